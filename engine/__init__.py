@@ -1,0 +1,1 @@
+"""Everything that happens off the screen: planning, transfers, the background process."""

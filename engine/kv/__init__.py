@@ -1,0 +1,1 @@
+"""Models, layouts and plans: pure arithmetic."""

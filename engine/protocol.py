@@ -1,0 +1,197 @@
+"""The messages between the engine and its clients: one JSON object a line, `{"v": 1, "type": …}`.
+
+A client sends commands; each has an `id` that its `reply` echoes. The engine sends `hello` first, then
+replies, and to subscribers `event`, `sample` and `runs`. Unknown types are ignored by both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import orjson
+
+from kvdeck.sessions.records import COUNTERS, Counter, RunState, from_json, to_json
+
+VERSION = 1
+MAX_LINE = 8 << 20
+"""Longest line either side accepts, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run as the queue shows it; runs are known by their session's name."""
+
+    session: str
+    state: RunState
+    created: float
+    position: int | None = None
+    """Place in the queue, 1 is next; null when not queued."""
+    pid: int | None = None
+    fraction: float = 0.0
+    eta_s: float | None = None
+    seq: int = 0
+    """Lines in its samples.jsonl so far."""
+    paths: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+# --- from the engine ---
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First line on every connection."""
+
+    type: ClassVar[str] = "hello"
+    version: int
+    engine_pid: int
+    kvdeck: str
+    started: float
+    monotonic_ns: int
+    home: str
+    counters: tuple[Counter, ...] = COUNTERS
+    runs: tuple[RunInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer to the command with the same `id`. `error` and `mend` are set when `ok` is false."""
+
+    type: ClassVar[str] = "reply"
+    id: int
+    ok: bool
+    data: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    mend: str | None = None
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunsChanged:
+    """The queue, whole, after anything in it changed."""
+
+    type: ClassVar[str] = "runs"
+    runs: tuple[RunInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventMessage:
+    """A line of a run's samples.jsonl, rounds apart (those come as samples). `seq` is its line number from 0."""
+
+    type: ClassVar[str] = "event"
+    session: str
+    seq: int
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleMessage:
+    """A round's counters in the order of `hello.counters`, with the worker's clock. Old ones may be dropped."""
+
+    type: ClassVar[str] = "sample"
+    session: str
+    seq: int
+    t: int
+    values: tuple[float | None, ...]
+    missed: int = 0
+    """Samples left out before this one because the client or its `hz` was slower."""
+
+
+# --- from a client ---
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Follow the queue and, if named, one run from a line on; `hz` bounds live samples, 0 is every one.
+
+    With `hz` above 0, history is sent whole and only live samples are thinned. A `readonly` client's later
+    commands that change anything are refused. A new `subscribe` replaces the one before.
+    """
+
+    type: ClassVar[str] = "subscribe"
+    id: int
+    session: str | None = None
+    from_seq: int = 0
+    hz: float = 10.0
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Queue a run. `spec` is a `RunSpec` mapping; without a name the engine makes one. Reply: `{session}`."""
+
+    type: ClassVar[str] = "submit"
+    id: int
+    spec: dict[str, Any]
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a queued or running run; what it measured is kept."""
+
+    type: ClassVar[str] = "cancel"
+    id: int
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs}`."""
+
+    type: ClassVar[str] = "status"
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the engine. Refused while a run goes on unless `force`, which cancels it."""
+
+    type: ClassVar[str] = "stop"
+    id: int
+    force: bool = False
+
+
+FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage
+FromClient = Subscribe | Submit | Cancel | Status | Stop
+Message = FromEngine | FromClient
+
+_TYPES: dict[str, type[Message]] = {
+    message.type: message
+    for message in (
+        Hello,
+        Reply,
+        RunsChanged,
+        EventMessage,
+        SampleMessage,
+        Subscribe,
+        Submit,
+        Cancel,
+        Status,
+        Stop,
+    )
+}
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line, newline included."""
+    return orjson.dumps({"v": VERSION, "type": message.type, **to_json(message)}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(line: bytes) -> Message | None:
+    """The message a line holds, or None for a type that this version doesn't know.
+
+    Raises:
+        ValueError: The line is no JSON object, or a field is missing.
+    """
+    data = orjson.loads(line)
+    if not isinstance(data, dict):
+        raise ValueError("a message is a JSON object")
+    cls = _TYPES.get(data.get("type", ""))
+    if cls is None:
+        return None
+    try:
+        return from_json(cls, data)
+    except TypeError as error:
+        raise ValueError(f"{cls.type}: {error}") from error

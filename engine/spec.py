@@ -1,0 +1,305 @@
+"""What a run is asked to do: a `RunSpec`, read from YAML or options, checked, and kept as `run.yaml`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kvdeck.engine.kv.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.records import PATHS
+
+Effort = Literal["quick", "normal", "thorough"]
+Direct = Literal["auto", "on", "off"]
+
+APIS = ("AIO", "URING", "POSIXAIO")
+DEFAULT_LAYOUTS = ("FullyContiguous", "LayerSeparate { outer_contiguous: false }")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A geometric sweep: `start`, `start × factor`, … up to and with `stop`."""
+
+    start: int
+    stop: int
+    factor: int = 2
+
+    def values(self) -> tuple[int, ...]:
+        """Every value of the sweep, rising."""
+        out, value = [], self.start
+        while value <= self.stop:
+            out.append(value)
+            value *= self.factor
+        return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One run. Null means: decide what fits this host, and record what was decided."""
+
+    paths: tuple[str, ...] | None = None
+    """Null: every path that is ready here."""
+    layouts: tuple[str, ...] = DEFAULT_LAYOUTS
+    layers: int = LLAMA_3_1_8B.layers
+    outer_dims: int = LLAMA_3_1_8B.outer_dims
+    page_size: int = LLAMA_3_1_8B.page_size
+    inner_dim: int = LLAMA_3_1_8B.inner_dim
+    dtype: str = LLAMA_3_1_8B.dtype
+    block_size: int | None = None
+    """Plain block size in bytes instead of a geometry: one region of bytes, so FullyContiguous only."""
+    blocks: int | None = None
+    """Blocks in the working set. Null: larger than the last-level cache, and what memory and disk allow."""
+    batch: int | None = None
+    """Blocks in one request. Null: 16, or fewer where the working set is smaller."""
+    sweep_block_sizes: Range | None = None
+    """Block sizes in bytes; a structured block is scaled by its page size."""
+    sweep_batches: Range | None = None
+    effort: Effort = "normal"
+    iterations: int | None = None
+    """Timed requests of each step; with `seconds` and `interval_width` null, exactly so many."""
+    seconds: float | None = None
+    """Time for each trial, all its layouts and its reference together."""
+    interval_width: float | None = None
+    """End a trial once (high - low) / median of every step's GB/s is below this fraction."""
+    warmup_iterations: int | None = None
+    warmup_seconds: float | None = None
+    backend: str | None = None
+    """NIXL backend for every chosen path; null: UCX for memory, POSIX for files (GDS for device and disk)."""
+    api: str | None = None
+    """POSIX plugin's API: AIO, URING or POSIXAIO."""
+    direct: Direct = "auto"
+    """O_DIRECT: `auto` uses it where the filesystem can, and the result says which."""
+    durable: bool = False
+    """Writes are followed by fsync inside the timed round."""
+    files: int = 1
+    threads: int = 1
+    """Initiator processes, each over its own part of the working set."""
+    pipeline_depth: int = 1
+    """Requests in flight in one initiator."""
+    loopback: bool = False
+    """HostToHost within one process instead of between two."""
+    operation: Literal["WRITE", "READ"] = "WRITE"
+    """Direction of the NIXL call between two processes: push or pull. File paths fix it themselves."""
+    merge: bool = False
+    """Let NIXL merge neighbouring descriptors."""
+    huge_pages: bool = False
+    error_handling: Literal["peer", "none"] = "peer"
+    """UCX: `none` is faster for small transfers and gives up noticing a dead peer."""
+    progress_thread: bool = False
+    pin: bool = True
+    """Initiator and target on cores of their own, where there are two."""
+    params: dict[str, str] = field(default_factory=dict)
+    """Plugin parameters, passed to NIXL as they are."""
+    tune: bool = False
+    verify: bool = True
+    reference: bool = True
+    folder: str | None = None
+    """Where test files go; null: a folder of the run's own under the temp dir's filesystem."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The block's geometry; a plain `block_size` is one region of bytes."""
+        if self.block_size is not None:
+            return Geometry(1, 1, 1, self.block_size, "int8")
+        return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
+
+    @property
+    def layout_pairs(self) -> tuple[LayoutPair, ...]:
+        return tuple(parse_layout_pair(text) for text in self.layouts)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON, every field named."""
+        return _plain(dataclasses.asdict(self))
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
+_POSITIVE = ("layers", "outer_dims", "page_size", "inner_dim", "block_size", "blocks", "batch", "iterations", "files",
+             "threads", "pipeline_depth", "seconds", "interval_width")  # fmt: skip
+_NOT_NEGATIVE = ("warmup_iterations", "warmup_seconds")
+_FLAGS = ("durable", "loopback", "merge", "huge_pages", "progress_thread", "pin", "tune", "verify", "reference")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": tuple(DTYPE_BYTES),
+    "effort": ("quick", "normal", "thorough"),
+    "direct": ("auto", "on", "off"),
+    "operation": ("WRITE", "READ"),
+    "error_handling": ("peer", "none"),
+}
+_FRACTIONS = ("seconds", "interval_width", "warmup_seconds")
+
+
+def spec_from_mapping(data: Any, source: str = "the spec") -> RunSpec:
+    """Check a mapping (from YAML, JSON or options) and make the spec it asks for.
+
+    Args:
+        data: Field names of `RunSpec` to values; sweeps are mappings `{start, stop, factor}`.
+        source: What to call the mapping in an error.
+
+    Raises:
+        UsageError: A key or a value is wrong; the message names it and the mend.
+    """
+    if not isinstance(data, dict):
+        raise UsageError(f"{source} is not a mapping", "write one `key: value` a line, as in a session's run.yaml")
+    unknown = sorted(str(key) for key in data if key not in _FIELDS)
+    if unknown:
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(_FIELDS)}")
+    values = {key: _checked(key, value, source) for key, value in data.items()}
+    spec = RunSpec(**values)
+    _check_together(spec, source)
+    return spec
+
+
+def spec_from_yaml(path: Path) -> RunSpec:
+    """Read a `SPEC.yaml`.
+
+    Raises:
+        UsageError: The file can't be read, is no YAML, or asks for something wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read {path}: {error}", "give the path of a YAML file") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}", "mend the file") from error
+    return spec_from_mapping({} if data is None else data, str(path))
+
+
+def _checked(key: str, value: Any, source: str) -> Any:
+    optional = "None" in str(_FIELDS[key].type)
+    if value is None:
+        if optional:
+            return None
+        raise UsageError(f"{key} in {source} is empty", "give it a value or leave it out")
+    if key in ("paths", "layouts"):
+        return _checked_names(key, value, source)
+    if key.startswith("sweep_"):
+        return _checked_range(key, value, source)
+    if key == "params":
+        if not isinstance(value, dict):
+            raise UsageError(f"params in {source} is not a mapping", "write `params: {key: value}`")
+        return {str(name): str(item) for name, item in value.items()}
+    if key in _FLAGS:
+        if not isinstance(value, bool):
+            raise UsageError(f"{key} in {source} is {value!r}", "use true or false")
+        return value
+    if key in _POSITIVE or key in _NOT_NEGATIVE:
+        return _checked_number(key, value, source)
+    if key == "direct" and isinstance(value, bool):  # YAML reads `on` and `off` as booleans
+        return "on" if value else "off"
+    if key == "api":
+        return _checked_choice(key, str(value).upper(), APIS, source)
+    if key in _CHOICES:
+        choices = _CHOICES[key]
+        return _checked_choice(key, str(value).upper() if choices[0].isupper() else str(value), choices, source)
+    return str(value)
+
+
+def _checked_choice(key: str, value: str, choices: tuple[str, ...], source: str) -> str:
+    if value not in choices:
+        raise UsageError(f"{key} {value!r} in {source} is unknown", f"use {', '.join(choices)}")
+    return value
+
+
+def _checked_number(key: str, value: Any, source: str) -> int | float:
+    kinds = (int, float) if key in _FRACTIONS else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        what = "a number" if key in _FRACTIONS else "a whole number"
+        raise UsageError(f"{key} in {source} is {value!r}", f"give {what}")
+    if value < 0 or (value == 0 and key in _POSITIVE):
+        raise UsageError(f"{key} in {source} is {value}", "give a number above 0")
+    return value
+
+
+def _checked_names(key: str, value: Any, source: str) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not names:
+        raise UsageError(f"{key} in {source} names nothing", f"name at least one of the {key}")
+    if key == "layouts":
+        return tuple(dict.fromkeys(str(parse_layout_pair(str(name))) for name in names))
+    return tuple(dict.fromkeys(parse_path(str(name)) for name in names))
+
+
+def parse_path(text: str) -> str:
+    """The transfer path a spelling means; case, `-` and `_` don't matter (`host-to-disk`).
+
+    Raises:
+        UsageError: No path is spelled so.
+    """
+    squeezed = text.replace("-", "").replace("_", "").replace(" ", "").lower()
+    for path in PATHS:
+        if path.lower() == squeezed:
+            return path
+    raise UsageError(f"unknown path {text!r}", f"use one of {', '.join(PATHS)}")
+
+
+def parse_range(text: str) -> Range:
+    """`FROM:TO`, `FROM:TO:FACTOR` or one value; sizes may end in K, M or G (1024-based).
+
+    Raises:
+        UsageError: The text is no such range.
+    """
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3:
+        raise UsageError(f"range {text!r} has too many parts", "write FROM:TO or FROM:TO:FACTOR")
+    numbers = [parse_size(part) for part in parts]
+    start, stop = numbers[0], numbers[1] if len(numbers) > 1 else numbers[0]
+    return _checked_range("range", {"start": start, "stop": stop, "factor": numbers[2] if len(numbers) > 2 else 2}, text)
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
+
+    Raises:
+        UsageError: The text is no size, or not above 0.
+    """
+    squeezed = text.strip().lower().removesuffix("b").removesuffix("i")
+    shift = {"k": 10, "m": 20, "g": 30}.get(squeezed[-1:], 0)
+    digits = squeezed[:-1] if shift else squeezed
+    if not digits.isascii() or not digits.isdigit() or int(digits) == 0:
+        raise UsageError(f"size {text!r} is not a whole number above 0", "write bytes, or 64K, 2M, 1G")
+    return int(digits) << shift
+
+
+def _checked_range(key: str, value: Any, source: str) -> Range:
+    if isinstance(value, str):
+        return parse_range(value)
+    if not isinstance(value, dict) or not {"start", "stop"} <= set(value) <= {"start", "stop", "factor"}:
+        raise UsageError(f"{key} in {source} is {value!r}", "write {start: 4096, stop: 1048576, factor: 2}")
+    numbers = {name: value.get(name, 2) for name in ("start", "stop", "factor")}
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < (2 if name == "factor" else 1):
+            raise UsageError(f"{name} of {key} in {source} is {number!r}", "give a whole number above 0 (a factor above 1)")
+    if numbers["stop"] < numbers["start"]:
+        raise UsageError(f"{key} in {source} stops below its start", "give a stop that is at least the start")
+    return Range(**numbers)
+
+
+def _check_together(spec: RunSpec, source: str) -> None:
+    if spec.blocks is not None and spec.batch is not None and spec.batch > spec.blocks:
+        raise UsageError(
+            f"batch {spec.batch} in {source} is larger than the working set of {spec.blocks} blocks",
+            "lower the batch or raise blocks",
+        )
+    if spec.api is not None and spec.backend not in (None, "POSIX"):
+        raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
+    structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
+                  if "LayerSeparate" in text or pair.source != pair.destination]  # fmt: skip
+    if spec.block_size is not None and structured and spec.layouts != DEFAULT_LAYOUTS:
+        raise UsageError(
+            f"layout {structured[0]!r} needs a block's structure, and a plain block size has none",
+            "give --layers, --outer-dims, --page-size, --inner-dim and --dtype instead of --block-size",
+        )

@@ -1,0 +1,1 @@
+"""Paths, memory, NIXL agents and the measuring loop."""

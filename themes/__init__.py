@@ -1,0 +1,1 @@
+"""Themes as YAML, and the style sheet all screens share."""
