@@ -267,17 +267,7 @@ class StateChanged:
     """The last lines a crashed worker wrote to stderr."""
 
 
-Event = (
-    RunStarted
-    | StepStarted
-    | Round
-    | ReferenceRound
-    | StepFinished
-    | Compared
-    | Tuned
-    | Log
-    | StateChanged
-)
+Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
 EVENT_TYPES: dict[str, type[Event]] = {
     event.kind: event
     for event in (
