@@ -116,7 +116,7 @@ class TrialRun:
         seconds = (0.1 if quick else 0.25) if self.spec.warmup_seconds is None else self.spec.warmup_seconds
         slowest = 0.0
         for step in self.steps:
-            begin, last = time.monotonic(), 1e-6
+            begin, last = time.monotonic(), 0.01
             while step.warmup < max(least, 1) or time.monotonic() - begin < seconds:
                 self._stop_if_cancelled()
                 visit = self.crew.visit(step.plan.step, max(1, min(256, int(0.01 / last))))
