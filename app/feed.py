@@ -24,7 +24,8 @@ from textual.message import Message
 
 TICK_S = 0.5
 """Least time between two snapshots."""
-SAMPLES_HZ = 4.0
+SAMPLES_HZ = 0.0
+"""Every sample: interleaved layouts take turns, so a thinned stream would show one of them only."""
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
 

@@ -48,7 +48,7 @@ class StepView:
     state: StepState = "waiting"
     values: tuple[float | None, ...] = ()
     """Newest counters, in the order of `COUNTERS`; empty before the first round."""
-    points: tuple[Point, ...] = ()
+    points: tuple[Point, ...] = field(default=(), repr=False)
     result: StepResult | None = None
 
     def counter(self, name: str) -> float | None:

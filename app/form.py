@@ -158,7 +158,7 @@ class Form:
             return item.hint
         row = self.doctor.best(item.key)
         if row is None:
-            return self.doctor.error or "doctor is looking at this host" if self.doctor.looking else "not looked at yet"
+            return self.doctor.error or ("doctor is looking at this host" if self.doctor.looking else "not looked at yet")
         said = row.reason or f"{row.state} with {row.backend}"
         return f"{said} · {row.mend}" if row.mend else said
 
@@ -171,8 +171,8 @@ class Form:
             if text in self.layouts
         )
         return (
-            f"block {shape.block_bytes:,} B = {binary(shape.block_bytes)} · {shape.regions:,} regions of "
-            f"{binary(shape.region_bytes)} · descriptors a block: {counts or 'no layout chosen'}"
+            f"{shape.block_bytes:,} B = {binary(shape.block_bytes)} a block · {shape.regions:,} regions of "
+            f"{binary(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
 
     def problem(self) -> str:

@@ -19,7 +19,7 @@ from kvdeck.app.messages import (
     SnapshotTaken,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
-from kvdeck.app.widgets.keys import DECK, MODES
+from kvdeck.app.widgets.keys import DECK, MODE_KEYS
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.reactive import reactive
@@ -50,7 +50,7 @@ def _doctor_screen() -> Screen[None]:
     return DoctorScreen()
 
 
-class Deck(App[None]):
+class Deck(App[None], inherit_bindings=False):
     """Draws what a feed posts. Without a feed it draws what tests post."""
 
     TITLE = "kvdeck"
@@ -64,9 +64,9 @@ class Deck(App[None]):
                 tooltip="Commands by name", group=DECK),
         Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
         Binding("ctrl+c", "leave", "Quit", show=False, id="deck.interrupt", tooltip="Close the deck", group=DECK, priority=True),
-        Binding("2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODES),
-        Binding("4", "switch_mode('sessions')", "Sessions", show=False, id="mode.sessions", tooltip="Sessions: what was measured", group=MODES),
-        Binding("9", "switch_mode('doctor')", "Doctor", show=False, id="mode.doctor", tooltip="Doctor: what can run here", group=MODES),
+        Binding("2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS),
+        Binding("4", "switch_mode('sessions')", "Sessions", show=False, id="mode.sessions", tooltip="Sessions: what was measured", group=MODE_KEYS),
+        Binding("9", "switch_mode('doctor')", "Doctor", show=False, id="mode.doctor", tooltip="Doctor: what can run here", group=MODE_KEYS),
     ]  # fmt: skip
 
     snapshot: reactive[Snapshot] = reactive(Snapshot(), init=False)

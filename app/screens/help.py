@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import ClassVar
 
 from kvdeck.app.widgets.keys import DECK, ORDER
 from kvdeck.app.widgets.lines import Lines, Row, cell
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.geometry import Size
 from textual.screen import ModalScreen, Screen
 
 
@@ -30,7 +32,7 @@ def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
 class HelpPane(Lines, can_focus=True):
     """The rows, scrolled with the arrows when they don't fit."""
 
-    DEFAULT_CSS = "HelpPane { width: 72; height: 90%; max-height: 40; }"
+    DEFAULT_CSS = "HelpPane { width: 76; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_by(-1)", show=False),
         Binding("down,j", "scroll_by(1)", show=False),
@@ -44,17 +46,20 @@ class HelpPane(Lines, can_focus=True):
         self.top = max(0, self.top + by)
         self.redraw()
 
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._lines(width))
+
     def rows(self, width: int, height: int) -> list[Row]:
-        lines: list[Row] = []
-        group = ""
-        for name, keys, said in self.keys:
-            if name != group:
-                lines += [(), (cell(name, width, "title"),)]
-                group = name
-            lines.append((cell(f"  {keys}", 16, "key"), cell(said, width - 16)))
-        lines = [*lines[1:], (), (cell("Esc closes this", width, "dim"),)]
+        lines = self._lines(width)
         self.top = max(0, min(self.top, len(lines) - height))
         return lines[self.top : self.top + height]
+
+    def _lines(self, width: int) -> list[Row]:
+        lines: list[Row] = []
+        for group, of_group in groupby(self.keys, key=lambda item: item[0]):
+            lines += [(), (cell(group, width, "title"),)]
+            lines += [(cell(f"  {keys}", 12, "key"), cell(said, width - 12)) for _, keys, said in of_group]
+        return [*lines[1:], (), (cell("Esc closes this", width, "dim"),)]
 
 
 class Help(ModalScreen[None]):

@@ -54,7 +54,7 @@ class RunScreen(DeckScreen):
     def apply(self, snapshot: Snapshot) -> None:
         super().apply(snapshot)
         run, picked = snapshot.run, self.query_one(StepTable).picked
-        self.query_one(Progress).apply(snapshot)
+        self.query_one(Progress).apply(snapshot, picked)
         self.query_one(StepTable).apply(run)
         self.query_one(Percentiles).apply(run, picked)
         self.query_one(Plot).apply(run, picked)
@@ -73,6 +73,7 @@ class RunScreen(DeckScreen):
 
     def on_step_chosen(self, message: StepChosen) -> None:
         run = self.app.snapshot.run
+        self.query_one(Progress).apply(self.app.snapshot, message.step)
         self.query_one(Percentiles).apply(run, message.step)
         self.query_one(Plot).apply(run, message.step)
 

@@ -52,7 +52,7 @@ def _haystack(row: SessionSummary) -> str:
 
 def _columns(width: int) -> list[Column[SessionSummary]]:
     columns: list[Column[SessionSummary]] = [
-        Column("session", 26 if width < 110 else 34, lambda r: r.name, right=False),
+        Column("session", 22 if width < 110 else 34, lambda r: r.name, right=False),
         Column("state", 11, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
         Column(
             "made",
@@ -62,8 +62,9 @@ def _columns(width: int) -> list[Column[SessionSummary]]:
             right=False,
         ),
         Column("took", 7, lambda r: clock(_took(r)), lambda _: "dim"),
-        Column("steps", 5, lambda r: str(r.steps)),
     ]
+    if width >= 110:
+        columns.append(Column("steps", 5, lambda r: str(r.steps)))
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
     columns.append(
         Column("  paths", max(7, left), lambda r: "  " + (", ".join(r.paths) or r.reason or ""), right=False)

@@ -148,7 +148,7 @@ class FormPane(Lines, can_focus=True):
         elif row.state == "ready":
             said, tone = (f"ready {row.backend}", "ok")
         else:
-            said, tone = (f"{row.state}: {row.reason}", "warn" if row.state == "degraded" else "dim")
+            said, tone = (f"! {row.reason}", "warn") if row.state == "degraded" else (row.reason, "dim")
         name = f"path:{item.key}" if self.form.available(item.key) else "dim"
         return (cell(f"{box} ", 4), cell(item.label, label, name), cell(said, width - 4 - label, tone))
 

@@ -7,13 +7,13 @@ from rich.cells import cell_len
 from textual.binding import Binding
 from textual.screen import Screen
 
-MODES = Binding.Group("Modes")
+MODE_KEYS = Binding.Group("Modes")
 DECK = Binding.Group("Deck")
 RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
 LIST = Binding.Group("List")
 
-ORDER = (RUN, LIST, FORM, DECK, MODES)
+ORDER = (RUN, LIST, FORM, DECK, MODE_KEYS)
 
 
 class KeyBar(Lines):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell
 from kvdeck.app.widgets.steps import backend_text
-from kvdeck.app.words import binary, clock, long_layout
+from kvdeck.app.words import binary, clock, long_layout, short_layout
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
@@ -30,9 +30,11 @@ class Progress(Lines):
 
     snapshot: Snapshot | None = None
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Show the run of a snapshot, or why there is none."""
-        self.snapshot = snapshot
+    picked: int | None = None
+
+    def apply(self, snapshot: Snapshot, picked: int | None = None) -> None:
+        """Show the run of a snapshot, or why there is none; of a step that is picked, its reason."""
+        self.snapshot, self.picked = snapshot, picked
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -61,13 +63,17 @@ class Progress(Lines):
         return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")
 
     def _below(self, run: RunView) -> str:
+        chosen = None if self.picked is None else run.step(self.picked)
+        if chosen is not None and chosen.result is not None and chosen.result.reason:
+            return f"{chosen.plan.path} {short_layout(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
         if run.state == "queued":
             runs = () if self.snapshot is None else self.snapshot.runs
             place = next((info.position for info in runs if info.session == run.session), None)
             return f"waits in the queue{'' if place is None else f', place {place}'} · x cancels it"
         if run.state == "running":
             return _doing(run)
-        said = " · ".join(part for part in (run.reason or "", run.signal or "") if part)
+        failed = next((s.result.reason for s in run.steps if s.state == "failed" and s.result and s.result.reason), "")
+        said = " · ".join(part for part in (run.reason or failed, run.signal or "") if part)
         if run.state == "done" and not said:
             return f"kept as session {run.session} · 4 opens the sessions"
         return f"{said or run.state} · what was measured is kept"
