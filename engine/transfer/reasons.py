@@ -176,6 +176,19 @@ def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
     return UnavailableError(f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json")
 
 
+def not_tried(backend: str) -> UnavailableError:
+    return UnavailableError(
+        f"{backend} was not tried: an earlier probe took all the time",
+        "give it longer: KVDECK_DOCTOR_LIMIT=20 kvdeck doctor",
+    )
+
+
+def staged(also: str | None) -> UnavailableError:
+    """A fallback that works, and is not the real thing."""
+    what = "bytes are copied through host memory: this is not GPUDirect Storage"
+    return UnavailableError(f"{what}; {also}" if also else what, "to go straight to the disk, make GDS ready")
+
+
 def _last_words(words: str) -> str:
     """The most telling line: the first error logged, without its time stamp."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]

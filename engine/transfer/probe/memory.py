@@ -8,7 +8,6 @@ import os
 import re
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,48 +22,29 @@ TWO_PROCESSES, LOOPBACK = "two processes", "loopback"
 DEVICE_PATHS = (HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE)
 
 
-def probe_ucx() -> Iterator[PathFinding]:
+def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
     """Rows of every path that UCX serves.
+
+    Args:
+        peer: The second process, started beforehand; it is ended here.
 
     Raises:
         UnavailableError: The backend itself can't be created; then no row was given.
     """
     os.environ.setdefault("UCX_PROTO_INFO", "y")  # UCX then says what it moves the bytes over
-    with subprocess.Popen(
-        [sys.executable, "-m", "kvdeck.engine.transfer.probe", "--peer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as peer:
-        try:
-            agent = nixl.make_agent("kvdeck-probe")
-            nixl.create_backend(agent, "UCX")
-            here, there = Pages(), Pages()
-            pieces = [register(agent, (pages.address, SIZE, 0), "DRAM", "UCX") for pages in (here, there)]
-            yield _row(LOOPBACK, lambda: _to_self(agent, here, there))
-            yield _row(TWO_PROCESSES, lambda: _to_peer(agent, here, peer))
-            yield from _device_rows(agent, here)
-            for piece in pieces:
-                agent.deregister_memory(piece, backends=["UCX"])
-        finally:
-            assert peer.stdin is not None
-            peer.stdin.close()
-            try:
-                peer.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                peer.kill()
-
-
-def serve_peer(stdout: int) -> None:
-    """The second process: registers memory, tells its address, and waits until its stdin ends."""
-    agent = nixl.make_agent("kvdeck-peer", progress_thread=True)
-    nixl.create_backend(agent, "UCX")
-    pages = Pages()
-    piece = register(agent, (pages.address, SIZE, 0), "DRAM", "UCX")
-    metadata = base64.b64encode(agent.get_agent_metadata()).decode()
-    os.write(stdout, json.dumps({"metadata": metadata, "address": pages.address}).encode() + b"\n")
-    sys.stdin.read()
-    agent.deregister_memory(piece, backends=["UCX"])
+    try:
+        agent = nixl.make_agent("kvdeck-probe")
+        nixl.create_backend(agent, "UCX")
+        here, there = Pages(), Pages()
+        pieces = [register(agent, (pages.address, SIZE, 0), "DRAM", "UCX") for pages in (here, there)]
+        yield _row(LOOPBACK, lambda: _to_self(agent, here, there))
+        yield _row(TWO_PROCESSES, lambda: _to_peer(agent, here, peer))
+        yield from _device_rows(agent, here)
+        for piece in pieces:
+            agent.deregister_memory(piece, backends=["UCX"])
+    finally:
+        peer.kill()
+        peer.wait()
 
 
 def _row(mode: str, attempt: Any) -> PathFinding:

@@ -16,6 +16,7 @@ def probe_plugin(backend: str, *, create: bool) -> PluginFinding:
     if file is None:
         return dataclasses.replace(found, **because(reasons.no_plugin(backend)))
     try:
+        nixl.require_plugin(backend)
         agent = nixl.make_agent(f"kvdeck-plugin-{backend}")
         params, kinds = nixl.plugin_parameters(agent, backend)
     except UnavailableError as error:
