@@ -1,0 +1,20 @@
+"""`python -m kvdeck.engine.transfer.probe CHECK… [--folder DIR]`; see `checks`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+if __name__ == "__main__":
+    # Started before anything large is imported, so that both processes load at the same time.
+    peer = None
+    if "UCX" in sys.argv[1:]:
+        peer = subprocess.Popen(
+            [sys.executable, "-m", "kvdeck.engine.transfer.probe.peer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    from kvdeck.engine.transfer.probe import checks
+
+    checks.main(peer)
