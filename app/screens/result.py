@@ -11,8 +11,7 @@ from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Row, cell, heading
 from kvdeck.app.widgets.listing import Page
-from kvdeck.app.widgets.progress import verdict
-from kvdeck.app.words import binary, clock, figure, fixed, percent, short_layout
+from kvdeck.app.words import binary, clock, figure, fixed, percent, short_layout, verdict
 from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
