@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kvdeck.app.words import verdict
+from kvdeck.app.words import short_layout, verdict
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.records import (
     COUNTER_INDEX,
+    FINAL_STATES,
     Compared,
     Comparison,
     Log,
@@ -180,7 +181,7 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
     if isinstance(event, StepFinished):
         return _changed(view, event.result.step, state=event.result.status, result=event.result)
     if isinstance(event, Compared):
-        said = f"{event.comparison.path}: {verdict(event.comparison)}"
+        said = f"{event.comparison.path}: {verdict(event.comparison, short_layout)}"
         view = replace(view, comparisons=(*view.comparisons, event.comparison))
         return _said(view, Log(event.t, "info", said))
     if isinstance(event, Tuned):
@@ -217,6 +218,8 @@ def _said(view: RunView, event: Log) -> RunView:
 
 def _moved(view: RunView, event: StateChanged) -> RunView:
     fraction = 1.0 if event.state == "done" else view.fraction
+    if event.state in FINAL_STATES:
+        view = replace(view, steps=tuple(_ended(step) for step in view.steps))
     eta = view.eta_s if event.state == "running" else None
     return replace(
         view,
@@ -227,6 +230,11 @@ def _moved(view: RunView, event: StateChanged) -> RunView:
         fraction=fraction,
         eta_s=eta,
     )
+
+
+def _ended(step: StepView) -> StepView:
+    """A step of a run that is over; what has no result by then never gets one."""
+    return replace(step, state="cancelled") if step.state in ("waiting", "running") else step
 
 
 def _sampled(view: RunView, t: int, values: tuple[float | None, ...], missed: int) -> RunView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def interval(ratio: float | None, low: float | None, high: float | None) -> str:
     return f"{ratio:.2f} [{low:.2f} {high:.2f}]"
 
 
-def verdict(comparison: Comparison) -> str:
+def verdict(comparison: Comparison, name: Callable[[str], str] = long_layout) -> str:
     """A comparison in words: `LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]`."""
     said = {"faster": "is faster than", "slower": "is slower than"}.get(comparison.verdict, "makes no difference to")
     return (
-        f"{long_layout(comparison.candidate)} {said} {long_layout(comparison.baseline)}: "
+        f"{name(comparison.candidate)} {said} {name(comparison.baseline)}: "
         f"{comparison.ratio:.2f} × the time [{comparison.low:.2f} {comparison.high:.2f}]"
     )

@@ -37,7 +37,15 @@ def _columns(width: int) -> list[Column[PathReport]]:
         Column("state", 11, lambda r: r.state, lambda r: TONES[r.state], right=False),
     ]
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
-    columns.append(Column("reason", max(10, left), lambda r: r.reason or r.mode, lambda r: TONES[r.state] if r.reason else "dim", right=False))
+    columns.append(
+        Column(
+            "reason",
+            max(10, left),
+            lambda r: r.reason or r.mode,
+            lambda r: TONES[r.state] if r.reason else "dim",
+            right=False,
+        )
+    )
     return columns
 
 
@@ -81,7 +89,13 @@ class Advice(Lines):
         row = self.row
         if row is None:
             return [heading("Advice", width)]
-        said = [(line, "") for line in wrap(row.reason or f"{row.path} is {row.state} with {row.backend}{f', {row.mode}' if row.mode else ''}.", width - 2)]
+        said = [
+            (line, "")
+            for line in wrap(
+                row.reason or f"{row.path} is {row.state} with {row.backend}{f', {row.mode}' if row.mode else ''}.",
+                width - 2,
+            )
+        ]
         mend = [(line, "key") for line in wrap(f"mend: {row.mend}" if row.mend else "", width - 2)]
         return [
             heading(f"{row.path} {row.backend}", width),

@@ -37,6 +37,7 @@ class DeckScreen(Screen[None]):
 
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]
     VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]
+    AUTO_FOCUS = ""
     app: Deck
 
     def compose(self) -> ComposeResult:

@@ -60,9 +60,7 @@ def result_rows(session: Session, width: int) -> list[Row]:
     for path, of_path in groupby(sorted(session.results, key=lambda r: r.step), key=lambda r: r.path):
         rows.append(())
         for (backend, size, batch, cache), found in groupby(of_path, key=_setting):
-            rows += _table(
-                path, f"{backend} · {batch:,} × {binary(size)} a request{cache}", list(found), width
-            )
+            rows += _table(path, f"{backend} · {batch:,} × {binary(size)} a request{cache}", list(found), width)
             rows += _verdicts(
                 [c for c in session.comparisons if (c.path, c.block_bytes, c.batch) == (path, size, batch)], width
             )

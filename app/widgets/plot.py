@@ -87,7 +87,9 @@ class Plot(Lines):
         lines = [(step, step.rates(seconds * 1e9 / canvas.width)) for step in self._trial]
         top = ceiling(max((rate for _, rates in lines for _, rate in rates), default=0.0))
         for step, rates in lines:
-            _draw(canvas, f"layout:{step.plan.layout}", [((t - first) / 1e9 / seconds, rate / top) for t, rate in rates])
+            _draw(
+                canvas, f"layout:{step.plan.layout}", [((t - first) / 1e9 / seconds, rate / top) for t, rate in rates]
+            )
         labels = _labels(self._trial, canvas.height, top)
         body = [(_axis(y, canvas.height, top), *canvas.row(y), _label(labels, y)) for y in range(canvas.height)]
         ticks = cell(" " * _LEFT + "0:00", width - _RIGHT - 6, "dim")

@@ -63,7 +63,14 @@ class Progress(Lines):
         if run.state == "running":
             return _doing(run)
         failed = next((s.result.reason for s in run.steps if s.state == "failed" and s.result and s.result.reason), "")
-        said = " · ".join(part for part in (run.reason or failed, run.signal or "") if part)
+        said = " · ".join(
+            part
+            for part in (
+                run.reason or failed,
+                "" if run.reason and run.signal and run.signal in run.reason else run.signal or "",
+            )
+            if part
+        )
         if run.state == "done" and not said:
             return f"kept as session {run.session} · 4 opens the sessions"
         return f"{said or run.state} · what was measured is kept"

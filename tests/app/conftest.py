@@ -14,7 +14,17 @@ from . import a_run
 
 KEPT = tuple(
     SessionSummary(
-        name, state, 1_767_268_790.0 - 3600 * age, 1_767_268_800.0, 1_767_268_800.0 + took, None, paths, layouts, steps, (), ""
+        name,
+        state,
+        1_767_268_790.0 - 3600 * age,
+        1_767_268_800.0,
+        1_767_268_800.0 + took,
+        None,
+        paths,
+        layouts,
+        steps,
+        (),
+        "",
     )
     for age, (name, state, took, paths, layouts, steps) in enumerate(
         [

@@ -8,7 +8,11 @@ from kvdeck.app.form import LAYOUTS
 from kvdeck.sessions.records import PATHS
 from textual.color import Color
 
-STYLES = (*theme._VARIABLES, *(f"path:{p}" for p in PATHS), *(f"layout:{x}" for x in (*LAYOUTS, f"{LAYOUTS[0]} -> {LAYOUTS[1]}")))
+STYLES = (
+    *theme._VARIABLES,
+    *(f"path:{p}" for p in PATHS),
+    *(f"layout:{x}" for x in (*LAYOUTS, f"{LAYOUTS[0]} -> {LAYOUTS[1]}")),
+)
 
 
 @pytest.mark.parametrize("name", theme.names())

@@ -16,7 +16,15 @@ def test_a_figure_has_at_most_seven_columns(value: float):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.5, "0.500"), (2.4, "2.400"), (99.994, "99.99"), (99.996, "100.0"), (999.96, "1,000"), (25_273, "25,273")],
+    [
+        (None, "–"),
+        (0.5, "0.500"),
+        (2.4, "2.400"),
+        (99.994, "99.99"),
+        (99.996, "100.0"),
+        (999.96, "1,000"),
+        (25_273, "25,273"),
+    ],
 )
 def test_figures(value: float | None, text: str):
     assert figure(value) == text
