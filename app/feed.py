@@ -191,15 +191,18 @@ class Feed:
         client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
 
     def _stream(self, client: engine.Client) -> None:
-        due = time.monotonic()
-        dirty = False
+        due = 0.0
         while not self._stopped.is_set():
-            message = client.receive(max(0.0, due - time.monotonic()) if dirty else None)
-            if message is not None:
+            message = client.receive()
+            # The rest of a tick gathers in the socket: reading line by line would cost more than drawing.
+            self._stopped.wait(max(0.0, due - time.monotonic()))
+            until, dirty = time.monotonic() + self._tick_s, False
+            while message is not None:
                 dirty = self._take(client, message) or dirty
-            if dirty and time.monotonic() >= due:
+                message = client.receive(0.0) if time.monotonic() < until else None
+            if dirty:
                 self._publish()
-                dirty, due = False, time.monotonic() + self._tick_s
+            due = time.monotonic() + self._tick_s
 
     def _take(self, client: engine.Client, message: FromEngine) -> bool:
         """Fold a message in; whether the picture has changed."""

@@ -154,10 +154,11 @@ def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
     """The picture after one more line; a line of another run, or one already folded, changes nothing."""
     if message.session != view.session or message.seq < view.next_seq:
         return view
-    view = replace(view, next_seq=message.seq + 1)
     if isinstance(message, SampleMessage):
-        return _sampled(view, message.t, message.values, message.missed)
-    return _happened(view, message.event)
+        return _sampled(view, message.seq, message.t, message.values, message.missed)
+    if message.event.get("kind") == "round":
+        return _sampled(view, message.seq, message.event["t"], tuple(message.event["values"]), 0)
+    return _happened(replace(view, next_seq=message.seq + 1), message.event)
 
 
 def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) -> RunView:
@@ -168,8 +169,6 @@ def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) ->
 
 
 def _happened(view: RunView, line: dict[str, Any]) -> RunView:
-    if line.get("kind") == "round":
-        return _sampled(view, line["t"], tuple(line["values"]), 0)
     event = event_from_json(line)
     if event is None:
         return replace(view, unknown=view.unknown + 1)
@@ -237,17 +236,28 @@ def _ended(step: StepView) -> StepView:
     return replace(step, state="cancelled") if step.state in ("waiting", "running") else step
 
 
-def _sampled(view: RunView, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
-    view = replace(_at(view, t), missed=view.missed + missed)
+def _sampled(view: RunView, seq: int, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
     number = values[COUNTER_INDEX["step"]] if values else None
-    if number is None:
-        return view
-    step = view.step(int(number))
-    if step is None:
-        return view
-    fraction, eta = values[COUNTER_INDEX["fraction"]], values[COUNTER_INDEX["eta_s"]]
-    view = replace(view, current=int(number), fraction=view.fraction if fraction is None else fraction, eta_s=eta)
-    return _changed(view, int(number), state="running", values=values, points=_grown(step.points, t, values))
+    place = None if number is None else view._index.get(int(number))
+    if number is None or place is None:
+        return replace(_at(view, t), next_seq=seq + 1)
+    old = view.steps[place]
+    # A sample that overtook its step's result must not reopen it.
+    state: StepState = "running" if old.result is None else old.state
+    step = StepView(old.plan, state, values, _grown(old.points, t, values), old.result)
+    fraction = values[COUNTER_INDEX["fraction"]]
+    # One change for all: this is done for every round of a run.
+    return replace(
+        view,
+        next_seq=seq + 1,
+        first_t=t if view.first_t is None else view.first_t,
+        last_t=t if view.last_t is None else max(t, view.last_t),
+        steps=(*view.steps[:place], step, *view.steps[place + 1 :]),
+        fraction=view.fraction if fraction is None else fraction,
+        eta_s=values[COUNTER_INDEX["eta_s"]],
+        current=int(number),
+        missed=view.missed + missed,
+    )
 
 
 def _grown(points: tuple[Point, ...], t: int, values: tuple[float | None, ...]) -> tuple[Point, ...]:

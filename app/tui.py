@@ -24,7 +24,7 @@ from kvdeck.app.widgets.keys import DECK, MODE_KEYS
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.reactive import reactive
+from textual.reactive import var
 from textual.screen import Screen
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class Deck(App[None], inherit_bindings=False):
         Binding("9", "switch_mode('doctor')", "Doctor", show=False, id="mode.doctor", tooltip="Doctor: what can run here", group=MODE_KEYS),
     ]  # fmt: skip
 
-    snapshot: reactive[Snapshot] = reactive(Snapshot(), init=False)
-    doctor: reactive[Doctor] = reactive(Doctor(), init=False)
-    paused: reactive[bool] = reactive(False, init=False)
+    snapshot: var[Snapshot] = var(Snapshot(), init=False)
+    doctor: var[Doctor] = var(Doctor(), init=False)
+    paused: var[bool] = var(False, init=False)
 
     def __init__(self, *, readonly: bool = False, connect: bool = True) -> None:
         name = theme.chosen()

@@ -17,7 +17,7 @@ from kvdeck.app.widgets.steps import StepTable
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.reactive import reactive
+from textual.reactive import var
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Doctor, Snapshot
@@ -33,7 +33,7 @@ class RunScreen(DeckScreen):
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
     ]  # fmt: skip
-    live: reactive[bool] = reactive(False, init=False)
+    live: var[bool] = var(False, init=False)
 
     def body(self) -> ComposeResult:
         yield FormPane(id="form")
