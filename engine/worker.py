@@ -7,6 +7,7 @@ stdin, which means that the supervisor is gone.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shutil
 import signal
@@ -18,7 +19,9 @@ import orjson
 
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.transfer.execute import execute
-from kvdeck.engine.transfer.planning import Room, plan_trials, share_time
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.transfer.planning import Room, Trial, plan_trials, share_time
+from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions import records
 from kvdeck.sessions.errors import KvdeckError
 
@@ -128,13 +131,39 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     scratch = make_scratch(session, spec)
     try:
         room = look_around(scratch)
-        trials = share_time(spec, plan_trials(spec, room))
-        steps = tuple(step for trial in trials for step in trial.steps)
-        scribe.emit(records.RunStarted(time.monotonic_ns(), time.time(), steps))
-        state = execute(spec, trials, room, str(scratch), scribe.emit, stop.asked)
+        trials = announce(spec, plan_trials(spec, room), scribe)
+        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        if tuned:
+            trials = announce(spec, plan_trials(spec, room, tuned), scribe)
+        planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
+        state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
     finally:
         remove_scratch(session, scratch)
     return state, stop.reason if state == "cancelled" else None
+
+
+def announce(spec: RunSpec, trials: tuple[Trial, ...], scribe: Scribe) -> tuple[Trial, ...]:
+    """Tell the steps to come, before anything is measured and again where tuning changed them."""
+    trials = share_time(spec, trials)
+    steps = tuple(step for trial in trials for step in trial.steps)
+    scribe.emit(records.RunStarted(time.monotonic_ns(), time.time(), steps))
+    return trials
+
+
+def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
+               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
+    """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
+    found: dict[str, RunSpec] = {}
+    for path in dict.fromkeys(trial.path for trial in trials):
+        try:
+            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
+        except CancelledError:
+            break
+        except KvdeckError as error:
+            scribe.emit(records.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
+            continue
+        found[path] = dataclasses.replace(best, paths=spec.paths)
+    return found
 
 
 def main() -> None:

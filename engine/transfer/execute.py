@@ -14,26 +14,25 @@ from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.planning import FILE_PATHS, SECTOR, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
 from kvdeck.sessions import records
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import Event
 
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
 def execute(
-    spec: RunSpec,
-    trials: tuple[Trial, ...],
+    planned: tuple[tuple[RunSpec, Trial], ...],
     room: Room,
     folder: str,
     emit: Callable[[Event], None],
     cancelled: Callable[[], bool],
 ) -> records.RunState:
-    """Take every trial; returns `done`, `failed` when a step failed, or `cancelled`."""
-    progress = Progress(emit, cancelled, trials=max(len(trials), 1))
+    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
+    progress = Progress(emit, cancelled, trials=max(len(planned), 1))
     state: records.RunState = "done"
-    for index, trial in enumerate(trials):
+    for index, (spec, trial) in enumerate(planned):
         progress.done = index
-        progress.rest_seconds = sum(later.seconds for later in trials[index + 1 :])
+        progress.rest_seconds = sum(later.seconds for _, later in planned[index + 1 :])
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
@@ -60,6 +59,9 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     except CancelledError:
         _tell_cancelled(spec, trial, run, emit)
         return "cancelled"
+    except UnavailableError as error:
+        _tell_none(spec, trial, emit, "unavailable", str(error))
+        return "done" if spec.paths is None else "failed"
     except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
         reason = str(error) or type(error).__name__
         emit(records.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
@@ -144,13 +146,12 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
     return [LaneSetup(**setup, cores=_cores(spec, room, lane, two)) for lane in range(trial.threads)]
 
 
-def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[int, int] | None:
-    """Cores of a lane's initiator and target; none where lanes would have to share."""
-    width = 2 if two else 1
-    cores = room.cores
-    if not spec.pin or len(cores) < max(2, width * (lane + 1)):
-        return None
-    return cores[lane * width], cores[lane * width + width - 1]
+def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cores of a lane's initiator and target: one each, or all where they are not pinned or lanes would share."""
+    width, cores = 2 if two else 1, room.cores
+    if not spec.pin or len(cores) < max(2, width * spec.threads):
+        return cores, cores
+    return (cores[lane * width],), (cores[lane * width + width - 1],)
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
@@ -166,7 +167,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "notify": setup.notify and setup.two_processes,
         "processes": (2 if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
-        "cores": list(setup.cores) if setup.cores else None,
+        "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         "environment": {key: value for key, value in os.environ.items() if key.startswith(("UCX_", "NIXL_"))},
     }

@@ -50,14 +50,15 @@ class LaneSetup:
     two_processes: bool
     operation: str
     """NIXL's operation as the initiator sees it: WRITE from its own side, READ into it."""
-    cores: tuple[int, int] | None
-    """Initiator's and target's core."""
+    cores: tuple[tuple[int, ...], tuple[int, ...]]
+    """Cores that the initiator and the target may use: one each where they are pinned."""
     reference: bool
 
 
 def setup_from_json(data: dict[str, Any]) -> LaneSetup:
     """A setup that crossed a process boundary."""
-    cores = tuple(data["cores"]) if data["cores"] else None
+    initiator, target = data["cores"]
+    cores = (tuple(initiator), tuple(target))
     return LaneSetup(**{**data, "geometry": Geometry(**data["geometry"]), "cores": cores})
 
 
@@ -91,8 +92,7 @@ class Lane:
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
-        if setup.cores is not None:
-            os.sched_setaffinity(0, {setup.cores[0]})
+        os.sched_setaffinity(0, setup.cores[0])
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
         self._agent.create_backend(setup.backend, setup.backend_params)
         self._remote_name = name
@@ -137,7 +137,7 @@ class Lane:
             backend=setup.backend,
             params=setup.backend_params,
             progress_thread=setup.progress_thread,
-            core=setup.cores[1] if setup.cores else None,
+            cores=setup.cores[1],
         )
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
         self._remote_name = opened["name"]
@@ -195,6 +195,7 @@ class Lane:
         other = self._other
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
+        os.sched_setaffinity(0, self._setup.cores[0])  # another lane of this process may have moved it
         handles = prepared.take(count)
         _wait_until(begin_ns)
         if prepared.depth == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
@@ -82,8 +83,13 @@ class Trial:
         )
 
 
-def plan_trials(spec: RunSpec, room: Room) -> tuple[Trial, ...]:
+def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None = None) -> tuple[Trial, ...]:
     """Every trial of a run, in the order they are taken: path by path, sizes rising.
+
+    Args:
+        spec: What was asked.
+        room: What this host has.
+        tuned: Specs that take the place of `spec` on single paths.
 
     Raises:
         UsageError: A size can't be made from the geometry.
@@ -97,7 +103,7 @@ def plan_trials(spec: RunSpec, room: Room) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     step = 0
     for path, geometry, batch in combinations:
-        trial = _trial(spec, room, path, geometry, batch, len(trials), step)
+        trial = _trial((tuned or {}).get(path, spec), room, path, geometry, batch, len(trials), step)
         trials.append(trial)
         step += len(trial.pairs)
     return tuple(trials)

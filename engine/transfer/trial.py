@@ -232,10 +232,10 @@ class TrialRun:
 
     def _enough(self, rounds: int) -> bool:
         spec, elapsed = self.spec, time.monotonic() - self.began
-        if rounds == 0:
-            return False
         if spec.iterations is not None and all(sum(step.counts) >= spec.iterations for step in self.steps):
             return True
+        if rounds < stats.LEAST_ROUNDS:
+            return False
         if spec.seconds is not None and elapsed >= spec.seconds:
             return True
         if spec.interval_width is not None and rounds >= _LEAST_ROUNDS and self._width() <= spec.interval_width:
@@ -312,7 +312,7 @@ class TrialRun:
                         ratio=ratio.median,
                         low=ratio.low,
                         high=ratio.high,
-                        verdict=stats.verdict(ratio),
+                        verdict=stats.verdict(ratio, min(len(first.busy), len(step.busy))),
                     )
                 )
         return found
