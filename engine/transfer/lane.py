@@ -216,7 +216,12 @@ class Lane:
         self._destination.poison()
         prepared.next = 0
         bound = self._agent.agent
-        loop.serial_visit(bound.postXferReq, bound.getXferStatus, prepared.take(len(prepared.handles)), self._patience)
+        self.attend(True)
+        try:
+            ring = prepared.take(len(prepared.handles))
+            loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+        finally:
+            self.attend(False)
         source_files = files if isinstance(self._source, FileSide) else 1
         return self._destination.check(prepared.pair.destination, Origin(prepared.pair.source, source_files, seed))
 

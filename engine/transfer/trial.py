@@ -104,10 +104,10 @@ class TrialRun:
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
-            if self.spec.verify:
-                self._verify()
         finally:
             self.crew.attend(False)
+        if self.spec.verify:
+            self._verify()
 
     def _warm_up(self) -> int:
         """Run every step until both count and time are reached; returns the requests of one visit."""
