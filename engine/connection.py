@@ -194,13 +194,14 @@ class Connection:
     async def _send_from_file(self, following: Following) -> None:
         """History is sent whole. Of live lines that have left the memory already, the samples are left out."""
         if following.reader.seq > following.cursor:
-            following.reader = LineReader(following.feed.path, following.cursor)
+            following.reader = LineReader(following.feed.path)
+        following.reader.skip_to(following.cursor)
         batch = await asyncio.to_thread(following.reader.read, HISTORY_BYTES)
         if following is not self._following:
             return
         whole = following.cursor < following.live_from
         end = following.live_from if whole else following.feed.next_seq
-        lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if following.cursor <= seq < end]
+        lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if seq < end]
         if not lines:  # the file has lost lines that were there: nothing to wait for
             following.cursor = max(following.live_from, following.feed.first_kept)
             return

@@ -164,7 +164,7 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
 
     Args:
         start: Start time of the worker in clock ticks since boot.
-        seconds: How long they may take to end by themselves: they know that the engine is gone.
+        seconds: How long the worker may take to end by itself: it knows that the engine is gone.
 
     Returns:
         Whether there was any.
@@ -173,13 +173,12 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
         return False
     members = [member for member in group_members(pid) if member == pid or _belongs(member, folder)]
     deadline = time.monotonic() + seconds
-    left = members
-    while left and time.monotonic() < deadline:
-        time.sleep(0.05)
-        left = [member for member in left if process_start(member) is not None]
-    for member in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(member, signal.SIGKILL)
+    while process_start(pid) == start and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for member in group_members(pid):
+        if member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
     return bool(members)
 
 
