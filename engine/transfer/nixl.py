@@ -1,28 +1,38 @@
-"""The one module that imports nixl: everything else asks it for agents."""
+"""The one module that imports nixl: everything else asks it for agents and backends."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
+import importlib
 import importlib.metadata
-import importlib.util
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.host.gpu import driver_present
+from kvdeck.engine.transfer import plugins, quiet, reasons
 from kvdeck.sessions.errors import UnavailableError
 
-_CUDA_LIBRARIES = ("libcudart.so", "libcufile.so.0")
+_NEED_CUDA = ("GDS", "GDS_MT", "GPUNETIO", "LIBFABRIC")
+_NEED_DRIVER = ("GDS", "GDS_MT", "GPUNETIO")
 
 
+@functools.cache
 def preload_cuda_libraries() -> dict[str, str]:
     """Load libcudart and libcufile globally, so that the GDS plugins find them in the wheels they come in.
 
     Returns:
         Library name to the file that was loaded, or to why none could be.
     """
+    major = (plugins.build() or "")[-2:]
     found: dict[str, str] = {}
-    for name in _CUDA_LIBRARIES:
+    for name, soname in (("libcudart.so", f"libcudart.so.{major}"), ("libcufile.so.0", "libcufile.so.0")):
         found[name] = "not found: install kvdeck[cuda12] or kvdeck[cuda13], or the CUDA toolkit"
-        for candidate in (*_wheel_files(name), name):
+        for candidate in (*plugins.library_files(soname), soname):
             try:
                 ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
             except OSError as error:
@@ -34,28 +44,30 @@ def preload_cuda_libraries() -> dict[str, str]:
     return found
 
 
-def _wheel_files(name: str) -> list[str]:
-    """Files of that library in the installed `nvidia.*` wheels, whatever their folder layout."""
-    spec = importlib.util.find_spec("nvidia")
-    roots = [] if spec is None else list(spec.submodule_search_locations or [])
-    return [str(path) for root in roots for path in sorted(Path(root).glob(f"*/lib/{name}*"), reverse=True)]
-
-
 def version() -> str:
     """The installed NIXL's version."""
     return importlib.metadata.version("nixl")
 
 
+@functools.cache
 def load() -> Any:
-    """The `nixl._api` module.
+    """NIXL's `_api` module, of the build that fits this environment's CUDA.
+
+    Its logger would print to stdout; here it prints warnings to stderr, or what `$NIXL_LOG_LEVEL` asks for.
 
     Raises:
         UnavailableError: NIXL is not installed, or its library doesn't load.
     """
+    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
+    name = plugins.build() or "nixl"
     try:
-        import nixl._api as api
+        with contextlib.redirect_stdout(sys.stderr):  # where its handler then stays
+            api = importlib.import_module(f"{name}._api")
     except ImportError as error:
         raise UnavailableError(f"NIXL does not load: {error}", "install the nixl package for this Python") from error
+    for handler in logging.getLogger("nixl").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
     return api
 
 
@@ -63,3 +75,75 @@ def make_agent(name: str, *, progress_thread: bool = False) -> Any:
     """A NIXL agent without backends. NIXL's own default for the progress thread is on; ours is off."""
     api = load()
     return api.nixl_agent(name, api.nixl_agent_config(enable_prog_thread=progress_thread, backends=[]))
+
+
+def require_plugin(backend: str) -> Path:
+    """The file of a plugin that is present and loads.
+
+    Raises:
+        UnavailableError: It isn't there, or a library it needs is missing; names that library.
+    """
+    file = plugins.plugin_files().get(backend)
+    if file is None:
+        raise reasons.no_plugin(backend)
+    if backend in _NEED_CUDA:
+        preload_cuda_libraries()
+    load()  # NIXL's own libraries first, as NIXL itself would have them when it loads the plugin
+    try:
+        ctypes.CDLL(str(file))
+    except OSError as error:
+        raise reasons.does_not_load(backend, str(error)) from error
+    return file
+
+
+def require_backend(backend: str) -> None:
+    """Check what a backend needs before it is created: its plugin, its libraries, its driver.
+
+    Raises:
+        UnavailableError: Something is missing.
+    """
+    # Without a driver, newer cuFile versions spin for ever instead of failing, so creating is not even tried.
+    driverless = backend in _NEED_DRIVER and not driver_present()
+    try:
+        require_plugin(backend)
+    except UnavailableError as error:
+        raise reasons.no_driver(also=error) if driverless and backend in plugins.plugin_files() else error from error
+    if driverless:
+        raise reasons.no_driver()
+
+
+def plugin_parameters(agent: Any, backend: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """A plugin's parameters with their defaults, and its memory types as `DRAM`, `VRAM`, `FILE`, ….
+
+    Raises:
+        UnavailableError: The plugin is missing or doesn't load.
+    """
+    require_plugin(backend)
+    with quiet.captured() as words:
+        try:
+            params, kinds = agent.agent.getPluginParams(backend)
+        except Exception as error:  # NIXL's exceptions share no base below Exception
+            failure: Exception | None = error
+        else:
+            failure = None
+    if failure is not None:
+        raise reasons.not_created(backend, str(failure), words.text) from failure
+    return dict(params), tuple(str(kind).removesuffix("_SEG") for kind in kinds)
+
+
+def create_backend(agent: Any, backend: str, params: dict[str, str] | None = None) -> None:
+    """Create a backend in the agent.
+
+    Raises:
+        UnavailableError: It can't be created here; the reason is the native libraries', in an operator's words.
+    """
+    require_backend(backend)
+    with quiet.captured() as words:
+        try:
+            agent.create_backend(backend, dict(params or {}))
+        except Exception as error:  # as above
+            failure: Exception | None = error
+        else:
+            failure = None
+    if failure is not None:
+        raise reasons.not_created(backend, str(failure), words.text) from failure

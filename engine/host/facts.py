@@ -1,0 +1,120 @@
+"""The records of a host's facts. A fact that this host doesn't tell is null."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+MEMORY_FILESYSTEMS = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as the driver's management library sees it."""
+
+    index: int
+    name: str
+    uuid: str
+    memory_bytes: int
+    memory_free_bytes: int
+    other_processes: int
+    """Compute processes of others on this GPU; they share its bandwidth with a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """The GPUs and their driver; `reason` says why there are none."""
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    """Newest CUDA version the driver can serve, as `13.0`."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InfiniBandPort:
+    """A port below `/sys/class/infiniband`."""
+
+    device: str
+    port: int
+    state: str
+    rate: str
+    link_layer: str
+
+    @property
+    def active(self) -> bool:
+        return "ACTIVE" in self.state.upper()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """A target folder: its filesystem, its room, and whether O_DIRECT was seen to work in it."""
+
+    path: str
+    filesystem: str
+    mount: str
+    device: str
+    free_bytes: int
+    writable: bool
+    direct_alignment: int | None
+    """Smallest O_DIRECT write in bytes that this filesystem takes; null where it takes none."""
+    reason: str | None = None
+    """Why the folder can't be written to."""
+
+    @property
+    def in_memory(self) -> bool:
+        return self.filesystem in MEMORY_FILESYSTEMS
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """This host, now. Sizes in bytes; limits of null are unlimited."""
+
+    hostname: str
+    kernel: str
+    architecture: str
+    cpu: str
+    cores: int
+    """Cores this process may use, by affinity."""
+    cpu_quota: float | None
+    """Cores' worth of time the control group grants; null: no quota."""
+    numa_nodes: int
+    last_level_cache_bytes: int | None
+    """All last-level caches of the usable cores together."""
+    memory_bytes: int
+    """Memory there is, or the control group's limit where that is lower."""
+    memory_available_bytes: int
+    huge_pages: str | None
+    """Transparent huge pages: `always`, `madvise` or `never`."""
+    huge_page_bytes: int
+    huge_pages_reserved: int
+    huge_pages_free: int
+    memlock_bytes: int | None
+    open_files: int | None
+    aio_max: int | None
+    aio_used: int | None
+    io_uring_disabled: int | None
+    """`kernel.io_uring_disabled`: 0 allowed, 1 for the privileged, 2 off; null where the kernel has no such switch."""
+    ptrace_scope: int | None
+    """`kernel.yama.ptrace_scope`; above 0, UCX may not copy from another process's memory. Null: no yama."""
+    nvidia_fs: str | None
+    """Version of the nvidia-fs module; null where it isn't loaded."""
+    gpu: GpuFacts
+    infiniband: tuple[InfiniBandPort, ...]
+    folder: FolderFacts | None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, with `gpus` and `filesystem` at the top, where comparisons look for them."""
+        data = dataclasses.asdict(self)
+        data["gpus"] = data["gpu"].pop("gpus")
+        data["filesystem"] = self.folder.filesystem if self.folder else None
+        return data
+
+    def comparable(self) -> dict[str, Any]:
+        """For `session.json`: the lasting facts, of which any that differs makes two measurements incomparable."""
+        passing = ("memory_available_bytes", "huge_pages_free", "aio_used", "infiniband", "folder", "gpu")
+        data = {name: value for name, value in self.to_mapping().items() if name not in passing}
+        data["gpus"] = [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in self.gpu.gpus]
+        return {**data, "driver": self.gpu.driver, "folder_device": self.folder.device if self.folder else None}

@@ -1,0 +1,182 @@
+"""GPU memory, and the one module that imports cupy.
+
+This has not run on a GPU yet: without one, every function here raises and says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kvdeck.engine.host.gpu import driver_present
+from kvdeck.engine.transfer import reasons
+from kvdeck.sessions.errors import UnavailableError
+
+Direction = Literal["HostToDevice", "DeviceToHost", "DeviceToDevice"]
+_KINDS: dict[Direction, int] = {"HostToDevice": 1, "DeviceToHost": 2, "DeviceToDevice": 3}  # cudaMemcpyKind
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBuffer:
+    """Bytes on one GPU, allocated by cudaMalloc and not from a pool."""
+
+    device: int
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedBuffer:
+    """Page-locked host memory, which the GPU reads and writes at full speed."""
+
+    address: int
+    size: int
+
+
+def require() -> int:
+    """The number of GPUs that can be used here, at least one.
+
+    Raises:
+        UnavailableError: There is no driver, no cupy, or no GPU.
+    """
+    runtime = _runtime()
+    try:
+        count = int(runtime.getDeviceCount())
+    except runtime.CUDARuntimeError as error:
+        raise reasons.no_gpu(str(error)) from error
+    if count == 0:
+        raise reasons.no_gpu("the CUDA runtime lists none")
+    return count
+
+
+def memory_info(device: int = 0) -> tuple[int, int]:
+    """Free and total bytes of a GPU.
+
+    Raises:
+        UnavailableError: The GPU can't be used.
+    """
+    with _on(device, f"asking GPU {device} for its memory") as runtime:
+        free, total = runtime.memGetInfo()
+    return int(free), int(total)
+
+
+def allocate(device: int, size: int) -> DeviceBuffer:
+    """Allocate bytes on a GPU; `release` gives them back.
+
+    Raises:
+        UnavailableError: The GPU can't be used, or has no room.
+    """
+    with _on(device, f"allocating {size / 1e9:.2f} GB on GPU {device}") as runtime:
+        return DeviceBuffer(device, int(runtime.malloc(size)), size)
+
+
+def release(buffer: DeviceBuffer) -> None:
+    """Free a GPU buffer. Deregister it from NIXL first.
+
+    Raises:
+        UnavailableError: The GPU refuses.
+    """
+    with _on(buffer.device, f"freeing memory on GPU {buffer.device}") as runtime:
+        runtime.free(buffer.address)
+
+
+def allocate_pinned(size: int) -> PinnedBuffer:
+    """Allocate page-locked host memory; `release_pinned` gives it back.
+
+    Raises:
+        UnavailableError: No GPU can be used, or the memory can't be pinned.
+    """
+    with _on(0, f"pinning {size / 1e9:.2f} GB of host memory") as runtime:
+        return PinnedBuffer(int(runtime.hostAlloc(size, 0)), size)
+
+
+def release_pinned(buffer: PinnedBuffer) -> None:
+    """Free page-locked host memory.
+
+    Raises:
+        UnavailableError: The CUDA runtime refuses.
+    """
+    with _on(0, "freeing pinned memory") as runtime:
+        runtime.freeHost(buffer.address)
+
+
+def fill(buffer: DeviceBuffer, host_address: int, size: int, offset: int = 0) -> None:
+    """Copy host bytes into a GPU buffer and wait for them.
+
+    Raises:
+        UnavailableError: The copy fails.
+        ValueError: The bytes don't fit.
+    """
+    copy(buffer.device, "HostToDevice", _within(buffer, offset, size), host_address, size)
+
+
+def read(buffer: DeviceBuffer, host_address: int, size: int, offset: int = 0) -> None:
+    """Copy bytes of a GPU buffer to host memory and wait for them.
+
+    Raises:
+        UnavailableError: The copy fails.
+        ValueError: The buffer is shorter.
+    """
+    copy(buffer.device, "DeviceToHost", host_address, _within(buffer, offset, size), size)
+
+
+def poison(buffer: DeviceBuffer, value: int = 0xDB) -> None:
+    """Overwrite a GPU buffer, so that bytes which never arrived can't look right.
+
+    Raises:
+        UnavailableError: The GPU refuses.
+    """
+    with _on(buffer.device, f"overwriting memory on GPU {buffer.device}") as runtime:
+        runtime.memset(buffer.address, value, buffer.size)
+        runtime.deviceSynchronize()
+
+
+def copy(device: int, direction: Direction, destination: int, source: int, size: int) -> int:
+    """cudaMemcpy between two addresses, waited for: the reference for the device paths.
+
+    Returns:
+        Nanoseconds from the call until the stream was done.
+
+    Raises:
+        UnavailableError: The copy fails.
+    """
+    with _on(device, f"copying {size} bytes {direction} on GPU {device}") as runtime:
+        start = time.perf_counter_ns()
+        runtime.memcpyAsync(destination, source, size, _KINDS[direction], 0)
+        runtime.streamSynchronize(0)
+        return time.perf_counter_ns() - start
+
+
+def _within(buffer: DeviceBuffer, offset: int, size: int) -> int:
+    if offset < 0 or size < 0 or offset + size > buffer.size:
+        raise ValueError(f"{size} bytes at {offset} lie outside a buffer of {buffer.size}")
+    return buffer.address + offset
+
+
+@contextlib.contextmanager
+def _on(device: int, doing: str) -> Iterator[Any]:
+    """The CUDA runtime with that GPU current; its errors become ours."""
+    count, runtime = require(), _runtime()
+    if not 0 <= device < count:
+        raise UnavailableError(f"there is no GPU {device}", f"use 0 to {count - 1}")
+    try:
+        runtime.setDevice(device)
+        yield runtime
+    except runtime.CUDARuntimeError as error:
+        raise UnavailableError(f"{doing} failed: {error}", "lower --blocks, or see what nvidia-smi says") from error
+
+
+@functools.cache
+def _runtime() -> Any:
+    if not driver_present():
+        raise reasons.no_driver()
+    try:
+        import cupy
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
+        raise reasons.no_cupy() if missing else reasons.no_cupy(str(error).splitlines()[0]) from error
+    return cupy.cuda.runtime

@@ -1,0 +1,113 @@
+"""NIXL's builds and plugin files, found on disk without importing it; and which backends serve which path."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from kvdeck.sessions.records import (
+    DEVICE_TO_DEVICE,
+    DEVICE_TO_DISK,
+    DEVICE_TO_HOST,
+    DISK_TO_DEVICE,
+    DISK_TO_HOST,
+    HOST_TO_DEVICE,
+    HOST_TO_DISK,
+    HOST_TO_HOST,
+)
+
+STAGED = "staged:"
+"""Prefix of a backend that is reached through host memory and says so: `staged:POSIX`."""
+
+SERVES: dict[str, tuple[str, ...]] = {
+    HOST_TO_HOST: ("UCX",),
+    HOST_TO_DISK: ("POSIX", "GDS", "GDS_MT"),
+    DISK_TO_HOST: ("POSIX", "GDS", "GDS_MT"),
+    HOST_TO_DEVICE: ("UCX",),
+    DEVICE_TO_HOST: ("UCX",),
+    DEVICE_TO_DEVICE: ("UCX",),
+    DEVICE_TO_DISK: ("GDS", "GDS_MT", "staged:POSIX"),
+    DISK_TO_DEVICE: ("GDS", "GDS_MT", "staged:POSIX"),
+}
+"""Backends of each path, the one to be chosen first at the front."""
+
+POSIX_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
+"""Parameter of the POSIX plugin that chooses each API."""
+
+_RUNTIME_WHEELS = (("cupy-cuda13x", 13), ("cupy-cuda12x", 12), ("nvidia-cuda-runtime-cu12", 12))
+_TOOLKITS = ("/usr/local/cuda*/lib64", "/usr/local/cuda*/lib", "/usr/lib/*-linux-gnu")
+
+
+def uses_device(path: str) -> bool:
+    """Whether a path has a GPU at one of its ends."""
+    return "Device" in path
+
+
+def memory_of(path: str) -> tuple[str, str]:
+    """NIXL's memory types of a path's source and destination."""
+    kinds = {"Host": "DRAM", "Device": "VRAM", "Disk": "FILE"}
+    source, destination = path.split("To")
+    return kinds[source], kinds[destination]
+
+
+def cuda_major() -> int | None:
+    """The CUDA major version this environment is set up for: by its wheels, else by an installed toolkit."""
+    for name, major in _RUNTIME_WHEELS:
+        if _installed(name):
+            return major
+    plain = _installed("nvidia-cuda-runtime")
+    if plain:
+        return int(plain.split(".")[0])
+    found = {major for major in (13, 12) if any(library_files(f"libcudart.so.{major}"))}
+    return max(found, default=None)
+
+
+def build() -> str | None:
+    """The NIXL package to import: the build for this environment's CUDA, else the newest one that is installed."""
+    builds = [name for name in ("nixl_cu13", "nixl_cu12", "nixl_rocm") if importlib.util.find_spec(name)]
+    wanted = f"nixl_cu{cuda_major()}"
+    return wanted if wanted in builds else next(iter(builds), None)
+
+
+def nixl_version() -> str | None:
+    """The installed NIXL's version."""
+    return _installed("nixl") or _installed((build() or "nixl").replace("_", "-"))
+
+
+def plugin_files() -> dict[str, Path]:
+    """Every plugin that is present: its name to its shared object. `$NIXL_PLUGIN_DIR` comes first."""
+    folders = [Path(os.environ["NIXL_PLUGIN_DIR"])] if os.environ.get("NIXL_PLUGIN_DIR") else []
+    spec = importlib.util.find_spec(build() or "nixl")
+    for root in [] if spec is None else list(spec.submodule_search_locations or []):
+        site = Path(root).parent
+        folders += [site / f".{spec.name}.mesonpy.libs" / "plugins" if spec else site, Path(root) / "plugins"]
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted(folder.glob("libplugin_*.so")):
+            found.setdefault(file.stem.removeprefix("libplugin_"), file)
+    return found
+
+
+def library_files(name: str) -> list[str]:
+    """Files of a CUDA library: those in this environment's wheels first, then a toolkit's."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = [] if spec is None else list(spec.submodule_search_locations or [])
+    wheels = [str(path) for root in roots for path in sorted(Path(root).glob(f"*/lib/{name}*"))]
+    toolkits = [str(path) for pattern in _TOOLKITS for path in sorted(Path("/").glob(f"{pattern[1:]}/{name}*"))]
+    return [path for path in wheels + toolkits if re.search(rf"/{re.escape(name)}(\.\d+)*$", path)]
+
+
+def cufile_config() -> tuple[str, bool]:
+    """Where cuFile looks for its configuration, and whether that file is there."""
+    path = os.environ.get("CUFILE_ENV_PATH_JSON") or "/etc/cufile.json"
+    return path, Path(path).is_file()
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,171 @@
+"""Probing POSIX and GDS: a file in the target folder, written and read back past the page cache."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvdeck.engine.host.machine import memlock_bytes
+from kvdeck.engine.transfer import capability, device, nixl, plugins, reasons
+from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, move, register
+from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
+
+
+def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
+    """Rows of the paths between host memory and files by one API of the POSIX plugin.
+
+    Raises:
+        UnavailableError: The backend itself can't be created; then no row was given.
+    """
+    agent = nixl.make_agent(f"kvdeck-probe-{api}")
+    nixl.create_backend(agent, "POSIX", {plugins.POSIX_PARAMS[api]: "true"})
+    with _file(folder) as (descriptor, limit):
+        yield from _host_rows(agent, "POSIX", api, descriptor, limit)
+
+
+def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
+    """Rows of the paths between files and host or GPU memory by cuFile.
+
+    Raises:
+        UnavailableError: The backend itself can't be created; then no row was given.
+    """
+    with tempfile.TemporaryDirectory(prefix="kvdeck-probe-") as scratch:
+        log = Path(scratch) / "cufile.log"  # cuFile would write it into the current folder
+        os.environ["CUFILE_LOGFILE_PATH"] = str(log)
+        agent = nixl.make_agent(f"kvdeck-probe-{backend}")
+        nixl.create_backend(agent, backend)
+        with _file(folder) as (descriptor, limit):
+            limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
+            yield from _host_rows(agent, backend, None, descriptor, limit)
+            yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+
+
+@contextlib.contextmanager
+def _file(folder: Path) -> Iterator[tuple[int, UnavailableError | None]]:
+    """A file of `SIZE` bytes that has no name any more, and what is amiss with its folder.
+
+    Raises:
+        UnavailableError: No file can be made in the folder.
+    """
+    facts = capability.usable_folder(folder)
+    with tempfile.NamedTemporaryFile(prefix=".kvdeck-probe-", dir=folder) as file:
+        os.ftruncate(file.fileno(), SIZE)
+        limit = capability.folder_limit(facts)
+        descriptor = os.open(file.name, os.O_RDWR | (os.O_DIRECT if facts.direct_alignment else 0))
+        try:
+            yield descriptor, limit
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The memory side of a transfer, with the means to put bytes there and to get them back."""
+
+    kind: str
+    address: int
+    put: Callable[[bytes], None]
+    get: Callable[[], bytes]
+
+
+def _host_rows(
+    agent: Any, backend: str, api: str | None, descriptor: int, limit: UnavailableError | None
+) -> Iterator[PathFinding]:
+    pages = Pages()
+
+    def put(data: bytes) -> None:
+        pages.memory[:] = data
+
+    side = _Side("DRAM", pages.address, put, lambda: pages.memory[:])
+    yield from _rows(agent, backend, api, descriptor, side, (HOST_TO_DISK, DISK_TO_HOST), lambda: limit)
+
+
+def _device_rows(
+    agent: Any, backend: str, descriptor: int, limit: Callable[[], UnavailableError | None]
+) -> Iterator[PathFinding]:
+    paths = (DEVICE_TO_DISK, DISK_TO_DEVICE)
+    pages = Pages()
+    try:
+        device.require()
+        buffer = device.allocate(0, SIZE)
+    except UnavailableError as error:
+        for path in paths:
+            yield PathFinding(path, backend, memory=plugins.memory_of(path), **because(error))
+        return
+
+    def put(data: bytes) -> None:
+        pages.memory[:] = data
+        device.fill(buffer, pages.address, SIZE)
+
+    def get() -> bytes:
+        device.read(buffer, pages.address, SIZE)
+        return pages.memory[:]
+
+    side = _Side("VRAM", buffer.address, put, get)
+    yield from _rows(agent, backend, None, descriptor, side, paths, limit)
+    device.release(buffer)
+
+
+def _rows(
+    agent: Any,
+    backend: str,
+    api: str | None,
+    descriptor: int,
+    side: _Side,
+    paths: tuple[str, str],
+    limit: Callable[[], UnavailableError | None],
+) -> Iterator[PathFinding]:
+    """Write then read, each checked by plain system calls on the file's side."""
+    file = ((0, SIZE, descriptor), "FILE")
+    try:
+        memory = register(agent, (side.address, SIZE, 0), side.kind, backend)
+        registered_file = register(agent, *file, backend)
+    except UnavailableError as error:
+        for path in paths:
+            yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path), **because(error))
+        return
+    plain = Pages()
+    for path, operation in zip(paths, ("WRITE", "READ"), strict=True):
+        row: dict[str, Any] = {"path": path, "backend": backend, "api": api, "memory": plugins.memory_of(path)}
+        doing = f"a transfer {path}"
+        try:
+            if operation == "WRITE":
+                side.put(plain.pattern)
+            else:
+                plain.fill()
+                os.pwrite(descriptor, plain.memory, 0)
+                side.put(bytes(SIZE))
+            move(agent, operation, ((side.address, SIZE, 0), side.kind), file, peer=agent.name, backend=backend, doing=doing)
+            if operation == "WRITE":
+                plain.poison()
+                os.preadv(descriptor, [plain.memory], 0)
+            arrived = plain.memory[:] if operation == "WRITE" else side.get()
+            if arrived != plain.pattern:
+                raise reasons.native_failure(doing, "the bytes that arrived are wrong")
+        except UnavailableError as error:
+            yield PathFinding(**row, **because(error))
+        except OSError as error:
+            yield PathFinding(**row, **because(reasons.native_failure(doing, error.strerror or str(error))))
+        else:
+            amiss = limit()
+            yield PathFinding(**row, state="ready") if amiss is None else PathFinding(
+                **row, state="degraded", **because(amiss)
+            )
+    for piece in (memory, registered_file):
+        agent.deregister_memory(piece, backends=[backend])
+
+
+def _cufile_limit(log: Path) -> UnavailableError | None:
+    """What cuFile's own log says about how it moves the bytes."""
+    try:
+        text = log.read_text(errors="replace").lower()
+    except OSError:
+        return None
+    return reasons.compatibility_mode() if "compatible mode" in text or "compat mode" in text else None

@@ -1,0 +1,30 @@
+"""Probing one plugin: whether it loads, what it takes, and whether a backend can be created."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from kvdeck.engine.transfer import nixl, plugins, reasons
+from kvdeck.engine.transfer.findings import PluginFinding, because
+from kvdeck.sessions.errors import UnavailableError
+
+
+def probe_plugin(backend: str, *, create: bool) -> PluginFinding:
+    """How far a plugin gets; `creates` stays null without `create`, since its own probe will tell."""
+    file = plugins.plugin_files().get(backend)
+    found = PluginFinding(backend, present=file is not None, file=str(file) if file else None)
+    if file is None:
+        return dataclasses.replace(found, **because(reasons.no_plugin(backend)))
+    try:
+        agent = nixl.make_agent(f"kvdeck-plugin-{backend}")
+        params, kinds = nixl.plugin_parameters(agent, backend)
+    except UnavailableError as error:
+        return dataclasses.replace(found, loads=False, **because(error))
+    found = dataclasses.replace(found, loads=True, params=params, memory_types=kinds)
+    if not create:
+        return found
+    try:
+        nixl.create_backend(agent, backend)
+    except UnavailableError as error:
+        return dataclasses.replace(found, creates=False, **because(error))
+    return dataclasses.replace(found, creates=True)

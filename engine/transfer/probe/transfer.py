@@ -1,0 +1,87 @@
+"""One verified transfer: the same for every backend."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import time
+from typing import Any
+
+from kvdeck.engine.transfer import reasons
+
+SIZE = 256 * 1024
+DEADLINE_S = 1.5
+
+
+class Pages:
+    """Page-aligned host memory with a pattern in it."""
+
+    def __init__(self, size: int = SIZE) -> None:
+        self.memory = mmap.mmap(-1, size)
+        self.size = size
+        self._view = (ctypes.c_char * size).from_buffer(self.memory)
+        self.address = ctypes.addressof(self._view)
+        self.pattern = os.urandom(size)
+        self.fill()
+
+    def fill(self) -> None:
+        self.memory[:] = self.pattern
+
+    def poison(self) -> None:
+        self.memory[:] = bytes(self.size)
+
+    def holds(self, pattern: bytes) -> bool:
+        return self.memory[:] == pattern
+
+
+Descriptor = tuple[int, int, int]
+
+
+def move(
+    agent: Any,
+    operation: str,
+    local: tuple[Descriptor, str],
+    remote: tuple[Descriptor, str],
+    *,
+    peer: str,
+    backend: str,
+    doing: str,
+) -> None:
+    """Make one request, post it and wait for it.
+
+    Raises:
+        UnavailableError: It was refused, failed, or wasn't done by the deadline.
+    """
+    try:
+        handle = agent.initialize_xfer(
+            operation,
+            agent.get_xfer_descs([local[0]], local[1]),
+            agent.get_xfer_descs([remote[0]], remote[1]),
+            peer,
+            b"",
+            [backend],
+        )
+        state = agent.transfer(handle)
+        deadline = time.monotonic() + DEADLINE_S
+        while state == "PROC" and time.monotonic() < deadline:
+            state = agent.check_xfer_state(handle)
+        if state == "DONE":
+            agent.release_xfer_handle(handle)
+    except Exception as error:  # NIXL's exceptions share no base below Exception
+        raise reasons.native_failure(doing, str(error)) from error
+    if state != "DONE":
+        why = f"not done after {DEADLINE_S:g} s" if state == "PROC" else f"NIXL says {state}"
+        raise reasons.native_failure(doing, why)
+
+
+def register(agent: Any, descriptor: Descriptor, kind: str, backend: str) -> Any:
+    """Register one piece of memory or one file with a backend.
+
+    Raises:
+        UnavailableError: The backend refuses it.
+    """
+    try:
+        return agent.register_memory([(*descriptor, "")], kind, backends=[backend])
+    except Exception as error:  # as above
+        raise reasons.native_failure(f"registering {kind} memory with {backend}", str(error)) from error

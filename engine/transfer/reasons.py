@@ -1,0 +1,183 @@
+"""Why something can't run here, and the mend: one table, so that doctor and a run say the same."""
+
+from __future__ import annotations
+
+import re
+
+from kvdeck.sessions.errors import UnavailableError
+
+_LIBRARIES = {
+    "libcufile": ("cuFile", 'install the wheels: uv tool install "kvdeck[cuda13]" (or cuda12), or the CUDA toolkit'),
+    "libcudart": ("the CUDA runtime", 'install the wheels: uv tool install "kvdeck[cuda13]" (or cuda12)'),
+    "libcuda.so": ("the NVIDIA driver", "install the NVIDIA driver; in a container, start it with --gpus all"),
+    "libfabric": ("libfabric", "install libfabric (Debian, Ubuntu: apt install libfabric1 libhwloc15)"),
+    "libhwloc": ("hwloc", "install hwloc (Debian, Ubuntu: apt install libhwloc15)"),
+    "libcuobjclient": ("cuObject", "install the cuObject client of the CUDA toolkit 13"),
+    "libred": ("the DDN Infinia client", "install DDN's RED client"),
+    "libdoca": ("DOCA", "install NVIDIA DOCA"),
+}
+
+_CUFILE_ERRORS = {
+    5001: ("the nvidia-fs driver isn't there", "load it: sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
+    5007: ("the platform doesn't support GPUDirect Storage", "see what /usr/local/cuda/gds/tools/gdscheck -p says"),
+    5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe, or a supported network filesystem"),
+    5011: ("the CUDA driver reported an error", "see nvidia-smi, and cufile.log"),
+    5025: ("permission was denied", "give this user access to /dev/nvidia-fs*"),
+    5033: ("cuFile can't set up the nvidia-fs driver", "install the NVIDIA driver, then: sudo modprobe nvidia-fs"),
+}  # fmt: skip
+
+ENOUGH_MEMLOCK = 64 << 20
+"""Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
+
+_WORDS = {
+    "AZURE_STORAGE_CONTAINER_NAME": ("it needs an Azure container", "set AZURE_STORAGE_CONTAINER_NAME and its account"),
+    "bucket": ("it needs a bucket", "give it by --param bucket=NAME, with AWS credentials in the environment"),
+    "GUSLI": ("it needs GUSLI block devices", "configure a GUSLI server, then give --param config_file=FILE"),
+}
+
+
+def no_driver(also: UnavailableError | None = None) -> UnavailableError:
+    """The driver is missing, and perhaps something else with it."""
+    what, mend = "no NVIDIA driver is loaded", "install the NVIDIA driver; in a container, start it with --gpus all"
+    if also is None:
+        return UnavailableError(what, mend)
+    return UnavailableError(f"{what}, and {also.what}", f"{mend}; {also.mend}")
+
+
+def no_gpu(why: str) -> UnavailableError:
+    """The driver is there and no GPU can be used."""
+    return UnavailableError(f"no GPU can be used: {why}", "see what nvidia-smi says")
+
+
+def no_cupy(why: str = "cupy isn't installed") -> UnavailableError:
+    return UnavailableError(
+        f"GPU memory can't be reached: {why}", 'install the extra for your CUDA: uv tool install "kvdeck[cuda13]"'
+    )
+
+
+def no_plugin(backend: str) -> UnavailableError:
+    return UnavailableError(
+        f"NIXL has no plugin {backend}", "check the name; kvdeck doctor lists all plugins that are present"
+    )
+
+
+def wrong_path(path: str, backend: str, serving: tuple[str, ...]) -> UnavailableError:
+    return UnavailableError(f"{backend} doesn't serve {path}", f"use {', '.join(serving)}")
+
+
+def wrong_memory(path: str, backend: str, missing: list[str]) -> UnavailableError:
+    return UnavailableError(
+        f"{backend} doesn't serve {path}: it takes no {' and no '.join(missing)} memory", "choose another backend"
+    )
+
+
+def does_not_load(backend: str, error: str) -> UnavailableError:
+    """The plugin's shared object can't be loaded; the loader's message names the library that is missing."""
+    library = error.split(":")[0].strip()
+    for start, (name, mend) in _LIBRARIES.items():
+        if library.startswith(start):
+            return UnavailableError(f"plugin {backend} doesn't load: {library} ({name}) isn't found", mend)
+    if "cannot open shared object file" in error:
+        return UnavailableError(
+            f"plugin {backend} doesn't load: {library} isn't found", "install it, or name its folder in LD_LIBRARY_PATH"
+        )
+    return UnavailableError(f"plugin {backend} doesn't load: {error}", "reinstall nixl")
+
+
+def not_created(backend: str, error: str, words: str) -> UnavailableError:
+    """NIXL refused to create a backend.
+
+    Args:
+        error: NIXL's own exception, mostly a bare status.
+        words: What the native libraries wrote to stderr meanwhile.
+    """
+    cufile = re.search(r"err(?:or)?=(5\d{3})", words)
+    if cufile:
+        number = int(cufile[1])
+        reason, mend = _CUFILE_ERRORS.get(number, ("cuFile refused", "see cufile.log"))
+        return UnavailableError(f"{backend} can't start: {reason} (cuFile error {number})", mend)
+    for mark, (reason, mend) in _WORDS.items():
+        if mark.lower() in words.lower():
+            return UnavailableError(f"{backend} can't start: {reason}", mend)
+    if "NIXL_ERR_INVALID_PARAM" in error:
+        said = _last_words(words) or error
+        return UnavailableError(f"{backend} refused its parameters: {said}", "see kvdeck doctor for what it takes")
+    return UnavailableError(f"{backend} can't start: {_last_words(words) or error}", "see the run's engine.log")
+
+
+def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
+    """A native call failed where it should work; says the library's own words."""
+    return UnavailableError(f"{doing} failed: {_last_words(words) or error}", "see what the libraries wrote to stderr")
+
+
+def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
+    """Two processes reach each other only over the network stack."""
+    what = f"two processes move bytes over {transports}: copying between their memories isn't allowed"
+    if ptrace_scope > 0:
+        return UnavailableError(
+            f"{what} (ptrace_scope is {ptrace_scope})", "allow it: sudo sysctl kernel.yama.ptrace_scope=0"
+        )
+    return UnavailableError(what, "allow it: in a container, --cap-add SYS_PTRACE; and leave cma in UCX_TLS")
+
+
+def compatibility_mode() -> UnavailableError:
+    return UnavailableError(
+        "cuFile runs in compatibility mode: bytes go through host memory, not straight to the disk",
+        "load the driver: sudo modprobe nvidia-fs; see what gdscheck -p says of this filesystem",
+    )
+
+
+def little_memlock(limit: int | None) -> UnavailableError | None:
+    """A limit on locked memory that a run which pins its memory will meet; None where it is large enough."""
+    if limit is None or limit >= ENOUGH_MEMLOCK:
+        return None
+    return UnavailableError(
+        f"only {limit / 1e6:.1f} MB of memory may be locked",
+        "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1)",
+    )
+
+
+def in_memory(path: str, filesystem: str) -> UnavailableError:
+    return UnavailableError(
+        f"{path} lies in memory ({filesystem}): what is measured there is not a disk",
+        "name a folder on a disk by --folder",
+    )
+
+
+def no_direct(path: str, filesystem: str) -> UnavailableError:
+    return UnavailableError(
+        f"{path} ({filesystem}) takes no O_DIRECT: reads may come from the page cache",
+        "name a folder on ext4, xfs or NVMe by --folder",
+    )
+
+
+def bad_folder(path: str, why: str) -> UnavailableError:
+    return UnavailableError(f"no file can be written in {path}: {why}", "name a folder you may write to by --folder")
+
+
+def io_uring_off(switch: int | None) -> UnavailableError:
+    """io_uring is refused by the kernel's switch, or by a container's filter."""
+    if switch:
+        return UnavailableError(f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0")
+    return UnavailableError("io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO")
+
+
+def no_answer(trying: str, seconds: float) -> UnavailableError:
+    """A probe hung, and was ended."""
+    return UnavailableError(
+        f"no answer within {seconds:g} s while trying {trying}; the probe was ended",
+        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(seconds * 4))} kvdeck doctor",
+    )
+
+
+def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
+    """A probe died."""
+    said = f": {last_words}" if last_words else ""
+    return UnavailableError(f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json")
+
+
+def _last_words(words: str) -> str:
+    """The most telling line: the first error logged, without its time stamp."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    errors = [match[1] for line in lines if (match := re.match(r"E\d{4} [^\]]*\] (.*)", line))]
+    return (errors or lines or [""])[0]
