@@ -158,8 +158,12 @@ def bad_folder(path: str, why: str) -> UnavailableError:
 def io_uring_off(switch: int | None) -> UnavailableError:
     """io_uring is refused by the kernel's switch, or by a container's filter."""
     if switch:
-        return UnavailableError(f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0")
-    return UnavailableError("io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO")
+        return UnavailableError(
+            f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0"
+        )
+    return UnavailableError(
+        "io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO"
+    )
 
 
 def no_answer(trying: str, seconds: float) -> UnavailableError:
@@ -173,7 +177,9 @@ def no_answer(trying: str, seconds: float) -> UnavailableError:
 def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
     """A probe died."""
     said = f": {last_words}" if last_words else ""
-    return UnavailableError(f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json")
+    return UnavailableError(
+        f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json"
+    )
 
 
 def _last_words(words: str) -> str:

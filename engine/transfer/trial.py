@@ -348,7 +348,11 @@ def _planned(plan: StepPlan) -> dict[str, Any]:
 
 
 def _reference_name(path: str) -> str:
-    return {"HostToHost": "memcpy", "HostToDisk": "pwrite", "DiskToHost": "pread"}.get(path, "cudaMemcpy")
+    if path == "HostToHost":
+        return "memcpy"
+    if path in FILE_PATHS:
+        return "pwrite" if path.endswith("ToDisk") else "pread"
+    return "cudaMemcpy"
 
 
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:

@@ -142,7 +142,15 @@ def _rows(
                 plain.fill()
                 os.pwrite(descriptor, plain.memory, 0)
                 side.put(bytes(SIZE))
-            move(agent, operation, ((side.address, SIZE, 0), side.kind), file, peer=agent.name, backend=backend, doing=doing)
+            move(
+                agent,
+                operation,
+                ((side.address, SIZE, 0), side.kind),
+                file,
+                peer=agent.name,
+                backend=backend,
+                doing=doing,
+            )
             if operation == "WRITE":
                 plain.poison()
                 os.preadv(descriptor, [plain.memory], 0)
@@ -155,8 +163,10 @@ def _rows(
             yield PathFinding(**row, **because(reasons.native_failure(doing, error.strerror or str(error))))
         else:
             amiss = limit()
-            yield PathFinding(**row, state="ready") if amiss is None else PathFinding(
-                **row, state="degraded", **because(amiss)
+            yield (
+                PathFinding(**row, state="ready")
+                if amiss is None
+                else PathFinding(**row, state="degraded", **because(amiss))
             )
     for piece in (memory, registered_file):
         agent.deregister_memory(piece, backends=[backend])
