@@ -22,7 +22,7 @@ from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.probing import Probed, probe, probe_command
 from kvdeck.engine.spec import APIS
 from kvdeck.engine.transfer import plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding, PluginFinding, because
+from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import HOST_TO_DISK, HOST_TO_HOST, PATHS
@@ -98,7 +98,7 @@ def _found(probed: Probed, path: str, backend: str, mode: str | None = None, api
         if row.key == (path, backend, mode, api):
             return row
     failure = probed.failures.get(f"{backend}:{api}" if api else backend) or reasons.not_tried(backend)
-    return PathFinding(path, backend, mode=mode, api=api, memory=plugins.memory_of(path), **because(failure))
+    return PathFinding(path, backend, mode=mode, api=api, memory=plugins.memory_of(path)).refused(failure)
 
 
 def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
@@ -106,15 +106,14 @@ def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
     little = reasons.little_memlock(host.memlock_bytes)
     if row.state != "ready" or little is None or not any(port.active for port in host.infiniband):
         return row
-    return dataclasses.replace(row, state="degraded", **because(little))
+    return row.working(little)
 
 
 def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
     """One row for the three APIs: the first that works is the one a run would choose."""
     each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
     if each["URING"].state == "unavailable" and any(row.state != "unavailable" for row in each.values()):
-        off = reasons.io_uring_off(host.io_uring_disabled)
-        each["URING"] = dataclasses.replace(each["URING"], **because(off))
+        each["URING"] = each["URING"].refused(reasons.io_uring_off(host.io_uring_disabled))
     best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
     apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
     if best.state == "unavailable":
@@ -132,9 +131,8 @@ def _staged(probed: Probed, path: str, backend: str, host: HostFacts) -> PathFin
     device = probed.failures.get("DEVICE")
     files = _posix(probed, HOST_TO_DISK, host)
     if device is not None or files.state == "unavailable":
-        failure = device or UnavailableError(files.reason or "", files.mend or "")
-        return dataclasses.replace(row, **because(failure))
-    return dataclasses.replace(row, state="degraded", api=files.api, **because(reasons.staged(files.reason)))
+        return row.refused(device or UnavailableError(files.reason or "", files.mend or ""))
+    return dataclasses.replace(row, api=files.api).working(reasons.staged(files.reason))
 
 
 def _plugins(probed: Probed) -> Iterator[PluginFinding]:
@@ -142,7 +140,7 @@ def _plugins(probed: Probed) -> Iterator[PluginFinding]:
         found = probed.plugins.get(name, PluginFinding(name, file=str(file)))
         failure = next((error for check, error in probed.failures.items() if check.partition(":")[0] == name), None)
         if found.reason is None and failure is not None:
-            found = dataclasses.replace(found, **because(failure))
+            found = found.refused(failure)
         yield found
 
 

@@ -71,9 +71,7 @@ def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> 
     return found
 
 
-def _start(
-    selector: selectors.BaseSelector, command: Command, checks: list[str], end: float, limit_s: float
-) -> None:
+def _start(selector: selectors.BaseSelector, command: Command, checks: list[str], end: float, limit_s: float) -> None:
     words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its child
     process = subprocess.Popen(
         command(checks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, start_new_session=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
@@ -48,17 +49,15 @@ def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
 
 
 def _row(mode: str, attempt: Any) -> PathFinding:
-    row = {"path": HOST_TO_HOST, "backend": "UCX", "mode": mode, "memory": ("DRAM", "DRAM")}
+    row = PathFinding(HOST_TO_HOST, "UCX", mode=mode, memory=plugins.memory_of(HOST_TO_HOST))
     try:
         with quiet.captured() as words:
             attempt()
     except UnavailableError as error:
-        return PathFinding(**row, **because(error))
+        return row.refused(error)
     transports = _transports(words.text)
     limit = _limit_of(transports) if mode == TWO_PROCESSES else None
-    if limit is not None:
-        return PathFinding(**row, state="degraded", transports=transports, **because(limit))
-    return PathFinding(**row, state="ready", transports=transports)
+    return dataclasses.replace(row, transports=transports).working(limit)
 
 
 def _to_self(agent: Any, here: Pages, there: Pages) -> None:
@@ -134,18 +133,19 @@ def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:
         buffers = [device.allocate(0, SIZE) for _ in range(2)]
     except UnavailableError as error:
         for path in DEVICE_PATHS:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield PathFinding(path, "UCX", memory=plugins.memory_of(path)).refused(error)
         return
     pieces: list[Any] = []
     for path in DEVICE_PATHS:
+        row = PathFinding(path, "UCX", memory=plugins.memory_of(path))
         try:
             if not pieces:
                 pieces = [register(agent, (buffer.address, SIZE, 0), "VRAM", "UCX") for buffer in buffers]
             _with_device(agent, path, here, buffers)
         except UnavailableError as error:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield row.refused(error)
         else:
-            yield PathFinding(path, "UCX", state="ready", memory=plugins.memory_of(path))
+            yield row.working()
     for piece in pieces:
         agent.deregister_memory(piece, backends=["UCX"])
     for buffer in buffers:
