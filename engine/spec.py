@@ -75,6 +75,8 @@ class RunSpec:
     """O_DIRECT: `auto` uses it where the filesystem can, and the result says which."""
     durable: bool = False
     """Writes are followed by fsync inside the timed round."""
+    page_cache: Literal["drop", "keep"] = "drop"
+    """Buffered reads: drop the file's pages before each round, or leave them in and measure memory."""
     files: int = 1
     threads: int = 1
     """Initiator processes, each over its own part of the working set."""
@@ -84,6 +86,8 @@ class RunSpec:
     """HostToHost within one process instead of between two."""
     operation: Literal["WRITE", "READ"] = "WRITE"
     """Direction of the NIXL call between two processes: push or pull. File paths fix it themselves."""
+    notify: bool = True
+    """Between two processes each request carries a notification, as serving engines send one."""
     merge: bool = False
     """Let NIXL merge neighbouring descriptors."""
     huge_pages: bool = False
@@ -131,13 +135,25 @@ _FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
 _POSITIVE = ("layers", "outer_dims", "page_size", "inner_dim", "block_size", "blocks", "batch", "iterations", "files",
              "threads", "pipeline_depth", "seconds", "interval_width")  # fmt: skip
 _NOT_NEGATIVE = ("warmup_iterations", "warmup_seconds")
-_FLAGS = ("durable", "loopback", "merge", "huge_pages", "progress_thread", "pin", "tune", "verify", "reference")
+_FLAGS = (
+    "durable",
+    "loopback",
+    "notify",
+    "merge",
+    "huge_pages",
+    "progress_thread",
+    "pin",
+    "tune",
+    "verify",
+    "reference",
+)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": tuple(DTYPE_BYTES),
     "effort": ("quick", "normal", "thorough"),
     "direct": ("auto", "on", "off"),
     "operation": ("WRITE", "READ"),
     "error_handling": ("peer", "none"),
+    "page_cache": ("drop", "keep"),
 }
 _FRACTIONS = ("seconds", "interval_width", "warmup_seconds")
 
@@ -257,7 +273,9 @@ def parse_range(text: str) -> Range:
         raise UsageError(f"range {text!r} has too many parts", "write FROM:TO or FROM:TO:FACTOR")
     numbers = [parse_size(part) for part in parts]
     start, stop = numbers[0], numbers[1] if len(numbers) > 1 else numbers[0]
-    return _checked_range("range", {"start": start, "stop": stop, "factor": numbers[2] if len(numbers) > 2 else 2}, text)
+    return _checked_range(
+        "range", {"start": start, "stop": stop, "factor": numbers[2] if len(numbers) > 2 else 2}, text
+    )
 
 
 def parse_size(text: str) -> int:
@@ -282,7 +300,9 @@ def _checked_range(key: str, value: Any, source: str) -> Range:
     numbers = {name: value.get(name, 2) for name in ("start", "stop", "factor")}
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < (2 if name == "factor" else 1):
-            raise UsageError(f"{name} of {key} in {source} is {number!r}", "give a whole number above 0 (a factor above 1)")
+            raise UsageError(
+                f"{name} of {key} in {source} is {number!r}", "give a whole number above 0 (a factor above 1)"
+            )
     if numbers["stop"] < numbers["start"]:
         raise UsageError(f"{key} in {source} stops below its start", "give a stop that is at least the start")
     return Range(**numbers)

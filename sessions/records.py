@@ -37,7 +37,8 @@ PATHS = (
 """Transfer paths, in the order in which they are listed everywhere."""
 
 ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
-Verdict = Literal["faster", "slower", "no difference"]
+Verdict = Literal["faster", "slower", "no difference", "undecided"]
+"""`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
@@ -267,17 +268,7 @@ class StateChanged:
     """The last lines a crashed worker wrote to stderr."""
 
 
-Event = (
-    RunStarted
-    | StepStarted
-    | Round
-    | ReferenceRound
-    | StepFinished
-    | Compared
-    | Tuned
-    | Log
-    | StateChanged
-)
+Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
 EVENT_TYPES: dict[str, type[Event]] = {
     event.kind: event
     for event in (

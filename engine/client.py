@@ -1,0 +1,376 @@
+"""How the command line and the screens reach the engine: attach, start it where it is missing, ask, follow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from kvdeck.engine import protocol, runtime
+from kvdeck.engine.launch import TRY_SECONDS, attach, reap, start_and_attach
+from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
+from kvdeck.sessions.errors import EngineError, KvdeckError, UsageError
+from kvdeck.sessions.records import COUNTER_INDEX, Event, Round, StateChanged, event_from_json, to_json
+from kvdeck.sessions.store import Store
+
+if TYPE_CHECKING:
+    from kvdeck.engine.spec import RunSpec
+
+CONNECT_SECONDS = 10.0
+REPLY_SECONDS = 30.0
+DOCTOR_SECONDS = 20.0
+
+
+def home() -> Path:
+    """The folder of sessions and logs; it need not be there yet."""
+    return runtime.home_folder()
+
+
+def store() -> Store:
+    """The sessions of `home()`, readable without an engine."""
+    return Store(home())
+
+
+def log_path() -> Path:
+    """The engine's own log."""
+    return runtime.log_path(home())
+
+
+class EngineGone(EngineError):
+    """The engine ended, or let go of this client: attach again."""
+
+
+class Client:
+    """A connection to the engine. Any thread may call any method; one reads for all that wait."""
+
+    def __init__(self, connected: socket.socket, timeout: float = CONNECT_SECONDS) -> None:
+        """Take a connected socket and wait for the engine's hello.
+
+        Raises:
+            EngineError: The engine doesn't answer, or speaks another protocol.
+        """
+        self._socket = connected
+        self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
+        self._rest = b""
+        self._inbox: deque[FromEngine] = deque()
+        self._replies: dict[int, Reply] = {}
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._reading = False
+        self._gone = False
+        self._closed = False
+        self._last_id = 0
+        connected.settimeout(REPLY_SECONDS)
+        try:
+            self.hello = self._wait_for_hello(timeout)
+        except BaseException:
+            connected.close()
+            raise
+
+    @classmethod
+    def connect(cls, start: bool = True, timeout: float = CONNECT_SECONDS) -> Client:
+        """Attach to this user's engine.
+
+        Args:
+            start: Start one where there is none.
+            timeout: Seconds within which it must have said hello.
+
+        Raises:
+            EngineError: There is none, it doesn't come up, or it keeps its sessions in another home.
+        """
+        deadline = time.monotonic() + timeout
+        folder = runtime.prepare_runtime(runtime.runtime_folder())
+        while True:
+            connected = attach(folder)
+            if connected is None and not start:
+                raise EngineError("no engine is running", "`kvdeck engine start` starts one")
+            connected = connected or start_and_attach(folder, home(), deadline)
+            try:
+                client = cls(connected, max(1.0, deadline - time.monotonic()))
+                break
+            except EngineGone:
+                # An engine that is just dying still takes connections for a moment.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(TRY_SECONDS)
+        if os.environ.get("KVDECK_HOME") and client.home != home():
+            client.close()
+            raise EngineError(
+                f"the engine keeps its sessions in {client.home}, and KVDECK_HOME is {home()}",
+                "stop the engine, or set KVDECK_RUNTIME too for an engine of its own",
+            )
+        return client
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def home(self) -> Path:
+        """The engine's home."""
+        return Path(self.hello.home)
+
+    @property
+    def store(self) -> Store:
+        """The engine's sessions."""
+        return Store(self.home)
+
+    def fileno(self) -> int:
+        """For `select`; first empty the inbox with `receive(0)`, which may hold messages that were read already."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Let go; whoever waits in another thread comes back at once. The engine and its runs go on."""
+        with self._changed:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._reading, timeout=1.0)
+        self._socket.close()
+
+    # --- commands ---
+
+    def request(self, command: FromClient, timeout: float = REPLY_SECONDS) -> Reply:
+        """Send a command, under an id of this client's own, and wait for its reply.
+
+        Raises:
+            EngineError: The engine refused it, has gone, or doesn't answer.
+            UsageError: What was asked can't be asked.
+        """
+        data = to_json(command)
+        with self._sending:
+            self._last_id += 1
+            number = self._last_id
+            self._send(protocol.encode(type(command)(**{**data, "id": number})))
+        reply: Reply | None = self._wait(lambda: self._replies.pop(number, None), timeout)
+        if reply is None:
+            raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
+        if not reply.ok:
+            error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
+            raise error(reply.error or f"{command.type} was refused", reply.mend or "")
+        return reply
+
+    def submit(self, spec: RunSpec | Mapping[str, Any], session: str | None = None) -> str:
+        """Queue a run; a relative folder in it is taken from this process's folder.
+
+        Returns:
+            The session's name.
+        """
+        mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
+        if isinstance(mapping.get("folder"), str):
+            mapping["folder"] = str(Path(mapping["folder"]).expanduser().absolute())
+        return str(self.request(protocol.Submit(0, mapping, session)).data["session"])
+
+    def cancel(self, session: str) -> None:
+        """End a queued or running run; it has ended when its state says so."""
+        self.request(protocol.Cancel(0, session))
+
+    def status(self) -> dict[str, Any]:
+        """`{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs}`."""
+        return self.request(protocol.Status(0)).data
+
+    def stop(self, force: bool = False, timeout: float = 60.0) -> None:
+        """End the engine and wait until it is gone.
+
+        Raises:
+            EngineError: A run goes on and `force` is false, or it doesn't end in time.
+        """
+        self.request(protocol.Stop(0, force))
+        deadline = time.monotonic() + timeout
+        engine = runtime.identity(self.hello.engine_pid)
+        while engine is not None and engine.alive:
+            reap()
+            if time.monotonic() > deadline:
+                raise EngineError(f"engine {engine.pid} does not end", f"see {runtime.log_path(self.home)}")
+            time.sleep(TRY_SECONDS)
+
+    def subscribe(
+        self, session: str | None = None, from_seq: int = 0, hz: float = 10.0, readonly: bool = False
+    ) -> Reply:
+        """Follow the queue and, if named, a run from a line on. Reply data: `{session, live_from}`."""
+        return self.request(protocol.Subscribe(0, session, from_seq, hz, readonly))
+
+    # --- messages ---
+
+    def receive(self, timeout: float | None = None) -> FromEngine | None:
+        """The next message that is no reply; null after `timeout` seconds, or once this client was closed.
+
+        Raises:
+            EngineGone: The engine has gone.
+        """
+        message: FromEngine | None = self._wait(self._next_message, timeout)
+        return message
+
+    def _next_message(self) -> FromEngine | None:
+        return self._inbox.popleft() if self._inbox else None
+
+    def messages(self, timeout: float | None = None) -> Iterator[FromEngine]:
+        """Messages as they come, until none came for `timeout` seconds or this client was closed.
+
+        Raises:
+            EngineGone: The engine has gone.
+        """
+        while (message := self.receive(timeout)) is not None:
+            yield message
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line)
+        except OSError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> EngineGone:
+        return EngineGone("the engine has gone", f"attach again; {runtime.log_path(home())} may say why")
+
+    def _wait_for_hello(self, timeout: float) -> Hello:
+        hello = self.receive(timeout)
+        if not isinstance(hello, Hello):
+            record = runtime.read_record(runtime.runtime_folder())
+            who = f"engine {record.process.pid}" if record is not None else "the engine"
+            raise EngineError(f"{who} doesn't say hello", f"see {log_path()}; if it hangs, kill it by its pid")
+        if hello.version != protocol.VERSION:
+            raise EngineError(
+                f"the engine is of kvdeck {hello.kvdeck} and speaks protocol {hello.version}, not {protocol.VERSION}",
+                "`kvdeck engine stop`, and the next command starts a fitting one",
+            )
+        return hello
+
+    def _wait(self, take: Callable[[], Any], timeout: float | None) -> Any:
+        """What `take` gives once it gives something; meanwhile read, unless another thread does."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        tried = False
+        with self._changed:
+            while (found := take()) is None and not self._closed:
+                if self._gone:
+                    raise self._lost()
+                left = None if deadline is None else deadline - time.monotonic()
+                if tried and left is not None and left <= 0:
+                    break
+                tried = True
+                if self._reading:
+                    self._changed.wait(left)
+                else:
+                    self._read(left)
+        return found
+
+    def _read(self, timeout: float | None) -> None:
+        """Read once, with the condition let go meanwhile; called with it held."""
+        self._reading = True
+        self._changed.release()
+        data: bytes | None = None
+        try:
+            ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+            data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT) if ready else None
+        except BlockingIOError:
+            data = None
+        except (OSError, ValueError):
+            data = b""
+        finally:
+            self._changed.acquire()
+            self._reading = False
+            self._changed.notify_all()
+        if data is not None:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._gone = not data
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            try:
+                message = protocol.decode(line)
+            except ValueError:
+                continue
+            if isinstance(message, Reply):
+                self._replies[message.id] = message
+            elif isinstance(message, FromEngine):
+                self._inbox.append(message)
+
+
+class EngineSource:
+    """A `SampleSource` over the engine: the run's file from a line on, then what it writes as it writes it.
+
+    It ends with the run's last state. Rounds carry their counters and no times of single requests.
+    """
+
+    def __init__(self, client: Client, session: str, from_seq: int = 0, hz: float = 10.0) -> None:
+        self._client, self._session, self._from_seq, self._hz = client, session, from_seq, hz
+
+    def events(self) -> Iterator[tuple[int, Event]]:
+        """Each event with its `seq`; messages about other things on this client are dropped.
+
+        Raises:
+            EngineGone: The engine has gone; another source can go on from the last `seq` + 1.
+        """
+        self._client.subscribe(self._session, self._from_seq, self._hz)
+        for message in self._client.messages():
+            if isinstance(message, (EventMessage, SampleMessage)) and message.session == self._session:
+                event = event_of(message)
+                if event is not None:
+                    yield message.seq, event
+                if isinstance(event, StateChanged) and event.state not in ("queued", "running"):
+                    return
+
+
+def event_of(message: EventMessage | SampleMessage) -> Event | None:
+    """The record that a message carries; null for a kind that this version doesn't know."""
+    if isinstance(message, EventMessage):
+        return event_from_json(message.event)
+    step, number, busy = (_whole(message.values, name) for name in ("step", "round", "busy_ns"))
+    return Round(message.t, step, number, (), (), busy, message.values)
+
+
+def _whole(values: tuple[float | None, ...], counter: str) -> int:
+    index = COUNTER_INDEX[counter]
+    return int(values[index] or 0) if len(values) > index else 0
+
+
+# --- the doctor ---
+
+
+def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) -> dict[str, Any]:
+    """What `python -m kvdeck.engine.doctor --json` says, asked in a child that may hang or die.
+
+    Args:
+        folder: Where test files would go.
+        timeout: Seconds after which the child is killed with whatever it started.
+
+    Raises:
+        KvdeckError: It said nothing that can be read.
+    """
+    argv = [sys.executable, "-m", "kvdeck.engine.doctor", "--json"]
+    if folder is not None:
+        argv += ["--folder", str(Path(folder).expanduser().absolute())]
+    child = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", start_new_session=True
+    )
+    try:
+        output, errors = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise KvdeckError(f"the doctor did not end within {timeout:g} s", "a driver may hang: see dmesg") from None
+    try:
+        report = orjson.loads(output)
+    except ValueError:
+        words = errors.decode(errors="replace").strip().splitlines()
+        said = words[-1] if words else "nothing"
+        raise KvdeckError(f"the doctor ended with status {child.returncode} and said: {said}") from None
+    if not isinstance(report, dict):
+        raise KvdeckError("the doctor's report is no JSON object", "this is a fault of kvdeck: please report it")
+    return report

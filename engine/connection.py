@@ -1,0 +1,274 @@
+"""One client at the engine: its commands, and what it is sent, at the pace at which it reads.
+
+A client pulls: it has a place in its run's lines, and goes on from there whenever its socket takes more.
+So the engine never waits for a client, a slow one costs no memory, and no event is lost: what has left
+the memory is read from the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from kvdeck.engine.feed import Feed, Line, to_line
+from kvdeck.engine.protocol import FromClient, FromEngine, Reply, decode, encode
+from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.samples import LineReader
+
+WRITE_AHEAD = 64 * 1024
+"""Bytes that wait in the engine for a client's socket before the client counts as slow."""
+KEEP_UP = 256
+"""Samples that a client without `hz` may be behind before it gets the newest only."""
+WAITING_REPLIES = 64
+HISTORY_BYTES = 64 * 1024
+
+log = logging.getLogger("kvdeck.engine")
+
+
+@dataclass(slots=True)
+class Following:
+    """A client's place in a run."""
+
+    feed: Feed
+    cursor: int
+    """Seq of the next line it is to get."""
+    live_from: int
+    """Lines before this one are history and are sent whole."""
+    hz: float
+    reader: LineReader
+    next_sample: float = 0.0
+    """Loop time before which no further sample is sent."""
+    missed: int = 0
+    """Samples left out since the last one that was sent."""
+
+    def take(self, samples: list[Line], now: float) -> bytes:
+        """The newest of these samples as a message, the others counted as missed."""
+        missed, self.missed = self.missed + len(samples) - 1, 0
+        self.cursor = samples[-1].seq + 1
+        if self.hz > 0:
+            self.next_sample = now + 1 / self.hz
+        return samples[-1].encode(missed)
+
+
+class Connection:
+    """A connected client. `answer` carries out a command; `runs` gives the queue as an encoded message."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        answer: Callable[[Connection, FromClient], Awaitable[Reply]],
+        runs: Callable[[], bytes],
+    ) -> None:
+        self._reader, self._writer, self._answer, self._runs = reader, writer, answer, runs
+        self.readonly = False
+        self._subscribed = False
+        self._runs_due = False
+        self._following: Following | None = None
+        self._leaving = False
+        self._replies: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        writer.transport.set_write_buffer_limits(high=WRITE_AHEAD)
+
+    async def serve(self, hello: FromEngine) -> None:
+        """Talk to the client until it goes."""
+        self._writer.write(encode(hello))
+        writing = asyncio.ensure_future(self._write())
+        reading = asyncio.ensure_future(self._read())
+        try:
+            await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.unfollow()
+            for task in (writing, reading):
+                task.cancel()
+            for result in await asyncio.gather(writing, reading, return_exceptions=True):
+                if isinstance(result, Exception) and not isinstance(result, (OSError, asyncio.CancelledError)):
+                    log.error("a client's connection failed", exc_info=result)
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+
+    def subscribe(self, following: Following | None, readonly: bool) -> None:
+        """Send the queue from now on and, where given, a run's lines; replaces what was followed before."""
+        self.unfollow()
+        self.readonly = self.readonly or readonly
+        self._subscribed = True
+        self._following = following
+        if following is not None:
+            following.feed.listeners.add(self._on_lines)
+        self.runs_changed()
+
+    def unfollow(self) -> None:
+        if self._following is not None:
+            self._following.feed.listeners.discard(self._on_lines)
+        self._following = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def runs_changed(self) -> None:
+        """Send the queue, if this client wants it, as soon as its socket takes it."""
+        self._runs_due = self._subscribed
+        self._wake.set()
+
+    def leave(self) -> None:
+        """End the connection once what is due was sent."""
+        self._leaving = True
+        self._wake.set()
+
+    # --- what the client says ---
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ValueError:
+                self._writer.write(encode(Reply(0, False, error="a command's line is too long", exit_code=2)))
+                return
+            if not line.endswith(b"\n"):
+                return
+            await self._obey(line)
+
+    async def _obey(self, line: bytes) -> None:
+        reply = await self._reply(line)
+        if reply is None:
+            return
+        self._replies.append(encode(reply))
+        self._wake.set()
+        while len(self._replies) >= WAITING_REPLIES:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _reply(self, line: bytes) -> Reply | None:
+        try:
+            message = decode(line)
+        except ValueError as error:
+            return Reply(_id_of(line), False, error=f"not a command: {error}", exit_code=2)
+        if not isinstance(message, FromClient):
+            return None
+        try:
+            return await self._answer(self, message)
+        except KvdeckError as error:
+            return Reply(message.id, False, error=error.what, mend=error.mend, exit_code=error.exit_code)
+        except Exception:
+            # Whatever a client sends, the engine and the runs of the others go on.
+            log.exception("%s failed", message.type)
+            return Reply(message.id, False, error=f"{message.type} failed in the engine", mend="see the engine's log",
+                         exit_code=1)  # fmt: skip
+
+    # --- what the client is sent ---
+
+    async def _write(self) -> None:
+        while not self._leaving:
+            await self._wake.wait()
+            self._wake.clear()
+            more = True
+            while more:
+                more = await self._send()
+                await self._writer.drain()
+
+    async def _send(self) -> bool:
+        """Write some of what is due; whether there is more."""
+        while self._replies:
+            self._writer.write(self._replies.popleft())
+        self._room.set()
+        if self._runs_due:
+            self._runs_due = False
+            self._writer.write(self._runs())
+        following = self._following
+        if following is None or following.cursor >= following.feed.next_seq:
+            return False
+        if following.cursor < max(following.live_from, following.feed.first_kept):
+            await self._send_from_file(following)
+            return True
+        self._send_live(following)
+        return False
+
+    async def _send_from_file(self, following: Following) -> None:
+        """History is sent whole. Of live lines that have left the memory already, the samples are left out."""
+        if following.reader.seq > following.cursor:
+            following.reader = LineReader(following.feed.path)
+        following.reader.skip_to(following.cursor)
+        batch = await asyncio.to_thread(following.reader.read, HISTORY_BYTES)
+        if following is not self._following:
+            return
+        whole = following.cursor < following.live_from
+        end = following.live_from if whole else following.feed.next_seq
+        lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if seq < end]
+        if not lines:  # the file has lost lines that were there: nothing to wait for
+            following.cursor = max(following.live_from, following.feed.first_kept)
+            return
+        following.cursor = lines[-1].seq + 1
+        if not whole:
+            following.missed += sum(line.is_sample for line in lines)
+            lines = [line for line in lines if not line.is_sample]
+        self._writer.write(b"".join(line.encode(0) for line in lines))
+
+    def _send_live(self, following: Following) -> None:
+        lines = following.feed.since(following.cursor)
+        now = asyncio.get_running_loop().time()
+        if following.hz <= 0 and len(lines) <= KEEP_UP:
+            out = [following.take([line], now) if line.is_sample else line.encode(0) for line in lines]
+            following.cursor = lines[-1].seq + 1
+        else:
+            out = thin(following, lines, now)
+            self._set_timer(following)
+        self._writer.write(b"".join(out))
+
+    def _set_timer(self, following: Following) -> None:
+        """Come back for the sample that was not due yet."""
+        if following.hz <= 0 or following.cursor >= following.feed.next_seq or self._timer is not None:
+            return
+        self._timer = asyncio.get_running_loop().call_at(following.next_sample, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    def _on_lines(self, urgent: bool) -> None:
+        following = self._following
+        if following is None:
+            return
+        if urgent or asyncio.get_running_loop().time() >= following.next_sample:
+            self._wake.set()
+        else:
+            self._set_timer(following)
+
+
+def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
+    """Of these live lines every event, before it the newest sample, and at the end the newest sample if one is due.
+
+    Samples at the end that aren't due stay for the next time: the cursor stops before them.
+    """
+    out: list[bytes] = []
+    due = now >= following.next_sample
+    samples: list[Line] = []
+    for line in lines:
+        if line.is_sample:
+            samples.append(line)
+            continue
+        if samples:
+            out.append(following.take(samples, now))
+            samples = []
+        out.append(line.encode(0))
+        following.cursor = line.seq + 1
+    if samples and due:
+        out.append(following.take(samples, now))
+    return out
+
+
+def _id_of(line: bytes) -> int:
+    """The id of a command that can't be read otherwise; 0 where there is none."""
+    try:
+        data = orjson.loads(line)
+    except ValueError:
+        return 0
+    number = data.get("id") if isinstance(data, dict) else None
+    return number if isinstance(number, int) else 0

@@ -1,0 +1,308 @@
+"""The queue of runs: one worker at a time, in the order in which they were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kvdeck.engine import recovery
+from kvdeck.engine.feed import Feed, Line, event_data, sample_values
+from kvdeck.engine.process import Ending, Limits, Worker, last_words
+from kvdeck.engine.protocol import RunInfo
+from kvdeck.engine.runtime import identity, own_identity
+from kvdeck.engine.spec import RunSpec
+from kvdeck.sessions.errors import EngineError, KvdeckError
+from kvdeck.sessions.records import COUNTER_INDEX, FINAL_STATES, RunState, Session, StateChanged
+from kvdeck.sessions.samples import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
+from kvdeck.sessions.store import Store
+
+KEPT_RUNS = 20
+"""Runs that are over and still shown in the queue."""
+
+log = logging.getLogger("kvdeck.engine")
+
+
+@dataclass(slots=True)
+class Job:
+    """One run, from its place in the queue to its end."""
+
+    session: Session
+    feed: Feed
+    state: RunState = "queued"
+    reason: str | None = None
+    pid: int | None = None
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    cancel_reason: str | None = None
+    paths: tuple[str, ...] = ()
+    newest: Line | None = None
+    said_last: bool = False
+    """The worker's own last line has come."""
+
+    @property
+    def name(self) -> str:
+        return self.session.name
+
+    @property
+    def over(self) -> bool:
+        return self.state in FINAL_STATES
+
+    def info(self, position: int | None) -> RunInfo:
+        """The run as the queue shows it."""
+        values: list[Any] = sample_values(self.newest) if self.newest is not None else []
+        fraction = _value(values, "fraction")
+        return RunInfo(
+            session=self.name,
+            state=self.state,
+            created=self.session.created,
+            position=position,
+            pid=self.pid,
+            fraction=1.0 if self.state == "done" else fraction or 0.0,
+            eta_s=None if self.over else _value(values, "eta_s"),
+            seq=self.feed.next_seq,
+            paths=self.paths,
+            reason=self.reason,
+        )
+
+
+def _value(values: list[Any], counter: str) -> float | None:
+    index = COUNTER_INDEX[counter]
+    return values[index] if len(values) > index else None
+
+
+class Jobs:
+    """Runs and their order. `changed(urgent)` is called when the queue looks different; not urgent: progress only."""
+
+    def __init__(
+        self, store: Store, argv: Sequence[str], limits: Limits, kvdeck: str, changed: Callable[[bool], None]
+    ) -> None:
+        self._store, self._argv, self._limits, self._kvdeck = store, argv, limits, kvdeck
+        self._changed = changed
+        self._engine = own_identity()
+        self._jobs: dict[str, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any run is queued or going on."""
+        return any(not job.over for job in self._jobs.values())
+
+    def infos(self) -> tuple[RunInfo, ...]:
+        """The run that goes on, the queue in order, then the ones that are over, newest first."""
+        jobs = list(self._jobs.values())
+        running = [job.info(None) for job in jobs if job.state == "running"]
+        queued = [job.info(place) for place, job in enumerate((j for j in jobs if j.state == "queued"), 1)]
+        return (*running, *queued, *(job.info(None) for job in reversed(jobs) if job.over))
+
+    def feed(self, name: str) -> Feed | None:
+        """The feed of a run of this engine's life."""
+        job = self._jobs.get(name)
+        return None if job is None else job.feed
+
+    def adopt(self, session: Session, lines: int) -> None:
+        """Show a run that was found interrupted at the start."""
+        job = Job(session, Feed(session.name, self._store.samples_path(session.name), lines), session.state)
+        job.reason = session.reason
+        job.paths = tuple(dict.fromkeys(result.path for result in session.results))
+        self._jobs[session.name] = job
+
+    async def submit(self, spec: RunSpec, name: str | None) -> str:
+        """Queue a run.
+
+        Returns:
+            Its session's name.
+
+        Raises:
+            UsageError: The name is not allowed, or taken.
+            SessionError: The session can't be written.
+        """
+        session = await asyncio.to_thread(self._create, spec, name)
+        job = Job(session, Feed(session.name, self._store.samples_path(session.name)), paths=spec.paths or ())
+        self._jobs[job.name] = job
+        self._more.set()
+        self._changed(True)
+        return job.name
+
+    def _create(self, spec: RunSpec, name: str | None) -> Session:
+        label = spec.paths[0] if spec.paths is not None and len(spec.paths) == 1 else "run"
+        session = self._store.create(name, spec.to_mapping(), spec.to_yaml(), label=label, kvdeck=self._kvdeck)
+        self._note_owner(session.name, None)
+        return session
+
+    def _note_owner(self, name: str, worker_pid: int | None) -> None:
+        worker = None if worker_pid is None else identity(worker_pid)
+        try:
+            recovery.write_owner(self._store, name, recovery.Owner(self._engine, worker))
+        except OSError as error:
+            log.error("%s: can't note whose run it is: %s", name, error)
+
+    def cancel(self, name: str, reason: str | None = None) -> None:
+        """End a run that is queued or going on; what it measured is kept.
+
+        Raises:
+            EngineError: There is none of that name, or it is over.
+        """
+        job = self._jobs.get(name)
+        if job is None:
+            raise EngineError(f"no run {name!r} is queued or going on", "`kvdeck engine status` shows the queue")
+        if job.over:
+            raise EngineError(f"run {name!r} is {job.state} already", "there is nothing to cancel")
+        job.cancel_reason = reason
+        job.cancel.set()
+        if job.state == "queued":
+            self._set_state(job, "cancelled", reason)
+            self._spawn(self._guarded(job, self._finish(job, StateChanged(*_now(), "cancelled", reason))))
+
+    def cancel_all(self, reason: str) -> None:
+        for job in list(self._jobs.values()):
+            if not job.over:
+                self.cancel(job.name, reason)
+
+    async def settle(self) -> None:
+        """Wait until nothing is queued, going on, or being written."""
+        while self.busy or self._tasks:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def work(self) -> None:
+        """Take runs from the queue, for ever."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while (job := self._next()) is not None:
+                await self._guarded(job, self._run(job))
+                self._forget_old()
+                self._idle.set()
+
+    def _next(self) -> Job | None:
+        return next((job for job in self._jobs.values() if job.state == "queued"), None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._idle.set()
+
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
+
+    async def _guarded(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        """One run's trouble with its files must not end the queue."""
+        try:
+            await work
+        except (KvdeckError, OSError) as error:
+            log.error("%s: %s", job.name, error)
+            self._set_state(job, "failed", str(error))
+            job.feed.push([encode_event(StateChanged(*_now(), "failed", str(error))).rstrip(b"\n")])
+
+    async def _run(self, job: Job) -> None:
+        folder = self._store.folder(job.name)
+        self._set_state(job, "running", None)
+        running = dataclasses.replace(job.session, state="running", started=time.time())
+        await asyncio.to_thread(self._store.write, running)
+        try:
+            worker = Worker(self._argv, folder)
+        except OSError as error:
+            await self._finish(job, StateChanged(*_now(), "failed", f"the worker can't be started: {error}"))
+            return
+        job.pid = worker.pid
+        log.info("%s: worker %d", job.name, worker.pid)
+        self._changed(True)
+        await asyncio.to_thread(self._note_owner, job.name, worker.pid)
+        ending = await worker.run(lambda lines: self._take(job, worker, lines), job.cancel, self._limits)
+        job.pid = None
+        log.info("%s: worker %d ended with %d", job.name, worker.pid, ending.returncode)
+        await self._finish(job, _verdict(job, ending, last_words(self._store.log_path(job.name))))
+
+    def _take(self, job: Job, worker: Worker | None, lines: list[bytes]) -> None:
+        """Pass lines on, up to the one that ends the run: that one says that everything is in its place."""
+        end = next((place for place, raw in enumerate(lines) if _is_last(raw)), None)
+        if end is not None and worker is not None:
+            worker.ending.set()
+        if not job.said_last:
+            self._pass_on(job, lines[:end])
+        job.said_last = job.said_last or end is not None
+
+    def _pass_on(self, job: Job, lines: list[bytes]) -> None:
+        urgent = False
+        for line in job.feed.push(lines):
+            if line.is_sample:
+                job.newest = line
+            elif (event := event_data(line)).get("kind") == "run_started":
+                job.paths = tuple(dict.fromkeys(step["path"] for step in event.get("steps", ())))
+                urgent = True
+        self._changed(urgent)
+
+    async def _finish(self, job: Job, verdict: StateChanged) -> None:
+        """Bring a run's files in order; `verdict` is its last line where the worker wrote none."""
+        path = self._store.samples_path(job.name)
+        # A worker that was killed may have written lines to the file that never came through the pipe.
+        lines = await asyncio.to_thread(_unseen, path, job.feed.next_seq)
+        end = next((place for place, raw in enumerate(lines) if _is_last(raw)), len(lines))
+        self._pass_on(job, lines[:end])
+        # Test files go first: on a full disk they are what makes room for the last line.
+        for note in await asyncio.to_thread(recovery.remove_scratch, self._store.folder(job.name)):
+            log.info("%s: %s", job.name, note)
+        last = lines[end:] or [(await asyncio.to_thread(append_event, path, verdict)).rstrip(b"\n")]
+        job.session = await asyncio.to_thread(self._close, job.name)
+        self._set_state(job, job.session.state, job.session.reason)
+        job.feed.push(last)
+
+    def _close(self, name: str) -> Session:
+        session = self._store.rebuild(name)
+        self._store.write(session)
+        recovery.remove_owner(self._store, name)
+        return session
+
+    def _set_state(self, job: Job, state: RunState, reason: str | None) -> None:
+        job.state, job.reason = state, reason
+        self._changed(True)
+
+    def _forget_old(self) -> None:
+        over = [name for name, job in self._jobs.items() if job.over]
+        for name in over[:-KEPT_RUNS]:
+            del self._jobs[name]
+
+
+def _now() -> tuple[int, float]:
+    return time.monotonic_ns(), time.time()
+
+
+def _is_last(raw: bytes) -> bool:
+    """Whether the line ends a run."""
+    if not raw.startswith(b'{"kind":"state"'):
+        return False
+    event = decode_event(raw)
+    return isinstance(event, StateChanged) and event.state in FINAL_STATES
+
+
+def _unseen(path: Path, from_seq: int) -> list[bytes]:
+    truncate_torn_tail(path)
+    return [line for _, line in read_lines(path, from_seq)]
+
+
+def _verdict(job: Job, ending: Ending, words: tuple[str, ...]) -> StateChanged:
+    """The last line of a run whose worker ended without one."""
+    died_of = signal.Signals(-ending.returncode).name if ending.returncode < 0 else None
+    if job.cancel.is_set():
+        reason = job.cancel_reason
+        if ending.killed:
+            reason = "it did not stop when asked and was killed"
+        elif died_of not in (None, "SIGTERM"):
+            reason = f"it died of {died_of} while it stopped"
+        return StateChanged(*_now(), "cancelled", reason, died_of, words)
+    if died_of is None:
+        reason = f"the worker exited with status {ending.returncode} before it was done"
+    elif died_of == "SIGKILL":
+        reason = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
+    else:
+        reason = f"the worker died of {died_of}"
+    return StateChanged(*_now(), "crashed", reason, died_of, words)

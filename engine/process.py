@@ -1,0 +1,189 @@
+"""One worker child: start it in a session of its own, read its lines, end it and everything it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvdeck.engine.protocol import MAX_LINE
+from kvdeck.engine.runtime import group_members, process_start
+
+PIPE_BYTES = 1 << 20
+EOF_SECONDS = 5.0
+LAST_WORDS = 20
+SESSION_VARIABLE = "KVDECK_SESSION_DIR"
+"""In the environment of a worker and of its ranks: whose they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds a worker has before it is killed."""
+
+    grace: float = 10.0
+    """After it was asked to cancel."""
+    linger: float = 60.0
+    """After its last line: it may have many gigabytes of test files to remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a worker ended."""
+
+    returncode: int
+    """Exit status; negative: the number of the signal."""
+    killed: bool
+    """It did not go when asked, and was killed by the engine."""
+
+
+class WorkerLines(asyncio.Protocol):
+    """Splits a worker's stdout into lines; what is no event goes to `stray`."""
+
+    def __init__(self, take: Callable[[list[bytes]], None], stray: Callable[[list[bytes]], None]) -> None:
+        self._take, self._stray = take, stray
+        self._rest = b""
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE:
+            self._rest = b""
+        events = [line for line in lines if line.startswith(b'{"kind":"')]
+        if len(events) < len(lines):
+            self._stray([line for line in lines if not line.startswith(b'{"kind":"')])
+        if events:
+            self._take(events)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.ended.set()
+
+
+class Worker:
+    """A running worker child. Its stdin stays open for its life: the pipe's closing says that the engine is gone."""
+
+    def __init__(self, argv: Sequence[str], folder: Path) -> None:
+        """Start it with `--session-dir FOLDER`; its stderr goes to the folder's `engine.log`.
+
+        Raises:
+            OSError: It can't be started.
+        """
+        self.ending = asyncio.Event()
+        """Set once the worker has said its last line: it goes by itself."""
+        self._log = (folder / "engine.log").open("ab", buffering=0)
+        try:
+            self._process = subprocess.Popen(
+                [*argv, "--session-dir", str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                cwd="/",
+                env={**os.environ, SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
+                start_new_session=True,
+            )
+        except OSError:
+            self._log.close()
+            raise
+        self.pid = self._process.pid
+
+    async def run(self, take: Callable[[list[bytes]], None], cancel: asyncio.Event, limits: Limits) -> Ending:
+        """Pass its lines to `take` until it and everything in its process group has ended.
+
+        Once `cancel` is set it gets a SIGTERM, and a SIGKILL for its whole group after the grace.
+        """
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # a smaller pipe is sooner full, nothing else
+            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        lines = WorkerLines(take, self._stray)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: lines, self._process.stdout)
+        exited = asyncio.ensure_future(asyncio.to_thread(_wait_for_exit, self.pid))
+        await _first_of(exited, cancel, self.ending)
+        killed = not await self._goes(exited, limits)
+        # Until it is waited for, the worker is a zombie and its group's number its own: end the ranks it left.
+        self._signal_group(signal.SIGKILL)
+        await exited
+        returncode = self._process.wait()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(lines.ended.wait(), EOF_SECONDS)
+        transport.close()
+        self._process.stdin.close()
+        self._log.close()
+        return Ending(returncode, killed)
+
+    async def _goes(self, exited: asyncio.Future[None], limits: Limits) -> bool:
+        """Whether it ends within its time."""
+        if not exited.done() and not self.ending.is_set():
+            os.kill(self.pid, signal.SIGTERM)
+        await asyncio.wait({exited}, timeout=limits.linger if self.ending.is_set() else limits.grace)
+        return exited.done()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def _stray(self, lines: list[bytes]) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not end the run
+            self._log.write(b"".join(line + b"\n" for line in lines))
+
+
+async def _first_of(exited: asyncio.Future[None], *events: asyncio.Event) -> None:
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait({exited, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _wait_for_exit(pid: int) -> None:
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def last_words(log: Path) -> tuple[str, ...]:
+    """The last lines of a worker's stderr."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ()
+    return tuple(line.rstrip() for line in lines if line.strip())[-LAST_WORDS:]
+
+
+def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
+    """End a worker, and its ranks, that a dead engine left behind.
+
+    Only processes are touched of which the pid *and* the start time are known, or that sit in that worker's
+    group with its session in their environment.
+
+    Args:
+        start: Start time of the worker in clock ticks since boot.
+        seconds: How long the worker may take to end by itself: it knows that the engine is gone.
+
+    Returns:
+        Whether there was any.
+    """
+    if process_start(pid) not in (None, start):
+        return False
+    members = [member for member in group_members(pid) if member == pid or _belongs(member, folder)]
+    deadline = time.monotonic() + seconds
+    while process_start(pid) == start and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for member in group_members(pid):
+        if member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+    return bool(members)
+
+
+def _belongs(pid: int, folder: Path) -> bool:
+    try:
+        return f"{SESSION_VARIABLE}={folder}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

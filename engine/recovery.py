@@ -1,0 +1,155 @@
+"""What a run leaves behind when its worker or its engine dies, and how that is put right.
+
+While a run is queued or going on, `active/<session>.json` in the home names the engine and the worker it
+belongs to: an engine that starts finds there what a dead one left, without looking through every session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from kvdeck.engine.process import end_group
+from kvdeck.engine.runtime import ProcessIdentity
+from kvdeck.sessions import samples
+from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.records import FINAL_STATES, Session, StateChanged, from_json, to_json
+from kvdeck.sessions.store import Store, write_atomically
+
+SCRATCH_MARKER = ".kvdeck-scratch"
+log = logging.getLogger("kvdeck.engine")
+
+ENGINE_ENDED = "the engine ended"
+"""The reason a worker gives when it ends because its engine is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who works on a run that is not over."""
+
+    engine: ProcessIdentity
+    worker: ProcessIdentity | None = None
+
+
+def write_owner(store: Store, name: str, owner: Owner) -> None:
+    """Note who works on the run; raises OSError where that can't be written."""
+    path = _owner_path(store, name)
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    write_atomically(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def remove_owner(store: Store, name: str) -> None:
+    _owner_path(store, name).unlink(missing_ok=True)
+
+
+def _owner_path(store: Store, name: str) -> Path:
+    return store.home / "active" / f"{name}.json"
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        return from_json(Owner, orjson.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
+    """Put right every run whose engine is dead: end its processes, remove its test files, say `interrupted`.
+
+    Runs of an engine that lives, here or on another host with the same home, are left alone.
+
+    Args:
+        grace: Seconds that a worker left behind has to end by itself.
+
+    Returns:
+        Each such session, and what was done in words for the log.
+    """
+    for leftover in store.sessions.glob(".new-*"):
+        if time.time() - leftover.stat().st_mtime > 60:
+            shutil.rmtree(leftover, ignore_errors=True)
+    recovered = []
+    for path in sorted((store.home / "active").glob("*.json")):
+        owner = _read_owner(path)
+        if owner is not None and not owner.engine.gone:
+            continue
+        name = path.name.removesuffix(".json")
+        try:
+            recovered.append(_interrupt(store, name, owner, grace))
+        except (KvdeckError, OSError) as error:
+            log.error("%s: %s", name, error)
+            if not (store.sessions / name).is_dir():
+                path.unlink(missing_ok=True)
+    return recovered
+
+
+def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tuple[Session, str]:
+    folder = store.folder(name)
+    done = []
+    worker = None if owner is None else owner.worker
+    if worker is not None and worker.here and end_group(worker.pid, worker.start, folder, grace):
+        done.append(f"its worker {worker.pid} was still there")
+    done += remove_scratch(folder)
+    session = store.rebuild(name)
+    path = store.samples_path(name)
+    if session.reason == ENGINE_ENDED:
+        # Nobody cancelled it, whatever its worker could know; a file has one last state.
+        samples.drop_last_line(path)
+        session = store.rebuild(name)
+    if session.state not in FINAL_STATES:
+        reason = (
+            "the engine ended before the run began" if session.started is None else "the engine ended during the run"
+        )
+        change = StateChanged(time.monotonic_ns(), time.time(), "interrupted", reason)
+        samples.append_event(path, change)
+        session = store.rebuild(name)
+    store.write(session)
+    remove_owner(store, name)
+    return session, "; ".join([f"{name}: {session.state}", *done])
+
+
+def remove_scratch(folder: Path) -> list[str]:
+    """Remove the test files of a session whose worker is gone.
+
+    Only a real folder that holds the marker is removed: `scratch.txt` alone is no leave to delete.
+
+    Returns:
+        What was done, in words.
+    """
+    note = folder / "scratch.txt"
+    try:
+        named = [Path(line) for line in note.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        return []
+    done = [_remove_scratch_folder(scratch) for scratch in named]
+    if not any(scratch.is_dir() and (scratch / SCRATCH_MARKER).is_file() for scratch in named):
+        with contextlib.suppress(OSError):
+            note.unlink()
+    return [text for text in done if text]
+
+
+def _remove_scratch_folder(scratch: Path) -> str:
+    if not scratch.is_absolute() or scratch.is_symlink() or not (scratch / SCRATCH_MARKER).is_file():
+        return f"left {scratch} alone: it has no {SCRATCH_MARKER}" if scratch.is_dir() else ""
+    try:
+        _remove_tree(scratch)
+    except OSError as error:
+        return f"could not remove {scratch}: {error}"
+    return f"removed {scratch}"
+
+
+def _remove_tree(scratch: Path) -> None:
+    # The marker goes last: cut short, the rest can still be removed the next time.
+    for entry in scratch.iterdir():
+        if entry.name == SCRATCH_MARKER:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    (scratch / SCRATCH_MARKER).unlink()
+    scratch.rmdir()

@@ -1,0 +1,302 @@
+"""The supervisor: `python -m kvdeck.engine.server`. One a user and runtime folder; it outlives every screen.
+
+It moves no bytes and loads neither NIXL nor CUDA: what can die of those is a worker, a child of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import shlex
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kvdeck.engine import recovery, runtime
+from kvdeck.engine.connection import Connection, Following
+from kvdeck.engine.enginelog import start_log
+from kvdeck.engine.feed import Feed
+from kvdeck.engine.jobs import Jobs
+from kvdeck.engine.launch import LOCKED
+from kvdeck.engine.process import Limits
+from kvdeck.engine.protocol import (
+    MAX_LINE,
+    VERSION,
+    Cancel,
+    FromClient,
+    Hello,
+    Reply,
+    RunsChanged,
+    Status,
+    Stop,
+    Submit,
+    Subscribe,
+    encode,
+)
+from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
+from kvdeck.sessions.records import to_json
+from kvdeck.sessions.samples import LineReader, count_lines
+from kvdeck.sessions.store import Store
+
+WORKER = (sys.executable, "-m", "kvdeck.engine.worker")
+IDLE_EXIT_SECONDS = 3600.0
+PROGRESS_SECONDS = 0.5
+"""Shortest time between two pictures of the queue that differ by progress only."""
+FAREWELL_SECONDS = 2.0
+RECOVERY_SECONDS = 3.0
+
+log = logging.getLogger("kvdeck.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Where an engine lives and what it starts."""
+
+    home: Path
+    runtime: Path
+    worker: tuple[str, ...] = WORKER
+    idle_exit: float = IDLE_EXIT_SECONDS
+    """Seconds without clients and runs after which it ends; 0: never."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def config_from_environment() -> Config:
+    """`KVDECK_HOME`, `KVDECK_RUNTIME`, `KVDECK_IDLE_EXIT` (seconds) and, for tests, `KVDECK_WORKER` and `KVDECK_GRACE`.
+
+    Raises:
+        UsageError: One of them is no number.
+    """
+    worker = shlex.split(os.environ.get("KVDECK_WORKER", ""))
+    return Config(
+        home=runtime.home_folder(),
+        runtime=runtime.runtime_folder(),
+        worker=tuple(worker) or WORKER,
+        idle_exit=_seconds("KVDECK_IDLE_EXIT", IDLE_EXIT_SECONDS),
+        limits=Limits(grace=_seconds("KVDECK_GRACE", Limits().grace)),
+    )
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable)
+    try:
+        value = default if not text else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{variable} is {text!r}", "give a number of seconds")
+    return value
+
+
+class Server:
+    """The engine's one object with state: its jobs, its clients, and when it ends."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config, self._store = config, store
+        self._kvdeck = importlib.metadata.version("kvdeck")
+        self._started = time.time()
+        self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
+        self._connections: dict[Connection, asyncio.Task[Any]] = {}
+        self._runs: bytes | None = None
+        self._runs_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until stopped, or idle for long enough."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+        for session, done in recovery.recover(self._store, min(RECOVERY_SECONDS, self._config.limits.grace)):
+            log.warning("%s", done)
+            self._jobs.adopt(session, count_lines(self._store.samples_path(session.name)))
+        path = runtime.socket_path(self._config.runtime)
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE)
+        inode = path.lstat().st_ino
+        log.info("engine %d serves %s, sessions in %s", os.getpid(), path, self._store.home)
+        working = asyncio.ensure_future(self._jobs.work())
+        self._watch_idle()
+        try:
+            await self._stopping.wait()
+            runtime.remove_runtime_files(self._config.runtime, inode)
+            server.close()
+            self._jobs.cancel_all("the engine was stopped")
+            await self._jobs.settle()
+            await self._farewell()
+        finally:
+            working.cancel()
+            runtime.remove_runtime_files(self._config.runtime, inode)
+        log.info("engine %d ends", os.getpid())
+
+    def _stop(self, why: str) -> None:
+        log.info("stopping: %s", why)
+        self._stopping.set()
+
+    async def _farewell(self) -> None:
+        for connection in self._connections:
+            connection.leave()
+        if self._connections:
+            await asyncio.wait(self._connections.values(), timeout=FAREWELL_SECONDS)
+        for task in list(self._connections.values()):
+            task.cancel()
+
+    # --- clients ---
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        uid = _peer_uid(writer.get_extra_info("socket"))
+        if uid not in (os.geteuid(), 0):
+            log.warning("refused a client of user %d", uid)
+            writer.close()
+            return
+        connection = Connection(reader, writer, self._answer, self._runs_message)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[connection] = task
+        self._watch_idle()
+        try:
+            await connection.serve(self._hello())
+        finally:
+            del self._connections[connection]
+            self._watch_idle()
+
+    def _hello(self) -> Hello:
+        return Hello(
+            version=VERSION,
+            engine_pid=os.getpid(),
+            kvdeck=self._kvdeck,
+            started=self._started,
+            monotonic_ns=time.monotonic_ns(),
+            home=str(self._store.home),
+            runs=self._jobs.infos(),
+        )
+
+    def _runs_changed(self, urgent: bool) -> None:
+        if urgent:
+            self._send_runs()
+        elif self._runs_timer is None:
+            self._runs_timer = asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._send_runs)
+
+    def _send_runs(self) -> None:
+        if self._runs_timer is not None:
+            self._runs_timer.cancel()
+            self._runs_timer = None
+        self._runs = None
+        for connection in self._connections:
+            connection.runs_changed()
+        self._watch_idle()
+
+    def _runs_message(self) -> bytes:
+        """The queue as a message, made once for all clients and not at all without one."""
+        if self._runs is None:
+            self._runs = encode(RunsChanged(self._jobs.infos()))
+        return self._runs
+
+    def _watch_idle(self) -> None:
+        """Arm the idle timer when nobody is there and nothing goes on; disarm it otherwise."""
+        idle = not self._connections and not self._jobs.busy and self._config.idle_exit > 0
+        if not idle and self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        elif idle and self._idle_timer is None:
+            loop = asyncio.get_running_loop()
+            self._idle_timer = loop.call_later(self._config.idle_exit, self._stop, "idle")
+
+    # --- commands ---
+
+    async def _answer(self, connection: Connection, command: FromClient) -> Reply:
+        if isinstance(command, Subscribe):
+            return await self._subscribe(connection, command)
+        if isinstance(command, Status):
+            return Reply(command.id, True, self._status())
+        if connection.readonly:
+            raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
+        if self._stopping.is_set():
+            raise EngineError("the engine is stopping", "try again in a moment")
+        if isinstance(command, Submit):
+            spec = spec_from_mapping(command.spec)
+            return Reply(command.id, True, {"session": await self._jobs.submit(spec, command.session)})
+        if isinstance(command, Cancel):
+            self._jobs.cancel(command.session)
+            return Reply(command.id, True, {"session": command.session})
+        return self._stop_asked(command)
+
+    async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
+        hz, from_seq = command.hz, command.from_seq
+        if not isinstance(hz, (int, float)) or not isinstance(from_seq, int) or not (hz >= 0 and from_seq >= 0):
+            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers from 0 on")
+        following: Following | None = None
+        data: dict[str, Any] = {}
+        if command.session is not None:
+            feed = self._jobs.feed(command.session)
+            if feed is None:
+                feed = await asyncio.to_thread(self._old_feed, command.session)
+            reader = LineReader(feed.path, from_seq)
+            following = Following(feed, from_seq, feed.next_seq, float(hz), reader)
+            data = {"session": command.session, "live_from": feed.next_seq}
+        connection.subscribe(following, bool(command.readonly))
+        return Reply(command.id, True, data)
+
+    def _old_feed(self, name: str) -> Feed:
+        """A feed for a session of an earlier time: history only."""
+        if not self._store.exists(name):
+            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them")
+        path = self._store.samples_path(name)
+        return Feed(name, path, count_lines(path))
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "started": self._started,
+            "kvdeck": self._kvdeck,
+            "home": str(self._store.home),
+            "runtime": str(self._config.runtime),
+            "clients": len(self._connections),
+            "idle_exit_s": self._config.idle_exit,
+            "runs": [to_json(info) for info in self._jobs.infos()],
+        }
+
+    def _stop_asked(self, command: Stop) -> Reply:
+        if self._jobs.busy and not command.force:
+            raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
+        self._stop("a client asked for it")
+        return Reply(command.id, True)
+
+
+def _peer_uid(peer: socket.socket) -> int:
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1])
+
+
+def main() -> int:
+    """Serve in the foreground of this process; its output belongs in the engine's log."""
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        config = config_from_environment()
+        runtime.prepare_home(config.home)
+        start_log(runtime.log_path(config.home))
+        runtime.prepare_runtime(config.runtime)
+        lock = runtime.take_lock(config.runtime)
+        if lock is None:
+            return LOCKED
+        record = runtime.EngineRecord(
+            runtime.own_identity(), time.time(), str(config.home), importlib.metadata.version("kvdeck")
+        )
+        runtime.write_record(config.runtime, record)
+        asyncio.run(Server(config, Store(config.home)).run())
+    except KvdeckError as error:
+        print(f"kvdeck engine: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""A run from its first trial to its last: lanes opened, trials measured, results told; what fails is said and left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer.crew import Crew
+from kvdeck.engine.transfer.lane import LaneSetup
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.transfer.planning import FILE_PATHS, SECTOR, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
+from kvdeck.sessions import records
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.records import Event
+
+_API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
+
+
+def execute(
+    planned: tuple[tuple[RunSpec, Trial], ...],
+    room: Room,
+    folder: str,
+    emit: Callable[[Event], None],
+    cancelled: Callable[[], bool],
+) -> records.RunState:
+    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
+    progress = Progress(emit, cancelled, trials=max(len(planned), 1))
+    state: records.RunState = "done"
+    for index, (spec, trial) in enumerate(planned):
+        progress.done = index
+        progress.rest_seconds = sum(later.seconds for _, later in planned[index + 1 :])
+        if cancelled():
+            _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
+            state = "cancelled"
+            continue
+        outcome = _take(spec, trial, room, folder, progress)
+        if outcome == "cancelled" or (outcome == "failed" and state == "done"):
+            state = outcome
+    return state
+
+
+def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progress) -> records.RunState:
+    """Measure one trial and tell its results."""
+    emit = progress.emit
+    for note in trial.notes:
+        emit(records.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
+    crew: Crew | None = None
+    run: TrialRun | None = None
+    try:
+        _check_alignment(trial)
+        setups = lane_setups(spec, trial, room, folder)
+        crew = Crew(setups, progress.cancelled)
+        run = TrialRun(spec, trial, crew, progress)
+        run.measure()
+    except CancelledError:
+        _tell_cancelled(spec, trial, run, emit)
+        return "cancelled"
+    except UnavailableError as error:
+        _tell_none(spec, trial, emit, "unavailable", str(error))
+        return "done" if spec.paths is None else "failed"
+    except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
+        reason = str(error) or type(error).__name__
+        emit(records.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
+        _tell_none(spec, trial, emit, "failed", reason)
+        return "failed"
+    finally:
+        if crew is not None:
+            _close(crew, trial, emit)
+    results = run.results(settings_of(spec, trial, setups[0]))
+    for result in results:
+        emit(records.StepFinished(time.monotonic_ns(), result))
+    for comparison in run.comparisons():
+        emit(records.Compared(time.monotonic_ns(), comparison))
+    return "failed" if any(result.status == "failed" for result in results) else "done"
+
+
+def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
+    try:
+        crew.close()
+    except Exception as error:  # the figures stand; the operator should still know
+        emit(records.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
+
+
+def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Callable[[Event], None]) -> None:
+    measured = run.results({}, cancelled=True) if run else []
+    for result in measured:
+        emit(records.StepFinished(time.monotonic_ns(), result))
+    for plan in trial.steps[len(measured) :]:
+        result = without_result(plan, spec, "cancelled", "cancelled before it began")
+        emit(records.StepFinished(time.monotonic_ns(), result))
+
+
+def _tell_none(
+    spec: RunSpec, trial: Trial, emit: Callable[[Event], None], status: records.ResultStatus, reason: str
+) -> None:
+    for plan in trial.steps:
+        emit(records.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
+
+
+def _check_alignment(trial: Trial) -> None:
+    piece = smallest_piece(trial.geometry, trial.pairs)
+    if trial.direct and piece % SECTOR:
+        raise KvdeckError(
+            f"pieces of {piece} B are no multiple of {SECTOR} B, which O_DIRECT needs",
+            "choose a geometry whose regions are, or --no-direct",
+        )
+
+
+def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
+    """The plugin's parameters: what the settings mean, and over it what was given by name."""
+    params: dict[str, str] = {}
+    if trial.backend == "UCX":
+        params["ucx_error_handling_mode"] = spec.error_handling
+    if trial.api is not None:
+        params |= {name: str(api == trial.api).lower() for api, name in _API_PARAMS.items()}
+    return params | spec.params
+
+
+def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[LaneSetup]:
+    """One setup a thread, each with its share of the working set and cores of its own."""
+    two = trial.path == "HostToHost" and not spec.loopback
+    reads = trial.path in ("DiskToHost", "DiskToDevice")
+    network = trial.path == "HostToHost"
+    setup = dict[str, Any](
+        path=trial.path,
+        backend=trial.backend,
+        backend_params=backend_params(spec, trial),
+        geometry=trial.geometry,
+        blocks=trial.blocks // trial.threads,
+        folder=folder,
+        files=trial.files,
+        direct=bool(trial.direct),
+        durable=spec.durable and trial.path in ("HostToDisk", "DeviceToDisk"),
+        drop_cache=reads and not trial.direct and spec.page_cache == "drop",
+        huge_pages=spec.huge_pages,
+        progress_thread=spec.progress_thread,
+        notify=spec.notify,
+        two_processes=two,
+        operation=spec.operation if network else "READ" if reads else "WRITE",
+        reference=spec.reference,
+    )
+    return [LaneSetup(**setup, cores=_cores(spec, room, lane, two)) for lane in range(trial.threads)]
+
+
+def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cores of a lane's initiator and target: one each, or all where they are not pinned or lanes would share."""
+    width, cores = 2 if two else 1, room.cores
+    if not spec.pin or len(cores) < max(2, width * spec.threads):
+        return cores, cores
+    return (cores[lane * width],), (cores[lane * width + width - 1],)
+
+
+def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
+    """What else decided a trial's figures, as it was and not as it was asked."""
+    on_file = trial.path in FILE_PATHS
+    return {
+        "threads": trial.threads,
+        "pipeline_depth": spec.pipeline_depth,
+        "files": trial.files if on_file else None,
+        "huge_pages": spec.huge_pages,
+        "error_handling": spec.error_handling if trial.backend == "UCX" else None,
+        "progress_thread": spec.progress_thread,
+        "notify": setup.notify and setup.two_processes,
+        "processes": (2 if setup.two_processes else 1) * trial.threads,
+        "operation": setup.operation,
+        "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
+        "params": setup.backend_params,
+        "environment": {key: value for key, value in os.environ.items() if key.startswith(("UCX_", "NIXL_"))},
+    }

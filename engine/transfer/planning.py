@@ -1,0 +1,207 @@
+"""From what was asked to what will be done here: paths, sizes and settings that fit this host."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kvdeck.engine.kv.layout import Geometry, LayoutPair
+from kvdeck.engine.spec import RunSpec
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.records import PATHS, StepPlan
+
+FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")
+DEFAULT_BACKENDS = {
+    "HostToHost": "UCX",
+    "HostToDisk": "POSIX",
+    "DiskToHost": "POSIX",
+    "HostToDevice": "UCX",
+    "DeviceToHost": "UCX",
+    "DeviceToDevice": "UCX",
+    "DeviceToDisk": "GDS",
+    "DiskToDevice": "GDS",
+}
+SECTOR = 4096
+DEFAULT_BATCH = 16
+_DESCRIPTORS_KEPT = 1 << 18  # prepared lists beyond this cost more memory than the blocks they describe
+_EFFORT_SECONDS = {"quick": (8.0, 2.5), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What of this host decides sizes; bytes."""
+
+    cache: int
+    """Last-level cache."""
+    memory: int
+    disk: int
+    direct: bool
+    """Whether the target folder's filesystem takes O_DIRECT."""
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Steps that are measured interleaved: one path, block size and batch; one step a layout."""
+
+    index: int
+    path: str
+    backend: str
+    api: str | None
+    direct: bool | None
+    geometry: Geometry
+    batch: int
+    blocks: int
+    """Blocks of the whole working set, over all lanes."""
+    threads: int
+    files: int
+    pairs: tuple[LayoutPair, ...]
+    first_step: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def steps(self) -> tuple[StepPlan, ...]:
+        """One step a layout, numbered through the run."""
+        return tuple(
+            StepPlan(
+                step=self.first_step + index,
+                trial=self.index,
+                path=self.path,
+                layout=str(pair),
+                backend=self.backend,
+                api=self.api,
+                direct=self.direct,
+                block_bytes=self.geometry.block_bytes,
+                batch=self.batch,
+                blocks=self.blocks,
+                descriptors_per_block=pair.descriptors_per_block(self.geometry),
+            )
+            for index, pair in enumerate(self.pairs)
+        )
+
+
+def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None = None) -> tuple[Trial, ...]:
+    """Every trial of a run, in the order they are taken: path by path, sizes rising.
+
+    Args:
+        spec: What was asked.
+        room: What this host has.
+        tuned: Specs that take the place of `spec` on single paths.
+
+    Raises:
+        UsageError: A size can't be made from the geometry.
+    """
+    combinations = [
+        (path, geometry, batch)
+        for path in (spec.paths or PATHS)
+        for geometry in _geometries(spec)
+        for batch in _batches(spec)
+    ]
+    trials: list[Trial] = []
+    step = 0
+    for path, geometry, batch in combinations:
+        trial = _trial((tuned or {}).get(path, spec), room, path, geometry, batch, len(trials), step)
+        trials.append(trial)
+        step += len(trial.pairs)
+    return tuple(trials)
+
+
+def share_time(spec: RunSpec, trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """Divide the effort's time between the trials that can run; `seconds`, where asked for, is each trial's."""
+    total, most = _EFFORT_SECONDS[spec.effort]
+    each = spec.seconds or max(0.3, min(most, total / max(len(trials), 1)))
+    return tuple(dataclasses.replace(trial, seconds=each) for trial in trials)
+
+
+def _geometries(spec: RunSpec) -> list[Geometry]:
+    if spec.sweep_block_sizes is None:
+        return [spec.geometry]
+    return [_resized(spec, size) for size in spec.sweep_block_sizes.values()]
+
+
+def _resized(spec: RunSpec, size: int) -> Geometry:
+    """The asked geometry at another block size, by its page size; a plain block takes any size."""
+    plain = all(pair.source == pair.destination and pair.source.kind == "FullyContiguous" for pair in spec.layout_pairs)
+    if spec.block_size is not None or plain:
+        return Geometry(1, 1, 1, size, "int8")
+    token = spec.geometry.block_bytes // spec.page_size
+    if size % token:
+        raise UsageError(
+            f"a block of {size} B is no whole number of tokens of {token} B (layers × outer dims × inner dim × dtype)",
+            f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
+        )
+    return dataclasses.replace(spec.geometry, page_size=size // token)
+
+
+def _batches(spec: RunSpec) -> tuple[int, ...]:
+    if spec.sweep_batches is not None:
+        return spec.sweep_batches.values()
+    return (spec.batch or min(DEFAULT_BATCH, spec.blocks or DEFAULT_BATCH),)
+
+
+def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int, index: int, step: int) -> Trial:
+    pairs = spec.layout_pairs
+    if geometry.regions == 1:
+        pairs = tuple(pair for pair in pairs if pair.descriptors_per_block(geometry) == 1)[:1]
+    on_file = path in FILE_PATHS
+    backend = spec.backend or DEFAULT_BACKENDS[path]
+    blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
+    direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
+    return Trial(
+        index=index,
+        path=path,
+        backend=backend,
+        api=(spec.api or "AIO") if backend == "POSIX" else None,
+        direct=direct,
+        geometry=geometry,
+        batch=batch,
+        blocks=blocks,
+        threads=spec.threads,
+        files=spec.files if on_file else 1,
+        pairs=pairs,
+        first_step=step,
+        seconds=0.0,
+        notes=(*notes, *why),
+    )
+
+
+def _direct(
+    spec: RunSpec, room: Room, geometry: Geometry, pairs: tuple[LayoutPair, ...]
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether to use O_DIRECT and, where it was left open and can't be, why not."""
+    if spec.direct != "auto":
+        return spec.direct == "on", ()
+    if not room.direct:
+        return False, ("buffered: the folder's filesystem takes no O_DIRECT",)
+    if smallest_piece(geometry, pairs) % SECTOR:
+        piece = smallest_piece(geometry, pairs)
+        return False, (f"buffered: pieces of {piece} B are no multiple of {SECTOR}, which O_DIRECT needs",)
+    return True, ()
+
+
+def smallest_piece(geometry: Geometry, pairs: tuple[LayoutPair, ...]) -> int:
+    """Bytes of the smallest descriptor that any of the layouts needs."""
+    fine = any(pair.descriptors_per_block(geometry) > 1 for pair in pairs)
+    return geometry.region_bytes if fine else geometry.block_bytes
+
+
+def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tuple[LayoutPair, ...],
+            *, on_file: bool) -> tuple[int, tuple[str, ...]]:  # fmt: skip
+    """Blocks in the working set: whole requests for every lane and file, and more bytes than the cache holds."""
+    unit = math.lcm(batch, spec.files if on_file else 1) * spec.threads
+    if spec.blocks is not None:
+        blocks = -(-spec.blocks // unit) * unit
+        rounded = (f"working set rounded up from {spec.blocks} to {blocks} blocks: whole requests on every lane",)
+        return blocks, rounded if blocks != spec.blocks else ()
+    size = geometry.block_bytes
+    wanted = max(room.cache * (2 if spec.effort == "quick" else 4), 64 << 20)
+    most = min(room.memory // 16, room.disk // 8) if on_file else room.memory // 16
+    finest = max(pair.descriptors_per_block(geometry) for pair in pairs)
+    count = min(-(-wanted // size), max(most // size, 1), _DESCRIPTORS_KEPT // finest)
+    blocks = max(2 * unit if count >= 2 * unit else unit, count // unit * unit)
+    if blocks * size < room.cache:
+        return blocks, (f"the working set of {blocks * size} B fits into the last-level cache of {room.cache} B",)
+    return blocks, ()

@@ -1,0 +1,47 @@
+"""A further initiator of a run, in a process of its own, driven by rank 0."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kvdeck.engine.transfer.calls import serve, take_seat
+from kvdeck.engine.transfer.lane import Lane, setup_from_json
+
+
+class Rank:
+    """A lane that is opened by a call; every other call goes to it."""
+
+    busy = False
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lane: Lane | None = None
+
+    def open(self, setup: dict[str, Any]) -> None:
+        self._lane = Lane(setup_from_json(setup), self._name, lambda: False)
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("_") or self._lane is None:
+            raise AttributeError(method)
+        return getattr(self._lane, method)
+
+    def poll(self) -> None:
+        """Nothing to do between calls."""
+
+    def close(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+
+
+def main() -> None:
+    seat, rank = take_seat()
+    served = Rank(f"{rank}-{os.getpid()}")
+    serve(seat, rank, served)
+    served.close()
+    seat.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The two sides of a transfer: host memory or files that can be described, filled, poisoned and checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kvdeck.engine.kv.layout import Geometry, Layout
+from kvdeck.engine.transfer import descriptors, memory, pattern
+from kvdeck.engine.transfer.calls import Remote
+from kvdeck.engine.transfer.descriptors import Offsets
+
+_IO_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One registered piece for NIXL: address (0 for a file), bytes, and device (GPU or file descriptor)."""
+
+    address: int
+    size: int
+    device: int
+
+
+class Side(Protocol):
+    """One side of a transfer: `blocks` blocks of one geometry, readable under any layout."""
+
+    memory_type: str
+    """NIXL's name: DRAM, VRAM or FILE."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What is to be registered."""
+
+    def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
+        """Descriptors (address, length, device), shape (blocks, per block, 3); whole blocks or single regions."""
+
+    def fill(self, seed: int) -> None:
+        """Write the pattern over everything."""
+
+    def poison(self) -> None:
+        """Overwrite everything with what no pattern holds."""
+
+    def check(self, own: Layout, origin: Origin) -> str | None:
+        """What is wrong with the bytes that should have come from `origin`; None when all are there."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def _shaped(addresses: Offsets, devices: Offsets | int, size: int) -> npt.NDArray[np.uint64]:
+    return descriptors.describe(addresses, size, devices).reshape(*addresses.shape, 3)
+
+
+def _offsets(layout: Layout, geometry: Geometry, blocks: int, files: int, *, whole: bool) -> tuple[Offsets, int]:
+    """Offsets of shape (blocks, per block) and the bytes at each."""
+    offsets = descriptors.region_offsets(layout, geometry, blocks, files)
+    return (offsets[:, :1], geometry.block_bytes) if whole else (offsets, geometry.region_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How the bytes lay where they came from: enough to know what each region must hold."""
+
+    layout: Layout
+    files: int
+    seed: int
+
+
+def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: Layout, files: int,
+                 origin: Origin) -> str | None:  # fmt: skip
+    """Name the first region of `content` that does not hold its origin's bytes; None when all do."""
+    size = geometry.region_bytes
+    to = descriptors.region_offsets(own, geometry, blocks, files)
+    source = descriptors.region_offsets(origin.layout, geometry, blocks, origin.files)
+    if own.kind == origin.layout.kind == "FullyContiguous":
+        to, source, size = to[:, :1], source[:, :1], geometry.block_bytes
+    found = pattern.first_difference(content, to.reshape(-1), source.reshape(-1), size, origin.seed)
+    if found is None:
+        return None
+    block, region = divmod(found, to.shape[1])
+    layer, outer = divmod(region, geometry.outer_dims)
+    return f"block {block} of {blocks}, layer {layer}, outer dim {outer} does not hold its source's bytes"
+
+
+def register(agent: Any, side: Side, backend: str) -> Any:
+    """Register a side's memory or files with one backend; returns what `deregister_memory` takes."""
+    pieces = [(region.address, region.size, region.device, "") for region in side.regions]
+    return agent.register_memory(pieces, side.memory_type, [backend])
+
+
+class HostSide:
+    """Host memory of this process."""
+
+    memory_type = "DRAM"
+
+    def __init__(self, geometry: Geometry, blocks: int, *, huge_pages: bool) -> None:
+        self.geometry, self.blocks = geometry, blocks
+        self.buffer = memory.allocate(geometry.block_bytes * blocks, huge_pages=huge_pages)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return (Region(self.buffer.address, self.buffer.size, 0),)
+
+    def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
+        offsets, size = _offsets(layout, self.geometry, self.blocks, 1, whole=whole)
+        return _shaped(offsets + np.uint64(self.buffer.address), 0, size)
+
+    def fill(self, seed: int) -> None:
+        pattern.fill(self.buffer.array, seed)
+
+    def poison(self) -> None:
+        self.buffer.array[:] = pattern.POISON
+
+    def check(self, own: Layout, origin: Origin) -> str | None:
+        return wrong_region(self.buffer.array, self.geometry, self.blocks, own, 1, origin)
+
+    def close(self) -> None:
+        self.buffer.close()
+
+
+class RemoteHostSide:
+    """Host memory of a target process, seen from the initiator."""
+
+    memory_type = "DRAM"
+
+    def __init__(self, geometry: Geometry, blocks: int, address: int, target: Remote) -> None:
+        self.geometry, self.blocks, self.address, self.target = geometry, blocks, address, target
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """Nothing: the target registers its own memory."""
+        return ()
+
+    def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
+        offsets, size = _offsets(layout, self.geometry, self.blocks, 1, whole=whole)
+        return _shaped(offsets + np.uint64(self.address), 0, size)
+
+    def fill(self, seed: int) -> None:
+        self.target.call("fill", seed=seed)
+
+    def poison(self) -> None:
+        self.target.call("poison")
+
+    def check(self, own: Layout, origin: Origin) -> str | None:
+        found = self.target.call("check", own=str(own), layout=str(origin.layout), files=origin.files, seed=origin.seed)
+        return None if found is None else str(found)
+
+    def close(self) -> None:
+        """Nothing: the target process ends with its memory."""
+
+
+class FileSide:
+    """Files that hold the blocks: block `i` lies in file `i mod files`, each file laid out on its own.
+
+    The files are written through once at the start, so no timed write pays for allocation.
+    """
+
+    memory_type = "FILE"
+
+    def __init__(self, geometry: Geometry, blocks: int, folder: Path, files: int, *, direct: bool) -> None:
+        if blocks % files:
+            raise ValueError(f"{blocks} blocks don't divide into {files} files")
+        self.geometry, self.blocks, self.files, self.direct = geometry, blocks, files, direct
+        self.size = blocks // files * geometry.block_bytes
+        self.paths = [folder / f"blocks-{os.getpid()}-{index}.kv" for index in range(files)]
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self.descriptors = [os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600) for path in self.paths]
+        # Preparing goes through handles of its own: a size may not suit O_DIRECT, and the cache is dropped after.
+        self._plain = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self.paths]
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return tuple(Region(0, self.size, fd) for fd in self.descriptors)
+
+    def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
+        offsets, size = _offsets(layout, self.geometry, self.blocks, self.files, whole=whole)
+        part, offset = np.divmod(offsets, np.uint64(self.size))
+        return _shaped(offset, np.array(self.descriptors, np.uint64)[part.astype(np.intp)], size)
+
+    def fill(self, seed: int) -> None:
+        for index in range(self.files):
+            self._write(index, seed)
+
+    def poison(self) -> None:
+        for index in range(self.files):
+            self._write(index, None)
+
+    def check(self, own: Layout, origin: Origin) -> str | None:
+        """Read the files back past the page cache and compare."""
+        self.drop_cache()
+        content = memory.allocate(self.size * self.files)
+        try:
+            whole = content.array
+            for index, fd in enumerate(self._plain):
+                _read_fully(fd, memoryview(whole)[index * self.size : (index + 1) * self.size])
+            return wrong_region(whole, self.geometry, self.blocks, own, self.files, origin)
+        finally:
+            del whole
+            content.close()
+
+    def drop_cache(self) -> None:
+        """Write back and forget the files' pages, so that a buffered read comes from the device."""
+        for fd in self._plain:
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync(self) -> None:
+        for fd in self.descriptors:
+            os.fdatasync(fd)
+
+    def close(self) -> None:
+        for fd in (*self.descriptors, *self._plain):
+            os.close(fd)
+        for path in self.paths:
+            path.unlink(missing_ok=True)
+
+    def _write(self, index: int, seed: int | None) -> None:
+        fd = self._plain[index]
+        for at in range(0, self.size, _IO_CHUNK):
+            count = min(_IO_CHUNK, self.size - at)
+            if seed is None:
+                data = np.full(count, pattern.POISON, np.uint8)
+            else:
+                data = pattern.expected(index * self.size + at, count, seed)
+            _write_fully(fd, memoryview(data), at)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _write_fully(fd: int, data: memoryview, at: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(fd, data[done:], at + done)
+
+
+def _read_fully(fd: int, into: memoryview) -> None:
+    done = 0
+    while done < len(into):
+        read = os.preadv(fd, [into[done:]], done)
+        if read == 0:
+            raise OSError(f"the file ended after {done} of {len(into)} bytes")
+        done += read

@@ -1,0 +1,83 @@
+"""The passive side of a two-process transfer: memory that another process writes to or reads from."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any
+
+from kvdeck.engine.kv.layout import Geometry, parse_layout
+from kvdeck.engine.transfer import nixl
+from kvdeck.engine.transfer.calls import serve, take_seat
+from kvdeck.engine.transfer.sides import HostSide, Origin, register
+
+
+class Target:
+    """Registered host memory, and an agent that is polled so that notifications are taken in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.busy = False
+        self._agent: Any = None
+        self._side: HostSide | None = None
+
+    def open(
+        self,
+        geometry: dict[str, Any],
+        blocks: int,
+        huge_pages: bool,
+        backend: str,
+        params: dict[str, str],
+        progress_thread: bool,
+        cores: list[int],
+    ) -> dict[str, Any]:
+        """Allocate and register; returns the agent's name, its metadata in base64, and the address."""
+        os.sched_setaffinity(0, cores)
+        self._side = HostSide(Geometry(**geometry), blocks, huge_pages=huge_pages)
+        self._agent = nixl.make_agent(self.name, progress_thread=progress_thread)
+        self._agent.create_backend(backend, params)
+        self._regions = register(self._agent, self._side, backend)
+        metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
+        return {"name": self.name, "metadata": metadata, "address": self._side.buffer.address}
+
+    def fill(self, seed: int) -> None:
+        self._host().fill(seed)
+
+    def poison(self) -> None:
+        self._host().poison()
+
+    def check(self, own: str, layout: str, files: int, seed: int) -> str | None:
+        return self._host().check(parse_layout(own), Origin(parse_layout(layout), files, seed))
+
+    def attend(self, busy: bool) -> None:
+        """Poll for notifications from now on, or rest."""
+        self.busy = busy
+
+    def poll(self) -> None:
+        for _ in range(64):
+            self._agent.agent.getNotifs({}, [])
+
+    def close(self) -> None:
+        """Give memory and agent back, before the interpreter ends."""
+        if self._side is not None:
+            self._agent.deregister_memory(self._regions)
+            self._agent = None
+            self._side.close()
+            self._side = None
+
+    def _host(self) -> HostSide:
+        if self._side is None:
+            raise RuntimeError("the target was not opened")
+        return self._side
+
+
+def main() -> None:
+    seat, rank = take_seat()
+    target = Target(f"{rank}-{os.getpid()}")
+    serve(seat, rank, target)
+    target.close()
+    seat.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""One trial: its layouts and its reference in turn, A B R R B A …, until time, count or interval says enough."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer.crew import Crew, Prepared
+from kvdeck.engine.transfer.loop import CancelledError, Visit
+from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
+from kvdeck.sessions import records, stats
+from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
+
+_VISIT_SECONDS = 0.02
+_MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
+_LEAST_ROUNDS = 16
+_MOST_ROUNDS = 400
+_LIVE_RESAMPLES = 120
+_LIVE_SECONDS = 0.2
+_ENOUGH_WIDTH = 0.01
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the run as a whole is; the worker knows the trials, a trial its own share."""
+
+    emit: Callable[[records.Event], None]
+    cancelled: Callable[[], bool]
+    trials: int = 1
+    done: int = 0
+    rest_seconds: float = 0.0
+    """Expected time of the trials after this one."""
+
+    def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
+        """Fraction of the run and seconds left, from this trial's share."""
+        return (self.done + share) / self.trials, self.rest_seconds + (1 - share) * trial_seconds
+
+
+@dataclass(slots=True)
+class _Step:
+    """What a step has gathered so far."""
+
+    plan: StepPlan
+    prepared: Prepared
+    post: list[int] = field(default_factory=list)
+    transfer: list[int] = field(default_factory=list)
+    busy: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    warmup: int = 0
+    verified: bool | None = None
+    wrong: str | None = None
+    gauges: tuple[float | None, ...] = (None,) * 7
+    ratio: Interval | None = None
+    fresh: float = 0.0
+
+    @property
+    def seconds_per_request(self) -> list[float]:
+        """One figure a round: wall time over requests."""
+        return [busy / count for busy, count in zip(self.busy, self.counts, strict=True)]
+
+    def take(self, visit: Visit) -> None:
+        self.post += visit.post_ns
+        self.transfer += visit.transfer_ns
+        self.busy.append(visit.end_ns - visit.start_ns)
+        self.counts.append(len(visit.post_ns))
+
+    def request_bytes(self) -> int:
+        return self.plan.block_bytes * self.plan.batch
+
+    def rates(self) -> list[float]:
+        """GB/s of each round."""
+        size = self.request_bytes()
+        return [count * size / busy for busy, count in zip(self.busy, self.counts, strict=True)]
+
+
+class TrialRun:
+    """A trial under way: opened lanes, prepared steps, rounds gathered."""
+
+    def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: Progress) -> None:
+        self.spec, self.trial, self.crew, self.progress = spec, trial, crew, progress
+        self.steps: list[_Step] = []
+        self.reference_busy: list[int] = []
+        self.reference_bytes: list[int] = []
+        self.began = 0.0
+        self.reference_name = _reference_name(trial.path) if spec.reference else None
+
+    def measure(self) -> None:
+        """Prepare, warm up, visit in turn, verify; what was gathered stays readable after a cancel.
+
+        Raises:
+            CancelledError: The run was told to stop.
+        """
+        for plan in self.trial.steps:
+            prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
+            self.steps.append(_Step(plan, prepared))
+            self.progress.emit(records.StepStarted(time.monotonic_ns(), plan.step))
+        self.crew.attend(True)
+        try:
+            self._rounds(self._warm_up())
+        finally:
+            self.crew.attend(False)
+        if self.spec.verify:
+            self._verify()
+
+    def _warm_up(self) -> int:
+        """Run every step until both count and time are reached; returns the requests of one visit."""
+        quick = self.spec.effort == "quick"
+        least = 8 if self.spec.warmup_iterations is None else self.spec.warmup_iterations
+        seconds = (0.1 if quick else 0.25) if self.spec.warmup_seconds is None else self.spec.warmup_seconds
+        slowest = 0.0
+        for step in self.steps:
+            begin, last = time.monotonic(), 0.01
+            while step.warmup < max(least, 1) or time.monotonic() - begin < seconds:
+                self._stop_if_cancelled()
+                visit = self.crew.visit(step.plan.step, max(1, min(256, int(0.01 / last))))
+                count = len(visit.post_ns)
+                last = (visit.end_ns - visit.start_ns) / 1e9 / (count / self.trial.threads)
+                step.warmup += count
+            slowest = max(slowest, last)
+        if self.reference_name:
+            self.crew.reference(self.trial.batch, 2, 0)
+        return self._visit_count(slowest)
+
+    def _visit_count(self, slowest: float) -> int:
+        count = max(1, int(_VISIT_SECONDS / slowest))
+        if self.spec.iterations is not None:  # at least eight rounds, where the count allows it
+            count = max(1, min(count, -(-self.spec.iterations // self.trial.threads // 8)))
+        requests = self.trial.blocks // self.trial.threads // self.trial.batch
+        if self.trial.path == "DiskToHost" and not self.trial.direct:
+            count = min(count, requests)  # one round never reads a page twice
+        return count
+
+    def _rounds(self, count: int) -> None:
+        """Visit in turn, each round in the opposite order of the one before."""
+        self.began = time.monotonic()
+        turn: list[_Step | None] = [*self.steps, *([None] if self.reference_name else [])]
+        number = 0
+        gc.collect()
+        gc.disable()
+        try:
+            while not self._enough(number):
+                for member in turn if number % 2 == 0 else reversed(turn):
+                    self._stop_if_cancelled()
+                    if member is None:
+                        self._visit_reference(number, count)
+                    else:
+                        self._visit(member, number, count)
+                number += 1
+        finally:
+            gc.enable()
+
+    def _stop_if_cancelled(self) -> None:
+        if self.progress.cancelled():
+            raise CancelledError("cancelled")
+
+    def _visit(self, step: _Step, number: int, count: int) -> None:
+        if self.spec.iterations is not None:
+            left = self.spec.iterations - sum(step.counts)
+            count = min(count, max(1, -(-left // self.trial.threads)))
+        visit = self.crew.visit(step.plan.step, count)
+        step.take(visit)
+        self._refresh(step)
+        self.progress.emit(
+            records.Round(
+                time.monotonic_ns(),
+                step.plan.step,
+                number,
+                visit.post_ns,
+                visit.transfer_ns,
+                visit.end_ns - visit.start_ns,
+                self._values(step, number),
+            )
+        )
+
+    def _visit_reference(self, number: int, count: int) -> None:
+        assert self.reference_name is not None
+        busy = self.crew.reference(self.trial.batch, count, number * count)
+        moved = count * self.trial.threads * self.trial.batch * self.trial.geometry.block_bytes
+        self.reference_busy.append(busy)
+        self.reference_bytes.append(moved)
+        self.progress.emit(
+            records.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
+        )
+
+    def _refresh(self, step: _Step) -> None:
+        """Summaries for the screen, not more often than an eye can follow."""
+        now = time.monotonic()
+        if now - step.fresh < _LIVE_SECONDS and len(step.busy) > 1:
+            return
+        step.fresh = now
+        post, transfer = np.array(step.post), np.array(step.transfer)
+        request = np.percentile(post + transfer, (50, 90, 95, 99, 100))
+        step.gauges = tuple(float(value) for value in (np.median(post), np.median(transfer), *request))
+        first = self.steps[0]
+        if step is not first and first.busy:
+            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request, _LIVE_RESAMPLES)
+
+    def _values(self, step: _Step, number: int) -> tuple[float | None, ...]:
+        iterations = sum(step.counts)
+        blocks = iterations * step.plan.batch
+        ratio = step.ratio
+        fraction, eta = self.progress.state(self._share(number), self.trial.seconds)
+        return (
+            step.plan.step,
+            number,
+            iterations,
+            blocks,
+            blocks * step.plan.block_bytes,
+            iterations * step.prepared.descriptors,
+            sum(step.busy),
+            *step.gauges,
+            self.reference_rate(),
+            ratio.median if ratio else None,
+            ratio.low if ratio else None,
+            ratio.high if ratio else None,
+            round(fraction, 4),
+            round(eta, 1),
+        )
+
+    def _share(self, number: int) -> float:
+        """How much of this trial is done, 0 to 1."""
+        if self.spec.iterations is not None:
+            return min(1.0, sum(self.steps[0].counts) / self.spec.iterations)
+        return min(1.0, max((time.monotonic() - self.began) / self.trial.seconds, number / _MOST_ROUNDS))
+
+    def _enough(self, rounds: int) -> bool:
+        spec, elapsed = self.spec, time.monotonic() - self.began
+        if spec.iterations is not None and all(sum(step.counts) >= spec.iterations for step in self.steps):
+            return True
+        if rounds < stats.LEAST_ROUNDS:
+            return False
+        if spec.seconds is not None and elapsed >= spec.seconds:
+            return True
+        if spec.interval_width is not None and rounds >= _LEAST_ROUNDS and self._width() <= spec.interval_width:
+            return True
+        if spec.iterations is not None or spec.seconds is not None:
+            return False
+        if elapsed >= self.trial.seconds or rounds >= _MOST_ROUNDS:
+            return True
+        settled = rounds >= _LEAST_ROUNDS and elapsed >= self.trial.seconds / 3
+        return settled and (len(self.steps[0].post) >= _MOST_SAMPLES or self._width() <= _ENOUGH_WIDTH)
+
+    def _width(self) -> float:
+        """The widest interval of the steps' GB/s, as a fraction of its median."""
+        found = [stats.median_interval(step.rates(), _LIVE_RESAMPLES) for step in self.steps]
+        return max((one.high - one.low) / one.median for one in found if one)
+
+    def _verify(self) -> None:
+        for step in self.steps:
+            self._stop_if_cancelled()
+            step.wrong = self.crew.verify(step.plan.step, seed=1 + step.plan.step + 1000 * len(step.busy))
+            step.verified = step.wrong is None
+
+    def reference_rate(self) -> float | None:
+        """Median GB/s of the reference's rounds."""
+        pairs = zip(self.reference_bytes, self.reference_busy, strict=True)
+        return statistics.median([moved / busy for moved, busy in pairs]) if self.reference_busy else None
+
+    def results(self, settings: dict[str, Any], *, cancelled: bool = False) -> list[StepResult]:
+        """A result for each step that was prepared."""
+        return [self._result(step, settings, cancelled) for step in self.steps]
+
+    def _result(self, step: _Step, settings: dict[str, Any], cancelled: bool) -> StepResult:
+        rate, reference = stats.median_interval(step.rates()), self.reference_rate()
+        iterations = sum(step.counts)
+        status: records.ResultStatus = "cancelled" if cancelled else "failed" if step.wrong else "ok"
+        return StepResult(
+            **_planned(step.plan),
+            page_cache=page_cache(self.trial, self.spec),
+            durable=self.spec.durable if self.trial.path in ("HostToDisk", "DeviceToDisk") else None,
+            descriptors_per_request=step.prepared.descriptors,
+            merged=self.spec.merge,
+            iterations=iterations,
+            warmup_iterations=step.warmup,
+            bytes=iterations * step.request_bytes(),
+            prep_us=stats.summarise(step.prepared.prep_ns),
+            post_us=stats.summarise(step.post),
+            transfer_us=stats.summarise(step.transfer),
+            request_us=stats.summarise([a + b for a, b in zip(step.post, step.transfer, strict=True)]),
+            gb_per_s=rate,
+            reference_gb_per_s=reference,
+            reference=self.reference_name,
+            efficiency=rate.median / reference if rate and reference else None,
+            verified=step.verified,
+            status=status,
+            reason="cancelled before its end" if cancelled else step.wrong,
+            settings={**settings, "prep_lists_us": step.prepared.list_ns / 1e3, "rounds": len(step.busy)},
+        )
+
+    def comparisons(self) -> list[Comparison]:
+        """Every layout against the trial's first."""
+        first, found = self.steps[0], []
+        for step in self.steps[1:]:
+            ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request)
+            if ratio is not None:
+                plan = step.plan
+                found.append(
+                    Comparison(
+                        trial=plan.trial,
+                        path=plan.path,
+                        baseline=first.plan.layout,
+                        candidate=plan.layout,
+                        block_bytes=plan.block_bytes,
+                        batch=plan.batch,
+                        ratio=ratio.median,
+                        low=ratio.low,
+                        high=ratio.high,
+                        verdict=stats.verdict(ratio, min(len(first.busy), len(step.busy))),
+                    )
+                )
+        return found
+
+
+def without_result(plan: StepPlan, spec: RunSpec, status: records.ResultStatus, reason: str) -> StepResult:
+    """The result of a step that measured nothing, and why."""
+    return StepResult(
+        **_planned(plan),
+        page_cache=None,
+        durable=None,
+        descriptors_per_request=plan.descriptors_per_block * plan.batch,
+        merged=spec.merge,
+        iterations=0,
+        warmup_iterations=0,
+        bytes=0,
+        prep_us=None,
+        post_us=None,
+        transfer_us=None,
+        request_us=None,
+        gb_per_s=None,
+        reference_gb_per_s=None,
+        reference=None,
+        efficiency=None,
+        verified=None,
+        status=status,
+        reason=reason,
+    )
+
+
+def _planned(plan: StepPlan) -> dict[str, Any]:
+    return records.to_json(plan)
+
+
+def _reference_name(path: str) -> str:
+    return {"HostToHost": "memcpy", "HostToDisk": "pwrite", "DiskToHost": "pread"}.get(path, "cudaMemcpy")
+
+
+def page_cache(trial: Trial, spec: RunSpec) -> str | None:
+    """What the page cache had to do with a trial's figures."""
+    if trial.path not in FILE_PATHS:
+        return None
+    if trial.direct:
+        return "bypassed"
+    reads = trial.path in ("DiskToHost", "DiskToDevice")
+    return "dropped before each round" if reads and spec.page_cache == "drop" else "in use"

@@ -1,0 +1,182 @@
+"""A run's own process: it measures, writes the session's samples, and tells the supervisor the same lines.
+
+`python -m kvdeck.engine.worker --session-dir DIR` reads `DIR/run.yaml`. SIGTERM cancels; so does the end of
+stdin, which means that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import orjson
+
+from kvdeck.engine.spec import RunSpec, spec_from_yaml
+from kvdeck.engine.transfer.execute import execute
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.transfer.planning import Room, Trial, plan_trials, share_time
+from kvdeck.engine.transfer.tuning import tune
+from kvdeck.sessions import records
+from kvdeck.sessions.errors import KvdeckError
+
+MARKER = ".kvdeck-scratch"
+
+
+class Scribe:
+    """Writes each event to the session first and to the supervisor second."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Native libraries print where they like: stdout is kept for events, and what others print joins stderr.
+        self._stream: int | None = os.dup(1)
+        os.dup2(2, 1)
+
+    def emit(self, event: records.Event) -> None:
+        line = orjson.dumps(records.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
+        _write(self._file, line)
+        if self._stream is not None:
+            try:
+                _write(self._stream, line)
+            except BrokenPipeError:  # the supervisor is gone; stdin's end says so too, and cancels
+                self._stream = None
+
+
+def _write(fd: int, line: bytes) -> None:
+    done = os.write(fd, line)
+    while done < len(line):
+        done += os.write(fd, line[done:])
+
+
+class Stop:
+    """Whether the run was told to stop, and why."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        signal.signal(signal.SIGTERM, lambda *_: self.ask("cancelled"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=self._watch_stdin, name="stdin", daemon=True).start()
+
+    def ask(self, reason: str) -> None:
+        self.reason = self.reason or reason
+
+    def asked(self) -> bool:
+        return self.reason is not None
+
+    def _watch_stdin(self) -> None:
+        while os.read(0, 4096):
+            pass
+        self.ask("the engine ended")
+
+
+def make_scratch(session: Path, spec: RunSpec) -> Path:
+    """A folder of the run's own for test files; where it lies is noted before it is made."""
+    base = Path(spec.folder or default_folder())
+    scratch = base / f"kvdeck-{session.name}-{os.getpid()}"
+    (session / "scratch.txt").write_text(f"{scratch}\n")
+    try:
+        scratch.mkdir(mode=0o700)
+        (scratch / MARKER).touch()
+    except OSError as error:
+        raise KvdeckError(
+            f"can't write test files in {base}: {error.strerror}", "name another with --folder"
+        ) from error
+    return scratch
+
+
+def remove_scratch(session: Path, scratch: Path) -> None:
+    """Remove the test files and the note of where they were."""
+    if (scratch / MARKER).exists():
+        shutil.rmtree(scratch, ignore_errors=True)
+    (session / "scratch.txt").unlink(missing_ok=True)
+
+
+def default_folder() -> str:
+    import tempfile
+
+    return tempfile.gettempdir()
+
+
+def look_around(folder: Path) -> Room:
+    import psutil
+
+    from kvdeck.engine.transfer.planning import SECTOR
+
+    probe = folder / "probe"
+    try:
+        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+        direct = True
+        os.close(fd)
+    except OSError:
+        direct = False
+    probe.unlink(missing_ok=True)
+    _ = SECTOR
+    return Room(
+        32 << 20,
+        psutil.virtual_memory().available,
+        shutil.disk_usage(folder).free,
+        direct,
+        tuple(sorted(os.sched_getaffinity(0))),
+    )
+
+
+def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
+    """The run itself; returns its final state and a reason."""
+    spec = spec_from_yaml(session / "run.yaml")
+    scratch = make_scratch(session, spec)
+    try:
+        room = look_around(scratch)
+        trials = announce(spec, plan_trials(spec, room), scribe)
+        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        if tuned:
+            trials = announce(spec, plan_trials(spec, room, tuned), scribe)
+        planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
+        state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
+    finally:
+        remove_scratch(session, scratch)
+    return state, stop.reason if state == "cancelled" else None
+
+
+def announce(spec: RunSpec, trials: tuple[Trial, ...], scribe: Scribe) -> tuple[Trial, ...]:
+    """Tell the steps to come, before anything is measured and again where tuning changed them."""
+    trials = share_time(spec, trials)
+    steps = tuple(step for trial in trials for step in trial.steps)
+    scribe.emit(records.RunStarted(time.monotonic_ns(), time.time(), steps))
+    return trials
+
+
+def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
+               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
+    """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
+    found: dict[str, RunSpec] = {}
+    for path in dict.fromkeys(trial.path for trial in trials):
+        try:
+            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
+        except CancelledError:
+            break
+        except KvdeckError as error:
+            scribe.emit(records.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
+            continue
+        found[path] = dataclasses.replace(best, paths=spec.paths)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--session-dir", type=Path, required=True)
+    session: Path = parser.parse_args().session_dir.resolve()
+    scribe, stop = Scribe(session), Stop()
+    try:
+        state, reason = run(session, scribe, stop)
+    except KvdeckError as error:
+        state, reason = "failed", str(error)
+    scribe.emit(records.StateChanged(time.monotonic_ns(), time.time(), state, reason))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""The sessions of a home folder: names, `session.json`, and the folder `sessions/<name>/` that holds each.
+
+session.json   atomic: a temp file, fsync, rename
+samples.jsonl  append-only, see `samples`
+run.yaml       what was asked, enough to repeat it
+engine.log     what the worker and its native libraries wrote to stderr
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from kvdeck.sessions import samples
+from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.records import (
+    FINAL_STATES,
+    Compared,
+    Event,
+    RunStarted,
+    Session,
+    StateChanged,
+    StepFinished,
+    Tuned,
+    from_json,
+    to_json,
+)
+
+MAX_NAME = 100
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """What a list shows of a session."""
+
+    name: str
+    state: str
+    created: float
+    """Unix time in seconds."""
+    started: float | None
+    ended: float | None
+    reason: str | None
+    paths: tuple[str, ...]
+    """Paths with a result, or the ones asked for while there is none."""
+    layouts: tuple[str, ...]
+    steps: int
+    """Results, of any status."""
+    tags: tuple[str, ...]
+    note: str
+
+
+class Store:
+    """Sessions under `home`; it holds no state besides the folder's path."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.sessions = home / "sessions"
+
+    def folder(self, name: str) -> Path:
+        """The session's folder, whether or not it is there.
+
+        Raises:
+            UsageError: The name would leave the store.
+        """
+        return self.sessions / check_name(name)
+
+    def samples_path(self, name: str) -> Path:
+        return self.folder(name) / "samples.jsonl"
+
+    def run_yaml_path(self, name: str) -> Path:
+        return self.folder(name) / "run.yaml"
+
+    def log_path(self, name: str) -> Path:
+        return self.folder(name) / "engine.log"
+
+    def exists(self, name: str) -> bool:
+        return (self.folder(name) / "session.json").is_file()
+
+    def create(
+        self, name: str | None, spec: Mapping[str, Any], run_yaml: str, *, label: str = "run", kvdeck: str = ""
+    ) -> Session:
+        """Make a queued session; it appears whole or not at all.
+
+        Args:
+            name: Null for a name of the time and `label`, which never collides.
+            spec: The run's specification as plain values, every default filled in.
+            run_yaml: Text of `run.yaml`.
+
+        Raises:
+            UsageError: The name is not allowed, or taken.
+            SessionError: The folder can't be written.
+        """
+        if name is not None and self.folder(name).exists():
+            raise UsageError(f"session {name!r} is there already", "choose another name")
+        created = time.time()
+        candidates = [name] if name is not None else _generated_names(created, label)
+        fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            fresh.mkdir(parents=True, mode=0o700)
+            (fresh / "run.yaml").write_text(run_yaml)
+            (fresh / "samples.jsonl").touch(mode=0o600)
+            return self._move_in(fresh, candidates, Session("", "queued", created, kvdeck=kvdeck, spec=dict(spec)))
+        except OSError as error:
+            raise _write_error(self.sessions, error) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def _move_in(self, fresh: Path, candidates: Iterable[str], blank: Session) -> Session:
+        for candidate in candidates:
+            session = dataclasses.replace(blank, name=check_name(candidate))
+            write_atomically(fresh / "session.json", encode_session(session))
+            try:
+                # A rename onto a folder that isn't empty fails: two makers never share a name.
+                fresh.rename(self.sessions / candidate)
+            except OSError:
+                if not (self.sessions / candidate).exists():
+                    raise
+            else:
+                return session
+        raise UsageError(f"session {blank.name or 'of that name'!r} is there already", "choose another name")
+
+    def read(self, name: str) -> Session:
+        """What `session.json` says.
+
+        Raises:
+            SessionError: There is no such session, or its file is damaged.
+        """
+        path = self.folder(name) / "session.json"
+        try:
+            data = orjson.loads(path.read_bytes())
+            return from_json(Session, data)
+        except FileNotFoundError as error:
+            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them") from error
+        except OSError as error:
+            raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SessionError(
+                f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
+            ) from error
+
+    def load(self, name: str) -> Session:
+        """The session as it is now: while it is not final, with what `samples.jsonl` holds so far."""
+        session = self.read(name)
+        return session if session.state in FINAL_STATES else self.rebuild(name)
+
+    def write(self, session: Session) -> None:
+        """Replace `session.json`, atomically.
+
+        Raises:
+            SessionError: It can't be written; the one before stays.
+        """
+        folder = self.folder(session.name)
+        try:
+            write_atomically(folder / "session.json", encode_session(session))
+        except OSError as error:
+            raise _write_error(folder, error) from error
+
+    def rebuild(self, name: str) -> Session:
+        """The session drawn from `samples.jsonl` anew; `session.json` gives only what no event holds.
+
+        Raises:
+            SessionError: There is no such session.
+        """
+        try:
+            base = self.read(name)
+        except SessionError:
+            if not self.folder(name).is_dir():
+                raise
+            base = self._base(name)
+        return fold(base, (event for _, event in samples.read_events(self.samples_path(name))))
+
+    def _base(self, name: str) -> Session:
+        import yaml
+
+        folder = self.folder(name)
+        try:
+            text = (folder / "run.yaml").read_text()
+            spec = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            spec = None
+        return Session(name, "interrupted", folder.stat().st_mtime, spec=spec if isinstance(spec, dict) else {})
+
+    def names(self) -> list[str]:
+        """Every session's name, in no order."""
+        try:
+            return [name for name in os.listdir(self.sessions) if _NAME.fullmatch(name)]  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def summaries(self) -> list[SessionSummary]:
+        """Every readable session, newest first."""
+        found = [summary for name in self.names() if (summary := self._summary(name)) is not None]
+        return sorted(found, key=lambda summary: (summary.created, summary.name), reverse=True)
+
+    def _summary(self, name: str) -> SessionSummary | None:
+        try:
+            with open(f"{self.sessions}/{name}/session.json", "rb", buffering=0) as file:
+                data = orjson.loads(file.read())
+        except (OSError, ValueError):
+            return None
+        return _summarise(name, data) if isinstance(data, dict) else None
+
+
+def fold(base: Session, events: Iterable[Event]) -> Session:
+    """The session after these events, which replace its results, comparisons, times and state."""
+    session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
+    for event in events:
+        if isinstance(event, RunStarted):
+            session = dataclasses.replace(session, state="running", started=event.wall)
+        elif isinstance(event, StepFinished):
+            session = dataclasses.replace(session, results=(*session.results, event.result))
+        elif isinstance(event, Compared):
+            session = dataclasses.replace(session, comparisons=(*session.comparisons, event.comparison))
+        elif isinstance(event, Tuned):
+            session = dataclasses.replace(session, tuned=(*session.tuned, event))
+        elif isinstance(event, StateChanged):
+            ended = event.wall if event.state in FINAL_STATES else None
+            session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
+    return session
+
+
+def check_name(name: str) -> str:
+    """The name, if a session may have it.
+
+    Raises:
+        UsageError: It has other characters than A-Z a-z 0-9 . _ -, begins with a dot, is empty or too long.
+    """
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise UsageError(
+            f"session name {name[:MAX_NAME]!r} is not allowed",
+            f"use up to {MAX_NAME} of A-Z a-z 0-9 . _ - and no dot in front",
+        )
+    return name
+
+
+def encode_session(session: Session) -> bytes:
+    """`session.json`'s bytes."""
+    return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old one whole or the new one whole.
+
+    Raises:
+        OSError: It can't be written; the old file stays.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _generated_names(created: float, label: str) -> Iterable[str]:
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "run"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{slug}"
+    yield stem
+    for number in range(2, 10_000):
+        yield f"{stem}-{number}"
+
+
+def _write_error(folder: Path, error: OSError) -> SessionError:
+    return SessionError(
+        f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
+    )
+
+
+def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
+    results = data.get("results") or ()
+    spec = data.get("spec") or {}
+    return SessionSummary(
+        name=name,
+        state=data.get("state", "interrupted"),
+        created=data.get("created") or 0.0,
+        started=data.get("started"),
+        ended=data.get("ended"),
+        reason=data.get("reason"),
+        paths=tuple(dict.fromkeys(result["path"] for result in results) if results else spec.get("paths") or ()),
+        layouts=tuple(dict.fromkeys(result["layout"] for result in results) if results else spec.get("layouts") or ()),
+        steps=len(results),
+        tags=tuple(data.get("tags") or ()),
+        note=data.get("note") or "",
+    )
