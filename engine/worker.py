@@ -22,7 +22,7 @@ from kvdeck.engine.host import host_facts
 from kvdeck.engine.transfer import capability, plugins
 from kvdeck.engine.transfer.execute import execute
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, Trial, plan_trials, room_of, share_time
+from kvdeck.engine.transfer.planning import Room, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions import records
@@ -118,7 +118,7 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
 
 def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scribe) -> tuple[Trial, ...]:
     """Tell the steps to come, before anything is measured and again where tuning changed them."""
-    trials = share_time(spec, trials)
+    trials = share_time(spec, trials, can_run)
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
         records.RunStarted(
@@ -133,18 +133,25 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scrib
     return trials
 
 
+def can_run(trial: Trial) -> bool:
+    try:
+        capability.check(trial.path, trial.backend, api=trial.api)
+    except UnavailableError:
+        return False
+    return True
+
+
 def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
                stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
     """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
     found: dict[str, RunSpec] = {}
     for path in dict.fromkeys(trial.path for trial in trials):
+        if not any(can_run(trial) for trial in trials if trial.path == path):
+            continue
         try:
-            capability.check(path, DEFAULT_BACKENDS[path] if spec.backend is None else spec.backend, api=spec.api)
             best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
         except CancelledError:
             break
-        except UnavailableError:  # the trials say so
-            continue
         except KvdeckError as error:
             scribe.emit(records.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
             continue

@@ -31,16 +31,15 @@ def execute(
     cancelled: Callable[[], bool],
 ) -> records.RunState:
     """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
-    progress = Progress(emit, cancelled, trials=max(len(planned), 1))
+    progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
-    for index, (spec, trial) in enumerate(planned):
-        progress.done = index
-        progress.rest_seconds = sum(later.seconds for _, later in planned[index + 1 :])
+    for spec, trial in planned:
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
             continue
         outcome = _take(spec, trial, room, folder, progress)
+        progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kvdeck.engine.host.facts import HostFacts
@@ -126,11 +126,14 @@ def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None =
     return tuple(trials)
 
 
-def share_time(spec: RunSpec, trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+def share_time(spec: RunSpec, trials: tuple[Trial, ...], can_run: Callable[[Trial], bool]) -> tuple[Trial, ...]:
     """Divide the effort's time between the trials that can run; `seconds`, where asked for, is each trial's."""
     total, most = _EFFORT_SECONDS[spec.effort]
-    each = spec.seconds or max(0.3, min(most, total / max(len(trials), 1)))
-    return tuple(dataclasses.replace(trial, seconds=each) for trial in trials)
+    able = [can_run(trial) for trial in trials]
+    each = spec.seconds or max(0.3, min(most, total / max(sum(able), 1)))
+    return tuple(
+        dataclasses.replace(trial, seconds=each if runs else 0.0) for trial, runs in zip(trials, able, strict=True)
+    )
 
 
 def _geometries(spec: RunSpec) -> list[Geometry]:
