@@ -17,8 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.transfer import capability, plugins
 from kvdeck.engine.transfer.execute import execute
 from kvdeck.engine.transfer.loop import CancelledError

@@ -12,8 +12,8 @@ from kvdeck.engine.transfer import capability
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane import LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.needs import needs_of
+from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
 from kvdeck.sessions import records

@@ -29,7 +29,7 @@ DIRECT_ALIGNMENT = 4096
 """What O_DIRECT pieces are taken to need where the filesystem doesn't say."""
 DEFAULT_BATCH = 16
 _DESCRIPTORS_KEPT = 1 << 18  # prepared lists beyond this cost more memory than the blocks they describe
-_EFFORT_SECONDS = {"quick": (8.0, 2.5), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
+_EFFORT_SECONDS = {"quick": (6.6, 2.2), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
 
 
 @dataclass(frozen=True, slots=True)
