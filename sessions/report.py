@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kvdeck.sessions.records import Comparison, Session, StepResult, Tuned
+from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.sweeps import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.tables import Column, fit, joined, render, wrapped
 from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text, time_text
@@ -162,10 +162,10 @@ def _columns(results: Sequence[StepResult], sweep: bool) -> list[Column]:
     columns += [
         column("", "layout", (layout_name(r.layout) for r in results), left=True),
         column("desc. per", "block/req", (_descriptors(r) for r in results)),
-        column("prep", "p50", (time_text(r.prep_us and r.prep_us.p50) for r in results), rank=6),
-        column("post", "p50", (time_text(r.post_us and r.post_us.p50) for r in results)),
-        column("transfer", "p50", (time_text(r.transfer_us and r.transfer_us.p50) for r in results)),
-        column("transfer", "p99", (time_text(r.transfer_us and r.transfer_us.p99) for r in results), rank=2),
+        column("prep", "p50", (time_text(_p50(r.prep_us)) for r in results), rank=6),
+        column("post", "p50", (time_text(_p50(r.post_us)) for r in results)),
+        column("transfer", "p50", (time_text(_p50(r.transfer_us)) for r in results)),
+        column("transfer", "p99", (time_text(_p99(r.transfer_us)) for r in results), rank=2),
         column("GB/s", "(interval)", (interval_text(r.gb_per_s) for r in results)),
     ]
     if references != {None}:
@@ -174,6 +174,14 @@ def _columns(results: Sequence[StepResult], sweep: bool) -> list[Column]:
         columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
     verified = {None: "off", True: "yes", False: "NO"}
     return [*columns, column("veri-", "fied", (verified[r.verified] for r in results))]
+
+
+def _p50(times: Percentiles | None) -> float | None:
+    return None if times is None else times.p50
+
+
+def _p99(times: Percentiles | None) -> float | None:
+    return None if times is None else times.p99
 
 
 def _descriptors(result: StepResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from kvdeck.sessions.records import Comparison, StepResult
 from kvdeck.sessions.tables import NO_BREAK, Column, render, table_width, wrapped
@@ -28,15 +28,16 @@ def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison],
         per_block = "/".join(dict.fromkeys(str(r.descriptors_per_block) for r in steps.values()))
         plural = "" if per_block == "1" else "s"
         title = f"  {layout_name(layout)}, {per_block} descriptor{plural} a block"
-        lines += [f"{title}: GB/s (median)", *_grid(shapes, width, lambda s, steps=steps: _rate(steps.get(s)))]
+        lines.append(f"{title}: GB/s (median)")
+        lines += _grid(shapes, width, {shape: _rate(step) for shape, step in steps.items()})
         lines += [
             f"{title}: post + transfer p50 in µs",
-            *_grid(shapes, width, lambda s, steps=steps: _times(steps.get(s))),
+            *_grid(shapes, width, {shape: _times(step) for shape, step in steps.items()}),
         ]
     for (candidate, baseline), items in _pairs(comparisons).items():
-        ratios = {(item.block_bytes, item.batch): item for item in items}
+        ratios = {(item.block_bytes, item.batch): _ratio(item) for item in items}
         lines.append(f"  {candidate}'s time over {baseline}'s (~ no difference)")
-        lines += _grid(shapes, width, lambda s, ratios=ratios: _ratio(ratios.get(s)))
+        lines += _grid(shapes, width, ratios)
         lines += wrapped(f"  {_summary(candidate, baseline, items)}", width, "    ")
     return lines
 
@@ -79,11 +80,11 @@ def shape_text(item: Comparison | StepResult) -> str:
     return f"{size_text(item.block_bytes)} × {item.batch}".replace(" ", NO_BREAK)
 
 
-def _grid(shapes: Sequence[Shape], width: int, cell: Callable[[Shape], str]) -> list[str]:
+def _grid(shapes: Sequence[Shape], width: int, cells: Mapping[Shape, str]) -> list[str]:
     """The cells as a table; batches that don't fit beside each other go into a further table below."""
     sizes, batches = sorted({s for s, _ in shapes}), sorted({b for _, b in shapes})
     names = Column("", "block", tuple(size_text(size) for size in sizes))
-    columns = [Column("", f"× {batch}", tuple(cell((size, batch)) for size in sizes)) for batch in batches]
+    columns = [Column("", f"× {batch}", tuple(cells.get((size, batch), "–") for size in sizes)) for batch in batches]
     lines: list[str] = []
     while columns:
         count = 1
@@ -94,19 +95,17 @@ def _grid(shapes: Sequence[Shape], width: int, cell: Callable[[Shape], str]) -> 
     return lines
 
 
-def _rate(result: StepResult | None) -> str:
-    if result is None or result.gb_per_s is None:
+def _rate(result: StepResult) -> str:
+    if result.gb_per_s is None:
         return "–"
     return figure(result.gb_per_s.median) + ("" if result.status == "ok" and result.verified is not False else " !")
 
 
-def _times(result: StepResult | None) -> str:
-    if result is None or result.post_us is None or result.transfer_us is None:
+def _times(result: StepResult) -> str:
+    if result.post_us is None or result.transfer_us is None:
         return "–"
     return f"{figure(result.post_us.p50)} + {figure(result.transfer_us.p50)}"
 
 
-def _ratio(item: Comparison | None) -> str:
-    if item is None:
-        return "–"
+def _ratio(item: Comparison) -> str:
     return f"{item.ratio:.2f}×" + ("~" if item.verdict == "no difference" else " ")
