@@ -6,14 +6,22 @@ The text is lines with a tone; who prints them decides whether a tone is a colou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.sweeps import is_grid, shape_text, sweep_grid, sweep_ratios
-from kvdeck.sessions.tables import Column, fit, joined, render, wrapped
-from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text, time_text
+from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.units import (
+    duration_text,
+    figure,
+    interval_text,
+    layout_name,
+    short_layout_name,
+    size_text,
+    time_text,
+)
 
 Tone = Literal["plain", "heading", "bad", "warning"]
 
@@ -100,6 +108,7 @@ def _path_facts(path: str, results: Sequence[StepResult]) -> list[str]:
     facts = [f"{path} over {', '.join(backends)}"]
     facts += _said({None: "", True: "O_DIRECT", False: "buffered"}[r.direct] for r in results)
     facts += _said(f"page cache {r.page_cache}" if r.page_cache else "" for r in results)
+    facts += ["every byte verified"] if _all_verified(results) else []
     facts += _said({None: "", True: "durable", False: "not made durable"}[r.durable] for r in results)
     return facts
 
@@ -139,19 +148,20 @@ def _said(texts: Iterable[str]) -> list[str]:
 
 
 def _table(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
-    columns = _columns(results, sweep)
-    kept, dropped = fit(columns, width)
+    kept, dropped = fit(_columns(results, sweep, layout_name), width)
+    if table_width(kept, 1) > width:
+        kept, dropped = fit(_columns(results, sweep, short_layout_name), width)
     lines = render(kept, width)
     header = len(lines) - len(results)
-    out = [Line(text) for text in lines[:header]]
-    out += [Line(text, _tone(r)) for text, r in zip(lines[header:], results, strict=True)]
+    out = [Line(text[:width]) for text in lines[:header]]
+    out += [Line(text[:width], _tone(r)) for text, r in zip(lines[header:], results, strict=True)]
     if dropped:
         left_out = ", ".join(f"{column.over} {column.head}".strip() for column in reversed(dropped))
         out += [Line(text) for text in wrapped(f"  (left out at this width: {left_out})", width, "  ")]
     return out + _odd_steps(results, width)
 
 
-def _columns(results: Sequence[StepResult], sweep: bool) -> list[Column]:
+def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], str]) -> list[Column]:
     def column(over: str, head: str, cells: Iterable[str], left: bool = False, rank: int = 0) -> Column:
         return Column(over, head, tuple(cells), left, rank)
 
@@ -160,7 +170,7 @@ def _columns(results: Sequence[StepResult], sweep: bool) -> list[Column]:
         columns.append(column("block", "× batch", (f"{size_text(r.block_bytes)} × {r.batch}" for r in results)))
     references = {r.reference_gb_per_s for r in results}
     columns += [
-        column("", "layout", (layout_name(r.layout) for r in results), left=True),
+        column("", "layout", (name(r.layout) for r in results), left=True),
         column("desc. per", "block/req", (_descriptors(r) for r in results)),
         column("prep", "p50", (time_text(_p50(r.prep_us)) for r in results), rank=6),
         column("post", "p50", (time_text(_p50(r.post_us)) for r in results)),
@@ -173,7 +183,9 @@ def _columns(results: Sequence[StepResult], sweep: bool) -> list[Column]:
             columns.append(column("ref.", "GB/s", (_or_dash(r.reference_gb_per_s) for r in results), rank=3))
         columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
     verified = {None: "off", True: "yes", False: "NO"}
-    return [*columns, column("veri-", "fied", (verified[r.verified] for r in results))]
+    if not _all_verified(results):
+        columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))
+    return columns
 
 
 def _p50(times: Percentiles | None) -> float | None:
@@ -186,6 +198,10 @@ def _p99(times: Percentiles | None) -> float | None:
 
 def _descriptors(result: StepResult) -> str:
     return f"{result.descriptors_per_block}/{result.descriptors_per_request}{'m' if result.merged else ''}"
+
+
+def _all_verified(results: Sequence[StepResult]) -> bool:
+    return all(result.verified for result in results)
 
 
 def _or_dash(value: float | None) -> str:

@@ -65,9 +65,12 @@ def duration_text(seconds: float) -> str:
 
 def layout_name(text: str) -> str:
     """A layout's text, short enough for a column: `LayerSeparate outer`, `ls -> fc`."""
-    if "->" in text:
-        return " -> ".join(_SHORT.get(_named(side), side.strip()) for side in text.split("->"))
-    return _named(text)
+    return short_layout_name(text) if "->" in text else _named(text)
+
+
+def short_layout_name(text: str) -> str:
+    """A layout's shortest spelling, as `--layout` takes it: `fc`, `ls-outer`, `ls -> fc`."""
+    return " -> ".join(_SHORT.get(_named(side), side.strip()) for side in text.split("->"))
 
 
 _SHORT = {"FullyContiguous": "fc", "LayerSeparate": "ls", "LayerSeparate outer": "ls-outer"}
