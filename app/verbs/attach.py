@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from typing import TYPE_CHECKING
 
 import click
 from kvdeck.app.verbs.printing import print_json, print_lines, print_session, report_width
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, render
-
-if TYPE_CHECKING:
-    from kvdeck.sessions.store import Store
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 
@@ -23,21 +18,15 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on
 @_JSON
 def attach(name: str, as_json: bool) -> int:
     """Follow a run, or print the report of a finished one."""
-    from kvdeck.app.following import exit_status
+    from kvdeck.app.following import counted_interrupts, exit_status, follow
+    from kvdeck.engine.client import Client, store
 
-    session = _store().load(name)
-    if session.state in FINAL_STATES:
-        print_session(session, as_json)
-        return exit_status(session)
-    return asyncio.run(_attach(name, as_json))
-
-
-async def _attach(name: str, as_json: bool) -> int:
-    from kvdeck.app.following import follow
-    from kvdeck.engine.client import connect_or_start
-
-    async with await connect_or_start() as client:
-        return await follow(client, name, as_json)
+    session = store().load(name)
+    if session.state not in FINAL_STATES:
+        with Client.connect() as client, counted_interrupts() as interrupts:
+            return follow(client, name, as_json, interrupts)
+    print_session(session, as_json)
+    return exit_status(session)
 
 
 @click.command()
@@ -45,7 +34,9 @@ async def _attach(name: str, as_json: bool) -> int:
 @_JSON
 def report(name: str, as_json: bool) -> int:
     """Print a session's report, as far as it has come."""
-    print_session(_store().load(name), as_json)
+    from kvdeck.engine.client import store
+
+    print_session(store().load(name), as_json)
     return 0
 
 
@@ -53,7 +44,9 @@ def report(name: str, as_json: bool) -> int:
 @_JSON
 def sessions(as_json: bool) -> int:
     """List the sessions, newest first."""
-    found = _store().list()
+    from kvdeck.engine.client import store
+
+    found = store().list()
     if as_json:
         print_json(found)
     elif not found:
@@ -72,10 +65,3 @@ def sessions(as_json: bool) -> int:
 
 def _local(created: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
-
-
-def _store() -> Store:
-    from kvdeck.engine.runtime import home_folder
-    from kvdeck.sessions.store import Store
-
-    return Store(home_folder())

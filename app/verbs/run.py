@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +59,7 @@ def run(
         from kvdeck.sessions.store import check_name
 
         check_name(session)
-    return asyncio.run(_run(spec, session, detach, as_json))
+    return _run(spec, session, detach, as_json)
 
 
 run.params += click_options()
@@ -86,13 +85,16 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))
 
 
-async def _run(spec: RunSpec, session: str | None, detach: bool, as_json: bool) -> int:
-    from kvdeck.app.following import follow
-    from kvdeck.engine.client import connect_or_start
+def _run(spec: RunSpec, session: str | None, detach: bool, as_json: bool) -> int:
+    from kvdeck.app.following import counted_interrupts, follow
+    from kvdeck.engine.client import Client
 
-    async with await connect_or_start() as client:
-        name = await client.submit(spec.to_mapping(), session)
-        if detach:
-            print_json({"session": name}) if as_json else click.echo(f"{name}\nfollow it with `kvdeck attach {name}`")
-            return 0
-        return await follow(client, name, as_json)
+    with Client.connect() as client, counted_interrupts() as interrupts:
+        name = client.submit(spec, session)
+        if not detach:
+            return follow(client, name, as_json, interrupts)
+    if as_json:
+        print_json({"session": name})
+    else:
+        click.echo(f"{name}\ncome back with `kvdeck attach {name}`")
+    return 0
