@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import click
+
 from kvdeck.sessions.records import (
     COUNTER_INDEX,
     Event,

@@ -6,7 +6,7 @@ The text is lines with a tone; who prints them decides whether a tone is a colou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,7 +85,7 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     comparisons = [item for item in session.comparisons if item.path == path]
     shapes = dict.fromkeys((result.block_bytes, result.batch) for result in results)
     lines = [Line(text, "heading") for text in joined(_path_facts(path, results), width)]
-    lines += [Line(text) for text in joined(_work_facts(results), width, "  ")]
+    lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
         return lines + _odd_steps(results, width)
@@ -106,14 +106,22 @@ def verdict_text(item: Comparison) -> str:
 def _path_facts(path: str, results: Sequence[StepResult]) -> list[str]:
     backends = dict.fromkeys(f"{r.backend} ({r.api})" if r.api else r.backend for r in results)
     facts = [f"{path} over {', '.join(backends)}"]
-    facts += _said({None: "", True: "O_DIRECT", False: "buffered"}[r.direct] for r in results)
-    facts += _said(f"page cache {r.page_cache}" if r.page_cache else "" for r in results)
-    facts += ["every byte verified"] if _all_verified(results) else []
+    facts += _said(_cache_text(r) for r in results)
+    facts += ["bytes verified"] if _all_verified(results) else []
     facts += _said({None: "", True: "durable", False: "not made durable"}[r.durable] for r in results)
     return facts
 
 
-def _work_facts(results: Sequence[StepResult]) -> list[str]:
+def _cache_text(result: StepResult) -> str:
+    if result.direct is None:
+        return ""
+    if result.direct and result.page_cache == "bypassed":
+        return "O_DIRECT past the page cache"
+    cache = f", page cache {result.page_cache}" if result.page_cache else ""
+    return ("O_DIRECT" if result.direct else "buffered") + cache
+
+
+def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list[str]:
     first = results[0]
     facts = []
     if len({(r.block_bytes, r.batch) for r in results}) == 1:
@@ -122,23 +130,37 @@ def _work_facts(results: Sequence[StepResult]) -> list[str]:
         facts.append(f"{first.blocks} blocks walked over ({size_text(first.block_bytes * first.blocks)})")
         if first.reference_gb_per_s is not None:
             facts.append(f"reference {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
-    return facts + _said(", ".join(_settings_texts(r)) for r in results)
+    return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
 
 
-_USUAL = {"threads": 1, "pipeline_depth": 1, "files": 1, "error_handling": "peer"}
+def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[str]:
+    """What else decides the figure, where it is not as usual; `asked` are the plugin parameters of the spec."""
+    settings = result.settings
+    for key, words in _COUNTED.items():
+        if (settings.get(key) or 1) > 1:
+            yield f"{settings[key]} {words}"
+    for key, unusual, words in _UNUSUAL:
+        if key in settings and settings[key] == unusual and (key not in _BETWEEN or settings.get("processes") == 2):
+            yield words
+    if settings.get("processes") and result.direct is None:
+        yield "between two processes" if settings["processes"] > 1 else "within one process"
+    if settings.get("cores"):
+        cores = list(dict.fromkeys(settings["cores"]))
+        yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+    given = {**settings.get("environment", {}), **{k: v for k, v in settings.get("params", {}).items() if k in asked}}
+    yield from (f"{key}={value}" for key, value in given.items())
 
 
-def _settings_texts(result: StepResult) -> list[str]:
-    texts = []
-    for key, value in result.settings.items():
-        name = key.replace("_", " ")
-        if isinstance(value, dict):
-            texts += [f"{param}={item}" for param, item in value.items()]
-        elif value is True:
-            texts.append(name)
-        elif value not in (None, False, "", [], ()) and value != _USUAL.get(key):
-            texts.append(f"{name} {value}")
-    return texts
+_COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
+_UNUSUAL = (
+    ("huge_pages", True, "huge pages"),
+    ("error_handling", "none", "UCX error handling none"),
+    ("progress_thread", True, "progress thread"),
+    ("operation", "READ", "pulled by READ"),
+    ("notify", False, "without notification"),
+)
+_BETWEEN = ("operation", "notify")
+"""Settings that mean something between two processes only."""
 
 
 def _said(texts: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import click
+
 from kvdeck.app.verbs.printing import print_json, print_lines, print_session, report_width
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.report import Line
@@ -46,7 +47,7 @@ def sessions(as_json: bool) -> int:
     """List the sessions, newest first."""
     from kvdeck.engine.client import store
 
-    found = store().list()
+    found = store().summaries()
     if as_json:
         print_json(found)
     elif not found:
@@ -57,10 +58,15 @@ def sessions(as_json: bool) -> int:
             Column("", "state", tuple(item.state for item in found), left=True),
             Column("", "created", tuple(_local(item.created) for item in found), left=True, rank=2),
             Column("", "steps", tuple(str(item.steps) for item in found), rank=3),
-            Column("", "paths", tuple(" ".join(item.paths) or "–" for item in found), left=True, rank=1),
+            Column("", "paths", tuple(_few(item.paths) for item in found), left=True, rank=1),
         ]
         print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    more = f" +{len(paths) - 2}" if len(paths) > 2 else ""
+    return (" ".join(paths[:2]) + more) or "–"
 
 
 def _local(created: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
+
 from kvdeck.app.verbs.options import checked_folder
 from kvdeck.app.verbs.printing import print_json, print_lines, report_width
 from kvdeck.sessions.report import Line, Tone

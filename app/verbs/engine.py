@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from kvdeck.app.verbs.printing import print_json, print_lines, report_width
 from kvdeck.sessions.errors import EngineError
+from kvdeck.sessions.report import Line
+from kvdeck.sessions.tables import Column, fit, joined, render
+from kvdeck.sessions.units import duration_text
+
+if TYPE_CHECKING:
+    from kvdeck.engine.client import Client
 
 
 @click.group()

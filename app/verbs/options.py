@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from kvdeck.sessions.errors import UsageError
 
 
@@ -75,6 +76,7 @@ GROUPS: dict[str, tuple[Asked, ...]] = {
         Asked("text", "--backend NAME", "NIXL backend: UCX, POSIX, GDS, GDS_MT … Default: the path's usual one."),
         Asked("text", "--api NAME", "The POSIX backend's API: aio, uring or posixaio."),
         Asked("on/off", "--direct/--no-direct", "O_DIRECT past the page cache. Default: where the filesystem can."),
+        Asked("text", "--page-cache drop|keep", "Buffered reads: drop the file's pages before each round (default)."),
         Asked("on", "--durable", "Writes are on the device before the time is taken."),
         Asked("number", "--files N", "Files the blocks are spread over. Default: 1."),
         Asked("number", "--threads N", "Initiators, each a process with its part of the blocks. Default: 1."),
@@ -82,6 +84,7 @@ GROUPS: dict[str, tuple[Asked, ...]] = {
         Asked("pairs", "--param KEY=VALUE", "Plugin parameter, passed to NIXL as it is; repeatable.", "params"),
         Asked("on", "--merge", "Let NIXL merge neighbouring descriptors."),
         Asked("text", "--op read|write", "Between processes: write (push, the default) or read (pull).", "operation"),
+        Asked("on/off", "--notify/--no-notify", "Requests between processes carry a notification. Default: they do."),
         Asked("on", "--loopback", "HostToHost within one process instead of between two."),
         Asked("text", "--error-handling peer|none", "UCX: none is faster for small transfers. Default: peer."),
         Asked("on/off", "--progress-thread/--no-progress-thread", "NIXL's progress thread. Default: off."),

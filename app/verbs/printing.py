@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import orjson
+
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, Tone, report_json, report_lines
 

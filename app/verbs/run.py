@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from kvdeck.app.verbs.options import GROUPS, HEADINGS, asked_mapping, checked_folder, click_options, over_file
 from kvdeck.app.verbs.printing import print_json
 from kvdeck.sessions.errors import UsageError

@@ -37,12 +37,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "home", tmp_path / "run", tmp_path / "here")
 
 
-def refused(place: Place, arguments: list[str]) -> str:
-    """The one line that refuses these arguments."""
-    done = place.kvdeck(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def one_line(place: Place, status: int, out: str, err: str) -> str:
+    """The one line that refuses, after a look at what else was done."""
+    assert status == 2, err
+    assert out == ""
+    (line,) = err.splitlines()
     assert line.startswith("kvdeck: ")
     assert " · " in line, "the line names no mend"
     assert not place.home.exists()
@@ -53,7 +52,6 @@ def refused(place: Place, arguments: list[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "kvdeck run"),
         (["rnu"], "'rnu'"),
         (["--readonly", "run"], "--readonly"),
         (["run", "--foo"], "--foo"),
@@ -99,8 +97,24 @@ def refused(place: Place, arguments: list[str]) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_arguments_are_refused(place: Place, arguments: list[str], named: str) -> None:
-    assert named in refused(place, arguments)
+def test_arguments_are_refused(
+    place: Place, arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kvdeck.app.cli import call
+
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("KVDECK_HOME", str(place.home))
+    monkeypatch.setenv("KVDECK_RUNTIME", str(place.runtime))
+    status, (out, err) = call(arguments), capsys.readouterr()
+    assert named in one_line(place, status, out, err)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--readonly"], ["run", "--layers", "0"], ["run", "missing.yaml"], ["run", "--foo"]]
+)
+def test_the_process_refuses_alike(place: Place, arguments: list[str]) -> None:
+    done = place.kvdeck(*arguments)
+    one_line(place, done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +136,8 @@ def test_arguments_are_refused(place: Place, arguments: list[str], named: str) -
 )
 def test_spec_files_are_refused(place: Place, text: str, named: str) -> None:
     (place.folder / "spec.yaml").write_text(text)
-    line = refused(place, ["run", "spec.yaml"])
+    done = place.kvdeck("run", "spec.yaml")
+    line = one_line(place, done.returncode, done.stdout, done.stderr)
     assert named in line
     if "api:" not in text and "layouts" not in text:
         assert "spec.yaml" in line
@@ -130,14 +145,16 @@ def test_spec_files_are_refused(place: Place, text: str, named: str) -> None:
 
 def test_a_spec_that_is_no_text_is_refused(place: Place) -> None:
     (place.folder / "spec.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "spec.yaml" in refused(place, ["run", "spec.yaml"])
+    done = place.kvdeck("run", "spec.yaml")
+    assert "spec.yaml" in one_line(place, done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_refused(place: Place, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    assert "closed" in refused(place, ["run", "--folder", str(closed)])
+    done = place.kvdeck("run", "--folder", str(closed))
+    assert "closed" in one_line(place, done.returncode, done.stdout, done.stderr)
 
 
 def test_help_and_version_need_no_terminal(place: Place) -> None:

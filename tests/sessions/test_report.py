@@ -8,6 +8,8 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.records import (
     DEVICE_TO_HOST,
     DISK_TO_HOST,
@@ -118,6 +120,11 @@ def test_every_field_is_documented(record: type) -> None:
     assert [name for name in fields if not re.search(rf"`{name}(\[\])?`", documented)] == []
 
 
+def test_every_name_of_a_spec_is_documented() -> None:
+    section = FORMATS.read_text().partition("### `run.yaml`")[2].partition("\n## ")[0]
+    assert [f.name for f in dataclasses.fields(RunSpec) if f"`{f.name}`" not in section] == []
+
+
 def test_a_table_row_says_all_of_a_step() -> None:
     shown = text(session(step(0), step(1, layout=LS)))
     row = next(line for line in shown.splitlines() if line.strip().startswith("LayerSeparate"))
@@ -136,13 +143,19 @@ def test_verdict_in_words() -> None:
 
 def test_files_say_what_the_cache_did() -> None:
     disk = {"backend": "POSIX", "api": "URING", "direct": True, "page_cache": "bypassed", "durable": False}
-    written = session(step(0, HOST_TO_DISK, **disk))
+    heading = "HostToDisk over POSIX (URING) · O_DIRECT past the page cache · bytes verified"
+    assert f"\n{heading} · not made durable\n" in text(session(step(0, HOST_TO_DISK, **disk)))
+    assert f"\n{heading}\nnot made durable\n" in text(session(step(0, HOST_TO_DISK, **disk)), 84)
     read = {**disk, "direct": False, "page_cache": "in use", "durable": None}
-    heading = "HostToDisk over POSIX (URING) · O_DIRECT · page cache bypassed · every byte verified"
-    assert f"{heading} · not made durable\n" in text(written, 120)
-    assert f"{heading}\nnot made durable\n" in text(written, 100)
-    heading = "DiskToHost over POSIX (URING) · buffered · page cache in use · every byte verified\n"
+    heading = "DiskToHost over POSIX (URING) · buffered, page cache in use · bytes verified\n"
     assert heading in text(session(step(0, DISK_TO_HOST, **read)))
+
+
+def test_settings_are_said_where_they_are_not_as_usual() -> None:
+    settings = {"threads": 4, "pipeline_depth": 1, "huge_pages": True, "processes": 2, "cores": [0, 1], "notify": False,
+                "params": {"ioq": "8", "use_aio": "true"}}  # fmt: skip
+    shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 200)
+    assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, ioq=8\n" in shown
 
 
 def test_paths_that_could_not_run_are_told_once_with_their_reason() -> None:
