@@ -56,12 +56,13 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         EngineError: The engine went away.
     """
     progress = Progress()
+    progress.say(f"session {name}")
     try:
         ended = _until_end(client, name, progress, interrupts)
     except EngineError as error:
         raise EngineError(
             f"the engine ended during the run; what was measured is kept in {client.store.folder(name)}",
-            f"`kvdeck attach {name}` starts an engine that closes it, and prints the report",
+            f"`kvdeck report {name}` prints it",
         ) from error
     finally:
         progress.clear()

@@ -22,7 +22,7 @@ from kvdeck.sessions.records import (
     StepStarted,
     Tuned,
 )
-from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text
+from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, short_layout_name, size_text
 
 REDRAW_S = 0.2
 """Shortest time between two drawings of the line."""
@@ -89,8 +89,9 @@ def line_text(picture: Picture) -> str:
     if moved is not None and busy:
         parts.append(f"{figure(moved / busy)} GB/s")
     ratio = picture.counter("ratio")
-    if ratio is not None:
-        parts.append(f"{ratio:.2f}× the first layout's time")
+    if ratio is not None and step is not None:
+        first = next(other for other in picture.steps.values() if other.trial == step.trial)
+        parts.append(f"{ratio:.2f}× {short_layout_name(first.layout)}'s time")
     return " · ".join(parts)
 
 
@@ -146,6 +147,6 @@ class Progress:
         now = self._clock()
         if not self._live or now - self._drawn_at < REDRAW_S:
             return
-        width = shutil.get_terminal_size().columns - 1
+        width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
         click.echo(f"\r{line_text(self.picture)[:width]}\x1b[K", nl=False, err=True)
         self._shown, self._drawn_at = True, now

@@ -204,7 +204,7 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
         if sweep:
             columns.append(column("ref.", "GB/s", (_or_dash(r.reference_gb_per_s) for r in results), rank=3))
         columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
-    verified = {None: "off", True: "yes", False: "NO"}
+    verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
         columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))
     return columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from kvdeck.app.verbs.printing import print_json, print_lines, print_session, re
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, render
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.store import SessionSummary
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 
@@ -55,13 +59,20 @@ def sessions(as_json: bool) -> int:
     else:
         columns = [
             Column("", "session", tuple(item.name for item in found), left=True),
-            Column("", "state", tuple(item.state for item in found), left=True),
+            Column("", "state", tuple(_state(item) for item in found), left=True),
             Column("", "created", tuple(_local(item.created) for item in found), left=True, rank=2),
             Column("", "steps", tuple(str(item.steps) for item in found), rank=3),
             Column("", "paths", tuple(_few(item.paths) for item in found), left=True, rank=1),
         ]
         print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0
+
+
+def _state(item: SessionSummary) -> str:
+    """The state; what an engine that died left open is read from the samples."""
+    from kvdeck.engine.client import store
+
+    return item.state if item.state in FINAL_STATES else store().load(item.name).state
 
 
 def _few(paths: tuple[str, ...]) -> str:
