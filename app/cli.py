@@ -76,6 +76,8 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return _said(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return 130
+    except SystemExit:
+        return CLOSED_PIPE  # without its standalone mode, this is how click ends when a pipe was closed
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own last flush complains
         return CLOSED_PIPE

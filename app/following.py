@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.progress import Progress
 from kvdeck.app.verbs.printing import print_session
-from kvdeck.engine.protocol import EventMessage, FromEngine, RunInfo, RunsChanged, SampleMessage
+from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.records import FINAL_STATES, RunState, Session, StateChanged, event_from_json
 from kvdeck.sessions.report import trouble
@@ -100,7 +100,7 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
 
 
 def _show(message: FromEngine, name: str, progress: Progress) -> RunState | None:
-    """Put a message on the screen; the run's final state, once it is there."""
+    """Put a message on the screen; the run's final state, once its files are in order: the event says that."""
     if isinstance(message, SampleMessage) and message.session == name:
         progress.sample(message.values)
     elif isinstance(message, EventMessage) and message.session == name:
@@ -110,14 +110,7 @@ def _show(message: FromEngine, name: str, progress: Progress) -> RunState | None
         if isinstance(event, StateChanged) and event.state in FINAL_STATES:
             return event.state
     elif isinstance(message, RunsChanged):
-        return _show_queue(message.runs, name, progress)
+        run = next((run for run in message.runs if run.session == name), None)
+        if run is not None and run.position is not None:
+            progress.waiting(f"queued, place {run.position}")
     return None
-
-
-def _show_queue(runs: tuple[RunInfo, ...], name: str, progress: Progress) -> RunState | None:
-    run = next((run for run in runs if run.session == name), None)
-    if run is None:
-        return None
-    if run.state == "queued" and run.position is not None:
-        progress.waiting(f"queued as {name}, place {run.position}")
-    return run.state if run.state in FINAL_STATES else None

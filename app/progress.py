@@ -22,7 +22,7 @@ from kvdeck.sessions.records import (
     StepStarted,
     Tuned,
 )
-from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, short_layout_name, size_text
+from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text
 
 REDRAW_S = 0.2
 """Shortest time between two drawings of the line."""
@@ -74,25 +74,29 @@ def _result_text(result: StepResult) -> str:
     return text + (": the bytes that arrived differ" if result.verified is False else "")
 
 
-def line_text(picture: Picture) -> str:
-    """The one line: how far, how long still, and what the running step gives."""
+def line_text(picture: Picture, width: int) -> str:
+    """The one line: how far, how long still, and what the running step gives; sizes only where there is room."""
     if not picture.values:
-        return picture.waiting
-    parts = [f"{(picture.counter('fraction') or 0) * 100:3.0f} %"]
+        return picture.waiting[:width]
+    step = picture.steps.get(int(picture.counter("step") or 0))
+    start = [f"{(picture.counter('fraction') or 0) * 100:3.0f} %"]
     eta = picture.counter("eta_s")
     if eta is not None:
-        parts.append(f"{duration_text(eta)} left")
-    step = picture.steps.get(int(picture.counter("step") or 0))
-    if step is not None:
-        parts.append(plan_text(step))
-    moved, busy = picture.counter("bytes"), picture.counter("busy_ns")
-    if moved is not None and busy:
-        parts.append(f"{figure(moved / busy)} GB/s")
-    ratio = picture.counter("ratio")
+        start.append(f"{duration_text(eta)} left")
+    end = _figures(picture, step)
+    if step is None:
+        return " · ".join((*start, *end))[:width]
+    line = " · ".join((*start, plan_text(step), *end))
+    return line if len(line) <= width else " · ".join((*start, f"{step.path} {layout_name(step.layout)}", *end))[:width]
+
+
+def _figures(picture: Picture, step: StepPlan | None) -> list[str]:
+    moved, busy, ratio = picture.counter("bytes"), picture.counter("busy_ns"), picture.counter("ratio")
+    figures = [f"{figure(moved / busy)} GB/s"] if moved is not None and busy else []
     if ratio is not None and step is not None:
         first = next(other for other in picture.steps.values() if other.trial == step.trial)
-        parts.append(f"{ratio:.2f}× {short_layout_name(first.layout)}'s time")
-    return " · ".join(parts)
+        figures.append(f"{ratio:.2f}× {layout_name(first.layout)}")
+    return figures
 
 
 class Progress:
@@ -148,5 +152,5 @@ class Progress:
         if not self._live or now - self._drawn_at < REDRAW_S:
             return
         width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
-        click.echo(f"\r{line_text(self.picture)[:width]}\x1b[K", nl=False, err=True)
+        click.echo(f"\r{line_text(self.picture, width)}\x1b[K", nl=False, err=True)
         self._shown, self._drawn_at = True, now

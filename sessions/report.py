@@ -139,13 +139,16 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     for key, words in _COUNTED.items():
         if (settings.get(key) or 1) > 1:
             yield f"{settings[key]} {words}"
+    between = (settings.get("processes") or 1) > (settings.get("threads") or 1)
     for key, unusual, words in _UNUSUAL:
-        if key in settings and settings[key] == unusual and (key not in _BETWEEN or settings.get("processes") == 2):
+        if settings.get(key) == unusual and (between or key not in _BETWEEN):
             yield words
-    if settings.get("processes") and result.direct is None:
-        yield "between two processes" if settings["processes"] > 1 else "within one process"
-    if settings.get("cores"):
-        cores = list(dict.fromkeys(settings["cores"]))
+    if "processes" in settings and result.direct is None:
+        yield "between two processes" if between else "within one process"
+    cores = sorted(
+        {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
+    )
+    if cores:
         yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
     given = {**settings.get("environment", {}), **{k: v for k, v in settings.get("params", {}).items() if k in asked}}
     yield from (f"{key}={value}" for key, value in given.items())

@@ -139,7 +139,7 @@ def test_a_detached_run_is_followed_later(place: Place) -> None:
 def test_a_step_that_fails_is_status_1(place: Place) -> None:
     done = place.kvdeck("run", *SHORT, "--backend", "NO_SUCH_PLUGIN")
     assert done.returncode == 1, done.stdout
-    assert "NO_SUCH_PLUGIN" in done.stdout
+    assert "HostToHost: failed: " in done.stdout
 
 
 def test_ctrl_c_cancels_and_keeps_what_was_measured(place: Place) -> None:
@@ -215,7 +215,7 @@ def test_a_closed_stdout_is_no_trouble(place: Place) -> None:
     assert child.stdout is not None
     assert child.stderr is not None
     child.stdout.close()
-    assert child.wait(DEADLINE) in (0, 141)
+    assert child.wait(DEADLINE) == 141
     assert child.stderr.read() == ""
     child.stderr.close()
 
@@ -232,7 +232,7 @@ def test_progress_rewrites_one_line_on_a_terminal(place: Place) -> None:
     child.communicate(timeout=DEADLINE)
     assert child.returncode == 0
     lines = [line.removesuffix("\x1b[K") for line in drawn.decode().split("\r") if line.endswith("\x1b[K")]
-    assert any(re.search(r"^ *\d+ % · .* left · HostToHost \w+ 32 KiB × 4 · .* GB/s", line) for line in lines)
+    assert any(re.search(r"^ *\d+ % · .* left · HostToHost \w+ .*· .* GB/s", line) for line in lines)
     assert max(map(len, lines)) < 80
     assert drawn.endswith(b"\r\x1b[K"), "the line is taken away before the report"
 

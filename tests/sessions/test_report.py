@@ -152,10 +152,12 @@ def test_files_say_what_the_cache_did() -> None:
 
 
 def test_settings_are_said_where_they_are_not_as_usual() -> None:
-    settings = {"threads": 4, "pipeline_depth": 1, "huge_pages": True, "processes": 2, "cores": [0, 1], "notify": False,
-                "params": {"ioq": "8", "use_aio": "true"}}  # fmt: skip
-    shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 200)
-    assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, ioq=8\n" in shown
+    settings = {
+        **{"threads": 4, "pipeline_depth": 1, "huge_pages": True, "processes": 8, "notify": False},
+        **{"cores": [[0, 2], [1, 2]], "params": {"ioq": "8", "use_aio": "true"}},
+    }
+    shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 300)
+    assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, 2, ioq=8\n" in shown
 
 
 def test_paths_that_could_not_run_are_told_once_with_their_reason() -> None:
