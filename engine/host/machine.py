@@ -8,8 +8,6 @@ import re
 import resource
 from pathlib import Path
 
-import psutil
-
 from kvdeck.engine.host.facts import GpuFacts, HostFacts, InfiniBandPort
 from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.host.gpu import gpu_facts
@@ -31,8 +29,8 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
         gpu: The GPUs where they are known already.
     """
     root = Path("/")
-    system, available = cgroup_memory(root, psutil.virtual_memory().total, psutil.virtual_memory().available)
-    huge = _meminfo(root)
+    memory = _meminfo(root)
+    total, available = cgroup_memory(root, memory["MemTotal"] * 1024, memory["MemAvailable"] * 1024)
     return HostFacts(
         hostname=platform.node(),
         kernel=platform.release(),
@@ -42,12 +40,12 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
         cpu_quota=_cpu_quota(root),
         numa_nodes=max(1, len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))),
         last_level_cache_bytes=last_level_cache(root, os.sched_getaffinity(0)),
-        memory_bytes=system,
+        memory_bytes=total,
         memory_available_bytes=available,
         huge_pages=_chosen(_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
-        huge_page_bytes=huge.get("Hugepagesize", 0) * 1024,
-        huge_pages_reserved=huge.get("HugePages_Total", 0),
-        huge_pages_free=huge.get("HugePages_Free", 0),
+        huge_page_bytes=memory.get("Hugepagesize", 0) * 1024,
+        huge_pages_reserved=memory.get("HugePages_Total", 0),
+        huge_pages_free=memory.get("HugePages_Free", 0),
         memlock_bytes=memlock_bytes(),
         open_files=_limit(resource.RLIMIT_NOFILE),
         aio_max=_number(root / "proc/sys/fs/aio-max-nr"),

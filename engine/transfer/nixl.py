@@ -88,7 +88,6 @@ def require_plugin(backend: str) -> Path:
         raise reasons.no_plugin(backend)
     if backend in _NEED_CUDA:
         preload_cuda_libraries()
-    load()  # NIXL's own libraries first, as NIXL itself would have them when it loads the plugin
     try:
         ctypes.CDLL(str(file))
     except OSError as error:

@@ -18,13 +18,13 @@ _LIBRARIES = {
 }
 
 _CUFILE_ERRORS = {
-    5001: ("the nvidia-fs driver isn't there", "load it: sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
+    5001: ("the nvidia-fs driver isn't there", "sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
     5007: ("the platform doesn't support GPUDirect Storage", "see what /usr/local/cuda/gds/tools/gdscheck -p says"),
-    5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe, or a supported network filesystem"),
+    5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe"),
     5011: ("the CUDA driver reported an error", "see nvidia-smi, and cufile.log"),
     5025: ("permission was denied", "give this user access to /dev/nvidia-fs*"),
     5033: ("cuFile can't set up the nvidia-fs driver", "install the NVIDIA driver, then: sudo modprobe nvidia-fs"),
-}  # fmt: skip
+}
 
 ENOUGH_MEMLOCK = 64 << 20
 """Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
@@ -158,8 +158,12 @@ def bad_folder(path: str, why: str) -> UnavailableError:
 def io_uring_off(switch: int | None) -> UnavailableError:
     """io_uring is refused by the kernel's switch, or by a container's filter."""
     if switch:
-        return UnavailableError(f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0")
-    return UnavailableError("io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO")
+        return UnavailableError(
+            f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0"
+        )
+    return UnavailableError(
+        "io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO"
+    )
 
 
 def no_answer(trying: str, seconds: float) -> UnavailableError:
@@ -173,7 +177,22 @@ def no_answer(trying: str, seconds: float) -> UnavailableError:
 def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
     """A probe died."""
     said = f": {last_words}" if last_words else ""
-    return UnavailableError(f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json")
+    return UnavailableError(
+        f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json"
+    )
+
+
+def not_tried(backend: str) -> UnavailableError:
+    return UnavailableError(
+        f"{backend} was not tried: an earlier probe took all the time",
+        "give it longer: KVDECK_DOCTOR_LIMIT=20 kvdeck doctor",
+    )
+
+
+def staged(also: str | None) -> UnavailableError:
+    """A fallback that works, and is not the real thing."""
+    what = "bytes are copied through host memory: this is not GPUDirect Storage"
+    return UnavailableError(f"{what}; {also}" if also else what, "to go straight to the disk, make GDS ready")
 
 
 def _last_words(words: str) -> str:

@@ -1,83 +1,20 @@
-"""`python -m kvdeck.engine.transfer.probe CHECK… [--folder DIR]`: one JSON line for each thing found.
-
-A check is `UCX`, `POSIX:AIO`, `POSIX:URING`, `POSIX:POSIXAIO`, `GDS`, `GDS_MT`, `DEVICE` or any other plugin's name.
-Lines are `{"trying": check}`, `{"row": …}`, `{"plugin": …}`, `{"failed": …}` and `{"done": check}`; a child that dies
-has at least said what it was trying.
-"""
+"""`python -m kvdeck.engine.transfer.probe CHECK… [--folder DIR]`; see `checks`."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
-import orjson
-
-from kvdeck.engine.transfer import device, quiet
-from kvdeck.engine.transfer.findings import PathFinding, because
-from kvdeck.engine.transfer.probe import files, memory
-from kvdeck.engine.transfer.probe.plugin import probe_plugin
-from kvdeck.sessions.errors import UnavailableError
-
-
-def main() -> None:
-    """Run the checks in order and report each at once."""
-    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.transfer.probe")
-    parser.add_argument("checks", nargs="*", metavar="CHECK")
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    stdout = quiet.claim_stdout()
-    if options.peer:
-        memory.serve_peer(stdout)
-        return
-    for check in options.checks:
-        _say(stdout, {"trying": check})
-        try:
-            for kind, found in _run(check, options.folder):
-                _say(stdout, {kind: found})
-        except UnavailableError as error:
-            _say(stdout, {"failed": because(error)})
-        _say(stdout, {"done": check})
-    # Native libraries have been seen to crash while the interpreter takes them down; nothing is left to lose here.
-    os._exit(0)
-
-
-def _run(check: str, folder: Path) -> Iterator[tuple[str, object]]:
-    backend, _, api = check.partition(":")
-    if backend == "DEVICE":
-        device.require()
-        return
-    probed = backend in ("UCX", "POSIX", "GDS", "GDS_MT")
-    found = probe_plugin(backend, create=not probed)
-    yield "plugin", found
-    if not probed:
-        return
-    if found.loads is False:
-        raise UnavailableError(found.reason or "", found.mend or "")
-    try:
-        for row in _rows(backend, api, folder):
-            yield "row", row
-    except UnavailableError as error:
-        yield "plugin", dataclasses.replace(found, creates=False, **because(error))
-        raise
-    yield "plugin", dataclasses.replace(found, creates=True)
-
-
-def _rows(backend: str, api: str, folder: Path) -> Iterator[PathFinding]:
-    if backend == "UCX":
-        yield from memory.probe_ucx()
-    elif backend == "POSIX":
-        yield from files.probe_posix(api, folder)
-    else:
-        yield from files.probe_gds(backend, folder)
-
-
-def _say(stdout: int, line: dict[str, object]) -> None:
-    os.write(stdout, orjson.dumps(line) + b"\n")
-
+import subprocess
+import sys
 
 if __name__ == "__main__":
-    main()
+    # Started before anything large is imported, so that both processes load at the same time.
+    peer = None
+    if "UCX" in sys.argv[1:]:
+        peer = subprocess.Popen(
+            [sys.executable, "-m", "kvdeck.engine.transfer.probe.peer"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    from kvdeck.engine.transfer.probe import checks
+
+    checks.main(peer)

@@ -12,7 +12,7 @@ from typing import Any
 
 from kvdeck.engine.host.machine import memlock_bytes
 from kvdeck.engine.transfer import capability, device, nixl, plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
@@ -97,7 +97,7 @@ def _device_rows(
         buffer = device.allocate(0, SIZE)
     except UnavailableError as error:
         for path in paths:
-            yield PathFinding(path, backend, memory=plugins.memory_of(path), **because(error))
+            yield PathFinding(path, backend, memory=plugins.memory_of(path)).refused(error)
         return
 
     def put(data: bytes) -> None:
@@ -129,11 +129,11 @@ def _rows(
         registered_file = register(agent, *file, backend)
     except UnavailableError as error:
         for path in paths:
-            yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path), **because(error))
+            yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path)).refused(error)
         return
     plain = Pages()
     for path, operation in zip(paths, ("WRITE", "READ"), strict=True):
-        row: dict[str, Any] = {"path": path, "backend": backend, "api": api, "memory": plugins.memory_of(path)}
+        row = PathFinding(path, backend, api=api, memory=plugins.memory_of(path))
         doing = f"a transfer {path}"
         try:
             if operation == "WRITE":
@@ -142,7 +142,15 @@ def _rows(
                 plain.fill()
                 os.pwrite(descriptor, plain.memory, 0)
                 side.put(bytes(SIZE))
-            move(agent, operation, ((side.address, SIZE, 0), side.kind), file, peer=agent.name, backend=backend, doing=doing)
+            move(
+                agent,
+                operation,
+                ((side.address, SIZE, 0), side.kind),
+                file,
+                peer=agent.name,
+                backend=backend,
+                doing=doing,
+            )
             if operation == "WRITE":
                 plain.poison()
                 os.preadv(descriptor, [plain.memory], 0)
@@ -150,14 +158,11 @@ def _rows(
             if arrived != plain.pattern:
                 raise reasons.native_failure(doing, "the bytes that arrived are wrong")
         except UnavailableError as error:
-            yield PathFinding(**row, **because(error))
+            yield row.refused(error)
         except OSError as error:
-            yield PathFinding(**row, **because(reasons.native_failure(doing, error.strerror or str(error))))
+            yield row.refused(reasons.native_failure(doing, error.strerror or str(error)))
         else:
-            amiss = limit()
-            yield PathFinding(**row, state="ready") if amiss is None else PathFinding(
-                **row, state="degraded", **because(amiss)
-            )
+            yield row.working(limit())
     for piece in (memory, registered_file):
         agent.deregister_memory(piece, backends=[backend])
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
 import select
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
@@ -23,62 +23,41 @@ TWO_PROCESSES, LOOPBACK = "two processes", "loopback"
 DEVICE_PATHS = (HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE)
 
 
-def probe_ucx() -> Iterator[PathFinding]:
+def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
     """Rows of every path that UCX serves.
+
+    Args:
+        peer: The second process, started beforehand; it is ended here.
 
     Raises:
         UnavailableError: The backend itself can't be created; then no row was given.
     """
     os.environ.setdefault("UCX_PROTO_INFO", "y")  # UCX then says what it moves the bytes over
-    with subprocess.Popen(
-        [sys.executable, "-m", "kvdeck.engine.transfer.probe", "--peer"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as peer:
-        try:
-            agent = nixl.make_agent("kvdeck-probe")
-            nixl.create_backend(agent, "UCX")
-            here, there = Pages(), Pages()
-            pieces = [register(agent, (pages.address, SIZE, 0), "DRAM", "UCX") for pages in (here, there)]
-            yield _row(LOOPBACK, lambda: _to_self(agent, here, there))
-            yield _row(TWO_PROCESSES, lambda: _to_peer(agent, here, peer))
-            yield from _device_rows(agent, here)
-            for piece in pieces:
-                agent.deregister_memory(piece, backends=["UCX"])
-        finally:
-            assert peer.stdin is not None
-            peer.stdin.close()
-            try:
-                peer.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                peer.kill()
-
-
-def serve_peer(stdout: int) -> None:
-    """The second process: registers memory, tells its address, and waits until its stdin ends."""
-    agent = nixl.make_agent("kvdeck-peer", progress_thread=True)
-    nixl.create_backend(agent, "UCX")
-    pages = Pages()
-    piece = register(agent, (pages.address, SIZE, 0), "DRAM", "UCX")
-    metadata = base64.b64encode(agent.get_agent_metadata()).decode()
-    os.write(stdout, json.dumps({"metadata": metadata, "address": pages.address}).encode() + b"\n")
-    sys.stdin.read()
-    agent.deregister_memory(piece, backends=["UCX"])
+    try:
+        agent = nixl.make_agent("kvdeck-probe")
+        nixl.create_backend(agent, "UCX")
+        here, there = Pages(), Pages()
+        pieces = [register(agent, (pages.address, SIZE, 0), "DRAM", "UCX") for pages in (here, there)]
+        yield _row(LOOPBACK, lambda: _to_self(agent, here, there))
+        yield _row(TWO_PROCESSES, lambda: _to_peer(agent, here, peer))
+        yield from _device_rows(agent, here)
+        for piece in pieces:
+            agent.deregister_memory(piece, backends=["UCX"])
+    finally:
+        peer.kill()
+        peer.wait()
 
 
 def _row(mode: str, attempt: Any) -> PathFinding:
-    row = {"path": HOST_TO_HOST, "backend": "UCX", "mode": mode, "memory": ("DRAM", "DRAM")}
+    row = PathFinding(HOST_TO_HOST, "UCX", mode=mode, memory=plugins.memory_of(HOST_TO_HOST))
     try:
         with quiet.captured() as words:
             attempt()
     except UnavailableError as error:
-        return PathFinding(**row, **because(error))
+        return row.refused(error)
     transports = _transports(words.text)
     limit = _limit_of(transports) if mode == TWO_PROCESSES else None
-    if limit is not None:
-        return PathFinding(**row, state="degraded", transports=transports, **because(limit))
-    return PathFinding(**row, state="ready", transports=transports)
+    return dataclasses.replace(row, transports=transports).working(limit)
 
 
 def _to_self(agent: Any, here: Pages, there: Pages) -> None:
@@ -154,18 +133,19 @@ def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:
         buffers = [device.allocate(0, SIZE) for _ in range(2)]
     except UnavailableError as error:
         for path in DEVICE_PATHS:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield PathFinding(path, "UCX", memory=plugins.memory_of(path)).refused(error)
         return
     pieces: list[Any] = []
     for path in DEVICE_PATHS:
+        row = PathFinding(path, "UCX", memory=plugins.memory_of(path))
         try:
             if not pieces:
                 pieces = [register(agent, (buffer.address, SIZE, 0), "VRAM", "UCX") for buffer in buffers]
             _with_device(agent, path, here, buffers)
         except UnavailableError as error:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield row.refused(error)
         else:
-            yield PathFinding(path, "UCX", state="ready", memory=plugins.memory_of(path))
+            yield row.working()
     for piece in pieces:
         agent.deregister_memory(piece, backends=["UCX"])
     for buffer in buffers:

@@ -1,0 +1,165 @@
+"""`python -m kvdeck.engine.doctor`: which path can run here by which backend, and if not, why and what to do.
+
+Imports no NIXL itself: everything that may hang or crash is tried in children with a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvdeck.engine.host import HostFacts, host_facts
+from kvdeck.engine.host.gpu import driver_present, gpu_facts
+from kvdeck.engine.probing import Probed, probe, probe_command
+from kvdeck.engine.spec import APIS
+from kvdeck.engine.transfer import plugins, reasons
+from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
+from kvdeck.engine.transfer.preflight import default_folder
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.records import HOST_TO_DISK, HOST_TO_HOST, PATHS
+
+LIMIT_S = 2.6
+"""Seconds that all probes have together; `$KVDECK_DOCTOR_LIMIT` or `--limit` gives them more."""
+
+
+def report(folder: Path, limit_s: float = LIMIT_S) -> dict[str, Any]:
+    """Probe this host and say what was found, ready for JSON.
+
+    Args:
+        folder: Where test files would go.
+        limit_s: After so many seconds a probe that gave no answer is ended.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        facts = pool.submit(lambda: host_facts(folder, gpu=gpu_facts(limit_s)))
+        probed = probe(groups(), probe_command(folder), limit_s)
+        host = facts.result()
+    return assembled(host, probed)
+
+
+def groups() -> list[list[str]]:
+    """The checks, those of one group in one child: fewer children where there are few cores to load NIXL on."""
+    rest = [name for name in plugins.plugin_files() if name not in ("UCX", "POSIX", "GDS", "GDS_MT")]
+    posix = [f"POSIX:{api}" for api in APIS]
+    if driver_present():
+        return [["UCX"], posix, ["GDS"], ["GDS_MT"], ["DEVICE"], rest]
+    instant = ["GDS", "GDS_MT", "DEVICE", *rest]  # without a driver these refuse at once
+    if len(os.sched_getaffinity(0)) < 4:
+        return [["UCX"], [*posix, *instant]]
+    return [["UCX"], posix, instant]
+
+
+def assembled(host: HostFacts, probed: Probed) -> dict[str, Any]:
+    """The report from what the host and the probes told."""
+    rows = list(_rows(host, probed))
+    build = plugins.build()
+    config, config_there = plugins.cufile_config()
+    return {
+        "kvdeck": importlib.metadata.version("kvdeck"),
+        "nixl": {"version": plugins.nixl_version(), "build": build},
+        "cuda": {"major": plugins.cuda_major(), "driver": host.gpu.driver, "newest": host.gpu.cuda},
+        "cufile": {
+            "library": next(iter(plugins.library_files("libcufile.so.0")), None),
+            "config": config,
+            "config_present": config_there,
+        },
+        "host": host.to_mapping(),
+        "paths": [dataclasses.asdict(row) for row in rows],
+        "plugins": [dataclasses.asdict(plugin) for plugin in _plugins(probed)],
+        "ready": any(row.state != "unavailable" for row in rows),
+    }
+
+
+def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
+    """One row for each path and backend, in the order of `PATHS`."""
+    for path in PATHS:
+        for backend in plugins.SERVES[path]:
+            if path == HOST_TO_HOST:
+                for mode in ("two processes", "loopback"):
+                    yield _limited(_found(probed, path, backend, mode), host)
+            elif backend == "POSIX":
+                yield _posix(probed, path, host)
+            elif backend.startswith(plugins.STAGED):
+                yield _staged(probed, path, backend, host)
+            else:
+                yield _found(probed, path, backend)
+
+
+def _found(probed: Probed, path: str, backend: str, mode: str | None = None, api: str | None = None) -> PathFinding:
+    for row in probed.rows:
+        if row.key == (path, backend, mode, api):
+            return row
+    failure = probed.failures.get(f"{backend}:{api}" if api else backend) or reasons.not_tried(backend)
+    return PathFinding(path, backend, mode=mode, api=api, memory=plugins.memory_of(path)).refused(failure)
+
+
+def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
+    """A network card registers memory by locking it."""
+    little = reasons.little_memlock(host.memlock_bytes)
+    if row.state != "ready" or little is None or not any(port.active for port in host.infiniband):
+        return row
+    return row.working(little)
+
+
+def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
+    """One row for the three APIs: the first that works is the one a run would choose."""
+    each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
+    if each["URING"].state == "unavailable" and any(row.state != "unavailable" for row in each.values()):
+        each["URING"] = each["URING"].refused(reasons.io_uring_off(host.io_uring_disabled))
+    best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
+    apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
+    if best.state == "unavailable":
+        return dataclasses.replace(best, api=None, apis=apis)
+    missing = [row for row in each.values() if row.state == "unavailable"]
+    if best.state == "ready" and missing:
+        reason = "; ".join(f"{row.api} doesn't work: {row.reason}" for row in missing)
+        return dataclasses.replace(best, apis=apis, reason=reason, mend=missing[0].mend)
+    return dataclasses.replace(best, apis=apis)
+
+
+def _staged(probed: Probed, path: str, backend: str, host: HostFacts) -> PathFinding:
+    """Through host memory: works where the files do and the GPU does."""
+    row = PathFinding(path, backend, memory=plugins.memory_of(path))
+    device = probed.failures.get("DEVICE")
+    files = _posix(probed, HOST_TO_DISK, host)
+    if device is not None or files.state == "unavailable":
+        return row.refused(device or UnavailableError(files.reason or "", files.mend or ""))
+    return dataclasses.replace(row, api=files.api).working(reasons.staged(files.reason))
+
+
+def _plugins(probed: Probed) -> Iterator[PluginFinding]:
+    for name, file in sorted(plugins.plugin_files().items()):
+        found = probed.plugins.get(name, PluginFinding(name, file=str(file)))
+        failure = next((error for check, error in probed.failures.items() if check.partition(":")[0] == name), None)
+        if found.reason is None and failure is not None:
+            found = found.refused(failure)
+        yield found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report; the exit status is 0 when at least one path can run."""
+    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor")
+    parser.add_argument("--json", action="store_true", help="one line instead of indented JSON")
+    parser.add_argument("--folder", type=Path, help="where test files would go")
+    parser.add_argument("--limit", type=float, help="seconds for all probes together")
+    options = parser.parse_args(arguments)
+    try:
+        limit_s = options.limit or float(os.environ.get("KVDECK_DOCTOR_LIMIT") or LIMIT_S)
+        found = report(options.folder or default_folder(), limit_s)
+    except KvdeckError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.buffer.write(orjson.dumps(found, option=0 if options.json else orjson.OPT_INDENT_2) + b"\n")
+    return 0 if found["ready"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What a run needs set against what there is, before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvdeck.engine.host.facts import MEMORY_FILESYSTEMS, FolderFacts, HostFacts
+from kvdeck.engine.host.folder import folder_facts, mount_of
+from kvdeck.sessions.errors import UnavailableError
+
+_SPARE = 0.9
+"""Share of the available memory or disk that a run may take: the rest keeps the host alive."""
+_OWN_FILES = 64
+"""Descriptors that Python, NIXL and the engine's channels hold besides a run's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So many buffers of one size; a file's part is so many files."""
+
+    count: int
+    bytes: int
+
+    @property
+    def total(self) -> int:
+        return self.count * self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one run allocates at its most."""
+
+    host: tuple[Part, ...] = ()
+    """Host memory, each kind of buffer a part."""
+    device: tuple[Part, ...] = ()
+    """GPU memory, all on `device_index`."""
+    disk: tuple[Part, ...] = ()
+    device_index: int = 0
+    blocks: int | None = None
+    """Blocks in the working set, from which the mend is reckoned."""
+    open_files: int = 0
+    locked_bytes: int = 0
+    """Bytes that are locked in memory: registered with a network card, or pinned without CUDA."""
+    aio_slots: int = 0
+    """Kernel AIO events of all initiators: each one's `kernel_queue_size`."""
+    request_descriptors: int = 0
+    """Descriptors in the largest request."""
+    request_limit: int | None = None
+    """The most a request may have: `ios_pool_size` with the POSIX plugin."""
+
+
+def check_room(needs: Needs, host: HostFacts) -> None:
+    """Return if the run fits this host.
+
+    Raises:
+        UnavailableError: It doesn't; one line with the sum, what is available, and the mend.
+    """
+    _fits(needs.host, host.memory_available_bytes, "memory", needs.blocks)
+    if needs.device:
+        gpu = next((gpu for gpu in host.gpu.gpus if gpu.index == needs.device_index), None)
+        if gpu is not None and gpu.memory_bytes > 0:
+            _fits(needs.device, gpu.memory_free_bytes, f"memory on GPU {gpu.index}", needs.blocks)
+    if needs.disk and host.folder is not None:
+        _fits_disk(needs, host, host.folder)
+    _fits_limits(needs, host)
+
+
+def _fits_disk(needs: Needs, host: HostFacts, folder: FolderFacts) -> None:
+    _fits(needs.disk, folder.free_bytes, f"disk space in {folder.path}", needs.blocks)
+    if folder.in_memory:
+        _fits(needs.host + needs.disk, host.memory_available_bytes, f"memory, {folder.path} included", needs.blocks)
+
+
+def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None) -> None:
+    total, allowed = sum(part.total for part in parts), int(available * _SPARE)
+    if total <= allowed:
+        return
+    summands = " + ".join(
+        f"{part.count} × {_size(part.bytes)}" if part.count > 1 else _size(part.bytes) for part in parts
+    )
+    needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {_size(total)}"
+    fitting = 0 if blocks is None else blocks * allowed // total
+    mend = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
+    raise UnavailableError(f"needs {needed} of {what}, {_size(available)} are available", mend)
+
+
+def _fits_limits(needs: Needs, host: HostFacts) -> None:
+    files = needs.open_files + _OWN_FILES
+    if needs.open_files and host.open_files is not None and files > host.open_files:
+        raise UnavailableError(
+            f"needs {needs.open_files} + {_OWN_FILES} = {files} open files, {host.open_files} are allowed",
+            f"lower --files, or: ulimit -n {files}",
+        )
+    if host.memlock_bytes is not None and needs.locked_bytes > host.memlock_bytes:
+        raise UnavailableError(
+            f"needs {_size(needs.locked_bytes)} of locked memory, {_size(host.memlock_bytes)} are allowed",
+            "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks",
+        )
+    used = host.aio_used or 0
+    if host.aio_max is not None and needs.aio_slots > host.aio_max - used:
+        raise UnavailableError(
+            f"needs {needs.aio_slots} kernel AIO events, {host.aio_max - used} of {host.aio_max} are free",
+            f"use --api URING, or: sudo sysctl fs.aio-max-nr={used + needs.aio_slots}",
+        )
+    if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
+        raise UnavailableError(
+            f"needs {needs.request_descriptors} descriptors in one request, the plugin takes {needs.request_limit}",
+            f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
+        )
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def default_folder() -> Path:
+    """Where test files go unless a folder is named: `$KVDECK_SCRATCH`, or the first of the temp dir, /var/tmp and
+    the home that lies on a disk and can be written to.
+
+    Raises:
+        UnavailableError: None of them can be written to.
+    """
+    chosen = os.environ.get("KVDECK_SCRATCH")
+    if chosen:
+        return _writable(Path(chosen), "set KVDECK_SCRATCH to a folder you may write to")
+    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home()]
+    on_disk = [folder for folder in candidates if not _in_memory(folder)]
+    for folder in (*on_disk, *candidates):
+        if folder_facts(folder).writable:
+            return folder
+    names = ", ".join(str(folder) for folder in candidates)
+    raise UnavailableError(f"no test file can be written in {names}", "name a folder by --folder or KVDECK_SCRATCH")
+
+
+def _in_memory(folder: Path) -> bool:
+    return mount_of(Path(os.path.realpath(folder)))[1] in MEMORY_FILESYSTEMS
+
+
+def _writable(folder: Path, mend: str) -> Path:
+    facts = folder_facts(folder)
+    if not facts.writable:
+        raise UnavailableError(f"no test file can be written in {folder}: {facts.reason}", mend)
+    return folder

@@ -1,0 +1,77 @@
+"""Runs checks in order and prints one JSON line for each thing found.
+
+A check is `UCX`, `POSIX:AIO`, `POSIX:URING`, `POSIX:POSIXAIO`, `GDS`, `GDS_MT`, `DEVICE` or any other plugin's name.
+Lines are `{"trying": check}`, `{"row": …}`, `{"plugin": …}`, `{"failed": …}` and `{"done": check}`; a child that dies
+has at least said what it was trying.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from kvdeck.engine.transfer import device, quiet
+from kvdeck.engine.transfer.findings import PathFinding
+from kvdeck.engine.transfer.probe import files, memory
+from kvdeck.engine.transfer.probe.plugin import probe_plugin
+from kvdeck.sessions.errors import UnavailableError
+
+
+def main(peer: subprocess.Popen[bytes] | None) -> None:
+    """Run the checks of the command line and report each at once; `peer` is the second process for UCX."""
+    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.transfer.probe")
+    parser.add_argument("checks", nargs="*", metavar="CHECK")
+    parser.add_argument("--folder", type=Path, default=Path())
+    options = parser.parse_args()
+    stdout = quiet.claim_stdout()
+    for check in options.checks:
+        _say(stdout, {"trying": check})
+        try:
+            for kind, found in _run(check, options.folder, peer):
+                _say(stdout, {kind: found})
+        except UnavailableError as error:
+            _say(stdout, {"failed": {"reason": error.what, "mend": error.mend}})
+        _say(stdout, {"done": check})
+    # Native libraries have been seen to crash while the interpreter takes them down; nothing is left to lose here.
+    os._exit(0)
+
+
+def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iterator[tuple[str, object]]:
+    backend, _, api = check.partition(":")
+    if backend == "DEVICE":
+        device.require()
+        return
+    probed = backend in ("UCX", "POSIX", "GDS", "GDS_MT")
+    found = probe_plugin(backend, create=not probed)
+    yield "plugin", found
+    if not probed:
+        return
+    if found.loads is False:
+        raise UnavailableError(found.reason or "", found.mend or "")
+    try:
+        for row in _rows(backend, api, folder, peer):
+            yield "row", row
+    except UnavailableError as error:
+        yield "plugin", dataclasses.replace(found, creates=False).refused(error)
+        raise
+    yield "plugin", dataclasses.replace(found, creates=True)
+
+
+def _rows(backend: str, api: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iterator[PathFinding]:
+    if backend == "UCX":
+        assert peer is not None
+        yield from memory.probe_ucx(peer)
+    elif backend == "POSIX":
+        yield from files.probe_posix(api, folder)
+    else:
+        yield from files.probe_gds(backend, folder)
+
+
+def _say(stdout: int, line: dict[str, object]) -> None:
+    os.write(stdout, orjson.dumps(line) + b"\n")
