@@ -119,7 +119,7 @@ class RunSpec:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for YAML and JSON, every field named."""
-        return _plain(dataclasses.asdict(self))
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_mapping(), sort_keys=False)
