@@ -53,7 +53,9 @@ def test_help_is_quick_because_it_draws_nothing() -> None:
     assert not loaded_by("kvdeck.app.cli") & {*HEAVY, *DRAWING, "asyncio"}
 
 
-@pytest.mark.parametrize(("library", "home"), [("nixl", "engine/transfer/nixl.py"), ("cupy", "engine/transfer/device.py")])
+@pytest.mark.parametrize(
+    ("library", "home"), [("nixl", "engine/transfer/nixl.py"), ("cupy", "engine/transfer/device.py")]
+)
 def test_one_module_imports_it(library: str, home: str) -> None:
     lines = (f"import {library}", f"from {library}", f"import {library}_cu")
     importing = {
