@@ -150,8 +150,9 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     )
     if cores:
         yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
-    given = {**settings.get("environment", {}), **{k: v for k, v in settings.get("params", {}).items() if k in asked}}
-    yield from (f"{key}={value}" for key, value in given.items())
+    environment, params = settings.get("environment") or {}, settings.get("params") or {}
+    yield from (f"{key}={value}" for key, value in environment.items() if "_LOG" not in key)
+    yield from (f"{key}={value}" for key, value in params.items() if key in asked)
 
 
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
