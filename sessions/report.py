@@ -130,6 +130,9 @@ def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list
         facts.append(f"{first.blocks} blocks walked over ({size_text(first.block_bytes * first.blocks)})")
         if first.reference_gb_per_s is not None:
             facts.append(f"reference {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
+    else:
+        facts += _said(f"{r.blocks} blocks walked over" for r in results)
+        facts += _said(f"reference {r.reference}" if r.reference else "" for r in results)
     return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
 
 
