@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.records import (

@@ -153,8 +153,13 @@ def test_files_say_what_the_cache_did() -> None:
 
 def test_settings_are_said_where_they_are_not_as_usual() -> None:
     settings = {
-        **{"threads": 4, "pipeline_depth": 1, "huge_pages": True, "processes": 8, "notify": False},
-        **{"cores": [[0, 2], [1, 2]], "params": {"ioq": "8", "use_aio": "true"}},
+        "threads": 4,
+        "pipeline_depth": 1,
+        "huge_pages": True,
+        "processes": 8,
+        "notify": False,
+        "cores": [[0, 2], [1, 2]],
+        "params": {"ioq": "8", "use_aio": "true"},
     }
     shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 300)
     assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, 2, ioq=8\n" in shown
