@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from kvdeck.app.verbs.attach import attach, report, sessions
+from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
 from kvdeck.app.verbs.run import run
@@ -42,7 +42,7 @@ def kvdeck(context: click.Context, readonly: bool) -> int:
     return run_deck(readonly=readonly)
 
 
-for verb in (run, attach, report, sessions, engine, doctor):
+for verb in (run, attach, cancel, report, sessions, engine, doctor):
     kvdeck.add_command(verb)
 
 

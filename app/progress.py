@@ -66,6 +66,8 @@ def event_text(event: Event) -> str | None:
 
 
 def _result_text(result: StepResult) -> str:
+    if result.status == "unavailable":
+        return f"{result.path}: unavailable: {result.reason}"
     text = plan_text(result)
     if result.gb_per_s is not None:
         text += f": {interval_text(result.gb_per_s)} GB/s"
@@ -108,6 +110,7 @@ class Progress:
         self._clock = clock
         self._drawn_at = -REDRAW_S
         self._shown = False
+        self._said_reasons: set[str | None] = set()
 
     def waiting(self, text: str) -> None:
         """Say what the run waits for, as long as it hasn't begun."""
@@ -125,11 +128,19 @@ class Progress:
             self.picture.waiting = f"warming up {plan_text(self.picture.steps[event.step])}"
         elif isinstance(event, StateChanged):
             self.clear()
-        text = event_text(event)
+        text = None if self._is_repeated(event) else event_text(event)
         loud = isinstance(event, Log) and event.level != "info"
         if text is not None and (loud or not self._live):
             self.say(text, loud)
         self._draw()
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Whether an unavailable step has a reason that was said already: one is enough for a dozen steps."""
+        if not isinstance(event, StepFinished) or event.result.status != "unavailable":
+            return False
+        repeated = event.result.reason in self._said_reasons
+        self._said_reasons.add(event.result.reason)
+        return repeated
 
     def sample(self, values: tuple[float | None, ...]) -> None:
         self.picture.values = values

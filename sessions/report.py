@@ -130,6 +130,9 @@ def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list
         facts.append(f"{first.blocks} blocks walked over ({size_text(first.block_bytes * first.blocks)})")
         if first.reference_gb_per_s is not None:
             facts.append(f"reference {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
+    else:
+        facts += _said(f"{r.blocks} blocks walked over" for r in results)
+        facts += _said(f"reference {r.reference}" if r.reference else "" for r in results)
     return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
 
 
@@ -150,8 +153,9 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     )
     if cores:
         yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
-    given = {**settings.get("environment", {}), **{k: v for k, v in settings.get("params", {}).items() if k in asked}}
-    yield from (f"{key}={value}" for key, value in given.items())
+    environment, params = settings.get("environment") or {}, settings.get("params") or {}
+    yield from (f"{key}={value}" for key, value in environment.items() if "_LOG" not in key)
+    yield from (f"{key}={value}" for key, value in params.items() if key in asked)
 
 
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}

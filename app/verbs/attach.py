@@ -1,4 +1,4 @@
-"""`kvdeck attach`, `report` and `sessions`: come back to what was measured."""
+"""`kvdeck attach`, `cancel`, `report` and `sessions`: come back to a run and to what was measured."""
 
 from __future__ import annotations
 
@@ -32,6 +32,20 @@ def attach(name: str, as_json: bool) -> int:
             return follow(client, name, as_json, interrupts)
     print_session(session, as_json)
     return exit_status(session)
+
+
+@click.command()
+@click.argument("name")
+def cancel(name: str) -> int:
+    """End a queued or running run; what it measured is kept."""
+    from kvdeck.engine.client import Client
+    from kvdeck.sessions.store import check_name
+
+    check_name(name)
+    with Client.connect(start=False) as client:
+        client.cancel(name)
+    click.echo(f"{name} is being cancelled; `kvdeck report {name}` prints what it measured")
+    return 0
 
 
 @click.command()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from kvdeck.app.cli import call
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,22 @@ class Place:
 def place(tmp_path: Path) -> Place:
     (tmp_path / "here").mkdir()
     return Place(tmp_path / "home", tmp_path / "run", tmp_path / "here")
+
+
+@pytest.fixture
+def refuse(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str]], str]:
+    """Calls the command line in this process, which takes no time, and gives the one line that refuses."""
+    monkeypatch.chdir(place.folder)
+    monkeypatch.setenv("KVDECK_HOME", str(place.home))
+    monkeypatch.setenv("KVDECK_RUNTIME", str(place.runtime))
+
+    def refused(arguments: list[str]) -> str:
+        status = call(arguments)
+        return one_line(place, status, *capsys.readouterr())
+
+    return refused
 
 
 def one_line(place: Place, status: int, out: str, err: str) -> str:
@@ -93,20 +112,13 @@ def one_line(place: Place, status: int, out: str, err: str) -> str:
         (["run", "missing.yaml"], "missing.yaml"),
         (["doctor", "--folder", "not-here"], "not-here"),
         (["attach", "../x"], "'../x'"),
+        (["cancel", ".x"], "'.x'"),
         (["engine", "log", "-n", "x"], "'x'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_arguments_are_refused(
-    place: Place, arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from kvdeck.app.cli import call
-
-    monkeypatch.chdir(place.folder)
-    monkeypatch.setenv("KVDECK_HOME", str(place.home))
-    monkeypatch.setenv("KVDECK_RUNTIME", str(place.runtime))
-    status, (out, err) = call(arguments), capsys.readouterr()
-    assert named in one_line(place, status, out, err)
+def test_arguments_are_refused(refuse: Callable[[list[str]], str], arguments: list[str], named: str) -> None:
+    assert named in refuse(arguments)
 
 
 @pytest.mark.parametrize(
@@ -134,10 +146,9 @@ def test_the_process_refuses_alike(place: Place, arguments: list[str]) -> None:
         ("api: AIO\nbackend: GDS\n", "AIO"),
     ],
 )
-def test_spec_files_are_refused(place: Place, text: str, named: str) -> None:
+def test_spec_files_are_refused(place: Place, refuse: Callable[[list[str]], str], text: str, named: str) -> None:
     (place.folder / "spec.yaml").write_text(text)
-    done = place.kvdeck("run", "spec.yaml")
-    line = one_line(place, done.returncode, done.stdout, done.stderr)
+    line = refuse(["run", "spec.yaml"])
     assert named in line
     if "api:" not in text and "layouts" not in text:
         assert "spec.yaml" in line
@@ -160,7 +171,7 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Place, tmp_path: Path
 def test_help_and_version_need_no_terminal(place: Place) -> None:
     done = place.kvdeck("--help")
     assert done.returncode == 0
-    for verb in ("run", "doctor", "engine", "attach", "report", "sessions"):
+    for verb in ("run", "doctor", "engine", "attach", "cancel", "report", "sessions"):
         assert f"\n  {verb} " in done.stdout
     assert place.kvdeck("--version").stdout.startswith("kvdeck ")
 

@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def long_run(place: Place, session: str, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """A run in the middle of its measurement, whose engine has it no longer afterwards."""
+    """A run in the middle of its measurement, cancelled afterwards if it isn't over."""
     child = place.start("run", *LONG, "--session", session, *more)
     try:
         assert child.stderr is not None
@@ -77,7 +77,7 @@ def long_run(place: Place, session: str, *more: str) -> Iterator[subprocess.Pope
     finally:
         child.kill()
         child.communicate()
-        place.kvdeck("engine", "stop", "--force")
+        place.kvdeck("cancel", session)
 
 
 def read_until(stream: IO[str], text: str) -> str:
@@ -136,10 +136,10 @@ def test_a_detached_run_is_followed_later(place: Place) -> None:
     assert json.loads(done.stdout)["state"] == "done"
 
 
-def test_a_step_that_fails_is_status_1(place: Place) -> None:
+def test_a_path_that_could_not_run_is_status_1(place: Place) -> None:
     done = place.kvdeck("run", *SHORT, "--backend", "NO_SUCH_PLUGIN")
     assert done.returncode == 1, done.stdout
-    assert "HostToHost: failed: " in done.stdout
+    assert "NO_SUCH_PLUGIN" in done.stdout
 
 
 def test_ctrl_c_cancels_and_keeps_what_was_measured(place: Place) -> None:
@@ -208,6 +208,17 @@ def test_a_queued_run_says_its_place_and_can_be_cancelled(place: Place) -> None:
         assert refused.returncode == 1
         assert refused.stderr.startswith("kvdeck: ")
         assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_run_is_cancelled_by_name(place: Place) -> None:
+    with long_run(place, "by-name", "--json") as child:
+        assert place.kvdeck("cancel", "by-name").returncode == 0
+        out, _ = child.communicate(timeout=DEADLINE)
+        assert child.returncode == 130
+        assert json.loads(out)["state"] == "cancelled"
+        again = place.kvdeck("cancel", "by-name")
+        assert again.returncode == 1
+        assert "by-name" in again.stderr
 
 
 def test_a_closed_stdout_is_no_trouble(place: Place) -> None:
