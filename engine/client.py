@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
 from kvdeck.engine import protocol, runtime
 from kvdeck.engine.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage

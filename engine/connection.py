@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
+
 from kvdeck.engine.feed import Feed, Line, to_line
 from kvdeck.engine.protocol import FromClient, FromEngine, Reply, decode, encode
 from kvdeck.sessions.errors import KvdeckError

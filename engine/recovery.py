@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+
 from kvdeck.engine.process import end_group
 from kvdeck.engine.runtime import ProcessIdentity
 from kvdeck.sessions import samples

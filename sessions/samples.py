@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import orjson
+
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.records import Event, StateChanged, event_from_json, event_to_json
 

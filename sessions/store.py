@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.records import (
@@ -215,7 +216,14 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
     session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
     for event in events:
         if isinstance(event, RunStarted):
-            session = dataclasses.replace(session, state="running", started=event.wall)
+            session = dataclasses.replace(
+                session,
+                state="running",
+                started=session.started or event.wall,
+                host=event.host or session.host,
+                nixl=event.nixl or session.nixl,
+                spec=event.spec or session.spec,
+            )
         elif isinstance(event, StepFinished):
             session = dataclasses.replace(session, results=(*session.results, event.result))
         elif isinstance(event, Compared):

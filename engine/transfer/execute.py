@@ -8,10 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import capability
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane import LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import FILE_PATHS, SECTOR, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.needs import needs_of
+from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
 from kvdeck.sessions import records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
@@ -28,16 +31,15 @@ def execute(
     cancelled: Callable[[], bool],
 ) -> records.RunState:
     """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
-    progress = Progress(emit, cancelled, trials=max(len(planned), 1))
+    progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
-    for index, (spec, trial) in enumerate(planned):
-        progress.done = index
-        progress.rest_seconds = sum(later.seconds for _, later in planned[index + 1 :])
+    for spec, trial in planned:
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
             continue
         outcome = _take(spec, trial, room, folder, progress)
+        progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
     return state
@@ -51,7 +53,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
-        _check_alignment(trial)
+        check_trial(spec, trial, room)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled)
         run = TrialRun(spec, trial, crew, progress)
@@ -101,13 +103,25 @@ def _tell_none(
         emit(records.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
 
 
-def _check_alignment(trial: Trial) -> None:
+def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:
+    """Refuse what can't be, before anything is allocated.
+
+    Raises:
+        UnavailableError: The path or its backend can't run here.
+        KvdeckError: Sizes don't suit O_DIRECT, or more is needed than there is.
+    """
+    capability.check(trial.path, trial.backend, api=trial.api)
+    alignment = room.direct or DIRECT_ALIGNMENT
     piece = smallest_piece(trial.geometry, trial.pairs)
-    if trial.direct and piece % SECTOR:
+    if trial.direct and piece % alignment:
         raise KvdeckError(
-            f"pieces of {piece} B are no multiple of {SECTOR} B, which O_DIRECT needs",
+            f"pieces of {piece} B are no multiple of {alignment} B, which O_DIRECT needs",
             "choose a geometry whose regions are, or --no-direct",
         )
+    try:
+        check_room(needs_of(spec, trial), room.host)
+    except UnavailableError as error:  # the path could run: it is this run that doesn't fit
+        raise KvdeckError(error.what, error.mend) from error
 
 
 def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:

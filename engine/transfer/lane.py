@@ -14,16 +14,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kvdeck.engine.kv.layout import Geometry, LayoutPair, parse_layout_pair
-from kvdeck.engine.transfer import descriptors, loop, memory, nixl
+from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl
 from kvdeck.engine.transfer.calls import Remote
+from kvdeck.engine.transfer.device_side import DeviceSide
+from kvdeck.engine.transfer.planning import FILE_PATHS
 from kvdeck.engine.transfer.rendezvous import Board
 from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
-from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.errors import KvdeckError
 
 COMPLETION_SECONDS = 30.0
 _LEAST_PREPARED = 32  # requests made to time prep, so that its percentiles mean something
@@ -94,7 +96,7 @@ class Lane:
         self._scratch: memory.HostBuffer | None = None
         os.sched_setaffinity(0, setup.cores[0])
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
-        self._agent.create_backend(setup.backend, setup.backend_params)
+        nixl.create_backend(self._agent, setup.backend, setup.backend_params)
         self._remote_name = name
         self._own, self._other = self._open_sides(name)
         for side in (self._own, self._other):
@@ -103,7 +105,7 @@ class Lane:
         self._source.fill(0)
         if isinstance(self._destination, FileSide):  # so that no timed write pays for allocating the file
             self._destination.poison()
-        if setup.reference:
+        if setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
             self._scratch = memory.allocate(self._reference_bytes(), huge_pages=setup.huge_pages)
 
     @property
@@ -115,15 +117,28 @@ class Lane:
         return self._other if self._setup.operation == "WRITE" else self._own
 
     def _open_sides(self, name: str) -> tuple[Side, Side]:
+        """The initiator's own side and the other."""
+        path = self._setup.path
+        if path == "HostToHost":
+            other = self._open_target(f"{name}-target") if self._setup.two_processes else self._host()
+            return self._host(), other
+        if path == "DeviceToDevice":
+            return self._device(0), self._device(min(1, device.require() - 1))
+        on_device = "Device" in path
+        if path in FILE_PATHS:
+            own = self._device(0) if on_device else self._host()
+            return own, self._files()
+        return (self._host(), self._device(0)) if path == "HostToDevice" else (self._device(0), self._host())
+
+    def _host(self) -> HostSide:
+        return HostSide(self._setup.geometry, self._setup.blocks, huge_pages=self._setup.huge_pages)
+
+    def _device(self, gpu: int) -> DeviceSide:
+        return DeviceSide(self._setup.geometry, self._setup.blocks, gpu)
+
+    def _files(self) -> FileSide:
         setup = self._setup
-        host = HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages)
-        if setup.path in ("HostToDisk", "DiskToHost"):
-            return host, FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
-        if setup.path != "HostToHost":
-            raise UnavailableError(f"{setup.path} by {setup.backend} is not built", "choose another path")
-        if not setup.two_processes:
-            return host, HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages)
-        return host, self._open_target(f"{name}-target")
+        return FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
 
     def _open_target(self, name: str) -> RemoteHostSide:
         setup = self._setup
@@ -240,23 +255,34 @@ class Lane:
             Start and end, ns.
         """
         size, total = self._setup.geometry.block_bytes, self._setup.blocks
-        assert self._scratch is not None
         blocks = [(at * batch + index) % total for index in range(batch * count)]
         other = self._other
         if isinstance(other, FileSide):
             if self._setup.drop_cache:
                 other.drop_cache()
             return self._file_reference(other, blocks, size, begin_ns)
-        source, destination, move = self._own.regions[0].address, self._scratch.address, ctypes.memmove
+        move = self._memory_mover(size)
         _wait_until(begin_ns)
         begin = time.perf_counter_ns()
         for block in blocks:
-            move(destination + block * size, source + block * size, size)
+            move(block * size)
         return begin, time.perf_counter_ns()
+
+    def _memory_mover(self, size: int) -> Callable[[int], Any]:
+        """What moves one block at an offset from the source's memory to the destination's by plain means."""
+        path = self._setup.path
+        if path == "HostToHost":
+            assert self._scratch is not None
+            to, origin = self._scratch.address, self._own.regions[0].address
+            return lambda offset: ctypes.memmove(to + offset, origin + offset, size)
+        source, destination = self._source.regions[0], self._destination.regions[0]
+        gpu = destination.device if path == "HostToDevice" else source.device
+        direction = cast(device.Direction, path)
+        return lambda offset: device.copy(gpu, direction, destination.address + offset, source.address + offset, size)
 
     def _file_reference(self, other: FileSide, blocks: list[int], size: int, begin_ns: int) -> tuple[int, int]:
         assert self._scratch is not None
-        room = memoryview(self._scratch.array)
+        room = self._scratch.array.data
         calls = [
             (
                 other.descriptors[block % other.files],

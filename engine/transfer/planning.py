@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.errors import UsageError
@@ -23,10 +25,11 @@ DEFAULT_BACKENDS = {
     "DeviceToDisk": "GDS",
     "DiskToDevice": "GDS",
 }
-SECTOR = 4096
+DIRECT_ALIGNMENT = 4096
+"""What O_DIRECT pieces are taken to need where the filesystem doesn't say."""
 DEFAULT_BATCH = 16
 _DESCRIPTORS_KEPT = 1 << 18  # prepared lists beyond this cost more memory than the blocks they describe
-_EFFORT_SECONDS = {"quick": (8.0, 2.5), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
+_EFFORT_SECONDS = {"quick": (6.6, 2.2), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,23 @@ class Room:
     """Last-level cache."""
     memory: int
     disk: int
-    direct: bool
-    """Whether the target folder's filesystem takes O_DIRECT."""
+    direct: int | None
+    """Smallest O_DIRECT transfer in bytes that the target folder's filesystem takes; null where it takes none."""
     cores: tuple[int, ...]
+    host: HostFacts
+
+
+def room_of(host: HostFacts) -> Room:
+    """The room that a host has; its facts include the target folder's."""
+    folder = host.folder
+    return Room(
+        cache=host.last_level_cache_bytes or 32 << 20,
+        memory=host.memory_available_bytes,
+        disk=folder.free_bytes if folder else 0,
+        direct=folder.direct_alignment if folder else None,
+        cores=tuple(sorted(os.sched_getaffinity(0))),
+        host=host,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +126,14 @@ def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None =
     return tuple(trials)
 
 
-def share_time(spec: RunSpec, trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+def share_time(spec: RunSpec, trials: tuple[Trial, ...], can_run: Callable[[Trial], bool]) -> tuple[Trial, ...]:
     """Divide the effort's time between the trials that can run; `seconds`, where asked for, is each trial's."""
     total, most = _EFFORT_SECONDS[spec.effort]
-    each = spec.seconds or max(0.3, min(most, total / max(len(trials), 1)))
-    return tuple(dataclasses.replace(trial, seconds=each) for trial in trials)
+    able = [can_run(trial) for trial in trials]
+    each = spec.seconds or max(0.3, min(most, total / max(sum(able), 1)))
+    return tuple(
+        dataclasses.replace(trial, seconds=each if runs else 0.0) for trial, runs in zip(trials, able, strict=True)
+    )
 
 
 def _geometries(spec: RunSpec) -> list[Geometry]:
@@ -174,11 +194,10 @@ def _direct(
     """Whether to use O_DIRECT and, where it was left open and can't be, why not."""
     if spec.direct != "auto":
         return spec.direct == "on", ()
-    if not room.direct:
+    if room.direct is None:
         return False, ("buffered: the folder's filesystem takes no O_DIRECT",)
-    if smallest_piece(geometry, pairs) % SECTOR:
-        piece = smallest_piece(geometry, pairs)
-        return False, (f"buffered: pieces of {piece} B are no multiple of {SECTOR}, which O_DIRECT needs",)
+    if (piece := smallest_piece(geometry, pairs)) % room.direct:
+        return False, (f"buffered: pieces of {piece} B are no multiple of {room.direct} B, which O_DIRECT needs",)
     return True, ()
 
 

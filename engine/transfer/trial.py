@@ -33,14 +33,15 @@ class Progress:
 
     emit: Callable[[records.Event], None]
     cancelled: Callable[[], bool]
-    trials: int = 1
-    done: int = 0
-    rest_seconds: float = 0.0
-    """Expected time of the trials after this one."""
+    total_seconds: float = 1.0
+    """What all trials together are expected to take."""
+    done_seconds: float = 0.0
+    """The trials before this one's share of it."""
 
     def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
         """Fraction of the run and seconds left, from this trial's share."""
-        return (self.done + share) / self.trials, self.rest_seconds + (1 - share) * trial_seconds
+        done = self.done_seconds + share * trial_seconds
+        return done / self.total_seconds, self.total_seconds - done
 
 
 @dataclass(slots=True)
@@ -348,7 +349,11 @@ def _planned(plan: StepPlan) -> dict[str, Any]:
 
 
 def _reference_name(path: str) -> str:
-    return {"HostToHost": "memcpy", "HostToDisk": "pwrite", "DiskToHost": "pread"}.get(path, "cudaMemcpy")
+    if path == "HostToHost":
+        return "memcpy"
+    if path in FILE_PATHS:
+        return "pwrite" if path.endswith("ToDisk") else "pread"
+    return "cudaMemcpy"
 
 
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:

@@ -18,7 +18,11 @@ from kvdeck.engine.transfer.sides import Origin
 
 GEOMETRY = Geometry(layers=3, outer_dims=2, page_size=4, inner_dim=512, dtype="bf16")  # 4 KiB regions
 BLOCKS, BATCH = 8, 4
-FC, LS, OUTER = "FullyContiguous", "LayerSeparate { outer_contiguous: false }", "LayerSeparate { outer_contiguous: true }"
+FC, LS, OUTER = (
+    "FullyContiguous",
+    "LayerSeparate { outer_contiguous: false }",
+    "LayerSeparate { outer_contiguous: true }",
+)
 PAIRS = [FC, LS, OUTER, f"{LS} -> {FC}", f"{FC} -> {OUTER}"]
 
 

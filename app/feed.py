@@ -1,0 +1,225 @@
+"""The threads that talk to the engine, and turn what it says into one snapshot at a time.
+
+One thread owns the connection and folds the stream; commands, which wait for replies, and doctor, which
+takes seconds, have threads of their own. Nothing here waits for the screen.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kvdeck.app.folding import RunView, fold
+from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
+from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
+from kvdeck.engine import client as engine
+from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
+from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.records import FINAL_STATES
+from textual.message import Message
+
+TICK_S = 0.5
+"""Least time between two snapshots."""
+SAMPLES_HZ = 0.0
+"""Every sample: interleaved layouts take turns, so a thinned stream would show one of them only."""
+AGAIN_S = 1.0
+"""Between two tries to reach an engine that is gone."""
+
+
+def followed(runs: tuple[RunInfo, ...], run: RunView | None, wanted: str | None) -> str | None:
+    """The session to look at: the one asked for, else the running one, else the one at hand, else the next in line."""
+    known = {info.session for info in runs}
+    if wanted is not None and wanted in known:
+        return wanted
+    if run is not None and run.state == "running" and run.session in known:
+        return run.session
+    running = next((info.session for info in runs if info.state == "running"), None)
+    if running is not None:
+        return running
+    if run is not None:
+        return run.session
+    return next((info.session for info in runs if info.state == "queued"), None)
+
+
+class Feed:
+    """Posts to the app until it is stopped. `post` may be called from any thread."""
+
+    def __init__(self, post: Callable[[Message], object], *, readonly: bool = False, tick_s: float = TICK_S) -> None:
+        self._post = post
+        self._readonly = readonly
+        self._tick_s = tick_s
+        self._stopped = threading.Event()
+        self._client: engine.Client | None = None
+        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wanted: str | None = None
+        self._looking = threading.Lock()
+        self._snapshot = Snapshot()
+
+    def start(self) -> None:
+        """Begin to connect, and let doctor look."""
+        for name, work in (("feed", self._read), ("commands", self._command)):
+            threading.Thread(target=work, name=f"kvdeck-{name}", daemon=True).start()
+        self.look()
+
+    def stop(self) -> None:
+        """Let go of the engine; its runs go on."""
+        self._stopped.set()
+        if (client := self._client) is not None:
+            client.close()
+
+    # --- commands: each returns at once, its answer is a message ---
+
+    def submit(self, spec: dict[str, Any]) -> None:
+        """Queue a run; an engine that is gone is started for it."""
+        self._commands.put(lambda: self._submit(spec))
+
+    def cancel(self, session: str) -> None:
+        """End a queued or running run."""
+        self._commands.put(lambda: self._with_client(lambda client: client.cancel(session)))
+
+    def follow(self, session: str) -> None:
+        """Look at this run from now on."""
+        self._wanted = session
+        self._commands.put(lambda: self._with_client(self._subscribe))
+
+    def list_sessions(self) -> None:
+        """Read the list of sessions."""
+        self._commands.put(self._list)
+
+    def read_session(self, name: str) -> None:
+        """Read one session."""
+        self._commands.put(lambda: self._read_session(name))
+
+    def look(self) -> None:
+        """Let doctor look at this host, unless it does so already."""
+        threading.Thread(target=self._look, name="kvdeck-doctor", daemon=True).start()
+
+    def _command(self) -> None:
+        while not self._stopped.is_set():
+            work = self._commands.get()
+            try:
+                work()
+            except KvdeckError as error:
+                self._post(CommandRefused(error.what, error.mend))
+
+    def _with_client(self, work: Callable[[engine.Client], None]) -> None:
+        client = self._client
+        if client is not None:
+            work(client)
+            return
+        with engine.Client.connect(start=not self._readonly) as fresh:
+            work(fresh)
+
+    def _submit(self, spec: dict[str, Any]) -> None:
+        self._with_client(lambda client: self._post_submitted(client.submit(spec)))
+
+    def _post_submitted(self, session: str) -> None:
+        self._post(RunSubmitted(session))
+
+    def _list(self) -> None:
+        try:
+            self._post(SessionsListed(tuple(engine.store().summaries())))
+        except (KvdeckError, OSError) as error:
+            self._post(SessionsListed((), str(error)))
+
+    def _read_session(self, name: str) -> None:
+        try:
+            self._post(SessionRead(name, engine.store().load(name)))
+        except KvdeckError as error:
+            self._post(SessionRead(name, None, str(error)))
+
+    def _look(self) -> None:
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            self._post(DoctorReported(replace(self._doctor, looking=True, error="")))
+            self._doctor = doctor_from_json(engine.doctor_report(None))
+        except KvdeckError as error:
+            self._doctor = replace(self._doctor, looking=False, error=str(error))
+        finally:
+            self._looking.release()
+        self._post(DoctorReported(self._doctor))
+
+    _doctor = Doctor()
+
+    # --- the stream ---
+
+    def _read(self) -> None:
+        start = not self._readonly
+        while not self._stopped.is_set():
+            try:
+                with engine.Client.connect(start=start) as client:
+                    self._client = client
+                    self._attach(client)
+                    self._stream(client)
+            except KvdeckError as error:
+                self._change(link="lost", detail=str(error), engine_pid=None)
+                self._publish()
+            finally:
+                self._client = None
+            # Who stopped the engine meant it: only a run that is asked for starts it again.
+            start = False
+            self._stopped.wait(AGAIN_S)
+
+    def _attach(self, client: engine.Client) -> None:
+        hello: Hello = client.hello
+        before = self._last_pid
+        again = before is not None and before != hello.engine_pid
+        self._last_pid = hello.engine_pid
+        self._change(
+            link="connected",
+            detail="",
+            engine_pid=hello.engine_pid,
+            restarts=self._snapshot.restarts + again,
+            runs=hello.runs,
+        )
+        self._subscribe(client)
+        self._publish()
+
+    _last_pid: int | None = None
+    _session: str | None = None
+
+    def _subscribe(self, client: engine.Client) -> None:
+        run = self._snapshot.run
+        session = followed(self._snapshot.runs, run, self._wanted)
+        self._session = session
+        from_seq = run.next_seq if run is not None and run.session == session else 0
+        client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
+
+    def _stream(self, client: engine.Client) -> None:
+        due = time.monotonic()
+        dirty = False
+        while not self._stopped.is_set():
+            message = client.receive(max(0.0, due - time.monotonic()) if dirty else None)
+            if message is not None:
+                dirty = self._take(client, message) or dirty
+            if dirty and time.monotonic() >= due:
+                self._publish()
+                dirty, due = False, time.monotonic() + self._tick_s
+
+    def _take(self, client: engine.Client, message: FromEngine) -> bool:
+        """Fold a message in; whether the picture has changed."""
+        if isinstance(message, RunsChanged):
+            self._change(runs=message.runs)
+            if followed(message.runs, self._snapshot.run, self._wanted) != self._session:
+                self._subscribe(client)
+            return True
+        if not isinstance(message, (EventMessage, SampleMessage)) or message.session != self._session:
+            return False
+        run = self._snapshot.run
+        if run is None or run.session != message.session:
+            run = RunView(message.session)
+        self._change(run=fold(run, message))
+        if self._wanted == message.session and self._snapshot.run and self._snapshot.run.state in FINAL_STATES:
+            self._wanted = None
+        return True
+
+    def _change(self, **changes: Any) -> None:
+        self._snapshot = replace(self._snapshot, **changes)
+
+    def _publish(self) -> None:
+        self._post(SnapshotTaken(self._snapshot))

@@ -1,0 +1,243 @@
+"""A run's lines folded into one immutable picture; the same for a live stream, a late attach and a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from kvdeck.engine.protocol import EventMessage, SampleMessage
+from kvdeck.sessions.records import (
+    COUNTER_INDEX,
+    Compared,
+    Comparison,
+    Log,
+    Percentiles,
+    RunStarted,
+    RunState,
+    StateChanged,
+    StepFinished,
+    StepPlan,
+    StepResult,
+    StepStarted,
+    Tuned,
+    event_from_json,
+)
+
+MAX_POINTS = 512
+"""Points kept for a step's line; beyond it every second one goes, which keeps the rates exact."""
+MAX_LOG = 500
+
+StepState = Literal["waiting", "running", "ok", "unavailable", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A step's cumulative counters at one time of the worker's clock, in ns."""
+
+    t: int
+    bytes: float
+    busy_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step as far as it has come."""
+
+    plan: StepPlan
+    state: StepState = "waiting"
+    values: tuple[float | None, ...] = ()
+    """Newest counters, in the order of `COUNTERS`; empty before the first round."""
+    points: tuple[Point, ...] = field(default=(), repr=False)
+    result: StepResult | None = None
+
+    def counter(self, name: str) -> float | None:
+        """The newest value of a counter, or None where the sample has none."""
+        index = COUNTER_INDEX[name]
+        return self.values[index] if index < len(self.values) else None
+
+    @property
+    def gb_per_s(self) -> float | None:
+        """The result's median, or while it runs all bytes over all busy time."""
+        if self.result is not None and self.result.gb_per_s is not None:
+            return self.result.gb_per_s.median
+        moved, busy = self.counter("bytes"), self.counter("busy_ns")
+        return moved / busy if moved is not None and busy else None
+
+    def micros(self, what: Literal["post", "transfer", "request"], which: str) -> float | None:
+        """A percentile (`p50`, `p90`, `p95`, `p99`, `max`) in µs, from the result or the newest counters."""
+        if self.result is not None:
+            times: Percentiles | None = getattr(self.result, f"{what}_us")
+            if times is not None:
+                return float(getattr(times, which))
+        name = f"{what}_{which}_ns"
+        value = self.counter(name) if name in COUNTER_INDEX else None
+        return None if value is None else value / 1e3
+
+    @property
+    def reference_gb_per_s(self) -> float | None:
+        return self.counter("reference_gb_per_s") if self.result is None else self.result.reference_gb_per_s
+
+    @property
+    def efficiency(self) -> float | None:
+        """GB/s over the reference's GB/s."""
+        if self.result is not None:
+            return self.result.efficiency
+        rate, reference = self.gb_per_s, self.reference_gb_per_s
+        return rate / reference if rate is not None and reference else None
+
+    def rates(self) -> tuple[tuple[int, float], ...]:
+        """(worker clock in ns, GB/s) between neighbouring points, from the counters' own busy time."""
+        pairs = zip((Point(0, 0.0, 0.0), *self.points), self.points, strict=False)
+        return tuple((b.t, (b.bytes - a.bytes) / (b.busy_ns - a.busy_ns)) for a, b in pairs if b.busy_ns > a.busy_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line for the operator; `seconds` since the run's start."""
+
+    seconds: float
+    level: Literal["info", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run as the screen knows it."""
+
+    session: str
+    state: RunState = "queued"
+    next_seq: int = 0
+    """First line not folded yet: where to subscribe from."""
+    first_t: int | None = None
+    last_t: int | None = None
+    steps: tuple[StepView, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
+    log: tuple[LogLine, ...] = ()
+    fraction: float = 0.0
+    eta_s: float | None = None
+    current: int | None = None
+    """The step that was visited last."""
+    reason: str | None = None
+    signal: str | None = None
+    last_words: tuple[str, ...] = ()
+    missed: int = 0
+    """Samples the engine left out because this client was slower."""
+    unknown: int = 0
+    """Lines of kinds this version doesn't know."""
+    _index: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds between the first and the newest line, by the worker's clock."""
+        return 0.0 if self.first_t is None or self.last_t is None else (self.last_t - self.first_t) / 1e9
+
+    def step(self, number: int) -> StepView | None:
+        """The step with that number."""
+        index = self._index.get(number)
+        return None if index is None else self.steps[index]
+
+    def trial_of(self, number: int | None) -> tuple[StepView, ...]:
+        """The steps interleaved with that one, itself included."""
+        chosen = None if number is None else self.step(number)
+        return () if chosen is None else tuple(s for s in self.steps if s.plan.trial == chosen.plan.trial)
+
+
+def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
+    """The picture after one more line; a line of another run, or one already folded, changes nothing."""
+    if message.session != view.session or message.seq < view.next_seq:
+        return view
+    view = replace(view, next_seq=message.seq + 1)
+    if isinstance(message, SampleMessage):
+        return _sampled(view, message.t, message.values, message.missed)
+    return _happened(view, message.event)
+
+
+def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) -> RunView:
+    """The picture after all of them."""
+    for message in messages:
+        view = fold(view, message)
+    return view
+
+
+def _happened(view: RunView, line: dict[str, Any]) -> RunView:
+    if line.get("kind") == "round":
+        return _sampled(view, line["t"], tuple(line["values"]), 0)
+    event = event_from_json(line)
+    if event is None:
+        return replace(view, unknown=view.unknown + 1)
+    view = _at(view, event.t)
+    if isinstance(event, RunStarted):
+        return _begun(view, event)
+    if isinstance(event, StepStarted):
+        return _changed(replace(view, current=event.step), event.step, state="running")
+    if isinstance(event, StepFinished):
+        return _changed(view, event.result.step, state=event.result.status, result=event.result)
+    if isinstance(event, Compared):
+        return replace(view, comparisons=(*view.comparisons, event.comparison))
+    if isinstance(event, Tuned):
+        return replace(view, tuned=(*view.tuned, event))
+    if isinstance(event, Log):
+        return _said(view, event)
+    return _moved(view, event) if isinstance(event, StateChanged) else view
+
+
+def _at(view: RunView, t: int) -> RunView:
+    first = t if view.first_t is None else view.first_t
+    return replace(view, first_t=first, last_t=t if view.last_t is None else max(t, view.last_t))
+
+
+def _begun(view: RunView, event: RunStarted) -> RunView:
+    steps = tuple(StepView(plan) for plan in event.steps)
+    index = {plan.step: place for place, plan in enumerate(event.steps)}
+    # Lines before the start (queued, waiting) are no part of the run's time.
+    return replace(view, state="running", steps=steps, first_t=event.t, last_t=event.t, _index=index)
+
+
+def _changed(view: RunView, number: int, **changes: Any) -> RunView:
+    place = view._index.get(number)
+    if place is None:
+        return view
+    step = replace(view.steps[place], **changes)
+    return replace(view, steps=(*view.steps[:place], step, *view.steps[place + 1 :]))
+
+
+def _said(view: RunView, event: Log) -> RunView:
+    seconds = 0.0 if view.first_t is None else (event.t - view.first_t) / 1e9
+    return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, event.level, event.text)))
+
+
+def _moved(view: RunView, event: StateChanged) -> RunView:
+    fraction = 1.0 if event.state == "done" else view.fraction
+    eta = view.eta_s if event.state == "running" else None
+    return replace(
+        view,
+        state=event.state,
+        reason=event.reason,
+        signal=event.signal,
+        last_words=event.last_words,
+        fraction=fraction,
+        eta_s=eta,
+    )
+
+
+def _sampled(view: RunView, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
+    view = replace(_at(view, t), missed=view.missed + missed)
+    number = values[COUNTER_INDEX["step"]] if values else None
+    if number is None:
+        return view
+    step = view.step(int(number))
+    if step is None:
+        return view
+    fraction, eta = values[COUNTER_INDEX["fraction"]], values[COUNTER_INDEX["eta_s"]]
+    view = replace(view, current=int(number), fraction=view.fraction if fraction is None else fraction, eta_s=eta)
+    return _changed(view, int(number), state="running", values=values, points=_grown(step.points, t, values))
+
+
+def _grown(points: tuple[Point, ...], t: int, values: tuple[float | None, ...]) -> tuple[Point, ...]:
+    moved, busy = values[COUNTER_INDEX["bytes"]], values[COUNTER_INDEX["busy_ns"]]
+    if moved is None or busy is None:
+        return points
+    kept = points if len(points) < MAX_POINTS else points[1::2]
+    return (*kept, Point(t, moved, busy))

@@ -1,0 +1,104 @@
+"""Every message of the app. Those that carry a state may be replaced by a newer one of their kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.sessions.records import Session
+    from kvdeck.sessions.store import SessionSummary
+
+
+@dataclass
+class SnapshotTaken(Message):
+    """There is a newer picture of the engine and its runs."""
+
+    snapshot: Snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SnapshotTaken)
+
+
+@dataclass
+class DoctorReported(Message):
+    """Doctor has looked at this host, or could not."""
+
+    doctor: Doctor
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, DoctorReported)
+
+
+@dataclass
+class SessionsListed(Message):
+    """The sessions that are kept."""
+
+    rows: tuple[SessionSummary, ...]
+    error: str = ""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SessionsListed)
+
+
+@dataclass
+class SessionRead(Message):
+    """A session's results, or why they can't be read."""
+
+    name: str
+    session: Session | None
+    error: str = ""
+
+
+@dataclass
+class RunSubmitted(Message):
+    """The engine has taken a run into its queue."""
+
+    session: str
+
+
+@dataclass
+class CommandRefused(Message):
+    """The engine didn't do what was asked."""
+
+    what: str
+    mend: str = ""
+
+
+@dataclass
+class RunAsked(Message):
+    """The operator wants this run."""
+
+    spec: dict[str, Any]
+
+
+@dataclass
+class StepChosen(Message):
+    """The step whose trial is plotted has been picked; None follows the run."""
+
+    step: int | None
+
+
+@dataclass
+class RowOpened(Message):
+    """Enter on a row of a list, by its key."""
+
+    key: str
+
+
+@dataclass
+class RowMoved(Message):
+    """The cursor of a list stands on another row."""
+
+    key: str | None
+
+
+@dataclass
+class FilterTyped(Message):
+    """The words that a list is filtered by."""
+
+    text: str
+    ended: bool

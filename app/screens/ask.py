@@ -1,0 +1,44 @@
+"""A question that is answered with y or n."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from kvdeck.app.widgets.keys import DECK
+from kvdeck.app.widgets.lines import Lines, Row, cell
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+
+class Question(Lines):
+    """The question, and what follows from a yes."""
+
+    DEFAULT_CSS = "Question { width: 60; height: 5; }"
+
+    def __init__(self, what: str, note: str) -> None:
+        super().__init__()
+        self.what, self.note = what, note
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        answers = (("y", "key"), (" yes   ", ""), ("n", "key"), (" no", ""))
+        return [(cell(self.what, width, "!"),), (cell(self.note, width, "dim"),), answers]
+
+
+class Ask(ModalScreen[bool]):
+    """Gives True for y; n and Esc give False."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "yes", id="ask.yes", tooltip="Yes", group=DECK),
+        Binding("n,escape,q", "answer(False)", "no", id="ask.no", tooltip="No", group=DECK),
+    ]
+
+    def __init__(self, what: str, note: str = "") -> None:
+        super().__init__()
+        self.what, self.note = what, note
+
+    def compose(self) -> ComposeResult:
+        yield Question(self.what, self.note)
+
+    def action_answer(self, yes: bool) -> None:
+        self.dismiss(yes)

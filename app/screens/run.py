@@ -1,0 +1,124 @@
+"""Mode 2: choose what to compare, launch it, and watch it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kvdeck.app.messages import RowOpened, RunAsked, RunSubmitted, StepChosen
+from kvdeck.app.screens.frame import SHORT, DeckScreen
+from kvdeck.app.widgets.form import FormPane
+from kvdeck.app.widgets.keys import RUN
+from kvdeck.app.widgets.log import LogPane
+from kvdeck.app.widgets.percentiles import Percentiles
+from kvdeck.app.widgets.plot import Plot
+from kvdeck.app.widgets.progress import Progress
+from kvdeck.app.widgets.queue import QueuePane
+from kvdeck.app.widgets.steps import StepTable
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.reactive import reactive
+
+if TYPE_CHECKING:
+    from kvdeck.app.snapshot import Doctor, Snapshot
+
+
+class RunScreen(DeckScreen):
+    """Form and live view; where there is no room for both, `f` changes between them."""
+
+    CSS_PATH = "run.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "launch", "run", id="run.launch", tooltip="Launch what the form says", group=RUN),
+        Binding("x", "cancel", "cancel", id="run.cancel", tooltip="Cancel the run shown, or the one under the cursor in the queue", group=RUN),
+        Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
+        Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
+    ]  # fmt: skip
+    live: reactive[bool] = reactive(False, init=False)
+
+    def body(self) -> ComposeResult:
+        yield FormPane(id="form")
+        yield Progress(id="progress")
+        yield StepTable(id="steps")
+        yield Percentiles(id="percentiles")
+        with Horizontal(id="bottom"):
+            yield Plot(id="plot")
+            with Vertical(id="side"):
+                yield LogPane(id="log")
+                yield QueuePane(id="queue")
+
+    def on_mount(self) -> None:
+        self._shown: str | None = None
+        self.query_one(FormPane).focus()
+        super().on_mount()
+
+    def apply(self, snapshot: Snapshot) -> None:
+        super().apply(snapshot)
+        run, picked = snapshot.run, self.query_one(StepTable).picked
+        self.query_one(Progress).apply(snapshot, picked)
+        self.query_one(StepTable).apply(run)
+        self.query_one(Percentiles).apply(run, picked)
+        self.query_one(Plot).apply(run, picked)
+        self.query_one(LogPane).apply(run)
+        self.query_one(QueuePane).apply(snapshot.runs)
+        if run is not None and run.session != self._shown:
+            self._shown, self.live = run.session, True
+
+    def apply_doctor(self, doctor: Doctor) -> None:
+        self.query_one(FormPane).apply_doctor(doctor)
+
+    def watch_live(self, live: bool) -> None:
+        self.set_class(live, "-live")
+        if self.size.height < SHORT:
+            self.query_one("#steps" if live else "#form").focus()
+
+    def on_step_chosen(self, message: StepChosen) -> None:
+        run = self.app.snapshot.run
+        self.query_one(Progress).apply(self.app.snapshot, message.step)
+        self.query_one(Percentiles).apply(run, message.step)
+        self.query_one(Plot).apply(run, message.step)
+
+    def on_row_opened(self, message: RowOpened) -> None:
+        self.app.follow(message.key)
+
+    def on_run_submitted(self, message: RunSubmitted) -> None:
+        self.notify(f"{message.session} is in the queue", markup=False)
+
+    def action_launch(self) -> None:
+        form = self.query_one(FormPane).form
+        if problem := form.problem():
+            self.notify(problem, severity="warning", markup=False)
+            return
+        self.post_message(RunAsked(form.to_mapping()))
+
+    def action_view(self) -> None:
+        if self.size.height < SHORT:
+            self.live = not self.live
+        elif self.query_one(FormPane).has_focus:
+            self.query_one(StepTable).focus()
+        else:
+            self.query_one(FormPane).focus()
+
+    def action_back(self) -> None:
+        steps = self.query_one(StepTable)
+        if steps.has_focus and steps.picked is not None:
+            steps.action_follow()
+        elif self.live and self.size.height < SHORT:
+            self.live = False
+        else:
+            self.query_one(FormPane).focus()
+
+    def action_cancel(self) -> None:
+        queue, run = self.query_one(QueuePane), self.app.snapshot.run
+        under = queue.under_cursor if queue.has_focus else None
+        shown = run.session if run is not None and run.state in ("queued", "running") else None
+        session = under.session if under is not None else shown
+        if session is None:
+            self.notify("no run is going on")
+            return
+        from kvdeck.app.screens.ask import Ask
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.app.cancel(session)
+
+        self.app.push_screen(Ask(f"Cancel {session}?", "What it has measured is kept."), answered)

@@ -1,0 +1,83 @@
+"""Themes from `themes/*.yaml`, and the styles that line widgets draw with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import kvdeck.themes
+from kvdeck.app.words import layout_slug, path_slug
+from rich.style import Style
+from textual.color import Color
+from textual.theme import Theme
+
+FOLDER = Path(kvdeck.themes.__path__[0])
+STYLE_SHEET = FOLDER / "kvdeck.tcss"
+DEFAULT = "kvdeck-dark"
+ANSI = "kvdeck-ansi"
+
+_VARIABLES = {
+    "": "foreground",
+    "title": "primary",
+    "key": "primary",
+    "dim": "deck-dim",
+    "rule": "deck-rule",
+    "ok": "state-ok",
+    "warn": "state-warn",
+    "bad": "state-bad",
+    "run": "state-run",
+}
+_BOLD = ("title", "key", "bad")
+
+
+def names() -> tuple[str, ...]:
+    """Every theme there is, by name."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def chosen(environ: Mapping[str, str] = os.environ) -> str:
+    """The theme to open with: `KVDECK_THEME`, else dark; `NO_COLOR` wants the one without colours of its own."""
+    if environ.get("NO_COLOR"):
+        return ANSI
+    wanted = environ.get("KVDECK_THEME", "")
+    return next((name for name in names() if name in (wanted, f"kvdeck-{wanted}")), DEFAULT)
+
+
+def load(name: str) -> Theme:
+    """Read one theme.
+
+    Raises:
+        FileNotFoundError: No theme has that name.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with (FOLDER / f"{name}.yaml").open("rb") as file:
+        data: dict[str, Any] = yaml.load(file, loader)
+    return Theme(**data)
+
+
+def variable(name: str) -> str:
+    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, or a plain word."""
+    kind, _, rest = name.partition(":")
+    if kind == "path":
+        return f"path-{path_slug(rest)}"
+    if kind == "layout":
+        return f"layout-{layout_slug(rest)}"
+    return _VARIABLES[name]
+
+
+@lru_cache(maxsize=512)
+def _style(colour: str, bold: bool, dim: bool) -> Style:
+    return Style(color=Color.parse(colour).rich_color, bold=bold or None, dim=dim or None)
+
+
+def style(variables: Mapping[str, str], name: str) -> Style:
+    """The style a span's name means under a theme's variables; `!` in front makes it bold."""
+    plain = name.removeprefix("!")
+    colour = variables[variable(plain)]
+    dim = plain in ("dim", "rule") and colour == "ansi_default"
+    return _style(colour, plain in _BOLD or name != plain, dim)

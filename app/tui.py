@@ -1,0 +1,234 @@
+"""The deck: modes, keys, and the one way from a snapshot to the screen."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+from kvdeck.app import terminal, theme
+from kvdeck.app.messages import (
+    CommandRefused,
+    DoctorReported,
+    RunAsked,
+    RunSubmitted,
+    SessionRead,
+    SessionsListed,
+    SnapshotTaken,
+)
+from kvdeck.app.snapshot import Doctor, Snapshot
+from kvdeck.app.widgets.keys import DECK, MODE_KEYS
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.reactive import reactive
+from textual.screen import Screen
+
+if TYPE_CHECKING:
+    from kvdeck.app.feed import Feed
+    from kvdeck.app.screens.frame import DeckScreen
+
+RETRY_S = 0.25
+
+
+def _run_screen() -> Screen[None]:
+    from kvdeck.app.screens.run import RunScreen
+
+    return RunScreen()
+
+
+def _sessions_screen() -> Screen[None]:
+    from kvdeck.app.screens.sessions import SessionsScreen
+
+    return SessionsScreen()
+
+
+def _doctor_screen() -> Screen[None]:
+    from kvdeck.app.screens.doctor import DoctorScreen
+
+    return DoctorScreen()
+
+
+class Deck(App[None], inherit_bindings=False):
+    """Draws what a feed posts. Without a feed it draws what tests post."""
+
+    TITLE = "kvdeck"
+    CSS_PATH = str(theme.STYLE_SHEET)
+    MODES: ClassVar = {"run": _run_screen, "sessions": _sessions_screen, "doctor": _doctor_screen}
+    DEFAULT_MODE = "run"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
+        Binding("question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK),
+        Binding("colon", "command_palette", "Commands", show=False, key_display=":", id="deck.palette",
+                tooltip="Commands by name", group=DECK),
+        Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
+        Binding("ctrl+c", "leave", "Quit", show=False, id="deck.interrupt", tooltip="Close the deck", group=DECK, priority=True),
+        Binding("2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS),
+        Binding("4", "switch_mode('sessions')", "Sessions", show=False, id="mode.sessions", tooltip="Sessions: what was measured", group=MODE_KEYS),
+        Binding("9", "switch_mode('doctor')", "Doctor", show=False, id="mode.doctor", tooltip="Doctor: what can run here", group=MODE_KEYS),
+    ]  # fmt: skip
+
+    snapshot: reactive[Snapshot] = reactive(Snapshot(), init=False)
+    doctor: reactive[Doctor] = reactive(Doctor(), init=False)
+    paused: reactive[bool] = reactive(False, init=False)
+
+    def __init__(self, *, readonly: bool = False, connect: bool = True) -> None:
+        name = theme.chosen()
+        super().__init__(ansi_color=True if name == theme.ANSI else None)
+        self.register_theme(theme.load(name))
+        self.theme = name
+        self.animation_level = "none"
+        self.readonly = readonly
+        self.connect = connect
+        self.feed: Feed | None = None
+        self._newest: Snapshot | None = None
+
+    def on_mount(self) -> None:
+        if not self.is_headless:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
+            terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+        if self.connect:
+            self.call_after_refresh(self._start_feed)
+
+    def _start_feed(self) -> None:
+        from kvdeck.app.feed import Feed
+
+        self.feed = Feed(self.post_message, readonly=self.readonly)
+        self.feed.start()
+
+    def on_unmount(self) -> None:
+        if self.feed is not None:
+            self.feed.stop()
+
+    # --- data ---
+
+    def on_snapshot_taken(self, message: SnapshotTaken) -> None:
+        self._newest = message.snapshot
+        self._paint_newest()
+
+    def _paint_newest(self) -> None:
+        """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
+        if self.paused or self._newest is None:
+            return
+        if not self._terminal_ready():
+            self.set_timer(RETRY_S, self._paint_newest)
+            return
+        self.snapshot, self._newest = self._newest, None
+
+    def _terminal_ready(self) -> bool:
+        return self.is_headless or sys.__stderr__ is None or terminal.can_take_more(sys.__stderr__.fileno())
+
+    def watch_snapshot(self, snapshot: Snapshot) -> None:
+        if (screen := self.front) is not None:
+            screen.apply(snapshot)
+
+    def on_doctor_reported(self, message: DoctorReported) -> None:
+        self.doctor = message.doctor
+
+    def watch_doctor(self, doctor: Doctor) -> None:
+        if (screen := self.front) is not None:
+            screen.apply_doctor(doctor)
+
+    def watch_paused(self) -> None:
+        self._paint_newest()
+        self.watch_snapshot(self.snapshot)
+
+    @property
+    def front(self) -> DeckScreen | None:
+        """The mode's own screen, whatever question or panel lies over it."""
+        from kvdeck.app.screens.frame import DeckScreen
+
+        below = self.screen_stack[0] if self.screen_stack else None
+        return below if isinstance(below, DeckScreen) and below.is_mounted else None
+
+    # --- commands ---
+
+    def on_run_asked(self, message: RunAsked) -> None:
+        if self._may_command() and self.feed is not None:
+            self.feed.submit(message.spec)
+
+    def on_run_submitted(self, message: RunSubmitted) -> None:
+        self.notify(f"{message.session} is in the queue", markup=False)
+
+    def on_command_refused(self, message: CommandRefused) -> None:
+        said = f"{message.what} · {message.mend}" if message.mend else message.what
+        self.notify(said, severity="error", markup=False)
+
+    def cancel(self, session: str) -> None:
+        """Ask the engine to end a run; what it measured is kept."""
+        if self._may_command() and self.feed is not None:
+            self.feed.cancel(session)
+
+    def follow(self, session: str) -> None:
+        """Look at another run of the queue."""
+        if self.feed is not None:
+            self.feed.follow(session)
+
+    def look(self) -> None:
+        """Let doctor look at this host again."""
+        if self.feed is not None:
+            self.feed.look()
+
+    def list_sessions(self) -> None:
+        """Read the list of sessions; `SessionsListed` goes to the screen in front."""
+        if self.feed is not None:
+            self.feed.list_sessions()
+
+    def read_session(self, name: str) -> None:
+        """Read one session; `SessionRead` goes to the screen in front."""
+        if self.feed is not None:
+            self.feed.read_session(name)
+
+    def on_sessions_listed(self, message: SessionsListed) -> None:
+        if (screen := self.front) is not None:
+            screen.post_message(message)
+
+    def on_session_read(self, message: SessionRead) -> None:
+        if (screen := self.front) is not None:
+            screen.post_message(message)
+
+    def _may_command(self) -> bool:
+        if self.readonly:
+            self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
+        return not self.readonly
+
+    # --- keys ---
+
+    def action_pause(self) -> None:
+        self.paused = not self.paused
+
+    def action_keys(self) -> None:
+        from kvdeck.app.screens.help import Help, key_rows
+
+        self.push_screen(Help(key_rows(self.screen)))
+
+    def action_leave(self) -> None:
+        going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
+        word = "The run goes" if going == 1 else f"{going} runs go"
+        self.exit(message=f"{word} on in the engine; `kvdeck` shows it again." if going else None)
+
+    def action_theme(self, name: str) -> None:
+        self.register_theme(theme.load(name))
+        self.theme = name
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        for key, active in screen.active_bindings.items():
+            binding = active.binding
+            if binding.group is not None and binding.tooltip and key != "colon":
+                title = f"{binding.group.description.lower()}: {binding.description.lower()}"
+                yield SystemCommand(title, binding.tooltip, self._caller(active.node, binding.action))
+        for name in theme.names():
+            yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Draw with these colours",
+                                self._caller(self, f"app.theme('{name}')"))  # fmt: skip
+
+
+def run_deck(readonly: bool = False) -> int:
+    """Open the deck and stay until it is closed; the exit status."""
+    deck = Deck(readonly=readonly)
+    deck.run()
+    return deck.return_code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_deck())

@@ -1,0 +1,133 @@
+"""The base of all that ticks: rows of styled spans, of which only the cells that differ are painted again."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeAlias
+
+from kvdeck.app import theme
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+if TYPE_CHECKING:
+    from textual.events import Resize
+
+Span: TypeAlias = "tuple[str, str]"
+"""Text and the name of its style, as `theme.style` knows it."""
+Row: TypeAlias = "tuple[Span, ...]"
+
+CURSOR: Span = ("", "cursor")
+"""In front of a row: the row under the cursor."""
+
+
+def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span:
+    """Text cut or padded to exactly `width` columns; what is cut ends in `…`."""
+    text = text.replace("\n", " ").replace("\t", " ")
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1) + "…" if width > 1 else text[:width]
+    pad = " " * (width - cell_len(text))
+    return (pad + text if right else text + pad, style)
+
+
+def heading(title: str, width: int, focused: bool = False, note: str = "") -> Row:
+    """A pane's title over a rule, a note at its right end."""
+    mark = "▌" if focused else " "
+    left = f"{mark}{title} "
+    right = f" {note} " if note else ""
+    rule = "─" * max(0, width - cell_len(left) - cell_len(right))
+    return ((left, "title" if focused else "!dim"), (rule, "rule"), (right, "dim"))
+
+
+def window(top: int, cursor: int, total: int, height: int) -> int:
+    """The first row to show so that the cursor is visible and no room is wasted."""
+    top = min(top, cursor) if cursor < top else max(top, cursor - height + 1)
+    return max(0, min(top, total - height))
+
+
+class Lines(Widget):
+    """A pane drawn line by line. Subclasses give `rows`; `redraw` paints what has changed."""
+
+    ALLOW_SELECT = False
+    DEFAULT_CSS = "Lines { width: 1fr; height: 1fr; }"
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._painted: list[Row] = []
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        """At most `height` rows for `width` columns."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Compose the rows again and mark the cells that differ."""
+        width, height = self.size
+        if not width or not height:
+            return
+        fresh = self.rows(width, height)[:height]
+        before, self._painted = self._painted, fresh
+        for y in range(max(len(before), len(fresh))):
+            old, new = before[y] if y < len(before) else (), fresh[y] if y < len(fresh) else ()
+            if old != new:
+                start, end = _difference(old, new, width)
+                if end > start:
+                    self.refresh(Region(start, y, end - start, 1))
+
+    def on_resize(self, _: Resize) -> None:
+        self._painted = []
+        self.redraw()
+        self.refresh()
+
+    def on_focus(self) -> None:
+        self.redraw()
+
+    def on_blur(self) -> None:
+        self.redraw()
+
+    def render_line(self, y: int) -> Strip:
+        row = self._painted[y] if y < len(self._painted) else ()
+        return self._strip(row, self.size.width)
+
+    def _strip(self, row: Row, width: int) -> Strip:
+        variables, base = self.app.theme_variables, self.rich_style
+        if CURSOR in row:
+            base = base + _cursor_style(variables["deck-cursor"])
+        styled = ((theme.style(variables, name), text) for text, name in row if text)
+        segments = [
+            Segment("".join(text for _, text in spans), base + style)
+            for style, spans in groupby(styled, key=lambda item: item[0])
+        ]
+        return Strip(segments).adjust_cell_length(width, base)
+
+    @property
+    def plain(self) -> str:
+        """What is painted, as text."""
+        return "\n".join("".join(text for text, _ in row).rstrip() for row in self._painted)
+
+
+def _cursor_style(colour: str) -> Style:
+    # The terminal's own palette has no shade to lay under a row, so the row is reversed.
+    return Style(reverse=True) if colour == "ansi_default" else Style(bgcolor=Color.parse(colour).rich_color)
+
+
+def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
+    """First column that differs, and the one after the last; the whole row where columns can't be told."""
+    if (CURSOR in old) != (CURSOR in new):
+        return 0, width
+    a, b = _cells(old, width), _cells(new, width)
+    if a is None or b is None:
+        return 0, width
+    start = next((x for x in range(width) if a[x] != b[x]), width)
+    end = next((x + 1 for x in range(width - 1, start - 1, -1) if a[x] != b[x]), start)
+    return start, end
+
+
+def _cells(row: Row, width: int) -> list[tuple[str, str]] | None:
+    cells = [(character, name) for text, name in row for character in text]
+    if not all(text.isascii() or cell_len(text) == len(text) for text, _ in row):
+        return None
+    return (cells + [(" ", "")] * (width - len(cells)))[:width]

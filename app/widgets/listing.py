@@ -1,0 +1,132 @@
+"""A list with a cursor: only the rows in sight are made, so ten thousand are as quick as ten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from kvdeck.app.messages import RowMoved, RowOpened
+from kvdeck.app.widgets.keys import LIST
+from kvdeck.app.widgets.lines import Lines, Row, cell, window
+from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+
+Item = TypeVar("Item")
+FAR = 1 << 30
+
+
+class Listing(Lines, Generic[Item], can_focus=True):
+    """Rows of items in columns that depend on the width."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="The row above", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="list.down", tooltip="The row below", group=LIST),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="list.pageup", tooltip="A page up", group=LIST),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="list.pagedown", tooltip="A page down", group=LIST),
+        Binding("g,home", f"move(-{FAR})", "First", show=False, id="list.first", tooltip="The first row", group=LIST),
+        Binding("G,end", f"move({FAR})", "Last", show=False, id="list.last", tooltip="The last row", group=LIST),
+        Binding("enter", "open", "open", id="list.open", tooltip="Open this row", group=LIST),
+    ]
+
+    def __init__(
+        self,
+        title: str,
+        columns: Callable[[int], list[Column[Item]]],
+        key: Callable[[Item], str],
+        *,
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self.title, self.columns, self.key = title, columns, key
+        self.items: Sequence[Item] = ()
+        self.place, self.top = 0, 0
+        self.empty = ""
+
+    def show(self, items: Sequence[Item], empty: str = "") -> None:
+        """Take other items; the cursor stays on its row's key where that is still there."""
+        before = self.under_cursor
+        wanted = None if before is None else self.key(before)
+        self.items, self.empty = items, empty
+        if wanted is not None:
+            self.place = next((i for i, item in enumerate(items) if self.key(item) == wanted), self.place)
+        self._stand(self.place)
+
+    @property
+    def under_cursor(self) -> Item | None:
+        return self.items[self.place] if 0 <= self.place < len(self.items) else None
+
+    def action_move(self, by: int) -> None:
+        self._stand(self.place + by)
+
+    def action_page(self, by: int) -> None:
+        self._stand(self.place + by * max(1, self.size.height - 2))
+
+    def action_open(self) -> None:
+        if (item := self.under_cursor) is not None:
+            self.post_message(RowOpened(self.key(item)))
+
+    def _stand(self, place: int) -> None:
+        self.place = max(0, min(len(self.items) - 1, place))
+        self.redraw()
+        item = self.under_cursor
+        self.post_message(RowMoved(None if item is None else self.key(item)))
+
+    def on_click(self, event: Click) -> None:
+        if event.y and self.top + event.y - 1 < len(self.items):
+            self._stand(self.top + event.y - 1)
+
+    def on_mouse_scroll_down(self, _: MouseScrollDown) -> None:
+        self._stand(self.place + 3)
+
+    def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
+        self._stand(self.place - 3)
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        columns = fitting(self.columns(width), width)
+        head = table_head(columns, width, self.title, self.has_focus)
+        if not self.items:
+            return [head, *((cell(f" {line}", width, "dim"),) for line in self.empty.split("\n"))]
+        room = max(1, height - 1)
+        self.top = window(self.top, self.place, len(self.items), room)
+        rows = []
+        for i in range(self.top, min(len(self.items), self.top + room)):
+            here = i == self.place
+            rows.append(table_row(columns, self.items[i], "▸" if here else " ", cursor=here and self.has_focus))
+        return [head, *rows]
+
+
+class Page(Lines, can_focus=True):
+    """Rows made for the width by a function, scrolled with the arrows."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),
+        Binding("down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="A line down", group=LIST),
+        Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="A page up", group=LIST),
+        Binding("pagedown", "scroll_pages(1)", "Page down", show=False, id="page.pagedown", tooltip="A page down", group=LIST),
+        Binding("g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="To the top", group=LIST),
+        Binding("G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="To the end", group=LIST),
+    ]  # fmt: skip
+
+    def __init__(self, compose: Callable[[int, bool], list[Row]], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.make, self.top = compose, 0
+
+    def action_scroll_rows(self, by: int) -> None:
+        self.top = max(0, self.top + by)
+        self.redraw()
+
+    def action_scroll_pages(self, by: int) -> None:
+        self.action_scroll_rows(by * max(1, self.size.height - 2))
+
+    def on_mouse_scroll_down(self, _: MouseScrollDown) -> None:
+        self.action_scroll_rows(3)
+
+    def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
+        self.action_scroll_rows(-3)
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        lines = self.make(width, self.has_focus)
+        self.top = max(0, min(self.top, len(lines) - height))
+        # The first line is the heading and stays.
+        return [lines[0], *lines[1 + self.top :]][:height] if lines else []

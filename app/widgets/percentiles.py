@@ -1,0 +1,51 @@
+"""Percentiles of the trial that is looked at, a line a layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from kvdeck.app.words import figure, fixed, percent, short_layout
+from textual.geometry import Size
+
+if TYPE_CHECKING:
+    from kvdeck.app.folding import RunView, StepView
+
+COLUMNS: list[Column[StepView]] = [
+    Column("layout", 14, lambda s: short_layout(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
+    Column("p50", 7, lambda s: figure(s.micros("request", "p50"))),
+    Column("p90", 7, lambda s: figure(s.micros("request", "p90"))),
+    Column("p95", 7, lambda s: figure(s.micros("request", "p95"))),
+    Column("p99", 7, lambda s: figure(s.micros("request", "p99"))),
+    Column("max µs", 7, lambda s: figure(s.micros("request", "max"))),
+    Column("ref GB/s", 8, lambda s: fixed(s.reference_gb_per_s)),
+    Column("effic.", 6, lambda s: percent(s.efficiency)),
+    Column("requests", 9, lambda s: "–" if (n := s.counter("iterations")) is None else f"{n:,.0f}"),
+    Column("blocks", 10, lambda s: "–" if (n := s.counter("blocks")) is None else f"{n:,.0f}"),
+    Column("GB moved", 9, lambda s: "–" if (n := s.counter("bytes")) is None else f"{n / 1e9:,.2f}"),
+]
+
+
+class Percentiles(Lines):
+    """Request times, reference and efficiency of the interleaved layouts."""
+
+    def apply(self, run: RunView | None, step: int | None) -> None:
+        """Show the trial of a step; None is the running one."""
+        before = len(self._trial)
+        self._trial = () if run is None else run.trial_of(run.current if step is None else step)
+        if len(self._trial) != before:
+            self.refresh(layout=True)
+        self.redraw()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return 1 + min(4, max(2, len(self._trial)))
+
+    _trial: tuple[StepView, ...] = ()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        columns = fitting(COLUMNS, width)
+        head = table_head(columns, width, "Request times", False)
+        if not self._trial:
+            return [head, (cell(" post and transfer together, exact, once rounds come in", width, "dim"),)]
+        return [head, *(table_row(columns, step) for step in self._trial)]

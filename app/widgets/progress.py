@@ -1,0 +1,90 @@
+"""Where the followed run stands: a bar, an estimate, and the step it is at or how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvdeck.app.widgets.lines import Lines, Row, Span, cell
+from kvdeck.app.widgets.steps import backend_text
+from kvdeck.app.words import binary, clock, long_layout, short_layout
+
+if TYPE_CHECKING:
+    from kvdeck.app.folding import RunView
+    from kvdeck.app.snapshot import Snapshot
+    from kvdeck.sessions.records import Comparison
+
+_TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
+
+
+def verdict(comparison: Comparison) -> str:
+    """A comparison in words: `LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]`."""
+    said = {"faster": "is faster than", "slower": "is slower than"}.get(comparison.verdict, "makes no difference to")
+    return (
+        f"{long_layout(comparison.candidate)} {said} {long_layout(comparison.baseline)}: "
+        f"{comparison.ratio:.2f} × the time [{comparison.low:.2f} {comparison.high:.2f}]"
+    )
+
+
+class Progress(Lines):
+    """Two lines over the live panes."""
+
+    snapshot: Snapshot | None = None
+
+    picked: int | None = None
+
+    def apply(self, snapshot: Snapshot, picked: int | None = None) -> None:
+        """Show the run of a snapshot, or why there is none; of a step that is picked, its reason."""
+        self.snapshot, self.picked = snapshot, picked
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        snapshot = self.snapshot
+        run = None if snapshot is None else snapshot.run
+        lost = snapshot is not None and snapshot.link == "lost"
+        trouble: Row = (cell(f" ✗ {snapshot.detail} · trying again" if lost and snapshot else "", width, "bad"),)
+        if run is None:
+            teach = " r launches what the form says; a run goes on when the deck is closed"
+            return [(cell(" No run is going on.", width),), trouble if lost else (cell(teach, width, "dim"),)]
+        bar_width = max(10, min(40, width - 66))
+        filled = round(run.fraction * bar_width)
+        ahead = f"{clock(run.eta_s)} to go" if run.state == "running" and run.eta_s is not None else ""
+        first: list[Span] = [
+            cell(f" {run.session}", min(26, width - bar_width - 40), "title"),
+            cell(f" {run.state}", 13, _TONES.get(run.state, "warn")),
+            ("█" * filled, _TONES.get(run.state, "warn")),
+            ("░" * (bar_width - filled), "rule"),
+            (f" {run.fraction * 100:3.0f} % ", ""),
+            (f"{clock(run.elapsed_s):>6} ", "dim"),
+            (f"{ahead:>13}", ""),
+        ]
+        return [tuple(first), trouble if lost else (cell(f" {self._below(run)}", width, self._tone(run)),)]
+
+    def _tone(self, run: RunView) -> str:
+        return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")
+
+    def _below(self, run: RunView) -> str:
+        chosen = None if self.picked is None else run.step(self.picked)
+        if chosen is not None and chosen.result is not None and chosen.result.reason:
+            return f"{chosen.plan.path} {short_layout(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
+        if run.state == "queued":
+            runs = () if self.snapshot is None else self.snapshot.runs
+            place = next((info.position for info in runs if info.session == run.session), None)
+            return f"waits in the queue{'' if place is None else f', place {place}'} · x cancels it"
+        if run.state == "running":
+            return _doing(run)
+        failed = next((s.result.reason for s in run.steps if s.state == "failed" and s.result and s.result.reason), "")
+        said = " · ".join(part for part in (run.reason or failed, run.signal or "") if part)
+        if run.state == "done" and not said:
+            return f"kept as session {run.session} · 4 opens the sessions"
+        return f"{said or run.state} · what was measured is kept"
+
+
+def _doing(run: RunView) -> str:
+    step = None if run.current is None else run.step(run.current)
+    if step is None:
+        return "preparing memory and files"
+    plan = step.plan
+    return (
+        f"{plan.path} · {backend_text(step)} · blocks of {binary(plan.block_bytes)}, {plan.batch:,} a request, "
+        f"{plan.blocks:,} in the working set"
+    )

@@ -1,0 +1,66 @@
+"""The queue of runs: what runs, what waits, in which place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kvdeck.app.messages import RowOpened
+from kvdeck.app.widgets.keys import LIST
+from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
+from textual.binding import Binding, BindingType
+
+if TYPE_CHECKING:
+    from kvdeck.engine.protocol import RunInfo
+
+
+class QueuePane(Lines, can_focus=True):
+    """Runs that go on or wait; Enter follows one, `x` cancels it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="queue.up", tooltip="The run above", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="queue.down", tooltip="The run below", group=LIST),
+        Binding("enter", "open", "look at", id="queue.open", tooltip="Look at this run", group=LIST),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.runs: tuple[RunInfo, ...] = ()
+        self.place, self.top = 0, 0
+
+    def apply(self, runs: tuple[RunInfo, ...]) -> None:
+        """Take the queue; finished runs are left out."""
+        self.runs = tuple(run for run in runs if run.state in ("running", "queued"))
+        self.place = max(0, min(self.place, len(self.runs) - 1))
+        self.redraw()
+
+    @property
+    def under_cursor(self) -> RunInfo | None:
+        return self.runs[self.place] if self.runs else None
+
+    def action_move(self, by: int) -> None:
+        self.place = max(0, min(len(self.runs) - 1, self.place + by))
+        self.redraw()
+
+    def action_open(self) -> None:
+        if self.under_cursor is not None:
+            self.post_message(RowOpened(self.under_cursor.session))
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        waiting = sum(run.state == "queued" for run in self.runs)
+        head = heading("Queue", width, self.has_focus, f"{waiting} waiting" if waiting else "")
+        if not self.runs:
+            return [head, (cell(" empty", width, "dim"),)]
+        self.top = window(self.top, self.place, len(self.runs), height - 1)
+        return [head, *(self._row(i, width) for i in range(self.top, min(len(self.runs), self.top + height - 1)))]
+
+    def _row(self, index: int, width: int) -> Row:
+        run, here = self.runs[index], self.has_focus and index == self.place
+        place = "now" if run.state == "running" else f"{run.position if run.position is not None else '–':>3}"
+        spans = (
+            ("▸" if here else " ", "key"),
+            (f"{place} ", "run" if run.state == "running" else "dim"),
+            cell(run.session, max(8, width - 22)),
+            cell(run.state, 8, "run" if run.state == "running" else "dim"),
+            cell(f"{run.fraction * 100:.0f} %" if run.state == "running" else "", 6, right=True),
+        )
+        return (CURSOR, *spans) if here else spans

@@ -1,0 +1,137 @@
+"""The steps of a run, one line each, ticking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kvdeck.app.messages import StepChosen
+from kvdeck.app.widgets.keys import LIST
+from kvdeck.app.widgets.lines import Lines, Row, cell, window
+from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from kvdeck.app.words import figure, fixed, interval, long_layout, percent, short_layout
+from textual.binding import Binding, BindingType
+from textual.events import Click
+
+if TYPE_CHECKING:
+    from kvdeck.app.folding import RunView, StepView
+
+MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
+TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}
+
+
+def backend_text(step: StepView) -> str:
+    """Backend with its API and O_DIRECT, as short as it goes: `POSIX AIO direct`."""
+    plan = step.plan
+    parts = (plan.backend, plan.api or "", "direct" if plan.direct else "")
+    return " ".join(part for part in parts if part)
+
+
+def state_text(step: StepView) -> str:
+    """A step's state, and its reason where it has one."""
+    reason = step.result.reason if step.result is not None else None
+    word = {"ok": "done"}.get(step.state, step.state)
+    return f"{word}: {reason}" if reason and step.state != "ok" else word
+
+
+def _ratio(step: StepView) -> str:
+    return interval(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+
+
+def _columns(width: int) -> list[Column[StepView]]:
+    wide = width >= 112
+    dim_until_run = {"waiting": "dim"}
+
+    def tone(step: StepView) -> str:
+        return dim_until_run.get(step.state, "")
+
+    def layout_style(step: StepView) -> str:
+        return f"layout:{step.plan.layout}"
+
+    name = long_layout if wide else short_layout
+    columns: list[Column[StepView]] = [
+        Column("", 1, lambda s: MARKS[s.state], lambda s: TONES[s.state], right=False),
+        Column("path", 14, lambda s: s.plan.path, lambda s: f"path:{s.plan.path}", right=False),
+        Column("layout", 15 if wide else 8, lambda s: name(s.plan.layout), layout_style, right=False),
+        Column("desc", 4, lambda s: str(s.plan.descriptors_per_block), tone),
+        Column("GB/s", 7, lambda s: fixed(s.gb_per_s), tone),
+        Column("post µs", 7, lambda s: figure(s.micros("post", "p50")), tone),
+        Column("xfer µs", 7, lambda s: figure(s.micros("transfer", "p50")), tone),
+        Column("p99 µs", 7, lambda s: figure(s.micros("request", "p99")), tone),
+        Column("time ratio", 16, _ratio, tone),
+    ]
+    if wide:
+        backend = Column("backend", 17, backend_text, tone, right=False)
+        columns.insert(3, backend)
+        if width >= 134:
+            columns.append(Column("effic.", 6, lambda s: percent(s.efficiency), tone))
+        left = width - 1 - sum(column.width + 1 for column in columns)
+        columns.append(Column("state", max(8, left - 1), state_text, lambda s: TONES[s.state], right=False))
+    return columns
+
+
+class StepTable(Lines, can_focus=True):
+    """Follows the running step until a step is picked; Esc follows again."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="steps.up", tooltip="The step above", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="steps.down", tooltip="The step below", group=LIST),
+        Binding("g,home", "move(-100000)", "First", show=False, id="steps.first", tooltip="The first step", group=LIST),
+        Binding("G,end", "move(100000)", "Last", show=False, id="steps.last", tooltip="The last step", group=LIST),
+        Binding("enter", "follow", "follow", id="steps.follow", tooltip="Follow the running step again", group=LIST),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.run: RunView | None = None
+        self.picked: int | None = None
+        self.top = 0
+
+    def apply(self, run: RunView | None) -> None:
+        """Show a run; another run than before is followed afresh."""
+        if run is None or self.run is None or run.session != self.run.session:
+            self.picked, self.top = None, 0
+        self.run = run
+        self.redraw()
+
+    def _place(self) -> int:
+        if self.run is None:
+            return 0
+        wanted = self.run.current if self.picked is None else self.picked
+        return next((i for i, step in enumerate(self.run.steps) if step.plan.step == wanted), 0)
+
+    def action_move(self, by: int) -> None:
+        if self.run is None or not self.run.steps:
+            return
+        place = max(0, min(len(self.run.steps) - 1, self._place() + by))
+        self._pick(self.run.steps[place].plan.step)
+
+    def action_follow(self) -> None:
+        self._pick(None)
+
+    def _pick(self, step: int | None) -> None:
+        self.picked = step
+        self.redraw()
+        self.post_message(StepChosen(step))
+
+    def on_click(self, event: Click) -> None:
+        place = self.top + event.y - 1
+        if self.run is not None and event.y and place < len(self.run.steps):
+            self._pick(self.run.steps[place].plan.step)
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        columns = fitting(_columns(width), width)
+        head = table_head(columns, width, "Steps", self.has_focus)
+        if self.run is None or not self.run.steps:
+            waiting = self.run is not None
+            said = (
+                "waiting for the engine to plan the steps" if waiting else "no run yet · r compares the chosen layouts"
+            )
+            return [head, (cell(f" {said}", width, "dim"),)]
+        place, room = self._place(), max(1, height - 1)
+        self.top = window(self.top, place, len(self.run.steps), room)
+        shown = self.run.steps[self.top : self.top + room]
+        return [head, *(self._row(columns, step, self.top + i == place) for i, step in enumerate(shown))]
+
+    def _row(self, columns: list[Column[StepView]], step: StepView, here: bool) -> Row:
+        marked = here and self.picked is not None
+        return table_row(columns, step, "▸" if marked else " ", cursor=marked)

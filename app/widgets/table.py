@@ -1,0 +1,56 @@
+"""Columns of a table that ticks: titles share the pane's heading row, figures stand right-aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from kvdeck.app.widgets.lines import CURSOR, Row, cell
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Column(Generic[Item]):
+    """One column: its title, width, and how an item is written in it and in what style."""
+
+    title: str
+    width: int
+    text: Callable[[Item], str]
+    style: Callable[[Item], str] = lambda _: ""
+    right: bool = True
+
+
+def table_head(columns: list[Column[Item]], width: int, title: str, focused: bool) -> Row:
+    """The titles in one row, the pane's own title in place of the leftmost ones."""
+    mark = "▌" if focused else " "
+    skip = 0
+    lead = f"{mark}{title} "
+    # Left-aligned columns speak for themselves, so the pane's title may stand over them.
+    while skip < len(columns) and not columns[skip].right:
+        skip += 1
+    room = 1 + sum(column.width + 1 for column in columns[:skip])
+    spans = [cell(lead + "─" * max(0, room - len(lead) - 1), room, "title" if focused else "!dim")]
+    for column in columns[skip:]:
+        spans += [cell(column.title, column.width, "dim", right=column.right), (" ", "")]
+    return tuple(spans)
+
+
+def table_row(columns: list[Column[Item]], item: Item, mark: str = " ", cursor: bool = False) -> Row:
+    """One item's cells."""
+    spans = [(mark, "key")]
+    for column in columns:
+        spans += [cell(column.text(item), column.width, column.style(item), right=column.right), (" ", "")]
+    return (CURSOR, *spans) if cursor else tuple(spans)
+
+
+def fitting(columns: list[Column[Item]], width: int) -> list[Column[Item]]:
+    """The columns that fit, from the left."""
+    kept, used = [], 1
+    for column in columns:
+        used += column.width + 1
+        if used > width + 1:
+            break
+        kept.append(column)
+    return kept
