@@ -47,7 +47,7 @@ def report(folder: Path, limit_s: float = LIMIT_S) -> dict[str, Any]:
     )
     looking.start()
     probed = probe(groups(), probe_command(folder), limit_s)
-    looking.join(max(0.1, end - time.monotonic()))
+    looking.join(max(0.2, end - time.monotonic()))
     if facts:
         return assembled(facts[0], probed)
     silent = reasons.silent_folder(str(folder), limit_s)

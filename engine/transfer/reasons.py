@@ -169,11 +169,11 @@ def io_uring_off(switch: int | None) -> UnavailableError:
     )
 
 
-def no_answer(trying: str, seconds: float) -> UnavailableError:
+def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
     """A probe hung, and was ended."""
     return UnavailableError(
-        f"no answer within {seconds:g} s while trying {trying}; the probe was ended",
-        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(seconds * 4))} kvdeck doctor",
+        f"no answer within {seconds:.2g} s while trying {trying}; the probe was ended",
+        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
     )
 
 
