@@ -7,6 +7,7 @@ stdin, which means that the supervisor is gone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -22,11 +23,12 @@ from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.transfer import capability, plugins
 from kvdeck.engine.transfer.execute import execute
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import Room, Trial, plan_trials, room_of, share_time
+from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions import records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.records import PATHS
 
 MARKER = ".kvdeck-scratch"
 
@@ -105,10 +107,11 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     scratch = make_scratch(session, spec)
     try:
         room = room_of(host_facts(scratch))
-        trials = announce(spec, plan_trials(spec, room), room, scribe)
+        stand_ins = find_stand_ins(spec)
+        trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scribe)
         tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
         if tuned:
-            trials = announce(spec, plan_trials(spec, room, tuned), room, scribe)
+            trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scribe)
         planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
         state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
     finally:
@@ -131,6 +134,22 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scrib
         )
     )
     return trials
+
+
+def find_stand_ins(spec: RunSpec) -> dict[str, StandIn]:
+    """Where a default backend can't run and staging through host memory can, the latter, under its own name."""
+    found: dict[str, StandIn] = {}
+    for path, backend in DEFAULT_BACKENDS.items():
+        staged = f"{plugins.STAGED}POSIX"
+        if backend != "GDS" or spec.backend is not None or path not in (spec.paths or PATHS):
+            continue
+        try:
+            capability.check(path, backend)
+        except UnavailableError as refusal:
+            with contextlib.suppress(UnavailableError):
+                capability.check(path, staged)
+                found[path] = StandIn(staged, f"staged through host memory, because {refusal.what}")
+    return found
 
 
 def can_run(trial: Trial) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -19,12 +20,13 @@ from typing import Any, cast
 import numpy as np
 
 from kvdeck.engine.kv.layout import Geometry, LayoutPair, parse_layout_pair
-from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl
+from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl, plugins
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.device_side import DeviceSide
 from kvdeck.engine.transfer.planning import FILE_PATHS
 from kvdeck.engine.transfer.rendezvous import Board
 from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
+from kvdeck.engine.transfer.staged import StagedBinding
 from kvdeck.sessions.errors import KvdeckError
 
 COMPLETION_SECONDS = 30.0
@@ -96,12 +98,15 @@ class Lane:
         self._scratch: memory.HostBuffer | None = None
         os.sched_setaffinity(0, setup.cores[0])
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
-        nixl.create_backend(self._agent, setup.backend, setup.backend_params)
+        self._backend = setup.backend.removeprefix(plugins.STAGED)
+        nixl.create_backend(self._agent, self._backend, setup.backend_params)
+        self._bound: Any = self._agent.agent
         self._remote_name = name
         self._own, self._other = self._open_sides(name)
-        for side in (self._own, self._other):
+        self._bounce = self._open_bounce()
+        for side in (self._bounce or self._own, self._other):
             if side.regions:
-                self._registered.append(register(self._agent, side, setup.backend))
+                self._registered.append(register(self._agent, side, self._backend))
         self._source.fill(0)
         if isinstance(self._destination, FileSide):  # so that no timed write pays for allocating the file
             self._destination.poison()
@@ -129,6 +134,16 @@ class Lane:
             own = self._device(0) if on_device else self._host()
             return own, self._files()
         return (self._host(), self._device(0)) if path == "HostToDevice" else (self._device(0), self._host())
+
+    def _open_bounce(self) -> HostSide | None:
+        """Host memory that staged requests go through, laid out byte for byte like the device's."""
+        if not self._setup.backend.startswith(plugins.STAGED):
+            return None
+        write = self._setup.operation == "WRITE"
+        gpu, direction = self._own.regions[0].device, "DeviceToHost" if write else "HostToDevice"
+        copy = functools.partial(device.copy_pieces, gpu, cast(device.Direction, direction))
+        self._bound = StagedBinding(self._agent.agent, copy, write=write)
+        return self._host()
 
     def _host(self) -> HostSide:
         return HostSide(self._setup.geometry, self._setup.blocks, huge_pages=self._setup.huge_pages)
@@ -171,15 +186,21 @@ class Lane:
         if setup.operation == "READ":
             own_layout, other_layout = other_layout, own_layout
         begin = time.perf_counter_ns()
-        own = self._own.describe(own_layout, whole=whole).reshape(-1, 3)
+        near = self._bounce or self._own
+        own = near.describe(own_layout, whole=whole).reshape(-1, 3)
         other = self._other.describe(other_layout, whole=whole).reshape(-1, 3)
         lists = [
-            self._agent.prep_xfer_dlist("", own, self._own.memory_type, [setup.backend]),
-            self._agent.prep_xfer_dlist(self._remote_name, other, self._other.memory_type, [setup.backend]),
+            self._agent.prep_xfer_dlist("", own, near.memory_type, [self._backend]),
+            self._agent.prep_xfer_dlist(self._remote_name, other, self._other.memory_type, [self._backend]),
         ]
         list_ns = time.perf_counter_ns() - begin
         per_request = batch * (len(own) // setup.blocks)
         handles, prep_ns = self._make_requests(lists, len(own) // per_request, per_request, merge)
+        if isinstance(self._bound, StagedBinding):
+            pieces = self._own.describe(own_layout, whole=whole).reshape(-1, 3)
+            for index, handle in enumerate(handles):
+                rows = slice(index * per_request, (index + 1) * per_request)
+                self._bound.stage(handle._handle, pieces[rows], own[rows])
         self._steps[step] = _Prepared(pair, handles, lists, batch, min(depth, len(handles)))
         counted = descriptors.merged_count(own[:per_request], other[:per_request]) if merge else per_request
         return {"prep_ns": prep_ns, "list_ns": list_ns, "descriptors": counted}
@@ -195,7 +216,7 @@ class Lane:
             rows = np.arange(first, first + per_request, dtype=np.int32)
             begin = time.perf_counter_ns()
             handle = self._agent.make_prepped_xfer(
-                setup.operation, lists[0], rows, lists[1], rows, notification, [setup.backend], not merge
+                setup.operation, lists[0], rows, lists[1], rows, notification, [self._backend], not merge
             )
             prep_ns.append(time.perf_counter_ns() - begin)
             if index < count:
@@ -206,7 +227,7 @@ class Lane:
 
     def visit(self, step: int, count: int, begin_ns: int = 0) -> loop.Visit:
         """Time `count` requests of a step, from `begin_ns` on, so that lanes begin together."""
-        prepared, bound = self._steps[step], self._agent.agent
+        prepared, bound = self._steps[step], self._bound
         other = self._other
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
@@ -230,7 +251,9 @@ class Lane:
         self._source.fill(seed)
         self._destination.poison()
         prepared.next = 0
-        bound = self._agent.agent
+        bound = self._bound
+        if self._bounce is not None:
+            self._bounce.poison()
         self.attend(True)
         try:
             ring = prepared.take(len(prepared.handles))
@@ -327,9 +350,10 @@ class Lane:
             self._target.close()
         if self._board is not None:
             self._board.close()
-        self._agent = None
-        for side in (self._own, self._other):
-            side.close()
+        self._agent = self._bound = None
+        for side in (self._own, self._other, self._bounce):
+            if side is not None:
+                side.close()
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None

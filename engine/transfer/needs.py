@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import plugins
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
 from kvdeck.engine.transfer.preflight import Needs, Part
 
@@ -14,7 +15,7 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
     size = trial.blocks // trial.threads * trial.geometry.block_bytes
     crews = 2 if spec.tune else 1
     lanes = trial.threads * crews
-    on_file, posix = trial.path in FILE_PATHS, trial.backend == "POSIX"
+    on_file, posix = trial.path in FILE_PATHS, trial.backend.removeprefix(plugins.STAGED) == "POSIX"
     aio = posix and trial.api == "AIO"
     return Needs(
         host=(Part(_host_buffers(spec, trial) * lanes, size),),
@@ -34,7 +35,8 @@ def _host_buffers(spec: RunSpec, trial: Trial) -> int:
     sides = (source == "Host") + (destination == "Host")
     reference = spec.reference and (trial.path == "HostToHost" or trial.path in FILE_PATHS)
     read_back = spec.verify and destination != "Host"
-    return sides + reference + read_back
+    bounce = trial.backend.startswith(plugins.STAGED)
+    return sides + reference + read_back + bounce
 
 
 def _device_buffers(path: str) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import plugins
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS, StepPlan
 
@@ -44,6 +45,14 @@ class Room:
     """Smallest O_DIRECT transfer in bytes that the target folder's filesystem takes; null where it takes none."""
     cores: tuple[int, ...]
     host: HostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A backend in the place of a path's default one, under its own name, and why."""
+
+    backend: str
+    why: str
 
 
 def room_of(host: HostFacts) -> Room:
@@ -100,13 +109,19 @@ class Trial:
         )
 
 
-def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None = None) -> tuple[Trial, ...]:
+def plan_trials(
+    spec: RunSpec,
+    room: Room,
+    tuned: Mapping[str, RunSpec] | None = None,
+    stand_ins: Mapping[str, StandIn] | None = None,
+) -> tuple[Trial, ...]:
     """Every trial of a run, in the order they are taken: path by path, sizes rising.
 
     Args:
         spec: What was asked.
         room: What this host has.
         tuned: Specs that take the place of `spec` on single paths.
+        stand_ins: Backends that take the default's place on single paths where none was asked for.
 
     Raises:
         UsageError: A size can't be made from the geometry.
@@ -120,7 +135,8 @@ def plan_trials(spec: RunSpec, room: Room, tuned: Mapping[str, RunSpec] | None =
     trials: list[Trial] = []
     step = 0
     for path, geometry, batch in combinations:
-        trial = _trial((tuned or {}).get(path, spec), room, path, geometry, batch, len(trials), step)
+        stand_in = (stand_ins or {}).get(path)
+        trial = _trial((tuned or {}).get(path, spec), room, path, geometry, batch, len(trials), step, stand_in)
         trials.append(trial)
         step += len(trial.pairs)
     return tuple(trials)
@@ -162,19 +178,21 @@ def _batches(spec: RunSpec) -> tuple[int, ...]:
     return (spec.batch or min(DEFAULT_BATCH, spec.blocks or DEFAULT_BATCH),)
 
 
-def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int, index: int, step: int) -> Trial:
+def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int, index: int, step: int,
+           stand_in: StandIn | None) -> Trial:  # fmt: skip
     pairs = spec.layout_pairs
     if geometry.regions == 1:
         pairs = tuple(pair for pair in pairs if pair.descriptors_per_block(geometry) == 1)[:1]
     on_file = path in FILE_PATHS
-    backend = spec.backend or DEFAULT_BACKENDS[path]
+    replaced = stand_in if spec.backend is None else None
+    backend = spec.backend or (replaced.backend if replaced else DEFAULT_BACKENDS[path])
     blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
     return Trial(
         index=index,
         path=path,
         backend=backend,
-        api=(spec.api or "AIO") if backend == "POSIX" else None,
+        api=(spec.api or "AIO") if backend.removeprefix(plugins.STAGED) == "POSIX" else None,
         direct=direct,
         geometry=geometry,
         batch=batch,
@@ -184,7 +202,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
         pairs=pairs,
         first_step=step,
         seconds=0.0,
-        notes=(*notes, *why),
+        notes=(*notes, *why, *((replaced.why,) if replaced else ())),
     )
 
 
