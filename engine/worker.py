@@ -104,6 +104,7 @@ def remove_scratch(session: Path, scratch: Path) -> None:
 def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
     """The run itself; returns its final state and a reason."""
     spec = spec_from_yaml(session / "run.yaml")
+    os.environ.setdefault("CUFILE_LOGFILE_PATH", str(session / "cufile.log"))  # else it lands where the engine stands
     scratch = make_scratch(session, spec)
     try:
         room = room_of(host_facts(scratch))

@@ -24,7 +24,10 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
         blocks=trial.blocks,
         open_files=2 * trial.files * lanes if on_file else 0,
         aio_slots=int(spec.params.get("kernel_queue_size", _POSIX_QUEUE)) * lanes if aio else 0,
-        request_descriptors=max(plan.descriptors_per_block for plan in trial.steps) * trial.batch,
+        # the plugin's pool serves all requests in flight
+        request_descriptors=max(plan.descriptors_per_block for plan in trial.steps)
+        * trial.batch
+        * min(spec.pipeline_depth, trial.blocks // trial.threads // trial.batch),
         request_limit=int(spec.params.get("ios_pool_size", _POSIX_POOL)) if posix else None,
     )
 
