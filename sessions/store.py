@@ -198,7 +198,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         elif isinstance(event, StateChanged):
             ended = event.wall if event.state in FINAL_STATES else None
             session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
-    return session
+    return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
 
 
 def encode_session(session: Session) -> bytes:

@@ -33,7 +33,14 @@ def execute(
     """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
     progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
+    for spec, trial in planned:  # what can't run is said at once, not when its turn comes
+        refusal = _refusal(trial)
+        if refusal is not None:
+            _tell_none(spec, trial, emit, "unavailable", refusal)
+            state = state if spec.paths is None else "failed"
     for spec, trial in planned:
+        if _refusal(trial) is not None:
+            continue
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
@@ -43,6 +50,15 @@ def execute(
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
     return state
+
+
+def _refusal(trial: Trial) -> str | None:
+    """Why a trial's path can't run here by its backend; None when it can."""
+    try:
+        capability.check(trial.path, trial.backend, api=trial.api)
+    except UnavailableError as error:
+        return str(error)
+    return None
 
 
 def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progress) -> records.RunState:
@@ -107,10 +123,8 @@ def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:
     """Refuse what can't be, before anything is allocated.
 
     Raises:
-        UnavailableError: The path or its backend can't run here.
         KvdeckError: Sizes don't suit O_DIRECT, or more is needed than there is.
     """
-    capability.check(trial.path, trial.backend, api=trial.api)
     alignment = room.direct or DIRECT_ALIGNMENT
     piece = smallest_piece(trial.geometry, trial.pairs)
     if trial.direct and piece % alignment:
