@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from kvdeck.app.words import short_layout, verdict
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.records import (
     COUNTER_INDEX,
+    FINAL_STATES,
     Compared,
     Comparison,
     Log,
@@ -86,10 +88,14 @@ class StepView:
         rate, reference = self.gb_per_s, self.reference_gb_per_s
         return rate / reference if rate is not None and reference else None
 
-    def rates(self) -> tuple[tuple[int, float], ...]:
-        """(worker clock in ns, GB/s) between neighbouring points, from the counters' own busy time."""
-        pairs = zip((Point(0, 0.0, 0.0), *self.points), self.points, strict=False)
-        return tuple((b.t, (b.bytes - a.bytes) / (b.busy_ns - a.busy_ns)) for a, b in pairs if b.busy_ns > a.busy_ns)
+    def rates(self, every_ns: float = 0.0) -> tuple[tuple[int, float], ...]:
+        """(worker clock in ns, GB/s) from the counters' own busy time, over stretches of at least `every_ns`."""
+        found, last = [], Point(0, 0.0, 0.0)
+        for point in self.points:
+            if point.busy_ns > last.busy_ns and point.t - last.t >= every_ns:
+                found.append((point.t, (point.bytes - last.bytes) / (point.busy_ns - last.busy_ns)))
+                last = point
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,9 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
     if isinstance(event, StepFinished):
         return _changed(view, event.result.step, state=event.result.status, result=event.result)
     if isinstance(event, Compared):
-        return replace(view, comparisons=(*view.comparisons, event.comparison))
+        said = f"{event.comparison.path}: {verdict(event.comparison, short_layout)}"
+        view = replace(view, comparisons=(*view.comparisons, event.comparison))
+        return _said(view, Log(event.t, "info", said))
     if isinstance(event, Tuned):
         return replace(view, tuned=(*view.tuned, event))
     if isinstance(event, Log):
@@ -210,6 +218,8 @@ def _said(view: RunView, event: Log) -> RunView:
 
 def _moved(view: RunView, event: StateChanged) -> RunView:
     fraction = 1.0 if event.state == "done" else view.fraction
+    if event.state in FINAL_STATES:
+        view = replace(view, steps=tuple(_ended(step) for step in view.steps))
     eta = view.eta_s if event.state == "running" else None
     return replace(
         view,
@@ -220,6 +230,11 @@ def _moved(view: RunView, event: StateChanged) -> RunView:
         fraction=fraction,
         eta_s=eta,
     )
+
+
+def _ended(step: StepView) -> StepView:
+    """A step of a run that is over; what has no result by then never gets one."""
+    return replace(step, state="cancelled") if step.state in ("waiting", "running") else step
 
 
 def _sampled(view: RunView, t: int, values: tuple[float | None, ...], missed: int) -> RunView:

@@ -158,7 +158,9 @@ class Form:
             return item.hint
         row = self.doctor.best(item.key)
         if row is None:
-            return self.doctor.error or ("doctor is looking at this host" if self.doctor.looking else "not looked at yet")
+            return self.doctor.error or (
+                "doctor is looking at this host" if self.doctor.looking else "not looked at yet"
+            )
         said = row.reason or f"{row.state} with {row.backend}"
         return f"{said} · {row.mend}" if row.mend else said
 

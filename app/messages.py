@@ -34,7 +34,7 @@ class DoctorReported(Message):
 
 
 @dataclass
-class SessionsListed(Message):
+class SessionsListed(Message, bubble=False):
     """The sessions that are kept."""
 
     rows: tuple[SessionSummary, ...]
@@ -45,7 +45,7 @@ class SessionsListed(Message):
 
 
 @dataclass
-class SessionRead(Message):
+class SessionRead(Message, bubble=False):
     """A session's results, or why they can't be read."""
 
     name: str

@@ -35,6 +35,8 @@ class PathReport:
     state: Literal["ready", "degraded", "unavailable"]
     reason: str
     mend: str
+    mode: str = ""
+    """`loopback` or the like, where a path has more than one way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def doctor_from_json(report: dict[str, Any]) -> Doctor:
             state=row["state"] if row.get("state") in ("ready", "degraded") else "unavailable",
             reason=str(row.get("reason") or ""),
             mend=str(row.get("mend") or ""),
+            mode=str(row.get("mode") or ""),
         )
         for row in report.get("paths", ())
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import signal
 import sys
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.keys import DECK, MODE_KEYS
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.reactive import reactive
 from textual.screen import Screen
 
@@ -79,6 +81,7 @@ class Deck(App[None], inherit_bindings=False):
         self.register_theme(theme.load(name))
         self.theme = name
         self.animation_level = "none"
+        self.host = platform.node()
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
@@ -120,14 +123,14 @@ class Deck(App[None], inherit_bindings=False):
         return self.is_headless or sys.__stderr__ is None or terminal.can_take_more(sys.__stderr__.fileno())
 
     def watch_snapshot(self, snapshot: Snapshot) -> None:
-        if (screen := self.front) is not None:
+        for screen in self.deck_screens:
             screen.apply(snapshot)
 
     def on_doctor_reported(self, message: DoctorReported) -> None:
         self.doctor = message.doctor
 
     def watch_doctor(self, doctor: Doctor) -> None:
-        if (screen := self.front) is not None:
+        for screen in self.deck_screens:
             screen.apply_doctor(doctor)
 
     def watch_paused(self) -> None:
@@ -135,12 +138,11 @@ class Deck(App[None], inherit_bindings=False):
         self.watch_snapshot(self.snapshot)
 
     @property
-    def front(self) -> DeckScreen | None:
-        """The mode's own screen, whatever question or panel lies over it."""
+    def deck_screens(self) -> list[DeckScreen]:
+        """This mode's screens, its own first, without the questions and panels over them."""
         from kvdeck.app.screens.frame import DeckScreen
 
-        below = self.screen_stack[0] if self.screen_stack else None
-        return below if isinstance(below, DeckScreen) and below.is_mounted else None
+        return [screen for screen in self.screen_stack if isinstance(screen, DeckScreen) and screen.ready]
 
     # --- commands ---
 
@@ -181,11 +183,13 @@ class Deck(App[None], inherit_bindings=False):
             self.feed.read_session(name)
 
     def on_sessions_listed(self, message: SessionsListed) -> None:
-        if (screen := self.front) is not None:
-            screen.post_message(message)
+        self._pass_on(message)
 
     def on_session_read(self, message: SessionRead) -> None:
-        if (screen := self.front) is not None:
+        self._pass_on(message)
+
+    def _pass_on(self, message: Message) -> None:
+        for screen in self.deck_screens[:1]:
             screen.post_message(message)
 
     def _may_command(self) -> bool:
@@ -205,8 +209,8 @@ class Deck(App[None], inherit_bindings=False):
 
     def action_leave(self) -> None:
         going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
-        word = "The run goes" if going == 1 else f"{going} runs go"
-        self.exit(message=f"{word} on in the engine; `kvdeck` shows it again." if going else None)
+        word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
+        self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
 
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))

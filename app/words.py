@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.records import Comparison
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -50,7 +55,7 @@ def figure(value: float | None) -> str:
     if value is None:
         return "–"
     if value >= 1e7:
-        return f"{value / 1e6:.4g}M"
+        return f"{value / 1e6:.0f}M"
     if value >= 999.95:
         return f"{value:,.0f}" if value < 1e5 else f"{value:.0f}"
     return f"{value:.1f}" if value >= 99.995 else f"{value:.2f}" if value >= 9.9995 else f"{value:.3f}"
@@ -82,3 +87,12 @@ def interval(ratio: float | None, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"{ratio:.2f}"
     return f"{ratio:.2f} [{low:.2f} {high:.2f}]"
+
+
+def verdict(comparison: Comparison, name: Callable[[str], str] = long_layout) -> str:
+    """A comparison in words: `LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]`."""
+    said = {"faster": "is faster than", "slower": "is slower than"}.get(comparison.verdict, "makes no difference to")
+    return (
+        f"{name(comparison.candidate)} {said} {name(comparison.baseline)}: "
+        f"{comparison.ratio:.2f} × the time [{comparison.low:.2f} {comparison.high:.2f}]"
+    )

@@ -10,14 +10,15 @@ import dataclasses
 import importlib.metadata
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from kvdeck.engine.host import HostFacts, host_facts
+from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.probing import Probed, probe, probe_command
 from kvdeck.engine.spec import APIS
@@ -38,11 +39,19 @@ def report(folder: Path, limit_s: float = LIMIT_S) -> dict[str, Any]:
         folder: Where test files would go.
         limit_s: After so many seconds a probe that gave no answer is ended.
     """
-    with ThreadPoolExecutor(1) as pool:
-        facts = pool.submit(lambda: host_facts(folder, gpu=gpu_facts(limit_s)))
-        probed = probe(groups(), probe_command(folder), limit_s)
-        host = facts.result()
-    return assembled(host, probed)
+    facts: list[HostFacts] = []
+    end = time.monotonic() + limit_s
+    # A thread of its own, left behind where a network filesystem that is gone holds it.
+    looking = threading.Thread(
+        target=lambda: facts.append(host_facts(folder, gpu=gpu_facts(limit_s * 0.7))), daemon=True
+    )
+    looking.start()
+    probed = probe(groups(), probe_command(folder), limit_s)
+    looking.join(max(0.2, end - time.monotonic()))
+    if facts:
+        return assembled(facts[0], probed)
+    silent = reasons.silent_folder(str(folder), limit_s)
+    return assembled(host_facts(gpu=GpuFacts(reason="not asked: " + silent.what)), probed)
 
 
 def groups() -> list[list[str]]:
@@ -86,9 +95,9 @@ def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
                 for mode in ("two processes", "loopback"):
                     yield _limited(_found(probed, path, backend, mode), host)
             elif backend == "POSIX":
-                yield _posix(probed, path, host)
+                yield _posix(probed, path)
             elif backend.startswith(plugins.STAGED):
-                yield _staged(probed, path, backend, host)
+                yield _staged(probed, path, backend)
             else:
                 yield _found(probed, path, backend)
 
@@ -109,11 +118,9 @@ def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
     return row.working(little)
 
 
-def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
+def _posix(probed: Probed, path: str) -> PathFinding:
     """One row for the three APIs: the first that works is the one a run would choose."""
     each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
-    if each["URING"].state == "unavailable" and any(row.state != "unavailable" for row in each.values()):
-        each["URING"] = each["URING"].refused(reasons.io_uring_off(host.io_uring_disabled))
     best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
     apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
     if best.state == "unavailable":
@@ -125,11 +132,11 @@ def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
     return dataclasses.replace(best, apis=apis)
 
 
-def _staged(probed: Probed, path: str, backend: str, host: HostFacts) -> PathFinding:
+def _staged(probed: Probed, path: str, backend: str) -> PathFinding:
     """Through host memory: works where the files do and the GPU does."""
     row = PathFinding(path, backend, memory=plugins.memory_of(path))
     device = probed.failures.get("DEVICE")
-    files = _posix(probed, HOST_TO_DISK, host)
+    files = _posix(probed, HOST_TO_DISK)
     if device is not None or files.state == "unavailable":
         return row.refused(device or UnavailableError(files.reason or "", files.mend or ""))
     return dataclasses.replace(row, api=files.api).working(reasons.staged(files.reason))

@@ -37,7 +37,15 @@ def _columns(width: int) -> list[Column[PathReport]]:
         Column("state", 11, lambda r: r.state, lambda r: TONES[r.state], right=False),
     ]
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
-    columns.append(Column("reason", max(10, left), lambda r: r.reason, lambda r: TONES[r.state], right=False))
+    columns.append(
+        Column(
+            "reason",
+            max(10, left),
+            lambda r: r.reason or r.mode,
+            lambda r: TONES[r.state] if r.reason else "dim",
+            right=False,
+        )
+    )
     return columns
 
 
@@ -81,12 +89,25 @@ class Advice(Lines):
         row = self.row
         if row is None:
             return [heading("Advice", width)]
-        said = [(line, "") for line in wrap(row.reason or f"{row.path} is {row.state} with {row.backend}.", width - 2)]
+        said = [
+            (line, "")
+            for line in wrap(
+                row.reason or f"{row.path} is {row.state} with {row.backend}{f', {row.mode}' if row.mode else ''}.",
+                width - 2,
+            )
+        ]
         mend = [(line, "key") for line in wrap(f"mend: {row.mend}" if row.mend else "", width - 2)]
         return [
             heading(f"{row.path} {row.backend}", width),
             *((cell(f" {text}", width, tone),) for text, tone in said + mend),
         ]
+
+
+class PathList(Listing[PathReport]):
+    """Doctor's rows; there is nothing to open in them."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "open"
 
 
 class DoctorScreen(DeckScreen):
@@ -100,22 +121,22 @@ class DoctorScreen(DeckScreen):
     def body(self) -> ComposeResult:
         with Horizontal(id="doctor"):
             with Vertical(id="left"):
-                yield Listing("Paths", _columns, lambda r: f"{r.path} {r.backend}", id="paths")
+                yield PathList("Paths", _columns, lambda r: f"{r.path} {r.backend} {r.mode}", id="paths")
                 yield Advice(id="advice")
             yield Page(self._facts, id="host")
 
     def on_mount(self) -> None:
-        self.query_one("#paths").focus()
+        self.query_one(PathList).focus()
         super().on_mount()
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.doctor = doctor
         waiting = "looking at this host …" if doctor.looking else "not looked at yet · r looks"
-        self.query_one("#paths", Listing).show(doctor.paths, doctor.error or waiting)
+        self.query_one(PathList).show(doctor.paths, doctor.error or waiting)
         self.query_one("#host", Page).redraw()
 
     def on_row_moved(self) -> None:
-        self.query_one(Advice).apply(self.query_one("#paths", Listing).under_cursor)
+        self.query_one(Advice).apply(self.query_one(PathList).under_cursor)
 
     def action_look(self) -> None:
         self.app.look()

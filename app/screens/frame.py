@@ -37,6 +37,7 @@ class DeckScreen(Screen[None]):
 
     HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]
     VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]
+    AUTO_FOCUS = ""
     app: Deck
 
     def compose(self) -> ComposeResult:
@@ -49,6 +50,11 @@ class DeckScreen(Screen[None]):
         """The panes between the bars."""
         raise NotImplementedError
 
+    @property
+    def ready(self) -> bool:
+        """Whether its panes are there to be drawn in."""
+        return self.is_mounted and bool(self.query("#keys"))
+
     def on_mount(self) -> None:
         self.refresh_from_app()
 
@@ -57,13 +63,13 @@ class DeckScreen(Screen[None]):
 
     def refresh_from_app(self) -> None:
         """Take whatever came while another screen was in front."""
-        if self.is_mounted and self.query("#status"):
+        if self.ready:
             self.apply(self.app.snapshot)
             self.apply_doctor(self.app.doctor)
 
     def apply(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
-        self.query_one(StatusBar).apply(snapshot, self.app.paused, self.app.readonly)
+        self.query_one(StatusBar).apply(snapshot, self.app.host, self.app.paused, self.app.readonly)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         """Take doctor's newest word."""

@@ -52,7 +52,10 @@ class HelpPane(Lines, can_focus=True):
     def rows(self, width: int, height: int) -> list[Row]:
         lines = self._lines(width)
         self.top = max(0, min(self.top, len(lines) - height))
-        return lines[self.top : self.top + height]
+        below = len(lines) - height - self.top
+        if below > 0:
+            return [*lines[self.top : self.top + height - 1], (cell(f"↓ {below + 1} more lines", width, "dim"),)]
+        return lines[self.top :]
 
     def _lines(self, width: int) -> list[Row]:
         lines: list[Row] = []

@@ -11,8 +11,7 @@ from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Row, cell, heading
 from kvdeck.app.widgets.listing import Page
-from kvdeck.app.widgets.progress import verdict
-from kvdeck.app.words import binary, clock, figure, fixed, percent, short_layout
+from kvdeck.app.words import binary, clock, figure, fixed, percent, short_layout, verdict
 from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -61,9 +60,7 @@ def result_rows(session: Session, width: int) -> list[Row]:
     for path, of_path in groupby(sorted(session.results, key=lambda r: r.step), key=lambda r: r.path):
         rows.append(())
         for (backend, size, batch, cache), found in groupby(of_path, key=_setting):
-            rows += _table(
-                path, f"{backend} · {batch:,} × {binary(size)} a request{cache}", list(found), width
-            )
+            rows += _table(path, f"{backend} · {batch:,} × {binary(size)} a request{cache}", list(found), width)
             rows += _verdicts(
                 [c for c in session.comparisons if (c.path, c.block_bytes, c.batch) == (path, size, batch)], width
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kvdeck.app.messages import RowOpened, RunAsked, RunSubmitted, StepChosen
+from kvdeck.app.messages import RowOpened, RunAsked, StepChosen
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import RUN
@@ -79,9 +79,6 @@ class RunScreen(DeckScreen):
 
     def on_row_opened(self, message: RowOpened) -> None:
         self.app.follow(message.key)
-
-    def on_run_submitted(self, message: RunSubmitted) -> None:
-        self.notify(f"{message.session} is in the queue", markup=False)
 
     def action_launch(self) -> None:
         form = self.query_one(FormPane).form

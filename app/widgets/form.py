@@ -126,7 +126,7 @@ class FormPane(Lines, can_focus=True):
         ]
 
     def _widths(self, width: int) -> tuple[int, int, int]:
-        block, run = (24, 20) if width < 110 else (32, 30)
+        block, run = (24, 20) if width < 110 else (32, 30) if width < 160 else (52, 48)
         return width - block - run, block, run
 
     def _line(self, column: int, line: int, width: int) -> Row:

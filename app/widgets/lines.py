@@ -94,8 +94,14 @@ class Lines(Widget):
 
     def _strip(self, row: Row, width: int) -> Strip:
         variables, base = self.app.theme_variables, self.rich_style
+        if CURSOR in row and variables["deck-cursor"] == "ansi_default":
+            # The terminal's own palette has no shade to lay under a row, so the row is reversed, without its colours.
+            text = "".join(text for text, _ in row)
+            return Strip([Segment(text, base + Style(reverse=True))]).adjust_cell_length(
+                width, base + Style(reverse=True)
+            )
         if CURSOR in row:
-            base = base + _cursor_style(variables["deck-cursor"])
+            base = base + Style(bgcolor=Color.parse(variables["deck-cursor"]).rich_color)
         styled = ((theme.style(variables, name), text) for text, name in row if text)
         segments = [
             Segment("".join(text for _, text in spans), base + style)
@@ -107,11 +113,6 @@ class Lines(Widget):
     def plain(self) -> str:
         """What is painted, as text."""
         return "\n".join("".join(text for text, _ in row).rstrip() for row in self._painted)
-
-
-def _cursor_style(colour: str) -> Style:
-    # The terminal's own palette has no shade to lay under a row, so the row is reversed.
-    return Style(reverse=True) if colour == "ansi_default" else Style(bgcolor=Color.parse(colour).rich_color)
 
 
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
@@ -25,12 +26,13 @@ class LogPane(Lines):
 
     def rows(self, width: int, height: int) -> list[Row]:
         lines: list[Row] = []
-        for line in () if self.run is None else self.run.log[-height:]:
-            stamp = (
-                f" {clock(line.seconds):>5} {_MARKS[line.level]} ",
-                "dim" if line.level == "info" else _TONES[line.level],
-            )
-            lines.append((stamp, cell(line.text, width - 9, _TONES[line.level])))
-        for text in () if self.run is None else self.run.last_words:
-            lines.append((("       ✗ ", "bad"), cell(text, width - 9, "bad")))
+        run, room = self.run, width - 9
+        for line in () if run is None else run.log[-height:]:
+            tone = _TONES[line.level]
+            stamp = (f" {clock(line.seconds):>5} {_MARKS[line.level]} ", tone or "dim")
+            first, *rest = wrap(line.text, room) or [""]
+            lines.append((stamp, cell(first, room, tone)))
+            lines += [(cell("", 9), cell(text, room, tone)) for text in rest]
+        for text in () if run is None else run.last_words:
+            lines.append((("       ✗ ", "bad"), cell(text, room, "bad")))
         return [heading("Log", width), *lines[-(height - 1) :]]

@@ -76,47 +76,44 @@ class Plot(Lines):
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
-        lines = [(step, step.rates()) for step in self._trial]
-        starts = [rates[0][0] for _, rates in lines if rates]
         path = self._trial[0].plan.path if self._trial else ""
-        head = heading(f"GB/s {path}".strip(), width, note="")
-        if not starts or width < _LEFT + _RIGHT + 8 or height < 3:
-            return [
-                head,
-                (cell(" a line for each layout, from the first round on" if not starts else "", width, "dim"),),
-            ]
-        first, last = min(starts), max(rates[-1][0] for _, rates in lines if rates)
-        top = ceiling(max(rate for _, rates in lines for _, rate in rates))
-        seconds = span((last - first) / 1e9)
+        head = heading(f"GB/s {path}".strip(), width)
+        times = [point.t for step in self._trial for point in step.points]
+        if not times or width < _LEFT + _RIGHT + 8 or height < 3:
+            return [head, (cell("" if times else " a line for each layout, from the first round on", width, "dim"),)]
         canvas = Canvas(width - _LEFT - _RIGHT, height - 2)
-        labels = {}
+        first = min(times)
+        seconds = span((max(times) - first) / 1e9)
+        lines = [(step, step.rates(seconds * 1e9 / canvas.width)) for step in self._trial]
+        top = ceiling(max((rate for _, rates in lines for _, rate in rates), default=0.0))
         for step, rates in lines:
-            end = _draw(canvas, step, rates, first, seconds, top)
-            if end is not None:
-                labels[_free(labels, end, canvas.height)] = (
-                    f" {short_layout(step.plan.layout)}",
-                    f"layout:{step.plan.layout}",
-                )
+            _draw(
+                canvas, f"layout:{step.plan.layout}", [((t - first) / 1e9 / seconds, rate / top) for t, rate in rates]
+            )
+        labels = _labels(self._trial, canvas.height, top)
         body = [(_axis(y, canvas.height, top), *canvas.row(y), _label(labels, y)) for y in range(canvas.height)]
         ticks = cell(" " * _LEFT + "0:00", width - _RIGHT - 6, "dim")
         return [head, *body, (ticks, cell(clock(seconds), 6, "dim", right=True), cell("", _RIGHT))]
 
 
-def _draw(
-    canvas: Canvas, step: StepView, rates: tuple[tuple[int, float], ...], first: int, seconds: int, top: float
-) -> int | None:
-    """Draw one line; the canvas row in which it ends."""
-    style = f"layout:{step.plan.layout}"
+def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
+    """Draw one line of points whose coordinates are fractions of the canvas."""
     wide, high = canvas.width * 2 - 1, canvas.height * 4 - 1
-    dots = [(round((t - first) / 1e9 / seconds * wide), round(rate / top * high)) for t, rate in rates]
+    dots = [(round(x * wide), round(y * high)) for x, y in line]
     for start, end in zip(dots, dots[1:] or dots, strict=False):
         canvas.line(start, end, style)
-    return canvas.height - 1 - min(dots[-1][1], high) // 4 if dots else None
 
 
-def _free(taken: dict[int, Span], wanted: int, height: int) -> int:
-    """The row nearest to the wanted one that has no label yet."""
-    return min((y for y in range(height) if y not in taken), key=lambda y: abs(y - wanted), default=wanted)
+def _labels(trial: tuple[StepView, ...], height: int, top: float) -> dict[int, Span]:
+    """The lines' names at the height of their means, the fastest uppermost; a line's last point would make them jump."""
+    labels: dict[int, Span] = {}
+    ordered = sorted((step for step in trial if step.gb_per_s is not None), key=lambda s: -(s.gb_per_s or 0.0))
+    row = -1
+    for left, step in zip(range(len(ordered), 0, -1), ordered, strict=True):
+        wanted = round((1 - min(1.0, (step.gb_per_s or 0.0) / top)) * (height - 1))
+        row = max(row + 1, min(wanted, height - left))
+        labels[row] = (f" {short_layout(step.plan.layout)}", f"layout:{step.plan.layout}")
+    return labels
 
 
 def _label(labels: dict[int, Span], y: int) -> Span:

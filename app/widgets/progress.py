@@ -6,23 +6,13 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell
 from kvdeck.app.widgets.steps import backend_text
-from kvdeck.app.words import binary, clock, long_layout, short_layout
+from kvdeck.app.words import binary, clock, short_layout
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
     from kvdeck.app.snapshot import Snapshot
-    from kvdeck.sessions.records import Comparison
 
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
-
-
-def verdict(comparison: Comparison) -> str:
-    """A comparison in words: `LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]`."""
-    said = {"faster": "is faster than", "slower": "is slower than"}.get(comparison.verdict, "makes no difference to")
-    return (
-        f"{long_layout(comparison.candidate)} {said} {long_layout(comparison.baseline)}: "
-        f"{comparison.ratio:.2f} × the time [{comparison.low:.2f} {comparison.high:.2f}]"
-    )
 
 
 class Progress(Lines):
@@ -73,7 +63,14 @@ class Progress(Lines):
         if run.state == "running":
             return _doing(run)
         failed = next((s.result.reason for s in run.steps if s.state == "failed" and s.result and s.result.reason), "")
-        said = " · ".join(part for part in (run.reason or failed, run.signal or "") if part)
+        said = " · ".join(
+            part
+            for part in (
+                run.reason or failed,
+                "" if run.reason and run.signal and run.signal in run.reason else run.signal or "",
+            )
+            if part
+        )
         if run.state == "done" and not said:
             return f"kept as session {run.session} · 4 opens the sessions"
         return f"{said or run.state} · what was measured is kept"

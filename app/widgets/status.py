@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span
@@ -22,8 +21,10 @@ class StatusBar(Lines):
     paused = False
     readonly = False
 
-    def apply(self, snapshot: Snapshot, paused: bool, readonly: bool) -> None:
-        self.snapshot, self.paused, self.readonly = snapshot, paused, readonly
+    host = ""
+
+    def apply(self, snapshot: Snapshot, host: str, paused: bool, readonly: bool) -> None:
+        self.snapshot, self.host, self.paused, self.readonly = snapshot, host, paused, readonly
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -37,7 +38,7 @@ class StatusBar(Lines):
         if self.paused:
             right.insert(0, ("PAUSED, p goes on  ", "!warn"))
         used = sum(cell_len(text) for text, _ in (*spans, *right))
-        host = platform.node()
+        host = self.host
         if used + len(host) + 4 <= width:
             right.insert(0, (f"{host}  ", "dim"))
             used += len(host) + 2

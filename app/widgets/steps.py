@@ -11,6 +11,7 @@ from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
 from kvdeck.app.words import figure, fixed, interval, long_layout, percent, short_layout
 from textual.binding import Binding, BindingType
 from textual.events import Click
+from textual.geometry import Size
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -34,6 +35,8 @@ def state_text(step: StepView) -> str:
 
 
 def _ratio(step: StepView) -> str:
+    if step.values and step.counter("ratio") is None:
+        return "base"
     return interval(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
 
 
@@ -90,8 +93,14 @@ class StepTable(Lines, can_focus=True):
         """Show a run; another run than before is followed afresh."""
         if run is None or self.run is None or run.session != self.run.session:
             self.picked, self.top = None, 0
+        before = 0 if self.run is None else len(self.run.steps)
         self.run = run
+        if before != (0 if run is None else len(run.steps)):
+            self.refresh(layout=True)
         self.redraw()
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return 1 + max(4, 0 if self.run is None else len(self.run.steps))
 
     def _place(self) -> int:
         if self.run is None:

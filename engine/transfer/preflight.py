@@ -47,9 +47,9 @@ class Needs:
     aio_slots: int = 0
     """Kernel AIO events of all initiators: each one's `kernel_queue_size`."""
     request_descriptors: int = 0
-    """Descriptors in the largest request."""
+    """Descriptors of one initiator in flight at once: of its largest request, times its pipeline depth."""
     request_limit: int | None = None
-    """The most a request may have: `ios_pool_size` with the POSIX plugin."""
+    """The most an initiator may have in flight: `ios_pool_size` with the POSIX plugin, which refuses more."""
 
 
 def check_room(needs: Needs, host: HostFacts) -> None:
@@ -107,7 +107,7 @@ def _fits_limits(needs: Needs, host: HostFacts) -> None:
         )
     if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
         raise UnavailableError(
-            f"needs {needs.request_descriptors} descriptors in one request, the plugin takes {needs.request_limit}",
+            f"needs {needs.request_descriptors} descriptors in flight, the plugin takes {needs.request_limit}",
             f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
         )
 

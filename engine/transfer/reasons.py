@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.sessions.errors import UnavailableError
 
 _LIBRARIES = {
@@ -96,6 +97,8 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
         number = int(cufile[1])
         reason, mend = _CUFILE_ERRORS.get(number, ("cuFile refused", "see cufile.log"))
         return UnavailableError(f"{backend} can't start: {reason} (cuFile error {number})", mend)
+    if "io_uring" in words:
+        return io_uring_off(kernel_switch("kernel/io_uring_disabled"))
     for mark, (reason, mend) in _WORDS.items():
         if mark.lower() in words.lower():
             return UnavailableError(f"{backend} can't start: {reason}", mend)
@@ -111,8 +114,8 @@ def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
 
 
 def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
-    """Two processes reach each other only over the network stack."""
-    what = f"two processes move bytes over {transports}: copying between their memories isn't allowed"
+    """Bytes between memories of this host go over the network stack."""
+    what = f"bytes go over {transports}, since copying between processes' memories isn't allowed"
     if ptrace_scope > 0:
         return UnavailableError(
             f"{what} (ptrace_scope is {ptrace_scope})", "allow it: sudo sysctl kernel.yama.ptrace_scope=0"
@@ -166,11 +169,17 @@ def io_uring_off(switch: int | None) -> UnavailableError:
     )
 
 
-def no_answer(trying: str, seconds: float) -> UnavailableError:
+def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
     """A probe hung, and was ended."""
     return UnavailableError(
-        f"no answer within {seconds:g} s while trying {trying}; the probe was ended",
-        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(seconds * 4))} kvdeck doctor",
+        f"no answer within {seconds:.2g} s while trying {trying}; the probe was ended",
+        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
+    )
+
+
+def silent_folder(path: str, seconds: float) -> UnavailableError:
+    return UnavailableError(
+        f"the filesystem of {path} gave no answer within {seconds:g} s", "name another folder by --folder"
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 import yaml
 
-from kvdeck.sessions.records import COUNTERS, Log, Round, RunStarted, StateChanged, StepPlan
+from kvdeck.sessions.records import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged, StepPlan
 from kvdeck.sessions.samples import encode_event
 
 
@@ -47,6 +47,8 @@ class FakeWorker:
         values[0], values[1], values[2], values[-2], values[-1] = 0, number, number + 1, (number + 1) / total, 1.0
         times = (1000,) * int(self.params.get("wide", 1))
         self.write(encode_event(Round(time.monotonic_ns(), 0, number, times, times, 2000, tuple(values))))
+        if number % 10 == 5:
+            self.write(encode_event(ReferenceRound(time.monotonic_ns(), 0, number, "memcpy", 4096, 2000)))
 
     def wait(self, seconds: float) -> str | None:
         """Wait; why to stop, if at all. EOF on stdin: the engine is gone."""

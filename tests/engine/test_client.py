@@ -82,13 +82,13 @@ def test_another_users_runtime_folder_is_refused(folders: Path):
 
 def test_a_runtime_folder_too_long_for_a_socket_is_named(folders: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KVDECK_RUNTIME", str(folders / ("x" * 100)))
-    with pytest.raises(EngineError, match="too long for a socket's path.*shorter"):
+    with pytest.raises(EngineError, match=r"too long for a socket's path.*shorter"):
         Client.connect()
 
 
 def test_an_engine_that_cannot_come_up_is_quoted(folders: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KVDECK_IDLE_EXIT", "soon")
-    with pytest.raises(EngineError, match="status 2.*KVDECK_IDLE_EXIT is 'soon'"):
+    with pytest.raises(EngineError, match=r"status 2.*KVDECK_IDLE_EXIT is 'soon'"):
         Client.connect()
 
 
@@ -192,7 +192,7 @@ def test_the_doctor_is_asked_in_a_child(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_doctor_that_hangs_or_dies_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake_doctor(tmp_path, monkeypatch, "time.sleep(600)")
-    with pytest.raises(KvdeckError, match="did not end within 0.2 s"):
+    with pytest.raises(KvdeckError, match=r"did not end within 0\.2 s"):
         doctor_report(timeout=0.2)
     fake_doctor(tmp_path, monkeypatch, "sys.exit('no driver')")
     with pytest.raises(KvdeckError, match="status 1 and said: no driver"):

@@ -27,11 +27,12 @@ def samples(lines: list[EventMessage | SampleMessage]) -> list[SampleMessage]:
 
 
 def test_a_run_is_followed_from_its_first_line_to_its_last(client: Client):
-    session, lines = run_to_end(client, rounds=60)
-    assert [line.seq for line in lines] == list(range(63))
+    _, lines = run_to_end(client, rounds=60)
+    assert [line.seq for line in lines] == list(range(69))
     assert [line.values[1] for line in samples(lines)] == list(range(60))
     kinds = [line.event["kind"] for line in lines if isinstance(line, EventMessage)]
-    assert kinds == ["run_started", "log", "state"]
+    assert [kind for kind in kinds if kind != "reference_round"] == ["run_started", "log", "state"]
+    assert kinds.count("reference_round") == 6
     assert client.hello.counters == COUNTERS
 
 
@@ -71,6 +72,8 @@ def test_a_late_client_gets_history_and_then_live_without_gap_or_duplicate(clien
     assert [line.seq for line in got] == list(range(total))
     assert [line.seq for line in thinned if line.seq < history] == list(range(57, history))
     assert len({line.seq for line in thinned}) == len(thinned)
+    events = [line.event["kind"] for line in thinned if isinstance(line, EventMessage) and line.seq >= history]
+    assert "reference_round" not in events
     assert len(samples(thinned)) + sum(s.missed for s in samples(thinned)) == len(samples(got[57:]))
 
 

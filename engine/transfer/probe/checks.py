@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.transfer import device, quiet
+from kvdeck.engine.transfer import device, nixl, quiet
 from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe import files, memory
 from kvdeck.engine.transfer.probe.plugin import probe_plugin
@@ -52,8 +52,7 @@ def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iter
     yield "plugin", found
     if not probed:
         return
-    if found.loads is False:
-        raise UnavailableError(found.reason or "", found.mend or "")
+    nixl.require_backend(backend)
     try:
         for row in _rows(backend, api, folder, peer):
             yield "row", row

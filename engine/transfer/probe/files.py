@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
 
+_PATHS = (HOST_TO_DISK, DISK_TO_HOST, DEVICE_TO_DISK, DISK_TO_DEVICE)
+
 
 def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
     """Rows of the paths between host memory and files by one API of the POSIX plugin.
@@ -26,8 +28,11 @@ def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
     """
     agent = nixl.make_agent(f"kvdeck-probe-{api}")
     nixl.create_backend(agent, "POSIX", {plugins.POSIX_PARAMS[api]: "true"})
-    with _file(folder) as (descriptor, limit):
-        yield from _host_rows(agent, "POSIX", api, descriptor, limit)
+    try:
+        with _file(folder) as (descriptor, limit):
+            yield from _host_rows(agent, "POSIX", api, descriptor, limit)
+    except UnavailableError as error:  # the folder's fault: the backend is there
+        yield from _refused("POSIX", api, error, (HOST_TO_DISK, DISK_TO_HOST))
 
 
 def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
@@ -41,10 +46,18 @@ def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
         os.environ["CUFILE_LOGFILE_PATH"] = str(log)
         agent = nixl.make_agent(f"kvdeck-probe-{backend}")
         nixl.create_backend(agent, backend)
-        with _file(folder) as (descriptor, limit):
-            limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
-            yield from _host_rows(agent, backend, None, descriptor, limit)
-            yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+        try:
+            with _file(folder) as (descriptor, limit):
+                limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
+                yield from _host_rows(agent, backend, None, descriptor, limit)
+                yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+        except UnavailableError as error:
+            yield from _refused(backend, None, error, _PATHS)
+
+
+def _refused(backend: str, api: str | None, error: UnavailableError, paths: Sequence[str]) -> Iterator[PathFinding]:
+    for path in paths:
+        yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path)).refused(error)
 
 
 @contextlib.contextmanager
@@ -96,8 +109,7 @@ def _device_rows(
         device.require()
         buffer = device.allocate(0, SIZE)
     except UnavailableError as error:
-        for path in paths:
-            yield PathFinding(path, backend, memory=plugins.memory_of(path)).refused(error)
+        yield from _refused(backend, None, error, paths)
         return
 
     def put(data: bytes) -> None:
@@ -128,8 +140,7 @@ def _rows(
         memory = register(agent, (side.address, SIZE, 0), side.kind, backend)
         registered_file = register(agent, *file, backend)
     except UnavailableError as error:
-        for path in paths:
-            yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path)).refused(error)
+        yield from _refused(backend, api, error, paths)
         return
     plain = Pages()
     for path, operation in zip(paths, ("WRITE", "READ"), strict=True):

@@ -10,9 +10,9 @@ import re
 import select
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
 from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
@@ -56,8 +56,7 @@ def _row(mode: str, attempt: Any) -> PathFinding:
     except UnavailableError as error:
         return row.refused(error)
     transports = _transports(words.text)
-    limit = _limit_of(transports) if mode == TWO_PROCESSES else None
-    return dataclasses.replace(row, transports=transports).working(limit)
+    return dataclasses.replace(row, transports=transports).working(_limit_of(transports))
 
 
 def _to_self(agent: Any, here: Pages, there: Pages) -> None:
@@ -117,14 +116,10 @@ def _transports(words: str) -> tuple[str, ...]:
 
 
 def _limit_of(transports: tuple[str, ...]) -> UnavailableError | None:
-    """What an operator must know where two processes reach each other only over the network stack."""
+    """What an operator must know where bytes stay on this host and yet go over the network stack."""
     if not transports or any(not name.startswith("tcp/") for name in transports):
         return None
-    try:
-        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
-    except (OSError, ValueError):
-        scope = 0
-    return reasons.only_tcp(", ".join(transports), scope)
+    return reasons.only_tcp(", ".join(transports), kernel_switch("kernel/yama/ptrace_scope") or 0)
 
 
 def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:

@@ -1,0 +1,80 @@
+"""A deck without an engine: tests post what a feed would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from kvdeck.app.messages import DoctorReported, SessionRead, SessionsListed
+from kvdeck.app.tui import Deck
+from kvdeck.sessions.store import SessionSummary
+
+from . import a_run
+
+KEPT = tuple(
+    SessionSummary(
+        name,
+        state,
+        1_767_268_790.0 - 3600 * age,
+        1_767_268_800.0,
+        1_767_268_800.0 + took,
+        None,
+        paths,
+        layouts,
+        steps,
+        (),
+        "",
+    )
+    for age, (name, state, took, paths, layouts, steps) in enumerate(
+        [
+            (a_run.NAME, "done", 30, tuple(p[0] for p in a_run.PATHS), tuple(x[0] for x in a_run.LAYOUTS), 6),
+            ("nvme-sweep", "crashed", 95, ("HostToDisk", "DiskToHost"), ("FullyContiguous",), 3),
+            ("before-the-driver", "cancelled", 4, ("HostToHost",), ("FullyContiguous",), 1),
+        ]
+    )
+)
+
+
+class DeckOfFiles(Deck):
+    """Reads the same sessions every time, and notes what it was asked for."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(connect=False, **options)
+        self.host = "dgx-01"
+        self.kept: tuple[SessionSummary, ...] = KEPT
+        self.asked: list[tuple[str, object]] = []
+
+    def list_sessions(self) -> None:
+        self.post_message(SessionsListed(self.kept))
+
+    def read_session(self, name: str) -> None:
+        self.post_message(SessionRead(name, a_run.session(name)))
+
+    def on_run_asked(self, message):
+        self.asked.append(("run", message.spec))
+
+    def cancel(self, session: str) -> None:
+        self.asked.append(("cancel", session))
+
+    def follow(self, session: str) -> None:
+        self.asked.append(("follow", session))
+
+    def look(self) -> None:
+        self.post_message(DoctorReported(a_run.doctor()))
+
+
+@pytest.fixture(autouse=True)
+def the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("NO_COLOR", "KVDECK_THEME", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def deck() -> DeckOfFiles:
+    return DeckOfFiles()

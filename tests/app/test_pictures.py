@@ -1,0 +1,60 @@
+"""A picture of every screen in its states; `--snapshot-update` keeps new ones, to be looked at by eye."""
+
+from __future__ import annotations
+
+import pytest
+from kvdeck.app import theme
+from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.snapshot import Snapshot
+from textual.pilot import Pilot
+
+from . import a_run
+from .conftest import DeckOfFiles
+
+SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
+IDLE = Snapshot("connected", "", 4242)
+SCENES = {
+    "run-empty": (Snapshot(), ()),
+    "run-live": (a_run.live(), ()),
+    "run-finished": (a_run.finished(), ()),
+    "run-crashed": (a_run.crashed(), ()),
+    "run-lost": (a_run.disconnected(), ()),
+    "run-form": (a_run.live(), ("f",)),
+    "run-cancel": (a_run.live(), ("x",)),
+    "run-help": (a_run.live(), ("question_mark",)),
+    "run-paused": (a_run.live(), ("p",)),
+    "sessions": (a_run.live(), ("4",)),
+    "sessions-empty": (IDLE, ("4",)),
+    "sessions-none-found": (IDLE, ("4", "slash", "x", "y")),
+    "result": (IDLE, ("4", "enter")),
+    "doctor": (IDLE, ("9",)),
+    "doctor-empty": (Snapshot(), ("9",)),
+}
+PICTURES = [
+    *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
+    *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in ("run-form", "sessions-none-found")),
+    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "sessions", "result", "doctor")),
+    *((scene, BIG, name) for scene in ("run-live", "doctor") for name in ("kvdeck-light", theme.ANSI)),
+]
+
+
+@pytest.mark.parametrize(
+    ("scene", "size", "name"), PICTURES, ids=[f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in PICTURES]
+)
+def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVDECK_THEME", name)
+    snapshot, keys = SCENES[scene]
+    deck = DeckOfFiles()
+    if scene == "sessions-empty":
+        deck.kept = ()
+
+    async def set_the_scene(pilot: Pilot[None]) -> None:
+        if not scene.endswith("-empty") or scene == "sessions-empty":
+            deck.post_message(DoctorReported(a_run.doctor()))
+        deck.post_message(SnapshotTaken(snapshot))
+        await pilot.pause()
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause()
+
+    assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)
