@@ -13,7 +13,7 @@ from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, render
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import SessionSummary
+    from kvdeck.sessions.listing import SessionSummary
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 
@@ -39,7 +39,7 @@ def attach(name: str, as_json: bool) -> int:
 def cancel(name: str) -> int:
     """End a queued or running run; what it measured is kept."""
     from kvdeck.engine.client import Client
-    from kvdeck.sessions.store import check_name
+    from kvdeck.sessions.listing import check_name
 
     check_name(name)
     with Client.connect(start=False) as client:
