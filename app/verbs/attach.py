@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.app.verbs.printing import print_json, print_lines, print_session, report_width
+from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, print_session, report_width
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, render
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import SessionSummary
+    from kvdeck.sessions.listing import SessionSummary
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 
@@ -39,7 +39,7 @@ def attach(name: str, as_json: bool) -> int:
 def cancel(name: str) -> int:
     """End a queued or running run; what it measured is kept."""
     from kvdeck.engine.client import Client
-    from kvdeck.sessions.store import check_name
+    from kvdeck.sessions.listing import check_name
 
     check_name(name)
     with Client.connect(start=False) as client:
@@ -76,7 +76,7 @@ def sessions(as_json: bool) -> int:
             Column("", "state", tuple(_state(item) for item in found), left=True),
             Column("", "created", tuple(_local(item.created) for item in found), left=True, rank=2),
             Column("", "steps", tuple(str(item.steps) for item in found), rank=3),
-            Column("", "paths", tuple(_few(item.paths) for item in found), left=True, rank=1),
+            Column("", "paths", tuple(few_paths(item.paths) for item in found), left=True, rank=1),
         ]
         print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0
@@ -87,11 +87,6 @@ def _state(item: SessionSummary) -> str:
     from kvdeck.engine.client import store
 
     return item.state if item.state in FINAL_STATES else store().load(item.name).state
-
-
-def _few(paths: tuple[str, ...]) -> str:
-    more = f" +{len(paths) - 2}" if len(paths) > 2 else ""
-    return (" ".join(paths[:2]) + more) or "–"
 
 
 def _local(created: float) -> str:

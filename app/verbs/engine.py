@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, joined, render
@@ -85,7 +85,7 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
         Column("", "run", tuple(run["session"] for run in runs), left=True),
         Column("", "state", tuple(_state(run) for run in runs), left=True),
         Column("", "done", tuple(f"{run['fraction'] * 100:.0f} %" for run in runs)),
-        Column("", "paths", tuple(" ".join(run["paths"]) or "every ready one" for run in runs), left=True, rank=1),
+        Column("", "paths", tuple(few_paths(run["paths"]) for run in runs), left=True, rank=1),
     ]
     return lines + render(fit(columns, width)[0], width)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -44,3 +44,9 @@ def print_session(session: Session, as_json: bool) -> None:
         print_json(report_json(session))
     else:
         print_lines(report_lines(session, report_width()))
+
+
+def few_paths(paths: Sequence[str]) -> str:
+    """The first two paths and how many more there are, for a table's cell."""
+    more = f" +{len(paths) - 2}" if len(paths) > 2 else ""
+    return (" ".join(paths[:2]) + more) or "–"

@@ -57,7 +57,7 @@ def run(
     """
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
     if session is not None:
-        from kvdeck.sessions.store import check_name
+        from kvdeck.sessions.listing import check_name
 
         check_name(session)
     return _run(spec, session, detach, as_json)
