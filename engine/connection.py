@@ -48,12 +48,13 @@ class Following:
     """Samples left out since the last one that was sent."""
 
     def take(self, samples: list[Line], now: float) -> bytes:
-        """The newest of these samples as a message, the others counted as missed."""
-        missed, self.missed = self.missed + len(samples) - 1, 0
+        """The newest of these samples, of each step one, as messages; the others are counted as missed."""
+        newest = sorted({line.step: line for line in samples}.values())
+        missed, self.missed = self.missed + len(samples) - len(newest), 0
         if self.hz > 0:
             # On a grid that all clients share: several of one pace cost one wake-up, not one each.
             self.next_sample = (now * self.hz // 1 + 1) / self.hz
-        return samples[-1].encode(missed)
+        return newest[0].encode(missed) + b"".join(line.encode(0) for line in newest[1:])
 
 
 class Connection:
@@ -245,9 +246,10 @@ class Connection:
 
 
 def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
-    """Of these live lines every event, before it the newest sample, and at the end the newest sample if one is due.
+    """Of these live lines every event, before it the newest samples, and at the end the newest ones if they are due.
 
-    Samples at the end that aren't due stay for the next time: the cursor stops before them. Reference rounds
+    Interleaved steps take turns, so it is the newest of each step that counts. Samples at the end that aren't
+    due stay for the next time: the cursor stops before them. Reference rounds
     are left out: what they tell is in the samples' `reference_gb_per_s`.
     """
     out: list[bytes] = []

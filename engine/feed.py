@@ -25,6 +25,8 @@ class Line(NamedTuple):
     kind: Literal["event", "sample", "reference"]
     """`reference`: a reference round, an event of which there are as many as samples."""
     message: bytes | None
+    step: bytes = b""
+    """Of a sample: which step's counters these are."""
 
     @property
     def is_sample(self) -> bool:
@@ -78,7 +80,8 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
     head = b'{"v":1,"type":"%%s","session":"%s","seq":%d,' % (session.encode(), seq)
     parts = _split_round(raw)
     if parts is not None:
-        return Line(seq, "sample", head % b"sample" + b'"t":%s,"values":%s' % parts)
+        message = head % b"sample" + b'"t":%s,"values":%s' % parts
+        return Line(seq, "sample", message, parts[1][1:].partition(b",")[0])
     try:
         data = orjson.loads(raw)
     except ValueError:

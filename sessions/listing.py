@@ -21,7 +21,7 @@ from kvdeck.sessions.errors import UsageError
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _INDEX_VERSION = 1
-_WORTH_KEEPING = 64
+WORTH_KEEPING = 64
 """Sessions that must have been read before the index is written anew."""
 
 
@@ -91,7 +91,7 @@ def summaries(home: Path) -> list[SessionSummary]:
         elif (summary := _read_summary(name, path)) is not None:
             found[name] = (mark, summary)
             read += 1
-    if read >= _WORTH_KEEPING:
+    if read >= WORTH_KEEPING:
         _write_index(home, found)
     return sorted((summary for _, summary in found.values()), key=lambda s: (s.created, s.name), reverse=True)
 

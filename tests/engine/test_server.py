@@ -88,6 +88,18 @@ def test_thinned_samples_end_with_the_newest_before_an_event(client: Client):
     assert len(samples(lines)) + sum(s.missed for s in samples(lines)) == 50
 
 
+def test_thinning_keeps_the_newest_of_each_interleaved_step(client: Client):
+    blocker = submit(client, "first", rounds=1000, every=0.05)
+    session = submit(client, rounds=46, steps=4)
+    client.subscribe(session, hz=0.001)
+    client.cancel(blocker)
+    lines = lines_until_end(client)
+    newest = samples(lines)[-4:]
+    assert [line.values[1] for line in newest] == [42, 43, 44, 45]
+    assert {line.values[0] for line in newest} == {0, 1, 2, 3}
+    assert len(samples(lines)) + sum(s.missed for s in samples(lines)) == 46
+
+
 def test_a_slow_client_is_coalesced_and_loses_no_event(client: Client):
     blocker = submit(client, rounds=1000, every=0.05)
     session = submit(client, rounds=20_000)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvdeck.sessions import listing
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.listing import check_name
 from kvdeck.sessions.records import Compared, Comparison, RunStarted, Session, StateChanged, Tuned
@@ -166,8 +167,9 @@ def test_an_empty_home_has_no_sessions(tmp_path: Path):
     assert Store(tmp_path / "nowhere").summaries() == []
 
 
-def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store):
-    for number in range(70):
+def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listing, "WORTH_KEEPING", 10)
+    for number in range(10):
         store.write(dataclasses.replace(store.create(f"s{number}", {}, "{}\n"), created=float(number)))
     first = store.summaries()
     index = store.home / "sessions.index"
