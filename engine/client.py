@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
 from kvdeck.engine import protocol, runtime
 from kvdeck.engine.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
@@ -47,6 +48,10 @@ def log_path() -> Path:
     return runtime.log_path(home())
 
 
+class EngineGone(EngineError):
+    """The engine ended, or let go of this client: attach again."""
+
+
 class Client:
     """A connection to the engine. Any thread may call any method; one reads for all that wait."""
 
@@ -69,7 +74,11 @@ class Client:
         self._closed = False
         self._last_id = 0
         connected.settimeout(REPLY_SECONDS)
-        self.hello = self._wait_for_hello(timeout)
+        try:
+            self.hello = self._wait_for_hello(timeout)
+        except BaseException:
+            connected.close()
+            raise
 
     @classmethod
     def connect(cls, start: bool = True, timeout: float = CONNECT_SECONDS) -> Client:
@@ -84,16 +93,19 @@ class Client:
         """
         deadline = time.monotonic() + timeout
         folder = runtime.prepare_runtime(runtime.runtime_folder())
-        connected = attach(folder)
-        if connected is None:
-            if not start:
+        while True:
+            connected = attach(folder)
+            if connected is None and not start:
                 raise EngineError("no engine is running", "`kvdeck engine start` starts one")
-            connected = start_and_attach(folder, home(), deadline)
-        try:
-            client = cls(connected, max(1.0, deadline - time.monotonic()))
-        except BaseException:
-            connected.close()
-            raise
+            connected = connected or start_and_attach(folder, home(), deadline)
+            try:
+                client = cls(connected, max(1.0, deadline - time.monotonic()))
+                break
+            except EngineGone:
+                # An engine that is just dying still takes connections for a moment.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(TRY_SECONDS)
         if os.environ.get("KVDECK_HOME") and client.home != home():
             client.close()
             raise EngineError(
@@ -146,7 +158,7 @@ class Client:
             self._last_id += 1
             number = self._last_id
             self._send(protocol.encode(type(command)(**{**data, "id": number})))
-        reply = self._wait(lambda: self._replies.pop(number, None), timeout)
+        reply: Reply | None = self._wait(lambda: self._replies.pop(number, None), timeout)
         if reply is None:
             raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
         if not reply.ok:
@@ -200,7 +212,7 @@ class Client:
         """The next message that is no reply; null after `timeout` seconds, or once this client was closed.
 
         Raises:
-            EngineError: The engine has gone.
+            EngineGone: The engine has gone.
         """
         message: FromEngine | None = self._wait(self._next_message, timeout)
         return message
@@ -212,7 +224,7 @@ class Client:
         """Messages as they come, until none came for `timeout` seconds or this client was closed.
 
         Raises:
-            EngineError: The engine has gone.
+            EngineGone: The engine has gone.
         """
         while (message := self.receive(timeout)) is not None:
             yield message
@@ -223,8 +235,8 @@ class Client:
         except OSError as error:
             raise self._lost() from error
 
-    def _lost(self) -> EngineError:
-        return EngineError("the engine has gone", f"attach again; {runtime.log_path(home())} may say why")
+    def _lost(self) -> EngineGone:
+        return EngineGone("the engine has gone", f"attach again; {runtime.log_path(home())} may say why")
 
     def _wait_for_hello(self, timeout: float) -> Hello:
         hello = self.receive(timeout)
@@ -303,7 +315,7 @@ class EngineSource:
         """Each event with its `seq`; messages about other things on this client are dropped.
 
         Raises:
-            EngineError: The engine has gone; another source can go on from the last `seq` + 1.
+            EngineGone: The engine has gone; another source can go on from the last `seq` + 1.
         """
         self._client.subscribe(self._session, self._from_seq, self._hz)
         for message in self._client.messages():

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
+
 from kvdeck.engine.feed import Feed, Line, to_line
 from kvdeck.engine.protocol import FromClient, FromEngine, Reply, decode, encode
 from kvdeck.sessions.errors import KvdeckError
@@ -22,8 +23,8 @@ from kvdeck.sessions.samples import LineReader
 
 WRITE_AHEAD = 64 * 1024
 """Bytes that wait in the engine for a client's socket before the client counts as slow."""
-KEEP_UP = 256
-"""Samples that a client without `hz` may be behind before it gets the newest only."""
+AT_ONCE = 256
+"""Lines that a client without `hz` gets before it is looked at whether its socket takes more."""
 WAITING_REPLIES = 64
 HISTORY_BYTES = 64 * 1024
 
@@ -47,12 +48,13 @@ class Following:
     """Samples left out since the last one that was sent."""
 
     def take(self, samples: list[Line], now: float) -> bytes:
-        """The newest of these samples as a message, the others counted as missed."""
-        missed, self.missed = self.missed + len(samples) - 1, 0
-        self.cursor = samples[-1].seq + 1
+        """The newest of these samples, of each step one, as messages; the others are counted as missed."""
+        newest = sorted({line.step: line for line in samples}.values())
+        missed, self.missed = self.missed + len(samples) - len(newest), 0
         if self.hz > 0:
-            self.next_sample = now + 1 / self.hz
-        return samples[-1].encode(missed)
+            # On a grid that all clients share: several of one pace cost one wake-up, not one each.
+            self.next_sample = (now * self.hz // 1 + 1) / self.hz
+        return newest[0].encode(missed) + b"".join(line.encode(0) for line in newest[1:])
 
 
 class Connection:
@@ -188,38 +190,40 @@ class Connection:
         if following.cursor < max(following.live_from, following.feed.first_kept):
             await self._send_from_file(following)
             return True
-        self._send_live(following)
-        return False
+        return self._send_live(following)
 
     async def _send_from_file(self, following: Following) -> None:
         """History is sent whole. Of live lines that have left the memory already, the samples are left out."""
         if following.reader.seq > following.cursor:
-            following.reader = LineReader(following.feed.path, following.cursor)
+            following.reader = LineReader(following.feed.path)
+        following.reader.skip_to(following.cursor)
         batch = await asyncio.to_thread(following.reader.read, HISTORY_BYTES)
         if following is not self._following:
             return
         whole = following.cursor < following.live_from
         end = following.live_from if whole else following.feed.next_seq
-        lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if following.cursor <= seq < end]
+        lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if seq < end]
         if not lines:  # the file has lost lines that were there: nothing to wait for
             following.cursor = max(following.live_from, following.feed.first_kept)
             return
         following.cursor = lines[-1].seq + 1
         if not whole:
             following.missed += sum(line.is_sample for line in lines)
-            lines = [line for line in lines if not line.is_sample]
+            lines = [line for line in lines if line.kind == "event"]
         self._writer.write(b"".join(line.encode(0) for line in lines))
 
-    def _send_live(self, following: Following) -> None:
+    def _send_live(self, following: Following) -> bool:
         lines = following.feed.since(following.cursor)
         now = asyncio.get_running_loop().time()
-        if following.hz <= 0 and len(lines) <= KEEP_UP:
+        if following.hz <= 0:
+            lines = lines[:AT_ONCE]
             out = [following.take([line], now) if line.is_sample else line.encode(0) for line in lines]
             following.cursor = lines[-1].seq + 1
         else:
             out = thin(following, lines, now)
             self._set_timer(following)
         self._writer.write(b"".join(out))
+        return following.hz <= 0 and following.cursor < following.feed.next_seq
 
     def _set_timer(self, following: Following) -> None:
         """Come back for the sample that was not due yet."""
@@ -242,24 +246,27 @@ class Connection:
 
 
 def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
-    """Of these live lines every event, before it the newest sample, and at the end the newest sample if one is due.
+    """Of these live lines every event, before it the newest samples, and at the end the newest ones if they are due.
 
-    Samples at the end that aren't due stay for the next time: the cursor stops before them.
+    Interleaved steps take turns, so it is the newest of each step that counts. Samples at the end that aren't
+    due stay for the next time: the cursor stops before them. Reference rounds
+    are left out: what they tell is in the samples' `reference_gb_per_s`.
     """
     out: list[bytes] = []
-    due = now >= following.next_sample
     samples: list[Line] = []
     for line in lines:
-        if line.is_sample:
+        if line.kind == "sample":
             samples.append(line)
-            continue
-        if samples:
-            out.append(following.take(samples, now))
-            samples = []
-        out.append(line.encode(0))
-        following.cursor = line.seq + 1
-    if samples and due:
+        elif line.kind == "event":
+            if samples:
+                out.append(following.take(samples, now))
+                samples = []
+            out.append(line.encode(0))
+    following.cursor = lines[-1].seq + 1
+    if samples and now >= following.next_sample:
         out.append(following.take(samples, now))
+    elif samples:
+        following.cursor = samples[0].seq
     return out
 
 

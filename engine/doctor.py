@@ -10,19 +10,20 @@ import dataclasses
 import importlib.metadata
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from kvdeck.engine.host import HostFacts, host_facts
+from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.probing import Probed, probe, probe_command
 from kvdeck.engine.spec import APIS
 from kvdeck.engine.transfer import plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding, PluginFinding, because
+from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import HOST_TO_DISK, HOST_TO_HOST, PATHS
@@ -38,11 +39,19 @@ def report(folder: Path, limit_s: float = LIMIT_S) -> dict[str, Any]:
         folder: Where test files would go.
         limit_s: After so many seconds a probe that gave no answer is ended.
     """
-    with ThreadPoolExecutor(1) as pool:
-        facts = pool.submit(lambda: host_facts(folder, gpu=gpu_facts(limit_s)))
-        probed = probe(groups(), probe_command(folder), limit_s)
-        host = facts.result()
-    return assembled(host, probed)
+    facts: list[HostFacts] = []
+    end = time.monotonic() + limit_s
+    # A thread of its own, left behind where a network filesystem that is gone holds it.
+    looking = threading.Thread(
+        target=lambda: facts.append(host_facts(folder, gpu=gpu_facts(limit_s * 0.7))), daemon=True
+    )
+    looking.start()
+    probed = probe(groups(), probe_command(folder), limit_s)
+    looking.join(max(0.2, end - time.monotonic()))
+    if facts:
+        return assembled(facts[0], probed)
+    silent = reasons.silent_folder(str(folder), limit_s)
+    return assembled(host_facts(gpu=GpuFacts(reason="not asked: " + silent.what)), probed)
 
 
 def groups() -> list[list[str]]:
@@ -86,9 +95,9 @@ def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
                 for mode in ("two processes", "loopback"):
                     yield _limited(_found(probed, path, backend, mode), host)
             elif backend == "POSIX":
-                yield _posix(probed, path, host)
+                yield _posix(probed, path)
             elif backend.startswith(plugins.STAGED):
-                yield _staged(probed, path, backend, host)
+                yield _staged(probed, path, backend)
             else:
                 yield _found(probed, path, backend)
 
@@ -98,7 +107,7 @@ def _found(probed: Probed, path: str, backend: str, mode: str | None = None, api
         if row.key == (path, backend, mode, api):
             return row
     failure = probed.failures.get(f"{backend}:{api}" if api else backend) or reasons.not_tried(backend)
-    return PathFinding(path, backend, mode=mode, api=api, memory=plugins.memory_of(path), **because(failure))
+    return PathFinding(path, backend, mode=mode, api=api, memory=plugins.memory_of(path)).refused(failure)
 
 
 def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
@@ -106,15 +115,12 @@ def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
     little = reasons.little_memlock(host.memlock_bytes)
     if row.state != "ready" or little is None or not any(port.active for port in host.infiniband):
         return row
-    return dataclasses.replace(row, state="degraded", **because(little))
+    return row.working(little)
 
 
-def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
+def _posix(probed: Probed, path: str) -> PathFinding:
     """One row for the three APIs: the first that works is the one a run would choose."""
     each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
-    if each["URING"].state == "unavailable" and any(row.state != "unavailable" for row in each.values()):
-        off = reasons.io_uring_off(host.io_uring_disabled)
-        each["URING"] = dataclasses.replace(each["URING"], **because(off))
     best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
     apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
     if best.state == "unavailable":
@@ -126,15 +132,14 @@ def _posix(probed: Probed, path: str, host: HostFacts) -> PathFinding:
     return dataclasses.replace(best, apis=apis)
 
 
-def _staged(probed: Probed, path: str, backend: str, host: HostFacts) -> PathFinding:
+def _staged(probed: Probed, path: str, backend: str) -> PathFinding:
     """Through host memory: works where the files do and the GPU does."""
     row = PathFinding(path, backend, memory=plugins.memory_of(path))
     device = probed.failures.get("DEVICE")
-    files = _posix(probed, HOST_TO_DISK, host)
+    files = _posix(probed, HOST_TO_DISK)
     if device is not None or files.state == "unavailable":
-        failure = device or UnavailableError(files.reason or "", files.mend or "")
-        return dataclasses.replace(row, **because(failure))
-    return dataclasses.replace(row, state="degraded", api=files.api, **because(reasons.staged(files.reason)))
+        return row.refused(device or UnavailableError(files.reason or "", files.mend or ""))
+    return dataclasses.replace(row, api=files.api).working(reasons.staged(files.reason))
 
 
 def _plugins(probed: Probed) -> Iterator[PluginFinding]:
@@ -142,7 +147,7 @@ def _plugins(probed: Probed) -> Iterator[PluginFinding]:
         found = probed.plugins.get(name, PluginFinding(name, file=str(file)))
         failure = next((error for check, error in probed.failures.items() if check.partition(":")[0] == name), None)
         if found.reason is None and failure is not None:
-            found = dataclasses.replace(found, **because(failure))
+            found = found.refused(failure)
         yield found
 
 

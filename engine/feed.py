@@ -6,9 +6,11 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
+
+from kvdeck.sessions.records import ReferenceRound
 
 KEPT_LINES = 2048
 
@@ -20,8 +22,15 @@ class Line(NamedTuple):
     """One line as the message it becomes, up to where a sample's `missed` goes; null: nothing to send."""
 
     seq: int
-    is_sample: bool
+    kind: Literal["event", "sample", "reference"]
+    """`reference`: a reference round, an event of which there are as many as samples."""
     message: bytes | None
+    step: bytes = b""
+    """Of a sample: which step's counters these are."""
+
+    @property
+    def is_sample(self) -> bool:
+        return self.kind == "sample"
 
     def encode(self, missed: int) -> bytes:
         """The message with its newline; `missed` counts the samples left out before a sample."""
@@ -41,7 +50,7 @@ class Feed:
         self.path = path
         self.next_seq = next_seq
         self.listeners: set[Callable[[bool], None]] = set()
-        """Called after lines came, with whether there was more than samples among them."""
+        """Called after lines came, with whether there was more among them than rounds."""
         self._newest: deque[Line] = deque(maxlen=KEPT_LINES)
 
     @property
@@ -56,7 +65,7 @@ class Feed:
             made.append(to_line(self.session, self.next_seq, raw))
             self._newest.append(made[-1])
             self.next_seq += 1
-        urgent = any(not line.is_sample for line in made)
+        urgent = any(line.kind == "event" for line in made)
         for listener in tuple(self.listeners):
             listener(urgent)
         return made
@@ -71,14 +80,16 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
     head = b'{"v":1,"type":"%%s","session":"%s","seq":%d,' % (session.encode(), seq)
     parts = _split_round(raw)
     if parts is not None:
-        return Line(seq, True, head % b"sample" + b'"t":%s,"values":%s' % parts)
+        message = head % b"sample" + b'"t":%s,"values":%s' % parts
+        return Line(seq, "sample", message, parts[1][1:].partition(b",")[0])
     try:
         data = orjson.loads(raw)
     except ValueError:
-        return Line(seq, False, None)
+        data = None
     if not isinstance(data, dict):
-        return Line(seq, False, None)
-    return Line(seq, False, head % b"event" + b'"event":' + raw)
+        return Line(seq, "event", None)
+    kind: Literal["event", "reference"] = "reference" if data.get("kind") == ReferenceRound.kind else "event"
+    return Line(seq, kind, head % b"event" + b'"event":' + raw)
 
 
 def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:

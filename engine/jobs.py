@@ -237,7 +237,7 @@ class Jobs:
             if line.is_sample:
                 job.newest = line
             elif (event := event_data(line)).get("kind") == "run_started":
-                job.paths = tuple(dict.fromkeys(step["path"] for step in event.get("steps", ())))
+                job.paths = tuple(dict.fromkeys(step["path"] for step in event.get("steps") or () if "path" in step))
                 urgent = True
         self._changed(urgent)
 

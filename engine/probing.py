@@ -22,6 +22,8 @@ from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import from_json
 
+_PATIENCE = 4
+
 Command = Callable[[Sequence[str]], list[str]]
 
 
@@ -34,16 +36,6 @@ class Probed:
     failures: dict[str, UnavailableError] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Child:
-    process: subprocess.Popen[bytes]
-    words: IO[bytes]
-    left: list[str]
-    """Checks that aren't done, the one being tried at the front."""
-    deadline: float
-    pending: bytes = b""
-
-
 def probe_command(folder: Path) -> Command:
     """The command line that runs checks in a child of their own."""
     return lambda checks: [sys.executable, "-m", "kvdeck.engine.transfer.probe", *checks, "--folder", str(folder)]
@@ -53,97 +45,137 @@ def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> 
     """Run each group of checks in a child, all at once, and end what is not done by the limit.
 
     A check that crashes its child is noted with the signal, and a new child goes on after it. One that hangs is
-    ended: alone in its child at the limit, before others in its group at half of it.
+    ended: alone in its child at the limit, before others in its group at half of it. Time that a child was ready to
+    run and got no core is not counted, up to `_PATIENCE` times the limit: a busy host is not a broken one.
     """
-    found = Probed()
-    end = time.monotonic() + limit_s
-    with selectors.DefaultSelector() as selector:
-        for group in groups:
-            _start(selector, command, list(group), end, limit_s)
-        while selector.get_map():
-            now = time.monotonic()
-            next_deadline = min(key.data.deadline for key in selector.get_map().values())
-            for key, _ in selector.select(max(0.0, next_deadline - now)):
-                _hear(selector, key.data, found, command, end, limit_s)
-            for key in list(selector.get_map().values()):
-                if time.monotonic() >= key.data.deadline:
-                    _give_up(selector, key.data, found, command, end, limit_s)
-    return found
+    return _Probing(command, limit_s).run(groups)
 
 
-def _start(
-    selector: selectors.BaseSelector, command: Command, checks: list[str], end: float, limit_s: float
-) -> None:
-    words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its child
-    process = subprocess.Popen(
-        command(checks), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words, start_new_session=True
-    )
-    child = _Child(process, words, checks, _deadline(checks, end, limit_s))
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    selector.register(process.stdout, selectors.EVENT_READ, child)
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    words: IO[bytes]
+    left: list[str]
+    """Checks that aren't done, the one being tried at the front."""
+    budget_s: float
+    """Time for all of them."""
+    since: float
+    """When the check at the front began, on the monotonic clock."""
+    starved_s: float = 0.0
+    """Time without a core before that."""
+    starved_at_last_s: float = 0.0
+    pending: bytes = b""
+
+    def used_s(self) -> float:
+        """Seconds that the check at the front has had, without those it had to wait for a core."""
+        # The kernel forgets the count with the process, and a part of it with each of its children.
+        self.starved_at_last_s = max(self.starved_at_last_s, _starved_s(self.process.pid))
+        return time.monotonic() - self.since - (self.starved_at_last_s - self.starved_s)
+
+    def next_check(self) -> None:
+        self.budget_s -= self.used_s()
+        self.since, self.starved_s = time.monotonic(), self.starved_at_last_s
 
 
-def _deadline(checks: list[str], end: float, limit_s: float) -> float:
-    return end if len(checks) == 1 else min(end, time.monotonic() + limit_s / 2)
+class _Probing:
+    """The children that run, and what they have told so far."""
+
+    def __init__(self, command: Command, limit_s: float) -> None:
+        self._command = command
+        self._limit_s = limit_s
+        self._end = time.monotonic() + _PATIENCE * limit_s
+        self._found = Probed()
+        self._selector = selectors.DefaultSelector()
+
+    def run(self, groups: Sequence[Sequence[str]]) -> Probed:
+        with self._selector:
+            for group in groups:
+                self._start(list(group), self._limit_s)
+            while children := [key.data for key in self._selector.get_map().values()]:
+                wait = min(self._remaining_s(child) for child in children)
+                for key, _ in self._selector.select(max(0.0, wait)):
+                    self._hear(key.data)
+                for key in list(self._selector.get_map().values()):
+                    if self._remaining_s(key.data) <= 0:
+                        self._give_up(key.data)
+        return self._found
+
+    def _allowed_s(self, child: _Child) -> float:
+        return child.budget_s if len(child.left) <= 1 else min(child.budget_s, self._limit_s / 2)
+
+    def _remaining_s(self, child: _Child) -> float:
+        return min(self._allowed_s(child) - child.used_s(), self._end - time.monotonic())
+
+    def _start(self, checks: list[str], budget_s: float) -> None:
+        words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its child
+        process = subprocess.Popen(
+            self._command(checks),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        child = _Child(process, words, checks, budget_s, time.monotonic())
+        self._selector.register(process.stdout, selectors.EVENT_READ, child)
+
+    def _hear(self, child: _Child) -> None:
+        assert child.process.stdout is not None
+        data = child.process.stdout.read()
+        if data:
+            *lines, child.pending = (child.pending + data).split(b"\n")
+            for line in lines:
+                self._note(child, orjson.loads(line))
+            return
+        status = child.process.wait()
+        if child.left:
+            trying = child.left[0]
+            self._found.failures[trying] = reasons.crashed(trying, _how(status), _last_line(child.words))
+        self._leave(child)
+
+    def _note(self, child: _Child, line: dict[str, Any]) -> None:
+        found = self._found
+        if "row" in line:
+            found.rows.append(from_json(PathFinding, line["row"]))
+        elif "plugin" in line:
+            plugin = from_json(PluginFinding, line["plugin"])
+            found.plugins[plugin.name] = plugin
+        elif "failed" in line and child.left:
+            found.failures[child.left[0]] = UnavailableError(line["failed"]["reason"], line["failed"]["mend"])
+        elif "done" in line:
+            child.left.remove(line["done"])
+            child.next_check()
+
+    def _give_up(self, child: _Child) -> None:
+        allowed = self._allowed_s(child)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver, it can't even die: it is left behind
+            child.process.wait(timeout=0.1)
+        if child.left:
+            self._found.failures[child.left[0]] = reasons.no_answer(child.left[0], allowed, self._limit_s)
+        self._leave(child)
+
+    def _leave(self, child: _Child) -> None:
+        """Let go of a child that has ended, and go on with the checks after the one that ended it."""
+        assert child.process.stdout is not None
+        self._selector.unregister(child.process.stdout)
+        child.process.stdout.close()
+        child.words.close()
+        budget_s = child.budget_s - child.used_s()
+        if len(child.left) > 1 and budget_s > 0 and time.monotonic() < self._end:
+            self._start(child.left[1:], budget_s)
 
 
-def _hear(
-    selector: selectors.BaseSelector, child: _Child, found: Probed, command: Command, end: float, limit_s: float
-) -> None:
-    assert child.process.stdout is not None
-    data = child.process.stdout.read()
-    if data:
-        *lines, child.pending = (child.pending + data).split(b"\n")
-        for line in lines:
-            _note(child, orjson.loads(line), found, end, limit_s)
-        return
-    _leave(selector, child)
-    status = child.process.wait()
-    if child.left:
-        trying = child.left[0]
-        found.failures[trying] = reasons.crashed(trying, _how(status), _last_line(child.words))
-        _go_on(selector, child, command, end, limit_s)
-    child.words.close()
-
-
-def _note(child: _Child, line: dict[str, Any], found: Probed, end: float, limit_s: float) -> None:
-    if "row" in line:
-        found.rows.append(from_json(PathFinding, line["row"]))
-    elif "plugin" in line:
-        plugin = from_json(PluginFinding, line["plugin"])
-        found.plugins[plugin.name] = plugin
-    elif "failed" in line and child.left:
-        found.failures[child.left[0]] = UnavailableError(line["failed"]["reason"], line["failed"]["mend"])
-    elif "done" in line:
-        child.left.remove(line["done"])
-        child.deadline = _deadline(child.left, end, limit_s)
-
-
-def _give_up(
-    selector: selectors.BaseSelector, child: _Child, found: Probed, command: Command, end: float, limit_s: float
-) -> None:
-    _leave(selector, child)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver, it can't even die: it is left behind
-        child.process.wait(timeout=0.1)
-    if child.left:
-        trying = child.left[0]
-        found.failures[trying] = reasons.no_answer(trying, limit_s if len(child.left) == 1 else limit_s / 2)
-        _go_on(selector, child, command, end, limit_s)
-    child.words.close()
-
-
-def _go_on(selector: selectors.BaseSelector, child: _Child, command: Command, end: float, limit_s: float) -> None:
-    if len(child.left) > 1 and time.monotonic() < end:
-        _start(selector, command, child.left[1:], end, limit_s)
-
-
-def _leave(selector: selectors.BaseSelector, child: _Child) -> None:
-    assert child.process.stdout is not None
-    selector.unregister(child.process.stdout)
-    child.process.stdout.close()
+def _starved_s(pid: int) -> float:
+    """Seconds that a process and its children were ready to run and got no core; 0 where the kernel doesn't count."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in (str(pid), *children):
+            total += int(Path(f"/proc/{process}/schedstat").read_text().split()[1])
+    return total / 1e9
 
 
 def _how(status: int) -> str:

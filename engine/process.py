@@ -19,6 +19,7 @@ from kvdeck.engine.runtime import group_members, process_start
 
 PIPE_BYTES = 1 << 20
 EOF_SECONDS = 5.0
+LOOK_SECONDS = 0.05
 LAST_WORDS = 20
 SESSION_VARIABLE = "KVDECK_SESSION_DIR"
 """In the environment of a worker and of its ranks: whose they are."""
@@ -44,15 +45,60 @@ class Ending:
     """It did not go when asked, and was killed by the engine."""
 
 
-class WorkerLines(asyncio.Protocol):
-    """Splits a worker's stdout into lines; what is no event goes to `stray`."""
+class WorkerLines:
+    """Reads a worker's stdout and splits it into lines; what is no event goes to `stray`.
 
-    def __init__(self, take: Callable[[list[bytes]], None], stray: Callable[[list[bytes]], None]) -> None:
-        self._take, self._stray = take, stray
+    Hundreds of rounds a second would each wake the engine: while they come that fast, it looks into the pipe
+    at a fixed pace instead, and goes back to waiting for the pipe once a look finds nothing.
+    """
+
+    def __init__(self, fd: int, take: Callable[[list[bytes]], None], stray: Callable[[list[bytes]], None]) -> None:
+        self._fd, self._take, self._stray = fd, take, stray
         self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        self._next_look = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self.ended = asyncio.Event()
+        os.set_blocking(fd, False)
+        self._loop.add_reader(fd, self._on_readable)
 
-    def data_received(self, data: bytes) -> None:
+    def close(self) -> None:
+        """Stop reading, whether or not the pipe has ended."""
+        self._loop.remove_reader(self._fd)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_readable(self) -> None:
+        now = self._loop.time()
+        if now < self._next_look:
+            self._loop.remove_reader(self._fd)
+            self._timer = self._loop.call_at(self._next_look, self._look)
+        else:
+            self._next_look = now + LOOK_SECONDS
+            self._read()
+
+    def _look(self) -> None:
+        found = self._read()
+        if found == 0:
+            self._loop.add_reader(self._fd, self._on_readable)
+        elif found > 0:
+            pause = LOOK_SECONDS if found < PIPE_BYTES // 16 else 0.0
+            self._timer = self._loop.call_later(pause, self._look)
+
+    def _read(self) -> int:
+        """Bytes read; 0 when there are none yet, -1 at the end."""
+        try:
+            data = os.read(self._fd, PIPE_BYTES // 4)
+        except BlockingIOError:
+            return 0
+        if not data:
+            self.close()
+            self.ended.set()
+            return -1
+        self._split(data)
+        return len(data)
+
+    def _split(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE:
             self._rest = b""
@@ -61,9 +107,6 @@ class WorkerLines(asyncio.Protocol):
             self._stray([line for line in lines if not line.startswith(b'{"kind":"')])
         if events:
             self._take(events)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.ended.set()
 
 
 class Worker:
@@ -102,8 +145,7 @@ class Worker:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # a smaller pipe is sooner full, nothing else
             fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        lines = WorkerLines(take, self._stray)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: lines, self._process.stdout)
+        lines = WorkerLines(self._process.stdout.fileno(), take, self._stray)
         exited = asyncio.ensure_future(asyncio.to_thread(_wait_for_exit, self.pid))
         await _first_of(exited, cancel, self.ending)
         killed = not await self._goes(exited, limits)
@@ -113,7 +155,8 @@ class Worker:
         returncode = self._process.wait()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(lines.ended.wait(), EOF_SECONDS)
-        transport.close()
+        lines.close()
+        self._process.stdout.close()
         self._process.stdin.close()
         self._log.close()
         return Ending(returncode, killed)
@@ -164,7 +207,7 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
 
     Args:
         start: Start time of the worker in clock ticks since boot.
-        seconds: How long they may take to end by themselves: they know that the engine is gone.
+        seconds: How long the worker may take to end by itself: it knows that the engine is gone.
 
     Returns:
         Whether there was any.
@@ -173,13 +216,12 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
         return False
     members = [member for member in group_members(pid) if member == pid or _belongs(member, folder)]
     deadline = time.monotonic() + seconds
-    left = members
-    while left and time.monotonic() < deadline:
-        time.sleep(0.05)
-        left = [member for member in left if process_start(member) is not None]
-    for member in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(member, signal.SIGKILL)
+    while process_start(pid) == start and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for member in group_members(pid):
+        if member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
     return bool(members)
 
 

@@ -105,8 +105,10 @@ class SampleMessage:
 class Subscribe:
     """Follow the queue and, if named, one run from a line on; `hz` bounds live samples, 0 is every one.
 
-    With `hz` above 0, history is sent whole and only live samples are thinned. A `readonly` client's later
-    commands that change anything are refused. A new `subscribe` replaces the one before.
+    With `hz` above 0, history is sent whole and live samples are thinned to the newest of each step, so many
+    times a second; live reference rounds are left out. A `readonly` client's later commands that change anything
+    are refused. A new `subscribe` replaces the one before. Reply: `{session, live_from}`, the second the first
+    line that is no history.
     """
 
     type: ClassVar[str] = "subscribe"

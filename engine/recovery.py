@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+
 from kvdeck.engine.process import end_group
 from kvdeck.engine.runtime import ProcessIdentity
+from kvdeck.sessions import samples
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.records import FINAL_STATES, Session, StateChanged, from_json, to_json
-from kvdeck.sessions.samples import append_event
 from kvdeck.sessions.store import Store, write_atomically
 
 SCRATCH_MARKER = ".kvdeck-scratch"
@@ -95,12 +96,17 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
         done.append(f"its worker {worker.pid} was still there")
     done += remove_scratch(folder)
     session = store.rebuild(name)
-    if session.state not in FINAL_STATES or session.reason == ENGINE_ENDED:
+    path = store.samples_path(name)
+    if session.reason == ENGINE_ENDED:
+        # Nobody cancelled it, whatever its worker could know; a file has one last state.
+        samples.drop_last_line(path)
+        session = store.rebuild(name)
+    if session.state not in FINAL_STATES:
         reason = (
             "the engine ended before the run began" if session.started is None else "the engine ended during the run"
         )
         change = StateChanged(time.monotonic_ns(), time.time(), "interrupted", reason)
-        append_event(store.samples_path(name), change)
+        samples.append_event(path, change)
         session = store.rebuild(name)
     store.write(session)
     remove_owner(store, name)

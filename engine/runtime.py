@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.records import from_json, to_json
 from kvdeck.sessions.store import write_atomically

@@ -114,7 +114,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
-        for session, done in recovery.recover(self._store, RECOVERY_SECONDS):
+        for session, done in recovery.recover(self._store, min(RECOVERY_SECONDS, self._config.limits.grace)):
             log.warning("%s", done)
             self._jobs.adopt(session, count_lines(self._store.samples_path(session.name)))
         path = runtime.socket_path(self._config.runtime)
@@ -229,14 +229,17 @@ class Server:
         return self._stop_asked(command)
 
     async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
+        hz, from_seq = command.hz, command.from_seq
+        if not isinstance(hz, (int, float)) or not isinstance(from_seq, int) or not (hz >= 0 and from_seq >= 0):
+            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers from 0 on")
         following: Following | None = None
         data: dict[str, Any] = {}
         if command.session is not None:
             feed = self._jobs.feed(command.session)
             if feed is None:
                 feed = await asyncio.to_thread(self._old_feed, command.session)
-            reader = LineReader(feed.path, command.from_seq)
-            following = Following(feed, command.from_seq, feed.next_seq, float(command.hz), reader)
+            reader = LineReader(feed.path, from_seq)
+            following = Following(feed, from_seq, feed.next_seq, float(hz), reader)
             data = {"session": command.session, "live_from": feed.next_seq}
         connection.subscribe(following, bool(command.readonly))
         return Reply(command.id, True, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ Effort = Literal["quick", "normal", "thorough"]
 Direct = Literal["auto", "on", "off"]
 
 APIS = ("AIO", "URING", "POSIXAIO")
+_API_SPELLINGS = {"LIBAIO": "AIO", "IOURING": "URING", "LINUXAIO": "AIO"}
 DEFAULT_LAYOUTS = ("FullyContiguous", "LayerSeparate { outer_contiguous: false }")
 
 
@@ -117,7 +119,7 @@ class RunSpec:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for YAML and JSON, every field named."""
-        return _plain(dataclasses.asdict(self))
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_mapping(), sort_keys=False)
@@ -217,7 +219,8 @@ def _checked(key: str, value: Any, source: str) -> Any:
     if key == "direct" and isinstance(value, bool):  # YAML reads `on` and `off` as booleans
         return "on" if value else "off"
     if key == "api":
-        return _checked_choice(key, str(value).upper(), APIS, source)
+        api = str(value).upper().replace("_", "").replace("-", "").replace(" ", "")
+        return _checked_choice(key, _API_SPELLINGS.get(api, api), APIS, source)
     if key in _CHOICES:
         choices = _CHOICES[key]
         return _checked_choice(key, str(value).upper() if choices[0].isupper() else str(value), choices, source)
@@ -232,7 +235,7 @@ def _checked_choice(key: str, value: str, choices: tuple[str, ...], source: str)
 
 def _checked_number(key: str, value: Any, source: str) -> int | float:
     kinds = (int, float) if key in _FRACTIONS else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
         what = "a number" if key in _FRACTIONS else "a whole number"
         raise UsageError(f"{key} in {source} is {value!r}", f"give {what}")
     if value < 0 or (value == 0 and key in _POSITIVE):

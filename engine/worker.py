@@ -7,6 +7,8 @@ stdin, which means that the supervisor is gone.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -16,11 +18,17 @@ from pathlib import Path
 
 import orjson
 
+from kvdeck.engine.host import host_facts
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
+from kvdeck.engine.transfer import capability, plugins
 from kvdeck.engine.transfer.execute import execute
-from kvdeck.engine.transfer.planning import Room, plan_trials, share_time
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
+from kvdeck.engine.transfer.preflight import default_folder
+from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions import records
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.records import PATHS
 
 MARKER = ".kvdeck-scratch"
 
@@ -73,7 +81,7 @@ class Stop:
 
 def make_scratch(session: Path, spec: RunSpec) -> Path:
     """A folder of the run's own for test files; where it lies is noted before it is made."""
-    base = Path(spec.folder or default_folder())
+    base = Path(spec.folder) if spec.folder else default_folder()
     scratch = base / f"kvdeck-{session.name}-{os.getpid()}"
     (session / "scratch.txt").write_text(f"{scratch}\n")
     try:
@@ -93,48 +101,82 @@ def remove_scratch(session: Path, scratch: Path) -> None:
     (session / "scratch.txt").unlink(missing_ok=True)
 
 
-def default_folder() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()
-
-
-def look_around(folder: Path) -> Room:
-    import psutil
-
-    from kvdeck.engine.transfer.planning import SECTOR
-
-    probe = folder / "probe"
-    try:
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_DIRECT)
-        direct = True
-        os.close(fd)
-    except OSError:
-        direct = False
-    probe.unlink(missing_ok=True)
-    _ = SECTOR
-    return Room(
-        32 << 20,
-        psutil.virtual_memory().available,
-        shutil.disk_usage(folder).free,
-        direct,
-        tuple(sorted(os.sched_getaffinity(0))),
-    )
-
-
 def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
     """The run itself; returns its final state and a reason."""
     spec = spec_from_yaml(session / "run.yaml")
+    os.environ.setdefault("CUFILE_LOGFILE_PATH", str(session / "cufile.log"))  # else it lands where the engine stands
     scratch = make_scratch(session, spec)
     try:
-        room = look_around(scratch)
-        trials = share_time(spec, plan_trials(spec, room))
-        steps = tuple(step for trial in trials for step in trial.steps)
-        scribe.emit(records.RunStarted(time.monotonic_ns(), time.time(), steps))
-        state = execute(spec, trials, room, str(scratch), scribe.emit, stop.asked)
+        room = room_of(host_facts(scratch))
+        stand_ins = find_stand_ins(spec)
+        trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scribe)
+        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        if tuned:
+            trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scribe)
+        planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
+        state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
     finally:
         remove_scratch(session, scratch)
     return state, stop.reason if state == "cancelled" else None
+
+
+def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scribe) -> tuple[Trial, ...]:
+    """Tell the steps to come, before anything is measured and again where tuning changed them."""
+    trials = share_time(spec, trials, can_run)
+    steps = tuple(step for trial in trials for step in trial.steps)
+    scribe.emit(
+        records.RunStarted(
+            time.monotonic_ns(),
+            time.time(),
+            steps,
+            host=room.host.comparable(),
+            nixl=plugins.nixl_version(),
+            spec=spec.to_mapping(),
+        )
+    )
+    return trials
+
+
+def find_stand_ins(spec: RunSpec) -> dict[str, StandIn]:
+    """Where a default backend can't run and staging through host memory can, the latter, under its own name."""
+    found: dict[str, StandIn] = {}
+    for path, backend in DEFAULT_BACKENDS.items():
+        staged = f"{plugins.STAGED}POSIX"
+        if backend != "GDS" or spec.backend is not None or path not in (spec.paths or PATHS):
+            continue
+        try:
+            capability.check(path, backend)
+        except UnavailableError as refusal:
+            with contextlib.suppress(UnavailableError):
+                capability.check(path, staged)
+                found[path] = StandIn(staged, f"staged through host memory, because {refusal.what}")
+    return found
+
+
+def can_run(trial: Trial) -> bool:
+    try:
+        capability.check(trial.path, trial.backend, api=trial.api)
+    except UnavailableError:
+        return False
+    return True
+
+
+def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
+               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
+    """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
+    found: dict[str, RunSpec] = {}
+    for path in dict.fromkeys(trial.path for trial in trials):
+        if not any(can_run(trial) for trial in trials if trial.path == path):
+            continue
+        try:
+            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
+        except CancelledError:
+            break
+        except KvdeckError as error:
+            scribe.emit(records.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
+            continue
+        found[path] = dataclasses.replace(best, paths=spec.paths)
+    return found
 
 
 def main() -> None:

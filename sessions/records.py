@@ -37,7 +37,8 @@ PATHS = (
 """Transfer paths, in the order in which they are listed everywhere."""
 
 ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
-Verdict = Literal["faster", "slower", "no difference"]
+Verdict = Literal["faster", "slower", "no difference", "undecided"]
+"""`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
@@ -163,12 +164,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The worker has begun; carries every step it means to take."""
+    """The worker has begun; carries every step it means to take. After tuning it comes again, with the steps as they
+    then are: the later one holds."""
 
     kind: ClassVar[str] = "run_started"
     t: int
     wall: float
     steps: tuple[StepPlan, ...]
+    host: dict[str, Any] = field(default_factory=dict)
+    """Facts that decide comparability, for `session.json`."""
+    nixl: str | None = None
+    spec: dict[str, Any] = field(default_factory=dict)
+    """The specification with every default filled in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import orjson
+
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.records import Event, StateChanged, event_from_json, event_to_json
 
@@ -58,6 +59,10 @@ class LineReader:
     def seq(self) -> int:
         """The next line that a read gives."""
         return max(self._seq, self._from_seq)
+
+    def skip_to(self, seq: int) -> None:
+        """Leave out the lines before `seq`; going back takes a new reader."""
+        self._from_seq = max(self._from_seq, seq)
 
     def read(self, limit: int = READ_BYTES) -> list[tuple[int, bytes]]:
         """The next lines, about `limit` bytes of them, without their newlines; empty at the end of the file.
@@ -159,19 +164,35 @@ def truncate_torn_tail(path: Path) -> int:
     except FileNotFoundError:
         return 0
     try:
-        size = end = os.fstat(fd).st_size
-        while end > 0:
-            start = max(0, end - 65536)
-            newline = os.pread(fd, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
+        size = os.fstat(fd).st_size
+        end = _line_start(fd, size)
         if end < size:
             os.ftruncate(fd, end)
         return size - end
     finally:
         os.close(fd)
+
+
+def drop_last_line(path: Path) -> None:
+    """Take back the last whole line, and a torn tail after it."""
+    truncate_torn_tail(path)
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        os.ftruncate(fd, _line_start(fd, max(0, size - 1)))
+    finally:
+        os.close(fd)
+
+
+def _line_start(fd: int, end: int) -> int:
+    """Offset just after the last newline before `end`."""
+    while end > 0:
+        start = max(0, end - 65536)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 def append_event(path: Path, event: Event) -> bytes:

@@ -64,8 +64,14 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], resample
     return median_interval([b / a for a, b in zip(baseline, candidate, strict=False)], resamples)
 
 
-def verdict(ratio: Interval) -> Verdict:
+LEAST_ROUNDS = 6
+"""Rounds below which no verdict is given: with five, chance alone puts all on one side once in sixteen times."""
+
+
+def verdict(ratio: Interval, rounds: int) -> Verdict:
     """The word for a ratio of times: it takes the whole interval on one side of 1 to name a winner."""
+    if rounds < LEAST_ROUNDS:
+        return "undecided"
     if ratio.high < 1:
         return "faster"
     return "slower" if ratio.low > 1 else "no difference"

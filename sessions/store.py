@@ -14,13 +14,14 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.records import (
     FINAL_STATES,
     Compared,
@@ -33,29 +34,6 @@ from kvdeck.sessions.records import (
     from_json,
     to_json,
 )
-
-MAX_NAME = 100
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSummary:
-    """What a list shows of a session."""
-
-    name: str
-    state: str
-    created: float
-    """Unix time in seconds."""
-    started: float | None
-    ended: float | None
-    reason: str | None
-    paths: tuple[str, ...]
-    """Paths with a result, or the ones asked for while there is none."""
-    layouts: tuple[str, ...]
-    steps: int
-    """Results, of any status."""
-    tags: tuple[str, ...]
-    note: str
 
 
 class Store:
@@ -191,23 +169,11 @@ class Store:
 
     def names(self) -> list[str]:
         """Every session's name, in no order."""
-        try:
-            return [name for name in os.listdir(self.sessions) if _NAME.fullmatch(name)]  # noqa: PTH208
-        except FileNotFoundError:
-            return []
+        return names(self.sessions)
 
     def summaries(self) -> list[SessionSummary]:
         """Every readable session, newest first."""
-        found = [summary for name in self.names() if (summary := self._summary(name)) is not None]
-        return sorted(found, key=lambda summary: (summary.created, summary.name), reverse=True)
-
-    def _summary(self, name: str) -> SessionSummary | None:
-        try:
-            with open(f"{self.sessions}/{name}/session.json", "rb", buffering=0) as file:
-                data = orjson.loads(file.read())
-        except (OSError, ValueError):
-            return None
-        return _summarise(name, data) if isinstance(data, dict) else None
+        return summaries(self.home)
 
 
 def fold(base: Session, events: Iterable[Event]) -> Session:
@@ -215,7 +181,14 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
     session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
     for event in events:
         if isinstance(event, RunStarted):
-            session = dataclasses.replace(session, state="running", started=event.wall)
+            session = dataclasses.replace(
+                session,
+                state="running",
+                started=session.started or event.wall,
+                host=event.host or session.host,
+                nixl=event.nixl or session.nixl,
+                spec=event.spec or session.spec,
+            )
         elif isinstance(event, StepFinished):
             session = dataclasses.replace(session, results=(*session.results, event.result))
         elif isinstance(event, Compared):
@@ -225,21 +198,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         elif isinstance(event, StateChanged):
             ended = event.wall if event.state in FINAL_STATES else None
             session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
-    return session
-
-
-def check_name(name: str) -> str:
-    """The name, if a session may have it.
-
-    Raises:
-        UsageError: It has other characters than A-Z a-z 0-9 . _ -, begins with a dot, is empty or too long.
-    """
-    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
-        raise UsageError(
-            f"session name {name[:MAX_NAME]!r} is not allowed",
-            f"use up to {MAX_NAME} of A-Z a-z 0-9 . _ - and no dot in front",
-        )
-    return name
+    return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
 
 
 def encode_session(session: Session) -> bytes:
@@ -286,22 +245,4 @@ def _generated_names(created: float, label: str) -> Iterable[str]:
 def _write_error(folder: Path, error: OSError) -> SessionError:
     return SessionError(
         f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
-    )
-
-
-def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
-    results = data.get("results") or ()
-    spec = data.get("spec") or {}
-    return SessionSummary(
-        name=name,
-        state=data.get("state", "interrupted"),
-        created=data.get("created") or 0.0,
-        started=data.get("started"),
-        ended=data.get("ended"),
-        reason=data.get("reason"),
-        paths=tuple(dict.fromkeys(result["path"] for result in results) if results else spec.get("paths") or ()),
-        layouts=tuple(dict.fromkeys(result["layout"] for result in results) if results else spec.get("layouts") or ()),
-        steps=len(results),
-        tags=tuple(data.get("tags") or ()),
-        note=data.get("note") or "",
     )

@@ -78,7 +78,7 @@ def _direct_alignment(folder: Path) -> int | None:
             os.close(direct)
     finally:
         os.close(descriptor)
-        os.unlink(name)
+        Path(name).unlink()
 
 
 def _takes(descriptor: int, size: int) -> bool:

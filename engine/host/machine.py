@@ -48,10 +48,10 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
         huge_pages_free=memory.get("HugePages_Free", 0),
         memlock_bytes=memlock_bytes(),
         open_files=_limit(resource.RLIMIT_NOFILE),
-        aio_max=_number(root / "proc/sys/fs/aio-max-nr"),
-        aio_used=_number(root / "proc/sys/fs/aio-nr"),
-        io_uring_disabled=_number(root / "proc/sys/kernel/io_uring_disabled"),
-        ptrace_scope=_number(root / "proc/sys/kernel/yama/ptrace_scope"),
+        aio_max=kernel_switch("fs/aio-max-nr"),
+        aio_used=kernel_switch("fs/aio-nr"),
+        io_uring_disabled=kernel_switch("kernel/io_uring_disabled"),
+        ptrace_scope=kernel_switch("kernel/yama/ptrace_scope"),
         nvidia_fs=_nvidia_fs(root),
         gpu=gpu_facts() if gpu is None else gpu,
         infiniband=infiniband_ports(root),
@@ -62,6 +62,11 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
 def memlock_bytes() -> int | None:
     """Bytes this process may lock in memory; null where that is unlimited."""
     return _limit(resource.RLIMIT_MEMLOCK)
+
+
+def kernel_switch(name: str) -> int | None:
+    """A number below /proc/sys, or None where this kernel hasn't got it."""
+    return _number(Path("/proc/sys") / name)
 
 
 def cpu_model(root: Path) -> str:

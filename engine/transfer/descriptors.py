@@ -24,7 +24,7 @@ def region_offsets(layout: Layout, geometry: Geometry, blocks: int, parts: int =
         return each[block // parts] + starts[:, None]
     layers, dims = geometry.layers, geometry.outer_dims
     if layout.kind == "FullyContiguous":
-        index = np.arange(blocks * layers * dims).reshape(blocks, layers * dims)
+        index: npt.NDArray[np.int64] = np.arange(blocks * layers * dims).reshape(blocks, layers * dims)
     elif layout.outer_contiguous:
         index = np.arange(layers * dims * blocks).reshape(layers * dims, blocks).T
     else:

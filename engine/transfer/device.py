@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.transfer import reasons
 from kvdeck.sessions.errors import UnavailableError
@@ -149,6 +152,27 @@ def copy(device: int, direction: Direction, destination: int, source: int, size:
         runtime.memcpyAsync(destination, source, size, _KINDS[direction], 0)
         runtime.streamSynchronize(0)
         return time.perf_counter_ns() - start
+
+
+def copy_pieces(
+    device: int, direction: Direction, destinations: npt.NDArray[np.uint64], sources: npt.NDArray[np.uint64]
+) -> None:
+    """cudaMemcpy of many pieces, begun one after another and waited for once.
+
+    Args:
+        device: The GPU whose stream carries them.
+        direction: From where to where.
+        destinations: Rows (address, bytes, device), shape (N, 3).
+        sources: Likewise; its bytes are those of the destinations.
+
+    Raises:
+        UnavailableError: A copy fails.
+    """
+    with _on(device, f"copying {len(sources)} pieces {direction} on GPU {device}") as runtime:
+        kind = _KINDS[direction]
+        for (to, size, _), (origin, *_rest) in zip(destinations.tolist(), sources.tolist(), strict=True):
+            runtime.memcpyAsync(to, origin, size, kind, 0)
+        runtime.streamSynchronize(0)
 
 
 def _within(buffer: DeviceBuffer, offset: int, size: int) -> int:

@@ -8,40 +8,57 @@ from collections.abc import Callable
 from typing import Any
 
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import capability
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane import LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import FILE_PATHS, SECTOR, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.needs import needs_of
+from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
 from kvdeck.sessions import records
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import Event
 
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
 def execute(
-    spec: RunSpec,
-    trials: tuple[Trial, ...],
+    planned: tuple[tuple[RunSpec, Trial], ...],
     room: Room,
     folder: str,
     emit: Callable[[Event], None],
     cancelled: Callable[[], bool],
 ) -> records.RunState:
-    """Take every trial; returns `done`, `failed` when a step failed, or `cancelled`."""
-    progress = Progress(emit, cancelled, trials=max(len(trials), 1))
+    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
+    progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
-    for index, trial in enumerate(trials):
-        progress.done = index
-        progress.rest_seconds = sum(later.seconds for later in trials[index + 1 :])
+    for spec, trial in planned:  # what can't run is said at once, not when its turn comes
+        refusal = _refusal(trial)
+        if refusal is not None:
+            _tell_none(spec, trial, emit, "unavailable", refusal)
+            state = state if spec.paths is None else "failed"
+    for spec, trial in planned:
+        if _refusal(trial) is not None:
+            continue
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
             continue
         outcome = _take(spec, trial, room, folder, progress)
+        progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
     return state
+
+
+def _refusal(trial: Trial) -> str | None:
+    """Why a trial's path can't run here by its backend; None when it can."""
+    try:
+        capability.check(trial.path, trial.backend, api=trial.api)
+    except UnavailableError as error:
+        return str(error)
+    return None
 
 
 def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progress) -> records.RunState:
@@ -52,7 +69,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
-        _check_alignment(trial)
+        check_trial(spec, trial, room)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled)
         run = TrialRun(spec, trial, crew, progress)
@@ -60,6 +77,9 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     except CancelledError:
         _tell_cancelled(spec, trial, run, emit)
         return "cancelled"
+    except UnavailableError as error:
+        _tell_none(spec, trial, emit, "unavailable", str(error))
+        return "done" if spec.paths is None else "failed"
     except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
         reason = str(error) or type(error).__name__
         emit(records.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
@@ -99,13 +119,23 @@ def _tell_none(
         emit(records.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
 
 
-def _check_alignment(trial: Trial) -> None:
+def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:
+    """Refuse what can't be, before anything is allocated.
+
+    Raises:
+        KvdeckError: Sizes don't suit O_DIRECT, or more is needed than there is.
+    """
+    alignment = room.direct or DIRECT_ALIGNMENT
     piece = smallest_piece(trial.geometry, trial.pairs)
-    if trial.direct and piece % SECTOR:
+    if trial.direct and piece % alignment:
         raise KvdeckError(
-            f"pieces of {piece} B are no multiple of {SECTOR} B, which O_DIRECT needs",
+            f"pieces of {piece} B are no multiple of {alignment} B, which O_DIRECT needs",
             "choose a geometry whose regions are, or --no-direct",
         )
+    try:
+        check_room(needs_of(spec, trial), room.host)
+    except UnavailableError as error:  # the path could run: it is this run that doesn't fit
+        raise KvdeckError(error.what, error.mend) from error
 
 
 def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
@@ -144,13 +174,12 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
     return [LaneSetup(**setup, cores=_cores(spec, room, lane, two)) for lane in range(trial.threads)]
 
 
-def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[int, int] | None:
-    """Cores of a lane's initiator and target; none where lanes would have to share."""
-    width = 2 if two else 1
-    cores = room.cores
-    if not spec.pin or len(cores) < max(2, width * (lane + 1)):
-        return None
-    return cores[lane * width], cores[lane * width + width - 1]
+def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cores of a lane's initiator and target: one each, or all where they are not pinned or lanes would share."""
+    width, cores = 2 if two else 1, room.cores
+    if not spec.pin or len(cores) < max(2, width * spec.threads):
+        return cores, cores
+    return (cores[lane * width],), (cores[lane * width + width - 1],)
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
@@ -166,7 +195,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "notify": setup.notify and setup.two_processes,
         "processes": (2 if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
-        "cores": list(setup.cores) if setup.cores else None,
+        "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         "environment": {key: value for key, value in os.environ.items() if key.startswith(("UCX_", "NIXL_"))},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,16 @@ class PathFinding:
     transports: tuple[str, ...] = ()
     """What UCX moved the bytes over, such as `cma/memory` or `tcp/lo`."""
 
+    def refused(self, error: UnavailableError) -> PathFinding:
+        """It can't run, for this reason."""
+        return dataclasses.replace(self, state="unavailable", reason=error.what, mend=error.mend)
+
+    def working(self, limit: UnavailableError | None = None) -> PathFinding:
+        """It runs, perhaps with a limit that an operator must know."""
+        if limit is None:
+            return dataclasses.replace(self, state="ready")
+        return dataclasses.replace(self, state="degraded", reason=limit.what, mend=limit.mend)
+
     @property
     def key(self) -> tuple[str, str, str | None, str | None]:
         return self.path, self.backend, self.mode, self.api
@@ -50,7 +61,6 @@ class PluginFinding:
     reason: str | None = None
     mend: str | None = None
 
-
-def because(error: UnavailableError) -> dict[str, str]:
-    """The reason and mend of an error, as fields of a finding."""
-    return {"reason": error.what, "mend": error.mend}
+    def refused(self, error: UnavailableError) -> PluginFinding:
+        """It gets no further, for this reason."""
+        return dataclasses.replace(self, reason=error.what, mend=error.mend)

@@ -9,21 +9,25 @@ from __future__ import annotations
 import base64
 import ctypes
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from kvdeck.engine.kv.layout import Geometry, LayoutPair, parse_layout_pair
-from kvdeck.engine.transfer import descriptors, loop, memory, nixl
+from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl, plugins
 from kvdeck.engine.transfer.calls import Remote
+from kvdeck.engine.transfer.device_side import DeviceSide
+from kvdeck.engine.transfer.planning import FILE_PATHS
 from kvdeck.engine.transfer.rendezvous import Board
 from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
-from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.engine.transfer.staged import StagedBinding
+from kvdeck.sessions.errors import KvdeckError
 
 COMPLETION_SECONDS = 30.0
 _LEAST_PREPARED = 32  # requests made to time prep, so that its percentiles mean something
@@ -50,14 +54,15 @@ class LaneSetup:
     two_processes: bool
     operation: str
     """NIXL's operation as the initiator sees it: WRITE from its own side, READ into it."""
-    cores: tuple[int, int] | None
-    """Initiator's and target's core."""
+    cores: tuple[tuple[int, ...], tuple[int, ...]]
+    """Cores that the initiator and the target may use: one each where they are pinned."""
     reference: bool
 
 
 def setup_from_json(data: dict[str, Any]) -> LaneSetup:
     """A setup that crossed a process boundary."""
-    cores = tuple(data["cores"]) if data["cores"] else None
+    initiator, target = data["cores"]
+    cores = (tuple(initiator), tuple(target))
     return LaneSetup(**{**data, "geometry": Geometry(**data["geometry"]), "cores": cores})
 
 
@@ -91,19 +96,21 @@ class Lane:
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
-        if setup.cores is not None:
-            os.sched_setaffinity(0, {setup.cores[0]})
+        os.sched_setaffinity(0, setup.cores[0])
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
-        self._agent.create_backend(setup.backend, setup.backend_params)
+        self._backend = setup.backend.removeprefix(plugins.STAGED)
+        nixl.create_backend(self._agent, self._backend, setup.backend_params)
+        self._bound: Any = self._agent.agent
         self._remote_name = name
         self._own, self._other = self._open_sides(name)
-        for side in (self._own, self._other):
+        self._bounce = self._open_bounce()
+        for side in (self._bounce or self._own, self._other):
             if side.regions:
-                self._registered.append(register(self._agent, side, setup.backend))
+                self._registered.append(register(self._agent, side, self._backend))
         self._source.fill(0)
         if isinstance(self._destination, FileSide):  # so that no timed write pays for allocating the file
             self._destination.poison()
-        if setup.reference:
+        if setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
             self._scratch = memory.allocate(self._reference_bytes(), huge_pages=setup.huge_pages)
 
     @property
@@ -115,15 +122,38 @@ class Lane:
         return self._other if self._setup.operation == "WRITE" else self._own
 
     def _open_sides(self, name: str) -> tuple[Side, Side]:
+        """The initiator's own side and the other."""
+        path = self._setup.path
+        if path == "HostToHost":
+            other = self._open_target(f"{name}-target") if self._setup.two_processes else self._host()
+            return self._host(), other
+        if path == "DeviceToDevice":
+            return self._device(0), self._device(min(1, device.require() - 1))
+        on_device = "Device" in path
+        if path in FILE_PATHS:
+            own = self._device(0) if on_device else self._host()
+            return own, self._files()
+        return (self._host(), self._device(0)) if path == "HostToDevice" else (self._device(0), self._host())
+
+    def _open_bounce(self) -> HostSide | None:
+        """Host memory that staged requests go through, laid out byte for byte like the device's."""
+        if not self._setup.backend.startswith(plugins.STAGED):
+            return None
+        write = self._setup.operation == "WRITE"
+        gpu, direction = self._own.regions[0].device, "DeviceToHost" if write else "HostToDevice"
+        copy = functools.partial(device.copy_pieces, gpu, cast(device.Direction, direction))
+        self._bound = StagedBinding(self._agent.agent, copy, write=write)
+        return self._host()
+
+    def _host(self) -> HostSide:
+        return HostSide(self._setup.geometry, self._setup.blocks, huge_pages=self._setup.huge_pages)
+
+    def _device(self, gpu: int) -> DeviceSide:
+        return DeviceSide(self._setup.geometry, self._setup.blocks, gpu)
+
+    def _files(self) -> FileSide:
         setup = self._setup
-        host = HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages)
-        if setup.path in ("HostToDisk", "DiskToHost"):
-            return host, FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
-        if setup.path != "HostToHost":
-            raise UnavailableError(f"{setup.path} by {setup.backend} is not built", "choose another path")
-        if not setup.two_processes:
-            return host, HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages)
-        return host, self._open_target(f"{name}-target")
+        return FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
 
     def _open_target(self, name: str) -> RemoteHostSide:
         setup = self._setup
@@ -137,7 +167,7 @@ class Lane:
             backend=setup.backend,
             params=setup.backend_params,
             progress_thread=setup.progress_thread,
-            core=setup.cores[1] if setup.cores else None,
+            cores=setup.cores[1],
         )
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
         self._remote_name = opened["name"]
@@ -156,15 +186,21 @@ class Lane:
         if setup.operation == "READ":
             own_layout, other_layout = other_layout, own_layout
         begin = time.perf_counter_ns()
-        own = self._own.describe(own_layout, whole=whole).reshape(-1, 3)
+        near = self._bounce or self._own
+        own = near.describe(own_layout, whole=whole).reshape(-1, 3)
         other = self._other.describe(other_layout, whole=whole).reshape(-1, 3)
         lists = [
-            self._agent.prep_xfer_dlist("", own, self._own.memory_type, [setup.backend]),
-            self._agent.prep_xfer_dlist(self._remote_name, other, self._other.memory_type, [setup.backend]),
+            self._agent.prep_xfer_dlist("", own, near.memory_type, [self._backend]),
+            self._agent.prep_xfer_dlist(self._remote_name, other, self._other.memory_type, [self._backend]),
         ]
         list_ns = time.perf_counter_ns() - begin
         per_request = batch * (len(own) // setup.blocks)
         handles, prep_ns = self._make_requests(lists, len(own) // per_request, per_request, merge)
+        if isinstance(self._bound, StagedBinding):
+            pieces = self._own.describe(own_layout, whole=whole).reshape(-1, 3)
+            for index, handle in enumerate(handles):
+                rows = slice(index * per_request, (index + 1) * per_request)
+                self._bound.stage(handle._handle, pieces[rows], own[rows])
         self._steps[step] = _Prepared(pair, handles, lists, batch, min(depth, len(handles)))
         counted = descriptors.merged_count(own[:per_request], other[:per_request]) if merge else per_request
         return {"prep_ns": prep_ns, "list_ns": list_ns, "descriptors": counted}
@@ -180,7 +216,7 @@ class Lane:
             rows = np.arange(first, first + per_request, dtype=np.int32)
             begin = time.perf_counter_ns()
             handle = self._agent.make_prepped_xfer(
-                setup.operation, lists[0], rows, lists[1], rows, notification, [setup.backend], not merge
+                setup.operation, lists[0], rows, lists[1], rows, notification, [self._backend], not merge
             )
             prep_ns.append(time.perf_counter_ns() - begin)
             if index < count:
@@ -191,10 +227,11 @@ class Lane:
 
     def visit(self, step: int, count: int, begin_ns: int = 0) -> loop.Visit:
         """Time `count` requests of a step, from `begin_ns` on, so that lanes begin together."""
-        prepared, bound = self._steps[step], self._agent.agent
+        prepared, bound = self._steps[step], self._bound
         other = self._other
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
+        os.sched_setaffinity(0, self._setup.cores[0])  # another lane of this process may have moved it
         handles = prepared.take(count)
         _wait_until(begin_ns)
         if prepared.depth == 1:
@@ -214,8 +251,15 @@ class Lane:
         self._source.fill(seed)
         self._destination.poison()
         prepared.next = 0
-        bound = self._agent.agent
-        loop.serial_visit(bound.postXferReq, bound.getXferStatus, prepared.take(len(prepared.handles)), self._patience)
+        bound = self._bound
+        if self._bounce is not None:
+            self._bounce.poison()
+        self.attend(True)
+        try:
+            ring = prepared.take(len(prepared.handles))
+            loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+        finally:
+            self.attend(False)
         source_files = files if isinstance(self._source, FileSide) else 1
         return self._destination.check(prepared.pair.destination, Origin(prepared.pair.source, source_files, seed))
 
@@ -234,23 +278,34 @@ class Lane:
             Start and end, ns.
         """
         size, total = self._setup.geometry.block_bytes, self._setup.blocks
-        assert self._scratch is not None
         blocks = [(at * batch + index) % total for index in range(batch * count)]
         other = self._other
         if isinstance(other, FileSide):
             if self._setup.drop_cache:
                 other.drop_cache()
             return self._file_reference(other, blocks, size, begin_ns)
-        source, destination, move = self._own.regions[0].address, self._scratch.address, ctypes.memmove
+        move = self._memory_mover(size)
         _wait_until(begin_ns)
         begin = time.perf_counter_ns()
         for block in blocks:
-            move(destination + block * size, source + block * size, size)
+            move(block * size)
         return begin, time.perf_counter_ns()
+
+    def _memory_mover(self, size: int) -> Callable[[int], Any]:
+        """What moves one block at an offset from the source's memory to the destination's by plain means."""
+        path = self._setup.path
+        if path == "HostToHost":
+            assert self._scratch is not None
+            to, origin = self._scratch.address, self._own.regions[0].address
+            return lambda offset: ctypes.memmove(to + offset, origin + offset, size)
+        source, destination = self._source.regions[0], self._destination.regions[0]
+        gpu = destination.device if path == "HostToDevice" else source.device
+        direction = cast(device.Direction, path)
+        return lambda offset: device.copy(gpu, direction, destination.address + offset, source.address + offset, size)
 
     def _file_reference(self, other: FileSide, blocks: list[int], size: int, begin_ns: int) -> tuple[int, int]:
         assert self._scratch is not None
-        room = memoryview(self._scratch.array)
+        room = self._scratch.array.data
         calls = [
             (
                 other.descriptors[block % other.files],
@@ -295,9 +350,10 @@ class Lane:
             self._target.close()
         if self._board is not None:
             self._board.close()
-        self._agent = None
-        for side in (self._own, self._other):
-            side.close()
+        self._agent = self._bound = None
+        for side in (self._own, self._other, self._bounce):
+            if side is not None:
+                side.close()
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None

@@ -88,6 +88,7 @@ def require_plugin(backend: str) -> Path:
         raise reasons.no_plugin(backend)
     if backend in _NEED_CUDA:
         preload_cuda_libraries()
+    load()  # first, or NIXL's native log is set up too late and prints everything
     try:
         ctypes.CDLL(str(file))
     except OSError as error:

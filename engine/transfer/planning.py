@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import plugins
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS, StepPlan
 
@@ -22,10 +26,11 @@ DEFAULT_BACKENDS = {
     "DeviceToDisk": "GDS",
     "DiskToDevice": "GDS",
 }
-SECTOR = 4096
+DIRECT_ALIGNMENT = 4096
+"""What O_DIRECT pieces are taken to need where the filesystem doesn't say."""
 DEFAULT_BATCH = 16
 _DESCRIPTORS_KEPT = 1 << 18  # prepared lists beyond this cost more memory than the blocks they describe
-_EFFORT_SECONDS = {"quick": (8.0, 2.5), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
+_EFFORT_SECONDS = {"quick": (6.6, 2.2), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,31 @@ class Room:
     """Last-level cache."""
     memory: int
     disk: int
-    direct: bool
-    """Whether the target folder's filesystem takes O_DIRECT."""
+    direct: int | None
+    """Smallest O_DIRECT transfer in bytes that the target folder's filesystem takes; null where it takes none."""
     cores: tuple[int, ...]
+    host: HostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A backend in the place of a path's default one, under its own name, and why."""
+
+    backend: str
+    why: str
+
+
+def room_of(host: HostFacts) -> Room:
+    """The room that a host has; its facts include the target folder's."""
+    folder = host.folder
+    return Room(
+        cache=host.last_level_cache_bytes or 32 << 20,
+        memory=host.memory_available_bytes,
+        disk=folder.free_bytes if folder else 0,
+        direct=folder.direct_alignment if folder else None,
+        cores=tuple(sorted(os.sched_getaffinity(0))),
+        host=host,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +109,19 @@ class Trial:
         )
 
 
-def plan_trials(spec: RunSpec, room: Room) -> tuple[Trial, ...]:
+def plan_trials(
+    spec: RunSpec,
+    room: Room,
+    tuned: Mapping[str, RunSpec] | None = None,
+    stand_ins: Mapping[str, StandIn] | None = None,
+) -> tuple[Trial, ...]:
     """Every trial of a run, in the order they are taken: path by path, sizes rising.
+
+    Args:
+        spec: What was asked.
+        room: What this host has.
+        tuned: Specs that take the place of `spec` on single paths.
+        stand_ins: Backends that take the default's place on single paths where none was asked for.
 
     Raises:
         UsageError: A size can't be made from the geometry.
@@ -97,17 +135,21 @@ def plan_trials(spec: RunSpec, room: Room) -> tuple[Trial, ...]:
     trials: list[Trial] = []
     step = 0
     for path, geometry, batch in combinations:
-        trial = _trial(spec, room, path, geometry, batch, len(trials), step)
+        stand_in = (stand_ins or {}).get(path)
+        trial = _trial((tuned or {}).get(path, spec), room, path, geometry, batch, len(trials), step, stand_in)
         trials.append(trial)
         step += len(trial.pairs)
     return tuple(trials)
 
 
-def share_time(spec: RunSpec, trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+def share_time(spec: RunSpec, trials: tuple[Trial, ...], can_run: Callable[[Trial], bool]) -> tuple[Trial, ...]:
     """Divide the effort's time between the trials that can run; `seconds`, where asked for, is each trial's."""
     total, most = _EFFORT_SECONDS[spec.effort]
-    each = spec.seconds or max(0.3, min(most, total / max(len(trials), 1)))
-    return tuple(dataclasses.replace(trial, seconds=each) for trial in trials)
+    able = [can_run(trial) for trial in trials]
+    each = spec.seconds or max(0.3, min(most, total / max(sum(able), 1)))
+    return tuple(
+        dataclasses.replace(trial, seconds=each if runs else 0.0) for trial, runs in zip(trials, able, strict=True)
+    )
 
 
 def _geometries(spec: RunSpec) -> list[Geometry]:
@@ -136,19 +178,21 @@ def _batches(spec: RunSpec) -> tuple[int, ...]:
     return (spec.batch or min(DEFAULT_BATCH, spec.blocks or DEFAULT_BATCH),)
 
 
-def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int, index: int, step: int) -> Trial:
+def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int, index: int, step: int,
+           stand_in: StandIn | None) -> Trial:  # fmt: skip
     pairs = spec.layout_pairs
     if geometry.regions == 1:
         pairs = tuple(pair for pair in pairs if pair.descriptors_per_block(geometry) == 1)[:1]
     on_file = path in FILE_PATHS
-    backend = spec.backend or DEFAULT_BACKENDS[path]
+    replaced = stand_in if spec.backend is None else None
+    backend = spec.backend or (replaced.backend if replaced else DEFAULT_BACKENDS[path])
     blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
     return Trial(
         index=index,
         path=path,
         backend=backend,
-        api=(spec.api or "AIO") if backend == "POSIX" else None,
+        api=(spec.api or "AIO") if backend.removeprefix(plugins.STAGED) == "POSIX" else None,
         direct=direct,
         geometry=geometry,
         batch=batch,
@@ -158,7 +202,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
         pairs=pairs,
         first_step=step,
         seconds=0.0,
-        notes=(*notes, *why),
+        notes=(*notes, *why, *((replaced.why,) if replaced else ())),
     )
 
 
@@ -168,11 +212,10 @@ def _direct(
     """Whether to use O_DIRECT and, where it was left open and can't be, why not."""
     if spec.direct != "auto":
         return spec.direct == "on", ()
-    if not room.direct:
+    if room.direct is None:
         return False, ("buffered: the folder's filesystem takes no O_DIRECT",)
-    if smallest_piece(geometry, pairs) % SECTOR:
-        piece = smallest_piece(geometry, pairs)
-        return False, (f"buffered: pieces of {piece} B are no multiple of {SECTOR}, which O_DIRECT needs",)
+    if (piece := smallest_piece(geometry, pairs)) % room.direct:
+        return False, (f"buffered: pieces of {piece} B are no multiple of {room.direct} B, which O_DIRECT needs",)
     return True, ()
 
 

@@ -47,9 +47,9 @@ class Needs:
     aio_slots: int = 0
     """Kernel AIO events of all initiators: each one's `kernel_queue_size`."""
     request_descriptors: int = 0
-    """Descriptors in the largest request."""
+    """Descriptors of one initiator in flight at once: of its largest request, times its pipeline depth."""
     request_limit: int | None = None
-    """The most a request may have: `ios_pool_size` with the POSIX plugin."""
+    """The most an initiator may have in flight: `ios_pool_size` with the POSIX plugin, which refuses more."""
 
 
 def check_room(needs: Needs, host: HostFacts) -> None:
@@ -78,7 +78,9 @@ def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None
     total, allowed = sum(part.total for part in parts), int(available * _SPARE)
     if total <= allowed:
         return
-    summands = " + ".join(f"{part.count} × {_size(part.bytes)}" if part.count > 1 else _size(part.bytes) for part in parts)
+    summands = " + ".join(
+        f"{part.count} × {_size(part.bytes)}" if part.count > 1 else _size(part.bytes) for part in parts
+    )
     needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {_size(total)}"
     fitting = 0 if blocks is None else blocks * allowed // total
     mend = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
@@ -97,14 +99,15 @@ def _fits_limits(needs: Needs, host: HostFacts) -> None:
             f"needs {_size(needs.locked_bytes)} of locked memory, {_size(host.memlock_bytes)} are allowed",
             "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks",
         )
-    if host.aio_max is not None and needs.aio_slots > host.aio_max - (host.aio_used or 0):
+    used = host.aio_used or 0
+    if host.aio_max is not None and needs.aio_slots > host.aio_max - used:
         raise UnavailableError(
-            f"needs {needs.aio_slots} kernel AIO events, {host.aio_max - (host.aio_used or 0)} of {host.aio_max} are free",
-            f"use --api URING, or: sudo sysctl fs.aio-max-nr={(host.aio_used or 0) + needs.aio_slots}",
+            f"needs {needs.aio_slots} kernel AIO events, {host.aio_max - used} of {host.aio_max} are free",
+            f"use --api URING, or: sudo sysctl fs.aio-max-nr={used + needs.aio_slots}",
         )
     if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
         raise UnavailableError(
-            f"needs {needs.request_descriptors} descriptors in one request, the plugin takes {needs.request_limit}",
+            f"needs {needs.request_descriptors} descriptors in flight, the plugin takes {needs.request_limit}",
             f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
         )
 

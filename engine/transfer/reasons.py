@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.sessions.errors import UnavailableError
 
 _LIBRARIES = {
@@ -18,13 +19,13 @@ _LIBRARIES = {
 }
 
 _CUFILE_ERRORS = {
-    5001: ("the nvidia-fs driver isn't there", "load it: sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
+    5001: ("the nvidia-fs driver isn't there", "sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
     5007: ("the platform doesn't support GPUDirect Storage", "see what /usr/local/cuda/gds/tools/gdscheck -p says"),
-    5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe, or a supported network filesystem"),
+    5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe"),
     5011: ("the CUDA driver reported an error", "see nvidia-smi, and cufile.log"),
     5025: ("permission was denied", "give this user access to /dev/nvidia-fs*"),
     5033: ("cuFile can't set up the nvidia-fs driver", "install the NVIDIA driver, then: sudo modprobe nvidia-fs"),
-}  # fmt: skip
+}
 
 ENOUGH_MEMLOCK = 64 << 20
 """Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
@@ -96,6 +97,8 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
         number = int(cufile[1])
         reason, mend = _CUFILE_ERRORS.get(number, ("cuFile refused", "see cufile.log"))
         return UnavailableError(f"{backend} can't start: {reason} (cuFile error {number})", mend)
+    if "io_uring" in words:
+        return io_uring_off(kernel_switch("kernel/io_uring_disabled"))
     for mark, (reason, mend) in _WORDS.items():
         if mark.lower() in words.lower():
             return UnavailableError(f"{backend} can't start: {reason}", mend)
@@ -111,8 +114,8 @@ def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
 
 
 def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
-    """Two processes reach each other only over the network stack."""
-    what = f"two processes move bytes over {transports}: copying between their memories isn't allowed"
+    """Bytes between memories of this host go over the network stack."""
+    what = f"bytes go over {transports}, since copying between processes' memories isn't allowed"
     if ptrace_scope > 0:
         return UnavailableError(
             f"{what} (ptrace_scope is {ptrace_scope})", "allow it: sudo sysctl kernel.yama.ptrace_scope=0"
@@ -158,22 +161,34 @@ def bad_folder(path: str, why: str) -> UnavailableError:
 def io_uring_off(switch: int | None) -> UnavailableError:
     """io_uring is refused by the kernel's switch, or by a container's filter."""
     if switch:
-        return UnavailableError(f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0")
-    return UnavailableError("io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO")
+        return UnavailableError(
+            f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0"
+        )
+    return UnavailableError(
+        "io_uring is refused here", "in a container, allow io_uring in its seccomp profile; or --api AIO"
+    )
 
 
-def no_answer(trying: str, seconds: float) -> UnavailableError:
+def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
     """A probe hung, and was ended."""
     return UnavailableError(
-        f"no answer within {seconds:g} s while trying {trying}; the probe was ended",
-        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(seconds * 4))} kvdeck doctor",
+        f"no answer within {seconds:.2g} s while trying {trying}; the probe was ended",
+        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
+    )
+
+
+def silent_folder(path: str, seconds: float) -> UnavailableError:
+    return UnavailableError(
+        f"the filesystem of {path} gave no answer within {seconds:g} s", "name another folder by --folder"
     )
 
 
 def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
     """A probe died."""
     said = f": {last_words}" if last_words else ""
-    return UnavailableError(f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json")
+    return UnavailableError(
+        f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json"
+    )
 
 
 def not_tried(backend: str) -> UnavailableError:

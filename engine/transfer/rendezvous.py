@@ -6,6 +6,7 @@ The interface is what etcd offers too (put, and wait for a key), so ranks on sev
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import select
@@ -93,22 +94,25 @@ class Board:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        who = "a rank"
-        with connection, connection.makefile("rb") as lines:
+        who, clean = "a rank", False
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
             for line in lines:
                 message = orjson.loads(line)
                 who = message.get("who", who)
-                if "put" in message:
-                    self.put(message["put"], message["value"])
-                elif "get" in message:
-                    try:
-                        answer = {"value": self.get(message["get"], message["timeout"])}
-                    except KvdeckError as error:
-                        answer = {"error": str(error)}
-                    connection.sendall(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
-                elif "bye" in message:
-                    return
-        self.lose(who)
+                clean = "bye" in message
+                self._answer(connection, message)
+        if not clean:
+            self.lose(who)
+
+    def _answer(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        if "put" in message:
+            self.put(message["put"], message["value"])
+        elif "get" in message:
+            try:
+                answer = {"value": self.get(message["get"], message["timeout"])}
+            except KvdeckError as error:
+                answer = {"error": str(error)}
+            connection.sendall(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class Seat:

@@ -63,6 +63,14 @@ def _offsets(layout: Layout, geometry: Geometry, blocks: int, files: int, *, who
     return (offsets[:, :1], geometry.block_bytes) if whole else (offsets, geometry.region_bytes)
 
 
+def address_descriptors(
+    layout: Layout, geometry: Geometry, blocks: int, region: Region, *, whole: bool
+) -> npt.NDArray[np.uint64]:
+    """Descriptors, shape (blocks, per block, 3), of blocks that lie in one piece of memory."""
+    offsets, size = _offsets(layout, geometry, blocks, 1, whole=whole)
+    return _shaped(offsets + np.uint64(region.address), region.device, size)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """How the bytes lay where they came from: enough to know what each region must hold."""
@@ -108,8 +116,7 @@ class HostSide:
         return (Region(self.buffer.address, self.buffer.size, 0),)
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        offsets, size = _offsets(layout, self.geometry, self.blocks, 1, whole=whole)
-        return _shaped(offsets + np.uint64(self.buffer.address), 0, size)
+        return address_descriptors(layout, self.geometry, self.blocks, self.regions[0], whole=whole)
 
     def fill(self, seed: int) -> None:
         pattern.fill(self.buffer.array, seed)
@@ -138,8 +145,8 @@ class RemoteHostSide:
         return ()
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        offsets, size = _offsets(layout, self.geometry, self.blocks, 1, whole=whole)
-        return _shaped(offsets + np.uint64(self.address), 0, size)
+        size = self.geometry.block_bytes * self.blocks
+        return address_descriptors(layout, self.geometry, self.blocks, Region(self.address, size, 0), whole=whole)
 
     def fill(self, seed: int) -> None:
         self.target.call("fill", seed=seed)
@@ -198,7 +205,7 @@ class FileSide:
         try:
             whole = content.array
             for index, fd in enumerate(self._plain):
-                _read_fully(fd, memoryview(whole)[index * self.size : (index + 1) * self.size])
+                _read_fully(fd, whole.data[index * self.size : (index + 1) * self.size])
             return wrong_region(whole, self.geometry, self.blocks, own, self.files, origin)
         finally:
             del whole
@@ -228,7 +235,7 @@ class FileSide:
                 data = np.full(count, pattern.POISON, np.uint8)
             else:
                 data = pattern.expected(index * self.size + at, count, seed)
-            _write_fully(fd, memoryview(data), at)
+            _write_fully(fd, data.data, at)
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -29,14 +29,13 @@ class Target:
         backend: str,
         params: dict[str, str],
         progress_thread: bool,
-        core: int | None,
+        cores: list[int],
     ) -> dict[str, Any]:
         """Allocate and register; returns the agent's name, its metadata in base64, and the address."""
-        if core is not None:
-            os.sched_setaffinity(0, {core})
+        os.sched_setaffinity(0, cores)
         self._side = HostSide(Geometry(**geometry), blocks, huge_pages=huge_pages)
         self._agent = nixl.make_agent(self.name, progress_thread=progress_thread)
-        self._agent.create_backend(backend, params)
+        nixl.create_backend(self._agent, backend, params)
         self._regions = register(self._agent, self._side, backend)
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
         return {"name": self.name, "metadata": metadata, "address": self._side.buffer.address}

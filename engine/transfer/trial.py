@@ -33,14 +33,15 @@ class Progress:
 
     emit: Callable[[records.Event], None]
     cancelled: Callable[[], bool]
-    trials: int = 1
-    done: int = 0
-    rest_seconds: float = 0.0
-    """Expected time of the trials after this one."""
+    total_seconds: float = 1.0
+    """What all trials together are expected to take."""
+    done_seconds: float = 0.0
+    """The trials before this one's share of it."""
 
     def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
         """Fraction of the run and seconds left, from this trial's share."""
-        return (self.done + share) / self.trials, self.rest_seconds + (1 - share) * trial_seconds
+        done = self.done_seconds + share * trial_seconds
+        return done / self.total_seconds, self.total_seconds - done
 
 
 @dataclass(slots=True)
@@ -104,10 +105,10 @@ class TrialRun:
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
-            if self.spec.verify:
-                self._verify()
         finally:
             self.crew.attend(False)
+        if self.spec.verify:
+            self._verify()
 
     def _warm_up(self) -> int:
         """Run every step until both count and time are reached; returns the requests of one visit."""
@@ -232,10 +233,10 @@ class TrialRun:
 
     def _enough(self, rounds: int) -> bool:
         spec, elapsed = self.spec, time.monotonic() - self.began
-        if rounds == 0:
-            return False
         if spec.iterations is not None and all(sum(step.counts) >= spec.iterations for step in self.steps):
             return True
+        if rounds < stats.LEAST_ROUNDS:
+            return False
         if spec.seconds is not None and elapsed >= spec.seconds:
             return True
         if spec.interval_width is not None and rounds >= _LEAST_ROUNDS and self._width() <= spec.interval_width:
@@ -312,7 +313,7 @@ class TrialRun:
                         ratio=ratio.median,
                         low=ratio.low,
                         high=ratio.high,
-                        verdict=stats.verdict(ratio),
+                        verdict=stats.verdict(ratio, min(len(first.busy), len(step.busy))),
                     )
                 )
         return found
@@ -348,7 +349,11 @@ def _planned(plan: StepPlan) -> dict[str, Any]:
 
 
 def _reference_name(path: str) -> str:
-    return {"HostToHost": "memcpy", "HostToDisk": "pwrite", "DiskToHost": "pread"}.get(path, "cudaMemcpy")
+    if path == "HostToHost":
+        return "memcpy"
+    if path in FILE_PATHS:
+        return "pwrite" if path.endswith("ToDisk") else "pread"
+    return "cudaMemcpy"
 
 
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:

@@ -1,7 +1,8 @@
 """A small real worker child: it keeps the worker's contract with rounds of no transfer, and misbehaves on request.
 
-The run's spec says how, in `params`: `rounds` and `every` (seconds between them), `end` (`done`, `segv`,
-`exit`, `torn`, `hang`, `deaf`), `wide` (times in a round), `rank` (leave a child behind), `scratch`.
+The run's spec says how, in `params`: `rounds` and `every` (seconds between them), `steps` (that take turns),
+`wide` (times in a round), `end` (`done`, `segv`, `exit`, `torn`, `deaf`), `rank` (a child to leave behind,
+its pid in that file), `scratch`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import orjson
 import yaml
 
-from kvdeck.sessions.records import COUNTERS, Log, Round, RunStarted, StateChanged, StepPlan
+from kvdeck.sessions.records import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged, StepPlan
 from kvdeck.sessions.samples import encode_event
 
 
@@ -44,9 +45,12 @@ class FakeWorker:
 
     def round(self, number: int, total: int) -> None:
         values: list[float | None] = [None] * len(COUNTERS)
-        values[0], values[1], values[2], values[-2], values[-1] = 0, number, number + 1, (number + 1) / total, 1.0
+        step = number % int(self.params.get("steps", 1))
+        values[0], values[1], values[2], values[-2], values[-1] = step, number, number + 1, (number + 1) / total, 1.0
         times = (1000,) * int(self.params.get("wide", 1))
-        self.write(encode_event(Round(time.monotonic_ns(), 0, number, times, times, 2000, tuple(values))))
+        self.write(encode_event(Round(time.monotonic_ns(), step, number, times, times, 2000, tuple(values))))
+        if number % 10 == 5:
+            self.write(encode_event(ReferenceRound(time.monotonic_ns(), 0, number, "memcpy", 4096, 2000)))
 
     def wait(self, seconds: float) -> str | None:
         """Wait; why to stop, if at all. EOF on stdin: the engine is gone."""
@@ -83,7 +87,7 @@ class FakeWorker:
             if number % 100 == 50:
                 self.write(encode_event(Log(time.monotonic_ns(), "info", f"round {number}")))
             why = self.wait(float(params.get("every", 0)))
-            if why is not None and params.get("end") not in ("deaf", "hang"):
+            if why is not None and params.get("end") != "deaf":
                 self.end("cancelled", why or None)
         self.finish(params.get("end", "done"))
 
@@ -99,7 +103,7 @@ class FakeWorker:
             os.write(self.file, orjson.dumps({"kind": "log", "t": 1, "level": "info", "text": "file only"}) + b"\n")
             os.write(self.file, b'{"kind":"round","t":12')
             os.kill(os.getpid(), signal.SIGKILL)
-        while how in ("deaf", "hang"):
+        while how == "deaf":
             time.sleep(600)
         self.end("done")
 
@@ -110,7 +114,7 @@ def main() -> None:
     def cancel(*_: object) -> None:
         worker.cancelled = True
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if worker.params.get("end") in ("deaf", "hang") else cancel)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if worker.params.get("end") == "deaf" else cancel)
     worker.run()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 import sys
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a probe that hangs must not outlive its doctor
     # Started before anything large is imported, so that both processes load at the same time.
     peer = None
     if "UCX" in sys.argv[1:]:

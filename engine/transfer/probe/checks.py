@@ -16,8 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.transfer import device, quiet
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer import device, nixl, quiet
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe import files, memory
 from kvdeck.engine.transfer.probe.plugin import probe_plugin
 from kvdeck.sessions.errors import UnavailableError
@@ -36,7 +36,7 @@ def main(peer: subprocess.Popen[bytes] | None) -> None:
             for kind, found in _run(check, options.folder, peer):
                 _say(stdout, {kind: found})
         except UnavailableError as error:
-            _say(stdout, {"failed": because(error)})
+            _say(stdout, {"failed": {"reason": error.what, "mend": error.mend}})
         _say(stdout, {"done": check})
     # Native libraries have been seen to crash while the interpreter takes them down; nothing is left to lose here.
     os._exit(0)
@@ -52,13 +52,12 @@ def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iter
     yield "plugin", found
     if not probed:
         return
-    if found.loads is False:
-        raise UnavailableError(found.reason or "", found.mend or "")
+    nixl.require_backend(backend)
     try:
         for row in _rows(backend, api, folder, peer):
             yield "row", row
     except UnavailableError as error:
-        yield "plugin", dataclasses.replace(found, creates=False, **because(error))
+        yield "plugin", dataclasses.replace(found, creates=False).refused(error)
         raise
     yield "plugin", dataclasses.replace(found, creates=True)
 
@@ -75,4 +74,3 @@ def _rows(backend: str, api: str, folder: Path, peer: subprocess.Popen[bytes] | 
 
 def _say(stdout: int, line: dict[str, object]) -> None:
     os.write(stdout, orjson.dumps(line) + b"\n")
-

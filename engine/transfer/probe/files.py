@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host.machine import memlock_bytes
 from kvdeck.engine.transfer import capability, device, nixl, plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
+
+_PATHS = (HOST_TO_DISK, DISK_TO_HOST, DEVICE_TO_DISK, DISK_TO_DEVICE)
 
 
 def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
@@ -26,8 +28,11 @@ def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
     """
     agent = nixl.make_agent(f"kvdeck-probe-{api}")
     nixl.create_backend(agent, "POSIX", {plugins.POSIX_PARAMS[api]: "true"})
-    with _file(folder) as (descriptor, limit):
-        yield from _host_rows(agent, "POSIX", api, descriptor, limit)
+    try:
+        with _file(folder) as (descriptor, limit):
+            yield from _host_rows(agent, "POSIX", api, descriptor, limit)
+    except UnavailableError as error:  # the folder's fault: the backend is there
+        yield from _refused("POSIX", api, error, (HOST_TO_DISK, DISK_TO_HOST))
 
 
 def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
@@ -41,10 +46,18 @@ def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
         os.environ["CUFILE_LOGFILE_PATH"] = str(log)
         agent = nixl.make_agent(f"kvdeck-probe-{backend}")
         nixl.create_backend(agent, backend)
-        with _file(folder) as (descriptor, limit):
-            limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
-            yield from _host_rows(agent, backend, None, descriptor, limit)
-            yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+        try:
+            with _file(folder) as (descriptor, limit):
+                limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
+                yield from _host_rows(agent, backend, None, descriptor, limit)
+                yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+        except UnavailableError as error:
+            yield from _refused(backend, None, error, _PATHS)
+
+
+def _refused(backend: str, api: str | None, error: UnavailableError, paths: Sequence[str]) -> Iterator[PathFinding]:
+    for path in paths:
+        yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path)).refused(error)
 
 
 @contextlib.contextmanager
@@ -96,8 +109,7 @@ def _device_rows(
         device.require()
         buffer = device.allocate(0, SIZE)
     except UnavailableError as error:
-        for path in paths:
-            yield PathFinding(path, backend, memory=plugins.memory_of(path), **because(error))
+        yield from _refused(backend, None, error, paths)
         return
 
     def put(data: bytes) -> None:
@@ -128,12 +140,11 @@ def _rows(
         memory = register(agent, (side.address, SIZE, 0), side.kind, backend)
         registered_file = register(agent, *file, backend)
     except UnavailableError as error:
-        for path in paths:
-            yield PathFinding(path, backend, api=api, memory=plugins.memory_of(path), **because(error))
+        yield from _refused(backend, api, error, paths)
         return
     plain = Pages()
     for path, operation in zip(paths, ("WRITE", "READ"), strict=True):
-        row: dict[str, Any] = {"path": path, "backend": backend, "api": api, "memory": plugins.memory_of(path)}
+        row = PathFinding(path, backend, api=api, memory=plugins.memory_of(path))
         doing = f"a transfer {path}"
         try:
             if operation == "WRITE":
@@ -142,7 +153,15 @@ def _rows(
                 plain.fill()
                 os.pwrite(descriptor, plain.memory, 0)
                 side.put(bytes(SIZE))
-            move(agent, operation, ((side.address, SIZE, 0), side.kind), file, peer=agent.name, backend=backend, doing=doing)
+            move(
+                agent,
+                operation,
+                ((side.address, SIZE, 0), side.kind),
+                file,
+                peer=agent.name,
+                backend=backend,
+                doing=doing,
+            )
             if operation == "WRITE":
                 plain.poison()
                 os.preadv(descriptor, [plain.memory], 0)
@@ -150,14 +169,11 @@ def _rows(
             if arrived != plain.pattern:
                 raise reasons.native_failure(doing, "the bytes that arrived are wrong")
         except UnavailableError as error:
-            yield PathFinding(**row, **because(error))
+            yield row.refused(error)
         except OSError as error:
-            yield PathFinding(**row, **because(reasons.native_failure(doing, error.strerror or str(error))))
+            yield row.refused(reasons.native_failure(doing, error.strerror or str(error)))
         else:
-            amiss = limit()
-            yield PathFinding(**row, state="ready") if amiss is None else PathFinding(
-                **row, state="degraded", **because(amiss)
-            )
+            yield row.working(limit())
     for piece in (memory, registered_file):
         agent.deregister_memory(piece, backends=[backend])
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
 import select
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
-from kvdeck.engine.transfer.findings import PathFinding, because
+from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
@@ -48,17 +49,14 @@ def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
 
 
 def _row(mode: str, attempt: Any) -> PathFinding:
-    row = {"path": HOST_TO_HOST, "backend": "UCX", "mode": mode, "memory": ("DRAM", "DRAM")}
+    row = PathFinding(HOST_TO_HOST, "UCX", mode=mode, memory=plugins.memory_of(HOST_TO_HOST))
     try:
         with quiet.captured() as words:
             attempt()
     except UnavailableError as error:
-        return PathFinding(**row, **because(error))
+        return row.refused(error)
     transports = _transports(words.text)
-    limit = _limit_of(transports) if mode == TWO_PROCESSES else None
-    if limit is not None:
-        return PathFinding(**row, state="degraded", transports=transports, **because(limit))
-    return PathFinding(**row, state="ready", transports=transports)
+    return dataclasses.replace(row, transports=transports).working(_limit_of(transports))
 
 
 def _to_self(agent: Any, here: Pages, there: Pages) -> None:
@@ -118,14 +116,10 @@ def _transports(words: str) -> tuple[str, ...]:
 
 
 def _limit_of(transports: tuple[str, ...]) -> UnavailableError | None:
-    """What an operator must know where two processes reach each other only over the network stack."""
+    """What an operator must know where bytes stay on this host and yet go over the network stack."""
     if not transports or any(not name.startswith("tcp/") for name in transports):
         return None
-    try:
-        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
-    except (OSError, ValueError):
-        scope = 0
-    return reasons.only_tcp(", ".join(transports), scope)
+    return reasons.only_tcp(", ".join(transports), kernel_switch("kernel/yama/ptrace_scope") or 0)
 
 
 def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:
@@ -134,18 +128,19 @@ def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:
         buffers = [device.allocate(0, SIZE) for _ in range(2)]
     except UnavailableError as error:
         for path in DEVICE_PATHS:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield PathFinding(path, "UCX", memory=plugins.memory_of(path)).refused(error)
         return
     pieces: list[Any] = []
     for path in DEVICE_PATHS:
+        row = PathFinding(path, "UCX", memory=plugins.memory_of(path))
         try:
             if not pieces:
                 pieces = [register(agent, (buffer.address, SIZE, 0), "VRAM", "UCX") for buffer in buffers]
             _with_device(agent, path, here, buffers)
         except UnavailableError as error:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path), **because(error))
+            yield row.refused(error)
         else:
-            yield PathFinding(path, "UCX", state="ready", memory=plugins.memory_of(path))
+            yield row.working()
     for piece in pieces:
         agent.deregister_memory(piece, backends=["UCX"])
     for buffer in buffers:

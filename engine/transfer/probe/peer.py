@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import os
 import select
+import signal
 import sys
 
 from kvdeck.engine.transfer import nixl, quiet
@@ -14,6 +16,7 @@ from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, register
 
 def main() -> None:
     """Register memory, tell where it is, and wait until stdin ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     stdout = quiet.claim_stdout()
     agent = nixl.make_agent("kvdeck-peer")
     nixl.create_backend(agent, "UCX")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kvdeck.engine.transfer import nixl, plugins, reasons
-from kvdeck.engine.transfer.findings import PluginFinding, because
+from kvdeck.engine.transfer.findings import PluginFinding
 from kvdeck.sessions.errors import UnavailableError
 
 
@@ -14,18 +14,18 @@ def probe_plugin(backend: str, *, create: bool) -> PluginFinding:
     file = plugins.plugin_files().get(backend)
     found = PluginFinding(backend, present=file is not None, file=str(file) if file else None)
     if file is None:
-        return dataclasses.replace(found, **because(reasons.no_plugin(backend)))
+        return found.refused(reasons.no_plugin(backend))
     try:
         nixl.require_plugin(backend)
         agent = nixl.make_agent(f"kvdeck-plugin-{backend}")
         params, kinds = nixl.plugin_parameters(agent, backend)
     except UnavailableError as error:
-        return dataclasses.replace(found, loads=False, **because(error))
+        return dataclasses.replace(found, loads=False).refused(error)
     found = dataclasses.replace(found, loads=True, params=params, memory_types=kinds)
     if not create:
         return found
     try:
         nixl.create_backend(agent, backend)
     except UnavailableError as error:
-        return dataclasses.replace(found, creates=False, **because(error))
+        return dataclasses.replace(found, creates=False).refused(error)
     return dataclasses.replace(found, creates=True)

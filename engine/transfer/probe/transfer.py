@@ -11,7 +11,7 @@ from typing import Any
 from kvdeck.engine.transfer import reasons
 
 SIZE = 256 * 1024
-DEADLINE_S = 1.5
+DEADLINE_S = 5.0
 
 
 class Pages:

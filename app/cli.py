@@ -1,0 +1,106 @@
+"""The `kvdeck` command: opens the deck, or runs one of the verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from kvdeck.app.verbs.attach import attach, cancel, report, sessions
+from kvdeck.app.verbs.doctor import doctor
+from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.run import run
+from kvdeck.sessions.errors import KvdeckError, UsageError
+
+CLOSED_PIPE = 141
+"""Exit status where the reader of stdout went away, as a shell reports SIGPIPE."""
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Without a verb the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",
+)
+@click.version_option(package_name="kvdeck", message="kvdeck %(version)s")
+@click.option("--readonly", is_flag=True, help="Open the deck without a hand on the runs: look, change nothing.")
+@click.pass_context
+def kvdeck(context: click.Context, readonly: bool) -> int:
+    """A flight deck in the terminal for KV-cache transfer and offload over NIXL."""
+    if context.invoked_subcommand is not None:
+        if readonly:
+            raise UsageError("--readonly is for the deck and not for a verb", "leave it out")
+        return 0
+    if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
+        raise UsageError("the deck needs a terminal on stdin and stdout", "without one, use `kvdeck run` (see --help)")
+    from kvdeck.app.tui import run_deck
+
+    return run_deck(readonly=readonly)
+
+
+for verb in (run, attach, cancel, report, sessions, engine, doctor):
+    kvdeck.add_command(verb)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry of the `kvdeck` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that can't spell µ shows ? and loses no run
+    sys.exit(call(arguments))
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and say in one line what went wrong.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 bad arguments, 130 cancelled.
+    """
+    try:
+        status = kvdeck.main(args=arguments, prog_name="kvdeck", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "kvdeck"
+        return _said(f"{error.format_message()} · see {where} --help", error.exit_code)
+    except click.ClickException as error:
+        return _said(error.format_message(), error.exit_code)
+    except KvdeckError as error:
+        return _said(str(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SystemExit:
+        return CLOSED_PIPE  # without its standalone mode, this is how click ends when a pipe was closed
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own last flush complains
+        return CLOSED_PIPE
+    except Exception as error:
+        return _said(f"unexpected {type(error).__name__}: {error} · please report it with {_kept_traceback()}", 1)
+    return status if isinstance(status, int) else 0
+
+
+def _said(text: str, status: int) -> int:
+    click.echo(f"kvdeck: {' '.join(text.split())}", err=True)
+    return status
+
+
+def _kept_traceback() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="kvdeck-traceback-", suffix=".txt")
+    with open(descriptor, "w", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
+    return Path(name)
+
+
+def _is_terminal(stream: object) -> bool:
+    return stream is not None and hasattr(stream, "isatty") and stream.isatty()
+
+
+if __name__ == "__main__":
+    main()

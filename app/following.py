@@ -1,0 +1,116 @@
+"""Following a run to its end: progress on stderr, Ctrl-C, the report on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from kvdeck.app.progress import Progress
+from kvdeck.app.verbs.printing import print_session
+from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
+from kvdeck.sessions.errors import EngineError
+from kvdeck.sessions.records import FINAL_STATES, RunState, Session, StateChanged, event_from_json
+from kvdeck.sessions.report import trouble
+
+if TYPE_CHECKING:
+    from kvdeck.engine.client import Client
+
+CANCELLED = 130
+_LOOK_S = 0.2
+"""How long a press of Ctrl-C may wait while no message comes."""
+
+
+@dataclass(slots=True)
+class Interrupts:
+    """How often Ctrl-C was pressed."""
+
+    count: int = 0
+
+
+@contextlib.contextmanager
+def counted_interrupts() -> Iterator[Interrupts]:
+    """Count SIGINT instead of being ended by it."""
+    interrupts = Interrupts()
+
+    def press(_number: int, _frame: FrameType | None) -> None:
+        interrupts.count += 1
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> int:
+    """Follow a run until it ends, and print its report.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 130 cancelled or left to the engine.
+
+    Raises:
+        EngineError: The engine went away.
+    """
+    progress = Progress()
+    progress.say(f"session {name}")
+    try:
+        ended = _until_end(client, name, progress, interrupts)
+    except EngineError as error:
+        raise EngineError(
+            f"the engine ended during the run; what was measured is kept in {client.store.folder(name)}",
+            f"`kvdeck report {name}` prints it",
+        ) from error
+    finally:
+        progress.clear()
+    if ended is None:
+        progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
+        return CANCELLED
+    session = client.store.load(name)
+    print_session(session, as_json)
+    return exit_status(session)
+
+
+def exit_status(session: Session) -> int:
+    """The exit status that a session's state and results stand for."""
+    if session.state == "cancelled":
+        return CANCELLED
+    ran = any(result.status == "ok" for result in session.results)
+    return 0 if session.state == "done" and ran and not trouble(session) else 1
+
+
+def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> RunState | None:
+    """The run's final state, or None when a second Ctrl-C leaves it to the engine."""
+    client.subscribe(name, hz=5)
+    cancelled = False
+    while interrupts.count < 2:
+        if interrupts.count and not cancelled:
+            cancelled = True
+            progress.say("cancelling, what was measured is kept · Ctrl-C again leaves that to the engine")
+            with contextlib.suppress(EngineError):  # it ended this very moment: the next message says how
+                client.cancel(name)
+        message = client.receive(_LOOK_S)
+        state = None if message is None else _show(message, name, progress)
+        if state is not None:
+            return state
+    return None
+
+
+def _show(message: FromEngine, name: str, progress: Progress) -> RunState | None:
+    """Put a message on the screen; the run's final state, once its files are in order: the event says that."""
+    if isinstance(message, SampleMessage) and message.session == name:
+        progress.sample(message.values)
+    elif isinstance(message, EventMessage) and message.session == name:
+        event = event_from_json(message.event)
+        if event is not None:
+            progress.event(event)
+        if isinstance(event, StateChanged) and event.state in FINAL_STATES:
+            return event.state
+    elif isinstance(message, RunsChanged):
+        run = next((run for run in message.runs if run.session == name), None)
+        if run is not None and run.position is not None:
+            progress.waiting(f"queued, place {run.position}")
+    return None

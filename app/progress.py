@@ -1,0 +1,167 @@
+"""What a run says on stderr while it goes: one line that rewrites itself, or plain lines at step ends."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import click
+
+from kvdeck.sessions.records import (
+    COUNTER_INDEX,
+    Event,
+    Log,
+    RunStarted,
+    StateChanged,
+    StepFinished,
+    StepPlan,
+    StepResult,
+    StepStarted,
+    Tuned,
+)
+from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text
+
+REDRAW_S = 0.2
+"""Shortest time between two drawings of the line."""
+
+
+@dataclass(slots=True)
+class Picture:
+    """A run as far as its messages have come."""
+
+    steps: dict[int, StepPlan] = field(default_factory=dict)
+    values: tuple[float | None, ...] = ()
+    """Newest counters of the running step, in the order of `COUNTERS`."""
+    waiting: str = "starting"
+    """What is to be said before the first sample."""
+
+    def counter(self, name: str) -> float | None:
+        index = COUNTER_INDEX[name]
+        return self.values[index] if index < len(self.values) else None
+
+
+def plan_text(step: StepPlan | StepResult) -> str:
+    """A step's name: path, layout, block size and batch."""
+    return f"{step.path} {layout_name(step.layout)} {size_text(step.block_bytes)} × {step.batch}"
+
+
+def event_text(event: Event) -> str | None:
+    """What an event is worth as a plain line, or None."""
+    if isinstance(event, RunStarted):
+        paths = ", ".join(dict.fromkeys(step.path for step in event.steps))
+        return f"{len(event.steps)} steps on {paths or 'no path'}"
+    if isinstance(event, StepFinished):
+        return _result_text(event.result)
+    if isinstance(event, Tuned):
+        words = " · kept" if event.chosen else ""
+        return (
+            f"{event.path} {event.setting}={event.value}: {event.ratio:.2f}× ({event.low:.2f}–{event.high:.2f}){words}"
+        )
+    if isinstance(event, Log):
+        return event.text if event.level == "info" else f"{event.level}: {event.text}"
+    return None
+
+
+def _result_text(result: StepResult) -> str:
+    if result.status == "unavailable":
+        return f"{result.path}: unavailable: {result.reason}"
+    text = plan_text(result)
+    if result.gb_per_s is not None:
+        text += f": {interval_text(result.gb_per_s)} GB/s"
+    if result.status != "ok":
+        text += f": {result.status}" + (f": {result.reason}" if result.reason else "")
+    return text + (": the bytes that arrived differ" if result.verified is False else "")
+
+
+def line_text(picture: Picture, width: int) -> str:
+    """The one line: how far, how long still, and what the running step gives; sizes only where there is room."""
+    if not picture.values:
+        return picture.waiting[:width]
+    step = picture.steps.get(int(picture.counter("step") or 0))
+    start = [f"{(picture.counter('fraction') or 0) * 100:3.0f} %"]
+    eta = picture.counter("eta_s")
+    if eta is not None:
+        start.append(f"{duration_text(eta)} left")
+    end = _figures(picture, step)
+    if step is None:
+        return " · ".join((*start, *end))[:width]
+    line = " · ".join((*start, plan_text(step), *end))
+    return line if len(line) <= width else " · ".join((*start, f"{step.path} {layout_name(step.layout)}", *end))[:width]
+
+
+def _figures(picture: Picture, step: StepPlan | None) -> list[str]:
+    moved, busy, ratio = picture.counter("bytes"), picture.counter("busy_ns"), picture.counter("ratio")
+    figures = [f"{figure(moved / busy)} GB/s"] if moved is not None and busy else []
+    if ratio is not None and step is not None:
+        first = next(other for other in picture.steps.values() if other.trial == step.trial)
+        figures.append(f"{ratio:.2f}× {layout_name(first.layout)}")
+    return figures
+
+
+class Progress:
+    """Draws a run's messages on stderr. State: the picture, and what the terminal's last line shows."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.picture = Picture()
+        self._live = sys.stderr is not None and sys.stderr.isatty()
+        self._clock = clock
+        self._drawn_at = -REDRAW_S
+        self._shown = False
+        self._said_reasons: set[str | None] = set()
+
+    def waiting(self, text: str) -> None:
+        """Say what the run waits for, as long as it hasn't begun."""
+        if text != self.picture.waiting and not self.picture.values:
+            self.picture.waiting = text
+            if not self._live:
+                self.say(text)
+        self._draw()
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self.picture.steps = {step.step: step for step in event.steps}
+            self.picture.waiting = "preparing memory and files"
+        elif isinstance(event, StepStarted) and not self.picture.values and event.step in self.picture.steps:
+            self.picture.waiting = f"warming up {plan_text(self.picture.steps[event.step])}"
+        elif isinstance(event, StateChanged):
+            self.clear()
+        text = None if self._is_repeated(event) else event_text(event)
+        loud = isinstance(event, Log) and event.level != "info"
+        if text is not None and (loud or not self._live):
+            self.say(text, loud)
+        self._draw()
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Whether an unavailable step has a reason that was said already: one is enough for a dozen steps."""
+        if not isinstance(event, StepFinished) or event.result.status != "unavailable":
+            return False
+        repeated = event.result.reason in self._said_reasons
+        self._said_reasons.add(event.result.reason)
+        return repeated
+
+    def sample(self, values: tuple[float | None, ...]) -> None:
+        self.picture.values = values
+        self._draw()
+
+    def say(self, text: str, loud: bool = False) -> None:
+        """A line that stays."""
+        self.clear()
+        click.echo(click.style(text, fg="yellow") if loud else text, err=True)
+
+    def clear(self) -> None:
+        """Take the rewriting line away, so that something else can be printed."""
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._shown = False
+            self._drawn_at = -REDRAW_S
+
+    def _draw(self) -> None:
+        now = self._clock()
+        if not self._live or now - self._drawn_at < REDRAW_S:
+            return
+        width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
+        click.echo(f"\r{line_text(self.picture, width)}\x1b[K", nl=False, err=True)
+        self._shown, self._drawn_at = True, now

@@ -1,0 +1,117 @@
+"""`kvdeck doctor`: what each path needs, what this host has, and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from kvdeck.app.verbs.options import checked_folder
+from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.sessions.report import Line, Tone
+from kvdeck.sessions.tables import NO_BREAK, Column, joined, render, wrapped
+from kvdeck.sessions.units import size_text
+
+_TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailable": "plain"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--folder", metavar="DIR", help="The folder whose filesystem is asked about. Default: the temp dir.")
+def doctor(as_json: bool, folder: str | None) -> int:
+    """Say which paths can run here, and why others can't."""
+    from kvdeck.engine.client import doctor_report
+
+    report = doctor_report(checked_folder(folder) if folder is not None else None)
+    if as_json:
+        print_json(report)
+    else:
+        print_lines(doctor_lines(report, report_width()))
+    return 0 if report.get("ready") else 1
+
+
+def doctor_lines(report: Mapping[str, Any], width: int) -> list[Line]:
+    """The doctor's object as text: paths, plugins, the mends they name by number, host."""
+    mends: dict[str, int] = {}
+    lines = list(_path_lines(report.get("paths", ()), mends, width))
+    lines += [Line(""), *_plugin_lines(report.get("plugins", ()), mends, width)]
+    if mends:
+        lines += [Line(""), Line("What would mend it", "heading")]
+    lines += [Line(text) for mend, number in mends.items() for text in wrapped(f"  [{number}] {mend}", width, "      ")]
+    versions = {key: report.get(key) for key in ("kvdeck", "nixl", "cuda", "cufile")}
+    lines += [Line(""), Line("Host", "heading"), *_host_lines({**versions, **report.get("host", {})}, width)]
+    return lines if report.get("ready") else [*lines, Line(""), Line("No path is ready here.", "bad")]
+
+
+def _path_lines(rows: Iterable[Mapping[str, Any]], mends: dict[str, int], width: int) -> Iterable[Line]:
+    for row in rows:
+        start = f"{row['path']:<14} {row['backend'] or '':<12} {row['state']:<11} "
+        said = list(filter(None, (row.get("mode"), row.get("reason") or _ready_text(row))))
+        text = start + ", ".join(said) + _mark(row.get("mend"), mends)
+        tone = _TONES.get(row["state"], "plain")
+        yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))
+
+
+def _ready_text(row: Mapping[str, Any]) -> str:
+    """What moves by what: `DRAM to FILE by AIO URING`."""
+    ways = [name for name, state in (row.get("apis") or {}).items() if state == "ready"] or row.get("transports") or ()
+    return " to ".join(row.get("memory") or ()) + (f" by {' '.join(ways)}" if ways else "")
+
+
+def _mark(mend: str | None, mends: dict[str, int]) -> str:
+    return f"{NO_BREAK}[{mends.setdefault(mend, len(mends) + 1)}]" if mend else ""
+
+
+def _plugin_lines(plugins: Iterable[Mapping[str, Any]], mends: dict[str, int], width: int) -> list[Line]:
+    rows = list(plugins)
+    if not rows:
+        return [Line("NIXL lists no plugins.", "bad")]
+    columns = [Column("", "plugin", tuple(str(row["name"]) for row in rows), left=True)]
+    for key in ("present", "loads", "creates"):
+        columns.append(Column("", key, tuple(_YES[row.get(key)] for row in rows), left=True))
+    memory = tuple(" ".join(row.get("memory_types") or ()) for row in rows)
+    columns.append(Column("", "memory", memory, left=True))
+    header, *texts = render(columns, width)
+    indent = " " * (len(header) - len("memory"))
+    lines = [Line(header, "heading")]
+    for row, text in zip(rows, texts, strict=True):
+        reason = f"{row['reason']}{_mark(row.get('mend'), mends)}" if row.get("reason") else ""
+        shown = [text] if row.get("memory_types") or not reason else []
+        start = indent if shown else text.ljust(len(indent))
+        shown += wrapped(start + reason, width, indent) if reason else []
+        lines += [Line(piece) for piece in shown]
+    return lines
+
+
+_YES = {True: "yes", False: "no", None: "–"}
+
+
+def _host_lines(host: Mapping[str, Any], width: int) -> Iterable[Line]:
+    for key, value in host.items():
+        facts = list(_facts(key, value))
+        if facts:
+            first, *others = joined(facts, width - 27)
+            yield Line(f"  {_name(key):<24} {first}")
+            yield from (Line(" " * 27 + other) for other in others)
+
+
+def _name(key: str) -> str:
+    return key.removesuffix("_bytes").replace("_", " ")
+
+
+def _facts(key: str, value: Any) -> Iterable[str]:
+    """A fact's value as short texts; what is not known is left out."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            texts = list(_facts(name, item))
+            if texts:
+                yield f"{_name(name)} {', '.join(texts)}"
+    elif isinstance(value, (list, tuple)):
+        yield from (["none"] if not value else (", ".join(_facts(key, item)) for item in value))
+    elif isinstance(value, bool):
+        yield _YES[value]
+    elif isinstance(value, int) and key.endswith("_bytes"):
+        yield size_text(value)
+    elif value is not None and value != "":
+        yield str(value)

@@ -1,0 +1,128 @@
+"""`kvdeck engine start|stop|status|log`: the background process that runs live in."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
+from kvdeck.sessions.errors import EngineError
+from kvdeck.sessions.report import Line
+from kvdeck.sessions.tables import Column, fit, joined, render
+from kvdeck.sessions.units import duration_text
+
+if TYPE_CHECKING:
+    from kvdeck.engine.client import Client
+
+
+@click.group()
+def engine() -> None:
+    """Start, stop and look at the background engine.
+
+    Other verbs start it when they need it.
+    """
+
+
+@engine.command()
+def start() -> int:
+    """Start the engine, if it doesn't run."""
+    from kvdeck.engine.client import Client
+
+    with Client.connect() as client:
+        click.echo(f"engine {client.hello.engine_pid} keeps its sessions in {client.hello.home}")
+    return 0
+
+
+@engine.command()
+@click.option("--force", is_flag=True, help="Even while a run goes on, which is cancelled.")
+def stop(force: bool) -> int:
+    """End the engine."""
+    client = _running()
+    if client is None:
+        click.echo("no engine is running")
+        return 0
+    with client:
+        client.stop(force)
+        click.echo(f"engine {client.hello.engine_pid} has ended")
+    return 0
+
+
+@engine.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def status(as_json: bool) -> int:
+    """Say what the engine does. Exit status 1 when none is running."""
+    client = _running()
+    if client is None:
+        print_json({"running": False}) if as_json else click.echo("no engine is running")
+        return 1
+    with client:
+        found = client.status()
+    if as_json:
+        print_json({"running": True, **found})
+    else:
+        print_lines(Line(text) for text in status_lines(found, report_width()))
+    return 0
+
+
+def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
+    """The engine's status as text, with its runs as a table."""
+    age = duration_text(max(0.0, time.time() - found["started"]))
+    clients = found["clients"]
+    facts = [f"engine {found['pid']}, kvdeck {found['kvdeck']}", f"running for {age}"]
+    facts.append(f"{clients} client{'' if clients == 1 else 's'}")
+    if found.get("idle_exit_s"):
+        facts.append(f"ends after {duration_text(found['idle_exit_s'])} without clients and runs")
+    lines = joined(facts, width)
+    lines += [f"sessions in {found['home']}", f"socket in {found['runtime']}"]
+    runs = found["runs"]
+    if not runs:
+        return [*lines, "no runs"]
+    columns = [
+        Column("", "run", tuple(run["session"] for run in runs), left=True),
+        Column("", "state", tuple(_state(run) for run in runs), left=True),
+        Column("", "done", tuple(f"{run['fraction'] * 100:.0f} %" for run in runs)),
+        Column("", "paths", tuple(few_paths(run["paths"]) for run in runs), left=True, rank=1),
+    ]
+    return lines + render(fit(columns, width)[0], width)
+
+
+def _state(run: Mapping[str, Any]) -> str:
+    return f"queued, place {run['position']}" if run["position"] else str(run["state"])
+
+
+@engine.command()
+@click.option("-n", "lines", default=40, show_default=True, metavar="N", help="Lines from the end.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
+def log(lines: int, follow: bool) -> int:
+    """Print the engine's log."""
+    from kvdeck.engine.client import log_path
+
+    path = log_path()
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in deque(file, maxlen=max(lines, 0)):
+                click.echo(line, nl=False)
+            while follow:
+                grown = file.read()
+                click.echo(grown, nl=False) if grown else time.sleep(0.25)
+    except FileNotFoundError as error:
+        raise EngineError(f"there is no log at {path}", "the engine has not run yet: `kvdeck engine start`") from error
+    except OSError as error:
+        raise EngineError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
+    return 0
+
+
+def _running() -> Client | None:
+    """A connection to the engine, or null where none is running."""
+    from kvdeck.engine.client import Client
+
+    try:
+        return Client.connect(start=False)
+    except EngineError as error:
+        if "no engine" in error.what:
+            return None
+        raise

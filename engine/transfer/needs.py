@@ -1,0 +1,46 @@
+"""What a trial will allocate, counted before it does."""
+
+from __future__ import annotations
+
+from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer import plugins
+from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
+from kvdeck.engine.transfer.preflight import Needs, Part
+
+_POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
+
+
+def needs_of(spec: RunSpec, trial: Trial) -> Needs:
+    """The most that the trial holds at once; with tuning, two settings are open beside each other."""
+    size = trial.blocks // trial.threads * trial.geometry.block_bytes
+    crews = 2 if spec.tune else 1
+    lanes = trial.threads * crews
+    on_file, posix = trial.path in FILE_PATHS, trial.backend.removeprefix(plugins.STAGED) == "POSIX"
+    aio = posix and trial.api == "AIO"
+    return Needs(
+        host=(Part(_host_buffers(spec, trial) * lanes, size),),
+        device=(Part(_device_buffers(trial.path) * lanes, size),) if "Device" in trial.path else (),
+        disk=(Part(trial.files * lanes, size // trial.files),) if on_file else (),
+        blocks=trial.blocks,
+        open_files=2 * trial.files * lanes if on_file else 0,
+        aio_slots=int(spec.params.get("kernel_queue_size", _POSIX_QUEUE)) * lanes if aio else 0,
+        # the plugin's pool serves all requests in flight
+        request_descriptors=max(plan.descriptors_per_block for plan in trial.steps)
+        * trial.batch
+        * min(spec.pipeline_depth, trial.blocks // trial.threads // trial.batch),
+        request_limit=int(spec.params.get("ios_pool_size", _POSIX_POOL)) if posix else None,
+    )
+
+
+def _host_buffers(spec: RunSpec, trial: Trial) -> int:
+    """Working sets in host memory: the sides that are there, the reference's, and what verifying reads back."""
+    source, destination = trial.path.split("To")
+    sides = (source == "Host") + (destination == "Host")
+    reference = spec.reference and (trial.path == "HostToHost" or trial.path in FILE_PATHS)
+    read_back = spec.verify and destination != "Host"
+    bounce = trial.backend.startswith(plugins.STAGED)
+    return sides + reference + read_back + bounce
+
+
+def _device_buffers(path: str) -> int:
+    return path.count("Device")

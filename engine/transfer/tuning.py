@@ -1,0 +1,134 @@
+"""Tuning: what matters on this host is tried in short interleaved races, one setting after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer.crew import Crew
+from kvdeck.engine.transfer.execute import lane_setups
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.transfer.planning import Room, Trial, plan_trials
+from kvdeck.sessions import records, stats
+from kvdeck.sessions.records import Interval
+
+_ROUNDS = 12
+_RACE_SECONDS = 1.2
+_VISIT_SECONDS = 0.02
+
+Change = dict[str, Any]
+
+
+def tune(
+    spec: RunSpec,
+    path: str,
+    room: Room,
+    folder: str,
+    emit: Callable[[records.Event], None],
+    cancelled: Callable[[], bool],
+) -> RunSpec:
+    """Try each setting against the best so far, keep it where its whole interval is faster, and tell each.
+
+    Returns:
+        The spec with the settings to use for this path.
+
+    Raises:
+        CancelledError: The run was told to stop.
+    """
+    best = dataclasses.replace(spec, paths=(path,))
+    for change in candidates(best, path, room):
+        if cancelled():
+            raise CancelledError("cancelled while tuning")
+        text = ", ".join(f"{key}={value}" for key, value in change.items() if key != "params")
+        text = ", ".join(part for part in (text, *(f"{k}={v}" for k, v in change.get("params", {}).items())) if part)
+        name, _, value = text.partition("=")
+        changed = dataclasses.replace(best, **{**change, "params": best.params | change.get("params", {})})
+        try:
+            ratio = race(best, changed, room, folder, cancelled)
+        except CancelledError:
+            raise
+        except Exception as error:  # a setting that this host refuses is a finding, not the end of the run
+            emit(records.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
+            continue
+        chosen = ratio.high < 1
+        emit(records.Tuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))
+        if chosen:
+            best = changed
+    return best
+
+
+def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
+    """Settings worth trying on a path, each left out where the spec already decides it.
+
+    Buffered writes are not tried against O_DIRECT: they would win by leaving the work for later.
+    """
+    if not spec.huge_pages:
+        yield {"huge_pages": True}
+    if path in ("HostToDisk", "DiskToHost") and spec.backend in (None, "POSIX"):
+        if spec.api is None:
+            yield {"api": "URING"}
+            yield {"api": "POSIXAIO"}
+        if "kernel_queue_size" not in spec.params:
+            yield {"params": {"kernel_queue_size": "1024"}}
+        if path == "DiskToHost" and spec.direct == "auto" and room.direct:
+            yield {"direct": "off"}
+    elif path == "HostToHost":
+        if spec.error_handling == "peer" and spec.backend in (None, "UCX"):
+            yield {"error_handling": "none"}
+        if spec.pin and len(room.cores) >= 2:
+            yield {"pin": False}
+    if spec.pipeline_depth == 1:
+        yield {"pipeline_depth": 4}
+    lanes = len(room.cores) // (2 if path == "HostToHost" and not spec.loopback else 1)
+    if spec.threads == 1:
+        yield from ({"threads": count} for count in (2, 4, 8) if count <= lanes)
+
+
+def race(now: RunSpec, then: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]) -> Interval:
+    """Time of the same bytes under `then` over that under `now`, all layouts together, with its interval."""
+    crews: list[tuple[Crew, Trial]] = []
+    try:
+        for spec in (now, then):
+            trial = plan_trials(dataclasses.replace(spec, reference=False, effort="quick"), room)[0]
+            crews.append((_open(spec, trial, room, folder, cancelled), trial))
+        return _run_race(crews)
+    finally:
+        for crew, _ in crews:
+            crew.close()
+
+
+def _open(spec: RunSpec, trial: Trial, room: Room, folder: str, cancelled: Callable[[], bool]) -> Crew:
+    crew = Crew(lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled)
+    for plan in trial.steps:
+        crew.prepare(plan.step, plan.layout, plan.batch, spec.pipeline_depth, spec.merge)
+    return crew
+
+
+def _run_race(crews: list[tuple[Crew, Trial]]) -> Interval:
+    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
+    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
+    count = max(1, int(_VISIT_SECONDS / slowest))
+    times: list[list[float]] = [[], []]
+    deadline = time.monotonic() + _RACE_SECONDS
+    number = 0
+    while number < stats.LEAST_ROUNDS or (number < _ROUNDS and time.monotonic() < deadline):
+        for index in (0, 1) if number % 2 == 0 else (1, 0):
+            times[index].append(_lap(*crews[index], count))
+        number += 1
+    ratio = stats.paired_ratio(times[0], times[1])
+    assert ratio is not None
+    return ratio
+
+
+def _lap(crew: Crew, trial: Trial, count: int) -> float:
+    """Seconds of one request, summed over the trial's layouts; more lanes share the work, so they count less."""
+    crew.attend(True)
+    seconds = 0.0
+    for plan in trial.steps:
+        visit = crew.visit(plan.step, count)
+        seconds += (visit.end_ns - visit.start_ns) / 1e9 / len(visit.post_ns)
+    crew.attend(False)
+    return seconds

@@ -1,0 +1,293 @@
+"""The report of a session: the object that `--json` prints, and the text an operator reads.
+
+The text is lines with a tone; who prints them decides whether a tone is a colour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult, Tuned
+from kvdeck.sessions.sweeps import is_grid, shape_text, sweep_grid, sweep_ratios
+from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.units import (
+    duration_text,
+    figure,
+    interval_text,
+    layout_name,
+    short_layout_name,
+    size_text,
+    time_text,
+)
+
+Tone = Literal["plain", "heading", "bad", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a report; `bad` and `warning` are exceptions, and say so in words too."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+def report_json(session: Session) -> dict[str, Any]:
+    """The object of `kvdeck run --json`; docs/formats.md describes it."""
+    data = dataclasses.asdict(session)
+    return {"session": data.pop("name"), **data}
+
+
+def report_lines(session: Session, width: int = 100) -> list[Line]:
+    """The text report, at most `width` characters wide; 80 and more show everything that matters."""
+    lines = _head(session, width)
+    measured = [result for result in session.results if _has_figures(result)]
+    for path in dict.fromkeys(result.path for result in measured):
+        lines += [Line(""), *_path_lines(session, path, width)]
+    lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
+    lines += _tuned_lines(session.tuned, width)
+    return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % bootstrap intervals.")]
+
+
+def trouble(session: Session) -> bool:
+    """Whether a step failed, bytes differed, or the run ended otherwise than done or cancelled."""
+    return session.state in ("failed", "crashed", "interrupted") or any(
+        result.status == "failed" or result.verified is False for result in session.results
+    )
+
+
+def _has_figures(result: StepResult) -> bool:
+    return result.gb_per_s is not None or result.request_us is not None
+
+
+def _head(session: Session, width: int) -> list[Line]:
+    title = f"kvdeck session {session.name}: {session.state}"
+    if session.ended is not None and session.started is not None:
+        title += f" after {duration_text(session.ended - session.started)}"
+    tone: Tone = {"done": "heading", "cancelled": "warning"}.get(session.state, "bad")  # type: ignore[assignment]
+    lines = [Line(text, tone) for text in wrapped(title, width)]
+    if session.reason:
+        lines += [Line(text, tone) for text in wrapped(f"  {session.reason}", width, "  ")]
+    host = session.host
+    facts = [str(host[key]) for key in ("hostname", "cpu") if host.get(key)]
+    if host.get("cores"):
+        facts.append(f"{host['cores']} cores")
+    if isinstance(host.get("memory_bytes"), int):
+        facts.append(f"{host['memory_bytes'] / (1 << 30):.0f} GiB of memory")
+    facts += [f"{name} {version}" for name, version in (("NIXL", session.nixl), ("kvdeck", session.kvdeck)) if version]
+    return lines + [Line(text) for text in joined(facts, width) if facts]
+
+
+def _path_lines(session: Session, path: str, width: int) -> list[Line]:
+    results = [result for result in session.results if result.path == path and _has_figures(result)]
+    comparisons = [item for item in session.comparisons if item.path == path]
+    shapes = dict.fromkeys((result.block_bytes, result.batch) for result in results)
+    lines = [Line(text, "heading") for text in joined(_path_facts(path, results), width)]
+    lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
+    if is_grid(shapes):
+        lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
+        return lines + _odd_steps(results, width)
+    lines += _table(results, len(shapes) > 1, width)
+    if len(shapes) > 1:
+        return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
+    return lines + [Line(text) for item in comparisons for text in wrapped(f"  {verdict_text(item)}", width, "    ")]
+
+
+def verdict_text(item: Comparison) -> str:
+    """A comparison in words: who takes how much longer, how sure that is, and the verdict."""
+    return (
+        f"{layout_name(item.candidate)} takes {item.ratio:.2f}× the time of {layout_name(item.baseline)} "
+        f"(95 % interval {item.low:.2f}–{item.high:.2f}): {item.verdict}"
+    )
+
+
+def _path_facts(path: str, results: Sequence[StepResult]) -> list[str]:
+    backends = dict.fromkeys(f"{r.backend} ({r.api})" if r.api else r.backend for r in results)
+    facts = [f"{path} over {', '.join(backends)}"]
+    facts += _said(_cache_text(r) for r in results)
+    facts += ["bytes verified"] if _all_verified(results) else []
+    facts += _said({None: "", True: "durable", False: "not made durable"}[r.durable] for r in results)
+    return facts
+
+
+def _cache_text(result: StepResult) -> str:
+    if result.direct is None:
+        return ""
+    if result.direct and result.page_cache == "bypassed":
+        return "O_DIRECT past the page cache"
+    cache = f", page cache {result.page_cache}" if result.page_cache else ""
+    return ("O_DIRECT" if result.direct else "buffered") + cache
+
+
+def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list[str]:
+    first = results[0]
+    facts = []
+    if len({(r.block_bytes, r.batch) for r in results}) == 1:
+        request = size_text(first.block_bytes * first.batch)
+        facts.append(f"{size_text(first.block_bytes)} a block, {first.batch} blocks a request ({request})")
+        facts.append(f"{first.blocks} blocks walked over ({size_text(first.block_bytes * first.blocks)})")
+        if first.reference_gb_per_s is not None:
+            facts.append(f"reference {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
+    else:
+        facts += _said(f"{r.blocks} blocks walked over" for r in results)
+        facts += _said(f"reference {r.reference}" if r.reference else "" for r in results)
+    return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
+
+
+def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[str]:
+    """What else decides the figure, where it is not as usual; `asked` are the plugin parameters of the spec."""
+    settings = result.settings
+    for key, words in _COUNTED.items():
+        if (settings.get(key) or 1) > 1:
+            yield f"{settings[key]} {words}"
+    between = (settings.get("processes") or 1) > (settings.get("threads") or 1)
+    for key, unusual, words in _UNUSUAL:
+        if settings.get(key) == unusual and (between or key not in _BETWEEN):
+            yield words
+    if "processes" in settings and result.direct is None:
+        yield "between two processes" if between else "within one process"
+    cores = sorted(
+        {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
+    )
+    if cores:
+        yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+    environment, params = settings.get("environment") or {}, settings.get("params") or {}
+    yield from (f"{key}={value}" for key, value in environment.items() if "_LOG" not in key)
+    yield from (f"{key}={value}" for key, value in params.items() if key in asked)
+
+
+_COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
+_UNUSUAL = (
+    ("huge_pages", True, "huge pages"),
+    ("error_handling", "none", "UCX error handling none"),
+    ("progress_thread", True, "progress thread"),
+    ("operation", "READ", "pulled by READ"),
+    ("notify", False, "without notification"),
+)
+_BETWEEN = ("operation", "notify")
+"""Settings that mean something between two processes only."""
+
+
+def _said(texts: Iterable[str]) -> list[str]:
+    """What there is to say, once; several different things are set apart by slashes."""
+    distinct = [text for text in dict.fromkeys(texts) if text]
+    return [" / ".join(distinct)] if distinct else []
+
+
+def _table(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    kept, dropped = fit(_columns(results, sweep, layout_name), width)
+    if table_width(kept, 1) > width:
+        kept, dropped = fit(_columns(results, sweep, short_layout_name), width)
+    lines = render(kept, width)
+    header = len(lines) - len(results)
+    out = [Line(text[:width]) for text in lines[:header]]
+    out += [Line(text[:width], _tone(r)) for text, r in zip(lines[header:], results, strict=True)]
+    if dropped:
+        left_out = ", ".join(f"{column.over} {column.head}".strip() for column in reversed(dropped))
+        out += [Line(text) for text in wrapped(f"  (left out at this width: {left_out})", width, "  ")]
+    return out + _odd_steps(results, width)
+
+
+def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], str]) -> list[Column]:
+    def column(over: str, head: str, cells: Iterable[str], left: bool = False, rank: int = 0) -> Column:
+        return Column(over, head, tuple(cells), left, rank)
+
+    columns = []
+    if sweep:
+        columns.append(column("block", "× batch", (f"{size_text(r.block_bytes)} × {r.batch}" for r in results)))
+    references = {r.reference_gb_per_s for r in results}
+    columns += [
+        column("", "layout", (name(r.layout) for r in results), left=True),
+        column("desc. per", "block/req", (_descriptors(r) for r in results)),
+        column("prep", "p50", (time_text(_p50(r.prep_us)) for r in results), rank=6),
+        column("post", "p50", (time_text(_p50(r.post_us)) for r in results)),
+        column("transfer", "p50", (time_text(_p50(r.transfer_us)) for r in results)),
+        column("transfer", "p99", (time_text(_p99(r.transfer_us)) for r in results), rank=2),
+        column("GB/s", "(interval)", (interval_text(r.gb_per_s) for r in results)),
+    ]
+    if references != {None}:
+        if sweep:
+            columns.append(column("ref.", "GB/s", (_or_dash(r.reference_gb_per_s) for r in results), rank=3))
+        columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
+    verified = {None: "–", True: "yes", False: "NO"}
+    if not _all_verified(results):
+        columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))
+    return columns
+
+
+def _p50(times: Percentiles | None) -> float | None:
+    return None if times is None else times.p50
+
+
+def _p99(times: Percentiles | None) -> float | None:
+    return None if times is None else times.p99
+
+
+def _descriptors(result: StepResult) -> str:
+    return f"{result.descriptors_per_block}/{result.descriptors_per_request}{'m' if result.merged else ''}"
+
+
+def _all_verified(results: Sequence[StepResult]) -> bool:
+    return all(result.verified for result in results)
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else figure(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.{0 if value >= 0.0995 else 1}f} %"
+
+
+def _tone(result: StepResult) -> Tone:
+    if result.status == "failed" or result.verified is False:
+        return "bad"
+    return "warning" if result.status == "cancelled" else "plain"
+
+
+def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
+    """A sentence for each step with figures that yet did not end as it should."""
+    lines = []
+    for result in results:
+        name = f"{layout_name(result.layout)}, {shape_text(result)}"
+        if result.verified is False:
+            text = f"  {name}: the bytes that arrived are not the bytes that were sent"
+            lines += [Line(piece, "bad") for piece in wrapped(text, width, "    ")]
+        if result.status != "ok":
+            text = f"  {name}: {result.status} after {result.iterations} requests"
+            text += f": {result.reason}" if result.reason else ""
+            lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
+    return lines
+
+
+def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
+    """Steps that measured nothing, those with one reason together."""
+    groups: dict[tuple[str, str], list[StepResult]] = {}
+    for result in results:
+        groups.setdefault((result.status, result.reason or "no reason given"), []).append(result)
+    lines = []
+    for (status, reason), steps in groups.items():
+        paths = ", ".join(dict.fromkeys(step.path for step in steps))
+        layouts = dict.fromkeys(layout_name(step.layout) for step in steps)
+        whole = status == "unavailable" or len(layouts) > 1
+        subject = paths if whole else f"{paths}, {', '.join(layouts)}"
+        tone: Tone = "bad" if status == "failed" else "warning" if status == "cancelled" else "plain"
+        lines += [Line(text, tone) for text in wrapped(f"{subject}: {status}: {reason}", width, "    ")]
+    return [Line(""), *lines] if lines else []
+
+
+def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
+    lines = []
+    for path in dict.fromkeys(item.path for item in tuned):
+        rows = [item for item in tuned if item.path == path]
+        columns = [
+            Column("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
+            Column("", "time", tuple(f"{i.ratio:.2f}×" for i in rows)),
+            Column("", "interval", tuple(f"{i.low:.2f}–{i.high:.2f}" for i in rows)),
+            Column("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
+        ]
+        lines += [Line(""), Line(f"{path}: what was tried, against the setting before it", "heading")]
+        lines += [Line(text[:width]) for text in render(columns, width)]
+    return lines

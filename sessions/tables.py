@@ -1,0 +1,82 @@
+"""Plain-text tables that give up their least wanted columns where the width is short."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+NO_BREAK = "\u00a0"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: two header lines and a cell for each row."""
+
+    over: str
+    head: str
+    cells: tuple[str, ...]
+    left: bool = False
+    rank: int = 0
+    """0 stays always; of the others the highest goes first."""
+
+    @property
+    def width(self) -> int:
+        return max(len(text) for text in (self.over, self.head, *self.cells))
+
+
+def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Column]]:
+    """The columns that fit into `width` characters, and those that were left out."""
+    kept, dropped = list(columns), list[Column]()
+    while table_width(kept, 1) > width and any(column.rank for column in kept):
+        least = max(kept, key=lambda column: column.rank)
+        kept.remove(least)
+        dropped.append(least)
+    return kept, dropped
+
+
+def table_width(columns: Sequence[Column], gap: int = 2) -> int:
+    return sum(column.width + gap for column in columns)
+
+
+def render(columns: Sequence[Column], width: int = 80) -> list[str]:
+    """The header lines (the upper one only where it says something) and one line for each row."""
+    gap = " " if table_width(columns) > width else "  "
+    heads = [tuple(column.over for column in columns)] if any(column.over for column in columns) else []
+    heads.append(tuple(column.head for column in columns))
+    rows = zip(*(column.cells for column in columns), strict=True)
+    return [_line(columns, texts, gap) for texts in (*heads, *rows)]
+
+
+def _line(columns: Sequence[Column], texts: Sequence[str], gap: str) -> str:
+    cells = (
+        text.ljust(column.width) if column.left else text.rjust(column.width)
+        for column, text in zip(columns, texts, strict=True)
+    )
+    return (gap + gap.join(cells)).rstrip()
+
+
+def joined(parts: Iterable[str], width: int, indent: str = "") -> list[str]:
+    """The parts set beside each other with ` · `, broken between parts where the width ends."""
+    lines, line = [], indent
+    for part in parts:
+        longer = f"{line} · {part}" if line != indent else f"{indent}{part}"
+        if len(longer) > width and line != indent:
+            lines.append(line)
+            longer = f"{indent}{part}"
+        line = longer
+    lines.append(line)
+    return [piece for line in lines for piece in wrapped(line, width, indent)]
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Text broken at plain spaces, never at a no-break space; lines after the first stand under `indent`."""
+    words = text.lstrip(" ")
+    lines = textwrap.wrap(
+        words,
+        max(width, 20),
+        initial_indent=text[: len(text) - len(words)],
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+    return [line.replace(NO_BREAK, " ") for line in lines] or [""]

@@ -1,0 +1,1 @@
+"""The budget table of the README: `uv run python -m tests.benchmarks [PART…]`. Figures, never verdicts."""

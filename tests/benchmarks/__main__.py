@@ -1,0 +1,25 @@
+"""Print the budget table, or the parts of it that are named."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from tests.benchmarks.table import Row, print_markdown
+
+PARTS = ("terminal", "engine", "transfers")
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(PARTS)
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        raise SystemExit(f"unknown part {unknown[0]!r} · use {', '.join(PARTS)}")
+    rows: list[Row] = []
+    for part in wanted:
+        print(f"measuring {part} …", file=sys.stderr)
+        rows += importlib.import_module(f"tests.benchmarks.{part}").measure()
+    print_markdown(rows)
+
+
+main()

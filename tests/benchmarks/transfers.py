@@ -1,0 +1,199 @@
+"""Transfers against plain means and against NIXL's documented Python loop, in pairs within one process.
+
+nixlbench itself is measured where it is installed; where it isn't, no figure stands in for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kvdeck.engine.kv.layout import Geometry
+from kvdeck.engine.transfer.lane import Lane, LaneSetup
+from tests.benchmarks.table import Row
+
+ROUNDS = 15
+SECONDS = 0.03
+WORKING_SET = 128 << 20
+
+
+def measure() -> list[Row]:
+    """Every row about transfers."""
+    rows = [_documented(4096, 1), _documented(65536, 1), _documented(589_824, 64)]
+    rows += [
+        _best(4096, 1, "≤ 0.2 of nixlbench"),
+        _best(65536, 1, "–"),
+        _best(589_824, 64, "≤ 0.7 of nixlbench"),
+        _memcpy(),
+        _plain_read(),
+        _bookkeeping(),
+    ]
+    if shutil.which("nixlbench") is None:
+        rows.append(
+            Row("a run against nixlbench, same settings", "not measured: nixlbench isn't installed here", "≤ 1.05")
+        )
+    return rows
+
+
+def _setup(folder: str, size: int, batch: int, **changes: Any) -> LaneSetup:
+    cores = sorted(os.sched_getaffinity(0))
+    blocks = max(WORKING_SET // size // batch, 1) * batch
+    setup = LaneSetup(
+        path="HostToHost",
+        backend="UCX",
+        backend_params={"ucx_error_handling_mode": "peer"},
+        geometry=Geometry(1, 1, 1, size, "int8"),
+        blocks=min(blocks, 8192 // batch * batch),
+        folder=folder,
+        files=1,
+        direct=False,
+        durable=False,
+        drop_cache=False,
+        huge_pages=False,
+        progress_thread=False,
+        notify=True,
+        two_processes=True,
+        operation="WRITE",
+        cores=((cores[0],), (cores[-1],)),
+        reference=True,
+    )
+    return dataclasses.replace(setup, **changes)
+
+
+def _open(folder: str, size: int, batch: int, **changes: Any) -> Lane:
+    lane = Lane(_setup(folder, size, batch, **changes), f"bench-{time.monotonic_ns()}", lambda: False)
+    lane.prepare(0, "FullyContiguous", batch, depth=1, merge=False)
+    _p50(lane, 50)
+    return lane
+
+
+def _p50(lane: Lane, count: int) -> float:
+    """Median ns of a request; only this lane's target polls meanwhile."""
+    lane.attend(True)
+    visit = lane.visit(0, count)
+    lane.attend(False)
+    return statistics.median(post + move for post, move in zip(visit.post_ns, visit.transfer_ns, strict=True))
+
+
+def _count(lane: Lane) -> int:
+    return max(3, min(4000, int(SECONDS * 1e9 / _p50(lane, 20))))
+
+
+def _pairs(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float, float]:
+    """Median of the first over the second, pair by pair, and the medians themselves."""
+    found: list[tuple[float, float]] = []
+    for number in range(ROUNDS):
+        if number % 2:
+            later, earlier = second(), first()
+            found.append((earlier, later))
+        else:
+            found.append((first(), second()))
+    ratio = statistics.median(a / b for a, b in found)
+    return ratio, statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
+
+
+def _documented(size: int, batch: int) -> Row:
+    """kvdeck's loop against `transfer` and `check_xfer_state` on the same prepared requests."""
+    with tempfile.TemporaryDirectory() as folder:
+        lane = _open(folder, size, batch)
+        count = _count(lane)
+        agent, handles = lane._agent, lane._steps[0].handles
+
+        def documented() -> float:
+            times = []
+            lane.attend(True)
+            for index in range(count):
+                handle = handles[index % len(handles)]
+                begin = time.perf_counter_ns()
+                state = agent.transfer(handle)
+                while state == "PROC":
+                    state = agent.check_xfer_state(handle)
+                times.append(time.perf_counter_ns() - begin)
+            lane.attend(False)
+            return statistics.median(times)
+
+        ratio, ours, theirs = _pairs(lambda: _p50(lane, count), documented)
+        lane.close()
+    what = f"UCX {size:,} B × {batch}: p50 over NIXL's documented Python loop"
+    return Row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs, {(ours - theirs) / 1e3:+.1f} µs)", "–")
+
+
+def _best(size: int, batch: int, budget: str) -> Row:
+    """The settings that `--tune` finds on this kind of host, against NIXL's defaults."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = _open(folder, size, batch)
+        best = _open(folder, size, batch, huge_pages=True, backend_params={"ucx_error_handling_mode": "none"})
+        count = _count(plain)
+        ratio, ours, _ = _pairs(lambda: _p50(best, count), lambda: _p50(plain, count))
+        for lane in (plain, best):
+            lane.close()
+    what = f"UCX {size:,} B × {batch}: best settings over the defaults, p50"
+    return Row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs)", budget)
+
+
+def _memcpy() -> Row:
+    """Bandwidth between two processes beside memcpy within one."""
+    with tempfile.TemporaryDirectory() as folder:
+        lane = _open(folder, 2 << 20, 16, huge_pages=True)
+        count, size = _count(lane), 16 * (2 << 20)
+
+        def reference() -> float:
+            begin, end = lane.reference(16, count, 0)
+            return (end - begin) / count
+
+        reference()
+        ratio, ours, theirs = _pairs(lambda: _p50(lane, count), reference)
+        lane.close()
+    what = "UCX 2 MiB × 16, two processes: GB/s over memcpy's in one"
+    return Row(what, f"{1 / ratio:.2f} ({size / ours:.1f} of {size / theirs:.1f} GB/s)", "–")
+
+
+def _plain_read() -> Row:
+    """O_DIRECT reads over NIXL beside the same reads by pread."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("KVDECK_SCRATCH")) as folder:
+        changes = {"path": "DiskToHost", "backend": "POSIX", "backend_params": {"use_uring": "true"},
+                   "operation": "READ", "direct": True, "two_processes": False}  # fmt: skip
+        lane = _open(folder, 2 << 20, 16, **changes)
+        size = 16 * (2 << 20)
+
+        def reference() -> float:
+            begin, end = lane.reference(16, 3, 0)
+            return (end - begin) / 3
+
+        ratio, ours, theirs = _pairs(lambda: _p50(lane, 3), reference)
+        lane.close()
+    what = "POSIX io_uring O_DIRECT, 2 MiB × 16: GB/s over pread's"
+    return Row(what, f"{1 / ratio:.2f} ({size / ours:.2f} of {size / theirs:.2f} GB/s)", "–")
+
+
+def _bookkeeping() -> Row:
+    """What keeping a request's two times costs: two clock reads and two appends."""
+    count = 200_000
+    clock = time.perf_counter_ns
+    posts: list[int] = []
+    ends: list[int] = []
+    keep_post, keep_end = posts.append, ends.append
+
+    def kept() -> float:
+        posts.clear()
+        ends.clear()
+        begin = clock()
+        for _ in range(count):
+            keep_post(clock())
+            keep_end(clock())
+        return (clock() - begin) / count
+
+    def empty() -> float:
+        begin = clock()
+        for _ in range(count):
+            pass
+        return (clock() - begin) / count
+
+    _, cost, loop = _pairs(kept, empty)
+    return Row("recording one request in the measuring loop", f"{cost - loop:.0f} ns", "≤ 300 ns")

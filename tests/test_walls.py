@@ -1,0 +1,76 @@
+"""The walls between the rooms, seen in a process of their own: what importing a module loads, and what it doesn't."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("nixl", "nixl_cu12", "nixl_cu13", "cupy", "numpy")
+DRAWING = ("textual", "rich")
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level modules in `sys.modules` after importing one, and the rooms of kvdeck."""
+    code = f"import sys, importlib; importlib.import_module({module!r}); print('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    names = result.stdout.split()
+    return {name.split(".")[0] for name in names} | {".".join(name.split(".")[:2]) for name in names}
+
+
+def modules_of(room: str) -> list[str]:
+    found = []
+    for path in sorted((ROOT / room).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] != "__main__":
+            found.append(".".join(("kvdeck", *(part for part in parts if part != "__init__"))))
+    return found
+
+
+def test_sessions_know_nobody() -> None:
+    for module in modules_of("sessions"):
+        outside = {"kvdeck.engine", "kvdeck.app", "kvdeck.themes", "click", "psutil", "platformdirs", *HEAVY, *DRAWING}
+        assert not loaded_by(module) & outside, module
+
+
+@pytest.mark.parametrize("module", ["kvdeck.engine.server", "kvdeck.engine.client", "kvdeck.engine.doctor"])
+def test_the_supervisor_and_its_clients_stay_light(module: str) -> None:
+    assert not loaded_by(module) & {*HEAVY, *DRAWING, "click", "pydantic", "kvdeck.app"}
+
+
+def test_the_worker_never_draws() -> None:
+    assert not loaded_by("kvdeck.engine.worker") & {*DRAWING, "click", "kvdeck.app"}
+
+
+def test_the_terminal_never_moves_bytes() -> None:
+    assert not loaded_by("kvdeck.app.tui") & {*HEAVY, "pydantic"}
+
+
+def test_help_is_quick_because_it_draws_nothing() -> None:
+    assert not loaded_by("kvdeck.app.cli") & {*HEAVY, *DRAWING, "asyncio"}
+
+
+@pytest.mark.parametrize(
+    ("library", "home"), [("nixl", "engine/transfer/nixl.py"), ("cupy", "engine/transfer/device.py")]
+)
+def test_one_module_imports_it(library: str, home: str) -> None:
+    lines = (f"import {library}", f"from {library}", f"import {library}_cu")
+    importing = {
+        str(path.relative_to(ROOT))
+        for room in ("app", "engine", "sessions", "themes")
+        for path in (ROOT / room).rglob("*.py")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith(lines)
+    }
+    assert importing <= {home}
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    declared = (ROOT / "pyproject.toml").read_text()
+    for room in ("app", "engine", "sessions", "themes"):
+        for init in (ROOT / room).rglob("__init__.py"):
+            package = ".".join(("kvdeck", *init.parent.relative_to(ROOT).parts))
+            assert f'"{package}"' in declared, f"{package} is not in pyproject.toml's packages"
