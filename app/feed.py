@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from textual.message import Message
+
 from kvdeck.app.folding import RunView, fold
 from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
@@ -20,12 +22,11 @@ from kvdeck.engine import client as engine
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.records import FINAL_STATES
-from textual.message import Message
 
 TICK_S = 0.5
 """Least time between two snapshots."""
-SAMPLES_HZ = 0.0
-"""Every sample: interleaved layouts take turns, so a thinned stream would show one of them only."""
+SAMPLES_HZ = 5.0
+"""Newest sample of each step, so many times a second; the line's rates are exact whatever is left out."""
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
 

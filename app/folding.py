@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kvdeck.app.words import short_layout, verdict
+from kvdeck.app.progress import event_text
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.records import (
     COUNTER_INDEX,
@@ -25,11 +25,13 @@ from kvdeck.sessions.records import (
     Tuned,
     event_from_json,
 )
+from kvdeck.sessions.report import verdict_text
 
 MAX_POINTS = 512
 """Points kept for a step's line; beyond it every second one goes, which keeps the rates exact."""
 MAX_LOG = 500
 
+Level = Literal["info", "warning", "error"]
 StepState = Literal["waiting", "running", "ok", "unavailable", "failed", "cancelled"]
 
 
@@ -103,7 +105,7 @@ class LogLine:
     """A line for the operator; `seconds` since the run's start."""
 
     seconds: float
-    level: Literal["info", "warning", "error"]
+    level: Level
     text: str
 
 
@@ -178,15 +180,15 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
     if isinstance(event, StepStarted):
         return _changed(replace(view, current=event.step), event.step, state="running")
     if isinstance(event, StepFinished):
-        return _changed(view, event.result.step, state=event.result.status, result=event.result)
+        view = _changed(view, event.result.step, state=event.result.status, result=event.result)
+        return _said(view, event.t, event_text(event), "error" if event.result.status == "failed" else "info")
     if isinstance(event, Compared):
-        said = f"{event.comparison.path}: {verdict(event.comparison, short_layout)}"
         view = replace(view, comparisons=(*view.comparisons, event.comparison))
-        return _said(view, Log(event.t, "info", said))
+        return _said(view, event.t, f"{event.comparison.path}: {verdict_text(event.comparison)}")
     if isinstance(event, Tuned):
-        return replace(view, tuned=(*view.tuned, event))
+        return _said(replace(view, tuned=(*view.tuned, event)), event.t, event_text(event))
     if isinstance(event, Log):
-        return _said(view, event)
+        return _said(view, event.t, event.text, event.level)
     return _moved(view, event) if isinstance(event, StateChanged) else view
 
 
@@ -198,6 +200,8 @@ def _at(view: RunView, t: int) -> RunView:
 def _begun(view: RunView, event: RunStarted) -> RunView:
     steps = tuple(StepView(plan) for plan in event.steps)
     index = {plan.step: place for place, plan in enumerate(event.steps)}
+    if view.steps:  # it comes again after tuning, and the later one holds
+        return replace(view, steps=steps, _index=index)
     # Lines before the start (queued, waiting) are no part of the run's time.
     return replace(view, state="running", steps=steps, first_t=event.t, last_t=event.t, _index=index)
 
@@ -210,9 +214,9 @@ def _changed(view: RunView, number: int, **changes: Any) -> RunView:
     return replace(view, steps=(*view.steps[:place], step, *view.steps[place + 1 :]))
 
 
-def _said(view: RunView, event: Log) -> RunView:
-    seconds = 0.0 if view.first_t is None else (event.t - view.first_t) / 1e9
-    return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, event.level, event.text)))
+def _said(view: RunView, t: int, text: str | None, level: Level = "info") -> RunView:
+    seconds = 0.0 if view.first_t is None else (t - view.first_t) / 1e9
+    return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, level, text or "")))
 
 
 def _moved(view: RunView, event: StateChanged) -> RunView:
