@@ -38,14 +38,16 @@ def execute(
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
-    for spec, trial in planned:
-        if _refusal(trial) is not None:
-            continue
+    able = [(spec, trial) for spec, trial in planned if _refusal(trial) is None]
+    for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
             continue
+        progress.trials_left = len(able) - index - 1
+        began = time.monotonic()
         outcome = _take(spec, trial, room, folder, progress)
+        progress.overheads.append(max(0.0, time.monotonic() - began - trial.seconds))
         progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome

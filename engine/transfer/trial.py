@@ -37,11 +37,16 @@ class Progress:
     """What all trials together are expected to take."""
     done_seconds: float = 0.0
     """The trials before this one's share of it."""
+    trials_left: int = 0
+    """Trials after this one."""
+    overheads: list[float] = field(default_factory=list)
+    """Seconds that each trial so far took besides its rounds: opening, warming up, verifying."""
 
     def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
-        """Fraction of the run and seconds left, from this trial's share."""
+        """Fraction of the run and seconds left, from this trial's share and what others cost besides."""
         done = self.done_seconds + share * trial_seconds
-        return done / self.total_seconds, self.total_seconds - done
+        overhead = statistics.fmean(self.overheads) if self.overheads else 0.0
+        return done / self.total_seconds, self.total_seconds - done + overhead * self.trials_left
 
 
 @dataclass(slots=True)
