@@ -85,6 +85,8 @@ class Trial:
     pairs: tuple[LayoutPair, ...]
     first_step: int
     seconds: float
+    in_memory: bool
+    """Whether the files lie on a filesystem in memory, so that no cache can be dropped."""
     notes: tuple[str, ...]
 
     @property
@@ -177,6 +179,9 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     replaced = stand_in if spec.backend is None else None
     backend = spec.backend or (replaced.backend if replaced else DEFAULT_BACKENDS[path])
     blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
+    in_memory = on_file and room.host.folder is not None and room.host.folder.in_memory
+    if in_memory:
+        notes += ("the files lie in memory: this measures no disk · name a folder on one by --folder",)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
     return Trial(
         index=index,
@@ -192,6 +197,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
         pairs=pairs,
         first_step=step,
         seconds=0.0,
+        in_memory=in_memory,
         notes=(*notes, *why, *((replaced.why,) if replaced else ())),
     )
 

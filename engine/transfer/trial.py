@@ -361,11 +361,14 @@ def _reference_name(path: str) -> str:
     return "cudaMemcpy"
 
 
+CACHE_DROPPED = "dropped before each round"
+
+
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:
     """What the page cache had to do with a trial's figures."""
     if trial.path not in FILE_PATHS:
         return None
-    if trial.direct:
+    if trial.direct and not trial.in_memory:
         return "bypassed"
     reads = trial.path in ("DiskToHost", "DiskToDevice")
-    return "dropped before each round" if reads and spec.page_cache == "drop" else "in use"
+    return CACHE_DROPPED if reads and spec.page_cache == "drop" and not trial.in_memory else "in use"
