@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from textual.message import Message
+
 from kvdeck.app.folding import RunView, fold
 from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
@@ -20,12 +22,11 @@ from kvdeck.engine import client as engine
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.records import FINAL_STATES
-from textual.message import Message
 
 TICK_S = 0.5
 """Least time between two snapshots."""
-SAMPLES_HZ = 0.0
-"""Every sample: interleaved layouts take turns, so a thinned stream would show one of them only."""
+SAMPLES_HZ = 5.0
+"""Newest sample of each step, so many times a second; the line's rates are exact whatever is left out."""
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
 
@@ -191,15 +192,18 @@ class Feed:
         client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
 
     def _stream(self, client: engine.Client) -> None:
-        due = time.monotonic()
-        dirty = False
+        due = 0.0
         while not self._stopped.is_set():
-            message = client.receive(max(0.0, due - time.monotonic()) if dirty else None)
-            if message is not None:
+            message = client.receive()
+            # The rest of a tick gathers in the socket: reading line by line would cost more than drawing.
+            self._stopped.wait(max(0.0, due - time.monotonic()))
+            until, dirty = time.monotonic() + self._tick_s, False
+            while message is not None:
                 dirty = self._take(client, message) or dirty
-            if dirty and time.monotonic() >= due:
+                message = client.receive(0.0) if time.monotonic() < until else None
+            if dirty:
                 self._publish()
-                dirty, due = False, time.monotonic() + self._tick_s
+            due = time.monotonic() + self._tick_s
 
     def _take(self, client: engine.Client, message: FromEngine) -> bool:
         """Fold a message in; whether the picture has changed."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kvdeck.app.words import short_layout, verdict
+from kvdeck.app.progress import event_text
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.records import (
     COUNTER_INDEX,
@@ -25,11 +25,13 @@ from kvdeck.sessions.records import (
     Tuned,
     event_from_json,
 )
+from kvdeck.sessions.report import verdict_text
 
 MAX_POINTS = 512
 """Points kept for a step's line; beyond it every second one goes, which keeps the rates exact."""
 MAX_LOG = 500
 
+Level = Literal["info", "warning", "error"]
 StepState = Literal["waiting", "running", "ok", "unavailable", "failed", "cancelled"]
 
 
@@ -103,7 +105,7 @@ class LogLine:
     """A line for the operator; `seconds` since the run's start."""
 
     seconds: float
-    level: Literal["info", "warning", "error"]
+    level: Level
     text: str
 
 
@@ -154,10 +156,11 @@ def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
     """The picture after one more line; a line of another run, or one already folded, changes nothing."""
     if message.session != view.session or message.seq < view.next_seq:
         return view
-    view = replace(view, next_seq=message.seq + 1)
     if isinstance(message, SampleMessage):
-        return _sampled(view, message.t, message.values, message.missed)
-    return _happened(view, message.event)
+        return _sampled(view, message.seq, message.t, message.values, message.missed)
+    if message.event.get("kind") == "round":
+        return _sampled(view, message.seq, message.event["t"], tuple(message.event["values"]), 0)
+    return _happened(replace(view, next_seq=message.seq + 1), message.event)
 
 
 def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) -> RunView:
@@ -168,8 +171,6 @@ def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) ->
 
 
 def _happened(view: RunView, line: dict[str, Any]) -> RunView:
-    if line.get("kind") == "round":
-        return _sampled(view, line["t"], tuple(line["values"]), 0)
     event = event_from_json(line)
     if event is None:
         return replace(view, unknown=view.unknown + 1)
@@ -179,15 +180,15 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
     if isinstance(event, StepStarted):
         return _changed(replace(view, current=event.step), event.step, state="running")
     if isinstance(event, StepFinished):
-        return _changed(view, event.result.step, state=event.result.status, result=event.result)
+        view = _changed(view, event.result.step, state=event.result.status, result=event.result)
+        return _said(view, event.t, event_text(event), "error" if event.result.status == "failed" else "info")
     if isinstance(event, Compared):
-        said = f"{event.comparison.path}: {verdict(event.comparison, short_layout)}"
         view = replace(view, comparisons=(*view.comparisons, event.comparison))
-        return _said(view, Log(event.t, "info", said))
+        return _said(view, event.t, f"{event.comparison.path}: {verdict_text(event.comparison)}")
     if isinstance(event, Tuned):
-        return replace(view, tuned=(*view.tuned, event))
+        return _said(replace(view, tuned=(*view.tuned, event)), event.t, event_text(event))
     if isinstance(event, Log):
-        return _said(view, event)
+        return _said(view, event.t, event.text, event.level)
     return _moved(view, event) if isinstance(event, StateChanged) else view
 
 
@@ -199,6 +200,8 @@ def _at(view: RunView, t: int) -> RunView:
 def _begun(view: RunView, event: RunStarted) -> RunView:
     steps = tuple(StepView(plan) for plan in event.steps)
     index = {plan.step: place for place, plan in enumerate(event.steps)}
+    if view.steps:  # it comes again after tuning, and the later one holds
+        return replace(view, steps=steps, _index=index)
     # Lines before the start (queued, waiting) are no part of the run's time.
     return replace(view, state="running", steps=steps, first_t=event.t, last_t=event.t, _index=index)
 
@@ -211,9 +214,9 @@ def _changed(view: RunView, number: int, **changes: Any) -> RunView:
     return replace(view, steps=(*view.steps[:place], step, *view.steps[place + 1 :]))
 
 
-def _said(view: RunView, event: Log) -> RunView:
-    seconds = 0.0 if view.first_t is None else (event.t - view.first_t) / 1e9
-    return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, event.level, event.text)))
+def _said(view: RunView, t: int, text: str | None, level: Level = "info") -> RunView:
+    seconds = 0.0 if view.first_t is None else (t - view.first_t) / 1e9
+    return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, level, text or "")))
 
 
 def _moved(view: RunView, event: StateChanged) -> RunView:
@@ -237,17 +240,28 @@ def _ended(step: StepView) -> StepView:
     return replace(step, state="cancelled") if step.state in ("waiting", "running") else step
 
 
-def _sampled(view: RunView, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
-    view = replace(_at(view, t), missed=view.missed + missed)
+def _sampled(view: RunView, seq: int, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
     number = values[COUNTER_INDEX["step"]] if values else None
-    if number is None:
-        return view
-    step = view.step(int(number))
-    if step is None:
-        return view
-    fraction, eta = values[COUNTER_INDEX["fraction"]], values[COUNTER_INDEX["eta_s"]]
-    view = replace(view, current=int(number), fraction=view.fraction if fraction is None else fraction, eta_s=eta)
-    return _changed(view, int(number), state="running", values=values, points=_grown(step.points, t, values))
+    place = None if number is None else view._index.get(int(number))
+    if number is None or place is None:
+        return replace(_at(view, t), next_seq=seq + 1)
+    old = view.steps[place]
+    # A sample that overtook its step's result must not reopen it.
+    state: StepState = "running" if old.result is None else old.state
+    step = StepView(old.plan, state, values, _grown(old.points, t, values), old.result)
+    fraction = values[COUNTER_INDEX["fraction"]]
+    # One change for all: this is done for every round of a run.
+    return replace(
+        view,
+        next_seq=seq + 1,
+        first_t=t if view.first_t is None else view.first_t,
+        last_t=t if view.last_t is None else max(t, view.last_t),
+        steps=(*view.steps[:place], step, *view.steps[place + 1 :]),
+        fraction=view.fraction if fraction is None else fraction,
+        eta_s=values[COUNTER_INDEX["eta_s"]],
+        current=int(number),
+        missed=view.missed + missed,
+    )
 
 
 def _grown(points: tuple[Point, ...], t: int, values: tuple[float | None, ...]) -> tuple[Point, ...]:

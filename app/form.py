@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from kvdeck.app.snapshot import Doctor
-from kvdeck.app.words import binary, short_layout
 from kvdeck.engine.kv.layout import (
     DTYPE_BYTES,
     FULLY_CONTIGUOUS,
@@ -17,6 +16,7 @@ from kvdeck.engine.kv.layout import (
     parse_layout_pair,
 )
 from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.units import short_layout_name, size_text
 
 LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 AUTO = "auto"
@@ -64,15 +64,28 @@ GEOMETRY_FIELDS = (
     Field("dtype", "dtype", "choice", "type of an element", _DTYPES),
 )
 RUN_FIELDS = (
-    Field("blocks", "blocks", "number", "blocks in the working set; auto is larger than the last-level cache", (), True),
+    Field(
+        "blocks", "blocks", "number", "blocks in the working set; auto is larger than the last-level cache", (), True
+    ),
     Field("batch", "batch", "number", "blocks in one request; auto is 16, or fewer in a small working set", (), True),
-    Field("backend", "backend", "choice", "NIXL backend; auto is UCX for memory, POSIX for files, GDS for device and disk",
-          (AUTO, "UCX", "POSIX", "GDS", "GDS_MT")),
+    Field(
+        "backend",
+        "backend",
+        "choice",
+        "NIXL backend; auto is UCX for memory, POSIX for files, GDS for device and disk",
+        (AUTO, "UCX", "POSIX", "GDS", "GDS_MT"),
+    ),
     Field("api", "api", "choice", "what the POSIX backend calls", (AUTO, "AIO", "URING", "POSIXAIO")),
-    Field("direct", "direct", "choice", "O_DIRECT, past the page cache; auto where the filesystem can", (AUTO, "on", "off")),
+    Field(
+        "direct",
+        "direct",
+        "choice",
+        "O_DIRECT, past the page cache; auto where the filesystem can",
+        (AUTO, "on", "off"),
+    ),
     Field("effort", "effort", "choice", "how long each comparison is measured", ("quick", "normal", "thorough")),
     Field("tune", "tune", "choice", "first try what matters on this host, then run with the best", ("off", "on")),
-)  # fmt: skip
+)
 COLUMNS = (PATH_FIELDS, (*LAYOUT_FIELDS, *GEOMETRY_FIELDS), RUN_FIELDS)
 
 
@@ -121,6 +134,10 @@ class Form:
         value = getattr(self, item.key)
         return AUTO if value is None else str(value)
 
+    def _with(self, item: Field, value: Any) -> Form:
+        change: dict[str, Any] = {item.key: value}
+        return replace(self, **change)
+
     def toggled(self, item: Field) -> Form:
         """Switch a toggle, or take a choice's next option."""
         if item.kind == "choice":
@@ -138,19 +155,19 @@ class Form:
         value = getattr(self, item.key)
         if item.kind == "choice":
             place = (item.options.index(value) + by) % len(item.options)
-            return replace(self, **{item.key: item.options[place]})
+            return self._with(item, item.options[place])
         if value is None:
-            return replace(self, **{item.key: 1}) if by > 0 else self
+            return self._with(item, 1) if by > 0 else self
         if by < 0 and value == 1:
-            return replace(self, **{item.key: None}) if item.optional else self
-        return replace(self, **{item.key: min(MAX_NUMBER, value * 2 if by > 0 else max(1, value // 2))})
+            return self._with(item, None) if item.optional else self
+        return self._with(item, min(MAX_NUMBER, value * 2 if by > 0 else max(1, value // 2)))
 
     def typed(self, item: Field, text: str) -> Form:
         """A number that was typed; nothing, or no number above 0, means auto where that is possible."""
         number = int(text) if text.isascii() and text.isdigit() else 0
         if 0 < number <= MAX_NUMBER:
-            return replace(self, **{item.key: number})
-        return replace(self, **{item.key: None}) if item.optional and not text else self
+            return self._with(item, number)
+        return self._with(item, None) if item.optional and not text else self
 
     def hint(self, item: Field) -> str:
         """One line about a field; for a path, doctor's reason and mend."""
@@ -168,13 +185,13 @@ class Form:
         """What the geometry means in bytes and descriptors."""
         shape = self.geometry
         counts = ", ".join(
-            f"{short_layout(text)} {parse_layout_pair(text).descriptors_per_block(shape):,}"
+            f"{short_layout_name(text)} {parse_layout_pair(text).descriptors_per_block(shape):,}"
             for text in LAYOUTS
             if text in self.layouts
         )
         return (
-            f"{shape.block_bytes:,} B = {binary(shape.block_bytes)} a block · {shape.regions:,} regions of "
-            f"{binary(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
+            f"{shape.block_bytes:,} B = {size_text(shape.block_bytes)} a block · {shape.regions:,} regions of "
+            f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
 
     def problem(self) -> str:

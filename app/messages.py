@@ -9,8 +9,8 @@ from textual.message import Message
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.sessions.listing import SessionSummary
     from kvdeck.sessions.records import Session
-    from kvdeck.sessions.store import SessionSummary
 
 
 @dataclass

@@ -8,8 +8,8 @@ import select
 import threading
 import time
 
-CHECK_S = 1.0
-GRACE_S = 2.0
+CHECK_S = 0.5
+GRACE_S = 1.0
 
 
 def can_take_more(fd: int) -> bool:

@@ -8,11 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import kvdeck.themes
-from kvdeck.app.words import layout_slug, path_slug
 from rich.style import Style
 from textual.color import Color
 from textual.theme import Theme
+
+import kvdeck.themes
+from kvdeck.app.words import layout_slug, path_slug
 
 FOLDER = Path(kvdeck.themes.__path__[0])
 STYLE_SHEET = FOLDER / "kvdeck.tcss"

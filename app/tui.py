@@ -7,7 +7,14 @@ import platform
 import signal
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.reactive import var
+from textual.screen import Screen
 
 from kvdeck.app import terminal, theme
 from kvdeck.app.messages import (
@@ -21,11 +28,6 @@ from kvdeck.app.messages import (
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.keys import DECK, MODE_KEYS
-from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
-from textual.message import Message
-from textual.reactive import reactive
-from textual.screen import Screen
 
 if TYPE_CHECKING:
     from kvdeck.app.feed import Feed
@@ -61,19 +63,56 @@ class Deck(App[None], inherit_bindings=False):
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
-        Binding("question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK),
-        Binding("colon", "command_palette", "Commands", show=False, key_display=":", id="deck.palette",
-                tooltip="Commands by name", group=DECK),
+        Binding(
+            "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
+        ),
+        Binding(
+            "colon",
+            "command_palette",
+            "Commands",
+            show=False,
+            key_display=":",
+            id="deck.palette",
+            tooltip="Commands by name",
+            group=DECK,
+        ),
         Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
-        Binding("ctrl+c", "leave", "Quit", show=False, id="deck.interrupt", tooltip="Close the deck", group=DECK, priority=True),
-        Binding("2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS),
-        Binding("4", "switch_mode('sessions')", "Sessions", show=False, id="mode.sessions", tooltip="Sessions: what was measured", group=MODE_KEYS),
-        Binding("9", "switch_mode('doctor')", "Doctor", show=False, id="mode.doctor", tooltip="Doctor: what can run here", group=MODE_KEYS),
-    ]  # fmt: skip
+        Binding(
+            "ctrl+c",
+            "leave",
+            "Quit",
+            show=False,
+            id="deck.interrupt",
+            tooltip="Close the deck",
+            group=DECK,
+            priority=True,
+        ),
+        Binding(
+            "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
+        ),
+        Binding(
+            "4",
+            "switch_mode('sessions')",
+            "Sessions",
+            show=False,
+            id="mode.sessions",
+            tooltip="Sessions: what was measured",
+            group=MODE_KEYS,
+        ),
+        Binding(
+            "9",
+            "switch_mode('doctor')",
+            "Doctor",
+            show=False,
+            id="mode.doctor",
+            tooltip="Doctor: what can run here",
+            group=MODE_KEYS,
+        ),
+    ]
 
-    snapshot: reactive[Snapshot] = reactive(Snapshot(), init=False)
-    doctor: reactive[Doctor] = reactive(Doctor(), init=False)
-    paused: reactive[bool] = reactive(False, init=False)
+    snapshot: var[Snapshot] = var(Snapshot(), init=False)
+    doctor: var[Doctor] = var(Doctor(), init=False)
+    paused: var[bool] = var(False, init=False)
 
     def __init__(self, *, readonly: bool = False, connect: bool = True) -> None:
         name = theme.chosen()
@@ -221,10 +260,13 @@ class Deck(App[None], inherit_bindings=False):
             binding = active.binding
             if binding.group is not None and binding.tooltip and key != "colon":
                 title = f"{binding.group.description.lower()}: {binding.description.lower()}"
-                yield SystemCommand(title, binding.tooltip, self._caller(active.node, binding.action))
+                yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
         for name in theme.names():
-            yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Draw with these colours",
-                                self._caller(self, f"app.theme('{name}')"))  # fmt: skip
+            yield SystemCommand(
+                f"theme: {name.removeprefix('kvdeck-')}",
+                "Draw with these colours",
+                partial(self.action_theme, name),
+            )
 
 
 def run_deck(readonly: bool = False) -> int:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kvdeck.sessions.records import Comparison
+from kvdeck.sessions.units import short_layout_name
 
-_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_SLUGS = {"fc": "fully-contiguous", "ls": "layer-separate", "ls-outer": "layer-separate-outer"}
 
 
 def path_slug(path: str) -> str:
@@ -17,37 +14,9 @@ def path_slug(path: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", path).lower()
 
 
-def short_layout(layout: str) -> str:
-    """`FC`, `LS`, `LS-outer`, or `LS→FC` where source and destination differ."""
-    sides = [_short_side(side) for side in layout.split(" -> ")]
-    return "→".join(sides)
-
-
-def _short_side(side: str) -> str:
-    if side.startswith("Fully"):
-        return "FC"
-    return "LS-outer" if "true" in side else "LS"
-
-
-def long_layout(layout: str) -> str:
-    """The layout in at most 15 columns: its name, or the short ones where source and destination differ."""
-    names = {"FC": "FullyContiguous", "LS": "LayerSeparate", "LS-outer": "LayerSep. outer"}
-    short = short_layout(layout)
-    return names.get(short, short)
-
-
 def layout_slug(layout: str) -> str:
     """Name of the layout's colour in a theme."""
-    short = short_layout(layout)
-    return {"FC": "fully-contiguous", "LS": "layer-separate", "LS-outer": "layer-separate-outer"}.get(short, "mixed")
-
-
-def binary(size: int) -> str:
-    """Bytes in the largest 1024-based unit that keeps at most one decimal: `32 KiB`, `1.5 MiB`."""
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_BINARY) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.1f}".removesuffix(".0") + f" {_BINARY[unit]}"
+    return _SLUGS.get(short_layout_name(layout), "mixed")
 
 
 def figure(value: float | None) -> str:
@@ -87,12 +56,3 @@ def interval(ratio: float | None, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"{ratio:.2f}"
     return f"{ratio:.2f} [{low:.2f} {high:.2f}]"
-
-
-def verdict(comparison: Comparison, name: Callable[[str], str] = long_layout) -> str:
-    """A comparison in words: `LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]`."""
-    said = {"faster": "is faster than", "slower": "is slower than"}.get(comparison.verdict, "makes no difference to")
-    return (
-        f"{name(comparison.candidate)} {said} {name(comparison.baseline)}: "
-        f"{comparison.ratio:.2f} × the time [{comparison.low:.2f} {comparison.high:.2f}]"
-    )

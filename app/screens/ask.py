@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from kvdeck.app.widgets.keys import DECK
-from kvdeck.app.widgets.lines import Lines, Row, cell
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
+
+from kvdeck.app.widgets.keys import DECK
+from kvdeck.app.widgets.lines import Lines, Row, cell
 
 
 class Question(Lines):

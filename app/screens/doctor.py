@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any, ClassVar
 
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.snapshot import Doctor, PathReport
 from kvdeck.app.widgets.keys import RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
-from kvdeck.app.words import binary
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from kvdeck.sessions.units import size_text
 
 MARKS = {"ready": "✓", "degraded": "!", "unavailable": "–"}
 TONES = {"ready": "ok", "degraded": "warn", "unavailable": "dim"}
@@ -72,7 +73,7 @@ def _fact_text(name: str, value: Any) -> str:
     if value is None or value in ("", [], ()):
         return "–"
     if isinstance(value, int) and name.endswith("bytes"):
-        return binary(value)
+        return size_text(value)
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

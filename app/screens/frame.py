@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.screen import Screen
 
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.lines import Lines, Row, cell
 from kvdeck.app.widgets.status import StatusBar
-from textual.app import ComposeResult
-from textual.screen import Screen
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Doctor, Snapshot
@@ -35,8 +36,8 @@ class Small(Lines):
 class DeckScreen(Screen[None]):
     """A mode's screen; subclasses give the body and take the snapshots."""
 
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ""
     app: Deck
 

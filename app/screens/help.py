@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import groupby
 from typing import ClassVar
 
-from kvdeck.app.widgets.keys import DECK, ORDER
-from kvdeck.app.widgets.lines import Lines, Row, cell
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.screen import ModalScreen, Screen
+
+from kvdeck.app.widgets.keys import DECK, ORDER
+from kvdeck.app.widgets.lines import Lines, Row, cell
 
 
 def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.reactive import var
+
 from kvdeck.app.messages import RowOpened, RunAsked, StepChosen
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.widgets.form import FormPane
@@ -14,10 +19,6 @@ from kvdeck.app.widgets.plot import Plot
 from kvdeck.app.widgets.progress import Progress
 from kvdeck.app.widgets.queue import QueuePane
 from kvdeck.app.widgets.steps import StepTable
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
-from textual.reactive import reactive
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Doctor, Snapshot
@@ -29,11 +30,18 @@ class RunScreen(DeckScreen):
     CSS_PATH = "run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("r", "launch", "run", id="run.launch", tooltip="Launch what the form says", group=RUN),
-        Binding("x", "cancel", "cancel", id="run.cancel", tooltip="Cancel the run shown, or the one under the cursor in the queue", group=RUN),
+        Binding(
+            "x",
+            "cancel",
+            "cancel",
+            id="run.cancel",
+            tooltip="Cancel the run shown, or the one under the cursor in the queue",
+            group=RUN,
+        ),
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
-    ]  # fmt: skip
-    live: reactive[bool] = reactive(False, init=False)
+    ]
+    live: var[bool] = var(False, init=False)
 
     def body(self) -> ComposeResult:
         yield FormPane(id="form")

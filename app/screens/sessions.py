@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Key
+
 from kvdeck.app.messages import FilterTyped, RowOpened, SessionRead, SessionsListed
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
-from kvdeck.app.words import clock, short_layout
-from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.events import Key
+from kvdeck.app.words import clock
+from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import SessionSummary
+    from kvdeck.sessions.listing import SessionSummary
 
 TONES = {"done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
 SORTS = ("newest", "name", "state", "longest")
@@ -46,7 +48,7 @@ def matching(rows: list[SessionSummary], text: str) -> list[SessionSummary]:
 
 
 def _haystack(row: SessionSummary) -> str:
-    layouts = " ".join(short_layout(text) for text in row.layouts)
+    layouts = " ".join(short_layout_name(text) for text in row.layouts)
     return " ".join((row.name, row.state, *row.paths, *row.layouts, layouts, *row.tags, row.note)).lower()
 
 
@@ -107,11 +109,19 @@ class SessionsScreen(DeckScreen):
 
     CSS_PATH = "sessions.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "filter", key_display="/", id="sessions.filter", tooltip="Show only rows with these words", group=LIST),
+        Binding(
+            "slash",
+            "filter",
+            "filter",
+            key_display="/",
+            id="sessions.filter",
+            tooltip="Show only rows with these words",
+            group=LIST,
+        ),
         Binding("s", "sort", "sort", id="sessions.sort", tooltip="By age, name, state or length", group=LIST),
         Binding("r", "reread", "refresh", id="sessions.refresh", tooltip="Read the folder again", group=RUN),
         Binding("escape", "back", "Back", show=False, id="sessions.back", tooltip="Clear the filter", group=LIST),
-    ]  # fmt: skip
+    ]
 
     def __init__(self) -> None:
         super().__init__()

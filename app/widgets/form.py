@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
+from textual.binding import Binding, BindingType
+from textual.events import Click, Key
+
 from kvdeck.app.form import COLUMNS, Field, Form
 from kvdeck.app.snapshot import Doctor
 from kvdeck.app.widgets.keys import FORM
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell, heading
-from textual.binding import Binding, BindingType
-from textual.events import Click, Key
 
 TITLES = ("Paths", "Block", "Run")
 HEIGHT = 11
@@ -22,14 +23,35 @@ class FormPane(Lines, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(0, -1)", "Up", show=False, id="form.up", tooltip="The field above", group=FORM),
         Binding("down,j", "move(0, 1)", "Down", show=False, id="form.down", tooltip="The field below", group=FORM),
-        Binding("left,h", "move(-1, 0)", "Left", show=False, id="form.left", tooltip="The column to the left", group=FORM),
-        Binding("right,l", "move(1, 0)", "Right", show=False, id="form.right", tooltip="The column to the right", group=FORM),
-        Binding("space", "toggle", "switch", id="form.toggle", tooltip="Switch it, or take the next choice", group=FORM),
-        Binding("minus", "step(-1)", "less", key_display="-", id="form.less", tooltip="Halve, or the choice before", group=FORM),
-        Binding("plus,equals_sign", "step(1)", "more", key_display="+", id="form.more",
-                tooltip="Double, or the choice after", group=FORM),
+        Binding(
+            "left,h", "move(-1, 0)", "Left", show=False, id="form.left", tooltip="The column to the left", group=FORM
+        ),
+        Binding(
+            "right,l", "move(1, 0)", "Right", show=False, id="form.right", tooltip="The column to the right", group=FORM
+        ),
+        Binding(
+            "space", "switch", "switch", id="form.toggle", tooltip="Switch it, or take the next choice", group=FORM
+        ),
+        Binding(
+            "minus",
+            "step(-1)",
+            "less",
+            key_display="-",
+            id="form.less",
+            tooltip="Halve, or the choice before",
+            group=FORM,
+        ),
+        Binding(
+            "plus,equals_sign",
+            "step(1)",
+            "more",
+            key_display="+",
+            id="form.more",
+            tooltip="Double, or the choice after",
+            group=FORM,
+        ),
         Binding("enter", "edit", "type", id="form.edit", tooltip="Type a number", group=FORM),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -55,7 +77,7 @@ class FormPane(Lines, can_focus=True):
             self.line = max(0, min(len(COLUMNS[self.column]) - 1, self.line + lines))
         self.redraw()
 
-    def action_toggle(self) -> None:
+    def action_switch(self) -> None:
         if self.at.kind == "number":
             self.action_edit()
             return
@@ -66,7 +88,7 @@ class FormPane(Lines, can_focus=True):
 
     def action_edit(self) -> None:
         if self.at.kind != "number":
-            self.action_toggle()
+            self.action_switch()
             return
         self.typing = ""
         self.redraw()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+
 from kvdeck.app.messages import RowMoved, RowOpened
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
-from textual.binding import Binding, BindingType
-from textual.events import Click, MouseScrollDown, MouseScrollUp
 
 Item = TypeVar("Item")
 FAR = 1 << 30
@@ -84,7 +85,7 @@ class Listing(Lines, Generic[Item], can_focus=True):
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(self.columns(width), width)
-        head = table_head(columns, width, self.title, self.has_focus)
+        head = table_head(columns, self.title, self.has_focus)
         if not self.items:
             return [head, *((cell(f" {line}", width, "dim"),) for line in self.empty.split("\n"))]
         room = max(1, height - 1)
@@ -103,10 +104,20 @@ class Page(Lines, can_focus=True):
         Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),
         Binding("down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="A line down", group=LIST),
         Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="A page up", group=LIST),
-        Binding("pagedown", "scroll_pages(1)", "Page down", show=False, id="page.pagedown", tooltip="A page down", group=LIST),
-        Binding("g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="To the top", group=LIST),
+        Binding(
+            "pagedown",
+            "scroll_pages(1)",
+            "Page down",
+            show=False,
+            id="page.pagedown",
+            tooltip="A page down",
+            group=LIST,
+        ),
+        Binding(
+            "g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="To the top", group=LIST
+        ),
         Binding("G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="To the end", group=LIST),
-    ]  # fmt: skip
+    ]
 
     def __init__(self, compose: Callable[[int, bool], list[Row]], *, id: str | None = None) -> None:
         super().__init__(id=id)

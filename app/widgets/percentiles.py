@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from textual.geometry import Size
+
 from kvdeck.app.widgets.lines import Lines, Row, cell
 from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
-from kvdeck.app.words import figure, fixed, percent, short_layout
-from textual.geometry import Size
+from kvdeck.app.words import figure, fixed, percent
+from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
 
 COLUMNS: list[Column[StepView]] = [
-    Column("layout", 14, lambda s: short_layout(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
+    Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
     Column("p50", 7, lambda s: figure(s.micros("request", "p50"))),
     Column("p90", 7, lambda s: figure(s.micros("request", "p90"))),
     Column("p95", 7, lambda s: figure(s.micros("request", "p95"))),
@@ -45,7 +47,7 @@ class Percentiles(Lines):
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(COLUMNS, width)
-        head = table_head(columns, width, "Request times", False)
+        head = table_head(columns, "Request times", False)
         if not self._trial:
             return [head, (cell(" post and transfer together, exact, once rounds come in", width, "dim"),)]
         return [head, *(table_row(columns, step) for step in self._trial)]

@@ -6,7 +6,8 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell, heading
-from kvdeck.app.words import clock, short_layout
+from kvdeck.app.words import clock
+from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -105,14 +106,14 @@ def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
 
 
 def _labels(trial: tuple[StepView, ...], height: int, top: float) -> dict[int, Span]:
-    """The lines' names at the height of their means, the fastest uppermost; a line's last point would make them jump."""
+    """The lines' names at the height of their means, the fastest uppermost; at their last points they would jump."""
     labels: dict[int, Span] = {}
     ordered = sorted((step for step in trial if step.gb_per_s is not None), key=lambda s: -(s.gb_per_s or 0.0))
     row = -1
     for left, step in zip(range(len(ordered), 0, -1), ordered, strict=True):
         wanted = round((1 - min(1.0, (step.gb_per_s or 0.0) / top)) * (height - 1))
         row = max(row + 1, min(wanted, height - left))
-        labels[row] = (f" {short_layout(step.plan.layout)}", f"layout:{step.plan.layout}")
+        labels[row] = (f" {short_layout_name(step.plan.layout)}", f"layout:{step.plan.layout}")
     return labels
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell
 from kvdeck.app.widgets.steps import backend_text
-from kvdeck.app.words import binary, clock, short_layout
+from kvdeck.app.words import clock
+from kvdeck.sessions.units import short_layout_name, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
@@ -55,7 +56,7 @@ class Progress(Lines):
     def _below(self, run: RunView) -> str:
         chosen = None if self.picked is None else run.step(self.picked)
         if chosen is not None and chosen.result is not None and chosen.result.reason:
-            return f"{chosen.plan.path} {short_layout(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
+            return f"{chosen.plan.path} {short_layout_name(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
         if run.state == "queued":
             runs = () if self.snapshot is None else self.snapshot.runs
             place = next((info.position for info in runs if info.session == run.session), None)
@@ -82,6 +83,6 @@ def _doing(run: RunView) -> str:
         return "preparing memory and files"
     plan = step.plan
     return (
-        f"{plan.path} · {backend_text(step)} · blocks of {binary(plan.block_bytes)}, {plan.batch:,} a request, "
+        f"{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, {plan.batch:,} a request, "
         f"{plan.blocks:,} in the working set"
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import Binding, BindingType
+
 from kvdeck.app.messages import RowOpened
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
-from textual.binding import Binding, BindingType
 
 if TYPE_CHECKING:
     from kvdeck.engine.protocol import RunInfo

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.app.widgets.lines import Lines, Row, Span
 from rich.cells import cell_len
+
+from kvdeck.app.widgets.lines import Lines, Row, Span
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot

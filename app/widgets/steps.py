@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual.binding import Binding, BindingType
+from textual.events import Click
+from textual.geometry import Size
+
 from kvdeck.app.messages import StepChosen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
-from kvdeck.app.words import figure, fixed, interval, long_layout, percent, short_layout
-from textual.binding import Binding, BindingType
-from textual.events import Click
-from textual.geometry import Size
+from kvdeck.app.words import figure, fixed, interval, percent
+from kvdeck.sessions.units import layout_name, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -50,11 +52,17 @@ def _columns(width: int) -> list[Column[StepView]]:
     def layout_style(step: StepView) -> str:
         return f"layout:{step.plan.layout}"
 
-    name = long_layout if wide else short_layout
+    name = layout_name if wide else short_layout_name
     columns: list[Column[StepView]] = [
         Column("", 1, lambda s: MARKS[s.state], lambda s: TONES[s.state], right=False),
         Column("path", 14, lambda s: s.plan.path, lambda s: f"path:{s.plan.path}", right=False),
-        Column("layout", 15 if wide else 8, lambda s: name(s.plan.layout), layout_style, right=False),
+        Column(
+            "layout",
+            19 if width >= 124 else 15 if wide else 8,
+            lambda s: name(s.plan.layout),
+            layout_style,
+            right=False,
+        ),
         Column("desc", 4, lambda s: str(s.plan.descriptors_per_block), tone),
         Column("GB/s", 7, lambda s: fixed(s.gb_per_s), tone),
         Column("post µs", 7, lambda s: figure(s.micros("post", "p50")), tone),
@@ -129,7 +137,7 @@ class StepTable(Lines, can_focus=True):
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(_columns(width), width)
-        head = table_head(columns, width, "Steps", self.has_focus)
+        head = table_head(columns, "Steps", self.has_focus)
         if self.run is None or not self.run.steps:
             waiting = self.run is not None
             said = (

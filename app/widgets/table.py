@@ -22,7 +22,7 @@ class Column(Generic[Item]):
     right: bool = True
 
 
-def table_head(columns: list[Column[Item]], width: int, title: str, focused: bool) -> Row:
+def table_head(columns: list[Column[Item]], title: str, focused: bool) -> Row:
     """The titles in one row, the pane's own title in place of the leftmost ones."""
     mark = "▌" if focused else " "
     skip = 0

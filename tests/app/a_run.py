@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import orjson
+
 from kvdeck.app.folding import RunView, fold_all
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
@@ -27,8 +29,6 @@ from kvdeck.sessions.records import (
     event_to_json,
 )
 
-import orjson
-
 NAME = "20260101-120000-run"
 BLOCK = 2 << 20
 ROUNDS = 24
@@ -50,7 +50,7 @@ def plans() -> tuple[StepPlan, ...]:
 
 def micros(plan: StepPlan, round_: int = 0) -> float:
     """Request time of a step in µs, swinging a little from round to round."""
-    speed, slower = PATHS[plan.trial][4], dict((name, factor) for name, _, factor in LAYOUTS)[plan.layout]
+    speed, slower = PATHS[plan.trial][4], {name: factor for name, _, factor in LAYOUTS}[plan.layout]
     return plan.batch * BLOCK / speed / 1e3 * slower * (1 + 0.06 * math.sin(round_ * 0.9 + plan.step))
 
 
@@ -90,12 +90,36 @@ def result(plan: StepPlan) -> StepResult:
     rate = plan.batch * BLOCK / middle / 1e3
     disk = plan.direct is not None
     return StepResult(
-        plan.step, plan.trial, plan.path, plan.layout, plan.backend, plan.api, plan.direct, "bypassed" if disk else None,
-        False if plan.path == "HostToDisk" else None, BLOCK, plan.batch, plan.descriptors_per_block,
-        plan.batch * plan.descriptors_per_block, False, plan.blocks, ROUNDS * 8, 16, ROUNDS * 8 * plan.batch * BLOCK,
-        Percentiles(*[1.0] * 6), post, times, times, Interval(rate, rate * 0.98, rate * 1.02),
-        PATHS[plan.trial][4] * 1.1, "memcpy" if not disk else "pread", rate / (PATHS[plan.trial][4] * 1.1), True, "ok", None,
-    )  # fmt: skip
+        plan.step,
+        plan.trial,
+        plan.path,
+        plan.layout,
+        plan.backend,
+        plan.api,
+        plan.direct,
+        "bypassed" if disk else None,
+        False if plan.path == "HostToDisk" else None,
+        BLOCK,
+        plan.batch,
+        plan.descriptors_per_block,
+        plan.batch * plan.descriptors_per_block,
+        False,
+        plan.blocks,
+        ROUNDS * 8,
+        16,
+        ROUNDS * 8 * plan.batch * BLOCK,
+        Percentiles(*[1.0] * 6),
+        post,
+        times,
+        times,
+        Interval(rate, rate * 0.98, rate * 1.02),
+        PATHS[plan.trial][4] * 1.1,
+        "memcpy" if not disk else "pread",
+        rate / (PATHS[plan.trial][4] * 1.1),
+        True,
+        "ok",
+        None,
+    )
 
 
 def comparison(trial: int) -> Comparison:
@@ -171,10 +195,17 @@ def disconnected() -> Snapshot:
 def session(name: str = NAME) -> Session:
     results = tuple(result(plan) for plan in plans())
     return Session(
-        name, "done", 1_767_268_790.0, 1_767_268_800.0, 1_767_268_830.0, kvdeck="0.1.0", nixl="1.5.1",
+        name,
+        "done",
+        1_767_268_790.0,
+        1_767_268_800.0,
+        1_767_268_830.0,
+        kvdeck="0.1.0",
+        nixl="1.5.1",
         host={"hostname": "dgx-01", "cpu": "a processor", "kernel": "6.8.0"},
-        results=results, comparisons=tuple(comparison(trial) for trial in range(len(PATHS))),
-    )  # fmt: skip
+        results=results,
+        comparisons=tuple(comparison(trial) for trial in range(len(PATHS))),
+    )
 
 
 def doctor() -> Doctor:

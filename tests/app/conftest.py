@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from kvdeck.app.messages import DoctorReported, SessionRead, SessionsListed
 from kvdeck.app.tui import Deck
-from kvdeck.sessions.store import SessionSummary
+from kvdeck.sessions.listing import SessionSummary
 
 from . import a_run
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kvdeck.app.folding import MAX_POINTS, RunView, fold, fold_all
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.records import COUNTER_INDEX
@@ -63,7 +65,7 @@ def test_rates_over_longer_stretches_keep_the_mean():
     step = WHOLE.steps[0]
     coarse = step.rates(every_ns=2e9)
     assert 1 < len(coarse) < len(step.rates())
-    assert all(b[0] - a[0] >= 2e9 for a, b in zip(coarse, coarse[1:], strict=False))
+    assert all(b[0] - a[0] >= 2e9 for a, b in pairwise(coarse))
 
 
 def test_a_long_run_keeps_a_bounded_line_and_exact_rates():

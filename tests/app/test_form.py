@@ -46,7 +46,7 @@ def test_the_readiest_backend_speaks_for_a_path():
 
 
 def test_geometry_says_what_it_means():
-    assert SEEN.derived() == "2,097,152 B = 2 MiB a block · 64 regions of 32 KiB · descriptors: FC 1, LS 64"
+    assert SEEN.derived() == "2,097,152 B = 2 MiB a block · 64 regions of 32 KiB · descriptors: fc 1, ls 64"
     halved = SEEN.stepped(FIELDS["layers"], -1).typed(FIELDS["outer_dims"], "1")
     assert "524,288 B = 512 KiB a block · 16 regions" in halved.derived()
 

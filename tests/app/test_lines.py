@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from kvdeck.app import theme
-from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
+
+from kvdeck.app import theme
+from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
 
 
 class Sample(Lines):

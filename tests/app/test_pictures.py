@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from textual.pilot import Pilot
+
 from kvdeck.app import theme
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
-from textual.pilot import Pilot
 
 from . import a_run
 from .conftest import DeckOfFiles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kvdeck.app.widgets.plot import SPANS_S, Canvas, ceiling, span
 
 

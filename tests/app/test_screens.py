@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from textual.pilot import Pilot
+
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.doctor import Advice
@@ -19,7 +21,6 @@ from kvdeck.app.widgets.progress import Progress
 from kvdeck.app.widgets.queue import QueuePane
 from kvdeck.app.widgets.status import StatusBar
 from kvdeck.app.widgets.steps import StepTable
-from textual.pilot import Pilot
 
 from . import a_run
 from .conftest import DeckOfFiles
@@ -78,7 +79,7 @@ async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
         assert "1.31 [1.28 1.35]" in steps[4]
         assert "91 %" in text(deck, Percentiles)
         assert "GB/s HostToDisk" in text(deck, Plot)
-        assert "FC" in text(deck, Plot)
+        assert "fc" in text(deck, Plot)
         assert "page cache bypassed" in " ".join(text(deck, LogPane).split())
         assert "now 20260101-120000-run" in text(deck, QueuePane)
         assert "  1 20260101-120500-sweep" in text(deck, QueuePane)
@@ -190,8 +191,11 @@ async def test_sessions_are_filtered_sorted_and_opened(deck: DeckOfFiles):
         await pilot.pause()
         assert isinstance(deck.screen, ResultScreen)
         page = " ".join(text(deck, Page).split())
-        assert "LayerSeparate is slower than FullyContiguous: 1.31 × the time [1.28 1.35]" in page
-        assert "LS 64 19.20 5,131 5,746 6.54 66 % yes" in page
+        assert "LayerSeparate 64/1024 19.2 µs 5.13 ms" in page
+        assert "bytes verified" in page
+        await pilot.press("j", "j", "j", "j", "j")
+        page = " ".join(text(deck, Page).split())
+        assert "LayerSeparate takes 1.31× the time of FullyContiguous" in page
         await pilot.press("escape")
         await pilot.pause()
         await pilot.press("escape")
@@ -229,7 +233,8 @@ async def test_every_key_in_the_help_has_a_meaning(deck: DeckOfFiles, mode: str)
         for active in deck.screen.active_bindings.values():
             binding = active.binding
             if binding.group is not None:
-                assert binding.id and binding.tooltip, binding
+                assert binding.id, binding
+                assert binding.tooltip, binding
                 allowed = binding.key in ("ctrl+c", "ctrl+p") or "ctrl" not in binding.key
                 assert allowed, binding
         await pilot.press("question_mark")
@@ -264,3 +269,22 @@ async def test_the_key_bar_names_the_keys_that_matter(deck: DeckOfFiles, size):
         await pilot.pause()
         assert "r run" in text(deck, KeyBar)
         assert "? help" in text(deck, KeyBar) or size == SMALL
+
+
+async def test_the_palette_lists_what_is_valid_now_and_does_it(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+        assert "run: cancel" in commands
+        assert "sessions: filter" not in commands
+        await commands["modes: doctor"].callback()
+        await pilot.pause()
+        assert deck.current_mode == "doctor"
+        commands["theme: light"].callback()
+        await pilot.pause()
+        assert deck.theme == "kvdeck-light"
+        await pilot.press("colon", *"deck: pause")
+        await deck.workers.wait_for_complete()
+        await pilot.pause()
+        await pilot.press("down", "enter")
+        await pilot.pause()
+        assert deck.paused

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from textual.color import Color
+
 from kvdeck.app import theme
 from kvdeck.app.form import LAYOUTS
 from kvdeck.sessions.records import PATHS
-from textual.color import Color
 
 STYLES = (
     *theme._VARIABLES,

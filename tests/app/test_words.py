@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvdeck.app.words import binary, clock, figure, interval, long_layout, path_slug, short_layout
+
+from kvdeck.app.words import clock, figure, interval, layout_slug, path_slug
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
 
 
@@ -30,15 +31,9 @@ def test_figures(value: float | None, text: str):
     assert figure(value) == text
 
 
-def test_bytes_name_their_unit():
-    assert [binary(size) for size in (512, 32 << 10, 2 << 20, 3 << 29)] == ["512 B", "32 KiB", "2 MiB", "1.5 GiB"]
-
-
-def test_layouts_are_short_and_told_apart():
-    layouts = (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER)
-    assert [short_layout(str(layout)) for layout in layouts] == ["FC", "LS", "LS-outer"]
-    assert short_layout(str(LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS))) == "LS→FC"
-    assert max(len(long_layout(str(layout))) for layout in layouts) <= 15
+def test_a_layout_has_a_colour_of_its_own():
+    layouts = (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS))
+    assert len({layout_slug(str(layout)) for layout in layouts}) == 4
 
 
 def test_small_words():

@@ -1,0 +1,179 @@
+"""The deck in a real pty: it paints, keeps still, follows the terminal's end, and leaves the engine alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyte
+import pytest
+
+from kvdeck.app import terminal
+
+PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
+STUCK = """
+import time
+from kvdeck.app.tui import Deck
+class Stuck(Deck):
+    def on_mount(self):
+        super().on_mount()
+        self.call_after_refresh(time.sleep, 600)
+Stuck(connect=False).run()
+"""
+PATIENCE_S = 20.0
+
+
+class Terminal:
+    """A pty with a process in it, and what its screen shows."""
+
+    def __init__(self, size: tuple[int, int] = (80, 24), program: str = PROGRAM, **environ: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+        self.screen = pyte.Screen(*size)
+        self.stream = pyte.ByteStream(self.screen)
+        self.taken = b""
+        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "KVDECK_THEME", "TEXTUAL")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environ},
+        )
+        os.close(slave)
+
+    def read(self, seconds: float) -> bytes:
+        """What comes within that time."""
+        ready, _, _ = select.select([self.master], [], [], seconds)
+        data = b""
+        if ready:
+            with contextlib.suppress(OSError):
+                data = os.read(self.master, 1 << 16)
+        self.taken += data
+        # Private modes that pyte does not know would be printed.
+        self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
+        return data
+
+    def shows(self, text: str) -> bool:
+        """Read until the screen shows a text."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if any(text in line for line in self.screen.display):
+                return True
+            self.read(0.1)
+        return False
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self.master)
+
+
+@pytest.fixture
+def deck() -> Iterator[Terminal]:
+    shown = Terminal()
+    yield shown
+    shown.close()
+
+
+def test_it_paints_keeps_still_and_quits(deck: Terminal):
+    assert deck.shows("[x] HostToHost")
+    assert deck.shows("quit") or deck.shows("pause")
+    while deck.read(0.3):
+        pass
+    assert deck.read(1.5) == b""  # nothing ticks, blinks or animates while nothing changes
+    os.write(deck.master, b"9")
+    assert deck.shows("not looked at yet")
+    os.write(deck.master, b"q")
+    assert deck.process.wait(PATIENCE_S) == 0
+
+
+def test_sighup_ends_it_orderly(deck: Terminal):
+    assert deck.shows("[x] HostToHost")
+    deck.process.send_signal(signal.SIGHUP)
+    assert deck.process.wait(PATIENCE_S) == 0
+
+
+def test_a_terminal_that_is_gone_ends_it(deck: Terminal):
+    assert deck.shows("[x] HostToHost")
+    os.close(deck.master)
+    assert deck.process.wait(PATIENCE_S) in (0, 1, 129)
+
+
+def test_a_terminal_that_is_gone_ends_it_though_the_loop_is_stuck():
+    shown = Terminal(program=STUCK)
+    try:
+        assert shown.shows("[x] HostToHost")
+        os.close(shown.master)
+        assert shown.process.wait(PATIENCE_S) == 129
+    finally:
+        shown.close()
+
+
+def test_no_color_writes_no_colours():
+    shown = Terminal(NO_COLOR="1")
+    try:
+        assert shown.shows("[x] HostToHost")
+        colours = [part.split(b"m")[0] for part in shown.taken.split(b"\x1b[")[1:] if b"m" in part[:20]]
+        codes = {int(code) for part in colours for code in part.split(b";") if code.isdigit()}
+        assert not {code for code in codes if 30 <= code <= 38 or 40 <= code <= 48 or 90 <= code <= 107}, codes
+    finally:
+        shown.close()
+
+
+def test_a_pty_that_nobody_reads_takes_no_more():
+    master, slave = pty.openpty()
+    try:
+        assert terminal.can_take_more(slave)
+        os.set_blocking(slave, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(slave, b"x" * 4096)
+        assert not terminal.can_take_more(slave)
+        assert not terminal.is_gone(slave)
+        os.close(master)
+        assert terminal.is_gone(slave)
+    finally:
+        os.close(slave)
+
+
+def test_the_first_screen_loads_no_other(tmp_path: Path):
+    script = (
+        "import asyncio, sys\n"
+        "from kvdeck.app.tui import Deck\n"
+        "async def main():\n"
+        "    async with Deck(connect=False).run_test(size=(80, 24)) as pilot:\n"
+        "        await pilot.pause()\n"
+        "asyncio.run(main())\n"
+        "print('\\n'.join(sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(result.stdout.split())
+    late = {
+        "kvdeck.app.screens.sessions",
+        "kvdeck.app.screens.doctor",
+        "kvdeck.app.screens.result",
+        "kvdeck.app.screens.help",
+        "kvdeck.app.feed",
+        "kvdeck.engine.client",
+        "kvdeck.engine.spec",
+        "numpy",
+        "nixl",
+        "orjson",
+    }
+    assert not loaded & late
