@@ -25,9 +25,8 @@ async def photograph() -> None:
 
 
 def main() -> None:
-    with own_engine():
-        with Client.connect():
-            asyncio.run(photograph())
+    with own_engine(), Client.connect():
+        asyncio.run(photograph())
 
 
 if __name__ == "__main__":
