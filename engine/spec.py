@@ -117,6 +117,11 @@ class RunSpec:
     def layout_pairs(self) -> tuple[LayoutPair, ...]:
         return tuple(parse_layout_pair(text) for text in self.layouts)
 
+    @property
+    def plain(self) -> bool:
+        """Whether every layout keeps blocks in one piece on both sides, so that a block needs no structure."""
+        return all(pair.source.kind == pair.destination.kind == "FullyContiguous" for pair in self.layout_pairs)
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for YAML and JSON, every field named."""
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
@@ -317,6 +322,7 @@ def _check_together(spec: RunSpec, source: str) -> None:
             f"batch {spec.batch} in {source} is larger than the working set of {spec.blocks} blocks",
             "lower the batch or raise blocks",
         )
+    _check_sweep(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
         raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
@@ -326,3 +332,17 @@ def _check_together(spec: RunSpec, source: str) -> None:
             f"layout {structured[0]!r} needs a block's structure, and a plain block size has none",
             "give --layers, --outer-dims, --page-size, --inner-dim and --dtype instead of --block-size",
         )
+
+
+def _check_sweep(spec: RunSpec, source: str) -> None:
+    """A structured block grows by whole tokens."""
+    if spec.sweep_block_sizes is None or spec.block_size is not None or spec.plain:
+        return
+    token = spec.geometry.block_bytes // spec.page_size
+    for size in spec.sweep_block_sizes.values():
+        if size % token:
+            raise UsageError(
+                f"a block of {size} B in {source} is no whole number of tokens of {token} B "
+                "(layers × outer dims × inner dim × dtype)",
+                f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
+            )

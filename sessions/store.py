@@ -34,6 +34,7 @@ from kvdeck.sessions.records import (
     from_json,
     to_json,
 )
+from kvdeck.sessions.unfinished import Unfinished
 
 
 class Store:
@@ -177,9 +178,14 @@ class Store:
 
 
 def fold(base: Session, events: Iterable[Event]) -> Session:
-    """The session after these events, which replace its results, comparisons, times and state."""
+    """The session after these events, which replace its results, comparisons, times and state.
+
+    Where the worker died, steps that have no result of their own get one from their rounds.
+    """
     session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
+    unfinished = Unfinished()
     for event in events:
+        unfinished.take(event)
         if isinstance(event, RunStarted):
             session = dataclasses.replace(
                 session,
@@ -198,6 +204,9 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         elif isinstance(event, StateChanged):
             ended = event.wall if event.state in FINAL_STATES else None
             session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
+    if session.state in ("crashed", "interrupted"):
+        left = unfinished.results(session.reason or session.state)
+        session = dataclasses.replace(session, results=(*session.results, *left))
     return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
 
 

@@ -15,11 +15,12 @@ from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.needs import needs_of
 from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.preflight import check_room
-from kvdeck.engine.transfer.trial import Progress, TrialRun, without_result
+from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.sessions import records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import Event
 
+_NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
@@ -38,14 +39,16 @@ def execute(
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
-    for spec, trial in planned:
-        if _refusal(trial) is not None:
-            continue
+    able = [(spec, trial) for spec, trial in planned if _refusal(trial) is None]
+    for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
             state = "cancelled"
             continue
+        progress.trials_left = len(able) - index - 1
+        began = time.monotonic()
         outcome = _take(spec, trial, room, folder, progress)
+        progress.overheads.append(max(0.0, time.monotonic() - began - trial.seconds))
         progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
@@ -163,7 +166,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         files=trial.files,
         direct=bool(trial.direct),
         durable=spec.durable and trial.path in ("HostToDisk", "DeviceToDisk"),
-        drop_cache=reads and not trial.direct and spec.page_cache == "drop",
+        drop_cache=page_cache(trial, spec) == CACHE_DROPPED,
         huge_pages=spec.huge_pages,
         progress_thread=spec.progress_thread,
         notify=spec.notify,
@@ -197,5 +200,9 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "operation": setup.operation,
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
-        "environment": {key: value for key, value in os.environ.items() if key.startswith(("UCX_", "NIXL_"))},
+        "environment": {
+            key: value
+            for key, value in os.environ.items()
+            if key.startswith(("UCX_", "NIXL_", "CUFILE_")) and key not in _NO_MATTER
+        },
     }

@@ -6,6 +6,7 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
 from kvdeck.engine.transfer.preflight import Needs, Part
+from kvdeck.sessions.errors import KvdeckError
 
 _POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
 
@@ -23,12 +24,12 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
         disk=(Part(trial.files * lanes, size // trial.files),) if on_file else (),
         blocks=trial.blocks,
         open_files=2 * trial.files * lanes if on_file else 0,
-        aio_slots=int(spec.params.get("kernel_queue_size", _POSIX_QUEUE)) * lanes if aio else 0,
+        aio_slots=_parameter(spec, "kernel_queue_size", _POSIX_QUEUE) * lanes if aio else 0,
         # the plugin's pool serves all requests in flight
         request_descriptors=max(plan.descriptors_per_block for plan in trial.steps)
         * trial.batch
         * min(spec.pipeline_depth, trial.blocks // trial.threads // trial.batch),
-        request_limit=int(spec.params.get("ios_pool_size", _POSIX_POOL)) if posix else None,
+        request_limit=_parameter(spec, "ios_pool_size", _POSIX_POOL) if posix else None,
     )
 
 
@@ -44,3 +45,10 @@ def _host_buffers(spec: RunSpec, trial: Trial) -> int:
 
 def _device_buffers(path: str) -> int:
     return path.count("Device")
+
+
+def _parameter(spec: RunSpec, name: str, default: int) -> int:
+    text = spec.params.get(name, str(default))
+    if not text.isdigit() or not text.isascii():
+        raise KvdeckError(f"plugin parameter {name}={text!r} is no whole number", f"give --param {name}={default}, say")
+    return int(text)

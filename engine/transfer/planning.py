@@ -12,7 +12,6 @@ from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
-from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS, StepPlan
 
 FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")
@@ -86,6 +85,8 @@ class Trial:
     pairs: tuple[LayoutPair, ...]
     first_step: int
     seconds: float
+    in_memory: bool
+    """Whether the files lie on a filesystem in memory, so that no cache can be dropped."""
     notes: tuple[str, ...]
 
     @property
@@ -122,9 +123,6 @@ def plan_trials(
         room: What this host has.
         tuned: Specs that take the place of `spec` on single paths.
         stand_ins: Backends that take the default's place on single paths where none was asked for.
-
-    Raises:
-        UsageError: A size can't be made from the geometry.
     """
     combinations = [
         (path, geometry, batch)
@@ -160,15 +158,9 @@ def _geometries(spec: RunSpec) -> list[Geometry]:
 
 def _resized(spec: RunSpec, size: int) -> Geometry:
     """The asked geometry at another block size, by its page size; a plain block takes any size."""
-    plain = all(pair.source == pair.destination and pair.source.kind == "FullyContiguous" for pair in spec.layout_pairs)
-    if spec.block_size is not None or plain:
+    if spec.block_size is not None or spec.plain:
         return Geometry(1, 1, 1, size, "int8")
     token = spec.geometry.block_bytes // spec.page_size
-    if size % token:
-        raise UsageError(
-            f"a block of {size} B is no whole number of tokens of {token} B (layers × outer dims × inner dim × dtype)",
-            f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
-        )
     return dataclasses.replace(spec.geometry, page_size=size // token)
 
 
@@ -187,6 +179,9 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     replaced = stand_in if spec.backend is None else None
     backend = spec.backend or (replaced.backend if replaced else DEFAULT_BACKENDS[path])
     blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
+    in_memory = on_file and room.host.folder is not None and room.host.folder.in_memory
+    if in_memory:
+        notes += ("the files lie in memory: this measures no disk · name a folder on one by --folder",)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
     return Trial(
         index=index,
@@ -202,6 +197,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
         pairs=pairs,
         first_step=step,
         seconds=0.0,
+        in_memory=in_memory,
         notes=(*notes, *why, *((replaced.why,) if replaced else ())),
     )
 

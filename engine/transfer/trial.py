@@ -37,11 +37,16 @@ class Progress:
     """What all trials together are expected to take."""
     done_seconds: float = 0.0
     """The trials before this one's share of it."""
+    trials_left: int = 0
+    """Trials after this one."""
+    overheads: list[float] = field(default_factory=list)
+    """Seconds that each trial so far took besides its rounds: opening, warming up, verifying."""
 
     def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
-        """Fraction of the run and seconds left, from this trial's share."""
+        """Fraction of the run and seconds left, from this trial's share and what others cost besides."""
         done = self.done_seconds + share * trial_seconds
-        return done / self.total_seconds, self.total_seconds - done
+        overhead = statistics.fmean(self.overheads) if self.overheads else 0.0
+        return done / self.total_seconds, self.total_seconds - done + overhead * self.trials_left
 
 
 @dataclass(slots=True)
@@ -356,11 +361,14 @@ def _reference_name(path: str) -> str:
     return "cudaMemcpy"
 
 
+CACHE_DROPPED = "dropped before each round"
+
+
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:
     """What the page cache had to do with a trial's figures."""
     if trial.path not in FILE_PATHS:
         return None
-    if trial.direct:
+    if trial.direct and not trial.in_memory:
         return "bypassed"
     reads = trial.path in ("DiskToHost", "DiskToDevice")
-    return "dropped before each round" if reads and spec.page_cache == "drop" else "in use"
+    return CACHE_DROPPED if reads and spec.page_cache == "drop" and not trial.in_memory else "in use"

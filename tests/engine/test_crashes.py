@@ -47,6 +47,13 @@ def test_a_crash_is_recorded_with_signal_and_last_words(
     assert reason in str(event["reason"])
     kept = client.store.read(session)
     assert (kept.state, kept.reason) == ("crashed", event["reason"])
+    (result,) = kept.results
+    assert (result.status, result.iterations, result.bytes) == ("failed", 3, 3 * 16 * (2 << 20))
+    assert result.reason == f"{kept.reason} after 3 requests"
+    assert result.post_us is not None
+    assert (result.post_us.p50, result.post_us.max) == (1.0, 1.0)
+    assert result.gb_per_s is not None
+    assert result.gb_per_s.median == 16 * (2 << 20) / 2000
     assert not scratch.exists()
     assert not (client.store.folder(session) / "scratch.txt").exists()
     eventually(lambda: not alive(int(rank.read_text())))
