@@ -48,7 +48,7 @@ from kvdeck.sessions.store import Store
 
 WORKER = (sys.executable, "-m", "kvdeck.engine.worker")
 IDLE_EXIT_SECONDS = 3600.0
-PROGRESS_SECONDS = 0.5
+PROGRESS_SECONDS = 1.0
 """Shortest time between two pictures of the queue that differ by progress only."""
 FAREWELL_SECONDS = 2.0
 RECOVERY_SECONDS = 3.0
