@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyte
 import pytest
 
 from kvdeck.app import terminal
 
-PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
+from .a_terminal import PATIENCE_S, Terminal
+
 STUCK = """
 import time
 from kvdeck.app.tui import Deck
@@ -31,57 +26,6 @@ class Stuck(Deck):
         self.call_after_refresh(time.sleep, 600)
 Stuck(connect=False).run()
 """
-PATIENCE_S = 20.0
-
-
-class Terminal:
-    """A pty with a process in it, and what its screen shows."""
-
-    def __init__(self, size: tuple[int, int] = (80, 24), program: str = PROGRAM, **environ: str) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        self.screen = pyte.Screen(*size)
-        self.stream = pyte.ByteStream(self.screen)
-        self.taken = b""
-        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "KVDECK_THEME", "TEXTUAL")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environ},
-        )
-        os.close(slave)
-
-    def read(self, seconds: float) -> bytes:
-        """What comes within that time."""
-        ready, _, _ = select.select([self.master], [], [], seconds)
-        data = b""
-        if ready:
-            with contextlib.suppress(OSError):
-                data = os.read(self.master, 1 << 16)
-        self.taken += data
-        # Private modes that pyte does not know would be printed.
-        self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
-        return data
-
-    def shows(self, text: str) -> bool:
-        """Read until the screen shows a text."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if any(text in line for line in self.screen.display):
-                return True
-            self.read(0.1)
-        return False
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self.master)
 
 
 @pytest.fixture
@@ -103,9 +47,10 @@ def test_it_paints_keeps_still_and_quits(deck: Terminal):
     assert deck.process.wait(PATIENCE_S) == 0
 
 
-def test_sighup_ends_it_orderly(deck: Terminal):
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_ends_it_orderly(deck: Terminal, end: signal.Signals):
     assert deck.shows("[x] HostToHost")
-    deck.process.send_signal(signal.SIGHUP)
+    deck.process.send_signal(end)
     assert deck.process.wait(PATIENCE_S) == 0
 
 
@@ -134,6 +79,13 @@ def test_no_color_writes_no_colours():
         assert not {code for code in codes if 30 <= code <= 38 or 40 <= code <= 48 or 90 <= code <= 107}, codes
     finally:
         shown.close()
+
+
+def test_without_a_terminal_to_draw_on_it_says_so():
+    code = "from kvdeck.app.tui import run_deck; run_deck()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert result.returncode != 0
+    assert "leave out the redirection of stderr" in result.stderr
 
 
 def test_a_pty_that_nobody_reads_takes_no_more():
