@@ -130,10 +130,14 @@ class Deck(App[None], inherit_bindings=False):
     def on_mount(self) -> None:
         if not self.is_headless:
             for end in (signal.SIGHUP, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(end, self.exit)
+                asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
             terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+
+    def _hang_up(self) -> None:
+        terminal.end_at_last()
+        self.exit()
 
     def _start_feed(self) -> None:
         from kvdeck.app.feed import Feed

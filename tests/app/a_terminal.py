@@ -61,6 +61,13 @@ class Terminal:
             self.read(0.1)
         return False
 
+    def ended(self) -> int:
+        """Read on until the process ends; its exit status."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.read(0.05)
+        return self.process.wait(0.1)
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
