@@ -41,6 +41,7 @@ class RunScreen(DeckScreen):
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
     ]
+    PANES: ClassVar = {"percentiles": "request times", "plot": "plot", "log": "log", "queue": "queue"}
     live: var[bool] = var(False, init=False)
 
     def body(self) -> ComposeResult:

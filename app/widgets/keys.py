@@ -13,8 +13,9 @@ DECK = Binding.Group("Deck")
 RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
 LIST = Binding.Group("List")
+SHARE = Binding.Group("Share")
 
-ORDER = (RUN, LIST, FORM, DECK, MODE_KEYS)
+ORDER = (RUN, LIST, FORM, DECK, MODE_KEYS, SHARE)
 
 
 class KeyBar(Lines):
