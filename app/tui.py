@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from kvdeck.app.screens.frame import DeckScreen
 
 RETRY_S = 0.25
+_NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
 _ASCII = glyphs.Ascii()
 
 
@@ -318,6 +319,11 @@ class Deck(App[None], inherit_bindings=False):
         return not self.readonly
 
     # --- keys ---
+
+    def get_key_display(self, binding: Binding) -> str:
+        if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:
+            return binding.key.capitalize()
+        return super().get_key_display(binding)
 
     def action_pause(self) -> None:
         self.paused = not self.paused

@@ -26,8 +26,6 @@ def places(screen: Screen[Any]) -> dict[str, Widget]:
 class Letter(Lines):
     """One letter at its pane's corner."""
 
-    DEFAULT_CSS = "Jump > Letter { width: 3; height: 1; border: none; padding: 0; layer: over; background: $warning; }"
-
     def __init__(self, letter: str, at: Offset) -> None:
         super().__init__()
         self.letter = letter
@@ -40,7 +38,7 @@ class Letter(Lines):
 class Jump(ModalScreen["Widget | None"]):
     """Gives the pane whose letter was pressed; any other key gives None."""
 
-    DEFAULT_CSS = "Jump { background: $background 0%; align: left top; layers: over; }"
+    DEFAULT_CSS = "Jump { background: $background 0%; align: left top; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Stay where you are", group=DECK),
     ]
