@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 
 from kvdeck.engine.kv.models import Architecture, Part
@@ -50,9 +51,10 @@ def check(parallel: Parallelism, model: Architecture) -> None:
             f"TP {parallel.tp} doesn't divide the {model.query_heads} query heads of {model.name}",
             _divisors(model.query_heads),
         )
-    if (parallel.tp * parallel.dp * parallel.cp) % parallel.ep:
+    ranks = parallel.tp * parallel.dp * parallel.cp
+    if ranks % parallel.ep:
         raise UsageError(
-            f"EP {parallel.ep} doesn't divide the {parallel.tp * parallel.dp * parallel.cp} ranks of a stage (TP × DP × CP)",
+            f"EP {parallel.ep} doesn't divide the {ranks} ranks of a stage (TP × DP × CP)",
             "give a divisor of them",
         )
 
@@ -75,7 +77,7 @@ def stage_bounds(layers: int, pp: int) -> tuple[tuple[int, int], ...]:
     """First layer of each stage and the one after its last; together every layer once."""
     least, more = divmod(layers, pp)
     starts = [stage * least + min(stage, more) for stage in range(pp + 1)]
-    return tuple(zip(starts, starts[1:], strict=False))
+    return tuple(itertools.pairwise(starts))
 
 
 def share(count: int, ranks: int, rank: int = 0) -> int:

@@ -1,8 +1,8 @@
 """The plan: what a model, its parallelism and its traffic mean in blocks, bytes and descriptors, per GPU and in all.
 
-A block is a page of tokens of all layers of one kind on one rank, as serving engines keep it: a model that mixes full and
-sliding attention has a block of each. FullyContiguous is one descriptor a block, LayerSeparate one for each layer and
-outer dim.
+A block is a page of tokens of all layers of one kind on one rank, as serving engines keep it: a model that mixes full
+and sliding attention has a block of each. FullyContiguous is one descriptor a block, LayerSeparate one for each layer
+and outer dim.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that follows; `stage` is the one with the most bytes, the one that needs the room and sets the pace."""
+    """Everything that follows; `stage` is the one with the most bytes: it needs the room and sets the pace."""
 
     model: Architecture
     precision: Precision

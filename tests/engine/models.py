@@ -11,10 +11,14 @@ ARCHITECTURES = {
     "gqa_num_queries_in_group: 4\nnum_model_params: 8e9\n",
     "LLAMA3.1_70B": "num_layers: 80\nnum_query_heads_with_mha: 64\nquery_head_dimension: 128\n"
     "gqa_num_queries_in_group: 8\nnum_model_params: 70e9\n",
-    "GPT_OSS_120B": "num_layers: 36\nnum_query_heads: 64\nnum_kv_heads: 8\nquery_head_dimension: 64\nnum_model_params: 116.8e9\n",
-    "GPT_OSS_20B": "num_layers: 24\nnum_query_heads: 64\nnum_kv_heads: 8\nquery_head_dimension: 64\nnum_model_params: 5.1e9\n",
-    "QWEN3_235B_A22B": "num_layers: 94\nnum_query_heads: 64\nnum_kv_heads: 4\nquery_head_dimension: 128\nnum_model_params: 235e9\n",
-    "QWEN3_8B": "num_layers: 36\nnum_query_heads: 32\nnum_kv_heads: 8\nquery_head_dimension: 128\nnum_model_params: 8.2e9\n",
+    "GPT_OSS_120B": "num_layers: 36\nnum_query_heads: 64\n"
+    "num_kv_heads: 8\nquery_head_dimension: 64\nnum_model_params: 116.8e9\n",
+    "GPT_OSS_20B": "num_layers: 24\nnum_query_heads: 64\n"
+    "num_kv_heads: 8\nquery_head_dimension: 64\nnum_model_params: 5.1e9\n",
+    "QWEN3_235B_A22B": "num_layers: 94\nnum_query_heads: 64\n"
+    "num_kv_heads: 4\nquery_head_dimension: 128\nnum_model_params: 235e9\n",
+    "QWEN3_8B": "num_layers: 36\nnum_query_heads: 32\n"
+    "num_kv_heads: 8\nquery_head_dimension: 128\nnum_model_params: 8.2e9\n",
 }
 
 

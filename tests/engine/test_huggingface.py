@@ -14,9 +14,11 @@ from kvdeck.sessions.errors import UsageError
 DENSE = {"architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
          "num_key_value_heads": 8}  # fmt: skip
 MLA = {"architectures": ["DeepseekV3ForCausalLM"], "num_hidden_layers": 61, "num_attention_heads": 128,
-       "num_key_value_heads": 128, "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "v_head_dim": 128}  # fmt: skip
+       "num_key_value_heads": 128, "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+       "v_head_dim": 128}  # fmt: skip
 GEMMA3 = {"num_hidden_layers": 62, "num_attention_heads": 32, "num_key_value_heads": 16, "head_dim": 128,
           "hidden_size": 5376, "sliding_window": 1024}  # fmt: skip
+SIX = [*["sliding_attention"] * 5, "full_attention"]
 LLAMA4 = {"num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
           "hidden_size": 5120, "attention_chunk_size": 8192}  # fmt: skip
 QWEN_NEXT = {"num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,
@@ -40,8 +42,9 @@ def read(tmp_path: Path):
         (DENSE, "llama-3.1-8b"),
         (MLA, "deepseek-r1"),
         ({**MLA, "index_head_dim": 128}, "deepseek-v3.2"),
-        ({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {**GEMMA3, "sliding_window_pattern": 6}}, "gemma-3-27b"),
-        ({**GEMMA3, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10 + ["sliding_attention"] * 2}, "gemma-3-27b"),
+        ({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {**GEMMA3, "sliding_window_pattern": 6}},
+         "gemma-3-27b"),
+        ({**GEMMA3, "layer_types": SIX * 10 + SIX[:2]}, "gemma-3-27b"),
         ({**GEMMA3, "num_hidden_layers": 46, "sliding_window": 4096, "model_type": "gemma2"}, "gemma-2-27b"),
         ({"text_config": {**LLAMA4, "no_rope_layers": [1, 1, 1, 0] * 12}}, "llama-4-scout"),
         ({"text_config": {**LLAMA4, "no_rope_layers": []}}, "llama-4-scout"),
@@ -72,7 +75,8 @@ def test_multi_query_and_old_names(read) -> None:
 
 
 def test_windows_with_heads_of_their_own(read) -> None:
-    model = read({"num_hidden_layers": 2, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 192, "v_head_dim": 128,
+    model = read({"num_hidden_layers": 2, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 192,
+                  "v_head_dim": 128,
                   "hidden_size": 4096, "swa_num_key_value_heads": 8, "swa_head_dim": 192, "swa_v_head_dim": 128,
                   "sliding_window": 128, "layer_types": ["full_attention", "sliding_attention"]})  # fmt: skip
     assert [[(part.heads, part.dim) for part in kind.parts] for kind in model.kinds] == [
