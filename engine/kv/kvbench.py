@@ -127,6 +127,8 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
     data = {} if data is None else data
     if not isinstance(data, Mapping):
         raise UsageError(f"{source} is not a mapping", "write the sections strategy, runtime and system")
+    if data and not set(data) & set(SECTIONS):
+        raise UsageError(f"{source} has none of the sections {', '.join(SECTIONS)}", "name a model config, not a model")
     values: dict[str, Any] = {}
     ignored = [str(key) for key in data if key not in SECTIONS]
     for name, keys in SECTIONS.items():
