@@ -9,13 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from models import write_architecture, write_config
 
 from kvdeck.app.cli import call
 from kvdeck.engine.kv.nixlbench import BACKENDS, CHOICES, DEFAULTS, command_line, nixlbench_params, rounds
 from kvdeck.sessions.errors import UsageError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "engine"))
-from models import write_architecture, write_config
 
 RULE = "=" * 80
 SEED = """\
