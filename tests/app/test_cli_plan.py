@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from models import write_architecture, write_config
 
 from kvdeck.app.cli import call
 from kvdeck.engine.kv.nixlbench import BACKENDS, CHOICES, DEFAULTS, command_line, nixlbench_params, rounds
 from kvdeck.sessions.errors import UsageError
+
+from ..engine.models import write_architecture, write_config
 
 RULE = "=" * 80
 SEED = """\
