@@ -11,21 +11,13 @@ import logging
 import os
 import shlex
 import signal
-import socket
-import struct
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine import recovery, runtime
-from kvdeck.engine.connection import Connection, Following
-from kvdeck.engine.enginelog import start_log
-from kvdeck.engine.feed import Feed
 from kvdeck.engine.jobs import Jobs
-from kvdeck.engine.launch import LOCKED
-from kvdeck.engine.process import Limits
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
@@ -41,6 +33,12 @@ from kvdeck.engine.protocol import (
     encode,
 )
 from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.engine.supervisor import recovery, runtime
+from kvdeck.engine.supervisor.connection import Connection, Following
+from kvdeck.engine.supervisor.enginelog import start_log
+from kvdeck.engine.supervisor.feed import Feed
+from kvdeck.engine.supervisor.launch import LOCKED
+from kvdeck.engine.supervisor.process import Limits
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.records import to_json
 from kvdeck.sessions.samples import LineReader, count_lines
@@ -48,7 +46,7 @@ from kvdeck.sessions.store import Store
 
 WORKER = (sys.executable, "-m", "kvdeck.engine.worker")
 IDLE_EXIT_SECONDS = 3600.0
-PROGRESS_SECONDS = 0.5
+PROGRESS_SECONDS = 1.0
 """Shortest time between two pictures of the queue that differ by progress only."""
 FAREWELL_SECONDS = 2.0
 RECOVERY_SECONDS = 3.0
@@ -151,7 +149,7 @@ class Server:
     # --- clients ---
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        uid = _peer_uid(writer.get_extra_info("socket"))
+        uid = runtime.peer(writer.get_extra_info("socket")).uid
         if uid not in (os.geteuid(), 0):
             log.warning("refused a client of user %d", uid)
             writer.close()
@@ -268,11 +266,6 @@ class Server:
             raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
         self._stop("a client asked for it")
         return Reply(command.id, True)
-
-
-def _peer_uid(peer: socket.socket) -> int:
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
 
 
 def main() -> int:

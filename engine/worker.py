@@ -31,6 +31,8 @@ from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import PATHS
 
 MARKER = ".kvdeck-scratch"
+ENGINE_ENDED = "the engine ended"
+HANG_SECONDS = 30.0
 
 
 class Scribe:
@@ -76,7 +78,10 @@ class Stop:
     def _watch_stdin(self) -> None:
         while os.read(0, 4096):
             pass
-        self.ask("the engine ended")
+        self.ask(ENGINE_ENDED)
+        time.sleep(HANG_SECONDS)
+        # Nobody is left to end a run that hangs in a native call; its ranks follow it.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make_scratch(session: Path, spec: RunSpec) -> Path:
@@ -117,7 +122,9 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
         state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
     finally:
         remove_scratch(session, scratch)
-    return state, stop.reason if state == "cancelled" else None
+    if state == "cancelled" and stop.reason == ENGINE_ENDED:
+        state = "interrupted"
+    return state, stop.reason if state in ("cancelled", "interrupted") else None
 
 
 def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scribe) -> tuple[Trial, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -17,19 +18,17 @@ from kvdeck.sessions.report import Line, report_lines
 from kvdeck.sessions.units import layout_name
 
 _TONES = {"plain": "", "heading": "title", "bad": "bad", "warning": "warn"}
-# The longer name first: one begins with the other.
-_LAYOUTS = sorted(((layout_name(text), text) for text in LAYOUTS), reverse=True)
+_LAYOUTS = {layout_name(text): text for text in LAYOUTS}
+_TABLE_ROW = re.compile(rf"\s+({'|'.join(sorted(_LAYOUTS, reverse=True))})\s+\d+/")
 
 
 def line_row(line: Line, width: int) -> Row:
-    """A line of the report in colours: its tone's, or its layout's in a table."""
-    if line.tone == "plain" and line.text.startswith(" "):
-        body = line.text.lstrip()
-        for name, text in _LAYOUTS:
-            if body.startswith(name) and not line.text.startswith("  "):
-                end = len(line.text) - len(body) + len(name)
-                return ((line.text[:end], f"layout:{text}"), cell(line.text[end:], max(1, width - end)))
-    return (cell(line.text, width, _TONES[line.tone]),)
+    """A line of the report in colours: its tone's, or in a table its layout's."""
+    found = _TABLE_ROW.match(line.text)
+    if found is None:
+        return (cell(f" {line.text}", width, _TONES[line.tone]),)
+    end = found.end(1)
+    return ((f" {line.text[:end]}", f"layout:{_LAYOUTS[found[1]]}"), cell(line.text[end:], max(1, width - end - 1)))
 
 
 class ResultScreen(DeckScreen):

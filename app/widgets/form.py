@@ -116,9 +116,9 @@ class FormPane(Lines, can_focus=True):
             self.typing += event.character
         self.redraw()
 
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
         self.typing = None
-        super().on_blur()
+        super().watch_has_focus(has_focus)
 
     def on_click(self, event: Click) -> None:
         widths = self._widths(self.size.width)

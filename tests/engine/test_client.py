@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine import client as client_module
-from kvdeck.engine import runtime
 from kvdeck.engine.client import Client, EngineGone, doctor_report
+from kvdeck.engine.supervisor import launch, runtime
 from kvdeck.sessions.errors import EngineError, KvdeckError
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, submit
@@ -25,6 +25,8 @@ def test_four_starters_at_once_get_one_engine(folders: Path):
         clients = list(pool.map(lambda _: Client.connect(timeout=DEADLINE), range(4)))
     assert len({client.hello.engine_pid for client in clients}) == 1
     assert clients[0].status()["clients"] == 4
+    # None is left that would come up once this one is stopped.
+    assert [engine.pid for engine in launch._started if engine.poll() is None] == [clients[0].hello.engine_pid]
     for client in clients:
         client.close()
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from kvdeck.engine import runtime
+from kvdeck.engine.supervisor import runtime
 from kvdeck.sessions.errors import EngineError
 
 TRY_SECONDS = 0.02
@@ -45,6 +45,10 @@ def start_and_attach(folder: Path, home: Path, deadline: float) -> socket.socket
     while time.monotonic() < deadline:
         connected = attach(folder)
         if connected is not None:
+            if runtime.peer(connected).pid != engine.pid:
+                # Another starter's engine was first; ours must not come up once that one has gone.
+                engine.terminate()
+                engine.wait()
             return connected
         status = engine.poll()
         if status == LOCKED:

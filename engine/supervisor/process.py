@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.protocol import MAX_LINE
-from kvdeck.engine.runtime import group_members, process_start
+from kvdeck.engine.supervisor.runtime import group_members, process_start
 
 PIPE_BYTES = 1 << 20
 EOF_SECONDS = 5.0
@@ -74,7 +74,7 @@ class WorkerLines:
             self._loop.remove_reader(self._fd)
             self._timer = self._loop.call_at(self._next_look, self._look)
         else:
-            self._next_look = now + LOOK_SECONDS
+            self._next_look = _next_tick(now)
             self._read()
 
     def _look(self) -> None:
@@ -82,8 +82,9 @@ class WorkerLines:
         if found == 0:
             self._loop.add_reader(self._fd, self._on_readable)
         elif found > 0:
-            pause = LOOK_SECONDS if found < PIPE_BYTES // 16 else 0.0
-            self._timer = self._loop.call_later(pause, self._look)
+            now = self._loop.time()
+            when = _next_tick(now) if found < PIPE_BYTES // 16 else now
+            self._timer = self._loop.call_at(when, self._look)
 
     def _read(self) -> int:
         """Bytes read; 0 when there are none yet, -1 at the end."""
@@ -107,6 +108,11 @@ class WorkerLines:
             self._stray([line for line in lines if not line.startswith(b'{"kind":"')])
         if events:
             self._take(events)
+
+
+def _next_tick(now: float) -> float:
+    """On the same grid as the clients' samples, so that one wake-up serves both."""
+    return (now // LOOK_SECONDS + 1) * LOOK_SECONDS
 
 
 class Worker:

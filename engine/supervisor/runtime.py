@@ -6,8 +6,10 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -141,6 +143,20 @@ def identity(pid: int) -> ProcessIdentity | None:
     if start is None:
         return None
     return ProcessIdentity(pid, start, _boot_id(), _pid_namespace(), socket.gethostname())
+
+
+class Peer(NamedTuple):
+    """Who is at the other end of a Unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer(connected: socket.socket) -> Peer:
+    """Ask the kernel, not the peer. To a client, the pid is the one that listens."""
+    size = struct.calcsize("3i")
+    return Peer(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
 def own_identity() -> ProcessIdentity:
