@@ -14,6 +14,8 @@ import click
 from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.plan import iosize, kvcache, plan
+from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
@@ -42,7 +44,7 @@ def kvdeck(context: click.Context, readonly: bool) -> int:
     return run_deck(readonly=readonly)
 
 
-for verb in (run, attach, cancel, report, sessions, engine, doctor):
+for verb in (plan, kvcache, iosize, profile, run, attach, cancel, report, sessions, engine, doctor):
     kvdeck.add_command(verb)
 
 
