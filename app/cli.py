@@ -15,6 +15,7 @@ from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
 from kvdeck.app.verbs.run import run
+from kvdeck.app.verbs.session import session
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 CLOSED_PIPE = 141
@@ -42,7 +43,7 @@ def kvdeck(context: click.Context, readonly: bool) -> int:
     return run_deck(readonly=readonly)
 
 
-for verb in (run, attach, cancel, report, sessions, engine, doctor):
+for verb in (run, attach, cancel, report, sessions, engine, doctor, session):
     kvdeck.add_command(verb)
 
 

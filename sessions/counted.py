@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import orjson
 
 from kvdeck.sessions import recorder
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import Tally, from_json, to_json
+from kvdeck.sessions.records import Session, Tally, from_json, to_json
 from kvdeck.sessions.tallies import added as tallies_added
 
 
@@ -117,6 +119,21 @@ def live(session: Path) -> list[Process]:
     ]
 
 
+def filled(session: Session, folder: Path) -> Session:
+    """The session with what its processes have counted so far, and when."""
+    found = processes(folder)
+    if not found:
+        return session
+    started, ended = min(process.started for process in found), max(process.updated for process in found)
+    return dataclasses.replace(
+        session,
+        tallies=tallies_added(tally for process in found for tally in process.tallies),
+        started=started,
+        ended=ended,
+        duration_s=max(0.0, ended - started),
+    )
+
+
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -128,8 +145,6 @@ def _runs(pid: int) -> bool:
 
 
 def _fresh(process: Process) -> bool:
-    import time
-
     return time.time() - process.updated < 10
 
 
