@@ -33,9 +33,9 @@ AGAIN_S = 1.0
 
 def followed(runs: tuple[RunInfo, ...], run: RunView | None, wanted: str | None) -> str | None:
     """The session to look at: the one asked for, else the running one, else the one at hand, else the next in line."""
-    known = {info.session for info in runs}
-    if wanted is not None and wanted in known:
+    if wanted is not None:
         return wanted
+    known = {info.session for info in runs}
     if run is not None and run.state == "running" and run.session in known:
         return run.session
     running = next((info.session for info in runs if info.state == "running"), None)
@@ -120,6 +120,9 @@ class Feed:
 
     def _post_submitted(self, session: str) -> None:
         self._post(RunSubmitted(session))
+        # A short run may be over before the queue is seen to change.
+        if not any(info.state == "running" for info in self._snapshot.runs):
+            self.follow(session)
 
     def _list(self) -> None:
         try:
@@ -189,7 +192,11 @@ class Feed:
         session = followed(self._snapshot.runs, run, self._wanted)
         self._session = session
         from_seq = run.next_seq if run is not None and run.session == session else 0
-        client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
+        try:
+            client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
+        except KvdeckError:
+            self._wanted = None  # it may be what can't be followed
+            raise
 
     def _stream(self, client: engine.Client) -> None:
         due = 0.0

@@ -207,7 +207,7 @@ class Form:
         return ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The `RunSpec` mapping; paths are left open while none was taken out, and so is all that is auto."""
+        """The `RunSpec` mapping; what is auto is left open, and so are the paths until doctor has looked."""
         data: dict[str, Any] = {
             item.name: getattr(self, item.name)
             for item in fields(self)
@@ -216,6 +216,6 @@ class Form:
         }
         data["layouts"] = [text for text in LAYOUTS if text in self.layouts]
         data["tune"] = self.tune == "on"
-        if self.unwanted:
+        if self.unwanted or self.doctor.paths:
             data["paths"] = [path for path in PATHS if self.chosen(path)]
         return data

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import threading
 import time
 
 CHECK_S = 0.5
-GRACE_S = 1.0
+GRACE_S = 3.0
+HUNG_UP = 128 + signal.SIGHUP
 
 
 def can_take_more(fd: int) -> bool:
@@ -46,9 +48,18 @@ def end_when_gone(fd: int) -> threading.Thread:
     def watch() -> None:
         while not is_gone(fd):
             time.sleep(CHECK_S)
-        time.sleep(GRACE_S)  # time for the orderly way out that SIGHUP began
-        os._exit(129)
+        _end_at_last()
 
     thread = threading.Thread(target=watch, name="kvdeck-terminal", daemon=True)
     thread.start()
     return thread
+
+
+def end_at_last() -> None:
+    """Let the orderly way out have its time, then end: restoring a terminal that takes no more can last for ever."""
+    threading.Thread(target=_end_at_last, name="kvdeck-end", daemon=True).start()
+
+
+def _end_at_last() -> None:
+    time.sleep(GRACE_S)
+    os._exit(HUNG_UP)

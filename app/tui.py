@@ -28,6 +28,7 @@ from kvdeck.app.messages import (
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.keys import DECK, MODE_KEYS
+from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
     from kvdeck.app.feed import Feed
@@ -128,10 +129,15 @@ class Deck(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         if not self.is_headless:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
+            for end in (signal.SIGHUP, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
             terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+
+    def _hang_up(self) -> None:
+        terminal.end_at_last()
+        self.exit()
 
     def _start_feed(self) -> None:
         from kvdeck.app.feed import Feed
@@ -270,7 +276,13 @@ class Deck(App[None], inherit_bindings=False):
 
 
 def run_deck(readonly: bool = False) -> int:
-    """Open the deck and stay until it is closed; the exit status."""
+    """Open the deck and stay until it is closed; the exit status.
+
+    Raises:
+        UsageError: It has no terminal to draw on, which is the one behind stderr.
+    """
+    if sys.__stderr__ is None or not sys.__stderr__.isatty():
+        raise UsageError("the deck draws on stderr, and that is no terminal", "leave out the redirection of stderr")
     deck = Deck(readonly=readonly)
     deck.run()
     return deck.return_code or 0

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from kvdeck.engine import protocol, runtime
-from kvdeck.engine.launch import TRY_SECONDS, attach, reap, start_and_attach
+from kvdeck.engine import protocol
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
+from kvdeck.engine.supervisor import runtime
+from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.sessions.errors import EngineError, KvdeckError, UsageError
 from kvdeck.sessions.records import COUNTER_INDEX, Event, Round, StateChanged, event_from_json, to_json
 from kvdeck.sessions.store import Store

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine import recovery
-from kvdeck.engine.feed import Feed, Line, event_data, sample_values
-from kvdeck.engine.process import Ending, Limits, Worker, last_words
 from kvdeck.engine.protocol import RunInfo
-from kvdeck.engine.runtime import identity, own_identity
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.supervisor import recovery
+from kvdeck.engine.supervisor.feed import Feed, Line, event_data, sample_values
+from kvdeck.engine.supervisor.process import Ending, Limits, Worker, last_words
+from kvdeck.engine.supervisor.runtime import identity, own_identity
 from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.records import COUNTER_INDEX, FINAL_STATES, RunState, Session, StateChanged
 from kvdeck.sessions.samples import append_event, decode_event, encode_event, read_lines, truncate_torn_tail

@@ -17,13 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine import recovery, runtime
-from kvdeck.engine.connection import Connection, Following
-from kvdeck.engine.enginelog import start_log
-from kvdeck.engine.feed import Feed
 from kvdeck.engine.jobs import Jobs
-from kvdeck.engine.launch import LOCKED
-from kvdeck.engine.process import Limits
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
@@ -39,6 +33,12 @@ from kvdeck.engine.protocol import (
     encode,
 )
 from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.engine.supervisor import recovery, runtime
+from kvdeck.engine.supervisor.connection import Connection, Following
+from kvdeck.engine.supervisor.enginelog import start_log
+from kvdeck.engine.supervisor.feed import Feed
+from kvdeck.engine.supervisor.launch import LOCKED
+from kvdeck.engine.supervisor.process import Limits
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.records import to_json
 from kvdeck.sessions.samples import LineReader, count_lines

@@ -235,6 +235,6 @@ def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tu
     finest = max(pair.descriptors_per_block(geometry) for pair in pairs)
     count = min(-(-wanted // size), max(most // size, 1), _DESCRIPTORS_KEPT // finest)
     blocks = max(2 * unit if count >= 2 * unit else unit, count // unit * unit)
-    if blocks * size < room.cache:
+    if blocks * size <= room.cache:
         return blocks, (f"the working set of {blocks * size} B fits into the last-level cache of {room.cache} B",)
     return blocks, ()

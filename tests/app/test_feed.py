@@ -23,7 +23,8 @@ from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import RunInfo
 
 PATIENCE_S = 40.0
-SPEC = {"paths": ["HostToHost"], "layers": 2, "blocks": 8, "batch": 4, "seconds": 1.5, "reference": False}
+SHORT = {"paths": ["HostToHost"], "layers": 2, "blocks": 8, "batch": 4, "seconds": 0.5, "reference": False}
+LONG = {**SHORT, "seconds": 60.0}
 
 
 class Watcher:
@@ -83,7 +84,7 @@ def is_live(snapshot: Snapshot) -> bool:
 def test_a_run_is_launched_left_and_found_again(engine: Path, watch: Callable[..., Watcher]):
     first = watch()
     first.snapshot(lambda s: s.link == "connected")
-    first.feed.submit(SPEC)
+    first.feed.submit(LONG)
     submitted = first.of(RunSubmitted)
     assert isinstance(submitted, RunSubmitted)
     live = first.snapshot(is_live).run
@@ -92,23 +93,32 @@ def test_a_run_is_launched_left_and_found_again(engine: Path, watch: Callable[..
     first.feed.stop()
 
     second = watch()
-    again = second.snapshot(is_live).run
+    again = second.snapshot(lambda s: is_live(s) and s.run is not None and s.run.next_seq > live.next_seq).run
     assert again is not None
     assert again.session == submitted.session
-    assert again.next_seq >= live.next_seq
-    assert len(again.steps[0].points) >= len(live.steps[0].points)
-    done = second.snapshot(lambda s: s.run is not None and s.run.state == "done").run
+    assert {point.t for point in live.steps[0].points} <= {point.t for point in again.steps[0].points}
+    second.feed.cancel(submitted.session)
+    ended = second.snapshot(lambda s: s.run is not None and s.run.state == "cancelled").run
+    assert ended is not None
+    assert ended.steps[0].values
+
+
+def test_a_run_ends_with_results_that_are_kept(engine: Path, watch: Callable[..., Watcher]):
+    watcher = watch()
+    watcher.feed.submit(SHORT)
+    submitted = watcher.of(RunSubmitted)
+    assert isinstance(submitted, RunSubmitted)
+    done = watcher.snapshot(lambda s: s.run is not None and s.run.state == "done").run
     assert done is not None
     assert [step.state for step in done.steps] == ["ok", "ok"]
     assert all(step.result is not None and step.result.verified for step in done.steps)
     assert done.comparisons
-
-    second.feed.list_sessions()
-    listed = second.of(SessionsListed)
+    watcher.feed.list_sessions()
+    listed = watcher.of(SessionsListed)
     assert isinstance(listed, SessionsListed)
     assert [row.name for row in listed.rows] == [submitted.session]
-    second.feed.read_session(submitted.session)
-    read = second.of(SessionRead)
+    watcher.feed.read_session(submitted.session)
+    read = watcher.of(SessionRead)
     assert isinstance(read, SessionRead)
     assert read.session is not None
     assert len(read.session.results) == 2
@@ -164,4 +174,4 @@ def test_who_is_followed():
     assert followed(runs[1:], None, None) == "b"
     assert followed(runs, RunView("old", "done"), None) == "a"
     assert followed(runs[1:], RunView("old", "done"), None) == "old"
-    assert followed(runs, RunView("b", "running"), "gone") == "b"
+    assert followed(runs, RunView("b", "running"), None) == "b"

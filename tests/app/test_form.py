@@ -15,7 +15,8 @@ SEEN = Form(doctor=a_run.doctor())
 
 def test_an_untouched_form_asks_for_the_default_run():
     assert spec_from_mapping(Form().to_mapping()) == RunSpec()
-    assert spec_from_mapping(SEEN.to_mapping()) == RunSpec()
+    ready = ("HostToHost", "HostToDisk", "DiskToHost")
+    assert spec_from_mapping(SEEN.to_mapping()) == RunSpec(paths=ready)
 
 
 def test_every_choice_makes_a_spec_that_is_taken():

@@ -31,9 +31,10 @@ SCENES = {
     "doctor": (IDLE, ("9",)),
     "doctor-empty": (Snapshot(), ("9",)),
 }
+TOLD_BY_THE_SMALL_ONE = ("run-form", "run-cancel", "sessions-none-found", "sessions-empty", "doctor-empty")
 PICTURES = [
     *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
-    *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in ("run-form", "sessions-none-found")),
+    *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_SMALL_ONE),
     *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "sessions", "result", "doctor")),
     *((scene, BIG, name) for scene in ("run-live", "doctor") for name in ("kvdeck-light", theme.ANSI)),
 ]

@@ -3,85 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyte
 import pytest
 
 from kvdeck.app import terminal
 
-PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
+from .a_terminal import PATIENCE_S, Terminal
+
 STUCK = """
-import time
+import os, time
 from kvdeck.app.tui import Deck
 class Stuck(Deck):
     def on_mount(self):
         super().on_mount()
-        self.call_after_refresh(time.sleep, 600)
+        self.call_after_refresh(self.stick)
+    def stick(self):
+        os.write(2, b"\\x1b]0;stuck\\x07")
+        time.sleep(600)
 Stuck(connect=False).run()
 """
-PATIENCE_S = 20.0
-
-
-class Terminal:
-    """A pty with a process in it, and what its screen shows."""
-
-    def __init__(self, size: tuple[int, int] = (80, 24), program: str = PROGRAM, **environ: str) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-        self.screen = pyte.Screen(*size)
-        self.stream = pyte.ByteStream(self.screen)
-        self.taken = b""
-        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "KVDECK_THEME", "TEXTUAL")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environ},
-        )
-        os.close(slave)
-
-    def read(self, seconds: float) -> bytes:
-        """What comes within that time."""
-        ready, _, _ = select.select([self.master], [], [], seconds)
-        data = b""
-        if ready:
-            with contextlib.suppress(OSError):
-                data = os.read(self.master, 1 << 16)
-        self.taken += data
-        # Private modes that pyte does not know would be printed.
-        self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
-        return data
-
-    def shows(self, text: str) -> bool:
-        """Read until the screen shows a text."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if any(text in line for line in self.screen.display):
-                return True
-            self.read(0.1)
-        return False
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self.master)
 
 
 @pytest.fixture
@@ -100,13 +48,21 @@ def test_it_paints_keeps_still_and_quits(deck: Terminal):
     os.write(deck.master, b"9")
     assert deck.shows("not looked at yet")
     os.write(deck.master, b"q")
-    assert deck.process.wait(PATIENCE_S) == 0
+    assert deck.ended() == 0
 
 
-def test_sighup_ends_it_orderly(deck: Terminal):
+@pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_ends_it_orderly(deck: Terminal, end: signal.Signals):
     assert deck.shows("[x] HostToHost")
-    deck.process.send_signal(signal.SIGHUP)
-    assert deck.process.wait(PATIENCE_S) == 0
+    deck.process.send_signal(end)
+    assert deck.ended() == 0
+
+
+def test_a_signal_ends_it_though_nobody_reads(deck: Terminal):
+    assert deck.shows("[x] HostToHost")
+    os.write(deck.master, b"49294929")  # more is painted than the pty holds
+    deck.process.send_signal(signal.SIGTERM)
+    assert deck.process.wait(PATIENCE_S) in (0, 129)
 
 
 def test_a_terminal_that_is_gone_ends_it(deck: Terminal):
@@ -118,7 +74,9 @@ def test_a_terminal_that_is_gone_ends_it(deck: Terminal):
 def test_a_terminal_that_is_gone_ends_it_though_the_loop_is_stuck():
     shown = Terminal(program=STUCK)
     try:
-        assert shown.shows("[x] HostToHost")
+        deadline = time.monotonic() + PATIENCE_S
+        while b"stuck" not in shown.taken and time.monotonic() < deadline:
+            shown.read(0.1)
         os.close(shown.master)
         assert shown.process.wait(PATIENCE_S) == 129
     finally:
@@ -134,6 +92,13 @@ def test_no_color_writes_no_colours():
         assert not {code for code in codes if 30 <= code <= 38 or 40 <= code <= 48 or 90 <= code <= 107}, codes
     finally:
         shown.close()
+
+
+def test_without_a_terminal_to_draw_on_it_says_so():
+    code = "from kvdeck.app.tui import run_deck; run_deck()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert result.returncode != 0
+    assert "leave out the redirection of stderr" in result.stderr
 
 
 def test_a_pty_that_nobody_reads_takes_no_more():

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine import runtime
 from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
+from kvdeck.engine.supervisor import runtime
 
 DEADLINE = 20.0
 

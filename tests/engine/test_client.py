@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine import client as client_module
-from kvdeck.engine import launch, runtime
 from kvdeck.engine.client import Client, EngineGone, doctor_report
+from kvdeck.engine.supervisor import launch, runtime
 from kvdeck.sessions.errors import EngineError, KvdeckError
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, submit

@@ -9,9 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine import enginelog, protocol
-from kvdeck.engine.feed import KEPT_LINES, Feed, event_data, sample_values, to_line
+from kvdeck.engine import protocol
 from kvdeck.engine.protocol import EventMessage, SampleMessage
+from kvdeck.engine.supervisor import enginelog
+from kvdeck.engine.supervisor.feed import KEPT_LINES, Feed, event_data, sample_values, to_line
 from kvdeck.sessions.records import ReferenceRound, Round, RunStarted, StateChanged
 from kvdeck.sessions.samples import encode_event
 
@@ -60,7 +61,7 @@ def test_the_engines_log_is_bounded(tmp_path: Path):
     """In a process of its own: the log takes its stdout and stderr."""
     path = tmp_path / "engine.log"
     code = (
-        "import logging, os, pathlib, sys; from kvdeck.engine import enginelog; enginelog.MAX_BYTES = 2000\n"
+        "import logging, os, pathlib, sys; from kvdeck.engine.supervisor import enginelog; enginelog.MAX_BYTES = 2000\n"
         "enginelog.start_log(pathlib.Path(sys.argv[1]))\n"
         "for number in range(100): logging.getLogger('x').info('line %d', number)\n"
         "os.write(1, b'from a native library\\n')"

@@ -12,9 +12,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine import protocol, runtime
+from kvdeck.engine import protocol
 from kvdeck.engine.client import Client, EngineSource
 from kvdeck.engine.protocol import MAX_LINE, EventMessage, Reply, SampleMessage
+from kvdeck.engine.supervisor import runtime
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.records import COUNTERS, Round, RunStarted
 from kvdeck.sessions.samples import FileSource, count_lines

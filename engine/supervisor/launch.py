@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from kvdeck.engine import runtime
+from kvdeck.engine.supervisor import runtime
 from kvdeck.sessions.errors import EngineError
 
 TRY_SECONDS = 0.02

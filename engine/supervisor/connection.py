@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from kvdeck.engine.feed import Feed, Line, to_line
 from kvdeck.engine.protocol import FromClient, FromEngine, Reply, decode, encode
+from kvdeck.engine.supervisor.feed import Feed, Line, to_line
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.samples import LineReader
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.protocol import MAX_LINE
-from kvdeck.engine.runtime import group_members, process_start
+from kvdeck.engine.supervisor.runtime import group_members, process_start
 
 PIPE_BYTES = 1 << 20
 EOF_SECONDS = 5.0

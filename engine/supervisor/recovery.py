@@ -15,8 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.process import end_group
-from kvdeck.engine.runtime import ProcessIdentity
+from kvdeck.engine.supervisor.process import end_group
+from kvdeck.engine.supervisor.runtime import ProcessIdentity
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.records import FINAL_STATES, Session, StateChanged, from_json, to_json

@@ -1,0 +1,1 @@
+"""The parts of the background process: its folder and lock, its connections, its children, its log, its recovery."""

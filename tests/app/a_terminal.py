@@ -1,0 +1,76 @@
+"""A pty with a deck in it, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pyte
+
+PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
+PATIENCE_S = 20.0
+
+
+class Terminal:
+    """A pty with a process in it, and what its screen shows."""
+
+    def __init__(self, size: tuple[int, int] = (80, 24), program: str = PROGRAM, **environ: str) -> None:
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+        self.screen = pyte.Screen(*size)
+        self.stream = pyte.ByteStream(self.screen)
+        self.taken = b""
+        clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "KVDECK_THEME", "TEXTUAL")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environ},
+        )
+        os.close(slave)
+
+    def read(self, seconds: float) -> bytes:
+        """What comes within that time."""
+        ready, _, _ = select.select([self.master], [], [], seconds)
+        data = b""
+        if ready:
+            with contextlib.suppress(OSError):
+                data = os.read(self.master, 1 << 16)
+        self.taken += data
+        # Private modes that pyte does not know would be printed.
+        self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
+        return data
+
+    def shows(self, text: str) -> bool:
+        """Read until the screen shows a text."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if any(text in line for line in self.screen.display):
+                return True
+            self.read(0.1)
+        return False
+
+    def ended(self) -> int:
+        """Read on until the process ends; its exit status."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.read(0.05)
+        return self.process.wait(0.1)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self.master)

@@ -1,0 +1,89 @@
+"""What the deck costs in a real pty: first paint, bytes and processor time while a run ticks, and how keys feel."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+
+import psutil
+
+from tests.app.a_terminal import Terminal
+from tests.benchmarks.engine import own_engine
+from tests.benchmarks.table import Row
+
+SIZE = (120, 40)
+STARTS = 5
+SETTLE_S = 4.0
+STILL_S = 10.0
+LIVE_S = 20.0
+TICK_S = 0.5
+KEYS = 100
+PROGRAM = "import sys; from kvdeck.app.tui import run_deck; sys.exit(run_deck())"
+
+
+def measure() -> list[Row]:
+    """Every row about the terminal."""
+    with own_engine():
+        first = statistics.median(_first_paint() for _ in range(STARTS))
+        rows = [Row("first paint of the TUI, warm disk, median", f"{first:.2f} s", "< 0.5 s")]
+        deck = Terminal(SIZE, program=PROGRAM)
+        try:
+            return rows + _watched(deck)
+        finally:
+            deck.close()
+
+
+def _first_paint() -> float:
+    begin = time.monotonic()
+    deck = Terminal(SIZE, program=PROGRAM)
+    try:
+        assert deck.shows("[x] HostToHost"), "the deck did not open"
+        return time.monotonic() - begin
+    finally:
+        deck.close()
+
+
+def _watched(deck: Terminal) -> list[Row]:
+    assert deck.shows("engine: idle"), "no engine came up"
+    _bytes(deck, SETTLE_S)
+    still = _bytes(deck, STILL_S)
+    os.write(deck.master, b"r")
+    assert deck.shows("running"), "no run began"
+    _bytes(deck, SETTLE_S)
+    process = psutil.Process(deck.process.pid)
+    before, begin = sum(process.cpu_times()[:2]), time.monotonic()
+    ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+    share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+    size = f"{SIZE[0]}×{SIZE[1]}"
+    keys = sorted(_key_to_paint(deck, number) for number in range(KEYS))
+    return [
+        Row(f"nothing changes for {STILL_S:.0f} s", f"{still} B", "0 B"),
+        Row(
+            f"a live run at 2 Hz, {size}: bytes a tick, mean / most",
+            f"{statistics.mean(ticks):,.0f} / {max(ticks):,} B",
+            "≤ 8,000 B",
+        ),
+        Row(f"a live run at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
+        Row("key to paint while a run loads the cores, p99", f"{keys[int(KEYS * 0.99) - 1] * 1e3:.0f} ms", "< 100 ms"),
+    ]
+
+
+def _bytes(deck: Terminal, seconds: float) -> int:
+    """Bytes that the deck writes within that time."""
+    end, count = time.monotonic() + seconds, 0
+    while (left := end - time.monotonic()) > 0:
+        count += len(deck.read(left))
+    return count
+
+
+def _key_to_paint(deck: Terminal, number: int) -> float:
+    """Seconds from a key that moves the form's cursor to the cursor in its new place."""
+    down = number % 2 == 0
+    begin = time.monotonic()
+    os.write(deck.master, b"j" if down else b"k")
+    row = 3 if down else 2
+    while not deck.screen.display[row].startswith("▸"):
+        deck.read(0.05)
+        assert time.monotonic() - begin < 5, "the cursor did not move"
+    return time.monotonic() - begin
