@@ -16,8 +16,11 @@ from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.config import config, configured, deck_options
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.plan import iosize, kvcache, plan
+from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
 from kvdeck.app.verbs.serve import serve
+from kvdeck.app.verbs.session import session
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 CLOSED_PIPE = 141
@@ -53,7 +56,8 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     return run_deck(readonly, found)
 
 
-for verb in (run, attach, cancel, report, sessions, engine, doctor, config, serve):
+VERBS = (plan, kvcache, iosize, profile, run, attach, cancel, report, sessions, session, engine, doctor, config, serve)
+for verb in VERBS:
     kvdeck.add_command(verb)
 
 
