@@ -169,10 +169,16 @@ class Deck(App[None], inherit_bindings=False):
             if not self.is_web:
                 terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
                 self._tell(terminal.KEEP_TITLE)
+            # A terminal clears its other screen when it is left, and Textual paints no more than what differs.
+            self.app_resume_signal.subscribe(self, self._come_back)
         for problem in self.config.problems:
             self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+
+    def _come_back(self, _: object) -> None:
+        self.link.forget()
+        self.refresh(layout=True)
 
     def _hang_up(self) -> None:
         terminal.end_at_last()

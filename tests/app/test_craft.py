@@ -170,7 +170,9 @@ def test_the_hosts_line_has_a_word_for_every_case():
 
 async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
-        deck.link.lag_s = 0.8
+        deck.link.painted(1.0)
+        deck.link.answered(1.8)
+        deck.link.asks = False
         deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
         await pilot.pause()
         assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain

@@ -23,6 +23,9 @@ def test_a_terminal_that_never_answers_is_not_asked_again():
     assert not link.painted(FIRST_S + 0.1)
     assert link.may_paint(FIRST_S + 0.2)
     assert link.text == ""
+    link.answered(FIRST_S + 4)  # but for a link that was only very slow
+    assert link.painted(FIRST_S + 4)
+    assert not link.may_paint(FIRST_S + 4.1)
 
 
 def test_one_lost_answer_holds_the_picture_for_a_while_only():
