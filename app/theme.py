@@ -30,7 +30,7 @@ _VARIABLES = {
     "warn": "state-warn",
     "bad": "state-bad",
     "run": "state-run",
-    "letter": "background",
+    "letter": "deck-letter",
 }
 _BOLD = ("title", "key", "bad")
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
+_MOVES = ("move(", "page(", "scroll_", "app.focus_")
+"""Actions that nobody calls by name."""
 _ASCII = glyphs.Ascii()
 
 
@@ -395,11 +397,14 @@ class Deck(App[None], inherit_bindings=False):
         self.theme = name
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for key, active in screen.active_bindings.items():
+        told = {"deck.palette"}
+        for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.group is not None and binding.tooltip and key != "colon":
-                title = f"{binding.group.description.lower()}: {binding.description.lower()}"
-                yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
+            if binding.group is None or not binding.tooltip or binding.id in told or binding.action.startswith(_MOVES):
+                continue
+            told.add(str(binding.id))
+            title = f"{binding.group.description.lower()}: {binding.description.lower()}"
+            yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
         for title, note, work in self.deck_screens[0].pane_commands() if self.deck_screens else ():
             yield SystemCommand(title, note, work)
         for name in theme.names():

@@ -38,7 +38,6 @@ class Letter(Lines):
 class Jump(ModalScreen["Widget | None"]):
     """Gives the pane whose letter was pressed; any other key gives None."""
 
-    DEFAULT_CSS = "Jump { background: $background 0%; align: left top; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Stay where you are", group=DECK),
     ]

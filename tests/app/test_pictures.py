@@ -86,7 +86,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
                 deck.link.painted(0.0)
                 deck.link.answered(0.8)
                 deck.link.asks = False
-                deck.post_message(SnapshotTaken(replace(snapshot, restarts=0)))
+                deck.post_message(SnapshotTaken(replace(snapshot, detail="another")))
             else:
                 await pilot.press(key)
             await pilot.pause()
