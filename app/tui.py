@@ -397,7 +397,7 @@ class Deck(App[None], inherit_bindings=False):
         self.theme = name
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        told = {"deck.palette"}
+        told = {"deck.palette", "deck.interrupt"}
         for active in screen.active_bindings.values():
             binding = active.binding
             if binding.group is None or not binding.tooltip or binding.id in told or binding.action.startswith(_MOVES):

@@ -8,6 +8,7 @@ import pytest
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
+from kvdeck.app.link import Link
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
@@ -170,6 +171,7 @@ def test_the_hosts_line_has_a_word_for_every_case():
 
 async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
+        deck.link = Link()
         deck.link.painted(1.0)
         deck.link.answered(1.8)
         deck.link.asks = False

@@ -9,6 +9,7 @@ from textual.pilot import Pilot
 
 from kvdeck.app import theme
 from kvdeck.app.config import Config
+from kvdeck.app.link import Link
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
 
@@ -83,6 +84,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
             if key == "told":
                 deck.post_message(SnapshotTaken(a_run.finished()))
             elif key == "slow":
+                deck.link = Link()
                 deck.link.painted(0.0)
                 deck.link.answered(0.8)
                 deck.link.asks = False
