@@ -115,6 +115,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "runtime": ("num_requests", "isl", "osl"),
     "system": ("backend", "hardware", "page_size", "access_pattern", "source", "destination"),
 }
+_SAVED = ("model", "transfer")
+"""What kvdeck adds to the file when it saves a plan."""
 _TEXTS = ("model_quant_mode", "kvcache_quant_mode", "backend", "hardware", "access_pattern", "source", "destination")
 
 
@@ -130,7 +132,7 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
     if data and not set(data) & set(SECTIONS):
         raise UsageError(f"{source} has none of the sections {', '.join(SECTIONS)}", "name a model config, not a model")
     values: dict[str, Any] = {}
-    ignored = [str(key) for key in data if key not in SECTIONS]
+    ignored = [str(key) for key in data if key not in (*SECTIONS, *_SAVED)]
     for name, keys in SECTIONS.items():
         section = data.get(name)
         section = {} if section is None else section

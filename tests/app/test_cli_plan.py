@@ -141,6 +141,11 @@ def test_kvcache_tells_more_in_json(said) -> None:
     assert (row["gpu_blocks"], row["all_blocks"]) == (400, 6400)
 
 
+def test_a_saved_plan_names_its_model(said, tmp_path: Path) -> None:
+    (tmp_path / "saved.yaml").write_text("model: qwen3-8b\nruntime: {isl: 100}\ntransfer: {path: HostToDisk}\n")
+    assert said("iosize", "--model_config", "saved.yaml") == "IO Size per GPU: 2048\n"
+
+
 def test_models_are_listed(said) -> None:
     listed = said("plan", "--models")
     assert "deepseek-r1" in listed

@@ -14,7 +14,7 @@ from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.planform import COLUMNS, PlanForm, block_spec, read_plan
 from kvdeck.app.planview import command_rows, figure_rows, grid_rows
 from kvdeck.app.screens.picker import Choice, Picker, matching
-from kvdeck.app.snapshot import Snapshot
+from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.lines import Row
 from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
 from kvdeck.engine.kv.precision import PRECISIONS
@@ -165,6 +165,14 @@ def test_time_comes_from_the_nearest_block_that_was_measured():
     point = a_run.measured().at("HostToHost", LAYOUTS[1], 70_000)
     assert point is not None
     assert (point.layout, point.block_bytes) == ("ls", 65536)
+
+
+def test_rooms_are_this_hosts():
+    host = {"gpus": [{"memory_bytes": 80 << 30, "memory_free_bytes": 40 << 30}], "memory_available_bytes": 1 << 30}
+    shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
+    assert "VRAM 40 GiB: 11.9 ×" in shown
+    assert "RAM 1 GiB: only 30 %" in shown
+    assert "disk: not known" in shown
 
 
 def test_the_knee_is_where_larger_blocks_bring_little():
