@@ -98,12 +98,12 @@ def _layout_rows(plan: Plan, width: int, few: bool = False) -> Iterator[Row]:
     yield (*heading(f"Block{mark}", LABEL - 1)[:2], (" ", ""), *pair("", *names, tones)[1:])
     sizes = group.block_bytes, group.region_bytes
     texts = [f"{size:,} B = {size_text(size)}" for size in sizes]
-    yield pair("a descriptor", texts[0], texts[1])
-    yield pair("in a block", "1", f"{group.regions:,}")
+    yield pair("one descriptor", texts[0], texts[1])
+    yield pair("desc. a block", "1", f"{group.regions:,}")
     if not few:
-        yield pair("in a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
-    yield pair("on the GPU", f"{gpu.blocks:,}", f"{gpu.regions:,}")
-    yield pair("in all", f"{whole.blocks:,}", f"{whole.regions:,}")
+        yield pair("desc. a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
+    yield pair("desc. on the GPU", f"{gpu.blocks:,}", f"{gpu.regions:,}")
+    yield pair("desc. in all", f"{whole.blocks:,}", f"{whole.regions:,}")
     said = [(f"yes, at {step} B", "ok") if (step := aligned(size)) else ("no, not aligned", "warn") for size in sizes]
     yield pair("O_DIRECT", said[0][0], said[1][0], (said[0][1], said[1][1]))
 

@@ -60,6 +60,10 @@ class PlanScreen(DeckScreen):
         super().on_mount()
         self._show()
 
+    def on_screen_resume(self) -> None:
+        self.known = None  # a run may have ended while another screen was in front
+        super().on_screen_resume()
+
     def apply(self, snapshot: Snapshot) -> None:
         super().apply(snapshot)
         known = tuple((run.session, run.state) for run in snapshot.runs)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent, uniform
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent, uniform
 from kvdeck.sessions.errors import UsageError
 
 _COMMON = ("model_name", "num_layers", "query_head_dimension", "num_model_params")
@@ -60,6 +60,7 @@ def architecture(data: Mapping[str, Any], source: str) -> Architecture:
         )
     check_keys(data, _FIELDS[family], _FIELDS[family], source)
     n = {key: checked_count(key, value, source) for key, value in data.items() if key != "model_name"}
+    checked_layers("num_layers", n["num_layers"], source)
     more = {"parameters": n["num_model_params"], "source": source, "title": name}
     if family == "deepseek_r1":
         kind = Kind("mla", latent(n["mla_latent_vector_dimension"], n["rope_mla_dimension"]))

@@ -79,6 +79,18 @@ async def test_a_config_json_is_typed(deck: DeckOfFiles, tmp_path: Path, monkeyp
         assert deck.screen.query_one(PlanPane).form == form
 
 
+async def test_coming_back_shows_what_was_measured_meanwhile(deck: DeckOfFiles):
+    looked = []
+    deck.measure_paths = lambda: looked.append(1)  # type: ignore[method-assign]
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        before = len(looked)
+        await pilot.press("2")
+        await pilot.press("1")
+        await pilot.pause()
+        assert len(looked) > before
+
+
 async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
