@@ -121,11 +121,12 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
     part = (width - LABEL) // 3
     for name, there, without in tiers:
         if there is None:
-            spans.append(cell(f"{name}: {without}", part, "dim"))
+            spans.append(cell(f"{name}: {without}", part - 1, "dim"))
         else:
             times = there / need
             said = f"{figure(times)} ×" if times >= 1 else f"only {percent(times)}"
-            spans.append(cell(f"{name} {size_text(there)}: {said}", part, "ok" if times >= 1 else "bad"))
+            spans.append(cell(f"{name} {size_text(there)}: {said}", part - 1, "ok" if times >= 1 else "bad"))
+        spans.append((" ", ""))
     yield tuple(spans)
 
 
