@@ -9,12 +9,12 @@ from typing import Any
 
 from kvdeck.app.form import LAYOUTS, MAX_NUMBER, Field
 from kvdeck.app.snapshot import Doctor
-from kvdeck.engine.kv.kvbench import SECTIONS, ModelConfig, model_config
+from kvdeck.engine.kv.kvbench import ModelConfig, model_config
 from kvdeck.engine.kv.models import Architecture
 from kvdeck.engine.kv.nixlbench import command_line, nixlbench_params
 from kvdeck.engine.kv.parallel import Parallelism
 from kvdeck.engine.kv.plan import Group, Plan, Work, make_plan
-from kvdeck.engine.kv.precision import PRECISIONS
+from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
 from kvdeck.engine.kv.reading import catalogue, find_model, read_yaml
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
@@ -207,8 +207,8 @@ def block_spec(group: Group, precision: str) -> dict[str, Any]:
     return {**shape, "inner_dim": group.part_bytes[0] // width, "dtype": precision}
 
 
-def read_plan(path: Path, doctor: Doctor) -> PlanForm:
-    """A plan that was saved, or any of KVBench's model configs.
+def read_plan(path: Path, before: PlanForm) -> PlanForm:
+    """A plan that was saved, or any of KVBench's model configs, which leaves model and transfer as they were before.
 
     Raises:
         UsageError: It can't be read, or says something wrong.
@@ -216,18 +216,21 @@ def read_plan(path: Path, doctor: Doctor) -> PlanForm:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UsageError(f"{path} is not a mapping", "open a plan that was saved here, or KVBench's model config")
-    config, _ = model_config({key: value for key, value in data.items() if key in SECTIONS}, str(path))
-    transfer = data.get("transfer")
-    transfer = transfer if isinstance(transfer, dict) else {}
-    name = str(data.get("model") or DEFAULT_MODEL)
-    if config.kvcache_quant_mode not in PRECISIONS:
-        raise UsageError(f"kvcache_quant_mode {config.kvcache_quant_mode!r} in {path} is unknown", "mend the file")
-    return PlanForm(
-        model=find_model(name),
-        file="" if name in catalogue() else name,
-        precision=config.kvcache_quant_mode, tp=config.tp_size, pp=config.pp_size, cp=config.cp_size, dp=config.dp_size,
-        isl=config.isl, osl=config.osl, requests=config.num_requests, page_size=config.page_size, access=config.access,
-        path=transfer["path"] if transfer.get("path") in PATHS else PATHS[0],
-        layouts=frozenset(layout for layout in LAYOUTS if layout in (transfer.get("layouts") or LAYOUTS[:2])),
-        doctor=doctor,
+    config, _ = model_config(data, str(path))
+    read = replace(
+        before,
+        precision=parse_precision(config.kvcache_quant_mode).name,
+        tp=config.tp_size, pp=config.pp_size, cp=config.cp_size, dp=config.dp_size,
+        isl=config.isl, osl=config.osl, requests=config.num_requests,
+        page_size=config.page_size, access=config.access,
     )  # fmt: skip
+    if name := data.get("model"):
+        read = replace(read, model=find_model(str(name)), file="" if name in catalogue() else str(name))
+    transfer = data.get("transfer")
+    if not isinstance(transfer, dict):
+        return read
+    layouts = frozenset(layout for layout in LAYOUTS if layout in (transfer.get("layouts") or ()))
+    path_there = transfer.get("path")
+    return replace(
+        read, path=path_there if path_there in PATHS else read.path, layouts=layouts if layouts else read.layouts
+    )

@@ -157,6 +157,6 @@ class PlanScreen(DeckScreen):
             path = self.app.plans_folder() / f"{name}.yaml"
         pane = self.query_one(PlanPane)
         try:
-            pane.become(read_plan(path, pane.form.doctor))
+            pane.become(read_plan(path, pane.form))
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)

@@ -159,6 +159,7 @@ def _kvcache_row(model: Architecture, asked: Asked, found: Any, compat: bool) ->
         "block_bytes": plan.group.block_bytes,
         "region_bytes": plan.group.region_bytes,
         "regions_per_block": plan.group.regions,
+        "stage_layers": [stage.layers for stage in plan.stages()],
         "gpus": plan.parallel.gpus,
         "gpu_blocks": gpu.blocks,
         "gpu_regions": gpu.regions,

@@ -24,6 +24,7 @@ from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
 from kvdeck.sessions.store import Store
 
+from ..engine.models import write_config
 from . import a_run
 from .conftest import DeckOfFiles
 
@@ -240,10 +241,13 @@ def test_a_plan_survives_its_file(tmp_path: Path):
 
     form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer")
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(form.to_mapping()))
-    assert read_plan(tmp_path / "a.yaml", form.doctor) == form
+    assert read_plan(tmp_path / "a.yaml", replace(PlanForm(), doctor=form.doctor)) == form
     (tmp_path / "b.yaml").write_text("strategy: {kvcache_quant_mode: fp7}\n")
     with pytest.raises(UsageError, match="fp7"):
-        read_plan(tmp_path / "b.yaml", form.doctor)
+        read_plan(tmp_path / "b.yaml", form)
+    kvbench = write_config(tmp_path, "block", 8, 32)
+    read = read_plan(kvbench, form)
+    assert (read.model, read.path, read.tp, read.pp, read.isl) == (form.model, form.path, 8, 32, 10000)
 
 
 def test_measured_reads_finished_sessions_of_this_host(tmp_path: Path):
