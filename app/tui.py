@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -26,6 +27,7 @@ from kvdeck.app.link import QUESTION, Link
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
+    PathsMeasured,
     RunAsked,
     RunSubmitted,
     SessionRead,
@@ -48,6 +50,12 @@ _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspac
 _MOVES = ("move(", "page(", "scroll_", "app.focus_")
 """Actions that nobody calls by name."""
 _ASCII = glyphs.Ascii()
+
+
+def _plan_screen() -> Screen[None]:
+    from kvdeck.app.screens.plan import PlanScreen
+
+    return PlanScreen()
 
 
 def _run_screen() -> Screen[None]:
@@ -73,7 +81,12 @@ class Deck(App[None], inherit_bindings=False):
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
-    MODES: ClassVar = {"run": _run_screen, "sessions": _sessions_screen, "doctor": _doctor_screen}
+    MODES: ClassVar = {
+        "plan": _plan_screen,
+        "run": _run_screen,
+        "sessions": _sessions_screen,
+        "doctor": _doctor_screen,
+    }
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
@@ -100,6 +113,15 @@ class Deck(App[None], inherit_bindings=False):
             tooltip="Close the deck",
             group=DECK,
             priority=True,
+        ),
+        Binding(
+            "1",
+            "switch_mode('plan')",
+            "Plan",
+            show=False,
+            id="mode.plan",
+            tooltip="Plan: a model's KV cache in blocks and bytes",
+            group=MODE_KEYS,
         ),
         Binding(
             "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
@@ -310,6 +332,20 @@ class Deck(App[None], inherit_bindings=False):
         """Read one session; `SessionRead` goes to the screen in front."""
         if self.feed is not None:
             self.feed.read_session(name)
+
+    def measure_paths(self) -> None:
+        """Look what the kept sessions say of each path; `PathsMeasured` goes to the screen in front."""
+        if self.feed is not None:
+            self.feed.measure_paths(self.host)
+
+    def plans_folder(self) -> Path:
+        """Where plans are saved."""
+        from kvdeck.engine.client import home
+
+        return home() / "plans"
+
+    def on_paths_measured(self, message: PathsMeasured) -> None:
+        self._pass_on(message)
 
     def on_sessions_listed(self, message: SessionsListed) -> None:
         self._pass_on(message)

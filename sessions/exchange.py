@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import dynamo
+from kvdeck.sessions import dynamo, nixlbench
 from kvdeck.sessions.checking import check
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.records import Session, Tally, from_json
@@ -158,13 +158,15 @@ def read(path: Path) -> Session:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         if data.lstrip()[:1] not in (b"{", b"["):
-            return _from_csv(data.decode(), path)
+            text = data.decode(errors="replace")
+            return _from_nixlbench(text, path) if nixlbench.is_nixlbench(text) else _from_csv(data.decode(), path)
         if b'"session_duration_secs"' not in data:
             return _from_ours(orjson.loads(data), path)
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise SessionError(
-            f"{path} is no session: {said}", "kvdeck reads its own JSON, Dynamo's, and its CSV"
+            f"{path} is no session: {said}",
+            "kvdeck reads its own JSON, Dynamo's and its CSV, and what nixlbench printed",
         ) from None
     return dynamo.as_session(dynamo.read(path), path)
 
@@ -176,6 +178,14 @@ def _from_ours(data: Any, path: Path) -> Session:
     session = from_json(Session, {**data, "name": name if isinstance(name, str) else path.stem})
     check(session)
     return dataclasses.replace(session, source=session.source or str(path))
+
+
+def _from_nixlbench(text: str, path: Path) -> Session:
+    blank = _imported(path, ())
+    session = nixlbench.as_session(text, blank.name, blank.created)
+    session = dataclasses.replace(session, kind=blank.kind, source=blank.source)
+    check(session)
+    return session
 
 
 def _imported(path: Path, tallies: tuple[Tally, ...]) -> Session:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app.messages import DoctorReported, SessionRead, SessionsListed
+from kvdeck.app.messages import DoctorReported, PathsMeasured, SessionRead, SessionsListed
 from kvdeck.app.tui import Deck
 from kvdeck.sessions.listing import SessionSummary
 
@@ -46,6 +46,7 @@ class DeckOfFiles(Deck):
         self.host = "dgx-01"
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
+        self.plans = Path("/nowhere/plans")
 
     def list_sessions(self) -> None:
         self.post_message(SessionsListed(self.kept))
@@ -61,6 +62,12 @@ class DeckOfFiles(Deck):
 
     def follow(self, session: str) -> None:
         self.asked.append(("follow", session))
+
+    def measure_paths(self) -> None:
+        self.post_message(PathsMeasured(a_run.measured()))
+
+    def plans_folder(self) -> Path:
+        return self.plans
 
     def look(self) -> None:
         self.post_message(DoctorReported(a_run.doctor()))
