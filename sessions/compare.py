@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,6 +88,8 @@ class Insight:
     percent: float | None
     """Null where A has none."""
     text: str
+    block_bytes: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,17 @@ class Diff:
 def compare(a: Session, b: Session) -> Diff:
     """Set two sessions against each other; the same session may stand on both sides, in parts."""
     of_a, of_b = entries(a), entries(b)
-    keys = _key_rows(of_a, of_b)
+    paths = tuple(_path_rows(of_a, of_b, a, b))
+    crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
         a=a.name,
         b=b.name,
         differences=tuple(_differences(a, b, of_a, of_b)),
-        paths=tuple(_path_rows(of_a, of_b, a, b)),
-        keys=tuple(keys),
+        paths=paths,
+        keys=tuple(_key_rows(of_a, of_b)),
         insights=tuple(_insights(of_a, of_b)),
-        only_a=tuple(_only(of_a, of_b)),
-        only_b=tuple(_only(of_b, of_a)),
+        only_a=tuple(_only(of_a, of_b, crossed)),
+        only_b=tuple(_only(of_b, of_a, crossed)),
     )
 
 
@@ -285,9 +288,11 @@ def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     )
 
 
-def _only(here: Sequence[Entry], there: Sequence[Entry]) -> list[str]:
+def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str]) -> list[str]:
+    """Keys of one side, but not on paths where one layout stands against another."""
     known = {_key(entry) for entry in there}
-    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in here if _key(e) not in known]
+    alone = [entry for entry in here if _key(entry) not in known and entry.path not in crossed]
+    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in alone]
 
 
 def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
@@ -320,6 +325,8 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
                 what=what,
                 percent=change,
                 text=_TEXTS[what, better],
+                block_bytes=a.block_bytes,
+                batch=a.batch,
             )
 
 

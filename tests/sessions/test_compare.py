@@ -52,7 +52,14 @@ def test_layouts_compare_across() -> None:
     assert row.verdict == "slower"
     assert row.b.us_per_block == pytest.approx((1 << 20) / 5e9 * 1e6)
     assert "B takes 2.00× A's time" in said(diff)
-    assert diff.only_a == ("HostToHost FullyContiguous, 1 MiB × 16",)
+    assert diff.only_a == ()
+
+
+def test_what_one_side_has_alone_is_named() -> None:
+    diff = compare(session("a", step(0, FC)), session("b", step(0, FC), step(1, LS)))
+    assert diff.only_a == ()
+    assert diff.only_b == ("HostToHost LayerSeparate { outer_contiguous: false }, 1 MiB × 16",)
+    assert len(diff.keys) == 1
 
 
 def test_one_run_s_own_ratio_is_the_interleaved_one() -> None:
