@@ -14,7 +14,7 @@ from typing import Literal
 from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.tallies import LAYOUTS
-from kvdeck.sessions.units import figure, size_text
+from kvdeck.sessions.units import figure, short_layout_name, size_text
 
 LEAST_TIMED = 30
 """Timed transfers below which a tally's rate has no interval."""
@@ -113,8 +113,8 @@ def compare(a: Session, b: Session) -> Diff:
     paths = tuple(_path_rows(of_a, of_b, a, b))
     crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
-        a=a.name,
-        b=b.name,
+        a=_label(a, b),
+        b=_label(b, a),
         differences=tuple(_differences(a, b, of_a, of_b)),
         paths=paths,
         keys=tuple(_key_rows(of_a, of_b)),
@@ -122,6 +122,14 @@ def compare(a: Session, b: Session) -> Diff:
         only_a=tuple(_only(of_a, of_b, crossed)),
         only_b=tuple(_only(of_b, of_a, crossed)),
     )
+
+
+def _label(session: Session, other: Session) -> str:
+    """The name, and the layouts where one session stands on both sides."""
+    if session.name != other.name:
+        return session.name
+    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 
 def entries(session: Session) -> list[Entry]:

@@ -32,7 +32,7 @@ class AskText(ModalScreen["str | None"]):
 
     DEFAULT_CSS = """
     AskText > Vertical { width: 66; height: 5; background: $deck-bar; border: round $deck-rule; padding: 0 1; }
-    AskText Input { border: none; height: 1; padding: 0; background: $deck-cursor; }
+    AskText Input, AskText Input:focus { border: none; height: 1; padding: 0; background: $deck-cursor; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "no", id="asktext.no", tooltip="Leave it as it is", group=DECK),
@@ -45,7 +45,7 @@ class AskText(ModalScreen["str | None"]):
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Title(self.what, self.note)
-            yield Input(self.value)
+            yield Input(self.value, select_on_focus=False)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         self.dismiss(message.value.strip())

@@ -15,7 +15,7 @@ from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import fixed
-from kvdeck.sessions.compare import Diff, Insight, Side, compare, entries, key_text
+from kvdeck.sessions.compare import Diff, Insight, Side, compare, entries, key_text, ratio_text
 from kvdeck.sessions.compare import Row as Compared
 from kvdeck.sessions.compare_report import diff_markdown, insight_text
 from kvdeck.sessions.units import figure, short_layout_name, size_text, time_text
@@ -146,7 +146,7 @@ class Behind(Lines):
         for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
             if keys:
                 rows.append((cell(f" only in {name}: {'; '.join(keys)}", width, "dim"),))
-        return rows or [(cell(" no significant changes on this path", width, "dim"),)]
+        return [(cell(f" {ratio_text(row)}", width, _TONES.get(row.verdict or "", "dim")),), *rows]
 
 
 class Rows(Listing[Compared]):
@@ -187,7 +187,7 @@ def _columns(width: int) -> list[Column[Compared]]:
     def ratio(row: Compared) -> str:
         return "–" if row.ratio is None else f"{row.ratio:.2f}×"
 
-    bar = max(11, min(41, (width - 80) | 1))
+    bar = 11 if width < 105 else min(41, (width - 95) | 1)
     return [
         Column("path", 14, lambda r: r.path, lambda r: f"path:{r.path}", right=False),
         Column("layouts", 15, layouts, right=False),

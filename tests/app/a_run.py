@@ -212,9 +212,10 @@ def session(name: str = NAME) -> Session:
 
 def compared(name: str) -> Session:
     """A session to compare: a part of the run, a slower one of another host, or a sweep."""
+    name, _, layout = name.partition(":")
     kept = session(name)
-    if name.partition(":")[2]:
-        return part(kept, name.partition(":")[2])
+    if layout:
+        return part(kept, layout)
     if name == NAME:
         return kept
     slower = 1.0 if name.startswith("before") else 1.22
