@@ -118,7 +118,7 @@ def compare(a: Session, b: Session) -> Diff:
         differences=tuple(_differences(a, b, of_a, of_b)),
         paths=paths,
         keys=tuple(_key_rows(of_a, of_b)),
-        insights=tuple(_insights(of_a, of_b)),
+        insights=(*_insights(of_a, of_b), *_crossed_insights(paths)),
         only_a=tuple(_only(of_a, of_b, crossed)),
         only_b=tuple(_only(of_b, of_a, crossed)),
     )
@@ -325,6 +325,8 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
             change = percent_change(before, after)
             if change is not None and abs(change) <= threshold:
                 continue
+            if what == "rate" and _undecided(a, b):
+                continue
             better = (math.inf if change is None else change) * good > 0
             yield Insight(
                 kind="improvement" if better else "regression",
@@ -336,6 +338,31 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
                 block_bytes=a.block_bytes,
                 batch=a.batch,
             )
+
+
+def _undecided(a: Entry, b: Entry) -> bool:
+    """Whether both rates have intervals, and their ratio's holds 1."""
+    if a.gb_per_s is None or b.gb_per_s is None:
+        return False
+    ratio = independent_ratio(a.gb_per_s, b.gb_per_s)
+    return ratio is not None and ratio.low < ratio.high and ratio.low <= 1 <= ratio.high
+
+
+def _crossed_insights(rows: Iterable[Row]) -> Iterable[Insight]:
+    """One layout against another, where the times say which is faster."""
+    for row in rows:
+        if row.ratio is None or row.verdict not in ("faster", "slower") or set(row.a.layouts) & set(row.b.layouts):
+            continue
+        yield Insight(
+            kind="improvement" if row.verdict == "faster" else "regression",
+            path=row.path,
+            layout=f"{'+'.join(row.a.layouts)} -> {'+'.join(row.b.layouts)}",
+            what="rate",
+            percent=(1 / row.ratio - 1) * 100,
+            text=_TEXTS["rate", row.verdict == "faster"],
+            block_bytes=row.block_bytes,
+            batch=row.batch,
+        )
 
 
 What = Literal["size", "count", "rate"]

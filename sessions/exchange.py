@@ -30,6 +30,8 @@ FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
 """`json` is Dynamo's; `kvdeck` is ours, and keeps everything."""
 _SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
 MOST_BYTES = 256 << 20
+READERS: tuple[Callable[[bytes, Path], Session | None], ...] = ()
+"""Readers of other tools' files, asked in turn; each gives None for what isn't its own."""
 
 
 def format_of(path: Path) -> str:
@@ -157,6 +159,9 @@ def read(path: Path) -> Session:
     try:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+        for reader in READERS:
+            if (foreign := reader(data, path)) is not None:
+                return foreign
         if data.lstrip()[:1] not in (b"{", b"["):
             return _from_csv(data.decode(), path)
         if b'"session_duration_secs"' not in data:

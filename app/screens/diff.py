@@ -128,11 +128,8 @@ class Behind(Lines):
 
     @staticmethod
     def _is_of(item: Insight, row: Compared) -> bool:
-        return row.layout is None or (item.layout, item.block_bytes, item.batch) == (
-            row.layout,
-            row.block_bytes,
-            row.batch,
-        )
+        # Across layouts, the ratio's own sentence says it already.
+        return (item.layout, item.block_bytes, item.batch) == (row.layout, row.block_bytes, row.batch)
 
     def _insights(self, width: int) -> list[Row]:
         diff, row = self.diff, self.row

@@ -91,6 +91,13 @@ def test_insights_go_both_ways() -> None:
     assert "No significant performance changes detected." in said(compare(before, before))
 
 
+def test_what_chance_may_explain_is_no_insight() -> None:
+    unsure = session("b", step(0, gb_per_s=Interval(9.0, 5.0, 13.0)))
+    assert compare(session("a", step(0)), unsure).insights == ()
+    (item,) = compare(session("a", step(0, FC, 10.0)), session("b", step(0, LS, 5.0))).insights
+    assert (item.kind, item.what, item.percent) == ("regression", "rate", pytest.approx(-50))
+
+
 def test_the_thresholds_are_dynamo_s() -> None:
     def rate(value: int) -> Session:
         return counted("x", Tally("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
