@@ -321,7 +321,7 @@ def delete(names: tuple[str, ...], yes: bool) -> int:
 @click.argument("file", type=click.Path())
 @click.option("--name", metavar="NAME", help="Default: the one in the file, or made of the file's name.")
 def import_(file: str, name: str | None) -> int:
-    """Keep what a file holds as a session: Dynamo's JSON or CSV, or kvdeck's JSON."""
+    """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
 
     from kvdeck.sessions import exchange
