@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +164,8 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
     for name, value in values.items():
         setting = _BY_NAME.get(name)
         if setting is None:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, _BY_NAME, 1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_BY_NAME)}"
             config = _with_problem(config, f"{origin}: unknown key {name!r} · {meant}")

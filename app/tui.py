@@ -8,10 +8,12 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
@@ -29,9 +31,13 @@ from kvdeck.app.messages import (
     PathsMeasured,
     RunAsked,
     RunSubmitted,
+    SessionChanged,
+    SessionPreviewed,
     SessionRead,
+    SessionsCompared,
     SessionsListed,
     SnapshotTaken,
+    SpreadsRead,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.sessions.errors import UsageError
@@ -42,34 +48,21 @@ if TYPE_CHECKING:
 
     from kvdeck.app.feed import Feed
     from kvdeck.app.screens.frame import DeckScreen
+    from kvdeck.sessions.records import Session
 
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
 _ASCII = glyphs.Ascii()
 
 
-def _plan_screen() -> Screen[None]:
-    from kvdeck.app.screens.plan import PlanScreen
+def _screen(module: str, name: str) -> Callable[[], Screen[None]]:
+    """Makes a mode's screen when it is first opened: until then its module is not loaded."""
 
-    return PlanScreen()
+    def make() -> Screen[None]:
+        screen: Screen[None] = getattr(import_module(f"kvdeck.app.screens.{module}"), name)()
+        return screen
 
-
-def _run_screen() -> Screen[None]:
-    from kvdeck.app.screens.run import RunScreen
-
-    return RunScreen()
-
-
-def _sessions_screen() -> Screen[None]:
-    from kvdeck.app.screens.sessions import SessionsScreen
-
-    return SessionsScreen()
-
-
-def _doctor_screen() -> Screen[None]:
-    from kvdeck.app.screens.doctor import DoctorScreen
-
-    return DoctorScreen()
+    return make
 
 
 class Deck(App[None], inherit_bindings=False):
@@ -78,10 +71,10 @@ class Deck(App[None], inherit_bindings=False):
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
     MODES: ClassVar = {
-        "plan": _plan_screen,
-        "run": _run_screen,
-        "sessions": _sessions_screen,
-        "doctor": _doctor_screen,
+        "plan": _screen("plan", "PlanScreen"),
+        "run": _screen("run", "RunScreen"),
+        "sessions": _screen("sessions", "SessionsScreen"),
+        "doctor": _screen("doctor", "DoctorScreen"),
     }
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [*OPENING, *EVERYWHERE]
@@ -283,14 +276,41 @@ class Deck(App[None], inherit_bindings=False):
 
         return home() / "plans"
 
-    def on_paths_measured(self, message: PathsMeasured) -> None:
+    def preview_session(self, name: str) -> None:
+        """Read what the cursor stands on; `SessionPreviewed` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.preview(post, name))
+
+    def compare_sessions(self, names: tuple[str, ...]) -> None:
+        """Read sessions to be compared, the baseline first; `SessionsCompared` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.compare(post, names))
+
+    def read_spreads(self, a: Session, b: Session) -> None:
+        """Read how request times spread; `SpreadsRead` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.spreads(post, a, b), apart=True)
+
+    def change_session(self, what: str, name: str, value: str = "") -> None:
+        """Rename, tag, note, export or delete; `SessionChanged` goes to the screen in front."""
+        if self._may_command():
+            self._keep(lambda post, keeping: keeping.change(post, what, name, value))
+
+    def _keep(self, work: Callable[[Any, Any], None], apart: bool = False) -> None:
+        from kvdeck.app import keeping
+
+        if self.feed is not None:
+            self.feed.do(lambda post: work(post, keeping), apart)
+
+    @on(PathsMeasured)
+    @on(SessionsListed)
+    @on(SessionRead)
+    @on(SessionPreviewed)
+    @on(SessionsCompared)
+    @on(SessionChanged)
+    def pass_on_what_was_read(self, message: Message) -> None:
         self._pass_on(message)
 
-    def on_sessions_listed(self, message: SessionsListed) -> None:
-        self._pass_on(message)
-
-    def on_session_read(self, message: SessionRead) -> None:
-        self._pass_on(message)
+    def on_spreads_read(self, message: SpreadsRead) -> None:
+        for screen in self.deck_screens[-1:]:
+            screen.post_message(message)
 
     def _pass_on(self, message: Message) -> None:
         for screen in self.deck_screens[:1]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.tallies import LAYOUTS
-from kvdeck.sessions.units import figure, size_text
+from kvdeck.sessions.units import figure, short_layout_name, size_text
 
 LEAST_TIMED = 30
 """Timed transfers below which a tally's rate has no interval."""
@@ -88,6 +88,8 @@ class Insight:
     percent: float | None
     """Null where A has none."""
     text: str
+    block_bytes: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +110,26 @@ class Diff:
 def compare(a: Session, b: Session) -> Diff:
     """Set two sessions against each other; the same session may stand on both sides, in parts."""
     of_a, of_b = entries(a), entries(b)
-    keys = _key_rows(of_a, of_b)
+    paths = tuple(_path_rows(of_a, of_b, a, b))
+    crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
-        a=a.name,
-        b=b.name,
+        a=_label(a, b),
+        b=_label(b, a),
         differences=tuple(_differences(a, b, of_a, of_b)),
-        paths=tuple(_path_rows(of_a, of_b, a, b)),
-        keys=tuple(keys),
-        insights=tuple(_insights(of_a, of_b)),
-        only_a=tuple(_only(of_a, of_b)),
-        only_b=tuple(_only(of_b, of_a)),
+        paths=paths,
+        keys=tuple(_key_rows(of_a, of_b)),
+        insights=(*_insights(of_a, of_b), *_crossed_insights(paths)),
+        only_a=tuple(_only(of_a, of_b, crossed)),
+        only_b=tuple(_only(of_b, of_a, crossed)),
     )
+
+
+def _label(session: Session, other: Session) -> str:
+    """The name, and the layouts where one session stands on both sides."""
+    if session.name != other.name:
+        return session.name
+    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 
 def entries(session: Session) -> list[Entry]:
@@ -285,9 +296,11 @@ def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     )
 
 
-def _only(here: Sequence[Entry], there: Sequence[Entry]) -> list[str]:
+def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str]) -> list[str]:
+    """Keys of one side, but not on paths where one layout stands against another."""
     known = {_key(entry) for entry in there}
-    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in here if _key(e) not in known]
+    alone = [entry for entry in here if _key(entry) not in known and entry.path not in crossed]
+    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in alone]
 
 
 def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
@@ -312,6 +325,8 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
             change = percent_change(before, after)
             if change is not None and abs(change) <= threshold:
                 continue
+            if what == "rate" and _undecided(a, b):
+                continue
             better = (math.inf if change is None else change) * good > 0
             yield Insight(
                 kind="improvement" if better else "regression",
@@ -320,7 +335,34 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
                 what=what,
                 percent=change,
                 text=_TEXTS[what, better],
+                block_bytes=a.block_bytes,
+                batch=a.batch,
             )
+
+
+def _undecided(a: Entry, b: Entry) -> bool:
+    """Whether both rates have intervals, and their ratio's holds 1."""
+    if a.gb_per_s is None or b.gb_per_s is None:
+        return False
+    ratio = independent_ratio(a.gb_per_s, b.gb_per_s)
+    return ratio is not None and ratio.low < ratio.high and ratio.low <= 1 <= ratio.high
+
+
+def _crossed_insights(rows: Iterable[Row]) -> Iterable[Insight]:
+    """One layout against another, where the times say which is faster."""
+    for row in rows:
+        if row.ratio is None or row.verdict not in ("faster", "slower") or set(row.a.layouts) & set(row.b.layouts):
+            continue
+        yield Insight(
+            kind="improvement" if row.verdict == "faster" else "regression",
+            path=row.path,
+            layout=f"{'+'.join(row.a.layouts)} -> {'+'.join(row.b.layouts)}",
+            what="rate",
+            percent=(1 / row.ratio - 1) * 100,
+            text=_TEXTS["rate", row.verdict == "faster"],
+            block_bytes=row.block_bytes,
+            batch=row.batch,
+        )
 
 
 What = Literal["size", "count", "rate"]

@@ -234,7 +234,7 @@ class _Counts:
         busy = float(sum(times))
         if least < 0 or not math.isfinite(busy) or min(times, default=0.0) < 0:
             raise ValueError("no size or time")
-        buckets = _buckets(times)
+        buckets = time_buckets(times)
         self.sizes.update(sizes)
         self.buckets.update(buckets)
         self.busy += busy
@@ -277,17 +277,18 @@ class _Counts:
             "timed_blocks": self.timed_blocks,
             "busy_s": self.busy,
             "sizes": sorted((int(size), count) for size, count in self.sizes.items()),
-            "times": [(_edge(bucket), count) for bucket, count in sorted(self.buckets.items())],
+            "times": [(bucket_edge(bucket), count) for bucket, count in sorted(self.buckets.items())],
         }
 
 
-def _buckets(seconds: Sequence[float]) -> list[int]:
+def time_buckets(seconds: Sequence[float]) -> list[int]:
     """The upper 16 bits of each double: its exponent and four bits of its fraction, so 16 buckets an octave."""
     words = memoryview(array("d", seconds)).cast("B").cast("H")
     return words[3 if sys.byteorder == "little" else 0 :: 4].tolist()
 
 
-def _edge(bucket: int) -> float:
+def bucket_edge(bucket: int) -> float:
+    """The least time in seconds that falls into a bucket."""
     (edge,) = struct.unpack(">d", struct.pack(">Q", bucket << 48))
     return float(edge)
 

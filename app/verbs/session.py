@@ -195,6 +195,7 @@ def test(count: int) -> int:
 @session.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
+@click.argument("more", metavar="[C]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--markdown", is_flag=True, help="Markdown, for a ticket or a pull request.")
@@ -205,17 +206,32 @@ def test(count: int) -> int:
     type=click.FloatRange(0),
     help="Exit status 1 if a time for the same bytes grew by more than PCT percent.",
 )
-def compare(before: str, after: str, output: str | None, as_json: bool, markdown: bool, percent: float | None) -> int:
+def compare(
+    before: str,
+    after: str,
+    more: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+    markdown: bool,
+    percent: float | None,
+) -> int:
     """Set two sessions against each other: names, files, or NAME:LAYOUT for a part.
 
-    By path across layouts, and by path and layout; whether they compare at all is said first.
+    By path across layouts, and by path and layout; whether they compare at all is said first. With more than two,
+    all against the first.
     """
     import orjson
 
     from kvdeck.sessions.compare import compare as compared
     from kvdeck.sessions.compare import key_text, regressions
-    from kvdeck.sessions.compare_report import diff_lines, diff_markdown
+    from kvdeck.sessions.compare_report import diff_lines, diff_markdown, many_lines
 
+    if more:
+        if as_json or markdown or output is not None or percent is not None:
+            raise UsageError("these options compare two sessions", "leave out the third, or the options")
+        baseline, *others = (_find(name, part=True) for name in (before, after, *more))
+        print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
+        return 0
     diff = compared(_find(before, part=True), _find(after, part=True))
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:

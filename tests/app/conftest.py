@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app.messages import DoctorReported, PathsMeasured, SessionRead, SessionsListed
+from kvdeck.app.messages import (
+    DoctorReported,
+    PathsMeasured,
+    SessionChanged,
+    SessionPreviewed,
+    SessionRead,
+    SessionsCompared,
+    SessionsListed,
+    SpreadsRead,
+)
 from kvdeck.app.tui import Deck
 from kvdeck.sessions.listing import SessionSummary
+from kvdeck.sessions.records import Session
 
 from . import a_run
 
@@ -50,6 +60,20 @@ class DeckOfFiles(Deck):
 
     def list_sessions(self) -> None:
         self.post_message(SessionsListed(self.kept))
+
+    def preview_session(self, name: str) -> None:
+        self.post_message(SessionPreviewed(name, a_run.session(name)))
+
+    def compare_sessions(self, names: tuple[str, ...]) -> None:
+        self.asked.append(("compare", names))
+        self.post_message(SessionsCompared(tuple(a_run.compared(name) for name in names)))
+
+    def read_spreads(self, a: Session, b: Session) -> None:
+        self.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
+
+    def change_session(self, what: str, name: str, value: str = "") -> None:
+        self.asked.append((what, (name, value)))
+        self.post_message(SessionChanged(f"{what} {name}"))
 
     def read_session(self, name: str) -> None:
         self.post_message(SessionRead(name, a_run.session(name)))

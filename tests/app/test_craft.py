@@ -13,6 +13,7 @@ from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.jump import Jump, places
+from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
 from kvdeck.app.widgets.form import FormPane
@@ -87,6 +88,17 @@ async def test_view_and_hidden_panes_are_remembered():
         commands["panes: show log"].callback()
         await pilot.pause()
         assert again.screen.query_one(LogPane).display
+
+
+async def test_the_order_of_the_sessions_is_remembered():
+    memory: dict = {}
+    for pressed in ("s", ""):
+        deck = DeckOfFiles(memory=memory)
+        async with deck.run_test(size=BIG) as pilot:
+            await pilot.press("4", *pressed)
+            await pilot.pause()
+            assert "by name" in deck.screen.query_one(FilterBar).plain
+    assert memory["sort"] == "name"
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
