@@ -10,6 +10,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kvdeck.app.measured import Measured
     from kvdeck.app.snapshot import Doctor, Snapshot
     from kvdeck.sessions.listing import SessionSummary
     from kvdeck.sessions.records import Session
@@ -75,6 +76,24 @@ class RunAsked(Message):
     """The operator wants this run."""
 
     spec: dict[str, Any]
+
+
+@dataclass
+class PlanChanged(Message):
+    """A field of the plan has another value."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PlanChanged)
+
+
+@dataclass
+class PathsMeasured(Message, bubble=False):
+    """What sessions of this host say of each path."""
+
+    measured: Measured
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PathsMeasured)
 
 
 @dataclass

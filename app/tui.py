@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -21,6 +22,7 @@ from kvdeck.app import terminal, theme
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
+    PathsMeasured,
     RunAsked,
     RunSubmitted,
     SessionChanged,
@@ -41,6 +43,12 @@ if TYPE_CHECKING:
     from kvdeck.sessions.records import Session
 
 RETRY_S = 0.25
+
+
+def _plan_screen() -> Screen[None]:
+    from kvdeck.app.screens.plan import PlanScreen
+
+    return PlanScreen()
 
 
 def _run_screen() -> Screen[None]:
@@ -66,7 +74,12 @@ class Deck(App[None], inherit_bindings=False):
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
-    MODES: ClassVar = {"run": _run_screen, "sessions": _sessions_screen, "doctor": _doctor_screen}
+    MODES: ClassVar = {
+        "plan": _plan_screen,
+        "run": _run_screen,
+        "sessions": _sessions_screen,
+        "doctor": _doctor_screen,
+    }
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
@@ -93,6 +106,15 @@ class Deck(App[None], inherit_bindings=False):
             tooltip="Close the deck",
             group=DECK,
             priority=True,
+        ),
+        Binding(
+            "1",
+            "switch_mode('plan')",
+            "Plan",
+            show=False,
+            id="mode.plan",
+            tooltip="Plan: a model's KV cache in blocks and bytes",
+            group=MODE_KEYS,
         ),
         Binding(
             "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
@@ -233,6 +255,17 @@ class Deck(App[None], inherit_bindings=False):
         if self.feed is not None:
             self.feed.read_session(name)
 
+    def measure_paths(self) -> None:
+        """Look what the kept sessions say of each path; `PathsMeasured` goes to the screen in front."""
+        if self.feed is not None:
+            self.feed.measure_paths(self.host)
+
+    def plans_folder(self) -> Path:
+        """Where plans are saved."""
+        from kvdeck.engine.client import home
+
+        return home() / "plans"
+
     def preview_session(self, name: str) -> None:
         """Read what the cursor stands on; `SessionPreviewed` goes to the screen in front."""
         self._keep(lambda post, keeping: keeping.preview(post, name))
@@ -256,6 +289,7 @@ class Deck(App[None], inherit_bindings=False):
         if self.feed is not None:
             self.feed.do(lambda post: work(post, keeping), apart)
 
+    @on(PathsMeasured)
     @on(SessionsListed)
     @on(SessionRead)
     @on(SessionPreviewed)

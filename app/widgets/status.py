@@ -11,7 +11,7 @@ from kvdeck.app.widgets.lines import Lines, Row, Span
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot
 
-MODES = (("2", "run", "Run"), ("4", "sessions", "Sessions"), ("9", "doctor", "Doctor"))
+MODES = (("1", "plan", "Plan"), ("2", "run", "Run"), ("4", "sessions", "Sessions"), ("9", "doctor", "Doctor"))
 
 
 class StatusBar(Lines):

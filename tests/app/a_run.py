@@ -9,6 +9,7 @@ from dataclasses import replace
 import orjson
 
 from kvdeck.app.folding import RunView, fold_all
+from kvdeck.app.measured import Measured, Point
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
@@ -208,6 +209,17 @@ def session(name: str = NAME) -> Session:
         results=results,
         comparisons=tuple(comparison(trial) for trial in range(len(PATHS))),
     )
+
+
+def measured() -> Measured:
+    """A sweep of block sizes between host memories, and one step to disk."""
+    sizes = [4096 << (2 * step) for step in range(7)]
+    sweep = [
+        Point("HostToHost", layout, size, 11.0 * size / (size + half), "sweep")
+        for layout, half in (("fc", 120_000), ("ls", 480_000))
+        for size in sizes
+    ]
+    return Measured((*sweep, Point("HostToDisk", "fc", BLOCK, 1.4, NAME)))
 
 
 def compared(name: str) -> Session:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from kvdeck.app.messages import (
     DoctorReported,
+    PathsMeasured,
     SessionChanged,
     SessionPreviewed,
     SessionRead,
@@ -54,6 +56,7 @@ class DeckOfFiles(Deck):
         self.host = "dgx-01"
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
+        self.plans = Path("/nowhere/plans")
 
     def list_sessions(self) -> None:
         self.post_message(SessionsListed(self.kept))
@@ -83,6 +86,12 @@ class DeckOfFiles(Deck):
 
     def follow(self, session: str) -> None:
         self.asked.append(("follow", session))
+
+    def measure_paths(self) -> None:
+        self.post_message(PathsMeasured(a_run.measured()))
+
+    def plans_folder(self) -> Path:
+        return self.plans
 
     def look(self) -> None:
         self.post_message(DoctorReported(a_run.doctor()))

@@ -24,6 +24,11 @@ SCENES = {
     "run-cancel": (a_run.live(), ("x",)),
     "run-help": (a_run.live(), ("question_mark",)),
     "run-paused": (a_run.live(), ("p",)),
+    "plan": (IDLE, ("1",)),
+    "plan-mixed": (IDLE, ("1", "m", *"gpt-oss-120b", "enter", "plus", "plus", "plus", "down", "plus", "plus")),
+    "plan-latent": (IDLE, ("1", "m", *"r1", "enter", "plus", "down", *["plus"] * 4, "g", "right", "right", "plus")),
+    "plan-wrong": (IDLE, ("1", "enter", "3", "enter")),
+    "plan-models": (IDLE, ("1", "m", "q", "w", "e", "n", "down")),
     "sessions": (a_run.live(), ("4",)),
     "sessions-empty": (IDLE, ("4",)),
     "sessions-none-found": (IDLE, ("4", "slash", "x", "y")),
@@ -42,6 +47,8 @@ TOLD_BY_THE_SMALL_ONE = (
     "versus",
     "run-form",
     "run-cancel",
+    "plan-wrong",
+    "plan-models",
     "sessions-none-found",
     "sessions-empty",
     "doctor-empty",
@@ -49,8 +56,12 @@ TOLD_BY_THE_SMALL_ONE = (
 PICTURES = [
     *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
     *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_SMALL_ONE),
-    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "sessions", "result", "diff", "doctor")),
-    *((scene, BIG, name) for scene in ("run-live", "diff", "doctor") for name in ("kvdeck-light", theme.ANSI)),
+    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "plan-mixed", "sessions", "result", "diff", "doctor")),
+    *(
+        (scene, BIG, name)
+        for scene in ("run-live", "plan-latent", "diff", "doctor")
+        for name in ("kvdeck-light", theme.ANSI)
+    ),
 ]
 
 

@@ -8,7 +8,11 @@ import sys
 
 from tests.benchmarks.table import Row, print_markdown
 
+<<<<<<< HEAD
 PARTS = ("terminal", "engine", "transfers", "sessions")
+=======
+PARTS = ("terminal", "engine", "transfers", "plans")
+>>>>>>> main
 
 
 def main() -> None:
