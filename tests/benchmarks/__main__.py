@@ -8,11 +8,7 @@ import sys
 
 from tests.benchmarks.table import Row, print_markdown
 
-<<<<<<< HEAD
-PARTS = ("terminal", "engine", "transfers", "sessions")
-=======
-PARTS = ("terminal", "engine", "transfers", "plans")
->>>>>>> main
+PARTS = ("terminal", "engine", "transfers", "plans", "sessions")
 
 
 def main() -> None:
