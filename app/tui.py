@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,11 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import CursorPosition
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import terminal, theme
+from kvdeck.app import endings, glyphs, terminal, theme
+from kvdeck.app.bindings import EVERYWHERE
+from kvdeck.app.config import Config
+from kvdeck.app.link import QUESTION, Link
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
@@ -35,14 +41,21 @@ from kvdeck.app.messages import (
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.keys import DECK, MODE_KEYS
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 
 if TYPE_CHECKING:
+    from textual.filter import LineFilter
+    from textual.widget import Widget
+
     from kvdeck.app.feed import Feed
     from kvdeck.app.screens.frame import DeckScreen
     from kvdeck.sessions.records import Session
 
 RETRY_S = 0.25
+_NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
+_MOVES = ("move(", "page(", "scroll_", "app.focus_")
+"""Actions that nobody calls by name."""
+_ASCII = glyphs.Ascii()
 
 
 def _plan_screen() -> Screen[None]:
@@ -87,7 +100,7 @@ class Deck(App[None], inherit_bindings=False):
             "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
         ),
         Binding(
-            "colon",
+            "colon,ctrl+p",
             "command_palette",
             "Commands",
             show=False,
@@ -137,31 +150,65 @@ class Deck(App[None], inherit_bindings=False):
             tooltip="Doctor: what can run here",
             group=MODE_KEYS,
         ),
+        *EVERYWHERE,
     ]
 
     snapshot: var[Snapshot] = var(Snapshot(), init=False)
     doctor: var[Doctor] = var(Doctor(), init=False)
     paused: var[bool] = var(False, init=False)
 
-    def __init__(self, *, readonly: bool = False, connect: bool = True) -> None:
-        name = theme.chosen()
+    def __init__(
+        self,
+        *,
+        readonly: bool = False,
+        connect: bool = True,
+        config: Config | None = None,
+        memory: dict[str, Any] | None = None,
+    ) -> None:
+        self.config = config or Config()
+        self.memory: dict[str, Any] = {} if memory is None else memory
+        """What is remembered until the next time; screens put what they like to keep under a name of theirs."""
+        if self.memory.get("view") in self.MODES:
+            self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
+        name = self.config.theme or theme.chosen()
         super().__init__(ansi_color=True if name == theme.ANSI else None)
         self.register_theme(theme.load(name))
         self.theme = name
         self.animation_level = "none"
+        self.ascii = bool(self.config.ascii)
+        self.set_class(self.ascii, "-ascii")
+        self.set_keymap(dict(self.config.keymap))
         self.host = platform.node()
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
+        self.link = Link()
         self._newest: Snapshot | None = None
+        self._states: dict[str, str] = {}
+        self._title = ""
+        self._unsent = 0
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), _ASCII] if self.ascii else super().get_line_filters()
 
     def on_mount(self) -> None:
+        self.link.asks = not (self.is_headless or self.is_web)
         if not self.is_headless:
             for end in (signal.SIGHUP, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
-            terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+            if not self.is_web:
+                terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+                self._tell(terminal.KEEP_TITLE)
+            # A terminal clears its other screen when it is left, and Textual paints no more than what differs.
+            self.app_resume_signal.subscribe(self, self._come_back)
+        for problem in self.config.problems:
+            self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+
+    def _come_back(self, _: object) -> None:
+        self.link.forget()
+        self.refresh(layout=True)
 
     def _hang_up(self) -> None:
         terminal.end_at_last()
@@ -170,27 +217,61 @@ class Deck(App[None], inherit_bindings=False):
     def _start_feed(self) -> None:
         from kvdeck.app.feed import Feed
 
-        self.feed = Feed(self.post_message, readonly=self.readonly)
+        self.feed = Feed(self.post_message, readonly=self.readonly, tick_s=1 / self.config.hz)
         self.feed.start()
 
     def on_unmount(self) -> None:
+        self.memory["view"] = self.current_mode
+        if self.link.asks:
+            self._tell(terminal.GIVE_TITLE_BACK)
         if self.feed is not None:
             self.feed.stop()
+
+    def _tell(self, sequence: str) -> None:
+        """Send the terminal a sequence in line with what is painted."""
+        if self._driver is not None and not self.is_headless and not self.is_web:
+            self._driver.write(sequence)
 
     # --- data ---
 
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
         self._newest = message.snapshot
+        self._tell_endings(message.snapshot)
         self._paint_newest()
+
+    def _tell_endings(self, snapshot: Snapshot) -> None:
+        """A run that has ended tells by a toast, by the bell if asked, and in the terminal's title."""
+        before, self._states = self._states, endings.states(snapshot)
+        for name, state in endings.ended(before, self._states):
+            self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
+            if self.config.bell:
+                self.bell()
+        if (title := endings.title(self._states)) != self._title:
+            self._title = title
+            self._tell(terminal.title(title))
 
     def _paint_newest(self) -> None:
         """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
         if self.paused or self._newest is None:
             return
-        if not self._terminal_ready():
-            self.set_timer(RETRY_S, self._paint_newest)
+        if not (self._terminal_ready() and self.link.may_paint(time.monotonic())):
+            if not self._retrying:
+                self._retrying = True
+                self.set_timer(RETRY_S, self._paint_again)
             return
         self.snapshot, self._newest = self._newest, None
+        if self.link.painted(time.monotonic()):
+            self.call_after_refresh(self._tell, QUESTION)
+
+    _retrying = False
+
+    def _paint_again(self) -> None:
+        self._retrying = False
+        self._paint_newest()
+
+    def on_cursor_position(self, _: CursorPosition) -> None:
+        self.link.answered(time.monotonic())
+        self._paint_newest()
 
     def _terminal_ready(self) -> bool:
         return self.is_headless or sys.__stderr__ is None or terminal.can_take_more(sys.__stderr__.fileno())
@@ -221,12 +302,15 @@ class Deck(App[None], inherit_bindings=False):
 
     def on_run_asked(self, message: RunAsked) -> None:
         if self._may_command() and self.feed is not None:
+            self._unsent += 1
             self.feed.submit(message.spec)
 
     def on_run_submitted(self, message: RunSubmitted) -> None:
+        self._unsent = max(0, self._unsent - 1)
         self.notify(f"{message.session} is in the queue", markup=False)
 
     def on_command_refused(self, message: CommandRefused) -> None:
+        self._unsent = 0
         said = f"{message.what} · {message.mend}" if message.mend else message.what
         self.notify(said, severity="error", markup=False)
 
@@ -313,6 +397,11 @@ class Deck(App[None], inherit_bindings=False):
 
     # --- keys ---
 
+    def get_key_display(self, binding: Binding) -> str:
+        if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:
+            return binding.key.capitalize()
+        return super().get_key_display(binding)
+
     def action_pause(self) -> None:
         self.paused = not self.paused
 
@@ -321,21 +410,72 @@ class Deck(App[None], inherit_bindings=False):
 
         self.push_screen(Help(key_rows(self.screen)))
 
+    def action_jump(self) -> None:
+        from kvdeck.app.screens.jump import Jump, places
+
+        def chosen(pane: Widget | None) -> None:
+            if pane is not None:
+                pane.focus()
+
+        screen: Screen[Any] = self.screen
+        if screen in self.deck_screens:
+            self.push_screen(Jump(places(screen)), chosen)
+
     def action_leave(self) -> None:
+        if lost := self._would_lose():
+            from kvdeck.app.screens.ask import Ask
+
+            self.push_screen(Ask("Close the deck?", lost), lambda yes: self._leave() if yes else None)
+        else:
+            self._leave()
+
+    def _would_lose(self) -> str:
+        """What closing the deck would lose; a run goes on, so it is none of it."""
+        if self._unsent:
+            return "A run that was asked for is not in the queue yet."
+        return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
+
+    def _leave(self) -> None:
         going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
         word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
         self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
+
+    def action_copy_table(self, as_csv: bool) -> None:
+        from kvdeck.app import sharing
+
+        self._share(partial(sharing.copy_table, self, as_csv))
+
+    def action_export_charts(self) -> None:
+        from kvdeck.app import sharing
+
+        self._share(partial(sharing.export_charts, self))
+
+    def action_save_picture(self) -> None:
+        from kvdeck.app import sharing
+
+        self._share(partial(sharing.save_picture, self))
+
+    def _share(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
 
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))
         self.theme = name
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for key, active in screen.active_bindings.items():
+        told = {"deck.palette", "deck.interrupt"}
+        for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.group is not None and binding.tooltip and key != "colon":
-                title = f"{binding.group.description.lower()}: {binding.description.lower()}"
-                yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
+            if binding.group is None or not binding.tooltip or binding.id in told or binding.action.startswith(_MOVES):
+                continue
+            told.add(str(binding.id))
+            title = f"{binding.group.description.lower()}: {binding.description.lower()}"
+            yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
+        for title, note, work in self.deck_screens[0].pane_commands() if self.deck_screens else ():
+            yield SystemCommand(title, note, work)
         for name in theme.names():
             yield SystemCommand(
                 f"theme: {name.removeprefix('kvdeck-')}",
@@ -344,18 +484,26 @@ class Deck(App[None], inherit_bindings=False):
             )
 
 
-def run_deck(readonly: bool = False) -> int:
+def run_deck(readonly: bool = False, config: Config | None = None) -> int:
     """Open the deck and stay until it is closed; the exit status.
 
     Raises:
         UsageError: It has no terminal to draw on, which is the one behind stderr.
     """
-    if sys.__stderr__ is None or not sys.__stderr__.isatty():
+    in_browser = "TEXTUAL_DRIVER" in os.environ
+    if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):
         raise UsageError("the deck draws on stderr, and that is no terminal", "leave out the redirection of stderr")
-    deck = Deck(readonly=readonly)
+    from kvdeck.app import memory
+    from kvdeck.app.config import load
+
+    known = memory.recall()
+    config = load() if config is None else config
+    deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
     deck.run()
+    if deck.memory != known:
+        memory.keep(deck.memory)
     return deck.return_code or 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_deck())
+    sys.exit(run_deck(readonly="--readonly" in sys.argv[1:]))

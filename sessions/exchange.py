@@ -159,8 +159,8 @@ def read(path: Path) -> Session:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         if data.lstrip()[:1] not in (b"{", b"["):
-            text = data.decode()
-            return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(text, path)
+            text = data.decode(errors="replace")
+            return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(data.decode(), path)
         if b'"session_duration_secs"' not in data:
             return _from_ours(orjson.loads(data), path)
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:

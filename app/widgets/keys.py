@@ -14,8 +14,9 @@ RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
 PLAN = Binding.Group("Plan")
 LIST = Binding.Group("List")
+SHARE = Binding.Group("Share")
 
-ORDER = (RUN, PLAN, LIST, FORM, DECK, MODE_KEYS)
+ORDER = (RUN, PLAN, LIST, FORM, DECK, MODE_KEYS, SHARE)
 
 
 class KeyBar(Lines):

@@ -98,8 +98,10 @@ class DeckOfFiles(Deck):
 
 
 @pytest.fixture(autouse=True)
-def the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("NO_COLOR", "KVDECK_THEME", "COLORTERM"):
+def the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("KVDECK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KVDECK_CONFIG", str(tmp_path / "config.yaml"))
+    for name in ("NO_COLOR", "KVDECK_ASCII", "KVDECK_HZ", "KVDECK_BELL", "KVDECK_THEME", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
