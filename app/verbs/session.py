@@ -334,7 +334,7 @@ def import_(file: str, name: str | None) -> int:
 
 
 def _kept_kind(read: Session) -> SessionKind:
-    return "run" if read.results else "imported"
+    return "run" if read.kind == "run" else "imported"
 
 
 @session.command()
