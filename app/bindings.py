@@ -1,12 +1,69 @@
-"""Keys of the deck that are the same in every mode, beside those that open one."""
+"""Keys of the deck itself: those that open a mode, and those that are the same in every mode."""
 
 from __future__ import annotations
 
 from textual.binding import Binding
 
-from kvdeck.app.widgets.keys import DECK, SHARE
+from kvdeck.app.widgets.keys import DECK, MODE_KEYS, SHARE
 
+OPENING = (
+    Binding(
+        "1",
+        "switch_mode('plan')",
+        "Plan",
+        show=False,
+        id="mode.plan",
+        tooltip="Plan: a model's KV cache in blocks and bytes",
+        group=MODE_KEYS,
+    ),
+    Binding(
+        "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
+    ),
+    Binding(
+        "4",
+        "switch_mode('sessions')",
+        "Sessions",
+        show=False,
+        id="mode.sessions",
+        tooltip="Sessions: what was measured",
+        group=MODE_KEYS,
+    ),
+    Binding(
+        "9",
+        "switch_mode('doctor')",
+        "Doctor",
+        show=False,
+        id="mode.doctor",
+        tooltip="Doctor: what can run here",
+        group=MODE_KEYS,
+    ),
+)
 EVERYWHERE = (
+    Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
+    Binding(
+        "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
+    ),
+    Binding(
+        "colon,ctrl+p",
+        "command_palette",
+        "Commands",
+        show=False,
+        key_display=":",
+        id="deck.palette",
+        tooltip="Commands by name",
+        group=DECK,
+    ),
+    Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
+    Binding(
+        "ctrl+c",
+        "leave",
+        "Quit",
+        show=False,
+        id="deck.interrupt",
+        tooltip="Close the deck",
+        group=DECK,
+        priority=True,
+    ),
     Binding(
         "w", "jump", "jump", show=False, id="deck.jump", tooltip="Letters on the panes; one goes there", group=DECK
     ),
@@ -31,7 +88,7 @@ EVERYWHERE = (
     ),
     Binding(
         "y",
-        "copy_table(False)",
+        "share('markdown')",
         "Copy table",
         show=False,
         id="share.markdown",
@@ -40,7 +97,7 @@ EVERYWHERE = (
     ),
     Binding(
         "Y",
-        "copy_table(True)",
+        "share('csv')",
         "Copy as CSV",
         show=False,
         id="share.csv",
@@ -49,7 +106,7 @@ EVERYWHERE = (
     ),
     Binding(
         "E",
-        "export_charts",
+        "share('chart')",
         "Export chart",
         show=False,
         id="share.chart",
@@ -58,7 +115,7 @@ EVERYWHERE = (
     ),
     Binding(
         "S",
-        "save_picture",
+        "share('picture')",
         "Save picture",
         show=False,
         id="share.picture",

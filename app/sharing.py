@@ -73,6 +73,19 @@ def kept(name: str, suffix: str, text: str) -> Path:
     raise KvdeckError(f"too many files of this second in {folder}", "try again")
 
 
+def share(deck: Deck, what: str) -> None:
+    """Share a table as `markdown` or `csv`, the points of a `chart`, or the `picture`; what fails is said."""
+    try:
+        if what == "chart":
+            export_charts(deck)
+        elif what == "picture":
+            save_picture(deck)
+        else:
+            copy_table(deck, as_csv=what == "csv")
+    except KvdeckError as error:
+        deck.notify(str(error), severity="error", markup=False)
+
+
 def copy_table(deck: Deck, as_csv: bool) -> None:
     """Copy the table in focus, or the screen's first one, to the operator's own clipboard by OSC 52."""
     table = next((found for pane in _panes(deck.screen) if (found := pane.table()) and found.rows), None)

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +20,8 @@ from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import endings, glyphs, terminal, theme
-from kvdeck.app.bindings import EVERYWHERE
+from kvdeck.app import endings, glyphs, palette, terminal, theme
+from kvdeck.app.bindings import EVERYWHERE, OPENING
 from kvdeck.app.config import Config
 from kvdeck.app.link import QUESTION, Link
 from kvdeck.app.messages import (
@@ -40,8 +39,7 @@ from kvdeck.app.messages import (
     SpreadsRead,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
-from kvdeck.app.widgets.keys import DECK, MODE_KEYS
-from kvdeck.sessions.errors import KvdeckError, UsageError
+from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
     from textual.filter import LineFilter
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
-_MOVES = ("move(", "page(", "scroll_", "app.focus_")
-"""Actions that nobody calls by name."""
 _ASCII = glyphs.Ascii()
 
 
@@ -94,64 +90,7 @@ class Deck(App[None], inherit_bindings=False):
         "doctor": _doctor_screen,
     }
     DEFAULT_MODE = "run"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
-        Binding(
-            "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
-        ),
-        Binding(
-            "colon,ctrl+p",
-            "command_palette",
-            "Commands",
-            show=False,
-            key_display=":",
-            id="deck.palette",
-            tooltip="Commands by name",
-            group=DECK,
-        ),
-        Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
-        Binding(
-            "ctrl+c",
-            "leave",
-            "Quit",
-            show=False,
-            id="deck.interrupt",
-            tooltip="Close the deck",
-            group=DECK,
-            priority=True,
-        ),
-        Binding(
-            "1",
-            "switch_mode('plan')",
-            "Plan",
-            show=False,
-            id="mode.plan",
-            tooltip="Plan: a model's KV cache in blocks and bytes",
-            group=MODE_KEYS,
-        ),
-        Binding(
-            "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
-        ),
-        Binding(
-            "4",
-            "switch_mode('sessions')",
-            "Sessions",
-            show=False,
-            id="mode.sessions",
-            tooltip="Sessions: what was measured",
-            group=MODE_KEYS,
-        ),
-        Binding(
-            "9",
-            "switch_mode('doctor')",
-            "Doctor",
-            show=False,
-            id="mode.doctor",
-            tooltip="Doctor: what can run here",
-            group=MODE_KEYS,
-        ),
-        *EVERYWHERE,
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*OPENING, *EVERYWHERE]
 
     snapshot: var[Snapshot] = var(Snapshot(), init=False)
     doctor: var[Doctor] = var(Doctor(), init=False)
@@ -440,48 +379,17 @@ class Deck(App[None], inherit_bindings=False):
         word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
         self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
 
-    def action_copy_table(self, as_csv: bool) -> None:
+    def action_share(self, what: str) -> None:
         from kvdeck.app import sharing
 
-        self._share(partial(sharing.copy_table, self, as_csv))
-
-    def action_export_charts(self) -> None:
-        from kvdeck.app import sharing
-
-        self._share(partial(sharing.export_charts, self))
-
-    def action_save_picture(self) -> None:
-        from kvdeck.app import sharing
-
-        self._share(partial(sharing.save_picture, self))
-
-    def _share(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except KvdeckError as error:
-            self.notify(str(error), severity="error", markup=False)
+        sharing.share(self, what)
 
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))
         self.theme = name
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        told = {"deck.palette", "deck.interrupt"}
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.group is None or not binding.tooltip or binding.id in told or binding.action.startswith(_MOVES):
-                continue
-            told.add(str(binding.id))
-            title = f"{binding.group.description.lower()}: {binding.description.lower()}"
-            yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
-        for title, note, work in self.deck_screens[0].pane_commands() if self.deck_screens else ():
-            yield SystemCommand(title, note, work)
-        for name in theme.names():
-            yield SystemCommand(
-                f"theme: {name.removeprefix('kvdeck-')}",
-                "Draw with these colours",
-                partial(self.action_theme, name),
-            )
+        return palette.commands(self, screen)
 
 
 def run_deck(readonly: bool = False, config: Config | None = None) -> int:

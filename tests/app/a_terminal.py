@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -19,6 +20,26 @@ import pyte
 PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
 PATIENCE_S = 20.0
 QUESTION = b"\x1b[6n"
+BUSY = """
+import random, time
+from kvdeck.app.folding import LogLine, RunView
+from kvdeck.app.messages import SnapshotTaken
+from kvdeck.app.snapshot import Snapshot
+from kvdeck.app.tui import Deck
+class Busy(Deck):
+    number = 0
+    def on_mount(self):
+        super().on_mount()
+        self.set_interval(0.05, self.tick)
+    def tick(self):
+        self.number += 1
+        noise = lambda: "".join(random.choices("abcdefghijklmnop", k=80))
+        log = [LogLine(0.0, "info", noise()) for _ in range(30)]
+        log.append(LogLine(0.0, "info", f"at {time.monotonic():.3f} number {self.number};"))
+        self.post_message(SnapshotTaken(Snapshot("connected", "", 1, run=RunView("busy", "running", log=tuple(log)))))
+Busy(connect=False).run()
+"""
+STAMP = re.compile(r"at (\d+\.\d+) number (\d+);")
 
 
 class Terminal:
@@ -112,3 +133,15 @@ class FarTerminal(Terminal):
                 os.write(self.master, b"\x1b[5;7R" * asked)
             if data or now >= end:
                 return data
+
+
+def watched(link: FarTerminal, pictures: int) -> list[tuple[float, int]]:
+    """(age in seconds, number) of each picture as it arrives."""
+    found: list[tuple[float, int]] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < pictures and time.monotonic() < deadline:
+        if link.read(0.2) and (seen := STAMP.search("\n".join(link.screen.display))):
+            number = int(seen[2])
+            if not found or found[-1][1] != number:
+                found.append((time.monotonic() - float(seen[1]), number))
+    return found

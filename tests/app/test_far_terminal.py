@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,41 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .a_terminal import PATIENCE_S, FarTerminal, Terminal
+from .a_terminal import BUSY, PATIENCE_S, STAMP, FarTerminal, Terminal, watched
 
-BUSY = """
-import random, time
-from kvdeck.app.folding import LogLine, RunView
-from kvdeck.app.messages import SnapshotTaken
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
-class Busy(Deck):
-    number = 0
-    def on_mount(self):
-        super().on_mount()
-        self.set_interval(0.05, self.tick)
-    def tick(self):
-        self.number += 1
-        noise = lambda: "".join(random.choices("abcdefghijklmnop", k=80))
-        log = [LogLine(0.0, "info", noise()) for _ in range(30)]
-        log.append(LogLine(0.0, "info", f"at {time.monotonic():.3f} number {self.number};"))
-        self.post_message(SnapshotTaken(Snapshot("connected", "", 1, run=RunView("busy", "running", log=tuple(log)))))
-Busy(connect=False).run()
-"""
-STAMP = re.compile(r"at (\d+\.\d+) number (\d+);")
 RATE = 30 * 1024
-
-
-def watched(link: FarTerminal, pictures: int) -> list[tuple[float, int]]:
-    """(age in seconds, number) of each picture as it arrives."""
-    found: list[tuple[float, int]] = []
-    deadline = time.monotonic() + PATIENCE_S
-    while len(found) < pictures and time.monotonic() < deadline:
-        if link.read(0.2) and (seen := STAMP.search("\n".join(link.screen.display))):
-            number = int(seen[2])
-            if not found or found[-1][1] != number:
-                found.append((time.monotonic() - float(seen[1]), number))
-    return found
 
 
 def test_over_a_slow_link_the_picture_is_fresh_and_ticks_are_left_out():

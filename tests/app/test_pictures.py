@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app import theme
-from kvdeck.app.config import Config
-from kvdeck.app.link import Link
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
 
@@ -33,11 +29,6 @@ SCENES = {
     "plan-latent": (IDLE, ("1", "m", *"r1", "enter", "plus", "down", *["plus"] * 4, "g", "right", "right", "plus")),
     "plan-wrong": (IDLE, ("1", "enter", "3", "enter")),
     "plan-models": (IDLE, ("1", "m", "q", "w", "e", "n", "down")),
-    "run-first": (IDLE, ()),
-    "run-jump": (a_run.live(), ("w",)),
-    "run-palette": (a_run.live(), ("colon",)),
-    "run-told": (a_run.live(), ("told",)),
-    "run-slow": (a_run.live(), ("slow",)),
     "sessions": (a_run.live(), ("4",)),
     "sessions-empty": (IDLE, ("4",)),
     "sessions-none-found": (IDLE, ("4", "slash", "x", "y")),
@@ -50,12 +41,8 @@ SCENES = {
     "versus": (IDLE, ("4", "space", "space", "space", "d")),
     "doctor": (IDLE, ("9",)),
     "doctor-empty": (Snapshot(), ("9",)),
-    "run-too-small": (Snapshot(), ()),
 }
-TOLD_BY_THE_BIG_ONE = ("run-paused", "run-jump", "run-palette", "run-told", "run-too-small")
 TOLD_BY_THE_SMALL_ONE = (
-    "run-slow",
-    "run-too-small",
     "sessions-rename",
     "versus",
     "run-form",
@@ -67,18 +54,14 @@ TOLD_BY_THE_SMALL_ONE = (
     "doctor-empty",
 )
 PICTURES = [
-    *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_BIG_ONE),
+    *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
     *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_SMALL_ONE),
     *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "plan-mixed", "sessions", "result", "diff", "doctor")),
     *(
         (scene, BIG, name)
-        for scene in ("run-live", "run-jump", "run-told", "plan-latent", "diff", "doctor")
+        for scene in ("run-live", "plan-latent", "diff", "doctor")
         for name in ("kvdeck-light", theme.ANSI)
     ),
-    ("run-live", BIG, "kvdeck-contrast"),
-    ("run-live", BIG, "kvdeck-safe"),
-    *((scene, BIG, "kvdeck-ascii") for scene in ("run-live", "run-help", "run-palette", "run-told")),
-    ("run-too-small", (60, 20), theme.DEFAULT),
 ]
 
 
@@ -86,10 +69,9 @@ PICTURES = [
     ("scene", "size", "name"), PICTURES, ids=[f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in PICTURES]
 )
 def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, monkeypatch: pytest.MonkeyPatch):
-    ascii_only = name == "kvdeck-ascii"
-    monkeypatch.setenv("KVDECK_THEME", theme.DEFAULT if ascii_only else name)
+    monkeypatch.setenv("KVDECK_THEME", name)
     snapshot, keys = SCENES[scene]
-    deck = DeckOfFiles(config=Config(ascii=ascii_only))
+    deck = DeckOfFiles()
     if scene == "diff-sweep":
         monkeypatch.setattr(a_run, "compared", lambda name: a_run.swept(name, 1.3 if name.endswith("ls") else 1.0))
     if scene == "sessions-empty":
@@ -101,16 +83,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
         deck.post_message(SnapshotTaken(snapshot))
         await pilot.pause()
         for key in keys:
-            if key == "told":
-                deck.post_message(SnapshotTaken(a_run.finished()))
-            elif key == "slow":
-                deck.link = Link()
-                deck.link.painted(0.0)
-                deck.link.answered(0.8)
-                deck.link.asks = False
-                deck.post_message(SnapshotTaken(replace(snapshot, detail="another")))
-            else:
-                await pilot.press(key)
+            await pilot.press(key)
             await pilot.pause(0.2 if scene.startswith(("sessions", "diff")) else None)
 
     assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)
