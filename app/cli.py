@@ -14,7 +14,10 @@ import click
 from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.plan import iosize, kvcache, plan
+from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
+from kvdeck.app.verbs.session import session
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 CLOSED_PIPE = 141
@@ -42,7 +45,8 @@ def kvdeck(context: click.Context, readonly: bool) -> int:
     return run_deck(readonly=readonly)
 
 
-for verb in (run, attach, cancel, report, sessions, engine, doctor):
+VERBS = (plan, kvcache, iosize, profile, run, attach, cancel, report, sessions, session, engine, doctor)
+for verb in VERBS:
     kvdeck.add_command(verb)
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import orjson
 
+from kvdeck.sessions import counted
 from kvdeck.sessions.errors import UsageError
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 WORTH_KEEPING = 64
 """Sessions that must have been read before the index is written anew."""
 
@@ -43,6 +44,10 @@ class SessionSummary:
     """Results, of any status."""
     tags: tuple[str, ...]
     note: str
+    kind: str = "run"
+    transfers: int = 0
+    """Counted transfers, where the session is recorded or imported."""
+    host: str = ""
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(SessionSummary))
@@ -86,6 +91,8 @@ def summaries(home: Path) -> list[SessionSummary]:
             continue
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
+        if known is not None and known[1].kind == "recorded":
+            mark.append(counted.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known
         elif (summary := _read_summary(name, path)) is not None:
@@ -100,13 +107,15 @@ def _read_summary(name: str, path: str) -> SessionSummary | None:
     try:
         with open(path, "rb", buffering=0) as file:
             data = orjson.loads(file.read())
+        if data.get("kind") == "recorded":
+            data = counted.with_counts(data, path.removesuffix("/session.json"))
         return _summarise(name, data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
-    results, spec = data.get("results") or (), data.get("spec") or {}
+    results, spec = data.get("results") or data.get("tallies") or (), data.get("spec") or {}
     return SessionSummary(
         name=name,
         state=data["state"],
@@ -119,6 +128,9 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
         steps=len(results),
         tags=tuple(data.get("tags") or ()),
         note=data.get("note") or "",
+        kind=data.get("kind") or "run",
+        transfers=sum(tally["transfers"] for tally in data.get("tallies") or ()),
+        host=str((data.get("host") or {}).get("hostname") or ""),
     )
 
 
@@ -133,9 +145,9 @@ def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:
 
 
 def _from_row(row: list[Any]) -> SessionSummary:
-    name, state, created, started, ended, reason, paths, layouts, steps, tags, note = row
+    name, state, created, started, ended, reason, paths, layouts, steps, tags, *rest = row
     return SessionSummary(
-        name, state, created, started, ended, reason, tuple(paths), tuple(layouts), steps, tuple(tags), note
+        name, state, created, started, ended, reason, tuple(paths), tuple(layouts), steps, tuple(tags), *rest
     )
 
 

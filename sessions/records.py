@@ -40,6 +40,8 @@ ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
+SessionKind = Literal["run", "recorded", "imported"]
+"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file."""
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
@@ -157,6 +159,39 @@ class Comparison:
     low: float
     high: float
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Transfers counted in a running program, of one path and one layout.
+
+    A transfer is one NIXL request or one copy; it is counted once it has completed, failures apart.
+    """
+
+    path: str
+    layout: str
+    """Text of the layout, or `Unknown` where nobody said."""
+    transfers: int = 0
+    bytes: int = 0
+    blocks: int = 0
+    descriptors: int = 0
+    """0 where they were not counted."""
+    min_bytes: int | None = None
+    """Of one transfer; null where there was none."""
+    max_bytes: int = 0
+    failures: int = 0
+    timed_transfers: int = 0
+    """Those with a time; the next three are sums over them."""
+    timed_bytes: int = 0
+    timed_blocks: int = 0
+    busy_s: float = 0.0
+    sizes: tuple[tuple[int, int], ...] = ()
+    """Bytes of a transfer and how many had them, ascending; with many sizes, sixteenths of an octave."""
+    times: tuple[tuple[float, int], ...] = ()
+    """Histogram of the times: a bucket's lower edge in seconds and its count; sixteen buckets an octave."""
+    stated_bytes_per_s: int | None = None
+    """What the file it was read from says; Dynamo's counts idle time as well."""
+    stated_blocks_per_s: int | None = None
 
 
 # --- events: the lines of samples.jsonl. `t` is the writer's monotonic clock in ns, `wall` the Unix time in s. ---
@@ -350,6 +385,12 @@ class Session:
     tags: tuple[str, ...] = ()
     note: str = ""
     schema: int = SCHEMA_VERSION
+    kind: SessionKind = "run"
+    tallies: tuple[Tally, ...] = ()
+    duration_s: float | None = None
+    """What an imported file says it took."""
+    source: str = ""
+    """The file it was imported from, or that is read where it lies."""
 
 
 Record = TypeVar("Record")

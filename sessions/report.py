@@ -42,6 +42,11 @@ def report_json(session: Session) -> dict[str, Any]:
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """The text report, at most `width` characters wide; 80 and more show everything that matters."""
+    if session.kind != "run":
+        from kvdeck.sessions.counted_report import counted_lines  # which writes with this module's lines
+
+        if not session.results:
+            return counted_lines(session, width)
     lines = _head(session, width)
     measured = [result for result in session.results if _has_figures(result)]
     for path in dict.fromkeys(result.path for result in measured):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Sequence
@@ -62,6 +63,21 @@ def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], resample
         candidate: One time a round, of the same rounds; a longer tail of either is left out.
     """
     return median_interval([b / a for a, b in zip(baseline, candidate, strict=False)], resamples)
+
+
+def independent_ratio(baseline: Interval, candidate: Interval) -> Interval | None:
+    """Candidate over baseline, of two medians that were measured apart, each with its own interval.
+
+    The intervals' distances add in squares on the logarithmic scale (the method of variance estimates recovery),
+    so nothing is drawn anew. None where a value is not positive.
+    """
+    if min(baseline.low, candidate.low, baseline.median, candidate.median) <= 0:
+        return None
+    log = math.log
+    ratio = log(candidate.median / baseline.median)
+    below = math.hypot(log(candidate.median / candidate.low), log(baseline.high / baseline.median))
+    above = math.hypot(log(candidate.high / candidate.median), log(baseline.median / baseline.low))
+    return Interval(math.exp(ratio), math.exp(ratio - below), math.exp(ratio + above))
 
 
 LEAST_ROUNDS = 6

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import samples
+from kvdeck.sessions import counted, samples
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.records import (
@@ -107,6 +107,79 @@ class Store:
                 return session
         raise UsageError(f"session {blank.name or 'of that name'!r} is there already", "choose another name")
 
+    def keep(self, session: Session) -> Session:
+        """Make a session of what is already known: an imported one, or one that recorders will fill.
+
+        Raises:
+            UsageError: The name is not allowed, or taken.
+            SessionError: The folder can't be written.
+        """
+        fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            fresh.mkdir(parents=True, mode=0o700)
+            if session.kind == "recorded":
+                counted.prepare(fresh)
+            return self._move_in(fresh, [session.name], session)
+        except OSError as error:
+            raise _write_error(self.sessions, error) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+    def change(self, name: str, **changes: Any) -> Session:
+        """Change what the operator may say of a session that has ended: its tags and its note.
+
+        Raises:
+            SessionError: It is not there, goes on, or can't be written.
+        """
+        session = dataclasses.replace(self._ended(name), **changes)
+        self.write(session)
+        return session
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a session that has ended another name.
+
+        Raises:
+            UsageError: The new name is not allowed, or taken.
+            SessionError: It is not there, goes on, or can't be written.
+        """
+        session = self._ended(name)
+        folder, target = self.folder(name), self.folder(new)
+        if target.exists():
+            raise UsageError(f"session {new!r} is there already", "choose another name")
+        try:
+            folder.rename(target)
+        except OSError as error:
+            raise _write_error(self.sessions, error) from error
+        self.write(dataclasses.replace(session, name=new))
+
+    def delete(self, name: str) -> None:
+        """Remove a session that has ended, with everything in its folder.
+
+        Raises:
+            SessionError: It is not there, goes on, or can't be removed.
+        """
+        self._ended(name, damaged=True)
+        gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            self.folder(name).rename(gone)
+            shutil.rmtree(gone)
+        except OSError as error:
+            raise _write_error(self.sessions, error) from error
+
+    def _ended(self, name: str, damaged: bool = False) -> Session:
+        try:
+            session = self.read(name)
+        except SessionError:
+            if not (damaged and self.folder(name).is_dir()):
+                raise
+            return Session(name, "interrupted", 0.0)
+        if session.state not in FINAL_STATES:
+            raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
+        if session.kind == "recorded" and (live := counted.live(self.folder(name))):
+            pids = ", ".join(str(process.pid) for process in live[:5])
+            raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
+        return session
+
     def read(self, name: str) -> Session:
         """What `session.json` says.
 
@@ -129,6 +202,8 @@ class Store:
     def load(self, name: str) -> Session:
         """The session as it is now: while it is not final, with what `samples.jsonl` holds so far."""
         session = self.read(name)
+        if session.kind == "recorded":
+            return counted.filled(session, self.folder(name))
         return session if session.state in FINAL_STATES else self.rebuild(name)
 
     def write(self, session: Session) -> None:

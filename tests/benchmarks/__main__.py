@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from tests.benchmarks.table import Row, print_markdown
@@ -11,6 +12,7 @@ PARTS = ("terminal", "engine", "transfers")
 
 
 def main() -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a warm disk has the compiled modules too
     wanted = sys.argv[1:] or list(PARTS)
     unknown = [part for part in wanted if part not in PARTS]
     if unknown:

@@ -12,13 +12,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.host import host_facts
 from kvdeck.engine.kv.layout import Geometry
+from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer.crew import Crew
+from kvdeck.engine.transfer.execute import lane_setups
 from kvdeck.engine.transfer.lane import Lane, LaneSetup
+from kvdeck.engine.transfer.planning import plan_trials, room_of
+from kvdeck.engine.transfer.trial import Progress, TrialRun
 from tests.benchmarks.table import Row
 
 ROUNDS = 15
+SAME_TRIALS = 40
 SECONDS = 0.03
 WORKING_SET = 128 << 20
 
@@ -33,6 +41,7 @@ def measure() -> list[Row]:
         _memcpy(),
         _plain_read(),
         _bookkeeping(),
+        _against_itself(),
     ]
     if shutil.which("nixlbench") is None:
         rows.append(
@@ -197,3 +206,23 @@ def _bookkeeping() -> Row:
 
     _, cost, loop = _pairs(kept, empty)
     return Row("recording one request in the measuring loop", f"{cost - loop:.0f} ns", "≤ 300 ns")
+
+
+def _against_itself() -> Row:
+    """A layout compared with itself: how often a verdict is given where there is nothing to find."""
+    with tempfile.TemporaryDirectory() as folder:
+        room = room_of(host_facts(Path(folder)))
+        spec = RunSpec(paths=("HostToHost",), layouts=("FullyContiguous",), seconds=0.8, effort="quick", batch=4,
+                       verify=False, reference=False)  # fmt: skip
+        (trial,) = plan_trials(spec, room)
+        trial = dataclasses.replace(trial, pairs=trial.pairs * 2, seconds=0.8)
+        crew = Crew(lane_setups(spec, trial, room, folder), lambda: False)
+        wrong = 0
+        for _ in range(SAME_TRIALS):
+            run = TrialRun(spec, trial, crew, Progress(lambda _event: None, lambda: False))
+            run.measure()
+            wrong += run.comparisons()[0].verdict != "no difference"
+            for step in trial.steps:
+                crew.release(step.step)
+        crew.close()
+    return Row("a layout against itself: verdicts given", f"{wrong} of {SAME_TRIALS}", "about 1 in 20")

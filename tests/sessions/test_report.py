@@ -21,6 +21,7 @@ from kvdeck.sessions.records import (
     Percentiles,
     Session,
     StepResult,
+    Tally,
     Tuned,
 )
 from kvdeck.sessions.report import report_json, report_lines, trouble, verdict_text
@@ -113,7 +114,7 @@ def test_json_has_every_key_that_was_promised() -> None:
     assert set(shown["comparisons"][0]) >= ISSUE_COMPARISON_KEYS
 
 
-@pytest.mark.parametrize("record", [Session, StepResult, Comparison, Tuned])
+@pytest.mark.parametrize("record", [Session, StepResult, Comparison, Tuned, Tally])
 def test_every_field_is_documented(record: type) -> None:
     documented = FORMATS.read_text()
     fields = {field.name for field in dataclasses.fields(record)} - ({"name"} if record is Session else set())

@@ -1,0 +1,258 @@
+"""`kvdeck plan`, `kvcache` and `iosize`: what a model's KV cache means, and nixlbench's command for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvdeck.app.verbs.planoptions import (
+    BENCHMARK,
+    OVERRIDES,
+    Asked,
+    asked_configs,
+    asked_model,
+    given_parameters,
+    options,
+)
+from kvdeck.app.verbs.printing import print_json
+from kvdeck.sessions.errors import KvdeckError
+
+if TYPE_CHECKING:
+    from kvdeck.engine.kv.kvbench import ModelConfig
+    from kvdeck.engine.kv.models import Architecture
+
+RULE = "=" * 80
+FORMAT = click.option(
+    "--format", "style", type=click.Choice(["text", "json", "csv"]), default="text", help="Default: text."
+)
+FOR = click.option("--for", "target", type=click.Choice(["nixlbench", "seed"]), default="nixlbench",
+                   help="For nixlbench as it is, or exactly as KVBench's first README shows it.")  # fmt: skip
+SIDES = (
+    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Where the bytes come from."),
+    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Where they go."),
+)
+
+
+@options(OVERRIDES, BENCHMARK)
+@click.command()
+@FORMAT
+@FOR
+@SIDES[0]
+@SIDES[1]
+@click.option("--models", is_flag=True, help="List the catalogue.")
+def plan(style: str, target: str, models: bool, **values: Any) -> int:
+    """Plan a model's KV cache and print the nixlbench command that moves it."""
+    if models:
+        return _list_models()
+    from kvdeck.engine.kv.nixlbench import command_line
+
+    model = asked_model(values["model"])
+
+    def made(asked: Asked) -> dict[str, Any]:
+        return asked_parameters(model, asked, values, target)
+
+    def text(asked: Asked, params: Mapping[str, Any]) -> str:
+        return "\n".join((*header(asked), command_line(params, "seed" if target == "seed" else "nixlbench"), ""))
+
+    def row(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {**params, "config_file": asked.file}
+
+    return _each(values, style, made, text, row, lambda asked: _sections(model, asked.config))
+
+
+def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """nixlbench's parameters for one configuration and the options.
+
+    Raises:
+        UsageError: The plan can't be, or nixlbench would refuse it.
+    """
+    from kvdeck.engine.kv.ios import ios
+    from kvdeck.engine.kv.nixlbench import nixlbench_params
+
+    found = ios(model, asked.config, bool(values["compat"]))
+    return nixlbench_params(
+        found.size,
+        found.batch,
+        given_parameters(values),
+        values["source"],
+        values["destination"],
+        asked.config.tp_size,
+        "seed" if target == "seed" else "nixlbench",
+    )
+
+
+def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
+    """KVBench's lines over a command."""
+    config = asked.config
+    lines = (
+        f"Model Config: {asked.file}" if asked.file else "Model Config: the options",
+        f"ISL: {config.isl} tokens",
+        f"Page Size: {config.page_size}",
+        f"Requests: {config.num_requests}",
+        f"TP: {config.tp_size}",
+        f"PP: {config.pp_size}",
+        RULE,
+    )
+    return (RULE, *lines) if leading else lines
+
+
+@options(OVERRIDES)
+@click.command()
+@FORMAT
+@FOR
+def kvcache(style: str, target: str, **values: Any) -> int:
+    """Show how much KV a model keeps, and in how many I/Os of which size it moves."""
+    from kvdeck.engine.kv.ios import Ios, ios
+
+    model = asked_model(values["model"])
+
+    def made(asked: Asked) -> Ios:
+        config = replace(asked.config, num_requests=1) if target == "seed" else asked.config
+        return ios(model, config, bool(values["compat"]))
+
+    def text(asked: Asked, found: Ios) -> str:
+        lines = {
+            "Model": model.title or model.name,
+            "Input Sequence Length": asked.config.isl,
+            "Batch Size": found.batch,
+            "IO Size": size_said(found.size),
+        }
+        return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
+
+    def row(asked: Asked, found: Ios) -> dict[str, Any]:
+        return _kvcache_row(model, asked, found, bool(values["compat"]))
+
+    return _each(values, style, made, text, row)
+
+
+def _kvcache_row(model: Architecture, asked: Asked, found: Any, compat: bool) -> dict[str, Any]:
+    from kvdeck.engine.kv.ios import plan_of
+    from kvdeck.engine.kv.kvbench import kv_bytes
+
+    config = asked.config
+    row = {
+        "model": model.name,
+        "isl": config.isl,
+        "num_requests": config.num_requests,
+        "batch_size": found.batch,
+        "io_size": found.size,
+        "tp": config.tp_size,
+        "pp": config.pp_size,
+        "page_size": config.page_size,
+        "access": config.access,
+        "config_file": asked.file,
+    }
+    if compat:
+        return {**row, "kv_bytes_per_token": kv_bytes(model, config)}
+    plan = plan_of(model, config)
+    gpu, whole = plan.per_gpu(), plan.in_all()
+    return {
+        **row,
+        "kv_bytes_per_token": plan.token_bytes,
+        "kv_bytes_per_request": plan.request_bytes,
+        "kv_bytes": plan.total_bytes,
+        "block_bytes": plan.group.block_bytes,
+        "region_bytes": plan.group.region_bytes,
+        "regions_per_block": plan.group.regions,
+        "gpus": plan.parallel.gpus,
+        "gpu_blocks": gpu.blocks,
+        "gpu_regions": gpu.regions,
+        "gpu_bytes": gpu.block_bytes,
+        "all_blocks": whole.blocks,
+        "all_regions": whole.regions,
+        "all_bytes": whole.block_bytes,
+    }
+
+
+@options(OVERRIDES)
+@click.command()
+@FORMAT
+def iosize(style: str, **values: Any) -> int:
+    """Show the bytes of one token's I/O on a GPU."""
+    from kvdeck.engine.kv.ios import ios
+
+    model = asked_model(values["model"])
+    return _each(
+        values,
+        style,
+        lambda asked: ios(model, replace(asked.config, page_size=1), bool(values["compat"])).size,
+        lambda _, size: f"IO Size per GPU: {size}",
+        lambda asked, size: {"model": model.name, "io_size": size, "config_file": asked.file},
+    )
+
+
+def size_said(size: int) -> str:
+    """Bytes as KVBench writes them: 1024-based, two decimals, ties to even."""
+    value: float = size
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024:
+            return f"{round(value, 2)} {unit}"
+        value /= 1024
+    return f"{round(value, 2)} TB"
+
+
+def _each(
+    values: Mapping[str, Any],
+    style: str,
+    made: Callable[[Asked], Any],
+    text: Callable[[Asked, Any], str],
+    row: Callable[[Asked, Any], dict[str, Any]],
+    sections: Callable[[Asked], dict[str, Any]] = lambda _: {},
+) -> int:
+    """Print every configuration in the style asked for; with several, one that is wrong doesn't hold up the others.
+
+    Raises:
+        UsageError: The only one is wrong.
+    """
+    rows: list[dict[str, Any]] = []
+    wrong: list[KvdeckError] = []
+    texts: list[str] = []
+    for asked in asked_configs(values):
+        try:
+            if isinstance(asked, KvdeckError):
+                raise asked
+            found = made(asked)
+            texts.append(text(asked, found))
+            rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
+        except KvdeckError as error:
+            named = asked.file if isinstance(asked, Asked) else ""
+            wrong.append(type(error)(f"{named}: {error.what}", error.mend) if named else error)
+    if wrong and not rows:
+        raise wrong[0]
+    if style == "text":
+        click.echo("\n".join(texts))
+    elif style == "json":
+        print_json(rows)
+    else:
+        click.echo(_csv(rows), nl=False)
+    for refused in wrong:
+        click.echo(f"kvdeck: {refused}", err=True)
+    return 1 if wrong else 0
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _sections(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+    named = {f"model_{name}_{key}": value for name, keys in config.sections().items() for key, value in keys.items()}
+    return {"model": model.name, **named}
+
+
+def _list_models() -> int:
+    from kvdeck.engine.kv.reading import catalogue
+
+    models = catalogue().values()
+    width = max(len(model.name) for model in models)
+    for model in models:
+        click.echo(f"{model.name:<{width}}  {model.layers:>3} layers: {model.attention}")
+    return 0

@@ -1,0 +1,178 @@
+"""The options of `plan`, `kvcache`, `iosize` and `profile`: KVBench's, in every spelling, and what they ask for."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvdeck.sessions.errors import KvdeckError, UsageError
+
+if TYPE_CHECKING:
+    from kvdeck.engine.kv.kvbench import ModelConfig
+    from kvdeck.engine.kv.models import Architecture
+
+COUNT = click.IntRange(min=1)
+SPELLINGS = {
+    "etcd_endpoints": ("etcd_endpoints", "etcd_endpoint"),
+    "filepath": ("filepath", "gds_filepath"),
+    "kvcache_quant_mode": ("precision", "kvcache_quant_mode"),
+    "tp_size": ("tp", "tp_size"),
+    "pp_size": ("pp", "pp_size"),
+    "dp_size": ("dp", "dp_size"),
+    "cp_size": ("cp", "cp_size"),
+    "ep_size": ("ep", "ep_size"),
+}
+"""Names of an option that isn't called like what it sets; all others are, and each has a spelling with `-`."""
+
+OVERRIDES: dict[str, tuple[Any, str]] = {
+    "tp_size": (COUNT, "Tensor parallelism: ranks that share the KV heads."),
+    "pp_size": (COUNT, "Pipeline parallelism: stages that share the layers."),
+    "dp_size": (COUNT, "Data parallelism: replicas that share the requests."),
+    "cp_size": (COUNT, "Context parallelism: ranks that share each sequence's pages."),
+    "ep_size": (COUNT, "Expert parallelism; changes nothing in the KV cache."),
+    "isl": (COUNT, "Input sequence length in tokens."),
+    "osl": (click.IntRange(min=0), "Output sequence length in tokens."),
+    "num_requests": (COUNT, "Requests at a time."),
+    "page_size": (COUNT, "Tokens in a block."),
+    "access_pattern": (click.Choice(["block", "layer"]), "One I/O is a block, or a layer of one."),
+    "kvcache_quant_mode": (str, "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4."),
+    "model_quant_mode": (str, "Weights' type; matters with --compat kvbench only."),
+}
+BENCHMARK: dict[str, tuple[Any, str]] = {
+    "backend": (str, "UCX, LIBFABRIC, GDS, GDS_MT, POSIX, OBJ … Default: what suits the two sides."),
+    "op_type": (click.Choice(["READ", "WRITE"], case_sensitive=False), "Direction; storage takes it from the sides."),
+    "initiator_seg_type": (click.Choice(["DRAM", "VRAM"]), "Initiator's memory."),
+    "target_seg_type": (click.Choice(["DRAM", "VRAM"]), "Target's memory."),
+    "scheme": (click.Choice(["pairwise", "manytoone", "onetomany", "tp"]), "Who transfers to whom."),
+    "mode": (click.Choice(["SG", "MG"]), "One GPU a process, or many."),
+    "worker_type": (click.Choice(["nixl", "nvshmem"]), "What transfers."),
+    "check_consistency": (bool, "Compare the bytes that arrived."),
+    "total_buffer_size": (COUNT, "Buffer in bytes. Default: what the largest batch needs."),
+    "start_block_size": (COUNT, "First block size of a sweep, in bytes. Default: the plan's."),
+    "max_block_size": (COUNT, "Last block size. Default: the plan's."),
+    "start_batch_size": (COUNT, "First batch of a sweep. Default: the plan's."),
+    "max_batch_size": (COUNT, "Last batch. Default: the plan's."),
+    "num_iter": (COUNT, "Timed iterations. Default: 1000."),
+    "warmup_iter": (click.IntRange(min=0), "Iterations before. Default: 100."),
+    "large_blk_iter_ftr": (COUNT, "Above 1 MiB iterations are divided by it. Default: 16."),
+    "num_threads": (COUNT, "Threads. Default: 1."),
+    "num_initiator_dev": (COUNT, "Devices of the initiator. Default: 1."),
+    "num_target_dev": (COUNT, "Devices of the target. Default: 1."),
+    "enable_pt": (bool, "Progress thread."),
+    "progress_threads": (click.IntRange(min=0), "Progress threads. Default: 0."),
+    "device_list": (str, "Device names with commas. Default: all."),
+    "enable_vmm": (bool, "VMM memory."),
+    "recreate_xfer": (bool, "Make the request anew in each iteration."),
+    "runtime_type": (click.Choice(["ETCD", "ASIO"]), "How processes meet."),
+    "etcd_endpoints": (str, "Default: http://localhost:2379."),
+    "benchmark_group": (str, "Name that sets runs on one etcd apart."),
+    "filepath": (str, "Folder for storage backends' files."),
+    "num_files": (COUNT, "Files. Default: 1."),
+    "storage_enable_direct": (bool, "O_DIRECT."),
+    "posix_api_type": (click.Choice(["AIO", "URING", "POSIXAIO"]), "POSIX backend's API."),
+    "gds_batch_pool_size": (COUNT, "Default: 32."),
+    "gds_batch_limit": (COUNT, "Default: 128."),
+    "gds_mt_num_threads": (COUNT, "Default: 1."),
+    "gpunetio_device_list": (str, ""),
+    "gpunetio_oob_list": (str, ""),
+    "hf3fs_iopool_size": (COUNT, ""),
+    **{f"obj_{name}": (str, "") for name in (
+        "access_key", "secret_key", "session_token", "bucket_name", "scheme", "region", "endpoint_override",
+        "req_checksum", "ca_bundle")},
+    "obj_use_virtual_addressing": (bool, ""),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One configuration: where it came from, what it says with the options over it."""
+
+    file: str
+    config: ModelConfig
+
+
+def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command], click.Command]:
+    """Give a command the model, the configurations, and these groups of options."""
+
+    def add(command: click.Command) -> click.Command:
+        command.params += [
+            click.Option(["--model"], metavar="NAME|FILE", help="Catalogue name, YAML file or config.json."),
+            click.Option(["--model_config", "--model-config"], metavar="FILE", help="KVBench's model config YAML."),
+            click.Option(["--model_configs", "--model-configs"], metavar="GLOB", multiple=True,
+                         help="Several of them; patterns are expanded."),
+            click.Option(["--compat"], type=click.Choice(["kvbench"]),
+                         help="KVBench's own figures: weights' precision, fractions of layers, MLA divided."),
+        ]  # fmt: skip
+        for group in groups:
+            command.params += [_option(name, kind, said) for name, (kind, said) in group.items()]
+        return command
+
+    return add
+
+
+def _option(name: str, kind: Any, said: str) -> click.Option:
+    names = [f"--{text}" for spelled in SPELLINGS.get(name, (name,)) for text in (spelled, spelled.replace("_", "-"))]
+    names = list(dict.fromkeys(names))
+    if kind is bool:
+        return click.Option([*names, name], is_flag=True, flag_value=True, default=None, help=said, hidden=not said)
+    return click.Option([*names, name], type=kind, default=None, help=said, hidden=not said, show_choices=True)
+
+
+def asked_model(text: str | None) -> Architecture:
+    """The model of `--model`.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if not text:
+        raise UsageError(
+            "--model is missing", "give a catalogue name (--models lists them), a YAML file or a config.json"
+        )
+    from kvdeck.engine.kv.reading import find_model
+
+    return find_model(text)
+
+
+def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
+    """Every configuration that was asked for, each file once; what is wrong with one comes in its place.
+
+    Raises:
+        UsageError: No file was named and no `--isl` given, or a pattern finds nothing.
+    """
+    from kvdeck.engine.kv.kvbench import ModelConfig, model_config
+    from kvdeck.engine.kv.reading import read_yaml
+
+    overrides = {name: values[name] for name in OVERRIDES if values.get(name) is not None}
+    files = _files(values)
+    if not files:
+        if "isl" not in overrides:
+            raise UsageError("neither --model_config nor --isl is given", "name a config file, or say at least --isl")
+        yield Asked("", ModelConfig(page_size=16, access_pattern="block").overridden(**overrides))
+    for file in files:
+        try:
+            config, ignored = model_config(read_yaml(Path(file)), file)
+            for key in ignored:
+                click.echo(f"kvdeck: {file}: {key} means nothing here", err=True)
+            yield Asked(file, config.overridden(**overrides))
+        except KvdeckError as error:
+            yield error
+
+
+def _files(values: Mapping[str, Any]) -> list[str]:
+    files = [values["model_config"]] if values.get("model_config") else []
+    for pattern in values.get("model_configs") or ():
+        found = sorted(glob.glob(str(Path(pattern).expanduser())))  # noqa: PTH207
+        if not found:
+            raise UsageError(f"no file matches --model_configs {pattern}", "check the pattern")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """nixlbench's parameters among the options that were given."""
+    return {name: values[name] for name in BENCHMARK if values.get(name) is not None}

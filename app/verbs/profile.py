@@ -1,0 +1,133 @@
+"""`kvdeck profile`: run a plan, over NIXL in the engine or with nixlbench where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvdeck.app.verbs.options import checked_folder
+from kvdeck.app.verbs.plan import SIDES, asked_parameters, header
+from kvdeck.app.verbs.planoptions import BENCHMARK, OVERRIDES, asked_configs, asked_model, options
+from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
+from kvdeck.sessions.report import Line
+
+if TYPE_CHECKING:
+    from kvdeck.engine.spec import RunSpec
+
+
+@options(OVERRIDES, BENCHMARK)
+@click.command()
+@SIDES[0]
+@SIDES[1]
+@click.option("--exec", "tool", type=click.Choice(["nixlbench"]), help="Run that tool instead, and keep its rows.")
+@click.option("--session", metavar="NAME", help="Name to keep it under. Default: made of the time.")
+@click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout for each run.")
+def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, **values: Any) -> int:
+    """Run a plan: nixlbench's sweep over NIXL in the engine, its columns beside kvdeck's report."""
+    model = asked_model(values["model"])
+    asked, *others = list(asked_configs(values))
+    if isinstance(asked, KvdeckError):
+        raise asked
+    if others:
+        raise UsageError("profile runs one configuration", "name one file")
+    params = asked_parameters(model, asked, values, "nixlbench")
+    if session is not None:
+        from kvdeck.sessions.listing import check_name
+
+        check_name(session)
+    head = () if as_json else header(asked, leading=False)
+    if tool:
+        return _with_nixlbench(params, head, session, as_json)
+    return _natively(params, head, session, detach, as_json)
+
+
+def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
+    """The checked specs of a plan, after a look whether this host's memory holds its largest batch.
+
+    Raises:
+        UsageError: It doesn't; the message says what would.
+        UnavailableError: The engine can't run it.
+    """
+    import psutil
+
+    from kvdeck.engine.kv.native import bytes_needed, native_specs
+    from kvdeck.engine.spec import spec_from_mapping
+
+    folder = checked_folder(params["filepath"]) if params["filepath"] else None
+    specs = [spec_from_mapping({**spec, "folder": folder}, "the plan") for spec in native_specs(params)]
+    needed, there = bytes_needed(params), int(psutil.virtual_memory().available)
+    if needed > there:
+        raise UsageError(
+            f"one batch of {params['max_batch_size']} × {params['max_block_size']} B takes {needed / 1e9:.1f} GB of "
+            f"memory here, and {there / 1e9:.1f} GB are free",
+            "lower --num_requests or --isl, or give --start_batch_size and --max_batch_size",
+        )
+    return specs
+
+
+def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
+    from kvdeck.app.following import counted_interrupts, follow
+    from kvdeck.engine.client import Client
+    from kvdeck.engine.kv.native import bytes_moved, native_specs
+    from kvdeck.sessions.nixlbench import table_lines
+
+    specs = native_runs(params)
+    moved = bytes_moved(native_specs(params))
+    for line in head:
+        click.echo(line)
+    click.echo(f"kvdeck: {specs[0].iterations} timed and {specs[0].warmup_iterations} warm-up requests a step, "
+               f"{moved / 1e9:.3g} GB in all; --num_iter changes that", err=True)  # fmt: skip
+    worst = 0
+    with Client.connect() as client, counted_interrupts() as interrupts:
+        names = [
+            client.submit(spec, f"{session}-{number}" if session and number > 1 else session)
+            for number, spec in enumerate(specs, 1)
+        ]
+        for name in names:
+            if detach:
+                click.echo(f"{name}\ncome back with `kvdeck attach {name}`")
+                continue
+            worst = max(worst, follow(client, name, as_json, interrupts))
+            if not as_json:
+                print_lines(Line(text) for text in table_lines(client.store.load(name).results, report_width()))
+    return worst
+
+
+def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str | None, as_json: bool) -> int:
+    from kvdeck.engine.client import store
+    from kvdeck.engine.kv.nixlbench import arguments
+    from kvdeck.sessions.external import External
+    from kvdeck.sessions.nixlbench import NixlbenchReader, as_results
+
+    program = shutil.which("nixlbench")
+    if program is None:
+        raise UnavailableError("nixlbench is not on PATH", "install it, or leave --exec out: kvdeck runs it itself")
+    kept = External.begin(store(), session, "nixlbench", {"nixlbench": dict(params)})
+    for line in head:
+        click.echo(line)
+    reader, rows = NixlbenchReader(), 0
+    with subprocess.Popen([program, *arguments(params)], stdout=subprocess.PIPE, text=True, errors="replace") as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                if not as_json:
+                    click.echo(line, nl=False)
+                if row := reader.take(line):
+                    kept.add(as_results([row], params)[0])
+                    rows += 1
+        except KeyboardInterrupt:
+            child.wait()
+    status = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    failed = None if status == 0 and rows else f"nixlbench ended with status {status} after {rows} rows"
+    kept.end("failed" if failed else "done", failed)
+    if as_json:
+        print_json({"session": kept.name, "status": status, "rows": rows})
+    else:
+        click.echo(f"kvdeck: {rows} rows kept as {kept.name}", err=True)
+    return status

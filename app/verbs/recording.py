@@ -1,0 +1,52 @@
+"""Running another program with recording on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from kvdeck.sessions.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.store import Store
+
+
+def run_recorded(
+    store: Store, name: str, command: Sequence[str], layout: str | None, descriptors_per_block: int | None
+) -> int:
+    """Run the command and print what it was seen to transfer.
+
+    Returns:
+        The command's exit status, or 128 and the signal that ended it.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    from kvdeck.engine.hooks import environment
+    from kvdeck.sessions import recording
+    from kvdeck.sessions.counted_report import summary_text
+    from kvdeck.sessions.lookup import find
+
+    variables = {**os.environ, **recording.environment(store.folder(name), name)}
+    variables |= environment(os.environ.get("PYTHONPATH"), layout, descriptors_per_block)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        # Ctrl-C is the command's affair; here one only waits for it.
+        status = subprocess.Popen(command, env=variables, preexec_fn=_listen).wait()
+    except OSError as error:
+        raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    click.echo(summary_text(find(store, name)), err=True)
+    return status if status >= 0 else 128 - status
+
+
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,192 @@
+"""Fields in columns of lines: arrows move, space switches, - and + change, Enter types a number."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from textual.binding import Binding, BindingType
+from textual.events import Click, Key
+
+from kvdeck.app.form import Field
+from kvdeck.app.widgets.keys import FORM
+from kvdeck.app.widgets.lines import Lines, Row, Span, cell, heading
+
+Me = TypeVar("Me")
+
+
+class Editable(Protocol):
+    """What a pane of fields edits; every change gives a new one."""
+
+    def text(self, item: Field) -> str:
+        """A field's value as it is shown."""
+
+    def toggled(self: Me, item: Field) -> Me:
+        """A toggle switched, or a choice's next option."""
+
+    def stepped(self: Me, item: Field, by: int) -> Me:
+        """The next or previous value."""
+
+    def typed(self: Me, item: Field, text: str) -> Me:
+        """A number that was typed."""
+
+    def hint(self, item: Field) -> str:
+        """One line about a field."""
+
+    def problem(self) -> str:
+        """Why it can't be used as it is, or nothing."""
+
+    def derived(self) -> str:
+        """What it comes to, in one line."""
+
+
+Value = TypeVar("Value", bound=Editable)
+
+
+class FieldsPane(Lines, Generic[Value], can_focus=True):
+    """Keeps the values and a cursor in them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(0, -1)", "Up", show=False, id="form.up", tooltip="The field above", group=FORM),
+        Binding("down,j", "move(0, 1)", "Down", show=False, id="form.down", tooltip="The field below", group=FORM),
+        Binding(
+            "left,h", "move(-1, 0)", "Left", show=False, id="form.left", tooltip="The column to the left", group=FORM
+        ),
+        Binding(
+            "right,l", "move(1, 0)", "Right", show=False, id="form.right", tooltip="The column to the right", group=FORM
+        ),
+        Binding(
+            "space", "switch", "switch", id="form.toggle", tooltip="Switch it, or take the next choice", group=FORM
+        ),
+        Binding(
+            "minus",
+            "step(-1)",
+            "less",
+            key_display="-",
+            id="form.less",
+            tooltip="Halve, or the choice before",
+            group=FORM,
+        ),
+        Binding(
+            "plus,equals_sign",
+            "step(1)",
+            "more",
+            key_display="+",
+            id="form.more",
+            tooltip="Double, or the choice after",
+            group=FORM,
+        ),
+        Binding("enter", "edit", "type", id="form.edit", tooltip="Type a number", group=FORM),
+    ]
+    columns: ClassVar[tuple[tuple[Field, ...], ...]] = ()
+    titles: ClassVar[tuple[str, ...]] = ()
+    label_width: ClassVar[int] = 12
+
+    def __init__(self, form: Value, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.form = form
+        self.column, self.line = 0, 0
+        self.typing: str | None = None
+
+    @property
+    def at(self) -> Field:
+        """The field under the cursor."""
+        return self.columns[self.column][self.line]
+
+    def action_move(self, columns: int, lines: int) -> None:
+        if columns:
+            self.column = max(0, min(len(self.columns) - 1, self.column + columns))
+            self.line = min(self.line, len(self.columns[self.column]) - 1)
+        else:
+            self.line = max(0, min(len(self.columns[self.column]) - 1, self.line + lines))
+        self.redraw()
+
+    def action_switch(self) -> None:
+        if self.at.kind == "number":
+            self.action_edit()
+            return
+        self.become(self.form.toggled(self.at))
+
+    def action_step(self, by: int) -> None:
+        self.become(self.form.stepped(self.at, by))
+
+    def action_edit(self) -> None:
+        if self.at.kind != "number":
+            self.action_switch()
+            return
+        self.typing = ""
+        self.redraw()
+
+    def become(self, form: Value) -> None:
+        """Take other values."""
+        self.form = form
+        self.redraw()
+
+    def on_key(self, event: Key) -> None:
+        if self.typing is None:
+            return
+        event.stop()
+        event.prevent_default()
+        if event.key in ("enter", "tab", "up", "down"):
+            typed, self.typing = self.typing, None
+            self.become(self.form.typed(self.at, typed))
+        elif event.key == "escape":
+            self.typing = None
+        elif event.key == "backspace":
+            self.typing = self.typing[:-1]
+        elif event.character and event.character.isdigit() and len(self.typing) < 12:
+            self.typing += event.character
+        self.redraw()
+
+    def watch_has_focus(self, has_focus: bool) -> None:
+        self.typing = None
+        super().watch_has_focus(has_focus)
+
+    def on_click(self, event: Click) -> None:
+        widths = self.widths(self.size.width)
+        column = next((i for i in range(len(widths)) if event.x < sum(widths[: i + 1])), len(widths) - 1)
+        if 1 <= event.y <= len(self.columns[column]):
+            self.column, self.line = column, event.y - 1
+            self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        widths = self.widths(width)
+        head: Row = tuple(
+            span
+            for i, title in enumerate(self.titles)
+            for span in heading(title, widths[i], self.has_focus and i == self.column)
+        )
+        lines = [
+            tuple(span for i in range(len(self.columns)) for span in self._line(i, line, widths[i]))
+            for line in range(height - 3)
+        ]
+        hint = f" {self.at.label}: {self.form.hint(self.at)}" if self.has_focus else ""
+        problem = self.form.problem()
+        return [
+            head,
+            *lines,
+            (cell(f" {problem or self.form.derived()}", width, "bad" if problem else ""),),
+            (cell(hint, width, "dim"),),
+        ]
+
+    def widths(self, width: int) -> tuple[int, ...]:
+        """Columns' widths; together the pane's."""
+        each = width // len(self.columns)
+        return (width - each * (len(self.columns) - 1), *[each] * (len(self.columns) - 1))
+
+    def _line(self, column: int, line: int, width: int) -> Row:
+        if line >= len(self.columns[column]):
+            return (cell("", width),)
+        item = self.columns[column][line]
+        here = self.has_focus and (column, line) == (self.column, self.line)
+        mark: Span = ("▸" if here else " ", "key")
+        body = self.toggle_row(item, width - 2) if item.kind == "toggle" else self._value(item, width - 2, here)
+        return (mark, *((text, f"!{name.removeprefix('!')}" if here else name) for text, name in body), (" ", ""))
+
+    def toggle_row(self, item: Field, width: int) -> Row:
+        """A toggle: its box and its label."""
+        return (cell(f"{self.form.text(item)} ", 4), cell(item.label, width - 4, f"layout:{item.key}"))
+
+    def _value(self, item: Field, width: int, here: bool) -> Row:
+        if here and self.typing is not None:
+            return (cell(item.label, self.label_width), cell(f"{self.typing}▏", width - self.label_width, "key"))
+        return (cell(item.label, self.label_width, "dim"), cell(self.form.text(item), width - self.label_width))

@@ -1,0 +1,269 @@
+"""Counts the transfers of every NIXL agent in this process, below the Python API, where all calls pass.
+
+Path from the descriptors' memory types, bytes and descriptors from their lists, time from the post to the check
+that sees completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import struct
+import weakref
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from kvdeck.engine.hooks import DESCRIPTORS, LAYOUT
+from kvdeck.sessions import recorder
+
+_PLACES = {"DRAM": "Host", "VRAM": "Device", "FILE": "Disk", "BLK": "Disk", "OBJ": "Object"}
+_WORDS = 3
+"""A descriptor is three 64-bit words: address, length, device."""
+
+
+@dataclass(slots=True)
+class Side:
+    """A descriptor list: where it lies, and how long each of its regions is."""
+
+    place: str
+    count: int
+    each: int
+    """Bytes of every region where all are alike, else 0."""
+    sizes: Sequence[int] = ()
+
+    def bytes_of(self, indices: Sequence[int]) -> int:
+        if self.each or not self.sizes:
+            return self.each * len(indices)
+        return sum(self.sizes[int(index)] for index in indices)
+
+    @property
+    def bytes(self) -> int:
+        return self.each * self.count if self.each or not self.sizes else sum(self.sizes)
+
+
+@dataclass(slots=True)
+class Request:
+    """What a transfer handle stands for."""
+
+    path: str
+    bytes: int
+    descriptors: int
+    posted: float | None = None
+
+
+class Watch:
+    """What is known of this process's lists and requests, by their handles."""
+
+    def __init__(self, bindings: ModuleType) -> None:
+        self.bindings: Any = bindings
+        self.layout = os.environ.get(LAYOUT) or "Unknown"
+        self.per_block = int(os.environ.get(DESCRIPTORS) or (1 if self.layout == "FullyContiguous" else 0))
+        self.lists: dict[int, tuple[weakref.ref[Any], Side]] = {}
+        self.prepared: dict[int, Side] = {}
+        self.requests: dict[int, Request] = {}
+        self.over = 0
+
+    def side(self, descriptors: Any) -> Side:
+        """A descriptor list's side; read once, as long as the list lives and does not grow."""
+        known, count = self.lists.get(id(descriptors)), descriptors.descCount()
+        if known is not None and known[0]() is descriptors and known[1].count == count:
+            return known[1]
+        side = _side(self.place(descriptors.getType()), lengths(descriptors, count))
+        key = id(descriptors)
+        self.lists[key] = weakref.ref(descriptors, lambda _: self.lists.pop(key, None) and None), side
+        return side
+
+    def place(self, memory: Any) -> str:
+        name = str(memory).rpartition(".")[2].removesuffix("_SEG")
+        return _PLACES.get(name, name.title())
+
+    def prepare(self, handle: int, arguments: Sequence[Any]) -> None:
+        """Note a prepared list: a descriptor list, or memory type and N×5 array of strided runs."""
+        for before, value in zip((None, *arguments), arguments, strict=False):
+            if isinstance(value, self.bindings.nixlXferDList):
+                self.prepared[handle] = self.side(value)
+            elif getattr(value, "ndim", 0) == 2:
+                runs = [(int(row[1]), int(row[4])) for row in value.tolist()]
+                sizes = [size for size, count in runs for _ in range(count)]
+                self.prepared[handle] = _side(self.place(before), sizes)
+
+    def request(self, handle: int, reads: bool, local: Side | None, remote: Side | None, size: int, count: int) -> None:
+        places = [side.place if side is not None else "Unknown" for side in (local, remote)]
+        source, target = reversed(places) if reads else places
+        self.requests[handle] = Request(f"{source}To{target}", size, count)
+
+    def finished(self, handle: int, posted: float) -> None:
+        seconds = perf_counter() - posted
+        request = self.requests.get(handle)
+        if request is None:
+            return
+        blocks = 0
+        if self.per_block:
+            blocks, self.over = divmod(self.over + request.descriptors, self.per_block)
+        recorder.record(request.path, self.layout, request.bytes, blocks, seconds, request.descriptors)
+
+    def failed(self, handle: int) -> None:
+        request = self.requests.get(handle)
+        if request is not None:
+            request.posted = None
+            recorder.failed(request.path, self.layout)
+
+
+def _side(place: str, sizes: Sequence[int]) -> Side:
+    alike = bool(sizes) and min(sizes) == max(sizes)
+    return Side(place, len(sizes), sizes[0] if alike else 0, () if alike else sizes)
+
+
+def lengths(descriptors: Any, count: int) -> Sequence[int]:
+    """Every region's bytes. Asking one by one takes half a microsecond each, so long lists are read as one piece."""
+    if count > 16:
+        state = descriptors.__getstate__()
+        start = state.find(struct.pack("<Q", count * _WORDS * 8)) + 8
+        words = array("Q", state[start : start + count * _WORDS * 8])
+        found = words[1::_WORDS]
+        if (
+            start >= 8
+            and len(found) == count
+            and (found[0], found[-1]) == (descriptors[0][1], descriptors[count - 1][1])
+        ):
+            return found
+    return [descriptors[index][1] for index in range(count)]
+
+
+def instrument(bindings: ModuleType) -> None:
+    """Wrap the agent's calls. A call's own result and exceptions pass unchanged."""
+    agent: Any = bindings.nixlAgent
+    if getattr(agent.postXferReq, "kvdeck", False):
+        return
+    watch = Watch(bindings)
+    wrappers: dict[str, Callable[[Watch, Callable[..., Any]], Callable[..., Any]]] = {
+        "createXferReq": _created,
+        "prepXferDlist": _prepared,
+        "makeXferReq": _made,
+        "postXferReq": _posted,
+        "getXferStatus": _checked,
+        "releaseXferReq": _released,
+        "releasedDlistH": _released_list,
+    }
+    for name, wrap in wrappers.items():
+        original = getattr(agent, name)
+        wrapper = functools.wraps(original)(wrap(watch, original))
+        wrapper.kvdeck = True  # type: ignore[attr-defined]
+        setattr(agent, name, wrapper)
+
+
+def _created(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def create(agent: Any, *args: Any, **named: Any) -> Any:
+        handle = call(agent, *args, **named)
+        with contextlib.suppress(Exception):
+            operation, *lists = _arguments(args, named, ("operation", "local_descs", "remote_descs"))
+            local, remote = (watch.side(descriptors) for descriptors in lists)
+            watch.request(handle, _reads(watch, operation), local, remote, local.bytes, local.count)
+        return handle
+
+    return create
+
+
+def _prepared(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def prepare(agent: Any, *args: Any, **named: Any) -> Any:
+        handle = call(agent, *args, **named)
+        with contextlib.suppress(Exception):
+            watch.prepare(handle, (*args, *named.values()))
+        return handle
+
+    return prepare
+
+
+def _made(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    names = ("operation", "local_side", "local_indices", "remote_side")
+
+    def make(agent: Any, *args: Any, **named: Any) -> Any:
+        handle = call(agent, *args, **named)
+        with contextlib.suppress(Exception):
+            operation, local, indices, remote = _arguments(args, named, names)
+            sides = watch.prepared.get(int(local)), watch.prepared.get(int(remote))
+            size = 0 if sides[0] is None else sides[0].bytes_of(indices)
+            watch.request(handle, _reads(watch, operation), *sides, size, len(indices))
+        return handle
+
+    return make
+
+
+def _posted(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def post(agent: Any, handle: int, *args: Any, **named: Any) -> Any:
+        started = perf_counter()
+        try:
+            status = call(agent, handle, *args, **named)
+        except Exception:
+            with contextlib.suppress(Exception):
+                watch.failed(handle)
+            raise
+        with contextlib.suppress(Exception):
+            if status.value == 0:
+                watch.finished(handle, started)
+            elif status.value > 0:
+                watch.requests[handle].posted = started
+            else:
+                watch.failed(handle)
+        return status
+
+    return post
+
+
+def _checked(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def check(agent: Any, handle: int) -> Any:
+        try:
+            status = call(agent, handle)
+        except Exception:
+            with contextlib.suppress(Exception):
+                _end(watch, handle, None)
+            raise
+        if status.value != 1:
+            with contextlib.suppress(Exception):
+                _end(watch, handle, status.value)
+        return status
+
+    return check
+
+
+def _end(watch: Watch, handle: int, status: int | None) -> None:
+    """A posted request has ended; one that ended before is not counted again."""
+    request = watch.requests.get(handle)
+    if request is None or request.posted is None:
+        return
+    posted, request.posted = request.posted, None
+    if status == 0:
+        watch.finished(handle, posted)
+    else:
+        watch.failed(handle)
+
+
+def _released(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def release(agent: Any, handle: int) -> Any:
+        with contextlib.suppress(Exception):
+            _end(watch, handle, None)
+            watch.requests.pop(handle, None)
+        return call(agent, handle)
+
+    return release
+
+
+def _released_list(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+    def release(agent: Any, handle: int) -> Any:
+        watch.prepared.pop(handle, None)
+        return call(agent, handle)
+
+    return release
+
+
+def _arguments(args: Sequence[Any], named: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    return [args[index] if index < len(args) else named[name] for index, name in enumerate(names)]
+
+
+def _reads(watch: Watch, operation: Any) -> bool:
+    return bool(operation == watch.bindings.NIXL_READ)

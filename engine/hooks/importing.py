@@ -1,0 +1,84 @@
+"""Sees modules as the program imports them, and hands each to the hook that instruments it.
+
+Whatever goes wrong in a hook stays here: the program then just isn't recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_NIXL = "kvdeck.engine.hooks.agents"
+_VLLM = "kvdeck.engine.hooks.offloading"
+WATCHED = {
+    "nixl._bindings": _NIXL,
+    "nixl_cu12._bindings": _NIXL,
+    "nixl_cu13._bindings": _NIXL,
+    "nixl_rocm._bindings": _NIXL,
+    "vllm.v1.kv_offload.worker.worker": _VLLM,
+    "vllm.v1.kv_offload.base": _VLLM,
+}
+"""Module, and the hook's module, which is loaded only when that one comes."""
+
+
+def watch() -> None:
+    """Instrument what is imported already, and whatever comes."""
+    for name in WATCHED:
+        if name in sys.modules:
+            _instrument(sys.modules[name], name)
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _instrument(module: ModuleType, name: str) -> None:
+    try:
+        importlib.import_module(WATCHED[name]).instrument(module)
+    except Exception as error:
+        if os.environ.get("KVDECK_RECORD_DEBUG"):
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"kvdeck does not record {name}: {error!r}\n")
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self) -> None:
+        self._searching: set[str] = set()
+
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
+        if fullname not in WATCHED or fullname in self._searching:
+            return None
+        self._searching.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching.discard(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, fullname)
+        return spec
+
+
+class _Loader(Loader):
+    """The module's own loader, and the hook after it."""
+
+    def __init__(self, loader: Any, name: str) -> None:
+        self._loader, self._name = loader, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        created: ModuleType | None = self._loader.create_module(spec)
+        return created
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        _instrument(module, self._name)

@@ -1,0 +1,1 @@
+"""On the PYTHONPATH of recorded commands; holds `sitecustomize` only."""

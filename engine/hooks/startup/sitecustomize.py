@@ -1,0 +1,49 @@
+"""Python runs this when it starts: watch for NIXL and vLLM, then run the environment's own `sitecustomize`."""
+
+import os
+import sys
+
+_HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+
+
+def _watch() -> None:
+    if not os.environ.get("KVDECK_RECORD_FOLDER"):
+        return
+    try:
+        from kvdeck.engine.hooks import importing
+    except Exception:
+        _borrow_kvdeck()
+        from kvdeck.engine.hooks import importing
+    importing.watch()
+
+
+def _borrow_kvdeck() -> None:
+    """Where the program's environment has no kvdeck, or an old one, use the files that lie around this one."""
+    import types
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kvdeck"]:
+        del sys.modules[name]
+    engine = os.path.dirname(os.path.dirname(_HERE))  # noqa: PTH120
+    rooms = os.path.dirname(engine)  # noqa: PTH120
+    for name, folder in (("kvdeck", rooms), ("kvdeck.engine", engine), ("kvdeck.sessions", f"{rooms}/sessions")):
+        module = types.ModuleType(name)
+        module.__path__ = [folder]
+        sys.modules[name] = module
+
+
+def _run_the_other() -> None:
+    """The environment's own `sitecustomize`, which this one stands before."""
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    spec = PathFinder.find_spec("sitecustomize", [folder for folder in sys.path if os.path.abspath(folder) != _HERE])  # noqa: PTH100
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(module_from_spec(spec))
+
+
+try:
+    _watch()
+except Exception as error:
+    if os.environ.get("KVDECK_RECORD_DEBUG"):
+        sys.stderr.write(f"kvdeck does not record in this process: {error!r}\n")
+_run_the_other()

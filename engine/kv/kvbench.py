@@ -1,0 +1,187 @@
+"""KVBench's files and its arithmetic, quirks included: what `--compat kvbench` prints.
+
+Its quirks: the weights' precision decides the KV cache's in three of four families, layers are divided by PP without
+rounding, MLA's latent is divided by TP, and one pair moves what all ranks hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent, uniform
+from kvdeck.sessions.errors import UsageError
+
+_COMMON = ("model_name", "num_layers", "query_head_dimension", "num_model_params")
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "llama3.1": (*_COMMON, "num_query_heads_with_mha", "gqa_num_queries_in_group"),
+    "deepseek_r1": (
+        *_COMMON,
+        "num_query_heads",
+        "embedding_dimension",
+        "rope_mla_dimension",
+        "mla_latent_vector_dimension",
+    ),
+    "gpt_oss": (*_COMMON, "num_query_heads", "num_kv_heads"),
+    "qwen3": (*_COMMON, "num_query_heads", "num_kv_heads"),
+}
+"""Fields of each family, in the order in which a `model_name` is looked for; all are required."""
+
+_BYTES = {"fp8": 1, "int8": 1, "fp16": 2, "bfloat16": 2}
+
+
+def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence[str], source: str) -> None:
+    """Refuse keys that are not known and name those that are missing.
+
+    Raises:
+        UsageError: There are some.
+    """
+    if unknown := sorted(str(key) for key in data if key not in known):
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(known)}")
+    if missing := [key for key in required if data.get(key) is None]:
+        raise UsageError(f"{source} lacks {', '.join(missing)}", "add it")
+
+
+def architecture(data: Mapping[str, Any], source: str) -> Architecture:
+    """A model from KVBench's fields; null values count as absent.
+
+    Raises:
+        UsageError: The family is not known, or a key is missing, unknown or wrong.
+    """
+    data = {key: value for key, value in data.items() if value is not None}
+    name = str(data.get("model_name"))
+    family = next((family for family in _FIELDS if family in name.lower()), None)
+    if family is None:
+        raise UsageError(
+            f"model_name {name!r} in {source} is of no family that KVBench knows",
+            f"use a name with {', '.join(_FIELDS)}, a config.json, or kvdeck's own fields",
+        )
+    check_keys(data, _FIELDS[family], _FIELDS[family], source)
+    n = {key: checked_count(key, value, source) for key, value in data.items() if key != "model_name"}
+    more = {"parameters": n["num_model_params"], "source": source, "title": name}
+    if family == "deepseek_r1":
+        kind = Kind("mla", latent(n["mla_latent_vector_dimension"], n["rope_mla_dimension"]))
+        return uniform(name, n["num_layers"], kind, query_heads=n["num_query_heads"], **more)
+    if family == "llama3.1":
+        heads, group = n["num_query_heads_with_mha"], n["gqa_num_queries_in_group"]
+        if heads % group:
+            raise UsageError(f"gqa_num_queries_in_group {group} in {source} doesn't divide {heads} heads", "mend one")
+        kv_heads = heads // group
+    else:
+        heads, kv_heads = n["num_query_heads"], n["num_kv_heads"]
+    kind = Kind("full", keys_and_values(kv_heads, n["query_head_dimension"]))
+    return uniform(name, n["num_layers"], kind, query_heads=heads, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """KVBench's second file: strategy, runtime and system, and kvdeck's sizes beside them."""
+
+    tp_size: int = 1
+    pp_size: int = 1
+    dp_size: int = 1
+    cp_size: int = 1
+    ep_size: int = 1
+    model_quant_mode: str = "fp8"
+    kvcache_quant_mode: str = "fp8"
+    num_requests: int = 1
+    isl: int = 1
+    osl: int = 1
+    backend: str = "SGLANG"
+    hardware: str | None = None
+    page_size: int = 1
+    access_pattern: str | None = None
+    source: str | None = None
+    destination: str | None = None
+
+    def overridden(self, **values: Any) -> ModelConfig:
+        """With other values where one is given."""
+        return replace(self, **{key: value for key, value in values.items() if value is not None})
+
+    @property
+    def access(self) -> str:
+        """`block`, or `layer` for everything else, as KVBench has it."""
+        return "block" if self.access_pattern == "block" else "layer"
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """KVBench's three sections."""
+        return {name: {key: getattr(self, key) for key in keys} for name, keys in SECTIONS.items()}
+
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "strategy": ("tp_size", "pp_size", "dp_size", "cp_size", "ep_size", "model_quant_mode", "kvcache_quant_mode"),
+    "runtime": ("num_requests", "isl", "osl"),
+    "system": ("backend", "hardware", "page_size", "access_pattern", "source", "destination"),
+}
+_TEXTS = ("model_quant_mode", "kvcache_quant_mode", "backend", "hardware", "access_pattern", "source", "destination")
+
+
+def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The configuration a file holds, and the keys in it that mean nothing, which KVBench passes over too.
+
+    Raises:
+        UsageError: A section is no mapping, or a number is no whole number above 0.
+    """
+    data = {} if data is None else data
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{source} is not a mapping", "write the sections strategy, runtime and system")
+    if data and not set(data) & set(SECTIONS):
+        raise UsageError(f"{source} has none of the sections {', '.join(SECTIONS)}", "name a model config, not a model")
+    values: dict[str, Any] = {}
+    ignored = [str(key) for key in data if key not in SECTIONS]
+    for name, keys in SECTIONS.items():
+        section = data.get(name)
+        section = {} if section is None else section
+        if not isinstance(section, Mapping):
+            raise UsageError(f"{name} in {source} is not a mapping", "write one `key: value` a line below it")
+        ignored += [f"{name}.{key}" for key in section if key not in keys]
+        for key in keys:
+            if (value := section.get(key)) is not None:
+                values[key] = str(value) if key in _TEXTS else checked_count(key, value, source)
+    return ModelConfig(**values), tuple(ignored)
+
+
+def _precision(model: Architecture, config: ModelConfig) -> int:
+    name = config.kvcache_quant_mode if model.latent else config.model_quant_mode
+    if name.lower() not in _BYTES:
+        raise UsageError(f"KVBench knows no precision {name!r}", f"use {', '.join(_BYTES)}, or leave --compat out")
+    return _BYTES[name.lower()]
+
+
+def kv_bytes(model: Architecture, config: ModelConfig, tokens: int = 1) -> int:
+    """KVBench's bytes of so many tokens in all layers; windows don't exist in it."""
+    elements = sum(
+        model.order.count(index) * sum(part.heads * part.dim for part in kind.parts if not part.fixed_bytes)
+        for index, kind in enumerate(model.kinds)
+    )
+    return elements * _precision(model, config) * tokens
+
+
+def io_size(model: Architecture, config: ModelConfig, page_size: int | None = None) -> int:
+    """KVBench's I/O size in bytes, computed in floats as it does.
+
+    Raises:
+        UsageError: The precision is none of KVBench's, or nothing is left after the divisions.
+    """
+    layer = int(kv_bytes(model, config) / model.layers)
+    page = config.page_size if page_size is None else page_size
+    if model.latent:
+        size: float = layer / config.tp_size
+        if config.access == "block":
+            size *= math.ceil(model.layers / config.pp_size)
+        size = int(size * page)
+    else:
+        size = int(layer / config.tp_size)
+        if config.access == "block":
+            size = int(size * (model.layers / config.pp_size))
+        size = int(size * page)
+    if size < 1:
+        raise UsageError(f"TP {config.tp_size} and PP {config.pp_size} leave no byte of an I/O", "lower them")
+    return size
+
+
+def batch_size(model: Architecture, config: ModelConfig, size: int) -> int:
+    """KVBench's batch: I/Os of that size for the whole model's KV of all requests."""
+    return math.ceil((kv_bytes(model, config, config.isl) / size) * config.num_requests)

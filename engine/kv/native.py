@@ -1,0 +1,125 @@
+"""nixlbench's parameters as runs of kvdeck's own engine, with the same sweep, or why they can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kvdeck.engine.kv.nixlbench import LARGE_BLOCK, NETWORK, rounds
+from kvdeck.sessions.errors import UnavailableError
+
+_HERE = ("UCX", "LIBFABRIC", "POSIX", "GDS", "GDS_MT")
+_ONLY: dict[str, tuple[Any, str]] = {
+    "scheme": ("pairwise", "the engine moves between one pair"),
+    "mode": ("SG", "the engine drives one GPU a process"),
+    "worker_type": ("nixl", "the engine transfers over NIXL"),
+    "num_initiator_dev": (1, "the engine drives one initiator device"),
+    "num_target_dev": (1, "the engine drives one target device"),
+    "device_list": ("all", "the engine leaves the choice of devices to NIXL; UCX_NET_DEVICES narrows it"),
+    "enable_vmm": (False, "the engine allocates no VMM memory"),
+    "recreate_xfer": (False, "the engine prepares requests once"),
+}
+_PATHS = {
+    ("DRAM", "DRAM"): "HostToHost",
+    ("DRAM", "VRAM"): "HostToDevice",
+    ("VRAM", "DRAM"): "DeviceToHost",
+    ("VRAM", "VRAM"): "DeviceToDevice",
+}
+_PLUGIN_PARAMS = {
+    "GDS": {"gds_batch_pool_size": "batch_pool_size", "gds_batch_limit": "batch_limit"},
+    "GDS_MT": {"gds_mt_num_threads": "thread_count"},
+}
+
+
+def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`RunSpec` mappings that do what nixlbench would; two where a sweep crosses 1 MiB, above which it iterates less.
+
+    Raises:
+        UnavailableError: The engine can't do it; the message names the parameter.
+    """
+    for name, (only, why) in _ONLY.items():
+        if params[name] != only:
+            what = f"--{name} {params[name]} can't run natively: {why}"
+            raise UnavailableError(what, f"use {only}, or --exec nixlbench")
+    if params["backend"] not in _HERE:
+        raise UnavailableError(
+            f"backend {params['backend']} can't run natively: the engine moves over {', '.join(_HERE)}",
+            "use one of them, or --exec nixlbench",
+        )
+    return [_spec(params, sizes) for sizes in _parts(params["start_block_size"], params["max_block_size"])]
+
+
+def _parts(start: int, stop: int) -> list[list[int]]:
+    sizes = [start]
+    while sizes[-1] * 2 <= stop:
+        sizes.append(sizes[-1] * 2)
+    parts = [size for size in sizes if size <= LARGE_BLOCK], [size for size in sizes if size > LARGE_BLOCK]
+    return [part for part in parts if part]
+
+
+def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
+    timed, warm_up = rounds(params, sizes[0])
+    spec: dict[str, Any] = {
+        "paths": [path_of(params)],
+        "layouts": ["FullyContiguous"],
+        "backend": params["backend"],
+        "iterations": timed,
+        "warmup_iterations": warm_up,
+        "warmup_seconds": 0,
+        "threads": params["num_threads"],
+        "progress_thread": params["enable_pt"],
+        "verify": params["check_consistency"],
+        "reference": False,
+        **_sweep("block_size", "sweep_block_sizes", sizes[0], sizes[-1]),
+        **_sweep("batch", "sweep_batches", params["start_batch_size"], params["max_batch_size"]),
+    }
+    if params["backend"] in NETWORK:
+        spec["operation"] = params["op_type"]
+        if params["progress_threads"]:
+            spec["params"] = {"num_threads": params["progress_threads"], "num_workers": params["progress_threads"] + 1}
+        return spec
+    spec |= {"direct": "on" if params["storage_enable_direct"] else "off", "files": params["num_files"]}
+    if params["backend"] == "POSIX":
+        spec["api"] = params["posix_api_type"]
+    named = _PLUGIN_PARAMS.get(params["backend"], {})
+    return {**spec, "params": {plugin: params[name] for name, plugin in named.items()}}
+
+
+def _sweep(one: str, many: str, start: int, stop: int) -> dict[str, Any]:
+    return {one: start} if stop < 2 * start else {many: {"start": start, "stop": stop, "factor": 2}}
+
+
+def path_of(params: Mapping[str, Any]) -> str:
+    """The transfer path that nixlbench's memory types and direction mean."""
+    initiator, target = params["initiator_seg_type"], params["target_seg_type"]
+    writes = params["op_type"] == "WRITE"
+    if params["backend"] in NETWORK:
+        return _PATHS[(initiator, target) if writes else (target, initiator)]
+    place = "Device" if initiator == "VRAM" else "Host"
+    return f"{place}ToDisk" if writes else f"DiskTo{place}"
+
+
+def bytes_needed(params: Mapping[str, Any]) -> int:
+    """Memory that the largest batch takes on all threads, both sides where both are host memory."""
+    one: int = params["max_block_size"] * params["max_batch_size"] * params["num_threads"]
+    sides = (params["initiator_seg_type"], params["target_seg_type"] if params["backend"] in NETWORK else "")
+    return one * sides.count("DRAM")
+
+
+def bytes_moved(specs: list[dict[str, Any]]) -> int:
+    """Bytes that the timed and warm-up requests of all steps move."""
+    return sum(
+        size * batch * (spec["iterations"] + spec["warmup_iterations"])
+        for spec in specs
+        for size in _values(spec, "block_size", "sweep_block_sizes")
+        for batch in _values(spec, "batch", "sweep_batches")
+    )
+
+
+def _values(spec: Mapping[str, Any], one: str, many: str) -> list[int]:
+    if one in spec:
+        return [spec[one]]
+    found = [spec[many]["start"]]
+    while found[-1] * 2 <= spec[many]["stop"]:
+        found.append(found[-1] * 2)
+    return found

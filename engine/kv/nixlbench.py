@@ -1,0 +1,250 @@
+"""nixlbench's command line: its parameters, what a plan sets of them, and what it would refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from kvdeck.sessions.errors import UsageError
+
+Target = Literal["nixlbench", "seed"]
+"""`seed`: KVBench's command as its first README shows it, which today's nixlbench may refuse."""
+
+DEFAULTS: dict[str, Any] = {
+    "benchmark_group": "default",
+    "backend": "UCX",
+    "check_consistency": False,
+    "device_list": "all",
+    "enable_pt": False,
+    "progress_threads": 0,
+    "etcd_endpoints": "http://localhost:2379",
+    "storage_enable_direct": False,
+    "filepath": "",
+    "enable_vmm": False,
+    "gds_batch_pool_size": 32,
+    "gds_batch_limit": 128,
+    "initiator_seg_type": "DRAM",
+    "max_batch_size": 1,
+    "max_block_size": 67108864,
+    "mode": "SG",
+    "num_files": 1,
+    "num_initiator_dev": 1,
+    "num_iter": 1000,
+    "num_target_dev": 1,
+    "num_threads": 1,
+    "op_type": "WRITE",
+    "posix_api_type": "AIO",
+    "runtime_type": "ETCD",
+    "scheme": "pairwise",
+    "start_batch_size": 1,
+    "start_block_size": 4096,
+    "target_seg_type": "DRAM",
+    "total_buffer_size": 8 << 30,
+    "warmup_iter": 100,
+    "worker_type": "nixl",
+    "gds_mt_num_threads": 1,
+    "gpunetio_device_list": "0",
+    "gpunetio_oob_list": "",
+    "hf3fs_iopool_size": 64,
+    "obj_access_key": "",
+    "obj_secret_key": "",
+    "obj_session_token": "",
+    "obj_bucket_name": "",
+    "obj_scheme": "http",
+    "obj_region": "eu-central-1",
+    "obj_use_virtual_addressing": False,
+    "obj_endpoint_override": "",
+    "obj_req_checksum": "supported",
+    "obj_ca_bundle": "",
+    "large_blk_iter_ftr": 16,
+    "recreate_xfer": False,
+}
+"""Every parameter with its default, in the order in which KVBench writes them."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "initiator_seg_type": ("DRAM", "VRAM"),
+    "target_seg_type": ("DRAM", "VRAM"),
+    "scheme": ("pairwise", "manytoone", "onetomany", "tp"),
+    "mode": ("SG", "MG"),
+    "op_type": ("READ", "WRITE"),
+    "worker_type": ("nixl", "nvshmem"),
+    "posix_api_type": ("AIO", "URING", "POSIXAIO"),
+    "runtime_type": ("ETCD", "ASIO"),
+}
+PLACES = ("file", "memory", "gpu")
+
+NETWORK = ("UCX", "LIBFABRIC", "GPUNETIO", "Mooncake", "UCCL")
+CUFILE = ("GDS", "GDS_MT")
+STORAGE = (*CUFILE, "POSIX", "HF3FS", "GUSLI")
+OBJECT = ("OBJ", "AZURE_BLOB", "INFINIA")
+BACKENDS = (*NETWORK, *STORAGE, *OBJECT)
+LARGE_BLOCK = 1 << 20
+"""Above this size nixlbench divides its iterations by `large_blk_iter_ftr`."""
+
+
+def parse_backend(text: str, target: Target = "nixlbench") -> str:
+    """The backend's own spelling, in whatever case it was typed.
+
+    Raises:
+        UsageError: nixlbench has no such backend.
+    """
+    known = (*BACKENDS, "UCX_MO") if target == "seed" else BACKENDS
+    found = next((name for name in known if name.lower() == text.strip().lower()), None)
+    if found is None:
+        gone = " any more, use UCX" if text.upper() == "UCX_MO" else ""
+        raise UsageError(f"nixlbench has no backend {text!r}{gone}", f"use one of {', '.join(BACKENDS)}")
+    return found
+
+
+def nixlbench_params(
+    block_bytes: int,
+    batch: int,
+    given: Mapping[str, Any],
+    source: str | None = None,
+    destination: str | None = None,
+    tp: int = 1,
+    target: Target = "nixlbench",
+) -> dict[str, Any]:
+    """Every parameter of the command for blocks of a size in batches of a count.
+
+    Args:
+        block_bytes: Bytes of an I/O.
+        batch: I/Os in a batch.
+        given: Parameters that were asked for; sweep sizes among them go over the plan's.
+        source: `file`, `memory` or `gpu`; null for what suits the backend.
+        destination: Likewise.
+        tp: Ranks of the target, for the scheme `tp`.
+        target: Whom the command is for.
+
+    Raises:
+        UsageError: nixlbench would refuse it; the message says why.
+    """
+    params = {**DEFAULTS, **_checked(given)}
+    params["backend"] = _backend(given.get("backend"), source, destination, target)
+    sizes = {"start_block_size": block_bytes, "max_block_size": block_bytes,
+             "start_batch_size": batch, "max_batch_size": batch}  # fmt: skip
+    params |= {name: given.get(name, value) for name, value in sizes.items()}
+    for what in ("block", "batch"):
+        if params[f"start_{what}_size"] > params[f"max_{what}_size"]:
+            raise UsageError(f"start_{what}_size is above max_{what}_size", "give both, the smaller one first")
+    if params["scheme"] == "tp":
+        params["num_target_dev"] = given.get("num_target_dev", tp)
+    params |= _segments(params["backend"], source, destination, given, target)
+    if target == "nixlbench":
+        params["total_buffer_size"] = _buffer(params, given.get("total_buffer_size"))
+        _check_files(params)
+    return params
+
+
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UsageError(f"{name} {value!r} is unknown to nixlbench", f"use {', '.join(CHOICES[name])}")
+        least = 0 if name in ("progress_threads", "warmup_iter") else 1
+        if name in DEFAULTS and type(DEFAULTS[name]) is int and value < least:
+            raise UsageError(f"{name} is {value}", f"give a whole number of at least {least}")
+    return dict(given)
+
+
+def _backend(asked: str | None, source: str | None, destination: str | None, target: Target) -> str:
+    if asked is not None:
+        return parse_backend(asked, target)
+    if "file" not in (source, destination):
+        return "UCX"
+    return "GDS" if "gpu" in (source, destination) else "POSIX"
+
+
+def _segments(backend: str, source: str | None, destination: str | None, given: Mapping[str, Any],
+              target: Target) -> dict[str, Any]:  # fmt: skip
+    """Memory types and direction; what was given by hand stays."""
+    if backend in NETWORK or backend == "UCX_MO":
+        if "file" in (source, destination):
+            raise UsageError(f"{backend} moves between memories, not to or from a file", "use POSIX, GDS or GDS_MT")
+        found = {"initiator_seg_type": _memory(source), "target_seg_type": _memory(destination)}
+        return {name: given.get(name, value) for name, value in found.items()}
+    writes, local = _direction(backend, source, destination, given)
+    found = {"op_type": "WRITE" if writes else "READ"}
+    if target == "seed" and backend in CUFILE:
+        found["target_seg_type"] = "VRAM"
+    else:
+        found["initiator_seg_type"] = given.get("initiator_seg_type", local)
+    if backend not in (*CUFILE, *OBJECT) and found.get("initiator_seg_type") == "VRAM":
+        raise UsageError(f"{backend} reaches host memory only", "use GDS or GDS_MT for a GPU's")
+    return found
+
+
+def _memory(place: str | None) -> str:
+    return "VRAM" if place == "gpu" else "DRAM"
+
+
+def _direction(backend: str, source: str | None, destination: str | None, given: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether storage is written, and the memory type of the other side."""
+    op = given.get("op_type")
+    if source is None and destination is None:
+        writes = op == "WRITE"
+    elif source == destination == "file" or "file" not in (source or "file", destination or "file"):
+        raise UsageError(f"{backend} moves between a file and memory, not from {source} to {destination}",
+                         "make exactly one side the file")  # fmt: skip
+    else:
+        writes = source in ("memory", "gpu") or destination == "file"
+    if op is not None and (op == "WRITE") != writes:
+        raise UsageError(f"op_type {op} is the other way round than from {source or 'file'} to {destination or 'file'}",
+                         "leave one of them out")  # fmt: skip
+    place = source if writes else destination
+    usual = "gpu" if backend in CUFILE else "memory"
+    return writes, _memory(place or usual)
+
+
+def _buffer(params: Mapping[str, Any], asked: int | None) -> int:
+    """Bytes of `total_buffer_size`: a batch of the largest blocks for every device and thread, and divisible."""
+    threads = params["num_threads"]
+    devices = params["num_initiator_dev"], params["num_target_dev"]
+    unit = math.lcm(*(count * threads for count in devices)) * (4096 if params["storage_enable_direct"] else 1)
+    need = params["max_block_size"] * params["max_batch_size"] * max(devices) * threads
+    least: int = -(-need // unit) * unit
+    if asked is None:
+        return least
+    if asked < need or asked % unit:
+        raise UsageError(
+            f"total_buffer_size {asked} is too small for the largest batch on every device and thread, "
+            f"or no multiple of {unit}",
+            f"give {least}, or leave it out",
+        )
+    return asked
+
+
+def _check_files(params: Mapping[str, Any]) -> None:
+    lanes = params["num_threads"] * params["num_initiator_dev"]
+    if params["backend"] in STORAGE and lanes % params["num_files"]:
+        raise UsageError(
+            f"num_files {params['num_files']} doesn't divide the {lanes} threads × devices", "give a divisor of them"
+        )
+
+
+def command_line(params: Mapping[str, Any], target: Target = "nixlbench") -> str:
+    """The command as KVBench writes it: what differs from the defaults, one a line."""
+    left_out = ("total_buffer_size",) if target == "seed" else ()
+    changed = [
+        f"    --{name} {params[name]}"
+        for name, default in DEFAULTS.items()
+        if name not in left_out and params[name] is not None and params[name] != default
+    ]
+    return " \\\n".join(["nixlbench", *changed])
+
+
+def arguments(params: Mapping[str, Any]) -> list[str]:
+    """The same as a list for starting it."""
+    return [f"--{name}={_flag(params[name])}" for name, default in DEFAULTS.items() if params[name] != default]
+
+
+def _flag(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def rounds(params: Mapping[str, Any], block_bytes: int) -> tuple[int, int]:
+    """Timed and warm-up iterations that nixlbench really runs at a block size: rounded up, fewer for large blocks."""
+    unit = params["num_threads"] * params["large_blk_iter_ftr"]
+    divisor = params["large_blk_iter_ftr"] if block_bytes > LARGE_BLOCK else 1
+    timed, warm_up = (-(-params[name] // unit) * unit // divisor for name in ("num_iter", "warmup_iter"))
+    return timed, warm_up

@@ -1,0 +1,71 @@
+"""Element types of the KV cache and the bytes they take, scales included, in exact integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvdeck.sessions.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """An element type; small ones share a scale between neighbouring elements of one head's vector."""
+
+    name: str
+    bits: int
+    scale_every: int = 0
+    """Elements that share one scale; 0 where scales are per tensor or head and take no room in a block."""
+    scale_bytes: int = 0
+
+    def vector_bytes(self, elements: int) -> int:
+        """Bytes of one head's vector of so many elements: its elements in whole bytes, and their scales."""
+        return -(-elements * self.bits // 8) + self.vector_scale_bytes(elements)
+
+    def vector_scale_bytes(self, elements: int) -> int:
+        """Bytes of the scales of one head's vector."""
+        return -(-elements // self.scale_every) * self.scale_bytes if self.scale_every else 0
+
+    @property
+    def said(self) -> str:
+        """The type in words: `4 bits + 1 B of scale for each 16 elements`."""
+        if not self.scale_every:
+            return f"{self.bits // 8} B an element"
+        return f"{self.bits} bits + {self.scale_bytes} B of scale for each {self.scale_every} elements"
+
+
+PRECISIONS = {
+    precision.name: precision
+    for precision in (
+        Precision("fp8", 8),
+        Precision("int8", 8),
+        Precision("fp16", 16),
+        Precision("bf16", 16),
+        Precision("fp32", 32),
+        # SGLang's fp4_e2m1 and TensorRT-LLM's NVFP4 both keep a byte of scale for 16 elements; OCP's MXFP4 for 32.
+        Precision("fp4", 4, 16, 1),
+        Precision("nvfp4", 4, 16, 1),
+        Precision("mxfp4", 4, 32, 1),
+    )
+}
+_SPELLINGS = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "float32": "fp32",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp4_e2m1": "fp4",
+}
+
+
+def parse_precision(text: str) -> Precision:
+    """The element type a spelling means, in whatever case.
+
+    Raises:
+        UsageError: No type is spelled so.
+    """
+    name = str(text).strip().lower().replace("-", "_")
+    precision = PRECISIONS.get(_SPELLINGS.get(name, name))
+    if precision is None:
+        raise UsageError(f"unknown KV precision {text!r}", f"use {', '.join((*PRECISIONS, 'bfloat16'))}")
+    return precision

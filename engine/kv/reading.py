@@ -1,0 +1,144 @@
+"""Models from the catalogue, from YAML (kvdeck's and KVBench's fields) and from Hugging Face's `config.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kvdeck.engine.kv import huggingface, kvbench
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent
+from kvdeck.sessions.errors import UsageError
+
+CATALOGUE = Path(__file__).parent / "catalogue"
+_FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")
+_KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "latent", "rope", "indexer_bytes")
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> dict[str, Architecture]:
+    """Every model of the catalogue by name, in the order of its files."""
+    found = [from_mapping(entry, path.name) for path in sorted(CATALOGUE.glob("*.yaml")) for entry in read_yaml(path)]
+    return {model.name: model for model in found}
+
+
+def find_model(text: str) -> Architecture:
+    """The model that a name of the catalogue, or the path of a YAML file, a `config.json` or its folder, means.
+
+    Raises:
+        UsageError: There is none, or its file is wrong; the message names the key.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir() and (path / "config.json").is_file():
+        path = path / "config.json"
+    if path.is_file():
+        return read_model(path)
+    wanted = _squeezed(text)
+    for name, model in catalogue().items():
+        if wanted in (_squeezed(name), _squeezed(model.title)):
+            return model
+    if "/" in text or path.suffix in (".yaml", ".yml", ".json"):
+        raise UsageError(f"model file {text} does not exist", "give a YAML file, a config.json, or a catalogue name")
+    near = [name for name in catalogue() if wanted and (wanted in _squeezed(name) or _squeezed(name) in wanted)]
+    raise UsageError(
+        f"no model is called {text!r}",
+        f"there {'are' if len(near) > 1 else 'is'} {', '.join(near[:6])}"
+        if near
+        else "`kvdeck plan --models` lists them",
+    )
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def read_model(path: Path) -> Architecture:
+    """A model's file: JSON is Hugging Face's, YAML kvdeck's or KVBench's.
+
+    Raises:
+        UsageError: It can't be read, or a key is missing, unknown or wrong.
+    """
+    if path.suffix == ".json":
+        return huggingface.architecture(_read_json(path), path.parent.name if path.name == "config.json" else path.stem)
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{path} is not a mapping", "write one `key: value` a line")
+    if "model_name" in data:
+        return kvbench.architecture(data, str(path))
+    if "architectures" in data or "model_type" in data:
+        return huggingface.architecture(data, path.stem)
+    return from_mapping(data, str(path))
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read {path}: {error}", "give the path of a config.json") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}", "mend the file") from error
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{path} is no JSON object", "give a model's config.json")
+    return data
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content.
+
+    Raises:
+        UsageError: It can't be read or is no YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_bytes(), loader)
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}", "mend the file") from error
+
+
+def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
+    """A model from kvdeck's own fields, as the catalogue's files have them.
+
+    Raises:
+        UsageError: A key is missing, unknown or wrong.
+    """
+    kvbench.check_keys(data, _FIELDS, ("name", "layers", "kinds"), source)
+    name, layers = str(data["name"]), checked_count("layers", data["layers"], source)
+    if not isinstance(data["kinds"], Mapping) or not data["kinds"]:
+        raise UsageError(f"kinds in {source} is no mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
+    kinds = {str(word): _kind(str(word), fields, source) for word, fields in data["kinds"].items()}
+    pattern = [str(word) for word in data.get("pattern") or list(kinds)[:1]]
+    if unknown := [word for word in pattern if word not in kinds]:
+        raise UsageError(f"pattern in {source} names {unknown[0]!r}", f"use {', '.join(kinds)}")
+    heads, parameters = data.get("query_heads"), data.get("parameters")
+    return Architecture(
+        name,
+        tuple(kinds.values()),
+        bytes(list(kinds).index(pattern[layer % len(pattern)]) for layer in range(layers)),
+        None if heads is None else checked_count("query_heads", heads, source),
+        None if parameters is None else checked_count("parameters", parameters, source),
+        str(data.get("source") or source),
+        str(data.get("title") or name),
+    )
+
+
+def _kind(word: str, fields: Any, source: str) -> Kind:
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"kind {word} in {source} is no mapping", "write {kv_heads: 8, head_dim: 128}")
+    kvbench.check_keys(fields, _KIND_FIELDS, (), f"kind {word} of {source}")
+    if not fields:
+        return Kind(word, ())
+    counts = {key: checked_count(key, value, source) for key, value in fields.items() if key != "chunked"}
+    window = counts.pop("window", None)
+    if "latent" in counts:
+        parts = latent(counts["latent"], counts.get("rope", 0), counts.get("indexer_bytes", 0))
+    else:
+        kvbench.check_keys(fields, _KIND_FIELDS, ("kv_heads", "head_dim"), f"kind {word} of {source}")
+        parts = keys_and_values(counts["kv_heads"], counts["head_dim"], counts.get("value_dim"))
+    return Kind(word, parts, window, bool(fields.get("chunked")))

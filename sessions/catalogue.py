@@ -1,0 +1,73 @@
+"""Every session there is: kvdeck's own, and Dynamo's files where they lie."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kvdeck.sessions import counted, dynamo
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.listing import SessionSummary
+from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.store import Store
+from kvdeck.sessions.units import short_layout_name
+
+
+def catalogue(store: Store) -> list[SessionSummary]:
+    """Own sessions and Dynamo's, newest first; a file that can't be read has its reason in its row."""
+    own = store.summaries()
+    known = {summary.name for summary in own}
+    theirs = [_of_file(name, path) for name, path in dynamo.found_files().items() if name not in known]
+    return sorted([*own, *theirs], key=lambda summary: (summary.created, summary.name), reverse=True)
+
+
+def _of_file(name: str, path: Path) -> SessionSummary:
+    try:
+        session = dynamo.as_session(dynamo.read(path, patience=0.05), path, name)
+    except SessionError as error:
+        return SessionSummary(name, "unreadable", _changed(path), None, None, str(error), (), (), 0, (), "", "dynamo")
+    return SessionSummary(
+        name=name,
+        state="done",
+        created=session.created,
+        started=session.started,
+        ended=session.ended,
+        reason=None,
+        paths=tuple(dict.fromkeys(tally.path for tally in session.tallies)),
+        layouts=tuple(dict.fromkeys(tally.layout for tally in session.tallies)),
+        steps=len(session.tallies),
+        tags=(),
+        note="",
+        kind="dynamo",
+        transfers=sum(tally.transfers for tally in session.tallies),
+    )
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def state(store: Store, summary: SessionSummary) -> str:
+    """The state as it is now: `recording` while a process counts; what an engine left open, from the samples."""
+    if summary.kind == "recorded":
+        return "recording" if counted.live(store.folder(summary.name)) else summary.state
+    if summary.kind == "dynamo" or summary.state in FINAL_STATES:
+        return summary.state
+    return store.load(summary.name).state
+
+
+def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:
+    """The rows in which every word is found, in whatever case: in name, paths, layouts, host, tags, note or date."""
+    wanted = [word.lower() for word in words]
+    return [row for row in rows if all(word in haystack(row) for word in wanted)]
+
+
+def haystack(row: SessionSummary) -> str:
+    """The text that a filter looks through."""
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created))
+    layouts = (*row.layouts, *map(short_layout_name, row.layouts))
+    return " ".join((row.name, row.kind, row.state, *row.paths, *layouts, row.host, *row.tags, row.note, made)).lower()

@@ -1,0 +1,441 @@
+"""Two sessions set against each other: by path across layouts, and by path and layout.
+
+Ratios are of times for the same bytes, B over A: below 1, B is faster. Whether the two compare at all is said first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally, Verdict
+from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
+from kvdeck.sessions.tallies import LAYOUTS
+from kvdeck.sessions.units import figure, size_text
+
+LEAST_TIMED = 30
+"""Timed transfers below which a tally's rate has no interval."""
+SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
+"""Changes that are worth a sentence: Dynamo's, and the same the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one session says of one path and layout at one size: a step's result, or a tally."""
+
+    path: str
+    layout: str
+    block_bytes: int | None
+    batch: int | None
+    transfers: int
+    bytes: int
+    blocks: int
+    descriptors: int
+    timed_bytes: int
+    timed_blocks: int
+    busy_s: float
+    gb_per_s: Interval | None
+    stated_bytes_per_s: int | None = None
+    rounds: int = 0
+    """Enough for a verdict, or not; counted transfers are taken as rounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One session's figures in a row."""
+
+    layouts: tuple[str, ...]
+    transfers: int
+    bytes: int
+    average_bytes: float
+    blocks: int
+    descriptors_per_block: float | None
+    us_per_block: float | None
+    gb_per_s: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A path, or a path and layout, in both sessions."""
+
+    path: str
+    layout: str | None
+    """Null in rows across layouts."""
+    block_bytes: int | None
+    batch: int | None
+    a: Side
+    b: Side
+    ratio: float | None
+    """B's time for the same bytes over A's; null where a side has no times."""
+    low: float | None
+    high: float | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """A change beyond its threshold."""
+
+    kind: Literal["improvement", "regression"]
+    path: str
+    layout: str
+    what: Literal["size", "count", "rate"]
+    percent: float | None
+    """Null where A has none."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two sessions, set against each other."""
+
+    a: str
+    b: str
+    differences: tuple[str, ...]
+    """Why the two don't simply compare."""
+    paths: tuple[Row, ...]
+    keys: tuple[Row, ...]
+    insights: tuple[Insight, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+def compare(a: Session, b: Session) -> Diff:
+    """Set two sessions against each other; the same session may stand on both sides, in parts."""
+    of_a, of_b = entries(a), entries(b)
+    keys = _key_rows(of_a, of_b)
+    return Diff(
+        a=a.name,
+        b=b.name,
+        differences=tuple(_differences(a, b, of_a, of_b)),
+        paths=tuple(_path_rows(of_a, of_b, a, b)),
+        keys=tuple(keys),
+        insights=tuple(_insights(of_a, of_b)),
+        only_a=tuple(_only(of_a, of_b)),
+        only_b=tuple(_only(of_b, of_a)),
+    )
+
+
+def entries(session: Session) -> list[Entry]:
+    """What a session measured or counted, in the usual order."""
+    found = [_of_result(result) for result in session.results if result.gb_per_s is not None]
+    return sorted([*found, *map(_of_tally, session.tallies)], key=_order)
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    rank = PATHS.index(entry.path) if entry.path in PATHS else len(PATHS)
+    layout = LAYOUTS.index(entry.layout) if entry.layout in LAYOUTS else len(LAYOUTS)
+    return rank, entry.path, entry.block_bytes or 0, entry.batch or 0, layout, entry.layout
+
+
+def _of_result(result: StepResult) -> Entry:
+    blocks = result.bytes // result.block_bytes if result.block_bytes else 0
+    rate = result.gb_per_s
+    return Entry(
+        path=result.path,
+        layout=result.layout,
+        block_bytes=result.block_bytes,
+        batch=result.batch,
+        transfers=result.iterations,
+        bytes=result.bytes,
+        blocks=blocks,
+        descriptors=blocks * result.descriptors_per_block,
+        timed_bytes=result.bytes,
+        timed_blocks=blocks,
+        busy_s=result.bytes / rate.median / 1e9 if rate and rate.median > 0 else 0.0,
+        gb_per_s=rate,
+        rounds=LEAST_ROUNDS if rate and rate.low < rate.high else 0,
+    )
+
+
+def _of_tally(tally: Tally) -> Entry:
+    return Entry(
+        path=tally.path,
+        layout=tally.layout,
+        block_bytes=None,
+        batch=None,
+        transfers=tally.transfers,
+        bytes=tally.bytes,
+        blocks=tally.blocks,
+        descriptors=tally.descriptors,
+        timed_bytes=tally.timed_bytes,
+        timed_blocks=tally.timed_blocks,
+        busy_s=tally.busy_s,
+        gb_per_s=_tally_rate(tally),
+        stated_bytes_per_s=tally.stated_bytes_per_s,
+        rounds=LEAST_ROUNDS if tally.timed_transfers >= LEAST_TIMED else 0,
+    )
+
+
+def _tally_rate(tally: Tally) -> Interval | None:
+    """Bytes over time, with the 95 % interval of the mean time as the histogram spreads it."""
+    if tally.busy_s <= 0:
+        return None
+    rate = tally.timed_bytes / tally.busy_s / 1e9
+    count = sum(n for _, n in tally.times)
+    if count < LEAST_TIMED:
+        return Interval(rate, rate, rate)
+    mean = sum(edge * n for edge, n in tally.times) / count
+    spread = sum((edge - mean) ** 2 * n for edge, n in tally.times) / (count - 1)
+    error = min(0.9, 1.96 * math.sqrt(spread / count) / mean) if mean else 0.0
+    return Interval(rate, rate / (1 + error), rate / (1 - error))
+
+
+def _key_rows(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> list[Row]:
+    others = {_key(entry): entry for entry in of_b}
+    return [_row(e.layout, [e], [others[_key(e)]]) for e in of_a if _key(e) in others]
+
+
+def _key(entry: Entry) -> tuple[str, str, int | None, int | None]:
+    return entry.path, entry.layout, entry.block_bytes, entry.batch
+
+
+def _path_rows(of_a: Sequence[Entry], of_b: Sequence[Entry], a: Session, b: Session) -> Iterable[Row]:
+    """A row for each path and size that both have, or for the whole path where their sizes differ."""
+    for path in dict.fromkeys(entry.path for entry in of_a):
+        mine, theirs = [e for e in of_a if e.path == path], [e for e in of_b if e.path == path]
+        shapes = [shape for shape in dict.fromkeys(map(_shape, mine)) if shape in set(map(_shape, theirs))]
+        for shape in shapes:
+            row = _row(None, [e for e in mine if _shape(e) == shape], [e for e in theirs if _shape(e) == shape])
+            yield _paired(row, a) if a.name == b.name else row
+        if theirs and not shapes:
+            yield _row(None, mine, theirs, shaped=False)
+
+
+def _shape(entry: Entry) -> tuple[int | None, int | None]:
+    return entry.block_bytes, entry.batch
+
+
+def _paired(row: Row, session: Session) -> Row:
+    """The ratio that was measured with both layouts interleaved, where one run holds both sides."""
+    for item in session.comparisons:
+        sides = (item.baseline,), (item.candidate,)
+        if (item.path, item.block_bytes, item.batch) == (row.path, row.block_bytes, row.batch):
+            ratios = (item.ratio, item.low, item.high)
+            if sides == (row.b.layouts, row.a.layouts):
+                ratios = (1 / item.ratio, 1 / item.high, 1 / item.low)
+            elif sides != (row.a.layouts, row.b.layouts):
+                continue
+            enough = LEAST_ROUNDS if item.verdict != "undecided" else 0
+            return _with_ratio(row, Interval(*ratios), enough)
+    return row
+
+
+def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: bool = True) -> Row:
+    first = a[0]
+    rates = [_rate(side) for side in (a, b)]
+    row = Row(
+        path=first.path,
+        layout=layout,
+        block_bytes=first.block_bytes if shaped else None,
+        batch=first.batch if shaped else None,
+        a=_side(a, rates[0]),
+        b=_side(b, rates[1]),
+        ratio=None,
+        low=None,
+        high=None,
+        verdict=None,
+    )
+    if rates[0] is None or rates[1] is None:
+        return row
+    ratio = independent_ratio(rates[1], rates[0])
+    enough = min(entry.rounds for entry in (*a, *b)) if len(a) == len(b) == 1 else 0
+    return row if ratio is None else _with_ratio(row, ratio, enough)
+
+
+def _with_ratio(row: Row, ratio: Interval, rounds: int) -> Row:
+    known = ratio.low < ratio.high
+    return dataclasses.replace(
+        row,
+        ratio=ratio.median,
+        low=ratio.low if known else None,
+        high=ratio.high if known else None,
+        verdict=verdict(ratio, rounds),
+    )
+
+
+def _rate(side: Sequence[Entry]) -> Interval | None:
+    if len(side) == 1:
+        return side[0].gb_per_s
+    busy, size = sum(entry.busy_s for entry in side), sum(entry.timed_bytes for entry in side)
+    return Interval(*[size / busy / 1e9] * 3) if busy > 0 and size else None
+
+
+def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
+    transfers, size = sum(e.transfers for e in side), sum(e.bytes for e in side)
+    blocks, pieces = sum(e.blocks for e in side), sum(e.descriptors or e.transfers for e in side)
+    timed, busy = sum(e.timed_blocks for e in side), sum(e.busy_s for e in side)
+    sure = rate if rate is not None and rate.low < rate.high else None
+    return Side(
+        layouts=tuple(dict.fromkeys(entry.layout for entry in side)),
+        transfers=transfers,
+        bytes=size,
+        average_bytes=size / transfers if transfers else 0.0,
+        blocks=blocks,
+        descriptors_per_block=pieces / blocks if blocks else None,
+        us_per_block=busy / timed * 1e6 if timed and busy > 0 else None,
+        gb_per_s=None if rate is None else rate.median,
+        low=None if sure is None else sure.low,
+        high=None if sure is None else sure.high,
+    )
+
+
+def _only(here: Sequence[Entry], there: Sequence[Entry]) -> list[str]:
+    known = {_key(entry) for entry in there}
+    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in here if _key(e) not in known]
+
+
+def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
+    shape = f", {size_text(block_bytes)} × {batch}" if block_bytes is not None else ""
+    return f"{path} {layout}{shape}"
+
+
+def percent_change(before: float, after: float) -> float | None:
+    """Change in percent; 0 of nothing to nothing, None of nothing to something."""
+    if before == 0:
+        return 0.0 if after == 0 else None
+    return (after - before) / before * 100
+
+
+def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]:
+    others = {_key(entry): entry for entry in of_b}
+    for a in of_a:
+        b = others.get(_key(a))
+        if b is None or not (a.transfers or b.transfers):
+            continue
+        for what, (before, after), threshold, good in _changes(a, b):
+            change = percent_change(before, after)
+            if change is not None and abs(change) <= threshold:
+                continue
+            better = (math.inf if change is None else change) * good > 0
+            yield Insight(
+                kind="improvement" if better else "regression",
+                path=a.path,
+                layout=a.layout,
+                what=what,
+                percent=change,
+                text=_TEXTS[what, better],
+            )
+
+
+What = Literal["size", "count", "rate"]
+
+
+def _changes(a: Entry, b: Entry) -> Iterable[tuple[What, tuple[float, float], float, int]]:
+    """What may have changed, before and after, its threshold, and which direction is good."""
+    if a.block_bytes is None:  # in a run, sizes are asked for and counts follow from its length
+        yield "size", (_average(a), _average(b)), SIZE_PERCENT, 1
+        yield "count", (a.transfers, b.transfers), COUNT_PERCENT, -1
+    yield "rate", _rates(a, b), RATE_PERCENT, 1
+
+
+def _average(entry: Entry) -> float:
+    return entry.bytes / entry.transfers if entry.transfers else 0.0
+
+
+def _rates(a: Entry, b: Entry) -> tuple[float, float]:
+    if a.gb_per_s is not None and b.gb_per_s is not None:
+        return a.gb_per_s.median, b.gb_per_s.median
+    if a.stated_bytes_per_s is not None and b.stated_bytes_per_s is not None:
+        return a.stated_bytes_per_s, b.stated_bytes_per_s
+    return 0.0, 0.0
+
+
+_TEXTS: dict[tuple[What, bool], str] = {
+    ("size", True): "average transfer size increased (larger = better efficiency)",
+    ("size", False): "average transfer size decreased (smaller = worse efficiency)",
+    ("count", True): "transfer count reduced (fewer = less overhead)",
+    ("count", False): "transfer count increased (more = more overhead)",
+    ("rate", True): "transfer rate improved",
+    ("rate", False): "transfer rate got worse",
+}
+
+
+def _differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
+    if not of_a or not of_b:
+        yield f"{a.name if not of_a else b.name} holds no transfers"
+        return
+    if not {entry.path for entry in of_a} & {entry.path for entry in of_b}:
+        yield "they have no path in common"
+    if bool(a.results) != bool(b.results):
+        measured, other = (a.name, b.name) if a.results else (b.name, a.name)
+        yield f"{measured} was measured here, {other} was counted in other programs"
+    yield from _differing_facts(a, b)
+    yield from _differing_results(a, b)
+
+
+_FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
+
+
+def _differing_facts(a: Session, b: Session) -> Iterable[str]:
+    if not a.host and not b.host:
+        return
+    for key, word in _FACTS.items():
+        texts = [_fact(session.host.get(key)) for session in (a, b)]
+        if texts[0] != texts[1]:
+            yield f"{word}: {texts[0]} and {texts[1]}"
+    if a.nixl and b.nixl and a.nixl != b.nixl:
+        yield f"NIXL: {a.nixl} and {b.nixl}"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        names = [str(item.get("name", item)) if isinstance(item, dict) else str(item) for item in value]
+        return ", ".join(names) or "none"
+    return str(value) if value else "not known"
+
+
+def _differing_results(a: Session, b: Session) -> Iterable[str]:
+    def said(session: Session, path: str, name: str) -> list[str]:
+        values = [getattr(result, name) for result in session.results if result.path == path and result.gb_per_s]
+        return list(dict.fromkeys(size_text(v) if name == "block_bytes" else _value_text(v) for v in values))
+
+    shared = [p for p in PATHS if {p} <= {r.path for r in a.results} & {r.path for r in b.results}]
+    for path in shared:
+        for name, words in _SETTINGS.items():
+            texts = [said(session, path, name) for session in (a, b)]
+            if all(texts) and set(texts[0]) != set(texts[1]):
+                yield f"{path}, {words}: {', '.join(texts[0])} and {', '.join(texts[1])}"
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+_SETTINGS = {
+    "block_bytes": "bytes of a block",
+    "batch": "blocks in a request",
+    "backend": "backend",
+    "api": "API",
+    "direct": "O_DIRECT",
+    "page_cache": "page cache",
+    "durable": "durable",
+    "merged": "merged descriptors",
+}
+
+
+def regressions(diff: Diff, percent: float) -> list[Row]:
+    """Rows whose time for the same bytes grew by more than that; where an interval is known, all of it above 1.
+
+    Rows across layouts count where no layout is common to both sides.
+    """
+    rows = diff.keys or diff.paths
+    return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 2.0) > 1]
+
+
+def ratio_text(row: Row) -> str:
+    """The ratio in words."""
+    if row.ratio is None:
+        return "no times on both sides"
+    if row.low is None or row.high is None:
+        return f"B takes {figure(row.ratio)}× A's time for the same bytes"
+    return (
+        f"B takes {figure(row.ratio)}× A's time for the same bytes (95 % {row.low:.3g}–{row.high:.3g}): {row.verdict}"
+    )

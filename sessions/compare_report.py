@@ -1,0 +1,144 @@
+"""A comparison as text and as Markdown: first whether the two compare, then the rows, then what to make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from kvdeck.sessions.compare import Diff, Insight, Row, Side, percent_change, ratio_text
+from kvdeck.sessions.report import Line, Tone
+from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.units import figure, layout_name, short_layout_name, size_text, time_text
+
+_TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
+
+
+def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
+    """The comparison as an operator reads it, at most `width` characters wide."""
+    lines = [Line(text, "heading") for text in wrapped(f"A = {diff.a} · B = {diff.b}", width)]
+    if diff.differences:
+        lines.append(Line("The two don't simply compare:", "warning"))
+        lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
+    across = [row for row in diff.paths if row.a.layouts != row.b.layouts]
+    for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
+        if rows:
+            lines += [Line(""), Line(title, "heading")]
+        for row in rows:
+            lines += _row_lines(row, width)
+    if not across and not diff.keys:
+        lines += [Line(""), Line("They have nothing in common to compare.", "warning")]
+    for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
+        if keys:
+            lines += [Line(""), Line(f"Only in {name}")]
+            lines += [Line(text) for key in keys for text in wrapped(f"  {key}", width, "    ")]
+    return [*lines, Line(""), *_insight_lines(diff.insights, width)]
+
+
+def _row_lines(row: Row, width: int) -> list[Line]:
+    sides, change = (row.a, row.b), _changes(row)
+
+    def column(over: str, head: str, of: Callable[[Side], str], change: str, rank: int = 0) -> Column:
+        return Column(over, head, (*map(of, sides), change), rank=rank)
+
+    columns = [
+        Column("", "", ("A", "B", ""), left=True),
+        Column("", "layout", (*(_layouts(side) for side in sides), "change"), left=True),
+        column("", "transfers", lambda side: f"{side.transfers:,}", change["transfers"], rank=2),
+        column("", "bytes", lambda side: size_text(side.bytes), change["bytes"], rank=3),
+        column("average", "size", lambda side: size_text(round(side.average_bytes)), change["average"], rank=1),
+        column("desc.", "a block", lambda side: _or_dash(side.descriptors_per_block), change["descriptors"]),
+        column("time", "a block", lambda side: time_text(side.us_per_block), change["time"]),
+        column("", "GB/s", _rate, change["rate"]),
+    ]
+    title = row.path + (f", {size_text(row.block_bytes)} × {row.batch}" if row.block_bytes is not None else "")
+    lines = [Line(title), *(Line(text[:width]) for text in render(fit(columns, width)[0], width))]
+    return lines + [
+        Line(text, _TONES.get(row.verdict, "plain")) for text in wrapped(f"  {ratio_text(row)}", width, "    ")
+    ]
+
+
+def _changes(row: Row) -> dict[str, str]:
+    pairs = {
+        "transfers": (row.a.transfers, row.b.transfers),
+        "bytes": (row.a.bytes, row.b.bytes),
+        "average": (row.a.average_bytes, row.b.average_bytes),
+        "descriptors": (row.a.descriptors_per_block, row.b.descriptors_per_block),
+        "time": (row.a.us_per_block, row.b.us_per_block),
+        "rate": (row.a.gb_per_s, row.b.gb_per_s),
+    }
+    return {name: _percent(before, after) for name, (before, after) in pairs.items()}
+
+
+def _percent(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    change = percent_change(before, after)
+    return "new" if change is None else f"{change:+.1f} %"
+
+
+def _layouts(side: Side) -> str:
+    return "+".join(short_layout_name(layout) for layout in side.layouts)
+
+
+def _rate(side: Side) -> str:
+    if side.gb_per_s is None:
+        return "–"
+    if side.low is None or side.high is None:
+        return figure(side.gb_per_s)
+    return f"{figure(side.gb_per_s)} ({figure(side.low)}–{figure(side.high)})"
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else figure(value)
+
+
+def insight_text(item: Insight) -> str:
+    """An insight as a sentence with its figure."""
+    percent = "new" if item.percent is None else f"{item.percent:+.1f} %"
+    return f"{item.path} {layout_name(item.layout)}: {item.text} ({percent})"
+
+
+def _insight_lines(insights: Sequence[Insight], width: int) -> Iterable[Line]:
+    if not insights:
+        yield Line("No significant performance changes detected.")
+    for kind, tone in (("improvement", "heading"), ("regression", "bad")):
+        texts = [insight_text(item) for item in insights if item.kind == kind]
+        if texts:
+            yield Line(f"{kind.capitalize()}s", tone)  # type: ignore[arg-type]
+        for text in texts:
+            yield from (Line(piece) for piece in wrapped(f"  {text}", width, "    "))
+
+
+def diff_markdown(diff: Diff) -> str:
+    """The comparison as Markdown: two tables, and the insights as a list."""
+    out = [f"## {diff.a} and {diff.b}", ""]
+    if diff.differences:
+        out += ["**The two don't simply compare:**", "", *(f"- {item}" for item in diff.differences), ""]
+    across = [row for row in diff.paths if row.a.layouts != row.b.layouts]
+    for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
+        if not rows:
+            continue
+        out += [
+            f"### {title}",
+            "",
+            "| path | A | B | transfers A → B | desc./block A → B | GB/s A → B | B's time over A's | |",
+        ]
+        out += ["|---|---|---|---|---|---|---|---|", *map(_markdown_row, rows), ""]
+    for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
+        out += [f"Only in {name}: {'; '.join(keys)}", ""] if keys else []
+    out += [f"- {item.kind}: {insight_text(item)}" for item in diff.insights]
+    return "\n".join([*out, *([] if diff.insights else ["No significant performance changes detected."]), ""])
+
+
+def _markdown_row(row: Row) -> str:
+    interval = f" ({row.low:.3g}–{row.high:.3g})" if row.low is not None and row.high is not None else ""
+    cells = (
+        row.path + (f" {size_text(row.block_bytes)} × {row.batch}" if row.block_bytes is not None else ""),
+        _layouts(row.a),
+        _layouts(row.b),
+        f"{row.a.transfers:,} → {row.b.transfers:,}",
+        f"{_or_dash(row.a.descriptors_per_block)} → {_or_dash(row.b.descriptors_per_block)}",
+        f"{_rate(row.a)} → {_rate(row.b)}",
+        "–" if row.ratio is None else f"{figure(row.ratio)}×{interval}",
+        row.verdict or "",
+    )
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,185 @@
+"""Sessions that count transfers in running programs: reading what their processes wrote, and steering them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvdeck.sessions import recorder
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.records import Session, Tally, from_json, to_json
+from kvdeck.sessions.tallies import added as tallies_added
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one process counted."""
+
+    epoch: int
+    host: str
+    pid: int
+    started: float
+    updated: float
+    ended: bool
+    tallies: tuple[Tally, ...]
+    command: tuple[str, ...] = ()
+
+
+def prepare(session: Path) -> None:
+    """Make a session's folder one that recorders write into; recording is on unless it was switched off before.
+
+    Raises:
+        SessionError: It can't be written.
+    """
+    folder = session / "recorder"
+    try:
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if not (folder / "control.json").exists():
+            _write_control(folder, True, 0)
+    except OSError as error:
+        raise _error(folder, error) from error
+
+
+def control(session: Path) -> tuple[bool, int]:
+    """Whether recording is on, and the epoch that counts now."""
+    return recorder.read_control(session / "recorder")
+
+
+def set_enabled(session: Path, enabled: bool) -> None:
+    """Let every process that records into it count, or stop counting, within a second.
+
+    Raises:
+        SessionError: It can't be written.
+    """
+    with _changing(session) as folder:
+        _, epoch = recorder.read_control(folder)
+        _write_control(folder, enabled, epoch)
+
+
+def reset(session: Path) -> int:
+    """Begin a new epoch: running processes count from zero within a second, and what was counted stays in its files.
+
+    Returns:
+        The epoch that is now archived.
+
+    Raises:
+        SessionError: It can't be written.
+    """
+    with _changing(session) as folder:
+        enabled, epoch = recorder.read_control(folder)
+        _write_control(folder, enabled, epoch + 1)
+        return epoch
+
+
+def processes(session: Path, epoch: int | None = None) -> list[Process]:
+    """What each process counted in an epoch, by default the one that counts now; damaged files are passed over."""
+    folder = session / "recorder"
+    wanted = recorder.read_control(folder)[1] if epoch is None else epoch
+    found = []
+    for name in _file_names(folder, wanted):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            found.append(from_json(Process, orjson.loads((folder / name).read_bytes())))
+    return found
+
+
+def _file_names(folder: Path, epoch: int) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.startswith(f"{epoch}-"))  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def tallies(session: Path) -> tuple[Tally, ...]:
+    """What all processes counted in the present epoch, added up."""
+    return tallies_added(tally for process in processes(session) for tally in process.tallies)
+
+
+def archived(session: Path) -> list[int]:
+    """Epochs before the present one that hold anything."""
+    epoch = control(session)[1]
+    return [number for number in range(epoch) if _file_names(session / "recorder", number)]
+
+
+def live(session: Path) -> list[Process]:
+    """Processes that may still count: on this host those that run, elsewhere those that wrote in the last seconds."""
+    here = os.uname().nodename
+    return [
+        process
+        for process in processes(session)
+        if not process.ended and (_runs(process.pid) if process.host == here else _fresh(process))
+    ]
+
+
+def filled(session: Session, folder: Path) -> Session:
+    """The session with what its processes have counted so far, and when."""
+    found = processes(folder)
+    if not found:
+        return session
+    started, ended = min(process.started for process in found), max(process.updated for process in found)
+    return dataclasses.replace(
+        session,
+        tallies=tallies_added(tally for process in found for tally in process.tallies),
+        started=started,
+        ended=ended,
+        duration_s=max(0.0, ended - started),
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _fresh(process: Process) -> bool:
+    return time.time() - process.updated < 10
+
+
+def mark(session: str) -> int:
+    """Changes whenever a process has written."""
+    try:
+        return os.stat(f"{session}/recorder").st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0
+
+
+def with_counts(data: dict[str, Any], session: str) -> dict[str, Any]:
+    """`session.json`'s mapping with the counts of the processes."""
+    return {**data, "tallies": [to_json(tally) for tally in tallies(Path(session))]}
+
+
+@contextlib.contextmanager
+def _changing(session: Path) -> Iterator[Path]:
+    folder = session / "recorder"
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _error(folder, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield folder
+    except OSError as error:
+        raise _error(folder, error) from error
+    finally:
+        os.close(fd)
+
+
+def _write_control(folder: Path, enabled: bool, epoch: int) -> None:
+    recorder.replace_file(folder / "control.json", orjson.dumps({"enabled": enabled, "epoch": epoch}))
+
+
+def _error(folder: Path, error: OSError) -> SessionError:
+    return SessionError(f"can't write in {folder}: {error.strerror}", "check the folder's owner and room")

@@ -1,0 +1,114 @@
+"""The text report of what was counted: every path and layout by name, in an order that stays."""
+
+from __future__ import annotations
+
+import time
+
+from kvdeck.sessions.records import Session, Tally
+from kvdeck.sessions.report import Line
+from kvdeck.sessions.tables import Column, joined, render, table_width
+from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
+from kvdeck.sessions.units import duration_text, figure, layout_name, short_layout_name, size_text, time_text
+
+
+def summary_text(session: Session) -> str:
+    """Dynamo's one line: transfers, bytes, and how many paths and layouts."""
+    tallies = session.tallies
+    return (
+        f"Benchmark '{session.name}': {sum(tally.transfers for tally in tallies)} transfers, "
+        f"{sum(tally.bytes for tally in tallies)} total bytes across {len(tallies)} paths"
+    )
+
+
+def counted_lines(session: Session, width: int) -> list[Line]:
+    """The report of a session that was counted; 80 characters and more show everything."""
+    lines = [Line(f"kvdeck session {session.name}: {_kind(session)}", "heading")]
+    facts = [f"duration {duration_text(session.duration_s)}"] if session.duration_s is not None else []
+    facts += [time.strftime("%Y-%m-%d %H:%M", time.localtime(session.started or session.created))]
+    facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
+    facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
+    lines += [Line(text) for text in joined(facts, width)]
+    lines += [Line(text) for text in joined([session.note], width)] if session.note else []
+    counted = [tally for tally in ordered(session.tallies) if tally.transfers or tally.failures]
+    if not counted:
+        return [*lines, Line(""), Line("No transfers were counted yet.")]
+    for path in dict.fromkeys(tally.path for tally in counted):
+        lines += [Line(""), *_path_lines(path, [tally for tally in counted if tally.path == path], width)]
+    return [*lines, Line(""), *_totals(session, counted), Line("GB = 1e9 bytes, GiB = 2^30 bytes.")]
+
+
+def _kind(session: Session) -> str:
+    return {"recorded": "counted in running programs", "imported": "imported"}.get(session.kind, session.state)
+
+
+def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
+    times = [time_percentiles(tally.times) for tally in tallies]
+    timed = any(times)
+
+    def column(over: str, head: str, cells: list[str], left: bool = False) -> Column:
+        return Column(over, head, tuple(cells), left)
+
+    named = layout_name if width >= 100 else short_layout_name
+    columns = [
+        column("", "layout", [named(tally.layout) for tally in tallies], left=True),
+        column("", "transfers", [f"{tally.transfers:,}" for tally in tallies]),
+        column("", "bytes", [size_text(tally.bytes) for tally in tallies]),
+        column("", "blocks", [f"{tally.blocks:,}" for tally in tallies]),
+        column("average", "size", [size_text(round(average_bytes(tally))) for tally in tallies]),
+        column("least", "size", [size_text(tally.min_bytes or 0) for tally in tallies]),
+        column("greatest", "size", [size_text(tally.max_bytes) for tally in tallies]),
+        column("desc.", "a block", [_or_dash(pieces_a_block(tally)) for tally in tallies]),
+    ]
+    if timed:
+        columns += [
+            column("time", "p50", [time_text(found.p50 if found else None) for found in times]),
+            column("time", "p99", [time_text(found.p99 if found else None) for found in times]),
+            column("", "GB/s", [_or_dash(gb_per_s(tally)) for tally in tallies]),
+        ]
+    if any(tally.failures for tally in tallies):
+        columns.append(column("", "failed", [f"{tally.failures:,}" for tally in tallies]))
+    lines = [Line(path, "heading")]
+    for part in _parts(columns, width):
+        texts = render(part, width)
+        heads = len(texts) - len(tallies)
+        lines += [Line(text) for text in texts[:heads]]
+        lines += [
+            Line(text, "warning" if tally.failures else "plain")
+            for text, tally in zip(texts[heads:], tallies, strict=True)
+        ]
+    return [*lines, *_stated(tallies)]
+
+
+def _parts(columns: list[Column], width: int) -> list[list[Column]]:
+    """The columns, in two tables below each other where the width is short."""
+    if table_width(columns, 1) <= width:
+        return [columns]
+    half = (len(columns) + 1) // 2
+    return [columns[:half], [columns[0], *columns[half:]]]
+
+
+def _stated(tallies: list[Tally]) -> list[Line]:
+    stated = [tally for tally in tallies if tally.stated_bytes_per_s]
+    return [
+        Line(f"  the file says {figure((tally.stated_bytes_per_s or 0) / 1e6)} MB/s and "
+             f"{tally.stated_blocks_per_s or 0:,} blocks/s for {short_layout_name(tally.layout)}, idle time included")
+        for tally in stated
+    ]  # fmt: skip
+
+
+def _totals(session: Session, tallies: list[Tally]) -> list[Line]:
+    size = sum(tally.bytes for tally in tallies)
+    facts = [
+        f"{sum(tally.transfers for tally in tallies):,} transfers",
+        size_text(size),
+        f"{sum(tally.blocks for tally in tallies):,} blocks",
+    ]
+    if session.duration_s:
+        facts.append(f"{figure(size / session.duration_s / 1e6)} MB/s over the session, idle time included")
+    failures = sum(tally.failures for tally in tallies)
+    facts += [f"{failures:,} failed"] if failures else []
+    return [Line("Altogether " + " · ".join(facts))]
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else figure(value)

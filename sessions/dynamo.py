@@ -1,0 +1,338 @@
+"""Dynamo's session files: where they lie, which session is active, and their JSON, read and written exactly.
+
+What the format is, and what its own tool does with it, differs in places; here a key is never lost, and a
+file is never changed by reading it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.records import (
+    DEVICE_TO_DEVICE,
+    DEVICE_TO_HOST,
+    DISK_TO_DEVICE,
+    HOST_TO_DEVICE,
+    HOST_TO_DISK,
+    HOST_TO_HOST,
+    PATHS,
+    Session,
+    Tally,
+)
+from kvdeck.sessions.tallies import LAYOUTS, average_bytes, ordered
+
+DYNAMO_PATHS = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE, DISK_TO_DEVICE, HOST_TO_HOST)
+"""The six paths Dynamo knows; with three layouts, eighteen keys."""
+VARIABLE = "DYNAMO_BENCHMARK_SESSION"
+NO_MINIMUM = 2**64 - 1
+"""What `min_transfer_size` says before the first transfer."""
+MOST_BYTES = 4 << 20
+"""Far more than the eighteen keys take: a larger file is another program's."""
+_FIELDS = ("transfer_count", "total_bytes", "total_blocks", "min_transfer_size", "max_transfer_size")
+_DERIVED = ("avg_transfer_size", "transfer_rate_bps", "block_rate_bps")
+_RECENT_SECONDS = 2.0
+_RETRY_SECONDS = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a file holds."""
+
+    name: str
+    duration_s: float
+    tallies: tuple[Tally, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The active session, and what made it so: the environment, or a pointer file."""
+
+    name: str
+    source: str
+
+
+class _TornError(ValueError):
+    """The text is no JSON: perhaps it is only half written."""
+
+
+def folders() -> dict[str, Path]:
+    """Where sessions lie: Dynamo's code writes to the temp folder, its README speaks of the home."""
+    return {"temp": Path(os.environ.get("TMPDIR") or "/tmp"), "home": Path.home() / ".dynamo"}
+
+
+def session_paths(name: str) -> tuple[Path, Path]:
+    """A session's file in the temp folder, and in the home."""
+    places = folders()
+    return places["temp"] / f"dynamo_benchmark_{name}.json", places["home"] / f"bench_{name}.json"
+
+
+def pointer_paths() -> tuple[Path, Path]:
+    places = folders()
+    pointer = "dynamo_benchmark_active_session.txt"
+    return places["temp"] / pointer, places["home"] / pointer
+
+
+def active_session() -> Active | None:
+    """The session that the environment names, even by an empty name, else the newer pointer file's."""
+    if (name := os.environ.get(VARIABLE)) is not None:
+        return Active(name.strip(), f"the environment, {VARIABLE}")
+    found = []
+    for path in pointer_paths():
+        try:
+            found.append((path.stat().st_mtime_ns, path, path.read_text().strip()))
+        except (OSError, UnicodeDecodeError):
+            continue
+    if not found:
+        return None
+    _, path, name = max(found)
+    return Active(name, str(path))
+
+
+def session_file(name: str) -> Path | None:
+    """The session's file, the newer where both are there."""
+    found = []
+    for path in session_paths(name):
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except OSError:
+            continue
+    return max(found)[1] if found else None
+
+
+def found_files() -> dict[str, Path]:
+    """Name and file of every session of Dynamo's on this host."""
+    places = folders()
+    found: dict[str, Path] = {}
+    for folder, prefix in ((places["temp"], "dynamo_benchmark_"), (places["home"], "bench_")):
+        try:
+            names = os.listdir(folder)  # noqa: PTH208
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith(prefix) and name.endswith(".json"):
+                session = name[len(prefix) : -len(".json")]
+                newest = session_file(session)
+                if newest is not None:
+                    found[session] = newest
+    return found
+
+
+def read(path: Path, patience: float = 0.5) -> Counts:
+    """What a file holds; a half-written one is read again while another process may be writing it.
+
+    Raises:
+        SessionError: It can't be read, or isn't such a file; the message says what is wrong with it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with path.open("rb") as file:
+                data = file.read(MOST_BYTES + 1)
+                changed = os.fstat(file.fileno()).st_mtime
+            return parse(data)
+        except _TornError as error:
+            if time.monotonic() >= deadline or abs(time.time() - changed) > _RECENT_SECONDS:
+                raise SessionError(
+                    f"{path} is no whole JSON: {error}", "its writer may have been interrupted"
+                ) from None
+            time.sleep(_RETRY_SECONDS)
+        except OSError as error:
+            raise SessionError(f"can't read {path}: {error.strerror}", "check its name, owner and mode") from error
+        except ValueError as error:
+            raise SessionError(f"{path} is no Dynamo session: {error}", "it stays as it is") from None
+
+
+def parse(data: bytes) -> Counts:
+    """A file's content, by Dynamo's own rules, except that every key is kept.
+
+    Raises:
+        ValueError: It is not such a file.
+    """
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+    try:
+        orjson.loads(data)  # stricter than json: UTF-8, no NaN, bounded nesting
+        top = json.loads(data, object_pairs_hook=_unique)
+    except _RepeatedError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _TornError(str(error)) from None
+    if not isinstance(top, dict):
+        raise ValueError("it holds no object")
+    for name in top:
+        if name not in ("session_name", "session_duration_secs", "metrics"):
+            raise ValueError(f"unknown field {name[:60]!r}")
+    for name in ("session_name", "session_duration_secs", "metrics"):
+        if name not in top:
+            raise ValueError(f"field {name!r} is missing")
+    session, seconds, metrics = top["session_name"], top["session_duration_secs"], top["metrics"]
+    if not isinstance(session, str):
+        raise ValueError("'session_name' is no text")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 2.0**64:
+        raise ValueError("'session_duration_secs' is no time")
+    if not isinstance(metrics, dict):
+        raise ValueError("'metrics' is no object")
+    return Counts(session, float(seconds), ordered(_tally(key, values) for key, values in metrics.items()))
+
+
+class _RepeatedError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedError(f"field {next(n for n in names if names.count(n) > 1)[:60]!r} is there twice")
+    return found
+
+
+def _tally(key: str, values: Any) -> Tally:
+    path, _, layout = key.partition("_")
+    if path not in PATHS or layout not in LAYOUTS:
+        raise ValueError(f"unknown key {key[:80]!r}")
+    if not isinstance(values, dict):
+        raise ValueError(f"{key!r} holds no object")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NO_MINIMUM:
+            raise ValueError(f"{name[:60]!r} of {key!r} is no unsigned number")
+    least = values.get("min_transfer_size", NO_MINIMUM)
+    return Tally(
+        path,
+        layout,
+        transfers=values.get("transfer_count", 0),
+        bytes=values.get("total_bytes", 0),
+        blocks=values.get("total_blocks", 0),
+        min_bytes=None if least == NO_MINIMUM else least,
+        max_bytes=values.get("max_transfer_size", 0),
+        stated_bytes_per_s=values.get("transfer_rate_bps", 0),
+        stated_blocks_per_s=values.get("block_rate_bps", 0),
+    )
+
+
+def encode(counts: Counts) -> bytes:
+    """The file as Dynamo's tool writes it: two spaces, no newline at the end, nothing added.
+
+    What the format has no place for is left out; `left_out` says what.
+    """
+    metrics = {}
+    for tally in ordered(counts.tallies):
+        if _has_place(tally):
+            metrics[f"{tally.path}_{tally.layout}"] = _values(tally, counts.duration_s)
+    top = {"session_name": counts.name, "session_duration_secs": float(counts.duration_s), "metrics": metrics}
+    return orjson.dumps(top, option=orjson.OPT_INDENT_2)
+
+
+def _has_place(tally: Tally) -> bool:
+    return tally.path in DYNAMO_PATHS and tally.layout in LAYOUTS
+
+
+def _values(tally: Tally, duration_s: float) -> dict[str, int]:
+    least = NO_MINIMUM if tally.min_bytes is None else tally.min_bytes
+    kept = (tally.transfers, tally.bytes, tally.blocks, least, tally.max_bytes)
+    derived = (average_bytes(tally), bytes_per_s(tally, duration_s), blocks_per_s(tally, duration_s))
+    values = dict(zip(_FIELDS, kept, strict=True)) | dict(zip(_DERIVED, map(int, derived), strict=True))
+    return {name: min(value, NO_MINIMUM) for name, value in values.items()}
+
+
+def bytes_per_s(tally: Tally, duration_s: float | None) -> float:
+    """Dynamo's rate, which counts idle time: as the file says, else bytes over the session's duration; 0 of none."""
+    if tally.stated_bytes_per_s is not None:
+        return tally.stated_bytes_per_s
+    return tally.bytes / duration_s if duration_s else 0.0
+
+
+def blocks_per_s(tally: Tally, duration_s: float | None) -> float:
+    if tally.stated_blocks_per_s is not None:
+        return tally.stated_blocks_per_s
+    return tally.blocks / duration_s if duration_s else 0.0
+
+
+def left_out(tallies: Sequence[Tally]) -> list[str]:
+    """What `encode` leaves out, in words."""
+    said = [f"{tally.path} {tally.layout}" for tally in ordered(tallies) if not _has_place(tally)]
+    kept = [tally for tally in tallies if _has_place(tally)]
+    if any(tally.failures for tally in kept):
+        said.append("failures")
+    if any(tally.timed_transfers for tally in kept):
+        said.append("times")
+    if any(tally.descriptors for tally in kept):
+        said.append("descriptors")
+    if any(tally.sizes for tally in kept):
+        said.append("the distribution of sizes")
+    return said
+
+
+def as_session(counts: Counts, path: Path, name: str | None = None) -> Session:
+    """A file's counts as a session that was read where it lies."""
+    try:
+        changed = path.stat().st_mtime
+    except OSError:
+        changed = time.time()
+    return Session(
+        name=name or counts.name,
+        state="done",
+        created=changed - counts.duration_s,
+        started=changed - counts.duration_s,
+        ended=changed,
+        kind="imported",
+        tallies=counts.tallies,
+        duration_s=counts.duration_s,
+        source=str(path),
+    )
+
+
+def as_counts(session: Session) -> Counts:
+    """A session as far as the format can hold it."""
+    duration = session.duration_s
+    if duration is None:
+        duration = max(0.0, (session.ended or time.time()) - (session.started or session.created))
+    return Counts(session.name, duration, session.tallies)
+
+
+class Follower:
+    """A file that another process rewrites: gives what it holds whenever that has changed, and never half of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: Counts | None = None
+        self.error: SessionError | None = None
+        """Why the file can't be read now; `counts` then are the last that could."""
+        self._mark: tuple[int, ...] = ()
+
+    def poll(self) -> bool:
+        """Look once; True when `counts` or `error` are others than before."""
+        mark: tuple[int, ...] = ()
+        try:
+            status = self.path.stat()
+            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except OSError:
+            pass
+        if mark == self._mark and (self.counts or self.error) and mark:
+            return False
+        before = self.counts, str(self.error)
+        try:
+            self.counts, self.error = read(self.path), None
+            self._mark = mark
+        except SessionError as error:
+            self.error = error
+        return (self.counts, str(self.error)) != before
+
+
+def synthetic(count: int) -> list[tuple[str, str, int, int]]:
+    """The transfers of `test --count N`: path, layout, bytes and blocks of each, as Dynamo's tool makes them."""
+    made = []
+    for number in range(count):
+        path, layout = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST)[number % 3], LAYOUTS[number % 3]
+        size = (8192 if layout == LAYOUTS[0] else 2048) + number % 10 * 512
+        made.append((path, layout, size, 1 + number % 5))
+    return made

@@ -1,0 +1,233 @@
+"""Sessions to and from files of other kinds: our JSON, Dynamo's JSON, its CSV, Markdown and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib
+import importlib.util
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvdeck.sessions import dynamo
+from kvdeck.sessions.checking import check
+from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.records import Session, Tally, from_json
+from kvdeck.sessions.report import report_json, verdict_text
+from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block
+from kvdeck.sessions.units import figure, layout_name, size_text
+
+CSV_HEADER = (
+    *("transfer_path", "layout_type", "transfer_count", "total_bytes", "total_blocks", "avg_transfer_size"),
+    *("min_transfer_size", "max_transfer_size", "transfer_rate_bps", "block_rate_bps"),
+)
+FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
+"""`json` is Dynamo's; `kvdeck` is ours, and keeps everything."""
+_SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
+MOST_BYTES = 256 << 20
+
+
+def format_of(path: Path) -> str:
+    """The format a file's name suggests."""
+    if path.name.endswith(".kvdeck.json"):
+        return "kvdeck"
+    return _SUFFIXES.get(path.suffix.lower(), "json")
+
+
+def encode(session: Session, form: str) -> bytes:
+    """A session as a file of that format.
+
+    Raises:
+        UsageError: There is no such format.
+        SessionError: It needs a library that isn't there, or the session holds nothing for it.
+    """
+    encoders: Mapping[str, Callable[[Session], bytes]] = {
+        "json": lambda session: dynamo.encode(dynamo.as_counts(counted_session(session))),
+        "csv": lambda session: csv_text(counted_session(session)).encode(),
+        "kvdeck": lambda session: orjson.dumps(
+            report_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        ),
+        "markdown": lambda session: markdown(session).encode(),
+        "parquet": _parquet,
+    }
+    if form not in encoders:
+        raise UsageError(f"unknown format {form!r}", f"use {', '.join(FORMATS)}")
+    return encoders[form](session)
+
+
+def left_out(session: Session, form: str) -> list[str]:
+    """What a format has no place for, in words."""
+    if form not in ("json", "csv"):
+        return []
+    said = ["times and intervals of the run"] if session.results else []
+    tallies = counted_session(session).tallies
+    if form == "json":
+        said += [
+            item for item in dynamo.left_out(tallies) if not (session.results and item in ("times", "descriptors"))
+        ]
+    elif any(tally.timed_transfers or tally.failures or tally.sizes for tally in tallies) and not session.results:
+        said.append("times, failures and the distribution of sizes")
+    return said
+
+
+def counted_session(session: Session) -> Session:
+    """The session with tallies also where it was measured: a timed request is a transfer."""
+    if not session.results:
+        return session
+    groups: dict[tuple[str, str], Tally] = {}
+    for result in session.results:
+        if not result.iterations or not result.block_bytes:
+            continue
+        known = groups.get((result.path, result.layout)) or Tally(result.path, result.layout)
+        size, blocks = result.bytes // result.iterations, result.bytes // result.block_bytes
+        busy = result.bytes / result.gb_per_s.median / 1e9 if result.gb_per_s and result.gb_per_s.median else 0.0
+        groups[result.path, result.layout] = dataclasses.replace(
+            known,
+            transfers=known.transfers + result.iterations,
+            bytes=known.bytes + result.bytes,
+            blocks=known.blocks + blocks,
+            descriptors=known.descriptors + blocks * result.descriptors_per_block,
+            min_bytes=size if known.min_bytes is None else min(size, known.min_bytes),
+            max_bytes=max(size, known.max_bytes),
+            timed_transfers=known.timed_transfers + (result.iterations if busy else 0),
+            timed_bytes=known.timed_bytes + (result.bytes if busy else 0),
+            timed_blocks=known.timed_blocks + (blocks if busy else 0),
+            busy_s=known.busy_s + busy,
+        )
+    return dataclasses.replace(session, tallies=ordered([*groups.values(), *session.tallies]))
+
+
+def csv_text(session: Session) -> str:
+    """Dynamo's ten columns, a row for each path and layout."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    duration = dynamo.as_counts(session).duration_s
+    for tally in ordered(session.tallies):
+        rates = dynamo.bytes_per_s(tally, duration), dynamo.blocks_per_s(tally, duration)
+        row = (tally.path, tally.layout, tally.transfers, tally.bytes, tally.blocks, f"{average_bytes(tally):.2f}")
+        writer.writerow((*row, tally.min_bytes or 0, tally.max_bytes, *(f"{rate:.2f}" for rate in rates)))
+    return out.getvalue()
+
+
+def _from_csv(text: str, path: Path) -> Session:
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows or tuple(rows[0]) != CSV_HEADER:
+        raise ValueError(f"its first line is not {','.join(CSV_HEADER[:3])},…")
+    return _imported(path, tallies=ordered(_csv_tally(row) for row in rows[1:] if row))
+
+
+def _csv_tally(row: list[str]) -> Tally:
+    if len(row) != len(CSV_HEADER):
+        raise ValueError(f"a row has {len(row)} columns and not {len(CSV_HEADER)}")
+    transfers, size, blocks = int(row[2]), int(row[3]), int(row[4])
+    least = int(row[6]) if transfers else None
+    rates = int(float(row[8])), int(float(row[9]))
+    if min(transfers, size, blocks, least or 0, int(row[7]), *rates) < 0:
+        raise ValueError("a number is negative")
+    return Tally(
+        row[0],
+        row[1],
+        transfers=transfers,
+        bytes=size,
+        blocks=blocks,
+        min_bytes=least,
+        max_bytes=int(row[7]),
+        stated_bytes_per_s=rates[0],
+        stated_blocks_per_s=rates[1],
+    )
+
+
+def read(path: Path) -> Session:
+    """A session from a file: ours, Dynamo's, or its CSV. The file is never changed.
+
+    Raises:
+        SessionError: It can't be read or is no such file; says what is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise SessionError(f"can't read {path}: {error.strerror}", "check its name, owner and mode") from error
+    try:
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+        if data.lstrip()[:1] not in (b"{", b"["):
+            return _from_csv(data.decode(), path)
+        if b'"session_duration_secs"' not in data:
+            return _from_ours(orjson.loads(data), path)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+        said = " ".join(str(error).split())[:200]
+        raise SessionError(
+            f"{path} is no session: {said}", "kvdeck reads its own JSON, Dynamo's, and its CSV"
+        ) from None
+    return dynamo.as_session(dynamo.read(path), path)
+
+
+def _from_ours(data: Any, path: Path) -> Session:
+    if not isinstance(data, dict) or not isinstance(data.get("state"), str):
+        raise ValueError("it holds no session")
+    name = data.get("session", data.get("name"))
+    session = from_json(Session, {**data, "name": name if isinstance(name, str) else path.stem})
+    check(session)
+    return dataclasses.replace(session, source=session.source or str(path))
+
+
+def _imported(path: Path, tallies: tuple[Tally, ...]) -> Session:
+    try:
+        changed = path.stat().st_mtime
+    except OSError:
+        changed = time.time()
+    session = Session(path.stem, "done", changed, kind="imported", tallies=tallies, source=str(path))
+    check(session)
+    return session
+
+
+def markdown(session: Session) -> str:
+    """The session's figures as a Markdown table."""
+    counted = counted_session(session)
+    lines = [f"## {session.name}", ""]
+    facts = [str(session.host[key]) for key in ("hostname", "cpu") if session.host.get(key)]
+    facts.append(time.strftime("%Y-%m-%d %H:%M", time.localtime(session.created)))
+    lines += [" · ".join([session.state, *facts]), ""]
+    lines += [
+        "| path | layout | transfers | bytes | blocks | average | desc./block | GB/s |",
+        "|---|---|" + "---:|" * 6,
+    ]
+    for tally in counted.tallies:
+        rate, pieces = gb_per_s(tally), pieces_a_block(tally)
+        cells = (
+            *(
+                tally.path,
+                layout_name(tally.layout),
+                f"{tally.transfers:,}",
+                size_text(tally.bytes),
+                f"{tally.blocks:,}",
+            ),
+            size_text(round(average_bytes(tally))),
+            "–" if pieces is None else figure(pieces),
+            "–" if rate is None else figure(rate),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    for item in session.comparisons:
+        lines += ["", f"{item.path}: {verdict_text(item)}"]
+    return "\n".join([*lines, "", "GB = 1e9 bytes, GiB = 2^30 bytes.", ""])
+
+
+def _parquet(session: Session) -> bytes:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise SessionError("Parquet needs pyarrow, which is not installed", "install pyarrow beside kvdeck, or use csv")
+    arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    fields = [field.name for field in dataclasses.fields(Tally)]
+    tallies = counted_session(session).tallies
+    columns = {name: [getattr(tally, name) for tally in tallies] for name in fields if name not in ("sizes", "times")}
+    for name in ("sizes", "times"):
+        columns[name] = [orjson.dumps(getattr(tally, name)).decode() for tally in tallies]
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.table({"session": [session.name] * len(tallies), **columns}), sink)
+    return bytes(sink.getvalue().to_pybytes())

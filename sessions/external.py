@@ -1,0 +1,61 @@
+"""Keeping what another program measures as a session, result by result."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from kvdeck.sessions import samples
+from kvdeck.sessions.records import RunStarted, RunState, Session, StateChanged, StepFinished, StepResult
+from kvdeck.sessions.store import Store, fold
+
+
+class External:
+    """A session that this process writes; no engine knows it."""
+
+    def __init__(self, store: Store, session: Session) -> None:
+        self._store, self._session = store, session
+        self._count = 0
+
+    @classmethod
+    def begin(cls, store: Store, name: str | None, program: str, spec: Mapping[str, Any]) -> External:
+        """Make the session.
+
+        Args:
+            store: Where.
+            name: Null for one of the time and the program's.
+            program: Who measures.
+            spec: What it was asked, as plain values.
+
+        Raises:
+            UsageError: The name is not allowed, or taken.
+            SessionError: It can't be written.
+        """
+        import yaml
+
+        asked = dict(spec)
+        kept = cls(store, store.create(name, asked, yaml.safe_dump(asked, sort_keys=False), label=program))
+        kept._append(RunStarted(time.monotonic_ns(), time.time(), (), {"hostname": platform.node()}, spec=asked))
+        return kept
+
+    @property
+    def name(self) -> str:
+        return self._session.name
+
+    def add(self, result: StepResult) -> None:
+        """Keep a result as the next step."""
+        numbered = dataclasses.replace(result, step=self._count, trial=self._count)
+        self._count += 1
+        self._append(StepFinished(time.monotonic_ns(), numbered))
+
+    def end(self, state: RunState, reason: str | None = None) -> None:
+        """Close the session."""
+        self._append(StateChanged(time.monotonic_ns(), time.time(), state, reason))
+        events = samples.read_events(self._store.samples_path(self.name))
+        self._store.write(fold(self._session, (event for _, event in events)))
+
+    def _append(self, event: RunStarted | StepFinished | StateChanged) -> None:
+        samples.append_event(self._store.samples_path(self.name), event)

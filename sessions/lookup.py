@@ -1,0 +1,68 @@
+"""A session by what an operator calls it: a name of ours, a name of Dynamo's, or a file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from kvdeck.sessions import dynamo, exchange
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.listing import check_name
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.store import Store
+from kvdeck.sessions.tallies import added
+from kvdeck.sessions.units import layout_name, short_layout_name
+
+
+def find(store: Store, called: str) -> Session:
+    """The session, as it is now; one that both kvdeck and Dynamo count into is the sum of both.
+
+    Args:
+        called: A name, or the path of a file that can be imported.
+
+    Raises:
+        SessionError: There is none, or it can't be read.
+        UsageError: It is neither a name nor a file.
+    """
+    if "/" in called or Path(called).is_file():
+        return exchange.read(Path(called).expanduser())
+    name = check_name(called)
+    theirs = dynamo.session_file(name)
+    if store.exists(name):
+        session = store.load(name)
+        if session.kind != "recorded" or theirs is None:
+            return session
+        try:
+            counts = dynamo.read(theirs)
+        except SessionError as error:  # what kvdeck counted can still be shown
+            return dataclasses.replace(session, reason=str(error), source=str(theirs))
+        duration = max(session.duration_s or 0.0, counts.duration_s)
+        return dataclasses.replace(
+            session, tallies=added([*session.tallies, *counts.tallies]), duration_s=duration, source=str(theirs)
+        )
+    if theirs is not None:
+        return dynamo.as_session(dynamo.read(theirs), theirs, name)
+    raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
+
+
+def find_part(store: Store, called: str) -> Session:
+    """As `find`; `NAME:LAYOUT` is the part of a session that was measured in one layout."""
+    name, colon, layout = called.rpartition(":")
+    if not colon or "/" in layout:
+        return find(store, called)
+    session = find(store, name)
+    part = dataclasses.replace(
+        session,
+        results=tuple(result for result in session.results if _is(result.layout, layout)),
+        tallies=tuple(tally for tally in session.tallies if _is(tally.layout, layout)),
+    )
+    if not part.results and not part.tallies:
+        texts = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+        there = sorted({short_layout_name(text) for text in texts})
+        raise SessionError(f"session {name!r} has no layout {layout!r}", f"it has {', '.join(there) or 'none'}")
+    return part
+
+
+def _is(text: str, spelling: str) -> bool:
+    wanted = "".join(spelling.split()).lower()
+    return wanted in {"".join(name.split()).lower() for name in (text, layout_name(text), short_layout_name(text))}

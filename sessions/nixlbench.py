@@ -1,0 +1,215 @@
+"""What nixlbench prints: its configuration and its table, read row by row, and the same columns for our own results.
+
+nixlbench's `Avg Lat.` is the wall time of the whole step over the descriptors moved, not the time of a request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvdeck.sessions.records import Interval, Session, StepResult
+from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.units import figure
+
+_HEADER = re.compile(r"^Block Size \(B\)\s+Batch Size\s+B/W \(GB/Sec\)")
+_FIELDS = {
+    "Block Size (B)": "block_bytes",
+    "Batch Size": "batch",
+    "B/W (GB/Sec)": "gb_per_s",
+    "Aggregate B/W (GB/Sec)": "aggregate_gb_per_s",
+    "Network Util (%)": "network_percent",
+    "Avg Lat. (us)": "latency_us",
+    "Avg Prep (us)": "prep_us",
+    "P99 Prep (us)": "prep_p99_us",
+    "Avg Post (us)": "post_us",
+    "P99 Post (us)": "post_p99_us",
+    "Avg Tx (us)": "transfer_us",
+    "P99 Tx (us)": "transfer_p99_us",
+}
+_OPTION = re.compile(r"^(?P<said>\S.*?)\s*:\s*(?P<value>.*)$")
+_FLAG = re.compile(r"--(\w+)")
+_PATHS = {
+    ("network", "DRAM", "DRAM"): "HostToHost",
+    ("network", "DRAM", "VRAM"): "HostToDevice",
+    ("network", "VRAM", "DRAM"): "DeviceToHost",
+    ("network", "VRAM", "VRAM"): "DeviceToDevice",
+    ("WRITE", "DRAM", ""): "HostToDisk",
+    ("READ", "DRAM", ""): "DiskToHost",
+    ("WRITE", "VRAM", ""): "DeviceToDisk",
+    ("READ", "VRAM", ""): "DiskToDevice",
+}
+_STORAGE = ("GDS", "GDS_MT", "POSIX", "HF3FS", "GUSLI", "OBJ", "AZURE_BLOB", "INFINIA")
+
+
+@dataclass(frozen=True, slots=True)
+class NixlbenchRow:
+    """One line of its table. GB is 1e9 bytes; times are means over descriptors or requests, in microseconds."""
+
+    block_bytes: int
+    batch: int
+    gb_per_s: float
+    latency_us: float
+    """Per descriptor: wall time of the step over the descriptors moved."""
+    prep_us: float | None = None
+    prep_p99_us: float | None = None
+    post_us: float | None = None
+    post_p99_us: float | None = None
+    transfer_us: float | None = None
+    transfer_p99_us: float | None = None
+    aggregate_gb_per_s: float | None = None
+    network_percent: float | None = None
+    """Against 50 GB/s for each pair of processes, whatever the network is."""
+
+
+@dataclass(slots=True)
+class NixlbenchReader:
+    """Reads the output line by line, as it comes."""
+
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The configuration it printed, by the words or the flag it printed it under."""
+    columns: list[str] = dataclasses.field(default_factory=list)
+
+    def take(self, line: str) -> NixlbenchRow | None:
+        """The row that a line holds, or None."""
+        text = line.strip()
+        if _HEADER.match(text):
+            self.columns = [_FIELDS[name] for name in re.split(r"\s{2,}", text) if name in _FIELDS]
+            return None
+        cells = text.split()
+        if self.columns and len(cells) == len(self.columns) and cells[0].isdigit():
+            return _row(dict(zip(self.columns, cells, strict=True)))
+        if not self.columns and (option := _OPTION.match(text)):
+            named = _FLAG.search(option["said"])
+            self.options[named[1] if named else option["said"]] = option["value"].strip()
+        return None
+
+
+def _row(cells: Mapping[str, str]) -> NixlbenchRow | None:
+    try:
+        values: dict[str, Any] = {name: float(cell) for name, cell in cells.items()}
+    except ValueError:
+        return None
+    values["block_bytes"], values["batch"] = int(cells["block_bytes"]), int(cells["batch"])
+    return NixlbenchRow(**values) if "latency_us" in values else None
+
+
+def is_nixlbench(text: str) -> bool:
+    """Whether a text holds nixlbench's table."""
+    return any(_HEADER.match(line.strip()) for line in text.splitlines())
+
+
+def parse_nixlbench(text: str) -> list[NixlbenchRow]:
+    """Every row of its table, in order; what stands around it is passed over."""
+    reader = NixlbenchReader()
+    return [row for row in map(reader.take, text.splitlines()) if row is not None]
+
+
+def parse_options(text: str) -> dict[str, str]:
+    """The configuration that it printed before its table."""
+    reader = NixlbenchReader()
+    for line in text.splitlines():
+        reader.take(line)
+    return reader.options
+
+
+def as_results(rows: Sequence[NixlbenchRow], params: Mapping[str, Any]) -> tuple[StepResult, ...]:
+    """The rows as results: what it doesn't print is null, and its own columns stand in `settings.nixlbench`.
+
+    Args:
+        rows: Of one run.
+        params: Its parameters by flag, as far as they are known.
+    """
+    backend, op = str(params.get("backend") or "UCX"), str(params.get("op_type") or "WRITE")
+    storage = backend in _STORAGE
+    initiator, target = (str(params.get(f"{side}_seg_type") or "DRAM") for side in ("initiator", "target"))
+    if storage:
+        path = _PATHS[op, initiator, ""]
+    elif op == "READ":
+        path = _PATHS["network", target, initiator]
+    else:
+        path = _PATHS["network", initiator, target]
+    direct = str(params.get("storage_enable_direct")).lower() in ("1", "true") if storage else None
+    return tuple(_result(number, row, path, backend, params, direct) for number, row in enumerate(rows))
+
+
+def _result(number: int, row: NixlbenchRow, path: str, backend: str, params: Mapping[str, Any],
+            direct: bool | None) -> StepResult:  # fmt: skip
+    return StepResult(
+        step=number, trial=number, path=path, layout="FullyContiguous", backend=backend,
+        api=str(params.get("posix_api_type") or "AIO") if backend == "POSIX" else None,
+        direct=direct, page_cache=None if direct is None else "bypassed" if direct else "in use",
+        durable=False if path.endswith("ToDisk") else None,
+        block_bytes=row.block_bytes, batch=row.batch, descriptors_per_block=1, descriptors_per_request=row.batch,
+        merged=False, blocks=row.batch, iterations=0, warmup_iterations=0, bytes=0,
+        prep_us=None, post_us=None, transfer_us=None, request_us=None,
+        gb_per_s=Interval(row.gb_per_s, row.gb_per_s, row.gb_per_s),
+        reference_gb_per_s=None, reference=None, efficiency=None, verified=None, status="ok", reason=None,
+        settings={"measured_by": "nixlbench", "nixlbench": dataclasses.asdict(row)},
+    )  # fmt: skip
+
+
+def as_session(text: str, name: str, created: float) -> Session:
+    """A saved output as a session that is done.
+
+    Raises:
+        ValueError: It holds no row of nixlbench's table.
+    """
+    rows = parse_nixlbench(text)
+    if not rows:
+        raise ValueError("it holds no row of nixlbench's table")
+    options = parse_options(text)
+    return Session(name, "done", created, spec={"nixlbench": options}, results=as_results(rows, options))
+
+
+def as_row(result: StepResult) -> NixlbenchRow | None:
+    """One of our results in its columns; null where nothing was measured."""
+    if theirs := result.settings.get("nixlbench"):
+        return NixlbenchRow(**theirs)
+    if result.gb_per_s is None:
+        return None
+    times = {
+        f"{name}{suffix}_us": statistic
+        for name, found in (("prep", result.prep_us), ("post", result.post_us), ("transfer", result.transfer_us))
+        if found is not None
+        for suffix, statistic in (("", found.mean), ("_p99", found.p99))
+    }
+    # Wall time × threads over descriptors: what it prints, at our median rate.
+    latency = result.block_bytes / result.gb_per_s.median / 1e3 * (result.settings.get("threads") or 1)
+    return NixlbenchRow(result.block_bytes, result.batch, result.gb_per_s.median, latency, **times)
+
+
+def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
+    """nixlbench's columns for our results, our time of a request beside them, and what its latency means."""
+    pairs = [(result, row) for result in results if (row := as_row(result)) is not None]
+    if not pairs:
+        return []
+
+    def times(field: str) -> tuple[str, ...]:
+        return tuple("–" if (value := getattr(row, field)) is None else figure(value) for _, row in pairs)
+
+    columns = [
+        Column("block", "size (B)", tuple(str(row.block_bytes) for _, row in pairs)),
+        Column("batch", "size", tuple(str(row.batch) for _, row in pairs)),
+        Column("B/W", "(GB/s)", times("gb_per_s")),
+        Column("avg lat.", "(µs/desc)", times("latency_us")),
+        *(
+            Column(f"{word} (µs)", statistic, times(f"{field}{suffix}_us"), rank=rank)
+            for word, field, rank in (("prep", "prep", 2), ("post", "post", 1), ("tx", "transfer", 0))
+            for statistic, suffix in (("avg", ""), ("p99", "_p99"))
+        ),
+        *(
+            Column("request", f"{name} (µs)", tuple("–" if result.request_us is None else figure(
+                getattr(result.request_us, name)) for result, _ in pairs))
+            for name in ("p50", "p99")
+        ),
+    ]  # fmt: skip
+    note = (
+        "nixlbench's avg lat. is per descriptor: wall time over the descriptors moved. The request's time, at the "
+        "right, is what one transfer takes from post to completion."
+    )
+    head = "In nixlbench's columns:"
+    return ["", head, *render(fit(columns, width)[0], width), *wrapped(note, width)]

@@ -1,0 +1,354 @@
+"""Counts transfers in whatever process they happen, for a session that others read while it runs.
+
+`record` is called from the program's own threads and only appends; a background thread adds up, twice a
+second, and writes this process's file whole. Every process has a file of its own, so ranks never overwrite
+each other. This module needs the standard library only: it also runs in environments without kvdeck's.
+
+SESSION/recorder/control.json                 {"enabled": …, "epoch": …}, written by `kvdeck session`
+SESSION/recorder/EPOCH-HOST-PID-STARTED.json  what one process counted; a reset begins a new epoch
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import os
+import re
+import socket
+import struct
+import sys
+import threading
+import time
+import weakref
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+TICK_SECONDS = 0.5
+"""Within this time what was recorded is in the file, and a change of `control.json` is seen."""
+MOST_SIZES = 256
+"""Distinct sizes kept exactly; beyond it they are counted by sixteenths of an octave."""
+_WIDTH = 4
+
+Add = Callable[[tuple[int, int, "float | None", int]], None]
+
+
+class Recorder:
+    """Counts into `folder`, a session's folder; without one, into the session that is asked for when it begins.
+
+    The thread and the file begin with the first transfer, in a forked child anew.
+    """
+
+    _file: Path | None
+    _stop: threading.Event
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._lanes = _Lanes(self)
+        self._lock = threading.Lock()
+        self._begin_empty()
+        _recorders.add(self)
+
+    def record(
+        self, path: str, layout: str, bytes: int, blocks: int, seconds: float | None, descriptors: int = 0
+    ) -> None:
+        """Count one transfer that has completed.
+
+        Args:
+            path: Such as `HostToDisk`.
+            layout: Text of the layout.
+            bytes: Bytes it moved.
+            blocks: Blocks it completed: a block that takes several transfers is counted by its last.
+            seconds: From posting to completion; None where it was not timed.
+            descriptors: How many it was made of; 0 where that isn't known.
+        """
+        self._lanes[path, layout]((bytes, blocks, seconds, descriptors))
+
+    def failed(self, path: str, layout: str) -> None:
+        """Count one transfer that did not complete; it moved nothing."""
+        self._lanes[path, layout]((-1, 0, None, 0))
+
+    def attach(self, folder: Path | None) -> None:
+        """Count into another session from now on; what was counted stays with the one before."""
+        self.close()
+        with self._lock:
+            self._folder = folder
+            self._begin_empty()
+
+    def flush(self) -> None:
+        """Add up and write now what was recorded so far."""
+        with self._lock:
+            self._tick()
+
+    def close(self) -> None:
+        """Write the last counts; the next transfer begins again."""
+        self._stop.set()
+        with self._lock:
+            if self._file is not None:
+                self._tick(ended=True)
+                self._lanes.clear()
+                self._file = None
+
+    def _begin_empty(self) -> None:
+        self._lanes.clear()
+        self._pending: dict[tuple[str, str], list[Any]] = {}
+        self._counts: dict[tuple[str, str], _Counts] = {}
+        self._file = None
+        self._stop = threading.Event()
+        self._enabled, self._epoch, self._changed = True, 0, False
+
+    def _open_lane(self, key: tuple[str, str]) -> Add:
+        """What a first transfer of a path and layout appends to; what it does is never the program's trouble."""
+        with self._lock:
+            if self._folder is None:
+                self._folder = asked_folder()
+            if self._folder is None:
+                return self._lanes.setdefault(key, _ignored)
+            if self._file is None:
+                self._begin()
+            # `extend` with a tuple is one step for other threads, and leaves no object behind to collect.
+            return self._lanes.setdefault(key, self._pending.setdefault(key, []).extend)
+
+    def _begin(self) -> None:
+        self._started = time.time()
+        self._name = f"{_safe(socket.gethostname())}-{os.getpid()}-{time.time_ns()}.json"
+        self._enabled, self._epoch = read_control(self._recorder_folder())
+        self._file = self._recorder_folder() / f"{self._epoch}-{self._name}"
+        self._stop = threading.Event()
+        threading.Thread(target=self._run, args=(self._stop,), name="kvdeck-recorder", daemon=True).start()
+        atexit.register(self.close)
+        forked = sys.modules.get("multiprocessing.util")
+        if forked is not None:  # a child of multiprocessing ends without `atexit`
+            forked.Finalize(None, self.close, exitpriority=0)
+
+    def _recorder_folder(self) -> Path:
+        return Path(self._folder or ".") / "recorder"
+
+    def _run(self, stop: threading.Event) -> None:
+        while not stop.wait(TICK_SECONDS):
+            # Whatever goes wrong here, the program goes on and the next tick tries again.
+            with contextlib.suppress(Exception):
+                self.flush()
+
+    def _tick(self, ended: bool = False) -> None:
+        if self._file is None:
+            return
+        enabled, epoch = read_control(self._recorder_folder(), (self._enabled, self._epoch))
+        self._drain(count=self._enabled)
+        if epoch != self._epoch:
+            self._write(ended=True)
+            self._counts, self._epoch, self._changed = {}, epoch, False
+            self._file = self._recorder_folder() / f"{epoch}-{self._name}"
+        self._enabled = enabled
+        if self._changed or (ended and self._counts):
+            self._write(ended)
+
+    def _drain(self, count: bool) -> None:
+        for key, pending in list(self._pending.items()):
+            items = pending[:]
+            if not items:
+                continue
+            del pending[: len(items)]
+            if count:
+                self._counts.setdefault(key, _Counts()).add(items)
+                self._changed = True
+
+    def _write(self, ended: bool) -> None:
+        if not self._counts or self._file is None:
+            return
+        data = {
+            "version": 1,
+            "epoch": self._epoch,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": [str(part)[:200] for part in sys.argv[:8]],
+            "started": self._started,
+            "updated": time.time(),
+            "ended": ended,
+            "tallies": [counts.tally(*key) for key, counts in self._counts.items()],
+        }
+        # A full disk or a session that was deleted is not the program's trouble; the next tick tries again.
+        with contextlib.suppress(OSError):
+            replace_file(self._file, json.dumps(data).encode())
+            self._changed = False
+
+
+class _Lanes(dict[tuple[str, str], Add]):
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = weakref.ref(recorder)
+
+    def __missing__(self, key: tuple[str, str]) -> Add:
+        recorder = self._recorder()
+        with contextlib.suppress(Exception):
+            if recorder is not None:
+                return recorder._open_lane(key)
+        return _ignored
+
+
+def _ignored(_: object) -> None:
+    """Where nothing is asked for."""
+
+
+class _Counts:
+    """What one process has counted of one path and layout."""
+
+    def __init__(self) -> None:
+        self.transfers = self.bytes = self.blocks = self.descriptors = self.failures = 0
+        self.timed_transfers = self.timed_bytes = self.timed_blocks = 0
+        self.busy = 0.0
+        self.least: int | None = None
+        self.greatest = 0
+        self.sizes: Counter[int] = Counter()
+        self.buckets: Counter[int] = Counter()
+        self.coarse = False
+
+    def add(self, items: Sequence[Any]) -> None:
+        """Add transfers, four values each; they are summed in columns, because that is C."""
+        try:
+            self._add_columns(*(items[column::_WIDTH] for column in range(_WIDTH)))
+        except (TypeError, ValueError, OverflowError):
+            for row in zip(*(items[column::_WIDTH] for column in range(_WIDTH)), strict=False):
+                with contextlib.suppress(TypeError, ValueError, OverflowError):
+                    self._add_columns(*([value] for value in row))
+
+    def _add_columns(self, sizes: Any, blocks: Any, seconds: Any, descriptors: Any) -> None:
+        if -1 in sizes:
+            rows = [row for row in zip(sizes, blocks, seconds, descriptors, strict=True) if row[0] != -1]
+            self.failures += len(sizes) - len(rows)
+            if not rows:
+                return
+            sizes, blocks, seconds, descriptors = zip(*rows, strict=True)
+        sums = int(sum(sizes)), int(sum(blocks)), int(sum(descriptors))
+        least, greatest = int(min(sizes)), int(max(sizes))
+        if None in seconds:
+            timed = [row for row in zip(sizes, blocks, seconds, strict=True) if row[2] is not None]
+            timed_sizes, timed_blocks, times = zip(*timed, strict=True) if timed else ((), (), ())
+            timed_sums = len(timed), int(sum(timed_sizes)), int(sum(timed_blocks))
+        else:
+            times, timed_sums = seconds, (len(seconds), sums[0], sums[1])
+        busy = float(sum(times))
+        if least < 0 or not math.isfinite(busy) or min(times, default=0.0) < 0:
+            raise ValueError("no size or time")
+        buckets = _buckets(times)
+        self.sizes.update(sizes)
+        self.buckets.update(buckets)
+        self.busy += busy
+        self.transfers += len(sizes)
+        self.bytes, self.blocks, self.descriptors = (
+            self.bytes + sums[0],
+            self.blocks + sums[1],
+            self.descriptors + sums[2],
+        )
+        self.timed_transfers += timed_sums[0]
+        self.timed_bytes += timed_sums[1]
+        self.timed_blocks += timed_sums[2]
+        self.least = least if self.least is None else min(self.least, least)
+        self.greatest = max(self.greatest, greatest)
+        if self.coarse or len(self.sizes) > MOST_SIZES:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        self.coarse = True
+        coarse: Counter[int] = Counter()
+        for size, count in self.sizes.items():
+            shift = max(0, int(size).bit_length() - 5)
+            coarse[int(size) >> shift << shift] += count
+        self.sizes = coarse
+
+    def tally(self, path: str, layout: str) -> dict[str, Any]:
+        """As a `Tally` of `kvdeck.sessions.records`."""
+        return {
+            "path": path,
+            "layout": layout,
+            "transfers": self.transfers,
+            "bytes": self.bytes,
+            "blocks": self.blocks,
+            "descriptors": self.descriptors,
+            "min_bytes": self.least,
+            "max_bytes": self.greatest,
+            "failures": self.failures,
+            "timed_transfers": self.timed_transfers,
+            "timed_bytes": self.timed_bytes,
+            "timed_blocks": self.timed_blocks,
+            "busy_s": self.busy,
+            "sizes": sorted((int(size), count) for size, count in self.sizes.items()),
+            "times": [(_edge(bucket), count) for bucket, count in sorted(self.buckets.items())],
+        }
+
+
+def _buckets(seconds: Sequence[float]) -> list[int]:
+    """The upper 16 bits of each double: its exponent and four bits of its fraction, so 16 buckets an octave."""
+    words = memoryview(array("d", seconds)).cast("B").cast("H")
+    return words[3 if sys.byteorder == "little" else 0 :: 4].tolist()
+
+
+def _edge(bucket: int) -> float:
+    (edge,) = struct.unpack(">d", struct.pack(">Q", bucket << 48))
+    return float(edge)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text)[:60] or "host"
+
+
+def read_control(folder: Path, known: tuple[bool, int] = (True, 0)) -> tuple[bool, int]:
+    """Whether recording is on, and its epoch; `known` where that can't be read."""
+    try:
+        data = json.loads((folder / "control.json").read_bytes())
+        return bool(data["enabled"]), int(data["epoch"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return known
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file so that a reader sees the old one whole or the new one whole. It need not survive a power cut.
+
+    Raises:
+        OSError: It can't be written; the old file stays.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(data)
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def asked_folder() -> Path | None:
+    """The session's folder that this process is asked to record into: named outright, or the active session's."""
+    if folder := os.environ.get("KVDECK_RECORD_FOLDER"):
+        return Path(folder)
+    from kvdeck.sessions.dynamo import active_session
+
+    found = active_session()
+    if found is None or not found.name or "/" in found.name or found.name.startswith("."):
+        return None
+    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    folder_path = Path(os.environ.get("KVDECK_HOME") or Path(data) / "kvdeck") / "sessions" / found.name
+    return folder_path if (folder_path / "recorder").is_dir() else None
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for recorder in list(_recorders):
+        recorder._lock = threading.Lock()
+        recorder._begin_empty()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+_process = Recorder()
+record = _process.record
+"""Count one transfer of this process into the session it is asked to record into; nothing where none is."""
+failed = _process.failed
+attach = _process.attach
+flush = _process.flush

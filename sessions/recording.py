@@ -1,0 +1,115 @@
+"""Sessions that programs count into: begun, reset and switched, for kvdeck's recorder and for Dynamo's hooks alike."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from kvdeck.sessions import counted, dynamo
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.recorder import replace_file
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.store import Store
+
+
+def begin(store: Store, name: str) -> list[str]:
+    """Make the session, or open it again; nothing that was counted is lost.
+
+    Returns:
+        What else was done that an operator should know.
+
+    Raises:
+        SessionError: It can't be written, or is a run's.
+    """
+    if not store.exists(name):
+        now = time.time()
+        host = {"hostname": platform.node()}
+        store.keep(Session(name, "done", now, started=now, kind="recorded", host=host))
+    elif store.read(name).kind != "recorded":
+        raise SessionError(f"session {name!r} holds what was measured or imported", "choose another name to count into")
+    counted.prepare(store.folder(name))
+    return list(_dynamo_files(name))
+
+
+def _dynamo_files(name: str) -> Iterable[str]:
+    """Dynamo's hooks record only into a file that is there; a damaged one is set aside."""
+    for path in dynamo.session_paths(name):
+        try:
+            if path.exists():
+                dynamo.read(path, patience=0.2)
+                continue
+        except SessionError as error:
+            aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+            with contextlib.suppress(OSError):
+                path.rename(aside)
+            yield f"{error.what}; it is set aside as {aside}"
+        _write(path, dynamo.encode(dynamo.Counts(name, 0.0)))
+
+
+def make_active(name: str) -> None:
+    """Write the pointer where Dynamo's hooks look.
+
+    Raises:
+        SessionError: It can't be written.
+    """
+    for path in dynamo.pointer_paths():
+        _write(path, name.encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data)
+    except OSError as error:
+        raise SessionError(f"can't write {path}: {error.strerror}", "check the folder's owner and room") from error
+
+
+def reset(store: Store, name: str) -> list[str]:
+    """Count from zero; what was counted moves into an archive.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        SessionError: There is no such session to count into, or it can't be written.
+    """
+    theirs = [path for path in dynamo.session_paths(name) if path.exists()]
+    if not store.exists(name) and not theirs:
+        raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
+    begin(store, name)
+    folder = store.folder(name) / "recorder"
+    epoch = counted.reset(store.folder(name))
+    for path in theirs:
+        archive = folder / f"archive-{epoch}-{'temp' if path == dynamo.session_paths(name)[0] else 'home'}-{path.name}"
+        try:
+            archive.write_bytes(path.read_bytes())
+        except OSError as error:
+            raise SessionError(f"can't archive {path}: {error.strerror}", "it stays as it is") from error
+        _write(path, dynamo.encode(dynamo.Counts(name, 0.0)))
+    said = [f"Session '{name}' counts from zero; what it held is archived in {folder}"]
+    if theirs:
+        said.append("A process with Dynamo's own hooks writes its old counts again until it ends")
+    return said
+
+
+def switch(store: Store, name: str, enabled: bool) -> None:
+    """Let every process that counts into the session go on, or stop.
+
+    Raises:
+        SessionError: There is no such session to count into, or it can't be written.
+    """
+    if not store.exists(name):
+        raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
+    if store.read(name).kind != "recorded":
+        raise SessionError(f"session {name!r} holds what was measured or imported", "it does not count")
+    counted.prepare(store.folder(name))
+    counted.set_enabled(store.folder(name), enabled)
+
+
+def environment(folder: Path, name: str) -> dict[str, str]:
+    """Variables with which a program finds the session: Dynamo's, and the recorder's."""
+    return {dynamo.VARIABLE: name, "KVDECK_RECORD_FOLDER": os.fspath(folder.absolute())}

@@ -1,0 +1,109 @@
+"""Arithmetic over tallies: adding them up, and what their histograms say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from kvdeck.sessions.records import PATHS, Percentiles, Tally
+
+UNKNOWN_LAYOUT = "Unknown"
+LAYOUTS = (
+    "FullyContiguous",
+    "LayerSeparate { outer_contiguous: false }",
+    "LayerSeparate { outer_contiguous: true }",
+)
+"""Layouts, in the order in which they are listed everywhere."""
+BUCKETS_AN_OCTAVE = 16
+
+
+def ordered(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
+    """By path, then by layout, each in its usual order; strange ones last, by name."""
+    return tuple(sorted(tallies, key=lambda tally: (*_rank(PATHS, tally.path), *_rank(LAYOUTS, tally.layout))))
+
+
+def _rank(known: Sequence[str], text: str) -> tuple[int, str]:
+    return (known.index(text), "") if text in known else (len(known), text)
+
+
+def added(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
+    """One tally for each path and layout: sums, least and greatest, histograms laid over each other."""
+    groups: dict[tuple[str, str], list[Tally]] = {}
+    for tally in tallies:
+        groups.setdefault((tally.path, tally.layout), []).append(tally)
+    return ordered(group[0] if len(group) == 1 else _sum(group) for group in groups.values())
+
+
+def _sum(group: Sequence[Tally]) -> Tally:
+    least = [tally.min_bytes for tally in group if tally.min_bytes is not None]
+    sizes, times = Counter[int](), Counter[float]()
+    for tally in group:
+        sizes.update(dict(tally.sizes))
+        times.update(dict(tally.times))
+    return dataclasses.replace(
+        group[0],
+        **{name: sum(getattr(tally, name) for tally in group) for name in _SUMS},
+        min_bytes=min(least, default=None),
+        max_bytes=max(tally.max_bytes for tally in group),
+        sizes=tuple(sorted(sizes.items())),
+        times=tuple(sorted(times.items())),
+        stated_bytes_per_s=_sum_known([tally.stated_bytes_per_s for tally in group]),
+        stated_blocks_per_s=_sum_known([tally.stated_blocks_per_s for tally in group]),
+    )
+
+
+_SUMS = (
+    *("transfers", "bytes", "blocks", "descriptors", "failures"),
+    *("timed_transfers", "timed_bytes", "timed_blocks", "busy_s"),
+)
+
+
+def _sum_known(values: Sequence[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def average_bytes(tally: Tally) -> float:
+    """Bytes of an average transfer; 0 of none."""
+    return tally.bytes / tally.transfers if tally.transfers else 0.0
+
+
+def gb_per_s(tally: Tally) -> float | None:
+    """Bytes of the timed transfers over the sum of their times; null without times."""
+    return tally.timed_bytes / tally.busy_s / 1e9 if tally.busy_s > 0 else None
+
+
+def seconds_a_block(tally: Tally) -> float | None:
+    return tally.busy_s / tally.timed_blocks if tally.timed_blocks and tally.busy_s > 0 else None
+
+
+def pieces_a_block(tally: Tally) -> float | None:
+    """Descriptors a block; transfers a block where descriptors were not counted; null without blocks."""
+    return (tally.descriptors or tally.transfers) / tally.blocks if tally.blocks else None
+
+
+def time_percentiles(times: Sequence[tuple[float, int]]) -> Percentiles | None:
+    """Percentiles in microseconds from a histogram, each the middle of its bucket (within 3 %)."""
+    total = sum(count for _, count in times)
+    if not total:
+        return None
+    quantiles = [_quantile(times, total, fraction) for fraction in (0.5, 0.9, 0.95, 0.99, 1.0)]
+    mean = sum(middle(edge) * count for edge, count in times) / total
+    p50, p90, p95, p99, greatest = (value * 1e6 for value in quantiles)
+    return Percentiles(p50, p90, p95, p99, greatest, mean * 1e6)
+
+
+def middle(edge: float) -> float:
+    """The middle of the bucket that begins at `edge`: an octave has sixteen of one width."""
+    return edge + math.ldexp(0.5 / BUCKETS_AN_OCTAVE, math.frexp(edge)[1] - 1) if edge > 0 else 0.0
+
+
+def _quantile(times: Sequence[tuple[float, int]], total: int, fraction: float) -> float:
+    wanted, seen = fraction * total, 0
+    for edge, count in times:
+        seen += count
+        if seen >= wanted:
+            return middle(edge)
+    return middle(times[-1][0])

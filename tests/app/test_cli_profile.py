@@ -1,0 +1,137 @@
+"""`kvdeck profile`: a plan run by the real engine, by a program called nixlbench, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvdeck.engine.kv.native import bytes_moved, native_specs, path_of
+from kvdeck.engine.kv.nixlbench import nixlbench_params
+from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.store import Store
+
+from ..sessions.test_nixlbench import OUTPUT
+
+Kvdeck = Callable[..., "subprocess.CompletedProcess[str]"]
+PLAN = ["profile", "--model", "qwen3-0.6b", "--isl", "64", "--page_size", "16"]
+
+
+@pytest.fixture
+def kvdeck(tmp_path: Path) -> Iterator[Kvdeck]:
+    def run(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "kvdeck.app.cli", *arguments],
+            env={**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"),
+                 "PATH": f"{path}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    yield run
+    run("engine", "stop", "--force")
+
+
+def test_a_plan_runs_and_is_shown_in_both_columns(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    done = kvdeck(*PLAN, "--num_iter", "32", "--warmup_iter", "16", "--session", "mine", "--check_consistency")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Model Config: the options\nISL: 64 tokens\n")
+    assert "In nixlbench's columns:" in done.stdout
+    assert "per descriptor" in done.stdout
+    (result,) = Store(tmp_path / "home").load("mine").results
+    assert (result.path, result.block_bytes, result.batch) == ("HostToHost", 28 * 2048 * 16, 4)
+    assert (result.iterations, result.verified) == (32, True)
+
+
+def program(folder: Path, status: int) -> str:
+    folder.mkdir()
+    (folder / "output").write_text(OUTPUT)
+    (folder / "nixlbench").write_text(
+        f'#!/bin/sh\necho "$@" > "{folder}/asked"\ncat "{folder}/output"\nexit {status}\n'
+    )
+    (folder / "nixlbench").chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_nixlbenchs_rows_and_status_are_kept(kvdeck: Kvdeck, tmp_path: Path, status: int) -> None:
+    where = program(tmp_path / "bin", status)
+    done = kvdeck(*PLAN, "--exec", "nixlbench", "--session", "theirs", "--backend", "posix", path=where)
+    assert done.returncode == status
+    assert OUTPUT.rstrip() in done.stdout
+    session = Store(tmp_path / "home").read("theirs")
+    assert session.state == ("failed" if status else "done")
+    assert [result.block_bytes for result in session.results] == [4096, 8192]
+    assert [result.step for result in session.results] == [0, 1]
+    asked = (tmp_path / "bin" / "asked").read_text()
+    assert "--backend=POSIX" in asked
+    assert "--start_block_size=917504" in asked
+
+
+def test_json_of_the_tool(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    done = kvdeck(*PLAN, "--exec", "nixlbench", "--json", path=program(tmp_path / "bin", 0))
+    assert json.loads(done.stdout)["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "status"),
+    [
+        (["--scheme", "tp", "--tp", "2"], "--scheme tp can't run natively", 1),
+        (["--scheme", "manytoone"], "--scheme manytoone", 1),
+        (["--scheme", "onetomany"], "--scheme onetomany", 1),
+        (["--mode", "MG"], "--mode MG", 1),
+        (["--num_initiator_dev", "2"], "--num_initiator_dev 2", 1),
+        (["--backend", "OBJ"], "backend OBJ", 1),
+        (["--exec", "nixlbench"], "nixlbench is not on PATH", 1),
+        (["--num_requests", "10000000"], "lower --num_requests", 2),
+        (["--model_configs", "a*.yaml"], "a*.yaml", 2),
+        (["--session", "../x"], "'../x'", 2),
+    ],
+)
+def test_what_can_not_run_is_refused_by_name(kvdeck: Kvdeck, tmp_path: Path, arguments, named, status) -> None:
+    done = kvdeck(*PLAN, *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert named in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_sweep_over_a_mebibyte_is_two_runs() -> None:
+    params = nixlbench_params(4096, 1, {"start_block_size": 1 << 18, "max_block_size": 1 << 22, "max_batch_size": 4})
+    small, large = (spec_from_mapping(spec) for spec in native_specs(params))
+    assert small.sweep_block_sizes is not None
+    assert large.sweep_block_sizes is not None
+    assert small.sweep_block_sizes.values() == (1 << 18, 1 << 19, 1 << 20)
+    assert large.sweep_block_sizes.values() == (1 << 21, 1 << 22)
+    assert (small.iterations, large.iterations) == (1008, 63)
+    assert bytes_moved(native_specs(params)) == 7 * sum(
+        size * (1120 if size <= 1 << 20 else 70) for size in (1 << shift for shift in range(18, 23))
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "destination", "path"),
+    [
+        ({}, None, None, "HostToHost"),
+        ({"backend": "UCX"}, "memory", "gpu", "HostToDevice"),
+        ({"backend": "UCX", "op_type": "READ"}, "memory", "gpu", "DeviceToHost"),
+        ({}, "file", "memory", "DiskToHost"),
+        ({}, "memory", "file", "HostToDisk"),
+        ({}, "file", "gpu", "DiskToDevice"),
+        ({"backend": "GDS_MT"}, "gpu", None, "DeviceToDisk"),
+    ],
+)
+def test_the_path_follows_the_sides(given, source, destination, path: str) -> None:
+    params = nixlbench_params(1 << 20, 4, given, source, destination)
+    assert path_of(params) == path
+    for spec in native_specs(params):
+        assert spec_from_mapping(spec).paths == (path,)
+
+
+def test_a_backend_the_engine_has_not_is_named() -> None:
+    with pytest.raises(UnavailableError, match="Mooncake"):
+        native_specs(nixlbench_params(4096, 1, {"backend": "mooncake"}))

@@ -1,0 +1,199 @@
+"""Recording in programs that know nothing of it: real NIXL between two processes, vLLM's shape, and nothing at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from kvdeck.engine import hooks
+from kvdeck.sessions import counted, recording
+
+PROGRAM = Path(__file__).parent / "a_nixl_program.py"
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    counted.prepare(tmp_path)
+    return tmp_path
+
+
+def run(session: Path, *command: str, layout: str | None = None, per_block: int | None = None, **more: str):
+    environment = {**os.environ, **recording.environment(session, "s"), **hooks.environment(None, layout, per_block)}
+    return subprocess.run(
+        [sys.executable, *command], env={**environment, **more}, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_two_processes_over_nixl(session: Path) -> None:
+    result = run(session, str(PROGRAM), layout="FullyContiguous", per_block=4)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("moved\n")
+    (tally,) = counted.tallies(session)
+    assert (tally.path, tally.layout) == ("HostToHost", "FullyContiguous")
+    assert (tally.transfers, tally.bytes) == (5, 3 * 12 * 4096 + 2 * 8 * 1000)
+    assert (tally.descriptors, tally.blocks) == (3 * 12 + 2 * 8, 13)
+    assert (tally.timed_transfers, tally.failures) == (5, 0)
+    assert tally.sizes == ((8000, 2), (49152, 3))
+    assert 0 < tally.busy_s < 30
+
+
+def test_a_program_that_is_killed_leaves_what_it_moved(session: Path) -> None:
+    result = run(session, str(PROGRAM), "die")
+    assert result.returncode == -9
+    (tally,) = counted.tallies(session)
+    assert (tally.layout, tally.transfers, tally.bytes, tally.blocks) == ("Unknown", 3, 3 * 12 * 4096, 0)
+
+
+def test_a_program_without_nixl_just_runs(session: Path) -> None:
+    code = "import sys; print(sorted(n for n in sys.modules if 'recorder' in n or 'nixl' in n))"
+    result = run(session, "-c", code)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+    assert counted.processes(session) == []
+
+
+def test_the_environment_s_own_sitecustomize_still_runs(session: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/sitecustomize.py").write_text("print('mine')")
+    environment = {**os.environ, **recording.environment(session, "s")}
+    environment |= hooks.environment(str(tmp_path / "mine"), None, None)
+    result = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.stdout == "mine\n"
+
+
+def test_an_interpreter_without_kvdeck_borrows_its_files(session: Path) -> None:
+    code = (
+        "import sys; import kvdeck.engine.hooks.importing as i;"
+        "print(i.__file__, any(type(finder).__module__ == i.__name__ for finder in sys.meta_path))"
+    )
+    environment = {**os.environ, **recording.environment(session, "s"), **hooks.environment(None, None, None)}
+    bare = Path(sys.base_prefix) / "bin" / Path(sys.executable).name
+    result = subprocess.run([str(bare), "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.stdout.split()[1:] == ["True"], result.stderr
+
+
+FAILING_HOOK = """
+import sys
+sys.path.insert(0, {folder!r})
+import nixl._bindings
+print("fine")
+"""
+
+
+def test_a_hook_that_fails_is_nobody_s_trouble(session: Path, tmp_path: Path) -> None:
+    package = tmp_path / "fake/nixl"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "_bindings.py").write_text("nothing_that_a_hook_expects = 1\n")
+    code = FAILING_HOOK.format(folder=str(package.parent))
+    result = run(session, "-c", code)
+    assert (result.stdout, result.stderr) == ("fine\n", "")
+    assert "does not record nixl._bindings" in run(session, "-c", code, KVDECK_RECORD_DEBUG="1").stderr
+
+
+ROUTER = """
+class GPUSpec:
+    def __init__(self, ids): self.block_ids = ids
+    @staticmethod
+    def medium(): return "GPU"
+class CPUSpec(GPUSpec):
+    @staticmethod
+    def medium(): return "CPU"
+class Result:
+    def __init__(self, job_id, success, size=None, time=None):
+        self.job_id, self.success, self.transfer_size, self.transfer_time = job_id, success, size, time
+class OffloadingWorker:
+    def __init__(self): self.done = []
+    def transfer_async(self, job_id, spec):
+        self.done.append(Result(job_id, job_id != 3, 1000 * job_id, 0.001))
+        return job_id != 4
+    def get_finished(self):
+        done, self.done = self.done, []
+        return done
+"""
+USING_ROUTER = """
+from vllm.v1.kv_offload.worker.worker import *
+worker = OffloadingWorker()
+assert worker.transfer_async(1, (GPUSpec([1, 2]), CPUSpec([7])))
+assert worker.transfer_async(2, (CPUSpec([7]), GPUSpec([1, 2])))
+assert worker.transfer_async(3, (CPUSpec([7]), GPUSpec([1, 2])))
+assert not worker.transfer_async(4, (CPUSpec([7]), GPUSpec([1, 2])))
+assert [r.job_id for r in worker.get_finished()] == [1, 2, 3, 4]
+"""
+WORKERS = """
+from abc import ABC, abstractmethod
+class GPULoadStoreSpec:
+    def __init__(self, ids): self.block_ids = ids
+class CPULoadStoreSpec(GPULoadStoreSpec): pass
+class Result:
+    def __init__(self, job_id, success, size=None, time=None):
+        self.job_id, self.success, self.transfer_size, self.transfer_time = job_id, success, size, time
+class OffloadingWorker(ABC):
+    @abstractmethod
+    def submit_store(self, job_id, src_spec, dst_spec): ...
+    @abstractmethod
+    def submit_load(self, job_id, src_spec, dst_spec): ...
+    @abstractmethod
+    def get_finished(self): ...
+"""
+USING_WORKERS = """
+from vllm.v1.kv_offload.base import *
+class Mine(OffloadingWorker):
+    def __init__(self): self.done = []
+    def submit_store(self, job_id, src_spec, dst_spec):
+        self.done.append(Result(job_id, True, 1000, 0.001))
+        return True
+    def submit_load(self, job_id, src_spec, dst_spec):
+        self.done.append(Result(job_id, job_id != 3, 2000, 0.001))
+        return True
+    def get_finished(self):
+        done, self.done = self.done, []
+        return done
+worker = Mine()
+worker.submit_store(1, GPULoadStoreSpec([1, 2]), CPULoadStoreSpec([7]))
+worker.submit_load(2, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]))
+worker.submit_load(3, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]))
+worker.submit_load(5, src_spec=CPULoadStoreSpec([7]), dst_spec=GPULoadStoreSpec([1, 2]))
+assert len(worker.get_finished()) == 4
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "using", "loads"),
+    [
+        ("vllm/v1/kv_offload/worker/worker.py", ROUTER, USING_ROUTER, (1, 2000, 2)),
+        ("vllm/v1/kv_offload/base.py", WORKERS, USING_WORKERS, (2, 4000, 1)),
+    ],
+)
+def test_vllm_s_offloading_in_both_shapes(
+    session: Path, tmp_path: Path, module: str, text: str, using: str, loads: tuple[int, int, int]
+) -> None:
+    """vLLM itself is too heavy here: these modules have its classes' names, places and signatures, and no more."""
+    path = tmp_path / "site" / module
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n" + textwrap.dedent(using)
+    for folder in [path.parent, *path.parent.parents][: len(Path(module).parts) - 1]:
+        (folder / "__init__.py").touch()
+    result = run(session, "-c", program, layout="FullyContiguous")
+    assert result.returncode == 0, result.stderr
+    found = {tally.path: tally for tally in counted.tallies(session)}
+    store, load = found["DeviceToHost"], found["HostToDevice"]
+    assert (store.transfers, store.bytes, store.blocks) == (1, 1000, 2)
+    assert store.busy_s == pytest.approx(0.001)
+    assert (load.transfers, load.bytes, load.failures) == loads
+
+
+def test_the_plugin_is_off_unless_asked_for() -> None:
+    code = (
+        "import sys; from importlib.metadata import entry_points;"
+        "(p,) = [p for p in entry_points(group='vllm.general_plugins') if p.name == 'kvdeck']; p.load()();"
+        "print([f for f in sys.meta_path if 'kvdeck' in type(f).__module__ and 'hooks' in type(f).__module__])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "KVDECK_RECORD_FOLDER"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
+    assert result.stdout == "[]\n", result.stderr

@@ -1,0 +1,126 @@
+"""Comparing: what differs is said first, layouts compare across, and both better and worse are said."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from kvdeck.sessions.compare import compare, percent_change, regressions
+from kvdeck.sessions.compare_report import diff_lines, diff_markdown
+from kvdeck.sessions.records import Comparison, Interval, Session, StepResult, Tally
+from kvdeck.sessions.stats import independent_ratio, median_interval
+
+FC, LS = "FullyContiguous", "LayerSeparate { outer_contiguous: false }"
+
+
+def step(number: int, layout: str = FC, rate: float = 10.0, **changes: object) -> StepResult:
+    result = StepResult(
+        step=number, trial=0, path="HostToHost", layout=layout, backend="UCX", api=None, direct=None, page_cache=None,
+        durable=None, block_bytes=1 << 20, batch=16, descriptors_per_block=1 if layout == FC else 64,
+        descriptors_per_request=16, merged=False, blocks=64, iterations=100, warmup_iterations=1, bytes=1600 << 20,
+        prep_us=None, post_us=None, transfer_us=None, request_us=None,
+        gb_per_s=Interval(rate, rate * 0.98, rate * 1.02), reference_gb_per_s=None, reference=None, efficiency=None,
+        verified=True, status="ok", reason=None,
+    )  # fmt: skip
+    return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
+
+
+def session(name: str, *results: StepResult, **changes: object) -> Session:
+    made = Session(name, "done", 1.0, host={"hostname": "dgx"}, results=results)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def counted(name: str, *tallies: Tally) -> Session:
+    return Session(name, "done", 1.0, kind="recorded", host={"hostname": "dgx"}, tallies=tallies)
+
+
+def said(diff) -> str:
+    return "\n".join(line.text for line in diff_lines(diff, 100))
+
+
+def test_layouts_compare_across() -> None:
+    diff = compare(session("a", step(0, FC, 10.0)), session("b", step(0, LS, 5.0)))
+    (row,) = diff.paths
+    assert diff.keys == ()
+    assert (row.a.layouts, row.b.layouts) == ((FC,), (LS,))
+    assert (row.a.descriptors_per_block, row.b.descriptors_per_block) == (1, 64)
+    assert row.ratio == pytest.approx(2.0)
+    assert row.low is not None
+    assert row.low < 2 < row.high
+    assert row.verdict == "slower"
+    assert row.b.us_per_block == pytest.approx((1 << 20) / 5e9 * 1e6)
+    assert "B takes 2.00× A's time" in said(diff)
+    assert diff.only_a == ("HostToHost FullyContiguous, 1 MiB × 16",)
+
+
+def test_one_run_s_own_ratio_is_the_interleaved_one() -> None:
+    comparison = Comparison(0, "HostToHost", FC, LS, 1 << 20, 16, 1.9, 1.8, 2.0, "slower")
+    run = session("a", step(0, FC), step(1, LS, 5.0), comparisons=(comparison,))
+    parts = [dataclasses.replace(run, results=(result,)) for result in run.results]
+    (row,) = compare(*parts).paths
+    assert (row.ratio, row.low, row.high) == (1.9, 1.8, 2.0)
+    (row,) = compare(*reversed(parts)).paths
+    assert (row.ratio, row.low, row.high, row.verdict) == (1 / 1.9, 1 / 2.0, 1 / 1.8, "faster")
+
+
+def test_what_does_not_compare_is_said_first() -> None:
+    other = session("b", step(0, block_bytes=2 << 20, backend="POSIX"), host={"hostname": "elsewhere"}, nixl="1.5")
+    lines = said(compare(session("a", step(0), nixl="1.4"), other)).splitlines()
+    assert lines[1] == "The two don't simply compare:"
+    for words in ("host: dgx and elsewhere", "NIXL: 1.4 and 1.5", "bytes of a block: 1 MiB and 2 MiB", "backend: UCX"):
+        assert any(words in line for line in lines[2:8]), words
+
+
+def test_insights_go_both_ways() -> None:
+    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", Tally("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
+    found = [(item.kind, item.what) for item in compare(before, after).insights]
+    assert found == [("improvement", "size"), ("improvement", "count"), ("regression", "rate")]
+    back = [(item.kind, item.what) for item in compare(after, before).insights]
+    assert back == [("regression", "size"), ("regression", "count"), ("improvement", "rate")]
+    assert compare(before, before).insights == ()
+    assert "No significant performance changes detected." in said(compare(before, before))
+
+
+def test_the_thresholds_are_dynamo_s() -> None:
+    def rate(value: int) -> Session:
+        return counted("x", Tally("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
+
+    assert compare(rate(1000), rate(1050)).insights == ()
+    assert [item.kind for item in compare(rate(1000), rate(1051)).insights] == ["improvement"]
+    assert [item.percent for item in compare(rate(0), rate(5)).insights] == [None]
+    assert percent_change(0, 0) == 0
+
+
+def test_a_regression_needs_its_whole_interval() -> None:
+    a, b = session("a", step(0, rate=10.0)), session("b", step(0, rate=9.0))
+    assert len(regressions(compare(a, b), 5)) == 1
+    assert regressions(compare(a, b), 20) == []
+    unsure = session("b", step(0, gb_per_s=Interval(9.0, 5.0, 13.0)))
+    assert regressions(compare(a, unsure), 5) == []
+
+
+def test_the_ratio_s_interval_agrees_with_a_bootstrap() -> None:
+    choose = random.Random(1)
+    a = [choose.lognormvariate(0, 0.1) for _ in range(60)]
+    b = [choose.lognormvariate(0.3, 0.1) for _ in range(60)]
+    ratio = independent_ratio(median_interval(a), median_interval(b))
+    medians = sorted(sorted(choose.choices(b, k=60))[30] / sorted(choose.choices(a, k=60))[30] for _ in range(2000))
+    assert ratio.low == pytest.approx(medians[50], rel=0.03)
+    assert ratio.high == pytest.approx(medians[1950], rel=0.03)
+
+
+def test_nothing_in_common() -> None:
+    empty = counted("b")
+    diff = compare(session("a", step(0)), empty)
+    assert diff.differences == ("b holds no transfers",)
+    assert "nothing in common" in said(diff)
+    assert diff_markdown(diff).startswith("## a and b")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_text_fits(width: int) -> None:
+    diff = compare(session("a", step(0), step(1, LS, 4.0)), session("b", step(0), step(1, LS, 9.0)))
+    assert max(len(line.text) for line in diff_lines(diff, width)) <= width

@@ -1,0 +1,103 @@
+"""Files of strangers: whatever is in them, one sentence says what is wrong, and they stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+import orjson
+import pytest
+
+from kvdeck.sessions import exchange
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.records import Session, Tally
+from kvdeck.sessions.report import report_lines
+
+TALLY = Tally(
+    "HostToDisk", "FullyContiguous", 3, 300, 2, 6, 50, 150, 1, 3, 300, 2, 0.5, ((50, 1), (125, 2)), ((0.125, 3),)
+)
+KEPT = Session("kept", "done", 1.0, kind="imported", tallies=(TALLY,), host={"hostname": "dgx"}, tags=("cold",))
+
+
+def test_our_own_json_keeps_everything(tmp_path: Path) -> None:
+    path = tmp_path / "kept.kvdeck.json"
+    path.write_bytes(exchange.encode(KEPT, exchange.format_of(path)))
+    assert exchange.read(path) == dataclasses.replace(KEPT, source=str(path))
+
+
+def test_what_a_format_has_no_place_for_is_said() -> None:
+    assert exchange.left_out(KEPT, "kvdeck") == []
+    assert set(exchange.left_out(KEPT, "json")) == {"failures", "times", "descriptors", "the distribution of sizes"}
+    strange = dataclasses.replace(KEPT, tallies=(Tally("DiskToHost", "Unknown", 1),))
+    assert exchange.left_out(strange, "json") == ["DiskToHost Unknown"]
+
+
+def test_markdown_has_a_row_for_each_layout() -> None:
+    text = exchange.encode(KEPT, "markdown").decode()
+    assert "| HostToDisk | FullyContiguous | 3 | 300 B | 2 | 100 B | 3.00 |" in text
+
+
+def test_parquet_says_what_it_needs_or_keeps_every_column() -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed") if _has_arrow() else None
+    if arrow is None:
+        with pytest.raises(SessionError, match="pyarrow"):
+            exchange.encode(KEPT, "parquet")
+        return
+    import io
+
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(exchange.encode(KEPT, "parquet")))
+    assert table.to_pylist()[0]["bytes"] == 300
+
+
+def _has_arrow() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("pyarrow") is not None
+
+
+def test_mutated_files_never_crash_a_reader(tmp_path: Path) -> None:
+    whole = [
+        exchange.encode(KEPT, "kvdeck"),
+        exchange.encode(KEPT, "csv"),
+        orjson.dumps({"name": "x", "state": "done", "created": 1, "tallies": [], "results": [{"path": 1}]}),
+    ]
+    choose, path = random.Random(7), tmp_path / "mutated"
+    for number in range(10_000):
+        data = bytearray(whole[number % len(whole)])
+        for _ in range(choose.randint(1, 3)):
+            at = choose.randrange(len(data))
+            kind = choose.randrange(4)
+            if kind == 0:
+                data[at] = choose.randrange(256)
+            elif kind == 1:
+                del data[at : at + choose.randint(1, 30)]
+            elif kind == 2:
+                data[at:at] = choose.choice([b"null", b"-1", b'"x"', b"[[[", b"1e400", b"true", b"\xff", b"{}"])
+            else:
+                data[at : at + 1] = data[at : at + 20] * 2
+            if not data:
+                break
+        path.write_bytes(data)
+        try:
+            session = exchange.read(path)
+        except SessionError:
+            pass
+        else:
+            report_lines(session)
+            exchange.encode(session, "json")
+        assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00" * 1000, b"{" * 5000, b"[1]", b"\x7fELF\x02\x01", "söß".encode("latin-1")]
+)
+def test_foreign_files_are_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "foreign"
+    path.write_bytes(data)
+    with pytest.raises(SessionError, match="is no session"):
+        exchange.read(path)
+    with pytest.raises(SessionError, match="can't read"):
+        exchange.read(tmp_path)

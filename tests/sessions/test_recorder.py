@@ -1,0 +1,203 @@
+"""The recorder: exact counts from many threads and processes, and nothing but the last second lost by a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kvdeck.sessions import counted
+from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.tallies import gb_per_s, seconds_a_block, time_percentiles
+
+FC = "FullyContiguous"
+
+
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    counted.prepare(tmp_path)
+    return tmp_path
+
+
+def transfers(session: Path) -> int:
+    return sum(tally.transfers for tally in counted.tallies(session))
+
+
+def test_what_was_recorded_is_there(session: Path) -> None:
+    recorder = Recorder(session)
+    recorder.record("HostToDisk", FC, 4096, 2, 0.001, 64)
+    recorder.record("HostToDisk", FC, 8192, 0, 0.003, 64)
+    recorder.record("HostToDisk", FC, 100, 1, None)
+    recorder.failed("HostToDisk", FC)
+    recorder.close()
+    (tally,) = counted.tallies(session)
+    assert (tally.transfers, tally.bytes, tally.blocks, tally.descriptors) == (3, 12388, 3, 128)
+    assert (tally.min_bytes, tally.max_bytes, tally.failures) == (100, 8192, 1)
+    assert (tally.timed_transfers, tally.timed_bytes, tally.timed_blocks) == (2, 12288, 2)
+    assert tally.sizes == ((100, 1), (4096, 1), (8192, 1))
+    assert gb_per_s(tally) == pytest.approx(12288 / 0.004 / 1e9)
+    assert seconds_a_block(tally) == pytest.approx(0.002)
+    times = time_percentiles(tally.times)
+    assert times is not None
+    assert times.p50 == pytest.approx(1000, rel=0.04)
+    assert times.max == pytest.approx(3000, rel=0.04)
+
+
+def test_threads_lose_no_count(session: Path) -> None:
+    recorder, each = Recorder(session), 20_000
+    stop = threading.Event()
+
+    def flush() -> None:
+        while not stop.is_set():
+            recorder.flush()
+
+    def work() -> None:
+        for _ in range(each):
+            recorder.record("HostToHost", FC, 512, 1, 1e-6)
+
+    flusher = threading.Thread(target=flush)
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for thread in (flusher, *workers):
+        thread.start()
+    for thread in workers:
+        thread.join()
+    stop.set()
+    flusher.join()
+    recorder.close()
+    (tally,) = counted.tallies(session)
+    assert (tally.transfers, tally.bytes, tally.timed_transfers) == (4 * each, 4 * each * 512, 4 * each)
+    assert sum(count for _, count in tally.times) == 4 * each
+
+
+RANK = """
+import sys
+from pathlib import Path
+from kvdeck.sessions.recorder import Recorder
+recorder = Recorder(Path(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5)
+print("recorded", flush=True)
+if len(sys.argv) > 3:
+    sys.stdin.read()
+"""
+
+
+def rank(session: Path, count: int, *stay: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RANK, str(session), str(count), *stay]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_ranks_do_not_overwrite_each_other(session: Path) -> None:
+    ranks = [rank(session, 1000 + number) for number in range(3)]
+    for process in ranks:
+        process.communicate(timeout=30)
+    assert len(counted.processes(session)) == 3
+    assert transfers(session) == 3003
+    assert counted.live(session) == []
+
+
+def test_a_killed_process_leaves_what_it_had_flushed(session: Path) -> None:
+    with rank(session, 500, "stay") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        until(lambda: transfers(session) == 500)
+        assert [found.pid for found in counted.live(session)] == [process.pid]
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+    assert transfers(session) == 500
+    assert counted.live(session) == []
+
+
+def test_a_forked_child_counts_for_itself(session: Path) -> None:
+    recorder = Recorder(session)
+    recorder.record("HostToHost", FC, 1, 1, None)
+    child = os.fork()
+    if child == 0:
+        recorder.record("HostToHost", FC, 1, 1, None)
+        recorder.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    recorder.close()
+    assert sorted(p.tallies[0].transfers for p in counted.processes(session)) == [1, 1]
+
+
+def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
+    recorder = Recorder(session)
+    recorder.record("HostToHost", FC, 1, 1, None)
+    until(lambda: transfers(session) == 1)
+    counted.set_enabled(session, False)
+    started = time.monotonic()
+    until(lambda: not recorder._enabled)
+    assert time.monotonic() - started < 5
+    recorder.record("HostToHost", FC, 1, 1, None)
+    recorder.flush()
+    assert transfers(session) == 1
+    counted.set_enabled(session, True)
+    until(lambda: recorder._enabled)
+    recorder.record("HostToHost", FC, 1, 1, None)
+    until(lambda: transfers(session) == 2)
+    assert counted.reset(session) == 0
+    assert transfers(session) == 0
+    until(lambda: recorder._epoch == 1)
+    recorder.record("HostToHost", FC, 1, 1, None)
+    until(lambda: transfers(session) == 1)
+    recorder.close()
+    assert counted.archived(session) == [0]
+    assert sum(t.transfers for p in counted.processes(session, epoch=0) for t in p.tallies) == 2
+
+
+def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None:
+    recorder = Recorder(session)
+    for size, seconds in ((None, 1.0), ("x", 1.0), (-5, 1.0), (1, float("nan")), (1, -1.0), (7, 1.0)):
+        recorder.record("HostToHost", FC, size, 1, seconds)  # type: ignore[arg-type]
+    recorder.close()
+    (tally,) = counted.tallies(session)
+    assert (tally.transfers, tally.bytes) == (1, 7)
+
+
+def test_many_sizes_are_kept_coarsely(session: Path) -> None:
+    recorder = Recorder(session)
+    for size in range(10_000, 20_000):
+        recorder.record("HostToHost", FC, size, 1, None)
+    recorder.close()
+    (tally,) = counted.tallies(session)
+    assert len(tally.sizes) < 32
+    assert sum(count for _, count in tally.sizes) == 10_000
+    assert tally.bytes == sum(range(10_000, 20_000))
+
+
+def test_without_a_session_nothing_happens(tmp_path: Path) -> None:
+    program = "from kvdeck.sessions import recorder; recorder.record('HostToHost', 'FullyContiguous', 1, 1, 1.0)"
+    environment = {k: v for k, v in os.environ.items() if k != "DYNAMO_BENCHMARK_SESSION"}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "KVDECK_HOME": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_session_removed_meanwhile_stays_removed(session: Path) -> None:
+    recorder = Recorder(session)
+    recorder.record("HostToHost", FC, 1, 1, None)
+    until(lambda: transfers(session) == 1)
+    for file in (session / "recorder").iterdir():
+        file.unlink()
+    (session / "recorder").rmdir()
+    recorder.record("HostToHost", FC, 1, 1, None)
+    recorder.close()
+    assert not (session / "recorder").exists()
