@@ -14,6 +14,7 @@ import click
 from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.monitor import monitor
 from kvdeck.app.verbs.plan import iosize, kvcache, plan
 from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
@@ -45,7 +46,7 @@ def kvdeck(context: click.Context, readonly: bool) -> int:
     return run_deck(readonly=readonly)
 
 
-VERBS = (plan, kvcache, iosize, profile, run, attach, cancel, report, sessions, session, engine, doctor)
+VERBS = (plan, kvcache, iosize, profile, run, monitor, attach, cancel, report, sessions, session, engine, doctor)
 for verb in VERBS:
     kvdeck.add_command(verb)
 

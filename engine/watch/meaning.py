@@ -227,9 +227,34 @@ def _host() -> list[Meaning]:
         Meaning("gpu_nvlink_received_bytes", "bytes", "NVML's cumulative NVLink field", group="host"),
         Meaning("gpu_memory_used_bytes", "bytes", "NVML", group="memory"),
         Meaning("gpu_utilisation", "ratio", "NVML", group="host"),
-        Meaning("session_bytes", "bytes", "kvdeck's own samples", group="session"),
-        Meaning("session_rounds", "rounds", "kvdeck's own samples", group="session"),
-        Meaning("session_gb_per_s", "GB/s", "Dynamo's session file", group="session"),
+    ]
+
+
+def _sessions() -> list[Meaning]:
+    paths: list[tuple[str, Tier, Tier]] = [
+        ("HostToHost", "G2", "G2"),
+        ("HostToDisk", "G2", "G3"),
+        ("DiskToHost", "G3", "G2"),
+        ("HostToDevice", "G2", "G1"),
+        ("DeviceToHost", "G1", "G2"),
+        ("DeviceToDevice", "G1", "G1"),
+        ("DeviceToDisk", "G1", "G3"),
+        ("DiskToDevice", "G3", "G1"),
+    ]
+    measures: tuple[Measure, ...] = ("bytes", "blocks", "transfers", "seconds", "descriptors", "failures")
+    return [
+        Meaning(
+            f"session_{measure}",
+            measure,
+            "the session's own samples",
+            path,
+            measure,
+            source,
+            target,
+            where=("path", path),
+        )
+        for path, source, target in paths
+        for measure in measures
     ]
 
 
@@ -243,6 +268,7 @@ TABLE: tuple[Meaning, ...] = (
     *_lmcache(),
     *_ring(),
     *_host(),
+    *_sessions(),
 )
 
 _BY_METRIC: dict[str, list[Meaning]] = {}

@@ -58,6 +58,8 @@ class Reading:
     """Set where the answer showed what the source is."""
     missing: str = ""
     """What was left out and why, for the state `partial`."""
+    quiet: str = ""
+    """Why there is nothing to say although all is well: the source is idle."""
     limits: Mapping[Series, float] = field(default_factory=dict)
     """Physical limits of counters in units a second: a link's width, a NIC's rate."""
 

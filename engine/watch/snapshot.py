@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from kvdeck.engine.watch.meaning import Group, Measure, Meaning, Tier
+from kvdeck.engine.watch.meaning import Group, Meaning, Measure, Tier
 from kvdeck.engine.watch.series import Series
 from kvdeck.engine.watch.track import Point, SourceStatus, Track
 
@@ -98,7 +98,11 @@ def take(
         pins: Names of metrics to show whether their meaning is known or not.
         wall: Unix time of the moment; now where left out.
     """
-    sources, flows, counters, gauges, pinned = [], [], [], [], []
+    sources: list[SourceStatus] = []
+    flows: list[Flow] = []
+    counters: list[Number] = []
+    gauges: list[Number] = []
+    pinned: list[Number] = []
     for track, period in tracks:
         sources.append(track.status(now_ns, period))
         flows += _flows(track, now_ns, block_bytes)

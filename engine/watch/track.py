@@ -64,6 +64,7 @@ class Track:
         self._failing_since: int | None = None
         self._failure = ""
         self._missing = ""
+        self._quiet = ""
         self._moved_ns: int | None = None
         self._reset_ns: int | None = None
         self._reset_what = ""
@@ -74,6 +75,7 @@ class Track:
         self.kind = reading.kind or self.kind
         self.limits.update(reading.limits)
         self._missing = reading.missing
+        self._quiet = reading.quiet
         self._failing_since = None
         points = self.points
         for series, value in reading.values.items():
@@ -168,6 +170,8 @@ class Track:
         return ""
 
     def _idle_or_live(self, now_ns: int) -> tuple[State, str]:
+        if self._quiet:
+            return "idle", self._quiet
         since = self._moved_ns if self._moved_ns is not None else self._first_ns
         still = (now_ns - since) / 1e9
         if still >= IDLE_S and any(series.counter for series in self.points):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
@@ -130,11 +130,10 @@ def checked_url(url: str) -> str:
 
 
 def _same_host(url: str, answer: aiohttp.ClientResponse) -> str:
-    target = answer.headers.get("Location", "")
-    joined = str(answer.url.join(answer.url.with_path("/") if not target else type(answer.url)(target)))
-    if urlsplit(joined).netloc != urlsplit(url).netloc or urlsplit(joined).scheme != urlsplit(url).scheme:
-        raise SourceGone(f"redirects to another host ({urlsplit(joined).netloc[:80]}): not followed")
-    return joined
+    target = urljoin(url, answer.headers.get("Location", ""))
+    if urlsplit(target)[:2] != urlsplit(url)[:2]:
+        raise SourceGone(f"redirects to another host ({urlsplit(target).netloc[:80]}): not followed")
+    return target
 
 
 def _check_status(answer: aiohttp.ClientResponse, url: str) -> None:

@@ -84,14 +84,14 @@ class Parser:
             found.unread += 1
             return
         series = self._series(sample.name, sample.labels)
-        timed = sample.timestamp is not None
-        if not timed and not _has_exemplar(number):
+        stamp = sample.timestamp
+        if stamp is None and not _has_exemplar(number):
             self._keys[key] = series
         if series is None or sample.value != sample.value:
             return
         found.values[series] = sample.value
-        if timed:
-            found.times[series] = int(float(sample.timestamp) * 1e9)
+        if isinstance(stamp, (int, float)):
+            found.times[series] = int(stamp * 1e9)
 
     def _note_type(self, line: str) -> None:
         parts = line.split()

@@ -46,10 +46,11 @@ class LocalSource:
             if self._aside.busy:
                 raise SourceGone("the last call still hangs")
             return await asyncio.wait_for(self._aside.call(self._look), self._hangs_s)
-        except OSError as error:
-            raise SourceGone(f"{error.strerror or error}: {error.filename}" if error.filename else str(error)) from error
         except asyncio.TimeoutError:
             raise SourceGone(f"no answer within {self._hangs_s:g} s") from None
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise SourceGone(f"{error.strerror or error}{where}") from error
 
     async def close(self) -> None:
         """Let the thread end."""

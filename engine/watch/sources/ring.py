@@ -102,8 +102,8 @@ class Ring:
         count = (write - start) & header.mask
         if self._position is None:
             self._drained = bool(header.read)
-            for kind in (0, 1, 2, 3):
-                self._sums[Series(_COUNTED[kind], self._labels)] = 0.0
+            if not self._drained:
+                self._sums = {Series(_COUNTED[kind], self._labels): 0.0 for kind in (0, 1, 2, 3)}
         for position, length in ((start, min(count, header.capacity - start)), (0, count - (header.capacity - start))):
             if length > 0:
                 raw = os.pread(descriptor, length * _EVENT.size, _HEADER.size + position * _EVENT.size)
