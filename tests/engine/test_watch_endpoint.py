@@ -147,7 +147,7 @@ async def test_one_that_hangs_delays_none() -> None:
             before = len([path for path, _ in server.asked if path == "/metrics"])
             snapshot = await until(sampler, hanging.name, "unreachable")
             snapshot = await until(sampler, "stuck", "unreachable")
-            async for snapshot in sampler.snapshots(5):
+            async for _snapshot in sampler.snapshots(5):
                 if len([path for path, _ in server.asked if path == "/metrics"]) >= before + 5:
                     break
             assert status(snapshot, good.name).state == "live"
