@@ -16,6 +16,7 @@ from kvdeck.app.verbs.attach import attach, cancel, report, sessions
 from kvdeck.app.verbs.config import config, configured, deck_options
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
+from kvdeck.app.verbs.monitor import monitor
 from kvdeck.app.verbs.plan import iosize, kvcache, plan
 from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
@@ -56,7 +57,10 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     return run_deck(readonly, found)
 
 
-VERBS = (plan, kvcache, iosize, profile, run, attach, cancel, report, sessions, session, engine, doctor, config, serve)
+VERBS = (
+    *(plan, kvcache, iosize, profile, run, monitor),
+    *(attach, cancel, report, sessions, session, engine, doctor, config, serve),
+)
 for verb in VERBS:
     kvdeck.add_command(verb)
 

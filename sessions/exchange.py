@@ -172,7 +172,7 @@ def read(path: Path) -> Session:
 
 
 def _from_nixlbench(text: str, path: Path) -> Session:
-    session = dataclasses.replace(as_session(text, path.stem, _changed(path)), source=str(path))
+    session = dataclasses.replace(as_session(text, path.stem, _changed(path)), kind="imported", source=str(path))
     check(session)
     return session
 

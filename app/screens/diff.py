@@ -15,9 +15,10 @@ from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import fixed
-from kvdeck.sessions.compare import Diff, Insight, Side, compare, entries, key_text, ratio_text
+from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_text
 from kvdeck.sessions.compare import Row as Compared
 from kvdeck.sessions.compare_report import diff_markdown, insight_text
+from kvdeck.sessions.entries import entries
 from kvdeck.sessions.units import figure, short_layout_name, size_text, time_text
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Live sources: what serving engines, NIXL and the host say about KV bytes on the move."""

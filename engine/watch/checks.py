@@ -1,0 +1,228 @@
+"""Cross-checks: what several sources say together, in words, each with its evidence and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
+
+MUCH = 64 << 20
+"""Bytes since watching began below which nothing is concluded."""
+FEW_BLOCKS = 64
+AGREES = 0.02
+
+
+def check(snapshot: Snapshot) -> tuple[Check, ...]:
+    """Every check that has something to say about this moment."""
+    return tuple(found for rule in _RULES if (found := rule(snapshot)) is not None)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Sum of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _flows(snapshot: Snapshot, prefix: str) -> list[Flow]:
+    return [flow for flow in snapshot.flows if flow.name.startswith(prefix)]
+
+
+def _counters(snapshot: Snapshot, *names: str) -> list[Number]:
+    return [number for number in (*snapshot.counters, *snapshot.gauges) if number.name in names]
+
+
+def _kvbm(snapshot: Snapshot, name: str) -> float | None:
+    numbers = [n for n in snapshot.counters if n.name.removeprefix("dynamo_").removesuffix("_total") == name]
+    return _sum(number.value for number in numbers)
+
+
+def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = "") -> float | None:
+    flows = [f for f in _flows(snapshot, prefix) if target in ("", f.target_tier) and source in ("", f.source_tier)]
+    return _sum(flow.blocks_total for flow in flows)
+
+
+def _gb(value: float) -> str:
+    return f"{value / 1e9:.3g} GB" if value >= 1e8 else f"{value / 1e6:.3g} MB"
+
+
+def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
+    """vLLM counts what its NIXL connector pulled; NIXL's own exporter counts the same bytes."""
+    vllm = _sum(flow.bytes_gained for flow in _flows(snapshot, "vllm nixl"))
+    agents = [*_flows(snapshot, "nixl rx"), *_flows(snapshot, "nixl ring rx")]
+    nixl = _sum(flow.bytes_gained for flow in agents)
+    if vllm is None or nixl is None or max(vllm, nixl) < MUCH:
+        return None
+    evidence = f"since watching began vLLM pulled {_gb(vllm)} over NIXL, and NIXL received {_gb(nixl)}"
+    if abs(vllm - nixl) <= AGREES * max(vllm, nixl):
+        return Check("vllm-nixl-bytes", "ok", evidence)
+    advice = (
+        "other agents use NIXL here as well, or an agent is not watched: watch every agent's exporter or ring"
+        if nixl > vllm
+        else "some transfers failed on NIXL's side, an agent is not watched, or its telemetry ring is full"
+    )
+    return Check("vllm-nixl-bytes", "look", evidence, advice)
+
+
+def disk_writes(snapshot: Snapshot) -> Check | None:
+    """Offload to disk must show as the devices' writes, later by as much as the page cache holds back."""
+    to_disk = [flow for flow in snapshot.flows if flow.target_tier == "G3" and flow.source_tier in ("G1", "G2")]
+    offloaded = _sum(flow.bytes_gained for flow in to_disk)
+    written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
+    if offloaded is None or written is None or offloaded < MUCH:
+        return None
+    evidence = f"since watching began {_gb(offloaded)} went to the disk tier, and the disks wrote {_gb(written)}"
+    if written >= 0.5 * offloaded:
+        return Check("disk-writes", "ok", evidence)
+    return Check(
+        "disk-writes",
+        "look",
+        evidence,
+        "the page cache may hold them, the tier may lie on a network file system or on tmpfs (`findmnt -T <folder>`), "
+        "or the block size that was given is too large",
+    )
+
+
+def _is_whole_disk(number: Number) -> bool:
+    return not number.labels.get("device", "").startswith(("dm-", "md"))
+
+
+def compatibility_path(snapshot: Snapshot) -> Check | None:
+    """cuFile's `posix=` above zero: bytes go through host memory although GPUDirect Storage was wanted."""
+    operations = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
+    if not operations:
+        return None
+    return Check(
+        "cufile-posix",
+        "look",
+        f"cuFile has served {operations:.0f} operations on its compatibility path (posix={operations:.0f})",
+        "`gdscheck -p` says what the file system and driver support; `kvdeck doctor` says what is missing here",
+    )
+
+
+def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
+    """Blocks reach the host tier and none the disk, although there is a disk tier."""
+    to_host = _blocks(snapshot, "kvbm offload", target="G2")
+    to_disk = _blocks(snapshot, "kvbm offload", target="G3")
+    tier = _counters(snapshot, "disk_tier_bytes")
+    if to_host is None or to_disk is None or to_disk > 0 or to_host < FEW_BLOCKS or not tier:
+        return None
+    return Check(
+        "disk-tier-unwritten",
+        "look",
+        f"KVBM holds a disk tier open and offloaded {to_host:.0f} blocks to the host, none to disk",
+        "by default only blocks that were seen at least twice go to disk (the offload filter, dynamo #3532): repeat "
+        "the load, or set DYN_KVBM_DISABLE_DISK_OFFLOAD_FILTER=true; a host tier with room pushes nothing out",
+    )
+
+
+def nothing_matched(snapshot: Snapshot) -> Check | None:
+    """Blocks are offloaded and no token is ever found again."""
+    matched, offloaded = _kvbm(snapshot, "kvbm_matched_tokens"), _blocks(snapshot, "kvbm offload")
+    if matched is None or matched > 0 or not offloaded or offloaded < FEW_BLOCKS // 2:
+        return None
+    return Check(
+        "matched-zero",
+        "look",
+        f"kvbm_matched_tokens is 0 after {offloaded:.0f} offloaded blocks",
+        "without a match nothing can be onboarded: repeat prompts with a common prefix of more than one block, and "
+        "see that partial and block reuse are on in the engine",
+    )
+
+
+def matched_not_onboarded(snapshot: Snapshot) -> Check | None:
+    """Tokens match and no block comes back: a counter that is known to stand still."""
+    matched, onboarded = _kvbm(snapshot, "kvbm_matched_tokens"), _blocks(snapshot, "kvbm onboard")
+    if not matched or onboarded is None or onboarded > 0:
+        return None
+    return Check(
+        "onboard-zero",
+        "note",
+        f"kvbm_matched_tokens is {matched:.0f} and no block was onboarded",
+        "kvbm_onboard_blocks_h2d staying 0 can be the counter's own fault (dynamo #4549): compare TTFT cold and warm",
+    )
+
+
+def silent_nic(snapshot: Snapshot) -> Check | None:
+    """RDMA is said to flow and the cards' counters stand still."""
+    remote = [f for f in snapshot.flows if "remote" in (f.source_tier, f.target_tier)]
+    moved = _sum(flow.bytes_gained for flow in remote)
+    cards = _counters(snapshot, "fabric_sent_bytes", "fabric_received_bytes")
+    carried = _sum(number.gained for number in cards)
+    if moved is None or carried is None or moved < MUCH:
+        return None
+    evidence = (
+        f"since watching began {_gb(moved)} came from remote peers, and the InfiniBand ports carried {_gb(carried)}"
+    )
+    if carried >= 0.5 * moved:
+        return Check("nic-counters", "ok", evidence)
+    network = _sum(n.gained for n in _counters(snapshot, "network_sent_bytes", "network_received_bytes"))
+    also = f"; the network cards carried {_gb(network)}" if network is not None else ""
+    return Check(
+        "nic-counters",
+        "look",
+        evidence + also,
+        "UCX may have taken shared memory, NVLink or TCP: UCX_PROTO_INFO=y in the engine's environment says which",
+    )
+
+
+def silent_prefill(snapshot: Snapshot) -> Check | None:
+    """In a prefill and decode pair only the side that pulls counts."""
+    flows = _flows(snapshot, "vllm nixl")
+    still = [flow for flow in flows if not flow.transfers_total and not flow.bytes_total]
+    if len(flows) < 2 or not still or len(still) == len(flows):
+        return None
+    names = ", ".join(flow.source for flow in still)
+    return Check(
+        "prefill-silent",
+        "note",
+        f"{names} shows no NIXL transfer while another engine does",
+        "normal in a prefill and decode pair: only the puller counts",
+    )
+
+
+def failures(snapshot: Snapshot) -> Check | None:
+    """Transfers failed while watched."""
+    failed = _sum(flow.failures_gained for flow in snapshot.flows)
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained]
+    if not failed and not errors:
+        return None
+    parts = [f"{failed:.0f} transfers failed"] if failed else []
+    parts += [f"{n.name}{_words(n.labels)} +{n.gained:.0f}" for n in errors[:4]]
+    return Check(
+        "failures",
+        "look",
+        "since watching began " + ", ".join(parts),
+        "the engine's log names the peer; on failure vLLM's counters move and NIXL's may not",
+    )
+
+
+def _words(labels: dict[str, str]) -> str:
+    shown = [labels[key] for key in ("status", "tier", "device") if key in labels]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def frozen_ring(snapshot: Snapshot) -> Check | None:
+    """A telemetry ring is full: NIXL drops events in silence."""
+    full = [source for source in snapshot.sources if source.kind == "ring" and source.reason.startswith("full")]
+    if not full:
+        return None
+    return Check(
+        "ring-full",
+        "look",
+        f"{', '.join(source.name for source in full)}: full, no longer live",
+        "nothing drains it: enlarge it with NIXL_TELEMETRY_BUFFER_SIZE, or use NIXL_TELEMETRY_EXPORTER=prometheus",
+    )
+
+
+_RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
+    vllm_against_nixl,
+    disk_writes,
+    compatibility_path,
+    disk_tier_never_written,
+    nothing_matched,
+    matched_not_onboarded,
+    silent_nic,
+    silent_prefill,
+    failures,
+    frozen_ring,
+)

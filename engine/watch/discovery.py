@@ -1,0 +1,149 @@
+"""Finding what can be watched on this host. Nothing is asked that does not listen on this host already."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kvdeck.engine.watch.series import Source, SourceGone
+from kvdeck.engine.watch.sources.devices import (
+    disks_source,
+    fabric_source,
+    has_fabric,
+    has_nvidia_fs,
+    network_source,
+    nvidia_fs_source,
+)
+from kvdeck.engine.watch.sources.endpoint import Endpoint
+from kvdeck.engine.watch.sources.gpu import gpu_source
+from kvdeck.engine.watch.sources.processes import process_sources
+from kvdeck.engine.watch.sources.ring import ring_source, rings_in
+from kvdeck.engine.watch.sources.sessions import dynamo_file_source, runs_source
+from kvdeck.sessions import dynamo
+from kvdeck.sessions.errors import UsageError
+
+USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
+"""Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""
+_LOOPBACK = {"0100007F", "00000000"}
+_LOOPBACK_6 = {"0" * 32, "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+_LISTEN = "0A"
+_LOOK_S = 0.5
+
+HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "gpus", "processes", "disk-tier", "runs")
+"""Names of the host's own sources, as `--source` takes them."""
+
+
+def listening(root: Path = Path("/")) -> set[int]:
+    """TCP ports that something on this host's loopback listens on."""
+    ports = set()
+    for name, own in (("tcp", _LOOPBACK), ("tcp6", _LOOPBACK_6)):
+        try:
+            lines = (root / "proc/net" / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            address, _, port = fields[1].partition(":")
+            if fields[3] == _LISTEN and address in own:
+                ports.add(int(port, 16))
+    return ports
+
+
+async def found_endpoints(ports: Iterable[int] = USUAL_PORTS) -> list[Endpoint]:
+    """Endpoints on the usual ports of the loopback that answer with metrics; each is asked once."""
+    candidates = [Endpoint(f"http://127.0.0.1:{port}/metrics", _LOOK_S) for port in ports if port in listening()]
+    answers = await asyncio.gather(*(_answers(endpoint) for endpoint in candidates))
+    return [endpoint for endpoint, answered in zip(candidates, answers, strict=True) if answered]
+
+
+async def _answers(endpoint: Endpoint) -> bool:
+    try:
+        endpoint.kind = (await endpoint.read()).kind or endpoint.kind
+    except SourceGone:
+        return False
+    finally:
+        await endpoint.close()
+    return True
+
+
+def host_sources(home: Path | None) -> list[Source]:
+    """The host's own counters, as far as this host has them."""
+    found: list[Source] = [disks_source(), network_source()]
+    if has_fabric():
+        found.append(fabric_source())
+    if has_nvidia_fs():
+        found.append(nvidia_fs_source())
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        found.append(gpu_source())
+    found += process_sources()
+    if home is not None:
+        found.append(runs_source(home))
+    return found
+
+
+def file_sources() -> list[Source]:
+    """Telemetry rings in `NIXL_TELEMETRY_DIR`, and the session that Dynamo's benchmark has active."""
+    found: list[Source] = []
+    folder = os.environ.get("NIXL_TELEMETRY_DIR")
+    if folder:
+        found += [ring_source(path) for path in rings_in(Path(folder))]
+    active = dynamo.active_session()
+    path = dynamo.session_file(active.name) if active and active.name else None
+    if path is not None:
+        found.append(dynamo_file_source(path))
+    return found
+
+
+async def everything(home: Path | None) -> list[Source]:
+    """All that is found by itself."""
+    return [*await found_endpoints(), *file_sources(), *host_sources(home)]
+
+
+def named(texts: Iterable[str], home: Path | None) -> list[Source]:
+    """The sources that `--source` names: an address, a path, or a name of the host's own.
+
+    Raises:
+        UsageError: One is none of these.
+    """
+    found: list[Source] = []
+    for text in texts:
+        found += _named(text, home)
+    return found
+
+
+def _named(text: str, home: Path | None) -> list[Source]:
+    io, tier = process_sources()
+    own: dict[str, Source] = {
+        "disks": disks_source(),
+        "network": network_source(),
+        "fabric": fabric_source(),
+        "nvidia-fs": nvidia_fs_source(),
+        "gpus": gpu_source(),
+        "processes": io,
+        "disk-tier": tier,
+    }
+    if home is not None:
+        own["runs"] = runs_source(home)
+    if text in own:
+        return [own[text]]
+    if text.startswith(("http://", "https://")):
+        return [Endpoint(text)]
+    path = Path(text).expanduser()
+    if path.is_dir():
+        rings: list[Source] = [ring_source(ring) for ring in rings_in(path)]
+        if not rings:
+            raise UsageError(f"{path} holds no telemetry ring", "start the agent with NIXL_TELEMETRY_ENABLE=y first")
+        return rings
+    if path.is_file():
+        return [dynamo_file_source(path) if path.suffix == ".json" else ring_source(path)]
+    with contextlib.suppress(UsageError):
+        host, _, port = text.partition("/")[0].rpartition(":")
+        if host and port.isdigit():
+            return [Endpoint(text)]
+    raise UsageError(
+        f"the source {text!r} is no address, no file and none of {', '.join(HOST_SOURCES)}",
+        "`kvdeck monitor --list-sources` shows what is here",
+    )

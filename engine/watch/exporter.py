@@ -1,0 +1,81 @@
+"""What the sampler knows as one Prometheus endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from kvdeck.engine.watch.sampler import Sampler
+from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.sessions.errors import UsageError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FLOW = ["source", "flow", "from", "to"]
+
+
+class _Known(Collector):
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._sampler.snapshot()
+        yield from _sources(snapshot)
+        yield from _flows(snapshot)
+        checks = GaugeMetricFamily("kvdeck_check", "1 for each check that speaks", labels=["id", "verdict"])
+        for found in snapshot.checks:
+            checks.add_metric([found.id, found.verdict], 1)
+        yield checks
+
+
+def _sources(snapshot: Snapshot) -> Iterator[Metric]:
+    state = GaugeMetricFamily("kvdeck_source", "1 for each source's state", labels=["source", "kind", "state"])
+    age = GaugeMetricFamily("kvdeck_source_age_seconds", "Since the source's last reading", labels=["source"])
+    for source in snapshot.sources:
+        state.add_metric([source.name, source.kind, source.state], 1)
+        if source.age_s is not None:
+            age.add_metric([source.name], source.age_s)
+    yield state
+    yield age
+
+
+def _flows(snapshot: Snapshot) -> Iterator[Metric]:
+    for unit in ("bytes", "blocks", "transfers", "failures"):
+        family = CounterMetricFamily(f"kvdeck_flow_{unit}", f"{unit} moved, as the source counts them", labels=_FLOW)
+        for flow in snapshot.flows:
+            total = getattr(flow, f"{unit}_total")
+            if total is not None:
+                family.add_metric([flow.source, flow.name, flow.source_tier or "", flow.target_tier or ""], total)
+        yield family
+
+
+@asynccontextmanager
+async def serving(sampler: Sampler, host: str, port: int) -> AsyncIterator[int]:
+    """Serve `/metrics`; gives the port.
+
+    Raises:
+        UsageError: The port is taken or not allowed.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Known(sampler))
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UsageError(f"can't serve on {host}:{port}: {error.strerror}", "take another port") from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,130 @@
+"""A snapshot in words and tables, for a terminal without a screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+
+from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
+from kvdeck.sessions.report import Line, Tone
+from kvdeck.sessions.tables import Column, fit, render
+
+UNKNOWN = "–"
+_BAD = ("stale", "unreachable", "reset")
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit, decimal prefixes; a dash where it is not known."""
+    if value is None:
+        return UNKNOWN
+    if unit == "ratio":
+        return f"{value:.1%}".replace("%", " %")
+    if unit in ("B", "B/s", "bytes"):
+        unit = unit.replace("bytes", "B")
+        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{value / size:.3g} {prefix}{unit}"
+        return f"{value:.0f} {unit}"
+    text = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
+    return f"{text} {unit}".strip()
+
+
+def arrow(flow: Flow) -> str:
+    """The tiers a flow goes between; a question mark where its source cannot know."""
+    return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
+
+
+def flow_total(flow: Flow) -> str:
+    if flow.bytes_total is not None:
+        return amount(flow.bytes_total, "B") + (" (from blocks)" if flow.bytes_from_blocks else "")
+    return amount(flow.blocks_total, "blocks")
+
+
+def flow_rate(flow: Flow) -> str:
+    if flow.bytes_per_s is not None:
+        return amount(flow.bytes_per_s, "B/s")
+    return amount(flow.blocks_per_s, "blocks/s")
+
+
+def one_line(snapshot: Snapshot) -> str:
+    """The flows that move, and how many sources are in which state."""
+    moving = [f"{arrow(f)} {flow_rate(f)} ({f.name})" for f in snapshot.flows if f.bytes_per_s or f.blocks_per_s]
+    states = Counter(source.state for source in snapshot.sources)
+    sources = ", ".join(f"{count} {state}" for state, count in states.items()) or "no source"
+    looks = sum(found.verdict == "look" for found in snapshot.checks)
+    parts = [" · ".join(moving) or "nothing moves", sources, *([f"{looks} to look at"] if looks else [])]
+    return " · ".join(parts)
+
+
+def monitor_lines(snapshot: Snapshot, width: int) -> list[Line]:
+    """The report that `kvdeck monitor --once` prints, at most `width` columns."""
+    lines = [Line("Sources", "heading"), *_sources(snapshot, width)]
+    if snapshot.flows:
+        lines += [Line(""), Line("Flows", "heading"), *_flows(snapshot, width)]
+    for title, numbers in (("Counters", snapshot.counters), ("Gauges", snapshot.gauges), ("Pinned", snapshot.pinned)):
+        shown = [number for number in numbers if number.group != "model" and (number.value or number.group != "errors")]
+        if shown:
+            lines += [Line(""), Line(title, "heading"), *_numbers(shown, width)]
+    if snapshot.checks:
+        lines += [Line(""), Line("Checks", "heading")]
+        for found in snapshot.checks:
+            tone: Tone = "warning" if found.verdict == "look" else "plain"
+            lines += [Line(text, tone) for text in _wrapped(f"{found.verdict}: {found.evidence}", width)]
+            if found.advice:
+                lines += [Line(text) for text in _wrapped(f"  try: {found.advice}", width)]
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="      ")
+
+
+def _sources(snapshot: Snapshot, width: int) -> list[Line]:
+    if not snapshot.sources:
+        return [Line("nothing to watch was found: name one with --source")]
+    lines = []
+    for row in snapshot.sources:
+        lines.append(Line(f"  {row.state:<11}  {row.kind:<9}  {row.name}", "warning" if row.state in _BAD else "plain"))
+        if row.reason:
+            lines += [Line(f"{' ' * 26}{text}") for text in textwrap.wrap(row.reason, max(20, width - 26))]
+    return lines
+
+
+def _flows(snapshot: Snapshot, width: int) -> list[Line]:
+    rows = snapshot.flows
+    return _table(
+        [
+            Column("", "move", tuple(arrow(row) for row in rows), left=True),
+            Column("", "flow", tuple(row.name for row in rows), left=True),
+            Column("", "total", tuple(flow_total(row) for row in rows)),
+            Column("", "now", tuple(flow_rate(row) for row in rows)),
+            Column("", "transfers", tuple(amount(row.transfers_total, "") for row in rows), rank=2),
+            Column("", "failures", tuple(amount(row.failures_total, "") for row in rows), rank=3),
+            Column("", "source", tuple(row.source for row in rows), left=True, rank=1),
+        ],
+        width,
+    )
+
+
+def _numbers(rows: list[Number], width: int) -> list[Line]:
+    names = tuple(row.name + _labels(row) for row in rows)
+    now = tuple(amount(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
+    return _table(
+        [
+            Column("", "metric", names, left=True),
+            Column("", "value", tuple(amount(row.value, row.unit) for row in rows)),
+            Column("", "now", now, rank=2),
+            Column("", "source", tuple(row.source for row in rows), left=True, rank=1),
+        ],
+        width,
+    )
+
+
+def _labels(number: Number) -> str:
+    dull = ("engine", "model_name", "served_model_name", "dynamo_namespace", "hostname", "worker_id", "inode")
+    shown = ", ".join(value for key, value in number.labels.items() if key not in dull)
+    return f" ({shown})" if shown else ""
+
+
+def _table(columns: list[Column], width: int) -> list[Line]:
+    return [Line(text) for text in render(fit(columns, width)[0], width)]

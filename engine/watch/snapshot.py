@@ -1,0 +1,242 @@
+"""Everything watched at one moment: sources, flows between tiers, counters, gauges and what they say together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from kvdeck.engine.watch.meaning import Group, Meaning, Measure, Tier
+from kvdeck.engine.watch.series import Series
+from kvdeck.engine.watch.track import Point, SourceStatus, Track
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Bytes or blocks that one source saw moving between two tiers. What it did not say is null, not 0."""
+
+    source: str
+    name: str
+    source_tier: Tier | None
+    target_tier: Tier | None
+    metric: str
+    """The metric that gave the bytes, or the blocks where there are no bytes."""
+    claim: str
+    bytes_total: float | None = None
+    blocks_total: float | None = None
+    bytes_per_s: float | None = None
+    blocks_per_s: float | None = None
+    seconds_total: float | None = None
+    seconds_per_s: float | None = None
+    transfers_total: float | None = None
+    transfers_per_s: float | None = None
+    descriptors_total: float | None = None
+    failures_total: float | None = None
+    bytes_gained: float | None = None
+    """Growth since watching began, over resets."""
+    blocks_gained: float | None = None
+    failures_gained: float | None = None
+    bytes_from_blocks: bool = False
+    """The bytes are blocks times the block size that was given."""
+    moved_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A counter or gauge that is no flow. `total` of a gauge is its value."""
+
+    source: str
+    name: str
+    labels: dict[str, str]
+    unit: str
+    group: Group | None
+    value: float
+    per_s: float | None = None
+    gained: float | None = None
+    moved_s: float | None = None
+    limit_per_s: float | None = None
+    claim: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One cross-check in words."""
+
+    id: str
+    verdict: str
+    """`ok`, `note` or `look`: look at it, something is not as one would think."""
+    evidence: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment."""
+
+    t: float
+    """Unix time in seconds."""
+    sources: tuple[SourceStatus, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    counters: tuple[Number, ...] = ()
+    gauges: tuple[Number, ...] = ()
+    checks: tuple[Check, ...] = ()
+    pinned: tuple[Number, ...] = field(default=())
+
+
+def take(
+    tracks: Iterable[tuple[Track, float]],
+    now_ns: int,
+    *,
+    block_bytes: float | None = None,
+    pins: frozenset[str] = frozenset(),
+    wall: float | None = None,
+) -> Snapshot:
+    """The moment as the tracks, each with its period in seconds, have it.
+
+    Args:
+        block_bytes: Size of one KVBM block, where it is known: blocks then have bytes too.
+        pins: Names of metrics to show whether their meaning is known or not.
+        wall: Unix time of the moment; now where left out.
+    """
+    sources: list[SourceStatus] = []
+    flows: list[Flow] = []
+    counters: list[Number] = []
+    gauges: list[Number] = []
+    pinned: list[Number] = []
+    for track, period in tracks:
+        sources.append(track.status(now_ns, period))
+        flows += _flows(track, now_ns, block_bytes)
+        for series, point in track.points.items():
+            if point.gone:
+                continue
+            if series.name in pins:
+                pinned.append(_number(track, series, point, now_ns))
+            if point.meaning is not None and not point.meaning.flow:
+                (counters if series.counter else gauges).append(_number(track, series, point, now_ns))
+    wall = time.time() if wall is None else wall
+    return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
+
+
+def _number(track: Track, series: Series, point: Point, now_ns: int) -> Number:
+    meaning = point.meaning
+    scale = meaning.scale if meaning else 1.0
+    moves = series.counter
+    return Number(
+        source=track.name,
+        name=series.name,
+        labels=dict(series.labels),
+        unit=meaning.unit if meaning else "",
+        group=meaning.group if meaning else None,
+        value=point.value * scale,
+        per_s=None if point.rate is None or not moves else point.rate * scale,
+        gained=point.gained * scale if moves and track.readings > 1 else None,
+        moved_s=_since(point.moved_ns, now_ns),
+        limit_per_s=track.limits.get(series),
+        claim=meaning.claim if meaning else "",
+    )
+
+
+def _since(moved_ns: int | None, now_ns: int) -> float | None:
+    return None if moved_ns is None else (now_ns - moved_ns) / 1e9
+
+
+_FIELDS: Mapping[Measure, tuple[str, str | None, str | None]] = {
+    "bytes": ("bytes_total", "bytes_per_s", "bytes_gained"),
+    "blocks": ("blocks_total", "blocks_per_s", "blocks_gained"),
+    "seconds": ("seconds_total", "seconds_per_s", None),
+    "transfers": ("transfers_total", "transfers_per_s", None),
+    "descriptors": ("descriptors_total", None, None),
+    "failures": ("failures_total", None, "failures_gained"),
+}
+
+
+def _flows(track: Track, now_ns: int, block_bytes: float | None) -> list[Flow]:
+    groups: dict[str, list[tuple[Series, Point, Meaning]]] = {}
+    for series, point in track.points.items():
+        meaning = point.meaning
+        if meaning is not None and meaning.flow and not point.gone:
+            groups.setdefault(meaning.flow, []).append((series, point, meaning))
+    return [_flow(track, name, members, now_ns, block_bytes) for name, members in groups.items()]
+
+
+def _flow(
+    track: Track,
+    name: str,
+    members: list[tuple[Series, Point, Meaning]],
+    now_ns: int,
+    block_bytes: float | None,
+) -> Flow:
+    present = {series.name for series, _, _ in members}
+    sums: dict[str, float] = {}
+    unrated: set[str] = set()
+    metric, moved = "", None
+    first = members[0][2]
+    for series, point, meaning in members:
+        if meaning.twin_of is not None and meaning.twin_of in present:
+            continue  # the same number under an older name
+        total, rate, gained = _FIELDS[meaning.measure]
+        sums[total] = sums.get(total, 0.0) + point.value * meaning.scale
+        if gained is not None and track.readings > 1:
+            sums[gained] = sums.get(gained, 0.0) + point.gained * meaning.scale
+        if rate is not None:
+            if point.rate is None:
+                unrated.add(rate)
+            else:
+                sums[rate] = sums.get(rate, 0.0) + point.rate * meaning.scale
+        if meaning.measure in ("bytes", "blocks") and (not metric or meaning.measure == "bytes"):
+            metric = series.name
+        if point.moved_ns is not None:
+            moved = max(moved or 0, point.moved_ns)
+    for rate in unrated:
+        sums.pop(rate, None)
+    flow = Flow(
+        source=track.name,
+        name=name,
+        source_tier=first.source,
+        target_tier=first.target,
+        metric=metric or members[0][0].name,
+        claim=first.claim,
+        moved_s=_since(moved, now_ns),
+        **sums,  # type: ignore[arg-type]
+    )
+    return _sized(flow, block_bytes)
+
+
+def _sized(flow: Flow, block_bytes: float | None) -> Flow:
+    if block_bytes is None or flow.blocks_total is None or flow.bytes_total is not None:
+        return flow
+
+    def times(blocks: float | None) -> float | None:
+        return None if blocks is None else blocks * block_bytes
+
+    return replace(
+        flow,
+        bytes_total=times(flow.blocks_total),
+        bytes_per_s=times(flow.blocks_per_s),
+        bytes_gained=times(flow.blocks_gained),
+        bytes_from_blocks=True,
+    )
+
+
+def to_mapping(snapshot: Snapshot) -> dict[str, object]:
+    """The snapshot as `kvdeck monitor --json` prints it; orjson serialises the records inside.
+
+    Flows and numbers carry `from`, `to` and `metric` as the issue's readers know them.
+    """
+    return {
+        "t": snapshot.t,
+        "sources": snapshot.sources,
+        "flows": [_flow_mapping(flow) for flow in snapshot.flows],
+        "counters": snapshot.counters,
+        "gauges": snapshot.gauges,
+        "pinned": snapshot.pinned,
+        "checks": snapshot.checks,
+    }
+
+
+def _flow_mapping(flow: Flow) -> dict[str, object]:
+    mapping: dict[str, object] = {"from": flow.source_tier, "to": flow.target_tier}
+    for name in Flow.__slots__:
+        if name not in ("source_tier", "target_tier"):
+            mapping[name] = getattr(flow, name)
+    return mapping

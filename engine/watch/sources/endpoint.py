@@ -1,0 +1,163 @@
+"""A Prometheus endpoint: asked over HTTP, recognised by the names it prints."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from kvdeck.engine.watch.series import Kind, Reading, SourceGone
+from kvdeck.engine.watch.sources.credentials import token_for
+from kvdeck.engine.watch.sources.exposition import Exposition, Parser
+from kvdeck.engine.watch.sources.local import now_ns
+from kvdeck.sessions.errors import UsageError
+
+TIMEOUT_S = 2.0
+MAX_BODY = 8 << 20
+"""Bytes of an answer, unpacked, that are read before it is given up."""
+MAX_REDIRECTS = 3
+_MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("kvbm", ("kvbm_", "dynamo_kvbm_")),
+    ("dynamo", ("dynamo_",)),
+    ("vllm", ("vllm:",)),
+    ("lmcache", ("lmcache:",)),
+    ("nixl", ("agent_tx_", "agent_rx_", "agent_xfer_")),
+)
+
+
+def recognise(exposition: Exposition) -> Kind:
+    """What prints such names. An endpoint that carries several kinds is called by the first of KVBM, Dynamo, vLLM…"""
+    names = {series.name for series in exposition.values}
+    for kind, prefixes in _MARKS:
+        if any(name.startswith(prefixes) for name in names):
+            return kind
+    return "prometheus"
+
+
+class Endpoint:
+    """One `/metrics` address.
+
+    Args:
+        url: `http://host:port/path`; without a path, `/metrics`. No user and password: credentials never come from
+            a command line.
+    """
+
+    kind: Kind = "prometheus"
+    least_period_s = 0.1
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        self.url = self.name = checked_url(url)
+        self._timeout = timeout_s
+        self._parser = Parser()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def read(self) -> Reading:
+        """Ask once."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                headers={"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "gzip;q=0.1, identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        try:
+            text = await self._ask(self._session, self.url)
+        except (asyncio.TimeoutError, aiohttp.ServerTimeoutError):
+            raise SourceGone(f"no whole answer within {self._timeout:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise SourceGone(f"cannot connect: {error.os_error.strerror or error.os_error}") from None
+        except aiohttp.ClientError as error:
+            raise SourceGone(f"{type(error).__name__}: {error}"[:200]) from None
+        except (ValueError, OSError) as error:
+            raise SourceGone(f"no HTTP: {error}"[:200]) from None
+        return self._reading(text)
+
+    async def _ask(self, session: aiohttp.ClientSession, url: str) -> str:
+        for _ in range(MAX_REDIRECTS + 1):
+            token = token_for(url)
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            async with session.get(url, allow_redirects=False, headers=headers) as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    url = _same_host(url, answer)
+                    continue
+                _check_status(answer, url)
+                return await _body(answer)
+        raise SourceGone(f"redirected more than {MAX_REDIRECTS} times")
+
+    def _reading(self, text: str) -> Reading:
+        found = self._parser.parse(text)
+        if not found.values:
+            if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
+                raise SourceGone("answers a web page, not metrics")
+            if found.unread:
+                raise SourceGone("answers something else than metrics")
+        missing = []
+        if found.torn:
+            missing.append("the last line is torn off")
+        if found.unread:
+            missing.append(f"{found.unread} lines are not Prometheus text")
+        if not found.values:
+            missing.append("answers, and says nothing yet")
+        return Reading(now_ns(), found.values, found.times, recognise(found), ", ".join(missing))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def checked_url(url: str) -> str:
+    """A source's address in full.
+
+    Raises:
+        UsageError: It is no http address, or it carries a password.
+    """
+    text = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"the source is no address: {error}", "give http://host:port/metrics") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"the source {url!r} is no http address", "give http://host:port/metrics")
+    if parts.username or parts.password:
+        raise UsageError(
+            "a source's address must not carry a user or password",
+            "set KVDECK_MONITOR_TOKENS or KVDECK_MONITOR_TOKENS_FILE",
+        )
+    return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
+
+
+def _same_host(url: str, answer: aiohttp.ClientResponse) -> str:
+    target = urljoin(url, answer.headers.get("Location", ""))
+    if urlsplit(target)[:2] != urlsplit(url)[:2]:
+        raise SourceGone(f"redirects to another host ({urlsplit(target).netloc[:80]}): not followed")
+    return target
+
+
+def _check_status(answer: aiohttp.ClientResponse, url: str) -> None:
+    if answer.status in (401, 403):
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        raise SourceGone(
+            f"HTTP {answer.status}: wants credentials", f"set KVDECK_MONITOR_TOKENS='{origin}=TOKEN' or a file"
+        )
+    if answer.status != 200:
+        raise SourceGone(f"HTTP {answer.status} {(answer.reason or '')[:60]}".strip())
+
+
+async def _body(answer: aiohttp.ClientResponse) -> str:
+    parts, size = [], 0
+    try:
+        async for part in answer.content.iter_chunked(1 << 18):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BODY:
+                answer.close()
+                raise SourceGone(f"answers more than {MAX_BODY >> 20} MiB")
+    except aiohttp.ClientPayloadError:
+        if not parts:
+            raise
+        # The connection broke: what came whole still counts, and the parser says that the end is torn.
+        return b"".join(parts).decode("utf-8", "replace").rstrip("\n")
+    return b"".join(parts).decode("utf-8", "replace")

@@ -1,0 +1,119 @@
+"""Prometheus text, read fast: each key is parsed once by prometheus-client and remembered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from kvdeck.engine.watch.series import Series
+
+MAX_KEYS = 200_000
+"""Keys remembered for one source; more are forgotten at once, so that labels without end cost no memory."""
+_NEVER = ("_bucket", "_created")
+_COUNTER_TYPES = {"counter"}
+_SUMMED_TYPES = {"histogram", "summary"}
+_DERIVED = re.compile(r"_(sum|count|total)$")
+
+
+@dataclass(slots=True)
+class Exposition:
+    """What one answer held."""
+
+    values: dict[Series, float] = field(default_factory=dict)
+    times: dict[Series, int] = field(default_factory=dict)
+    unread: int = 0
+    """Lines that are no Prometheus text."""
+    torn: bool = False
+    """The last line had no end and was left out."""
+
+
+class Parser:
+    """Parses one source's answers over and over; the keys of the last ones are remembered.
+
+    Args:
+        wanted: Which metric names to keep; buckets and `_created` are never kept.
+    """
+
+    def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
+        self._wanted = wanted
+        self._types: dict[str, str] = {}
+        self._type_lines: set[str] = set()
+        self._keys: dict[str, Series | None] = {}
+
+    def parse(self, text: str) -> Exposition:
+        """The samples of an answer. Where a key comes twice, the last one stands; NaN is left out."""
+        found = Exposition()
+        end = text.rfind("\n") + 1
+        found.torn = end != len(text)
+        if len(self._keys) > MAX_KEYS:
+            self._keys.clear()
+        known, values = self._keys, found.values
+        for line in text[:end].split("\n"):
+            key, _, number = line.rpartition(" ")
+            try:
+                series = known[key]
+            except KeyError:
+                self._unknown(line, key, number, found)
+                continue
+            if series is not None:
+                try:
+                    value = float(number)
+                except ValueError:
+                    found.unread += 1
+                    continue
+                if value == value:
+                    values[series] = value
+        return found
+
+    def _unknown(self, line: str, key: str, number: str, found: Exposition) -> None:
+        if not line.strip():
+            return
+        if line.startswith("#"):
+            if line not in self._type_lines:
+                self._note_type(line)
+            return
+        if key.partition("{")[0].endswith(_NEVER):  # most lines are buckets, and the library is slow
+            self._keys[key] = None
+            return
+        try:
+            sample = next(iter(text_string_to_metric_families(line + "\n"))).samples[0]
+        except (ValueError, StopIteration, IndexError, KeyError):
+            found.unread += 1
+            return
+        series = self._series(sample.name, sample.labels)
+        stamp = sample.timestamp
+        if stamp is None and not _has_exemplar(number):
+            self._keys[key] = series
+        if series is None or sample.value != sample.value:
+            return
+        found.values[series] = sample.value
+        if isinstance(stamp, (int, float)):
+            found.times[series] = int(stamp * 1e9)
+
+    def _note_type(self, line: str) -> None:
+        parts = line.split()
+        if len(parts) == 4 and parts[1] == "TYPE":
+            self._types[parts[2]] = parts[3]
+            if len(self._type_lines) < MAX_KEYS:
+                self._type_lines.add(line)
+
+    def _series(self, name: str, labels: dict[str, str]) -> Series | None:
+        if name.endswith(_NEVER) or "quantile" in labels or not self._wanted(name):
+            return None
+        return Series(name, tuple(sorted(labels.items())), self._is_counter(name))
+
+    def _is_counter(self, name: str) -> bool:
+        kind = self._types.get(name)
+        if kind is not None:
+            return kind in _COUNTER_TYPES
+        family = self._types.get(_DERIVED.sub("", name))
+        if family is not None:
+            return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))
+        return name.endswith("_total")
+
+
+def _has_exemplar(number: str) -> bool:
+    return "#" in number

@@ -1,0 +1,136 @@
+"""Sessions as sources: Dynamo's session files, and kvdeck's own runs from their samples."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from kvdeck.engine.watch.series import Reading, Series, SourceGone
+from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.sessions import dynamo
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.listing import names
+from kvdeck.sessions.records import COUNTERS, ReferenceRound, Round, RunStarted
+from kvdeck.sessions.samples import LineReader, decode_event
+
+RECENT_S = 60.0
+"""A run whose samples grew so lately is watched."""
+RESCAN_S = 5.0
+_READ_LIMIT = 4 << 20
+_MEASURES = {
+    "bytes": ("session_bytes", 1.0),
+    "blocks": ("session_blocks", 1.0),
+    "iterations": ("session_transfers", 1.0),
+    "descriptors": ("session_descriptors", 1.0),
+    "busy_ns": ("session_seconds", 1e-9),
+}
+"""Counters of a run's rounds, the metric each becomes, and its factor."""
+
+
+def dynamo_file_source(path: Path) -> LocalSource:
+    """One of Dynamo's session files, read anew when it changes."""
+    return LocalSource(f"session {path}", "session", DynamoFile(path).look)
+
+
+class DynamoFile:
+    """The totals in a session file. Its own rates are averages over its life and are left alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark: tuple[int, int, int] | None = None
+        self._reading: Reading | None = None
+
+    def look(self) -> Reading:
+        """The totals; the time is the file's own."""
+        status = self._path.stat()
+        mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if mark == self._mark and self._reading is not None:
+            return self._reading
+        try:
+            counts = dynamo.read(self._path)
+        except SessionError as error:
+            raise SourceGone(error.what) from None
+        values: dict[Series, float] = {}
+        for tally in counts.tallies:
+            labels = (("layout", tally.layout), ("path", tally.path))
+            values[Series("session_bytes", labels)] = tally.bytes
+            values[Series("session_blocks", labels)] = tally.blocks
+            values[Series("session_transfers", labels)] = tally.transfers
+        self._mark, self._reading = mark, Reading(status.st_mtime_ns, values)
+        return self._reading
+
+
+def runs_source(home: Path) -> LocalSource:
+    """kvdeck's own runs that go on now."""
+    return LocalSource("kvdeck runs", "session", OwnRuns(home).look, least_period_s=0.25)
+
+
+class OwnRuns:
+    """The counters of every run whose samples grew lately, added up over its steps by path."""
+
+    def __init__(self, home: Path) -> None:
+        self._sessions = home / "sessions"
+        self._runs: dict[str, _Run] = {}
+        self._scanned = -RESCAN_S
+
+    def look(self) -> Reading:
+        """The counters as the last whole line of each run has them."""
+        now = time.monotonic()
+        if now - self._scanned >= RESCAN_S:
+            self._scanned = now
+            self._rescan()
+        values: dict[Series, float] = {}
+        times: dict[Series, int] = {}
+        for run in self._runs.values():
+            run.read()
+            run.add_to(values, times)
+        return Reading(now_ns(), values, times, quiet="" if values else "no run of kvdeck goes on")
+
+    def _rescan(self) -> None:
+        fresh = {}
+        for name in names(self._sessions):
+            path = self._sessions / name / "samples.jsonl"
+            try:
+                changed = os.stat(path).st_mtime  # noqa: PTH116
+            except OSError:
+                continue
+            if time.time() - changed < RECENT_S:
+                fresh[name] = self._runs.get(name) or _Run(name, path)
+        self._runs = fresh
+
+
+class _Run:
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._reader = LineReader(path)
+        self._paths: dict[int, tuple[str, str]] = {}
+        self._counters: dict[int, tuple[float | None, ...]] = {}
+        self._t = 0
+
+    def read(self) -> None:
+        taken = 0
+        while taken < _READ_LIMIT and (lines := self._reader.read()):
+            for _, raw in lines:
+                taken += len(raw)
+                try:
+                    event = decode_event(raw)
+                except ValueError:
+                    continue
+                if isinstance(event, RunStarted):
+                    self._paths = {step.step: (step.path, step.layout) for step in event.steps}
+                elif isinstance(event, Round):
+                    self._counters[event.step] = event.values
+                if isinstance(event, (Round, ReferenceRound)):
+                    self._t = event.t
+
+    def add_to(self, values: dict[Series, float], times: dict[Series, int]) -> None:
+        for step, counters in self._counters.items():
+            path, layout = self._paths.get(step, ("", ""))
+            for counter, value in zip(COUNTERS, counters, strict=False):
+                if counter.name in _MEASURES and value is not None:
+                    metric, factor = _MEASURES[counter.name]
+                    labels = (("layout", layout), ("path", path), ("session", self._name), ("step", str(step)))
+                    series = Series(metric, labels)
+                    values[series] = value * factor
+                    times[series] = self._t

@@ -1,0 +1,179 @@
+"""One source followed over time: rates, resets, ages and its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvdeck.engine.watch.meaning import Meaning, meaning_of
+from kvdeck.engine.watch.series import Kind, Reading, Series, State
+
+IDLE_S = 5.0
+"""No counter moved for so long: idle."""
+RESET_SHOWN_S = 10.0
+"""How long a reset stays the source's state."""
+MAX_POINTS = 20_000
+"""Series kept for one source."""
+_NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
+
+
+@dataclass(slots=True)
+class Point:
+    """One series: its last value, how fast it moves, and what it gained since watching began."""
+
+    meaning: Meaning | None
+    value: float
+    t_ns: int
+    rate: float | None = None
+    """Units a second between the last two readings; None until there are two, and over a reset."""
+    gained: float = 0.0
+    """Growth since watching began, resets and wraps accounted for."""
+    moved_ns: int | None = None
+    resets: int = 0
+    gone: bool = False
+    """The source's last reading left it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """One source as `kvdeck monitor` lists it."""
+
+    name: str
+    kind: Kind
+    state: State
+    reason: str
+    age_s: float | None
+    """Since its last reading; null where there was none."""
+    moved_s: float | None = None
+    """Since a counter moved; null where none has been seen to move."""
+    series: int = 0
+    unknown: int = 0
+    """Series that no meaning is known for."""
+
+
+class Track:
+    """The history of one source, as far as it is needed: two readings."""
+
+    def __init__(self, name: str, kind: Kind) -> None:
+        self.name = name
+        self.kind = kind
+        self.points: dict[Series, Point] = {}
+        self.limits: dict[Series, float] = {}
+        self.readings = 0
+        self._first_ns = 0
+        self._last_ns: int | None = None
+        self._failing_since: int | None = None
+        self._failure = ""
+        self._missing = ""
+        self._quiet = ""
+        self._moved_ns: int | None = None
+        self._reset_ns: int | None = None
+        self._reset_what = ""
+        self._too_many = False
+
+    def took(self, reading: Reading, now_ns: int) -> None:
+        """Note a reading that arrived at `now_ns`."""
+        self.kind = reading.kind or self.kind
+        self.limits.update(reading.limits)
+        self._missing = reading.missing
+        self._quiet = reading.quiet
+        self._failing_since = None
+        points = self.points
+        for series, value in reading.values.items():
+            t_ns = reading.times.get(series, reading.t_ns)
+            point = points.get(series)
+            if point is not None:
+                self._update(series, point, value, t_ns, now_ns)
+            elif len(points) < MAX_POINTS:
+                points[series] = Point(meaning_of(series), value, t_ns)
+            else:
+                self._too_many = True
+        if len(points) != len(reading.values):
+            for series, point in points.items():
+                if series not in reading.values:
+                    point.gone, point.rate = True, None
+        if not self.readings:
+            self._first_ns = now_ns
+        self.readings += 1
+        self._last_ns = now_ns
+
+    def failed(self, reason: str, now_ns: int) -> None:
+        """Note that there was no reading."""
+        if self._failing_since is None:
+            self._failing_since = now_ns
+            for point in self.points.values():
+                point.rate = None
+        self._failure = reason
+
+    def _update(self, series: Series, point: Point, value: float, t_ns: int, now_ns: int) -> None:
+        if t_ns == point.t_ns:  # the source has nothing newer to say
+            return
+        delta = value - point.value
+        if series.counter:
+            if delta < 0:
+                delta = self._fallen(series, point, value, now_ns)
+                if delta < 0:
+                    point.value, point.t_ns, point.rate, point.gone = value, t_ns, None, False
+                    return
+            if delta > 0:
+                point.moved_ns = now_ns
+                if point.meaning is not None or not series.name.startswith(_NOISE):
+                    self._moved_ns = now_ns
+            point.gained += delta
+        seconds = (t_ns - point.t_ns) / 1e9
+        point.rate = delta / seconds if seconds > 0 and not point.gone else None
+        point.value, point.t_ns, point.gone = value, t_ns, False
+
+    def _fallen(self, series: Series, point: Point, value: float, now_ns: int) -> float:
+        """The growth over a wrap, or -1 for a reset, whose growth nobody knows."""
+        top = float(1 << series.wrap_bits)
+        if point.value <= top and point.value > 0.9 * top and value < 0.1 * top:
+            return top - point.value + value
+        point.resets += 1
+        point.gained += value
+        self._reset_ns, self._reset_what = now_ns, series.name
+        return -1.0
+
+    def status(self, now_ns: int, period_s: float) -> SourceStatus:
+        """The source's state at `now_ns`, when it is asked every `period_s`."""
+        state, reason = self._state(now_ns, period_s)
+        age = None if self._last_ns is None else (now_ns - self._last_ns) / 1e9
+        moved = None if self._moved_ns is None else (now_ns - self._moved_ns) / 1e9
+        present = [point for point in self.points.values() if not point.gone]
+        unknown = sum(point.meaning is None for point in present)
+        return SourceStatus(self.name, self.kind, state, reason, age, moved, len(present), unknown)
+
+    def _state(self, now_ns: int, period_s: float) -> tuple[State, str]:
+        if self._failing_since is not None:
+            since = (now_ns - self._failing_since) / 1e9
+            return "unreachable", f"{self._failure} (for {since:.0f} s)" if since >= 1 else self._failure
+        if self._last_ns is None:
+            return "unreachable", "no answer yet"
+        age = (now_ns - self._last_ns) / 1e9
+        if age > max(3 * period_s, 3.0):
+            return "stale", f"last answered {age:.0f} s ago"
+        if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
+            return "reset", f"{self._reset_what} went backwards: counted anew from there"
+        missing = self._what_is_missing()
+        if missing:
+            return "partial", missing
+        return self._idle_or_live(now_ns)
+
+    def _what_is_missing(self) -> str:
+        if self._missing:
+            return self._missing
+        if self._too_many:
+            return f"more than {MAX_POINTS} series: the rest is left out"
+        gone = [s.name for s, p in self.points.items() if p.gone and p.meaning is not None and p.meaning.flow]
+        if gone and self.kind not in ("process", "ring"):
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            return f"no longer says {gone[0]}{more}"
+        return ""
+
+    def _idle_or_live(self, now_ns: int) -> tuple[State, str]:
+        if self._quiet:
+            return "idle", self._quiet
+        since = self._moved_ns if self._moved_ns is not None else self._first_ns
+        still = (now_ns - since) / 1e9
+        if still >= IDLE_S and any(series.counter for series in self.points):
+            return "idle", f"no counter moved for {still:.0f} s"
+        return "live", ""
