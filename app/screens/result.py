@@ -55,15 +55,20 @@ class ResultScreen(DeckScreen):
         return [heading(self.session.name, width, focused), *rows]
 
     def action_diff(self) -> None:
-        items = [result.layout for result in self.session.results] + [tally.layout for tally in self.session.tallies]
-        layouts = list(dict.fromkeys(items))
-        if len(layouts) < 2:
-            self.notify("it has one layout only", severity="warning")
-            return
-        from kvdeck.app.screens.diff import DiffScreen
-        from kvdeck.sessions.lookup import part
-
-        self.app.push_screen(DiffScreen(*(part(self.session, layout) for layout in layouts[:2])))
+        diff_layouts(self, self.session)
 
     def action_back(self) -> None:
         self.dismiss()
+
+
+def diff_layouts(screen: DeckScreen, session: Session) -> None:
+    """Open the first two layouts of a session against each other, or say that there is one only."""
+    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    layouts = list(dict.fromkeys(items))
+    if len(layouts) < 2:
+        screen.notify("it has one layout only", severity="warning")
+        return
+    from kvdeck.app.screens.diff import DiffScreen
+    from kvdeck.sessions.lookup import part
+
+    screen.app.push_screen(DiffScreen(*(part(session, layout) for layout in layouts[:2])))

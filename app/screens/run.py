@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
 from kvdeck.app.form import Form
-from kvdeck.app.messages import RowOpened, RunAsked, StepChosen
+from kvdeck.app.messages import RowOpened, RunAsked, SessionRead, StepChosen
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import RUN
@@ -20,6 +20,7 @@ from kvdeck.app.widgets.plot import Plot
 from kvdeck.app.widgets.progress import Progress
 from kvdeck.app.widgets.queue import QueuePane
 from kvdeck.app.widgets.steps import StepTable
+from kvdeck.sessions.records import FINAL_STATES
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Doctor, Snapshot
@@ -47,6 +48,9 @@ class RunScreen(DeckScreen):
             id="run.quick",
             tooltip="Compare the layouts on every ready path, quickly",
             group=RUN,
+        ),
+        Binding(
+            "d", "diff", "diff", id="run.diff", tooltip="The run's first two layouts against each other", group=RUN
         ),
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
@@ -109,6 +113,21 @@ class RunScreen(DeckScreen):
 
     def action_quick(self) -> None:
         self.post_message(RunAsked({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"}))
+
+    def action_diff(self) -> None:
+        run = self.app.snapshot.run
+        if run is None or run.state not in FINAL_STATES:
+            self.notify("the layouts can be set against each other when a run has ended")
+            return
+        self.app.read_session(run.session)
+
+    def on_session_read(self, message: SessionRead) -> None:
+        from kvdeck.app.screens.result import diff_layouts
+
+        if message.session is None:
+            self.notify(message.error, severity="warning", markup=False)
+        else:
+            diff_layouts(self, message.session)
 
     def action_view(self) -> None:
         if self.size.height < SHORT:

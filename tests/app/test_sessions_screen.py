@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.messages import SessionChanged, SessionsListed
+from kvdeck.app.messages import SessionChanged, SessionsListed, SnapshotTaken
 from kvdeck.app.screens.diff import Behind, DiffScreen, Head
 from kvdeck.app.screens.versus import VersusScreen
 from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
@@ -44,6 +44,18 @@ async def test_two_marked_sessions_become_a_diff(deck: DeckOfFiles):
         assert plain(deck, "#list").splitlines()[1].lstrip().startswith("A")
         await pilot.press("escape")
         assert not plain(deck, "#list").splitlines()[1].lstrip().startswith("A")
+
+
+async def test_a_finished_run_s_layouts_are_one_key_away_from_the_run_screen(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.pause()
+        await pilot.press("d")
+        assert not isinstance(deck.screen, DiffScreen)
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.pause()
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "1.31×" in plain(deck, "#rows"))
 
 
 async def test_one_run_s_layouts_are_one_key_away(deck: DeckOfFiles):
