@@ -8,16 +8,19 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from kvdeck.app.verbs.attach import attach, cancel, report, sessions
+from kvdeck.app.verbs.config import config, configured, deck_options
 from kvdeck.app.verbs.doctor import doctor
 from kvdeck.app.verbs.engine import engine
 from kvdeck.app.verbs.monitor import monitor
 from kvdeck.app.verbs.plan import iosize, kvcache, plan
 from kvdeck.app.verbs.profile import profile
 from kvdeck.app.verbs.run import run
+from kvdeck.app.verbs.serve import serve
 from kvdeck.app.verbs.session import session
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
@@ -32,21 +35,32 @@ CLOSED_PIPE = 141
 )
 @click.version_option(package_name="kvdeck", message="kvdeck %(version)s")
 @click.option("--readonly", is_flag=True, help="Open the deck without a hand on the runs: look, change nothing.")
+@deck_options
 @click.pass_context
-def kvdeck(context: click.Context, readonly: bool) -> int:
+def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     """A flight deck in the terminal for KV-cache transfer and offload over NIXL."""
+    found = configured()
     if context.invoked_subcommand is not None:
-        if readonly:
-            raise UsageError("--readonly is for the deck and not for a verb", "leave it out")
+        for name, value in (("readonly", readonly or None), *options.items()):
+            if value is not None:
+                raise UsageError(f"--{name} is for the deck and not for a verb", "leave it out")
+        for problem in found.problems:
+            click.echo(f"kvdeck: {problem}", err=True)
         return 0
+    from kvdeck.app.config import chosen
+
+    found = chosen(found, options)
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise UsageError("the deck needs a terminal on stdin and stdout", "without one, use `kvdeck run` (see --help)")
     from kvdeck.app.tui import run_deck
 
-    return run_deck(readonly=readonly)
+    return run_deck(readonly, found)
 
 
-VERBS = (plan, kvcache, iosize, profile, run, monitor, attach, cancel, report, sessions, session, engine, doctor)
+VERBS = (
+    *(plan, kvcache, iosize, profile, run, monitor),
+    *(attach, cancel, report, sessions, session, engine, doctor, config, serve),
+)
 for verb in VERBS:
     kvdeck.add_command(verb)
 

@@ -16,11 +16,22 @@ from typing import Any
 from textual.message import Message
 
 from kvdeck.app.folding import RunView, fold
-from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
+from kvdeck.app.measured import Measured, Reader
+from kvdeck.app.messages import (
+    CommandRefused,
+    DoctorReported,
+    PathsMeasured,
+    RunSubmitted,
+    SessionRead,
+    SessionsListed,
+    SnapshotTaken,
+)
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine import client as engine
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
+from kvdeck.sessions.catalogue import catalogue
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.lookup import find
 from kvdeck.sessions.records import FINAL_STATES
 
 TICK_S = 0.5
@@ -95,6 +106,17 @@ class Feed:
         """Read one session."""
         self._commands.put(lambda: self._read_session(name))
 
+    def measure_paths(self, hostname: str) -> None:
+        """Read what was measured on this host."""
+        self._commands.put(lambda: self._measure_paths(hostname))
+
+    def do(self, work: Callable[[Callable[[Message], object]], None], apart: bool = False) -> None:
+        """Let `work` run on the command thread, or on one of its own, and post what comes of it."""
+        if apart:
+            threading.Thread(target=work, args=(self._post,), name="kvdeck-reader", daemon=True).start()
+        else:
+            self._commands.put(lambda: work(self._post))
+
     def look(self) -> None:
         """Let doctor look at this host, unless it does so already."""
         threading.Thread(target=self._look, name="kvdeck-doctor", daemon=True).start()
@@ -126,13 +148,23 @@ class Feed:
 
     def _list(self) -> None:
         try:
-            self._post(SessionsListed(tuple(engine.store().summaries())))
+            self._post(SessionsListed(tuple(catalogue(engine.store()))))
         except (KvdeckError, OSError) as error:
             self._post(SessionsListed((), str(error)))
 
+    def _measure_paths(self, hostname: str) -> None:
+        if self._measured is None:
+            self._measured = Reader(engine.store())
+        try:
+            self._post(PathsMeasured(self._measured.read(hostname)))
+        except OSError as error:
+            self._post(PathsMeasured(Measured((), str(error))))
+
+    _measured: Reader | None = None
+
     def _read_session(self, name: str) -> None:
         try:
-            self._post(SessionRead(name, engine.store().load(name)))
+            self._post(SessionRead(name, find(engine.store(), name)))
         except KvdeckError as error:
             self._post(SessionRead(name, None, str(error)))
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kvdeck.app.measured import Measured
     from kvdeck.app.snapshot import Doctor, Snapshot
     from kvdeck.sessions.listing import SessionSummary
     from kvdeck.sessions.records import Session
@@ -76,6 +79,24 @@ class RunAsked(Message):
 
 
 @dataclass
+class PlanChanged(Message):
+    """A field of the plan has another value."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PlanChanged)
+
+
+@dataclass
+class PathsMeasured(Message, bubble=False):
+    """What sessions of this host say of each path."""
+
+    measured: Measured
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PathsMeasured)
+
+
+@dataclass
 class StepChosen(Message):
     """The step whose trial is plotted has been picked; None follows the run."""
 
@@ -102,3 +123,39 @@ class FilterTyped(Message):
 
     text: str
     ended: bool
+
+
+@dataclass
+class SessionPreviewed(Message, bubble=False):
+    """What the session under the cursor holds, or why it can't be read."""
+
+    name: str
+    session: Session | None
+    error: str = ""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SessionPreviewed)
+
+
+@dataclass
+class SessionsCompared(Message, bubble=False):
+    """Two sessions or more have been read to be compared, the baseline first."""
+
+    sessions: tuple[Session, ...]
+    error: str = ""
+
+
+@dataclass
+class SpreadsRead(Message, bubble=False):
+    """How the request times of two sessions spread."""
+
+    a: Mapping[Any, Any]
+    b: Mapping[Any, Any]
+
+
+@dataclass
+class SessionChanged(Message, bubble=False):
+    """A session was renamed, tagged, exported or deleted, or could not be."""
+
+    text: str
+    error: str = ""

@@ -6,12 +6,35 @@ import errno
 import os
 import select
 import signal
+import sys
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kvdeck.app import glyphs, theme
+
+if TYPE_CHECKING:
+    from kvdeck.app.config import Config
 
 CHECK_S = 0.5
 GRACE_S = 3.0
 HUNG_UP = 128 + signal.SIGHUP
+KEEP_TITLE, GIVE_TITLE_BACK = "\x1b[22;2t", "\x1b[23;2t"
+
+
+def title(text: str) -> str:
+    """The sequence that sets the terminal's title; nothing in a text can end it early."""
+    return f"\x1b]2;{''.join(c for c in text if c.isprintable())}\x07"
+
+
+def fitted(config: Config, environ: Mapping[str, str] = os.environ) -> Config:
+    """The config, with what was left to the terminal chosen by what this one can draw."""
+    encoding = None if sys.__stderr__ is None else sys.__stderr__.encoding
+    if environ.get("NO_COLOR") or (config.theme is None and theme.few_colours(environ)):
+        config = replace(config, theme=theme.ANSI)
+    return config if config.ascii is not None else replace(config, ascii=glyphs.wanted(environ, encoding))
 
 
 def can_take_more(fd: int) -> bool:

@@ -30,6 +30,7 @@ _VARIABLES = {
     "warn": "state-warn",
     "bad": "state-bad",
     "run": "state-run",
+    "letter": "deck-letter",
 }
 _BOLD = ("title", "key", "bad")
 
@@ -37,6 +38,18 @@ _BOLD = ("title", "key", "bad")
 def names() -> tuple[str, ...]:
     """Every theme there is, by name."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+
+
+def named(wanted: str) -> str | None:
+    """The theme of that name, with or without `kvdeck-`; None where there is none."""
+    return next((name for name in names() if name in (wanted, f"kvdeck-{wanted}")), None)
+
+
+def few_colours(environ: Mapping[str, str]) -> bool:
+    """Whether a terminal has no more than its own sixteen, by the names that Rich goes by."""
+    if environ.get("COLORTERM", "").strip().lower() in ("truecolor", "24bit"):
+        return False
+    return environ.get("TERM", "").rpartition("-")[2] not in ("256color", "kitty")
 
 
 def chosen(environ: Mapping[str, str] = os.environ) -> str:

@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import signal
 import sys
-from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import CursorPosition
 from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import terminal, theme
+from kvdeck.app import endings, glyphs, palette, terminal, theme
+from kvdeck.app.bindings import EVERYWHERE, OPENING
+from kvdeck.app.config import Config
+from kvdeck.app.link import QUESTION, Link
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
+    PathsMeasured,
     RunAsked,
     RunSubmitted,
+    SessionChanged,
+    SessionPreviewed,
     SessionRead,
+    SessionsCompared,
     SessionsListed,
     SnapshotTaken,
+    SpreadsRead,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
-from kvdeck.app.widgets.keys import DECK, MODE_KEYS
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
+    from textual.filter import LineFilter
+    from textual.widget import Widget
+
     from kvdeck.app.feed import Feed
     from kvdeck.app.screens.frame import DeckScreen
+    from kvdeck.sessions.records import Session
 
 RETRY_S = 0.25
+_NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
+_ASCII = glyphs.Ascii()
+
+
+def _plan_screen() -> Screen[None]:
+    from kvdeck.app.screens.plan import PlanScreen
+
+    return PlanScreen()
 
 
 def _run_screen() -> Screen[None]:
@@ -60,80 +83,71 @@ class Deck(App[None], inherit_bindings=False):
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
-    MODES: ClassVar = {"run": _run_screen, "sessions": _sessions_screen, "doctor": _doctor_screen}
+    MODES: ClassVar = {
+        "plan": _plan_screen,
+        "run": _run_screen,
+        "sessions": _sessions_screen,
+        "doctor": _doctor_screen,
+    }
     DEFAULT_MODE = "run"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
-        Binding(
-            "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
-        ),
-        Binding(
-            "colon",
-            "command_palette",
-            "Commands",
-            show=False,
-            key_display=":",
-            id="deck.palette",
-            tooltip="Commands by name",
-            group=DECK,
-        ),
-        Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
-        Binding(
-            "ctrl+c",
-            "leave",
-            "Quit",
-            show=False,
-            id="deck.interrupt",
-            tooltip="Close the deck",
-            group=DECK,
-            priority=True,
-        ),
-        Binding(
-            "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
-        ),
-        Binding(
-            "4",
-            "switch_mode('sessions')",
-            "Sessions",
-            show=False,
-            id="mode.sessions",
-            tooltip="Sessions: what was measured",
-            group=MODE_KEYS,
-        ),
-        Binding(
-            "9",
-            "switch_mode('doctor')",
-            "Doctor",
-            show=False,
-            id="mode.doctor",
-            tooltip="Doctor: what can run here",
-            group=MODE_KEYS,
-        ),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*OPENING, *EVERYWHERE]
 
     snapshot: var[Snapshot] = var(Snapshot(), init=False)
     doctor: var[Doctor] = var(Doctor(), init=False)
     paused: var[bool] = var(False, init=False)
 
-    def __init__(self, *, readonly: bool = False, connect: bool = True) -> None:
-        name = theme.chosen()
+    def __init__(
+        self,
+        *,
+        readonly: bool = False,
+        connect: bool = True,
+        config: Config | None = None,
+        memory: dict[str, Any] | None = None,
+    ) -> None:
+        self.config = config or Config()
+        self.memory: dict[str, Any] = {} if memory is None else memory
+        """What is remembered until the next time; screens put what they like to keep under a name of theirs."""
+        if self.memory.get("view") in self.MODES:
+            self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
+        name = self.config.theme or theme.chosen()
         super().__init__(ansi_color=True if name == theme.ANSI else None)
         self.register_theme(theme.load(name))
         self.theme = name
         self.animation_level = "none"
+        self.ascii = bool(self.config.ascii)
+        self.set_class(self.ascii, "-ascii")
+        self.set_keymap(dict(self.config.keymap))
         self.host = platform.node()
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
+        self.link = Link()
         self._newest: Snapshot | None = None
+        self._states: dict[str, str] = {}
+        self._title = ""
+        self._unsent = 0
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), _ASCII] if self.ascii else super().get_line_filters()
 
     def on_mount(self) -> None:
+        self.link.asks = not (self.is_headless or self.is_web)
         if not self.is_headless:
             for end in (signal.SIGHUP, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
-            terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+            if not self.is_web:
+                terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
+                self._tell(terminal.KEEP_TITLE)
+            # A terminal clears its other screen when it is left, and Textual paints no more than what differs.
+            self.app_resume_signal.subscribe(self, self._come_back)
+        for problem in self.config.problems:
+            self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+
+    def _come_back(self, _: object) -> None:
+        self.link.forget()
+        self.refresh(layout=True)
 
     def _hang_up(self) -> None:
         terminal.end_at_last()
@@ -142,27 +156,61 @@ class Deck(App[None], inherit_bindings=False):
     def _start_feed(self) -> None:
         from kvdeck.app.feed import Feed
 
-        self.feed = Feed(self.post_message, readonly=self.readonly)
+        self.feed = Feed(self.post_message, readonly=self.readonly, tick_s=1 / self.config.hz)
         self.feed.start()
 
     def on_unmount(self) -> None:
+        self.memory["view"] = self.current_mode
+        if self.link.asks:
+            self._tell(terminal.GIVE_TITLE_BACK)
         if self.feed is not None:
             self.feed.stop()
+
+    def _tell(self, sequence: str) -> None:
+        """Send the terminal a sequence in line with what is painted."""
+        if self._driver is not None and not self.is_headless and not self.is_web:
+            self._driver.write(sequence)
 
     # --- data ---
 
     def on_snapshot_taken(self, message: SnapshotTaken) -> None:
         self._newest = message.snapshot
+        self._tell_endings(message.snapshot)
         self._paint_newest()
+
+    def _tell_endings(self, snapshot: Snapshot) -> None:
+        """A run that has ended tells by a toast, by the bell if asked, and in the terminal's title."""
+        before, self._states = self._states, endings.states(snapshot)
+        for name, state in endings.ended(before, self._states):
+            self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
+            if self.config.bell:
+                self.bell()
+        if (title := endings.title(self._states)) != self._title:
+            self._title = title
+            self._tell(terminal.title(title))
 
     def _paint_newest(self) -> None:
         """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
         if self.paused or self._newest is None:
             return
-        if not self._terminal_ready():
-            self.set_timer(RETRY_S, self._paint_newest)
+        if not (self._terminal_ready() and self.link.may_paint(time.monotonic())):
+            if not self._retrying:
+                self._retrying = True
+                self.set_timer(RETRY_S, self._paint_again)
             return
         self.snapshot, self._newest = self._newest, None
+        if self.link.painted(time.monotonic()):
+            self.call_after_refresh(self._tell, QUESTION)
+
+    _retrying = False
+
+    def _paint_again(self) -> None:
+        self._retrying = False
+        self._paint_newest()
+
+    def on_cursor_position(self, _: CursorPosition) -> None:
+        self.link.answered(time.monotonic())
+        self._paint_newest()
 
     def _terminal_ready(self) -> bool:
         return self.is_headless or sys.__stderr__ is None or terminal.can_take_more(sys.__stderr__.fileno())
@@ -193,12 +241,15 @@ class Deck(App[None], inherit_bindings=False):
 
     def on_run_asked(self, message: RunAsked) -> None:
         if self._may_command() and self.feed is not None:
+            self._unsent += 1
             self.feed.submit(message.spec)
 
     def on_run_submitted(self, message: RunSubmitted) -> None:
+        self._unsent = max(0, self._unsent - 1)
         self.notify(f"{message.session} is in the queue", markup=False)
 
     def on_command_refused(self, message: CommandRefused) -> None:
+        self._unsent = 0
         said = f"{message.what} · {message.mend}" if message.mend else message.what
         self.notify(said, severity="error", markup=False)
 
@@ -227,11 +278,52 @@ class Deck(App[None], inherit_bindings=False):
         if self.feed is not None:
             self.feed.read_session(name)
 
-    def on_sessions_listed(self, message: SessionsListed) -> None:
+    def measure_paths(self) -> None:
+        """Look what the kept sessions say of each path; `PathsMeasured` goes to the screen in front."""
+        if self.feed is not None:
+            self.feed.measure_paths(self.host)
+
+    def plans_folder(self) -> Path:
+        """Where plans are saved."""
+        from kvdeck.engine.client import home
+
+        return home() / "plans"
+
+    def preview_session(self, name: str) -> None:
+        """Read what the cursor stands on; `SessionPreviewed` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.preview(post, name))
+
+    def compare_sessions(self, names: tuple[str, ...]) -> None:
+        """Read sessions to be compared, the baseline first; `SessionsCompared` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.compare(post, names))
+
+    def read_spreads(self, a: Session, b: Session) -> None:
+        """Read how request times spread; `SpreadsRead` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.spreads(post, a, b), apart=True)
+
+    def change_session(self, what: str, name: str, value: str = "") -> None:
+        """Rename, tag, note, export or delete; `SessionChanged` goes to the screen in front."""
+        if self._may_command():
+            self._keep(lambda post, keeping: keeping.change(post, what, name, value))
+
+    def _keep(self, work: Callable[[Any, Any], None], apart: bool = False) -> None:
+        from kvdeck.app import keeping
+
+        if self.feed is not None:
+            self.feed.do(lambda post: work(post, keeping), apart)
+
+    @on(PathsMeasured)
+    @on(SessionsListed)
+    @on(SessionRead)
+    @on(SessionPreviewed)
+    @on(SessionsCompared)
+    @on(SessionChanged)
+    def pass_on_what_was_read(self, message: Message) -> None:
         self._pass_on(message)
 
-    def on_session_read(self, message: SessionRead) -> None:
-        self._pass_on(message)
+    def on_spreads_read(self, message: SpreadsRead) -> None:
+        for screen in self.deck_screens[-1:]:
+            screen.post_message(message)
 
     def _pass_on(self, message: Message) -> None:
         for screen in self.deck_screens[:1]:
@@ -244,6 +336,11 @@ class Deck(App[None], inherit_bindings=False):
 
     # --- keys ---
 
+    def get_key_display(self, binding: Binding) -> str:
+        if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:
+            return binding.key.capitalize()
+        return super().get_key_display(binding)
+
     def action_pause(self) -> None:
         self.paused = not self.paused
 
@@ -252,41 +349,69 @@ class Deck(App[None], inherit_bindings=False):
 
         self.push_screen(Help(key_rows(self.screen)))
 
+    def action_jump(self) -> None:
+        from kvdeck.app.screens.jump import Jump, places
+
+        def chosen(pane: Widget | None) -> None:
+            if pane is not None:
+                pane.focus()
+
+        screen: Screen[Any] = self.screen
+        if screen in self.deck_screens:
+            self.push_screen(Jump(places(screen)), chosen)
+
     def action_leave(self) -> None:
+        if lost := self._would_lose():
+            from kvdeck.app.screens.ask import Ask
+
+            self.push_screen(Ask("Close the deck?", lost), lambda yes: self._leave() if yes else None)
+        else:
+            self._leave()
+
+    def _would_lose(self) -> str:
+        """What closing the deck would lose; a run goes on, so it is none of it."""
+        if self._unsent:
+            return "A run that was asked for is not in the queue yet."
+        return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
+
+    def _leave(self) -> None:
         going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
         word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
         self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
+
+    def action_share(self, what: str) -> None:
+        from kvdeck.app import sharing
+
+        sharing.share(self, what)
 
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))
         self.theme = name
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        for key, active in screen.active_bindings.items():
-            binding = active.binding
-            if binding.group is not None and binding.tooltip and key != "colon":
-                title = f"{binding.group.description.lower()}: {binding.description.lower()}"
-                yield SystemCommand(title, binding.tooltip, partial(self.run_action, binding.action, active.node))
-        for name in theme.names():
-            yield SystemCommand(
-                f"theme: {name.removeprefix('kvdeck-')}",
-                "Draw with these colours",
-                partial(self.action_theme, name),
-            )
+        return palette.commands(self, screen)
 
 
-def run_deck(readonly: bool = False) -> int:
+def run_deck(readonly: bool = False, config: Config | None = None) -> int:
     """Open the deck and stay until it is closed; the exit status.
 
     Raises:
         UsageError: It has no terminal to draw on, which is the one behind stderr.
     """
-    if sys.__stderr__ is None or not sys.__stderr__.isatty():
+    in_browser = "TEXTUAL_DRIVER" in os.environ
+    if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):
         raise UsageError("the deck draws on stderr, and that is no terminal", "leave out the redirection of stderr")
-    deck = Deck(readonly=readonly)
+    from kvdeck.app import memory
+    from kvdeck.app.config import load
+
+    known = memory.recall()
+    config = load() if config is None else config
+    deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
     deck.run()
+    if deck.memory != known:
+        memory.keep(deck.memory)
     return deck.return_code or 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_deck())
+    sys.exit(run_deck(readonly="--readonly" in sys.argv[1:]))

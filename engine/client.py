@@ -21,6 +21,7 @@ import orjson
 from kvdeck.engine import protocol
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
 from kvdeck.engine.supervisor import runtime
+from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.sessions.errors import EngineError, KvdeckError, UsageError
 from kvdeck.sessions.records import COUNTER_INDEX, Event, Round, StateChanged, event_from_json, to_json
@@ -36,7 +37,7 @@ DOCTOR_SECONDS = 20.0
 
 def home() -> Path:
     """The folder of sessions and logs; it need not be there yet."""
-    return runtime.home_folder()
+    return home_folder()
 
 
 def store() -> Store:

@@ -37,6 +37,7 @@ from kvdeck.engine.supervisor import recovery, runtime
 from kvdeck.engine.supervisor.connection import Connection, Following
 from kvdeck.engine.supervisor.enginelog import start_log
 from kvdeck.engine.supervisor.feed import Feed
+from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import LOCKED
 from kvdeck.engine.supervisor.process import Limits
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
@@ -74,7 +75,7 @@ def config_from_environment() -> Config:
     """
     worker = shlex.split(os.environ.get("KVDECK_WORKER", ""))
     return Config(
-        home=runtime.home_folder(),
+        home=home_folder(),
         runtime=runtime.runtime_folder(),
         worker=tuple(worker) or WORKER,
         idle_exit=_seconds("KVDECK_IDLE_EXIT", IDLE_EXIT_SECONDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 from kvdeck.sessions import counted, dynamo
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.listing import SessionSummary
-from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.store import Store
 from kvdeck.sessions.units import short_layout_name
+
+LIVE_LOOKED_AT = 50
 
 
 def catalogue(store: Store) -> list[SessionSummary]:
     """Own sessions and Dynamo's, newest first; a file that can't be read has its reason in its row."""
-    own = store.summaries()
+    own = _with_live(store, store.summaries())
     known = {summary.name for summary in own}
     theirs = [_of_file(name, path) for name, path in dynamo.found_files().items() if name not in known]
     return sorted([*own, *theirs], key=lambda summary: (summary.created, summary.name), reverse=True)
@@ -51,13 +53,12 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def state(store: Store, summary: SessionSummary) -> str:
-    """The state as it is now: `recording` while a process counts; what an engine left open, from the samples."""
-    if summary.kind == "recorded":
-        return "recording" if counted.live(store.folder(summary.name)) else summary.state
-    if summary.kind == "dynamo" or summary.state in FINAL_STATES:
-        return summary.state
-    return store.load(summary.name).state
+def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]:
+    """The rows, those that a process counts into now as `recording`; only the latest written ones are looked at."""
+    recorded = [row for row in rows if row.kind == "recorded"]
+    latest = sorted(recorded, key=lambda row: -counted.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
+    live = {row.name for row in latest if counted.live(store.folder(row.name))}
+    return [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
 
 
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:

@@ -7,40 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally, Verdict
+from kvdeck.sessions.entries import Entry, entries
+from kvdeck.sessions.records import PATHS, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
-from kvdeck.sessions.tallies import LAYOUTS
-from kvdeck.sessions.units import figure, size_text
+from kvdeck.sessions.units import figure, short_layout_name, size_text
 
-LEAST_TIMED = 30
-"""Timed transfers below which a tally's rate has no interval."""
 SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
 """Changes that are worth a sentence: Dynamo's, and the same the other way round."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What one session says of one path and layout at one size: a step's result, or a tally."""
-
-    path: str
-    layout: str
-    block_bytes: int | None
-    batch: int | None
-    transfers: int
-    bytes: int
-    blocks: int
-    descriptors: int
-    timed_bytes: int
-    timed_blocks: int
-    busy_s: float
-    gb_per_s: Interval | None
-    stated_bytes_per_s: int | None = None
-    rounds: int = 0
-    """Enough for a verdict, or not; counted transfers are taken as rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +65,8 @@ class Insight:
     percent: float | None
     """Null where A has none."""
     text: str
+    block_bytes: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,82 +87,26 @@ class Diff:
 def compare(a: Session, b: Session) -> Diff:
     """Set two sessions against each other; the same session may stand on both sides, in parts."""
     of_a, of_b = entries(a), entries(b)
-    keys = _key_rows(of_a, of_b)
+    paths = tuple(_path_rows(of_a, of_b, a, b))
+    crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
-        a=a.name,
-        b=b.name,
+        a=_label(a, b),
+        b=_label(b, a),
         differences=tuple(_differences(a, b, of_a, of_b)),
-        paths=tuple(_path_rows(of_a, of_b, a, b)),
-        keys=tuple(keys),
-        insights=tuple(_insights(of_a, of_b)),
-        only_a=tuple(_only(of_a, of_b)),
-        only_b=tuple(_only(of_b, of_a)),
+        paths=paths,
+        keys=tuple(_key_rows(of_a, of_b)),
+        insights=(*_insights(of_a, of_b), *_crossed_insights(paths)),
+        only_a=tuple(_only(of_a, of_b, crossed)),
+        only_b=tuple(_only(of_b, of_a, crossed)),
     )
 
 
-def entries(session: Session) -> list[Entry]:
-    """What a session measured or counted, in the usual order."""
-    found = [_of_result(result) for result in session.results if result.gb_per_s is not None]
-    return sorted([*found, *map(_of_tally, session.tallies)], key=_order)
-
-
-def _order(entry: Entry) -> tuple[object, ...]:
-    rank = PATHS.index(entry.path) if entry.path in PATHS else len(PATHS)
-    layout = LAYOUTS.index(entry.layout) if entry.layout in LAYOUTS else len(LAYOUTS)
-    return rank, entry.path, entry.block_bytes or 0, entry.batch or 0, layout, entry.layout
-
-
-def _of_result(result: StepResult) -> Entry:
-    blocks = result.bytes // result.block_bytes if result.block_bytes else 0
-    rate = result.gb_per_s
-    return Entry(
-        path=result.path,
-        layout=result.layout,
-        block_bytes=result.block_bytes,
-        batch=result.batch,
-        transfers=result.iterations,
-        bytes=result.bytes,
-        blocks=blocks,
-        descriptors=blocks * result.descriptors_per_block,
-        timed_bytes=result.bytes,
-        timed_blocks=blocks,
-        busy_s=result.bytes / rate.median / 1e9 if rate and rate.median > 0 else 0.0,
-        gb_per_s=rate,
-        rounds=LEAST_ROUNDS if rate and rate.low < rate.high else 0,
-    )
-
-
-def _of_tally(tally: Tally) -> Entry:
-    return Entry(
-        path=tally.path,
-        layout=tally.layout,
-        block_bytes=None,
-        batch=None,
-        transfers=tally.transfers,
-        bytes=tally.bytes,
-        blocks=tally.blocks,
-        descriptors=tally.descriptors,
-        timed_bytes=tally.timed_bytes,
-        timed_blocks=tally.timed_blocks,
-        busy_s=tally.busy_s,
-        gb_per_s=_tally_rate(tally),
-        stated_bytes_per_s=tally.stated_bytes_per_s,
-        rounds=LEAST_ROUNDS if tally.timed_transfers >= LEAST_TIMED else 0,
-    )
-
-
-def _tally_rate(tally: Tally) -> Interval | None:
-    """Bytes over time, with the 95 % interval of the mean time as the histogram spreads it."""
-    if tally.busy_s <= 0:
-        return None
-    rate = tally.timed_bytes / tally.busy_s / 1e9
-    count = sum(n for _, n in tally.times)
-    if count < LEAST_TIMED:
-        return Interval(rate, rate, rate)
-    mean = sum(edge * n for edge, n in tally.times) / count
-    spread = sum((edge - mean) ** 2 * n for edge, n in tally.times) / (count - 1)
-    error = min(0.9, 1.96 * math.sqrt(spread / count) / mean) if mean else 0.0
-    return Interval(rate, rate / (1 + error), rate / (1 - error))
+def _label(session: Session, other: Session) -> str:
+    """The name, and the layouts where one session stands on both sides."""
+    if session.name != other.name:
+        return session.name
+    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 
 def _key_rows(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> list[Row]:
@@ -285,9 +208,11 @@ def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     )
 
 
-def _only(here: Sequence[Entry], there: Sequence[Entry]) -> list[str]:
+def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str]) -> list[str]:
+    """Keys of one side, but not on paths where one layout stands against another."""
     known = {_key(entry) for entry in there}
-    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in here if _key(e) not in known]
+    alone = [entry for entry in here if _key(entry) not in known and entry.path not in crossed]
+    return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in alone]
 
 
 def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
@@ -312,6 +237,8 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
             change = percent_change(before, after)
             if change is not None and abs(change) <= threshold:
                 continue
+            if what == "rate" and _undecided(a, b):
+                continue
             better = (math.inf if change is None else change) * good > 0
             yield Insight(
                 kind="improvement" if better else "regression",
@@ -320,7 +247,34 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
                 what=what,
                 percent=change,
                 text=_TEXTS[what, better],
+                block_bytes=a.block_bytes,
+                batch=a.batch,
             )
+
+
+def _undecided(a: Entry, b: Entry) -> bool:
+    """Whether both rates have intervals, and their ratio's holds 1."""
+    if a.gb_per_s is None or b.gb_per_s is None:
+        return False
+    ratio = independent_ratio(a.gb_per_s, b.gb_per_s)
+    return ratio is not None and ratio.low < ratio.high and ratio.low <= 1 <= ratio.high
+
+
+def _crossed_insights(rows: Iterable[Row]) -> Iterable[Insight]:
+    """One layout against another, where the times say which is faster."""
+    for row in rows:
+        if row.ratio is None or row.verdict not in ("faster", "slower") or set(row.a.layouts) & set(row.b.layouts):
+            continue
+        yield Insight(
+            kind="improvement" if row.verdict == "faster" else "regression",
+            path=row.path,
+            layout=f"{'+'.join(row.a.layouts)} -> {'+'.join(row.b.layouts)}",
+            what="rate",
+            percent=(1 / row.ratio - 1) * 100,
+            text=_TEXTS["rate", row.verdict == "faster"],
+            block_bytes=row.block_bytes,
+            batch=row.batch,
+        )
 
 
 What = Literal["size", "count", "rate"]

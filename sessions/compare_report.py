@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvdeck.sessions.compare import Diff, Insight, Row, Side, percent_change, ratio_text
+from kvdeck.sessions.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_text
 from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, render, wrapped
 from kvdeck.sessions.units import figure, layout_name, short_layout_name, size_text, time_text
 
+Key = tuple[str, "str | None", "int | None", "int | None"]
 _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
 
 
@@ -18,7 +19,7 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
     if diff.differences:
         lines.append(Line("The two don't simply compare:", "warning"))
         lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
-    across = [row for row in diff.paths if row.a.layouts != row.b.layouts]
+    across = _across(diff)
     for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
         if rows:
             lines += [Line(""), Line(title, "heading")]
@@ -94,7 +95,7 @@ def _or_dash(value: float | None) -> str:
 def insight_text(item: Insight) -> str:
     """An insight as a sentence with its figure."""
     percent = "new" if item.percent is None else f"{item.percent:+.1f} %"
-    return f"{item.path} {layout_name(item.layout)}: {item.text} ({percent})"
+    return f"{key_text(item.path, layout_name(item.layout), item.block_bytes, item.batch)}: {item.text} ({percent})"
 
 
 def _insight_lines(insights: Sequence[Insight], width: int) -> Iterable[Line]:
@@ -113,7 +114,7 @@ def diff_markdown(diff: Diff) -> str:
     out = [f"## {diff.a} and {diff.b}", ""]
     if diff.differences:
         out += ["**The two don't simply compare:**", "", *(f"- {item}" for item in diff.differences), ""]
-    across = [row for row in diff.paths if row.a.layouts != row.b.layouts]
+    across = _across(diff)
     for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
         if not rows:
             continue
@@ -142,3 +143,54 @@ def _markdown_row(row: Row) -> str:
         row.verdict or "",
     )
     return "| " + " | ".join(cells) + " |"
+
+
+def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
+    """Several sessions against one baseline: a row for each path and layout, a column of times for each session."""
+    base = diffs[0].a
+    lines = [Line(text, "heading") for text in wrapped(f"Baseline A = {base}", width)]
+    letters = [chr(ord("B") + number) for number in range(len(diffs))]
+    lines += [Line(text) for x, d in zip(letters, diffs, strict=True) for text in wrapped(f"{x} = {d.b}", width)]
+    for letter, diff in zip(letters, diffs, strict=True):
+        lines += [
+            Line(text, "warning") for item in diff.differences for text in wrapped(f"{letter}: {item}", width, "   ")
+        ]
+    keys = list(dict.fromkeys(_key(row) for diff in diffs for row in (*_across(diff), *diff.keys)))
+    rows = [{_key(row): row for row in (*_across(diff), *diff.keys)} for diff in diffs]
+    columns = [
+        Column("", "path", tuple(key[0] for key in keys), left=True),
+        Column("", "layout", tuple(short_layout_name(key[1]) if key[1] else "across" for key in keys), left=True),
+        Column("", "size", tuple(f"{size_text(key[2])} × {key[3]}" if key[2] is not None else "" for key in keys)),
+        Column("A", "GB/s", tuple(_first_rate(rows, key) for key in keys)),
+    ]
+    for letter, found in zip(letters, rows, strict=True):
+        columns.append(Column(f"{letter}'s", "time", tuple(_many_cell(found.get(key)) for key in keys)))
+    if not keys:
+        return [*lines, Line(""), Line("They have nothing in common to compare.", "warning")]
+    table = [Line(text[:width]) for text in render(columns, width)]
+    return [
+        *lines,
+        Line(""),
+        *table,
+        Line(""),
+        Line("Times for the same bytes over A's. > slower, < faster, ~ no difference."),
+    ]
+
+
+def _across(diff: Diff) -> list[Row]:
+    return [row for row in diff.paths if row.a.layouts != row.b.layouts]
+
+
+def _key(row: Row) -> Key:
+    return row.path, row.layout, row.block_bytes, row.batch
+
+
+def _first_rate(rows: Sequence[dict[Key, Row]], key: Key) -> str:
+    found = next(row[key] for row in rows if key in row)
+    return "–" if found.a.gb_per_s is None else figure(found.a.gb_per_s)
+
+
+def _many_cell(row: Row | None) -> str:
+    if row is None or row.ratio is None:
+        return "–  "
+    return f"{row.ratio:.2f}× " + {"slower": ">", "faster": "<", "no difference": "~"}.get(row.verdict or "", " ")

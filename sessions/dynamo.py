@@ -299,35 +299,6 @@ def as_counts(session: Session) -> Counts:
     return Counts(session.name, duration, session.tallies)
 
 
-class Follower:
-    """A file that another process rewrites: gives what it holds whenever that has changed, and never half of it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.counts: Counts | None = None
-        self.error: SessionError | None = None
-        """Why the file can't be read now; `counts` then are the last that could."""
-        self._mark: tuple[int, ...] = ()
-
-    def poll(self) -> bool:
-        """Look once; True when `counts` or `error` are others than before."""
-        mark: tuple[int, ...] = ()
-        try:
-            status = self.path.stat()
-            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            pass
-        if mark == self._mark and (self.counts or self.error) and mark:
-            return False
-        before = self.counts, str(self.error)
-        try:
-            self.counts, self.error = read(self.path), None
-            self._mark = mark
-        except SessionError as error:
-            self.error = error
-        return (self.counts, str(self.error)) != before
-
-
 def synthetic(count: int) -> list[tuple[str, str, int, int]]:
     """The transfers of `test --count N`: path, layout, bytes and blocks of each, as Dynamo's tool makes them."""
     made = []

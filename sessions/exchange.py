@@ -17,6 +17,7 @@ import orjson
 from kvdeck.sessions import dynamo
 from kvdeck.sessions.checking import check
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.nixlbench import as_session, is_nixlbench
 from kvdeck.sessions.records import Session, Tally, from_json
 from kvdeck.sessions.report import report_json, verdict_text
 from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block
@@ -144,7 +145,7 @@ def _csv_tally(row: list[str]) -> Tally:
 
 
 def read(path: Path) -> Session:
-    """A session from a file: ours, Dynamo's, or its CSV. The file is never changed.
+    """A session from a file: ours, Dynamo's or its CSV, or what nixlbench printed. The file is never changed.
 
     Raises:
         SessionError: It can't be read or is no such file; says what is wrong.
@@ -158,15 +159,22 @@ def read(path: Path) -> Session:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         if data.lstrip()[:1] not in (b"{", b"["):
-            return _from_csv(data.decode(), path)
+            text = data.decode(errors="replace")
+            return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(data.decode(), path)
         if b'"session_duration_secs"' not in data:
             return _from_ours(orjson.loads(data), path)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, csv.Error) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise SessionError(
-            f"{path} is no session: {said}", "kvdeck reads its own JSON, Dynamo's, and its CSV"
+            f"{path} is no session: {said}", "kvdeck reads its own JSON, Dynamo's, its CSV, and nixlbench's output"
         ) from None
     return dynamo.as_session(dynamo.read(path), path)
+
+
+def _from_nixlbench(text: str, path: Path) -> Session:
+    session = dataclasses.replace(as_session(text, path.stem, _changed(path)), kind="imported", source=str(path))
+    check(session)
+    return session
 
 
 def _from_ours(data: Any, path: Path) -> Session:
@@ -179,13 +187,16 @@ def _from_ours(data: Any, path: Path) -> Session:
 
 
 def _imported(path: Path, tallies: tuple[Tally, ...]) -> Session:
-    try:
-        changed = path.stat().st_mtime
-    except OSError:
-        changed = time.time()
-    session = Session(path.stem, "done", changed, kind="imported", tallies=tallies, source=str(path))
+    session = Session(path.stem, "done", _changed(path), kind="imported", tallies=tallies, source=str(path))
     check(session)
     return session
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def markdown(session: Session) -> str:

@@ -50,17 +50,22 @@ def find_part(store: Store, called: str) -> Session:
     name, colon, layout = called.rpartition(":")
     if not colon or "/" in layout:
         return find(store, called)
-    session = find(store, name)
-    part = dataclasses.replace(
-        session,
-        results=tuple(result for result in session.results if _is(result.layout, layout)),
-        tallies=tuple(tally for tally in session.tallies if _is(tally.layout, layout)),
-    )
-    if not part.results and not part.tallies:
+    return part(find(store, name), layout)
+
+
+def part(session: Session, layout: str) -> Session:
+    """What of a session was measured or counted in one layout, by any of its spellings.
+
+    Raises:
+        SessionError: Nothing was.
+    """
+    results = tuple(result for result in session.results if _is(result.layout, layout))
+    tallies = tuple(tally for tally in session.tallies if _is(tally.layout, layout))
+    if not results and not tallies:
         texts = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
         there = sorted({short_layout_name(text) for text in texts})
-        raise SessionError(f"session {name!r} has no layout {layout!r}", f"it has {', '.join(there) or 'none'}")
-    return part
+        raise SessionError(f"session {session.name!r} has no layout {layout!r}", f"it has {', '.join(there) or 'none'}")
+    return dataclasses.replace(session, results=results, tallies=tallies)
 
 
 def _is(text: str, spelling: str) -> bool:

@@ -32,6 +32,8 @@ TICK_SECONDS = 0.5
 """Within this time what was recorded is in the file, and a change of `control.json` is seen."""
 MOST_SIZES = 256
 """Distinct sizes kept exactly; beyond it they are counted by sixteenths of an octave."""
+FAILED = -1
+"""In place of the bytes of a transfer that did not complete."""
 _WIDTH = 4
 
 Add = Callable[[tuple[int, int, "float | None", int]], None]
@@ -70,7 +72,7 @@ class Recorder:
 
     def failed(self, path: str, layout: str) -> None:
         """Count one transfer that did not complete; it moved nothing."""
-        self._lanes[path, layout]((-1, 0, None, 0))
+        self._lanes[path, layout]((FAILED, 0, None, 0))
 
     def attach(self, folder: Path | None) -> None:
         """Count into another session from now on; what was counted stays with the one before."""
@@ -217,36 +219,32 @@ class _Counts:
                     self._add_columns(*([value] for value in row))
 
     def _add_columns(self, sizes: Any, blocks: Any, seconds: Any, descriptors: Any) -> None:
-        if -1 in sizes:
-            rows = [row for row in zip(sizes, blocks, seconds, descriptors, strict=True) if row[0] != -1]
+        least = int(min(sizes))
+        if least == FAILED:
+            rows = [row for row in zip(sizes, blocks, seconds, descriptors, strict=True) if row[0] != FAILED]
             self.failures += len(sizes) - len(rows)
-            if not rows:
-                return
-            sizes, blocks, seconds, descriptors = zip(*rows, strict=True)
-        sums = int(sum(sizes)), int(sum(blocks)), int(sum(descriptors))
-        least, greatest = int(min(sizes)), int(max(sizes))
-        if None in seconds:
-            timed = [row for row in zip(sizes, blocks, seconds, strict=True) if row[2] is not None]
-            timed_sizes, timed_blocks, times = zip(*timed, strict=True) if timed else ((), (), ())
-            timed_sums = len(timed), int(sum(timed_sizes)), int(sum(timed_blocks))
-        else:
-            times, timed_sums = seconds, (len(seconds), sums[0], sums[1])
-        busy = float(sum(times))
+            if rows:
+                self._add_columns(*zip(*rows, strict=True))
+            return
+        timed = (
+            [row for row in zip(sizes, blocks, seconds, strict=True) if row[2] is not None] if None in seconds else None
+        )
+        times = array("d", seconds if timed is None else [row[2] for row in timed])
+        busy, greatest = sum(times), int(max(sizes))
         if least < 0 or not math.isfinite(busy) or min(times, default=0.0) < 0:
             raise ValueError("no size or time")
-        buckets = _buckets(times)
-        self.sizes.update(sizes)
-        self.buckets.update(buckets)
-        self.busy += busy
+        size, whole, pieces = int(sum(sizes)), int(sum(blocks)), int(sum(descriptors))
+        self.buckets.update(time_buckets(times))
+        if least == greatest:
+            self.sizes[least] += len(sizes)
+        else:
+            self.sizes.update(sizes)
         self.transfers += len(sizes)
-        self.bytes, self.blocks, self.descriptors = (
-            self.bytes + sums[0],
-            self.blocks + sums[1],
-            self.descriptors + sums[2],
-        )
-        self.timed_transfers += timed_sums[0]
-        self.timed_bytes += timed_sums[1]
-        self.timed_blocks += timed_sums[2]
+        self.bytes, self.blocks, self.descriptors = self.bytes + size, self.blocks + whole, self.descriptors + pieces
+        self.busy += busy
+        self.timed_transfers += len(times)
+        self.timed_bytes += size if timed is None else int(sum(row[0] for row in timed))
+        self.timed_blocks += whole if timed is None else int(sum(row[1] for row in timed))
         self.least = least if self.least is None else min(self.least, least)
         self.greatest = max(self.greatest, greatest)
         if self.coarse or len(self.sizes) > MOST_SIZES:
@@ -277,17 +275,19 @@ class _Counts:
             "timed_blocks": self.timed_blocks,
             "busy_s": self.busy,
             "sizes": sorted((int(size), count) for size, count in self.sizes.items()),
-            "times": [(_edge(bucket), count) for bucket, count in sorted(self.buckets.items())],
+            "times": [(bucket_edge(bucket), count) for bucket, count in sorted(self.buckets.items())],
         }
 
 
-def _buckets(seconds: Sequence[float]) -> list[int]:
+def time_buckets(seconds: Sequence[float]) -> list[int]:
     """The upper 16 bits of each double: its exponent and four bits of its fraction, so 16 buckets an octave."""
-    words = memoryview(array("d", seconds)).cast("B").cast("H")
+    times = seconds if isinstance(seconds, array) else array("d", seconds)
+    words = memoryview(times).cast("B").cast("H")
     return words[3 if sys.byteorder == "little" else 0 :: 4].tolist()
 
 
-def _edge(bucket: int) -> float:
+def bucket_edge(bucket: int) -> float:
+    """The least time in seconds that falls into a bucket."""
     (edge,) = struct.unpack(">d", struct.pack(">Q", bucket << 48))
     return float(edge)
 

@@ -1,27 +1,55 @@
-"""The README's picture: `uv run python -m tests.pictures` runs the deck over a real run and saves what it shows."""
+"""The README's pictures: `uv run python -m tests.pictures` runs the deck over a real run and saves what it shows."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from textual.pilot import Pilot
 
 from kvdeck.app.tui import Deck
 from kvdeck.engine.client import Client
 from tests.benchmarks.engine import own_engine
 
 SIZE = (120, 40)
-SECONDS = 22.0
 DOCS = Path(__file__).parent.parent / "docs"
+LONGEST_S = 150.0
+HOST = "dgx-01"
 
 
 async def photograph() -> None:
-    """Start a run from the form and save the screen once two paths are measured."""
+    """Start a run from the form; save it half way, its report when it is done, and the plan of a model."""
     app = Deck()
+    app.host = HOST  # no name of the machine that drew it
     async with app.run_test(size=SIZE) as pilot:
-        await asyncio.sleep(4)  # the doctor's look at this host
+        await _until(pilot, lambda: bool(app.doctor.paths) and not app.doctor.looking)
         await pilot.press("r")
-        await asyncio.sleep(SECONDS)
-        (DOCS / "deck.svg").write_text(app.export_screenshot(title="kvdeck"))
+        await _until(pilot, lambda: app.snapshot.run is not None and app.snapshot.run.fraction > 0.6)
+        _save(app, "deck")
+        await pilot.press("1")
+        await pilot.pause(1.0)
+        _save(app, "plan")
+        await _until(pilot, lambda: app.snapshot.run is not None and app.snapshot.run.state == "done")
+        await pilot.press("4")
+        await pilot.pause(1.0)
+        await pilot.press("enter")
+        await pilot.pause(1.0)
+        _save(app, "report")
+
+
+def _save(app: Deck, name: str) -> None:
+    app.clear_notifications()
+    (DOCS / f"{name}.svg").write_text(app.export_screenshot(title="kvdeck"))
+
+
+async def _until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONGEST_S
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError("the deck did not come so far")
+        await pilot.pause(0.2)
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.screen import Screen
@@ -39,6 +41,8 @@ class DeckScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ""
+    PANES: ClassVar[dict[str, str]] = {}
+    """Panes that may be hidden: their ids, and how they are called."""
     app: Deck
 
     def compose(self) -> ComposeResult:
@@ -57,6 +61,8 @@ class DeckScreen(Screen[None]):
         return self.is_mounted and bool(self.query("#keys"))
 
     def on_mount(self) -> None:
+        for pane in self.hidden.intersection(self.PANES):
+            self.query_one(f"#{pane}").add_class("-hidden")
         self.refresh_from_app()
 
     def on_screen_resume(self) -> None:
@@ -70,7 +76,31 @@ class DeckScreen(Screen[None]):
 
     def apply(self, snapshot: Snapshot) -> None:
         """Show a snapshot."""
-        self.query_one(StatusBar).apply(snapshot, self.app.host, self.app.paused, self.app.readonly)
+        self.query_one(StatusBar).apply(snapshot, self.app.host, self.app.paused, self.app.readonly, self.app.link.text)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         """Take doctor's newest word."""
+
+    def would_lose(self) -> str:
+        """What closing the deck now would lose, in one sentence; nothing, as a rule."""
+        return ""
+
+    # --- panes that may be hidden ---
+
+    @property
+    def hidden(self) -> set[str]:
+        """The ids of the panes that the operator has hidden, as they are remembered."""
+        found = self.app.memory.get("hidden")
+        return {str(pane) for pane in found} if isinstance(found, list) else set()
+
+    def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
+        """(title, what it does, the deed) for each pane that may be hidden."""
+        for pane, name in self.PANES.items():
+            verb = "show" if pane in self.hidden else "hide"
+            yield f"panes: {verb} {name}", "Remembered until it is changed again", partial(self.switch_pane, pane)
+
+    def switch_pane(self, pane: str) -> None:
+        """Hide a pane, or show it again."""
+        now = self.hidden ^ {pane}
+        self.app.memory["hidden"] = sorted(now)
+        self.query_one(f"#{pane}").set_class(pane in now, "-hidden")

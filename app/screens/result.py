@@ -35,6 +35,7 @@ class ResultScreen(DeckScreen):
     """One session; Esc goes back to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "diff", "diff", id="result.diff", tooltip="Its first two layouts against each other", group=LIST),
         Binding("escape", "back", "back", key_display="Esc", id="result.back", tooltip="Back to the list", group=LIST),
     ]
 
@@ -52,6 +53,17 @@ class ResultScreen(DeckScreen):
     def _rows(self, width: int, focused: bool) -> list[Row]:
         rows = [line_row(line, width - 1) for line in report_lines(self.session, width - 2)]
         return [heading(self.session.name, width, focused), *rows]
+
+    def action_diff(self) -> None:
+        items = [result.layout for result in self.session.results] + [tally.layout for tally in self.session.tallies]
+        layouts = list(dict.fromkeys(items))
+        if len(layouts) < 2:
+            self.notify("it has one layout only", severity="warning")
+            return
+        from kvdeck.app.screens.diff import DiffScreen
+        from kvdeck.sessions.lookup import part
+
+        self.app.push_screen(DiffScreen(*(part(self.session, layout) for layout in layouts[:2])))
 
     def action_back(self) -> None:
         self.dismiss()

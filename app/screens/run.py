@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
+from kvdeck.app.form import Form
 from kvdeck.app.messages import RowOpened, RunAsked, StepChosen
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.widgets.form import FormPane
@@ -38,9 +39,19 @@ class RunScreen(DeckScreen):
             tooltip="Cancel the run shown, or the one under the cursor in the queue",
             group=RUN,
         ),
+        Binding(
+            "a",
+            "quick",
+            "Quick A/B",
+            show=False,
+            id="run.quick",
+            tooltip="Compare the layouts on every ready path, quickly",
+            group=RUN,
+        ),
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
     ]
+    PANES: ClassVar = {"percentiles": "request times", "plot": "plot", "log": "log", "queue": "queue"}
     live: var[bool] = var(False, init=False)
 
     def body(self) -> ComposeResult:
@@ -73,6 +84,7 @@ class RunScreen(DeckScreen):
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(FormPane).apply_doctor(doctor)
+        self.query_one(Progress).redraw()
 
     def watch_live(self, live: bool) -> None:
         self.set_class(live, "-live")
@@ -94,6 +106,9 @@ class RunScreen(DeckScreen):
             self.notify(problem, severity="warning", markup=False)
             return
         self.post_message(RunAsked(form.to_mapping()))
+
+    def action_quick(self) -> None:
+        self.post_message(RunAsked({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"}))
 
     def action_view(self) -> None:
         if self.size.height < SHORT:

@@ -1,27 +1,49 @@
-"""Mode 4: the sessions that are kept, newest first."""
+"""Mode 4: the sessions there are, kvdeck's and Dynamo's, newest first; two that are marked become a Diff."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Key
+from textual.widget import Widget
 
-from kvdeck.app.messages import FilterTyped, RowOpened, SessionRead, SessionsListed
+from kvdeck.app.messages import (
+    FilterTyped,
+    RowMoved,
+    RowOpened,
+    SessionChanged,
+    SessionPreviewed,
+    SessionRead,
+    SessionsCompared,
+    SessionsListed,
+)
 from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.screens.result import line_row
 from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell
-from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import clock
+from kvdeck.sessions.catalogue import matching
+from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.tables import wrapped
 from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
+    from textual.timer import Timer
+
     from kvdeck.sessions.listing import SessionSummary
 
-TONES = {"done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
+LIVE_S, LIVE_DYNAMO_S = 1.0, 60.0
+"""How often live sessions are read again, and how long after its last write Dynamo's file counts as live."""
+PREVIEW_S = 0.1
+"""The cursor rests so long before what it stands on is read."""
+MOST_MARKED = 8
+TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
 SORTS = ("newest", "name", "state", "longest")
 
 
@@ -39,39 +61,36 @@ def sorted_rows(rows: tuple[SessionSummary, ...], key: str) -> list[SessionSumma
     return sorted(newest, key=lambda row: -(_took(row) or 0.0)) if key == "longest" else newest
 
 
-def matching(rows: list[SessionSummary], text: str) -> list[SessionSummary]:
-    """The rows in which every word of the text is found, in whatever case."""
-    words = text.lower().split()
-    if not words:
-        return rows
-    return [row for row in rows if all(word in _haystack(row) for word in words)]
-
-
-def _haystack(row: SessionSummary) -> str:
-    layouts = " ".join(short_layout_name(text) for text in row.layouts)
-    return " ".join((row.name, row.state, *row.paths, *row.layouts, layouts, *row.tags, row.note)).lower()
-
-
-def _columns(width: int) -> list[Column[SessionSummary]]:
+def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
+    name = 22 if width < 90 else 30
     columns: list[Column[SessionSummary]] = [
-        Column("session", 22 if width < 110 else 34, lambda r: r.name, right=False),
-        Column("state", 11, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
-        Column(
-            "made",
-            16,
-            lambda r: time.strftime("%Y-%m-%d %H:%M", time.localtime(r.created)),
-            lambda _: "dim",
-            right=False,
-        ),
-        Column("took", 7, lambda r: clock(_took(r)), lambda _: "dim"),
+        Column("", 1, lambda r: _mark(r.name, marked), lambda _: "key", right=False),
+        Column("session", name, lambda r: r.name, right=False),
+        Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
+        Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
+        Column("took", 7, lambda r: "" if r.kind != "run" else clock(_took(r)), lambda _: "dim"),
     ]
-    if width >= 110:
-        columns.append(Column("steps", 5, lambda r: str(r.steps)))
+    if width >= 100:
+        columns.append(Column("steps", 5, lambda r: str(r.steps) if r.kind == "run" else ""))
+        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind != "run" else ""))
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
-    columns.append(
-        Column("  paths", max(7, left), lambda r: "  " + (", ".join(r.paths) or r.reason or ""), right=False)
-    )
+    columns.append(Column("  paths", max(7, left), _about, right=False))
     return columns
+
+
+def _mark(name: str, marked: Sequence[str]) -> str:
+    """A for the baseline, B and on for the others."""
+    return chr(ord("A") + marked.index(name)) if name in marked else ""
+
+
+def _about(row: SessionSummary) -> str:
+    tags = f"#{' #'.join(row.tags)} " if row.tags else ""
+    origin = {"dynamo": "dynamo's ", "imported": "imported "}.get(row.kind, "")
+    return f"  {tags}{origin}" + (", ".join(row.paths) or row.reason or "")
+
+
+def _local(created: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
 
 
 class FilterBar(Lines, can_focus=True):
@@ -105,10 +124,14 @@ class FilterBar(Lines, can_focus=True):
 
 
 class SessionsScreen(DeckScreen):
-    """The list; Enter opens a result."""
+    """The list, and what the cursor stands on beside it; Enter opens a result."""
 
     CSS_PATH = "sessions.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "mark", "mark", id="sessions.mark", tooltip="Mark it to be compared: A, then B", group=LIST),
+        Binding(
+            "d", "diff", "diff", id="sessions.diff", tooltip="Compare what is marked, or this run's layouts", group=RUN
+        ),
         Binding(
             "slash",
             "filter",
@@ -118,9 +141,36 @@ class SessionsScreen(DeckScreen):
             tooltip="Show only rows with these words",
             group=LIST,
         ),
-        Binding("s", "sort", "sort", id="sessions.sort", tooltip="By age, name, state or length", group=LIST),
-        Binding("r", "reread", "refresh", id="sessions.refresh", tooltip="Read the folder again", group=RUN),
-        Binding("escape", "back", "Back", show=False, id="sessions.back", tooltip="Clear the filter", group=LIST),
+        Binding(
+            "s", "sort", "sort", show=False, id="sessions.sort", tooltip="By age, name, state or length", group=LIST
+        ),
+        Binding(
+            "e", "export", "export", id="sessions.export", tooltip="Write it to a file: .json, .csv, .md …", group=LIST
+        ),
+        Binding(
+            "n",
+            "name('rename')",
+            "rename",
+            show=False,
+            id="sessions.rename",
+            tooltip="Give it another name",
+            group=LIST,
+        ),
+        Binding("t", "name('tag')", "tag", show=False, id="sessions.tag", tooltip="Set its tags", group=LIST),
+        Binding("o", "name('note')", "note", show=False, id="sessions.note", tooltip="Write a note", group=LIST),
+        Binding("D", "delete", "delete", id="sessions.delete", tooltip="Remove it, after asking twice", group=LIST),
+        Binding(
+            "r", "reread", "refresh", show=False, id="sessions.refresh", tooltip="Read the folder again", group=RUN
+        ),
+        Binding(
+            "escape",
+            "back",
+            "Back",
+            show=False,
+            id="sessions.back",
+            tooltip="Clear the filter, then the marks",
+            group=LIST,
+        ),
     ]
 
     def __init__(self) -> None:
@@ -128,14 +178,21 @@ class SessionsScreen(DeckScreen):
         self.kept: tuple[SessionSummary, ...] = ()
         self.error = ""
         self.known: tuple[tuple[str, str], ...] | None = None
+        self.marked: list[str] = []
+        self.previewed: SessionPreviewed | None = None
+        self._wait: Timer | None = None
 
     def body(self) -> ComposeResult:
         yield FilterBar(id="filter")
-        yield Listing("Sessions", _columns, lambda row: row.name, id="list")
+        with Widget(id="split"):
+            yield Listing("Sessions", lambda width: _columns(width, self.marked), lambda row: row.name, id="list")
+            yield Page(self._preview_rows, id="preview")
 
     def on_mount(self) -> None:
         self.query_one("#list", Listing).show((), "reading …")
+        self.query_one("#preview").can_focus = False
         self.query_one("#list").focus()
+        self.set_interval(LIVE_S, self._reread_live)
         super().on_mount()
 
     def apply(self, snapshot: object) -> None:
@@ -145,16 +202,31 @@ class SessionsScreen(DeckScreen):
             self.known = known
             self.action_reread()
 
+    def _reread_live(self) -> None:
+        """Counted sessions change without the engine's knowing."""
+        now = time.time()
+        counting = any(row.state == "recording" for row in self.kept)
+        dynamo = any(row.kind == "dynamo" and now - (row.ended or 0) < LIVE_DYNAMO_S for row in self.kept)
+        if self.is_current and not self.app.paused and (counting or dynamo):
+            self.action_reread()
+
     def action_reread(self) -> None:
         self.app.list_sessions()
 
     def on_sessions_listed(self, message: SessionsListed) -> None:
+        before = self._here()
         self.kept, self.error = message.rows, message.error
+        self.marked = [name for name in self.marked if any(row.name == name for row in self.kept)]
         self._fill()
+        if (row := self._here()) is not None and row != before:
+            self.app.preview_session(row.name)
+
+    def _here(self) -> SessionSummary | None:
+        return self.query_one("#list", Listing).under_cursor
 
     def _fill(self) -> None:
         bar = self.query_one(FilterBar)
-        rows = matching(sorted_rows(self.kept, bar.sort), bar.text)
+        rows = matching(sorted_rows(self.kept, bar.sort), bar.text.split())
         bar.count, bar.total = len(rows), len(self.kept)
         bar.redraw()
         none = (
@@ -173,13 +245,139 @@ class SessionsScreen(DeckScreen):
         self.query_one(FilterBar).focus()
 
     def action_back(self) -> None:
-        self.query_one(FilterBar).text = ""
+        bar = self.query_one(FilterBar)
+        if not bar.text:
+            self.marked = []
+        bar.text = ""
         self._fill()
 
     def on_filter_typed(self, message: FilterTyped) -> None:
         self._fill()
         if message.ended:
             self.query_one("#list").focus()
+
+    # --- the preview ---
+
+    def on_row_moved(self, message: RowMoved) -> None:
+        if self._wait is not None:
+            self._wait.stop()
+        name = message.key
+        if name is None or (self.previewed is not None and self.previewed.name == name):
+            self.query_one("#preview", Page).redraw()
+            return
+        self._wait = self.set_timer(PREVIEW_S, lambda: self.app.preview_session(name))
+
+    def on_session_previewed(self, message: SessionPreviewed) -> None:
+        self.previewed = message
+        self.query_one("#preview", Page).redraw()
+
+    def _preview_rows(self, width: int, focused: bool) -> list[Row]:
+        row, shown = self._here(), self.previewed
+        if row is None:
+            return [heading("", width)]
+        if shown is None or shown.name != row.name:
+            return [heading(row.name, width), (cell(" reading …", width, "dim"),)]
+        if shown.session is None:
+            return [
+                heading(row.name, width),
+                *((cell(f" {line}", width, "bad"),) for line in wrapped(shown.error, width - 2)),
+            ]
+        lines = report_lines(shown.session, width - 2)
+        return [heading(row.name, width, focused), *(line_row(line, width - 1) for line in lines)]
+
+    # --- what is done to sessions ---
+
+    def action_mark(self) -> None:
+        row = self._here()
+        if row is None:
+            return
+        if row.name in self.marked:
+            self.marked.remove(row.name)
+        elif len(self.marked) < MOST_MARKED:
+            self.marked.append(row.name)
+        listing = self.query_one("#list", Listing)
+        listing.action_move(1)
+        listing.redraw()
+
+    def action_diff(self) -> None:
+        row = self._here()
+        names = list(self.marked)
+        if len(names) < 2 and row is not None and row.name not in names:
+            names.append(row.name)
+        if len(names) >= 2:
+            self.app.compare_sessions(tuple(names))
+        elif row is not None and len(row.layouts) >= 2:
+            self.app.compare_sessions(tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
+        else:
+            self.notify("mark two sessions with space first, or stand on one with two layouts", severity="warning")
+
+    def on_sessions_compared(self, message: SessionsCompared) -> None:
+        if message.error:
+            self.notify(message.error, severity="error", markup=False)
+        elif len(message.sessions) == 2:
+            from kvdeck.app.screens.diff import DiffScreen
+
+            self.app.push_screen(DiffScreen(*message.sessions))
+        else:
+            from kvdeck.app.screens.versus import VersusScreen
+
+            self.app.push_screen(VersusScreen(message.sessions))
+
+    def action_name(self, what: str) -> None:
+        row = self._own()
+        if row is None:
+            return
+        value = {"rename": row.name, "tag": " ".join(row.tags), "note": row.note}[what]
+        asked = {"rename": "New name of", "tag": "Tags, with spaces between, of", "note": "Note on"}[what]
+        self._ask_text(what, row.name, f"{asked} {row.name}", value)
+
+    def action_export(self) -> None:
+        row = self._here()
+        if row is not None:
+            note = ".json: Dynamo's · .kvdeck.json: all of it · .csv · .md · .parquet"
+            self._ask_text("export", row.name, f"Export {row.name} to", f"{row.name}.json", note)
+
+    def _ask_text(
+        self, what: str, name: str, asked: str, value: str, note: str = "Enter keeps it, Esc leaves it"
+    ) -> None:
+        from kvdeck.app.screens.asktext import AskText
+
+        def answered(text: str | None) -> None:
+            if text is not None and (text != value or what == "export"):
+                self.app.change_session(what, name, text)
+
+        self.app.push_screen(AskText(asked, value, note), answered)
+
+    def action_delete(self) -> None:
+        from kvdeck.app.screens.ask import Ask
+
+        row = self._own()
+        if row is None:
+            return
+
+        def sure(yes: bool | None) -> None:
+            if yes:
+                self.app.change_session("delete", row.name)
+
+        def once(yes: bool | None) -> None:
+            if yes:
+                self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
+
+        held = f"{row.steps} results" if row.kind == "run" else f"{row.transfers:,} counted transfers"
+        self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
+
+    def _own(self) -> SessionSummary | None:
+        """The row under the cursor, if it is kvdeck's to change."""
+        row = self._here()
+        if row is not None and row.kind == "dynamo":
+            self.notify("this is Dynamo's file, and stays as it is; export or import it", severity="warning")
+            return None
+        return row
+
+    def on_session_changed(self, message: SessionChanged) -> None:
+        self.notify(message.error or message.text, severity="error" if message.error else "information", markup=False)
+        self.previewed = None
+        self.action_reread()
 
     def on_row_opened(self, message: RowOpened) -> None:
         self.app.read_session(message.key)

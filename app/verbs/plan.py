@@ -51,7 +51,7 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
         return _list_models()
     from kvdeck.engine.kv.nixlbench import command_line
 
-    model = asked_model(values["model"])
+    model = asked_model(values)
 
     def made(asked: Asked) -> dict[str, Any]:
         return asked_parameters(model, asked, values, target)
@@ -109,7 +109,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
     """Show how much KV a model keeps, and in how many I/Os of which size it moves."""
     from kvdeck.engine.kv.ios import Ios, ios
 
-    model = asked_model(values["model"])
+    model = asked_model(values)
 
     def made(asked: Asked) -> Ios:
         config = replace(asked.config, num_requests=1) if target == "seed" else asked.config
@@ -159,6 +159,7 @@ def _kvcache_row(model: Architecture, asked: Asked, found: Any, compat: bool) ->
         "block_bytes": plan.group.block_bytes,
         "region_bytes": plan.group.region_bytes,
         "regions_per_block": plan.group.regions,
+        "stage_layers": [stage.layers for stage in plan.stages()],
         "gpus": plan.parallel.gpus,
         "gpu_blocks": gpu.blocks,
         "gpu_regions": gpu.regions,
@@ -176,7 +177,7 @@ def iosize(style: str, **values: Any) -> int:
     """Show the bytes of one token's I/O on a GPU."""
     from kvdeck.engine.kv.ios import ios
 
-    model = asked_model(values["model"])
+    model = asked_model(values)
     return _each(
         values,
         style,

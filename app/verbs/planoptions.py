@@ -123,12 +123,13 @@ def _option(name: str, kind: Any, said: str) -> click.Option:
     return click.Option([*names, name], type=kind, default=None, help=said, hidden=not said, show_choices=True)
 
 
-def asked_model(text: str | None) -> Architecture:
-    """The model of `--model`.
+def asked_model(values: Mapping[str, Any]) -> Architecture:
+    """The model of `--model`, or the one that a saved plan names.
 
     Raises:
         UsageError: There is none.
     """
+    text = values["model"] or (_saved_model(values["model_config"]) if values.get("model_config") else None)
     if not text:
         raise UsageError(
             "--model is missing", "give a catalogue name (--models lists them), a YAML file or a config.json"
@@ -136,6 +137,13 @@ def asked_model(text: str | None) -> Architecture:
     from kvdeck.engine.kv.reading import find_model
 
     return find_model(text)
+
+
+def _saved_model(file: str) -> str | None:
+    from kvdeck.engine.kv.reading import read_yaml
+
+    data = read_yaml(Path(file))
+    return data.get("model") if isinstance(data, dict) else None
 
 
 def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout for each run.")
 def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, **values: Any) -> int:
     """Run a plan: nixlbench's sweep over NIXL in the engine, its columns beside kvdeck's report."""
-    model = asked_model(values["model"])
+    model = asked_model(values)
     asked, *others = list(asked_configs(values))
     if isinstance(asked, KvdeckError):
         raise asked

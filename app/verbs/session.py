@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kvdeck.app.verbs.named import checked, find, give, local_time, store, wanted_name
 from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
+from kvdeck.app.verbs.session_keeping import delete, import_, note, rename, tag
 from kvdeck.sessions.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Session, SessionKind
-    from kvdeck.sessions.store import Store
+    pass
 
 _NAME = click.option("-s", "--session", "name", metavar="NAME", help="Default: the active session.")
 NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one."
@@ -36,7 +35,7 @@ def init(name: str) -> int:
     """Make a session, or open one again, and make it the active one."""
     from kvdeck.sessions import recording
 
-    for line in recording.begin(_store(), _checked(name)):
+    for line in recording.begin(store(), checked(name)):
         click.echo(line, err=True)
     recording.make_active(name)
     click.echo(f"Benchmark session '{name}' is ready and active.")
@@ -59,13 +58,13 @@ def status(name: str | None) -> int:
         click.echo(NONE_ACTIVE if active is None else f"{active.source} names an empty session. {NONE_ACTIVE}")
         return 0
     try:
-        found = _find(wanted)
+        found = find(wanted)
     except SessionError as error:
         where = f" (named by {active.source})" if active and not name else ""
         click.echo(f"No benchmark session '{wanted}'{where}: {error}")
         return 0
     click.echo(summary_text(counted_session(found)))
-    folder = _store().folder(wanted)
+    folder = store().folder(wanted)
     enabled, epoch = counted.control(folder)
     click.echo(f"Session enabled: {str(enabled).lower()}")
     if active is not None and active.name == wanted:
@@ -91,12 +90,12 @@ def report(form: str, output: str | None, name: str | None) -> int:
     from kvdeck.sessions import exchange
     from kvdeck.sessions.report import report_lines
 
-    found = _find(_wanted(name))
+    found = find(wanted_name(name))
     if form in ("json", "csv"):
-        return _give(exchange.encode(found, form), output)
+        return give(exchange.encode(found, form), output)
     lines = report_lines(found, report_width())
     if output is not None:
-        return _give("".join(f"{line.text}\n" for line in lines).encode(), output)
+        return give("".join(f"{line.text}\n" for line in lines).encode(), output)
     print_lines(lines)
     return 0
 
@@ -121,11 +120,11 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     chosen = form or exchange.format_of(Path(place))
     if chosen not in exchange.FORMATS:
         raise SessionError(f"unsupported format {chosen!r}", f"use {', '.join(exchange.FORMATS)}")
-    wanted = _wanted(name)
-    found = _find(wanted)
+    wanted = wanted_name(name)
+    found = find(wanted)
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
         raise SessionError(f"{place} is the file Dynamo's hooks count {wanted!r} in", "export to another file")
-    _give(exchange.encode(found, chosen), place)
+    give(exchange.encode(found, chosen), place)
     click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
     if left := exchange.left_out(found, chosen):
         click.echo(f"The format has no place for: {'; '.join(left)}", err=True)
@@ -138,8 +137,8 @@ def reset(name: str | None) -> int:
     """Count from zero; what was counted is archived, also in processes that go on counting."""
     from kvdeck.sessions import recording
 
-    wanted = _wanted(name)
-    for line in recording.reset(_store(), wanted):
+    wanted = wanted_name(name)
+    for line in recording.reset(store(), wanted):
         click.echo(line)
     return 0
 
@@ -161,8 +160,8 @@ def disable(name: str | None) -> int:
 def _switch(name: str | None, enabled: bool) -> int:
     from kvdeck.sessions import recording
 
-    wanted = _wanted(name)
-    recording.switch(_store(), wanted, enabled)
+    wanted = wanted_name(name)
+    recording.switch(store(), wanted, enabled)
     click.echo(
         f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within a second"
     )
@@ -178,23 +177,24 @@ def test(count: int) -> int:
     from kvdeck.sessions.recorder import Recorder
 
     active = dynamo.active_session()
-    name = _checked(active.name) if active and active.name else "test_session"
-    recording.begin(_store(), name)
+    name = checked(active.name) if active and active.name else "test_session"
+    recording.begin(store(), name)
     if active is None:
         recording.make_active(name)
-    recorder = Recorder(_store().folder(name))
+    recorder = Recorder(store().folder(name))
     for path, layout, size, blocks in dynamo.synthetic(count):
         recorder.record(path, layout, size, blocks, None)
     recorder.close()
-    enabled, _ = counted.control(_store().folder(name))
+    enabled, _ = counted.control(store().folder(name))
     click.echo(f"Recorded {count} test transfers" + ("" if enabled else ", which the session ignores: it is disabled"))
-    click.echo(summary_text(_find(name)))
+    click.echo(summary_text(find(name)))
     return 0
 
 
 @session.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
+@click.argument("more", metavar="[C]...", nargs=-1)
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--markdown", is_flag=True, help="Markdown, for a ticket or a pull request.")
@@ -205,26 +205,41 @@ def test(count: int) -> int:
     type=click.FloatRange(0),
     help="Exit status 1 if a time for the same bytes grew by more than PCT percent.",
 )
-def compare(before: str, after: str, output: str | None, as_json: bool, markdown: bool, percent: float | None) -> int:
+def compare(
+    before: str,
+    after: str,
+    more: tuple[str, ...],
+    output: str | None,
+    as_json: bool,
+    markdown: bool,
+    percent: float | None,
+) -> int:
     """Set two sessions against each other: names, files, or NAME:LAYOUT for a part.
 
-    By path across layouts, and by path and layout; whether they compare at all is said first.
+    By path across layouts, and by path and layout; whether they compare at all is said first. With more than two,
+    all against the first.
     """
     import orjson
 
     from kvdeck.sessions.compare import compare as compared
     from kvdeck.sessions.compare import key_text, regressions
-    from kvdeck.sessions.compare_report import diff_lines, diff_markdown
+    from kvdeck.sessions.compare_report import diff_lines, diff_markdown, many_lines
 
-    diff = compared(_find(before, part=True), _find(after, part=True))
+    if more:
+        if as_json or markdown or output is not None or percent is not None:
+            raise UsageError("these options compare two sessions", "leave out the third, or the options")
+        baseline, *others = (find(name, part=True) for name in (before, after, *more))
+        print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
+        return 0
+    diff = compared(find(before, part=True), find(after, part=True))
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
-        _give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
+        give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
     elif markdown:
-        _give(diff_markdown(diff).encode(), output)
+        give(diff_markdown(diff).encode(), output)
     elif output is not None:
-        _give("".join(f"{line.text}\n" for line in diff_lines(diff)).encode(), output)
+        give("".join(f"{line.text}\n" for line in diff_lines(diff)).encode(), output)
     else:
         print_lines(diff_lines(diff, report_width()))
     for row in worse:
@@ -242,7 +257,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
     from kvdeck.sessions.report import Line
     from kvdeck.sessions.tables import Column, fit, render
 
-    found = matching(catalogue(_store()), words)
+    found = matching(catalogue(store()), words)
     if as_json:
         print_json(found)
         return 0
@@ -253,7 +268,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         Column("", "session", tuple(item.name for item in found), left=True),
         Column("", "kind", tuple(item.kind for item in found), left=True),
         Column("", "state", tuple(item.state for item in found), left=True, rank=4),
-        Column("", "created", tuple(_local(item.created) for item in found), left=True, rank=2),
+        Column("", "created", tuple(local_time(item.created) for item in found), left=True, rank=2),
         Column("", "transfers", tuple(f"{item.transfers:,}" if item.kind != "run" else "" for item in found), rank=3),
         Column("", "paths", tuple(item.reason or few_paths(item.paths) for item in found), left=True, rank=1),
         Column("", "tags", tuple(" ".join(item.tags) for item in found), left=True, rank=5),
@@ -269,79 +284,7 @@ def show(name: str, as_json: bool) -> int:
     """Print one session, by its name or its file."""
     from kvdeck.app.verbs.printing import print_session
 
-    print_session(_find(name), as_json)
-    return 0
-
-
-@session.command()
-@click.argument("name")
-@click.argument("new")
-def rename(name: str, new: str) -> int:
-    """Give a session another name."""
-    _store().rename(_checked(name), _checked(new))
-    click.echo(f"'{name}' is now '{new}'")
-    return 0
-
-
-@session.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Don't ask.")
-def delete(names: tuple[str, ...], yes: bool) -> int:
-    """Remove sessions of kvdeck's, with all they hold. Dynamo's files stay."""
-    for name in names:
-        if not _store().folder(_checked(name)).is_dir():
-            raise SessionError(f"there is no session {name!r} of kvdeck's", "`kvdeck session list` lists them")
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("deleting needs a yes", "give --yes")
-        click.confirm(f"Delete {', '.join(names)} for good?", abort=True)
-    for name in names:
-        _store().delete(name)
-        click.echo(f"'{name}' is deleted")
-    return 0
-
-
-@session.command("import")
-@click.argument("file", type=click.Path())
-@click.option("--name", metavar="NAME", help="Default: the one in the file, or made of the file's name.")
-def import_(file: str, name: str | None) -> int:
-    """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
-    import re
-
-    from kvdeck.sessions import exchange
-
-    read = exchange.read(Path(file).expanduser())
-    chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
-    kept = _store().keep(dataclasses.replace(read, name=_checked(chosen), kind=_kept_kind(read)))
-    click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")
-    return 0
-
-
-def _kept_kind(read: Session) -> SessionKind:
-    return "run" if read.results else "imported"
-
-
-@session.command()
-@click.argument("name")
-@click.argument("tags", nargs=-1)
-@click.option("--remove", is_flag=True, help="Take these tags away.")
-def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
-    """Add tags to a session, or print them."""
-    found = _store().read(_checked(name))
-    kept = [item for item in found.tags if item not in tags]
-    if tags:
-        found = _store().change(name, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
-    click.echo(" ".join(found.tags))
-    return 0
-
-
-@session.command()
-@click.argument("name")
-@click.argument("text", required=False)
-def note(name: str, text: str | None) -> int:
-    """Write a session's note, or print it."""
-    found = _store().read(_checked(name)) if text is None else _store().change(_checked(name), note=text)
-    click.echo(found.note)
+    print_session(find(name), as_json)
     return 0
 
 
@@ -365,60 +308,10 @@ def record(name: str, layout: str | None, descriptors_per_block: int | None, com
     from kvdeck.sessions import recording
 
     text = str(parse_layout_pair(layout)) if layout is not None else None
-    for line in recording.begin(_store(), _checked(name)):
+    for line in recording.begin(store(), checked(name)):
         click.echo(line, err=True)
-    return run_recorded(_store(), name, command, text, descriptors_per_block)
+    return run_recorded(store(), name, command, text, descriptors_per_block)
 
 
-def _store() -> Store:
-    from kvdeck.engine.client import store
-
-    return store()
-
-
-def _checked(name: str) -> str:
-    from kvdeck.sessions.listing import check_name
-
-    return check_name(name)
-
-
-def _find(called: str, part: bool = False) -> Session:
-    from kvdeck.sessions import lookup
-
-    return lookup.find_part(_store(), called) if part else lookup.find(_store(), called)
-
-
-def _wanted(name: str | None) -> str:
-    """The session that is meant, or the active one.
-
-    Raises:
-        SessionError: None is.
-    """
-    from kvdeck.sessions import dynamo
-
-    if name is not None:
-        return name
-    active = dynamo.active_session()
-    if active is None or not active.name:
-        raise SessionError("no benchmark session active", "`kvdeck session init NAME` makes one, or give --session")
-    return active.name
-
-
-def _give(data: bytes, output: str | None) -> int:
-    if output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
-        sys.stdout.flush()
-        return 0
-    from kvdeck.sessions.store import write_atomically
-
-    path = Path(output).expanduser()
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
-    return 0
-
-
-def _local(created: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+for verb in (rename, delete, import_, tag, note):
+    session.add_command(verb)

@@ -12,9 +12,11 @@ MODE_KEYS = Binding.Group("Modes")
 DECK = Binding.Group("Deck")
 RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
+PLAN = Binding.Group("Plan")
 LIST = Binding.Group("List")
+SHARE = Binding.Group("Share")
 
-ORDER = (RUN, LIST, FORM, DECK, MODE_KEYS)
+ORDER = (RUN, PLAN, LIST, FORM, DECK, MODE_KEYS, SHARE)
 
 
 class KeyBar(Lines):

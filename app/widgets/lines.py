@@ -18,6 +18,8 @@ from kvdeck.app import theme
 if TYPE_CHECKING:
     from textual.events import Resize
 
+    from kvdeck.app.sharing import Table
+
 Span: TypeAlias = "tuple[str, str]"
 """Text and the name of its style, as `theme.style` knows it."""
 Row: TypeAlias = "tuple[Span, ...]"
@@ -63,6 +65,14 @@ class Lines(Widget):
     def rows(self, width: int, height: int) -> list[Row]:
         """At most `height` rows for `width` columns."""
         raise NotImplementedError
+
+    def table(self) -> Table | None:
+        """What can be copied of this pane, where it is a table."""
+        return None
+
+    def points(self) -> Table | None:
+        """What can be exported of this pane, where it is a chart."""
+        return None
 
     def redraw(self) -> None:
         """Compose the rows again and mark the cells that differ."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
@@ -11,7 +11,10 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from kvdeck.app.messages import RowMoved, RowOpened
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
-from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
 
 Item = TypeVar("Item")
 FAR = 1 << 30
@@ -82,6 +85,9 @@ class Listing(Lines, Generic[Item], can_focus=True):
 
     def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
         self._stand(self.place - 3)
+
+    def table(self) -> Table:
+        return shared(self.title.lower(), self.columns(SHARED_WIDTH), self.items)
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(self.columns(width), width)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from textual.geometry import Size
 
 from kvdeck.app.widgets.lines import Lines, Row, cell
-from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from kvdeck.app.widgets.table import Column, fitting, shared, table_head, table_row
 from kvdeck.app.words import figure, fixed, percent
 from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
+    from kvdeck.app.sharing import Table
 
 COLUMNS: list[Column[StepView]] = [
     Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
@@ -44,6 +45,9 @@ class Percentiles(Lines):
         return 1 + min(4, max(2, len(self._trial)))
 
     _trial: tuple[StepView, ...] = ()
+
+    def table(self) -> Table | None:
+        return shared("request-times", COLUMNS, self._trial)
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(COLUMNS, width)

@@ -11,6 +11,7 @@ from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
+    from kvdeck.app.sharing import Table
 
 SPANS_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
 """Widths of the time axis: it grows in jumps, so that between them only new dots are painted."""
@@ -75,6 +76,17 @@ class Plot(Lines):
         """Show the trial of a step; None is the running one."""
         self._trial = () if run is None else run.trial_of(run.current if step is None else step)
         self.redraw()
+
+    def points(self) -> Table | None:
+        from kvdeck.app.sharing import Table
+
+        first = min((point.t for step in self._trial for point in step.points), default=0)
+        rows = tuple(
+            (step.plan.path, step.plan.layout, f"{(t - first) / 1e9:.6f}", f"{rate:.6f}")
+            for step in self._trial
+            for t, rate in step.rates()
+        )
+        return Table("bandwidth", ("path", "layout", "seconds", "gb_per_s"), rows)
 
     def rows(self, width: int, height: int) -> list[Row]:
         path = self._trial[0].plan.path if self._trial else ""

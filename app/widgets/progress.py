@@ -7,20 +7,40 @@ from typing import TYPE_CHECKING
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell
 from kvdeck.app.widgets.steps import backend_text
 from kvdeck.app.words import clock
+from kvdeck.sessions.records import PATHS
 from kvdeck.sessions.units import short_layout_name, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
-    from kvdeck.app.snapshot import Snapshot
+    from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.app.tui import Deck
 
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
+
+
+_MODE_OFFERS = (("plan", "1", "plans a model"), ("monitor", "3", "watches an endpoint"))
+
+
+def host_text(doctor: Doctor) -> str:
+    """What this host can do, in one line."""
+    if doctor.error:
+        return f"The doctor could not look at this host: {doctor.error}"
+    if not doctor.paths:
+        return "Looking at what this host can do …" if doctor.looking else "No run is going on."
+    best = [row for path in PATHS if (row := doctor.best(path)) is not None]
+    ready = [row.path for row in best if row.state != "unavailable"]
+    rest = len(best) - len(ready)
+    if not ready:
+        return "No path can run on this host yet · 9 says why, and what mends it"
+    said = "All paths" if not rest else ", ".join(ready) if len(ready) < 4 else f"{len(ready)} paths"
+    return f"Ready here: {said}{f'; {rest} are not (9 says why)' if rest else ''}"
 
 
 class Progress(Lines):
     """Two lines over the live panes."""
 
+    app: Deck
     snapshot: Snapshot | None = None
-
     picked: int | None = None
 
     def apply(self, snapshot: Snapshot, picked: int | None = None) -> None:
@@ -34,8 +54,7 @@ class Progress(Lines):
         lost = snapshot is not None and snapshot.link == "lost"
         trouble: Row = (cell(f" ✗ {snapshot.detail} · trying again" if lost and snapshot else "", width, "bad"),)
         if run is None:
-            teach = " r launches what the form says; a run goes on when the deck is closed"
-            return [(cell(" No run is going on.", width),), trouble if lost else (cell(teach, width, "dim"),)]
+            return [(cell(f" {host_text(self.app.doctor)}", width),), trouble if lost else self._offers(width)]
         bar_width = max(10, min(40, width - 66))
         filled = round(run.fraction * bar_width)
         ahead = f"{clock(run.eta_s)} to go" if run.state == "running" and run.eta_s is not None else ""
@@ -49,6 +68,14 @@ class Progress(Lines):
             (f"{ahead:>13}", ""),
         ]
         return [tuple(first), trouble if lost else (cell(f" {self._below(run)}", width, self._tone(run)),)]
+
+    def _offers(self, width: int) -> Row:
+        """What a newcomer wants, with its key; a mode that is not there is not offered."""
+        offers = [("a", "runs the quick A/B")]
+        offers += [(key, said) for mode, key, said in _MODE_OFFERS if mode in self.app.MODES]
+        spans = [span for key, said in offers for span in ((f" {key}", "key"), (f" {said}  ", "dim"))]
+        used = sum(len(text) for text, _ in spans)
+        return (*spans, cell("· a run goes on when the deck is closed", max(1, width - used), "dim"))
 
     def _tone(self, run: RunView) -> str:
         return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")

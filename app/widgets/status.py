@@ -11,7 +11,7 @@ from kvdeck.app.widgets.lines import Lines, Row, Span
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot
 
-MODES = (("2", "run", "Run"), ("4", "sessions", "Sessions"), ("9", "doctor", "Doctor"))
+MODES = (("1", "plan", "Plan"), ("2", "run", "Run"), ("4", "sessions", "Sessions"), ("9", "doctor", "Doctor"))
 
 
 class StatusBar(Lines):
@@ -23,9 +23,11 @@ class StatusBar(Lines):
     readonly = False
 
     host = ""
+    link = ""
 
-    def apply(self, snapshot: Snapshot, host: str, paused: bool, readonly: bool) -> None:
-        self.snapshot, self.host, self.paused, self.readonly = snapshot, host, paused, readonly
+    def apply(self, snapshot: Snapshot, host: str, paused: bool, readonly: bool, link: str = "") -> None:
+        """Take what stands in the line; `link` is what is to be said of a slow terminal."""
+        self.snapshot, self.host, self.paused, self.readonly, self.link = snapshot, host, paused, readonly, link
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -36,6 +38,8 @@ class StatusBar(Lines):
         right = self._engine()
         if self.readonly:
             right.insert(0, ("read-only  ", "warn"))
+        if self.link:
+            right.insert(0, (f"{self.link}  ", "warn"))
         if self.paused:
             right.insert(0, ("PAUSED, p goes on  ", "!warn"))
         used = sum(cell_len(text) for text, _ in (*spans, *right))

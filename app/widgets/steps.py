@@ -11,12 +11,13 @@ from textual.geometry import Size
 from kvdeck.app.messages import StepChosen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
-from kvdeck.app.widgets.table import Column, fitting, table_head, table_row
+from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 from kvdeck.app.words import figure, fixed, interval, percent
 from kvdeck.sessions.units import layout_name, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
+    from kvdeck.app.sharing import Table
 
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}
@@ -134,6 +135,9 @@ class StepTable(Lines, can_focus=True):
         place = self.top + event.y - 1
         if self.run is not None and event.y and place < len(self.run.steps):
             self._pick(self.run.steps[place].plan.step)
+
+    def table(self) -> Table | None:
+        return None if self.run is None else shared(self.run.session, _columns(SHARED_WIDTH), self.run.steps)
 
     def rows(self, width: int, height: int) -> list[Row]:
         columns = fitting(_columns(width), width)

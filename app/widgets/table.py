@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kvdeck.app.widgets.lines import CURSOR, Row, cell
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kvdeck.app.sharing import Table
+
 Item = TypeVar("Item")
+SHARED_WIDTH = 400
+"""The width that a table is shared at: every column, nothing cut."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,12 @@ def fitting(columns: list[Column[Item]], width: int) -> list[Column[Item]]:
             break
         kept.append(column)
     return kept
+
+
+def shared(name: str, columns: list[Column[Item]], items: Sequence[Item]) -> Table:
+    """The whole table, for the clipboard or a file."""
+    from kvdeck.app.sharing import Table
+
+    kept = [column for column in columns if column.title.strip()]
+    rows = tuple(tuple(column.text(item).strip() for column in kept) for item in items)
+    return Table(name, tuple(column.title.strip() for column in kept), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent
 from kvdeck.sessions.errors import UsageError
 
 Config = Mapping[str, Any]
@@ -42,7 +42,7 @@ def architecture(config: Config, name: str) -> Architecture:
     for key, why in _UNKNOWN.items():
         if config.get(key):
             raise UsageError(f"{name} can't be planned: {why} ({key})", "describe its layers in a YAML file")
-    layers = _count(config, _LAYERS, name)
+    layers = checked_layers("num_hidden_layers", _count(config, _LAYERS, name), name)
     query_heads = _count(config, _QUERY_HEADS, name)
     words = _layer_words(config, layers, name)
     kinds = _kinds(config, query_heads, words, name)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent, uniform
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent, uniform
 from kvdeck.sessions.errors import UsageError
 
 _COMMON = ("model_name", "num_layers", "query_head_dimension", "num_model_params")
@@ -60,6 +60,7 @@ def architecture(data: Mapping[str, Any], source: str) -> Architecture:
         )
     check_keys(data, _FIELDS[family], _FIELDS[family], source)
     n = {key: checked_count(key, value, source) for key, value in data.items() if key != "model_name"}
+    checked_layers("num_layers", n["num_layers"], source)
     more = {"parameters": n["num_model_params"], "source": source, "title": name}
     if family == "deepseek_r1":
         kind = Kind("mla", latent(n["mla_latent_vector_dimension"], n["rope_mla_dimension"]))
@@ -115,6 +116,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "runtime": ("num_requests", "isl", "osl"),
     "system": ("backend", "hardware", "page_size", "access_pattern", "source", "destination"),
 }
+_SAVED = ("model", "transfer")
+"""What kvdeck adds to the file when it saves a plan."""
 _TEXTS = ("model_quant_mode", "kvcache_quant_mode", "backend", "hardware", "access_pattern", "source", "destination")
 
 
@@ -130,7 +133,7 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
     if data and not set(data) & set(SECTIONS):
         raise UsageError(f"{source} has none of the sections {', '.join(SECTIONS)}", "name a model config, not a model")
     values: dict[str, Any] = {}
-    ignored = [str(key) for key in data if key not in SECTIONS]
+    ignored = [str(key) for key in data if key not in (*SECTIONS, *_SAVED)]
     for name, keys in SECTIONS.items():
         section = data.get(name)
         section = {} if section is None else section

@@ -9,6 +9,8 @@ from decimal import Decimal
 from kvdeck.engine.kv.precision import Precision
 from kvdeck.sessions.errors import UsageError
 
+MOST_LAYERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -125,6 +127,18 @@ def checked_count(name: str, value: object, source: str) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UsageError(f"{name} in {source} is {value!r}", "give a whole number above 0")
     return number
+
+
+def checked_layers(name: str, value: object, source: str) -> int:
+    """A count of layers that a model may have.
+
+    Raises:
+        UsageError: It is none, or out of all proportion.
+    """
+    layers = checked_count(name, value, source)
+    if layers > MOST_LAYERS:
+        raise UsageError(f"{name} in {source} is {layers}", f"give at most {MOST_LAYERS}")
+    return layers
 
 
 def _kind_text(kind: Kind, query_heads: int | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.kv import huggingface, kvbench
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, keys_and_values, latent
+from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent
 from kvdeck.sessions.errors import UsageError
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -109,7 +109,7 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
         UsageError: A key is missing, unknown or wrong.
     """
     kvbench.check_keys(data, _FIELDS, ("name", "layers", "kinds"), source)
-    name, layers = str(data["name"]), checked_count("layers", data["layers"], source)
+    name, layers = str(data["name"]), checked_layers("layers", data["layers"], source)
     if not isinstance(data["kinds"], Mapping) or not data["kinds"]:
         raise UsageError(f"kinds in {source} is no mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
     kinds = {str(word): _kind(str(word), fields, source) for word, fields in data["kinds"].items()}

@@ -22,16 +22,6 @@ MAX_SOCKET_PATH = 107
 """Bytes that `sockaddr_un` takes, its closing NUL not counted."""
 
 
-def home_folder() -> Path:
-    """`$KVDECK_HOME`, or the user's data folder; it need not be there yet."""
-    chosen = os.environ.get("KVDECK_HOME")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("kvdeck", appauthor=False))
-
-
 def runtime_folder() -> Path:
     """`$KVDECK_RUNTIME`, or `kvdeck-<uid>` in the temp folder; it need not be there yet."""
     chosen = os.environ.get("KVDECK_RUNTIME")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import orjson
 
 from kvdeck.app.folding import RunView, fold_all
+from kvdeck.app.measured import Measured, Point
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
+from kvdeck.sessions.lookup import part
 from kvdeck.sessions.records import (
     COUNTERS,
     Compared,
@@ -206,6 +209,64 @@ def session(name: str = NAME) -> Session:
         results=results,
         comparisons=tuple(comparison(trial) for trial in range(len(PATHS))),
     )
+
+
+def measured() -> Measured:
+    """A sweep of block sizes between host memories, and one step to disk."""
+    sizes = [4096 << (2 * step) for step in range(7)]
+    sweep = [
+        Point("HostToHost", layout, size, 11.0 * size / (size + half), "sweep")
+        for layout, half in (("fc", 120_000), ("ls", 480_000))
+        for size in sizes
+    ]
+    return Measured((*sweep, Point("HostToDisk", "fc", BLOCK, 1.4, NAME)))
+
+
+def compared(name: str) -> Session:
+    """A session to compare: a part of the run, a slower one of another host, or a sweep."""
+    name, _, layout = name.partition(":")
+    kept = session(name)
+    if layout:
+        return part(kept, layout)
+    if name == NAME:
+        return kept
+    slower = 1.0 if name.startswith("before") else 1.22
+    host = {**kept.host, "hostname": "dgx-02"}
+    if "sweep" in name:
+        return replace(kept, results=tuple(_sweep()), comparisons=(), host=host)
+    return replace(kept, results=tuple(_at(r, r.block_bytes, 1 / slower) for r in kept.results), comparisons=())
+
+
+def swept(name: str, slower: float = 1.0) -> Session:
+    """Both layouts of one path at nine block sizes."""
+    return replace(session(name), results=tuple(_sweep(slower)), comparisons=())
+
+
+def _sweep(slower: float = 1.0) -> Iterator[StepResult]:
+    for plan in plans()[:2]:
+        for power in range(9):
+            size = BLOCK >> (8 - power)
+            yield _at(result(plan), size, 1 / (1 + 3 * 2.0 ** (-power)) / slower)
+
+
+def _at(found: StepResult, block_bytes: int, times: float) -> StepResult:
+    assert found.gb_per_s is not None
+    rate = found.gb_per_s.median * times
+    return replace(found, block_bytes=block_bytes, gb_per_s=Interval(rate, rate * 0.97, rate * 1.03))
+
+
+def spreads(of: Session) -> dict[tuple[str, str, int, int], tuple[tuple[float, int], ...]]:
+    """A hump around each step's mean time, with a tail."""
+    found = {}
+    for r in of.results:
+        assert r.gb_per_s is not None
+        middle = r.batch * r.block_bytes / r.gb_per_s.median / 1e9
+        hump = (
+            (middle * 2 ** (k / 16), round(900 * math.exp(-((k / 3) ** 2))) + (6 if k > 0 else 0))
+            for k in range(-8, 20)
+        )
+        found[r.path, r.layout, r.block_bytes, r.batch] = tuple(hump)
+    return found
 
 
 def doctor() -> Doctor:

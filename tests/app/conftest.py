@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from kvdeck.app.messages import DoctorReported, SessionRead, SessionsListed
+from kvdeck.app.messages import (
+    DoctorReported,
+    PathsMeasured,
+    SessionChanged,
+    SessionPreviewed,
+    SessionRead,
+    SessionsCompared,
+    SessionsListed,
+    SpreadsRead,
+)
 from kvdeck.app.tui import Deck
 from kvdeck.sessions.listing import SessionSummary
+from kvdeck.sessions.records import Session
 
 from . import a_run
 
@@ -45,9 +56,24 @@ class DeckOfFiles(Deck):
         self.host = "dgx-01"
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
+        self.plans = Path("/nowhere/plans")
 
     def list_sessions(self) -> None:
         self.post_message(SessionsListed(self.kept))
+
+    def preview_session(self, name: str) -> None:
+        self.post_message(SessionPreviewed(name, a_run.session(name)))
+
+    def compare_sessions(self, names: tuple[str, ...]) -> None:
+        self.asked.append(("compare", names))
+        self.post_message(SessionsCompared(tuple(a_run.compared(name) for name in names)))
+
+    def read_spreads(self, a: Session, b: Session) -> None:
+        self.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
+
+    def change_session(self, what: str, name: str, value: str = "") -> None:
+        self.asked.append((what, (name, value)))
+        self.post_message(SessionChanged(f"{what} {name}"))
 
     def read_session(self, name: str) -> None:
         self.post_message(SessionRead(name, a_run.session(name)))
@@ -61,13 +87,21 @@ class DeckOfFiles(Deck):
     def follow(self, session: str) -> None:
         self.asked.append(("follow", session))
 
+    def measure_paths(self) -> None:
+        self.post_message(PathsMeasured(a_run.measured()))
+
+    def plans_folder(self) -> Path:
+        return self.plans
+
     def look(self) -> None:
         self.post_message(DoctorReported(a_run.doctor()))
 
 
 @pytest.fixture(autouse=True)
-def the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("NO_COLOR", "KVDECK_THEME", "COLORTERM"):
+def the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("KVDECK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KVDECK_CONFIG", str(tmp_path / "config.yaml"))
+    for name in ("NO_COLOR", "KVDECK_ASCII", "KVDECK_HZ", "KVDECK_BELL", "KVDECK_THEME", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

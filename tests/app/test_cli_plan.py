@@ -139,6 +139,12 @@ def test_kvcache_tells_more_in_json(said) -> None:
     (row,) = json.loads(said("kvcache", *R1, "--model_config", "examples/block-tp1-pp16.yaml", "--format", "json"))
     assert (row["kv_bytes_per_token"], row["block_bytes"], row["regions_per_block"]) == (35136, 589824, 4)
     assert (row["gpu_blocks"], row["all_blocks"]) == (400, 6400)
+    assert row["stage_layers"] == [4] * 13 + [3] * 3
+
+
+def test_a_saved_plan_names_its_model(said, tmp_path: Path) -> None:
+    (tmp_path / "saved.yaml").write_text("model: qwen3-8b\nruntime: {isl: 100}\ntransfer: {path: HostToDisk}\n")
+    assert said("iosize", "--model_config", "saved.yaml") == "IO Size per GPU: 2048\n"
 
 
 def test_models_are_listed(said) -> None:

@@ -24,19 +24,44 @@ SCENES = {
     "run-cancel": (a_run.live(), ("x",)),
     "run-help": (a_run.live(), ("question_mark",)),
     "run-paused": (a_run.live(), ("p",)),
+    "plan": (IDLE, ("1",)),
+    "plan-mixed": (IDLE, ("1", "m", *"gpt-oss-120b", "enter", "plus", "plus", "plus", "down", "plus", "plus")),
+    "plan-latent": (IDLE, ("1", "m", *"r1", "enter", "plus", "down", *["plus"] * 4, "g", "right", "right", "plus")),
+    "plan-wrong": (IDLE, ("1", "enter", "3", "enter")),
+    "plan-models": (IDLE, ("1", "m", "q", "w", "e", "n", "down")),
     "sessions": (a_run.live(), ("4",)),
     "sessions-empty": (IDLE, ("4",)),
     "sessions-none-found": (IDLE, ("4", "slash", "x", "y")),
     "result": (IDLE, ("4", "enter")),
+    "sessions-marked": (IDLE, ("4", "space", "space")),
+    "sessions-rename": (IDLE, ("4", "n")),
+    "diff": (IDLE, ("4", "space", "down", "d")),
+    "diff-layouts": (IDLE, ("4", "d")),
+    "diff-sweep": (IDLE, ("4", "d")),
+    "versus": (IDLE, ("4", "space", "space", "space", "d")),
     "doctor": (IDLE, ("9",)),
     "doctor-empty": (Snapshot(), ("9",)),
 }
-TOLD_BY_THE_SMALL_ONE = ("run-form", "run-cancel", "sessions-none-found", "sessions-empty", "doctor-empty")
+TOLD_BY_THE_SMALL_ONE = (
+    "sessions-rename",
+    "versus",
+    "run-form",
+    "run-cancel",
+    "plan-wrong",
+    "plan-models",
+    "sessions-none-found",
+    "sessions-empty",
+    "doctor-empty",
+)
 PICTURES = [
     *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
     *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_SMALL_ONE),
-    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "sessions", "result", "doctor")),
-    *((scene, BIG, name) for scene in ("run-live", "doctor") for name in ("kvdeck-light", theme.ANSI)),
+    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "plan-mixed", "sessions", "result", "diff", "doctor")),
+    *(
+        (scene, BIG, name)
+        for scene in ("run-live", "plan-latent", "diff", "doctor")
+        for name in ("kvdeck-light", theme.ANSI)
+    ),
 ]
 
 
@@ -47,6 +72,8 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
     monkeypatch.setenv("KVDECK_THEME", name)
     snapshot, keys = SCENES[scene]
     deck = DeckOfFiles()
+    if scene == "diff-sweep":
+        monkeypatch.setattr(a_run, "compared", lambda name: a_run.swept(name, 1.3 if name.endswith("ls") else 1.0))
     if scene == "sessions-empty":
         deck.kept = ()
 
@@ -57,6 +84,6 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
         await pilot.pause()
         for key in keys:
             await pilot.press(key)
-            await pilot.pause()
+            await pilot.pause(0.2 if scene.startswith(("sessions", "diff")) else None)
 
     assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)

@@ -8,7 +8,7 @@ import sys
 
 from tests.benchmarks.table import Row, print_markdown
 
-PARTS = ("terminal", "engine", "transfers")
+PARTS = ("terminal", "engine", "transfers", "plans", "sessions")
 
 
 def main() -> None:

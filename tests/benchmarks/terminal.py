@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-from tests.app.a_terminal import Terminal
+from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
 
@@ -19,6 +19,7 @@ STILL_S = 10.0
 LIVE_S = 20.0
 TICK_S = 0.5
 KEYS = 100
+PICTURES = 30
 PROGRAM = "import sys; from kvdeck.app.tui import run_deck; sys.exit(run_deck())"
 
 
@@ -55,6 +56,7 @@ def _watched(deck: Terminal) -> list[Row]:
     before, begin = sum(process.cpu_times()[:2]), time.monotonic()
     ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
     share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+    memory = process.memory_full_info()
     size = f"{SIZE[0]}×{SIZE[1]}"
     keys = sorted(_key_to_paint(deck, number) for number in range(KEYS))
     return [
@@ -66,7 +68,23 @@ def _watched(deck: Terminal) -> list[Row]:
         ),
         Row(f"a live run at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
         Row("key to paint while a run loads the cores, p99", f"{keys[int(KEYS * 0.99) - 1] * 1e3:.0f} ms", "< 100 ms"),
+        Row("memory of the deck with a run on its screen", f"{memory.uss / 2**20:.0f} MiB of its own", "–"),
+        *_far(),
     ]
+
+
+def _far() -> list[Row]:
+    """How old the picture is over a link that buffers and lets little through, drawn as often as it can be."""
+    rows = []
+    for kib in (30, 10):
+        link = FarTerminal(kib * 1024, size=SIZE, program=BUSY)
+        try:
+            ages = [age for age, _ in watched(link, PICTURES)][PICTURES // 3 :]
+        finally:
+            link.close()
+        said = f"{statistics.median(ages):.1f} / {max(ages):.1f} s"
+        rows.append(Row(f"age of the picture over {kib} KiB/s, everything changing, median / most", said, "< 2 s"))
+    return rows
 
 
 def _bytes(deck: Terminal, seconds: float) -> int:

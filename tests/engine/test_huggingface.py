@@ -100,6 +100,7 @@ def test_shared_layers_keep_nothing_of_their_own(read) -> None:
         ({"num_hidden_layers": 4}, "num_attention_heads"),
         ({"num_hidden_layers": 4, "num_attention_heads": 4}, "hidden_size"),
         ({**DENSE, "num_hidden_layers": "many"}, "num_hidden_layers"),
+        ({**DENSE, "num_hidden_layers": 1 << 40}, "num_hidden_layers"),
         ({**DENSE, "num_key_value_heads": 0}, "num_key_value_heads"),
         ({**DENSE, "layer_types": ["full_attention"]}, "1 layers"),
         ({**MLA, "qk_rope_head_dim": None}, "qk_rope_head_dim"),

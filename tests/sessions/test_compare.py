@@ -52,7 +52,14 @@ def test_layouts_compare_across() -> None:
     assert row.verdict == "slower"
     assert row.b.us_per_block == pytest.approx((1 << 20) / 5e9 * 1e6)
     assert "B takes 2.00× A's time" in said(diff)
-    assert diff.only_a == ("HostToHost FullyContiguous, 1 MiB × 16",)
+    assert diff.only_a == ()
+
+
+def test_what_one_side_has_alone_is_named() -> None:
+    diff = compare(session("a", step(0, FC)), session("b", step(0, FC), step(1, LS)))
+    assert diff.only_a == ()
+    assert diff.only_b == ("HostToHost LayerSeparate { outer_contiguous: false }, 1 MiB × 16",)
+    assert len(diff.keys) == 1
 
 
 def test_one_run_s_own_ratio_is_the_interleaved_one() -> None:
@@ -82,6 +89,13 @@ def test_insights_go_both_ways() -> None:
     assert back == [("regression", "size"), ("regression", "count"), ("improvement", "rate")]
     assert compare(before, before).insights == ()
     assert "No significant performance changes detected." in said(compare(before, before))
+
+
+def test_what_chance_may_explain_is_no_insight() -> None:
+    unsure = session("b", step(0, gb_per_s=Interval(9.0, 5.0, 13.0)))
+    assert compare(session("a", step(0)), unsure).insights == ()
+    (item,) = compare(session("a", step(0, FC, 10.0)), session("b", step(0, LS, 5.0))).insights
+    assert (item.kind, item.what, item.percent) == ("regression", "rate", pytest.approx(-50))
 
 
 def test_the_thresholds_are_dynamo_s() -> None:

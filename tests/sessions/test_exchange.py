@@ -58,10 +58,31 @@ def _has_arrow() -> bool:
     return importlib.util.find_spec("pyarrow") is not None
 
 
+NIXLBENCH = (
+    "Backend (--backend=[UCX,POSIX])      : POSIX\n"
+    "Op type (--op_type=[READ,WRITE])     : READ\n"
+    "Initiator seg type (--initiator_seg_type=[DRAM,VRAM]) : DRAM\n"
+    + "".join(f"{name:<18}" for name in ("Block Size (B)", "Batch Size", "B/W (GB/Sec)", "Avg Lat. (us)"))
+    + "\n"
+    + "".join(f"{cell:<18}" for cell in ("4096", "16", "0.512300", "8.0"))
+    + "\n"
+).encode()
+
+
+def test_nixlbench_s_output_is_a_session(tmp_path: Path) -> None:
+    path = tmp_path / "bench.txt"
+    path.write_bytes(NIXLBENCH)
+    (result,) = exchange.read(path).results
+    assert (result.path, result.block_bytes, result.batch) == ("DiskToHost", 4096, 16)
+    assert result.gb_per_s is not None
+    assert result.gb_per_s.median == 0.5123
+
+
 def test_mutated_files_never_crash_a_reader(tmp_path: Path) -> None:
     whole = [
         exchange.encode(KEPT, "kvdeck"),
         exchange.encode(KEPT, "csv"),
+        NIXLBENCH,
         orjson.dumps({"name": "x", "state": "done", "created": 1, "tallies": [], "results": [{"path": 1}]}),
     ]
     choose, path = random.Random(7), tmp_path / "mutated"

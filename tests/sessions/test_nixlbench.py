@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kvdeck.sessions import exchange
+from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.nixlbench import (
     NixlbenchRow,
     as_results,
@@ -114,3 +118,14 @@ def test_a_session_of_it_says_what_its_latency_means() -> None:
     assert any("per descriptor" in line for line in lines)
     assert all(len(line) <= 100 for line in lines)
     assert table_lines(()) == []
+
+
+def test_a_saved_output_is_imported_as_it_is(tmp_path: Path) -> None:
+    saved = tmp_path / "last-night.txt"
+    saved.write_bytes(OUTPUT.encode() + b"\n\xff broken tail\n")
+    session = exchange.read(saved)
+    assert (session.name, session.kind, session.source) == ("last-night", "imported", str(saved))
+    assert [result.block_bytes for result in session.results] == [4096, 8192]
+    saved.write_text(OUTPUT[: OUTPUT.index("4096")])
+    with pytest.raises(SessionError, match="no row of nixlbench's table"):
+        exchange.read(saved)

@@ -160,6 +160,32 @@ def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
     assert sum(t.transfers for p in counted.processes(session, epoch=0) for t in p.tallies) == 2
 
 
+BUSY = """
+import sys, time
+from pathlib import Path
+from kvdeck.sessions.recorder import Recorder
+recorder, count, end = Recorder(Path(sys.argv[1])), 0, time.monotonic() + 1.6
+while time.monotonic() < end:
+    for _ in range(200):
+        recorder.record("HostToHost", "FullyContiguous", 10, 1, 1e-5)
+    count += 200
+    time.sleep(0.001)
+recorder.close()
+print(count)
+"""
+
+
+def test_a_reset_in_the_middle_loses_no_count(session: Path) -> None:
+    command = [sys.executable, "-c", BUSY, str(session)]
+    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    until(lambda: len(counted.processes(session)) == 2)
+    counted.reset(session)
+    recorded = sum(int(process.communicate(timeout=30)[0]) for process in ranks)
+    found = [tally for epoch in (0, 1) for process in counted.processes(session, epoch) for tally in process.tallies]
+    assert sum(tally.transfers for tally in found) == recorded
+    assert len(found) == 4
+
+
 def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None:
     recorder = Recorder(session)
     for size, seconds in ((None, 1.0), ("x", 1.0), (-5, 1.0), (1, float("nan")), (1, -1.0), (7, 1.0)):

@@ -1,0 +1,125 @@
+"""Keys of the deck itself: those that open a mode, and those that are the same in every mode."""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+
+from kvdeck.app.widgets.keys import DECK, MODE_KEYS, SHARE
+
+OPENING = (
+    Binding(
+        "1",
+        "switch_mode('plan')",
+        "Plan",
+        show=False,
+        id="mode.plan",
+        tooltip="Plan: a model's KV cache in blocks and bytes",
+        group=MODE_KEYS,
+    ),
+    Binding(
+        "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
+    ),
+    Binding(
+        "4",
+        "switch_mode('sessions')",
+        "Sessions",
+        show=False,
+        id="mode.sessions",
+        tooltip="Sessions: what was measured",
+        group=MODE_KEYS,
+    ),
+    Binding(
+        "9",
+        "switch_mode('doctor')",
+        "Doctor",
+        show=False,
+        id="mode.doctor",
+        tooltip="Doctor: what can run here",
+        group=MODE_KEYS,
+    ),
+)
+EVERYWHERE = (
+    Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
+    Binding(
+        "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
+    ),
+    Binding(
+        "colon,ctrl+p",
+        "command_palette",
+        "Commands",
+        show=False,
+        key_display=":",
+        id="deck.palette",
+        tooltip="Commands by name",
+        group=DECK,
+    ),
+    Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
+    Binding(
+        "ctrl+c",
+        "leave",
+        "Quit",
+        show=False,
+        id="deck.interrupt",
+        tooltip="Close the deck",
+        group=DECK,
+        priority=True,
+    ),
+    Binding(
+        "w", "jump", "jump", show=False, id="deck.jump", tooltip="Letters on the panes; one goes there", group=DECK
+    ),
+    Binding("tab", "app.focus_next", "Next pane", show=False, id="deck.next", tooltip="To the next pane", group=DECK),
+    Binding(
+        "shift+tab",
+        "app.focus_previous",
+        "Previous pane",
+        show=False,
+        id="deck.previous",
+        tooltip="To the pane before",
+        group=DECK,
+    ),
+    Binding(
+        "Z",
+        "suspend_process",
+        "Suspend",
+        show=False,
+        id="deck.suspend",
+        tooltip="Back to the shell; `fg` comes back here",
+        group=DECK,
+    ),
+    Binding(
+        "y",
+        "share('markdown')",
+        "Copy table",
+        show=False,
+        id="share.markdown",
+        tooltip="Copy the table as Markdown, and into a file",
+        group=SHARE,
+    ),
+    Binding(
+        "Y",
+        "share('csv')",
+        "Copy as CSV",
+        show=False,
+        id="share.csv",
+        tooltip="Copy the table as CSV, and into a file",
+        group=SHARE,
+    ),
+    Binding(
+        "E",
+        "share('chart')",
+        "Export chart",
+        show=False,
+        id="share.chart",
+        tooltip="The chart's points as a CSV file",
+        group=SHARE,
+    ),
+    Binding(
+        "S",
+        "share('picture')",
+        "Save picture",
+        show=False,
+        id="share.picture",
+        tooltip="What the screen shows, as an SVG file",
+        group=SHARE,
+    ),
+)

@@ -1,0 +1,245 @@
+"""What the operator has set: the config file, then `KVDECK_*`, then the command line; the last one counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kvdeck.sessions.errors import UsageError
+
+LEAST_HZ, MOST_HZ = 0.1, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting; None where the default depends on the host or the terminal."""
+
+    theme: str | None = None
+    ascii: bool | None = None
+    bell: bool = False
+    hz: float = 2.0
+    folder: str | None = None
+    home: str | None = None
+    runtime: str | None = None
+    keymap: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    """What could not be taken, each in one line; the rest counts all the same."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting that is not a default comes from."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("takes a name or a path")
+    return value.strip()
+
+
+def _theme(value: Any) -> str:
+    from kvdeck.app import theme
+
+    name = theme.named(_text(value))
+    if name is None:
+        raise ValueError(f"takes one of {', '.join(n.removeprefix('kvdeck-') for n in theme.names())}")
+    return name
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("takes true or false")
+    return found
+
+
+def _hz(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("takes a number")
+    try:
+        hz = float(value)
+    except ValueError:
+        raise ValueError("takes a number") from None
+    if not LEAST_HZ <= hz <= MOST_HZ:
+        raise ValueError(f"takes {LEAST_HZ} to {MOST_HZ:g}")
+    return hz
+
+
+def _keymap(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(v, (str, int)) for v in value.values()):
+        raise ValueError("takes lines of `action: key`, as in `deck.quit: Q`")
+    return {str(action): str(keys) for action, keys in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: how it is read, and what the printed example says of it."""
+
+    name: str
+    read: Callable[[Any], Any]
+    example: str
+    help: str
+    variable: str = ""
+
+
+SETTINGS = (
+    Setting(
+        "theme",
+        _theme,
+        "dark",
+        "dark, light, contrast, safe (colour-blind safe) or ansi (the terminal's own palette).\n"
+        "Default: dark, or ansi where the terminal has 16 colours or NO_COLOR is set.",
+        "KVDECK_THEME",
+    ),
+    Setting(
+        "ascii",
+        _switch,
+        "false",
+        "Draw with ASCII only, for terminals or fonts without braille and box lines.\n"
+        "Default: by the locale and the terminal.",
+        "KVDECK_ASCII",
+    ),
+    Setting("bell", _switch, "false", "Ring the terminal's bell when a run has ended.", "KVDECK_BELL"),
+    Setting(
+        "hz",
+        _hz,
+        "2",
+        f"Pictures a second, {LEAST_HZ} to {MOST_HZ:g}; a slow link gets fewer by itself.",
+        "KVDECK_HZ",
+    ),
+    Setting(
+        "folder",
+        _text,
+        "/mnt/nvme0/scratch",
+        "Where runs put their test files: a folder on the disk you mean to measure. Default: the temp dir.",
+        "KVDECK_SCRATCH",
+    ),
+    Setting(
+        "home",
+        _text,
+        "~/.local/share/kvdeck",
+        "Where sessions are kept. Default: the user's data folder.",
+        "KVDECK_HOME",
+    ),
+    Setting(
+        "runtime",
+        _text,
+        "/tmp/kvdeck-1000",
+        "The engine's socket, in a folder of yours on this host. Default: in the temp dir.",
+        "KVDECK_RUNTIME",
+    ),
+    Setting(
+        "keymap",
+        _keymap,
+        "\n  deck.quit: Q\n  list.down: j,down,ctrl+n",
+        "Other keys for an action, several by commas; `kvdeck config --keys` lists every action.",
+    ),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def path(environ: Mapping[str, str] = os.environ) -> Path:
+    """The config file: `$KVDECK_CONFIG`, else `config.yaml` in the user's config folder; it need not be there."""
+    if chosen := environ.get("KVDECK_CONFIG"):
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("kvdeck", appauthor=False)) / "config.yaml"
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the file, then the environment. Nothing that is wrong in them is an error: it is in `problems`."""
+    where = path(environ)
+    values, problems = _from_file(where)
+    config = with_values(replace(Config(), problems=tuple(problems)), values, str(where))
+    variables = {s.name: environ[s.variable] for s in SETTINGS if s.variable and environ.get(s.variable)}
+    return with_values(config, variables, "the environment")
+
+
+def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """The config with other values; what can't be taken is named, and the value before stays."""
+    for name, value in values.items():
+        setting = _BY_NAME.get(name)
+        if setting is None:
+            near = get_close_matches(name, _BY_NAME, 1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_BY_NAME)}"
+            config = _with_problem(config, f"{origin}: unknown key {name!r} · {meant}")
+            continue
+        if value is None:
+            continue
+        try:
+            change: dict[str, Any] = {name: setting.read(value)}
+        except ValueError as error:
+            said = setting.variable if origin == "the environment" else name
+            config = _with_problem(config, f"{origin}: {said} {error}, not {value!r}")
+            continue
+        config = replace(config, **change, origins={**config.origins, name: origin})
+    return config
+
+
+def chosen(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with what the command line says.
+
+    Raises:
+        UsageError: A value can't be taken.
+    """
+    before = len(config.problems)
+    config = with_values(config, values, "the command line")
+    if len(config.problems) > before:
+        raise UsageError(config.problems[before].removeprefix("the command line: "), "see kvdeck --help")
+    return config
+
+
+def export(config: Config, environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
+    """Hand the file's folders on to the engine and the verbs, which read the environment."""
+    for name in ("folder", "home", "runtime"):
+        value, variable = getattr(config, name), _BY_NAME[name].variable
+        if value and not environ.get(variable):
+            environ[variable] = str(Path(value).expanduser())
+
+
+def example() -> str:
+    """A config file in which every setting is explained and none is set."""
+    lines = ["# kvdeck's settings. Each can be set by its variable too, which counts more than this file."]
+    for setting in SETTINGS:
+        note = f"{setting.help}\n{setting.variable}" if setting.variable else setting.help
+        value = setting.example if setting.example.startswith("\n") else f" {setting.example}"
+        lines += ["", *(f"# {line}" for line in note.split("\n"))]
+        lines += [f"#{line}" for line in f"{setting.name}:{value}".split("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Every setting's value by name."""
+    return {item.name: getattr(config, item.name) for item in fields(config) if item.name in _BY_NAME}
+
+
+def _with_problem(config: Config, problem: str) -> Config:
+    return replace(config, problems=(*config.problems, problem))
+
+
+def _from_file(where: Path) -> tuple[Mapping[str, Any], list[str]]:
+    try:
+        data = where.read_bytes()
+    except FileNotFoundError:
+        return {}, []
+    except OSError as error:
+        return {}, [f"{where}: {error.strerror} · its settings are left out"]
+    import yaml
+
+    try:
+        found = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        said = getattr(error, "problem", None) or type(error).__name__
+        return {}, [f"{where}{line}: {said} · its settings are left out"]
+    if found is None:
+        return {}, []
+    if not isinstance(found, dict):
+        return {}, [f"{where}: no `name: value` lines in it · see kvdeck config --print"]
+    return {str(name): value for name, value in found.items()}, []

@@ -1,0 +1,36 @@
+"""What the operator is told when a run has ended, and what the terminal's title says meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvdeck.sessions.records import FINAL_STATES
+
+if TYPE_CHECKING:
+    from kvdeck.app.snapshot import Snapshot
+
+
+def states(snapshot: Snapshot) -> dict[str, str]:
+    """The state of every run that a snapshot knows of."""
+    found: dict[str, str] = {info.session: info.state for info in snapshot.runs}
+    if snapshot.run is not None and (snapshot.run.state in FINAL_STATES or snapshot.run.session not in found):
+        found[snapshot.run.session] = snapshot.run.state
+    return found
+
+
+def ended(before: dict[str, str], after: dict[str, str]) -> list[tuple[str, str]]:
+    """(session, state) of the runs that have ended between two snapshots; what was over before is no news."""
+    return [
+        (name, state)
+        for name, state in after.items()
+        if state in FINAL_STATES and before.get(name) is not None and before[name] not in FINAL_STATES
+    ]
+
+
+def title(now: dict[str, str]) -> str:
+    """The terminal's title: the running run, else the newest that has ended."""
+    running = [name for name, state in now.items() if state == "running"]
+    if running:
+        return f"kvdeck: {running[0]} running"
+    over = [f"kvdeck: {name} {state}" for name, state in now.items() if state in FINAL_STATES]
+    return over[-1] if over else "kvdeck"

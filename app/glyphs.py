@@ -1,0 +1,66 @@
+"""Every glyph beyond ASCII that a screen draws, and what stands for it where the terminal has none."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+ASCII = {
+    "✓": "v", "✗": "X", "×": "x", "–": "-", "—": "-", "−": "-", "·": "-", "…": "~", "•": "*",
+    "▸": ">", "▹": ">", "▾": "v", "▴": "^", "◂": "<", "▶": ">", "◀": "<", "▲": "^", "▼": "v",
+    "→": ">", "←": "<", "↑": "^", "↓": "v", "↳": ">", "⏎": "<", "↕": "|", "↔": "-", "⇄": "=",
+    "●": "*", "○": "o", "◌": "o", "◉": "@", "◆": "*", "◇": "o", "■": "#", "□": "o", "★": "*", "☐": "o", "☑": "x",
+    "▌": "|", "▐": "|", "▏": "_", "▎": "|", "▍": "|", "▋": "|", "▊": "|", "▉": "|", "▔": "-", "▁": "_",
+    "█": "#", "▓": "#", "▒": "=", "░": ".", "▀": '"', "▄": "_", "▂": "_", "▃": "_", "▅": "=", "▆": "#", "▇": "#",
+    "─": "-", "━": "=", "│": "|", "┃": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+",
+    "┬": "+", "┴": "+", "┼": "+", "┿": "+", "╭": "+", "╮": "+", "╰": "+", "╯": "+", "╱": "/", "╲": "\\",
+    "╌": "-", "┄": "-",
+    "═": "=", "║": "|", "╔": "+", "╗": "+", "╚": "+", "╝": "+", "╸": "-", "╺": "-", "╴": "-", "╶": "-",
+    "µ": "u", "μ": "u", "≤": "<", "≥": ">", "≈": "~", "±": "+", "÷": "/", "°": "o", "∞": "-", "Σ": "S", "Δ": "d",
+    "²": "2", "³": "3", "½": "h", "“": '"', "”": '"', "‘": "'", "’": "'", "‑": "-", "§": "S", "\u00a0": " ",
+}  # fmt: skip
+"""One column for one column, so that nothing moves."""
+
+_BRAILLE = 0x2800
+_UPPER, _LOWER = 0x01 | 0x08 | 0x02 | 0x10, 0x04 | 0x20 | 0x40 | 0x80
+
+
+def wanted(environ: Mapping[str, str], encoding: str | None) -> bool:
+    """Whether a terminal can't draw more than ASCII: by its encoding, or as the kernel's own console."""
+    coded = (encoding or "ascii").lower().replace("-", "").replace("_", "")
+    return not coded.startswith("utf") or environ.get("TERM", "").startswith(("linux", "vt"))
+
+
+@lru_cache(maxsize=4096)
+def in_ascii(text: str) -> str:
+    """A text in ASCII, of the same width: by the table, else the letter without its marks, else `?`."""
+    return text if text.isascii() else "".join(map(_one, text))
+
+
+def _one(character: str) -> str:
+    if character.isascii():
+        return character
+    if character in ASCII:
+        return ASCII[character]
+    dots = ord(character) - _BRAILLE
+    if 0 <= dots < 0x100:
+        return " " if not dots else ":" if dots & _UPPER and dots & _LOWER else "'" if dots & _UPPER else "."
+    plain = unicodedata.normalize("NFKD", character)[0]
+    width = cell_len(character)
+    return plain if plain.isascii() and width == 1 else "?" * width
+
+
+class Ascii(LineFilter):
+    """Turns whatever any widget has drawn into ASCII, on its way to the terminal."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+        return [
+            segment if segment.text.isascii() else Segment(in_ascii(segment.text), segment.style, segment.control)
+            for segment in segments
+        ]

@@ -1,0 +1,98 @@
+"""What the deck reads of sessions and does to them, off the screen's thread; each posts one message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from textual.message import Message
+
+from kvdeck.app.messages import SessionChanged, SessionPreviewed, SessionsCompared, SpreadsRead
+from kvdeck.engine import client as engine
+from kvdeck.sessions import exchange
+from kvdeck.sessions.distributions import histograms
+from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.lookup import find, find_part
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.store import Store, write_atomically
+
+Post = Callable[[Message], object]
+
+
+def preview(post: Post, name: str) -> None:
+    """Read the session under the cursor."""
+    try:
+        post(SessionPreviewed(name, find(engine.store(), name)))
+    except KvdeckError as error:
+        post(SessionPreviewed(name, None, str(error)))
+
+
+def compare(post: Post, names: tuple[str, ...]) -> None:
+    """Read sessions, or parts of them, to be compared."""
+    try:
+        post(SessionsCompared(tuple(find_part(engine.store(), name) for name in names)))
+    except KvdeckError as error:
+        post(SessionsCompared((), str(error)))
+
+
+def spreads(post: Post, a: Session, b: Session) -> None:
+    """Read how the request times of two sessions spread."""
+    store = engine.store()
+    of_a = histograms(a, _samples(store, a))
+    of_b = histograms(b, _samples(store, b))
+    post(SpreadsRead(of_a, of_b))
+
+
+def _samples(store: Store, session: Session) -> Path | None:
+    try:
+        return store.samples_path(session.name) if session.kind == "run" and not session.source else None
+    except KvdeckError:
+        return None
+
+
+def change(post: Post, what: str, name: str, value: str) -> None:
+    """Rename, tag, note, export or delete a session."""
+    try:
+        post(SessionChanged(_CHANGES[what](engine.store(), name, value)))
+    except KvdeckError as error:
+        post(SessionChanged("", str(error)))
+    except OSError as error:
+        post(SessionChanged("", f"can't write {error.filename or value}: {error.strerror}"))
+
+
+def _rename(store: Store, name: str, value: str) -> str:
+    store.rename(name, value)
+    return f"{name} is now {value}"
+
+
+def _tag(store: Store, name: str, value: str) -> str:
+    tags = tuple(dict.fromkeys(value.split()))
+    store.change(name, tags=tags)
+    return f"{name}: tags {' '.join(tags) or 'taken away'}"
+
+
+def _note(store: Store, name: str, value: str) -> str:
+    store.change(name, note=value)
+    return f"{name}: note {'kept' if value else 'taken away'}"
+
+
+def _export(store: Store, name: str, value: str) -> str:
+    path = Path(value).expanduser()
+    session, form = find(store, name), exchange.format_of(path)
+    write_atomically(path, exchange.encode(session, form))
+    left = exchange.left_out(session, form)
+    return f"{name} is in {path}" + (f", without {'; '.join(left)}" if left else "")
+
+
+def _delete(store: Store, name: str, _: str) -> str:
+    store.delete(name)
+    return f"{name} is deleted"
+
+
+_CHANGES: dict[str, Callable[[Store, str, str], str]] = {
+    "rename": _rename,
+    "tag": _tag,
+    "note": _note,
+    "export": _export,
+    "delete": _delete,
+}

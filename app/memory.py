@@ -1,0 +1,30 @@
+"""What the deck remembers from one time to the next, in `deck.json` beside the sessions: view, order, hidden panes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+from kvdeck.engine.supervisor.folders import home_folder
+
+FILE = "deck.json"
+
+
+def recall() -> dict[str, Any]:
+    """What was kept; nothing where it can't be read, for it is a comfort and no more."""
+    try:
+        found = json.loads((home_folder() / FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep(facts: dict[str, Any]) -> None:
+    """Replace the file whole; a home that can't be written loses only the comfort."""
+    from kvdeck.sessions.store import write_atomically
+
+    home = home_folder()
+    with contextlib.suppress(OSError):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(home / FILE, json.dumps(facts, indent=1).encode() + b"\n")

@@ -1,0 +1,38 @@
+"""What the palette offers: every key that is valid now as `group: verb`, panes to hide, themes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from textual.app import SystemCommand
+
+from kvdeck.app import theme
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from kvdeck.app.tui import Deck
+
+_MOVES = ("move(", "page(", "scroll_", "app.focus_")
+"""Actions that nobody calls by name."""
+_ITSELF = {"deck.palette", "deck.interrupt"}
+
+
+def commands(deck: Deck, screen: Screen[object]) -> Iterator[SystemCommand]:
+    """The commands that can be given on a screen now."""
+    told = set(_ITSELF)
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if binding.group is None or not binding.tooltip or binding.id in told or binding.action.startswith(_MOVES):
+            continue
+        told.add(str(binding.id))
+        title = f"{binding.group.description.lower()}: {binding.description.lower()}"
+        yield SystemCommand(title, binding.tooltip, partial(deck.run_action, binding.action, active.node))
+    for mode_screen in deck.deck_screens[:1]:
+        for title, note, work in mode_screen.pane_commands():
+            yield SystemCommand(title, note, work)
+    for name in theme.names():
+        work = partial(deck.action_theme, name)
+        yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Draw with these colours", work)

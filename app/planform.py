@@ -1,0 +1,236 @@
+"""What the Plan screen holds: a model, its split and its traffic, and everything that follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kvdeck.app.form import LAYOUTS, MAX_NUMBER, Field
+from kvdeck.app.snapshot import Doctor
+from kvdeck.engine.kv.kvbench import ModelConfig, model_config
+from kvdeck.engine.kv.models import Architecture
+from kvdeck.engine.kv.nixlbench import command_line, nixlbench_params
+from kvdeck.engine.kv.parallel import Parallelism
+from kvdeck.engine.kv.plan import Group, Plan, Work, make_plan
+from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
+from kvdeck.engine.kv.reading import catalogue, find_model, read_yaml
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.records import PATHS
+
+DEFAULT_MODEL = "llama-3.1-8b"
+TP_SIZES = (1, 2, 4, 8, 16, 32)
+PAGE_SIZES = (16, 32, 64, 128, 256, 512)
+
+COLUMNS = (
+    (
+        Field("tp", "TP", "number", "ranks that share the KV heads; MLA's latent is on each of them"),
+        Field("pp", "PP", "number", "stages that share the layers; what doesn't divide goes to the first"),
+        Field("cp", "CP", "number", "ranks that share the pages of each sequence"),
+        Field("dp", "DP", "number", "replicas that share the requests"),
+        Field("precision", "KV precision", "choice", "type of the KV cache's elements", tuple(PRECISIONS)),
+    ),
+    (
+        Field("isl", "ISL", "number", "tokens of a prompt: what is transferred"),
+        Field("osl", "OSL", "number", "tokens that are added after it: room, and no transfer"),
+        Field("requests", "requests", "number", "requests at a time, over all replicas"),
+        Field("page_size", "page size", "number", "tokens in a block"),
+        Field("access", "nixlbench", "choice", "what one I/O of the nixlbench command is", ("block", "layer")),
+    ),
+    (
+        Field("path", "path", "choice", "the transfer's two ends", PATHS),
+        Field(LAYOUTS[0], "FullyContiguous", "toggle", "run it: one descriptor a block"),
+        Field(LAYOUTS[1], "LayerSeparate", "toggle", "run it: a descriptor for each layer and outer dim"),
+        Field(LAYOUTS[2], "LayerSep. outer", "toggle", "run it: K and V of a layer lie apart"),
+    ),
+)
+_ENDS = {"Host": "memory", "Device": "gpu", "Disk": "file"}
+
+
+@lru_cache(maxsize=1)
+def _default_model() -> Architecture:
+    return find_model(DEFAULT_MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanForm:
+    """The screen's values; every change makes a new one."""
+
+    model: Architecture = field(default_factory=_default_model)
+    file: str = ""
+    """Where the model was read from, unless it is the catalogue's."""
+    precision: str = "fp8"
+    tp: int = 1
+    pp: int = 1
+    cp: int = 1
+    dp: int = 1
+    isl: int = 8192
+    osl: int = 1024
+    requests: int = 16
+    page_size: int = 16
+    access: str = "block"
+    path: str = PATHS[0]
+    layouts: frozenset[str] = frozenset(LAYOUTS[:2])
+    doctor: Doctor = field(default_factory=Doctor)
+
+    def plan(self, **other: int) -> Plan:
+        """The plan, or with other sizes of `tp` and `page_size`.
+
+        Raises:
+            UsageError: It can't be; the message says why.
+        """
+        return make_plan(
+            self.model,
+            PRECISIONS[self.precision],
+            Parallelism(other.get("tp", self.tp), self.pp, self.dp, self.cp),
+            Work(self.isl, self.requests, other.get("page_size", self.page_size), self.osl),
+        )
+
+    def text(self, item: Field) -> str:
+        """A field's value as it is shown."""
+        if item.kind == "toggle":
+            return "[x]" if item.key in self.layouts else "[ ]"
+        value = getattr(self, item.key)
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    def toggled(self, item: Field) -> PlanForm:
+        """Switch a layout, or take a choice's next option."""
+        return self.stepped(item, 1)
+
+    def stepped(self, item: Field, by: int) -> PlanForm:
+        """The next or previous option; a number is doubled or halved."""
+        if item.kind == "toggle":
+            return replace(self, layouts=self.layouts ^ {item.key})
+        value = getattr(self, item.key)
+        if item.kind == "choice":
+            return self._with(item.key, item.options[(item.options.index(value) + by) % len(item.options)])
+        least = 0 if item.key == "osl" else 1
+        fresh = max(value * 2, 1) if by > 0 else value // 2
+        return self._with(item.key, max(least, min(MAX_NUMBER, fresh)))
+
+    def typed(self, item: Field, text: str) -> PlanForm:
+        """A number that was typed; what is none changes nothing."""
+        if not (text.isascii() and text.isdigit()):
+            return self
+        number = int(text)
+        least = 0 if item.key == "osl" else 1
+        return self._with(item.key, number) if least <= number <= MAX_NUMBER else self
+
+    def _with(self, key: str, value: Any) -> PlanForm:
+        change = {key: value}
+        return replace(self, **change)
+
+    def hint(self, item: Field) -> str:
+        """One line about a field."""
+        if item.key == "precision":
+            return f"{self.precision}: {PRECISIONS[self.precision].said}"
+        if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
+            said = row.reason or f"{row.state} with {row.backend}"
+            return f"{self.path}: {said}"
+        return item.hint
+
+    def problem(self) -> str:
+        """Why there is no plan, or nothing."""
+        try:
+            self.plan()
+        except UsageError as error:
+            return error.what
+        return ""
+
+    def derived(self) -> str:
+        """The model in one line."""
+        return f"{self.model.title or self.model.name}: {self.model.attention}"
+
+    def launch_problem(self) -> str:
+        """Why it can't be launched, or nothing."""
+        if problem := self.problem():
+            return problem
+        if not self.layouts:
+            return "no layout is chosen · switch one on with space"
+        row = self.doctor.best(self.path)
+        if row is not None and row.state == "unavailable":
+            return (
+                f"{self.path} can't run here: {row.reason} · {row.mend}" if row.mend else f"{self.path}: {row.reason}"
+            )
+        return ""
+
+    def config(self) -> ModelConfig:
+        """The same in KVBench's terms."""
+        return ModelConfig(
+            tp_size=self.tp, pp_size=self.pp, dp_size=self.dp, cp_size=self.cp, kvcache_quant_mode=self.precision,
+            num_requests=self.requests, isl=self.isl, osl=self.osl, page_size=self.page_size,
+            access_pattern=self.access,
+        )  # fmt: skip
+
+    def command(self, plan: Plan) -> str:
+        """nixlbench's command for the path.
+
+        Raises:
+            UsageError: nixlbench can't do it.
+        """
+        size = plan.group.block_bytes if self.access == "block" else plan.group.layer_bytes
+        source, destination = (_ENDS[end] for end in self.path.split("To"))
+        return command_line(nixlbench_params(size, -(-plan.total_bytes // size), {}, source, destination, self.tp))
+
+    def to_spec(self) -> dict[str, Any]:
+        """The `RunSpec` mapping: this plan's block, on its path, in its layouts; the working set is left open."""
+        return {
+            "paths": [self.path],
+            "layouts": [layout for layout in LAYOUTS if layout in self.layouts],
+            **block_spec(self.plan().group, self.precision),
+        }
+
+    def to_mapping(self) -> dict[str, Any]:
+        """What is saved: KVBench's sections, the model and the transfer."""
+        config = self.config().sections()
+        transfer = {"path": self.path, "layouts": [layout for layout in LAYOUTS if layout in self.layouts]}
+        return {"model": self.file or self.model.name, **config, "transfer": transfer}
+
+    @property
+    def title(self) -> str:
+        """A file name's stem for it."""
+        split = f"tp{self.tp}-pp{self.pp}"
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in self.model.name.lower())
+        return f"{name.strip('.-')}-{split}-isl{self.isl}-page{self.page_size}"
+
+
+def block_spec(group: Group, precision: str) -> dict[str, Any]:
+    """A group's block as `RunSpec` fields; where dtype has no whole bytes, or K and V differ, in plain bytes."""
+    first, layers = group.kind.parts[0], group.layers
+    shape = {"layers": layers, "page_size": group.page_size, "outer_dims": len(group.part_bytes)}
+    if len(set(group.part_bytes)) > 1:
+        return {**shape, "outer_dims": 1, "inner_dim": sum(group.part_bytes), "dtype": "int8"}
+    width = PRECISIONS[precision].bits // 8
+    if first.fixed_bytes or PRECISIONS[precision].scale_every:
+        return {**shape, "inner_dim": group.part_bytes[0], "dtype": "int8"}
+    return {**shape, "inner_dim": group.part_bytes[0] // width, "dtype": precision}
+
+
+def read_plan(path: Path, before: PlanForm) -> PlanForm:
+    """A plan that was saved, or any of KVBench's model configs, which leaves model and transfer as they were before.
+
+    Raises:
+        UsageError: It can't be read, or says something wrong.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} is not a mapping", "open a plan that was saved here, or KVBench's model config")
+    config, _ = model_config(data, str(path))
+    read = replace(
+        before,
+        precision=parse_precision(config.kvcache_quant_mode).name,
+        tp=config.tp_size, pp=config.pp_size, cp=config.cp_size, dp=config.dp_size,
+        isl=config.isl, osl=config.osl, requests=config.num_requests,
+        page_size=config.page_size, access=config.access,
+    )  # fmt: skip
+    if name := data.get("model"):
+        read = replace(read, model=find_model(str(name)), file="" if name in catalogue() else str(name))
+    transfer = data.get("transfer")
+    if not isinstance(transfer, dict):
+        return read
+    layouts = frozenset(layout for layout in LAYOUTS if layout in (transfer.get("layouts") or ()))
+    path_there = transfer.get("path")
+    return replace(
+        read, path=path_there if path_there in PATHS else read.path, layouts=layouts if layouts else read.layouts
+    )

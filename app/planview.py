@@ -1,0 +1,203 @@
+"""The Plan screen's rows: figures for both layouts side by side, what fits here, how long it takes, and the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kvdeck.app.form import LAYOUTS
+from kvdeck.app.measured import Measured
+from kvdeck.app.planform import PAGE_SIZES, TP_SIZES, PlanForm
+from kvdeck.app.widgets.lines import Row, Span, cell, heading
+from kvdeck.engine.kv.plan import Plan, aligned
+from kvdeck.engine.kv.precision import PRECISIONS
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import duration_text, figure, size_text, time_text
+
+LABEL = 19
+_TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
+
+
+def figure_rows(form: PlanForm, measured: Measured, width: int, height: int) -> list[Row]:
+    """Everything that follows from the form, closer together where it is low; only why, where nothing does."""
+    head = heading("KV cache", width, note=f"{form.precision}: {PRECISIONS[form.precision].said}")
+    try:
+        plan = form.plan()
+    except UsageError as error:
+        return [head, (cell(f" no plan: {error.mend}", width, "key"),)]
+    here = [*_fit_rows(plan, form.doctor.host, width), *_time_rows(form, plan, measured, width)]
+    rows = [head, *_kv_rows(plan, width), *_layout_rows(plan, width), heading("Here", width), *here]
+    if len(rows) <= height:
+        return rows
+    return [head, *_few_kv_rows(plan, width), *_layout_rows(plan, width, few=True), *here, *_why_rows(plan, width)]
+
+
+def _line(label: str, said: str, width: int, tone: str = "") -> Row:
+    return (cell(f" {label}", LABEL, "dim"), cell(said, width - LABEL, tone))
+
+
+def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
+    yield _line(
+        "a token", f"{plan.token_bytes:,} B = {size_text(plan.token_bytes)} in {plan.model.layers} layers", width
+    )
+    yield _line("a request", f"{plan.request_bytes:,} B = {size_text(plan.request_bytes)}{_grown(plan)}", width)
+    yield from _gpu_rows(plan, width)
+    if plan.parallel.pp > 1:
+        counts = [stage.layers for stage in plan.stages()]
+        runs = [f"{counts.count(size)} × {size}" for size in sorted(set(counts), reverse=True)]
+        yield _line("stages' layers", ", ".join(runs), width)
+    for group in plan.stage.groups:
+        if len(plan.stage.groups) > 1:
+            blocks = f"{group.blocks:,} blocks of {size_text(group.block_bytes)} a request"
+            yield _line(group.kind.name, f"{group.layers} layers, {group.tokens:,} tokens: {blocks}", width)
+    yield from _why_rows(plan, width)
+
+
+def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
+    token, request = size_text(plan.token_bytes), size_text(plan.request_bytes)
+    yield _line("token, request", f"{token}, {request}{_grown(plan)}", width)
+    yield from _gpu_rows(plan, width)
+    if len(plan.stage.groups) > 1:
+        said = [f"{group.kind.name} {group.blocks:,} × {size_text(group.block_bytes)}" for group in plan.stage.groups]
+        yield _line("blocks a request", ", ".join(said), width)
+
+
+def _grown(plan: Plan) -> str:
+    if not plan.work.osl:
+        return ""
+    return f" · {size_text(plan.at_the_end().request_bytes)} with {plan.work.osl:,} tokens more"
+
+
+def _gpu_rows(plan: Plan, width: int) -> Iterator[Row]:
+    gpu, whole, parallel, stage = plan.per_gpu(), plan.in_all(), plan.parallel, plan.stage
+    where = f"stage {stage.index}, {stage.layers} layers" if parallel.pp > 1 else f"{stage.layers} layers"
+    yield _line("the fullest GPU", f"{size_text(gpu.block_bytes)} in {gpu.blocks:,} blocks · {where}", width)
+    gpus = f"{parallel.gpus:,} GPU{'s' * (parallel.gpus > 1)}"
+    yield _line("in all", f"{size_text(whole.block_bytes)} in {whole.blocks:,} blocks on {gpus}", width)
+
+
+def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
+    if why := plan.replication():
+        yield _line("replicated", why, width, "warn")
+
+
+def _layout_rows(plan: Plan, width: int, few: bool = False) -> Iterator[Row]:
+    group, gpu, whole = plan.group, plan.per_gpu(), plan.in_all()
+    each = (width - LABEL) // 2
+    mark = f" ({group.kind.name})" if len(plan.stage.groups) > 1 else ""
+
+    def pair(label: str, left: str, right: str, tones: tuple[str, str] = ("", "")) -> Row:
+        return (
+            cell(f" {label}", LABEL, "dim"),
+            cell(left, each, tones[0]),
+            cell(right, width - LABEL - each, tones[1]),
+        )
+
+    names = "FullyContiguous", "LayerSeparate"
+    tones = f"!layout:{LAYOUTS[0]}", f"!layout:{LAYOUTS[1]}"
+    yield (*heading(f"Block{mark}", LABEL - 1)[:2], (" ", ""), *pair("", *names, tones)[1:])
+    sizes = group.block_bytes, group.region_bytes
+    texts = [f"{size:,} B = {size_text(size)}" for size in sizes]
+    yield pair("one descriptor", texts[0], texts[1])
+    yield pair("desc. a block", "1", f"{group.regions:,}")
+    if not few:
+        yield pair("desc. a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
+    yield pair("desc. on the GPU", f"{gpu.blocks:,}", f"{gpu.regions:,}")
+    yield pair("desc. in all", f"{whole.blocks:,}", f"{whole.regions:,}")
+    said = [(f"yes, at {step} B", "ok") if (step := aligned(size)) else ("no, not aligned", "warn") for size in sizes]
+    yield pair("O_DIRECT", said[0][0], said[1][0], (said[0][1], said[1][1]))
+
+
+def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
+    need = plan.at_the_end().per_gpu().block_bytes
+    gpus = host.get("gpus") or ()
+    folder = host.get("folder") or {}
+    tiers = (
+        ("VRAM", gpus[0].get("memory_free_bytes") or gpus[0].get("memory_bytes") if gpus else None, "no GPU"),
+        ("RAM", host.get("memory_available_bytes") or host.get("memory_bytes"), "not known"),
+        ("disk", folder.get("free_bytes"), "not known"),
+    )
+    spans: list[Span] = [cell(" fits here, times", LABEL, "dim")]
+    part = (width - LABEL) // 3
+    for name, there, without in tiers:
+        if there is None:
+            spans.append(cell(f"{name}: {without}", part - 1, "dim"))
+        else:
+            times = there / need
+            said = f"{figure(times)} ×" if times >= 1 else f"only {percent(times)}"
+            spans.append(cell(f"{name} {size_text(there)}: {said}", part - 1, "ok" if times >= 1 else "bad"))
+        spans.append((" ", ""))
+    yield tuple(spans)
+
+
+def percent(part: float) -> str:
+    """A part of one, at least two figures."""
+    return f"{part * 100:.2g} %"
+
+
+def _time_rows(form: PlanForm, plan: Plan, measured: Measured, width: int) -> Iterator[Row]:
+    size = plan.per_gpu().block_bytes
+    for layout in LAYOUTS[:2]:
+        name = "FC" if layout == LAYOUTS[0] else "LS"
+        point = measured.at(form.path, layout, plan.group.block_bytes)
+        if point is None:
+            yield _line(f"{form.path} {name}", measured.error or "never measured here", width, "dim")
+            continue
+        seconds = size / point.gb_per_s / 1e9
+        took = duration_text(seconds) if seconds >= 1 else time_text(seconds * 1e6)
+        measured_with = f"measured with {size_text(point.block_bytes)} blocks in {point.session}"
+        said = f"{took} at {figure(point.gb_per_s)} GB/s, {measured_with}"
+        yield _line(f"{form.path} {name}", said, width)
+
+
+def command_rows(form: PlanForm, width: int) -> list[Row]:
+    """nixlbench's command, wrapped between its options."""
+    rows = [heading("nixlbench", width, note="c copies it")]
+    try:
+        words = form.command(form.plan()).replace(" \\\n    ", "\n").split("\n")
+    except UsageError as error:
+        return [*rows, (cell(f" {error.what}", width, "dim"),)]
+    line = ""
+    for word in words:
+        if line and len(line) + len(word) + 4 > width:
+            rows.append((cell(f" {line} \\", width),))
+            line = f"  {word}"
+        else:
+            line = f"{line} {word}" if line else word
+    return [*rows, (cell(f" {line}", width),)]
+
+
+def grid_rows(form: PlanForm, measured: Measured, width: int) -> list[Row]:
+    """Block sizes over TP and page size; the first page size at or past the knee stands in brackets."""
+    knee = measured.knee(form.path)
+    said = f"knee {size_text(knee)} on {form.path}" if knee else f"no sweep of block sizes measured on {form.path}"
+    rows = [heading("Block size over TP and page size", width, note=said)]
+    pages = tuple(sorted({*PAGE_SIZES, form.page_size}))
+    head: list[Span] = [cell(" TP \\ page", 10, "dim")]
+    each = min(12, (width - 10) // len(pages))
+    rows.append(
+        (*head, *(cell(str(page), each, "!" if page == form.page_size else "dim", right=True) for page in pages))
+    )
+    for tp in sorted({*TP_SIZES, form.tp}):
+        rows.append((cell(f" {tp:>3}", 10, "!" if tp == form.tp else "dim"), *_grid_cells(form, tp, pages, each, knee)))
+    legend: list[Span] = [(" ", ""), ("below 4 KiB", "bad"), (" · ", "dim"), ("below 64 KiB", "warn"), (" · ", "dim"),
+                          ("below 1 MiB", "run"), (" · ", "dim"), ("1 MiB and more", "ok")]  # fmt: skip
+    if knee:
+        legend += [(" · ", "dim"), ("[knee]", "!")]
+    return [*rows, tuple(legend)]
+
+
+def _grid_cells(form: PlanForm, tp: int, pages: tuple[int, ...], each: int, knee: int | None) -> Iterator[Span]:
+    marked = False
+    for page in pages:
+        try:
+            size = form.plan(tp=tp, page_size=page).group.block_bytes
+        except UsageError:
+            yield cell("–", each, "dim", right=True)
+            continue
+        text = size_text(size)
+        if knee is not None and size >= knee and not marked:
+            text, marked = f"[{text}]", True
+        tone = next((name for limit, name in _TONES if size < limit), "ok")
+        here = tp == form.tp and page == form.page_size
+        yield cell(f"▸{text}" if here else text, each, f"!{tone}" if here else tone, right=True)

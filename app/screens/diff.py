@@ -1,0 +1,277 @@
+"""Two sessions set against each other: rows of ratios, and for the one under the cursor what is behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from kvdeck.app.messages import RowMoved, SpreadsRead
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
+from kvdeck.app.widgets.keys import LIST, RUN
+from kvdeck.app.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.widgets.table import Column
+from kvdeck.app.words import fixed
+from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_text
+from kvdeck.sessions.compare import Row as Compared
+from kvdeck.sessions.compare_report import diff_markdown, insight_text
+from kvdeck.sessions.entries import entries
+from kvdeck.sessions.units import figure, short_layout_name, size_text, time_text
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.distributions import Histogram, Key
+    from kvdeck.sessions.records import Session
+
+A, B = "run", "warn"
+"""Styles of the two sides; their letters stand beside, so colour is not the only carrier."""
+_TONES = {"faster": "ok", "slower": "bad", "undecided": "dim"}
+
+
+class Head(Lines):
+    """Which sessions these are, and why they don't simply compare."""
+
+    diff: Diff | None = None
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if self.diff is None:
+            return []
+        half = (width - 10) // 2
+        names = ((" A ", A), cell(self.diff.a, half), ("  B ", B), cell(self.diff.b, width - half - 7))
+        shown: list[Row] = [(cell(f" ! {text}", width, "warn"),) for text in self.diff.differences]
+        if len(shown) > height - 1:
+            more = len(shown) - (height - 2)
+            shown = [*shown[: height - 2], (cell(f" ! and {more} more differences: m copies them all", width, "warn"),)]
+        return [names, *shown]
+
+
+class Behind(Lines):
+    """Figures, distributions or curves, and insights of the row under the cursor."""
+
+    diff: Diff | None = None
+    row: Compared | None = None
+    curves = False
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.sessions: tuple[Session, Session] | None = None
+        self.spreads: tuple[dict[Key, Histogram], dict[Key, Histogram]] | None = None
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if self.diff is None or self.row is None:
+            return [heading("nothing to compare", width)]
+        said = self._insights(width)[: max(1, height // 3)]
+        room = height - 1 - len(said)
+        left = min(44, width // 2)
+        figures, plot = self._figures(left), self._plot(width - left - 1, room)
+        title = key_text(self.row.path, self._layouts(), self.row.block_bytes, self.row.batch)
+        body: list[Row] = []
+        for y in range(room):
+            beside = plot[y] if y < len(plot) else ()
+            body.append((*(figures[y] if y < len(figures) else (cell("", left),)), (" ", ""), *beside))
+        return [heading(title, width, note=self._note()), *body, *said]
+
+    def _note(self) -> str:
+        return "GB/s against block size" if self._sweep() and self.curves else "request times, share of requests"
+
+    def _layouts(self) -> str:
+        row = self.row
+        assert row is not None
+        names = ["+".join(short_layout_name(layout) for layout in side.layouts) for side in (row.a, row.b)]
+        return names[0] if names[0] == names[1] else " against ".join(names)
+
+    def _figures(self, width: int) -> list[Row]:
+        row = self.row
+        assert row is not None
+        third = (width - 15) // 2
+        rows: list[Row] = [(cell("", 15), cell("A", third, A, right=True), cell("B", third, B, right=True))]
+        for name, a, b in _facts(row.a, row.b):
+            differs = "" if a == b else "!"
+            rows.append(
+                (cell(f" {name}", 15, "dim"), cell(a, third, differs, right=True), cell(b, third, differs, right=True))
+            )
+        return rows
+
+    def _plot(self, width: int, height: int) -> list[Row]:
+        if self.curves and (lines := self._sweep()):
+            return curve_rows(lines, width, height)
+        if self.spreads is None:
+            return [(cell(" reading the samples …", width, "dim"),)]
+        return spread_rows([(A, self._spread(0)), (B, self._spread(1))], width, height)
+
+    def _spread(self, side: int) -> Histogram:
+        row = self.row
+        assert row is not None
+        assert self.spreads is not None
+        layouts = (row.a, row.b)[side].layouts
+        found = self.spreads[side]
+        return next(
+            (found[key] for layout in layouts if (key := (row.path, layout, row.block_bytes, row.batch)) in found), ()
+        )
+
+    def _sweep(self) -> list[tuple[str, list[tuple[float, float]]]]:
+        """Sizes and GB/s of both sides, where a side has several sizes."""
+        row = self.row
+        if row is None or self.sessions is None or row.block_bytes is None:
+            return []
+        lines = []
+        for session, side, style in zip(self.sessions, (row.a, row.b), (A, B), strict=True):
+            points = [
+                (float(entry.block_bytes), entry.gb_per_s.median)
+                for entry in entries(session)
+                if entry.path == row.path and entry.layout in side.layouts and entry.batch == row.batch
+                if entry.block_bytes and entry.gb_per_s is not None
+            ]
+            lines.append((style, points))
+        return lines if any(len({size for size, _ in points}) > 1 for _, points in lines) else []
+
+    @staticmethod
+    def _is_of(item: Insight, row: Compared) -> bool:
+        # Across layouts, the ratio's own sentence says it already.
+        return (item.layout, item.block_bytes, item.batch) == (row.layout, row.block_bytes, row.batch)
+
+    def _insights(self, width: int) -> list[Row]:
+        diff, row = self.diff, self.row
+        assert diff is not None
+        assert row is not None
+        here = [item for item in diff.insights if item.path == row.path and self._is_of(item, row)]
+        tones = {"improvement": "ok", "regression": "bad"}
+        rows: list[Row] = [
+            (cell(f" {'+' if i.kind == 'improvement' else '−'} {insight_text(i)}", width, tones[i.kind]),) for i in here
+        ]
+        for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
+            if keys:
+                rows.append((cell(f" only in {name}: {'; '.join(keys)}", width, "dim"),))
+        return [(cell(f" {ratio_text(row)}", width, _TONES.get(row.verdict or "", "dim")),), *rows]
+
+
+class Rows(Listing[Compared]):
+    """The comparison's rows; there is nothing to open in them."""
+
+    def check_action(self, action: str, _: tuple[object, ...]) -> bool | None:
+        return action != "open"
+
+
+def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
+    def pair(name: str, text: object) -> tuple[str, str, str]:
+        assert callable(text)
+        return name, text(a), text(b)
+
+    return [
+        pair("GB/s", lambda side: fixed(side.gb_per_s)),
+        pair("  95 %", lambda side: "–" if side.low is None else f"{figure(side.low)}–{figure(side.high)}"),
+        pair("time a block", lambda side: time_text(side.us_per_block)),
+        pair(
+            "desc. a block",
+            lambda side: "–" if side.descriptors_per_block is None else figure(side.descriptors_per_block),
+        ),
+        pair("transfers", lambda side: f"{side.transfers:,}"),
+        pair("average size", lambda side: size_text(round(side.average_bytes))),
+        pair("bytes", lambda side: size_text(side.bytes)),
+        pair("blocks", lambda side: f"{side.blocks:,}"),
+    ]
+
+
+def _columns(width: int) -> list[Column[Compared]]:
+    def layouts(row: Compared) -> str:
+        names = ["+".join(short_layout_name(layout) for layout in side.layouts) for side in (row.a, row.b)]
+        return names[0] if names[0] == names[1] else " | ".join(names)
+
+    def shape(row: Compared) -> str:
+        return "" if row.block_bytes is None else f"{size_text(row.block_bytes)}×{row.batch}"
+
+    def ratio(row: Compared) -> str:
+        return "–" if row.ratio is None else f"{row.ratio:.2f}×"
+
+    bar = 11 if width < 105 else min(41, (width - 95) | 1)
+    return [
+        Column("path", 14, lambda r: r.path, lambda r: f"path:{r.path}", right=False),
+        Column("layouts", 15, layouts, right=False),
+        Column("size", 10, shape, lambda _: "dim"),
+        Column("A GB/s", 7, lambda r: fixed(r.a.gb_per_s), lambda _: A),
+        Column("B GB/s", 7, lambda r: fixed(r.b.gb_per_s), lambda _: B),
+        Column("time", 6, ratio, lambda r: _TONES.get(r.verdict or "", "")),
+        Column(
+            f"¼{'1'.center(bar - 2)}4",
+            bar,
+            lambda r: ratio_bar(r.ratio, r.low, r.high, bar),
+            lambda r: _TONES.get(r.verdict or "", ""),
+        ),
+        Column("", 13, lambda r: r.verdict or "no times", lambda r: _TONES.get(r.verdict or "", "dim"), right=False),
+    ]
+
+
+def _row_key(row: Compared) -> str:
+    return repr((row.path, row.layout, row.block_bytes, row.batch))
+
+
+def shown_rows(diff: Diff) -> list[Compared]:
+    """Rows across layouts where the layouts differ, then those of one layout."""
+    return [*(row for row in diff.paths if row.a.layouts != row.b.layouts), *diff.keys]
+
+
+class DiffScreen(DeckScreen):
+    """A and B; Esc goes back."""
+
+    CSS_PATH = "diff.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("x", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
+        Binding("v", "view", "view", id="diff.view", tooltip="Distributions, or curves of a sweep", group=LIST),
+        Binding("m", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
+        Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Back to the list", group=LIST),
+    ]
+
+    def __init__(self, a: Session, b: Session) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+
+    def body(self) -> ComposeResult:
+        yield Head(id="head")
+        yield Rows("B's time over A's", _columns, _row_key, id="rows")
+        yield Behind(id="behind")
+
+    def on_mount(self) -> None:
+        self.query_one("#rows").focus()
+        self._compare()
+        super().on_mount()
+
+    def _compare(self) -> None:
+        self.diff = compare(self.a, self.b)
+        head, behind = self.query_one(Head), self.query_one(Behind)
+        head.diff = behind.diff = self.diff
+        head.styles.height = 1 + min(3, len(self.diff.differences))
+        behind.sessions, behind.spreads = (self.a, self.b), None
+        rows = shown_rows(self.diff)
+        behind.row = rows[0] if rows else None
+        behind.curves = len({row.block_bytes for row in rows}) > 1
+        self.query_one("#rows", Listing).show(rows, "nothing in common")
+        head.redraw()
+        self.call_after_refresh(lambda: self.app.read_spreads(self.a, self.b))
+
+    def on_spreads_read(self, message: SpreadsRead) -> None:
+        behind = self.query_one(Behind)
+        behind.spreads = dict(message.a), dict(message.b)
+        behind.redraw()
+
+    def on_row_moved(self, message: RowMoved) -> None:
+        behind = self.query_one(Behind)
+        behind.row = self.query_one("#rows", Listing).under_cursor if message.key is not None else None
+        behind.redraw()
+
+    def action_swap(self) -> None:
+        self.a, self.b = self.b, self.a
+        self._compare()
+
+    def action_view(self) -> None:
+        behind = self.query_one(Behind)
+        behind.curves = not behind.curves
+        behind.redraw()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(diff_markdown(self.diff))
+        self.notify("copied as Markdown, if the terminal takes it (OSC 52)", markup=False)
+
+    def action_back(self) -> None:
+        self.dismiss()

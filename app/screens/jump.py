@@ -1,0 +1,59 @@
+"""Jump mode: a letter on every pane that takes the focus; that letter goes there."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Click, Key
+from textual.geometry import Offset
+from textual.screen import ModalScreen, Screen
+from textual.widget import Widget
+
+from kvdeck.app.widgets.keys import DECK
+from kvdeck.app.widgets.lines import Lines, Row
+
+LETTERS = "asdfghjklqwertyuiop"
+
+
+def places(screen: Screen[Any]) -> dict[str, Widget]:
+    """The panes of a screen that can be jumped to, by letter, in reading order."""
+    panes = [pane for pane in screen.focus_chain if pane.region.area]
+    return dict(zip(LETTERS, sorted(panes, key=lambda pane: (pane.region.y, pane.region.x)), strict=False))
+
+
+class Letter(Lines):
+    """One letter at its pane's corner."""
+
+    def __init__(self, letter: str, at: Offset) -> None:
+        super().__init__()
+        self.letter = letter
+        self.absolute_offset = at
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        return [((f" {self.letter} ", "letter"),)]
+
+
+class Jump(ModalScreen["Widget | None"]):
+    """Gives the pane whose letter was pressed; any other key gives None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Stay where you are", group=DECK),
+    ]
+
+    def __init__(self, found: dict[str, Widget]) -> None:
+        super().__init__()
+        self.found = found
+
+    def compose(self) -> ComposeResult:
+        for letter, pane in self.found.items():
+            yield Letter(letter, pane.region.offset)
+
+    def on_key(self, event: Key) -> None:
+        event.stop()
+        event.prevent_default()
+        self.dismiss(self.found.get(event.character or ""))
+
+    def on_click(self, _: Click) -> None:
+        self.dismiss(None)

@@ -1,0 +1,162 @@
+"""Mode 1: a model, its parallelism and its traffic, and what that means in blocks, bytes and descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.reactive import var
+
+from kvdeck.app.measured import Measured
+from kvdeck.app.messages import PathsMeasured, PlanChanged, RunAsked
+from kvdeck.app.planform import read_plan
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.screens.picker import Choice, Picker
+from kvdeck.app.widgets.keys import PLAN, RUN
+from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane, PlanView
+from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.sessions.errors import KvdeckError
+
+if TYPE_CHECKING:
+    from kvdeck.app.snapshot import Doctor, Snapshot
+
+COMMAND_FILE = "nixlbench.sh"
+
+
+class PlanScreen(DeckScreen):
+    """The fields above; below them figures and command, or on low screens the sweep in their place."""
+
+    CSS_PATH = "plan.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "launch", "run", id="plan.launch", tooltip="Run this block on this path", group=RUN),
+        Binding(
+            "m", "pick", "model", id="plan.model", tooltip="Choose the model, or type the path of its file", group=PLAN
+        ),
+        Binding(
+            "g", "grid", "sweep", id="plan.grid", tooltip="Block sizes over TP and page size, and back", group=PLAN
+        ),
+        Binding("c", "copy", "copy", id="plan.copy", tooltip="Copy the nixlbench command", group=PLAN),
+        Binding("s", "save", "save", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
+        Binding("o", "open", "open", id="plan.open", tooltip="Open a plan that was saved", group=PLAN),
+    ]
+    swept: var[bool] = var(False, init=False)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured = Measured()
+        self.known: tuple[tuple[str, str], ...] | None = None
+
+    def body(self) -> ComposeResult:
+        yield PlanPane(id="fields")
+        yield Figures(id="figures")
+        yield Command(id="command")
+        yield Grid(id="grid")
+
+    def on_mount(self) -> None:
+        self.query_one(PlanPane).focus()
+        super().on_mount()
+        self._show()
+
+    def on_screen_resume(self) -> None:
+        self.known = None  # a run may have ended while another screen was in front
+        super().on_screen_resume()
+
+    def apply(self, snapshot: Snapshot) -> None:
+        super().apply(snapshot)
+        known = tuple((run.session, run.state) for run in snapshot.runs)
+        if known != self.known:
+            self.known = known
+            self.app.measure_paths()
+
+    def apply_doctor(self, doctor: Doctor) -> None:
+        self.query_one(PlanPane).apply_doctor(doctor)
+
+    def on_plan_changed(self, _: PlanChanged) -> None:
+        self._show()
+
+    def on_paths_measured(self, message: PathsMeasured) -> None:
+        self.measured = message.measured
+        self._show()
+
+    def _show(self) -> None:
+        form = self.query_one(PlanPane).form
+        for view in self.query(PlanView):
+            view.apply(form, self.measured)
+
+    def watch_swept(self, swept: bool) -> None:
+        self.set_class(swept, "-swept")
+
+    def action_grid(self) -> None:
+        self.swept = not self.swept
+
+    def action_launch(self) -> None:
+        form = self.query_one(PlanPane).form
+        if problem := form.launch_problem():
+            self.notify(problem, severity="warning", markup=False)
+            return
+        self.app.post_message(RunAsked(form.to_spec()))
+        self.app.switch_mode("run")
+
+    def action_pick(self) -> None:
+        choices = [Choice(model.name, model.attention) for model in catalogue().values()]
+        empty = "no model of that name · type the path of a config.json or a YAML file, then Enter"
+        self.app.push_screen(Picker("Model:", choices, empty), self._take_model)
+
+    def _take_model(self, name: str | None) -> None:
+        if name is None:
+            return
+        try:
+            model = find_model(name)
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        pane = self.query_one(PlanPane)
+        pane.become(replace(pane.form, model=model, file="" if name in catalogue() else str(Path(name).absolute())))
+
+    def action_copy(self) -> None:
+        form = self.query_one(PlanPane).form
+        try:
+            text = form.command(form.plan())
+        except KvdeckError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        self.app.copy_to_clipboard(text)
+        self._written(COMMAND_FILE, f"{text}\n", "sent to the terminal's clipboard (OSC 52), and kept in")
+
+    def action_save(self) -> None:
+        import yaml
+
+        form = self.query_one(PlanPane).form
+        self._written(f"{form.title}.yaml", yaml.safe_dump(form.to_mapping(), sort_keys=False), "saved in")
+
+    def _written(self, name: str, text: str, said: str) -> None:
+        folder = self.app.plans_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (folder / name).write_text(text)
+        except OSError as error:
+            self.notify(f"can't write {folder / name}: {error.strerror}", severity="error", markup=False)
+            return
+        self.notify(f"{said} {folder / name}", markup=False)
+
+    def action_open(self) -> None:
+        files = sorted(self.app.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)
+        choices = [Choice(path.stem, "") for path in files]
+        self.app.push_screen(
+            Picker("Plan:", choices, "no plan is saved · s saves one, or type a path"), self._take_plan
+        )
+
+    def _take_plan(self, name: str | None) -> None:
+        if name is None:
+            return
+        path = Path(name).expanduser()
+        if not path.is_file():
+            path = self.app.plans_folder() / f"{name}.yaml"
+        pane = self.query_one(PlanPane)
+        try:
+            pane.become(read_plan(path, pane.form))
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)

@@ -1,0 +1,52 @@
+"""Several sessions against one baseline, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.screens.result import line_row
+from kvdeck.app.widgets.keys import LIST, RUN
+from kvdeck.app.widgets.lines import Row, heading
+from kvdeck.app.widgets.listing import Page
+from kvdeck.sessions.compare import compare
+from kvdeck.sessions.compare_report import many_lines
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.records import Session
+
+
+class VersusScreen(DeckScreen):
+    """The first session is the baseline; `b` makes the next one it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("b", "baseline", "baseline", id="versus.baseline", tooltip="The next one as the baseline", group=RUN),
+        Binding("escape", "back", "back", key_display="Esc", id="versus.back", tooltip="Back to the list", group=LIST),
+    ]
+
+    def __init__(self, sessions: tuple[Session, ...]) -> None:
+        super().__init__()
+        self.sessions = sessions
+
+    def body(self) -> ComposeResult:
+        yield Page(self._rows, id="versus")
+
+    def on_mount(self) -> None:
+        self.query_one("#versus").focus()
+        super().on_mount()
+
+    def _rows(self, width: int, focused: bool) -> list[Row]:
+        baseline, *others = self.sessions
+        lines = many_lines([compare(baseline, other) for other in others], width - 2)
+        title = f"{len(self.sessions)} sessions against {baseline.name}"
+        return [heading(title, width, focused), *(line_row(line, width - 1) for line in lines)]
+
+    def action_baseline(self) -> None:
+        self.sessions = (*self.sessions[1:], self.sessions[0])
+        self.query_one(Page).redraw()
+
+    def action_back(self) -> None:
+        self.dismiss()

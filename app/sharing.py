@@ -1,0 +1,126 @@
+"""What leaves the deck: a table as Markdown or CSV, a chart's points, a picture; always into a file too."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvdeck.engine.supervisor.folders import home_folder
+from kvdeck.sessions.errors import KvdeckError
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from kvdeck.app.tui import Deck
+    from kvdeck.app.widgets.lines import Lines
+
+FOLDER = "shared"
+CLIPBOARD_MOST = 74_000
+"""Bytes that terminals take by OSC 52; xterm's limit, and others have it from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Titles and cells, as text."""
+
+    name: str
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def markdown(table: Table) -> str:
+    """A GitHub table, padded so that it reads as text too."""
+    lines = [tuple(text.replace("|", "\\|").strip() for text in row) for row in (table.titles, *table.rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.titles))]
+    head, *body = ("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body]) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """RFC 4180, with plain newlines."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.titles)
+    writer.writerows([text.strip() for text in row] for row in table.rows)
+    return file.getvalue()
+
+
+def kept(name: str, suffix: str, text: str) -> Path:
+    """Write a text into the home's shared folder under a name that is not taken.
+
+    Raises:
+        KvdeckError: It can't be written.
+    """
+    folder = home_folder() / FOLDER
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for number in range(1000):
+            path = folder / f"{stamp}-{name}{f'-{number}' if number else ''}.{suffix}"
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return path
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise KvdeckError(f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME") from error
+    raise KvdeckError(f"too many files of this second in {folder}", "try again")
+
+
+def share(deck: Deck, what: str) -> None:
+    """Share a table as `markdown` or `csv`, the points of a `chart`, or the `picture`; what fails is said."""
+    try:
+        if what == "chart":
+            export_charts(deck)
+        elif what == "picture":
+            save_picture(deck)
+        else:
+            copy_table(deck, as_csv=what == "csv")
+    except KvdeckError as error:
+        deck.notify(str(error), severity="error", markup=False)
+
+
+def copy_table(deck: Deck, as_csv: bool) -> None:
+    """Copy the table in focus, or the screen's first one, to the operator's own clipboard by OSC 52."""
+    table = next((found for pane in _panes(deck.screen) if (found := pane.table()) and found.rows), None)
+    if table is None:
+        deck.notify("no table with rows is on this screen", severity="warning")
+        return
+    text, kind, suffix = (csv_text(table), "CSV", "csv") if as_csv else (markdown(table), "Markdown", "md")
+    path = kept(table.name, suffix, text)
+    said = f"{len(table.rows)} rows as {kind}"
+    if len(text.encode()) <= CLIPBOARD_MOST:
+        deck.copy_to_clipboard(text)
+        deck.notify(f"{said} sent to your terminal's clipboard; if it takes none, they are in {path}", markup=False)
+    else:
+        deck.notify(f"{said} are more than a clipboard takes; they are in {path}", markup=False)
+
+
+def export_charts(deck: Deck) -> None:
+    """Write every point of the charts on the screen as CSV."""
+    tables = [found for pane in _panes(deck.screen) if (found := pane.points()) and found.rows]
+    if not tables:
+        deck.notify("no chart with points is on this screen", severity="warning")
+    for table in tables:
+        path = kept(table.name, "csv", csv_text(table))
+        deck.notify(f"{len(table.rows):,} points are in {path}", markup=False)
+
+
+def save_picture(deck: Deck) -> None:
+    """Write what the screen shows as SVG."""
+    path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
+    deck.notify(f"the picture is {path}", markup=False)
+
+
+def _panes(screen: Screen[object]) -> Iterator[Lines]:
+    """The panes that are seen, the one in focus first."""
+    from kvdeck.app.widgets.lines import Lines
+
+    panes = [pane for pane in screen.query(Lines) if pane.display and pane.size.area]
+    return iter(sorted(panes, key=lambda pane: not pane.has_focus))

@@ -1,0 +1,83 @@
+"""`kvdeck config`: where the settings come from, a documented example, and every action that a key can be given."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from textual.binding import Binding
+
+    from kvdeck.app.config import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--theme", metavar="NAME", help="dark, light, contrast, safe, or ansi: the terminal's own palette."),
+    click.option("--ascii/--no-ascii", "ascii", default=None, help="Draw with ASCII only, or with braille and lines."),
+    click.option("--bell/--no-bell", default=None, help="Ring the bell when a run has ended."),
+    click.option("--hz", metavar="N", help="Pictures a second, 0.1 to 10."),
+)
+
+
+def deck_options(command: Command) -> Command:
+    """The settings that the command line may say of the deck."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def configured() -> Config:
+    """The settings of file and environment, with the folders handed on to whatever is started."""
+    from kvdeck.app.config import export, load
+
+    found = load()
+    export(found)
+    return found
+
+
+@click.command()
+@click.option("--print", "example", is_flag=True, help="A config file with every setting explained, none set.")
+@click.option("--keys", "keys", is_flag=True, help="Every action that the keymap can name, with its key.")
+def config(example: bool, keys: bool) -> int:
+    """Say which settings count here and where each comes from."""
+    from kvdeck.app import config as settings
+
+    if example:
+        click.echo(settings.example(), nl=False)
+        return 0
+    if keys:
+        for binding in actions().values():
+            click.echo(f"{binding.id or '':<20} {binding.key:<16} {binding.tooltip}")
+        return 0
+    found, where = settings.load(), settings.path()
+    click.echo(f"{where}{'' if where.is_file() else ' (not there; kvdeck config --print shows one)'}")
+    for name, value in settings.values_of(found).items():
+        said = "–" if value is None or value == {} else value
+        click.echo(f"  {name:<8} {said}  ({found.origins.get(name, 'default')})")
+    unknown = [name for name in found.keymap if name not in actions()]
+    for name in unknown:
+        click.echo(f"kvdeck: keymap: no action is called {name!r} · see kvdeck config --keys", err=True)
+    return 1 if unknown or found.problems else 0
+
+
+def actions() -> dict[str, Binding]:
+    """Every binding that has an id, of every screen and widget, by id."""
+    from textual.binding import Binding
+    from textual.dom import DOMNode
+
+    import kvdeck.app.screens
+    import kvdeck.app.widgets
+    from kvdeck.app.tui import Deck
+
+    nodes: set[type[DOMNode]] = {Deck}
+    for package in (kvdeck.app.screens, kvdeck.app.widgets):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            members = vars(importlib.import_module(found.name)).values()
+            nodes |= {member for member in members if isinstance(member, type) and issubclass(member, DOMNode)}
+    bindings = (item for node in nodes for item in node.BINDINGS if isinstance(item, Binding) and item.id)
+    return dict(sorted((str(binding.id), binding) for binding in bindings))

@@ -1,0 +1,88 @@
+"""`kvdeck session rename|delete|import|tag|note`: what is kept, and under which name."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kvdeck.app.verbs.named import checked, store
+from kvdeck.sessions.errors import SessionError, UsageError
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.records import Session, SessionKind
+
+
+@click.command()
+@click.argument("name")
+@click.argument("new")
+def rename(name: str, new: str) -> int:
+    """Give a session another name."""
+    store().rename(checked(name), checked(new))
+    click.echo(f"'{name}' is now '{new}'")
+    return 0
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def delete(names: tuple[str, ...], yes: bool) -> int:
+    """Remove sessions of kvdeck's, with all they hold. Dynamo's files stay."""
+    for name in names:
+        if not store().folder(checked(name)).is_dir():
+            raise SessionError(f"there is no session {name!r} of kvdeck's", "`kvdeck session list` lists them")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("deleting needs a yes", "give --yes")
+        click.confirm(f"Delete {', '.join(names)} for good?", abort=True)
+    for name in names:
+        store().delete(name)
+        click.echo(f"'{name}' is deleted")
+    return 0
+
+
+@click.command("import")
+@click.argument("file", type=click.Path())
+@click.option("--name", metavar="NAME", help="Default: the one in the file, or made of the file's name.")
+def import_(file: str, name: str | None) -> int:
+    """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
+    import re
+
+    from kvdeck.sessions import exchange
+
+    read = exchange.read(Path(file).expanduser())
+    chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
+    kept = store().keep(dataclasses.replace(read, name=checked(chosen), kind=_kept_kind(read)))
+    click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")
+    return 0
+
+
+def _kept_kind(read: Session) -> SessionKind:
+    return "run" if read.kind == "run" else "imported"
+
+
+@click.command()
+@click.argument("name")
+@click.argument("tags", nargs=-1)
+@click.option("--remove", is_flag=True, help="Take these tags away.")
+def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
+    """Add tags to a session, or print them."""
+    found = store().read(checked(name))
+    kept = [item for item in found.tags if item not in tags]
+    if tags:
+        found = store().change(name, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
+    click.echo(" ".join(found.tags))
+    return 0
+
+
+@click.command()
+@click.argument("name")
+@click.argument("text", required=False)
+def note(name: str, text: str | None) -> int:
+    """Write a session's note, or print it."""
+    found = store().read(checked(name)) if text is None else store().change(checked(name), note=text)
+    click.echo(found.note)
+    return 0

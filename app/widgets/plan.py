@@ -1,0 +1,66 @@
+"""The Plan screen's panes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kvdeck.app.measured import Measured
+from kvdeck.app.messages import PlanChanged
+from kvdeck.app.planform import COLUMNS, PlanForm
+from kvdeck.app.planview import command_rows, figure_rows, grid_rows
+from kvdeck.app.snapshot import Doctor
+from kvdeck.app.widgets.fields import FieldsPane
+from kvdeck.app.widgets.lines import Lines, Row
+
+
+class PlanPane(FieldsPane[PlanForm]):
+    """The fields; says so whenever one has changed."""
+
+    columns = COLUMNS
+    titles = ("Split", "Work", "Transfer")
+    label_width = 13
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(PlanForm(), id=id)
+
+    def become(self, form: PlanForm) -> None:
+        super().become(form)
+        self.post_message(PlanChanged())
+
+    def apply_doctor(self, doctor: Doctor) -> None:
+        """Take doctor's newest word on host and paths."""
+        self.become(replace(self.form, doctor=doctor))
+
+
+class PlanView(Lines):
+    """A pane drawn from the form and from what was measured."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.form, self.measured = PlanForm(), Measured()
+
+    def apply(self, form: PlanForm, measured: Measured) -> None:
+        """Show what follows from these."""
+        self.form, self.measured = form, measured
+        self.redraw()
+
+
+class Figures(PlanView):
+    """Bytes, blocks, descriptors, room and time."""
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        return figure_rows(self.form, self.measured, width, height)
+
+
+class Command(PlanView):
+    """nixlbench's command."""
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        return command_rows(self.form, width)
+
+
+class Grid(PlanView):
+    """Block sizes over TP and page size."""
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        return grid_rows(self.form, self.measured, width)

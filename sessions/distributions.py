@@ -1,0 +1,72 @@
+"""How request times spread: histograms of a session's steps, drawn from its samples a piece at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import orjson
+
+from kvdeck.sessions.recorder import bucket_edge, time_buckets
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.samples import LineReader
+
+MOST_BYTES = 64 << 20
+"""Of a samples file; a larger one is read in pieces spread over it, so a sweep's steps are all met."""
+PIECE = 1 << 20
+
+Key = tuple[str, str, int | None, int | None]
+"""Path, layout, block bytes and batch: null where transfers were counted."""
+Histogram = tuple[tuple[float, int], ...]
+"""Lower edges of buckets in seconds, and counts; sixteen buckets an octave."""
+
+
+def histograms(session: Session, samples: Path | None, most: int = MOST_BYTES) -> dict[Key, Histogram]:
+    """A histogram for each path, layout and size; the file is read, never held.
+
+    Args:
+        samples: The session's `samples.jsonl`, where it has one.
+        most: Bytes that are read of it.
+    """
+    found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.tallies if t.times}
+    if samples is None or not session.results:
+        return found
+    buckets = _buckets_of_steps(samples, most)
+    for result in session.results:
+        counts = buckets.get(result.step)
+        if counts:
+            edges = tuple((bucket_edge(bucket), count) for bucket, count in sorted(counts.items()))
+            found[result.path, result.layout, result.block_bytes, result.batch] = edges
+    return found
+
+
+def _buckets_of_steps(path: Path, most: int) -> dict[int, Counter[int]]:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return {}
+    found: dict[int, Counter[int]] = {}
+    if size <= most:
+        reader = LineReader(path)
+        while batch := reader.read(PIECE):
+            for _, line in batch:
+                _add(found, line)
+        return found
+    pieces = most // PIECE
+    with path.open("rb", buffering=0) as file:
+        for number in range(pieces):
+            file.seek(number * (size - PIECE) // max(1, pieces - 1))
+            for line in file.read(PIECE).split(b"\n")[1:-1]:
+                _add(found, line)
+    return found
+
+
+def _add(found: dict[int, Counter[int]], line: bytes) -> None:
+    if not line.startswith(b'{"kind":"round"'):
+        return
+    try:
+        data = orjson.loads(line)
+        seconds = [(post + moved) * 1e-9 for post, moved in zip(data["post_ns"], data["transfer_ns"], strict=True)]
+        found.setdefault(int(data["step"]), Counter()).update(time_buckets(seconds))
+    except (ValueError, TypeError, KeyError):
+        return

@@ -1,0 +1,99 @@
+"""What a session says of each path, layout and size, whether it was measured or counted: the same figures of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally
+from kvdeck.sessions.stats import LEAST_ROUNDS
+from kvdeck.sessions.tallies import LAYOUTS
+
+LEAST_TIMED = 30
+"""Timed transfers below which a tally's rate has no interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one session says of one path and layout at one size: a step's result, or a tally."""
+
+    path: str
+    layout: str
+    block_bytes: int | None
+    batch: int | None
+    transfers: int
+    bytes: int
+    blocks: int
+    descriptors: int
+    timed_bytes: int
+    timed_blocks: int
+    busy_s: float
+    gb_per_s: Interval | None
+    stated_bytes_per_s: int | None = None
+    rounds: int = 0
+    """Enough for a verdict, or not; counted transfers are taken as rounds."""
+
+
+def entries(session: Session) -> list[Entry]:
+    """What a session measured or counted, in the usual order."""
+    found = [_of_result(result) for result in session.results if result.gb_per_s is not None]
+    return sorted([*found, *map(_of_tally, session.tallies)], key=_order)
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    rank = PATHS.index(entry.path) if entry.path in PATHS else len(PATHS)
+    layout = LAYOUTS.index(entry.layout) if entry.layout in LAYOUTS else len(LAYOUTS)
+    return rank, entry.path, entry.block_bytes or 0, entry.batch or 0, layout, entry.layout
+
+
+def _of_result(result: StepResult) -> Entry:
+    blocks = result.bytes // result.block_bytes if result.block_bytes else 0
+    rate = result.gb_per_s
+    return Entry(
+        path=result.path,
+        layout=result.layout,
+        block_bytes=result.block_bytes,
+        batch=result.batch,
+        transfers=result.iterations,
+        bytes=result.bytes,
+        blocks=blocks,
+        descriptors=blocks * result.descriptors_per_block,
+        timed_bytes=result.bytes,
+        timed_blocks=blocks,
+        busy_s=result.bytes / rate.median / 1e9 if rate and rate.median > 0 else 0.0,
+        gb_per_s=rate,
+        rounds=LEAST_ROUNDS if rate and rate.low < rate.high else 0,
+    )
+
+
+def _of_tally(tally: Tally) -> Entry:
+    return Entry(
+        path=tally.path,
+        layout=tally.layout,
+        block_bytes=None,
+        batch=None,
+        transfers=tally.transfers,
+        bytes=tally.bytes,
+        blocks=tally.blocks,
+        descriptors=tally.descriptors,
+        timed_bytes=tally.timed_bytes,
+        timed_blocks=tally.timed_blocks,
+        busy_s=tally.busy_s,
+        gb_per_s=_tally_rate(tally),
+        stated_bytes_per_s=tally.stated_bytes_per_s,
+        rounds=LEAST_ROUNDS if tally.timed_transfers >= LEAST_TIMED else 0,
+    )
+
+
+def _tally_rate(tally: Tally) -> Interval | None:
+    """Bytes over time, with the 95 % interval of the mean time as the histogram spreads it."""
+    if tally.busy_s <= 0:
+        return None
+    rate = tally.timed_bytes / tally.busy_s / 1e9
+    count = sum(n for _, n in tally.times)
+    if count < LEAST_TIMED:
+        return Interval(rate, rate, rate)
+    mean = sum(edge * n for edge, n in tally.times) / count
+    spread = sum((edge - mean) ** 2 * n for edge, n in tally.times) / (count - 1)
+    error = min(0.9, 1.96 * math.sqrt(spread / count) / mean) if mean else 0.0
+    return Interval(rate, rate / (1 + error), rate / (1 - error))

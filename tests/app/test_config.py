@@ -1,0 +1,117 @@
+"""Settings: file, then environment, then command line; nothing that is wrong in them stops the start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kvdeck.app import config, memory
+from kvdeck.app.cli import call
+from kvdeck.app.verbs.config import actions
+from kvdeck.sessions.errors import UsageError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+def loaded(file: Path, text: str, **environ: str) -> config.Config:
+    file.write_text(text)
+    return config.load({"KVDECK_CONFIG": str(file), **environ})
+
+
+def test_the_last_one_counts_and_each_says_where_it_is_from(file: Path):
+    found = loaded(file, "theme: light\nhz: 1\nbell: yes\n", KVDECK_HZ="4")
+    found = config.chosen(found, {"theme": "safe", "ascii": None})
+    assert (found.theme, found.hz, found.bell, found.ascii) == ("kvdeck-safe", 4.0, True, None)
+    assert found.origins == {"theme": "the command line", "hz": "the environment", "bell": str(file)}
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("thme: light", "unknown key 'thme' · did you mean theme?"),
+        ("xyzzy: 1", "unknown key 'xyzzy' · there are theme, ascii"),
+        ("theme: pink", "theme takes one of ansi, contrast, dark, light, safe, not 'pink'"),
+        ("hz: fast", "hz takes a number, not 'fast'"),
+        ("hz: 100", "hz takes 0.1 to 10, not 100"),
+        ("bell: [1]", "bell takes true or false, not [1]"),
+        ("keymap: j", "keymap takes lines of `action: key`"),
+        ("home: 5", "home takes a name or a path, not 5"),
+        ("bell: yes\n  a: [b\n", "line 2: mapping values are not allowed in this context"),
+        ("- a\n- b\n", "no `name: value` lines in it"),
+        ("\x00", "its settings are left out"),
+    ],
+)
+def test_what_is_wrong_is_named_and_the_rest_counts(file: Path, text: str, said: str):
+    found = loaded(file, text, KVDECK_BELL="1")
+    assert len(found.problems) == 1
+    assert str(file) in found.problems[0]
+    assert said in found.problems[0]
+    assert found.bell
+
+
+def test_a_folder_instead_of_the_file_is_a_problem_and_no_end(tmp_path: Path):
+    found = config.load({"KVDECK_CONFIG": str(tmp_path)})
+    assert "Is a directory" in found.problems[0]
+
+
+def test_the_command_line_refuses(file: Path):
+    with pytest.raises(UsageError, match="hz takes a number"):
+        config.chosen(config.Config(), {"hz": "x"})
+
+
+def test_the_printed_example_explains_every_setting_and_sets_none(capsys: pytest.CaptureFixture[str], file: Path):
+    assert call(["config", "--print"]) == 0
+    text = capsys.readouterr().out
+    assert loaded(file, text) == config.Config()
+    settings = "\n".join(
+        line[1:] for line in text.splitlines() if line.startswith("#") and not re.match("# [^ ]", line)
+    )
+    set_all = loaded(file, settings)
+    assert set_all.problems == ()
+    assert set(set_all.origins) == {setting.name for setting in config.SETTINGS} == set(yaml.safe_load(settings))
+    assert not [name for name in set_all.keymap if name not in actions()]
+
+
+def test_folders_are_handed_on_unless_the_environment_names_others(file: Path):
+    environ = {"KVDECK_HOME": "/there"}
+    config.export(loaded(file, "home: /here\nfolder: ~/nvme\n"), environ)
+    assert environ == {"KVDECK_HOME": "/there", "KVDECK_SCRATCH": str(Path("~/nvme").expanduser())}
+
+
+def test_every_verb_says_what_is_wrong_in_the_file_and_goes_on(file: Path, capsys: pytest.CaptureFixture[str]):
+    file.write_text("keymop: {}\nkeymap: {deck.quti: Q}\n")
+    assert call(["sessions"]) == 0
+    shown = capsys.readouterr()
+    assert "No sessions yet" in shown.out
+    assert "unknown key 'keymop' · did you mean keymap?" in shown.err
+    assert call(["config"]) == 1
+    assert "no action is called 'deck.quti'" in capsys.readouterr().err
+
+
+def test_every_action_has_one_name_and_a_word_for_it():
+    found = actions()
+    assert {"deck.quit", "list.down", "run.launch", "share.markdown"} <= set(found)
+    assert all(binding.tooltip for binding in found.values())
+
+
+def test_what_is_remembered_comes_back_and_a_torn_file_is_nothing():
+    assert memory.recall() == {}
+    memory.keep({"view": "doctor", "hidden": ["log"]})
+    assert memory.recall() == {"view": "doctor", "hidden": ["log"]}
+    path = memory.home_folder() / memory.FILE
+    assert [p.name for p in path.parent.iterdir()] == [memory.FILE]
+    path.write_bytes(path.read_bytes()[:9])
+    assert memory.recall() == {}
+
+
+def test_a_home_that_takes_nothing_stops_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVDECK_HOME", "/proc/kvdeck")
+    memory.keep({"view": "run"})
+    assert memory.recall() == {}

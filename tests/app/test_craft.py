@@ -1,0 +1,195 @@
+"""What makes the deck a place to live in: own keys, jumps, memory, endings, questions before a loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kvdeck.app import endings, theme
+from kvdeck.app.config import Config
+from kvdeck.app.link import Link
+from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.screens.ask import Ask
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.screens.jump import Jump, places
+from kvdeck.app.snapshot import Snapshot
+from kvdeck.app.tui import Deck
+from kvdeck.app.widgets.form import FormPane
+from kvdeck.app.widgets.keys import KeyBar
+from kvdeck.app.widgets.log import LogPane
+from kvdeck.app.widgets.progress import Progress, host_text
+from kvdeck.app.widgets.queue import QueuePane
+from kvdeck.app.widgets.status import StatusBar
+from kvdeck.app.widgets.steps import StepTable
+
+from . import a_run
+from .conftest import DeckOfFiles
+
+BIG, SMALL = (120, 40), (80, 24)
+
+
+def notes(deck: Deck) -> list[str]:
+    return [note.message for note in deck._notifications]
+
+
+async def test_keys_of_ones_own_replace_the_decks():
+    deck = DeckOfFiles(config=Config(keymap={"deck.pause": "P", "form.down": "n,down"}))
+    async with deck.run_test(size=BIG) as pilot:
+        form = deck.screen.query_one(FormPane)
+        await pilot.press("n", "j")
+        assert form.line == 1
+        await pilot.press("p")
+        assert not deck.paused
+        await pilot.press("P")
+        assert deck.paused
+        assert "P pause" in deck.screen.query_one(KeyBar).plain
+
+
+async def test_a_letter_jumps_to_its_pane_and_any_other_key_stays(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.pause()
+        found = places(deck.screen)
+        assert [type(pane) for pane in found.values()] == [FormPane, StepTable, QueuePane]
+        await pilot.press("w")
+        await pilot.pause()
+        assert isinstance(deck.screen, Jump)
+        await pilot.press("d")
+        await pilot.pause()
+        assert deck.screen.query_one(QueuePane).has_focus
+        for key in ("escape", "x", "w"):
+            await pilot.press("w", key)
+            await pilot.pause()
+            assert not isinstance(deck.screen, (Jump, Ask))
+            assert deck.screen.query_one(QueuePane).has_focus
+
+
+async def test_view_and_hidden_panes_are_remembered():
+    memory: dict = {"view": "run"}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=BIG) as pilot:
+        commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+        commands["panes: hide log"].callback()
+        await pilot.pause()
+        assert not deck.screen.query_one(LogPane).display
+        await pilot.press("9")
+        await pilot.pause()
+    assert memory == {"view": "doctor", "hidden": ["log"]}
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=BIG) as pilot:
+        await pilot.pause()
+        assert again.current_mode == "doctor"
+        await pilot.press("2")
+        await pilot.pause()
+        assert not again.screen.query_one(LogPane).display
+        commands = {command.title: command for command in again.get_system_commands(again.screen)}
+        commands["panes: show log"].callback()
+        await pilot.pause()
+        assert again.screen.query_one(LogPane).display
+
+
+async def test_a_view_that_is_no_more_is_not_opened():
+    deck = DeckOfFiles(memory={"view": "teapot", "hidden": 3})
+    async with deck.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        assert deck.current_mode == "run"
+
+
+def test_what_has_ended_is_news_once_and_only_if_it_was_seen_going():
+    assert endings.ended({}, {"a": "done"}) == []
+    assert endings.ended({"a": "running", "b": "queued"}, {"a": "done", "b": "running"}) == [("a", "done")]
+    assert endings.ended({"a": "done"}, {"a": "done"}) == []
+    assert endings.title({"a": "done", "b": "running"}) == "kvdeck: b running"
+    assert endings.title({"a": "done"}) == "kvdeck: a done"
+    assert endings.title({}) == "kvdeck"
+
+
+async def test_a_finished_run_tells_even_while_the_picture_is_held():
+    deck = DeckOfFiles(config=Config(bell=True))
+    rung, told = [], []
+    deck.bell = lambda: rung.append(1)  # type: ignore[method-assign]
+    deck._tell = told.append  # type: ignore[method-assign]
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.pause()
+        assert (notes(deck), rung) == ([], [])
+        await pilot.press("p")
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.pause()
+        assert notes(deck) == [f"{a_run.NAME} is done"]
+        assert rung == [1]
+        assert [text for text in told if "done" in text] == [f"\x1b]2;kvdeck: {a_run.NAME} done\x07"]
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.pause()
+        assert rung == [1]
+
+
+async def test_q_asks_only_if_something_would_be_lost(deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch):
+    async with deck.run_test(size=BIG) as pilot:
+        monkeypatch.setattr(DeckScreen, "would_lose", lambda self: "The note is not saved.")
+        await pilot.press("q")
+        assert isinstance(deck.screen, Ask)
+        await pilot.press("n")
+        assert deck.is_running
+        monkeypatch.undo()
+        deck._unsent = 1
+        await pilot.press("q")
+        assert isinstance(deck.screen, Ask)
+        await pilot.press("y")
+        await pilot.pause()
+    assert not deck.is_running
+
+
+async def test_a_newcomer_reads_what_the_host_can_do_and_starts_with_one_key(deck: DeckOfFiles):
+    async with deck.run_test(size=SMALL) as pilot:
+        await pilot.press("f")
+        deck.post_message(DoctorReported(a_run.doctor()))
+        await pilot.pause()
+        line, offers = deck.screen.query_one(Progress).plain.splitlines()
+        assert line.startswith(" Ready here: ")
+        assert line.endswith("(9 says why)")
+        assert offers.startswith(" a runs the quick A/B")
+        assert ("plans a model" in offers) == ("plan" in Deck.MODES)
+        assert ("endpoint" in offers) == ("monitor" in Deck.MODES)
+        await pilot.press("a")
+        await pilot.pause()
+        ((kind, spec),) = deck.asked
+        assert (kind, spec["effort"]) == ("run", "quick")
+        assert len(spec["layouts"]) == 2
+
+
+def test_the_hosts_line_has_a_word_for_every_case():
+    doctor = a_run.doctor()
+    none = replace(doctor, paths=tuple(replace(row, state="unavailable") for row in doctor.paths))
+    every = replace(doctor, paths=tuple(replace(row, state="ready") for row in doctor.paths))
+    assert host_text(none).startswith("No path can run on this host yet · 9")
+    assert "not" not in host_text(every)
+    assert "no python" in host_text(replace(doctor, error="no python"))
+    assert max(map(len, map(host_text, (doctor, none, every)))) < 80
+
+
+async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.link = Link()
+        deck.link.painted(1.0)
+        deck.link.answered(1.8)
+        deck.link.asks = False
+        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        await pilot.pause()
+        assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain
+
+
+async def test_a_broken_config_is_said_on_the_screen():
+    deck = DeckOfFiles(config=Config(problems=("config.yaml, line 2: unknown key 'thme'",)))
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.pause()
+        assert notes(deck) == ["config.yaml, line 2: unknown key 'thme'"]
+
+
+def test_sixteen_colours_want_the_terminals_own_palette():
+    assert theme.few_colours({"TERM": "xterm"})
+    assert theme.few_colours({"TERM": "screen"})
+    assert theme.few_colours({})
+    assert not theme.few_colours({"TERM": "tmux-256color"})
+    assert not theme.few_colours({"TERM": "xterm", "COLORTERM": "truecolor"})

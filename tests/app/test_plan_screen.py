@@ -1,0 +1,269 @@
+"""The Plan screen: what the keys do, what is shown, and what is sent, saved and copied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from kvdeck.app.form import LAYOUTS
+from kvdeck.app.measured import Measured, Point, Reader
+from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.planform import COLUMNS, PlanForm, block_spec, read_plan
+from kvdeck.app.planview import command_rows, figure_rows, grid_rows
+from kvdeck.app.screens.picker import Choice, Picker, matching
+from kvdeck.app.snapshot import Doctor, Snapshot
+from kvdeck.app.widgets.lines import Row
+from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
+from kvdeck.engine.kv.precision import PRECISIONS
+from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.store import Store
+
+from ..engine.models import write_config
+from . import a_run
+from .conftest import DeckOfFiles
+
+BIG, SMALL = (120, 40), (80, 24)
+FIELDS = {field.key: field for column in COLUMNS for field in column}
+R1 = PlanForm(model=find_model("deepseek-r1"), pp=16, isl=10000, requests=10, page_size=256, doctor=a_run.doctor())
+
+
+def text(rows: list[Row]) -> str:
+    return "\n".join("".join(part for part, _ in row) for row in rows)
+
+
+async def open_plan(pilot: Pilot[None]) -> None:
+    pilot.app.post_message(DoctorReported(a_run.doctor()))
+    pilot.app.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+    await pilot.press("1")
+    await pilot.pause()
+
+
+async def test_every_change_shows_at_once(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        shown = deck.screen.query_one(Figures)
+        assert "65,536 B = 64 KiB in 32 layers" in shown.plain
+        await pilot.press("plus")
+        assert "524,288 B = 512 KiB" in shown.plain
+        assert "--max_block_size 524288" in deck.screen.query_one(Command).plain
+        assert "▸512 KiB" in deck.screen.query_one(Grid).plain
+        await pilot.press("right", "enter", *"1000", "enter")
+        assert "65,536,000 B" in shown.plain
+
+
+async def test_a_model_is_searched_and_taken(deck: DeckOfFiles):
+    async with deck.run_test(size=SMALL) as pilot:
+        await open_plan(pilot)
+        await pilot.press("m", *"deepseek-r", "enter")
+        assert "DeepSeek R1: 61 MLA 576" in deck.screen.query_one(PlanPane).plain
+        await pilot.press("m", "escape")
+        assert not isinstance(deck.screen, Picker)
+
+
+async def test_a_config_json_is_typed(deck: DeckOfFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text('{"num_hidden_layers": 4, "num_attention_heads": 8, "hidden_size": 512}')
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        await pilot.press("m", *"config.json", "enter")
+        form = deck.screen.query_one(PlanPane).form
+        assert (form.model.layers, form.file) == (4, str(path))
+        path.write_text('{"architectures": ["BertModel"]}')
+        await pilot.press("m", *"config.json", "enter")
+        assert deck.screen.query_one(PlanPane).form == form
+
+
+async def test_coming_back_shows_what_was_measured_meanwhile(deck: DeckOfFiles):
+    looked = []
+    deck.measure_paths = lambda: looked.append(1)  # type: ignore[method-assign]
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        before = len(looked)
+        await pilot.press("2")
+        await pilot.press("1")
+        await pilot.pause()
+        assert len(looked) > before
+
+
+async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        await pilot.press("plus", "r")
+        await pilot.pause()
+        ((kind, spec),) = deck.asked
+        assert kind == "run"
+        assert spec_from_mapping(spec).geometry.block_bytes == 524288
+        assert spec["paths"] == ["HostToHost"]
+        assert deck.current_mode == "run"
+
+
+async def test_what_can_not_run_says_why_and_stays(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        await pilot.press("right", "right", *["plus"] * 3, "r")
+        await pilot.pause()
+        assert deck.asked == []
+        assert deck.current_mode == "plan"
+        assert "no GPU" in deck.screen.query_one(PlanPane).plain
+
+
+async def test_save_copy_and_open(deck: DeckOfFiles, tmp_path: Path):
+    deck.plans = tmp_path / "plans"
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        await pilot.press("plus", "plus", "c", "s")
+        assert deck.clipboard.startswith("nixlbench \\\n")
+        assert (deck.plans / "nixlbench.sh").read_text() == deck.clipboard + "\n"
+        saved = deck.screen.query_one(PlanPane).form
+        (file,) = deck.plans.glob("*.yaml")
+        assert file.name == "llama-3.1-8b-tp4-pp1-isl8192-page16.yaml"
+        await pilot.press("minus", "minus")
+        assert deck.screen.query_one(PlanPane).form != saved
+        await pilot.press("o", "enter")
+        assert deck.screen.query_one(PlanPane).form == saved
+
+
+async def test_the_same_figures_again_paint_nothing(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        painted = []
+        deck.post_display_hook = lambda: painted.append(1)  # type: ignore[method-assign]
+        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        await pilot.pause()
+        assert painted == []
+
+
+async def test_low_screens_change_between_figures_and_sweep(deck: DeckOfFiles):
+    async with deck.run_test(size=SMALL) as pilot:
+        await open_plan(pilot)
+        shown = deck.screen.query_one(Figures)
+        for said in ("64 KiB, 512 MiB", "16,384 B = 16 KiB", "O_DIRECT", "RAM 8 GiB", "HostToHost LS"):
+            assert said in shown.plain
+        assert not deck.screen.query_one(Grid).display
+        await pilot.press("g")
+        assert deck.screen.query_one(Grid).display
+        assert not shown.display
+
+
+def test_deepseek_as_the_issue_has_it():
+    shown = text(figure_rows(R1, Measured(), 120, 40))
+    assert "35,136 B = 35136 B in 61 layers" in shown
+    assert "589,824 B = 576 KiB" in shown
+    assert "13 × 4, 3 × 3" in shown
+    assert "stage 0, 4 layers" in shown
+    assert "never measured here" in shown
+    assert "--max_batch_size 5958 --max_block_size 589824" in text(command_rows(R1, 120))
+    assert "--max_batch_size 23829 --max_block_size 147456" in text(command_rows(replace(R1, access="layer"), 120))
+
+
+def test_windows_and_replicas_are_said():
+    mixed = replace(R1, model=find_model("gpt-oss-120b"), tp=16)
+    shown = text(figure_rows(mixed, Measured(), 120, 40))
+    assert "sliding" in shown
+    assert "window 128" in mixed.derived()
+    assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
+
+
+def test_time_comes_from_the_nearest_block_that_was_measured():
+    shown = text(figure_rows(replace(R1, path="HostToDisk"), a_run.measured(), 120, 40))
+    assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in shown
+    assert "never measured here" in shown
+    point = a_run.measured().at("HostToHost", LAYOUTS[1], 70_000)
+    assert point is not None
+    assert (point.layout, point.block_bytes) == ("ls", 65536)
+
+
+def test_rooms_are_this_hosts():
+    host = {"gpus": [{"memory_bytes": 80 << 30, "memory_free_bytes": 40 << 30}], "memory_available_bytes": 1 << 30}
+    shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
+    assert "VRAM 40 GiB: 11.9 ×" in shown
+    assert "RAM 1 GiB: only 30 %" in shown
+    assert "disk: not known" in shown
+
+
+def test_the_knee_is_where_larger_blocks_bring_little():
+    assert a_run.measured().knee("HostToHost") == 1 << 20
+    assert a_run.measured().knee("HostToDisk") is None
+    assert "[" in text(grid_rows(R1, a_run.measured(), 120))
+    assert "no sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
+
+
+def test_what_is_no_plan_says_why_in_every_pane():
+    wrong = replace(R1, pp=62)
+    assert wrong.problem() == "PP 62 is more than the 61 layers of deepseek-r1"
+    assert "one stage a layer" in text(figure_rows(wrong, Measured(), 80, 14))
+    assert "PP 62" in text(command_rows(wrong, 80))
+    assert "–" in text(grid_rows(wrong, Measured(), 80))
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_nothing_is_wider_than_its_pane(width: int):
+    for name in catalogue():
+        form = replace(R1, model=find_model(name), pp=1)
+        for rows in (figure_rows(form, a_run.measured(), width, 14), grid_rows(form, a_run.measured(), width),
+                     command_rows(form, width)):  # fmt: skip
+            assert max(len("".join(part for part, _ in row)) for row in rows) <= width, name
+        assert len(figure_rows(form, a_run.measured(), width, 14)) <= 15
+
+
+def test_every_field_steps_there_and_back():
+    for field in FIELDS.values():
+        form = replace(R1, tp=4, pp=4, cp=2, dp=2)
+        assert form.stepped(field, 1).stepped(field, -1) == form, field.key
+    assert R1.typed(FIELDS["isl"], "0") == R1
+    assert R1.typed(FIELDS["osl"], "0").osl == 0
+    assert R1.typed(FIELDS["isl"], "77").isl == 77
+    assert replace(R1, isl=1).stepped(FIELDS["isl"], -1).isl == 1
+
+
+@pytest.mark.parametrize("precision", list(PRECISIONS))
+def test_every_block_becomes_a_run_of_its_size(precision: str):
+    for name in catalogue():
+        form = replace(R1, model=find_model(name), precision=precision, pp=1)
+        group = form.plan().group
+        assert spec_from_mapping(block_spec(group, precision)).geometry.block_bytes == group.block_bytes
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_has_its_command(path: str):
+    assert "nixlbench" in replace(R1, path=path).command(R1.plan())
+
+
+def test_a_plan_survives_its_file(tmp_path: Path):
+    import yaml
+
+    form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer")
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(form.to_mapping()))
+    assert read_plan(tmp_path / "a.yaml", replace(PlanForm(), doctor=form.doctor)) == form
+    (tmp_path / "b.yaml").write_text("strategy: {kvcache_quant_mode: fp7}\n")
+    with pytest.raises(UsageError, match="fp7"):
+        read_plan(tmp_path / "b.yaml", form)
+    kvbench = write_config(tmp_path, "block", 8, 32)
+    read = read_plan(kvbench, form)
+    assert (read.model, read.path, read.tp, read.pp, read.isl) == (form.model, form.path, 8, 32, 10000)
+
+
+def test_measured_reads_finished_sessions_of_this_host(tmp_path: Path):
+    store = Store(tmp_path)
+    for name in ("one", "two"):
+        store.create(name, {}, "")
+        session = a_run.session(name)
+        store.write(replace(session, host={"hostname": "dgx-01" if name == "one" else "other"}))
+    reader = Reader(store)
+    found = reader.read("dgx-01")
+    assert {point.session for point in found.points} == {"one"}
+    assert len(found.points) == 6
+    assert reader.read("dgx-01") == found
+    assert isinstance(found.points[0], Point)
+
+
+def test_the_search_wants_every_word():
+    choices = [Choice("qwen3-8b", "36 GQA"), Choice("llama-3.1-8b", "32 GQA")]
+    assert [choice.key for choice in matching(choices, "8b 32")] == ["llama-3.1-8b"]

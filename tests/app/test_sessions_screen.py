@@ -1,0 +1,189 @@
+"""The Sessions screen and Diff: what keys do to what is shown, and what they ask the deck for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from textual.pilot import Pilot
+
+from kvdeck.app.messages import SessionChanged, SessionsListed
+from kvdeck.app.screens.diff import Behind, DiffScreen, Head
+from kvdeck.app.screens.versus import VersusScreen
+from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
+from kvdeck.app.widgets.lines import Lines
+from kvdeck.app.widgets.listing import Listing
+
+from . import a_run
+from .conftest import KEPT, DeckOfFiles
+
+SIZE = (120, 40)
+
+
+def plain(deck: DeckOfFiles, selector: str) -> str:
+    return deck.screen.query_one(selector, Lines).plain
+
+
+async def until(pilot: Pilot[None], holds) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        await pilot.pause(0.01)
+    pytest.fail("it did not come about in time")
+
+
+async def test_two_marked_sessions_become_a_diff(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "space", "space")
+        marks = [line.strip()[:1] for line in plain(deck, "#list").splitlines()[1:3]]
+        assert marks == ["A", "B"]
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen))
+        assert deck.asked == [("compare", (KEPT[0].name, KEPT[1].name))]
+        await pilot.press("escape")
+        assert plain(deck, "#list").splitlines()[1].lstrip().startswith("A")
+        await pilot.press("escape")
+        assert not plain(deck, "#list").splitlines()[1].lstrip().startswith("A")
+
+
+async def test_one_run_s_layouts_are_one_key_away(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "1.31×" in plain(deck, "#rows"))
+        assert deck.asked == [("compare", (f"{KEPT[0].name}:fc", f"{KEPT[0].name}:ls"))]
+        head = deck.screen.query_one(Head).plain
+        assert f"{KEPT[0].name}:fc" in head
+        behind = deck.screen.query_one(Behind)
+        await until(pilot, lambda: behind.spreads is not None)
+        assert "desc. a block" in behind.plain
+        assert "slower" in behind.plain.splitlines()[-1]
+
+
+async def test_swapping_turns_the_ratio_round(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "1.31×" in plain(deck, "#rows"))
+        await pilot.press("x")
+        assert "0.76×" in plain(deck, "#rows")
+        assert plain(deck, "#head").splitlines()[0].split()[:2] == ["A", f"{KEPT[0].name}:ls"]
+
+
+async def test_what_does_not_compare_stands_above(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        deck.push_screen(DiffScreen(a_run.session("one"), a_run.compared("nvme-sweep")))
+        await pilot.pause()
+        assert "host: dgx-01 and dgx-02" in plain(deck, "#head")
+
+
+async def test_a_sweep_has_curves_and_distributions(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        deck.push_screen(DiffScreen(a_run.swept("one"), a_run.swept("two", 1.3)))
+        await pilot.pause()
+        assert "GB/s against block size" in plain(deck, "#behind")
+        await pilot.press("v")
+        assert "request times" in plain(deck, "#behind")
+
+
+async def test_the_diff_is_copied_as_markdown(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        deck.push_screen(DiffScreen(a_run.swept("one"), a_run.swept("two", 1.3)))
+        await pilot.pause()
+        await pilot.press("m")
+        assert deck.clipboard.startswith("## one and two")
+
+
+async def test_three_sessions_stand_against_a_baseline(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "space", "space", "space", "d")
+        await until(pilot, lambda: isinstance(deck.screen, VersusScreen))
+        assert f"3 sessions against {KEPT[0].name}" in plain(deck, "#versus")
+        await pilot.press("b")
+        assert f"3 sessions against {KEPT[1].name}" in plain(deck, "#versus")
+
+
+async def test_deleting_asks_twice(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "D", "y")
+        assert deck.asked == []
+        await pilot.press("n")
+        assert deck.asked == []
+        await pilot.press("D", "y", "y")
+        assert deck.asked == [("delete", (KEPT[0].name, ""))]
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "asked"),
+    [("n", "-2", ("rename", f"{KEPT[0].name}-2")), ("t", "tp8", ("tag", "tp8")), ("o", "x", ("note", "x"))],
+)
+async def test_names_tags_and_notes(deck: DeckOfFiles, key: str, typed: str, asked: tuple[str, str]):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", key)
+        await pilot.press(*(character if character != "-" else "minus" for character in typed), "enter")
+        await until(pilot, lambda: bool(deck.asked))
+        assert deck.asked == [(asked[0], (KEPT[0].name, asked[1]))]
+
+
+async def test_escape_leaves_a_name_as_it_is(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "n", "x", "escape")
+        assert deck.asked == []
+
+
+async def test_dynamo_s_files_are_not_changed(deck: DeckOfFiles):
+    deck.kept = (replace(KEPT[0], kind="dynamo"),)
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "D")
+        await pilot.press("n")
+        assert deck.asked == []
+        await pilot.press("e", "enter")
+        await until(pilot, lambda: bool(deck.asked))
+        assert deck.asked[0][0] == "export"
+
+
+async def test_the_preview_follows_the_cursor(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "down")
+        await until(pilot, lambda: f"kvdeck session {KEPT[1].name}" in plain(deck, "#preview"))
+
+
+async def test_a_session_that_is_recorded_into_ticks(deck: DeckOfFiles):
+    row = replace(KEPT[0], kind="recorded", state="recording", transfers=5, steps=1)
+    async with deck.run_test(size=(200, 60)) as pilot:
+        deck.kept = (row,)
+        await pilot.press("4")
+        await until(pilot, lambda: "recording" in plain(deck, "#list"))
+        deck.kept = (replace(row, transfers=1234),)
+        await until(pilot, lambda: "1,234" in plain(deck, "#list"))
+
+
+async def test_marks_of_sessions_that_are_gone_are_dropped(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "space")
+        deck.kept = KEPT[1:]
+        deck.post_message(SessionsListed(KEPT[1:]))
+        await until(pilot, lambda: len(deck.screen.query_one("#list", Listing).items) == 2)
+        assert deck.screen.marked == []
+        deck.screen.post_message(SessionChanged("", "it can't be"))
+        await pilot.pause()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "bar"),
+    [
+        ((1.0, None, None), "     ●     "),
+        ((2.0, 1.5, 2.6), "     │━━●  "),
+        ((0.5, 0.4, 0.6), "  ●━ │     "),
+        ((9.0, 8.0, 10.0), "     │    ▸"),
+        ((1.7, None, None), "     ┼╌●   "),
+        ((None, None, None), "           "),
+    ],
+)
+def test_the_bar_of_a_ratio(ratio: tuple[float | None, ...], bar: str):
+    assert ratio_bar(*ratio, 11) == bar
+
+
+def test_plots_without_points_say_so_or_are_empty():
+    assert "no times" in spread_rows([("run", ()), ("warn", ())], 60, 8)[0][0][0]
+    assert curve_rows([("run", [(4096.0, 1.0)])], 60, 8) == []
+    rows = spread_rows([("run", [(1e-3, 5)]), ("warn", [(2e-3, 5)])], 60, 8)
+    assert len(rows) == 8
