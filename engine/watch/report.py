@@ -36,7 +36,7 @@ def arrow(flow: Flow) -> str:
 
 def flow_total(flow: Flow) -> str:
     if flow.bytes_total is not None:
-        return amount(flow.bytes_total, "B") + (" (from blocks)" if flow.bytes_from_blocks else "")
+        return ("≈ " if flow.bytes_from_blocks else "") + amount(flow.bytes_total, "B")
     return amount(flow.blocks_total, "blocks")
 
 
