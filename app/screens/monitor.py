@@ -10,7 +10,7 @@ from kvdeck.app.messages import MomentSeen
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.watching import WatchFeed
-from kvdeck.app.widgets.tiers import Checks, Past, Sources, Tiers
+from kvdeck.app.widgets.tiers import Checks, Numbers, Past, Sources, Tiers
 
 
 class MonitorScreen(DeckScreen):
@@ -29,7 +29,9 @@ class MonitorScreen(DeckScreen):
             with Vertical(id="moving"):
                 yield Tiers(id="tiers")
                 yield Checks(id="checks")
-            yield Sources(id="sources")
+            with Vertical(id="told"):
+                yield Sources(id="sources")
+                yield Numbers(id="numbers")
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
@@ -64,4 +66,5 @@ class MonitorScreen(DeckScreen):
             return
         self.query_one(Tiers).apply(newest.moment, self._past, newest.error)
         self.query_one(Sources).apply(newest.moment)
+        self.query_one(Numbers).apply(newest.moment)
         self.query_one(Checks).apply(newest.moment)

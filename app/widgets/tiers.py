@@ -6,8 +6,8 @@ from collections import deque
 from textwrap import wrap
 
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
-from kvdeck.engine.watch.report import arrow, flow_rate, flow_total
-from kvdeck.engine.watch.snapshot import Flow, Snapshot
+from kvdeck.engine.watch.report import amount, arrow, flow_rate, flow_total, labels_text
+from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
 
 HISTORY_S = 120
 SPARK_WIDTH = 24
@@ -95,7 +95,7 @@ class Tiers(Lines):
             cell(flow_rate(flow), 13, "ok" if moving else "dim", right=True),
             cell(flow_total(flow), 15, tone, right=True),
             cell("  " + self.past.spark(flow, self.moment.t, spark), spark + 2),
-            cell(f"  {flow.name}", max(0, width - 42 - spark), "dim"),
+            cell(f"  {flow.name.replace('_blocks_', ' ')}", max(0, width - 42 - spark), "dim"),
         )
 
 
@@ -137,3 +137,47 @@ class Checks(Lines):
             rows += [(cell(f" {line}", width, tone),) for line in wrap(f"{found.verdict}: {found.evidence}", width - 2)]
             rows += [(cell(f"   {line}", width, "key"),) for line in wrap(found.advice, width - 4)]
         return rows
+
+
+GROUPS = {
+    "queue": "queue",
+    "tokens": "where tokens came from",
+    "hits": "hits and what they are out of",
+    "memory": "memory",
+    "host": "this host",
+    "errors": "errors",
+}
+
+
+class Numbers(Lines):
+    """Counters and gauges by what they are about; errors that never happened are left out."""
+
+    moment = Snapshot(0.0)
+
+    def apply(self, moment: Snapshot) -> None:
+        self.moment = moment
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        rows: list[Row] = [heading("Numbers", width)]
+        for group, title in GROUPS.items():
+            found = [n for n in (*self.moment.gauges, *self.moment.counters) if n.group == group]
+            found = [number for number in found if number.value or group != "errors"]
+            if found:
+                rows.append((cell(f" {title}", width, "!dim"),))
+                rows += [_number_row(number, width) for number in found]
+        return rows
+
+
+def _number_row(number: Number, width: int) -> Row:
+    name, labels, room = number.name.removeprefix("vllm:").removesuffix("_total"), labels_text(number), width - 29
+    name = cell(name, max(4, min(len(name), room - 2 - len(labels))))[0] + labels
+    now = "" if number.per_s is None else amount(number.per_s, "B/s" if number.unit == "bytes" else "/s")
+    if number.per_s and number.limit_per_s:
+        now += f" {number.per_s / number.limit_per_s:.0%}"
+    tone = "ok" if number.per_s else ""
+    return (
+        cell(f"  {name}", max(10, room)),
+        cell(amount(number.value, number.unit), 15, tone, right=True),
+        cell(now, 14, tone or "dim", right=True),
+    )

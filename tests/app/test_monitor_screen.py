@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from kvdeck.app.messages import MomentSeen
 from kvdeck.app.screens.monitor import MonitorScreen
 from kvdeck.app.tui import Deck
-from kvdeck.app.widgets.tiers import Checks, Past, Sources, Tiers, direction
+from kvdeck.app.widgets.tiers import Checks, Numbers, Past, Sources, Tiers, direction
 from kvdeck.engine.client import Client
 from kvdeck.engine.watch.checks import check
 from kvdeck.engine.watch.series import Reading
@@ -74,6 +74,9 @@ async def test_flows_sources_and_checks_are_shown(size: tuple[int, int]) -> None
             assert "14 blocks/s" in lines["G2 → G1"]
             assert "151 MB" in tiers
             assert "unreachable" in sources
+            numbers = app.screen.query_one(Numbers).plain
+            assert "36,864 tokens" in numbers, "where tokens came from"
+            assert "50.0 %" in numbers, "KVBM's hit rate"
         assert "live" in sources
 
 
