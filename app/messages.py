@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kvdeck.app.measured import Measured
     from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.engine.watch.snapshot import Snapshot as Moment
     from kvdeck.sessions.listing import SessionSummary
     from kvdeck.sessions.records import Session
 
@@ -54,6 +55,17 @@ class SessionRead(Message, bubble=False):
     name: str
     session: Session | None
     error: str = ""
+
+
+@dataclass
+class MomentSeen(Message, bubble=False):
+    """What is watched, as it is now, or why nothing is."""
+
+    moment: Moment
+    error: str = ""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, MomentSeen)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,6 +207,10 @@ class Client:
     ) -> Reply:
         """Follow the queue and, if named, a run from a line on. Reply data: `{session, live_from}`."""
         return self.request(protocol.Subscribe(0, session, from_seq, hz, readonly))
+
+    def watch(self, hz: float = 1.0, sources: Sequence[str] = ()) -> None:
+        """Have `WatchSample` messages sent, `hz` times a second; 0 ends it. Without sources, what is found."""
+        self.request(protocol.Watch(0, hz, tuple(sources)))
 
     # --- messages ---
 

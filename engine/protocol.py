@@ -98,6 +98,16 @@ class SampleMessage:
     """Samples left out before this one because the client or its `hz` was slower."""
 
 
+@dataclass(frozen=True, slots=True)
+class WatchSample:
+    """What is watched at one moment, as `kvdeck monitor --json` prints it. A slow client gets the newest."""
+
+    type: ClassVar[str] = "watch_sample"
+    snapshot: dict[str, Any]
+    missed: int = 0
+    """Moments left out before this one."""
+
+
 # --- from a client ---
 
 
@@ -147,6 +157,20 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Send what is watched, `hz` times a second, until `hz` is 0. Without sources: what is found on this host.
+
+    Clients that ask for the same share one child that samples. Any client may watch, a read-only one too.
+    """
+
+    type: ClassVar[str] = "watch"
+    id: int
+    hz: float = 1.0
+    sources: tuple[str, ...] = ()
+    """As `kvdeck monitor --source` takes them; paths in full."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the engine. Refused while a run goes on unless `force`, which cancels it."""
 
@@ -155,8 +179,8 @@ class Stop:
     force: bool = False
 
 
-FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage
-FromClient = Subscribe | Submit | Cancel | Status | Stop
+FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample
+FromClient = Subscribe | Submit | Cancel | Status | Watch | Stop
 Message = FromEngine | FromClient
 
 _TYPES: dict[str, type[Message]] = {
@@ -167,10 +191,12 @@ _TYPES: dict[str, type[Message]] = {
         RunsChanged,
         EventMessage,
         SampleMessage,
+        WatchSample,
         Subscribe,
         Submit,
         Cancel,
         Status,
+        Watch,
         Stop,
     )
 }

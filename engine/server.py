@@ -30,6 +30,7 @@ from kvdeck.engine.protocol import (
     Stop,
     Submit,
     Subscribe,
+    Watch,
     encode,
 )
 from kvdeck.engine.spec import spec_from_mapping
@@ -40,6 +41,7 @@ from kvdeck.engine.supervisor.feed import Feed
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import LOCKED
 from kvdeck.engine.supervisor.process import Limits
+from kvdeck.engine.supervisor.watching import Watching
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.records import to_json
 from kvdeck.sessions.samples import LineReader, count_lines
@@ -103,6 +105,7 @@ class Server:
         self._started = time.time()
         self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
+        self._watching = Watching(store.home)
         self._runs: bytes | None = None
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -132,6 +135,7 @@ class Server:
             await self._farewell()
         finally:
             working.cancel()
+            self._watching.close()
             runtime.remove_runtime_files(self._config.runtime, inode)
         log.info("engine %d ends", os.getpid())
 
@@ -164,6 +168,7 @@ class Server:
             await connection.serve(self._hello())
         finally:
             del self._connections[connection]
+            self._watching.leave(connection)
             self._watch_idle()
 
     def _hello(self) -> Hello:
@@ -215,6 +220,9 @@ class Server:
             return await self._subscribe(connection, command)
         if isinstance(command, Status):
             return Reply(command.id, True, self._status())
+        if isinstance(command, Watch):
+            self._watching.watch(connection, command)
+            return Reply(command.id, True)
         if connection.readonly:
             raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
         if self._stopping.is_set():

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from kvdeck.engine.protocol import FromClient, FromEngine, Reply, decode, encode
+from kvdeck.engine.protocol import VERSION, FromClient, FromEngine, Reply, decode, encode
 from kvdeck.engine.supervisor.feed import Feed, Line, to_line
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.samples import LineReader
@@ -73,6 +73,8 @@ class Connection:
         self._runs_due = False
         self._following: Following | None = None
         self._leaving = False
+        self._watched: bytes | None = None
+        self._watch_missed = 0
         self._replies: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -118,6 +120,12 @@ class Connection:
     def runs_changed(self) -> None:
         """Send the queue, if this client wants it, as soon as its socket takes it."""
         self._runs_due = self._subscribed
+        self._wake.set()
+
+    def watched(self, snapshot: bytes) -> None:
+        """Send this moment, a JSON object, unless a newer one comes before the socket takes it."""
+        self._watch_missed += self._watched is not None
+        self._watched = snapshot
         self._wake.set()
 
     def leave(self) -> None:
@@ -184,6 +192,9 @@ class Connection:
         if self._runs_due:
             self._runs_due = False
             self._writer.write(self._runs())
+        if self._watched is not None:
+            self._writer.write(watch_line(self._watched, self._watch_missed))
+            self._watched, self._watch_missed = None, 0
         following = self._following
         if following is None or following.cursor >= following.feed.next_seq:
             return False
@@ -243,6 +254,11 @@ class Connection:
             self._wake.set()
         else:
             self._set_timer(following)
+
+
+def watch_line(snapshot: bytes, missed: int) -> bytes:
+    """A `watch_sample` around an object that is JSON already: the supervisor passes it on unread."""
+    return b'{"v":%d,"type":"watch_sample","missed":%d,"snapshot":%s}\n' % (VERSION, missed, snapshot)
 
 
 def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:

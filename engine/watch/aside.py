@@ -27,8 +27,8 @@ class Aside:
         """A call goes on, wanted or not."""
         return self._busy
 
-    async def call(self, function: Callable[[], Value]) -> Value:
-        """The function's value, from the thread."""
+    def call(self, function: Callable[[], Value]) -> asyncio.Future[Value]:
+        """A future of the function's value, from the thread."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Value] = loop.create_future()
         if self._work is None:
@@ -55,7 +55,7 @@ class Aside:
                 loop.call_soon_threadsafe(done, value, error)
 
         self._work.put(work)
-        return await future
+        return future
 
     def close(self) -> None:
         """End the thread once its call returns."""

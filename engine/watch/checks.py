@@ -183,7 +183,7 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
 def failures(snapshot: Snapshot) -> Check | None:
     """Transfers failed while watched."""
     failed = _sum(flow.failures_gained for flow in snapshot.flows)
-    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained]
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit != "events"]
     if not failed and not errors:
         return None
     parts = [f"{failed:.0f} transfers failed"] if failed else []
@@ -214,6 +214,20 @@ def frozen_ring(snapshot: Snapshot) -> Check | None:
     )
 
 
+def dropped_events(snapshot: Snapshot) -> Check | None:
+    """NIXL counted more than it could tell: its totals here are too low."""
+    numbers = _counters(snapshot, "agent_telemetry_events_dropped_total", "ring_events_dropped")
+    dropped = _sum(number.value for number in numbers)
+    if not dropped:
+        return None
+    return Check(
+        "telemetry-dropped",
+        "look",
+        f"NIXL dropped {dropped:.0f} telemetry events: its bytes and transfers here are too low",
+        "enlarge NIXL_TELEMETRY_BUFFER_SIZE, or tell it more often with a shorter NIXL_TELEMETRY_RUN_INTERVAL",
+    )
+
+
 _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     vllm_against_nixl,
     disk_writes,
@@ -225,4 +239,5 @@ _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     silent_prefill,
     failures,
     frozen_ring,
+    dropped_events,
 )

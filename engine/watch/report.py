@@ -36,7 +36,7 @@ def arrow(flow: Flow) -> str:
 
 def flow_total(flow: Flow) -> str:
     if flow.bytes_total is not None:
-        return amount(flow.bytes_total, "B") + (" (from blocks)" if flow.bytes_from_blocks else "")
+        return ("≈ " if flow.bytes_from_blocks else "") + amount(flow.bytes_total, "B")
     return amount(flow.blocks_total, "blocks")
 
 
@@ -107,7 +107,7 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def _numbers(rows: list[Number], width: int) -> list[Line]:
-    names = tuple(row.name + _labels(row) for row in rows)
+    names = tuple(row.name + labels_text(row) for row in rows)
     now = tuple(amount(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
     return _table(
         [
@@ -120,7 +120,8 @@ def _numbers(rows: list[Number], width: int) -> list[Line]:
     )
 
 
-def _labels(number: Number) -> str:
+def labels_text(number: Number) -> str:
+    """The labels that tell one series from the next, in brackets."""
     dull = ("engine", "model_name", "served_model_name", "dynamo_namespace", "hostname", "worker_id", "inode")
     shown = ", ".join(value for key, value in number.labels.items() if key not in dull)
     return f" ({shown})" if shown else ""

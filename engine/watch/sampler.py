@@ -39,6 +39,7 @@ class Sampler:
         self._tracks = [Track(source.name, source.kind) for source in self._sources]
         self._block_bytes = block_bytes
         self._pins = frozenset(pins)
+        self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._answered = [asyncio.Event() for _ in self._sources]
 
@@ -49,6 +50,7 @@ class Sampler:
 
     async def close(self) -> None:
         """Stop asking; let go of every source."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -88,7 +90,7 @@ class Sampler:
         pace = max(self.period_s, source.least_period_s)
         failures = 0
         due = loop.time()
-        while True:
+        while not self._closing:
             try:
                 track.took(await source.read(), time.monotonic_ns())
                 failures = 0

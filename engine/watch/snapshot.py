@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kvdeck.engine.watch.meaning import Group, Meaning, Measure, Tier
 from kvdeck.engine.watch.series import Series
 from kvdeck.engine.watch.track import Point, SourceStatus, Track
+from kvdeck.sessions.records import from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,3 +242,9 @@ def _flow_mapping(flow: Flow) -> dict[str, object]:
         if name not in ("source_tier", "target_tier"):
             mapping[name] = getattr(flow, name)
     return mapping
+
+
+def from_mapping(data: Mapping[str, Any]) -> Snapshot:
+    """The snapshot that `to_mapping` gave, from its JSON."""
+    flows = [{**flow, "source_tier": flow.get("from"), "target_tier": flow.get("to")} for flow in data["flows"]]
+    return from_json(Snapshot, {**data, "flows": flows})

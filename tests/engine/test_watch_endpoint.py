@@ -145,12 +145,12 @@ async def test_one_that_hangs_delays_none() -> None:
         try:
             await until(sampler, good.name, "live")
             before = len([path for path, _ in server.asked if path == "/metrics"])
-            snapshot = await until(sampler, hanging.name, "unreachable")
-            snapshot = await until(sampler, "stuck", "unreachable")
-            async for _snapshot in sampler.snapshots(5):
+            await until(sampler, hanging.name, "unreachable")
+            await until(sampler, "stuck", "unreachable")
+            async for _ in sampler.snapshots(5):
                 if len([path for path, _ in server.asked if path == "/metrics"]) >= before + 5:
                     break
-            assert status(snapshot, good.name).state == "live"
+            assert status(sampler.snapshot(), good.name).state == "live"
             assert "0.3 s" in status(sampler.snapshot(), hanging.name).reason
             assert status(sampler.snapshot(), "stuck").reason
         finally:

@@ -45,12 +45,21 @@ class LocalSource:
                 return self._look()
             if self._aside.busy:
                 raise SourceGone("the last call still hangs")
-            return await asyncio.wait_for(self._aside.call(self._look), self._hangs_s)
-        except asyncio.TimeoutError:
-            raise SourceGone(f"no answer within {self._hangs_s:g} s") from None
+            return await self._within(self._aside.call(self._look))
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             raise SourceGone(f"{error.strerror or error}{where}") from error
+
+    async def _within(self, call: asyncio.Future[Reading]) -> Reading:
+        """What the call gives in time. Before Python 3.12 `wait_for` can swallow a cancellation, so it is not used."""
+        try:
+            done, _ = await asyncio.wait([call], timeout=self._hangs_s)
+        finally:
+            if not call.done():
+                call.cancel()
+        if not done:
+            raise SourceGone(f"no answer within {self._hangs_s:g} s")
+        return call.result()
 
     async def close(self) -> None:
         """Let the thread end."""

@@ -1,0 +1,112 @@
+"""Each check, from the moment at which it must speak and from one at which it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kvdeck.engine.watch.checks import check
+from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
+from kvdeck.engine.watch.track import SourceStatus
+
+GB = 1e9
+
+
+def moved(name: str, source: str | None, target: str | None, gained: float, **more: float) -> Flow:
+    return Flow("s", name, source, target, "m", "c", gained, bytes_gained=gained, **more)  # type: ignore[arg-type]
+
+
+def blocks(name: str, source: str, target: str, total: float) -> Flow:
+    return Flow("kvbm", name, source, target, "m", "c", blocks_total=total)  # type: ignore[arg-type]
+
+
+def number(name: str, gained: float | None, value: float = 0.0, **labels: str) -> Number:
+    return Number("s", name, labels, "bytes", "host", value, gained=gained)
+
+
+def verdicts(*flows: Flow, counters: tuple[Number, ...] = (), gauges: tuple[Number, ...] = ()) -> dict[str, str]:
+    found = check(Snapshot(0.0, flows=flows, counters=counters, gauges=gauges))
+    for one in found:
+        assert one.evidence
+        assert one.advice or one.verdict == "ok", "what is to be looked at comes with what to try"
+    return {one.id: one.verdict for one in found}
+
+
+def test_nothing_known_nothing_said() -> None:
+    assert check(Snapshot(0.0)) == ()
+
+
+@pytest.mark.parametrize(("nixl", "verdict"), [(GB, "ok"), (1.01e9, "ok"), (2e9, "look"), (5e8, "look")])
+def test_vllm_against_nixl(nixl: float, verdict: str) -> None:
+    pulled = moved("vllm nixl", "remote", "G1", GB)
+    assert verdicts(pulled, moved("nixl rx", None, None, nixl)) == {"vllm-nixl-bytes": verdict}
+    assert verdicts(pulled) == {}, "without NIXL's own count there is nothing to compare"
+
+
+@pytest.mark.parametrize(("written", "verdict"), [(GB, "ok"), (0.1 * GB, "look")])
+def test_disk_writes(written: float, verdict: str) -> None:
+    disk = number("disk_write_bytes", written, device="nvme0n1")
+    twice = number("disk_write_bytes", 5 * GB, device="dm-0")
+    assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, twice)) == {"disk-writes": verdict}
+    unknown = replace(disk, gained=None)
+    assert verdicts(moved("a", "G2", "G3", GB), counters=(unknown,)) == {}
+
+
+def test_the_compatibility_path() -> None:
+    assert verdicts(counters=(number("cufile_posix_ops", None, 12),)) == {"cufile-posix": "look"}
+    assert verdicts(counters=(number("cufile_posix_ops", None, 0),)) == {}
+
+
+def test_a_disk_tier_that_is_never_written() -> None:
+    to_host = blocks("kvbm offload_blocks_d2h", "G1", "G2", 500)
+    to_disk = blocks("kvbm offload_blocks_h2d", "G2", "G3", 0)
+    tier = number("disk_tier_bytes", None, 1e9)
+    matched = number("kvbm_matched_tokens", None, 10)
+    assert "disk-tier-unwritten" in verdicts(to_host, to_disk, counters=(matched,), gauges=(tier,))
+    assert "disk-tier-unwritten" not in verdicts(to_host, to_disk, counters=(matched,)), "no tier is no fault"
+    written = replace(to_disk, blocks_total=3)
+    assert "disk-tier-unwritten" not in verdicts(to_host, written, counters=(matched,), gauges=(tier,))
+
+
+def test_nothing_matches() -> None:
+    offload = blocks("kvbm offload_blocks_d2h", "G1", "G2", 500)
+    assert verdicts(offload, counters=(number("kvbm_matched_tokens", None, 0),)) == {"matched-zero": "look"}
+    assert verdicts(offload, counters=(number("dynamo_kvbm_matched_tokens_total", None, 0),)) == {
+        "matched-zero": "look"
+    }
+    assert verdicts(offload, counters=(number("kvbm_matched_tokens", None, 64),)) == {}
+    assert verdicts(offload) == {}, "a metric that is missing is not zero"
+
+
+def test_matches_without_onboarding() -> None:
+    onboard = blocks("kvbm onboard_blocks_h2d", "G2", "G1", 0)
+    assert verdicts(onboard, counters=(number("kvbm_matched_tokens", None, 64),)) == {"onboard-zero": "note"}
+
+
+@pytest.mark.parametrize(("carried", "verdict"), [(GB, "ok"), (0.0, "look")])
+def test_a_card_that_stands_still(carried: float, verdict: str) -> None:
+    card = number("fabric_received_bytes", carried, device="mlx5_0")
+    assert verdicts(moved("x", "remote", "G1", GB), counters=(card,)) == {"nic-counters": verdict}
+
+
+def test_a_silent_prefill_side_is_normal() -> None:
+    puller = moved("vllm nixl", "remote", "G1", 0.0, transfers_total=26)
+    silent = replace(moved("vllm nixl", "remote", "G1", 0.0, transfers_total=0), source="prefill")
+    assert verdicts(puller, silent) == {"prefill-silent": "note"}
+    assert verdicts(silent, silent) == {}
+
+
+def test_failures_are_counted_while_watched() -> None:
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2)
+    assert verdicts(failing) == {"failures": "look"}
+    assert verdicts(replace(failing, failures_gained=0)) == {}, "old failures are history"
+
+
+def test_a_full_ring() -> None:
+    status = SourceStatus("ring a", "ring", "partial", "full: no longer live", 0.1)
+    assert [found.id for found in check(Snapshot(0.0, sources=(status,)))] == ["ring-full"]
+
+
+def test_dropped_telemetry_is_no_failed_transfer() -> None:
+    assert verdicts(counters=(number("ring_events_dropped", 340, 340),)) == {"telemetry-dropped": "look"}

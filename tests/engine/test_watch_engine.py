@@ -1,0 +1,85 @@
+"""Watching through the engine: a child samples, clients share it, and it goes when they go."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kvdeck.engine.client import Client
+from kvdeck.engine.protocol import WatchSample
+from kvdeck.engine.watch.snapshot import Snapshot, from_mapping
+from kvdeck.sessions.errors import UsageError
+from tests.engine.a_metrics_server import metrics_server, sample, says
+
+from .conftest import DEADLINE, eventually
+
+COLD, REPEAT = sample("dynamo_kvbm_metrics_host_cold.prom"), sample("dynamo_kvbm_metrics_host_repeat.prom")
+
+
+def samplers(client: Client) -> list[int]:
+    """Process ids of the engine's sampling children."""
+    children = psutil.Process(client.hello.engine_pid).children()
+    return [child.pid for child in children if "kvdeck.engine.watch" in child.cmdline()]
+
+
+def next_snapshot(client: Client) -> Snapshot:
+    for message in client.messages(DEADLINE):
+        if isinstance(message, WatchSample):
+            return from_mapping(message.snapshot)
+    raise AssertionError("nothing came")
+
+
+def onboarded(snapshot: Snapshot) -> float | None:
+    return next((flow.blocks_total for flow in snapshot.flows if flow.metric == "kvbm_onboard_blocks_h2d"), None)
+
+
+def test_two_clients_share_one_child(client: Client) -> None:
+    with metrics_server({"/metrics": says(COLD)}) as server, Client.connect() as other:
+        other.subscribe(readonly=True)
+        for one in (client, other):
+            one.watch(10, [server.url()])
+        first = next_snapshot(client)
+        assert onboarded(first) == 0
+        assert [source.kind for source in first.sources] == ["kvbm"]
+        assert onboarded(next_snapshot(other)) == 0
+        assert len(samplers(client)) == 1
+        server.handlers["/metrics"] = says(REPEAT)
+        eventually(lambda: onboarded(next_snapshot(client)) == 28)
+        client.watch(0)
+        assert len(samplers(client)) == 1, "the other still watches"
+        other.close()
+        eventually(lambda: not samplers(client))
+
+
+def test_a_child_that_dies_is_replaced_and_the_engine_lives(client: Client) -> None:
+    with metrics_server({"/metrics": says(COLD)}) as server:
+        client.watch(10, [server.url()])
+        next_snapshot(client)
+        (pid,) = samplers(client)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: bool(next_snapshot(client)) and samplers(client) not in ([], [pid]))
+        assert client.status()["pid"] == client.hello.engine_pid
+
+
+def test_a_child_goes_with_its_engine(client: Client) -> None:
+    client.watch(10, ["disks"])
+    next_snapshot(client)
+    (pid,) = samplers(client)
+    os.kill(client.hello.engine_pid, signal.SIGKILL)
+    eventually(lambda: not psutil.pid_exists(pid))
+
+
+def test_sources_that_cannot_be_are_said_on_the_screen(client: Client, tmp_path: Path) -> None:
+    client.watch(1, [str(tmp_path / "nothing")])
+    (check,) = next_snapshot(client).checks
+    assert "is no address" in check.evidence
+
+
+@pytest.mark.parametrize("hz", [-1, 50, "fast"])
+def test_an_impossible_pace_is_refused(client: Client, hz: float) -> None:
+    with pytest.raises(UsageError, match="can't watch at"):
+        client.watch(hz)
