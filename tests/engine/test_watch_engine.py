@@ -22,8 +22,16 @@ COLD, REPEAT = sample("dynamo_kvbm_metrics_host_cold.prom"), sample("dynamo_kvbm
 
 def samplers(client: Client) -> list[int]:
     """Process ids of the engine's sampling children."""
-    children = psutil.Process(client.hello.engine_pid).children()
-    return [child.pid for child in children if "kvdeck.engine.watch" in child.cmdline()]
+    found = []
+    for child in psutil.Process(client.hello.engine_pid).children():
+        try:
+            if "kvdeck.engine.watch" in child.cmdline():
+                found.append(child.pid)
+        except psutil.ZombieProcess:
+            found.append(child.pid)  # it has ended, and the engine is to notice
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def next_snapshot(client: Client) -> Snapshot:
