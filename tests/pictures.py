@@ -16,7 +16,7 @@ from tests.benchmarks.engine import own_engine
 SIZE = (120, 40)
 DOCS = Path(__file__).parent.parent / "docs"
 LONGEST_S = 150.0
-HOST = "dgx-01"
+HOST = "host-1"
 
 
 async def photograph() -> None:
