@@ -16,7 +16,7 @@ from kvdeck.sessions.errors import KvdeckError
 
 _POLLS = 8
 """Polls between two offers of the core to the kernel: messages over tcp/lo may need a thread of its own there, and a
-poller that never yields makes each of them wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
+poller that never yields can make each of them wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
 _SPINS = 512
 """Offers between two looks at the deadline."""
 

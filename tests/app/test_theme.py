@@ -35,7 +35,6 @@ def test_text_stands_out_from_its_background(name: str):
     for style in STYLES:
         if style != "rule":
             colour = Color.parse(variables[theme.variable(style)])
-            assert background.get_contrast_text(1.0) is not None
             under = Color.parse(str(loaded.warning)) if style == "letter" else background
             assert _contrast(colour, under) >= 4.5, (style, variables[theme.variable(style)])
 

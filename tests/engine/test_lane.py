@@ -11,6 +11,7 @@ import pytest
 
 from kvdeck.engine.kv.layout import Geometry
 from kvdeck.engine.transfer import lane as lanes
+from kvdeck.engine.transfer import pattern
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane import Lane, LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
@@ -125,9 +126,18 @@ def test_verification_finds_misplaced_bytes(open_lane: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["HostToHost", "HostToDisk", "DiskToHost"])
-def test_the_reference_moves_the_same_bytes(open_lane: Any, path: str) -> None:
-    begin, end = open_lane(path).reference(BATCH, 2, 1)
+def test_the_reference_moves_the_same_bytes(open_lane: Any, tmp_path: Path, path: str) -> None:
+    lane = open_lane(path)
+    scratch = lane._scratch.array
+    scratch[:] = 7 if path == "HostToDisk" else 0
+    begin, end = lane.reference(BATCH, BLOCKS // BATCH, 1)  # every block once, from the second request on
     assert end > begin
+    size = GEOMETRY.block_bytes * BLOCKS
+    if path == "HostToDisk":
+        (file,) = tmp_path.iterdir()
+        assert file.read_bytes() == bytes([7]) * size
+    else:
+        assert scratch[:size].tobytes() == pattern.expected(0, size, 0).tobytes()
 
 
 def test_a_crew_of_two_begins_together(tmp_path: Path) -> None:
