@@ -20,6 +20,15 @@ OPENING = (
         "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
     ),
     Binding(
+        "3",
+        "switch_mode('monitor')",
+        "Monitor",
+        show=False,
+        id="mode.monitor",
+        tooltip="Monitor: KV bytes between the tiers, live",
+        group=MODE_KEYS,
+    ),
+    Binding(
         "4",
         "switch_mode('sessions')",
         "Sessions",

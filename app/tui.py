@@ -73,6 +73,7 @@ class Deck(App[None], inherit_bindings=False):
     MODES: ClassVar = {
         "plan": _screen("plan", "PlanScreen"),
         "run": _screen("run", "RunScreen"),
+        "monitor": _screen("monitor", "MonitorScreen"),
         "sessions": _screen("sessions", "SessionsScreen"),
         "doctor": _screen("doctor", "DoctorScreen"),
     }

@@ -11,7 +11,13 @@ from kvdeck.app.widgets.lines import Lines, Row, Span
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot
 
-MODES = (("1", "plan", "Plan"), ("2", "run", "Run"), ("4", "sessions", "Sessions"), ("9", "doctor", "Doctor"))
+MODES = (
+    ("1", "plan", "Plan"),
+    ("2", "run", "Run"),
+    ("3", "monitor", "Monitor"),
+    ("4", "sessions", "Sessions"),
+    ("9", "doctor", "Doctor"),
+)
 
 
 class StatusBar(Lines):
@@ -35,27 +41,35 @@ class StatusBar(Lines):
         for key, mode, title in MODES:
             here = self.app.current_mode == mode
             spans += [(f" {key}", "key"), (f" {title} ", "title" if here else "dim")]
-        right = self._engine()
-        if self.readonly:
-            right.insert(0, ("read-only  ", "warn"))
-        if self.link:
-            right.insert(0, (f"{self.link}  ", "warn"))
+        modes = _width(spans)
+        said: list[Span] = []
         if self.paused:
-            right.insert(0, ("PAUSED, p goes on  ", "!warn"))
-        used = sum(cell_len(text) for text, _ in (*spans, *right))
+            said.append(("PAUSED, p goes on  ", "!warn"))
+        if self.link:
+            said.append((f"{self.link}  ", "warn"))
+        if self.readonly:
+            said.append(("read-only  ", "warn"))
+        engine = self._engine()
+        right = next(([*said, *full] for full in engine if modes + _width([*said, *full]) <= width), said + engine[-1])
+        used = modes + _width(right)
         host = self.host
         if used + len(host) + 4 <= width:
             right.insert(0, (f"{host}  ", "dim"))
             used += len(host) + 2
-        return [(*spans, (" " * max(1, width - used), ""), *right)]
+        return [(*spans, (" " * max(0, width - used), ""), *right)]
 
-    def _engine(self) -> list[Span]:
+    def _engine(self) -> list[list[Span]]:
+        """How the engine is, in as many words as there may be room for, the most first."""
         snapshot = self.snapshot
         if snapshot is None or snapshot.link == "starting":
-            return [("◌ engine: starting ", "dim")]
+            return [[("◌ engine: starting ", "dim")]]
         if snapshot.link == "lost":
-            return [("✗ engine: not connected ", "bad")]
+            return [[("✗ engine: not connected ", "bad")], [("✗ no engine ", "bad")]]
         again = "restarted, " if snapshot.restarts else ""
-        running = sum(run.state == "running" for run in snapshot.runs)
-        word = "running" if running else "idle"
-        return [("● ", "ok"), (f"engine: {again}{word}, pid {snapshot.engine_pid} ", "")]
+        word = "running" if any(run.state == "running" for run in snapshot.runs) else "idle"
+        texts = (f"engine: {again}{word}, pid {snapshot.engine_pid} ", f"engine: {again}{word} ", f"{again}{word} ")
+        return [[("● ", "ok"), (text, "")] for text in texts] + [[(f"{word} ", "")]]
+
+
+def _width(spans: list[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
