@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -22,6 +21,7 @@ from textual.reactive import var
 from textual.screen import Screen
 
 from kvdeck.app import endings, glyphs, palette, terminal, theme
+from kvdeck.app.asking import Asking
 from kvdeck.app.bindings import EVERYWHERE, OPENING
 from kvdeck.app.config import Config
 from kvdeck.app.link import QUESTION, Link
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from kvdeck.app.feed import Feed
     from kvdeck.app.screens.frame import DeckScreen
-    from kvdeck.sessions.records import Session
 
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
@@ -65,7 +64,7 @@ def _screen(module: str, name: str) -> Callable[[], Screen[None]]:
     return make
 
 
-class Deck(App[None], inherit_bindings=False):
+class Deck(Asking, App[None], inherit_bindings=False):
     """Draws what a feed posts. Without a feed it draws what tests post."""
 
     TITLE = "kvdeck"
@@ -228,7 +227,7 @@ class Deck(App[None], inherit_bindings=False):
     # --- commands ---
 
     def on_run_asked(self, message: RunAsked) -> None:
-        if self._may_command() and self.feed is not None:
+        if self.may_command() and self.feed is not None:
             self._unsent += 1
             self.feed.submit(message.spec)
 
@@ -240,65 +239,6 @@ class Deck(App[None], inherit_bindings=False):
         self._unsent = 0
         said = f"{message.what} · {message.mend}" if message.mend else message.what
         self.notify(said, severity="error", markup=False)
-
-    def cancel(self, session: str) -> None:
-        """Ask the engine to end a run; what it measured is kept."""
-        if self._may_command() and self.feed is not None:
-            self.feed.cancel(session)
-
-    def follow(self, session: str) -> None:
-        """Look at another run of the queue."""
-        if self.feed is not None:
-            self.feed.follow(session)
-
-    def look(self) -> None:
-        """Let doctor look at this host again."""
-        if self.feed is not None:
-            self.feed.look()
-
-    def list_sessions(self) -> None:
-        """Read the list of sessions; `SessionsListed` goes to the screen in front."""
-        if self.feed is not None:
-            self.feed.list_sessions()
-
-    def read_session(self, name: str) -> None:
-        """Read one session; `SessionRead` goes to the screen in front."""
-        if self.feed is not None:
-            self.feed.read_session(name)
-
-    def measure_paths(self) -> None:
-        """Look what the kept sessions say of each path; `PathsMeasured` goes to the screen in front."""
-        if self.feed is not None:
-            self.feed.measure_paths(self.host)
-
-    def plans_folder(self) -> Path:
-        """Where plans are saved."""
-        from kvdeck.engine.client import home
-
-        return home() / "plans"
-
-    def preview_session(self, name: str) -> None:
-        """Read what the cursor stands on; `SessionPreviewed` goes to the screen in front."""
-        self._keep(lambda post, keeping: keeping.preview(post, name))
-
-    def compare_sessions(self, names: tuple[str, ...]) -> None:
-        """Read sessions to be compared, the baseline first; `SessionsCompared` goes to the screen in front."""
-        self._keep(lambda post, keeping: keeping.compare(post, names))
-
-    def read_spreads(self, a: Session, b: Session) -> None:
-        """Read how request times spread; `SpreadsRead` goes to the screen in front."""
-        self._keep(lambda post, keeping: keeping.spreads(post, a, b), apart=True)
-
-    def change_session(self, what: str, name: str, value: str = "") -> None:
-        """Rename, tag, note, export or delete; `SessionChanged` goes to the screen in front."""
-        if self._may_command():
-            self._keep(lambda post, keeping: keeping.change(post, what, name, value))
-
-    def _keep(self, work: Callable[[Any, Any], None], apart: bool = False) -> None:
-        from kvdeck.app import keeping
-
-        if self.feed is not None:
-            self.feed.do(lambda post: work(post, keeping), apart)
 
     @on(PathsMeasured)
     @on(SessionsListed)
@@ -316,11 +256,6 @@ class Deck(App[None], inherit_bindings=False):
     def _pass_on(self, message: Message) -> None:
         for screen in self.deck_screens[:1]:
             screen.post_message(message)
-
-    def _may_command(self) -> bool:
-        if self.readonly:
-            self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
-        return not self.readonly
 
     # --- keys ---
 
