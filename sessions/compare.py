@@ -15,6 +15,7 @@ from kvdeck.sessions.entries import Entry, entries
 from kvdeck.sessions.records import PATHS, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.units import figure, short_layout_name, size_text
+from kvdeck.sessions.watched.compare import mismatch
 
 SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
 """Changes that are worth a sentence: Dynamo's, and the same the other way round."""
@@ -311,6 +312,9 @@ _TEXTS: dict[tuple[What, bool], str] = {
 
 
 def _differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
+    if said := mismatch(a, b):
+        yield said
+        return
     if not of_a or not of_b:
         yield f"{a.name if not of_a else b.name} holds no transfers"
         return

@@ -55,6 +55,33 @@ def median_interval(values: Sequence[float], resamples: int = RESAMPLES, seed: i
     return Interval(median, percentile(medians, 0.025), percentile(medians, 0.975))
 
 
+LEAST_BLOCKS = 6
+"""Blocks of neighbours below which a median of dependent values has no interval."""
+
+
+def block_median_interval(values: Sequence[float], resamples: int = 400, seed: int = 0) -> Interval | None:
+    """Median of values that come one after the other and are not independent, with its 95 % interval.
+
+    Whole blocks of neighbours are drawn anew (the moving-block bootstrap), each as long as the cube root of how
+    many values there are, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995). None with fewer than
+    `LEAST_BLOCKS` blocks.
+    """
+    count = len(values)
+    length = max(1, round(count ** (1 / 3)))
+    blocks = -(-count // length)
+    if count // length < LEAST_BLOCKS:
+        return None
+    begin = random.Random(seed).randrange
+    medians = []
+    for _ in range(resamples):
+        drawn = [
+            value for _ in range(blocks) for at in (begin(count - length + 1),) for value in values[at : at + length]
+        ]
+        medians.append(statistics.median(drawn[:count]))
+    medians.sort()
+    return Interval(statistics.median(values), percentile(medians, 0.025), percentile(medians, 0.975))
+
+
 def paired_ratio(baseline: Sequence[float], candidate: Sequence[float], resamples: int = RESAMPLES) -> Interval | None:
     """Candidate's time over baseline's, round by round: drift that both rounds saw cancels.
 
