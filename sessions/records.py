@@ -1,4 +1,4 @@
-"""What a measurement is: the lines of `samples.jsonl`, the results drawn from them, and `session.json`.
+"""What a measurement is: the results drawn from the lines of `samples.jsonl`, and `session.json`.
 
 Every record is a frozen dataclass whose JSON form has the same field names, so the file, the socket and
 `kvdeck run --json` speak one language. Times are integer nanoseconds where they were measured
@@ -194,81 +194,6 @@ class Tally:
     stated_blocks_per_s: int | None = None
 
 
-# --- events: the lines of samples.jsonl. `t` is the writer's monotonic clock in ns, `wall` the Unix time in s. ---
-
-
-@dataclass(frozen=True, slots=True)
-class RunStarted:
-    """The worker has begun; carries every step it means to take. After tuning it comes again, with the steps as they
-    then are: the later one holds."""
-
-    kind: ClassVar[str] = "run_started"
-    t: int
-    wall: float
-    steps: tuple[StepPlan, ...]
-    host: dict[str, Any] = field(default_factory=dict)
-    """Facts that decide comparability, for `session.json`."""
-    nixl: str | None = None
-    spec: dict[str, Any] = field(default_factory=dict)
-    """The specification with every default filled in."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepStarted:
-    """A step's memory is registered and its first round begins."""
-
-    kind: ClassVar[str] = "step_started"
-    t: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One visit of the interleaved loop to one step. The three lists hold one time per request."""
-
-    kind: ClassVar[str] = "round"
-    t: int
-    step: int
-    round: int
-    post_ns: tuple[int, ...]
-    transfer_ns: tuple[int, ...]
-    busy_ns: int
-    """Wall time of this visit: with requests in flight beside each other, less than the sum of their times."""
-    values: tuple[float | None, ...]
-    """The step's counters after this visit, in the order of `COUNTERS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceRound:
-    """One visit to the trial's reference, which moved the same bytes by plain means."""
-
-    kind: ClassVar[str] = "reference_round"
-    t: int
-    trial: int
-    round: int
-    reference: str
-    bytes: int
-    busy_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepFinished:
-    """A step's result, final."""
-
-    kind: ClassVar[str] = "step_finished"
-    t: int
-    result: StepResult
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A comparison, final."""
-
-    kind: ClassVar[str] = "compared"
-    t: int
-    comparison: Comparison
-
-
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """What one setting gave in `--tune`, against the setting before it."""
@@ -282,84 +207,6 @@ class Tuned:
     low: float
     high: float
     chosen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A line for the operator."""
-
-    kind: ClassVar[str] = "log"
-    t: int
-    level: Literal["info", "warning", "error"]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The run has moved to another state; the last line of a finished run."""
-
-    kind: ClassVar[str] = "state"
-    t: int
-    wall: float
-    state: RunState
-    reason: str | None = None
-    signal: str | None = None
-    """Name of the signal that ended the worker, where one did."""
-    last_words: tuple[str, ...] = ()
-    """The last lines a crashed worker wrote to stderr."""
-
-
-Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
-EVENT_TYPES: dict[str, type[Event]] = {
-    event.kind: event
-    for event in (
-        RunStarted,
-        StepStarted,
-        Round,
-        ReferenceRound,
-        StepFinished,
-        Compared,
-        Tuned,
-        Log,
-        StateChanged,
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One column of a sample: counters only grow within a step, gauges are the state after the last round."""
-
-    name: str
-    unit: str
-    kind: Literal["counter", "gauge"]
-
-
-COUNTERS = (
-    Counter("step", "", "gauge"),
-    Counter("round", "", "counter"),
-    Counter("iterations", "requests", "counter"),
-    Counter("blocks", "blocks", "counter"),
-    Counter("bytes", "B", "counter"),
-    Counter("descriptors", "descriptors", "counter"),
-    Counter("busy_ns", "ns", "counter"),
-    Counter("post_p50_ns", "ns", "gauge"),
-    Counter("transfer_p50_ns", "ns", "gauge"),
-    Counter("request_p50_ns", "ns", "gauge"),
-    Counter("request_p90_ns", "ns", "gauge"),
-    Counter("request_p95_ns", "ns", "gauge"),
-    Counter("request_p99_ns", "ns", "gauge"),
-    Counter("request_max_ns", "ns", "gauge"),
-    Counter("reference_gb_per_s", "GB/s", "gauge"),
-    Counter("ratio", "", "gauge"),  # against the trial's first layout; null for that layout itself
-    Counter("ratio_low", "", "gauge"),
-    Counter("ratio_high", "", "gauge"),
-    Counter("fraction", "", "gauge"),  # of the whole run, 0 to 1
-    Counter("eta_s", "s", "gauge"),
-)
-"""Columns of `Round.values` and of the socket's samples, in order. New ones are added at the end."""
-
-COUNTER_INDEX = {counter.name: index for index, counter in enumerate(COUNTERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,17 +241,6 @@ class Session:
 
 
 Record = TypeVar("Record")
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    """The event as a mapping for `orjson.dumps`, its kind first."""
-    return {"kind": event.kind, **to_json(event)}
-
-
-def event_from_json(line: dict[str, Any]) -> Event | None:
-    """The event a line holds, or None for a kind that this version doesn't know."""
-    cls = EVENT_TYPES.get(line.get("kind", ""))
-    return None if cls is None else from_json(cls, line)
 
 
 def to_json(record: Any) -> dict[str, Any]:

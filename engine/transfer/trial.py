@@ -15,7 +15,7 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.crew import Crew, Prepared
 from kvdeck.engine.transfer.loop import CancelledError, Visit
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
-from kvdeck.sessions import records, stats
+from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
 
 _VISIT_SECONDS = 0.02
@@ -31,7 +31,7 @@ _ENOUGH_WIDTH = 0.01
 class Progress:
     """Where the run as a whole is; the worker knows the trials, a trial its own share."""
 
-    emit: Callable[[records.Event], None]
+    emit: Callable[[events.Event], None]
     cancelled: Callable[[], bool]
     total_seconds: float = 1.0
     """What all trials together are expected to take."""
@@ -106,7 +106,7 @@ class TrialRun:
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
-            self.progress.emit(records.StepStarted(time.monotonic_ns(), plan.step))
+            self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step))
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
@@ -174,7 +174,7 @@ class TrialRun:
         step.take(visit)
         self._refresh(step)
         self.progress.emit(
-            records.Round(
+            events.Round(
                 time.monotonic_ns(),
                 step.plan.step,
                 number,
@@ -192,7 +192,7 @@ class TrialRun:
         self.reference_busy.append(busy)
         self.reference_bytes.append(moved)
         self.progress.emit(
-            records.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
+            events.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
         )
 
     def _refresh(self, step: _Step) -> None:
