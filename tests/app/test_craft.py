@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from textual.binding import Binding
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
@@ -16,6 +17,7 @@ from kvdeck.app.screens.jump import Jump, places
 from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
+from kvdeck.app.widgets import status
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.log import LogPane
@@ -28,6 +30,7 @@ from . import a_run
 from .conftest import DeckOfFiles
 
 BIG, SMALL = (120, 40), (80, 24)
+IDLE = Snapshot("connected", "", 4242)
 
 
 def notes(deck: Deck) -> list[str]:
@@ -190,6 +193,41 @@ async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
         deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
         await pilot.pause()
         assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain
+
+
+@pytest.mark.parametrize(("size", "titled"), [(SMALL, 1), (BIG, 8)])
+async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_own(
+    size: tuple[int, int], titled: int, deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch
+):
+    later = {"traffic": "5", "load": "6", "suite": "7"}
+    bindings = [Binding(key, f"switch_mode('{mode}')", mode.title(), id=f"mode.{mode}") for mode, key in later.items()]
+    monkeypatch.setattr(status, "OPENING", (*status.OPENING, *bindings))
+    monkeypatch.setattr(Deck, "MODES", {**Deck.MODES, **dict.fromkeys(later, Deck.MODES["run"])})
+    async with deck.run_test(size=size) as pilot:
+        deck.post_message(SnapshotTaken(replace(IDLE, engine_pid=1234567)))
+        await pilot.pause()
+        line = deck.screen.query_one(StatusBar).plain
+        assert len(line) <= size[0]
+        assert "engine: idle" in line
+        titles = [binding.description for binding in status.OPENING]
+        assert sum(f" {title} " in line for title in titles) == titled
+        assert " 2 Run " in line
+        assert all(f" {binding.key} " in line for binding in status.OPENING)
+
+
+async def test_nothing_in_the_header_is_cut_however_much_is_to_be_said(deck: DeckOfFiles):
+    deck.readonly = True
+    async with deck.run_test(size=SMALL) as pilot:
+        deck.link = Link()
+        deck.link.painted(1.0)
+        deck.link.answered(1.8)
+        deck.link.asks = False
+        deck.post_message(SnapshotTaken(IDLE))
+        await pilot.press("p")
+        await pilot.pause()
+        line = deck.screen.query_one(StatusBar).plain
+        assert len(line) <= SMALL[0]
+        assert all(word in line for word in ("PAUSED", "slow link", "read-only", "idle"))
 
 
 async def test_a_broken_config_is_said_on_the_screen():
