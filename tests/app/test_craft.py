@@ -9,7 +9,6 @@ from textual.binding import Binding
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
-from kvdeck.app.link import Link
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
@@ -27,7 +26,7 @@ from kvdeck.app.widgets.status import StatusBar
 from kvdeck.app.widgets.steps import StepTable
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, a_slow_link
 
 BIG, SMALL = (120, 40), (80, 24)
 IDLE = Snapshot("connected", "", 4242)
@@ -186,10 +185,7 @@ def test_the_hosts_line_has_a_word_for_every_case():
 
 async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
-        deck.link = Link()
-        deck.link.painted(1.0)
-        deck.link.answered(1.8)
-        deck.link.asks = False
+        deck.link = a_slow_link()
         deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
         await pilot.pause()
         assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain
@@ -218,10 +214,7 @@ async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_o
 async def test_nothing_in_the_header_is_cut_however_much_is_to_be_said(deck: DeckOfFiles):
     deck.readonly = True
     async with deck.run_test(size=SMALL) as pilot:
-        deck.link = Link()
-        deck.link.painted(1.0)
-        deck.link.answered(1.8)
-        deck.link.asks = False
+        deck.link = a_slow_link()
         deck.post_message(SnapshotTaken(IDLE))
         await pilot.press("p")
         await pilot.pause()
