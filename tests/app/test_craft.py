@@ -9,6 +9,7 @@ from textual.binding import Binding
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
+from kvdeck.app.form import COLUMNS
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
@@ -101,6 +102,29 @@ async def test_the_order_of_the_sessions_is_remembered():
             await pilot.pause()
             assert "by name" in deck.screen.query_one(FilterBar).plain
     assert memory["sort"] == "name"
+
+
+async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
+    memory: dict = {}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=SMALL) as pilot:
+        deck.post_message(DoctorReported(a_run.doctor()))
+        await pilot.press("m", "right", "down", "enter", "8", "enter", "m")
+        await pilot.pause()
+        assert deck.screen.query_one(FormPane).columns is COLUMNS
+    assert memory["run"] == {"pipeline_depth": 8}
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 8
+        assert "depth 8" in again.screen.query_one(FormPane).plain
+        await pilot.press("r")
+        await pilot.pause()
+        assert again.asked[-1][1]["pipeline_depth"] == 8
+        await pilot.press("R")
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 1
+    assert memory["run"] == {}
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
