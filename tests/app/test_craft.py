@@ -9,7 +9,7 @@ from textual.binding import Binding
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
-from kvdeck.app.link import Link
+from kvdeck.app.form import COLUMNS
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
@@ -27,7 +27,7 @@ from kvdeck.app.widgets.status import StatusBar
 from kvdeck.app.widgets.steps import StepTable
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, a_slow_link
 
 BIG, SMALL = (120, 40), (80, 24)
 IDLE = Snapshot("connected", "", 4242)
@@ -102,6 +102,29 @@ async def test_the_order_of_the_sessions_is_remembered():
             await pilot.pause()
             assert "by name" in deck.screen.query_one(FilterBar).plain
     assert memory["sort"] == "name"
+
+
+async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
+    memory: dict = {}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=SMALL) as pilot:
+        deck.post_message(DoctorReported(a_run.doctor()))
+        await pilot.press("m", "right", "down", "enter", "8", "enter", "m")
+        await pilot.pause()
+        assert deck.screen.query_one(FormPane).columns is COLUMNS
+    assert memory["run"] == {"pipeline_depth": 8}
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 8
+        assert "depth 8" in again.screen.query_one(FormPane).plain
+        await pilot.press("r")
+        await pilot.pause()
+        assert again.asked[-1][1]["pipeline_depth"] == 8
+        await pilot.press("R")
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 1
+    assert memory["run"] == {}
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
@@ -186,10 +209,7 @@ def test_the_hosts_line_has_a_word_for_every_case():
 
 async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
-        deck.link = Link()
-        deck.link.painted(1.0)
-        deck.link.answered(1.8)
-        deck.link.asks = False
+        deck.link = a_slow_link()
         deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
         await pilot.pause()
         assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain
@@ -218,10 +238,7 @@ async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_o
 async def test_nothing_in_the_header_is_cut_however_much_is_to_be_said(deck: DeckOfFiles):
     deck.readonly = True
     async with deck.run_test(size=SMALL) as pilot:
-        deck.link = Link()
-        deck.link.painted(1.0)
-        deck.link.answered(1.8)
-        deck.link.asks = False
+        deck.link = a_slow_link()
         deck.post_message(SnapshotTaken(IDLE))
         await pilot.press("p")
         await pilot.pause()
