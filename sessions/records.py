@@ -59,7 +59,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with its 95 % bootstrap interval; the unit is in the field's name."""
+    """A median with its 95 % interval; the unit is in the field's name."""
 
     median: float
     low: float
@@ -145,8 +145,8 @@ class StepResult:
 class Comparison:
     """Two interleaved steps of one trial, set against each other.
 
-    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % bootstrap interval
-    over rounds: below 1 the candidate is faster.
+    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over
+    rounds: below 1 the candidate is faster.
     """
 
     trial: int
