@@ -8,8 +8,10 @@ Every record is a frozen dataclass whose JSON form has the same field names, so 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -60,7 +62,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with its 95 % bootstrap interval; the unit is in the field's name."""
+    """A median with its 95 % interval; the unit is in the field's name."""
 
     median: float
     low: float
@@ -146,8 +148,8 @@ class StepResult:
 class Comparison:
     """Two interleaved steps of one trial, set against each other.
 
-    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % bootstrap interval
-    over rounds: below 1 the candidate is faster.
+    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over
+    rounds: below 1 the candidate is faster.
     """
 
     trial: int
@@ -255,30 +257,40 @@ def from_json(cls: type[Record], data: dict[str, Any]) -> Record:
     Raises:
         TypeError: A field without a default is missing.
     """
-    hints = _hints(cls)
-    return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
+    converters: dict[str, Converter | None] = _CONVERTERS.get(cls) or _converters(cls)
+    values = {}
+    for name, value in data.items():
+        if name in converters:
+            convert = converters[name]
+            values[name] = value if convert is None or value is None else convert(value)
+    return cls(**values)
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+Converter = Callable[[Any], Any]
 
 
-def _hints(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        resolved = typing.get_type_hints(cls)
-        _HINTS[cls] = {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
-    return _HINTS[cls]
+_CONVERTERS: dict[type, dict[str, Converter | None]] = {}
+"""How each field's value comes back from JSON; None where it is just the value."""
 
 
-def _convert(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
+def _converters(cls: Any) -> dict[str, Converter | None]:
+    hints = typing.get_type_hints(cls)
+    return _CONVERTERS.setdefault(cls, {f.name: _converter(hints[f.name]) for f in dataclasses.fields(cls)})
+
+
+def _converter(hint: Any) -> Converter | None:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return from_json(hint, value)
+        return functools.partial(from_json, hint)
     origin = typing.get_origin(hint)
     if origin is tuple:
-        (item, *_) = typing.get_args(hint)
-        return tuple(value) if item in (int, str) else tuple(_convert(item, part) for part in value)
+        return _tuple_converter(_converter(typing.get_args(hint)[0]))
     if origin in (types.UnionType, typing.Union):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return _convert(inner[0], value) if len(inner) == 1 else value
-    return value
+        return _converter(inner[0]) if len(inner) == 1 else None
+    return None
+
+
+def _tuple_converter(item: Converter | None) -> Converter:
+    if item is None:
+        return tuple
+    return lambda values: tuple(item(value) for value in values)

@@ -53,7 +53,7 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
         lines += [Line(""), *_path_lines(session, path, width)]
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
-    return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % bootstrap intervals.")]
+    return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
 
 
 def trouble(session: Session) -> bool:

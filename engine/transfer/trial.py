@@ -22,7 +22,6 @@ _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
 _LEAST_ROUNDS = 16
 _MOST_ROUNDS = 400
-_LIVE_RESAMPLES = 120
 _LIVE_SECONDS = 0.2
 _ENOUGH_WIDTH = 0.01
 
@@ -206,7 +205,7 @@ class TrialRun:
         step.gauges = tuple(float(value) for value in (np.median(post), np.median(transfer), *request))
         first = self.steps[0]
         if step is not first and first.busy:
-            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request, _LIVE_RESAMPLES)
+            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request)
 
     def _values(self, step: _Step, number: int) -> tuple[float | None, ...]:
         iterations = sum(step.counts)
@@ -255,7 +254,7 @@ class TrialRun:
 
     def _width(self) -> float:
         """The widest interval of the steps' GB/s, as a fraction of its median."""
-        found = [stats.median_interval(step.rates(), _LIVE_RESAMPLES) for step in self.steps]
+        found = [stats.median_interval(step.rates()) for step in self.steps]
         return max((one.high - one.low) / one.median for one in found if one)
 
     def _verify(self) -> None:
