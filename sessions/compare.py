@@ -168,11 +168,12 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
         return row
     ratio = independent_ratio(rates[1], rates[0])
     enough = min(entry.rounds for entry in (*a, *b)) if len(a) == len(b) == 1 else 0
-    return row if ratio is None else _with_ratio(row, ratio, enough)
+    return row if ratio is None else _with_ratio(row, ratio, enough, rates[0].known and rates[1].known)
 
 
-def _with_ratio(row: Row, ratio: Interval, rounds: int) -> Row:
-    known = ratio.low < ratio.high
+def _with_ratio(row: Row, ratio: Interval, rounds: int, sure: bool = True) -> Row:
+    """The row with its ratio; `sure` says whether both sides have an interval, without which the ratio has none."""
+    known = ratio.known and sure
     return dataclasses.replace(
         row,
         ratio=ratio.median,
@@ -321,6 +322,7 @@ def _differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[E
         yield f"{measured} was measured here, {other} was counted in other programs"
     yield from _differing_facts(a, b)
     yield from _differing_results(a, b)
+    yield from _single_figures(a, b)
 
 
 _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
@@ -361,6 +363,15 @@ def _value_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)
+
+
+def _single_figures(a: Session, b: Session) -> Iterable[str]:
+    """Programs that print one figure a step: a ratio with it has no interval, and no winner."""
+    for session in dict.fromkeys((a.name, b.name)):
+        results = a.results if session == a.name else b.results
+        for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in results):
+            if program:
+                yield f"{session} has no interval: {program} prints one figure for a step, so no winner is named"
 
 
 _SETTINGS = {
