@@ -54,7 +54,7 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     lines += _without_interval(measured, width)
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
-    return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % bootstrap intervals.")]
+    return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
 
 
 def trouble(session: Session) -> bool:

@@ -18,9 +18,9 @@ from kvdeck.engine.transfer.needs import needs_of
 from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
-from kvdeck.sessions import records
+from kvdeck.sessions import events, records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
-from kvdeck.sessions.records import Event
+from kvdeck.sessions.events import Event
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
@@ -70,7 +70,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     """Measure one trial and tell its results."""
     emit = progress.emit
     for note in trial.notes:
-        emit(records.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
+        emit(events.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
@@ -87,7 +87,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
         return "done" if spec.paths is None else "failed"
     except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
         reason = str(error) or type(error).__name__
-        emit(records.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
+        emit(events.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
         _tell_none(spec, trial, emit, "failed", reason)
         return "failed"
     finally:
@@ -95,9 +95,9 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
             _close(crew, trial, emit)
     results = run.results(settings_of(spec, trial, setups[0]))
     for result in results:
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
-        emit(records.Compared(time.monotonic_ns(), comparison))
+        emit(events.Compared(time.monotonic_ns(), comparison))
     return "failed" if any(result.status == "failed" for result in results) else "done"
 
 
@@ -105,23 +105,23 @@ def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
     try:
         crew.close()
     except Exception as error:  # the figures stand; the operator should still know
-        emit(records.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
+        emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
 
 
 def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Callable[[Event], None]) -> None:
     measured = run.results({}, cancelled=True) if run else []
     for result in measured:
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
     for plan in trial.steps[len(measured) :]:
         result = without_result(plan, spec, "cancelled", "cancelled before it began")
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
 
 
 def _tell_none(
     spec: RunSpec, trial: Trial, emit: Callable[[Event], None], status: records.ResultStatus, reason: str
 ) -> None:
     for plan in trial.steps:
-        emit(records.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
+        emit(events.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
 
 
 def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:

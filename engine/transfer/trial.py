@@ -15,14 +15,13 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.crew import Crew, Prepared
 from kvdeck.engine.transfer.loop import CancelledError, Visit
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
-from kvdeck.sessions import records, stats
+from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
 
 _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
 _LEAST_ROUNDS = 16
 _MOST_ROUNDS = 400
-_LIVE_RESAMPLES = 120
 _LIVE_SECONDS = 0.2
 _ENOUGH_WIDTH = 0.01
 
@@ -31,7 +30,7 @@ _ENOUGH_WIDTH = 0.01
 class Progress:
     """Where the run as a whole is; the worker knows the trials, a trial its own share."""
 
-    emit: Callable[[records.Event], None]
+    emit: Callable[[events.Event], None]
     cancelled: Callable[[], bool]
     total_seconds: float = 1.0
     """What all trials together are expected to take."""
@@ -117,7 +116,7 @@ class TrialRun:
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
-            self.progress.emit(records.StepStarted(time.monotonic_ns(), plan.step))
+            self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step))
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
@@ -185,7 +184,7 @@ class TrialRun:
         step.take(visit)
         self._refresh(step)
         self.progress.emit(
-            records.Round(
+            events.Round(
                 time.monotonic_ns(),
                 step.plan.step,
                 number,
@@ -203,7 +202,7 @@ class TrialRun:
         self.reference_busy.append(busy)
         self.reference_bytes.append(moved)
         self.progress.emit(
-            records.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
+            events.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
         )
 
     def _refresh(self, step: _Step) -> None:
@@ -217,7 +216,7 @@ class TrialRun:
         step.gauges = tuple(float(value) for value in (np.median(post), np.median(transfer), *request))
         first = self.steps[0]
         if step is not first and first.busy:
-            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request, _LIVE_RESAMPLES)
+            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request)
 
     def _values(self, step: _Step, number: int) -> tuple[float | None, ...]:
         iterations = sum(step.counts)
@@ -266,7 +265,7 @@ class TrialRun:
 
     def _width(self) -> float:
         """The widest interval of the steps' GB/s, as a fraction of its median."""
-        found = [stats.median_interval(step.rates(), _LIVE_RESAMPLES) for step in self.steps]
+        found = [stats.median_interval(step.rates()) for step in self.steps]
         return max((one.high - one.low) / one.median for one in found if one)
 
     def _verify(self) -> None:
