@@ -25,6 +25,15 @@ def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[En
         yield f"{measured} was measured here, {other} was counted in other programs"
     yield from _differing_facts(a, b)
     yield from _differing_results(a, b)
+    yield from _single_figures(a, b)
+
+
+def _single_figures(a: Session, b: Session) -> Iterable[str]:
+    """Programs that print one figure a step: a ratio with it has no interval, and no winner."""
+    for session in (a,) if a.name == b.name else (a, b):
+        for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in session.results):
+            if program:
+                yield f"{session.name} has no interval: {program} prints one figure for a step, so no winner is named"
 
 
 _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}

@@ -70,6 +70,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: a single figure has none, and is no certainty."""
+        return self.low < self.high
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
