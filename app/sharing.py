@@ -74,12 +74,15 @@ def kept(name: str, suffix: str, text: str) -> Path:
 
 
 def share(deck: Deck, what: str) -> None:
-    """Share a table as `markdown` or `csv`, the points of a `chart`, or the `picture`; what fails is said."""
+    """Share a table as `markdown` or `csv`, the points of a `chart`, the `picture`, or the path of the session's
+    `folder`; what fails is said."""
     try:
         if what == "chart":
             export_charts(deck)
         elif what == "picture":
             save_picture(deck)
+        elif what == "folder":
+            copy_path(deck)
         else:
             copy_table(deck, as_csv=what == "csv")
     except KvdeckError as error:
@@ -116,6 +119,29 @@ def save_picture(deck: Deck) -> None:
     """Write what the screen shows as SVG."""
     path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
     deck.notify(f"the picture is {path}", markup=False)
+
+
+def place_of(session: str) -> Path | None:
+    """Where a session is kept: its folder, or Dynamo's file of that name; None where it is nowhere."""
+    folder = home_folder() / "sessions" / session
+    if folder.is_dir():
+        return folder
+    from kvdeck.sessions.dynamo import session_file
+
+    return session_file(session)
+
+
+def copy_path(deck: Deck) -> None:
+    """Copy where the session is that the operator looks at; what says so stands in a file too."""
+    session = next((name for screen in deck.deck_screens[-1:] if (name := screen.session_shown())), "")
+    place = place_of(session) if session else None
+    if place is None:
+        said = f"{session} has no folder yet" if session else "no session is shown here"
+        deck.notify(said, severity="warning", markup=False)
+        return
+    path = kept("path", "txt", f"{place}\n")
+    deck.copy_to_clipboard(str(place))
+    deck.notify(f"sent to your terminal's clipboard, and in {path}: {place}", markup=False)
 
 
 def _panes(screen: Screen[object]) -> Iterator[Lines]:

@@ -133,7 +133,8 @@ class DoctorScreen(DeckScreen):
     def apply_doctor(self, doctor: Doctor) -> None:
         self.doctor = doctor
         waiting = "looking at this host …" if doctor.looking else "not looked at yet · r looks"
-        self.query_one(PathList).show(doctor.paths, doctor.error or waiting)
+        trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r looks again"]) if doctor.error else ""
+        self.query_one(PathList).show(doctor.paths, trouble or waiting, "bad" if trouble else "dim")
         self.query_one("#host", Page).redraw()
 
     def on_row_moved(self) -> None:

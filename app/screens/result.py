@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from kvdeck.app.form import LAYOUTS
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Row, cell, heading
+from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Page
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, report_lines
@@ -52,7 +52,10 @@ class ResultScreen(DeckScreen):
 
     def _rows(self, width: int, focused: bool) -> list[Row]:
         rows = [line_row(line, width - 1) for line in report_lines(self.session, width - 2)]
-        return [heading(self.session.name, width, focused), *rows]
+        return [linked(heading(self.session.name, width, focused), self.link_to(self.session.name)), *rows]
+
+    def session_shown(self) -> str:
+        return self.session.name
 
     def action_diff(self) -> None:
         diff_layouts(self, self.session)
