@@ -50,6 +50,8 @@ class Endpoint:
         self.url = self.name = checked_url(url)
         self._timeout = timeout_s
         self._parser = Parser()
+        self._recognised: Kind = "prometheus"
+        self._last_ns = 0
         self._session: aiohttp.ClientSession | None = None
 
     async def read(self) -> Reading:
@@ -98,7 +100,18 @@ class Endpoint:
             missing.append(f"{found.unread} lines are not Prometheus text")
         if not found.values:
             missing.append("answers, and says nothing yet")
-        return Reading(now_ns(), found.values, found.times, recognise(found), ", ".join(missing))
+        if found.changed is None:
+            self._recognised = recognise(found)
+        since, self._last_ns = self._last_ns, now_ns()
+        return Reading(
+            self._last_ns,
+            found.values,
+            found.times,
+            self._recognised,
+            ", ".join(missing),
+            changed=found.changed,
+            changed_since=since,
+        )
 
     async def close(self) -> None:
         """Close the connection."""
