@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def kept(name: str, suffix: str, text: str) -> Path:
     Raises:
         KvdeckError: It can't be written.
     """
-    folder = home_folder() / FOLDER
+    folder, name = home_folder() / FOLDER, re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
 
 def export_charts(deck: Deck) -> None:
     """Write every point of the charts on the screen as CSV."""
-    tables = [found for pane in _panes(deck.screen) if (found := pane.points()) and found.rows]
+    tables = [found for pane in _panes(deck.screen) for found in pane.charts() if found.rows]
     if not tables:
         deck.notify("no chart with points is on this screen", severity="warning")
     for table in tables:

@@ -79,6 +79,11 @@ class Lines(Widget):
         """What can be exported of this pane, where it is a chart."""
         return None
 
+    def charts(self) -> list[Table]:
+        """All that can be exported of this pane, where what it shows stands for several charts."""
+        found = self.points()
+        return [] if found is None else [found]
+
     def redraw(self) -> None:
         """Compose the rows again and mark the cells that differ."""
         width, height = self.size

@@ -125,9 +125,23 @@ class Page(Lines, can_focus=True):
         Binding("G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="To the end", group=LIST),
     ]
 
-    def __init__(self, compose: Callable[[int, bool], list[Row]], *, id: str | None = None) -> None:
+    def __init__(
+        self,
+        compose: Callable[[int, bool], list[Row]],
+        *,
+        id: str | None = None,
+        table: Callable[[], Table | None] = lambda: None,
+        charts: Callable[[], list[Table]] = list,
+    ) -> None:
         super().__init__(id=id)
         self.make, self.top = compose, 0
+        self._table, self._charts = table, charts
+
+    def table(self) -> Table | None:
+        return self._table()
+
+    def charts(self) -> list[Table]:
+        return self._charts()
 
     def action_scroll_rows(self, by: int) -> None:
         self.top = max(0, self.top + by)
