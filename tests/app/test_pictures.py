@@ -8,6 +8,7 @@ import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app import theme
+from kvdeck.app.config import Config
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
 
@@ -75,9 +76,9 @@ def named(pictures: Sequence[Picture]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("scene", "size", "name"), pictures, ids=ids)
 
 
-def a_deck(scene: str, snapshot: Snapshot, keys: Sequence[str]) -> tuple[DeckOfFiles, Scenery]:
+def a_deck(scene: str, snapshot: Snapshot, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
     """A deck, and what shows the scene in it."""
-    deck = DeckOfFiles()
+    deck = DeckOfFiles(config=Config(ascii=ascii))
     if scene == "sessions-empty":
         deck.kept = ()
 
