@@ -20,7 +20,8 @@ from kvdeck.engine.supervisor import runtime
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.sessions.errors import EngineError, UsageError
-from kvdeck.sessions.records import COUNTER_INDEX, Event, Round, StateChanged, event_from_json, to_json
+from kvdeck.sessions.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
+from kvdeck.sessions.records import to_json
 from kvdeck.sessions.store import Store
 
 if TYPE_CHECKING:

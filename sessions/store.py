@@ -21,19 +21,9 @@ import orjson
 
 from kvdeck.sessions import counted, samples
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
-from kvdeck.sessions.records import (
-    FINAL_STATES,
-    Compared,
-    Event,
-    RunStarted,
-    Session,
-    StateChanged,
-    StepFinished,
-    Tuned,
-    from_json,
-    to_json,
-)
+from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
 from kvdeck.sessions.watched import keeping
 

@@ -24,7 +24,7 @@ from kvdeck.app.messages import (
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.result import line_row
 from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.widgets.lines import Lines, Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import clock
@@ -236,7 +236,7 @@ class SessionsScreen(DeckScreen):
             if bar.text
             else "no session yet · 2, then r, makes one"
         )
-        self.query_one("#list", Listing).show(rows, self.error or none)
+        self.query_one("#list", Listing).show(rows, self.error or none, "bad" if self.error else "dim")
 
     def action_sort(self) -> None:
         bar = self.query_one(FilterBar)
@@ -285,7 +285,14 @@ class SessionsScreen(DeckScreen):
                 *((cell(f" {line}", width, "bad"),) for line in wrapped(shown.error, width - 2)),
             ]
         lines = report_lines(shown.session, width - 2)
-        return [heading(row.name, width, focused), *(line_row(line, width - 1) for line in lines)]
+        return [
+            linked(heading(row.name, width, focused), self.link_to(row.name)),
+            *(line_row(line, width - 1) for line in lines),
+        ]
+
+    def session_shown(self) -> str:
+        row = self._here()
+        return "" if row is None else row.name
 
     # --- what is done to sessions ---
 

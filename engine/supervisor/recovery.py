@@ -19,7 +19,8 @@ from kvdeck.engine.supervisor.process import end_group
 from kvdeck.engine.supervisor.runtime import ProcessIdentity
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.records import FINAL_STATES, Session, StateChanged, from_json, to_json
+from kvdeck.sessions.events import StateChanged
+from kvdeck.sessions.records import FINAL_STATES, Session, from_json, to_json
 from kvdeck.sessions.store import Store, write_atomically
 from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.marks import is_written
