@@ -85,7 +85,7 @@ def _mark(name: str, marked: Sequence[str]) -> str:
 
 def _about(row: SessionSummary) -> str:
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
-    origin = {"dynamo": "dynamo's ", "imported": "imported "}.get(row.kind, "")
+    origin = {"dynamo": "dynamo's ", "imported": "imported ", "watched": "watched "}.get(row.kind, "")
     return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
 
 
