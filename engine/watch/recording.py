@@ -21,6 +21,7 @@ from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.delta import Moment, Row
 from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
+from kvdeck.sessions.watched.summary import Summary
 from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, Writer
 
 SUMMARY_SECONDS = 5.0
@@ -43,12 +44,13 @@ class Recorder:
         session = self._store.read(name)
         self._period = 1 / float(session.spec.get("hz") or 1.0)
         self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
-        self._summary, self._kept = keeping.read_summary(self._folder), 0.0
+        self._summary, self._kept = Summary(), 0.0
         self.first: float | None = None
         """Unix time of the first moment, s."""
         self._last: float | None = None
         if session.started is not None:
             before = MomentReader(self._folder)
+            self._summary = keeping.caught_up(self._folder, before)
             self.first, self._last = before.begin, before.end
         started = session.started or time.time()
         self._store.write(dataclasses.replace(session, state="running", started=started, ended=None, reason=None))

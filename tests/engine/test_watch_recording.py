@@ -153,6 +153,24 @@ def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: Met
     assert recording(client, "one", ended).state == "done"
     found.refresh()
     assert any(mark.kind == "gap" and "nothing was recorded for" in mark.text for mark in found.marks)
+    session = Store(client.home).read("one")
+    assert session.watched is not None
+    assert session.watched.moments == len(list(found.moments())), "what came before the kill is added up too"
+
+
+def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    (pid,) = samplers(client)
+    os.kill(pid, signal.SIGKILL)
+    folder = Store(client.home).folder("one")
+    eventually(lambda: not is_written(folder) and pid not in samplers(client))
+    client.cancel("one")
+    assert recording(client, "one", ended).state == "done"
+    session = Store(client.home).read("one")
+    assert session.state == "done"
+    assert session.watched is not None
+    assert session.watched.moments > 0
+    assert [state["state"] for state in client.status()["recordings"]] == ["done"]
 
 
 def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
