@@ -208,9 +208,40 @@ class Client:
         """Follow the queue and, if named, a run from a line on. Reply data: `{session, live_from}`."""
         return self.request(protocol.Subscribe(0, session, from_seq, hz, readonly))
 
-    def watch(self, hz: float = 1.0, sources: Sequence[str] = ()) -> None:
+    def watch(
+        self,
+        hz: float = 1.0,
+        sources: Sequence[str] = (),
+        block_bytes: float | None = None,
+        pins: Sequence[str] = (),
+    ) -> None:
         """Have `WatchSample` messages sent, `hz` times a second; 0 ends it. Without sources, what is found."""
-        self.request(protocol.Watch(0, hz, tuple(sources)))
+        self.request(protocol.Watch(0, hz, tuple(sources), block_bytes, tuple(pins)))
+
+    def record(
+        self,
+        name: str,
+        hz: float = 1.0,
+        sources: Sequence[str] = (),
+        block_bytes: float | None = None,
+        pins: Sequence[str] = (),
+        limit_bytes: int | None = None,
+    ) -> Reply:
+        """Have the engine record what it watches into a new session; it goes on when this client has gone.
+
+        Raises:
+            UsageError: The name is not allowed or taken, or a number can't be.
+            EngineError: The session can't be written.
+        """
+        return self.request(protocol.Record(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
+
+    def stop_recording(self, name: str) -> None:
+        """End a recording; it has ended when `RecordingsChanged` says so."""
+        self.request(protocol.StopRecording(0, name))
+
+    def annotate(self, name: str, text: str, kind: str = "note") -> None:
+        """Set a mark in a recording, now."""
+        self.request(protocol.Annotate(0, name, text, kind))
 
     # --- messages ---
 

@@ -40,8 +40,9 @@ ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
-SessionKind = Literal["run", "recorded", "imported"]
-"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file."""
+SessionKind = Literal["run", "recorded", "imported", "watched"]
+"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file; `watched`: what the
+Monitor saw."""
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
