@@ -21,6 +21,7 @@ class Config:
     ascii: bool | None = None
     bell: bool = False
     hz: float = 2.0
+    block_bytes: float | None = None
     folder: str | None = None
     home: str | None = None
     runtime: str | None = None
@@ -68,6 +69,13 @@ def _hz(value: Any) -> float:
     return hz
 
 
+def _size(value: Any) -> float:
+    text = str(value).replace("_", "").replace(",", "")
+    if isinstance(value, bool) or not text.isdigit() or not int(text):
+        raise ValueError("takes a whole number of bytes")
+    return float(text)
+
+
 def _keymap(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(v, (str, int)) for v in value.values()):
         raise ValueError("takes lines of `action: key`, as in `deck.quit: Q`")
@@ -109,6 +117,13 @@ SETTINGS = (
         "2",
         f"Pictures a second, {LEAST_HZ} to {MOST_HZ:g}; a slow link gets fewer by itself.",
         "KVDECK_HZ",
+    ),
+    Setting(
+        "block_bytes",
+        _size,
+        "2097152",
+        "Bytes of one KVBM block, so that the Monitor can say bytes where KVBM counts blocks.",
+        "KVDECK_BLOCK_BYTES",
     ),
     Setting(
         "folder",

@@ -75,7 +75,7 @@ def load(name: str) -> Theme:
 
 
 def variable(name: str) -> str:
-    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1`, or a plain word."""
+    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1` or a word."""
     kind, _, rest = name.partition(":")
     if kind == "path":
         return f"path-{path_slug(rest)}"

@@ -18,8 +18,6 @@ from kvdeck.sessions.errors import KvdeckError
 
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
-EVERY = "*"
-"""The pin that means every series there is."""
 
 
 @dataclass(frozen=True, slots=True)

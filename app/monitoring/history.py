@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import orjson
 
@@ -89,6 +90,17 @@ def _rate_key(flow: Flow) -> str:
     return f"{flow_key(flow)} {'blocks' if flow.bytes_total is None else 'bytes'}"
 
 
+@dataclass(slots=True)
+class _Drawn:
+    """A spark as it was last drawn: only what came since has to be looked at."""
+
+    step: float
+    first: int
+    most: list[float | None]
+    until: float
+    """Time of the newest sample in it."""
+
+
 class Rates:
     """Rates of flows and pinned numbers, as long as the past reaches."""
 
@@ -96,6 +108,7 @@ class Rates:
         self.span_s = span_s
         self._times: dict[str, list[float]] = {}
         self._values: dict[str, list[float | None]] = {}
+        self._drawn: dict[tuple[str, int], _Drawn] = {}
 
     def note(self, moment: Snapshot) -> None:
         """Take a moment's rates; what has not been heard of for the whole span is forgotten."""
@@ -106,6 +119,8 @@ class Rates:
         for key, times in list(self._times.items()):
             if times[-1] < moment.t - self.span_s:
                 del self._times[key], self._values[key]
+        if len(self._drawn) > 4 * len(self._times) + 64:
+            self._drawn.clear()
 
     def _add(self, key: str, t: float, value: float | None) -> None:
         times, values = self._times.setdefault(key, []), self._values.setdefault(key, [])
@@ -114,8 +129,8 @@ class Rates:
         if times and t // RATES_STEP_S == times[-1] // RATES_STEP_S:
             values[-1] = max((v for v in (values[-1], value) if v is not None), default=None)
             return
-        times.append(t)
         values.append(value)
+        times.append(t)
         if times[0] < t - self.span_s - SPARK_S:  # now and then, and not for every moment
             late = bisect_right(times, t - self.span_s)
             del times[:late], values[:late]
@@ -125,20 +140,32 @@ class Rates:
 
         Steps lie on the clock, not before `now`: from one tick to the next only the newest one changes.
         """
-        most: list[float | None] = [None] * width
-        times, values = self._times.get(key, []), self._values.get(key, [])
         step = span_s / width
         first = int(now // step) - width + 1
-        start = max(0, bisect_right(times, first * step) - 1)
-        before = None
-        for i in range(start, bisect_right(times, now)):
+        drawn = self._drawn.get((key, width))
+        if drawn is None or drawn.step != step or not drawn.until <= now or first - drawn.first >= width:
+            times = self._times.get(key, [])
+            start = times[max(0, bisect_right(times, first * step) - 1)] if times else now
+            drawn = self._drawn[key, width] = _Drawn(step, first, [None] * width, start - 1e-9)
+        elif first > drawn.first:
+            drawn.most[:] = drawn.most[first - drawn.first :] + [None] * (first - drawn.first)
+            drawn.first = first
+        self._draw_on(drawn, key, now)
+        return list(drawn.most)
+
+    def _draw_on(self, drawn: _Drawn, key: str, now: float) -> None:
+        """Take what came since a spark was last drawn; the newest sample may have grown, so it is taken again."""
+        times, values = self._times.get(key, []), self._values.get(key, [])
+        first, step, most = drawn.first, drawn.step, drawn.most
+        end = bisect_right(times, now)
+        for i in range(max(0, bisect_right(times, drawn.until) - 1), end):
             place, value = int(times[i] // step) - first, values[i]
-            since = place if before is None or times[i] - times[i - 1] > HELD_S else before + 1
+            held = i > 0 and times[i] - times[i - 1] <= HELD_S
+            since = int(times[i - 1] // step) - first + 1 if held else place
             if value is not None:
                 for slot in range(max(0, min(since, place)), place + 1):
                     most[slot] = value if most[slot] is None else max(most[slot] or 0.0, value)
-            before = place
-        return most
+        drawn.until = times[end - 1] if end else drawn.until
 
     def spark(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> str:
         """The cells as bars of eighths, scaled to their greatest; a space where nothing was known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kvdeck.engine.watch.snapshot import Number, Snapshot
 
@@ -52,24 +53,30 @@ class Link:
         return self.into.limit or self.out.limit
 
 
+@lru_cache(maxsize=4096)
+def _named(name: str) -> tuple[str, str, bool] | None:
+    """Kind, direction, and whether it is a rate already; None for what is no device's."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else (found[1], found[2], found[3] is not None)
+
+
 def links(moment: Snapshot) -> list[Link]:
     """Every device that counts bytes, in an order that does not depend on how fast it is."""
     found: dict[tuple[str, str, str], dict[str, Way]] = {}
     for number in (*moment.counters, *moment.gauges):
-        named = _NAME.fullmatch(number.name)
+        named = _named(number.name)
         if named is None:
             continue
-        kind, way, rate, _ = named.groups()
+        kind, way, rate = named
         ends = found.setdefault((kind, _device(kind, number), number.source), {})
         per_s = number.value if rate else number.per_s
         moved = bool(number.value) if rate else bool(number.gained or number.per_s)
         ends["into" if way in _IN else "out"] = Way(per_s, number.limit_per_s, moved)
     order = list(_KINDS)
-    rows = [
+    return [
         Link(_KINDS[kind], device, ends.get("into", Way()), ends.get("out", Way()), source)
         for (kind, device, source), ends in sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0]))
     ]
-    return rows
 
 
 def worth_showing(rows: list[Link]) -> list[Link]:

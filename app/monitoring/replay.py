@@ -64,7 +64,7 @@ class Replay:
         for moment in self.recording.moments(begin, t):
             self._rates.note(moment)
             self._moment = moment
-        if not near and self._moment.t > t or not self._moment.sources:
+        if (not near and self._moment.t > t) or not self._moment.sources:
             self._moment = self.recording.at(t) or self._moment
         self.position = self._read_to = t
         return Seen(t, self._moment, self._rates)

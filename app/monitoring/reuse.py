@@ -71,16 +71,21 @@ class Queue:
 
 
 _PAIRS = (
-    ("prefix cache", "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total", "tokens"),
+    ("prefix", "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total", "tokens"),
     ("external", "vllm:external_prefix_cache_hits_total", "vllm:external_prefix_cache_queries_total", "tokens"),
-    ("tier chunks", "vllm:kv_offload_tiering_chunk_hits_total", "vllm:kv_offload_tiering_chunk_queries_total", "chunks"),
+    (
+        "tier chunks",
+        "vllm:kv_offload_tiering_chunk_hits_total",
+        "vllm:kv_offload_tiering_chunk_queries_total",
+        "chunks",
+    ),
     ("LMCache", "lmcache:num_hit_tokens_total", "lmcache:num_requested_tokens_total", "tokens"),
     ("frontend", "dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum", "tokens"),
 )
 _RATES = {
-    "kvbm_host_cache_hit_rate": "KVBM host",
-    "kvbm_disk_cache_hit_rate": "KVBM disk",
-    "kvbm_object_cache_hit_rate": "KVBM object",
+    "kvbm_host_cache_hit_rate": "host",
+    "kvbm_disk_cache_hit_rate": "disk",
+    "kvbm_object_cache_hit_rate": "object",
 }
 _QUEUES = {
     "running": ("vllm:num_requests_running", "dynamo_frontend_inflight_requests", "dynamo_component_inflight_requests"),
@@ -89,7 +94,7 @@ _QUEUES = {
 }
 
 
-class _Numbers:
+class Numbers:
     """Counters and gauges of one moment by source and name, the same ones of several workers summed."""
 
     def __init__(self, moment: Snapshot) -> None:
@@ -125,13 +130,12 @@ def _sum(values: Iterator[float | None]) -> float | None:
     return None if not known or any(value is None for value in known) else sum(v for v in known if v is not None)
 
 
-def origins(moment: Snapshot) -> list[Origin]:
+def origins(numbers: Numbers) -> list[Origin]:
     """What each source says of where its prompts' tokens came from."""
-    numbers = _Numbers(moment)
     return [found for source in numbers.sources for found in _origins_of(numbers, source)]
 
 
-def _origins_of(numbers: _Numbers, source: str) -> Iterator[Origin]:
+def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
     by_source = _labelled(numbers.of(source, _BY_SOURCE))
     cached = _labelled(numbers.of(source, _CACHED))
     parts: list[Part] = []
@@ -165,9 +169,8 @@ def _labelled(found: list[Number]) -> dict[str, tuple[float, float | None]]:
     return sums
 
 
-def hits(moment: Snapshot) -> list[Hits]:
+def hits(numbers: Numbers) -> list[Hits]:
     """Every hit rate that is told, each with what it is out of."""
-    numbers = _Numbers(moment)
     found = []
     for source in numbers.sources:
         for what, hit, asked, unit in _PAIRS:
@@ -181,13 +184,12 @@ def hits(moment: Snapshot) -> list[Hits]:
             if (number := numbers.plain(source, name)) is not None:
                 found.append(Hits(what, source, "", number.value))
         if (matched := numbers.plain(source, "kvbm_matched_tokens")) is not None:
-            found.append(Hits("KVBM matched", source, "tokens", None, matched.value, None, None))
+            found.append(Hits("matched", source, "tokens", None, matched.value, None, None))
     return found
 
 
-def queues(moment: Snapshot) -> list[Queue]:
+def queues(numbers: Numbers) -> list[Queue]:
     """Who runs and who waits, at each source that says so."""
-    numbers = _Numbers(moment)
     found = []
     for source in numbers.sources:
         running, waiting, preempted = (numbers.value(source, *_QUEUES[what]) for what in _QUEUES)

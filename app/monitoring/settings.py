@@ -60,22 +60,22 @@ class Settings:
 def recalled(memory: object) -> Settings:
     """The settings of a memory that anybody may have written; what can't be used is as if it weren't there."""
     data = memory if isinstance(memory, dict) else {}
-    hz, block = data.get("hz"), data.get("block_bytes")
+    hz, block = _number(data.get("hz")), _number(data.get("block_bytes"))
     thresholds = data.get("thresholds")
     return Settings(
         sources=_texts(data["sources"]) if isinstance(data.get("sources"), list) else None,
         known=_texts(data.get("known")),
-        hz=float(hz) if _number(hz) and RATES_HZ[0] <= hz <= RATES_HZ[-1] else 1.0,
+        hz=hz if hz is not None and RATES_HZ[0] <= hz <= RATES_HZ[-1] else 1.0,
         pins=_texts(data.get("pins")),
         thresholds={str(k): str(v) for k, v in thresholds.items()} if isinstance(thresholds, dict) else {},
-        block_bytes=float(block) if _number(block) and block > 0 else None,
-        block_from=str(data.get("block_from") or "as typed") if _number(block) else "",
+        block_bytes=block if block is not None and block > 0 else None,
+        block_from=str(data.get("block_from") or "as typed") if block is not None else "",
         pane=str(data.get("pane") or "checks"),
     )
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _texts(value: object) -> tuple[str, ...]:

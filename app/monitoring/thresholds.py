@@ -142,9 +142,7 @@ class Thresholds:
         crossings = (self._crossed(moment.t, *item) for item in found)
         return [crossing for crossing in crossings if crossing is not None]
 
-    def _crossed(
-        self, t: float, key: str, threshold: Threshold, value: float | None, name: str
-    ) -> Crossing | None:
+    def _crossed(self, t: float, key: str, threshold: Threshold, value: float | None, name: str) -> Crossing | None:
         if value is None:
             return None
         out = threshold.met(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,11 @@ def in_order(flows: tuple[Flow, ...]) -> list[Flow]:
     )
 
 
+def begun(flow: Flow) -> bool:
+    """Whether it has moved anything, or says so little that nobody knows."""
+    return flow.bytes_total != 0 if flow.bytes_total is not None else flow.blocks_total != 0
+
+
 @dataclass(frozen=True, slots=True)
 class Fill:
     """How full a tier is, by one gauge."""
@@ -104,7 +110,7 @@ def fills(moment: Snapshot) -> dict[str, list[Fill]]:
     return found
 
 
-def spoken_of(moment: Snapshot) -> set[str]:
+def spoken_of(moment: Snapshot, full: Mapping[str, list[Fill]]) -> set[str]:
     """The tiers that a flow or a gauge speaks of; of the others nothing is known, which is not zero."""
     named = {tier for flow in moment.flows for tier in (flow.source_tier, flow.target_tier) if tier is not None}
-    return named | set(fills(moment))
+    return named | set(full)

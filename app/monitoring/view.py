@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kvdeck.app.monitoring.history import Rates
-from kvdeck.app.monitoring.marks import Mark
 from kvdeck.app.monitoring.thresholds import Thresholds
 from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.sessions.watched.marks import Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_TIER = re.compile(r"^(kvbm|vllm|lmcache) ")
+_WHO = {"kvbm ": "KVBM ", "vllm offload ": "vLLM ", "vllm tiering ": "vLLM ", "vllm ": "vLLM ", "nixl ": "NIXL "}
 _STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_FOR = re.compile(r" \(for (\d+) s\)$")
 UNKNOWN = "–"
 
 
+@lru_cache(maxsize=1024)
 def source_name(name: str) -> str:
     """`:8000` for this host's endpoint, `host:8000` for another's, the last part of a path; else as it is."""
     if name.startswith(("http://", "https://")):
@@ -25,10 +28,11 @@ def source_name(name: str) -> str:
     return name.rpartition("/")[2] or name
 
 
+@lru_cache(maxsize=1024)
 def short(flow: str) -> str:
     """A flow's name without what its arrow says: `kvbm offload_blocks_d2h` is `KVBM d2h`."""
     name = flow.replace("offload_blocks_", "").replace("onboard_blocks_", "")
-    return _TIER.sub(lambda found: {"kvbm": "KVBM ", "vllm": "vLLM ", "lmcache": "LMCache "}[found[1]], name)
+    return next((new + name[len(old) :] for old, new in _WHO.items() if name.startswith(old)), name)
 
 
 def three(value: float) -> str:
@@ -92,6 +96,11 @@ def ago(seconds: float | None) -> str:
     if seconds < 3600:
         return f"moved {int(seconds // 60)} min ago"
     return f"moved {int(seconds // 3600)} h ago"
+
+
+def steady(reason: str) -> str:
+    """A reason without its seconds that tick: an idle screen is not painted again for them."""
+    return _FOR.sub(lambda found: "" if int(found[1]) < 60 else f" (for {int(found[1]) // 60} min)", reason)
 
 
 def time_of_day(t: float) -> str:

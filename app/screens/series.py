@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.messages import FilterTyped, MomentSeen
+from kvdeck.app.messages import FilterTyped, MomentSeen, RowOpened
 from kvdeck.app.monitoring.history import number_key
 from kvdeck.app.monitoring.words import UNKNOWN, quantity, source_name
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.sessions import FilterBar
-from kvdeck.app.watching import EVERY, Wanted, WatchFeed
+from kvdeck.app.watching import Wanted, WatchFeed
 from kvdeck.app.widgets.keys import MONITOR
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
 from kvdeck.engine.watch.report import labels_text
-from kvdeck.engine.watch.snapshot import Number, Snapshot
+from kvdeck.engine.watch.snapshot import EVERY, Number, Snapshot
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -41,12 +41,17 @@ class SeriesScreen(DeckScreen):
 
     CSS_PATH = "series.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space,P", "pin", "pin", id="series.pin", tooltip="Pin it to the Monitor, or take it off", group=MONITOR),
+        Binding(
+            "space,P", "pin", "pin", id="series.pin", tooltip="Pin it to the Monitor, or take it off", group=MONITOR
+        ),
         Binding(
             "slash", "filter", "filter", key_display="/", id="series.filter",
             tooltip="Show only series with these words: name, labels, source", group=MONITOR,
         ),
-        Binding("escape", "back", "back", key_display="Esc", id="series.back", tooltip="Back to the Monitor", group=MONITOR),
+        Binding(
+            "escape", "back", "back", key_display="Esc", id="series.back",
+            tooltip="Clear the words, then back to the Monitor", group=MONITOR,
+        ),
     ]  # fmt: skip
 
     def __init__(self, moment: Snapshot, wanted: Wanted | None, pins: tuple[str, ...]) -> None:
@@ -92,9 +97,9 @@ class SeriesScreen(DeckScreen):
         source = 14 if width >= 100 else 8
         columns: list[Column[Number]] = [
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
-            Column("", max(20, width - source - 38), lambda n: f"{n.name}{labels_text(n)}", right=False),
+            Column("", max(20, width - source - 41), lambda n: f"{n.name}{labels_text(n)}", right=False),
             Column("value", 14, lambda n: quantity(n.value, n.unit)),
-            Column("a second", 12, lambda n: UNKNOWN if n.per_s is None else quantity(n.per_s, f"{n.unit}/s"),
+            Column("a second", 14, lambda n: UNKNOWN if n.per_s is None else quantity(n.per_s, f"{n.unit}/s"),
                    lambda n: "ok" if n.per_s else "dim"),
             Column("", 3, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
@@ -108,6 +113,9 @@ class SeriesScreen(DeckScreen):
         self._fill()
         if message.ended:
             self.query_one("#list").focus()
+
+    def on_row_opened(self, _: RowOpened) -> None:
+        self.action_pin()
 
     def action_pin(self) -> None:
         under = self.query_one("#list", Listing).under_cursor

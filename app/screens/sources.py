@@ -91,7 +91,13 @@ class SourceList(Lines, can_focus=True):
             rows.append((cell("looking at the usual ports of the loopback …", width, "dim"),))
         elif not self.found:
             rows.append((cell("nothing · a adds an address", width, "dim"),))
-        keys = (("Enter", "watches these"), ("space", "ticks"), ("a", "adds an address"), ("r", "looks again"), ("Esc", "leaves it"))
+        keys = (
+            ("Enter", "watches these"),
+            ("space", "ticks"),
+            ("a", "adds an address"),
+            ("r", "looks again"),
+            ("Esc", "leaves it"),
+        )
         foot: Row = tuple(span for key, what in keys for span in ((f"{key} ", "key"), (f"{what}  ", "dim")))
         return [*head, *rows, (), foot]
 
@@ -101,7 +107,9 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "watch", id="choose.take", tooltip="Watch what is ticked", group=MONITOR),
-        Binding("a", "add", "add", id="choose.add", tooltip="Add an address, a folder of rings, a session", group=MONITOR),
+        Binding(
+            "a", "add", "add", id="choose.add", tooltip="Add an address, a folder of rings, a session", group=MONITOR
+        ),
         Binding("r", "look", "look again", id="choose.look", tooltip="Look at this host again", group=MONITOR),
         Binding("escape,q", "dismiss(None)", "leave", id="choose.leave", tooltip="As it was", group=MONITOR),
     ]

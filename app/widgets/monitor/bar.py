@@ -29,6 +29,8 @@ class State:
     """Name, begin, end and speed of what is replayed."""
     held: bool = False
     unwatched: bool = False
+    error: str = ""
+    """Why there is nothing newer."""
     new: int = 0
     """Sources found that were never offered."""
 
@@ -65,6 +67,9 @@ class MonitorBar(Lines):
                 (f"{at} ", "!"),
                 (f"of {time_of_day(begin)}–{time_of_day(end)}  {how}  ", "dim"),
             ]
+        if state.error:
+            when = f", the picture is of {time_of_day(state.newest)}" if state.newest is not None else ""
+            return [(f" ✗ {state.error}{when}  ", "bad")]
         if state.unwatched:
             return [(" ○ nothing is watched  ", "dim")]
         if state.shown is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-
-from kvdeck.app.widgets.lines import Row
+from kvdeck.app.widgets.lines import Row, Span
 
 
 class Cells:
@@ -30,6 +28,15 @@ class Cells:
         self.put(x - len(text), text, style)
 
     def row(self) -> Row:
-        """The row, runs of one style merged."""
-        pairs = groupby(zip(self._characters, self._styles, strict=True), key=lambda pair: pair[1])
-        return tuple(("".join(character for character, _ in run), style) for style, run in pairs)
+        """The row, runs of one style merged; blanks go with what stands before them."""
+        spans: list[Span] = []
+        styles, start = self._styles, 0
+        text = "".join(self._characters)
+        while start < self.width:
+            end = start + 1
+            style = styles[start]
+            while end < self.width and (styles[end] == style or self._characters[end] == " "):
+                end += 1
+            spans.append((text[start:end], style))
+            start = end
+        return tuple(spans)

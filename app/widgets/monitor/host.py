@@ -12,7 +12,9 @@ from kvdeck.app.widgets.monitor.panel import Panel, said
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
 
-NAME = 16
+NAME = 13
+WIDE = 70
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 FULL, BUSY = 0.9, 0.7
 
 
@@ -22,7 +24,7 @@ class Host(Panel):
     title = "This host"
 
     def note(self) -> str:
-        return "◂ in · out ▸ · limit"
+        return "in · out · limit" if self.size.width >= WIDE else "in · out, of what it can carry"
 
     def body(self, width: int, height: int) -> list[Row]:
         every = links(self.view.moment)
@@ -47,27 +49,36 @@ def _bytes(value: float | None) -> str:
 
 
 def _row(link: Link, width: int) -> Row:
-    each = (width - NAME - 10) // 2
-    limit = scaled(link.limit, "B/s") if link.limit else "no limit told"
+    last = 11 if width >= WIDE else 0
+    each = (width - NAME - last) // 2
+    limit = scaled(link.limit, "B/s") if link.limit else UNKNOWN
     return (
-        cell(f" {link.kind} {link.device}", NAME),
+        cell(f" {link.kind} {link.device}", width - 2 * each - last),
         *_way(link.into, each),
         *_way(link.out, each),
-        cell(limit if width - NAME - 2 * each >= 14 or link.limit else UNKNOWN, width - NAME - 2 * each, "dim", right=True),
+        cell(limit, last, "dim", right=True),
     )
 
 
 def _way(way: Way, width: int) -> list[Span]:
     """A rate, and as a bar its share of the limit."""
     text = UNKNOWN if way.per_s is None else scaled(way.per_s, "B/s")
-    share, room = way.share, width - 11
+    share, room = way.share, width - 12
     spans = [cell(text, 10, "" if way.per_s else "dim", right=True), (" ", "")]
-    if room <= 0:
-        return spans
-    if share is None:
-        return [*spans, (" " * room, "")]
+    if room <= 0 or share is None:
+        return [*spans, (" " * max(0, room + 1), "")]
     tone = "bad" if share >= FULL else "warn" if share >= BUSY else "ok"
     percent = f"{share * 100:3.0f} %" if room >= 10 else ""
-    cells = room - len(percent) - 1
-    filled = min(cells, max(round(share * cells), 1 if share >= 0.005 else 0))
-    return [*spans, ("█" * filled, tone), ("░" * (cells - filled), "rule"), cell(percent, len(percent) + 1, tone if share >= BUSY else "dim")]
+    cells = room - len(percent)
+    filled = share_bar(share, cells)
+    spans += [(filled, tone), ("░" * (cells - len(filled)), "rule")]
+    return [*spans, cell(percent, len(percent) + 1, tone if share >= BUSY else "dim")]
+
+
+def share_bar(share: float, width: int) -> str:
+    """A bar in eighths of a column; what is above nothing is seen."""
+    eighths = round(min(1.0, share) * width * 8)
+    if share > 0.001:
+        eighths = max(1, eighths)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_EIGHTHS[rest] if rest else "")

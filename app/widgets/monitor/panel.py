@@ -32,6 +32,7 @@ class Panel(Lines, can_focus=True):
             group=LIST,
         ),
     ]  # fmt: skip
+    blanks_follow = True
     title = ""
 
     def __init__(self, *, id: str | None = None) -> None:

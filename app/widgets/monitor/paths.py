@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.monitoring.history import number_key
 from kvdeck.app.monitoring.paths import Figure, PathRow, path_row
-from kvdeck.app.monitoring.tiers import in_order, style_of
+from kvdeck.app.monitoring.tiers import begun, in_order, style_of
 from kvdeck.app.monitoring.view import View
 from kvdeck.app.monitoring.words import UNKNOWN, counted, duration, quantity, scaled, short, source_name
 from kvdeck.app.widgets.keys import MONITOR
@@ -29,6 +29,9 @@ _THRESHOLD: list[BindingType] = [
 class Paths(Listing[PathRow]):
     """A row a flow, in the drawing's order. Dim: an average over all, as nothing moves now."""
 
+    tells = False
+    blanks_follow = True
+
     BINDINGS: ClassVar[list[BindingType]] = [
         *_THRESHOLD,
         Binding("enter", "screen.zoom", "Zoom", show=False, id="paths.zoom", tooltip="This pane alone", group=MONITOR),
@@ -40,38 +43,38 @@ class Paths(Listing[PathRow]):
 
     def apply(self, view: View) -> None:
         self.view = view
-        flows = [] if view.empty else in_order(view.moment.flows)
+        # What has not begun to move stands below what has, whatever moves now.
+        flows = [] if view.empty else sorted(in_order(view.moment.flows), key=lambda flow: not begun(flow))
         self.show([path_row(flow) for flow in flows], "no source says what it transfers")
 
     def _columns(self, width: int) -> list[Column[PathRow]]:
-        columns: list[Column[PathRow]] = [
-            Column("", 11, lambda r: arrow(r.flow), lambda r: style_of(r.flow) if r.moving else "dim", right=False),
-            Column("now", 10, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
-            Column("transfers", 9, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
-            Column("size", 8, lambda r: _figure(r.size, "B"), lambda r: _tone(r.size)),
-            Column("desc", 5, lambda r: UNKNOWN if r.descriptors is None else counted(r.descriptors), lambda _: "dim"),
-            Column("time", 8, lambda r: duration(r.seconds.value), lambda r: _tone(r.seconds)),
+        first = min(40, max(14, width - 1 - 49))
+        return [
+            Column("", first, lambda r: self._named(r, first), self._tone, right=False),
+            Column("now", 9, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
+            Column("moves/s", 8, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
+            Column("size", 7, lambda r: _figure(r.size, "B"), lambda r: _figure_tone(r.size)),
+            Column("desc", 4, lambda r: UNKNOWN if r.descriptors is None else counted(r.descriptors), lambda _: "dim"),
+            Column("time", 7, lambda r: duration(r.seconds.value), lambda r: _figure_tone(r.seconds)),
             Column("failed", 6, _failed, lambda r: "bad" if r.flow.failures_gained else "dim"),
         ]
-        left = width - 1 - sum(column.width + 1 for column in columns)
-        if left >= 6:
-            columns.append(
-                Column("", min(40, left - 1), lambda r: f" {_named(r, left - 2)}", lambda _: "dim", right=False)
-            )
-        return columns
 
+    def _named(self, row: PathRow, room: int) -> str:
+        thresholds = self.view.thresholds
+        mark = "▲" if thresholds.is_out(row.key) else "◇" if thresholds.text(row.key) else ""
+        name = f"{mark}{arrow(row.flow).replace(' ', '')} {short(row.flow.name)}"
+        more = f" {source_name(row.flow.source)} {thresholds.text(row.key)}".rstrip()
+        return name + more if len(name + more) <= room else name
 
-def _named(row: PathRow, room: int) -> str:
-    name, threshold = short(row.flow.name), ""
-    where = f"{name} {source_name(row.flow.source)}{threshold}"
-    return where if len(where) <= room else name
+    def _tone(self, row: PathRow) -> str:
+        if self.view.thresholds.is_out(row.key):
+            return "warn"
+        return style_of(row.flow) if row.moving else "dim"
 
 
 def _transfers(row: PathRow) -> str:
     flow = row.flow
-    if flow.transfers_per_s:
-        return counted(flow.transfers_per_s, "/s")
-    return UNKNOWN if flow.transfers_total is None else counted(flow.transfers_total)
+    return UNKNOWN if flow.transfers_per_s is None else counted(flow.transfers_per_s)
 
 
 def _failed(row: PathRow) -> str:
@@ -82,12 +85,15 @@ def _figure(figure: Figure, unit: str) -> str:
     return UNKNOWN if figure.value is None else scaled(figure.value, unit)
 
 
-def _tone(figure: Figure) -> str:
+def _figure_tone(figure: Figure) -> str:
     return "" if figure.now else "dim"
 
 
 class Pinned(Listing[Number]):
     """The series that were pinned, known or not, each with its last two minutes."""
+
+    tells = False
+    blanks_follow = True
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *_THRESHOLD,
@@ -127,4 +133,4 @@ class Pinned(Listing[Number]):
 
 
 def _per_s(number: Number) -> str:
-    return UNKNOWN if number.per_s is None else quantity(number.per_s, f"{number.unit}/s")
+    return UNKNOWN if number.per_s is None else quantity(number.per_s, "B/s" if number.unit == "bytes" else "/s")

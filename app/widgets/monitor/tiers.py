@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvdeck.app.monitoring.history import flow_rate
-from kvdeck.app.monitoring.tiers import NAMES, TIERS, Fill, fills, in_order, spoken_of, style_of, way
+from kvdeck.app.monitoring.tiers import NAMES, TIERS, Fill, begun, fills, in_order, spoken_of, style_of, way
+from kvdeck.app.monitoring.view import View
 from kvdeck.app.monitoring.words import UNKNOWN, counted, scaled, short, source_name
-from kvdeck.app.widgets.lines import Row
+from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.monitor.cells import Cells
 from kvdeck.app.widgets.monitor.panel import Panel, said
 from kvdeck.engine.watch.report import arrow, flow_total
@@ -21,13 +24,15 @@ if TYPE_CHECKING:
 SHORT = {"remote": "peers", "G1": "G1 GPU", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 obj"}
 BOXES_FROM = 12
 """Rows from which the tiers get boxes; below, a line of names."""
+UNTOLD = "Nothing that is watched says what moves between tiers."
+NOTHING = "Nothing is watched."
 TEACHES = (
-    "Nothing that is watched says what moves between tiers. What would say it:",
-    "  KVBM      DYN_KVBM_METRICS=true on the Dynamo worker: port 6880",
-    "  NIXL      NIXL_TELEMETRY_ENABLE=y, with NIXL_TELEMETRY_EXPORTER=prometheus or NIXL_TELEMETRY_DIR=<folder>",
-    "  vLLM      its own /metrics, with an OffloadingConnector or a NixlConnector",
-    "  kvdeck    a run of its own: 2, then r",
-    "s shows what is found on this host and takes an address; `kvdeck monitor --source …` takes one too.",
+    ("KVBM", "DYN_KVBM_METRICS=true on the Dynamo worker; found on port 6880"),
+    ("NIXL", "NIXL_TELEMETRY_ENABLE=y and NIXL_TELEMETRY_EXPORTER=prometheus"),
+    ("", "or NIXL_TELEMETRY_DIR=<folder>: its rings are read, not drained"),
+    ("vLLM", "its own /metrics, with an OffloadingConnector or a NixlConnector"),
+    ("kvdeck", "a run of its own: 2, then r"),
+    ("s", "what is found on this host; a there adds an address (`--source`)"),
 )
 
 
@@ -48,8 +53,8 @@ class Places:
     @classmethod
     def fitting(cls, width: int) -> Places:
         """From 78 columns up; more room goes to the arrows first, then to sparks and names."""
-        step = max(11, min(26, (width - 34) // 6 + 1 if width >= 100 else 12))
-        first = 9
+        step = min(26, (width - 30) // 6 if width >= 100 else 12)
+        first = max(9, step // 2)
         lines = tuple(first + step * place for place in range(len(TIERS)))
         total = lines[-1] + (step + 1) // 2 + (9 if width < 100 else 12)
         left = width - total - 1
@@ -64,14 +69,21 @@ class Tiers(Panel):
     """Boxes for the tiers, life lines below them, an arrow for each flow."""
 
     title = "Tiers"
+    full: Mapping[str, list[Fill]] = MappingProxyType({})
+    spoken: Set[str] = frozenset()
+
+    def apply(self, view: View) -> None:
+        self.full = fills(view.moment)
+        self.spoken = spoken_of(view.moment, self.full)
+        super().apply(view)
 
     def note(self) -> str:
-        return "now · total · 2 min"
+        return "now · total · 2 min · bl: blocks"
 
     def rows(self, width: int, height: int) -> list[Row]:
         rows = super().rows(width, height)
-        if len(rows) > 1 and self.view.moment.flows and not self.view.empty:
-            # The boxes stay where they are when flows are scrolled.
+        if self.top and self.view.moment.flows:
+            # The boxes stay where they are while flows are scrolled.
             head = self._heads(Places.fitting(width), width, height - 1)
             rows[1 : 1 + len(head)] = head
         return rows
@@ -80,28 +92,35 @@ class Tiers(Panel):
         places = Places.fitting(width)
         heads = self._heads(places, width, height)
         view = self.view
-        if view.error:
-            heads = [said(view.error, width, "bad"), *heads]
-        if view.empty:
-            return [*heads, (), *(said(line, width, "") for line in view.empty.split("\n"))]
         if not view.moment.flows:
-            lines = TEACHES if view.moment.sources else TEACHES[1:]
-            first = [] if view.moment.sources else [said("Nothing is watched: nothing was found on this host.", width)]
-            return [*heads, (), *first, *(said(line, width, "" if i else "!") for i, line in enumerate(lines))]
+            return [*heads, (), *self._why_nothing(width)]
         flows = in_order(view.moment.flows)
+        room = height - len(heads)
+        still = [] if len(flows) <= room else [flow for flow in flows if not begun(flow)]
+        flows = [flow for flow in flows if flow not in still]
         groups = [list(group) for _, group in groupby(flows, key=way)]
-        roomy = len(heads) + len(flows) + len(groups) <= height
+        roomy = len(flows) + len(groups) + bool(still) <= room
         rows = list(heads)
         for number, group in enumerate(groups):
             if number and roomy:
                 rows.append(self._lifelines(places, width).row())
             rows += [self._flow(flow, places, width, first=not i) for i, flow in enumerate(group)]
-        while len(rows) < height:
+        while len(rows) < height - bool(still):
             rows.append(self._lifelines(places, width).row())
-        return rows
+        return [*rows, said(_still_text(still), width)] if still else rows
+
+    def _why_nothing(self, width: int) -> list[Row]:
+        """Why no flow is drawn, and what would make one."""
+        view = self.view
+        if view.error:
+            return [said(view.error, width, "bad")]
+        if view.empty:
+            return [said(view.empty, width, "")]
+        taught: list[Row] = [((f"   {what:<9}", "key"), cell(how, width - 12)) for what, how in TEACHES]
+        return [said(UNTOLD if view.moment.sources else NOTHING, width, "!"), *taught]
 
     def _heads(self, places: Places, width: int, height: int) -> list[Row]:
-        spoken, full = spoken_of(self.view.moment), fills(self.view.moment)
+        spoken, full = self.spoken, self.full
         if height < BOXES_FROM:
             names, below = Cells(width), Cells(width)
             for tier in TIERS:
@@ -126,17 +145,17 @@ class Tiers(Panel):
         rows[1].put(left + 1, name.center(inner), f"!tier:{tier}" if bright else "dim")
         text = _fill_text(full, inner)
         rows[2].put(left + 1, text.center(inner) if bright else UNKNOWN.center(inner), "" if bright else "dim")
-        share = next((fill.share for fill in full if fill.share is not None), None)
-        room = inner - len(text) - 3
-        if share is not None and room >= 4:
-            rows[2].put(left + 1, f" {text} ".ljust(inner), "")
-            rows[2].put(left + 1 + len(text) + 2, "░" * room, "rule")
-            rows[2].put(left + 1 + len(text) + 2, "█" * round(share * room), f"tier:{tier}")
         half = places.box // 2 - 1
         rows[3].put(left, f"╰{'─' * half}┬{'─' * (inner - half - 1)}╯", edge)
+        share = next((fill.share for fill in full if fill.share is not None), None)
+        if share is not None:  # the foot of the box is its gauge
+            heavy = "━" * round(share * inner)
+            rows[3].put(left + 1, heavy, edge)
+            if len(heavy) > half:
+                rows[3].put(x, "┯", edge)
 
     def _lifelines(self, places: Places, width: int) -> Cells:
-        cells, spoken = Cells(width), spoken_of(self.view.moment)
+        cells, spoken = Cells(width), self.spoken
         for tier in TIERS:
             cells.put(places.of(tier), "│", f"tier:{tier}" if tier in spoken else "rule")
         return cells
@@ -196,7 +215,9 @@ class Tiers(Panel):
         from kvdeck.app.sharing import Table
 
         begin = self.view.now - self.view.rates.span_s
-        rows = tuple((what, f"{t:.3f}", f"{rate:.6g}") for what, t, rate in self.view.rates.points(begin, self.view.now))
+        rows = tuple(
+            (what, f"{t:.3f}", f"{rate:.6g}") for what, t, rate in self.view.rates.points(begin, self.view.now)
+        )
         return Table("rates", ("what", "unix_time", "per_second"), rows)
 
 
@@ -212,6 +233,14 @@ def total_text(flow: Flow) -> str:
     if flow.bytes_total is not None:
         return ("≈" if flow.bytes_from_blocks else "") + scaled(flow.bytes_total, "B")
     return UNKNOWN if flow.blocks_total is None else counted(flow.blocks_total, "bl")
+
+
+def _still_text(flows: list[Flow]) -> str:
+    """Flows that are told to have moved nothing, where there is no room for a row each."""
+    who: dict[str, list[str]] = {}
+    for flow in flows:
+        who.setdefault(short(flow.name).partition(" ")[0], []).append(arrow(flow).replace(" ", ""))
+    return "0 so far: " + "; ".join(f"{name} {' '.join(dict.fromkeys(moves))}" for name, moves in who.items())
 
 
 def _fill_text(full: list[Fill], room: int) -> str:

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from kvdeck.app.monitoring.marks import TONES
-from kvdeck.app.monitoring.words import ago, source_name, time_of_day
+from kvdeck.app.monitoring.words import ago, source_name, steady, time_of_day
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.monitor.panel import Panel, said
 from kvdeck.engine.watch.track import SourceStatus
@@ -54,7 +54,8 @@ class Sources(Panel):
         return "s chooses"
 
     def body(self, width: int, height: int) -> list[Row]:
-        sources = self.view.moment.sources
+        # What is wrong must not be the part that is cut off.
+        sources = sorted(self.view.moment.sources, key=lambda source: source.state not in ("unreachable", "stale"))
         widest = max((len(_name(source)) for source in sources), default=0)
         name = min(widest, max(10, width - 42)) + 1
         rows: list[Row] = []
@@ -65,7 +66,10 @@ class Sources(Panel):
                 (cell(f" {source.state}", 13, tone), cell(source.kind, 11), cell(_name(source), name),
                  cell(_moved(source), max(0, room), "dim"))
             )  # fmt: skip
-            rows += [(cell(f"     {line}", width, tone if tone in ("bad", "warn") else "dim"),) for line in wrap(why, width - 6)]
+            rows += [
+                (cell(f"     {line}", width, tone if tone in ("bad", "warn") else "dim"),)
+                for line in wrap(why, width - 6)
+            ]
         return rows or [said("nothing is watched · s chooses what", width)]
 
     def table(self) -> Table:
@@ -85,7 +89,7 @@ def _name(source: SourceStatus) -> str:
 
 def _why(source: SourceStatus) -> str:
     # How long it stands still is told beside it, in steps: seconds that tick would repaint an idle screen.
-    return "" if source.state == "idle" and source.reason.startswith("no counter moved") else source.reason
+    return "" if source.state == "idle" and source.reason.startswith("no counter moved") else steady(source.reason)
 
 
 def _moved(source: SourceStatus) -> str:
