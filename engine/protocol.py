@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from kvdeck.sessions.records import COUNTERS, Counter, RunState, from_json, to_json
+from kvdeck.sessions.events import COUNTERS, Counter
+from kvdeck.sessions.records import RunState, from_json, to_json
 
 VERSION = 1
 MAX_LINE = 8 << 20

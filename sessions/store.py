@@ -21,19 +21,9 @@ import orjson
 
 from kvdeck.sessions import counted, samples
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
-from kvdeck.sessions.records import (
-    FINAL_STATES,
-    Compared,
-    Event,
-    RunStarted,
-    Session,
-    StateChanged,
-    StepFinished,
-    Tuned,
-    from_json,
-    to_json,
-)
+from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
 from kvdeck.sessions.watched import keeping
 
@@ -175,7 +165,7 @@ class Store:
                 raise
             return Session(name, "interrupted", 0.0)
         if session.kind == "watched":
-            session = keeping.settled(session, self.folder(name))
+            session = keeping.filled(session, self.folder(name))
             if session.state == "running":
                 raise SessionError(f"session {name!r} is being recorded", "end the recording first")
         if session.state not in FINAL_STATES:
@@ -210,7 +200,7 @@ class Store:
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
         if session.kind == "watched":
-            return keeping.settled(session, self.folder(name))
+            return keeping.filled(session, self.folder(name))
         return session if session.state in FINAL_STATES else self.rebuild(name)
 
     def write(self, session: Session) -> None:

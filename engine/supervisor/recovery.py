@@ -19,7 +19,8 @@ from kvdeck.engine.supervisor.process import end_group
 from kvdeck.engine.supervisor.runtime import ProcessIdentity
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.records import FINAL_STATES, Session, StateChanged, from_json, to_json
+from kvdeck.sessions.events import StateChanged
+from kvdeck.sessions.records import FINAL_STATES, Session, from_json, to_json
 from kvdeck.sessions.store import Store, write_atomically
 from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.marks import is_written
@@ -125,8 +126,7 @@ def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]
         time.sleep(0.02)
     session = store.read(name)
     if session.state not in FINAL_STATES:
-        found = store.load(name)
-        keeping.end(store, name, "interrupted", RECORDING_CUT, found.ended or time.time())
+        keeping.end(store, name, "interrupted", RECORDING_CUT)
     remove_owner(store, name)
     session = store.read(name)
     return session, f"{name}: recording {session.state}"

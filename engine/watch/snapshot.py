@@ -110,26 +110,27 @@ def take(
     pinned: list[Number] = []
     for track, period in tracks:
         sources.append(track.status(now_ns, period))
-        flows += _flows(track, now_ns, block_bytes)
-        for series, point in track.points.items():
-            if point.gone:
-                continue
-            if series.name in pins or EVERY in pins:
-                pinned.append(_number(track, series, point, now_ns))
-            if point.meaning is not None and not point.meaning.flow:
-                (counters if series.counter else gauges).append(_number(track, series, point, now_ns))
+        flows += [_flow(track, name, found, now_ns, block_bytes) for name, found in track.shape.flows.items()]
+        for series, point, labels in track.shape.numbers:
+            (counters if series.counter else gauges).append(_number(track, series, point, labels, now_ns))
+        if pins:
+            pinned += [
+                _number(track, series, point, dict(series.labels), now_ns)
+                for series, point in track.points.items()
+                if (series.name in pins or EVERY in pins) and not point.gone
+            ]
     wall = time.time() if wall is None else wall
     return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
 
 
-def _number(track: Track, series: Series, point: Point, now_ns: int) -> Number:
+def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int) -> Number:
     meaning = point.meaning
     scale = meaning.scale if meaning else 1.0
     moves = series.counter
     return Number(
         source=track.name,
         name=series.name,
-        labels=dict(series.labels),
+        labels=labels,
         unit=meaning.unit if meaning else "",
         group=meaning.group if meaning else None,
         value=point.value * scale,
@@ -153,15 +154,6 @@ _FIELDS: Mapping[Measure, tuple[str, str | None, str | None]] = {
     "descriptors": ("descriptors_total", None, None),
     "failures": ("failures_total", None, "failures_gained"),
 }
-
-
-def _flows(track: Track, now_ns: int, block_bytes: float | None) -> list[Flow]:
-    groups: dict[str, list[tuple[Series, Point, Meaning]]] = {}
-    for series, point in track.points.items():
-        meaning = point.meaning
-        if meaning is not None and meaning.flow and not point.gone:
-            groups.setdefault(meaning.flow, []).append((series, point, meaning))
-    return [_flow(track, name, members, now_ns, block_bytes) for name, members in groups.items()]
 
 
 def _flow(
