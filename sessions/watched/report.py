@@ -111,7 +111,7 @@ def _head(session: Session, watched: Watched, width: int) -> list[Line]:
     facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
     if session.spec.get("hz"):
         facts.append(f"{session.spec['hz']:g} moments a second asked for")
-    facts.append(f"{watched.moments:,} kept in {amount(watched.bytes, 'B')}")
+    facts.append(f"{watched.moments:,} moments, {amount(watched.bytes, 'B')} on the disk")
     if session.spec.get("block_bytes"):
         facts.append(f"KVBM blocks of {session.spec['block_bytes']:,.0f} B")
     facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
