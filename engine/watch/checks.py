@@ -88,13 +88,18 @@ def _is_whole_disk(number: Number) -> bool:
 
 def compatibility_path(snapshot: Snapshot) -> Check | None:
     """cuFile's `posix=` above zero: bytes go through host memory although GPUDirect Storage was wanted."""
-    operations = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
-    if not operations:
+    posix = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
+    every = _sum(number.value for number in _counters(snapshot, "cufile_ops"))
+    if posix is None or (posix == 0 and not every):
         return None
+    of_all = f" of {every:.0f}" if every else ""
+    evidence = f"cuFile has served {posix:.0f}{of_all} operations on its compatibility path (posix={posix:.0f})"
+    if posix == 0:
+        return Check("cufile-posix", "ok", evidence)
     return Check(
         "cufile-posix",
         "look",
-        f"cuFile has served {operations:.0f} operations on its compatibility path (posix={operations:.0f})",
+        evidence,
         "`gdscheck -p` says what the file system and driver support; `kvdeck doctor` says what is missing here",
     )
 
