@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from kvdeck.engine.watch.blocks import learned
 from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
 
 MUCH = 64 << 20
@@ -233,6 +234,24 @@ def dropped_events(snapshot: Snapshot) -> Check | None:
     )
 
 
+def block_size(snapshot: Snapshot) -> Check | None:
+    """The size of a block that was told, against the source's own counters of bytes and blocks."""
+    sized = next((flow for flow in snapshot.flows if flow.bytes_from_blocks and flow.blocks_total), None)
+    if sized is None or sized.bytes_total is None or sized.blocks_total is None:
+        return None
+    found = learned(flow for flow in snapshot.flows if flow.source == sized.source)
+    used = sized.bytes_total / sized.blocks_total
+    if found is None or abs(used - found.bytes) <= AGREES * found.bytes:
+        return None
+    return Check(
+        "block-size",
+        "look",
+        f"blocks are taken for {used:,.0f} B ({sized.bytes_claim}), and {sized.source} says {found.bytes:,.0f} B "
+        f"({found.claim})",
+        "leave --block-bytes out: the size is known here; a plan's page size or precision may not be the engine's",
+    )
+
+
 _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     vllm_against_nixl,
     disk_writes,
@@ -245,4 +264,5 @@ _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     failures,
     frozen_ring,
     dropped_events,
+    block_size,
 )
