@@ -189,7 +189,7 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
 def failures(snapshot: Snapshot) -> Check | None:
     """Transfers failed while watched."""
     failed = _sum(flow.failures_gained for flow in snapshot.flows)
-    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit != "events"]
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "failures"]
     if not failed and not errors:
         return None
     parts = [f"{failed:.0f} transfers failed"] if failed else []
@@ -200,6 +200,39 @@ def failures(snapshot: Snapshot) -> Check | None:
         "since watching began " + ", ".join(parts),
         "the engine's log names the peer; on failure vLLM's counters move and NIXL's may not",
     )
+
+
+def refused_requests(snapshot: Snapshot) -> Check | None:
+    """Requests were refused, cancelled, or lost their KV before it was fetched."""
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "requests"]
+    if not errors:
+        return None
+    return Check(
+        "requests-lost",
+        "note",
+        "since watching began " + ", ".join(f"{n.name} +{n.gained:.0f}" for n in errors[:4]),
+        "requests that are refused or cancelled move no KV: hold them against the load's own count; expired KV means "
+        "that the decode side came too late for it",
+    )
+
+
+def container_io(snapshot: Snapshot) -> Check | None:
+    """A container moves storage bytes and none of its processes does, as far as can be read."""
+    for number in _counters(snapshot, "container_read_bytes", "container_write_bytes"):
+        name = number.labels.get("container")
+        way = number.name.removeprefix("container_")
+        mine = [n for n in _counters(snapshot, f"process_{way}") if n.labels.get("container") == name]
+        moved = _sum(n.gained for n in mine)
+        if (number.gained or 0) >= MUCH and not moved:
+            said = "none of its processes' counters moved" if mine else "its processes' counters can't be read"
+            verb = "read" if way.startswith("read") else "wrote"
+            return Check(
+                "container-io",
+                "note",
+                f"since watching began {name} {verb} {_gb(number.gained or 0)}, and {said}",
+                "normal in containers, where the page cache or another process does the I/O: go by the container",
+            )
+    return None
 
 
 def _words(labels: dict[str, str]) -> str:
@@ -262,6 +295,8 @@ _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     silent_nic,
     silent_prefill,
     failures,
+    refused_requests,
+    container_io,
     frozen_ring,
     dropped_events,
     block_size,
