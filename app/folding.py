@@ -8,22 +8,24 @@ from typing import Any, Literal
 
 from kvdeck.app.progress import event_text
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.records import (
+from kvdeck.sessions.events import (
     COUNTER_INDEX,
-    FINAL_STATES,
     Compared,
-    Comparison,
     Log,
-    Percentiles,
     RunStarted,
-    RunState,
     StateChanged,
     StepFinished,
+    StepStarted,
+    event_from_json,
+)
+from kvdeck.sessions.records import (
+    FINAL_STATES,
+    Comparison,
+    Percentiles,
+    RunState,
     StepPlan,
     StepResult,
-    StepStarted,
     Tuned,
-    event_from_json,
 )
 from kvdeck.sessions.report import verdict_text
 

@@ -13,7 +13,8 @@ from kvdeck.app.progress import Progress
 from kvdeck.app.verbs.printing import print_session
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.records import FINAL_STATES, RunState, Session, StateChanged, event_from_json
+from kvdeck.sessions.events import StateChanged, event_from_json
+from kvdeck.sessions.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.report import trouble
 
 if TYPE_CHECKING:

@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 
 import click
 
-from kvdeck.sessions.records import (
+from kvdeck.sessions.events import (
     COUNTER_INDEX,
     Event,
     Log,
     RunStarted,
     StateChanged,
     StepFinished,
-    StepPlan,
-    StepResult,
     StepStarted,
-    Tuned,
 )
+from kvdeck.sessions.records import StepPlan, StepResult, Tuned
 from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text
 
 REDRAW_S = 0.2

@@ -19,7 +19,8 @@ from kvdeck.engine.supervisor.feed import Feed, Line, event_data, sample_values
 from kvdeck.engine.supervisor.process import Ending, Limits, Worker, last_words
 from kvdeck.engine.supervisor.runtime import identity, own_identity
 from kvdeck.sessions.errors import EngineError, KvdeckError
-from kvdeck.sessions.records import COUNTER_INDEX, FINAL_STATES, RunState, Session, StateChanged
+from kvdeck.sessions.events import COUNTER_INDEX, StateChanged
+from kvdeck.sessions.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.samples import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
 from kvdeck.sessions.store import Store
 

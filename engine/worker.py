@@ -26,7 +26,7 @@ from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.engine.transfer.tuning import tune
-from kvdeck.sessions import records
+from kvdeck.sessions import events, records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.records import PATHS
 
@@ -44,8 +44,8 @@ class Scribe:
         self._stream: int | None = os.dup(1)
         os.dup2(2, 1)
 
-    def emit(self, event: records.Event) -> None:
-        line = orjson.dumps(records.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
+    def emit(self, event: events.Event) -> None:
+        line = orjson.dumps(events.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
         _write(self._file, line)
         if self._stream is not None:
             try:
@@ -132,7 +132,7 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scrib
     trials = share_time(spec, trials, can_run)
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
-        records.RunStarted(
+        events.RunStarted(
             time.monotonic_ns(),
             time.time(),
             steps,
@@ -180,7 +180,7 @@ def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Pa
         except CancelledError:
             break
         except KvdeckError as error:
-            scribe.emit(records.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
+            scribe.emit(events.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
             continue
         found[path] = dataclasses.replace(best, paths=spec.paths)
     return found
@@ -195,7 +195,7 @@ def main() -> None:
         state, reason = run(session, scribe, stop)
     except KvdeckError as error:
         state, reason = "failed", str(error)
-    scribe.emit(records.StateChanged(time.monotonic_ns(), time.time(), state, reason))
+    scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))
 
 
 if __name__ == "__main__":

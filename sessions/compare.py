@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from kvdeck.sessions.comparable import differences
 from kvdeck.sessions.entries import Entry, entries
-from kvdeck.sessions.records import PATHS, Interval, Session, Verdict
+from kvdeck.sessions.records import Comparison, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.units import figure, short_layout_name, size_text
 
@@ -92,7 +93,7 @@ def compare(a: Session, b: Session) -> Diff:
     return Diff(
         a=_label(a, b),
         b=_label(b, a),
-        differences=tuple(_differences(a, b, of_a, of_b)),
+        differences=tuple(differences(a, b, of_a, of_b)),
         paths=paths,
         keys=tuple(_key_rows(of_a, of_b)),
         insights=(*_insights(of_a, of_b), *_crossed_insights(paths)),
@@ -120,32 +121,54 @@ def _key(entry: Entry) -> tuple[str, str, int | None, int | None]:
 
 def _path_rows(of_a: Sequence[Entry], of_b: Sequence[Entry], a: Session, b: Session) -> Iterable[Row]:
     """A row for each path and size that both have, or for the whole path where their sizes differ."""
-    for path in dict.fromkeys(entry.path for entry in of_a):
-        mine, theirs = [e for e in of_a if e.path == path], [e for e in of_b if e.path == path]
-        shapes = [shape for shape in dict.fromkeys(map(_shape, mine)) if shape in set(map(_shape, theirs))]
+    measured = _measured(a) if a.name == b.name else {}
+    theirs = _by_shape(of_b)
+    for path, mine in _by_shape(of_a).items():
+        others = theirs.get(path, {})
+        shapes = [shape for shape in mine if shape in others]
         for shape in shapes:
-            row = _row(None, [e for e in mine if _shape(e) == shape], [e for e in theirs if _shape(e) == shape])
-            yield _paired(row, a) if a.name == b.name else row
-        if theirs and not shapes:
-            yield _row(None, mine, theirs, shaped=False)
+            yield _paired(_row(None, mine[shape], others[shape]), measured)
+        if others and not shapes:
+            yield _row(None, _flat(mine), _flat(others), shaped=False)
 
 
-def _shape(entry: Entry) -> tuple[int | None, int | None]:
-    return entry.block_bytes, entry.batch
+Shape = tuple[int | None, int | None]
+"""Block bytes and batch."""
 
 
-def _paired(row: Row, session: Session) -> Row:
-    """The ratio that was measured with both layouts interleaved, where one run holds both sides."""
+def _by_shape(items: Sequence[Entry]) -> dict[str, dict[Shape, list[Entry]]]:
+    found: dict[str, dict[Shape, list[Entry]]] = {}
+    for entry in items:
+        found.setdefault(entry.path, {}).setdefault((entry.block_bytes, entry.batch), []).append(entry)
+    return found
+
+
+def _flat(shapes: Mapping[Shape, Sequence[Entry]]) -> list[Entry]:
+    return [entry for entries_of_shape in shapes.values() for entry in entries_of_shape]
+
+
+Measured = dict[tuple[str, Shape], list[Comparison]]
+"""What was measured with layouts interleaved, by path and shape."""
+
+
+def _measured(session: Session) -> Measured:
+    found: Measured = {}
     for item in session.comparisons:
+        found.setdefault((item.path, (item.block_bytes, item.batch)), []).append(item)
+    return found
+
+
+def _paired(row: Row, measured: Measured) -> Row:
+    """The ratio that was measured with both layouts interleaved, where one run holds both sides."""
+    for item in measured.get((row.path, (row.block_bytes, row.batch)), ()):
         sides = (item.baseline,), (item.candidate,)
-        if (item.path, item.block_bytes, item.batch) == (row.path, row.block_bytes, row.batch):
-            ratios = (item.ratio, item.low, item.high)
-            if sides == (row.b.layouts, row.a.layouts):
-                ratios = (1 / item.ratio, 1 / item.high, 1 / item.low)
-            elif sides != (row.a.layouts, row.b.layouts):
-                continue
-            enough = LEAST_ROUNDS if item.verdict != "undecided" else 0
-            return _with_ratio(row, Interval(*ratios), enough)
+        ratios = (item.ratio, item.low, item.high)
+        if sides == (row.b.layouts, row.a.layouts):
+            ratios = (1 / item.ratio, 1 / item.high, 1 / item.low)
+        elif sides != (row.a.layouts, row.b.layouts):
+            continue
+        enough = LEAST_ROUNDS if item.verdict != "undecided" else 0
+        return _with_ratio(row, Interval(*ratios), enough)
     return row
 
 
@@ -168,11 +191,12 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
         return row
     ratio = independent_ratio(rates[1], rates[0])
     enough = min(entry.rounds for entry in (*a, *b)) if len(a) == len(b) == 1 else 0
-    return row if ratio is None else _with_ratio(row, ratio, enough)
+    return row if ratio is None else _with_ratio(row, ratio, enough, rates[0].known and rates[1].known)
 
 
-def _with_ratio(row: Row, ratio: Interval, rounds: int) -> Row:
-    known = ratio.low < ratio.high
+def _with_ratio(row: Row, ratio: Interval, rounds: int, sure: bool = True) -> Row:
+    """The row with its ratio; `sure` says whether both sides have an interval, without which the ratio has none."""
+    known = ratio.known and sure
     return dataclasses.replace(
         row,
         ratio=ratio.median,
@@ -190,9 +214,12 @@ def _rate(side: Sequence[Entry]) -> Interval | None:
 
 
 def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
-    transfers, size = sum(e.transfers for e in side), sum(e.bytes for e in side)
-    blocks, pieces = sum(e.blocks for e in side), sum(e.descriptors or e.transfers for e in side)
-    timed, busy = sum(e.timed_blocks for e in side), sum(e.busy_s for e in side)
+    transfers = size = blocks = pieces = timed = 0
+    busy = 0.0
+    for entry in side:  # one pass: a sweep has hundreds of sides
+        transfers, size, blocks = transfers + entry.transfers, size + entry.bytes, blocks + entry.blocks
+        pieces += entry.descriptors or entry.transfers
+        timed, busy = timed + entry.timed_blocks, busy + entry.busy_s
     sure = rate if rate is not None and rate.low < rate.high else None
     return Side(
         layouts=tuple(dict.fromkeys(entry.layout for entry in side)),
@@ -307,71 +334,6 @@ _TEXTS: dict[tuple[What, bool], str] = {
     ("count", False): "transfer count increased (more = more overhead)",
     ("rate", True): "transfer rate improved",
     ("rate", False): "transfer rate got worse",
-}
-
-
-def _differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
-    if not of_a or not of_b:
-        yield f"{a.name if not of_a else b.name} holds no transfers"
-        return
-    if not {entry.path for entry in of_a} & {entry.path for entry in of_b}:
-        yield "they have no path in common"
-    if bool(a.results) != bool(b.results):
-        measured, other = (a.name, b.name) if a.results else (b.name, a.name)
-        yield f"{measured} was measured here, {other} was counted in other programs"
-    yield from _differing_facts(a, b)
-    yield from _differing_results(a, b)
-
-
-_FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
-
-
-def _differing_facts(a: Session, b: Session) -> Iterable[str]:
-    if not a.host and not b.host:
-        return
-    for key, word in _FACTS.items():
-        texts = [_fact(session.host.get(key)) for session in (a, b)]
-        if texts[0] != texts[1]:
-            yield f"{word}: {texts[0]} and {texts[1]}"
-    if a.nixl and b.nixl and a.nixl != b.nixl:
-        yield f"NIXL: {a.nixl} and {b.nixl}"
-
-
-def _fact(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        names = [str(item.get("name", item)) if isinstance(item, dict) else str(item) for item in value]
-        return ", ".join(names) or "none"
-    return str(value) if value else "not known"
-
-
-def _differing_results(a: Session, b: Session) -> Iterable[str]:
-    def said(session: Session, path: str, name: str) -> list[str]:
-        values = [getattr(result, name) for result in session.results if result.path == path and result.gb_per_s]
-        return list(dict.fromkeys(size_text(v) if name == "block_bytes" else _value_text(v) for v in values))
-
-    shared = [p for p in PATHS if {p} <= {r.path for r in a.results} & {r.path for r in b.results}]
-    for path in shared:
-        for name, words in _SETTINGS.items():
-            texts = [said(session, path, name) for session in (a, b)]
-            if all(texts) and set(texts[0]) != set(texts[1]):
-                yield f"{path}, {words}: {', '.join(texts[0])} and {', '.join(texts[1])}"
-
-
-def _value_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)
-
-
-_SETTINGS = {
-    "block_bytes": "bytes of a block",
-    "batch": "blocks in a request",
-    "backend": "backend",
-    "api": "API",
-    "direct": "O_DIRECT",
-    "page_cache": "page cache",
-    "durable": "durable",
-    "merged": "merged descriptors",
 }
 
 

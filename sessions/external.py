@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvdeck.sessions import samples
-from kvdeck.sessions.records import RunStarted, RunState, Session, StateChanged, StepFinished, StepResult
+from kvdeck.sessions.events import RunStarted, StateChanged, StepFinished
+from kvdeck.sessions.records import RunState, Session, StepResult
 from kvdeck.sessions.store import Store, fold
 
 

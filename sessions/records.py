@@ -1,4 +1,4 @@
-"""What a measurement is: the lines of `samples.jsonl`, the results drawn from them, and `session.json`.
+"""What a measurement is: the results drawn from the lines of `samples.jsonl`, and `session.json`.
 
 Every record is a frozen dataclass whose JSON form has the same field names, so the file, the socket and
 `kvdeck run --json` speak one language. Times are integer nanoseconds where they were measured
@@ -8,10 +8,14 @@ Every record is a frozen dataclass whose JSON form has the same field names, so 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
+
+from kvdeck.sessions.watched.records import Watched
 
 SCHEMA_VERSION = 1
 
@@ -40,8 +44,9 @@ ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
-SessionKind = Literal["run", "recorded", "imported"]
-"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file."""
+SessionKind = Literal["run", "recorded", "imported", "watched"]
+"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file; `watched`: what the
+Monitor saw."""
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
@@ -59,11 +64,16 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with its 95 % bootstrap interval; the unit is in the field's name."""
+    """A median with its 95 % interval; the unit is in the field's name."""
 
     median: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: a single figure has none, and is no certainty."""
+        return self.low < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +155,8 @@ class StepResult:
 class Comparison:
     """Two interleaved steps of one trial, set against each other.
 
-    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % bootstrap interval
-    over rounds: below 1 the candidate is faster.
+    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over
+    rounds: below 1 the candidate is faster.
     """
 
     trial: int
@@ -194,81 +204,6 @@ class Tally:
     stated_blocks_per_s: int | None = None
 
 
-# --- events: the lines of samples.jsonl. `t` is the writer's monotonic clock in ns, `wall` the Unix time in s. ---
-
-
-@dataclass(frozen=True, slots=True)
-class RunStarted:
-    """The worker has begun; carries every step it means to take. After tuning it comes again, with the steps as they
-    then are: the later one holds."""
-
-    kind: ClassVar[str] = "run_started"
-    t: int
-    wall: float
-    steps: tuple[StepPlan, ...]
-    host: dict[str, Any] = field(default_factory=dict)
-    """Facts that decide comparability, for `session.json`."""
-    nixl: str | None = None
-    spec: dict[str, Any] = field(default_factory=dict)
-    """The specification with every default filled in."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepStarted:
-    """A step's memory is registered and its first round begins."""
-
-    kind: ClassVar[str] = "step_started"
-    t: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One visit of the interleaved loop to one step. The three lists hold one time per request."""
-
-    kind: ClassVar[str] = "round"
-    t: int
-    step: int
-    round: int
-    post_ns: tuple[int, ...]
-    transfer_ns: tuple[int, ...]
-    busy_ns: int
-    """Wall time of this visit: with requests in flight beside each other, less than the sum of their times."""
-    values: tuple[float | None, ...]
-    """The step's counters after this visit, in the order of `COUNTERS`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceRound:
-    """One visit to the trial's reference, which moved the same bytes by plain means."""
-
-    kind: ClassVar[str] = "reference_round"
-    t: int
-    trial: int
-    round: int
-    reference: str
-    bytes: int
-    busy_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class StepFinished:
-    """A step's result, final."""
-
-    kind: ClassVar[str] = "step_finished"
-    t: int
-    result: StepResult
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A comparison, final."""
-
-    kind: ClassVar[str] = "compared"
-    t: int
-    comparison: Comparison
-
-
 @dataclass(frozen=True, slots=True)
 class Tuned:
     """What one setting gave in `--tune`, against the setting before it."""
@@ -282,84 +217,6 @@ class Tuned:
     low: float
     high: float
     chosen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A line for the operator."""
-
-    kind: ClassVar[str] = "log"
-    t: int
-    level: Literal["info", "warning", "error"]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """The run has moved to another state; the last line of a finished run."""
-
-    kind: ClassVar[str] = "state"
-    t: int
-    wall: float
-    state: RunState
-    reason: str | None = None
-    signal: str | None = None
-    """Name of the signal that ended the worker, where one did."""
-    last_words: tuple[str, ...] = ()
-    """The last lines a crashed worker wrote to stderr."""
-
-
-Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
-EVENT_TYPES: dict[str, type[Event]] = {
-    event.kind: event
-    for event in (
-        RunStarted,
-        StepStarted,
-        Round,
-        ReferenceRound,
-        StepFinished,
-        Compared,
-        Tuned,
-        Log,
-        StateChanged,
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One column of a sample: counters only grow within a step, gauges are the state after the last round."""
-
-    name: str
-    unit: str
-    kind: Literal["counter", "gauge"]
-
-
-COUNTERS = (
-    Counter("step", "", "gauge"),
-    Counter("round", "", "counter"),
-    Counter("iterations", "requests", "counter"),
-    Counter("blocks", "blocks", "counter"),
-    Counter("bytes", "B", "counter"),
-    Counter("descriptors", "descriptors", "counter"),
-    Counter("busy_ns", "ns", "counter"),
-    Counter("post_p50_ns", "ns", "gauge"),
-    Counter("transfer_p50_ns", "ns", "gauge"),
-    Counter("request_p50_ns", "ns", "gauge"),
-    Counter("request_p90_ns", "ns", "gauge"),
-    Counter("request_p95_ns", "ns", "gauge"),
-    Counter("request_p99_ns", "ns", "gauge"),
-    Counter("request_max_ns", "ns", "gauge"),
-    Counter("reference_gb_per_s", "GB/s", "gauge"),
-    Counter("ratio", "", "gauge"),  # against the trial's first layout; null for that layout itself
-    Counter("ratio_low", "", "gauge"),
-    Counter("ratio_high", "", "gauge"),
-    Counter("fraction", "", "gauge"),  # of the whole run, 0 to 1
-    Counter("eta_s", "s", "gauge"),
-)
-"""Columns of `Round.values` and of the socket's samples, in order. New ones are added at the end."""
-
-COUNTER_INDEX = {counter.name: index for index, counter in enumerate(COUNTERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,20 +248,11 @@ class Session:
     """What an imported file says it took."""
     source: str = ""
     """The file it was imported from, or that is read where it lies."""
+    watched: Watched | None = None
+    """Of a recording of the Monitor's: what it comes to."""
 
 
 Record = TypeVar("Record")
-
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    """The event as a mapping for `orjson.dumps`, its kind first."""
-    return {"kind": event.kind, **to_json(event)}
-
-
-def event_from_json(line: dict[str, Any]) -> Event | None:
-    """The event a line holds, or None for a kind that this version doesn't know."""
-    cls = EVENT_TYPES.get(line.get("kind", ""))
-    return None if cls is None else from_json(cls, line)
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -418,30 +266,40 @@ def from_json(cls: type[Record], data: dict[str, Any]) -> Record:
     Raises:
         TypeError: A field without a default is missing.
     """
-    hints = _hints(cls)
-    return cls(**{name: _convert(hints[name], value) for name, value in data.items() if name in hints})
+    converters: dict[str, Converter | None] = _CONVERTERS.get(cls) or _converters(cls)
+    values = {}
+    for name, value in data.items():
+        if name in converters:
+            convert = converters[name]
+            values[name] = value if convert is None or value is None else convert(value)
+    return cls(**values)
 
 
-_HINTS: dict[type, dict[str, Any]] = {}
+Converter = Callable[[Any], Any]
 
 
-def _hints(cls: type) -> dict[str, Any]:
-    if cls not in _HINTS:
-        resolved = typing.get_type_hints(cls)
-        _HINTS[cls] = {f.name: resolved[f.name] for f in dataclasses.fields(cls)}
-    return _HINTS[cls]
+_CONVERTERS: dict[type, dict[str, Converter | None]] = {}
+"""How each field's value comes back from JSON; None where it is just the value."""
 
 
-def _convert(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
+def _converters(cls: Any) -> dict[str, Converter | None]:
+    hints = typing.get_type_hints(cls)
+    return _CONVERTERS.setdefault(cls, {f.name: _converter(hints[f.name]) for f in dataclasses.fields(cls)})
+
+
+def _converter(hint: Any) -> Converter | None:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return from_json(hint, value)
+        return functools.partial(from_json, hint)
     origin = typing.get_origin(hint)
     if origin is tuple:
-        (item, *_) = typing.get_args(hint)
-        return tuple(value) if item in (int, str) else tuple(_convert(item, part) for part in value)
+        return _tuple_converter(_converter(typing.get_args(hint)[0]))
     if origin in (types.UnionType, typing.Union):
         inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return _convert(inner[0], value) if len(inner) == 1 else value
-    return value
+        return _converter(inner[0]) if len(inner) == 1 else None
+    return None
+
+
+def _tuple_converter(item: Converter | None) -> Converter:
+    if item is None:
+        return tuple
+    return lambda values: tuple(item(value) for value in values)

@@ -15,7 +15,7 @@ from typing import Protocol
 import orjson
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import Event, StateChanged, event_from_json, event_to_json
+from kvdeck.sessions.events import Event, StateChanged, event_from_json, event_to_json
 
 READ_BYTES = 256 * 1024
 FOLLOW_SECONDS = 0.25

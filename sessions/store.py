@@ -21,20 +21,11 @@ import orjson
 
 from kvdeck.sessions import counted, samples
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
-from kvdeck.sessions.records import (
-    FINAL_STATES,
-    Compared,
-    Event,
-    RunStarted,
-    Session,
-    StateChanged,
-    StepFinished,
-    Tuned,
-    from_json,
-    to_json,
-)
+from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
+from kvdeck.sessions.watched import keeping
 
 
 class Store:
@@ -173,6 +164,10 @@ class Store:
             if not (damaged and self.folder(name).is_dir()):
                 raise
             return Session(name, "interrupted", 0.0)
+        if session.kind == "watched":
+            session = keeping.filled(session, self.folder(name))
+            if session.state == "running":
+                raise SessionError(f"session {name!r} is being recorded", "end the recording first")
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
         if session.kind == "recorded" and (live := counted.live(self.folder(name))):
@@ -204,6 +199,8 @@ class Store:
         session = self.read(name)
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
+        if session.kind == "watched":
+            return keeping.filled(session, self.folder(name))
         return session if session.state in FINAL_STATES else self.rebuild(name)
 
     def write(self, session: Session) -> None:

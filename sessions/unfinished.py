@@ -6,17 +6,8 @@ import statistics
 from dataclasses import dataclass, field
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.records import (
-    Event,
-    ReferenceRound,
-    Round,
-    RunStarted,
-    StepFinished,
-    StepPlan,
-    StepResult,
-    StepStarted,
-    to_json,
-)
+from kvdeck.sessions.events import Event, ReferenceRound, Round, RunStarted, StepFinished, StepStarted
+from kvdeck.sessions.records import StepPlan, StepResult, to_json
 
 
 @dataclass(slots=True)

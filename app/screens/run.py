@@ -37,7 +37,7 @@ class RunScreen(DeckScreen):
             "cancel",
             "cancel",
             id="run.cancel",
-            tooltip="Cancel the run shown, or the one under the cursor in the queue",
+            tooltip="Cancel the run shown, or the one the queue's cursor is on",
             group=RUN,
         ),
         Binding(
@@ -51,6 +51,18 @@ class RunScreen(DeckScreen):
         ),
         Binding(
             "d", "diff", "diff", id="run.diff", tooltip="The run's first two layouts against each other", group=RUN
+        ),
+        Binding(
+            "m", "more", "extra", id="run.more", tooltip="The other fields: mixed layouts, sweeps, load", group=RUN
+        ),
+        Binding(
+            "R",
+            "reset",
+            "Defaults",
+            show=False,
+            id="run.reset",
+            tooltip="The form's defaults again; it is remembered else",
+            group=RUN,
         ),
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
@@ -128,6 +140,17 @@ class RunScreen(DeckScreen):
             self.notify(message.error, severity="warning", markup=False)
         else:
             diff_layouts(self, message.session)
+
+    def action_more(self) -> None:
+        if self.live and self.size.height < SHORT:
+            self.live = False
+        else:
+            self.query_one(FormPane).turn()
+        self.query_one(FormPane).focus()
+
+    def action_reset(self) -> None:
+        self.query_one(FormPane).reset()
+        self.notify("the form is as it was at first")
 
     def action_view(self) -> None:
         if self.size.height < SHORT:

@@ -75,7 +75,8 @@ class Progress(Lines):
         offers += [(key, said) for mode, key, said in _MODE_OFFERS if mode in self.app.MODES]
         spans = [span for key, said in offers for span in ((f" {key}", "key"), (f" {said}  ", "dim"))]
         used = sum(len(text) for text, _ in spans)
-        return (*spans, cell("· a run goes on when the deck is closed", max(1, width - used), "dim"))
+        rest = "· a run goes on when the deck is closed"
+        return (*spans, cell(rest if used + len(rest) <= width else "", max(1, width - used), "dim"))
 
     def _tone(self, run: RunView) -> str:
         return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from kvdeck.engine.hooks import DESCRIPTORS, LAYOUT
+from kvdeck.engine.hooks.calls import arguments
 from kvdeck.sessions import recorder
 
 _PLACES = {"DRAM": "Host", "VRAM": "Device", "FILE": "Disk", "BLK": "Disk", "OBJ": "Object"}
@@ -161,7 +162,7 @@ def _created(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
     def create(agent: Any, *args: Any, **named: Any) -> Any:
         handle = call(agent, *args, **named)
         with contextlib.suppress(Exception):
-            operation, *lists = _arguments(args, named, ("operation", "local_descs", "remote_descs"))
+            operation, *lists = arguments(args, named, ("operation", "local_descs", "remote_descs"))
             local, remote = (watch.side(descriptors) for descriptors in lists)
             watch.request(handle, _reads(watch, operation), local, remote, local.bytes, local.count)
         return handle
@@ -185,7 +186,7 @@ def _made(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
     def make(agent: Any, *args: Any, **named: Any) -> Any:
         handle = call(agent, *args, **named)
         with contextlib.suppress(Exception):
-            operation, local, indices, remote = _arguments(args, named, names)
+            operation, local, indices, remote = arguments(args, named, names)
             sides = watch.prepared.get(int(local)), watch.prepared.get(int(remote))
             size = 0 if sides[0] is None else sides[0].bytes_of(indices)
             watch.request(handle, _reads(watch, operation), *sides, size, len(indices))
@@ -195,15 +196,16 @@ def _made(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _posted(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
-    def post(agent: Any, handle: int, *args: Any, **named: Any) -> Any:
+    def post(agent: Any, *args: Any, **named: Any) -> Any:
         started = perf_counter()
         try:
-            status = call(agent, handle, *args, **named)
+            status = call(agent, *args, **named)
         except Exception:
             with contextlib.suppress(Exception):
-                watch.failed(handle)
+                watch.failed(*arguments(args, named, ("reqh",)))
             raise
         with contextlib.suppress(Exception):
+            handle = args[0] if args else named["reqh"]
             if status.value == 0:
                 watch.finished(handle, started)
             elif status.value > 0:
@@ -259,10 +261,6 @@ def _released_list(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]
         return call(agent, handle)
 
     return release
-
-
-def _arguments(args: Sequence[Any], named: dict[str, Any], names: Sequence[str]) -> list[Any]:
-    return [args[index] if index < len(args) else named[name] for index, name in enumerate(names)]
 
 
 def _reads(watch: Watch, operation: Any) -> bool:

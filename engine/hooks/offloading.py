@@ -1,7 +1,7 @@
 """Counts what vLLM's OffloadingConnector moves: vLLM loads `register` as one of its general plugins.
 
 Both generations are known: a router with `transfer_async(job, (source, target))`, and since 0.25 workers with
-`submit_store` and `submit_load`. Bytes and times are vLLM's own where it gives them.
+`submit_store` and `submit_load`. Bytes and times are vLLM's own where it gives them: 0.14 and older give neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from kvdeck.engine.hooks import LAYOUT
+from kvdeck.engine.hooks.calls import arguments
 from kvdeck.sessions import recorder
 
 _jobs: dict[tuple[int, Any], tuple[str, int, float]] = {}
@@ -71,20 +72,31 @@ def _wrap(cls: type) -> None:
 
 
 def _submitting(call: Callable[..., Any], store: bool | None) -> Callable[..., Any]:
-    def submit(worker: Any, job: Any, *specs: Any, **named: Any) -> Any:
+    def submit(worker: Any, *args: Any, **named: Any) -> Any:
+        job = None
         with contextlib.suppress(Exception):
-            given = (*specs, *named.values())
-            source, target = given if len(given) == 2 else given[0]
+            if store is None:
+                job, (source, target) = arguments(args, named, ("job_id", "spec"))
+            else:
+                job, source, target = arguments(args, named, ("job_id", "src_spec", "dst_spec"))
             path = _path(source, target, store)
             _jobs[id(worker), job] = path, max(_blocks(source), _blocks(target)), perf_counter()
-        accepted = call(worker, job, *specs, **named)
+        try:
+            accepted = call(worker, *args, **named)
+        except Exception:
+            _refused(worker, job)
+            raise
         if accepted is False:
-            with contextlib.suppress(Exception):
-                path, _, _ = _jobs.pop((id(worker), job))
-                recorder.failed(path, _layout())
+            _refused(worker, job)
         return accepted
 
     return submit
+
+
+def _refused(worker: Any, job: Any) -> None:
+    with contextlib.suppress(Exception):
+        path, _, _ = _jobs.pop((id(worker), job))
+        recorder.failed(path, _layout())
 
 
 def _path(source: Any, target: Any, store: bool | None) -> str:

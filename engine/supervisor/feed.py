@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from kvdeck.sessions.records import ReferenceRound
+from kvdeck.sessions.events import ReferenceRound
 
 KEPT_LINES = 2048
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import capability
 from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.lane import LaneSetup
+from kvdeck.engine.transfer.lane_setup import LaneSetup, SharedTarget
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.needs import needs_of
 from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
 from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
-from kvdeck.sessions import records
+from kvdeck.sessions import events, records
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
-from kvdeck.sessions.records import Event
+from kvdeck.sessions.events import Event
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
@@ -68,7 +70,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     """Measure one trial and tell its results."""
     emit = progress.emit
     for note in trial.notes:
-        emit(records.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
+        emit(events.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
@@ -85,7 +87,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
         return "done" if spec.paths is None else "failed"
     except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
         reason = str(error) or type(error).__name__
-        emit(records.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
+        emit(events.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
         _tell_none(spec, trial, emit, "failed", reason)
         return "failed"
     finally:
@@ -93,9 +95,9 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
             _close(crew, trial, emit)
     results = run.results(settings_of(spec, trial, setups[0]))
     for result in results:
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
-        emit(records.Compared(time.monotonic_ns(), comparison))
+        emit(events.Compared(time.monotonic_ns(), comparison))
     return "failed" if any(result.status == "failed" for result in results) else "done"
 
 
@@ -103,23 +105,23 @@ def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
     try:
         crew.close()
     except Exception as error:  # the figures stand; the operator should still know
-        emit(records.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
+        emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
 
 
 def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Callable[[Event], None]) -> None:
     measured = run.results({}, cancelled=True) if run else []
     for result in measured:
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
     for plan in trial.steps[len(measured) :]:
         result = without_result(plan, spec, "cancelled", "cancelled before it began")
-        emit(records.StepFinished(time.monotonic_ns(), result))
+        emit(events.StepFinished(time.monotonic_ns(), result))
 
 
 def _tell_none(
     spec: RunSpec, trial: Trial, emit: Callable[[Event], None], status: records.ResultStatus, reason: str
 ) -> None:
     for plan in trial.steps:
-        emit(records.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
+        emit(events.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
 
 
 def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:
@@ -152,16 +154,17 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
 
 
 def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[LaneSetup]:
-    """One setup a thread, each with its share of the working set and cores of its own."""
+    """One setup an initiator process, each with its share of the working set and, where there are enough, a core."""
     two = trial.path == "HostToHost" and not spec.loopback
     reads = trial.path in ("DiskToHost", "DiskToDevice")
     network = trial.path == "HostToHost"
+    topology = trial.topology
     setup = dict[str, Any](
         path=trial.path,
         backend=trial.backend,
         backend_params=backend_params(spec, trial),
         geometry=trial.geometry,
-        blocks=trial.blocks // trial.threads,
+        blocks=trial.blocks // trial.lanes,
         folder=folder,
         files=trial.files,
         direct=bool(trial.direct),
@@ -173,16 +176,45 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if network else "READ" if reads else "WRITE",
         reference=spec.reference,
+        devices=topology.own_devices,
+        pairs=topology.lane_pairs,
+        targets=topology.lane_targets,
+        target_devices=topology.target_devices,
     )
-    return [LaneSetup(**setup, cores=_cores(spec, room, lane, two)) for lane in range(trial.threads)]
+    size = trial.blocks // trial.lanes * trial.geometry.block_bytes
+    return [
+        LaneSetup(
+            **setup,
+            cores=_cores(spec, room, lane, two, topology),
+            position=lane * size,
+            shared=_shared(topology, lane, size) if two else None,
+        )
+        for lane in range(trial.lanes)
+    ]
 
 
-def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Cores of a lane's initiator and target: one each, or all where they are not pinned or lanes would share."""
-    width, cores = 2 if two else 1, room.cores
-    if not spec.pin or len(cores) < max(2, width * spec.threads):
+def _shared(topology: Topology, lane: int, size: int) -> SharedTarget | None:
+    """The target that a lane shares with others, where it does; each lane moves `size` bytes."""
+    sharers = topology.sharers
+    if sharers == 1:
+        return None
+    return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
+
+
+Cores = tuple[int, ...]
+
+
+def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
+    """Cores of a lane's initiator and of its targets: one each, or all where they are not pinned or would share."""
+    lanes, cores = spec.threads * topology.lanes, room.cores
+    targets = lanes * topology.lane_targets // topology.sharers if two else 0
+    if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
-    return (cores[lane * width],), (cores[lane * width + width - 1],)
+    if targets in (0, lanes):  # neighbours share a cache
+        width = 2 if targets else 1
+        return (cores[lane * width],), (cores[lane * width + width - 1],)
+    first = lanes + lane // topology.sharers * topology.lane_targets
+    return (cores[lane],), cores[first : first + topology.lane_targets]
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
@@ -196,13 +228,30 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "error_handling": spec.error_handling if trial.backend == "UCX" else None,
         "progress_thread": spec.progress_thread,
         "notify": setup.notify and setup.two_processes,
-        "processes": (2 if setup.two_processes else 1) * trial.threads,
+        "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
+        **_scheme_settings(trial),
         "environment": {
             key: value
             for key, value in os.environ.items()
             if key.startswith(("UCX_", "NIXL_", "CUFILE_")) and key not in _NO_MATTER
         },
+    }
+
+
+def _scheme_settings(trial: Trial) -> dict[str, Any]:
+    """How devices were paired, where there are several."""
+    topology = trial.topology
+    if topology.plain:
+        return {}
+    return {
+        "scheme": {
+            **dataclasses.asdict(topology),
+            "pairs": topology.pairs,
+            "lanes": topology.lanes,
+            "batch": trial.batch // topology.lane_pairs,
+            "device": "a region of host memory, registered under a number of its own",
+        }
     }

@@ -15,14 +15,13 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.crew import Crew, Prepared
 from kvdeck.engine.transfer.loop import CancelledError, Visit
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
-from kvdeck.sessions import records, stats
+from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
 
 _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
 _LEAST_ROUNDS = 16
 _MOST_ROUNDS = 400
-_LIVE_RESAMPLES = 120
 _LIVE_SECONDS = 0.2
 _ENOUGH_WIDTH = 0.01
 
@@ -31,7 +30,7 @@ _ENOUGH_WIDTH = 0.01
 class Progress:
     """Where the run as a whole is; the worker knows the trials, a trial its own share."""
 
-    emit: Callable[[records.Event], None]
+    emit: Callable[[events.Event], None]
     cancelled: Callable[[], bool]
     total_seconds: float = 1.0
     """What all trials together are expected to take."""
@@ -59,6 +58,7 @@ class _Step:
     transfer: list[int] = field(default_factory=list)
     busy: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    lane_busy: list[tuple[int, ...]] = field(default_factory=list)
     warmup: int = 0
     verified: bool | None = None
     wrong: str | None = None
@@ -76,9 +76,19 @@ class _Step:
         self.transfer += visit.transfer_ns
         self.busy.append(visit.end_ns - visit.start_ns)
         self.counts.append(len(visit.post_ns))
+        self.lane_busy.append(visit.lane_ns)
 
     def request_bytes(self) -> int:
         return self.plan.block_bytes * self.plan.batch
+
+    def lane_rates(self) -> list[float]:
+        """Median GB/s of each lane by its own time, where there are several: they began together, but end apart."""
+        size, lanes = self.request_bytes(), len(self.lane_busy[0]) if self.lane_busy else 0
+        return [
+            round(statistics.median(
+                count // lanes * size / busy[lane] for busy, count in zip(self.lane_busy, self.counts, strict=True)), 4)
+            for lane in range(lanes)
+        ] if lanes > 1 else []  # fmt: skip
 
     def rates(self) -> list[float]:
         """GB/s of each round."""
@@ -106,7 +116,7 @@ class TrialRun:
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
-            self.progress.emit(records.StepStarted(time.monotonic_ns(), plan.step))
+            self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step))
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
@@ -127,7 +137,7 @@ class TrialRun:
                 self._stop_if_cancelled()
                 visit = self.crew.visit(step.plan.step, max(1, min(256, int(0.01 / last))))
                 count = len(visit.post_ns)
-                last = (visit.end_ns - visit.start_ns) / 1e9 / (count / self.trial.threads)
+                last = (visit.end_ns - visit.start_ns) / 1e9 / (count / self.trial.lanes)
                 step.warmup += count
             slowest = max(slowest, last)
         if self.reference_name:
@@ -137,8 +147,8 @@ class TrialRun:
     def _visit_count(self, slowest: float) -> int:
         count = max(1, int(_VISIT_SECONDS / slowest))
         if self.spec.iterations is not None:  # at least eight rounds, where the count allows it
-            count = max(1, min(count, -(-self.spec.iterations // self.trial.threads // 8)))
-        requests = self.trial.blocks // self.trial.threads // self.trial.batch
+            count = max(1, min(count, -(-self.spec.iterations // self.trial.lanes // 8)))
+        requests = self.trial.blocks // self.trial.lanes // self.trial.batch
         if self.trial.path == "DiskToHost" and not self.trial.direct:
             count = min(count, requests)  # one round never reads a page twice
         return count
@@ -169,12 +179,12 @@ class TrialRun:
     def _visit(self, step: _Step, number: int, count: int) -> None:
         if self.spec.iterations is not None:
             left = self.spec.iterations - sum(step.counts)
-            count = min(count, max(1, -(-left // self.trial.threads)))
+            count = min(count, max(1, -(-left // self.trial.lanes)))
         visit = self.crew.visit(step.plan.step, count)
         step.take(visit)
         self._refresh(step)
         self.progress.emit(
-            records.Round(
+            events.Round(
                 time.monotonic_ns(),
                 step.plan.step,
                 number,
@@ -188,11 +198,11 @@ class TrialRun:
     def _visit_reference(self, number: int, count: int) -> None:
         assert self.reference_name is not None
         busy = self.crew.reference(self.trial.batch, count, number * count)
-        moved = count * self.trial.threads * self.trial.batch * self.trial.geometry.block_bytes
+        moved = count * self.trial.lanes * self.trial.batch * self.trial.geometry.block_bytes
         self.reference_busy.append(busy)
         self.reference_bytes.append(moved)
         self.progress.emit(
-            records.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
+            events.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
         )
 
     def _refresh(self, step: _Step) -> None:
@@ -206,7 +216,7 @@ class TrialRun:
         step.gauges = tuple(float(value) for value in (np.median(post), np.median(transfer), *request))
         first = self.steps[0]
         if step is not first and first.busy:
-            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request, _LIVE_RESAMPLES)
+            step.ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request)
 
     def _values(self, step: _Step, number: int) -> tuple[float | None, ...]:
         iterations = sum(step.counts)
@@ -255,7 +265,7 @@ class TrialRun:
 
     def _width(self) -> float:
         """The widest interval of the steps' GB/s, as a fraction of its median."""
-        found = [stats.median_interval(step.rates(), _LIVE_RESAMPLES) for step in self.steps]
+        found = [stats.median_interval(step.rates()) for step in self.steps]
         return max((one.high - one.low) / one.median for one in found if one)
 
     def _verify(self) -> None:
@@ -297,7 +307,12 @@ class TrialRun:
             verified=step.verified,
             status=status,
             reason="cancelled before its end" if cancelled else step.wrong,
-            settings={**settings, "prep_lists_us": step.prepared.list_ns / 1e3, "rounds": len(step.busy)},
+            settings={
+                **settings,
+                "prep_lists_us": step.prepared.list_ns / 1e3,
+                "rounds": len(step.busy),
+                **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
+            },
         )
 
     def comparisons(self) -> list[Comparison]:

@@ -12,7 +12,7 @@ from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.execute import lane_setups
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.planning import Room, Trial, plan_trials
-from kvdeck.sessions import records, stats
+from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.records import Interval
 
 _ROUNDS = 12
@@ -27,7 +27,7 @@ def tune(
     path: str,
     room: Room,
     folder: str,
-    emit: Callable[[records.Event], None],
+    emit: Callable[[events.Event], None],
     cancelled: Callable[[], bool],
 ) -> RunSpec:
     """Try each setting against the best so far, keep it where its whole interval is faster, and tell each.
@@ -51,7 +51,7 @@ def tune(
         except CancelledError:
             raise
         except Exception as error:  # a setting that this host refuses is a finding, not the end of the run
-            emit(records.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
+            emit(events.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
             continue
         chosen = ratio.high < 1
         emit(records.Tuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))

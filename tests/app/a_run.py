@@ -13,24 +13,19 @@ from kvdeck.app.measured import Measured, Point
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
-from kvdeck.sessions.lookup import part
-from kvdeck.sessions.records import (
+from kvdeck.sessions.events import (
     COUNTERS,
     Compared,
-    Comparison,
     Event,
-    Interval,
     Log,
-    Percentiles,
     RunStarted,
-    Session,
     StateChanged,
     StepFinished,
-    StepPlan,
-    StepResult,
     StepStarted,
     event_to_json,
 )
+from kvdeck.sessions.lookup import part
+from kvdeck.sessions.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
 
 NAME = "20260101-120000-run"
 BLOCK = 2 << 20

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvdeck.app.folding import MAX_POINTS, RunView, fold, fold_all
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.records import COUNTER_INDEX
+from kvdeck.sessions.events import COUNTER_INDEX
 
 from . import a_run
 

@@ -171,6 +171,24 @@ def test_windows_and_replicas_are_said():
     assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
 
 
+def test_a_hybrids_state_is_shown_and_takes_room():
+    hybrid = replace(R1, model=find_model("qwen3-next-80b-a3b"), pp=3, tp=2, requests=1, osl=0)
+    shown = text(figure_rows(hybrid, Measured(), 120, 40))
+    assert "39,518,208 B = 37.69 MiB a request, whatever its length" in shown
+    assert "37.69 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
+    host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
+    assert ": 1.00 ×" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
+
+
+def test_stages_say_whose_rule_they_are():
+    assert "1 × 16, 3 × 15 · TensorRT-LLM's rule" in text(figure_rows(replace(R1, pp=4), Measured(), 120, 40))
+    by_vllm = replace(R1, pp=4).stepped(FIELDS["pp_rule"], 1)
+    assert "2 × 15, 1 × 16, 1 × 15 · vLLM's rule" in text(figure_rows(by_vllm, Measured(), 120, 40))
+    given = replace(R1, pp=2, pp_layers=(1, 60))
+    assert "1 × 1, 1 × 60 · given" in text(figure_rows(given, Measured(), 120, 40))
+    assert given.stepped(FIELDS["pp"], 1).pp_layers == ()
+
+
 def test_time_comes_from_the_nearest_block_that_was_measured():
     shown = text(figure_rows(replace(R1, path="HostToDisk"), a_run.measured(), 120, 40))
     assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in shown
@@ -239,7 +257,8 @@ def test_every_path_has_its_command(path: str):
 def test_a_plan_survives_its_file(tmp_path: Path):
     import yaml
 
-    form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer")
+    form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer",
+                   pp=2, pp_rule="vllm", pp_layers=(30, 31))  # fmt: skip
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(form.to_mapping()))
     assert read_plan(tmp_path / "a.yaml", replace(PlanForm(), doctor=form.doctor)) == form
     (tmp_path / "b.yaml").write_text("strategy: {kvcache_quant_mode: fp7}\n")

@@ -1,7 +1,7 @@
 """A program that knows nothing of kvdeck: two processes move memory to each other over NIXL's UCX, through the API.
 
-It writes 12 regions of 4096 bytes three times with one request from descriptor lists, and reads 8 prepared regions of
-1000 bytes twice. Called with `die`, it kills itself after the first part was flushed.
+It writes 12 regions of 4096 bytes three times with one request from descriptor lists, the last posted by keyword, and
+reads 8 prepared regions of 1000 bytes twice. Called with `die`, it kills itself after the first part was flushed.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def target(pipe) -> None:
     made.deregister_memory(registered)
 
 
-def wait(made, handle) -> None:
-    state = made.transfer(handle)
+def wait(made, handle, post=None) -> None:
+    state = made.transfer(handle) if post is None else "PROC"
+    if post is not None:
+        post()
     while state == "PROC":
         state = made.check_xfer_state(handle)
     assert state == "DONE", state
@@ -55,8 +57,8 @@ def main() -> None:
     peer = made.add_remote_agent(metadata)
     descriptors = made.get_xfer_descs(lists, "DRAM"), made.get_xfer_descs(remote, "DRAM")
     handle = made.initialize_xfer("WRITE", *descriptors, peer)
-    for _ in range(3):
-        wait(made, handle)
+    for post in (None, None, lambda: made.agent.postXferReq(reqh=handle._handle)):
+        wait(made, handle, post)
     if sys.argv[1:] == ["die"]:
         time.sleep(2)
         other.kill()

@@ -20,7 +20,8 @@ from pathlib import Path
 import orjson
 import yaml
 
-from kvdeck.sessions.records import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged, StepPlan
+from kvdeck.sessions.events import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.records import StepPlan
 from kvdeck.sessions.samples import encode_event
 
 

@@ -13,7 +13,7 @@ from kvdeck.engine import protocol
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.engine.supervisor import enginelog
 from kvdeck.engine.supervisor.feed import KEPT_LINES, Feed, event_data, sample_values, to_line
-from kvdeck.sessions.records import ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.events import ReferenceRound, Round, RunStarted, StateChanged
 from kvdeck.sessions.samples import encode_event
 
 ROUND = Round(12, 3, 4, (1, 2), (3, 4), 9, (3.0, 4.0, None, 1e-9))

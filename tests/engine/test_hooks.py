@@ -147,7 +147,9 @@ class Mine(OffloadingWorker):
     def submit_store(self, job_id, src_spec, dst_spec):
         self.done.append(Result(job_id, True, 1000, 0.001))
         return True
-    def submit_load(self, job_id, src_spec, dst_spec):
+    def submit_load(self, job_id, src_spec, dst_spec, expedited=False):
+        if job_id == 6:
+            raise RuntimeError("no stream")
         self.done.append(Result(job_id, job_id != 3, 2000, 0.001))
         return True
     def get_finished(self):
@@ -157,8 +159,13 @@ worker = Mine()
 worker.submit_store(1, GPULoadStoreSpec([1, 2]), CPULoadStoreSpec([7]))
 worker.submit_load(2, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]))
 worker.submit_load(3, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]))
-worker.submit_load(5, src_spec=CPULoadStoreSpec([7]), dst_spec=GPULoadStoreSpec([1, 2]))
-assert len(worker.get_finished()) == 4
+worker.submit_load(job_id=5, dst_spec=GPULoadStoreSpec([1, 2]), src_spec=CPULoadStoreSpec([7]))
+worker.submit_load(4, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]), expedited=True)
+try:
+    worker.submit_load(6, CPULoadStoreSpec([7]), GPULoadStoreSpec([1, 2]))
+except RuntimeError as error:
+    assert str(error) == "no stream"
+assert len(worker.get_finished()) == 5
 """
 
 
@@ -166,13 +173,13 @@ assert len(worker.get_finished()) == 4
     ("module", "text", "using", "loads"),
     [
         ("vllm/v1/kv_offload/worker/worker.py", ROUTER, USING_ROUTER, (1, 2000, 2)),
-        ("vllm/v1/kv_offload/base.py", WORKERS, USING_WORKERS, (2, 4000, 1)),
+        ("vllm/v1/kv_offload/base.py", WORKERS, USING_WORKERS, (3, 6000, 2)),
     ],
 )
 def test_vllm_s_offloading_in_both_shapes(
     session: Path, tmp_path: Path, module: str, text: str, using: str, loads: tuple[int, int, int]
 ) -> None:
-    """vLLM itself is too heavy here: these modules have its classes' names, places and signatures, and no more."""
+    """These modules have the names, places and signatures of vLLM's classes; `test_vllm.py` runs the real ones."""
     path = tmp_path / "site" / module
     path.parent.mkdir(parents=True)
     path.write_text(text)

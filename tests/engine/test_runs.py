@@ -13,7 +13,8 @@ import pytest
 
 from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.records import Round, Session
+from kvdeck.sessions.events import Round
+from kvdeck.sessions.records import Session
 from kvdeck.sessions.samples import read_events
 
 from .conftest import DEADLINE, alive, eventually, kill_engine

@@ -17,7 +17,7 @@ from kvdeck.engine.client import Client, EngineSource
 from kvdeck.engine.protocol import MAX_LINE, EventMessage, Reply, SampleMessage
 from kvdeck.engine.supervisor import runtime
 from kvdeck.sessions.errors import EngineError, UsageError
-from kvdeck.sessions.records import COUNTERS, Round, RunStarted
+from kvdeck.sessions.events import COUNTERS, Round, RunStarted
 from kvdeck.sessions.samples import FileSource, count_lines
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, run_to_end, runs_until, submit

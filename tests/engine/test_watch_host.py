@@ -16,7 +16,8 @@ from kvdeck.engine.watch.sources.devices import disks_source, fabric_source, net
 from kvdeck.engine.watch.sources.gpu import Gpus
 from kvdeck.engine.watch.sources.processes import Processes, _serving_name
 from kvdeck.engine.watch.sources.sessions import DynamoFile, OwnRuns
-from kvdeck.sessions.records import COUNTERS, Round, RunStarted, StepPlan
+from kvdeck.sessions.events import COUNTERS, Round, RunStarted
+from kvdeck.sessions.records import StepPlan
 from kvdeck.sessions.samples import append_event
 
 STATS = """GDS Version: 1.13.0.11

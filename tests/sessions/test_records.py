@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from kvdeck.sessions import records
+from kvdeck.sessions import events, records
 from kvdeck.sessions.records import Interval, Percentiles, StepPlan, StepResult
 
 PLAN = StepPlan(0, 0, "HostToHost", "FullyContiguous", "UCX", None, None, 2 << 20, 16, 64, 1)
@@ -31,19 +31,19 @@ RESULT = StepResult(
     reason=None,
     settings={"threads": 1},
 )
-EVENTS: list[records.Event] = [
-    records.RunStarted(1, 2.0, (PLAN,)),
-    records.StepStarted(1, 0),
-    records.Round(1, 0, 0, (1, 2), (3, 4), 10, (0.0, None)),
-    records.ReferenceRound(1, 0, 0, "memcpy", 8, 9),
-    records.StepFinished(1, RESULT),
-    records.Log(1, "info", "text"),
-    records.StateChanged(1, 2.0, "crashed", "why", "SIGSEGV", ("last", "words")),
+EVENTS: list[events.Event] = [
+    events.RunStarted(1, 2.0, (PLAN,)),
+    events.StepStarted(1, 0),
+    events.Round(1, 0, 0, (1, 2), (3, 4), 10, (0.0, None)),
+    events.ReferenceRound(1, 0, 0, "memcpy", 8, 9),
+    events.StepFinished(1, RESULT),
+    events.Log(1, "info", "text"),
+    events.StateChanged(1, 2.0, "crashed", "why", "SIGSEGV", ("last", "words")),
 ]
 
 
-def through_json(event: records.Event) -> records.Event | None:
-    return records.event_from_json(orjson.loads(orjson.dumps(records.event_to_json(event))))
+def through_json(event: events.Event) -> events.Event | None:
+    return events.event_from_json(orjson.loads(orjson.dumps(events.event_to_json(event))))
 
 
 def test_every_event_survives_its_line() -> None:
@@ -51,8 +51,8 @@ def test_every_event_survives_its_line() -> None:
 
 
 def test_unknown_kinds_and_fields_are_passed_over() -> None:
-    assert records.event_from_json({"kind": "from the future", "t": 1}) is None
-    assert records.event_from_json({"kind": "log", "t": 1, "level": "info", "text": "a", "new": 1}) == records.Log(
+    assert events.event_from_json({"kind": "from the future", "t": 1}) is None
+    assert events.event_from_json({"kind": "log", "t": 1, "level": "info", "text": "a", "new": 1}) == events.Log(
         1, "info", "a"
     )
 

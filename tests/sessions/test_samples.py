@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import Log, Round, StateChanged
+from kvdeck.sessions.events import Log, Round, StateChanged
 from kvdeck.sessions.samples import (
     FileSource,
     LineReader,

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from kvdeck.sessions import listing
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.events import Compared, RunStarted, StateChanged
 from kvdeck.sessions.listing import check_name
-from kvdeck.sessions.records import Compared, Comparison, RunStarted, Session, StateChanged, Tuned
+from kvdeck.sessions.records import Comparison, Session, Tuned
 from kvdeck.sessions.samples import append_event
 from kvdeck.sessions.store import Store, fold
 

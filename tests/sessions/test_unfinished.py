@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.records import ReferenceRound, Round, RunStarted, Session, StateChanged, StepPlan, StepStarted
+from kvdeck.sessions.events import ReferenceRound, Round, RunStarted, StateChanged, StepStarted
+from kvdeck.sessions.records import Session, StepPlan
 from kvdeck.sessions.store import fold
 
 

@@ -10,8 +10,8 @@ from kvdeck.engine.watch.series import Reading, Series, SourceGone
 from kvdeck.engine.watch.sources.local import LocalSource, now_ns
 from kvdeck.sessions import dynamo
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.events import COUNTERS, ReferenceRound, Round, RunStarted
 from kvdeck.sessions.listing import names
-from kvdeck.sessions.records import COUNTERS, ReferenceRound, Round, RunStarted
 from kvdeck.sessions.samples import LineReader, decode_event
 
 RECENT_S = 60.0

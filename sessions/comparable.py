@@ -1,0 +1,96 @@
+"""Whether two sessions compare at all: other hosts, other sizes, other ways to the disk are said before any ratio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kvdeck.sessions.entries import Entry
+from kvdeck.sessions.records import PATHS, Session, StepResult
+from kvdeck.sessions.units import size_text
+from kvdeck.sessions.watched.compare import mismatch
+
+
+def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
+    """What stands in the way of comparing them simply, a line for each."""
+    if said := mismatch(a, b):
+        yield said
+        return
+    if not of_a or not of_b:
+        yield f"{a.name if not of_a else b.name} holds no transfers"
+        return
+    if not {entry.path for entry in of_a} & {entry.path for entry in of_b}:
+        yield "they have no path in common"
+    if bool(a.results) != bool(b.results):
+        measured, other = (a.name, b.name) if a.results else (b.name, a.name)
+        yield f"{measured} was measured here, {other} was counted in other programs"
+    yield from _differing_facts(a, b)
+    yield from _differing_results(a, b)
+    yield from _single_figures(a, b)
+
+
+def _single_figures(a: Session, b: Session) -> Iterable[str]:
+    """Programs that print one figure a step: a ratio with it has no interval, and no winner."""
+    for session in (a,) if a.name == b.name else (a, b):
+        for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in session.results):
+            if program:
+                yield f"{session.name} has no interval: {program} prints one figure for a step, so no winner is named"
+
+
+_FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
+
+
+def _differing_facts(a: Session, b: Session) -> Iterable[str]:
+    if not a.host and not b.host:
+        return
+    for key, word in _FACTS.items():
+        texts = [_fact(session.host.get(key)) for session in (a, b)]
+        if texts[0] != texts[1]:
+            yield f"{word}: {texts[0]} and {texts[1]}"
+    if a.nixl and b.nixl and a.nixl != b.nixl:
+        yield f"NIXL: {a.nixl} and {b.nixl}"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        names = [str(item.get("name", item)) if isinstance(item, dict) else str(item) for item in value]
+        return ", ".join(names) or "none"
+    return str(value) if value else "not known"
+
+
+def _differing_results(a: Session, b: Session) -> Iterable[str]:
+    def said(session: dict[str, list[StepResult]], path: str, name: str) -> list[str]:
+        values = dict.fromkeys(getattr(result, name) for result in session[path])
+        return list(dict.fromkeys(size_text(v) if name == "block_bytes" else _value_text(v) for v in values))
+
+    sides = [_by_path(session) for session in (a, b)]
+    for path in [p for p in PATHS if p in sides[0] and p in sides[1]]:
+        for name, words in _SETTINGS.items():
+            texts = [said(side, path, name) for side in sides]
+            if all(texts) and set(texts[0]) != set(texts[1]):
+                yield f"{path}, {words}: {', '.join(texts[0])} and {', '.join(texts[1])}"
+
+
+def _by_path(session: Session) -> dict[str, list[StepResult]]:
+    found: dict[str, list[StepResult]] = {}
+    for result in session.results:
+        if result.gb_per_s:
+            found.setdefault(result.path, []).append(result)
+    return found
+
+
+def _value_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+_SETTINGS = {
+    "block_bytes": "bytes of a block",
+    "batch": "blocks in a request",
+    "backend": "backend",
+    "api": "API",
+    "direct": "O_DIRECT",
+    "page_cache": "page cache",
+    "durable": "durable",
+    "merged": "merged descriptors",
+}
