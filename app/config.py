@@ -20,6 +20,7 @@ class Config:
     theme: str | None = None
     ascii: bool | None = None
     bell: bool = False
+    links: bool | None = None
     hz: float = 2.0
     folder: str | None = None
     home: str | None = None
@@ -103,6 +104,14 @@ SETTINGS = (
         "KVDECK_ASCII",
     ),
     Setting("bell", _switch, "false", "Ring the terminal's bell when a run has ended.", "KVDECK_BELL"),
+    Setting(
+        "links",
+        _switch,
+        "true",
+        "Make a session's name a link to its folder (OSC 8). Default: where the terminal may know links; never with\n"
+        "NO_COLOR or ascii.",
+        "KVDECK_LINKS",
+    ),
     Setting(
         "hz",
         _hz,

@@ -85,13 +85,14 @@ def variable(name: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _style(colour: str, bold: bool, dim: bool) -> Style:
-    return Style(color=Color.parse(colour).rich_color, bold=bold or None, dim=dim or None)
+def _style(colour: str, bold: bool, dim: bool, link: str) -> Style:
+    return Style(color=Color.parse(colour).rich_color, bold=bold or None, dim=dim or None, link=link or None)
 
 
 def style(variables: Mapping[str, str], name: str) -> Style:
-    """The style a span's name means under a theme's variables; `!` in front makes it bold."""
+    """The style a span's name means under a theme's variables; `!` in front makes it bold, `@URI` behind a link."""
+    name, _, link = name.partition("@")
     plain = name.removeprefix("!")
     colour = variables[variable(plain)]
     dim = plain in ("dim", "rule") and colour == "ansi_default"
-    return _style(colour, plain in _BOLD or name != plain, dim)
+    return _style(colour, plain in _BOLD or name != plain, dim, link)

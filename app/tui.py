@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import endings, glyphs, palette, terminal, theme
+from kvdeck.app import endings, glyphs, hyperlinks, palette, terminal, theme
 from kvdeck.app.asking import Asking
 from kvdeck.app.bindings import EVERYWHERE, OPENING
 from kvdeck.app.config import Config
@@ -109,6 +109,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
+        self.links = False
+        """Whether the terminal is sent links."""
         self.link = Link(other_between=has_other_between(os.environ))
         self._newest: Snapshot | None = None
         self._states: dict[str, str] = {}
@@ -128,6 +130,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
             for end in (signal.SIGHUP, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
             if not self.is_web:
+                self.links = hyperlinks.wanted(self.config)
                 terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
                 self._tell(terminal.KEEP_TITLE)
             # A terminal clears its other screen when it is left, and Textual paints no more than what differs.

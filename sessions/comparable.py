@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 from kvdeck.sessions.entries import Entry
 from kvdeck.sessions.records import PATHS, Session, StepResult
 from kvdeck.sessions.units import size_text
+from kvdeck.sessions.watched.compare import mismatch
 
 
 def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
     """What stands in the way of comparing them simply, a line for each."""
+    if said := mismatch(a, b):
+        yield said
+        return
     if not of_a or not of_b:
         yield f"{a.name if not of_a else b.name} holds no transfers"
         return

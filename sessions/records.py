@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from kvdeck.sessions.watched.records import Watched
+
 SCHEMA_VERSION = 1
 
 HOST_TO_HOST = "HostToHost"
@@ -246,6 +248,8 @@ class Session:
     """What an imported file says it took."""
     source: str = ""
     """The file it was imported from, or that is read where it lies."""
+    watched: Watched | None = None
+    """Of a recording of the Monitor's: what it comes to."""
 
 
 Record = TypeVar("Record")

@@ -42,6 +42,10 @@ def report_json(session: Session) -> dict[str, Any]:
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """The text report, at most `width` characters wide; 80 and more show everything that matters."""
+    if is_recording(session):
+        from kvdeck.sessions.watched.report import recording_lines
+
+        return recording_lines(session, width)
     if session.kind != "run":
         from kvdeck.sessions.counted_report import counted_lines  # which writes with this module's lines
 
@@ -55,6 +59,11 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
+
+
+def is_recording(session: Session) -> bool:
+    """Whether it holds what the Monitor watched."""
+    return session.kind == "watched" or session.watched is not None
 
 
 def trouble(session: Session) -> bool:

@@ -165,7 +165,7 @@ class Store:
                 raise
             return Session(name, "interrupted", 0.0)
         if session.kind == "watched":
-            session = keeping.settled(session, self.folder(name))
+            session = keeping.filled(session, self.folder(name))
             if session.state == "running":
                 raise SessionError(f"session {name!r} is being recorded", "end the recording first")
         if session.state not in FINAL_STATES:
@@ -200,7 +200,7 @@ class Store:
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
         if session.kind == "watched":
-            return keeping.settled(session, self.folder(name))
+            return keeping.filled(session, self.folder(name))
         return session if session.state in FINAL_STATES else self.rebuild(name)
 
     def write(self, session: Session) -> None:

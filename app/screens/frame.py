@@ -85,6 +85,18 @@ class DeckScreen(Screen[None]):
         """What closing the deck now would lose, in one sentence; nothing, as a rule."""
         return ""
 
+    def session_shown(self) -> str:
+        """The session that the operator looks at: the followed run's, as a rule; nothing where there is none."""
+        run = self.app.snapshot.run
+        return "" if run is None else run.session
+
+    def link_to(self, session: str) -> str:
+        """A link to a session's folder or file, where the terminal takes links and there is one."""
+        from kvdeck.app import hyperlinks, sharing
+
+        place = sharing.place_of(session) if self.app.links else None
+        return "" if place is None else hyperlinks.uri(place)
+
     # --- panes that may be hidden ---
 
     @property

@@ -39,7 +39,7 @@ class RunScreen(DeckScreen):
             "cancel",
             "cancel",
             id="run.cancel",
-            tooltip="Cancel the run shown, or the one under the cursor in the queue",
+            tooltip="Cancel the run shown, or the one the queue's cursor is on",
             group=RUN,
         ),
         Binding(

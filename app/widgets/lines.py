@@ -46,6 +46,11 @@ def heading(title: str, width: int, focused: bool = False, note: str = "") -> Ro
     return ((left, "title" if focused else "!dim"), (rule, "rule"), (right, "dim"))
 
 
+def linked(row: Row, target: str) -> Row:
+    """The row with its first span as a link; as it is without a target."""
+    return ((row[0][0], f"{row[0][1]}@{target}"), *row[1:]) if target else row
+
+
 def window(top: int, cursor: int, total: int, height: int) -> int:
     """The first row to show so that the cursor is visible and no room is wasted."""
     top = min(top, cursor) if cursor < top else max(top, cursor - height + 1)
@@ -73,6 +78,11 @@ class Lines(Widget):
     def points(self) -> Table | None:
         """What can be exported of this pane, where it is a chart."""
         return None
+
+    def charts(self) -> list[Table]:
+        """All that can be exported of this pane, where what it shows stands for several charts."""
+        found = self.points()
+        return [] if found is None else [found]
 
     def redraw(self) -> None:
         """Compose the rows again and mark the cells that differ."""

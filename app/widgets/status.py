@@ -83,7 +83,7 @@ class StatusBar(Lines):
         again = "restarted, " if snapshot.restarts else ""
         word = "running" if any(run.state == "running" for run in snapshot.runs) else "idle"
         texts = (f"engine: {again}{word}, pid {snapshot.engine_pid} ", f"engine: {again}{word} ", f"{again}{word} ")
-        return [[("● ", "ok"), (text, "")] for text in texts] + [[(f"{word} ", "")]]
+        return [[("● ", "ok"), (text, "")] for text in texts]
 
 
 def _width(spans: list[Span]) -> int:

@@ -28,7 +28,8 @@ from kvdeck.sessions.errors import UsageError
 USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
 """Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""
 _LOOPBACK = {"0100007F", "00000000"}
-_LOOPBACK_6 = {"0" * 32, "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+_ONLY_6 = "00000000000000000000000001000000"
+_LOOPBACK_6 = {"0" * 32, _ONLY_6, "0000000000000000FFFF00000100007F"}
 _LISTEN = "0A"
 _LOOK_S = 0.5
 
@@ -36,10 +37,10 @@ HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "gpus", "processes", 
 """Names of the host's own sources, as `--source` takes them."""
 
 
-def listening(root: Path = Path("/")) -> set[int]:
-    """TCP ports that something on this host's loopback listens on."""
-    ports = set()
-    for name, own in (("tcp", _LOOPBACK), ("tcp6", _LOOPBACK_6)):
+def listening(root: Path = Path("/")) -> dict[int, str]:
+    """TCP ports that something on this host's loopback listens on, each with the address to reach it at."""
+    ports: dict[int, str] = {}
+    for name, own in (("tcp6", _LOOPBACK_6), ("tcp", _LOOPBACK)):
         try:
             lines = (root / "proc/net" / name).read_text().splitlines()[1:]
         except OSError:
@@ -48,13 +49,14 @@ def listening(root: Path = Path("/")) -> set[int]:
             fields = line.split()
             address, _, port = fields[1].partition(":")
             if fields[3] == _LISTEN and address in own:
-                ports.add(int(port, 16))
+                ports[int(port, 16)] = "[::1]" if address == _ONLY_6 else "127.0.0.1"
     return ports
 
 
 async def found_endpoints(ports: Iterable[int] = USUAL_PORTS) -> list[Endpoint]:
     """Endpoints on the usual ports of the loopback that answer with metrics; each is asked once."""
-    candidates = [Endpoint(f"http://127.0.0.1:{port}/metrics", _LOOK_S) for port in ports if port in listening()]
+    there = listening()
+    candidates = [Endpoint(f"http://{there[port]}:{port}/metrics", _LOOK_S) for port in ports if port in there]
     answers = await asyncio.gather(*(_answers(endpoint) for endpoint in candidates))
     return [endpoint for endpoint, answered in zip(candidates, answers, strict=True) if answered]
 
@@ -108,10 +110,11 @@ def named(texts: Iterable[str], home: Path | None) -> list[Source]:
     Raises:
         UsageError: One is none of these.
     """
-    found: list[Source] = []
+    found: dict[str, Source] = {}
     for text in texts:
-        found += _named(text, home)
-    return found
+        for source in _named(text, home):
+            found.setdefault(source.name, source)  # named twice, watched and counted once
+    return list(found.values())
 
 
 def _named(text: str, home: Path | None) -> list[Source]:

@@ -61,6 +61,18 @@ class MomentReader:
         """Bytes of all segments, as they lie on the disk."""
         return sum(segment.size for segment in self.segments)
 
+    @property
+    def thinned(self) -> list[tuple[float, float, int]]:
+        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        spans: list[tuple[float, float, int]] = []
+        for part, following in zip(self.segments, [*self.segments[1:], None], strict=True):
+            end = part.begin if following is None else following.begin
+            if spans and spans[-1][1:] == (part.begin, part.every):
+                spans[-1] = (spans[-1][0], end, part.every)
+            elif part.every > 1:
+                spans.append((part.begin, end, part.every))
+        return spans
+
     def at(self, t: float) -> Moment | None:
         """The newest moment at or before `t`; null before the first."""
         index = bisect_right(self.segments, t, key=lambda segment: segment.begin) - 1

@@ -90,6 +90,18 @@ def lines_of(segment: Segment) -> list[bytes]:
     return data.split(b"\n")[:-1]
 
 
+def replace_private(path: Path, data: bytes) -> None:
+    """Replace a file whole, for its owner only; raises OSError where that can't be, and the old one stays."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
 def pack(lines: list[bytes]) -> bytes:
     """Lines, without their newlines, as a packed segment."""
     return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=6, mtime=0)

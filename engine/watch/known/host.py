@@ -16,6 +16,11 @@ def host() -> list[Meaning]:
         Meaning("fabric_received_bytes", "bytes", "port_rcv_data of /sys/class/infiniband, 4-byte words", group="host"),
         Meaning("process_read_bytes", "bytes", "read_bytes of /proc/<pid>/io: what came from storage", group="host"),
         Meaning("process_write_bytes", "bytes", "write_bytes of /proc/<pid>/io: what went to storage", group="host"),
+        *(
+            Meaning(f"container_{what}_bytes", "bytes", "io.stat or blkio of the control group", group="host")
+            for what in ("read", "write")
+        ),
+        Meaning("container_memory_bytes", "bytes", "memory.current of the control group", group="memory"),
         Meaning("disk_tier_bytes", "bytes", "KVBM's unlinked file, seen in /proc/<pid>/fd", group="memory"),
         Meaning("nvidia_fs_read_bytes", "bytes", nvidia_fs, group="host"),
         Meaning("nvidia_fs_write_bytes", "bytes", nvidia_fs, group="host"),
