@@ -67,13 +67,8 @@ def left_out(session: Session, form: str) -> list[str]:
     if form == "parquet":
         return said
     tallies = counted_session(session).tallies
-    if form == "json":
-        said += [
-            item for item in dynamo.left_out(tallies) if not (session.results and item in ("times", "descriptors"))
-        ]
-    elif any(tally.timed_transfers or tally.failures or tally.sizes for tally in tallies) and not session.results:
-        said.append("times, failures and the distribution of sizes")
-    return said
+    beyond = dynamo.left_out(tallies) if form == "json" else dynamo.beyond_counts(tallies)
+    return said + [item for item in beyond if not (session.results and item in ("times", "descriptors"))]
 
 
 def counted_session(session: Session) -> Session:

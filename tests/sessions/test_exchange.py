@@ -30,6 +30,9 @@ def test_our_own_json_keeps_everything(tmp_path: Path) -> None:
 def test_what_a_format_has_no_place_for_is_said() -> None:
     assert exchange.left_out(KEPT, "kvdeck") == []
     assert set(exchange.left_out(KEPT, "json")) == {"failures", "times", "descriptors", "the distribution of sizes"}
+    assert set(exchange.left_out(KEPT, "csv")) == {"failures", "times", "descriptors", "the distribution of sizes"}
+    plain = dataclasses.replace(KEPT, tallies=(Tally("HostToDisk", "FullyContiguous", 1, sizes=((5, 1),)),))
+    assert exchange.left_out(plain, "csv") == ["the distribution of sizes"]
     strange = dataclasses.replace(KEPT, tallies=(Tally("DiskToHost", "Unknown", 1),))
     assert exchange.left_out(strange, "json") == ["DiskToHost Unknown"]
 
