@@ -16,7 +16,8 @@ def check(record: Any, where: str = "") -> None:
     Raises:
         ValueError: A field holds something else; names it.
     """
-    hints = _hints(type(record))
+    kind: type = type(record)
+    hints = _hints(kind)
     for field in dataclasses.fields(record):
         _check(hints[field.name], getattr(record, field.name), f"{where}{field.name}")
 
