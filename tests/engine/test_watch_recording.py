@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
 
 from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
-from kvdeck.engine.watch.recording import Recording
+from kvdeck.engine.watch.recording import Recorder, Recording
+from kvdeck.engine.watch.snapshot import Snapshot
 from kvdeck.sessions.catalogue import catalogue
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store import Store
@@ -221,3 +224,27 @@ def test_a_client_that_does_not_read_costs_no_moment(client: Client, server: Met
         found.refresh()
         first, last = got[0].snapshot["t"], got[-1].snapshot["t"]
         assert len(list(found.mappings(first, last))) == len(got) + sum(message.missed for message in got[1:])
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"t": 2.0},
+        {"t": 2.0, "flows": [{}]},
+        {"t": 2.0, "flows": [{"from": "G1"}], "sources": [{"name": 3}]},
+        {"t": 2.0, "sources": [{"name": "s", "kind": "kvbm", "state": "live", "reason": "", "age_s": 1.0, "newer": 1}]},
+        {"t": 2.0, "checks": [{"id": "x"}], "pinned": [{"value": None}]},
+    ],
+)
+def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[str, object]) -> None:
+    recorder = Recorder.begin(tmp_path, "one")
+    recorder.take(Snapshot(1.0))
+    recorder.take_json(2.0, orjson.dumps(moment))
+    recorder.take(Snapshot(3.0))
+    recorder.close()
+    found = Recording.open(tmp_path, "one")
+    times = [snapshot.t for snapshot in found.moments()]
+    assert times in ([1.0, 3.0], [1.0, 2.0, 3.0])
+    assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]
+    with contextlib.suppress(SessionError):
+        assert found.at(2.5) is not None
