@@ -232,7 +232,7 @@ def test_windows_and_replicas_are_said():
     shown = text(figure_rows(mixed, Measured(), 120, 40))
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
-    assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
+    assert "each of 2 TP ranks holds the same: fewer KV heads than ranks" in shown
 
 
 def test_a_hybrids_state_is_shown_and_takes_room():
