@@ -78,7 +78,7 @@ def status(name: str | None) -> int:
     if found.source:
         click.echo(f"File: {found.source}")
     if archived := counted.archived(folder):
-        click.echo(f"Reset {epoch} times; {len(archived)} archives in {folder / 'recorder'}")
+        click.echo(f"Resets: {epoch}, archives: {len(archived)}, in {folder / 'recorder'}")
     return 0
 
 
@@ -117,7 +117,7 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     from kvdeck.sessions import dynamo, exchange
     from kvdeck.sessions.report import is_recording
 
-    if form is not None and target is None and output is None:
+    if form not in (None, *exchange.FORMATS) and target is None and output is None:
         form, target = None, form
     place = output or target
     if place is None:

@@ -116,7 +116,7 @@ class Recorder:
             SessionError: The session can't be written; it then ends without a word.
         """
         try:
-            self._writer.mark(Mark(self._last or time.time(), reason or "the recording ended", "end"))
+            self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
             keeping.write_summary(self._summary, self._folder)
         except OSError:  # it is then added up from its moments
             pass

@@ -14,10 +14,10 @@ from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.jump import Jump, places
-from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
 from kvdeck.app.widgets import status
+from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.log import LogPane
@@ -125,6 +125,31 @@ async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
         await pilot.pause()
         assert again.screen.query_one(FormPane).form.pipeline_depth == 1
     assert memory["run"] == {}
+
+
+@pytest.mark.parametrize("keys", [("question_mark",), ("colon",), ("x",), ("4", "enter")])
+async def test_what_stands_under_another_screen_is_not_painted_and_is_new_when_it_comes_back(
+    keys: tuple[str, ...], deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch
+):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.press(*keys)
+        await pilot.pause(0.3)
+        painted = []
+        draw = deck._display
+        monkeypatch.setattr(deck, "_display", lambda screen, what: (painted.append(what), draw(screen, what)))
+        for state in ("queued", "running"):
+            deck.post_message(SnapshotTaken(replace(a_run.live(), run=replace(a_run.view(None), state=state))))
+            deck.deck_screens[0].query_one(StatusBar).refresh()
+            await pilot.pause(0.2)
+        assert [type(what).__name__ for what in painted if type(what).__name__ == "LayoutUpdate"] == []
+        await pilot.resize_terminal(*SMALL)
+        await pilot.pause(0.2)
+        assert deck.deck_screens[0].size == SMALL
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.press("escape", "2")
+        await pilot.pause(0.2)
+        assert "done" in deck.screen.query_one(Progress).plain
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
