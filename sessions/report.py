@@ -105,9 +105,21 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
         return lines + _odd_steps(results, width)
     lines += _table(results, len(shapes) > 1, width)
+    lines += _lanes(results, len(shapes) > 1, width)
     if len(shapes) > 1:
         return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
     return lines + [Line(text) for item in comparisons for text in wrapped(f"  {verdict_text(item)}", width, "    ")]
+
+
+def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """What each of several initiators reached over its own time; together they are in the table."""
+    lines: list[Line] = []
+    for result in results:
+        if lanes := result.settings.get("lanes_gb_per_s"):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            text = f"  {name}: initiators apart {', '.join(map(figure, lanes))} GB/s, each over its own time"
+            lines += [Line(piece) for piece in wrapped(text, width, "    ")]
+    return lines
 
 
 def verdict_text(item: Comparison) -> str:
