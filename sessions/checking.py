@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -16,14 +15,13 @@ def check(record: Any, where: str = "") -> None:
     Raises:
         ValueError: A field holds something else; names it.
     """
-    hints = _hints(type(record))
+    cls = type(record)
+    hints = _HINTS.get(cls) or _HINTS.setdefault(cls, typing.get_type_hints(cls))
     for field in dataclasses.fields(record):
         _check(hints[field.name], getattr(record, field.name), f"{where}{field.name}")
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+_HINTS: dict[type, dict[str, Any]] = {}
 
 
 def _check(hint: Any, value: Any, where: str) -> None:
