@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvdeck.app.messages import ReplayAsked
+
 if TYPE_CHECKING:
     from kvdeck.app.feed import Feed
+    from kvdeck.app.messages import SourcesFound
+    from kvdeck.engine.client import Client
     from kvdeck.sessions.records import Session
 
 
@@ -18,6 +22,8 @@ class Asking:
     host: str
     readonly: bool
     notify: Callable[..., None]
+    switch_mode: Callable[[str], Any]
+    deck_screens: Any
 
     def cancel(self, session: str) -> None:
         """Ask the engine to end a run; what it measured is kept."""
@@ -81,6 +87,23 @@ class Asking:
 
         if self.feed is not None:
             self.feed.do(lambda post: work(post, keeping), apart)
+
+    def find_sources(self, post: Callable[[SourcesFound], object]) -> None:
+        """Look what can be watched on this host; `post` gets what is found."""
+        from kvdeck.app.monitoring import finding
+
+        if self.feed is not None:
+            self.feed.do(lambda _: finding.look(post), apart=True)
+
+    def command(self, work: Callable[[Client], object]) -> None:
+        """Give the engine a command of a screen's own; a refusal is told as any other."""
+        if self.may_command() and self.feed is not None:
+            self.feed.ask(work)
+
+    async def replay(self, name: str) -> None:
+        """Open a recording in the Monitor."""
+        await self.switch_mode("monitor")
+        self.deck_screens[0].post_message(ReplayAsked(name))
 
     def may_command(self) -> bool:
         if self.readonly:

@@ -123,6 +123,15 @@ EVERYWHERE = (
         group=SHARE,
     ),
     Binding(
+        "L",
+        "share('folder')",
+        "Copy path",
+        show=False,
+        id="share.folder",
+        tooltip="Copy the path of the session's folder",
+        group=SHARE,
+    ),
+    Binding(
         "S",
         "share('picture')",
         "Save picture",

@@ -20,7 +20,9 @@ class Config:
     theme: str | None = None
     ascii: bool | None = None
     bell: bool = False
+    links: bool | None = None
     hz: float = 2.0
+    block_bytes: float | None = None
     folder: str | None = None
     home: str | None = None
     runtime: str | None = None
@@ -68,6 +70,13 @@ def _hz(value: Any) -> float:
     return hz
 
 
+def _size(value: Any) -> float:
+    text = str(value).replace("_", "").replace(",", "")
+    if isinstance(value, bool) or not text.isdigit() or not int(text):
+        raise ValueError("takes a whole number of bytes")
+    return float(text)
+
+
 def _keymap(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(v, (str, int)) for v in value.values()):
         raise ValueError("takes lines of `action: key`, as in `deck.quit: Q`")
@@ -104,11 +113,26 @@ SETTINGS = (
     ),
     Setting("bell", _switch, "false", "Ring the terminal's bell when a run has ended.", "KVDECK_BELL"),
     Setting(
+        "links",
+        _switch,
+        "true",
+        "Make a session's name a link to its folder (OSC 8). Default: where the terminal may know links; never with\n"
+        "NO_COLOR or ascii.",
+        "KVDECK_LINKS",
+    ),
+    Setting(
         "hz",
         _hz,
         "2",
         f"Pictures a second, {LEAST_HZ} to {MOST_HZ:g}; a slow link gets fewer by itself.",
         "KVDECK_HZ",
+    ),
+    Setting(
+        "block_bytes",
+        _size,
+        "2097152",
+        "Bytes of one KVBM block, so that the Monitor can say bytes where KVBM counts blocks.",
+        "KVDECK_BLOCK_BYTES",
     ),
     Setting(
         "folder",

@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
+from kvdeck.app.formfields import AUTO as AUTO
+from kvdeck.app.formfields import COLUMNS as COLUMNS
+from kvdeck.app.formfields import LAYOUTS as LAYOUTS
+from kvdeck.app.formfields import MAX_NUMBER as MAX_NUMBER
+from kvdeck.app.formfields import MIXED, MORE
+from kvdeck.app.formfields import Field as Field
 from kvdeck.app.snapshot import Doctor
-from kvdeck.engine.kv.layout import (
-    DTYPE_BYTES,
-    FULLY_CONTIGUOUS,
-    LAYER_SEPARATE,
-    LAYER_SEPARATE_OUTER,
-    LLAMA_3_1_8B,
-    Geometry,
-    parse_layout_pair,
-)
+from kvdeck.engine.kv.layout import LLAMA_3_1_8B, Geometry, parse_layout_pair
+from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
 from kvdeck.sessions.units import short_layout_name, size_text
 
-LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
-AUTO = "auto"
-MAX_NUMBER = 1 << 40
-
-Kind = Literal["toggle", "choice", "number"]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One line of the form."""
-
-    key: str
-    label: str
-    kind: Kind
-    hint: str
-    options: tuple[str, ...] = ()
-    optional: bool = False
-    """A number that may be left to the worker."""
-
-
-_DTYPES = tuple(name for name in DTYPE_BYTES if name != "bfloat16")
-
-PATH_FIELDS = tuple(Field(path, path, "toggle", "") for path in PATHS)
-LAYOUT_FIELDS = (
-    Field(LAYOUTS[0], "FullyContiguous", "toggle", "a block is one region: one descriptor a block"),
-    Field(
-        LAYOUTS[1],
-        "LayerSeparate",
-        "toggle",
-        "a region for each layer and outer dim: layers × outer descriptors a block",
-    ),
-    Field(
-        LAYOUTS[2],
-        "LayerSep. outer",
-        "toggle",
-        "LayerSeparate { outer_contiguous: true }: K and V of a layer lie apart",
-    ),
-)
-GEOMETRY_FIELDS = (
-    Field("layers", "layers", "number", "layers that this rank holds"),
-    Field("outer_dims", "outer dims", "number", "2 for K and V, 1 for MLA"),
-    Field("page_size", "page size", "number", "tokens in a block"),
-    Field("inner_dim", "inner dim", "number", "elements of one token in one layer and outer dim: KV heads × head size"),
-    Field("dtype", "dtype", "choice", "type of an element", _DTYPES),
-)
-RUN_FIELDS = (
-    Field(
-        "blocks", "blocks", "number", "blocks in the working set; auto is larger than the last-level cache", (), True
-    ),
-    Field("batch", "batch", "number", "blocks in one request; auto is 16, or fewer in a small working set", (), True),
-    Field(
-        "backend",
-        "backend",
-        "choice",
-        "NIXL backend; auto is UCX for memory, POSIX for files, GDS for device and disk",
-        (AUTO, "UCX", "POSIX", "GDS", "GDS_MT"),
-    ),
-    Field("api", "api", "choice", "what the POSIX backend calls", (AUTO, "AIO", "URING", "POSIXAIO")),
-    Field(
-        "direct",
-        "direct",
-        "choice",
-        "O_DIRECT, past the page cache; auto where the filesystem can",
-        (AUTO, "on", "off"),
-    ),
-    Field("effort", "effort", "choice", "how long each comparison is measured", ("quick", "normal", "thorough")),
-    Field("tune", "tune", "choice", "first try what matters on this host, then run with the best", ("off", "on")),
-)
-COLUMNS = (PATH_FIELDS, (*LAYOUT_FIELDS, *GEOMETRY_FIELDS), RUN_FIELDS)
+LEAST_SIZE = 4096
+_EVERY_LAYOUT = (*LAYOUTS, *MIXED)
+_SWEEPS = {"sweep_block_sizes": ("sizes_from", "sizes_to"), "sweep_batches": ("batches_from", "batches_to")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +42,27 @@ class Form:
     direct: str = AUTO
     effort: str = "normal"
     tune: str = "off"
+    block_size: int | None = None
+    sizes_from: int | None = None
+    sizes_to: int | None = None
+    batches_from: int | None = None
+    batches_to: int | None = None
+    seconds: int | None = None
+    threads: int = 1
+    pipeline_depth: int = 1
+    files: int = 1
+    operation: str = "WRITE"
+    loopback: str = "off"
+    notify: str = "on"
+    merge: str = "off"
+    durable: str = "off"
+    page_cache: str = "drop"
+    verify: str = "on"
+    reference: str = "on"
+    huge_pages: str = "off"
+    pin: str = "on"
+    error_handling: str = "peer"
+    progress_thread: str = "off"
     doctor: Doctor = field(default_factory=Doctor)
 
     @property
@@ -128,11 +83,11 @@ class Form:
     def text(self, item: Field) -> str:
         """A field's value as it is shown."""
         if item.kind == "toggle":
-            return (
-                "[x]" if self.chosen(item.key) else "[ ]" if item.key in LAYOUTS or self.available(item.key) else " – "
-            )
+            if self.chosen(item.key):
+                return "[x]"
+            return "[ ]" if item.key in _EVERY_LAYOUT or self.available(item.key) else " – "
         value = getattr(self, item.key)
-        return AUTO if value is None else str(value)
+        return AUTO if value is None else size_text(value) if item.size else str(value)
 
     def _with(self, item: Field, value: Any) -> Form:
         change: dict[str, Any] = {item.key: value}
@@ -144,7 +99,7 @@ class Form:
             return self.stepped(item, 1)
         if item.kind == "number":
             return self
-        if item.key in LAYOUTS:
+        if item.key in _EVERY_LAYOUT:
             return replace(self, layouts=self.layouts ^ {item.key})
         return replace(self, unwanted=self.unwanted ^ {item.key}) if self.available(item.key) else self
 
@@ -156,15 +111,16 @@ class Form:
         if item.kind == "choice":
             place = (item.options.index(value) + by) % len(item.options)
             return self._with(item, item.options[place])
+        least = LEAST_SIZE if item.size else 1
         if value is None:
-            return self._with(item, 1) if by > 0 else self
-        if by < 0 and value == 1:
+            return self._with(item, least) if by > 0 else self
+        if by < 0 and value <= least:
             return self._with(item, None) if item.optional else self
         return self._with(item, min(MAX_NUMBER, value * 2 if by > 0 else max(1, value // 2)))
 
     def typed(self, item: Field, text: str) -> Form:
-        """A number that was typed; nothing, or no number above 0, means auto where that is possible."""
-        number = int(text) if text.isascii() and text.isdigit() else 0
+        """A number that was typed, of bytes also as 64K; nothing means auto where that is possible."""
+        number = _typed_size(text) if item.size else int(text) if text.isascii() and text.isdigit() else 0
         if 0 < number <= MAX_NUMBER:
             return self._with(item, number)
         return self._with(item, None) if item.optional and not text else self
@@ -182,17 +138,32 @@ class Form:
         return f"{said} · {row.mend}" if row.mend else said
 
     def derived(self) -> str:
-        """What the geometry means in bytes and descriptors."""
+        """What the second page has set, and what the geometry means in bytes and descriptors."""
+        said = f"{', '.join(more)} · " if (more := list(self.more())) else ""
+        if self.block_size is not None:
+            return f"{said}{self.block_size:,} B"
         shape = self.geometry
         counts = ", ".join(
             f"{short_layout_name(text)} {parse_layout_pair(text).descriptors_per_block(shape):,}"
-            for text in LAYOUTS
+            for text in _EVERY_LAYOUT
             if text in self.layouts
         )
         return (
-            f"{shape.block_bytes:,} B = {size_text(shape.block_bytes)} a block · {shape.regions:,} regions of "
+            f"{said}{shape.block_bytes:,} B = {size_text(shape.block_bytes)} a block · {shape.regions:,} regions of "
             f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
+
+    def more(self) -> Iterator[str]:
+        """What is set on the second page, each in few words: it must not run unseen."""
+        for item in MORE:
+            if getattr(self, item.key) != _DEFAULTS[item.key]:
+                yield f"{item.label} {self.text(item)}"
+
+    def carried(self) -> str:
+        """Block, batch and working set in few words."""
+        batch = "batch auto" if self.batch is None else f"{self.batch:,} a request"
+        blocks = "working set auto" if self.blocks is None else f"{self.blocks:,} in the working set"
+        return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
 
     def problem(self) -> str:
         """Why this can't be launched, or nothing."""
@@ -204,6 +175,21 @@ class Form:
             return f"batch {self.batch} is larger than the {self.blocks} blocks · lower batch or raise blocks"
         if self.api != AUTO and self.backend not in (AUTO, "POSIX"):
             return f"api {self.api} goes with the POSIX backend, not {self.backend} · set one of them to auto"
+        if self.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):
+            return "a plain block has one layout, FullyContiguous · set it to auto, or the others off"
+        for name, (start, stop) in _SWEEPS.items():
+            if (getattr(self, start) is None) != (getattr(self, stop) is None):
+                what = name.removeprefix("sweep_").replace("_", " ")
+                return f"the sweep of {what} needs both its ends, from and to · m shows them"
+        return self._problem_together() if any(self.more()) else ""
+
+    def _problem_together(self) -> str:
+        from kvdeck.engine.spec import spec_from_mapping
+
+        try:
+            spec_from_mapping(self.to_mapping(), "the form")
+        except UsageError as error:
+            return str(error)
         return ""
 
     def to_mapping(self) -> dict[str, Any]:
@@ -211,11 +197,54 @@ class Form:
         data: dict[str, Any] = {
             item.name: getattr(self, item.name)
             for item in fields(self)
-            if item.name not in ("unwanted", "doctor", "layouts", "tune")
-            and getattr(self, item.name) not in (None, AUTO)
+            if item.name not in _APART and getattr(self, item.name) not in (None, AUTO)
         }
-        data["layouts"] = [text for text in LAYOUTS if text in self.layouts]
+        for item in MORE:
+            value = getattr(self, item.key)
+            if item.key in _SPECS and value != _DEFAULTS[item.key]:
+                data[item.key] = value == "on" if value in ("on", "off") else value
+        for name, (start, stop) in _SWEEPS.items():
+            if (first := getattr(self, start)) and (last := getattr(self, stop)):
+                data[name] = {"start": first, "stop": last, "factor": 2}
+        data["layouts"] = [text for text in _EVERY_LAYOUT if text in self.layouts]
         data["tune"] = self.tune == "on"
         if self.unwanted or self.doctor.paths:
             data["paths"] = [path for path in PATHS if self.chosen(path)]
         return data
+
+    def kept(self) -> dict[str, Any]:
+        """What differs from the defaults, as plain values to be remembered."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "doctor"}
+        changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+        return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in changed.items()}
+
+
+def remembered(kept: object) -> Form:
+    """The form as it was kept; whatever can't be a field's value any more is left at its default."""
+    if not isinstance(kept, Mapping):
+        return Form()
+    found: dict[str, Any] = {}
+    for column in (*COLUMNS, MORE):
+        for item in column:
+            value = kept.get(item.key)
+            number = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
+            if value in item.options if item.kind == "choice" else item.kind == "number" and number:
+                found[item.key] = value
+    for name, known in (("unwanted", PATHS), ("layouts", _EVERY_LAYOUT)):
+        if isinstance(value := kept.get(name), list):
+            found[name] = frozenset(value).intersection(known)
+    return Form(**found)
+
+
+def _typed_size(text: str) -> int:
+    from kvdeck.engine.spec import parse_size
+
+    try:
+        return parse_size(text)
+    except UsageError:
+        return 0
+
+
+_DEFAULTS = {item.name: getattr(Form(), item.name) for item in fields(Form)}
+_APART = {"unwanted", "doctor", "layouts", "tune", *(item.key for item in MORE)}
+_SPECS = {item.key for item in MORE} - {key for ends in _SWEEPS.values() for key in ends}

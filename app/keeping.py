@@ -15,7 +15,9 @@ from kvdeck.sessions.distributions import histograms
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.lookup import find, find_part
 from kvdeck.sessions.records import Session
+from kvdeck.sessions.report import is_recording
 from kvdeck.sessions.store import Store, write_atomically
+from kvdeck.sessions.watched import export as recording_export
 
 Post = Callable[[Message], object]
 
@@ -103,6 +105,9 @@ def _note(store: Store, name: str, value: str, before: str) -> str:
 def _export(store: Store, name: str, value: str, _: str) -> str:
     path = Path(value).expanduser()
     session, form = find(store, name), exchange.format_of(path)
+    if is_recording(session):
+        recording_export.write(session, store.folder(name), form, path)
+        return f"{name} is in {path}"
     write_atomically(path, exchange.encode(session, form))
     left = exchange.left_out(session, form)
     return f"{name} is in {path}" + (f", without {'; '.join(left)}" if left else "")

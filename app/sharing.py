@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def kept(name: str, suffix: str, text: str) -> Path:
     Raises:
         KvdeckError: It can't be written.
     """
-    folder = home_folder() / FOLDER
+    folder, name = home_folder() / FOLDER, re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,12 +75,15 @@ def kept(name: str, suffix: str, text: str) -> Path:
 
 
 def share(deck: Deck, what: str) -> None:
-    """Share a table as `markdown` or `csv`, the points of a `chart`, or the `picture`; what fails is said."""
+    """Share a table as `markdown` or `csv`, the points of a `chart`, the `picture`, or the path of the session's
+    `folder`; what fails is said."""
     try:
         if what == "chart":
             export_charts(deck)
         elif what == "picture":
             save_picture(deck)
+        elif what == "folder":
+            copy_path(deck)
         else:
             copy_table(deck, as_csv=what == "csv")
     except KvdeckError as error:
@@ -104,7 +108,7 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
 
 def export_charts(deck: Deck) -> None:
     """Write every point of the charts on the screen as CSV."""
-    tables = [found for pane in _panes(deck.screen) if (found := pane.points()) and found.rows]
+    tables = [found for pane in _panes(deck.screen) for found in pane.charts() if found.rows]
     if not tables:
         deck.notify("no chart with points is on this screen", severity="warning")
     for table in tables:
@@ -116,6 +120,29 @@ def save_picture(deck: Deck) -> None:
     """Write what the screen shows as SVG."""
     path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
     deck.notify(f"the picture is {path}", markup=False)
+
+
+def place_of(session: str) -> Path | None:
+    """Where a session is kept: its folder, or Dynamo's file of that name; None where it is nowhere."""
+    folder = home_folder() / "sessions" / session
+    if folder.is_dir():
+        return folder
+    from kvdeck.sessions.dynamo import session_file
+
+    return session_file(session)
+
+
+def copy_path(deck: Deck) -> None:
+    """Copy where the session is that the operator looks at; what says so stands in a file too."""
+    session = next((name for screen in deck.deck_screens[-1:] if (name := screen.session_shown())), "")
+    place = place_of(session) if session else None
+    if place is None:
+        said = f"{session} has no folder yet" if session else "no session is shown here"
+        deck.notify(said, severity="warning", markup=False)
+        return
+    path = kept("path", "txt", f"{place}\n")
+    deck.copy_to_clipboard(str(place))
+    deck.notify(f"sent to your terminal's clipboard, and in {path}: {place}", markup=False)
 
 
 def _panes(screen: Screen[object]) -> Iterator[Lines]:

@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvdeck.app import glyphs, theme
 
 if TYPE_CHECKING:
+    from textual.driver import Driver
+
     from kvdeck.app.config import Config
 
 CHECK_S = 0.5
@@ -35,6 +37,17 @@ def fitted(config: Config, environ: Mapping[str, str] = os.environ) -> Config:
     if environ.get("NO_COLOR") or (config.theme is None and theme.few_colours(environ)):
         config = replace(config, theme=theme.ANSI)
     return config if config.ascii is not None else replace(config, ascii=glyphs.wanted(environ, encoding))
+
+
+def counting(driver: type[Driver], wrote: Callable[[int], None]) -> type[Driver]:
+    """A driver that says how many bytes it writes, whatever they are for."""
+
+    class Counting(driver):  # type: ignore[valid-type, misc]
+        def write(self, data: str) -> None:
+            wrote(len(data) if data.isascii() else len(data.encode()))
+            super().write(data)
+
+    return Counting
 
 
 def can_take_more(fd: int) -> bool:

@@ -75,23 +75,26 @@ def load(name: str) -> Theme:
 
 
 def variable(name: str) -> str:
-    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, or a plain word."""
+    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1` or a word."""
     kind, _, rest = name.partition(":")
     if kind == "path":
         return f"path-{path_slug(rest)}"
+    if kind == "tier":
+        return f"tier-{rest.lower()}"
     if kind == "layout":
         return f"layout-{layout_slug(rest)}"
     return _VARIABLES[name]
 
 
 @lru_cache(maxsize=512)
-def _style(colour: str, bold: bool, dim: bool) -> Style:
-    return Style(color=Color.parse(colour).rich_color, bold=bold or None, dim=dim or None)
+def _style(colour: str, bold: bool, dim: bool, link: str) -> Style:
+    return Style(color=Color.parse(colour).rich_color, bold=bold or None, dim=dim or None, link=link or None)
 
 
 def style(variables: Mapping[str, str], name: str) -> Style:
-    """The style a span's name means under a theme's variables; `!` in front makes it bold."""
+    """The style a span's name means under a theme's variables; `!` in front makes it bold, `@URI` behind a link."""
+    name, _, link = name.partition("@")
     plain = name.removeprefix("!")
     colour = variables[variable(plain)]
     dim = plain in ("dim", "rule") and colour == "ansi_default"
-    return _style(colour, plain in _BOLD or name != plain, dim)
+    return _style(colour, plain in _BOLD or name != plain, dim, link)

@@ -20,11 +20,11 @@ from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import endings, glyphs, palette, terminal, theme
+from kvdeck.app import endings, glyphs, hyperlinks, palette, terminal, theme
 from kvdeck.app.asking import Asking
 from kvdeck.app.bindings import EVERYWHERE, OPENING
 from kvdeck.app.config import Config
-from kvdeck.app.link import QUESTION, Link
+from kvdeck.app.link import Link, has_other_between
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
@@ -44,10 +44,12 @@ from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
+    from textual.driver import Driver
     from textual.filter import LineFilter
     from textual.widget import Widget
 
     from kvdeck.app.feed import Feed
+    from kvdeck.app.planform import PlanForm
     from kvdeck.app.screens.frame import DeckScreen
 
 RETRY_S = 0.25
@@ -109,21 +111,30 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
-        self.link = Link()
+        self.links = False
+        """Whether the terminal is sent links."""
+        self.link = Link(other_between=has_other_between(os.environ))
+        self.planned: PlanForm | None = None
+        """What the Plan screen holds, once it was looked at."""
         self._newest: Snapshot | None = None
         self._states: dict[str, str] = {}
         self._title = ""
         self._unsent = 0
+
+    def get_driver_class(self) -> type[Driver]:
+        return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), _ASCII] if self.ascii else super().get_line_filters()
 
     def on_mount(self) -> None:
         self.link.asks = not (self.is_headless or self.is_web)
+        self.link.paces = not self.is_headless
         if not self.is_headless:
             for end in (signal.SIGHUP, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
             if not self.is_web:
+                self.links = hyperlinks.wanted(self.config)
                 terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
                 self._tell(terminal.KEEP_TITLE)
             # A terminal clears its other screen when it is left, and Textual paints no more than what differs.
@@ -181,14 +192,26 @@ class Deck(Asking, App[None], inherit_bindings=False):
         """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
         if self.paused or self._newest is None:
             return
-        if not (self._terminal_ready() and self.link.may_paint(time.monotonic())):
+        if not self.may_paint():
             if not self._retrying:
                 self._retrying = True
                 self.set_timer(RETRY_S, self._paint_again)
             return
         self.snapshot, self._newest = self._newest, None
-        if self.link.painted(time.monotonic()):
-            self.call_after_refresh(self._tell, QUESTION)
+        self.has_painted()
+
+    def may_paint(self) -> bool:
+        """Whether the terminal can take a picture now: for all that ticks."""
+        return self._terminal_ready() and self.link.may_paint(time.monotonic())
+
+    def has_painted(self) -> None:
+        """Note a picture, so that the next one waits until the terminal has drawn it."""
+        if question := self.link.painted(time.monotonic()):
+            self.call_after_refresh(self._ask, question)
+
+    def _ask(self, question: str) -> None:
+        self._tell(question)
+        self.link.asked()
 
     _retrying = False
 
@@ -196,8 +219,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self._retrying = False
         self._paint_newest()
 
-    def on_cursor_position(self, _: CursorPosition) -> None:
-        self.link.answered(time.monotonic())
+    def on_cursor_position(self, event: CursorPosition) -> None:
+        self.link.answered((event.x, event.y), time.monotonic())
         self._paint_newest()
 
     def _terminal_ready(self) -> bool:

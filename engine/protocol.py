@@ -1,7 +1,7 @@
 """The messages between the engine and its clients: one JSON object a line, `{"v": 1, "type": …}`.
 
 A client sends commands; each has an `id` that its `reply` echoes. The engine sends `hello` first, then
-replies, and to subscribers `event`, `sample` and `runs`. Unknown types are ignored by both sides.
+replies, and to subscribers `event`, `sample`, `runs` and `recordings`. Unknown types are ignored by both sides.
 """
 
 from __future__ import annotations
@@ -109,6 +109,29 @@ class WatchSample:
     """Moments left out before this one."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordingState:
+    """A recording that the engine makes or made."""
+
+    name: str
+    state: RunState
+    """`queued` until its first moment is due."""
+    begin: float | None = None
+    """Unix time in seconds of its first moment."""
+    bytes: int = 0
+    """On the disk."""
+    reason: str | None = None
+    """Why it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingsChanged:
+    """The engine's recordings, after one of them changed; with `subscribe` as they are."""
+
+    type: ClassVar[str] = "recordings"
+    recordings: tuple[RecordingState, ...]
+
+
 # --- from a client ---
 
 
@@ -169,6 +192,48 @@ class Watch:
     hz: float = 1.0
     sources: tuple[str, ...] = ()
     """As `kvdeck monitor --source` takes them; paths in full."""
+    block_bytes: float | None = None
+    """Bytes of one KVBM block, where known."""
+    pins: tuple[str, ...] = ()
+    """Metrics to give whether their meaning is known or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Keep what is watched in a new session, `hz` moments a second, until `stop_recording`. Reply: `{session}`.
+
+    The other fields are as of `watch`: where they are alike, watchers and recordings share one child.
+    """
+
+    type: ClassVar[str] = "record"
+    id: int
+    name: str
+    hz: float = 1.0
+    sources: tuple[str, ...] = ()
+    block_bytes: float | None = None
+    pins: tuple[str, ...] = ()
+    limit_bytes: int | None = None
+    """On the disk; beyond it old moments are thinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRecording:
+    """End a recording; it has ended when `recordings` says so."""
+
+    type: ClassVar[str] = "stop_recording"
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate:
+    """Set a mark in a recording, with the time at which the engine hears of it."""
+
+    type: ClassVar[str] = "annotate"
+    id: int
+    name: str
+    text: str
+    kind: str = "note"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +245,8 @@ class Stop:
     force: bool = False
 
 
-FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample
-FromClient = Subscribe | Submit | Cancel | Status | Watch | Stop
+FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample | RecordingsChanged
+FromClient = Subscribe | Submit | Cancel | Status | Watch | Record | StopRecording | Annotate | Stop
 Message = FromEngine | FromClient
 
 _TYPES: dict[str, type[Message]] = {
@@ -193,11 +258,15 @@ _TYPES: dict[str, type[Message]] = {
         EventMessage,
         SampleMessage,
         WatchSample,
+        RecordingsChanged,
         Subscribe,
         Submit,
         Cancel,
         Status,
         Watch,
+        Record,
+        StopRecording,
+        Annotate,
         Stop,
     )
 }

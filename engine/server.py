@@ -21,13 +21,17 @@ from kvdeck.engine.jobs import Jobs
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
+    Annotate,
     Cancel,
     FromClient,
     Hello,
+    Record,
+    RecordingsChanged,
     Reply,
     RunsChanged,
     Status,
     Stop,
+    StopRecording,
     Submit,
     Subscribe,
     Watch,
@@ -41,9 +45,9 @@ from kvdeck.engine.supervisor.feed import Feed
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import LOCKED
 from kvdeck.engine.supervisor.process import Limits
-from kvdeck.engine.supervisor.watching import Watching
+from kvdeck.engine.supervisor.recordings import Recordings
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
-from kvdeck.sessions.records import to_json
+from kvdeck.sessions.records import FINAL_STATES, to_json
 from kvdeck.sessions.samples import LineReader, count_lines
 from kvdeck.sessions.store import Store
 
@@ -105,7 +109,7 @@ class Server:
         self._started = time.time()
         self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
-        self._watching = Watching(store.home)
+        self._recordings = Recordings(store, self._kvdeck, self._recordings_changed)
         self._runs: bytes | None = None
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -118,7 +122,8 @@ class Server:
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         for session, done in recovery.recover(self._store, min(RECOVERY_SECONDS, self._config.limits.grace)):
             log.warning("%s", done)
-            self._jobs.adopt(session, count_lines(self._store.samples_path(session.name)))
+            if session.kind == "run":
+                self._jobs.adopt(session, count_lines(self._store.samples_path(session.name)))
         path = runtime.socket_path(self._config.runtime)
         path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE)
@@ -131,11 +136,12 @@ class Server:
             runtime.remove_runtime_files(self._config.runtime, inode)
             server.close()
             self._jobs.cancel_all("the engine was stopped")
+            await self._recordings.settle()
             await self._jobs.settle()
             await self._farewell()
         finally:
             working.cancel()
-            self._watching.close()
+            self._recordings.watching.close()
             runtime.remove_runtime_files(self._config.runtime, inode)
         log.info("engine %d ends", os.getpid())
 
@@ -159,7 +165,7 @@ class Server:
             log.warning("refused a client of user %d", uid)
             writer.close()
             return
-        connection = Connection(reader, writer, self._answer, self._runs_message)
+        connection = Connection(reader, writer, self._answer, self._runs_message, self._recordings_message)
         task = asyncio.current_task()
         assert task is not None
         self._connections[connection] = task
@@ -168,7 +174,7 @@ class Server:
             await connection.serve(self._hello())
         finally:
             del self._connections[connection]
-            self._watching.leave(connection)
+            self._recordings.watching.leave(connection)
             self._watch_idle()
 
     def _hello(self) -> Hello:
@@ -203,9 +209,18 @@ class Server:
             self._runs = encode(RunsChanged(self._jobs.infos()))
         return self._runs
 
+    def _recordings_changed(self) -> None:
+        for connection in self._connections:
+            connection.recordings_changed()
+        self._watch_idle()
+
+    def _recordings_message(self) -> bytes:
+        return encode(RecordingsChanged(self._recordings.states))
+
     def _watch_idle(self) -> None:
         """Arm the idle timer when nobody is there and nothing goes on; disarm it otherwise."""
-        idle = not self._connections and not self._jobs.busy and self._config.idle_exit > 0
+        busy = self._jobs.busy or self._recordings.busy
+        idle = not self._connections and not busy and self._config.idle_exit > 0
         if not idle and self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -221,7 +236,7 @@ class Server:
         if isinstance(command, Status):
             return Reply(command.id, True, self._status())
         if isinstance(command, Watch):
-            self._watching.watch(connection, command)
+            self._recordings.watching.watch(connection, command)
             return Reply(command.id, True)
         if connection.readonly:
             raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
@@ -233,6 +248,14 @@ class Server:
         if isinstance(command, Cancel):
             self._jobs.cancel(command.session)
             return Reply(command.id, True, {"session": command.session})
+        if isinstance(command, Record):
+            return Reply(command.id, True, {"session": await self._recordings.begin(command)})
+        if isinstance(command, StopRecording):
+            self._recordings.stop(command.name)
+            return Reply(command.id, True, {"session": command.name})
+        if isinstance(command, Annotate):
+            self._recordings.mark(command)
+            return Reply(command.id, True)
         return self._stop_asked(command)
 
     async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
@@ -273,6 +296,9 @@ class Server:
     def _stop_asked(self, command: Stop) -> Reply:
         if self._jobs.busy and not command.force:
             raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
+        if self._recordings.busy and not command.force:
+            names = ", ".join(state.name for state in self._recordings.states if state.state not in FINAL_STATES)
+            raise EngineError(f"a recording is going on: {names}", "end it, or stop with force: what it has stays")
         self._stop("a client asked for it")
         return Reply(command.id, True)
 

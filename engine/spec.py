@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from kvdeck.engine.kv.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
+from kvdeck.engine.scheme import MODES, SCHEMES, Topology
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
 
@@ -82,6 +83,14 @@ class RunSpec:
     files: int = 1
     threads: int = 1
     """Initiator processes, each over its own part of the working set."""
+    scheme: str = "pairwise"
+    """nixlbench's: `pairwise`, `manytoone`, `onetomany` or `tp`."""
+    mode: str = "SG"
+    """`SG`: a process for each device; `MG`: one for all of a side."""
+    initiators: int = 1
+    """Devices of the initiating side. Several are regions of host memory."""
+    targets: int = 1
+    """Devices of the other side."""
     pipeline_depth: int = 1
     """Requests in flight in one initiator."""
     loopback: bool = False
@@ -114,6 +123,11 @@ class RunSpec:
         return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
 
     @property
+    def topology(self) -> Topology:
+        """How the devices of a path between memories are paired."""
+        return Topology(self.scheme, self.mode, self.initiators, self.targets)
+
+    @property
     def layout_pairs(self) -> tuple[LayoutPair, ...]:
         return tuple(parse_layout_pair(text) for text in self.layouts)
 
@@ -140,7 +154,7 @@ def _plain(value: Any) -> Any:
 
 _FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
 _POSITIVE = ("layers", "outer_dims", "page_size", "inner_dim", "block_size", "blocks", "batch", "iterations", "files",
-             "threads", "pipeline_depth", "seconds", "interval_width")  # fmt: skip
+             "threads", "initiators", "targets", "pipeline_depth", "seconds", "interval_width")  # fmt: skip
 _NOT_NEGATIVE = ("warmup_iterations", "warmup_seconds")
 _FLAGS = (
     "durable",
@@ -161,6 +175,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "operation": ("WRITE", "READ"),
     "error_handling": ("peer", "none"),
     "page_cache": ("drop", "keep"),
+    "scheme": SCHEMES,
+    "mode": MODES,
 }
 _FRACTIONS = ("seconds", "interval_width", "warmup_seconds")
 
@@ -323,6 +339,7 @@ def _check_together(spec: RunSpec, source: str) -> None:
             "lower the batch or raise blocks",
         )
     _check_sweep(spec, source)
+    _check_devices(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
         raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
@@ -346,3 +363,19 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
                 "(layers × outer dims × inner dim × dtype)",
                 f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
             )
+
+
+def _check_devices(spec: RunSpec, source: str) -> None:
+    """Several devices are regions of host memory, so the path's ends are host memory and files."""
+    if spec.topology.plain and spec.scheme in SCHEMES:
+        return
+    paths = spec.paths or PATHS
+    if others := [path for path in paths if path not in ("HostToHost", "HostToDisk", "DiskToHost")]:
+        raise UsageError(
+            f"several devices in {source} are regions of host memory, and {others[0]} goes to or from a GPU",
+            "name paths between host memory and files, or leave initiators and targets at 1",
+        )
+    if spec.loopback and spec.mode == "SG":
+        raise UsageError(f"loopback in {source} has one process, and mode SG one for each device", "use mode MG")
+    for path in paths:
+        dataclasses.replace(spec.topology, storage=path != "HostToHost").check()

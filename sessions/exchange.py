@@ -27,7 +27,7 @@ CSV_HEADER = (
 )
 FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
 """`json` is Dynamo's; `kvdeck` is ours, and keeps everything."""
-_SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet"}
+_SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet", ".jsonl": "jsonl"}
 MOST_BYTES = 256 << 20
 
 

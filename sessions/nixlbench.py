@@ -1,4 +1,4 @@
-"""What nixlbench prints: its configuration and its table, read row by row, and the same columns for our own results.
+"""What nixlbench prints: its configuration and its table, read row by row.
 
 nixlbench's `Avg Lat.` is the wall time of the whole step over the descriptors moved, not the time of a request.
 """
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.sessions.records import Interval, Session, StepResult
-from kvdeck.sessions.tables import Column, fit, render, wrapped
-from kvdeck.sessions.units import figure
 
 _HEADER = re.compile(r"^Block Size \(B\)\s+Batch Size\s+B/W \(GB/Sec\)")
 _FIELDS = {
@@ -163,53 +161,3 @@ def as_session(text: str, name: str, created: float) -> Session:
         raise ValueError("it holds no row of nixlbench's table")
     options = parse_options(text)
     return Session(name, "done", created, spec={"nixlbench": options}, results=as_results(rows, options))
-
-
-def as_row(result: StepResult) -> NixlbenchRow | None:
-    """One of our results in its columns; null where nothing was measured."""
-    if theirs := result.settings.get("nixlbench"):
-        return NixlbenchRow(**theirs)
-    if result.gb_per_s is None:
-        return None
-    times = {
-        f"{name}{suffix}_us": statistic
-        for name, found in (("prep", result.prep_us), ("post", result.post_us), ("transfer", result.transfer_us))
-        if found is not None
-        for suffix, statistic in (("", found.mean), ("_p99", found.p99))
-    }
-    # Wall time × threads over descriptors: what it prints, at our median rate.
-    latency = result.block_bytes / result.gb_per_s.median / 1e3 * (result.settings.get("threads") or 1)
-    return NixlbenchRow(result.block_bytes, result.batch, result.gb_per_s.median, latency, **times)
-
-
-def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
-    """nixlbench's columns for our results, our time of a request beside them, and what its latency means."""
-    pairs = [(result, row) for result in results if (row := as_row(result)) is not None]
-    if not pairs:
-        return []
-
-    def times(field: str) -> tuple[str, ...]:
-        return tuple("–" if (value := getattr(row, field)) is None else figure(value) for _, row in pairs)
-
-    columns = [
-        Column("block", "size (B)", tuple(str(row.block_bytes) for _, row in pairs)),
-        Column("batch", "size", tuple(str(row.batch) for _, row in pairs)),
-        Column("B/W", "(GB/s)", times("gb_per_s")),
-        Column("avg lat.", "(µs/desc)", times("latency_us")),
-        *(
-            Column(f"{word} (µs)", statistic, times(f"{field}{suffix}_us"), rank=rank)
-            for word, field, rank in (("prep", "prep", 2), ("post", "post", 1), ("tx", "transfer", 0))
-            for statistic, suffix in (("avg", ""), ("p99", "_p99"))
-        ),
-        *(
-            Column("request", f"{name} (µs)", tuple("–" if result.request_us is None else figure(
-                getattr(result.request_us, name)) for result, _ in pairs))
-            for name in ("p50", "p99")
-        ),
-    ]  # fmt: skip
-    note = (
-        "nixlbench's avg lat. is per descriptor: wall time over the descriptors moved. The request's time, at the "
-        "right, is what one transfer takes from post to completion."
-    )
-    head = "In nixlbench's columns:"
-    return ["", head, *render(fit(columns, width)[0], width), *wrapped(note, width)]

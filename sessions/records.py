@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from kvdeck.sessions.watched.records import Watched
+
 SCHEMA_VERSION = 1
 
 HOST_TO_HOST = "HostToHost"
@@ -42,8 +44,9 @@ ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`undecided`: too few rounds to say."""
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
-SessionKind = Literal["run", "recorded", "imported"]
-"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file."""
+SessionKind = Literal["run", "recorded", "imported", "watched"]
+"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file; `watched`: what the
+Monitor saw."""
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
@@ -66,6 +69,11 @@ class Interval:
     median: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: a single figure has none, and is no certainty."""
+        return self.low < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +248,8 @@ class Session:
     """What an imported file says it took."""
     source: str = ""
     """The file it was imported from, or that is read where it lies."""
+    watched: Watched | None = None
+    """Of a recording of the Monitor's: what it comes to."""
 
 
 Record = TypeVar("Record")

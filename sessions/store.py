@@ -27,6 +27,7 @@ from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.locking import alone_in
 from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
+from kvdeck.sessions.watched import keeping
 
 
 class Store:
@@ -176,6 +177,10 @@ class Store:
             if not (damaged and self.folder(name).is_dir()):
                 raise
             return Session(name, "interrupted", 0.0)
+        if session.kind == "watched":
+            session = keeping.filled(session, self.folder(name))
+            if session.state == "running":
+                raise SessionError(f"session {name!r} is being recorded", "end the recording first")
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
         if session.kind == "recorded" and not counting and (live := counted.live(self.folder(name))):
@@ -207,6 +212,8 @@ class Store:
         session = self.read(name)
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
+        if session.kind == "watched":
+            return keeping.filled(session, self.folder(name))
         return session if session.state in FINAL_STATES else self.rebuild(name)
 
     def write(self, session: Session) -> None:

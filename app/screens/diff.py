@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.messages import RowMoved, SpreadsRead
 from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.tables import curve_table, distribution_table
 from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
 from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
@@ -75,6 +76,13 @@ class Behind(Lines):
             beside = plot[y] if y < len(plot) else ()
             body.append((*(figures[y] if y < len(figures) else (cell("", left),)), (" ", ""), *beside))
         return [heading(title, width, note=self._note()), *body, *said]
+
+    def charts(self) -> list[Table]:
+        if self.sessions is None or self.diff is None:
+            return []
+        name = f"{self.diff.a}-{self.diff.b}"
+        sides = zip((self.diff.a, self.diff.b), self.spreads or ({}, {}), strict=True)
+        return [distribution_table(name, sides), curve_table(name, self.sessions)]
 
     def _note(self) -> str:
         return "GB/s against block size" if self._sweep() and self.curves else "request times, share of requests"

@@ -12,6 +12,7 @@ from textual.containers import Horizontal, Vertical
 
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.snapshot import Doctor, PathReport
+from kvdeck.app.tables import facts_table
 from kvdeck.app.widgets.keys import RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing, Page
@@ -124,7 +125,7 @@ class DoctorScreen(DeckScreen):
             with Vertical(id="left"):
                 yield PathList("Paths", _columns, lambda r: f"{r.path} {r.backend} {r.mode}", id="paths")
                 yield Advice(id="advice")
-            yield Page(self._facts, id="host")
+            yield Page(self._facts, id="host", table=lambda: facts_table("host", facts(self.app.doctor.host)))
 
     def on_mount(self) -> None:
         self.query_one(PathList).focus()
@@ -133,7 +134,8 @@ class DoctorScreen(DeckScreen):
     def apply_doctor(self, doctor: Doctor) -> None:
         self.doctor = doctor
         waiting = "looking at this host …" if doctor.looking else "not looked at yet · r looks"
-        self.query_one(PathList).show(doctor.paths, doctor.error or waiting)
+        trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r looks again"]) if doctor.error else ""
+        self.query_one(PathList).show(doctor.paths, trouble or waiting, "bad" if trouble else "dim")
         self.query_one("#host", Page).redraw()
 
     def on_row_moved(self) -> None:

@@ -56,6 +56,12 @@ class DeckScreen(Screen[None]):
         raise NotImplementedError
 
     @property
+    def is_current(self) -> bool:
+        """Whether it is in front. Under another screen or a panel it stands still: each change there would have the
+        one in front painted whole, and what came meanwhile is taken when it is in front again."""
+        return self.app.screen is self
+
+    @property
     def ready(self) -> bool:
         """Whether its panes are there to be drawn in."""
         return self.is_mounted and bool(self.query("#keys"))
@@ -84,6 +90,18 @@ class DeckScreen(Screen[None]):
     def would_lose(self) -> str:
         """What closing the deck now would lose, in one sentence; nothing, as a rule."""
         return ""
+
+    def session_shown(self) -> str:
+        """The session that the operator looks at: the followed run's, as a rule; nothing where there is none."""
+        run = self.app.snapshot.run
+        return "" if run is None else run.session
+
+    def link_to(self, session: str) -> str:
+        """A link to a session's folder or file, where the terminal takes links and there is one."""
+        from kvdeck.app import hyperlinks, sharing
+
+        place = sharing.place_of(session) if self.app.links else None
+        return "" if place is None else hyperlinks.uri(place)
 
     # --- panes that may be hidden ---
 

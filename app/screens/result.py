@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.form import LAYOUTS
+from kvdeck.app.messages import SpreadsRead
 from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.tables import curve_table, distribution_table, percentile_table, result_table
 from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Row, cell, heading
+from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Page
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, report_lines
 from kvdeck.sessions.units import layout_name
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
+    from kvdeck.sessions.distributions import Histogram, Key
 
 _TONES = {"plain": "", "heading": "title", "bad": "bad", "warning": "warn"}
 _LAYOUTS = {layout_name(text): text for text in LAYOUTS}
@@ -42,17 +49,29 @@ class ResultScreen(DeckScreen):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+        self.spreads: dict[Key, Histogram] = {}
 
     def body(self) -> ComposeResult:
-        yield Page(self._rows, id="result")
+        yield Page(self._rows, id="result", table=lambda: result_table(self.session), charts=self._charts)
 
     def on_mount(self) -> None:
         self.query_one("#result").focus()
         super().on_mount()
+        self.app.read_spreads(self.session, replace(self.session, results=(), tallies=()))
+
+    def on_spreads_read(self, message: SpreadsRead) -> None:
+        self.spreads = dict(message.a)
+
+    def _charts(self) -> list[Table]:
+        spread = distribution_table(self.session.name, [(self.session.name, self.spreads)])
+        return [percentile_table(self.session), spread, curve_table(self.session.name, [self.session])]
 
     def _rows(self, width: int, focused: bool) -> list[Row]:
         rows = [line_row(line, width - 1) for line in report_lines(self.session, width - 2)]
-        return [heading(self.session.name, width, focused), *rows]
+        return [linked(heading(self.session.name, width, focused), self.link_to(self.session.name)), *rows]
+
+    def session_shown(self) -> str:
+        return self.session.name
 
     def action_diff(self) -> None:
         diff_layouts(self, self.session)

@@ -23,6 +23,8 @@ from kvdeck.app.widgets.steps import StepTable
 from kvdeck.sessions.records import FINAL_STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvdeck.app.snapshot import Doctor, Snapshot
 
 
@@ -37,7 +39,7 @@ class RunScreen(DeckScreen):
             "cancel",
             "cancel",
             id="run.cancel",
-            tooltip="Cancel the run shown, or the one under the cursor in the queue",
+            tooltip="Cancel the run shown, or the one the queue's cursor is on",
             group=RUN,
         ),
         Binding(
@@ -51,6 +53,18 @@ class RunScreen(DeckScreen):
         ),
         Binding(
             "d", "diff", "diff", id="run.diff", tooltip="The run's first two layouts against each other", group=RUN
+        ),
+        Binding(
+            "m", "more", "extra", id="run.more", tooltip="The other fields: mixed layouts, sweeps, load", group=RUN
+        ),
+        Binding(
+            "R",
+            "reset",
+            "Defaults",
+            show=False,
+            id="run.reset",
+            tooltip="The form's defaults again; it is remembered else",
+            group=RUN,
         ),
         Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
@@ -111,6 +125,14 @@ class RunScreen(DeckScreen):
             return
         self.post_message(RunAsked(form.to_mapping()))
 
+    def take_form(self, change: Callable[[Form], Form]) -> None:
+        """Change the form as another screen asks; what is launched is still `r`'s to say."""
+        pane = self.query_one(FormPane)
+        pane.become(change(pane.form))
+        self.live = False
+        pane.focus()
+        self.notify(f"the form has the plan's block: {pane.form.carried()} · r runs it", markup=False)
+
     def action_quick(self) -> None:
         self.post_message(RunAsked({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"}))
 
@@ -128,6 +150,17 @@ class RunScreen(DeckScreen):
             self.notify(message.error, severity="warning", markup=False)
         else:
             diff_layouts(self, message.session)
+
+    def action_more(self) -> None:
+        if self.live and self.size.height < SHORT:
+            self.live = False
+        else:
+            self.query_one(FormPane).turn()
+        self.query_one(FormPane).focus()
+
+    def action_reset(self) -> None:
+        self.query_one(FormPane).reset()
+        self.notify("the form is as it was at first")
 
     def action_view(self) -> None:
         if self.size.height < SHORT:

@@ -25,12 +25,12 @@ from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.result import line_row
 from kvdeck.app.widgets.filterbar import SORTS, FilterBar
 from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Row, cell, heading
+from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import clock
 from kvdeck.sessions.catalogue import matching
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.report import is_recording, report_lines
 from kvdeck.sessions.tables import wrapped
 from kvdeck.sessions.units import short_layout_name
 
@@ -70,11 +70,11 @@ def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
         Column("session", name, lambda r: r.name, right=False),
         Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
         Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
-        Column("took", 7, lambda r: "" if r.kind != "run" else clock(_took(r)), lambda _: "dim"),
+        Column("took", 7, lambda r: "" if r.kind not in ("run", "watched") else clock(_took(r)), lambda _: "dim"),
     ]
     if width >= 100:
         columns.append(Column("steps", 5, lambda r: str(r.steps) if r.kind == "run" else ""))
-        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind != "run" else ""))
+        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind not in ("run", "watched") else ""))
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
     columns.append(Column("  paths", max(7, left), _about, right=False))
     return columns
@@ -87,8 +87,8 @@ def _mark(name: str, marked: Sequence[str]) -> str:
 
 def _about(row: SessionSummary) -> str:
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
-    origin = {"dynamo": "dynamo's ", "imported": "imported "}.get(row.kind, "")
-    return f"  {tags}{origin}" + (", ".join(row.paths) or row.reason or "")
+    origin = {"dynamo": "dynamo's ", "imported": "imported ", "watched": "watched "}.get(row.kind, "")
+    return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
 
 
 def _local(created: float) -> str:
@@ -218,7 +218,7 @@ class SessionsScreen(DeckScreen):
             if bar.text
             else "no session yet · 2, then r, makes one"
         )
-        self.query_one("#list", Listing).show(rows, self.error or none)
+        self.query_one("#list", Listing).show(rows, self.error or none, "bad" if self.error else "dim")
 
     def action_sort(self) -> None:
         bar = self.query_one(FilterBar)
@@ -267,7 +267,14 @@ class SessionsScreen(DeckScreen):
                 *((cell(f" {line}", width, "bad"),) for line in wrapped(shown.error, width - 2)),
             ]
         lines = report_lines(shown.session, width - 2)
-        return [heading(row.name, width, focused), *(line_row(line, width - 1) for line in lines)]
+        return [
+            linked(heading(row.name, width, focused), self.link_to(row.name)),
+            *(line_row(line, width - 1) for line in lines),
+        ]
+
+    def session_shown(self) -> str:
+        row = self._here()
+        return "" if row is None else row.name
 
     # --- what is done to sessions ---
 
@@ -298,6 +305,10 @@ class SessionsScreen(DeckScreen):
     def on_sessions_compared(self, message: SessionsCompared) -> None:
         if message.error:
             self.notify(message.error, severity="error", markup=False)
+        elif all(map(is_recording, message.sessions)):
+            from kvdeck.app.screens.recordings import open_recordings
+
+            open_recordings(self, message.sessions)
         elif len(message.sessions) == 2:
             from kvdeck.app.screens.diff import DiffScreen
 
@@ -319,6 +330,8 @@ class SessionsScreen(DeckScreen):
         row = self._here()
         if row is not None:
             note = ".json: Dynamo's · .kvdeck.json: all of it · .csv · .md · .parquet"
+            if row.kind == "watched":
+                note = ".csv, .json: flows over time · .jsonl: every moment · .md"
             self._ask_text("export", row.name, f"Export {row.name} to", f"{row.name}.json", note)
 
     def _ask_text(
@@ -347,7 +360,8 @@ class SessionsScreen(DeckScreen):
             if yes:
                 self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
 
-        held = f"{row.steps} results" if row.kind == "run" else f"{row.transfers:,} counted transfers"
+        counted = f"{row.transfers:,} counted transfers"
+        held = {"run": f"{row.steps} results", "watched": "moments"}.get(row.kind, counted)
         self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
 
     def _own(self) -> SessionSummary | None:

@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.result import line_row
+from kvdeck.app.tables import curve_table
 from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Row, heading
 from kvdeck.app.widgets.listing import Page
@@ -16,6 +17,7 @@ from kvdeck.sessions.compare import compare
 from kvdeck.sessions.compare_report import many_lines
 
 if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
     from kvdeck.sessions.records import Session
 
 
@@ -32,7 +34,10 @@ class VersusScreen(DeckScreen):
         self.sessions = sessions
 
     def body(self) -> ComposeResult:
-        yield Page(self._rows, id="versus")
+        yield Page(self._rows, id="versus", table=self._table, charts=lambda: [self._table()])
+
+    def _table(self) -> Table:
+        return curve_table(f"{self.sessions[0].name}-and-{len(self.sessions) - 1}", self.sessions)
 
     def on_mount(self) -> None:
         self.query_one("#versus").focus()

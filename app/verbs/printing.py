@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -43,7 +44,22 @@ def print_session(session: Session, as_json: bool) -> None:
     if as_json:
         print_json(report_json(session))
     else:
-        print_lines(report_lines(session, report_width()))
+        lines = report_lines(session, report_width())
+        lines[0] = replace(lines[0], text=with_link(lines[0].text, session.name))
+        print_lines(lines)
+
+
+def with_link(text: str, session: str) -> str:
+    """The text with the session's name in it as a link to its folder, where stdout is a terminal that takes links."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return text
+    from kvdeck.app import config, hyperlinks, sharing
+
+    plain = not sys.stdout.encoding.lower().startswith("utf")
+    settings = config.load()
+    wanted = hyperlinks.wanted(replace(settings, ascii=plain) if settings.ascii is None else settings)
+    place = sharing.place_of(session) if wanted else None
+    return text if place is None else text.replace(session, hyperlinks.linked(session, hyperlinks.uri(place)), 1)
 
 
 def few_paths(paths: Sequence[str]) -> str:

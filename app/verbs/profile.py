@@ -75,7 +75,7 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
     from kvdeck.app.following import counted_interrupts, follow
     from kvdeck.engine.client import Client
     from kvdeck.engine.kv.native import bytes_moved, native_specs
-    from kvdeck.sessions.nixlbench import table_lines
+    from kvdeck.sessions.nixlbench_columns import table_lines
 
     specs = native_runs(params)
     moved = bytes_moved(native_specs(params))

@@ -77,8 +77,8 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         ),
         Binding("enter", "edit", "type", id="form.edit", tooltip="Type a number", group=FORM),
     ]
-    columns: ClassVar[tuple[tuple[Field, ...], ...]] = ()
-    titles: ClassVar[tuple[str, ...]] = ()
+    columns: tuple[tuple[Field, ...], ...] = ()
+    titles: tuple[str, ...] = ()
     label_width: ClassVar[int] = 12
 
     def __init__(self, form: Value, *, id: str | None = None) -> None:
@@ -133,9 +133,15 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
             self.typing = None
         elif event.key == "backspace":
             self.typing = self.typing[:-1]
-        elif event.character and event.character.isdigit() and len(self.typing) < 12:
+        elif (
+            event.character and len(self.typing) < 12 and (event.character.isdigit() or self._is_unit(event.character))
+        ):
             self.typing += event.character
         self.redraw()
+
+    def _is_unit(self, character: str) -> bool:
+        """Whether a letter may end the number: 64K."""
+        return self.at.size and bool(self.typing) and character in "kmgKMG" and str(self.typing).isdigit()
 
     def watch_has_focus(self, has_focus: bool) -> None:
         self.typing = None

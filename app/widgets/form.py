@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from kvdeck.app.form import COLUMNS, Field, Form
+from kvdeck.app.form import COLUMNS, Field, Form, remembered
+from kvdeck.app.formfields import MORE_COLUMNS
 from kvdeck.app.snapshot import Doctor
 from kvdeck.app.widgets.fields import FieldsPane
 from kvdeck.app.widgets.lines import Row, cell
+from kvdeck.sessions.records import PATHS
+
+if TYPE_CHECKING:
+    from kvdeck.app.tui import Deck
+
+
+TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Shape", "Load", "Care")
+KEPT = "run"
+"""What the form is remembered as."""
 
 
 class FormPane(FieldsPane[Form]):
-    """Keeps the form and a cursor in it; `form` is what `r` launches."""
+    """Keeps the form and a cursor in it; `form` is what `r` launches. It is remembered until the next time."""
 
+    app: Deck
     columns = COLUMNS
-    titles = ("Paths", "Block", "Run")
+    titles = TITLES
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(Form(), id=id)
+
+    def on_mount(self) -> None:
+        self.form = remembered(self.app.memory.get(KEPT))
+
+    def turn(self) -> None:
+        """Show the other page of fields."""
+        more = self.columns is COLUMNS
+        self.columns, self.titles = (MORE_COLUMNS, MORE_TITLES) if more else (COLUMNS, TITLES)
+        self.typing = None
+        self.action_move(0, 0)
+
+    def reset(self) -> None:
+        """Take every default again."""
+        self.become(Form(doctor=self.form.doctor))
 
     def apply_doctor(self, doctor: Doctor) -> None:
         """Take doctor's newest word on each path."""
         super().become(replace(self.form, doctor=doctor))
 
     def become(self, form: Form) -> None:
+        self.app.memory[KEPT] = form.kept()
         if form == self.form and self.at.kind == "toggle":
             self.notify(
                 self.form.hint(self.at), title=f"{self.at.label} can't run here", severity="warning", markup=False
@@ -31,11 +58,13 @@ class FormPane(FieldsPane[Form]):
         super().become(form)
 
     def widths(self, width: int) -> tuple[int, ...]:
+        if self.columns is not COLUMNS:
+            return super().widths(width)
         block, run = (24, 20) if width < 110 else (32, 30) if width < 160 else (52, 48)
         return width - block - run, block, run
 
     def toggle_row(self, item: Field, width: int) -> Row:
-        if item not in COLUMNS[0]:
+        if item.key not in PATHS:
             return super().toggle_row(item, width)
         box, label = self.form.text(item), 20 if width > 50 else 16
         row = self.form.doctor.best(item.key)

@@ -13,14 +13,19 @@ DECK = Binding.Group("Deck")
 RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
 PLAN = Binding.Group("Plan")
+MONITOR = Binding.Group("Monitor")
 LIST = Binding.Group("List")
 SHARE = Binding.Group("Share")
 
-ORDER = (RUN, PLAN, LIST, FORM, DECK, MODE_KEYS, SHARE)
+ORDER = (RUN, PLAN, MONITOR, LIST, FORM, DECK, MODE_KEYS, SHARE)
+
+
+ALWAYS = "deck.help"
+"""The key that leads to the others; it keeps its place however little room there is."""
 
 
 class KeyBar(Lines):
-    """The keys that matter here, as many as fit."""
+    """The keys that matter here, as many as fit, and always the one that shows them all."""
 
     DEFAULT_CSS = "KeyBar { height: 1; dock: bottom; background: $deck-bar; }"
 
@@ -33,16 +38,18 @@ class KeyBar(Lines):
     def rows(self, width: int, height: int) -> list[Row]:
         shown = [b.binding for b in self.screen.active_bindings.values() if b.binding.show and b.enabled]
         shown.sort(key=lambda b: ORDER.index(b.group) if b.group in ORDER else len(ORDER))
-        spans: list[Span] = []
-        used, seen = 0, set()
-        for binding in shown:
-            if binding.action in seen:
-                continue
-            key = self.app.get_key_display(binding)
-            need = cell_len(key) + cell_len(binding.description) + 3
-            if used + need > width:
-                break
-            seen.add(binding.action)
-            used += need
-            spans += [(f" {key}", "key"), (f" {binding.description} ", "")]
-        return [tuple(spans)]
+        shown = list({binding.action: binding for binding in reversed(shown)}.values())[::-1]
+        always = [binding for binding in shown if binding.id == ALWAYS]
+        if sum(map(self._need, shown)) > width:
+            shown = [binding for binding in shown if binding.id != ALWAYS]
+            room = width - sum(map(self._need, always))
+            while shown and sum(map(self._need, shown)) > room:
+                shown.pop()
+            shown += always
+        return [tuple(span for binding in shown for span in self._spans(binding))]
+
+    def _need(self, binding: Binding) -> int:
+        return sum(cell_len(text) for text, _ in self._spans(binding))
+
+    def _spans(self, binding: Binding) -> tuple[Span, ...]:
+        return ((f" {self.app.get_key_display(binding)}", "key"), (f" {binding.description} ", ""))

@@ -23,6 +23,9 @@ FAR = 1 << 30
 class Listing(Lines, Generic[Item], can_focus=True):
     """Rows of items in columns that depend on the width."""
 
+    tells = True
+    """Whether it posts where the cursor stands; a list that ticks, and that nobody listens to, does not."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="The row above", group=LIST),
         Binding("down,j", "move(1)", "Down", show=False, id="list.down", tooltip="The row below", group=LIST),
@@ -45,13 +48,13 @@ class Listing(Lines, Generic[Item], can_focus=True):
         self.title, self.columns, self.key = title, columns, key
         self.items: Sequence[Item] = ()
         self.place, self.top = 0, 0
-        self.empty = ""
+        self.empty, self.tone = "", "dim"
 
-    def show(self, items: Sequence[Item], empty: str = "") -> None:
-        """Take other items; the cursor stays on its row's key where that is still there."""
+    def show(self, items: Sequence[Item], empty: str = "", tone: str = "dim") -> None:
+        """Take other items, or what to say where there are none; the cursor stays on its row's key."""
         before = self.under_cursor
         wanted = None if before is None else self.key(before)
-        self.items, self.empty = items, empty
+        self.items, self.empty, self.tone = items, empty, tone
         if wanted is not None:
             self.place = next((i for i, item in enumerate(items) if self.key(item) == wanted), self.place)
         self._stand(self.place)
@@ -74,7 +77,8 @@ class Listing(Lines, Generic[Item], can_focus=True):
         self.place = max(0, min(len(self.items) - 1, place))
         self.redraw()
         item = self.under_cursor
-        self.post_message(RowMoved(None if item is None else self.key(item)))
+        if self.tells:
+            self.post_message(RowMoved(None if item is None else self.key(item)))
 
     def on_click(self, event: Click) -> None:
         if event.y and self.top + event.y - 1 < len(self.items):
@@ -93,7 +97,7 @@ class Listing(Lines, Generic[Item], can_focus=True):
         columns = fitting(self.columns(width), width)
         head = table_head(columns, self.title, self.has_focus)
         if not self.items:
-            return [head, *((cell(f" {line}", width, "dim"),) for line in self.empty.split("\n"))]
+            return [head, *((cell(f" {line}", width, self.tone),) for line in self.empty.split("\n"))]
         room = max(1, height - 1)
         self.top = window(self.top, self.place, len(self.items), room)
         rows = []
@@ -125,9 +129,23 @@ class Page(Lines, can_focus=True):
         Binding("G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="To the end", group=LIST),
     ]
 
-    def __init__(self, compose: Callable[[int, bool], list[Row]], *, id: str | None = None) -> None:
+    def __init__(
+        self,
+        compose: Callable[[int, bool], list[Row]],
+        *,
+        id: str | None = None,
+        table: Callable[[], Table | None] = lambda: None,
+        charts: Callable[[], list[Table]] = list,
+    ) -> None:
         super().__init__(id=id)
         self.make, self.top = compose, 0
+        self._table, self._charts = table, charts
+
+    def table(self) -> Table | None:
+        return self._table()
+
+    def charts(self) -> list[Table]:
+        return self._charts()
 
     def action_scroll_rows(self, by: int) -> None:
         self.top = max(0, self.top + by)

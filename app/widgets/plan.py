@@ -8,7 +8,9 @@ from kvdeck.app.measured import Measured
 from kvdeck.app.messages import PlanChanged
 from kvdeck.app.planform import COLUMNS, PlanForm
 from kvdeck.app.planview import command_rows, figure_rows, grid_rows
+from kvdeck.app.sharing import Table
 from kvdeck.app.snapshot import Doctor
+from kvdeck.app.tables import plan_table, sweep_table
 from kvdeck.app.widgets.fields import FieldsPane
 from kvdeck.app.widgets.lines import Lines, Row
 
@@ -51,6 +53,9 @@ class Figures(PlanView):
     def rows(self, width: int, height: int) -> list[Row]:
         return figure_rows(self.form, self.measured, width, height)
 
+    def table(self) -> Table | None:
+        return plan_table(self.form)
+
 
 class Command(PlanView):
     """nixlbench's command."""
@@ -64,3 +69,9 @@ class Grid(PlanView):
 
     def rows(self, width: int, height: int) -> list[Row]:
         return grid_rows(self.form, self.measured, width)
+
+    def table(self) -> Table | None:
+        return sweep_table(self.form, long=False)
+
+    def points(self) -> Table | None:
+        return sweep_table(self.form, long=True)

@@ -75,7 +75,8 @@ class Progress(Lines):
         offers += [(key, said) for mode, key, said in _MODE_OFFERS if mode in self.app.MODES]
         spans = [span for key, said in offers for span in ((f" {key}", "key"), (f" {said}  ", "dim"))]
         used = sum(len(text) for text, _ in spans)
-        return (*spans, cell("· a run goes on when the deck is closed", max(1, width - used), "dim"))
+        rest = "· a run goes on when the deck is closed"
+        return (*spans, cell(rest if used + len(rest) <= width else "", max(1, width - used), "dim"))
 
     def _tone(self, run: RunView) -> str:
         return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")
@@ -100,8 +101,16 @@ class Progress(Lines):
             if part
         )
         if run.state == "done" and not said:
-            return f"kept as session {run.session} · 4 opens the sessions"
+            return f"{_ran(run)}kept as session {run.session} · 4 opens the sessions"
         return f"{said or run.state} · what was measured is kept"
+
+
+def _ran(run: RunView) -> str:
+    """What a run was of, where all its steps are alike; a sweep's table says it better."""
+    plans = [step.plan for step in run.steps]
+    if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
+        return ""
+    return f"blocks of {size_text(plans[0].block_bytes)}, {plans[0].batch:,} a request · "
 
 
 def _doing(run: RunView) -> str:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from kvdeck.app.bindings import OPENING
 from kvdeck.app.widgets.lines import Lines, Row, Span
 
 if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot
-
-MODES = (
-    ("1", "plan", "Plan"),
-    ("2", "run", "Run"),
-    ("3", "monitor", "Monitor"),
-    ("4", "sessions", "Sessions"),
-    ("9", "doctor", "Doctor"),
-)
+    from kvdeck.app.tui import Deck
 
 
 class StatusBar(Lines):
     """Modes at the left, state of the engine at the right."""
 
     DEFAULT_CSS = "StatusBar { height: 1; dock: top; background: $deck-bar; }"
+    app: Deck
     snapshot: Snapshot | None = None
     paused = False
     readonly = False
@@ -37,26 +33,45 @@ class StatusBar(Lines):
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
+        modes, right = self._fitting(width)
+        used = _width(modes) + _width(right)
+        if used + cell_len(self.host) + 4 <= width:
+            right = [(f"{self.host}  ", "dim"), *right]
+            used += cell_len(self.host) + 2
+        return [(*modes, (" " * max(0, width - used), ""), *right)]
+
+    def _fitting(self, width: int) -> tuple[list[Span], list[Span]]:
+        """What stands left and right, in the most words that there is room for: first the engine says less,
+        then what is said of the picture, then the modes that are not open keep only their keys."""
+        tries = product((self._modes(True), self._modes(False)), (self._said(True), self._said(False)), self._engine())
+        for modes, said, engine in tries:
+            if _width(modes) + _width(said) + _width(engine) <= width:
+                break
+        return modes, [*said, *engine]
+
+    def _modes(self, titles: bool) -> list[Span]:
+        """The modes there are, by their keys: all with their titles, or only the open one."""
         spans: list[Span] = [(" kvdeck ", "title")]
-        for key, mode, title in MODES:
+        for binding in OPENING:
+            mode = binding.action.split("'")[1]
+            if mode not in self.app.MODES:
+                continue
             here = self.app.current_mode == mode
-            spans += [(f" {key}", "key"), (f" {title} ", "title" if here else "dim")]
-        modes = _width(spans)
+            key = self.app.config.keymap.get(str(binding.id), binding.key).split(",")[0]
+            spans.append((f" {key}", "key"))
+            if here or titles:
+                spans.append((f" {binding.description} ", "title" if here else "dim"))
+        return spans
+
+    def _said(self, full: bool) -> list[Span]:
         said: list[Span] = []
         if self.paused:
-            said.append(("PAUSED, p goes on  ", "!warn"))
+            said.append(("PAUSED, p goes on  " if full else "PAUSED  ", "!warn"))
         if self.link:
             said.append((f"{self.link}  ", "warn"))
         if self.readonly:
             said.append(("read-only  ", "warn"))
-        engine = self._engine()
-        right = next(([*said, *full] for full in engine if modes + _width([*said, *full]) <= width), said + engine[-1])
-        used = modes + _width(right)
-        host = self.host
-        if used + len(host) + 4 <= width:
-            right.insert(0, (f"{host}  ", "dim"))
-            used += len(host) + 2
-        return [(*spans, (" " * max(0, width - used), ""), *right)]
+        return said
 
     def _engine(self) -> list[list[Span]]:
         """How the engine is, in as many words as there may be room for, the most first."""
@@ -68,7 +83,7 @@ class StatusBar(Lines):
         again = "restarted, " if snapshot.restarts else ""
         word = "running" if any(run.state == "running" for run in snapshot.runs) else "idle"
         texts = (f"engine: {again}{word}, pid {snapshot.engine_pid} ", f"engine: {again}{word} ", f"{again}{word} ")
-        return [[("● ", "ok"), (text, "")] for text in texts] + [[(f"{word} ", "")]]
+        return [[("● ", "ok"), (text, "")] for text in texts]
 
 
 def _width(spans: list[Span]) -> int:

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvdeck.engine.kv.nixlbench import LARGE_BLOCK, NETWORK, rounds
+from kvdeck.engine.scheme import Topology
 from kvdeck.sessions.errors import UnavailableError
 
 _HERE = ("UCX", "LIBFABRIC", "POSIX", "GDS", "GDS_MT")
 _ONLY: dict[str, tuple[Any, str]] = {
-    "scheme": ("pairwise", "the engine moves between one pair"),
-    "mode": ("SG", "the engine drives one GPU a process"),
     "worker_type": ("nixl", "the engine transfers over NIXL"),
-    "num_initiator_dev": (1, "the engine drives one initiator device"),
-    "num_target_dev": (1, "the engine drives one target device"),
     "device_list": ("all", "the engine leaves the choice of devices to NIXL; UCX_NET_DEVICES narrows it"),
     "enable_vmm": (False, "the engine allocates no VMM memory"),
     "recreate_xfer": (False, "the engine prepares requests once"),
@@ -36,6 +33,7 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Raises:
         UnavailableError: The engine can't do it; the message names the parameter.
+        UsageError: The devices don't go with the scheme.
     """
     for name, (only, why) in _ONLY.items():
         if params[name] != only:
@@ -46,7 +44,22 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
             f"backend {params['backend']} can't run natively: the engine moves over {', '.join(_HERE)}",
             "use one of them, or --exec nixlbench",
         )
+    _check_devices(params)
     return [_spec(params, sizes) for sizes in _parts(params["start_block_size"], params["max_block_size"])]
+
+
+def _check_devices(params: Mapping[str, Any]) -> None:
+    """Several devices are regions of host memory; several GPUs are more than the engine drives."""
+    topology = topology_of(params)
+    topology.check()
+    sides = {"num_initiator_dev": "initiator_seg_type", "num_target_dev": "target_seg_type"}
+    on_gpu = [side for side in sides.values() if params[side] == "VRAM" and not (side[0] == "t" and topology.storage)]
+    for name in sides:
+        if params[name] > 1 and on_gpu:
+            raise UnavailableError(
+                f"--{name} {params[name]} can't run natively with VRAM: the engine drives one GPU a side",
+                "use DRAM, where a device is a region of host memory, one device, or --exec nixlbench",
+            )
 
 
 def _parts(start: int, stop: int) -> list[list[int]]:
@@ -59,12 +72,17 @@ def _parts(start: int, stop: int) -> list[list[int]]:
 
 def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
     timed, warm_up = rounds(params, sizes[0])
+    topology = topology_of(params)
     spec: dict[str, Any] = {
         "paths": [path_of(params)],
         "layouts": ["FullyContiguous"],
         "backend": params["backend"],
-        "iterations": timed,
-        "warmup_iterations": warm_up,
+        "scheme": params["scheme"],
+        "mode": params["mode"],
+        "initiators": params["num_initiator_dev"],
+        "targets": params["num_target_dev"],
+        "iterations": timed * topology.lanes,  # each initiator process does nixlbench's count, and ours is of all
+        "warmup_iterations": warm_up * topology.lanes,
         "warmup_seconds": 0,
         "threads": params["num_threads"],
         "progress_thread": params["enable_pt"],
@@ -89,6 +107,12 @@ def _sweep(one: str, many: str, start: int, stop: int) -> dict[str, Any]:
     return {one: start} if stop < 2 * start else {many: {"start": start, "stop": stop, "factor": 2}}
 
 
+def topology_of(params: Mapping[str, Any]) -> Topology:
+    """How nixlbench would pair the devices."""
+    counts = params["num_initiator_dev"], params["num_target_dev"]
+    return Topology(params["scheme"], params["mode"], *counts, storage=params["backend"] not in NETWORK)
+
+
 def path_of(params: Mapping[str, Any]) -> str:
     """The transfer path that nixlbench's memory types and direction mean."""
     initiator, target = params["initiator_seg_type"], params["target_seg_type"]
@@ -100,8 +124,9 @@ def path_of(params: Mapping[str, Any]) -> str:
 
 
 def bytes_needed(params: Mapping[str, Any]) -> int:
-    """Memory that the largest batch takes on all threads, both sides where both are host memory."""
-    one: int = params["max_block_size"] * params["max_batch_size"] * params["num_threads"]
+    """Memory that the largest batch takes on all threads and pairs, both sides where both are host memory."""
+    pairs = topology_of(params).pairs
+    one: int = params["max_block_size"] * params["max_batch_size"] * params["num_threads"] * pairs
     sides = (params["initiator_seg_type"], params["target_seg_type"] if params["backend"] in NETWORK else "")
     return one * sides.count("DRAM")
 
@@ -109,11 +134,16 @@ def bytes_needed(params: Mapping[str, Any]) -> int:
 def bytes_moved(specs: list[dict[str, Any]]) -> int:
     """Bytes that the timed and warm-up requests of all steps move."""
     return sum(
-        size * batch * (spec["iterations"] + spec["warmup_iterations"])
+        size * batch * _lane_pairs(spec) * (spec["iterations"] + spec["warmup_iterations"])
         for spec in specs
         for size in _values(spec, "block_size", "sweep_block_sizes")
         for batch in _values(spec, "batch", "sweep_batches")
     )
+
+
+def _lane_pairs(spec: Mapping[str, Any]) -> int:
+    counts = spec["initiators"], spec["targets"]
+    return Topology(spec["scheme"], spec["mode"], *counts, storage=spec["backend"] not in NETWORK).lane_pairs
 
 
 def _values(spec: Mapping[str, Any], one: str, many: str) -> list[int]:

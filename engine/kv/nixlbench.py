@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from kvdeck.engine.scheme import Topology
 from kvdeck.sessions.errors import UsageError
 
 Target = Literal["nixlbench", "seed"]
@@ -132,6 +133,9 @@ def nixlbench_params(
         params["num_target_dev"] = given.get("num_target_dev", tp)
     params |= _segments(params["backend"], source, destination, given, target)
     if target == "nixlbench":
+        counts = params["num_initiator_dev"], params["num_target_dev"]
+        storage = params["backend"] not in NETWORK
+        Topology(params["scheme"], params["mode"], *counts, storage=storage).check()
         params["total_buffer_size"] = _buffer(params, given.get("total_buffer_size"))
         _check_files(params)
     return params

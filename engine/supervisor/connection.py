@@ -58,7 +58,13 @@ class Following:
 
 
 class Connection:
-    """A connected client. `answer` carries out a command; `runs` gives the queue as an encoded message."""
+    """A connected client.
+
+    Args:
+        answer: Carries out a command.
+        runs: Gives the queue as an encoded message.
+        recordings: Gives the recordings as an encoded message.
+    """
 
     def __init__(
         self,
@@ -66,11 +72,13 @@ class Connection:
         writer: asyncio.StreamWriter,
         answer: Callable[[Connection, FromClient], Awaitable[Reply]],
         runs: Callable[[], bytes],
+        recordings: Callable[[], bytes],
     ) -> None:
-        self._reader, self._writer, self._answer, self._runs = reader, writer, answer, runs
+        self._reader, self._writer, self._answer = reader, writer, answer
+        self._runs, self._recordings = runs, recordings
         self.readonly = False
         self._subscribed = False
-        self._runs_due = False
+        self._runs_due = self._recordings_due = False
         self._following: Following | None = None
         self._leaving = False
         self._watched: bytes | None = None
@@ -108,6 +116,7 @@ class Connection:
         if following is not None:
             following.feed.listeners.add(self._on_lines)
         self.runs_changed()
+        self.recordings_changed()
 
     def unfollow(self) -> None:
         if self._following is not None:
@@ -120,6 +129,11 @@ class Connection:
     def runs_changed(self) -> None:
         """Send the queue, if this client wants it, as soon as its socket takes it."""
         self._runs_due = self._subscribed
+        self._wake.set()
+
+    def recordings_changed(self) -> None:
+        """Send the recordings, if this client wants them, as soon as its socket takes them."""
+        self._recordings_due = self._subscribed
         self._wake.set()
 
     def watched(self, snapshot: bytes) -> None:
@@ -192,6 +206,9 @@ class Connection:
         if self._runs_due:
             self._runs_due = False
             self._writer.write(self._runs())
+        if self._recordings_due:
+            self._recordings_due = False
+            self._writer.write(self._recordings())
         if self._watched is not None:
             self._writer.write(watch_line(self._watched, self._watch_missed))
             self._watched, self._watch_missed = None, 0

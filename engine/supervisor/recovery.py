@@ -22,12 +22,15 @@ from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.events import StateChanged
 from kvdeck.sessions.records import FINAL_STATES, Session, from_json, to_json
 from kvdeck.sessions.store import Store, write_atomically
+from kvdeck.sessions.watched import keeping
+from kvdeck.sessions.watched.marks import is_written
 
 SCRATCH_MARKER = ".kvdeck-scratch"
 log = logging.getLogger("kvdeck.engine")
 
 ENGINE_ENDED = "the engine ended"
 """The reason a worker gives when it ends because its engine is gone."""
+RECORDING_CUT = "the engine and the process that recorded ended without a word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
 
 
 def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tuple[Session, str]:
+    if store.exists(name) and store.read(name).kind == "watched":
+        return _end_recording(store, name, grace)
     folder = store.folder(name)
     done = []
     worker = None if owner is None else owner.worker
@@ -112,6 +117,19 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     store.write(session)
     remove_owner(store, name)
     return session, "; ".join([f"{name}: {session.state}", *done])
+
+
+def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]:
+    """Its sampling child knows that the engine is gone and ends it; where that was killed too, this does."""
+    deadline = time.monotonic() + grace
+    while is_written(store.folder(name)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    session = store.read(name)
+    if session.state not in FINAL_STATES:
+        keeping.end(store, name, "interrupted", RECORDING_CUT)
+    remove_owner(store, name)
+    session = store.read(name)
+    return session, f"{name}: recording {session.state}"
 
 
 def remove_scratch(folder: Path) -> list[str]:

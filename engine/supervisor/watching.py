@@ -1,72 +1,101 @@
-"""Who watches what: one sampling child for all clients that ask for the same, ended when the last one leaves.
+"""Who watches what: one sampling child for all clients and recordings that ask for the same.
 
 The child loads what watching needs (HTTP, NVML), so the supervisor stays small, and lives on if the child does not.
+It writes the recordings itself, before it passes a moment on: no client, however slow, costs one a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import orjson
 
-from kvdeck.engine.protocol import MAX_LINE, Watch
+from kvdeck.engine.protocol import MAX_LINE, Record, Watch
 from kvdeck.engine.supervisor.connection import Connection
 from kvdeck.sessions.errors import UsageError
 
 MAX_HZ = 10.0
 RESTART_SECONDS = 2.0
-_Key = tuple[float, tuple[str, ...]]
+RECORDING = b'{"recording":'
+"""How a line begins that tells of a recording and not of a moment."""
 
 log = logging.getLogger("kvdeck.engine")
 
 
-class Watching:
-    """The sampling children and the clients of each."""
+class Asked(NamedTuple):
+    """What a child samples: all that makes one child differ from another."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._clients: dict[_Key, set[Connection]] = {}
-        self._children: dict[_Key, asyncio.Task[None]] = {}
+    hz: float
+    sources: tuple[str, ...]
+    block_bytes: float | None
+    pins: tuple[str, ...]
 
-    def watch(self, connection: Connection, command: Watch) -> None:
-        """Begin, change or end what a client watches.
 
-        Raises:
-            UsageError: The command's numbers or sources can't be.
-        """
-        hz, sources = command.hz, command.sources
-        if not isinstance(hz, (int, float)) or not 0 <= hz <= MAX_HZ:
-            raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {MAX_HZ:g}")
-        if not all(isinstance(source, str) for source in sources):
-            raise UsageError("a source to watch is no text", "give addresses and paths")
-        self.leave(connection)
-        if hz:
-            key = (float(hz), tuple(sources))
-            self._clients.setdefault(key, set()).add(connection)
-            if key not in self._children:
-                self._children[key] = asyncio.ensure_future(self._sample(key))
+def asked(command: Watch | Record) -> Asked:
+    """What a command wants sampled.
 
-    def leave(self, connection: Connection) -> None:
-        """A client watches no more."""
-        for key, clients in list(self._clients.items()):
-            clients.discard(connection)
-            if not clients:
-                del self._clients[key]
-                self._children.pop(key).cancel()
+    Raises:
+        UsageError: Its numbers or texts can't be.
+    """
+    hz, block_bytes = command.hz, command.block_bytes
+    if not _is_number(hz) or not 0 <= hz <= MAX_HZ:
+        raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {MAX_HZ:g}")
+    if block_bytes is not None and not (_is_number(block_bytes) and 0 < block_bytes < math.inf):
+        raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or none")
+    return Asked(float(hz), _texts(command.sources, "source to watch"), block_bytes, _texts(command.pins, "pin"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _texts(values: Sequence[object], what: str) -> tuple[str, ...]:
+    texts = tuple(value for value in values if isinstance(value, str))
+    if len(texts) != len(values):
+        raise UsageError(f"a {what} is no text", "give addresses and paths" if "source" in what else "give names")
+    return texts
+
+
+class Sampling:
+    """One child at work, started again when it dies, until it is closed.
+
+    Args:
+        said: Called with what it says of a recording.
+    """
+
+    def __init__(self, home: Path, what: Asked, said: Callable[[Asked, dict[str, Any]], None]) -> None:
+        self._home, self._what, self._said = home, what, said
+        self.clients: set[Connection] = set()
+        self.recordings: set[str] = set()
+        self._child: asyncio.subprocess.Process | None = None
+        self._task = asyncio.ensure_future(self._sample())
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.clients or self.recordings)
 
     def close(self) -> None:
-        """End every child."""
-        for task in self._children.values():
-            task.cancel()
+        """End the child."""
+        self._task.cancel()
 
-    async def _sample(self, key: _Key) -> None:
-        """Keep a child at work and pass its lines on; one that dies is started again."""
-        hz, sources = key
-        what = orjson.dumps({"hz": hz, "sources": sources, "home": str(self._home)}).decode()
+    def tell(self, command: dict[str, Any]) -> None:
+        """Have the child do something; one that is just being started hears of recordings when it is there."""
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.write(orjson.dumps(command, option=orjson.OPT_APPEND_NEWLINE))
+
+    def record(self, name: str) -> None:
+        self.recordings.add(name)
+        self.tell({"record": name})
+
+    async def _sample(self) -> None:
+        what = orjson.dumps({**self._what._asdict(), "home": str(self._home)}).decode()
         while True:
             try:
                 child = await asyncio.create_subprocess_exec(
@@ -78,20 +107,72 @@ class Watching:
             except OSError as error:
                 log.warning("can't start watching: %s", error)
             else:
-                await self._pass_on(child, key)
+                await self._pass_on(child)
                 log.warning("watching ended with status %s", child.returncode)
             await asyncio.sleep(RESTART_SECONDS)
 
-    async def _pass_on(self, child: asyncio.subprocess.Process, key: _Key) -> None:
+    async def _pass_on(self, child: asyncio.subprocess.Process) -> None:
         assert child.stdout is not None
+        self._child = child
         try:
+            for name in sorted(self.recordings):
+                self.tell({"record": name})
             while line := await child.stdout.readline():
-                for connection in self._clients.get(key, ()):
+                if line.startswith(RECORDING):
+                    self._said(self._what, orjson.loads(line)["recording"])
+                    continue
+                for connection in self.clients:
                     connection.watched(line.rstrip(b"\n"))
             await child.wait()
         except ValueError:
             log.warning("watching: a moment is longer than %d bytes", MAX_LINE)
         finally:
+            self._child = None
             if child.returncode is None:
                 with suppress(ProcessLookupError):
                     child.kill()
+
+
+class Watching:
+    """The sampling children, and who of the clients gets what of which."""
+
+    def __init__(self, home: Path, said: Callable[[Asked, dict[str, Any]], None]) -> None:
+        self._home, self._said = home, said
+        self._samplings: dict[Asked, Sampling] = {}
+
+    def watch(self, connection: Connection, command: Watch) -> None:
+        """Begin, change or end what a client watches.
+
+        Raises:
+            UsageError: The command's numbers or sources can't be.
+        """
+        what = asked(command)
+        if what.hz:
+            self.sampling(what).clients.add(connection)
+        for other, sampling in list(self._samplings.items()):
+            if other != what or not what.hz:
+                sampling.clients.discard(connection)
+                self.let_go(other)
+
+    def leave(self, connection: Connection) -> None:
+        """A client watches no more."""
+        for what, sampling in list(self._samplings.items()):
+            sampling.clients.discard(connection)
+            self.let_go(what)
+
+    def sampling(self, what: Asked) -> Sampling:
+        """The child that samples this, started where there is none."""
+        if what not in self._samplings:
+            self._samplings[what] = Sampling(self._home, what, self._said)
+        return self._samplings[what]
+
+    def let_go(self, what: Asked) -> None:
+        """End the child where nobody wants it any longer."""
+        sampling = self._samplings.get(what)
+        if sampling is not None and not sampling.wanted:
+            self._samplings.pop(what).close()
+
+    def close(self) -> None:
+        """End every child."""
+        for sampling in self._samplings.values():
+            sampling.close()

@@ -1,4 +1,7 @@
-"""All the lanes of a run, driven as one: they begin each visit together, and their times come back as one."""
+"""All the lanes of a run, driven as one: they begin each visit together, and their times come back as one.
+
+Where several lanes reach one target process, rank 0 opens it, and fills, poisons, checks and attends to it for all.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kvdeck.engine.kv.layout import parse_layout_pair
 from kvdeck.engine.transfer.calls import Remote
-from kvdeck.engine.transfer.lane import Lane, LaneSetup
+from kvdeck.engine.transfer.lane import Lane, target_arguments
+from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.loop import Visit
 from kvdeck.engine.transfer.rendezvous import Board
+from kvdeck.engine.transfer.sides import Origin, origin_to_json
 
 _HEADSTART_NS = 3_000_000  # for a call to reach the other processes
 
@@ -27,16 +33,44 @@ class Prepared:
     """Descriptors in one request, as they reach the backend."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A target process of several lanes, and what each of them was told."""
+
+    remote: Remote
+    setup: LaneSetup
+    """The first sharer's."""
+
+    @property
+    def sharers(self) -> int:
+        assert self.setup.shared is not None
+        return self.setup.shared.sharers
+
+    @property
+    def position(self) -> int:
+        assert self.setup.shared is not None
+        return self.setup.shared.position
+
+    def origin(self, layout: str, seed: int) -> dict[str, Any]:
+        """Where its bytes come from when its lanes write: their sources lie behind each other in the pattern."""
+        source = parse_layout_pair(layout).source
+        return origin_to_json(Origin(source, self.sharers, seed, True, self.setup.position))
+
+
 class Crew:
-    """Rank 0's lane, and one process for each further thread."""
+    """Rank 0's lane, and one process for each further thread or initiator device."""
 
     def __init__(self, setups: list[LaneSetup], cancelled: Callable[[], bool]) -> None:
         self._board: Board | None = None
         self._others: list[Remote] = []
+        self._shared: list[_Shared] = []
+        self._layouts: dict[int, str] = {}
+        self._writes = setups[0].operation == "WRITE"
         own = f"kvdeck-lane0-{os.getpid()}"
         if len(setups) > 1:
             self._board = Board()
             board = self._board
+            setups = self._open_shared(board, setups)
             self._others = [
                 Remote(board, "kvdeck.engine.transfer.rank", f"kvdeck-lane{index}") for index in range(1, len(setups))
             ]
@@ -48,6 +82,22 @@ class Crew:
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
 
+    def _open_shared(self, board: Board, setups: list[LaneSetup]) -> list[LaneSetup]:
+        """Open each target that several lanes share; returns the setups with where it is."""
+        found: dict[int, dict[str, Any]] = {}
+        for setup in setups:
+            shared = setup.shared
+            if shared is None or shared.number in found:
+                continue
+            remote = Remote(board, "kvdeck.engine.transfer.target", f"kvdeck-target{shared.number}")
+            self._shared.append(_Shared(remote, setup))
+            found[shared.number] = remote.call(
+                "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
+            )
+            if not self._writes:
+                remote.call("fill", seed=0, position=0)
+        return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
+
     def _everywhere(self, method: str, *, begin_together: bool = False, **arguments: Any) -> list[Any]:
         """Call a method on every lane at once; rank 0's result comes first, unconverted."""
         if begin_together and self._others:
@@ -57,6 +107,7 @@ class Crew:
         return [first, *(remote.result(call) for remote, call in zip(self._others, calls, strict=True))]
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
+        self._layouts[step] = layout
         found = self._everywhere("prepare", step=step, layout=layout, batch=batch, depth=depth, merge=merge)
         times = tuple(time_ns for one in found for time_ns in one["prep_ns"])
         return Prepared(times, max(one["list_ns"] for one in found), found[0]["descriptors"])
@@ -72,6 +123,7 @@ class Crew:
             max(visit.end_ns for visit in visits),
             tuple(time_ns for visit in visits for time_ns in visit.post_ns),
             tuple(time_ns for visit in visits for time_ns in visit.transfer_ns),
+            tuple(visit.end_ns - visit.start_ns for visit in visits),
         )
 
     def reference(self, batch: int, count: int, at: int) -> int:
@@ -81,9 +133,30 @@ class Crew:
 
     def verify(self, step: int, seed: int) -> str | None:
         """What is wrong with the bytes on the first lane that has something wrong."""
-        return next((found for found in self._everywhere("verify", step=step, seed=seed) if found), None)
+        if not self._shared:
+            return next((found for found in self._everywhere("verify", step=step, seed=seed) if found), None)
+        for shared in self._shared:
+            if self._writes:
+                shared.remote.call("poison")
+            else:
+                shared.remote.call("fill", seed=seed, position=shared.position)
+        self._everywhere("ready", seed=seed)
+        self.attend(True)
+        try:
+            self._everywhere("sweep", step=step)
+        finally:
+            self.attend(False)
+        wrong = self._everywhere("compare", step=step, seed=seed)
+        if self._writes:
+            own = str(parse_layout_pair(self._layouts[step]).destination)
+            for shared in self._shared:
+                origin = shared.origin(self._layouts[step], seed)
+                wrong.append(shared.remote.call("check", own=own, origin=origin))
+        return next((found for found in wrong if found), None)
 
     def attend(self, busy: bool) -> None:
+        for shared in self._shared:
+            shared.remote.call("attend", busy=busy)
         self._everywhere("attend", busy=busy)
 
     def release(self, step: int) -> None:
@@ -94,5 +167,15 @@ class Crew:
         for remote in self._others:
             remote.close()
         self._lane.close()
+        for shared in self._shared:
+            shared.remote.close()
         if self._board is not None:
             self._board.close()
+
+
+def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
+    assert setup.shared is not None
+    there = dataclasses.replace(
+        setup.shared, name=opened["name"], metadata=opened["metadata"], addresses=tuple(opened["addresses"])
+    )
+    return dataclasses.replace(setup, shared=there)

@@ -10,18 +10,19 @@ from kvdeck.engine.kv.layout import Geometry, Layout
 Offsets = npt.NDArray[np.uint64]
 
 
-def region_offsets(layout: Layout, geometry: Geometry, blocks: int, parts: int = 1) -> Offsets:
+def region_offsets(layout: Layout, geometry: Geometry, blocks: int, parts: int = 1, *, dealt: bool = True) -> Offsets:
     """Byte offsets of every region of `blocks` blocks, shape (blocks, layers × outer_dims).
 
     Same order on every layout: layer by layer, outer dims inside; so row and column name the same KV.
-    With `parts` (files), block `i` lies in part `i mod parts`, each part is laid out on its own, and an
-    offset counts from the start of the first as if they lay behind each other.
+    With `parts`, each part is laid out on its own, and an offset counts from the start of the first as if they lay
+    behind each other. Files are dealt to: block `i` lies in part `i mod parts`. Devices are not: the first has the
+    first blocks.
     """
     if parts > 1:
-        each = region_offsets(layout, geometry, blocks // parts)
-        block = np.arange(blocks)
-        starts = (block % parts * (blocks // parts * geometry.block_bytes)).astype(np.uint64)
-        return each[block // parts] + starts[:, None]
+        each, block = region_offsets(layout, geometry, blocks // parts), np.arange(blocks)
+        within, part = np.divmod(block, parts) if dealt else np.divmod(block, blocks // parts)[::-1]
+        starts = (part * (blocks // parts * geometry.block_bytes)).astype(np.uint64)
+        return each[within] + starts[:, None]
     layers, dims = geometry.layers, geometry.outer_dims
     if layout.kind == "FullyContiguous":
         index: npt.NDArray[np.int64] = np.arange(blocks * layers * dims).reshape(blocks, layers * dims)
@@ -41,6 +42,20 @@ def describe(addresses: Offsets, size: int, devices: Offsets | int) -> npt.NDArr
     out[:, 1] = size
     out[:, 2] = devices if isinstance(devices, int) else devices.reshape(-1)
     return out
+
+
+def in_pairs(rows: npt.NDArray[np.uint64], pairs: int, batch: int) -> npt.NDArray[np.uint64]:
+    """Descriptors in the order requests take them: of each pair `batch` blocks, pair by pair, as nixlbench has it.
+
+    Args:
+        rows: Descriptors of all blocks, shape (blocks, per block, 3); each pair's blocks lie beside each other.
+        pairs: How many pairs there are.
+        batch: Blocks of one pair in one request.
+    """
+    if pairs == 1:
+        return rows.reshape(-1, 3)
+    order = np.arange(len(rows)).reshape(pairs, -1, batch).transpose(1, 0, 2).reshape(-1)
+    return rows[order].reshape(-1, 3)
 
 
 def merged_count(local: npt.NDArray[np.uint64], remote: npt.NDArray[np.uint64]) -> int:

@@ -29,11 +29,11 @@ class DeviceSide:
         region = self.regions[0]
         return address_descriptors(layout, self.geometry, self.blocks, region, whole=whole)
 
-    def fill(self, seed: int) -> None:
+    def fill(self, seed: int, position: int = 0) -> None:
         staging = memory.allocate(min(_CHUNK, self.buffer.size))
         for at in range(0, self.buffer.size, staging.size):
             count = min(staging.size, self.buffer.size - at)
-            pattern.fill(staging.array[:count], seed, at)
+            pattern.fill(staging.array[:count], seed, position + at)
             device.fill(self.buffer, staging.address, count, at)
         staging.close()
 

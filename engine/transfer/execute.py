@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import capability
 from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.lane import LaneSetup
+from kvdeck.engine.transfer.lane_setup import LaneSetup, SharedTarget
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.needs import needs_of
 from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
@@ -152,16 +154,17 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
 
 
 def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[LaneSetup]:
-    """One setup a thread, each with its share of the working set and cores of its own."""
+    """One setup an initiator process, each with its share of the working set and, where there are enough, a core."""
     two = trial.path == "HostToHost" and not spec.loopback
     reads = trial.path in ("DiskToHost", "DiskToDevice")
     network = trial.path == "HostToHost"
+    topology = trial.topology
     setup = dict[str, Any](
         path=trial.path,
         backend=trial.backend,
         backend_params=backend_params(spec, trial),
         geometry=trial.geometry,
-        blocks=trial.blocks // trial.threads,
+        blocks=trial.blocks // trial.lanes,
         folder=folder,
         files=trial.files,
         direct=bool(trial.direct),
@@ -173,16 +176,45 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if network else "READ" if reads else "WRITE",
         reference=spec.reference,
+        devices=topology.own_devices,
+        pairs=topology.lane_pairs,
+        targets=topology.lane_targets,
+        target_devices=topology.target_devices,
     )
-    return [LaneSetup(**setup, cores=_cores(spec, room, lane, two)) for lane in range(trial.threads)]
+    size = trial.blocks // trial.lanes * trial.geometry.block_bytes
+    return [
+        LaneSetup(
+            **setup,
+            cores=_cores(spec, room, lane, two, topology),
+            position=lane * size,
+            shared=_shared(topology, lane, size) if two else None,
+        )
+        for lane in range(trial.lanes)
+    ]
 
 
-def _cores(spec: RunSpec, room: Room, lane: int, two: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Cores of a lane's initiator and target: one each, or all where they are not pinned or lanes would share."""
-    width, cores = 2 if two else 1, room.cores
-    if not spec.pin or len(cores) < max(2, width * spec.threads):
+def _shared(topology: Topology, lane: int, size: int) -> SharedTarget | None:
+    """The target that a lane shares with others, where it does; each lane moves `size` bytes."""
+    sharers = topology.sharers
+    if sharers == 1:
+        return None
+    return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
+
+
+Cores = tuple[int, ...]
+
+
+def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
+    """Cores of a lane's initiator and of its targets: one each, or all where they are not pinned or would share."""
+    lanes, cores = spec.threads * topology.lanes, room.cores
+    targets = lanes * topology.lane_targets // topology.sharers if two else 0
+    if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
-    return (cores[lane * width],), (cores[lane * width + width - 1],)
+    if targets in (0, lanes):  # neighbours share a cache
+        width = 2 if targets else 1
+        return (cores[lane * width],), (cores[lane * width + width - 1],)
+    first = lanes + lane // topology.sharers * topology.lane_targets
+    return (cores[lane],), cores[first : first + topology.lane_targets]
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
@@ -196,13 +228,30 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "error_handling": spec.error_handling if trial.backend == "UCX" else None,
         "progress_thread": spec.progress_thread,
         "notify": setup.notify and setup.two_processes,
-        "processes": (2 if setup.two_processes else 1) * trial.threads,
+        "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
+        **_scheme_settings(trial),
         "environment": {
             key: value
             for key, value in os.environ.items()
             if key.startswith(("UCX_", "NIXL_", "CUFILE_")) and key not in _NO_MATTER
         },
+    }
+
+
+def _scheme_settings(trial: Trial) -> dict[str, Any]:
+    """How devices were paired, where there are several."""
+    topology = trial.topology
+    if topology.plain:
+        return {}
+    return {
+        "scheme": {
+            **dataclasses.asdict(topology),
+            "pairs": topology.pairs,
+            "lanes": topology.lanes,
+            "batch": trial.batch // topology.lane_pairs,
+            "device": "a region of host memory, registered under a number of its own",
+        }
     }

@@ -1,13 +1,12 @@
 """One initiator with both sides of its transfers: it prepares requests, times visits, verifies and refers.
 
-A lane is the unit of concurrency: rank 0 drives its own and, with more threads, one a process besides.
-Its public methods take and return JSON values, so another rank can call them.
+A lane is the unit of concurrency: rank 0 drives its own, and each further thread or initiator device of its own process
+is another's. Its public methods take and return JSON values, so another rank can call them.
 """
 
 from __future__ import annotations
 
 import base64
-import ctypes
 import dataclasses
 import functools
 import os
@@ -18,52 +17,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from kvdeck.engine.kv.layout import Geometry, LayoutPair, parse_layout_pair
-from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl, plugins
+from kvdeck.engine.kv.layout import Layout, LayoutPair, parse_layout_pair
+from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl, plugins, reference
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.device_side import DeviceSide
+from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.planning import FILE_PATHS
 from kvdeck.engine.transfer.rendezvous import Board
 from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
 from kvdeck.engine.transfer.staged import StagedBinding
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.engine.transfer.volley import Volley, VolleyBinding
 
 COMPLETION_SECONDS = 30.0
 _LEAST_PREPARED = 32  # requests made to time prep, so that its percentiles mean something
-
-
-@dataclass(frozen=True, slots=True)
-class LaneSetup:
-    """Everything that stays the same while a lane lives."""
-
-    path: str
-    backend: str
-    backend_params: dict[str, str]
-    geometry: Geometry
-    blocks: int
-    """Blocks of this lane's working set."""
-    folder: str
-    files: int
-    direct: bool
-    durable: bool
-    drop_cache: bool
-    huge_pages: bool
-    progress_thread: bool
-    notify: bool
-    two_processes: bool
-    operation: str
-    """NIXL's operation as the initiator sees it: WRITE from its own side, READ into it."""
-    cores: tuple[tuple[int, ...], tuple[int, ...]]
-    """Cores that the initiator and the target may use: one each where they are pinned."""
-    reference: bool
-
-
-def setup_from_json(data: dict[str, Any]) -> LaneSetup:
-    """A setup that crossed a process boundary."""
-    initiator, target = data["cores"]
-    cores = (tuple(initiator), tuple(target))
-    return LaneSetup(**{**data, "geometry": Geometry(**data["geometry"]), "cores": cores})
 
 
 @dataclass(slots=True)
@@ -72,7 +40,8 @@ class _Prepared:
 
     pair: LayoutPair
     handles: list[Any]
-    lists: list[Any]
+    lists: list[tuple[Any, Any]]
+    """Prepared descriptors of both sides, for each remote agent."""
     batch: int
     depth: int
     next: int = 0
@@ -92,7 +61,7 @@ class Lane:
         self._board: Board | None = None
         self._setup = setup
         self._patience = loop.Patience(COMPLETION_SECONDS, cancelled)
-        self._target: Remote | None = None
+        self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
@@ -100,40 +69,63 @@ class Lane:
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
         self._backend = setup.backend.removeprefix(plugins.STAGED)
         nixl.create_backend(self._agent, self._backend, setup.backend_params)
-        self._bound: Any = self._agent.agent
-        self._remote_name = name
-        self._own, self._other = self._open_sides(name)
+        self._bound: Any = self._agent.agent if setup.targets == 1 else VolleyBinding(self._agent.agent)
+        self._remote_names = [name]
+        self._own, self._others = self._open_sides(name)
         self._bounce = self._open_bounce()
-        for side in (self._bounce or self._own, self._other):
+        for side in (self._bounce or self._own, *self._others):
             if side.regions:
                 self._registered.append(register(self._agent, side, self._backend))
-        self._source.fill(0)
-        if isinstance(self._destination, FileSide):  # so that no timed write pays for allocating the file
-            self._destination.poison()
+        for source in self._sources:
+            source.fill(0)
+        for side in self._others:
+            if isinstance(side, FileSide) and self._writes:  # so that no timed write pays for allocating the file
+                side.poison()
         if setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
-            self._scratch = memory.allocate(self._reference_bytes(), huge_pages=setup.huge_pages)
+            self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
 
     @property
-    def _source(self) -> Side:
-        return self._own if self._setup.operation == "WRITE" else self._other
+    def _writes(self) -> bool:
+        return self._setup.operation == "WRITE"
 
     @property
-    def _destination(self) -> Side:
-        return self._other if self._setup.operation == "WRITE" else self._own
+    def _other(self) -> Side:
+        """The first of the other sides: all but several target processes have one."""
+        return self._others[0]
 
-    def _open_sides(self, name: str) -> tuple[Side, Side]:
-        """The initiator's own side and the other."""
+    @property
+    def _sources(self) -> list[Side]:
+        return [self._own] if self._writes else list(self._others)
+
+    @property
+    def _destinations(self) -> list[Side]:
+        return list(self._others) if self._writes else [self._own]
+
+    def _open_sides(self, name: str) -> tuple[Side, list[Side]]:
+        """The initiator's own side and the others."""
         path = self._setup.path
         if path == "HostToHost":
-            other = self._open_target(f"{name}-target") if self._setup.two_processes else self._host()
-            return self._host(), other
+            return self._host(self._setup.devices), self._far_hosts(name)
         if path == "DeviceToDevice":
-            return self._device(0), self._device(min(1, device.require() - 1))
+            return self._device(0), [self._device(min(1, device.require() - 1))]
         on_device = "Device" in path
         if path in FILE_PATHS:
-            own = self._device(0) if on_device else self._host()
-            return own, self._files()
-        return (self._host(), self._device(0)) if path == "HostToDevice" else (self._device(0), self._host())
+            own = self._device(0) if on_device else self._host(self._setup.devices)
+            return own, [self._files()]
+        return (self._host(), [self._device(0)]) if path == "HostToDevice" else (self._device(0), [self._host()])
+
+    def _far_hosts(self, name: str) -> list[Side]:
+        setup = self._setup
+        if not setup.two_processes:
+            return [self._host(setup.target_devices)]
+        if setup.shared is not None:
+            shared = setup.shared
+            self._remote_names = [shared.name]
+            self._agent.add_remote_agent(base64.b64decode(shared.metadata))
+            return [RemoteHostSide(setup.geometry, setup.blocks * shared.sharers, shared.addresses, None)]
+        self._remote_names = []
+        self._board = Board()
+        return [self._open_target(self._board, f"{name}-target{number or ''}") for number in range(setup.targets)]
 
     def _open_bounce(self) -> HostSide | None:
         """Host memory that staged requests go through, laid out byte for byte like the device's."""
@@ -145,8 +137,9 @@ class Lane:
         self._bound = StagedBinding(self._agent.agent, copy, write=write)
         return self._host()
 
-    def _host(self) -> HostSide:
-        return HostSide(self._setup.geometry, self._setup.blocks, huge_pages=self._setup.huge_pages)
+    def _host(self, devices: int = 1) -> HostSide:
+        setup = self._setup
+        return HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages, devices=devices)
 
     def _device(self, gpu: int) -> DeviceSide:
         return DeviceSide(self._setup.geometry, self._setup.blocks, gpu)
@@ -155,23 +148,15 @@ class Lane:
         setup = self._setup
         return FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
 
-    def _open_target(self, name: str) -> RemoteHostSide:
+    def _open_target(self, board: Board, name: str) -> RemoteHostSide:
         setup = self._setup
-        self._board = Board()
-        self._target = Remote(self._board, "kvdeck.engine.transfer.target", name)
-        opened = self._target.call(
-            "open",
-            geometry=dataclasses.asdict(setup.geometry),
-            blocks=setup.blocks,
-            huge_pages=setup.huge_pages,
-            backend=setup.backend,
-            params=setup.backend_params,
-            progress_thread=setup.progress_thread,
-            cores=setup.cores[1],
-        )
+        target = Remote(board, "kvdeck.engine.transfer.target", name)
+        self._targets.append(target)
+        blocks = setup.blocks // setup.targets
+        opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices))
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
-        self._remote_name = opened["name"]
-        return RemoteHostSide(setup.geometry, setup.blocks, opened["address"], self._target)
+        self._remote_names.append(opened["name"])
+        return RemoteHostSide(setup.geometry, blocks, opened["addresses"], target)
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> dict[str, Any]:
         """Make a step's requests.
@@ -187,43 +172,71 @@ class Lane:
             own_layout, other_layout = other_layout, own_layout
         begin = time.perf_counter_ns()
         near = self._bounce or self._own
-        own = near.describe(own_layout, whole=whole).reshape(-1, 3)
-        other = self._other.describe(other_layout, whole=whole).reshape(-1, 3)
+        each, pairs = setup.blocks // setup.targets, setup.pairs // setup.targets
+        near_rows = near.describe(own_layout, whole=whole)
+        own = [
+            descriptors.in_pairs(near_rows[at : at + each], pairs, batch // setup.pairs)
+            for at in range(0, setup.blocks, each)
+        ]
+        other = [
+            descriptors.in_pairs(self._rows_of(side, other_layout, whole), pairs, batch // setup.pairs)
+            for side in self._others
+        ]
         lists = [
-            self._agent.prep_xfer_dlist("", own, near.memory_type, [self._backend]),
-            self._agent.prep_xfer_dlist(self._remote_name, other, self._other.memory_type, [self._backend]),
+            (
+                self._agent.prep_xfer_dlist("", own[number], near.memory_type, [self._backend]),
+                self._agent.prep_xfer_dlist(name, other[number], self._other.memory_type, [self._backend]),
+            )
+            for number, name in enumerate(self._remote_names)
         ]
         list_ns = time.perf_counter_ns() - begin
-        per_request = batch * (len(own) // setup.blocks)
-        handles, prep_ns = self._make_requests(lists, len(own) // per_request, per_request, merge)
+        per_request = batch // setup.targets * (len(own[0]) // each)
+        count = len(own[0]) // per_request
+        handles, prep_ns = self._make_requests(lists, count, per_request, merge)
         if isinstance(self._bound, StagedBinding):
             pieces = self._own.describe(own_layout, whole=whole).reshape(-1, 3)
             for index, handle in enumerate(handles):
                 rows = slice(index * per_request, (index + 1) * per_request)
-                self._bound.stage(handle._handle, pieces[rows], own[rows])
+                self._bound.stage(handle._handle, pieces[rows], own[0][rows])
         self._steps[step] = _Prepared(pair, handles, lists, batch, min(depth, len(handles)))
-        counted = descriptors.merged_count(own[:per_request], other[:per_request]) if merge else per_request
+        counted = sum(
+            descriptors.merged_count(near_one[:per_request], far_one[:per_request]) if merge else per_request
+            for near_one, far_one in zip(own, other, strict=True)
+        )
         return {"prep_ns": prep_ns, "list_ns": list_ns, "descriptors": counted}
 
+    def _rows_of(self, side: Side, layout: Layout, whole: bool) -> npt.NDArray[np.uint64]:
+        """The other side's descriptors; of a shared target's those of this lane's blocks."""
+        rows, shared = side.describe(layout, whole=whole), self._setup.shared
+        return rows if shared is None else rows[shared.place * self._setup.blocks :][: self._setup.blocks]
+
     def _make_requests(
-        self, lists: list[Any], count: int, per_request: int, merge: bool
+        self, lists: list[tuple[Any, Any]], count: int, per_request: int, merge: bool
     ) -> tuple[list[Any], list[int]]:
         setup = self._setup
         notification = b"kvdeck" if setup.notify and setup.two_processes else b""
-        handles, prep_ns = [], []
+        handles: list[Any] = []
+        prep_ns = []
         for index in range(max(count, _LEAST_PREPARED)):
             first = index % count * per_request
             rows = np.arange(first, first + per_request, dtype=np.int32)
             begin = time.perf_counter_ns()
-            handle = self._agent.make_prepped_xfer(
-                setup.operation, lists[0], rows, lists[1], rows, notification, [self._backend], not merge
+            made = tuple(
+                self._agent.make_prepped_xfer(
+                    setup.operation, near, rows, far, rows, notification, [self._backend], not merge
+                )
+                for near, far in lists
             )
             prep_ns.append(time.perf_counter_ns() - begin)
             if index < count:
-                handles.append(handle)
+                handles.append(made[0] if len(made) == 1 else Volley(made))
             else:
-                self._agent.release_xfer_handle(handle)
+                self._release(made)
         return handles, prep_ns
+
+    def _release(self, handles: tuple[Any, ...]) -> None:
+        for handle in handles:
+            self._agent.release_xfer_handle(handle)
 
     def visit(self, step: int, count: int, begin_ns: int = 0) -> loop.Visit:
         """Time `count` requests of a step, from `begin_ns` on, so that lanes begin together."""
@@ -233,7 +246,7 @@ class Lane:
             other.drop_cache()
         os.sched_setaffinity(0, self._setup.cores[0])  # another lane of this process may have moved it
         handles = prepared.take(count)
-        _wait_until(begin_ns)
+        reference.wait_until(begin_ns)
         if prepared.depth == 1:
             visit = loop.serial_visit(bound.postXferReq, bound.getXferStatus, handles, self._patience)
         else:
@@ -247,29 +260,54 @@ class Lane:
 
     def verify(self, step: int, seed: int) -> str | None:
         """Move the whole working set once, from fresh bytes onto poison; returns what is wrong, or None."""
-        prepared, files = self._steps[step], self._setup.files
-        self._source.fill(seed)
-        self._destination.poison()
-        prepared.next = 0
-        bound = self._bound
-        if self._bounce is not None:
-            self._bounce.poison()
+        self.ready(seed)
         self.attend(True)
         try:
-            ring = prepared.take(len(prepared.handles))
-            loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+            self.sweep(step)
         finally:
             self.attend(False)
-        source_files = files if isinstance(self._source, FileSide) else 1
-        return self._destination.check(prepared.pair.destination, Origin(prepared.pair.source, source_files, seed))
+        return self.compare(step, seed)
+
+    def ready(self, seed: int) -> None:
+        """Fresh bytes into the source and poison into the destination, as far as they are this lane's."""
+        position = self._setup.position
+        for source in self._sources:
+            source.fill(seed, position)
+            position += self._setup.bytes // len(self._sources)
+        for destination in self._destinations:
+            destination.poison()
+        if self._bounce is not None:
+            self._bounce.poison()
+
+    def sweep(self, step: int) -> None:
+        """Every request of a step once."""
+        prepared, bound = self._steps[step], self._bound
+        prepared.next = 0
+        ring = prepared.take(len(prepared.handles))
+        loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+
+    def compare(self, step: int, seed: int) -> str | None:
+        """What is wrong with the bytes that arrived, where the destination is this lane's; None when all are there."""
+        setup, pair = self._setup, self._steps[step].pair
+        if self._writes:
+            origin = Origin(pair.source, setup.devices, seed, True, setup.position, 0, setup.blocks)
+        elif isinstance(self._other, FileSide):
+            origin = Origin(pair.source, setup.files, seed, position=setup.position)
+        elif setup.shared is not None:
+            first, total = setup.shared.place * setup.blocks, setup.shared.sharers * setup.blocks
+            origin = Origin(pair.source, 1, seed, True, setup.shared.position, first, total)
+        else:
+            origin = Origin(pair.source, setup.targets * setup.target_devices, seed, True, setup.position)
+        for number, destination in enumerate(self._destinations):
+            here = dataclasses.replace(origin, first=origin.first + number * setup.blocks // len(self._destinations))
+            if found := destination.check(pair.destination, here):
+                return f"target {number}: {found}" if setup.targets > 1 else found
+        return None
 
     def attend(self, busy: bool) -> None:
-        """Let the target poll for notifications, or rest."""
-        if self._target is not None:
-            self._target.call("attend", busy=busy)
-
-    def _reference_bytes(self) -> int:
-        return self._setup.geometry.block_bytes * self._setup.blocks
+        """Let the targets poll for notifications, or rest."""
+        for target in self._targets:
+            target.call("attend", busy=busy)
 
     def reference(self, batch: int, count: int, at: int, begin_ns: int = 0) -> tuple[int, int]:
         """Move the bytes of `count` requests by plain means: memcpy, or pread and pwrite on the same files.
@@ -277,63 +315,18 @@ class Lane:
         Returns:
             Start and end, ns.
         """
-        size, total = self._setup.geometry.block_bytes, self._setup.blocks
-        blocks = [(at * batch + index) % total for index in range(batch * count)]
-        other = self._other
-        if isinstance(other, FileSide):
-            if self._setup.drop_cache:
-                other.drop_cache()
-            return self._file_reference(other, blocks, size, begin_ns)
-        move = self._memory_mover(size)
-        _wait_until(begin_ns)
-        begin = time.perf_counter_ns()
-        for block in blocks:
-            move(block * size)
-        return begin, time.perf_counter_ns()
-
-    def _memory_mover(self, size: int) -> Callable[[int], Any]:
-        """What moves one block at an offset from the source's memory to the destination's by plain means."""
-        path = self._setup.path
-        if path == "HostToHost":
-            assert self._scratch is not None
-            to, origin = self._scratch.address, self._own.regions[0].address
-            return lambda offset: ctypes.memmove(to + offset, origin + offset, size)
-        source, destination = self._source.regions[0], self._destination.regions[0]
-        gpu = destination.device if path == "HostToDevice" else source.device
-        direction = cast(device.Direction, path)
-        return lambda offset: device.copy(gpu, direction, destination.address + offset, source.address + offset, size)
-
-    def _file_reference(self, other: FileSide, blocks: list[int], size: int, begin_ns: int) -> tuple[int, int]:
-        assert self._scratch is not None
-        room = self._scratch.array.data
-        calls = [
-            (
-                other.descriptors[block % other.files],
-                room[block * size : (block + 1) * size],
-                block // other.files * size,
-            )
-            for block in blocks
-        ]
-        write = self._setup.operation == "WRITE"
-        _wait_until(begin_ns)
-        begin = time.perf_counter_ns()
-        for fd, part, offset in calls:
-            done = os.pwrite(fd, part, offset) if write else os.preadv(fd, [part], offset)
-            if done != size:
-                raise KvdeckError(
-                    f"a plain {'pwrite' if write else 'pread'} moved {done} of {size} bytes", "is the disk full?"
-                )
-        if write and self._setup.durable:
-            other.sync()
-        return begin, time.perf_counter_ns()
+        blocks = [(at * batch + index) % self._setup.blocks for index in range(batch * count)]
+        source, destination = self._sources[0], self._destinations[0]
+        return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns)
 
     def release(self, step: int) -> None:
         """Give a step's requests back."""
         prepared = self._steps.pop(step)
         for handle in prepared.handles:
-            self._agent.release_xfer_handle(handle)
+            self._release(handle.handles if isinstance(handle, Volley) else (handle,))
         for prepped in prepared.lists:
-            self._agent.release_dlist_handle(prepped)
+            for one in prepped:
+                self._agent.release_dlist_handle(one)
 
     def poll(self) -> None:
         """Nothing to do between calls."""
@@ -345,13 +338,15 @@ class Lane:
         for registered in self._registered:
             self._agent.deregister_memory(registered)
         self._registered.clear()
-        if self._target is not None:
-            self._agent.remove_remote_agent(self._remote_name)
-            self._target.close()
+        if self._setup.path == "HostToHost" and self._setup.two_processes:
+            for name in self._remote_names:
+                self._agent.remove_remote_agent(name)
+        for target in self._targets:
+            target.close()
         if self._board is not None:
             self._board.close()
         self._agent = self._bound = None
-        for side in (self._own, self._other, self._bounce):
+        for side in (self._own, *self._others, self._bounce):
             if side is not None:
                 side.close()
         if self._scratch is not None:
@@ -359,6 +354,15 @@ class Lane:
             self._scratch = None
 
 
-def _wait_until(begin_ns: int) -> None:
-    while time.perf_counter_ns() < begin_ns:
-        pass
+def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:
+    """What a target process is opened with."""
+    return {
+        "geometry": dataclasses.asdict(setup.geometry),
+        "blocks": blocks,
+        "huge_pages": setup.huge_pages,
+        "backend": setup.backend,
+        "params": setup.backend_params,
+        "progress_thread": setup.progress_thread,
+        "cores": setup.cores[1],
+        "devices": devices,
+    }

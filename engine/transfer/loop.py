@@ -29,6 +29,8 @@ class Visit:
     end_ns: int
     post_ns: tuple[int, ...]
     transfer_ns: tuple[int, ...]
+    lane_ns: tuple[int, ...] = ()
+    """Where several lanes were visited at once, what each of them took; every one did as many requests."""
 
 
 class CancelledError(KvdeckError):

@@ -13,9 +13,9 @@ _POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
 
 def needs_of(spec: RunSpec, trial: Trial) -> Needs:
     """The most that the trial holds at once; with tuning, two settings are open beside each other."""
-    size = trial.blocks // trial.threads * trial.geometry.block_bytes
+    size = trial.blocks // trial.lanes * trial.geometry.block_bytes
     crews = 2 if spec.tune else 1
-    lanes = trial.threads * crews
+    lanes = trial.lanes * crews
     on_file, posix = trial.path in FILE_PATHS, trial.backend.removeprefix(plugins.STAGED) == "POSIX"
     aio = posix and trial.api == "AIO"
     return Needs(
@@ -28,7 +28,7 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
         # the plugin's pool serves all requests in flight
         request_descriptors=max(plan.descriptors_per_block for plan in trial.steps)
         * trial.batch
-        * min(spec.pipeline_depth, trial.blocks // trial.threads // trial.batch),
+        * min(spec.pipeline_depth, trial.blocks // trial.lanes // trial.batch),
         request_limit=_parameter(spec, "ios_pool_size", _POSIX_POOL) if posix else None,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
+from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
 from kvdeck.sessions.records import PATHS, StepPlan
@@ -78,9 +79,11 @@ class Trial:
     direct: bool | None
     geometry: Geometry
     batch: int
+    """Blocks of one request, over all the pairs of devices that it serves."""
     blocks: int
     """Blocks of the whole working set, over all lanes."""
     threads: int
+    topology: Topology
     files: int
     pairs: tuple[LayoutPair, ...]
     first_step: int
@@ -88,6 +91,11 @@ class Trial:
     in_memory: bool
     """Whether the files lie on a filesystem in memory, so that no cache can be dropped."""
     notes: tuple[str, ...]
+
+    @property
+    def lanes(self) -> int:
+        """Initiator processes."""
+        return self.threads * self.topology.lanes
 
     @property
     def steps(self) -> tuple[StepPlan, ...]:
@@ -176,9 +184,11 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     if geometry.regions == 1:
         pairs = tuple(pair for pair in pairs if pair.descriptors_per_block(geometry) == 1)[:1]
     on_file = path in FILE_PATHS
+    topology = dataclasses.replace(spec.topology, storage=on_file)
+    batch *= topology.lane_pairs
     replaced = stand_in if spec.backend is None else None
     backend = spec.backend or (replaced.backend if replaced else DEFAULT_BACKENDS[path])
-    blocks, notes = _blocks(spec, room, geometry, batch, pairs, on_file=on_file)
+    blocks, notes = _blocks(spec, room, geometry, batch, pairs, spec.threads * topology.lanes, on_file=on_file)
     in_memory = on_file and room.host.folder is not None and room.host.folder.in_memory
     if in_memory:
         notes += ("the files lie in memory: this measures no disk · name a folder on one by --folder",)
@@ -193,6 +203,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
         batch=batch,
         blocks=blocks,
         threads=spec.threads,
+        topology=topology,
         files=spec.files if on_file else 1,
         pairs=pairs,
         first_step=step,
@@ -222,9 +233,9 @@ def smallest_piece(geometry: Geometry, pairs: tuple[LayoutPair, ...]) -> int:
 
 
 def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tuple[LayoutPair, ...],
-            *, on_file: bool) -> tuple[int, tuple[str, ...]]:  # fmt: skip
+            lanes: int, *, on_file: bool) -> tuple[int, tuple[str, ...]]:  # fmt: skip
     """Blocks in the working set: whole requests for every lane and file, and more bytes than the cache holds."""
-    unit = math.lcm(batch, spec.files if on_file else 1) * spec.threads
+    unit = math.lcm(batch, spec.files if on_file else 1) * lanes
     if spec.blocks is not None:
         blocks = -(-spec.blocks // unit) * unit
         rounded = (f"working set rounded up from {spec.blocks} to {blocks} blocks: whole requests on every lane",)

@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from kvdeck.engine.transfer.calls import serve, take_seat
-from kvdeck.engine.transfer.lane import Lane, setup_from_json
+from kvdeck.engine.transfer.lane import Lane
+from kvdeck.engine.transfer.lane_setup import setup_from_json
 
 
 class Rank:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.kv.layout import Geometry, Layout
+from kvdeck.engine.kv.layout import Geometry, Layout, parse_layout
 from kvdeck.engine.transfer import descriptors, memory, pattern
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.descriptors import Offsets
@@ -40,8 +41,8 @@ class Side(Protocol):
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
         """Descriptors (address, length, device), shape (blocks, per block, 3); whole blocks or single regions."""
 
-    def fill(self, seed: int) -> None:
-        """Write the pattern over everything."""
+    def fill(self, seed: int, position: int = 0) -> None:
+        """Write the pattern over everything, as if it began `position` bytes into a larger whole."""
 
     def poison(self) -> None:
         """Overwrite everything with what no pattern holds."""
@@ -63,6 +64,13 @@ def _offsets(layout: Layout, geometry: Geometry, blocks: int, files: int, *, who
     return (offsets[:, :1], geometry.block_bytes) if whole else (offsets, geometry.region_bytes)
 
 
+def region_descriptors(
+    layout: Layout, geometry: Geometry, each: int, regions: Sequence[Region], *, whole: bool
+) -> npt.NDArray[np.uint64]:
+    """Descriptors, shape (blocks, per block, 3), of regions that have `each` blocks, one region after the other."""
+    return np.concatenate([address_descriptors(layout, geometry, each, region, whole=whole) for region in regions])
+
+
 def address_descriptors(
     layout: Layout, geometry: Geometry, blocks: int, region: Region, *, whole: bool
 ) -> npt.NDArray[np.uint64]:
@@ -77,7 +85,22 @@ class Origin:
 
     layout: Layout
     files: int
+    """Files, or with `devices` regions, that the source's blocks lay in."""
     seed: int
+    devices: bool = False
+    position: int = 0
+    """Where in the pattern the source began; bytes."""
+    first: int = 0
+    """The source's block that should be the destination's first."""
+    blocks: int = 0
+    """The source's blocks; 0 for as many as the destination has."""
+
+    def offsets(self, geometry: Geometry, blocks: int) -> Offsets:
+        """Where in the pattern each region of so many blocks must be from, shape (blocks, regions)."""
+        whole = descriptors.region_offsets(
+            self.layout, geometry, self.blocks or blocks, self.files, dealt=not self.devices
+        )
+        return whole[self.first : self.first + blocks] + np.uint64(self.position)
 
 
 def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: Layout, files: int,
@@ -85,7 +108,7 @@ def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: L
     """Name the first region of `content` that does not hold its origin's bytes; None when all do."""
     size = geometry.region_bytes
     to = descriptors.region_offsets(own, geometry, blocks, files)
-    source = descriptors.region_offsets(origin.layout, geometry, blocks, origin.files)
+    source = origin.offsets(geometry, blocks)
     if own.kind == origin.layout.kind == "FullyContiguous":
         to, source, size = to[:, :1], source[:, :1], geometry.block_bytes
     found = pattern.first_difference(content, to.reshape(-1), source.reshape(-1), size, origin.seed)
@@ -103,41 +126,55 @@ def register(agent: Any, side: Side, backend: str) -> Any:
 
 
 class HostSide:
-    """Host memory of this process."""
+    """Host memory of this process: a region a device, each with its run of the blocks."""
 
     memory_type = "DRAM"
 
-    def __init__(self, geometry: Geometry, blocks: int, *, huge_pages: bool) -> None:
-        self.geometry, self.blocks = geometry, blocks
-        self.buffer = memory.allocate(geometry.block_bytes * blocks, huge_pages=huge_pages)
+    def __init__(self, geometry: Geometry, blocks: int, *, huge_pages: bool, devices: int = 1) -> None:
+        if blocks % devices:
+            raise ValueError(f"{blocks} blocks don't divide between {devices} devices")
+        self.geometry, self.blocks, self.each = geometry, blocks, blocks // devices
+        size = geometry.block_bytes * self.each
+        self.buffers = [memory.allocate(size, huge_pages=huge_pages) for _ in range(devices)]
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        return (Region(self.buffer.address, self.buffer.size, 0),)
+        return tuple(Region(buffer.address, buffer.size, number) for number, buffer in enumerate(self.buffers))
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        return address_descriptors(layout, self.geometry, self.blocks, self.regions[0], whole=whole)
+        return region_descriptors(layout, self.geometry, self.each, self.regions, whole=whole)
 
-    def fill(self, seed: int) -> None:
-        pattern.fill(self.buffer.array, seed)
+    def fill(self, seed: int, position: int = 0) -> None:
+        for number, buffer in enumerate(self.buffers):
+            pattern.fill(buffer.array, seed, position + number * buffer.size)
 
     def poison(self) -> None:
-        self.buffer.array[:] = pattern.POISON
+        for buffer in self.buffers:
+            buffer.array[:] = pattern.POISON
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        return wrong_region(self.buffer.array, self.geometry, self.blocks, own, 1, origin)
+        whole = replace(origin, blocks=origin.blocks or self.blocks)
+        for number, buffer in enumerate(self.buffers):
+            here = replace(whole, first=whole.first + number * self.each)
+            if found := wrong_region(buffer.array, self.geometry, self.each, own, 1, here):
+                return f"device {number}: {found}" if len(self.buffers) > 1 else found
+        return None
 
     def close(self) -> None:
-        self.buffer.close()
+        for buffer in self.buffers:
+            buffer.close()
 
 
 class RemoteHostSide:
-    """Host memory of a target process, seen from the initiator."""
+    """Host memory of a target process, seen from the initiator; a region a device, each with its run of the blocks."""
 
     memory_type = "DRAM"
 
-    def __init__(self, geometry: Geometry, blocks: int, address: int, target: Remote) -> None:
-        self.geometry, self.blocks, self.address, self.target = geometry, blocks, address, target
+    def __init__(self, geometry: Geometry, blocks: int, addresses: Sequence[int], target: Remote | None) -> None:
+        self.geometry, self.blocks, self.target = geometry, blocks, target
+        self.each = blocks // len(addresses)
+        size = geometry.block_bytes * self.each
+        self._there = tuple(Region(address, size, number) for number, address in enumerate(addresses))
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -145,21 +182,35 @@ class RemoteHostSide:
         return ()
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        size = self.geometry.block_bytes * self.blocks
-        return address_descriptors(layout, self.geometry, self.blocks, Region(self.address, size, 0), whole=whole)
+        return region_descriptors(layout, self.geometry, self.each, self._there, whole=whole)
 
-    def fill(self, seed: int) -> None:
-        self.target.call("fill", seed=seed)
+    def fill(self, seed: int, position: int = 0) -> None:
+        if self.target is not None:
+            self.target.call("fill", seed=seed, position=position)
 
     def poison(self) -> None:
-        self.target.call("poison")
+        if self.target is not None:
+            self.target.call("poison")
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        found = self.target.call("check", own=str(own), layout=str(origin.layout), files=origin.files, seed=origin.seed)
+        """What the target finds; nothing where others share it, for then their rank 0 asks it."""
+        if self.target is None:
+            return None
+        found = self.target.call("check", own=str(own), origin=origin_to_json(origin))
         return None if found is None else str(found)
 
     def close(self) -> None:
         """Nothing: the target process ends with its memory."""
+
+
+def origin_to_json(origin: Origin) -> dict[str, Any]:
+    """An origin for another process."""
+    return {**asdict(origin), "layout": str(origin.layout)}
+
+
+def origin_from_json(data: dict[str, Any]) -> Origin:
+    """An origin that crossed a process boundary."""
+    return Origin(**{**data, "layout": parse_layout(data["layout"])})
 
 
 class FileSide:
@@ -190,9 +241,9 @@ class FileSide:
         part, offset = np.divmod(offsets, np.uint64(self.size))
         return _shaped(offset, np.array(self.descriptors, np.uint64)[part.astype(np.intp)], size)
 
-    def fill(self, seed: int) -> None:
+    def fill(self, seed: int, position: int = 0) -> None:
         for index in range(self.files):
-            self._write(index, seed)
+            self._write(index, seed, position)
 
     def poison(self) -> None:
         for index in range(self.files):
@@ -227,14 +278,14 @@ class FileSide:
         for path in self.paths:
             path.unlink(missing_ok=True)
 
-    def _write(self, index: int, seed: int | None) -> None:
+    def _write(self, index: int, seed: int | None, position: int = 0) -> None:
         fd = self._plain[index]
         for at in range(0, self.size, _IO_CHUNK):
             count = min(_IO_CHUNK, self.size - at)
             if seed is None:
                 data = np.full(count, pattern.POISON, np.uint8)
             else:
-                data = pattern.expected(index * self.size + at, count, seed)
+                data = pattern.expected(position + index * self.size + at, count, seed)
             _write_fully(fd, data.data, at)
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -9,7 +9,7 @@ from typing import Any
 from kvdeck.engine.kv.layout import Geometry, parse_layout
 from kvdeck.engine.transfer import nixl
 from kvdeck.engine.transfer.calls import serve, take_seat
-from kvdeck.engine.transfer.sides import HostSide, Origin, register
+from kvdeck.engine.transfer.sides import HostSide, origin_from_json, register
 
 
 class Target:
@@ -30,24 +30,26 @@ class Target:
         params: dict[str, str],
         progress_thread: bool,
         cores: list[int],
+        devices: int = 1,
     ) -> dict[str, Any]:
-        """Allocate and register; returns the agent's name, its metadata in base64, and the address."""
+        """Allocate and register; returns the agent's name, its metadata in base64, and each device's address."""
         os.sched_setaffinity(0, cores)
-        self._side = HostSide(Geometry(**geometry), blocks, huge_pages=huge_pages)
+        self._side = HostSide(Geometry(**geometry), blocks, huge_pages=huge_pages, devices=devices)
         self._agent = nixl.make_agent(self.name, progress_thread=progress_thread)
         nixl.create_backend(self._agent, backend, params)
         self._regions = register(self._agent, self._side, backend)
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
-        return {"name": self.name, "metadata": metadata, "address": self._side.buffer.address}
+        addresses = [region.address for region in self._side.regions]
+        return {"name": self.name, "metadata": metadata, "addresses": addresses}
 
-    def fill(self, seed: int) -> None:
-        self._host().fill(seed)
+    def fill(self, seed: int, position: int) -> None:
+        self._host().fill(seed, position)
 
     def poison(self) -> None:
         self._host().poison()
 
-    def check(self, own: str, layout: str, files: int, seed: int) -> str | None:
-        return self._host().check(parse_layout(own), Origin(parse_layout(layout), files, seed))
+    def check(self, own: str, origin: dict[str, Any]) -> str | None:
+        return self._host().check(parse_layout(own), origin_from_json(origin))
 
     def attend(self, busy: bool) -> None:
         """Poll for notifications from now on, or rest."""

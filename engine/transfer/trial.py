@@ -58,6 +58,7 @@ class _Step:
     transfer: list[int] = field(default_factory=list)
     busy: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    lane_busy: list[tuple[int, ...]] = field(default_factory=list)
     warmup: int = 0
     verified: bool | None = None
     wrong: str | None = None
@@ -75,9 +76,19 @@ class _Step:
         self.transfer += visit.transfer_ns
         self.busy.append(visit.end_ns - visit.start_ns)
         self.counts.append(len(visit.post_ns))
+        self.lane_busy.append(visit.lane_ns)
 
     def request_bytes(self) -> int:
         return self.plan.block_bytes * self.plan.batch
+
+    def lane_rates(self) -> list[float]:
+        """Median GB/s of each lane by its own time, where there are several: they began together, but end apart."""
+        size, lanes = self.request_bytes(), len(self.lane_busy[0]) if self.lane_busy else 0
+        return [
+            round(statistics.median(
+                count // lanes * size / busy[lane] for busy, count in zip(self.lane_busy, self.counts, strict=True)), 4)
+            for lane in range(lanes)
+        ] if lanes > 1 else []  # fmt: skip
 
     def rates(self) -> list[float]:
         """GB/s of each round."""
@@ -126,7 +137,7 @@ class TrialRun:
                 self._stop_if_cancelled()
                 visit = self.crew.visit(step.plan.step, max(1, min(256, int(0.01 / last))))
                 count = len(visit.post_ns)
-                last = (visit.end_ns - visit.start_ns) / 1e9 / (count / self.trial.threads)
+                last = (visit.end_ns - visit.start_ns) / 1e9 / (count / self.trial.lanes)
                 step.warmup += count
             slowest = max(slowest, last)
         if self.reference_name:
@@ -136,8 +147,8 @@ class TrialRun:
     def _visit_count(self, slowest: float) -> int:
         count = max(1, int(_VISIT_SECONDS / slowest))
         if self.spec.iterations is not None:  # at least eight rounds, where the count allows it
-            count = max(1, min(count, -(-self.spec.iterations // self.trial.threads // 8)))
-        requests = self.trial.blocks // self.trial.threads // self.trial.batch
+            count = max(1, min(count, -(-self.spec.iterations // self.trial.lanes // 8)))
+        requests = self.trial.blocks // self.trial.lanes // self.trial.batch
         if self.trial.path == "DiskToHost" and not self.trial.direct:
             count = min(count, requests)  # one round never reads a page twice
         return count
@@ -168,7 +179,7 @@ class TrialRun:
     def _visit(self, step: _Step, number: int, count: int) -> None:
         if self.spec.iterations is not None:
             left = self.spec.iterations - sum(step.counts)
-            count = min(count, max(1, -(-left // self.trial.threads)))
+            count = min(count, max(1, -(-left // self.trial.lanes)))
         visit = self.crew.visit(step.plan.step, count)
         step.take(visit)
         self._refresh(step)
@@ -187,7 +198,7 @@ class TrialRun:
     def _visit_reference(self, number: int, count: int) -> None:
         assert self.reference_name is not None
         busy = self.crew.reference(self.trial.batch, count, number * count)
-        moved = count * self.trial.threads * self.trial.batch * self.trial.geometry.block_bytes
+        moved = count * self.trial.lanes * self.trial.batch * self.trial.geometry.block_bytes
         self.reference_busy.append(busy)
         self.reference_bytes.append(moved)
         self.progress.emit(
@@ -296,7 +307,12 @@ class TrialRun:
             verified=step.verified,
             status=status,
             reason="cancelled before its end" if cancelled else step.wrong,
-            settings={**settings, "prep_lists_us": step.prepared.list_ns / 1e3, "rounds": len(step.busy)},
+            settings={
+                **settings,
+                "prep_lists_us": step.prepared.list_ns / 1e3,
+                "rounds": len(step.busy),
+                **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
+            },
         )
 
     def comparisons(self) -> list[Comparison]:

@@ -1,6 +1,8 @@
 """The sampling child: `python -m kvdeck.engine.watch '{"hz":1,"sources":[],"home":"…"}'`, a snapshot a line on stdout.
 
-It ends when its stdin does: then the engine that started it is gone.
+On stdin it takes commands, a JSON object a line: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, `{"mark": NAME,
+"text": …, "kind": …, "t": …}`. What becomes of recordings it says in lines `{"recording": {…}}`. It ends when its
+stdin does: then the engine that started it is gone.
 """
 
 from __future__ import annotations
@@ -14,31 +16,62 @@ from pathlib import Path
 import orjson
 
 from kvdeck.engine.watch.monitor import Watching, stream
+from kvdeck.engine.watch.recorders import Recorders
 from kvdeck.engine.watch.snapshot import Check, Snapshot, to_mapping
 from kvdeck.sessions.errors import KvdeckError
 
+ENGINE_ENDED = "the engine ended during the recording"
 
-def _end_with_stdin() -> None:
-    while os.read(0, 4096):
-        pass
+
+def _obey(recorders: Recorders) -> None:
+    """Carry out what stdin says until it ends, and then end everything."""
+    with open(0, "rb", buffering=0, closefd=False) as commands:
+        rest = b""
+        while data := commands.read(65536):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                recorders.obey(line)
+    recorders.close("interrupted", ENGINE_ENDED)
     os._exit(0)
 
 
-def _say(snapshot: Snapshot) -> None:
-    os.write(1, orjson.dumps(to_mapping(snapshot), option=orjson.OPT_APPEND_NEWLINE))
+def _write(line: bytes) -> None:
+    os.write(1, line)
 
 
 def main() -> int:
     """Sample until stdin ends."""
     asked = orjson.loads(sys.argv[1])
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    home = Path(asked["home"])
+    recorders = Recorders(home, _write)
+
+    def say(snapshot: Snapshot) -> None:
+        raw = orjson.dumps(to_mapping(snapshot))
+        recorders.take(snapshot.t, raw)
+        recorders.say(raw + b"\n")
+
+    threading.Thread(target=_obey, args=(recorders,), daemon=True).start()
+    watching = Watching(
+        tuple(asked["sources"]),
+        asked["hz"],
+        block_bytes=asked.get("block_bytes"),
+        pins=tuple(asked.get("pins") or ()),
+        home=home,
+    )
     try:
-        stream(Watching(tuple(asked["sources"]), asked["hz"], home=Path(asked["home"])), _say)
+        stream(watching, say)
     except KvdeckError as error:
         # Whoever watches is told on the screen, and again as often as the engine tries.
-        _say(Snapshot(time.time(), checks=(Check("sources", "look", error.what, error.mend),)))
+        recorders.refuse(str(error))
+        recorders.say(orjson.dumps(to_mapping(_wrong(error)), option=orjson.OPT_APPEND_NEWLINE))
         return error.exit_code
+    except BrokenPipeError:
+        recorders.close("interrupted", ENGINE_ENDED)
     return 0
+
+
+def _wrong(error: KvdeckError) -> Snapshot:
+    return Snapshot(time.time(), checks=(Check("sources", "look", error.what, error.mend),))
 
 
 if __name__ == "__main__":

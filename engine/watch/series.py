@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -39,6 +39,14 @@ class Series:
     counter: bool = True
     wrap_bits: int = 64
     """A counter that falls from near 2 ** wrap_bits to near 0 has wrapped; any other fall is a reset."""
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        # Each is looked up several times a reading: its labels are hashed once.
+        object.__setattr__(self, "_hash", hash((self.name, self.labels)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def label(self, name: str) -> str:
         """A label's value, empty where there is none."""
@@ -62,6 +70,11 @@ class Reading:
     """Why there is nothing to say although all is well: the source is idle."""
     limits: Mapping[Series, float] = field(default_factory=dict)
     """Physical limits of counters in units a second: a link's width, a NIC's rate."""
+    changed: Collection[Series] | None = None
+    """Those whose value differs from the reading of `changed_since`, which named the very same series; None where that
+    is not known."""
+    changed_since: int = 0
+    """`t_ns` of that reading."""
 
 
 class SourceGone(KvdeckError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from kvdeck.engine.watch.blocks import BlockSize
 from kvdeck.engine.watch.meaning import Meaning, meaning_of
 from kvdeck.engine.watch.series import Kind, Reading, Series, State
 
@@ -13,6 +15,8 @@ RESET_SHOWN_S = 10.0
 """How long a reset stays the source's state."""
 MAX_POINTS = 20_000
 """Series kept for one source."""
+MAX_GONE = 1000
+"""Series kept that a source no longer says, beyond as many as it does say: labels that never come again."""
 _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
 
 
@@ -23,6 +27,7 @@ class Point:
     meaning: Meaning | None
     value: float
     t_ns: int
+    """When it was last given; a reading in which nothing changed may leave it as it is."""
     rate: float | None = None
     """Units a second between the last two readings; None until there are two, and over a reset."""
     gained: float = 0.0
@@ -50,6 +55,40 @@ class SourceStatus:
     """Series that no meaning is known for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The series of one source that are there now: those of each flow, and those that are numbers of their own."""
+
+    flows: dict[str, list[tuple[Series, Point, Meaning]]]
+    numbers: list[tuple[Series, Point, dict[str, str]]]
+    """With their labels."""
+    gone: list[str]
+    """Names of metrics of a flow that the last reading left out."""
+    present: int = 0
+    unknown: int = 0
+    counters: bool = False
+
+
+def _shape_of(points: dict[Series, Point]) -> Shape:
+    flows: dict[str, list[tuple[Series, Point, Meaning]]] = {}
+    numbers, gone = [], []
+    present = unknown = 0
+    for series, point in points.items():
+        meaning = point.meaning
+        if point.gone:
+            if meaning is not None and meaning.flow:
+                gone.append(series.name)
+            continue
+        present += 1
+        if meaning is None:
+            unknown += 1
+        elif meaning.flow:
+            flows.setdefault(meaning.flow, []).append((series, point, meaning))
+        else:
+            numbers.append((series, point, dict(series.labels)))
+    return Shape(flows, numbers, gone, present, unknown, any(series.counter for series in points))
+
+
 class Track:
     """The history of one source, as far as it is needed: two readings."""
 
@@ -58,6 +97,8 @@ class Track:
         self.kind = kind
         self.points: dict[Series, Point] = {}
         self.limits: dict[Series, float] = {}
+        self.block_size: BlockSize | None = None
+        """Learned from its own counters, and kept: they need not agree at every moment."""
         self.readings = 0
         self._first_ns = 0
         self._last_ns: int | None = None
@@ -69,6 +110,17 @@ class Track:
         self._reset_ns: int | None = None
         self._reset_what = ""
         self._too_many = False
+        self._t_ns = -1
+        self._unsettled: list[Point] = []
+        """Points of the last reading whose rate is not 0."""
+        self._shape: Shape | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """What is there now, sorted by what it is."""
+        if self._shape is None:
+            self._shape = _shape_of(self.points)
+        return self._shape
 
     def took(self, reading: Reading, now_ns: int) -> None:
         """Note a reading that arrived at `now_ns`."""
@@ -76,25 +128,53 @@ class Track:
         self.limits.update(reading.limits)
         self._missing = reading.missing
         self._quiet = reading.quiet
+        changed = reading.changed
+        if changed is None or self._failing_since is not None or reading.changed_since != self._t_ns or self._too_many:
+            self._take_all(reading, now_ns)
+        else:
+            self._take_changed(reading, changed, now_ns)
         self._failing_since = None
-        points = self.points
-        for series, value in reading.values.items():
-            t_ns = reading.times.get(series, reading.t_ns)
-            point = points.get(series)
-            if point is not None:
-                self._update(series, point, value, t_ns, now_ns)
-            elif len(points) < MAX_POINTS:
-                points[series] = Point(meaning_of(series), value, t_ns)
-            else:
-                self._too_many = True
-        if len(points) != len(reading.values):
-            for series, point in points.items():
-                if series not in reading.values:
-                    point.gone, point.rate = True, None
         if not self.readings:
             self._first_ns = now_ns
         self.readings += 1
         self._last_ns = now_ns
+        self._t_ns = reading.t_ns
+
+    def _take_all(self, reading: Reading, now_ns: int) -> None:
+        points = self.points
+        self._too_many = False
+        for series, value in reading.values.items():
+            point = points.get(series)
+            if point is None:
+                if len(points) < MAX_POINTS:
+                    points[series] = Point(meaning_of(series), value, reading.times.get(series, reading.t_ns))
+                    self._shape = None
+                else:
+                    self._too_many = True
+                continue
+            own = reading.times.get(series)
+            if own is not None:
+                self._update(series, point, value, point.t_ns, own, now_ns)
+            else:  # it was not touched by readings in which it did not change
+                before = point.t_ns if point.gone else max(point.t_ns, self._t_ns)
+                self._update(series, point, value, before, reading.t_ns, now_ns)
+        if len(points) != len(reading.values):
+            for series, point in points.items():
+                if not point.gone and series not in reading.values:
+                    point.gone, point.rate, self._shape = True, None, None
+        if self._too_many or len(points) > 2 * len(reading.values) + MAX_GONE:
+            self.points = {series: point for series, point in points.items() if not point.gone}
+            self._shape = None
+        self._unsettled = [point for point in self.points.values() if point.rate != 0.0 and not point.gone]
+
+    def _take_changed(self, reading: Reading, changed: Collection[Series], now_ns: int) -> None:
+        """The same series as before, and all but those in `changed` with the same value."""
+        for point in self._unsettled:
+            point.rate = 0.0
+        for series in changed:
+            point = self.points[series]
+            self._update(series, point, reading.values[series], self._t_ns, reading.t_ns, now_ns)
+        self._unsettled = [self.points[series] for series in changed]
 
     def failed(self, reason: str, now_ns: int) -> None:
         """Note that there was no reading."""
@@ -104,9 +184,11 @@ class Track:
                 point.rate = None
         self._failure = reason
 
-    def _update(self, series: Series, point: Point, value: float, t_ns: int, now_ns: int) -> None:
-        if t_ns == point.t_ns:  # the source has nothing newer to say
+    def _update(self, series: Series, point: Point, value: float, before_ns: int, t_ns: int, now_ns: int) -> None:
+        if t_ns == before_ns:  # the source has nothing newer to say
             return
+        if point.gone:
+            self._shape = None
         delta = value - point.value
         if series.counter:
             if delta < 0:
@@ -119,7 +201,7 @@ class Track:
                 if point.meaning is not None or not series.name.startswith(_NOISE):
                     self._moved_ns = now_ns
             point.gained += delta
-        seconds = (t_ns - point.t_ns) / 1e9
+        seconds = (t_ns - before_ns) / 1e9
         point.rate = delta / seconds if seconds > 0 and not point.gone else None
         point.value, point.t_ns, point.gone = value, t_ns, False
 
@@ -138,9 +220,7 @@ class Track:
         state, reason = self._state(now_ns, period_s)
         age = None if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         moved = None if self._moved_ns is None else (now_ns - self._moved_ns) / 1e9
-        present = [point for point in self.points.values() if not point.gone]
-        unknown = sum(point.meaning is None for point in present)
-        return SourceStatus(self.name, self.kind, state, reason, age, moved, len(present), unknown)
+        return SourceStatus(self.name, self.kind, state, reason, age, moved, self.shape.present, self.shape.unknown)
 
     def _state(self, now_ns: int, period_s: float) -> tuple[State, str]:
         if self._failing_since is not None:
@@ -163,7 +243,7 @@ class Track:
             return self._missing
         if self._too_many:
             return f"more than {MAX_POINTS} series: the rest is left out"
-        gone = [s.name for s, p in self.points.items() if p.gone and p.meaning is not None and p.meaning.flow]
+        gone = self.shape.gone
         if gone and self.kind not in ("process", "ring"):
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             return f"no longer says {gone[0]}{more}"
@@ -174,6 +254,6 @@ class Track:
             return "idle", self._quiet
         since = self._moved_ns if self._moved_ns is not None else self._first_ns
         still = (now_ns - since) / 1e9
-        if still >= IDLE_S and any(series.counter for series in self.points):
+        if still >= IDLE_S and self.shape.counters:
             return "idle", f"no counter moved for {still:.0f} s"
         return "live", ""

@@ -19,7 +19,6 @@ import pyte
 
 PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
 PATIENCE_S = 20.0
-QUESTION = b"\x1b[6n"
 BUSY = """
 import random, time
 from kvdeck.app.folding import LogLine, RunView
@@ -71,8 +70,7 @@ class Terminal:
             with contextlib.suppress(OSError):
                 data = os.read(self.master, 1 << 16)
         self.taken += data
-        # Private modes that pyte does not know would be printed.
-        self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
+        self.stream.feed(_known(data))
         return data
 
     def resize(self, width: int, height: int) -> None:
@@ -105,40 +103,68 @@ class Terminal:
 
 
 class FarTerminal(Terminal):
-    """At the end of a link that buffers without bounds and lets so many bytes a second through, as SSH does."""
+    """At the end of a link that buffers without bounds and lets so many bytes a second through, as SSH does.
 
-    def __init__(self, bytes_per_s: float, answers: bool = True, **options: Any) -> None:
+    Cursor questions are answered by what has drawn what came before them: `all` of them, `none`, `some` (every third),
+    `late` (a second and a half on top), `wrong` (another place than it is in), or `nearby` (as they are written, by
+    something on this side of the link, as tmux does).
+    """
+
+    LATE_S = 1.5
+
+    def __init__(self, bytes_per_s: float, answers: str = "all", **options: Any) -> None:
         super().__init__(**options)
         self.bytes_per_s, self.answers = bytes_per_s, answers
         self.under_way = b""
+        self.asked = 0
         self._allowed, self._at = 0.0, time.monotonic()
+        self._late: list[tuple[float, bytes]] = []
+        self._nearby = pyte.Screen(self.screen.columns, self.screen.lines)
+        self._nearby_stream = pyte.ByteStream(self._nearby)
+        (self._nearby if answers == "nearby" else self.screen).write_process_input = self._answer
+
+    def _answer(self, answer: str) -> None:
+        self.asked += 1
+        if self.answers in ("all", "nearby") or (self.answers == "some" and self.asked % 3 == 0):
+            os.write(self.master, answer.encode())
+        elif self.answers == "late":
+            self._late.append((time.monotonic() + self.LATE_S, answer.encode()))
+        elif self.answers == "wrong":
+            os.write(self.master, b"\x1b[20;20R\x1b[1;2R")
 
     def read(self, seconds: float) -> bytes:
-        """Take what the link lets through within that time; cursor questions are answered as they arrive."""
+        """Take what the link lets through within that time."""
         end = time.monotonic() + seconds
         while True:
             if select.select([self.master], [], [], 0.005)[0]:
                 with contextlib.suppress(OSError):
-                    self.under_way += os.read(self.master, 1 << 16)
+                    data = os.read(self.master, 1 << 16)
+                    self.under_way += data
+                    if self.answers == "nearby":
+                        self._nearby_stream.feed(_known(data))
             now = time.monotonic()
             self._allowed = min(self._allowed + (now - self._at) * self.bytes_per_s, self.bytes_per_s / 20)
             self._at = now
             count = int(self._allowed)
             data, self.under_way = self.under_way[:count], self.under_way[count:]
             self._allowed -= len(data)
-            asked = (self.taken[-3:] + data).count(QUESTION)
             self.taken += data
-            self.stream.feed(data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b""))
-            if asked and self.answers:
-                os.write(self.master, b"\x1b[5;7R" * asked)
+            self.stream.feed(_known(data))
+            while self._late and self._late[0][0] <= now:
+                os.write(self.master, self._late.pop(0)[1])
             if data or now >= end:
                 return data
 
 
-def watched(link: FarTerminal, pictures: int) -> list[tuple[float, int]]:
-    """(age in seconds, number) of each picture as it arrives."""
+def _known(data: bytes) -> bytes:
+    """Without the private modes that pyte does not know: it would print them."""
+    return data.replace(b"\x1b[>25u", b"").replace(b"\x1b[<u", b"")
+
+
+def watched(link: FarTerminal, pictures: int = 1 << 30, seconds: float = PATIENCE_S) -> list[tuple[float, int]]:
+    """(age in seconds, number) of each picture as it arrives, so many of them or for so long."""
     found: list[tuple[float, int]] = []
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + seconds
     while len(found) < pictures and time.monotonic() < deadline:
         if link.read(0.2) and (seen := STAMP.search("\n".join(link.screen.display))):
             number = int(seen[2])

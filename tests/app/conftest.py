@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kvdeck.app.link import Link
 from kvdeck.app.messages import (
     DoctorReported,
     PathsMeasured,
@@ -46,6 +47,15 @@ KEPT = tuple(
         ]
     )
 )
+
+
+def a_slow_link() -> Link:
+    """A terminal that has answered once, after 0.8 s, and is asked no more."""
+    link = Link()
+    link.painted(1.0)
+    link.answered(link._place, 1.8)
+    link.asks = link.paces = False
+    return link
 
 
 class DeckOfFiles(Deck):

@@ -48,6 +48,18 @@ def test_a_plan_runs_and_is_shown_in_both_columns(kvdeck: Kvdeck, tmp_path: Path
     assert (result.iterations, result.verified) == (32, True)
 
 
+def test_a_scheme_of_several_devices(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    asked = ["--scheme", "manytoone", "--num_initiator_dev", "2", "--num_iter", "16", "--warmup_iter", "16"]
+    done = kvdeck(*PLAN, *asked, "--session", "mine", "--check_consistency")
+    assert done.returncode == 0, done.stderr
+    assert "manytoone SG: 2 devices to 1, 2 pairs, 3 processes" in done.stdout
+    assert "initiators apart" in done.stdout
+    (result,) = Store(tmp_path / "home").load("mine").results
+    assert (result.verified, result.batch, result.iterations) == (True, 4, 32)
+    assert result.bytes == 32 * 4 * result.block_bytes
+    assert len(result.settings["lanes_gb_per_s"]) == 2
+
+
 def program(folder: Path, status: int) -> str:
     folder.mkdir()
     (folder / "output").write_text(OUTPUT)
@@ -81,11 +93,11 @@ def test_json_of_the_tool(kvdeck: Kvdeck, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named", "status"),
     [
-        (["--scheme", "tp", "--tp", "2"], "--scheme tp can't run natively", 1),
-        (["--scheme", "manytoone"], "--scheme manytoone", 1),
-        (["--scheme", "onetomany"], "--scheme onetomany", 1),
-        (["--mode", "MG"], "--mode MG", 1),
-        (["--num_initiator_dev", "2"], "--num_initiator_dev 2", 1),
+        (["--num_initiator_dev", "2"], "scheme pairwise has 2 initiator and 1 target devices", 2),
+        (["--scheme", "onetomany", "--num_initiator_dev", "2"], "give one initiator device", 2),
+        (["--scheme", "manytoone", "--num_target_dev", "2"], "give one target device", 2),
+        (["--scheme", "tp", "--tp", "2", "--destination", "gpu"], "--num_target_dev 2 can't run natively with VRAM", 1),
+        (["--worker_type", "nvshmem"], "--worker_type nvshmem", 1),
         (["--backend", "OBJ"], "backend OBJ", 1),
         (["--exec", "nixlbench"], "nixlbench is not on PATH", 1),
         (["--num_requests", "10000000"], "lower --num_requests", 2),

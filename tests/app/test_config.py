@@ -115,3 +115,7 @@ def test_a_home_that_takes_nothing_stops_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("KVDECK_HOME", "/proc/kvdeck")
     memory.keep({"view": "run"})
     assert memory.recall() == {}
+
+
+def test_what_a_key_does_fits_into_the_help_panel_at_80_columns():
+    assert [binding.tooltip for binding in actions().values() if len(binding.tooltip) > 60] == []

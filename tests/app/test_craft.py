@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from textual.binding import Binding
 
 from kvdeck.app import endings, theme
 from kvdeck.app.config import Config
-from kvdeck.app.link import Link
+from kvdeck.app.form import COLUMNS
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.jump import Jump, places
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
+from kvdeck.app.widgets import status
 from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
@@ -25,9 +27,10 @@ from kvdeck.app.widgets.status import StatusBar
 from kvdeck.app.widgets.steps import StepTable
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, a_slow_link
 
 BIG, SMALL = (120, 40), (80, 24)
+IDLE = Snapshot("connected", "", 4242)
 
 
 def notes(deck: Deck) -> list[str]:
@@ -99,6 +102,54 @@ async def test_the_order_of_the_sessions_is_remembered():
             await pilot.pause()
             assert "by name" in deck.screen.query_one(FilterBar).plain
     assert memory["sort"] == "name"
+
+
+async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
+    memory: dict = {}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=SMALL) as pilot:
+        deck.post_message(DoctorReported(a_run.doctor()))
+        await pilot.press("m", "right", "down", "enter", "8", "enter", "m")
+        await pilot.pause()
+        assert deck.screen.query_one(FormPane).columns is COLUMNS
+    assert memory["run"] == {"pipeline_depth": 8}
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 8
+        assert "depth 8" in again.screen.query_one(FormPane).plain
+        await pilot.press("r")
+        await pilot.pause()
+        assert again.asked[-1][1]["pipeline_depth"] == 8
+        await pilot.press("R")
+        await pilot.pause()
+        assert again.screen.query_one(FormPane).form.pipeline_depth == 1
+    assert memory["run"] == {}
+
+
+@pytest.mark.parametrize("keys", [("question_mark",), ("colon",), ("x",), ("4", "enter")])
+async def test_what_stands_under_another_screen_is_not_painted_and_is_new_when_it_comes_back(
+    keys: tuple[str, ...], deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch
+):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.press(*keys)
+        await pilot.pause(0.3)
+        painted = []
+        draw = deck._display
+        monkeypatch.setattr(deck, "_display", lambda screen, what: (painted.append(what), draw(screen, what)))
+        for state in ("queued", "running"):
+            deck.post_message(SnapshotTaken(replace(a_run.live(), run=replace(a_run.view(None), state=state))))
+            deck.deck_screens[0].query_one(StatusBar).refresh()
+            await pilot.pause(0.2)
+        assert [type(what).__name__ for what in painted if type(what).__name__ == "LayoutUpdate"] == []
+        await pilot.resize_terminal(*SMALL)
+        await pilot.pause(0.2)
+        assert deck.deck_screens[0].size == SMALL
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.press("escape", "2")
+        await pilot.pause(0.2)
+        assert "done" in deck.screen.query_one(Progress).plain
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
@@ -183,13 +234,42 @@ def test_the_hosts_line_has_a_word_for_every_case():
 
 async def test_a_slow_link_is_said_in_the_header(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
-        deck.link = Link()
-        deck.link.painted(1.0)
-        deck.link.answered(1.8)
-        deck.link.asks = False
+        deck.link = a_slow_link()
         deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
         await pilot.pause()
         assert "slow link 0.8 s" in deck.screen.query_one(StatusBar).plain
+
+
+@pytest.mark.parametrize(("size", "titled"), [(SMALL, 1), (BIG, 8)])
+async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_own(
+    size: tuple[int, int], titled: int, deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch
+):
+    later = {"traffic": "5", "load": "6", "suite": "7"}
+    bindings = [Binding(key, f"switch_mode('{mode}')", mode.title(), id=f"mode.{mode}") for mode, key in later.items()]
+    monkeypatch.setattr(status, "OPENING", (*status.OPENING, *bindings))
+    monkeypatch.setattr(Deck, "MODES", {**Deck.MODES, **dict.fromkeys(later, Deck.MODES["run"])})
+    async with deck.run_test(size=size) as pilot:
+        deck.post_message(SnapshotTaken(replace(IDLE, engine_pid=1234567)))
+        await pilot.pause()
+        line = deck.screen.query_one(StatusBar).plain
+        assert len(line) <= size[0]
+        assert "engine: idle" in line
+        titles = [binding.description for binding in status.OPENING]
+        assert sum(f" {title} " in line for title in titles) == titled
+        assert " 2 Run " in line
+        assert all(f" {binding.key} " in line for binding in status.OPENING)
+
+
+async def test_nothing_in_the_header_is_cut_however_much_is_to_be_said(deck: DeckOfFiles):
+    deck.readonly = True
+    async with deck.run_test(size=SMALL) as pilot:
+        deck.link = a_slow_link()
+        deck.post_message(SnapshotTaken(IDLE))
+        await pilot.press("p")
+        await pilot.pause()
+        line = deck.screen.query_one(StatusBar).plain
+        assert len(line) <= SMALL[0]
+        assert all(word in line for word in ("PAUSED", "slow link", "read-only", "idle"))
 
 
 async def test_a_broken_config_is_said_on_the_screen():

@@ -7,12 +7,11 @@ from textual.pilot import Pilot
 
 from kvdeck.app import theme
 from kvdeck.app.config import Config
-from kvdeck.app.link import Link
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, a_slow_link
 
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
 IDLE = Snapshot("connected", "", 4242)
@@ -52,10 +51,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
 
     async def set_the_scene(pilot: Pilot[None]) -> None:
         if scene == "slow":
-            deck.link = Link()
-            deck.link.painted(0.0)
-            deck.link.answered(0.8)
-            deck.link.asks = False
+            deck.link = a_slow_link()
         deck.post_message(DoctorReported(a_run.doctor()))
         deck.post_message(SnapshotTaken(snapshot))
         await pilot.pause()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvdeck.app.form import COLUMNS, LAYOUTS, Form
-from kvdeck.engine.spec import RunSpec, spec_from_mapping
+import pytest
+
+from kvdeck.app.form import COLUMNS, LAYOUTS, Form, remembered
+from kvdeck.app.formfields import MIXED, MORE_COLUMNS
+from kvdeck.engine.spec import Range, RunSpec, spec_from_mapping
 
 from . import a_run
 
-FIELDS = {field.key: field for column in COLUMNS for field in column}
+FIELDS = {field.key: field for column in (*COLUMNS, *MORE_COLUMNS) for field in column}
 SEEN = Form(doctor=a_run.doctor())
 
 
@@ -67,3 +70,71 @@ def test_what_can_not_be_launched_says_why():
     assert "batch 8" in replace(SEEN, blocks=4, batch=8).problem()
     assert "api URING" in replace(SEEN, api="URING", backend="UCX").problem()
     assert SEEN.toggled(FIELDS[LAYOUTS[2]]).problem() == ""
+
+
+def test_the_second_page_asks_for_what_the_command_line_can():
+    typed = {
+        "sizes_from": "128K",
+        "sizes_to": "1m",
+        "batch": "4",
+        "threads": "2",
+        "pipeline_depth": "3",
+        "seconds": "5",
+    }
+    form = SEEN
+    for key, text in typed.items():
+        form = form.typed(FIELDS[key], text)
+    for key in ("operation", "loopback", "notify", "durable", "page_cache", "verify", "error_handling", *MIXED):
+        form = form.toggled(FIELDS[key])
+    assert form.problem() == ""
+    spec = spec_from_mapping(form.to_mapping())
+    assert spec.sweep_block_sizes == Range(1 << 17, 1 << 20, 2)
+    assert (spec.batch, spec.threads, spec.pipeline_depth, spec.seconds) == (4, 2, 3, 5)
+    assert (spec.operation, spec.loopback, spec.notify, spec.durable) == ("READ", True, False, True)
+    assert (spec.page_cache, spec.verify, spec.error_handling) == ("keep", False, "none")
+    assert spec.layouts == (*LAYOUTS[:2], *MIXED)
+
+
+def test_what_the_second_page_has_set_is_said_on_the_first():
+    form = SEEN.typed(FIELDS["threads"], "4").typed(FIELDS["block_size"], "64k")
+    assert form.derived() == "plain block 64 KiB, threads 4 · 65,536 B"
+    assert replace(form, block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB a block")
+
+
+def test_sizes_are_stepped_and_typed_with_their_unit():
+    size = FIELDS["sizes_from"]
+    once = SEEN.stepped(size, 1)
+    assert (SEEN.text(size), once.text(size), once.stepped(size, 1).text(size)) == ("auto", "4 KiB", "8 KiB")
+    assert once.stepped(size, -1) == SEEN
+    assert SEEN.typed(size, "64Q") == SEEN
+    assert once.typed(size, "") == SEEN
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sizes_from": 65536}, "needs both its ends"),
+        ({"sizes_from": 65536, "sizes_to": 4096}, "stops below its start"),
+        ({"sizes_from": 5000, "sizes_to": 20000}, "no whole number of tokens"),
+        ({"block_size": 4096, "layouts": frozenset(LAYOUTS[1:2])}, "has one layout"),
+    ],
+)
+def test_what_does_not_go_together_on_the_second_page_is_said(changes: dict, said: str):
+    assert said in replace(SEEN, **changes).problem()
+
+
+def test_a_form_is_remembered_by_what_differs():
+    form = SEEN.typed(FIELDS["threads"], "4").toggled(FIELDS["HostToHost"]).toggled(FIELDS[LAYOUTS[2]])
+    kept = form.kept()
+    assert set(kept) == {"threads", "unwanted", "layouts"}
+    assert replace(remembered(kept), doctor=SEEN.doctor) == form
+    assert Form().kept() == {}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [None, 3, [], {"threads": "4"}, {"threads": True}, {"threads": -1}, {"dtype": "teapot"}, {"dtype": ["fp8"]},
+     {"nobody": 1}, {"unwanted": ["NoSuchPath"]}, {"unwanted": 7}, {"layouts": {"a": 1}}],
+)  # fmt: skip
+def test_what_no_field_takes_is_not_remembered(kept: object):
+    assert remembered(kept) == Form()

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from textual.binding import Binding
 from textual.pilot import Pilot
 
 import kvdeck.app
 from kvdeck.app import glyphs
+from kvdeck.app.bindings import OPENING
 from kvdeck.app.config import Config
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 
 from . import a_run
 from .conftest import DeckOfFiles
+from .test_pictures import a_deck
+from .test_state_pictures import ALL
 
 APP = Path(kvdeck.app.__path__[0])
 
@@ -81,3 +85,32 @@ async def show(pilot: Pilot[None]) -> None:
     await pilot.pause()
     pilot.app.notify("café × 日本")
     await pilot.pause()
+
+
+def not_ascii(deck: DeckOfFiles) -> set[str]:
+    """Every character on the screen that an ASCII terminal can't draw."""
+    return {c for strip in deck.screen._compositor.render_strips() for c in strip.text if not c.isascii()}
+
+
+@pytest.mark.parametrize("scene", ALL)
+async def test_no_scene_has_another_character_than_ascii(scene: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVDECK_THEME", "dark")
+    snapshot, keys = ALL[scene]
+    deck, set_the_scene = a_deck(scene, snapshot, keys, ascii=True)
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await set_the_scene(pilot)
+        await pilot.pause()
+        assert not_ascii(deck) == set()
+
+
+@pytest.mark.parametrize("mode", OPENING, ids=lambda binding: binding.description)
+async def test_no_mode_has_one_and_nothing_that_lies_over_it(mode: Binding):
+    deck = DeckOfFiles(config=Config(ascii=True))
+    async with deck.run_test(size=(80, 24)) as pilot:
+        await show(pilot)
+        await pilot.press(mode.key)
+        await pilot.pause(0.2)
+        for keys in ((), ("question_mark",), ("escape", "colon"), ("escape", "w")):
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert not_ascii(deck) == set(), keys

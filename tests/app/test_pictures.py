@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app import theme
+from kvdeck.app.config import Config
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.snapshot import Snapshot
 
 from . import a_run
 from .conftest import DeckOfFiles
 
+Picture = tuple[str, tuple[int, int], str]
+Scenery = Callable[[Pilot[None]], Awaitable[None]]
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
 IDLE = Snapshot("connected", "", 4242)
 SCENES = {
@@ -65,15 +70,15 @@ PICTURES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("scene", "size", "name"), PICTURES, ids=[f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in PICTURES]
-)
-def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KVDECK_THEME", name)
-    snapshot, keys = SCENES[scene]
-    deck = DeckOfFiles()
-    if scene == "diff-sweep":
-        monkeypatch.setattr(a_run, "compared", lambda name: a_run.swept(name, 1.3 if name.endswith("ls") else 1.0))
+def named(pictures: Sequence[Picture]) -> pytest.MarkDecorator:
+    """A test for each picture, called by its scene, size and theme."""
+    ids = [f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in pictures]
+    return pytest.mark.parametrize(("scene", "size", "name"), pictures, ids=ids)
+
+
+def a_deck(scene: str, snapshot: Snapshot, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
+    """A deck, and what shows the scene in it."""
+    deck = DeckOfFiles(config=Config(ascii=ascii))
     if scene == "sessions-empty":
         deck.kept = ()
 
@@ -86,4 +91,13 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
             await pilot.press(key)
             await pilot.pause(0.2 if scene.startswith(("sessions", "diff")) else None)
 
+    return deck, set_the_scene
+
+
+@named(PICTURES)
+def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KVDECK_THEME", name)
+    if scene == "diff-sweep":
+        monkeypatch.setattr(a_run, "compared", lambda name: a_run.swept(name, 1.3 if name.endswith("ls") else 1.0))
+    deck, set_the_scene = a_deck(scene, *SCENES[scene])
     assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)

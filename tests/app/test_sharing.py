@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kvdeck.app import sharing
-from kvdeck.app.messages import SnapshotTaken
+from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.sharing import Table, csv_text, kept, markdown
+from kvdeck.app.tables import result_table
 from kvdeck.app.widgets.steps import StepTable
+from kvdeck.sessions.records import Tally
 
 from . import a_run
 from .conftest import DeckOfFiles
@@ -70,6 +73,73 @@ async def test_the_points_of_a_chart_are_exported(deck: DeckOfFiles, tmp_path: P
         assert {row["layout"].split()[0] for row in rows} == {"FullyContiguous", "LayerSeparate"}
         assert all(float(row["gb_per_s"]) > 0 for row in rows)
         assert len(rows) > 10
+
+
+async def test_a_result_is_copied_and_its_times_exported(deck: DeckOfFiles, tmp_path: Path):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("4", "enter")
+        await pilot.pause(0.2)
+        await pilot.press("Y", "E")
+        await pilot.pause()
+        rows = list(csv.DictReader(deck.clipboard.splitlines()))
+        assert [row["path"] for row in rows] == [result.path for result in a_run.session().results]
+        assert float(rows[0]["GB/s"]) == pytest.approx(9.0, rel=0.01)
+        found = files(tmp_path)
+        percentiles = list(csv.DictReader(found[f"{a_run.NAME}-percentiles.csv"].splitlines()))
+        assert {row["phase"] for row in percentiles} == {"prep", "post", "transfer", "request"}
+        assert all(float(row["p50_us"]) <= float(row["max_us"]) for row in percentiles)
+        times = list(csv.DictReader(found[f"{a_run.NAME}-request-times.csv"].splitlines()))
+        expected = sum(count for spread in a_run.spreads(a_run.session()).values() for _, count in spread)
+        assert sum(int(row["requests"]) for row in times) == expected
+        assert f"{a_run.NAME}-bandwidth.csv" in found
+
+
+async def test_counted_sessions_are_copied_as_they_were_counted():
+    counted = replace(a_run.session(), results=(), tallies=(Tally("HostToDisk", "FullyContiguous", 3, 300, 30),))
+    table = result_table(counted)
+    assert dict(zip(table.titles, table.rows[0], strict=True))["transfers"] == "3"
+
+
+async def test_a_diffs_distributions_and_curves_are_exported(deck: DeckOfFiles, tmp_path: Path):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("4", "d")
+        await pilot.pause(0.3)
+        await pilot.press("E")
+        await pilot.pause()
+        found = {name.removeprefix(a_run.NAME): text for name, text in files(tmp_path).items()}
+        (times,) = [text for name, text in found.items() if name.endswith("request-times.csv")]
+        assert {row["layout"].split()[0] for row in csv.DictReader(times.splitlines())} == {
+            "FullyContiguous",
+            "LayerSeparate",
+        }
+        assert any(name.endswith("bandwidth.csv") for name in found)
+
+
+async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: DeckOfFiles, tmp_path: Path):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("1", "Y")
+        await pilot.pause()
+        plan = {row["figure"]: row for row in csv.DictReader(deck.clipboard.splitlines())}
+        assert plan["descriptors a block"]["FullyContiguous"] == "1"
+        assert plan["descriptors a block"]["LayerSeparate"] == "64"
+        await pilot.press("E")
+        await pilot.pause()
+        rows = list(csv.DictReader(files(tmp_path)["block-sizes.csv"].splitlines()))
+        one = next(row for row in rows if (row["tp"], row["page_size"]) == ("1", "16"))
+        assert int(one["block_bytes"]) == int(one["region_bytes"]) * int(one["regions"])
+
+
+async def test_doctors_paths_and_facts_are_copied(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(DoctorReported(a_run.doctor()))
+        await pilot.press("9")
+        await pilot.pause()
+        await pilot.press("Y")
+        await pilot.pause()
+        assert "HostToHost,UCX,ready" in deck.clipboard
+        await pilot.press("tab", "Y")
+        await pilot.pause()
+        assert "cpu model,a processor" in deck.clipboard
 
 
 async def test_a_picture_is_saved(deck: DeckOfFiles, tmp_path: Path):

@@ -26,17 +26,22 @@ def test_every_style_has_a_colour(name: str):
         Color.parse(variables[f"tier-{tier}"])
 
 
+TEXT, DIM = 4.5, 3.0
+"""WCAG 2: text against what it stands on, and text that says what is less important."""
+GROUNDS = ("background", "deck-bar", "deck-cursor")
+
+
 @pytest.mark.parametrize("name", [name for name in theme.names() if name != theme.ANSI])
-def test_text_stands_out_from_its_background(name: str):
+def test_text_stands_out_from_whatever_it_may_stand_on(name: str):
     loaded = theme.load(name)
     variables = {**loaded.to_color_system().generate(), **loaded.variables}
-    assert loaded.background is not None
-    background = Color.parse(loaded.background)
-    for style in STYLES:
-        if style != "rule":
-            colour = Color.parse(variables[theme.variable(style)])
-            under = Color.parse(str(loaded.warning)) if style == "letter" else background
-            assert _contrast(colour, under) >= 4.5, (style, variables[theme.variable(style)])
+    tiers = {f"tier-g{number}": f"tier-g{number}" for number in (1, 2, 3, 4)}
+    colours = {style: theme.variable(style) for style in STYLES if style not in ("rule", "letter")} | tiers
+    for style, variable in colours.items():
+        for ground in GROUNDS:
+            found = _contrast(Color.parse(variables[variable]), Color.parse(variables[ground]))
+            assert found >= (DIM if style == "dim" and ground != "background" else TEXT), (style, ground, found)
+    assert _contrast(Color.parse(variables["deck-letter"]), Color.parse(str(loaded.warning))) >= TEXT
 
 
 def _contrast(a: Color, b: Color) -> float:

@@ -8,6 +8,8 @@ import time
 
 import psutil
 
+from kvdeck.app.memory import keep
+from tests.app.a_served_host import served
 from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
@@ -30,9 +32,51 @@ def measure() -> list[Row]:
         rows = [Row("first paint of the TUI, warm disk, median", f"{first:.2f} s", "< 0.5 s")]
         deck = Terminal(SIZE, program=PROGRAM)
         try:
-            return rows + _watched(deck)
+            rows += _watched(deck)
         finally:
             deck.close()
+    return rows + monitor()
+
+
+MONITOR_HZ = 2.0
+
+
+def monitor() -> list[Row]:
+    """The Monitor over endpoints whose counters all move, and over the same ones when they stand still."""
+    with own_engine(), served() as endpoints:
+        keep({"view": "monitor", "monitor": {"sources": [*endpoints.urls, "disks"], "hz": MONITOR_HZ}})
+        deck = Terminal(SIZE, program=PROGRAM)
+        try:
+            assert deck.shows("live"), "the Monitor did not open"
+            assert deck.shows("B/s"), "nothing was seen to move"
+            _bytes(deck, SETTLE_S)
+            process = psutil.Process(deck.process.pid)
+            before, begin = sum(process.cpu_times()[:2]), time.monotonic()
+            ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+            share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+            memory = process.memory_full_info()
+        finally:
+            deck.close()
+        endpoints.hold()
+        keep({"view": "monitor", "monitor": {"sources": endpoints.urls, "hz": MONITOR_HZ}})
+        deck = Terminal(SIZE, program=PROGRAM)
+        try:
+            assert deck.shows("not seen to move"), "no source was seen to idle"
+            _bytes(deck, 3 * SETTLE_S)
+            still = _bytes(deck, STILL_S)
+        finally:
+            deck.close()
+    size = f"{SIZE[0]}×{SIZE[1]}, {len(endpoints.urls)} endpoints"
+    return [
+        Row(
+            f"Monitor at 2 Hz, {size}: bytes a tick, mean / most",
+            f"{statistics.mean(ticks):,.0f} / {max(ticks):,} B",
+            "≤ 8,000 B",
+        ),
+        Row(f"Monitor at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
+        Row(f"Monitor at 2 Hz, every counter still for {STILL_S:.0f} s", f"{still} B", "0 B"),
+        Row("memory of the deck with the Monitor on its screen", f"{memory.uss / 2**20:.0f} MiB of its own", "–"),
+    ]
 
 
 def _first_paint() -> float:
@@ -47,14 +91,14 @@ def _first_paint() -> float:
 
 def _watched(deck: Terminal) -> list[Row]:
     assert deck.shows("engine: idle"), "no engine came up"
-    _bytes(deck, SETTLE_S)
-    still = _bytes(deck, STILL_S)
+    read_for(deck, SETTLE_S)
+    still = read_for(deck, STILL_S)
     os.write(deck.master, b"r")
     assert deck.shows("running"), "no run began"
-    _bytes(deck, SETTLE_S)
+    read_for(deck, SETTLE_S)
     process = psutil.Process(deck.process.pid)
     before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-    ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+    ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
     share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
     memory = process.memory_full_info()
     size = f"{SIZE[0]}×{SIZE[1]}"
@@ -87,7 +131,7 @@ def _far() -> list[Row]:
     return rows
 
 
-def _bytes(deck: Terminal, seconds: float) -> int:
+def read_for(deck: Terminal, seconds: float) -> int:
     """Bytes that the deck writes within that time."""
     end, count = time.monotonic() + seconds, 0
     while (left := end - time.monotonic()) > 0:

@@ -20,7 +20,8 @@ from kvdeck.engine.kv.layout import Geometry
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.execute import lane_setups
-from kvdeck.engine.transfer.lane import Lane, LaneSetup
+from kvdeck.engine.transfer.lane import Lane
+from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.planning import plan_trials, room_of
 from kvdeck.engine.transfer.trial import Progress, TrialRun
 from tests.benchmarks.table import Row

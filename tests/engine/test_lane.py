@@ -13,7 +13,8 @@ from kvdeck.engine.kv.layout import Geometry
 from kvdeck.engine.transfer import lane as lanes
 from kvdeck.engine.transfer import pattern
 from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.lane import Lane, LaneSetup
+from kvdeck.engine.transfer.lane import Lane
+from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.sides import Origin
 
@@ -120,9 +121,9 @@ def test_verification_finds_misplaced_bytes(open_lane: Any) -> None:
     lane.prepare(0, f"{LS} -> {FC}", BATCH, 1, merge=False)
     assert lane.verify(0, seed=5) is None
     layout = lanes.parse_layout_pair(LS).source
-    assert lane._destination.check(layout, Origin(layout, 1, 5)) is not None
+    assert lane._others[0].check(layout, Origin(layout, 1, 5)) is not None
     contiguous = lanes.parse_layout_pair(FC).source
-    assert lane._destination.check(contiguous, Origin(layout, 1, 6)) is not None, "another seed's bytes pass"
+    assert lane._others[0].check(contiguous, Origin(layout, 1, 6)) is not None, "another seed's bytes pass"
 
 
 @pytest.mark.parametrize("path", ["HostToHost", "HostToDisk", "DiskToHost"])
@@ -157,7 +158,7 @@ def test_a_crew_of_two_begins_together(tmp_path: Path) -> None:
 def test_a_dead_peer_is_said_and_not_waited_for(open_lane: Any) -> None:
     lane = open_lane("HostToHost")
     lane.prepare(0, LS, BATCH, 1, merge=False)
-    lane._target._process.kill()
+    lane._targets[0]._process.kill()
     with pytest.raises(Exception, match=r"target|ended|DISCONNECT|BACKEND"):
         lane.verify(0, seed=1)
 

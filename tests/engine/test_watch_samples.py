@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvdeck.engine.watch.meaning import TABLE, meaning_of
-from kvdeck.engine.watch.series import Series
+from kvdeck.engine.watch.series import Labels, Series
 from kvdeck.engine.watch.snapshot import Flow, Snapshot, take
 from kvdeck.engine.watch.sources.endpoint import Endpoint, recognise
-from kvdeck.engine.watch.sources.exposition import Parser
+from kvdeck.engine.watch.sources.exposition import Exposition, Parser
 from kvdeck.engine.watch.track import Track
 from tests.engine.a_metrics_server import metrics_server, sample, sample_names, says
 
@@ -185,3 +186,58 @@ def test_an_exposition_is_read_fast() -> None:
     first = len(calls)
     counted.parse(text)
     assert first == len(calls), "no key is parsed twice"
+
+
+def test_only_lines_that_changed_are_read_and_nothing_else_is_said() -> None:
+    """Over many answers in which some values change, the quick way gives what the library reads."""
+    text = sample("dynamo_fe_metrics_d.prom").decode()
+    parser = Parser()
+    parser.parse(text)
+    chance = random.Random(5)
+    lines = text.split("\n")
+    for _ in range(20):
+        for index in chance.sample(range(len(lines) - 1), 40):
+            key, _, number = lines[index].rpartition(" ")
+            if not key.startswith("#"):
+                lines[index] = f"{key} {float(number) + chance.random()!r}"
+        before = dict(parser._values)
+        found = parser.parse("\n".join(lines))
+        assert found.changed is not None, "the same keys in the same order"
+        assert {(s.name, s.labels): v for s, v in found.values.items()} == named_by_us(judged("\n".join(lines)), found)
+        assert set(found.changed) == {series for series, value in found.values.items() if before[series] != value}
+
+
+def named_by_us(expected: dict[Series, float], found: Exposition) -> dict[tuple[str, Labels], float]:
+    """The library calls a counter without `_total` by its OpenMetrics name; here a metric keeps its own."""
+    ours = {(series.name, series.labels) for series in found.values}
+    return {
+        (s.name if (s.name, s.labels) in ours else s.name.removesuffix("_total"), s.labels): value
+        for s, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a 1\nb 2\n", "a 1\nc 2\n"),
+        ("a 1\nb 2\n", "a 1\nb 2\nc 3\n"),
+        ("a 1\nb 2\n", "a 1\n"),
+        ("a 1\na 2\n", "a 3\na 2\n"),
+        ("a 1\nb 2\n", "a NaN\nb 2\n"),
+        ("a NaN\nb 2\n", "a 1\nb 2\n"),
+        ("a 1 1000\nb 2\n", "a 2 2000\nb 2\n"),
+        ("a 1\nb 2\n", "a 1\nb 2"),
+        ("a 1\nb 2\n", "a 1\nb two\n"),
+        ("# TYPE a counter\na 1\n", "# TYPE a gauge\na 1\n"),
+        ('a{x="1"} 1\nb 2\n', 'a{x="2"} 1\nb 2\n'),
+    ],
+)
+def test_where_more_than_values_changed_all_is_read_anew(before: str, after: str) -> None:
+    parser, fresh = Parser(), Parser()
+    parser.parse(before)
+    found, expected = parser.parse(after), fresh.parse(after)
+    assert found.changed is None
+    assert {(s.name, s.labels): v for s, v in found.values.items()} == {
+        (s.name, s.labels): v for s, v in expected.values.items()
+    }
+    assert (found.unread, found.torn, len(found.times)) == (expected.unread, expected.torn, len(expected.times))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from kvdeck.engine.watch.series import Reading, Series
@@ -113,3 +116,45 @@ def test_series_without_end_cost_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
     followed.took(Reading(0, {Series("x_total", (("id", str(i)),)): 1.0 for i in range(500)}), 0)
     assert len(followed.points) == 100
     assert followed.status(0, 1.0).state == "partial"
+
+
+def test_what_changed_is_enough_and_gives_the_same_as_everything() -> None:
+    """Two tracks follow the same values, one told what changed: rates, growth, states and resets are the same."""
+    chance = random.Random(3)
+    every, told = Track("a", "kvbm"), Track("a", "kvbm")
+    names = [Series(f"kvbm_offload_blocks_{way}") for way in ("d2h", "h2d", "d2d", "d2o")]
+    values = dict.fromkeys(names, 100.0)
+    before_ns = 0
+    for tick in range(1, 60):
+        t_ns = before_ns + chance.randrange(1, 3 * SECOND)
+        changed = [series for series in names if chance.random() < 0.4]
+        for series in changed:
+            values[series] = 0.0 if chance.random() < 0.1 else values[series] + chance.randrange(1, 50)
+        if tick == 20:  # a gap: what changed since is not known
+            every.failed("gone", t_ns)
+            told.failed("gone", t_ns)
+            continue
+        whole = Reading(t_ns, dict(values))
+        every.took(whole, t_ns)
+        told.took(replace(whole, changed=changed, changed_since=before_ns) if tick != 21 else whole, t_ns)
+        for series in names:
+            a, b = every.points[series], told.points[series]
+            assert (a.rate, a.gained, a.value, a.moved_ns, a.resets) == (
+                b.rate,
+                b.gained,
+                b.value,
+                b.moved_ns,
+                b.resets,
+            )
+        assert every.status(t_ns, 1.0) == told.status(t_ns, 1.0)
+        before_ns = t_ns
+
+
+def test_what_changed_since_another_reading_is_not_trusted() -> None:
+    followed = track((0, 10), (1, 20))
+    followed.took(Reading(3 * SECOND, {OFFLOAD: 40.0}, changed=[], changed_since=2 * SECOND), 3 * SECOND)
+    assert followed.points[OFFLOAD].value == 40, "a reading in between was lost: all is looked at"
+    followed.took(Reading(4 * SECOND, {OFFLOAD: 40.0}, changed=[], changed_since=3 * SECOND), 4 * SECOND)
+    assert followed.points[OFFLOAD].rate == 0.0
+    followed.took(Reading(6 * SECOND, {OFFLOAD: 60.0, GAUGE: 1.0}), 6 * SECOND)
+    assert followed.points[OFFLOAD].rate == 10.0, "from the last reading, not from its last change"

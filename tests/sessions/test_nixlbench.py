@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kvdeck.sessions import exchange
+from kvdeck.sessions.compare import compare
+from kvdeck.sessions.compare_report import diff_lines
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.nixlbench import (
     NixlbenchRow,
     as_results,
-    as_row,
     as_session,
     is_nixlbench,
     parse_nixlbench,
     parse_options,
-    table_lines,
 )
+from kvdeck.sessions.nixlbench_columns import as_row, table_lines
+from kvdeck.sessions.records import Interval, StepResult
+from kvdeck.sessions.report import report_lines
 
 STARS = "*" * 160
 WIDTHS = (20, 15, 15, *[15] * 7)
@@ -129,3 +133,56 @@ def test_a_saved_output_is_imported_as_it_is(tmp_path: Path) -> None:
     saved.write_text(OUTPUT[: OUTPUT.index("4096")])
     with pytest.raises(SessionError, match="no row of nixlbench's table"):
         exchange.read(saved)
+
+
+def test_a_single_figure_is_not_shown_as_certainty() -> None:
+    theirs = as_session(OUTPUT, "theirs", 1.0)
+    shown = [line.text for line in report_lines(theirs, 100)]
+    assert any("no interval: nixlbench prints one figure for a step" in text for text in shown)
+    assert not any("0.512 (" in text for text in shown)
+    measured = tuple(replace(result, settings={}, gb_per_s=Interval(0.6, 0.59, 0.61)) for result in theirs.results)
+    diff = compare(replace(theirs, name="ours", results=measured), theirs)
+    assert [(row.low, row.high, row.verdict) for row in diff.keys] == [(None, None, "undecided")] * 2
+    text = "\n".join(line.text for line in diff_lines(diff, 100))
+    assert "theirs has no interval: nixlbench prints one figure for a step, so no winner is named" in text
+    assert "95 %" not in text
+    assert not any("no interval" in item for item in compare(replace(theirs, results=measured), replace(
+        theirs, name="again", results=measured)).differences)  # fmt: skip
+
+
+def paired(mode: str, scheme: str, initiators: int, targets: int, storage: bool = False) -> StepResult:
+    """Ours of several devices: 12 GB/s together, its processes 3, 4 and 5 by their own time."""
+    pairs = max(initiators, 1 if storage else targets)
+    lanes = initiators if mode == "SG" and not storage else 1
+    (plain,) = as_results([NixlbenchRow(4096, pairs // lanes * 8, 12.0, 0.0)], {})
+    several = {"lanes_gb_per_s": [3.0, 4.0, 5.0][:lanes]} if lanes > 1 else {}
+    asked = {"mode": mode, "scheme": scheme, "initiators": initiators, "targets": targets, "storage": storage}
+    return replace(plain, settings={
+        "threads": 1, **several, "scheme": {**asked, "pairs": pairs, "lanes": lanes, "batch": 8, "device": "memory"},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("result", "rate", "aggregate", "latency", "said"),
+    [
+        (paired("SG", "pairwise", 3, 3), 3.0, 12.0, 4.096 / 3, "the aggregate the sum of all"),
+        (paired("MG", "pairwise", 3, 3), 12.0, None, 4.096 / 12, "counts all devices"),
+        (paired("SG", "pairwise", 3, 1, storage=True), 12.0, None, 4.096 / 12, "counts all devices"),
+        (paired("MG", "onetomany", 1, 4), 3.0, None, 4.096 / 3, "one pair's bytes here: of 4 pairs"),
+        (paired("SG", "manytoone", 3, 1), 3.0, None, 4.096 / 3, "sums nothing up"),
+    ],
+)
+def test_several_devices_are_counted_as_nixlbench_counts_them(result, rate, aggregate, latency, said: str) -> None:
+    row = as_row(result)
+    assert row is not None
+    assert (row.batch, row.gb_per_s, row.aggregate_gb_per_s) == (8, pytest.approx(rate), aggregate)
+    assert row.latency_us == pytest.approx(latency)
+    lines = table_lines([result], 100)
+    assert said in " ".join(lines)
+    assert max(map(len, lines)) <= 100
+
+
+def test_where_nixlbench_would_hang_there_is_no_row() -> None:
+    result = paired("SG", "onetomany", 1, 3)
+    assert as_row(result) is None
+    assert "no row for onetomany in mode SG" in " ".join(table_lines([result], 100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ _MEMORY_DEVICES = re.compile(r"(loop|ram|zram|sr|fd)\d+")
 _PARTITION = re.compile(r"(nvme\d+n\d+p|mmcblk\d+p|[svx]v?d[a-z]+)\d+")
 _RATE = re.compile(r"([\d.]+)\s*Gb/sec")
 _FIELD = re.compile(r"(\w+)=(\d+)")
+RATES_S = 10.0
 IB_WORD = 4
 """InfiniBand's data counters count words of four bytes."""
 
@@ -38,24 +40,38 @@ def _disks() -> Reading:
 
 def network_source(root: Path = Path("/")) -> LocalSource:
     """All network cards but the loopback, with their rates where the kernel knows them."""
-    return LocalSource("network", "network", lambda: _network(root), inline=True)
+    return LocalSource("network", "network", Network(root).look, inline=True)
 
 
-def _network(root: Path) -> Reading:
-    values: dict[Series, float] = {}
-    limits: dict[Series, float] = {}
-    for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items():
-        if name == "lo":
-            continue
-        labels = (("device", name),)
-        sent, received = Series("network_sent_bytes", labels), Series("network_received_bytes", labels)
-        values[sent], values[received] = io.bytes_sent, io.bytes_recv
-        speed = _integer(root / f"sys/class/net/{name}/speed")
-        if speed is not None and speed > 0:
-            limits[sent] = limits[received] = speed * 1e6 / 8
-    if not values:
-        raise SourceGone("there is no network card but the loopback")
-    return Reading(now_ns(), values, limits=limits)
+class Network:
+    """Cards and their rates; a rate is asked again every few seconds, for links change theirs."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._rates: dict[str, float | None] = {}
+        self._asked = -RATES_S
+
+    def look(self) -> Reading:
+        """Bytes of each card."""
+        if time.monotonic() - self._asked >= RATES_S:
+            self._rates, self._asked = {}, time.monotonic()
+        values: dict[Series, float] = {}
+        limits: dict[Series, float] = {}
+        for name, io in psutil.net_io_counters(pernic=True, nowrap=False).items():
+            if name == "lo":
+                continue
+            labels = (("device", name),)
+            sent, received = Series("network_sent_bytes", labels), Series("network_received_bytes", labels)
+            values[sent], values[received] = io.bytes_sent, io.bytes_recv
+            if name not in self._rates:
+                speed = _integer(self._root / f"sys/class/net/{name}/speed")
+                self._rates[name] = speed * 1e6 / 8 if speed is not None and speed > 0 else None
+            rate = self._rates[name]
+            if rate is not None:
+                limits[sent] = limits[received] = rate
+        if not values:
+            raise SourceGone("there is no network card but the loopback")
+        return Reading(now_ns(), values, limits=limits)
 
 
 def fabric_source(root: Path = Path("/")) -> LocalSource:

@@ -1,17 +1,26 @@
-"""Prometheus text, read fast: each key is parsed once by prometheus-client and remembered."""
+"""Prometheus text, read fast: each key is parsed once by prometheus-client, and then only lines that changed."""
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import compress
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvdeck.engine.watch.series import Series
 
+MAX_REMEMBERED = 1 << 20
+"""Characters of an answer up to which it is kept, to be held against the next one."""
 MAX_KEYS = 200_000
+MAX_KEY_CHARACTERS = 16 << 20
 """Keys remembered for one source; more are forgotten at once, so that labels without end cost no memory."""
+MAX_LINE = 8192
+"""Characters of a line; a longer one is no metric that anybody wants to see."""
+END = "# EOF"
+"""How OpenMetrics ends; there a time is in seconds, in Prometheus text in milliseconds."""
 _NEVER = ("_bucket", "_created")
 _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
@@ -28,6 +37,9 @@ class Exposition:
     """Lines that are no Prometheus text."""
     torn: bool = False
     """The last line had no end and was left out."""
+    changed: list[Series] | None = None
+    """Those whose value differs from the answer before, which named the very same series; None where that is not
+    known."""
 
 
 class Parser:
@@ -42,21 +54,68 @@ class Parser:
         self._types: dict[str, str] = {}
         self._type_lines: set[str] = set()
         self._keys: dict[str, Series | None] = {}
+        self._characters = 0
+        self._open = False
+        self._text = ""
+        self._lines: list[str] = []
+        self._values: dict[Series, float] = {}
 
     def parse(self, text: str) -> Exposition:
-        """The samples of an answer. Where a key comes twice, the last one stands; NaN is left out."""
-        found = Exposition()
+        """The samples of an answer. Where a key comes twice, the last one stands; what is not finite is left out."""
+        if text == self._text and self._lines:
+            return Exposition(self._values, changed=[])
+        if text.endswith(END):
+            text += "\n"
         end = text.rfind("\n") + 1
-        found.torn = end != len(text)
-        if len(self._keys) > MAX_KEYS:
+        lines = text[:end].split("\n")
+        if end == len(text) and len(lines) == len(self._lines):
+            found = self._parse_changed(lines)
+            if found is not None:
+                self._text = text
+                return found
+        found = Exposition(torn=end != len(text))
+        self._open = len(lines) > 1 and lines[-2] == END
+        plain = self._parse_all(lines, found)
+        keep = plain and not found.torn and len(text) <= MAX_REMEMBERED
+        self._text, self._lines, self._values = (text, lines, found.values) if keep else ("", [], {})
+        return found
+
+    def _parse_changed(self, lines: list[str]) -> Exposition | None:
+        """Only the lines that differ from the last answer's; None where more than their values differs."""
+        known, before, values = self._keys, self._lines, self._values
+        moved: dict[Series, float] = {}
+        for index in compress(range(len(lines)), map(operator.ne, lines, before)):
+            key, _, number = lines[index].rpartition(" ")
+            if key != before[index].rpartition(" ")[0] or key not in known:
+                return None
+            series = known[key]
+            if series is None:
+                continue
+            try:
+                value = float(number)
+            except ValueError:
+                return None
+            if value - value != 0.0 or series not in values:  # not finite, or it was not there
+                return None
+            moved[series] = value
+        self._lines = lines
+        if moved:
+            self._values = {**values, **moved}
+        return Exposition(self._values, changed=list(moved))
+
+    def _parse_all(self, lines: list[str], found: Exposition) -> bool:
+        """Every line. Whether each sample's line is one of its own, and says nothing but a value."""
+        if len(self._keys) > MAX_KEYS or self._characters > MAX_KEY_CHARACTERS:
             self._keys.clear()
+            self._characters = 0
         known, values = self._keys, found.values
-        for line in text[:end].split("\n"):
+        taken = 0
+        for line in lines:
             key, _, number = line.rpartition(" ")
             try:
                 series = known[key]
             except KeyError:
-                self._unknown(line, key, number, found)
+                taken += self._unknown(line, key, found)
                 continue
             if series is not None:
                 try:
@@ -64,34 +123,45 @@ class Parser:
                 except ValueError:
                     found.unread += 1
                     continue
-                if value == value:
+                if value - value == 0.0:
                     values[series] = value
-        return found
+                    taken += 1
+        return taken == len(values) and not found.times and not found.unread
 
-    def _unknown(self, line: str, key: str, number: str, found: Exposition) -> None:
+    def _unknown(self, line: str, key: str, found: Exposition) -> bool:
+        """Whether the line, whose key is met for the first time, gave a sample."""
         if not line.strip():
-            return
+            return False
         if line.startswith("#"):
             if line not in self._type_lines:
                 self._note_type(line)
-            return
+            return False
         if key.partition("{")[0].endswith(_NEVER):  # most lines are buckets, and the library is slow
-            self._keys[key] = None
-            return
+            self._remember(key, None)
+            return False
+        if len(line) > MAX_LINE:
+            found.unread += 1
+            return False
+        plain, exemplar, _ = line.partition(" # {")  # the library would take an exemplar's number for a time
         try:
-            sample = next(iter(text_string_to_metric_families(line + "\n"))).samples[0]
+            sample = next(iter(text_string_to_metric_families(plain + "\n"))).samples[0]
         except (ValueError, StopIteration, IndexError, KeyError):
             found.unread += 1
-            return
+            return False
         series = self._series(sample.name, sample.labels)
         stamp = sample.timestamp
-        if stamp is None and not _has_exemplar(number):
-            self._keys[key] = series
-        if series is None or sample.value != sample.value:
-            return
+        if stamp is None and not exemplar and key:  # a key of its own, not a line that is parted by tabs
+            self._remember(key, series)
+        if series is None or sample.value - sample.value != 0.0:
+            return False
         found.values[series] = sample.value
         if isinstance(stamp, (int, float)):
-            found.times[series] = int(stamp * 1e9)
+            found.times[series] = int(stamp * (1e12 if self._open else 1e9))
+        return True
+
+    def _remember(self, key: str, series: Series | None) -> None:
+        self._keys[key] = series
+        self._characters += len(key)
 
     def _note_type(self, line: str) -> None:
         parts = line.split()
@@ -113,7 +183,3 @@ class Parser:
         if family is not None:
             return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))
         return name.endswith("_total")
-
-
-def _has_exemplar(number: str) -> bool:
-    return "#" in number

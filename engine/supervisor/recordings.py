@@ -1,0 +1,155 @@
+"""The engine's recordings: which there are, what became of them, and that none is lost without a word.
+
+A recording is written by the child that samples for it. While it goes on, `active/NAME.json` in the home names this
+engine, so that the next one can say of a recording that its engine died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kvdeck.engine.protocol import Annotate, Record, RecordingState
+from kvdeck.engine.supervisor import recovery
+from kvdeck.engine.supervisor.runtime import own_identity
+from kvdeck.engine.supervisor.watching import Asked, Watching, asked
+from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
+from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.store import Store
+from kvdeck.sessions.watched import keeping
+from kvdeck.sessions.watched.writer import DEFAULT_LIMIT
+
+KEPT_ENDED = 16
+SETTLE_SECONDS = 5.0
+
+log = logging.getLogger("kvdeck.engine")
+
+
+class Recordings:
+    """Begins, marks and ends recordings; `changed` is called when a client should hear of it."""
+
+    def __init__(self, store: Store, kvdeck: str, changed: Callable[[], None]) -> None:
+        self._store, self._kvdeck, self._changed = store, kvdeck, changed
+        self.watching = Watching(store.home, self._said)
+        self._states: dict[str, RecordingState] = {}
+        self._asked: dict[str, Asked] = {}
+        self._over = asyncio.Event()
+
+    @property
+    def states(self) -> tuple[RecordingState, ...]:
+        """Those that go on and the last that ended, in the order in which they began."""
+        return tuple(self._states.values())
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._asked)
+
+    async def begin(self, command: Record) -> str:
+        """Make the session and have it filled.
+
+        Raises:
+            UsageError: The name is not allowed or taken, or a number can't be.
+            SessionError: The session can't be written.
+        """
+        what = asked(command)
+        if not what.hz:
+            raise UsageError("can't record at 0 Hz", "give a number above 0")
+        if not isinstance(command.name, str):
+            raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
+        limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
+        if not isinstance(limit, int):
+            raise UsageError(f"can't keep a recording within {limit!r} bytes", "give a whole number")
+        await asyncio.to_thread(self._make, command.name, what, limit)
+        self._asked[command.name] = what
+        self._states.pop(command.name, None)
+        self._states[command.name] = RecordingState(command.name, "queued")
+        self.watching.sampling(what).record(command.name)
+        self._over.clear()
+        self._changed()
+        return command.name
+
+    def _make(self, name: str, what: Asked, limit: int) -> None:
+        keeping.begin(
+            self._store,
+            name,
+            hz=what.hz,
+            sources=what.sources,
+            block_bytes=what.block_bytes,
+            limit=limit,
+            kvdeck=self._kvdeck,
+        )
+        recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
+
+    def stop(self, name: str, reason: str | None = None) -> None:
+        """End a recording.
+
+        Raises:
+            SessionError: The engine makes none of that name.
+        """
+        what = self._what(name)
+        self.watching.sampling(what).tell({"stop": name, "reason": reason})
+
+    def mark(self, command: Annotate) -> None:
+        """Set a mark in a recording.
+
+        Raises:
+            SessionError: The engine makes none of that name.
+            UsageError: There is no text.
+        """
+        what = self._what(command.name)
+        if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
+            raise UsageError("a mark needs a text", "say what happens at this moment")
+        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
+        self.watching.sampling(what).tell(mark)
+
+    def _what(self, name: str) -> Asked:
+        what = self._asked.get(name)
+        if what is None:
+            raise SessionError(f"the engine makes no recording {name!r}", "it has ended, or another process makes it")
+        return what
+
+    async def settle(self) -> None:
+        """End every recording properly, within a few seconds."""
+        for name in list(self._asked):
+            self.stop(name, "the engine was stopped")
+        if self._asked:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._over.wait(), SETTLE_SECONDS)
+        for name, what in list(self._asked.items()):
+            self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
+
+    def _said(self, what: Asked, said: dict[str, Any]) -> None:
+        """A child tells of one of its recordings, or, without a name, that none can be made."""
+        names = [said["name"]] if said["name"] else [name for name, own in self._asked.items() if own == what]
+        for name in names:
+            known = self._states.get(name)
+            if known is None or name not in self._asked:
+                continue
+            news = {key: said[key] for key in ("state", "begin", "bytes", "reason") if said.get(key) is not None}
+            state = self._states[name] = replace(known, **news)
+            if state.state in FINAL_STATES:
+                self._end(name, what, state)
+        self._changed()
+
+    def _end(self, name: str, what: Asked, state: RecordingState) -> None:
+        del self._asked[name]
+        self._states[name] = state
+        ended = [one for one in self._states.values() if one.state in FINAL_STATES]
+        for old in ended[:-KEPT_ENDED]:
+            del self._states[old.name]
+        sampling = self.watching.sampling(what)
+        sampling.recordings.discard(name)
+        self.watching.let_go(what)
+        try:
+            if self._store.read(name).state not in FINAL_STATES:
+                keeping.end(self._store, name, state.state, state.reason)
+            recovery.remove_owner(self._store, name)
+        except (KvdeckError, OSError) as error:
+            log.warning("recording %s: %s", name, error)
+        if not self._asked:
+            self._over.set()

@@ -1,0 +1,74 @@
+"""The same bytes by plain means, beside a lane's transfers: memcpy, cudaMemcpy, or pread and pwrite on its files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from kvdeck.engine.transfer import device
+from kvdeck.engine.transfer.lane_setup import LaneSetup
+from kvdeck.engine.transfer.memory import HostBuffer
+from kvdeck.engine.transfer.sides import FileSide, Side
+from kvdeck.sessions.errors import KvdeckError
+
+
+def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None, blocks: Sequence[int],
+         begin_ns: int) -> tuple[int, int]:  # fmt: skip
+    """Move blocks one after the other, from `begin_ns` on; returns start and end in ns."""
+    for side in (source, destination):
+        if isinstance(side, FileSide):
+            assert scratch is not None
+            return _through_files(setup, side, scratch, blocks, begin_ns)
+    one = _mover(setup, source, destination, scratch)
+    wait_until(begin_ns)
+    begin = time.perf_counter_ns()
+    for block in blocks:
+        one(block)
+    return begin, time.perf_counter_ns()
+
+
+def _mover(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None) -> Callable[[int], Any]:
+    """What moves one block of the source's memory to the destination's, or to scratch memory of this process."""
+    size, path = setup.geometry.block_bytes, setup.path
+    if path == "HostToHost":
+        assert scratch is not None
+        to, regions = scratch.address, (source.regions or destination.regions)
+        each = setup.blocks // len(regions)
+        starts = [region.address for region in regions]
+        return lambda block: ctypes.memmove(to + block * size, starts[block // each] + block % each * size, size)
+    near, far = source.regions[0], destination.regions[0]
+    gpu = far.device if path == "HostToDevice" else near.device
+    direction = cast(device.Direction, path)
+    return lambda block: device.copy(gpu, direction, far.address + block * size, near.address + block * size, size)
+
+
+def _through_files(setup: LaneSetup, side: FileSide, scratch: HostBuffer, blocks: Sequence[int],
+                   begin_ns: int) -> tuple[int, int]:  # fmt: skip
+    if setup.drop_cache:
+        side.drop_cache()
+    room, size = scratch.array.data, setup.geometry.block_bytes
+    calls = [
+        (side.descriptors[block % side.files], room[block * size : (block + 1) * size], block // side.files * size)
+        for block in blocks
+    ]
+    write = setup.operation == "WRITE"
+    wait_until(begin_ns)
+    begin = time.perf_counter_ns()
+    for fd, part, offset in calls:
+        done = os.pwrite(fd, part, offset) if write else os.preadv(fd, [part], offset)
+        if done != size:
+            raise KvdeckError(
+                f"a plain {'pwrite' if write else 'pread'} moved {done} of {size} bytes", "is the disk full?"
+            )
+    if write and setup.durable:
+        side.sync()
+    return begin, time.perf_counter_ns()
+
+
+def wait_until(begin_ns: int) -> None:
+    """Spin until a time of `CLOCK_MONOTONIC`."""
+    while time.perf_counter_ns() < begin_ns:
+        pass

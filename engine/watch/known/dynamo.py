@@ -1,0 +1,110 @@
+"""What Dynamo's frontend, router and workers count, and KVBM in both its generations."""
+
+from __future__ import annotations
+
+import re
+
+from kvdeck.engine.watch.known.place import Group, Meaning, Measure, Tier
+from kvdeck.engine.watch.series import Series
+
+_KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
+_KVBM_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
+_KVBM_NEXT = "KVBM's newer generation, read by the letters of its name: no sample"
+_DYNAMO = "Dynamo 1.6.1, samples dynamo_fe_metrics_*, dynamo_worker_metrics_*"
+_DYNAMO_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
+_DYNAMO_LIVE = "Dynamo 1.6.1's frontend, seen under load; its help line"
+
+
+def kvbm() -> list[Meaning]:
+    """KVBM on its own port. The letters change their meaning: in an offload h2d is host to disk, in an onboard host
+    to device."""
+    moves: list[tuple[str, Tier, Tier, str]] = [
+        ("offload_blocks_d2h", "G1", "G2", _KVBM),
+        ("offload_blocks_h2d", "G2", "G3", _KVBM),
+        ("offload_blocks_d2d", "G1", "G3", _KVBM),
+        ("offload_blocks_d2o", "G1", "G4", _KVBM),
+        ("onboard_blocks_h2d", "G2", "G1", _KVBM),
+        ("onboard_blocks_d2d", "G3", "G1", _KVBM),
+        ("onboard_blocks_o2d", "G4", "G1", _KVBM),
+        ("onboard_blocks_d2h", "G3", "G2", _KVBM_NEXT),
+    ]
+    objects: list[tuple[str, str, Tier, Tier]] = [
+        ("offload_bytes_object", "offload_blocks_d2o", "G1", "G4"),
+        ("onboard_bytes_object", "onboard_blocks_o2d", "G4", "G1"),
+    ]
+    return [
+        *(
+            Meaning(f"kvbm_{name}", "blocks", claim, f"kvbm {name}", "blocks", source, target)
+            for name, source, target, claim in moves
+        ),
+        *(
+            Meaning(f"kvbm_{name}", "bytes", _KVBM_NAMES, f"kvbm {flow}", "bytes", source, target)
+            for name, flow, source, target in objects
+        ),
+        Meaning("kvbm_matched_tokens", "tokens", _KVBM, group="tokens"),
+        *(Meaning(f"kvbm_{tier}_cache_hit_rate", "ratio", _KVBM, group="hits") for tier in ("host", "disk", "object")),
+        Meaning("kvbm_cache_blocks_hit", "blocks", _KVBM_NEXT, group="hits"),
+        *(Meaning(f"kvbm_object_{way}_failures", "failures", _KVBM, group="errors") for way in ("read", "write")),
+    ]
+
+
+_TRANSFER = re.compile(r"kvbm_transfer_(?:\w+_)?(bytes|blocks|seconds|failures)(?:_sum)?")
+_ROUTE = re.compile(r"g([1-4])\W*_?(?:to|2)?_?\W*g([1-4])")
+_DONE = ("", "ok", "success", "completed", "complete")
+
+
+def kvbm_transfer(series: Series) -> Meaning | None:
+    """KVBM's newer transfers: the route is a label such as `g1_to_g2`, which decides the tiers. A name or a route of
+    another shape stays unknown, and so do transfers whose outcome is not a good one."""
+    found = _TRANSFER.fullmatch(series.name.removeprefix("dynamo_").removesuffix("_total"))
+    route = _ROUTE.fullmatch(series.label("route").lower())
+    if found is None or route is None or series.label("outcome").lower() not in _DONE:
+        return None
+    tiers: dict[str, Tier] = {"1": "G1", "2": "G2", "3": "G3", "4": "G4"}
+    measures: dict[str, tuple[str, Measure]] = {
+        "bytes": ("bytes", "bytes"),
+        "blocks": ("blocks", "blocks"),
+        "seconds": ("s", "seconds"),
+        "failures": ("failures", "failures"),
+    }
+    unit, measure = measures[found[1]]
+    flow = f"kvbm transfer {series.label('operation')} {series.label('route')}".replace("  ", " ").strip()
+    claim = f"{_KVBM_NEXT}; the tiers by its route {series.label('route')!r}"
+    return Meaning(series.name, unit, claim, flow, measure, tiers[route[1]], tiers[route[2]])
+
+
+def dynamo() -> list[Meaning]:
+    """The frontend on its HTTP port and the workers on their system port."""
+    router = "dynamo_component_router_kv"
+    numbers: list[tuple[str, str, str, Group]] = [
+        ("dynamo_frontend_input_sequence_tokens_sum", "tokens", _DYNAMO, "tokens"),
+        ("dynamo_frontend_cached_tokens_sum", "tokens", _DYNAMO, "tokens"),
+        ("dynamo_frontend_output_tokens_total", "tokens", _DYNAMO, "tokens"),
+        (f"{router}_worker_reused_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
+        (f"{router}_selected_cached_prefix_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
+        (f"{router}_best_eligible_cached_prefix_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
+        ("dynamo_frontend_requests_total", "requests", _DYNAMO, "queue"),
+        ("dynamo_frontend_inflight_requests", "requests", _DYNAMO, "queue"),
+        ("dynamo_frontend_queued_requests", "requests", _DYNAMO, "queue"),
+        ("dynamo_frontend_router_queue_pending_requests", "requests", _DYNAMO, "queue"),
+        ("dynamo_frontend_worker_active_prefill_tokens", "tokens", _DYNAMO, "queue"),
+        ("dynamo_component_requests_total", "requests", _DYNAMO, "queue"),
+        ("dynamo_component_inflight_requests", "requests", _DYNAMO, "queue"),
+        ("dynamo_request_queue", "requests", _DYNAMO_LIVE, "queue"),
+        ("dynamo_engine_request", "requests", _DYNAMO_LIVE, "queue"),
+        ("dynamo_work_handler_queue_depth", "requests", _DYNAMO, "queue"),
+        ("dynamo_frontend_worker_active_decode_blocks", "blocks", _DYNAMO, "memory"),
+        ("dynamo_component_gpu_cache_usage_percent", "ratio", _DYNAMO_NAMES, "memory"),
+        ("dynamo_component_kv_cache_hit_rate", "ratio", _DYNAMO_NAMES, "hits"),
+        ("dynamo_rejection_request_total", "requests", _DYNAMO, "errors"),
+        ("dynamo_component_errors_total", "requests", _DYNAMO_NAMES, "errors"),
+        ("dynamo_component_cancellation_total", "requests", _DYNAMO, "errors"),
+        ("dynamo_frontend_failures_total", "requests", _DYNAMO_NAMES, "errors"),
+        ("dynamo_frontend_model_rejection_total", "requests", _DYNAMO_NAMES, "errors"),
+        ("dynamo_component_kv_publisher_engines_dropped_events_total", "events", _DYNAMO, "errors"),
+        ("dynamo_frontend_model_ready", "", _DYNAMO, "model"),
+        ("dynamo_frontend_model_kv_cache_block_size", "tokens", _DYNAMO, "model"),
+        ("dynamo_frontend_model_total_kv_blocks", "blocks", _DYNAMO, "model"),
+        ("dynamo_component_total_blocks", "blocks", _DYNAMO_NAMES, "model"),
+    ]
+    return [Meaning(metric, unit, claim, group=group) for metric, unit, claim, group in numbers]

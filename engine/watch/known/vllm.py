@@ -1,0 +1,151 @@
+"""What vLLM counts: its scheduler and caches, its offloading connector, and its NIXL and Mooncake connectors."""
+
+from __future__ import annotations
+
+from kvdeck.engine.watch.known.place import Meaning, Measure, Tier
+from kvdeck.engine.watch.series import Series
+
+_VLLM = "vLLM 0.32.0, samples vllm032_*"
+_VLLM_DOC = "vLLM's metric list; no sample"
+_MOONCAKE = "vLLM 0.33's Mooncake store connector, from its source; no sample"
+
+_TIERING: dict[str, tuple[str, Measure]] = {"bytes": ("bytes", "bytes"), "time": ("s", "seconds")}
+_TIER_WORDS: tuple[tuple[str, Tier], ...] = (
+    ("fs", "G3"),
+    ("file", "G3"),
+    ("disk", "G3"),
+    ("nvme", "G3"),
+    ("obj", "G4"),
+    ("s3", "G4"),
+    ("p2p", "remote"),
+    ("remote", "remote"),
+)
+
+
+def vllm() -> list[Meaning]:
+    """All of it."""
+    return [*_offload(), *_nixl(), *_mooncake(), *_rest()]
+
+
+def _offload() -> list[Meaning]:
+    found = []
+    ways: list[tuple[str, str, Tier, Tier]] = [
+        ("store", "GPU_to_CPU", "G1", "G2"),
+        ("load", "CPU_to_GPU", "G2", "G1"),
+    ]
+    for way, twin_label, source, target in ways:
+        flow, stem = f"vllm offload {way}", f"vllm:kv_offload_{way}"
+        where = ("transfer_type", twin_label)
+        found += [
+            Meaning(f"{stem}_bytes_total", "bytes", _VLLM, flow, "bytes", source, target),
+            Meaning(f"{stem}_time_total", "s", _VLLM, flow, "seconds", source, target),
+            Meaning(f"{stem}_size_count", "transfers", _VLLM, flow, "transfers", source, target),
+        ]
+        twins: list[tuple[str, str, Measure, str]] = [
+            ("vllm:kv_offload_total_bytes_total", "bytes", "bytes", f"{stem}_bytes_total"),
+            ("vllm:kv_offload_total_time_total", "s", "seconds", f"{stem}_time_total"),
+            ("vllm:kv_offload_size_count", "transfers", "transfers", f"{stem}_size_count"),
+        ]
+        found += [
+            Meaning(metric, unit, _VLLM, flow, measure, source, target, where=where, twin_of=twin)
+            for metric, unit, measure, twin in twins
+        ]
+    return found
+
+
+def tiering(series: Series) -> Meaning | None:
+    """vLLM's secondary tiers: the tier is a label such as `1:fs`, which decides where the bytes lie."""
+    parts = series.name.removeprefix("vllm:kv_offload_tiering_").removesuffix("_total").split("_")
+    if len(parts) != 2 or parts[0] not in ("read", "write") or parts[1] not in _TIERING:
+        return None
+    label = series.label("tier")
+    word = label.rpartition(":")[2].lower()
+    tier = next((tier for text, tier in _TIER_WORDS if word.startswith(text)), None)
+    if tier is None and "filesystem" in word:  # a tier manager of somebody's own goes by the name of its class
+        tier = "G3"
+    unit, measure = _TIERING[parts[1]]
+    flow = f"vllm tiering {parts[0]} {label}".strip()
+    claim = f"{_VLLM_DOC}; the tier by its label {label!r}"
+    if parts[0] == "read":
+        return Meaning(series.name, unit, claim, flow, measure, tier, "G2")
+    return Meaning(series.name, unit, claim, flow, measure, "G2", tier)
+
+
+def _nixl() -> list[Meaning]:
+    measures: list[tuple[str, str, Measure]] = [
+        ("bytes_transferred_sum", "bytes", "bytes"),
+        ("bytes_transferred_count", "transfers", "transfers"),
+        ("xfer_time_seconds_sum", "s", "seconds"),
+        ("num_descriptors_sum", "descriptors", "descriptors"),
+        ("num_failed_transfers_total", "failures", "failures"),
+    ]
+    return [
+        *(
+            Meaning(f"vllm:nixl_{name}", unit, _VLLM, "vllm nixl", measure, "remote", "G1")
+            for name, unit, measure in measures
+        ),
+        Meaning("vllm:nixl_post_time_seconds_sum", "s", _VLLM, group="memory"),
+        Meaning("vllm:nixl_num_failed_notifications_total", "failures", _VLLM, group="errors"),
+        Meaning("vllm:nixl_num_kv_expired_reqs_total", "requests", _VLLM, group="errors"),
+    ]
+
+
+def _mooncake() -> list[Meaning]:
+    """Bytes of failed operations did not arrive, so only those whose status is ok are a flow."""
+    ways: list[tuple[str, Tier, Tier]] = [("load_get", "remote", "G1"), ("save_put", "G1", "remote")]
+    measures: list[tuple[str, str, Measure]] = [
+        ("operation_bytes_total", "bytes", "bytes"),
+        ("operation_total", "transfers", "transfers"),
+        ("operation_time_seconds_sum", "s", "seconds"),
+        ("operation_failed_keys_total", "failures", "failures"),
+    ]
+    return [
+        Meaning(
+            f"vllm:mooncake_store_{name}",
+            unit,
+            _MOONCAKE,
+            f"vllm mooncake {operation}",
+            measure,
+            source,
+            target,
+            where=("operation", operation),
+        )
+        for operation, source, target in ways
+        for name, unit, measure in measures
+    ]
+
+
+def _rest() -> list[Meaning]:
+    tokens = ("prompt_tokens", "prompt_tokens_cached", "prompt_tokens_by_source", "prompt_tokens_cached_by_source")
+    hits = ("prefix_cache_queries", "prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits")
+    failures = ("promotion_job_failures", "cascade_job_failures", "promotion_allocation_failures")
+    drops = ("backpressure_drops", "backpressure_stores_dropped")
+    return [
+        *(Meaning(f"vllm:{name}_total", "tokens", _VLLM, group="tokens") for name in (*tokens, "generation_tokens")),
+        *(Meaning(f"vllm:{name}_total", "tokens", _VLLM, group="hits") for name in hits),
+        *(
+            Meaning(f"vllm:kv_offload_tiering_{what}_{name}_total", f"{what}s", _VLLM_DOC, group="hits")
+            for what in ("chunk", "block")
+            for name in ("queries", "hits")
+        ),
+        *(
+            Meaning(f"vllm:kv_offload_tiering_{name}_total", "failures", _VLLM_DOC, group="errors")
+            for name in (*failures, *drops)
+        ),
+        *(
+            Meaning(f"vllm:{name}_usage_perc", "ratio", _VLLM, group="memory")
+            for name in (
+                "kv_cache",
+                "kv_offload_cpu_cache",
+                "kv_offload_cpu_cache_read",
+                "kv_offload_cpu_cache_write",
+            )
+        ),
+        *(
+            Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue")
+            for name in ("running", "waiting", "waiting_by_reason", "kv_fetch_by_stage")
+        ),
+        Meaning("vllm:num_preemptions_total", "preemptions", _VLLM, group="queue"),
+        Meaning("vllm:admission_rejections_total", "requests", _VLLM, group="errors"),
+        Meaning("vllm:cache_config_info", "", _VLLM, group="model"),
+    ]

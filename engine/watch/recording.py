@@ -1,0 +1,245 @@
+"""Recordings of what is watched: written moment by moment, read back by time, also while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot, to_mapping
+from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.records import RunState, Session, from_json
+from kvdeck.sessions.store import Store
+from kvdeck.sessions.watched import keeping
+from kvdeck.sessions.watched.delta import Moment, Row
+from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
+from kvdeck.sessions.watched.reader import MomentReader
+from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, Writer
+
+SUMMARY_SECONDS = 5.0
+"""Between two summaries that are kept while it is recorded."""
+
+__all__ = ["Mark", "Recorder", "Recording"]
+
+
+class Recorder:
+    """Writes one recording into its session; log first: call `take` before a moment is shown."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        """Take over a session that `begin` made; one that was begun before goes on, with a gap.
+
+        Raises:
+            KvdeckError: There is none, another process writes it, or it can't be written.
+        """
+        self.name, self._store = name, Store(home)
+        self._folder = self._store.folder(name)
+        session = self._store.read(name)
+        self._period = 1 / float(session.spec.get("hz") or 1.0)
+        self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
+        self._summary, self._kept = keeping.read_summary(self._folder), 0.0
+        self.first: float | None = None
+        """Unix time of the first moment, s."""
+        self._last: float | None = None
+        if session.started is not None:
+            before = MomentReader(self._folder)
+            self.first, self._last = before.begin, before.end
+        started = session.started or time.time()
+        self._store.write(dataclasses.replace(session, state="running", started=started, ended=None, reason=None))
+
+    @classmethod
+    def begin(
+        cls,
+        home: Path,
+        name: str,
+        *,
+        hz: float = 1.0,
+        sources: tuple[str, ...] = (),
+        block_bytes: float | None = None,
+        limit: int = DEFAULT_LIMIT,
+    ) -> Recorder:
+        """A new recording; arguments and errors are those of `keeping.begin`."""
+        kvdeck = importlib.metadata.version("kvdeck")
+        keeping.begin(Store(home), name, hz=hz, sources=sources, block_bytes=block_bytes, limit=limit, kvdeck=kvdeck)
+        return cls(home, name)
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk so far."""
+        return self._writer.size
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Keep a moment.
+
+        Raises:
+            SessionError: It can't be written.
+        """
+        self.take_json(snapshot.t, orjson.dumps(to_mapping(snapshot)))
+
+    def take_json(self, t: float, raw: bytes) -> None:
+        """As `take`, of the moment's JSON."""
+        if self._last is not None:
+            self._note_gap(self._last, t)
+        moment = self._writer.write(raw)
+        self._summary.take(moment)
+        self.first, self._last = self.first or t, t
+        if t - self._kept >= SUMMARY_SECONDS or t < self._kept:
+            self._kept = t
+            with contextlib.suppress(OSError):  # it only saves a reader the adding up
+                keeping.write_summary(self._summary, self._folder)
+
+    def _note_gap(self, last: float, t: float) -> None:
+        missing = t - last
+        if missing > 3 * self._period + 2:
+            self.mark(Mark(t, f"nothing was recorded for {missing:.1f} s before this", "gap"))
+        elif missing < 0:
+            self.mark(Mark(t, f"the clock was set back by {-missing:.1f} s", "gap"))
+
+    def mark(self, mark: Mark) -> None:
+        """Keep a word to a moment.
+
+        Raises:
+            SessionError: It can't be written, or there are too many.
+        """
+        self._writer.mark(mark)
+
+    def close(self, state: RunState = "done", reason: str | None = None) -> None:
+        """End the recording.
+
+        Raises:
+            SessionError: The session can't be written; it then ends without a word.
+        """
+        try:
+            self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
+            keeping.write_summary(self._summary, self._folder)
+        except OSError:  # it is then added up from its moments
+            pass
+        finally:
+            self._writer.close()
+        keeping.end(self._store, self.name, state, reason)
+
+
+class Recording:
+    """A recording as it is on the disk; at most one of its segments is in memory."""
+
+    def __init__(self, session: Session, folder: Path) -> None:
+        self.name = session.name
+        self.session = session
+        self._folder = folder
+        self._reader = MomentReader(folder)
+        self._rows = _Rows()
+        self.begin = 0.0
+        """Unix time of its first moment, s."""
+        self.end = 0.0
+        """Unix time of its last moment so far."""
+        self.marks: tuple[Mark, ...] = ()
+        self.bytes = 0
+        """On the disk."""
+        self.live = False
+        """It is still being written."""
+        self.refresh()
+
+    @classmethod
+    def open(cls, home: Path, name: str) -> Recording:
+        """The recording of that name.
+
+        Raises:
+            KvdeckError: There is none of that name, it is another kind of session, or it can't be read.
+        """
+        store = Store(home)
+        if not store.exists(name):
+            raise SessionError(f"there is no recording {name!r}", "`kvdeck session list watched` lists them")
+        session = store.load(name)
+        if session.kind != "watched":
+            raise SessionError(
+                f"session {name!r} is no recording of the Monitor's", "`kvdeck session list watched` lists those"
+            )
+        return cls(session, store.folder(name))
+
+    def refresh(self) -> None:
+        """Take what was written since.
+
+        Raises:
+            SessionError: It can't be read.
+        """
+        self.live = is_written(self._folder)
+        self._reader.refresh()
+        self.begin = self.begin or self._reader.begin or self.session.started or self.session.created
+        self.end = self._reader.end or self.begin
+        self.marks = read_marks(self._folder)
+        self.bytes = self._reader.size
+
+    @property
+    def thinned(self) -> tuple[tuple[float, float, int], ...]:
+        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        return tuple(self._reader.thinned)
+
+    def at(self, t: float) -> Snapshot | None:
+        """The newest moment at or before `t`; null before the first."""
+        moment = self._reader.at(t)
+        return None if moment is None else self._rows.snapshot(moment)
+
+    def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Snapshot]:
+        """The moments from `begin` to `end`, in order."""
+        rows = _Rows()
+        for moment in self._reader.moments(begin, end):
+            yield rows.snapshot(moment)
+
+    def mappings(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
+        """As `moments`, each as `kvdeck monitor --json` printed it."""
+        return self._reader.moments(begin, end)
+
+
+Record = TypeVar("Record")
+
+
+class _Rows:
+    """Makes records of rows; a row that is the same object as in the moment before keeps its record."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, list[tuple[Row, Any]]] = {}
+
+    def snapshot(self, moment: Moment) -> Snapshot:
+        """The moment's records.
+
+        Raises:
+            KvdeckError: It lacks what a moment must have.
+        """
+        try:
+            return Snapshot(
+                moment["t"],
+                self._records("sources", moment, SourceStatus),
+                self._records("flows", moment, Flow),
+                self._records("counters", moment, Number),
+                self._records("gauges", moment, Number),
+                self._records("checks", moment, Check),
+                self._records("pinned", moment, Number),
+            )
+        except (TypeError, AttributeError) as error:
+            raise SessionError(f"a recorded moment is damaged: {error}") from error
+
+    def _records(self, name: str, moment: Moment, cls: type[Record]) -> tuple[Record, ...]:
+        before, now = self._before.get(name, []), list[tuple[Row, Any]]()
+        for index, row in enumerate(moment.get(name, ())):
+            if index < len(before) and before[index][0] is row:
+                now.append(before[index])
+            else:
+                now.append((row, _record(cls, row)))
+        self._before[name] = now
+        return tuple(record for _, record in now)
+
+
+def _record(cls: type[Record], row: Row) -> Record:
+    if cls is Flow:
+        row = {**row, "source_tier": row.get("from"), "target_tier": row.get("to")}
+        del row["from"], row["to"]
+    try:
+        return cls(**row)
+    except TypeError:  # a newer version's field, or a field that is missing: said by what reads with care
+        return from_json(cls, row)

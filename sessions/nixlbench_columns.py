@@ -1,0 +1,141 @@
+"""nixlbench's columns for our own results: what it would have printed, and how it would count several devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvdeck.sessions.nixlbench import NixlbenchRow
+from kvdeck.sessions.records import StepResult
+from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.units import figure, size_text
+
+LINK_GB_PER_S = 50.0
+"""What it takes a link for, whatever the network is."""
+
+
+def as_row(result: StepResult) -> NixlbenchRow | None:
+    """One of our results in its columns; null where nothing was measured, or it prints nothing for such devices."""
+    if theirs := result.settings.get("nixlbench"):
+        return NixlbenchRow(**theirs)
+    if result.gb_per_s is None:
+        return None
+    times = {
+        f"{name}{suffix}_us": statistic
+        for name, found in (("prep", result.prep_us), ("post", result.post_us), ("transfer", result.transfer_us))
+        if found is not None
+        for suffix, statistic in (("", found.mean), ("_p99", found.p99))
+    }
+    if scheme := result.settings.get("scheme"):
+        return _paired_row(result, scheme, times)
+    # Wall time × threads over descriptors: what it prints, at our median rate.
+    latency = result.block_bytes / result.gb_per_s.median / 1e3 * (result.settings.get("threads") or 1)
+    return NixlbenchRow(result.block_bytes, result.batch, result.gb_per_s.median, latency, **times)
+
+
+def _paired_row(result: StepResult, scheme: Mapping[str, Any], times: Mapping[str, float]) -> NixlbenchRow | None:
+    """What its first initiator would print of several devices.
+
+    It counts one pair's bytes over that process's wall time, and all initiator devices' where they share a process and
+    are paired, or move to files. A process's time is its own, so of several processes ours is lane 0's rate.
+    """
+    assert result.gb_per_s is not None
+    threads, several = result.settings.get("threads") or 1, scheme["lanes"] > 1
+    if _unpaired(scheme):
+        return None
+    lanes = result.settings.get("lanes_gb_per_s") or [result.gb_per_s.median]
+    own = sum(lanes[:: scheme["lanes"]]) if several else result.gb_per_s.median
+    served = scheme["pairs"] // scheme["lanes"]
+    counted = scheme["initiators"] if not several and scheme["scheme"] == "pairwise" else 1
+    latency = result.block_bytes * served * threads / own / 1e3 / counted
+    row = NixlbenchRow(result.block_bytes, scheme["batch"], own / served * counted, latency, **times)
+    if not (several and scheme["scheme"] == "pairwise"):
+        return row
+    whole, pairs_of_processes = sum(lanes), (scheme["initiators"] + scheme["targets"]) // 2
+    percent = whole / (pairs_of_processes * LINK_GB_PER_S) * 100
+    return dataclasses.replace(row, aggregate_gb_per_s=whole, network_percent=percent)
+
+
+def _unpaired(scheme: Mapping[str, Any]) -> bool:
+    """Whether its processes would find no peer: outside pairwise and manytoone it knows only ranks 0 and 1."""
+    one_process = scheme["storage"] or scheme["mode"] == "MG"
+    return not one_process and scheme["scheme"] not in ("pairwise", "manytoone")
+
+
+def _scheme_lines(results: Sequence[StepResult], width: int) -> list[str]:
+    """What each process did where there are several, what a device is, and how nixlbench would count it."""
+    found = next((scheme for result in results if (scheme := result.settings.get("scheme"))), None)
+    if found is None:
+        return []
+    lines: list[str] = []
+    for result in results:
+        if result.gb_per_s is not None and (lanes := result.settings.get("lanes_gb_per_s")):
+            shape = f"{size_text(result.block_bytes)} × {result.settings['scheme']['batch']}"
+            each = ", ".join(map(figure, lanes))
+            lines += wrapped(f"{shape}: its initiators apart {each} GB/s, each over its own time", width, "  ")
+    if found["lanes"] == 1:
+        together = found["storage"] or found["mode"] == "MG"
+        said = (
+            "One request carries all pairs" if together else "An iteration is a request to each target, done with all"
+        )
+        lines += wrapped(f"{said}: a pair's rate is its part of them, not measured apart.", width)
+    return [*lines, *wrapped(_counting(found), width), *wrapped(f"A device here is {found['device']}.", width)]
+
+
+def _counting(scheme: Mapping[str, Any]) -> str:
+    if _unpaired(scheme):
+        return (
+            f"nixlbench has no row for {scheme['scheme']} in mode SG: beyond ranks 0 and 1 its processes find no peer."
+        )
+    if scheme["lanes"] > 1:
+        if scheme["scheme"] == "pairwise":
+            return "nixlbench's B/W is its first initiator's own, the aggregate the sum of all."
+        return (
+            "nixlbench's B/W is its first initiator's own and it sums nothing up; released versions hang here (nixl "
+            "pull request 2242 mends it)."
+        )
+    if scheme["scheme"] == "pairwise":
+        return "nixlbench counts all devices of the process here."
+    return f"nixlbench counts one pair's bytes here: of {scheme['pairs']} pairs it shows that part of what moved."
+
+
+def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
+    """nixlbench's columns for our results, our time of a request beside them, and what its latency means."""
+    pairs = [(result, row) for result in results if (row := as_row(result)) is not None]
+    if not pairs:
+        said = _scheme_lines(results, width)
+        return ["", *said] if said else []
+
+    def times(field: str) -> tuple[str, ...]:
+        return tuple("–" if (value := getattr(row, field)) is None else figure(value) for _, row in pairs)
+
+    paired = all(result.settings.get("scheme") for result, _ in pairs)
+    many = any(row.aggregate_gb_per_s is not None for _, row in pairs)
+    columns = [
+        Column("block", "size (B)", tuple(str(row.block_bytes) for _, row in pairs)),
+        Column("batch", "size", tuple(str(row.batch) for _, row in pairs)),
+        Column("B/W", "(GB/s)", times("gb_per_s")),
+        *([Column("aggr. B/W", "(GB/s)", times("aggregate_gb_per_s")),
+           Column("network", "util (%)", times("network_percent"), rank=3)] if many else []),
+        *([Column("all pairs", "(GB/s)", tuple(figure(result.gb_per_s.median) for result, _ in pairs
+                                             if result.gb_per_s))] if paired else []),
+        Column("avg lat.", "(µs/desc)", times("latency_us")),
+        *(
+            Column(f"{word} (µs)", statistic, times(f"{field}{suffix}_us"), rank=rank)
+            for word, field, rank in (("prep", "prep", 2), ("post", "post", 1), ("tx", "transfer", 0))
+            for statistic, suffix in (("avg", ""), ("p99", "_p99"))
+        ),
+        *(
+            Column("request", f"{name} (µs)", tuple("–" if result.request_us is None else figure(
+                getattr(result.request_us, name)) for result, _ in pairs))
+            for name in ("p50", "p99")
+        ),
+    ]  # fmt: skip
+    note = (
+        "nixlbench's avg lat. is per descriptor: wall time over the descriptors moved. The request's time, at the "
+        "right, is what one transfer takes from post to completion."
+    )
+    head = "In nixlbench's columns:"
+    body = render(fit(columns, width)[0], width)
+    return ["", head, *body, *wrapped(note, width), *_scheme_lines(results, width)]

@@ -1,0 +1,92 @@
+"""Words to moments: `marks.jsonl` of a recording, append-only, and the lock that says that it is being written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.records import to_json
+
+MOST_BYTES = 1 << 20
+MOST_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment with a word to it."""
+
+    t: float
+    """Unix time in seconds."""
+    text: str
+    kind: str = "note"
+    """`note`, `threshold`, `gap` (nothing was recorded before it), `thinned` (the limit was reached), `end`."""
+
+
+def marks_path(folder: Path) -> Path:
+    return folder / "marks.jsonl"
+
+
+def encode_mark(mark: Mark) -> bytes:
+    """The mark as a line, newline included; control characters become spaces, long words are cut."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in mark.text).split())[:MOST_TEXT]
+    kind = mark.kind if mark.kind.isidentifier() and len(mark.kind) <= 32 else "note"
+    return orjson.dumps(to_json(Mark(mark.t, text, kind)), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def read_marks(folder: Path) -> tuple[Mark, ...]:
+    """Every mark, in order of time; damaged lines are passed over.
+
+    Raises:
+        SessionError: The file is there and can't be read.
+    """
+    path = marks_path(folder)
+    try:
+        with path.open("rb") as file:
+            data = file.read(2 * MOST_BYTES)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
+    found = (_mark(line) for line in data.split(b"\n")[:-1])
+    return tuple(sorted((mark for mark in found if mark is not None), key=lambda mark: mark.t))
+
+
+def _mark(line: bytes) -> Mark | None:
+    try:
+        data = orjson.loads(line)
+        t, text, kind = data["t"], data["text"], data.get("kind", "note")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    right = isinstance(t, (int, float)) and isinstance(text, str) and isinstance(kind, str)
+    return Mark(float(t), text, kind) if right else None
+
+
+def lock(fd: int) -> bool:
+    """Take the writer's lock on an open `marks.jsonl`; whether it was free. It goes with the process."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a process holds the recording open to write."""
+    try:
+        fd = os.open(marks_path(folder), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False

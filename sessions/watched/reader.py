@@ -1,0 +1,202 @@
+"""Reading a recording's moments, also while they are written: one segment in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvdeck.sessions.watched.delta import Moment, decode, time_of
+from kvdeck.sessions.watched.segments import Segment, lines_of, segments
+
+TRIES = 5
+"""How often the segments are listed again while a writer packs or thins them."""
+
+
+class MomentReader:
+    """Moments by their time. Going forward costs one line a moment; going elsewhere, at most one segment."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "moments"
+        self.segments: list[Segment] = []
+        self.damaged = 0
+        """Lines that held no moment, of those that were read."""
+        self._cursor: _Cursor | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was written since."""
+        before = self.segments
+        self.segments = segments(self._folder)
+        cursor = self._cursor
+        if cursor is None:
+            return
+        now = next((found for found in self.segments if found.number == cursor.segment.number), None)
+        if now is None or now.every != cursor.segment.every:
+            self._cursor = None
+        elif now.size != cursor.segment.size or now.packed != cursor.segment.packed or before != self.segments:
+            with contextlib.suppress(FileNotFoundError):
+                cursor.extend(now)
+
+    @property
+    def begin(self) -> float | None:
+        """Time of the first moment; null where there is none."""
+        first = next(self.moments(), None)
+        return None if first is None else float(first["t"])
+
+    @property
+    def end(self) -> float | None:
+        """Time of the last moment."""
+        for segment in reversed(self.segments):
+            t = self._open(segment).last
+            if t is not None:
+                return t
+        return None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments, as they lie on the disk."""
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def thinned(self) -> list[tuple[float, float, int]]:
+        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        spans: list[tuple[float, float, int]] = []
+        for part, following in zip(self.segments, [*self.segments[1:], None], strict=False):
+            end = part.begin if following is None else following.begin
+            if spans and spans[-1][1:] == (part.begin, part.every):
+                spans[-1] = (spans[-1][0], end, part.every)
+            elif part.every > 1:
+                spans.append((part.begin, end, part.every))
+        return spans
+
+    def at(self, t: float) -> Moment | None:
+        """The newest moment at or before `t`; null before the first."""
+        index = bisect_right(self.segments, t, key=lambda segment: segment.begin) - 1
+        while index >= 0:
+            found = self._in_segment(index, t)
+            if found is not None:
+                return found
+            index -= 1
+        return None
+
+    def _in_segment(self, index: int, t: float) -> Moment | None:
+        segment = self.segments[index]
+        cursor = self._cursor
+        if cursor is None or cursor.segment.number != segment.number or cursor.t > t:
+            self._cursor = cursor = self._open(segment)
+        found = cursor.until(t)
+        self.damaged += cursor.take_damaged()
+        return found
+
+    def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
+        """Every moment from `begin` to `end`, both included, those written meanwhile too."""
+        last: float | None = None
+        index = 0 if begin is None else bisect_right(self.segments, begin, key=lambda segment: segment.begin) - 1
+        cursor = self._cursor_at(max(0, index))
+        while cursor is not None:
+            while (moment := cursor.step()) is not None:
+                t = moment["t"]
+                if end is not None and t > end:
+                    return
+                if (begin is None or t >= begin) and (last is None or t > last):
+                    last = t
+                    yield moment
+            self.damaged += cursor.take_damaged()
+            cursor = self._after(cursor)
+
+    def _after(self, cursor: _Cursor) -> _Cursor | None:
+        """Where to go on when a segment has ended; null at the end of all."""
+        self.segments = segments(self._folder)
+        done = cursor.segment
+        index = bisect_right(self.segments, done.number, key=lambda segment: segment.number) - 1
+        if index >= 0:
+            now = self.segments[index]
+            if (now.number, now.every) != (done.number, done.every):
+                return self._cursor_at(index)  # it was thinned with others: the rest of it stands there
+            if now.size != done.size or now.packed != done.packed:
+                with contextlib.suppress(FileNotFoundError):
+                    if cursor.extend(now):
+                        return cursor
+        return self._cursor_at(index + 1)
+
+    def _cursor_at(self, index: int) -> _Cursor | None:
+        if index >= len(self.segments):
+            return None
+        return self._open(self.segments[index])
+
+    def _open(self, segment: Segment) -> _Cursor:
+        """The beginning of a segment, or of the one that it became part of meanwhile."""
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                return _Cursor(segment, lines_of(segment))
+            self.segments = segments(self._folder)
+            index = bisect_right(self.segments, segment.number, key=lambda found: found.number) - 1
+            if index < 0:
+                break
+            segment = self.segments[index]
+        return _Cursor(segment, [])
+
+
+class _Cursor:
+    """A place in a segment's lines, and the moment that they come to there."""
+
+    def __init__(self, segment: Segment, lines: list[bytes]) -> None:
+        self.segment = segment
+        self._lines = lines
+        self._next = 0
+        self._base: Moment | None = None
+        """What the next line changes; null where that is not known."""
+        self._moment: Moment | None = None
+        self._ahead: Moment | None = None
+        self._damaged = 0
+
+    @property
+    def t(self) -> float:
+        return float("inf") if self._moment is None else float(self._moment["t"])
+
+    @property
+    def last(self) -> float | None:
+        """Time of the segment's last moment; null where it holds none."""
+        return next((t for line in reversed(self._lines) if (t := time_of(line)) is not None), None)
+
+    def extend(self, segment: Segment) -> bool:
+        """Take the lines that came since, and say whether there are any; a packed segment has the same ones."""
+        lines, before = lines_of(segment), len(self._lines)
+        if len(lines) >= before:
+            self.segment, self._lines = segment, lines
+        return len(lines) > before
+
+    def take_damaged(self) -> int:
+        count, self._damaged = self._damaged, 0
+        return count
+
+    def until(self, t: float) -> Moment | None:
+        """Go on to the last moment at or before `t`."""
+        while True:
+            ahead = self._ahead or self._decode()
+            self._ahead = ahead
+            if ahead is None or ahead["t"] > t:
+                return self._moment
+            self._moment, self._ahead = ahead, None
+
+    def step(self) -> Moment | None:
+        """The next moment."""
+        self._moment = self._decode()
+        return self._moment
+
+    def _decode(self) -> Moment | None:
+        while self._next < len(self._lines):
+            line = self._lines[self._next]
+            self._next += 1
+            try:
+                moment = decode(line, self._base)
+            except ValueError:
+                # What follows changes a moment that is not known: go on with the next whole one.
+                self._base = moment = None
+            if moment is not None:
+                self._base = moment
+                return moment
+            self._damaged += 1
+        return None

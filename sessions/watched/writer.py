@@ -1,0 +1,213 @@
+"""Writing a recording: moments into segments, bounded in size, and marks. One process at a time.
+
+When the segments outgrow the limit, two neighbours become one that holds every second of their moments: those
+that are densest for their age first. So what is old is kept ever thinner, and nothing is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from pathlib import Path
+
+import orjson
+
+from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.watched import marks as marks_module
+from kvdeck.sessions.watched.delta import Encoder, Moment, decode
+from kvdeck.sessions.watched.marks import Mark, encode_mark, marks_path
+from kvdeck.sessions.watched.segments import Segment, lines_of, pack, replace_private, segment_name, segments
+
+DEFAULT_LIMIT = 256_000_000
+LEAST_LIMIT = 1_000_000
+SEGMENT_MOMENTS = 256
+SEGMENT_BYTES = 1 << 20
+
+
+class Writer:
+    """Appends moments and marks to a session's folder; each is one write, so a kill tears the last line at most."""
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
+        """Take the recording's lock and make its folders.
+
+        Raises:
+            UsageError: Another process writes it.
+            SessionError: It can't be written.
+        """
+        self._folder, self._moments, self._limit = folder, folder / "moments", limit
+        self._segment_bytes = min(SEGMENT_BYTES, max(4096, limit // 16))
+        self._encoder = Encoder()
+        self._live: _Live | None = None
+        self._thinned = False
+        try:
+            self._moments.mkdir(exist_ok=True, mode=0o700)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._marks = os.open(marks_path(folder), flags, 0o600)
+            self._marks_bytes = os.fstat(self._marks).st_size
+        except OSError as error:
+            raise _error(folder, error) from error
+        try:
+            free = marks_module.lock(self._marks)
+        except OSError as error:
+            os.close(self._marks)
+            raise SessionError(
+                f"can't lock {marks_path(folder)}: {error.strerror}", "keep recordings on a local disk"
+            ) from error
+        if not free:
+            os.close(self._marks)
+            raise UsageError(f"the recording {folder.name!r} is being written already", "choose another name")
+        self._closed = segments(self._moments)
+
+    @property
+    def size(self) -> int:
+        """Bytes that moments and marks take on the disk."""
+        live = 0 if self._live is None else self._live.size
+        return sum(segment.size for segment in self._closed) + live + self._marks_bytes
+
+    def write(self, raw: bytes) -> Moment:
+        """Append a moment, given as JSON.
+
+        Returns:
+            The moment; rows that did not change are the same objects as before.
+
+        Raises:
+            SessionError: It can't be written; then nothing of it stays.
+            ValueError: It is no moment.
+        """
+        if self._live is not None and self._live.full(self._segment_bytes):
+            self._roll()
+        if self._live is None:
+            self._encoder.restart()
+        line = self._encoder.line(raw)
+        try:
+            if self._live is None:
+                self._live = self._begin(line)
+            self._live.append(line)
+        except OSError as error:
+            self._encoder.restart()
+            raise _error(self._moments, error) from error
+        return self._encoder.moment
+
+    def mark(self, mark: Mark) -> None:
+        """Append a mark; there is room for some ten thousand, and further ones are refused.
+
+        Raises:
+            SessionError: There is no room.
+        """
+        line = encode_mark(mark)
+        if self._marks_bytes + len(line) > marks_module.MOST_BYTES and mark.kind != "end":
+            raise SessionError("the recording has no room for more marks", "begin another recording")
+        try:
+            if os.write(self._marks, line) != len(line):
+                os.ftruncate(self._marks, self._marks_bytes)
+                raise OSError(errno.ENOSPC, "the disk is full")
+        except OSError as error:
+            raise _error(self._folder, error) from error
+        self._marks_bytes += len(line)
+
+    def close(self) -> None:
+        """Pack the last segment and let the lock go."""
+        with contextlib.suppress(SessionError):  # unpacked, it reads as well
+            self._roll()
+        os.close(self._marks)
+
+    def _begin(self, line: bytes) -> _Live:
+        moment = decode(line, None)
+        assert moment is not None
+        number = 1 + (self._closed[-1].number if self._closed else -1)
+        path = self._moments / segment_name(number, moment["t"], 1, packed=False)
+        return _Live(number, moment["t"], path)
+
+    def _roll(self) -> None:
+        """Close the segment that is written, packed; then make room where the limit asks for it."""
+        live, self._live = self._live, None
+        if live is None:
+            return
+        live.close()
+        segment = Segment(live.number, live.begin, 1, False, live.path, live.size)
+        try:
+            self._closed.append(self._replace([segment], lines_of(segment), 1))
+            self._make_room()
+        except OSError as error:
+            self._closed = segments(self._moments)
+            raise _error(self._moments, error) from error
+
+    def _replace(self, old: list[Segment], lines: list[bytes], every: int) -> Segment:
+        """One packed segment in place of these; cut short, readers see the old ones or the new one."""
+        first = old[0]
+        path = self._moments / segment_name(first.number, first.begin, every, packed=True)
+        data = pack(lines)
+        replace_private(path, data)
+        for segment in old:
+            if segment.path != path:
+                segment.path.unlink(missing_ok=True)
+        return Segment(first.number, first.begin, every, True, path, len(data))
+
+    def _make_room(self) -> None:
+        while len(self._closed) > 1 and self.size > self._limit - self._segment_bytes - marks_module.MOST_BYTES // 8:
+            index = self._densest_for_its_age()
+            pair = self._closed[index : index + 2]
+            every = 2 * max(segment.every for segment in pair)
+            self._closed[index : index + 2] = [self._replace(pair, _every_second(pair), every)]
+            if not self._thinned:
+                self._thinned = True
+                with contextlib.suppress(SessionError):
+                    self.mark(Mark(time.time(), f"the limit of {self._limit / 1e6:.0f} MB is reached: from here on "
+                                   "older moments are thinned", "thinned"))  # fmt: skip
+
+    def _densest_for_its_age(self) -> int:
+        """The pair whose moments stand closest for how old they are; neighbours of one density where there are any."""
+        now = self._closed[-1].begin
+        pairs = list(zip(self._closed, self._closed[1:], strict=False))
+        alike = [index for index, (a, b) in enumerate(pairs) if a.every == b.every] or list(range(len(pairs)))
+        return max(alike, key=lambda index: (now - pairs[index][0].begin + 1) / pairs[index][0].every)
+
+
+def _every_second(pair: list[Segment]) -> list[bytes]:
+    """Every second moment of these segments, encoded anew; the first of all stays."""
+    encoder, kept = Encoder(), list[bytes]()
+    count = 0
+    for segment in pair:
+        before: Moment | None = None
+        for line in lines_of(segment):
+            try:
+                before = decode(line, before)
+            except ValueError:
+                before = None
+            if before is None:
+                continue
+            if count % 2 == 0:
+                kept.append(encoder.line(orjson.dumps(before)).rstrip(b"\n"))
+            count += 1
+    return kept
+
+
+class _Live:
+    """The segment that is being written."""
+
+    def __init__(self, number: int, begin: float, path: Path) -> None:
+        self.number, self.begin, self.path = number, begin, path
+        self.size = self._count = 0
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def full(self, most: int) -> bool:
+        return self._count >= SEGMENT_MOMENTS or self.size >= most
+
+    def append(self, line: bytes) -> None:
+        written = os.write(self._fd, line)
+        if written != len(line):
+            os.ftruncate(self._fd, self.size)
+            raise OSError(errno.ENOSPC, "the disk is full")
+        self.size += written
+        self._count += 1
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _error(folder: Path, error: OSError) -> SessionError:
+    return SessionError(
+        f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
+    )
