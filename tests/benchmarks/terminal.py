@@ -49,10 +49,10 @@ def monitor() -> list[Row]:
         try:
             assert deck.shows("live"), "the Monitor did not open"
             assert deck.shows("B/s"), "nothing was seen to move"
-            _bytes(deck, SETTLE_S)
+            read_for(deck, SETTLE_S)
             process = psutil.Process(deck.process.pid)
             before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-            ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+            ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
             share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
             memory = process.memory_full_info()
         finally:
@@ -62,8 +62,8 @@ def monitor() -> list[Row]:
         deck = Terminal(SIZE, program=PROGRAM)
         try:
             assert deck.shows("not seen to move"), "no source was seen to idle"
-            _bytes(deck, 3 * SETTLE_S)
-            still = _bytes(deck, STILL_S)
+            read_for(deck, 3 * SETTLE_S)
+            still = read_for(deck, STILL_S)
         finally:
             deck.close()
     size = f"{SIZE[0]}×{SIZE[1]}, {len(endpoints.urls)} endpoints"

@@ -233,7 +233,7 @@ def test_one_that_goes_on_is_not_renamed_or_deleted(store: Store) -> None:
     for what in (
         lambda: store.rename("live", "other"),
         lambda: store.delete("live"),
-        lambda: store.change("live", note="x"),
+        lambda: store.change("live", lambda session: dataclasses.replace(session, note="x")),
     ):
         with pytest.raises(SessionError, match="is being recorded"):
             what()
