@@ -63,8 +63,9 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
         columns += [
             column("time", "p50", [time_text(found.p50 if found else None) for found in times]),
             column("time", "p99", [time_text(found.p99 if found else None) for found in times]),
-            column("", "GB/s", [figure(gb_per_s(tally)) for tally in tallies]),
         ]
+    if any(rates := [gb_per_s(tally) for tally in tallies]):
+        columns.append(column("", "GB/s", [figure(rate) for rate in rates]))
     if any(tally.failures for tally in tallies):
         columns.append(column("", "failed", [f"{tally.failures:,}" for tally in tallies]))
     lines = [Line(path, "heading")]
