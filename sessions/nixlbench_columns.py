@@ -103,7 +103,7 @@ def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
         return ["", *said] if said else []
 
     def times(field: str) -> tuple[str, ...]:
-        return tuple("–" if (value := getattr(row, field)) is None else figure(value) for _, row in pairs)
+        return tuple(figure(getattr(row, field)) for _, row in pairs)
 
     paired = all(result.settings.get("scheme") for result, _ in pairs)
     many = any(row.aggregate_gb_per_s is not None for _, row in pairs)

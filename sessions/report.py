@@ -245,7 +245,7 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
     ]
     if references != {None}:
         if sweep:
-            columns.append(column("ref.", "GB/s", (_or_dash(r.reference_gb_per_s) for r in results), rank=3))
+            columns.append(column("ref.", "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
         columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
     verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
@@ -267,10 +267,6 @@ def _descriptors(result: StepResult) -> str:
 
 def _all_verified(results: Sequence[StepResult]) -> bool:
     return all(result.verified for result in results)
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else figure(value)
 
 
 def _percent(value: float | None) -> str:
