@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvdeck.app.messages import ReplayAsked
+
 if TYPE_CHECKING:
     from kvdeck.app.feed import Feed
+    from kvdeck.app.messages import SourcesFound
+    from kvdeck.engine.client import Client
     from kvdeck.sessions.records import Session
 
 
@@ -18,6 +22,8 @@ class Asking:
     host: str
     readonly: bool
     notify: Callable[..., None]
+    switch_mode: Callable[[str], Any]
+    deck_screens: Any
 
     def cancel(self, session: str) -> None:
         """Ask the engine to end a run; what it measured is kept."""
@@ -38,6 +44,10 @@ class Asking:
         """Read the list of sessions; `SessionsListed` goes to the screen in front."""
         if self.feed is not None:
             self.feed.list_sessions()
+
+    def look_for_changes(self, names: tuple[str, ...]) -> None:
+        """Look whether others changed these sessions; `SessionsStirred` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.stirred(post, names))
 
     def read_session(self, name: str) -> None:
         """Read one session; `SessionRead` goes to the screen in front."""
@@ -67,16 +77,33 @@ class Asking:
         """Read how request times spread; `SpreadsRead` goes to the screen in front."""
         self._keep(lambda post, keeping: keeping.spreads(post, a, b), apart=True)
 
-    def change_session(self, what: str, name: str, value: str = "") -> None:
+    def change_session(self, what: str, name: str, value: str = "", before: str = "") -> None:
         """Rename, tag, note, export or delete; `SessionChanged` goes to the screen in front."""
         if self.may_command():
-            self._keep(lambda post, keeping: keeping.change(post, what, name, value))
+            self._keep(lambda post, keeping: keeping.change(post, what, name, value, before))
 
     def _keep(self, work: Callable[[Any, Any], None], apart: bool = False) -> None:
         from kvdeck.app import keeping
 
         if self.feed is not None:
             self.feed.do(lambda post: work(post, keeping), apart)
+
+    def find_sources(self, post: Callable[[SourcesFound], object]) -> None:
+        """Look what can be watched on this host; `post` gets what is found."""
+        from kvdeck.app.monitoring import finding
+
+        if self.feed is not None:
+            self.feed.do(lambda _: finding.look(post), apart=True)
+
+    def command(self, work: Callable[[Client], object]) -> None:
+        """Give the engine a command of a screen's own; a refusal is told as any other."""
+        if self.may_command() and self.feed is not None:
+            self.feed.ask(work)
+
+    async def replay(self, name: str) -> None:
+        """Open a recording in the Monitor."""
+        await self.switch_mode("monitor")
+        self.deck_screens[0].post_message(ReplayAsked(name))
 
     def may_command(self) -> bool:
         if self.readonly:

@@ -22,6 +22,7 @@ class Config:
     bell: bool = False
     links: bool | None = None
     hz: float = 2.0
+    block_bytes: float | None = None
     folder: str | None = None
     home: str | None = None
     runtime: str | None = None
@@ -67,6 +68,13 @@ def _hz(value: Any) -> float:
     if not LEAST_HZ <= hz <= MOST_HZ:
         raise ValueError(f"takes {LEAST_HZ} to {MOST_HZ:g}")
     return hz
+
+
+def _size(value: Any) -> float:
+    text = str(value).replace("_", "").replace(",", "")
+    if isinstance(value, bool) or not text.isdigit() or not int(text):
+        raise ValueError("takes a whole number of bytes")
+    return float(text)
 
 
 def _keymap(value: Any) -> dict[str, str]:
@@ -118,6 +126,13 @@ SETTINGS = (
         "2",
         f"Pictures a second, {LEAST_HZ} to {MOST_HZ:g}; a slow link gets fewer by itself.",
         "KVDECK_HZ",
+    ),
+    Setting(
+        "block_bytes",
+        _size,
+        "2097152",
+        "Bytes of one KVBM block, so that the Monitor can say bytes where KVBM counts blocks.",
+        "KVDECK_BLOCK_BYTES",
     ),
     Setting(
         "folder",

@@ -117,6 +117,10 @@ class Feed:
         else:
             self._commands.put(lambda: work(self._post))
 
+    def ask(self, work: Callable[[engine.Client], object]) -> None:
+        """Give the engine another command; what it refuses is posted."""
+        self._commands.put(lambda: self._with_client(work))
+
     def look(self) -> None:
         """Let doctor look at this host, unless it does so already."""
         threading.Thread(target=self._look, name="kvdeck-doctor", daemon=True).start()
@@ -129,7 +133,7 @@ class Feed:
             except KvdeckError as error:
                 self._post(CommandRefused(error.what, error.mend))
 
-    def _with_client(self, work: Callable[[engine.Client], None]) -> None:
+    def _with_client(self, work: Callable[[engine.Client], object]) -> None:
         client = self._client
         if client is not None:
             work(client)

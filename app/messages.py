@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kvdeck.app.measured import Measured
     from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.engine.protocol import RecordingState
     from kvdeck.engine.watch.snapshot import Snapshot as Moment
     from kvdeck.sessions.listing import SessionSummary
     from kvdeck.sessions.records import Session
@@ -63,9 +64,44 @@ class MomentSeen(Message, bubble=False):
 
     moment: Moment
     error: str = ""
+    packed: bytes = b""
+    """The moment as the history keeps it, where it is made already."""
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, MomentSeen)
+
+
+@dataclass
+class RecordingsSeen(Message, bubble=False):
+    """What the engine records of what is watched."""
+
+    recordings: tuple[RecordingState, ...]
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, RecordingsSeen)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something on this host that can be watched."""
+
+    name: str
+    kind: str
+
+
+@dataclass
+class SourcesFound(Message, bubble=False):
+    """What there is to watch on this host, or why that is not known."""
+
+    found: tuple[Found, ...]
+    error: str = ""
+
+
+@dataclass
+class ReplayAsked(Message, bubble=False):
+    """The operator wants a recording in the Monitor."""
+
+    name: str
 
 
 @dataclass
@@ -163,6 +199,16 @@ class SpreadsRead(Message, bubble=False):
 
     a: Mapping[Any, Any]
     b: Mapping[Any, Any]
+
+
+@dataclass
+class SessionsStirred(Message, bubble=False):
+    """Another mark means that some process has written to the sessions that are watched, or made or renamed one."""
+
+    mark: tuple[int, ...]
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SessionsStirred)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from kvdeck.app.snapshot import Doctor
 from kvdeck.engine.kv.kvbench import ModelConfig, model_config
 from kvdeck.engine.kv.models import Architecture
 from kvdeck.engine.kv.nixlbench import command_line, nixlbench_params
-from kvdeck.engine.kv.parallel import Parallelism
+from kvdeck.engine.kv.parallel import PP_RULES, Parallelism
 from kvdeck.engine.kv.plan import Group, Plan, Work, make_plan
 from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
 from kvdeck.engine.kv.reading import catalogue, find_model, read_yaml
@@ -26,23 +26,24 @@ PAGE_SIZES = (16, 32, 64, 128, 256, 512)
 COLUMNS = (
     (
         Field("tp", "TP", "number", "ranks that share the KV heads; MLA's latent is on each of them"),
-        Field("pp", "PP", "number", "stages that share the layers; what doesn't divide goes to the first"),
+        Field("pp", "PP", "number", "stages that share the layers"),
+        Field("pp_rule", "PP rule", "choice", "whose rule says where layers go that PP leaves over", tuple(PP_RULES)),
         Field("cp", "CP", "number", "ranks that share the pages of each sequence"),
         Field("dp", "DP", "number", "replicas that share the requests"),
-        Field("precision", "KV precision", "choice", "type of the KV cache's elements", tuple(PRECISIONS)),
     ),
     (
         Field("isl", "ISL", "number", "tokens of a prompt: what is transferred"),
         Field("osl", "OSL", "number", "tokens that are added after it: room, and no transfer"),
         Field("requests", "requests", "number", "requests at a time, over all replicas"),
         Field("page_size", "page size", "number", "tokens in a block"),
-        Field("access", "nixlbench", "choice", "what one I/O of the nixlbench command is", ("block", "layer")),
+        Field("precision", "KV precision", "choice", "type of the KV cache's elements", tuple(PRECISIONS)),
     ),
     (
         Field("path", "path", "choice", "the transfer's two ends", PATHS),
         Field(LAYOUTS[0], "FullyContiguous", "toggle", "run it: one descriptor a block"),
         Field(LAYOUTS[1], "LayerSeparate", "toggle", "run it: a descriptor for each layer and outer dim"),
         Field(LAYOUTS[2], "LayerSep. outer", "toggle", "run it: K and V of a layer lie apart"),
+        Field("access", "nixlbench", "choice", "what one I/O of the nixlbench command is", ("block", "layer")),
     ),
 )
 _ENDS = {"Host": "memory", "Device": "gpu", "Disk": "file"}
@@ -65,6 +66,9 @@ class PlanForm:
     pp: int = 1
     cp: int = 1
     dp: int = 1
+    pp_rule: str = "trtllm"
+    pp_layers: tuple[int, ...] = ()
+    """Each stage's layers where a plan that was opened gives them."""
     isl: int = 8192
     osl: int = 1024
     requests: int = 16
@@ -83,7 +87,9 @@ class PlanForm:
         return make_plan(
             self.model,
             PRECISIONS[self.precision],
-            Parallelism(other.get("tp", self.tp), self.pp, self.dp, self.cp),
+            Parallelism(
+                other.get("tp", self.tp), self.pp, self.dp, self.cp, pp_rule=self.pp_rule, pp_layers=self.pp_layers
+            ),
             Work(self.isl, self.requests, other.get("page_size", self.page_size), self.osl),
         )
 
@@ -119,12 +125,16 @@ class PlanForm:
 
     def _with(self, key: str, value: Any) -> PlanForm:
         change = {key: value}
+        if key in ("pp", "pp_rule"):
+            change["pp_layers"] = ()
         return replace(self, **change)
 
     def hint(self, item: Field) -> str:
         """One line about a field."""
         if item.key == "precision":
             return f"{self.precision}: {PRECISIONS[self.precision].said}"
+        if item.key == "pp_rule":
+            return f"{self.pp_rule}: {PP_RULES[self.pp_rule]}"
         if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
             said = row.reason or f"{row.state} with {row.backend}"
             return f"{self.path}: {said}"
@@ -160,7 +170,7 @@ class PlanForm:
         return ModelConfig(
             tp_size=self.tp, pp_size=self.pp, dp_size=self.dp, cp_size=self.cp, kvcache_quant_mode=self.precision,
             num_requests=self.requests, isl=self.isl, osl=self.osl, page_size=self.page_size,
-            access_pattern=self.access,
+            access_pattern=self.access, pp_rule=self.pp_rule, pp_layers=self.pp_layers,
         )  # fmt: skip
 
     def command(self, plan: Plan) -> str:
@@ -216,13 +226,22 @@ def read_plan(path: Path, before: PlanForm) -> PlanForm:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UsageError(f"{path} is not a mapping", "open a plan that was saved here, or KVBench's model config")
-    config, _ = model_config(data, str(path))
+    return plan_in(data, str(path), before)
+
+
+def plan_in(data: dict[str, Any], source: str, before: PlanForm) -> PlanForm:
+    """A plan from what was saved or remembered of one, over the values of before.
+
+    Raises:
+        UsageError: It says something wrong.
+    """
+    config, _ = model_config(data, source)
     read = replace(
         before,
         precision=parse_precision(config.kvcache_quant_mode).name,
         tp=config.tp_size, pp=config.pp_size, cp=config.cp_size, dp=config.dp_size,
         isl=config.isl, osl=config.osl, requests=config.num_requests,
-        page_size=config.page_size, access=config.access,
+        page_size=config.page_size, access=config.access, pp_rule=config.pp_rule, pp_layers=config.pp_layers,
     )  # fmt: skip
     if name := data.get("model"):
         read = replace(read, model=find_model(str(name)), file="" if name in catalogue() else str(name))

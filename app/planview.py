@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,10 +43,9 @@ def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     )
     yield _line("a request", f"{plan.request_bytes:,} B = {size_text(plan.request_bytes)}{_grown(plan)}", width)
     yield from _gpu_rows(plan, width)
+    yield from _state_rows(plan, width)
     if plan.parallel.pp > 1:
-        counts = [stage.layers for stage in plan.stages()]
-        runs = [f"{counts.count(size)} × {size}" for size in sorted(set(counts), reverse=True)]
-        yield _line("stages' layers", ", ".join(runs), width)
+        yield _line("stages' layers", _stages_said(plan), width)
     for group in plan.stage.groups:
         if len(plan.stage.groups) > 1:
             blocks = f"{group.blocks:,} blocks of {size_text(group.block_bytes)} a request"
@@ -53,10 +53,29 @@ def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     yield from _why_rows(plan, width)
 
 
+def _stages_said(plan: Plan) -> str:
+    """Neighbouring stages of one size together, in order, and whose rule it is: `13 × 4, 3 × 3 · …`."""
+    runs = [(size, len(list(run))) for size, run in itertools.groupby(stage.layers for stage in plan.stages())]
+    said = ", ".join(f"{count} × {size}" for size, count in runs)
+    return f"{said} · {rule}" if (rule := plan.remainder()) else said
+
+
+def _state_rows(plan: Plan, width: int) -> Iterator[Row]:
+    """Recurrent states of a hybrid model, apart from the KV: a request's, whatever its length."""
+    if plan.state_bytes:
+        on_gpu = f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
+        said = f"{plan.state_bytes:,} B = {size_text(plan.state_bytes)} a request, whatever its length · {on_gpu}"
+        few = f"{size_text(plan.state_bytes)} a request, not KV · {on_gpu}"
+        yield _line("recurrent state", said if len(said) <= width - LABEL else few, width)
+    for words in plan.model.without_state():
+        yield _line("recurrent state", f"not known of {words}", width, "warn")
+
+
 def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     token, request = size_text(plan.token_bytes), size_text(plan.request_bytes)
     yield _line("token, request", f"{token}, {request}{_grown(plan)}", width)
     yield from _gpu_rows(plan, width)
+    yield from _state_rows(plan, width)
     if len(plan.stage.groups) > 1:
         said = [f"{group.kind.name} {group.blocks:,} × {size_text(group.block_bytes)}" for group in plan.stage.groups]
         yield _line("blocks a request", ", ".join(said), width)
@@ -109,7 +128,7 @@ def _layout_rows(plan: Plan, width: int, few: bool = False) -> Iterator[Row]:
 
 
 def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
-    need = plan.at_the_end().per_gpu().block_bytes
+    need = plan.room_bytes()
     gpus = host.get("gpus") or ()
     folder = host.get("folder") or {}
     tiers = (

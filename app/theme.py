@@ -75,10 +75,12 @@ def load(name: str) -> Theme:
 
 
 def variable(name: str) -> str:
-    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, or a plain word."""
+    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1` or a word."""
     kind, _, rest = name.partition(":")
     if kind == "path":
         return f"path-{path_slug(rest)}"
+    if kind == "tier":
+        return f"tier-{rest.lower()}"
     if kind == "layout":
         return f"layout-{layout_slug(rest)}"
     return _VARIABLES[name]

@@ -36,6 +36,7 @@ from kvdeck.app.messages import (
     SessionRead,
     SessionsCompared,
     SessionsListed,
+    SessionsStirred,
     SnapshotTaken,
     SpreadsRead,
 )
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from kvdeck.app.feed import Feed
+    from kvdeck.app.planform import PlanForm
     from kvdeck.app.screens.frame import DeckScreen
 
 RETRY_S = 0.25
@@ -112,6 +114,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.links = False
         """Whether the terminal is sent links."""
         self.link = Link(other_between=has_other_between(os.environ))
+        self.planned: PlanForm | None = None
+        """What the Plan screen holds, once it was looked at."""
         self._newest: Snapshot | None = None
         self._states: dict[str, str] = {}
         self._title = ""
@@ -188,12 +192,20 @@ class Deck(Asking, App[None], inherit_bindings=False):
         """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
         if self.paused or self._newest is None:
             return
-        if not (self._terminal_ready() and self.link.may_paint(time.monotonic())):
+        if not self.may_paint():
             if not self._retrying:
                 self._retrying = True
                 self.set_timer(RETRY_S, self._paint_again)
             return
         self.snapshot, self._newest = self._newest, None
+        self.has_painted()
+
+    def may_paint(self) -> bool:
+        """Whether the terminal can take a picture now: for all that ticks."""
+        return self._terminal_ready() and self.link.may_paint(time.monotonic())
+
+    def has_painted(self) -> None:
+        """Note a picture, so that the next one waits until the terminal has drawn it."""
         if question := self.link.painted(time.monotonic()):
             self.call_after_refresh(self._ask, question)
 
@@ -254,6 +266,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     @on(PathsMeasured)
     @on(SessionsListed)
+    @on(SessionsStirred)
     @on(SessionRead)
     @on(SessionPreviewed)
     @on(SessionsCompared)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from kvdeck.app.messages import MomentSeen
+import orjson
+from textual.message import Message
+
+from kvdeck.app.messages import MomentSeen, RecordingsSeen
 from kvdeck.engine import client as engine
-from kvdeck.engine.protocol import WatchSample
+from kvdeck.engine.protocol import FromEngine, RecordingsChanged, WatchSample
 from kvdeck.engine.watch.snapshot import Snapshot, from_mapping
 from kvdeck.sessions.errors import KvdeckError
 
@@ -15,11 +20,21 @@ AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the engine is asked to watch; `sources` as `kvdeck monitor --source` takes them."""
+
+    sources: tuple[str, ...]
+    hz: float = 1.0
+    block_bytes: float | None = None
+    pins: tuple[str, ...] = ()
+
+
 class WatchFeed:
     """Posts a message for each moment until it is stopped; the engine samples only meanwhile."""
 
-    def __init__(self, post: Callable[[MomentSeen], object], hz: float = 1.0, sources: tuple[str, ...] = ()) -> None:
-        self._post, self._hz, self._sources = post, hz, sources
+    def __init__(self, post: Callable[[Message], object], wanted: Wanted) -> None:
+        self._post, self.wanted = post, wanted
         self._stopped = threading.Event()
         self._client: engine.Client | None = None
         threading.Thread(target=self._follow, name="kvdeck-watching", daemon=True).start()
@@ -31,16 +46,26 @@ class WatchFeed:
             client.close()
 
     def _follow(self) -> None:
+        wanted = self.wanted
         while not self._stopped.is_set():
             try:
                 with engine.Client.connect() as client:
                     self._client = client
                     client.subscribe(readonly=True)
-                    client.watch(self._hz, self._sources)
+                    client.watch(wanted.hz, wanted.sources, wanted.block_bytes, wanted.pins)
                     for message in client.messages():
-                        if isinstance(message, WatchSample) and not self._stopped.is_set():
-                            self._post(MomentSeen(from_mapping(message.snapshot)))
+                        if self._stopped.is_set():
+                            return
+                        self._take(message)
             except KvdeckError as error:
                 if not self._stopped.is_set():
                     self._post(MomentSeen(Snapshot(0.0), str(error)))
             self._stopped.wait(AGAIN_S)
+
+    def _take(self, message: FromEngine) -> None:
+        if isinstance(message, WatchSample):
+            # Parsed and packed here: the screen's thread only draws.
+            packed = zlib.compress(orjson.dumps(message.snapshot), 1)
+            self._post(MomentSeen(from_mapping(message.snapshot), packed=packed))
+        elif isinstance(message, RecordingsChanged):
+            self._post(RecordingsSeen(message.recordings))

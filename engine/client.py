@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -16,14 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from kvdeck.engine import protocol
+from kvdeck.engine.asking import doctor_report as doctor_report
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
 from kvdeck.engine.supervisor import runtime
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
-from kvdeck.sessions.errors import EngineError, KvdeckError, UsageError
+from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
 from kvdeck.sessions.records import to_json
 from kvdeck.sessions.store import Store
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 REPLY_SECONDS = 30.0
-DOCTOR_SECONDS = 20.0
 
 
 def home() -> Path:
@@ -376,40 +371,3 @@ def event_of(message: EventMessage | SampleMessage) -> Event | None:
 def _whole(values: tuple[float | None, ...], counter: str) -> int:
     index = COUNTER_INDEX[counter]
     return int(values[index] or 0) if len(values) > index else 0
-
-
-# --- the doctor ---
-
-
-def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) -> dict[str, Any]:
-    """What `python -m kvdeck.engine.doctor --json` says, asked in a child that may hang or die.
-
-    Args:
-        folder: Where test files would go.
-        timeout: Seconds after which the child is killed with whatever it started.
-
-    Raises:
-        KvdeckError: It said nothing that can be read.
-    """
-    argv = [sys.executable, "-m", "kvdeck.engine.doctor", "--json"]
-    if folder is not None:
-        argv += ["--folder", str(Path(folder).expanduser().absolute())]
-    child = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", start_new_session=True
-    )
-    try:
-        output, errors = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        raise KvdeckError(f"the doctor did not end within {timeout:g} s", "a driver may hang: see dmesg") from None
-    try:
-        report = orjson.loads(output)
-    except ValueError:
-        words = errors.decode(errors="replace").strip().splitlines()
-        said = words[-1] if words else "nothing"
-        raise KvdeckError(f"the doctor ended with status {child.returncode} and said: {said}") from None
-    if not isinstance(report, dict):
-        raise KvdeckError("the doctor's report is no JSON object", "this is a fault of kvdeck: please report it")
-    return report

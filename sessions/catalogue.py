@@ -12,6 +12,8 @@ from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.listing import SessionSummary
 from kvdeck.sessions.store import Store
 from kvdeck.sessions.units import short_layout_name
+from kvdeck.sessions.watched import keeping
+from kvdeck.sessions.watched.marks import is_written
 
 LIVE_LOOKED_AT = 50
 
@@ -58,7 +60,22 @@ def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]
     recorded = [row for row in rows if row.kind == "recorded"]
     latest = sorted(recorded, key=lambda row: -counted.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
     live = {row.name for row in latest if counted.live(store.folder(row.name))}
-    return [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
+    rows = [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
+    return [_watched_now(store, row) if row.kind == "watched" and row.ended is None else row for row in rows]
+
+
+def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
+    """A recording that nobody ended: it goes on, or its process died."""
+    folder = store.folder(row.name)
+    if is_written(folder):
+        return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
+    if row.state == "queued":
+        return row
+    return dataclasses.replace(row, state="interrupted", reason=keeping.NO_WORD)
+
+
+def _since(row: SessionSummary) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(row.started or row.created))
 
 
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:
@@ -71,4 +88,6 @@ def haystack(row: SessionSummary) -> str:
     """The text that a filter looks through."""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created))
     layouts = (*row.layouts, *map(short_layout_name, row.layouts))
-    return " ".join((row.name, row.kind, row.state, *row.paths, *layouts, row.host, *row.tags, row.note, made)).lower()
+    return " ".join(
+        (row.name, row.kind, row.state, *row.paths, *layouts, row.host, *row.tags, row.note, row.about, made)
+    ).lower()

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 from kvdeck.sessions.entries import Entry
 from kvdeck.sessions.records import PATHS, Session, StepResult
 from kvdeck.sessions.units import size_text
+from kvdeck.sessions.watched.compare import mismatch
 
 
 def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
     """What stands in the way of comparing them simply, a line for each."""
+    if said := mismatch(a, b):
+        yield said
+        return
     if not of_a or not of_b:
         yield f"{a.name if not of_a else b.name} holds no transfers"
         return
@@ -21,6 +25,15 @@ def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[En
         yield f"{measured} was measured here, {other} was counted in other programs"
     yield from _differing_facts(a, b)
     yield from _differing_results(a, b)
+    yield from _single_figures(a, b)
+
+
+def _single_figures(a: Session, b: Session) -> Iterable[str]:
+    """Programs that print one figure a step: a ratio with it has no interval, and no winner."""
+    for session in (a,) if a.name == b.name else (a, b):
+        for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in session.results):
+            if program:
+                yield f"{session.name} has no interval: {program} prints one figure for a step, so no winner is named"
 
 
 _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}

@@ -191,11 +191,12 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
         return row
     ratio = independent_ratio(rates[1], rates[0])
     enough = min(entry.rounds for entry in (*a, *b)) if len(a) == len(b) == 1 else 0
-    return row if ratio is None else _with_ratio(row, ratio, enough)
+    return row if ratio is None else _with_ratio(row, ratio, enough, rates[0].known and rates[1].known)
 
 
-def _with_ratio(row: Row, ratio: Interval, rounds: int) -> Row:
-    known = ratio.low < ratio.high
+def _with_ratio(row: Row, ratio: Interval, rounds: int, sure: bool = True) -> Row:
+    """The row with its ratio; `sure` says whether both sides have an interval, without which the ratio has none."""
+    known = ratio.known and sure
     return dataclasses.replace(
         row,
         ratio=ratio.median,

@@ -48,6 +48,8 @@ class SessionSummary:
     transfers: int = 0
     """Counted transfers, where the session is recorded or imported."""
     host: str = ""
+    about: str = ""
+    """Of a recording: how long, of how many sources, and between which tiers something moved."""
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(SessionSummary))
@@ -131,7 +133,16 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
         kind=data.get("kind") or "run",
         transfers=sum(tally["transfers"] for tally in data.get("tallies") or ()),
         host=str((data.get("host") or {}).get("hostname") or ""),
+        about=_about(data["watched"]) if data.get("watched") else "",
     )
+
+
+def _about(watched: dict[str, Any]) -> str:
+    from kvdeck.sessions.records import from_json
+    from kvdeck.sessions.watched.records import Watched
+    from kvdeck.sessions.watched.report import about
+
+    return about(from_json(Watched, watched))
 
 
 def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:

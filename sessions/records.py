@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from kvdeck.sessions.watched.records import Watched
+
 SCHEMA_VERSION = 1
 
 HOST_TO_HOST = "HostToHost"
@@ -67,6 +69,11 @@ class Interval:
     median: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: a single figure has none, and is no certainty."""
+        return self.low < self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +248,8 @@ class Session:
     """What an imported file says it took."""
     source: str = ""
     """The file it was imported from, or that is read where it lies."""
+    watched: Watched | None = None
+    """Of a recording of the Monitor's: what it comes to."""
 
 
 Record = TypeVar("Record")

@@ -42,6 +42,10 @@ def report_json(session: Session) -> dict[str, Any]:
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """The text report, at most `width` characters wide; 80 and more show everything that matters."""
+    if is_recording(session):
+        from kvdeck.sessions.watched.report import recording_lines
+
+        return recording_lines(session, width)
     if session.kind != "run":
         from kvdeck.sessions.counted_report import counted_lines  # which writes with this module's lines
 
@@ -51,9 +55,15 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     measured = [result for result in session.results if _has_figures(result)]
     for path in dict.fromkeys(result.path for result in measured):
         lines += [Line(""), *_path_lines(session, path, width)]
+    lines += _without_interval(measured, width)
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
+
+
+def is_recording(session: Session) -> bool:
+    """Whether it holds what the Monitor watched."""
+    return session.kind == "watched" or session.watched is not None
 
 
 def trouble(session: Session) -> bool:
@@ -274,6 +284,21 @@ def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
             text += f": {result.reason}" if result.reason else ""
             lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
     return lines
+
+
+def _without_interval(results: Sequence[StepResult], width: int) -> list[Line]:
+    """Why a figure stands alone, where one does."""
+    alone = [result for result in results if result.gb_per_s is not None and not result.gb_per_s.known]
+    said = dict.fromkeys(why_no_interval(result) for result in alone)
+    return [Line(text) for why in said for text in wrapped(f"  {why}", width, "    ")]
+
+
+def why_no_interval(result: StepResult) -> str:
+    """Why a result's rate has no interval, in words."""
+    program = result.settings.get("measured_by")
+    if program:
+        return f"no interval: {program} prints one figure for a step"
+    return "no interval: one round, or rounds that were all alike"
 
 
 def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:

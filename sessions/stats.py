@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 import statistics
 from collections.abc import Sequence
 
@@ -75,6 +76,33 @@ def _depth(count: int) -> float:
     taken = depth + 1
     excess = (share - CONFIDENCE) / (share - inner)
     return depth + (count - taken) * excess / (taken + (count - 2 * taken) * excess)
+
+
+LEAST_BLOCKS = 6
+"""Blocks of neighbours below which a median of dependent values has no interval."""
+
+
+def block_median_interval(values: Sequence[float], resamples: int = 400, seed: int = 0) -> Interval | None:
+    """Median of values that come one after the other and are not independent, with its 95 % interval.
+
+    Whole blocks of neighbours are drawn anew (the moving-block bootstrap), each as long as the cube root of how
+    many values there are, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995). None with fewer than
+    `LEAST_BLOCKS` blocks.
+    """
+    count = len(values)
+    length = max(1, round(count ** (1 / 3)))
+    blocks = -(-count // length)
+    if count // length < LEAST_BLOCKS:
+        return None
+    begin = random.Random(seed).randrange
+    medians = []
+    for _ in range(resamples):
+        drawn = [
+            value for _ in range(blocks) for at in (begin(count - length + 1),) for value in values[at : at + length]
+        ]
+        medians.append(statistics.median(drawn[:count]))
+    medians.sort()
+    return Interval(statistics.median(values), percentile(medians, 0.025), percentile(medians, 0.975))
 
 
 def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Interval | None:

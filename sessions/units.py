@@ -45,9 +45,11 @@ def size_text(size: int) -> str:
 
 
 def interval_text(interval: Interval | None) -> str:
-    """A median with its interval: `10.4 (10.2–10.6)`; `–` for null."""
+    """A median with its interval: `10.4 (10.2–10.6)`; a single figure has none, and null is `–`."""
     if interval is None:
         return "–"
+    if not interval.known:
+        return figure(interval.median)
     return f"{figure(interval.median)} ({figure(interval.low)}–{figure(interval.high)})"
 
 

@@ -1,45 +1,109 @@
-"""Mode 3: KV bytes between the tiers, live, beside the sources that say so and what they say together."""
+"""Mode 3: KV bytes between the tiers, live or looked back at, beside who says so and what they say together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
-from kvdeck.app.messages import MomentSeen
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.watching import WatchFeed
-from kvdeck.app.widgets.tiers import Checks, Numbers, Past, Sources, Tiers
+from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
+from kvdeck.app.monitoring.player import PLAY_S, Player
+from kvdeck.app.monitoring.settings import Settings, recalled, token
+from kvdeck.app.monitoring.thresholds import Thresholds
+from kvdeck.app.monitoring.timeline import LARGE_STEP_S, Timeline
+from kvdeck.app.screens import monitor_dialogs as dialogs
+from kvdeck.app.screens.frame import SHORT, DeckScreen
+from kvdeck.app.watching import Wanted, WatchFeed
+from kvdeck.app.widgets.lines import Lines
+from kvdeck.app.widgets.monitor.bar import MonitorBar, State
+from kvdeck.app.widgets.monitor.host import Host
+from kvdeck.app.widgets.monitor.keys import KEYS
+from kvdeck.app.widgets.monitor.paths import Paths, Pinned
+from kvdeck.app.widgets.monitor.reuse import Reuse
+from kvdeck.app.widgets.monitor.tiers import Tiers
+from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
+from kvdeck.engine.protocol import RecordingState
+from kvdeck.sessions.errors import KvdeckError
+
+if TYPE_CHECKING:
+    from textual.timer import Timer
+
+    from kvdeck.app.snapshot import Snapshot
+
+LINGER_S = 60.0
+"""So long the engine goes on sampling while another mode is in front; with a threshold set, as long as the deck."""
+RETRY_S = 0.25
+VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
+LOOKING = "Looking at what can be watched on this host …"
 
 
 class MonitorScreen(DeckScreen):
-    """The engine samples while this screen is in front, and only then."""
+    """The engine samples while this screen is in front, and a little longer."""
 
     CSS_PATH = "monitor.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
+    PANES: ClassVar = {name: {"host": "this host"}.get(name, name) for name in VIEWS}
 
     def __init__(self) -> None:
         super().__init__()
-        self._past = Past()
-        self._newest: MomentSeen | None = None
+        self.settings = Settings()
+        self.timeline = Timeline(Thresholds())
+        self.recording: RecordingState | None = None
+        self.found: tuple[Found, ...] = ()
+        self.zoomed: str | None = None
         self._watching: WatchFeed | None = None
+        self._linger: Timer | None = None
+        self._waits = self._asked = False
+        self.player = Player(self)
 
     def body(self) -> ComposeResult:
-        with Horizontal(id="monitor"):
-            with Vertical(id="moving"):
-                yield Tiers(id="tiers")
+        yield MonitorBar(id="bar")
+        yield Tiers(id="tiers")
+        with Horizontal(id="lower"):
+            with Vertical(id="left"):
+                yield Paths(id="paths")
+                yield Reuse(id="reuse")
+                yield Pinned(id="pinned")
+                yield Log(id="log")
+            with Vertical(id="right"):
                 yield Checks(id="checks")
-            with Vertical(id="told"):
+                yield Host(id="host")
                 yield Sources(id="sources")
-                yield Numbers(id="numbers")
+
+    def on_mount(self) -> None:
+        self.settings = recalled(self.app.memory.get("monitor"))
+        if self.app.config.block_bytes:
+            self.settings = replace(self.settings, block_bytes=self.app.config.block_bytes, block_from="as configured")
+        self.timeline.thresholds = Thresholds(self.settings.thresholds)
+        self.query_one(Tiers).focus()
+        self.set_interval(PLAY_S, self.player.play)
+        super().on_mount()
+        self._arrange()
+
+    def on_resize(self) -> None:
+        if self.ready:
+            self._arrange()
+
+    # --- watching ---
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
-        if self.app.connect and self._watching is None:
-            self._watching = WatchFeed(self.post_message)
+        if self._linger is not None:
+            self._linger.stop()
+        if not self._asked:
+            self._asked = True
+            self.app.find_sources(self.post_message)
+        self._watch()
 
     def on_screen_suspend(self) -> None:
-        self._stop()
+        self._asked = False
+        if self.app.current_mode != "monitor" and not self.timeline.thresholds.set_:
+            self._linger = self.set_timer(LINGER_S, self._stop)
 
     def on_unmount(self) -> None:
         self._stop()
@@ -49,22 +113,271 @@ class MonitorScreen(DeckScreen):
             self._watching.stop()
             self._watching = None
 
+    def wanted(self) -> Wanted | None:
+        """What the engine is to watch; None where nothing is chosen."""
+        sources = self.settings.present
+        if not sources:
+            return None
+        return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
+
+    def _watch(self) -> None:
+        """Have the engine watch what is wanted, if it doesn't yet."""
+        wanted = self.wanted()
+        if self._watching is not None and self._watching.wanted != wanted:
+            self._stop()
+        if self._watching is None and wanted is not None and self.app.connect:
+            self._watching = WatchFeed(self.post_message, wanted)
+
+    def change(self, settings: Settings) -> None:
+        """Take other settings, remember them, and watch accordingly."""
+        self.settings = settings
+        self.app.memory["monitor"] = settings.to_memory()
+        self._watch()
+        self._arrange()
+        self.draw()
+
     @on(MomentSeen)
     def note_moment(self, message: MomentSeen) -> None:
-        self._newest = message
-        self._past.note(message.moment)
-        self._show()
+        if message.error:
+            self.timeline.error = message.error
+        else:
+            for crossing in self.timeline.note(message.moment, self.settings.pins, message.packed):
+                self.annotate_recording(crossing.text, "threshold")
+                if crossing.told:
+                    self.notify(crossing.text, title="threshold", severity="warning", markup=False)
+        self._paint()
+
+    @on(RecordingsSeen)
+    def note_recordings(self, message: RecordingsSeen) -> None:
+        before = self.recording
+        going = [state for state in message.recordings if state.state in ("queued", "running")]
+        self.recording = going[-1] if going else None
+        if before is not None and self.recording is None:
+            ended = next((state for state in message.recordings if state.name == before.name), before)
+            self.notify(f"{ended.name} is kept: {ended.reason or 'o or 4 opens it'}", markup=False)
+        self.refresh_bindings()
+        self._paint()
+
+    # --- painting ---
 
     def apply(self, snapshot: Snapshot) -> None:
         super().apply(snapshot)
-        self._show()
+        self._paint()
 
-    def _show(self) -> None:
-        """Draw the newest moment; while paused the picture stays and the past goes on."""
-        newest = self._newest
-        if newest is None or self.app.paused or not self.ready:
+    def _paint(self) -> None:
+        """Draw, unless the picture is held; a terminal that lags gets it a little later."""
+        if self.app.paused or not self.ready or self.app.current_mode != "monitor":
             return
-        self.query_one(Tiers).apply(newest.moment, self._past, newest.error)
-        self.query_one(Sources).apply(newest.moment)
-        self.query_one(Numbers).apply(newest.moment)
-        self.query_one(Checks).apply(newest.moment)
+        if self.app.may_paint():
+            if self.draw():
+                self.app.has_painted()
+        elif not self._waits:
+            self._waits = True
+            self.set_timer(RETRY_S, self._paint_again)
+
+    def _paint_again(self) -> None:
+        self._waits = False
+        self._paint()
+
+    def draw(self) -> bool:
+        """Draw what is to be seen; whether anything differs from before."""
+        if not self.ready:
+            return False
+        panes = [self.query_one(MonitorBar), *self.panes]
+        before = sum(pane.changes for pane in panes)
+        looking = self.settings.sources is None and self.app.connect and not self.found
+        view = self.timeline.view(self.settings.pins, LOOKING if looking else "")
+        self.query_one(MonitorBar).apply(self._state(), view.moment)
+        for pane in self.panes:
+            if not pane.has_class("-away"):
+                pane.apply(view)
+        return sum(pane.changes for pane in panes) != before
+
+    @property
+    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | Log | Checks | Host | Sources]:
+        return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
+
+    def _state(self) -> State:
+        timeline, settings, going = self.timeline, self.settings, self.recording
+        replay = timeline.replay
+        newest = timeline.newest.t if timeline.newest is not None else None
+        known = {*settings.known, *(settings.sources or ())}
+        return State(
+            shown=timeline.now if replay is not None else timeline.shown,
+            newest=newest,
+            hz=settings.hz,
+            block_bytes=settings.block_bytes,
+            block_from=settings.block_from,
+            recording=None
+            if going is None
+            else (going.name, (newest or going.begin or 0) - (going.begin or newest or 0), going.bytes),
+            replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
+            held=self.app.paused,
+            error=timeline.error,
+            unwatched=not settings.present and newest is None,
+            new=sum(token(found.name) not in known for found in self.found) if settings.sources is not None else 0,
+        )
+
+    def _arrange(self) -> None:
+        """Show the panes that there is room for, or one alone."""
+        one = self.size.width < 110 or self.size.height < SHORT
+        self.set_class(one, "-one")
+        self.set_class(self.zoomed is not None, "-zoomed")
+        below = self.settings.pane if self.settings.pane in VIEWS else VIEWS[0]
+        shown = {"tiers", below} if one else {"tiers", *VIEWS}
+        if not one and not self.settings.pins:
+            shown.discard("pinned")
+        if self.zoomed is not None:
+            shown = {self.zoomed}
+        for pane in self.panes:
+            pane.set_class(pane.id not in shown, "-away")
+        for side in ("left", "right", "lower"):
+            panes = self.query_one(f"#{side}").query(Lines)
+            self.query_one(f"#{side}").set_class(all(pane.has_class("-away") for pane in panes), "-away")
+        if self.focused is None or self.focused.has_class("-away"):
+            self.query_one(f"#{self.zoomed or 'tiers'}").focus()
+        self.refresh_bindings()
+        self.draw()
+
+    # --- keys: what is seen ---
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        timeline, replaying = self.timeline, self.timeline.replay is not None
+        if action == "live":
+            return replaying or timeline.shown is not None
+        if action == "view":
+            return self.zoomed is not None or self.has_class("-one")
+        if action == "record":
+            return not self.app.readonly and not replaying
+        return not replaying if action in ("annotate", "sources") else True
+
+    def action_zoom(self) -> None:
+        here = self.focused.id if self.focused is not None and self.focused.id in ("tiers", *VIEWS) else "tiers"
+        self.zoomed = None if self.zoomed is not None else here
+        self._arrange()
+
+    def action_view(self) -> None:
+        if self.zoomed is not None:
+            every = ("tiers", *VIEWS)
+            self.zoomed = every[(every.index(self.zoomed) + 1) % len(every)]
+            self.query_one(f"#{self.zoomed}").remove_class("-away")
+            self._arrange()
+            self.query_one(f"#{self.zoomed}").focus()
+        else:
+            here = VIEWS.index(self.settings.pane) if self.settings.pane in VIEWS else 0
+            self.change(replace(self.settings, pane=VIEWS[(here + 1) % len(VIEWS)]))
+
+    def action_back(self) -> None:
+        if self.zoomed is not None:
+            self.action_zoom()
+        else:
+            self.action_live()
+
+    def action_step(self, by: int) -> None:
+        self._seek(float(by))
+
+    def action_leap(self, by: int) -> None:
+        replay = self.timeline.replay
+        self._seek(by * (LARGE_STEP_S if replay is None else replay.large_step))
+
+    def action_seek_begin(self) -> None:
+        self._seek(float("-inf"))
+
+    def action_seek_end(self) -> None:
+        self._seek(float("inf"))
+
+    def _seek(self, seconds: float) -> None:
+        replay = self.timeline.replay
+        if replay is not None:
+            self.player.step(seconds)
+            return
+        self.timeline.step(seconds)
+        self.refresh_bindings()
+        self.draw()
+
+    def action_live(self) -> None:
+        self.timeline.live()
+        self.refresh_bindings()
+        self._watch()
+        self.draw()
+
+    def action_faster(self, by: int) -> None:
+        if self.timeline.replay is not None:
+            self.timeline.replay.faster(by)
+            self.draw()
+        else:
+            self.change(self.settings.faster(by))
+
+    # --- a recording ---
+
+    def action_open(self) -> None:
+        self.app.list_sessions()
+
+    def on_sessions_listed(self, message: SessionsListed) -> None:
+        from kvdeck.app.screens.picker import Choice, Picker
+
+        choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "watched"]
+
+        def taken(name: str | None) -> None:
+            if name is not None:
+                self.post_message(ReplayAsked(name))
+
+        self.app.push_screen(Picker("Recording:", choices, "nothing was recorded yet · R records"), taken)
+
+    async def on_replay_asked(self, message: ReplayAsked) -> None:
+        try:
+            await self.player.open(message.name)
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
+        self.refresh_bindings()
+        self.draw()
+
+    # --- marks, thresholds, pins ---
+
+    def action_annotate(self) -> None:
+        dialogs.annotate(self)
+
+    def annotate_recording(self, text: str, kind: str) -> None:
+        """Set the mark in what is being recorded, too."""
+        if self.recording is not None and not self.app.readonly:
+            name = self.recording.name
+            self.app.command(lambda client: client.annotate(name, text, kind))
+
+    def action_threshold(self) -> None:
+        dialogs.threshold(self)
+
+    def action_series(self) -> None:
+        dialogs.series(self)
+
+    def action_unpin(self) -> None:
+        under = self.query_one(Pinned).under_cursor
+        if under is not None:
+            self.change(replace(self.settings, pins=tuple(pin for pin in self.settings.pins if pin != under.name)))
+
+    # --- sources, blocks, recording ---
+
+    def on_sources_found(self, message: SourcesFound) -> None:
+        self.found = message.found
+        if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
+            dialogs.sources(self)
+        self.draw()
+
+    def action_sources(self) -> None:
+        dialogs.sources(self)
+
+    def action_block(self) -> None:
+        dialogs.block(self)
+
+    def set_block(self, size: float | None, said: str) -> None:
+        """Take the bytes of a block, and where they are from."""
+        self.change(replace(self.settings, block_bytes=size, block_from=said if size else ""))
+
+    def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
+        yield from super().pane_commands()
+        if (planned := self.app.planned) is not None and not planned.problem():
+            size = planned.plan().group.block_bytes
+            take = f"{size:,} B: {planned.title}"
+            yield "monitor: take block bytes from the plan", take, lambda: self.set_block(size, "from the plan")
+
+    def action_record(self) -> None:
+        dialogs.record(self)

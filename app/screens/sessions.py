@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Key
 from textual.widget import Widget
 
 from kvdeck.app.messages import (
@@ -20,16 +19,18 @@ from kvdeck.app.messages import (
     SessionRead,
     SessionsCompared,
     SessionsListed,
+    SessionsStirred,
 )
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.result import line_row
+from kvdeck.app.widgets.filterbar import SORTS, FilterBar
 from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading, linked
+from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import clock
 from kvdeck.sessions.catalogue import matching
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.report import is_recording, report_lines
 from kvdeck.sessions.tables import wrapped
 from kvdeck.sessions.units import short_layout_name
 
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 
 LIVE_S, LIVE_DYNAMO_S = 1.0, 60.0
 """How often live sessions are read again, and how long after its last write Dynamo's file counts as live."""
+MOST_WATCHED = 50
+"""The newest sessions, of which it is noticed when another process changes them."""
 PREVIEW_S = 0.1
 """The cursor rests so long before what it stands on is read."""
 MOST_MARKED = 8
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
-SORTS = ("newest", "name", "state", "longest")
 
 
 def _took(row: SessionSummary) -> float | None:
@@ -68,11 +70,11 @@ def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
         Column("session", name, lambda r: r.name, right=False),
         Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
         Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
-        Column("took", 7, lambda r: "" if r.kind != "run" else clock(_took(r)), lambda _: "dim"),
+        Column("took", 7, lambda r: "" if r.kind not in ("run", "watched") else clock(_took(r)), lambda _: "dim"),
     ]
     if width >= 100:
         columns.append(Column("steps", 5, lambda r: str(r.steps) if r.kind == "run" else ""))
-        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind != "run" else ""))
+        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind not in ("run", "watched") else ""))
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
     columns.append(Column("  paths", max(7, left), _about, right=False))
     return columns
@@ -85,42 +87,12 @@ def _mark(name: str, marked: Sequence[str]) -> str:
 
 def _about(row: SessionSummary) -> str:
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
-    origin = {"dynamo": "dynamo's ", "imported": "imported "}.get(row.kind, "")
-    return f"  {tags}{origin}" + (", ".join(row.paths) or row.reason or "")
+    origin = {"dynamo": "dynamo's ", "imported": "imported ", "watched": "watched "}.get(row.kind, "")
+    return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
 
 
 def _local(created: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
-
-
-class FilterBar(Lines, can_focus=True):
-    """What `/` types, and what sorts. While it has the focus every letter is a part of the filter."""
-
-    text, sort, count, total = "", SORTS[0], 0, 0
-
-    def rows(self, width: int, height: int) -> list[Row]:
-        right = f"{self.count:,} of {self.total:,} · by {self.sort} "
-        typed = (
-            f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters, s sorts"
-        )
-        return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
-
-    def check_consume_key(self, key: str, character: str | None) -> bool:
-        return character is not None and character.isprintable()
-
-    def on_key(self, event: Key) -> None:
-        if event.key in ("enter", "down", "escape"):
-            text = "" if event.key == "escape" else self.text
-        elif event.key == "backspace":
-            text = self.text[:-1]
-        elif event.is_printable and event.character:
-            text = self.text + event.character
-        else:
-            return
-        event.stop()
-        event.prevent_default()
-        self.text = text
-        self.post_message(FilterTyped(text, ended=event.key in ("enter", "down", "escape")))
 
 
 class SessionsScreen(DeckScreen):
@@ -181,6 +153,7 @@ class SessionsScreen(DeckScreen):
         self.marked: list[str] = []
         self.previewed: SessionPreviewed | None = None
         self._wait: Timer | None = None
+        self._mark: tuple[int, ...] = ()
 
     def body(self) -> ComposeResult:
         yield FilterBar(id="filter")
@@ -205,11 +178,20 @@ class SessionsScreen(DeckScreen):
             self.action_reread()
 
     def _reread_live(self) -> None:
-        """Counted sessions change without the engine's knowing."""
+        """Sessions are counted into, tagged and renamed by others, without the engine's knowing."""
         now = time.time()
         counting = any(row.state == "recording" for row in self.kept)
         dynamo = any(row.kind == "dynamo" and now - (row.ended or 0) < LIVE_DYNAMO_S for row in self.kept)
-        if self.is_current and not self.app.paused and (counting or dynamo):
+        if not self.is_current or self.app.paused:
+            return
+        if counting or dynamo:
+            self.action_reread()
+        else:
+            self.app.look_for_changes(tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo"))
+
+    def on_sessions_stirred(self, message: SessionsStirred) -> None:
+        before, self._mark = self._mark, message.mark
+        if before and before != message.mark:
             self.action_reread()
 
     def action_reread(self) -> None:
@@ -323,6 +305,10 @@ class SessionsScreen(DeckScreen):
     def on_sessions_compared(self, message: SessionsCompared) -> None:
         if message.error:
             self.notify(message.error, severity="error", markup=False)
+        elif all(map(is_recording, message.sessions)):
+            from kvdeck.app.screens.recordings import open_recordings
+
+            open_recordings(self, message.sessions)
         elif len(message.sessions) == 2:
             from kvdeck.app.screens.diff import DiffScreen
 
@@ -344,6 +330,8 @@ class SessionsScreen(DeckScreen):
         row = self._here()
         if row is not None:
             note = ".json: Dynamo's · .kvdeck.json: all of it · .csv · .md · .parquet"
+            if row.kind == "watched":
+                note = ".csv, .json: flows over time · .jsonl: every moment · .md"
             self._ask_text("export", row.name, f"Export {row.name} to", f"{row.name}.json", note)
 
     def _ask_text(
@@ -353,7 +341,7 @@ class SessionsScreen(DeckScreen):
 
         def answered(text: str | None) -> None:
             if text is not None and (text != value or what == "export"):
-                self.app.change_session(what, name, text)
+                self.app.change_session(what, name, text, value)
 
         self.app.push_screen(AskText(asked, value, note), answered)
 
@@ -372,7 +360,8 @@ class SessionsScreen(DeckScreen):
             if yes:
                 self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
 
-        held = f"{row.steps} results" if row.kind == "run" else f"{row.transfers:,} counted transfers"
+        counted = f"{row.transfers:,} counted transfers"
+        held = {"run": f"{row.steps} results", "watched": "moments"}.get(row.kind, counted)
         self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
 
     def _own(self) -> SessionSummary | None:

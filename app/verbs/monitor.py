@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
 from kvdeck.app.verbs.printing import print_json, print_lines, report_width
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 
 if TYPE_CHECKING:
+    from kvdeck.engine.watch.monitor import Watching
     from kvdeck.engine.watch.snapshot import Snapshot
+    from kvdeck.sessions.records import RunState
 
 
 @click.command()
@@ -24,46 +29,142 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after so long; without end by default.")
 @click.option("--hz", type=click.FloatRange(0.05, 10), default=1.0, show_default=True, help="Snapshots a second.")
 @click.option("--list-sources", is_flag=True, help="Say what there is to watch on this host, and end.")
-@click.option("--block-bytes", type=click.IntRange(min=1), help="Bytes of one KVBM block: its blocks become bytes.")
+@click.option(
+    "--block-bytes", "block", metavar="N|PLAN", help="Bytes of a KVBM block: a number, plan:NAME, or a plan's file."
+)
 @click.option("--pin", "pins", multiple=True, metavar="METRIC", help="Also show this metric, known or not.")
 @click.option(
     "--prometheus", type=click.IntRange(0, 65535), metavar="PORT", help="Serve what is known, as an endpoint."
 )
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address for --prometheus.")
+@click.option("--record", metavar="NAME", help="Keep every moment in a new session of that name.")
+@click.option(
+    "--record-limit",
+    metavar="SIZE",
+    help="Bytes of the recording, as 64M; beyond it old moments are thinned.  [default: 256 MB]",
+)
+@click.option("--replay", "replayed", metavar="NAME", help="Play a recording instead of watching.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(0, 10_000),
+    metavar="X",
+    help="With --replay: X times as fast as it was, 0 without waiting.  [default: 1, with --json 0]",
+)
+@click.pass_context
 def monitor(
+    context: click.Context,
     once: bool,
     as_json: bool,
     sources: tuple[str, ...],
     seconds: float | None,
     hz: float,
     list_sources: bool,
-    block_bytes: int | None,
+    block: str | None,
     pins: tuple[str, ...],
     prometheus: int | None,
     bind: str,
+    record: str | None,
+    record_limit: str | None,
+    replayed: str | None,
+    speed: float | None,
 ) -> int:
     """Watch KV bytes move between the tiers, from what engines, NIXL and the host say."""
+    if replayed is not None:
+        from kvdeck.app.verbs.replay import replay
+
+        _refuse_beside_replay(context)
+        return replay(replayed, once, as_json, speed, seconds)
+    if speed is not None:
+        raise UsageError("--speed is for a recording", "give --replay NAME too")
+    if record_limit is not None and record is None:
+        raise UsageError("--record-limit is for a recording", "give --record NAME too")
+    if record is not None and (once or list_sources):
+        raise UsageError("--record keeps what is watched over time, and --once or --list-sources end at once",
+                         "leave one out")  # fmt: skip
     from kvdeck.engine.client import home
     from kvdeck.engine.watch import monitor as watch
+    from kvdeck.engine.watch.blocks import told
 
     if once and prometheus is not None:
         raise UsageError("--prometheus serves until it is ended, --once ends at once", "leave one out")
     if list_sources:
         return _list(watch.found(home()), as_json)
+    size = None if block is None else told(block, home() / "plans")
     watching = watch.Watching(
         sources=sources,
         hz=hz,
         seconds=seconds,
-        block_bytes=block_bytes,
+        block_bytes=None if size is None else size.bytes,
+        block_claim="" if size is None else size.claim,
         pins=pins,
         home=home(),
         prometheus=None if prometheus is None else (bind, prometheus),
     )
+    show = _print_line_json if as_json else print_line
     if once:
         _print(watch.once(watching), as_json)
+    elif record is not None:
+        with _recorded(record, watching, record_limit, show) as show_recorded:
+            watch.stream(watching, show_recorded)
     else:
-        watch.stream(watching, _print_line_json if as_json else _print_line)
+        watch.stream(watching, show)
     return 0
+
+
+_WITH_REPLAY = {"replayed", "once", "as_json", "speed", "seconds"}
+
+
+def _refuse_beside_replay(context: click.Context) -> None:
+    """Refuse what makes no sense of a recording."""
+    given = click.core.ParameterSource.DEFAULT
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in _WITH_REPLAY and context.get_parameter_source(name) not in (given, None):
+            raise UsageError(f"{parameter.opts[0]} does not go with --replay", "a recording has what was watched then")
+
+
+@contextlib.contextmanager
+def _recorded(
+    name: str, watching: Watching, limit: str | None, show: Callable[[Snapshot], None]
+) -> Iterator[Callable[[Snapshot], None]]:
+    """What keeps a moment and then shows it, as long as this lasts; the recording ends with it, however it ends."""
+    from kvdeck.engine.spec import parse_size
+    from kvdeck.engine.watch.discovery import named
+    from kvdeck.engine.watch.recording import Recorder
+    from kvdeck.sessions.watched.writer import DEFAULT_LIMIT
+
+    assert watching.home is not None
+    named(watching.sources, watching.home)  # what can't be watched is refused before a session is made
+    recorder = Recorder.begin(
+        watching.home,
+        name,
+        hz=watching.hz,
+        sources=watching.sources,
+        block_bytes=watching.block_bytes,
+        limit=DEFAULT_LIMIT if limit is None else parse_size(limit),
+    )
+
+    def keep_and_show(snapshot: Snapshot) -> None:
+        recorder.take(snapshot)
+        show(snapshot)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    state: RunState = "done"
+    reason: str | None = None
+    try:
+        yield keep_and_show
+    except KeyboardInterrupt:
+        raise
+    except BrokenPipeError:
+        reason = "its output was closed"
+        raise
+    except BaseException as error:
+        state, reason = "failed", str(error) if isinstance(error, KvdeckError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        recorder.close(state, reason)
+        click.echo(f"Recorded as '{name}': `kvdeck monitor --replay {name}`", err=True)
 
 
 def _list(found: list[tuple[str, str]], as_json: bool) -> int:
@@ -91,7 +192,13 @@ def _print_line_json(snapshot: Snapshot) -> None:
     click.echo(orjson.dumps(to_mapping(snapshot)).decode())
 
 
-def _print_line(snapshot: Snapshot) -> None:
+def print_line(snapshot: Snapshot) -> None:
+    """The moment on one line."""
     from kvdeck.engine.watch.report import one_line
 
-    click.echo(f"{time.strftime('%H:%M:%S', time.localtime(snapshot.t))} {one_line(snapshot)}")
+    click.echo(f"{clock(snapshot.t)} {one_line(snapshot)}")
+
+
+def clock(t: float) -> str:
+    """Unix time as the hour on this host."""
+    return time.strftime("%H:%M:%S", time.localtime(t))

@@ -19,6 +19,7 @@ from kvdeck.app.verbs.planoptions import (
     given_parameters,
     options,
 )
+from kvdeck.app.verbs.planrows import beside_lines, kvcache_row, size_said, state_row
 from kvdeck.app.verbs.printing import print_json
 from kvdeck.sessions.errors import KvdeckError
 
@@ -56,11 +57,16 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
     def made(asked: Asked) -> dict[str, Any]:
         return asked_parameters(model, asked, values, target)
 
+    plainly = bool(values["compat"]) or target == "seed"
+
     def text(asked: Asked, params: Mapping[str, Any]) -> str:
-        return "\n".join((*header(asked), command_line(params, "seed" if target == "seed" else "nixlbench"), ""))
+        command = command_line(params, "seed" if target == "seed" else "nixlbench")
+        for line in () if plainly else beside_lines(model, asked.config):
+            click.echo(f"kvdeck: {asked.file + ': ' if asked.file else ''}{line}", err=True)
+        return "\n".join((*header(asked), command, ""))
 
     def row(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {**params, "config_file": asked.file}
+        return {**params, **({} if plainly else state_row(model, asked.config)), "config_file": asked.file}
 
     return _each(values, style, made, text, row, lambda asked: _sections(model, asked.config))
 
@@ -116,58 +122,20 @@ def kvcache(style: str, target: str, **values: Any) -> int:
         return ios(model, config, bool(values["compat"]))
 
     def text(asked: Asked, found: Ios) -> str:
-        lines = {
+        lines: dict[str, Any] = {
             "Model": model.title or model.name,
             "Input Sequence Length": asked.config.isl,
             "Batch Size": found.batch,
             "IO Size": size_said(found.size),
         }
+        if not values["compat"] and target != "seed" and model.state_bytes():
+            lines["Recurrent State"] = f"{size_said(model.state_bytes())} a request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
     def row(asked: Asked, found: Ios) -> dict[str, Any]:
-        return _kvcache_row(model, asked, found, bool(values["compat"]))
+        return kvcache_row(model, asked, found, bool(values["compat"]))
 
     return _each(values, style, made, text, row)
-
-
-def _kvcache_row(model: Architecture, asked: Asked, found: Any, compat: bool) -> dict[str, Any]:
-    from kvdeck.engine.kv.ios import plan_of
-    from kvdeck.engine.kv.kvbench import kv_bytes
-
-    config = asked.config
-    row = {
-        "model": model.name,
-        "isl": config.isl,
-        "num_requests": config.num_requests,
-        "batch_size": found.batch,
-        "io_size": found.size,
-        "tp": config.tp_size,
-        "pp": config.pp_size,
-        "page_size": config.page_size,
-        "access": config.access,
-        "config_file": asked.file,
-    }
-    if compat:
-        return {**row, "kv_bytes_per_token": kv_bytes(model, config)}
-    plan = plan_of(model, config)
-    gpu, whole = plan.per_gpu(), plan.in_all()
-    return {
-        **row,
-        "kv_bytes_per_token": plan.token_bytes,
-        "kv_bytes_per_request": plan.request_bytes,
-        "kv_bytes": plan.total_bytes,
-        "block_bytes": plan.group.block_bytes,
-        "region_bytes": plan.group.region_bytes,
-        "regions_per_block": plan.group.regions,
-        "stage_layers": [stage.layers for stage in plan.stages()],
-        "gpus": plan.parallel.gpus,
-        "gpu_blocks": gpu.blocks,
-        "gpu_regions": gpu.regions,
-        "gpu_bytes": gpu.block_bytes,
-        "all_blocks": whole.blocks,
-        "all_regions": whole.regions,
-        "all_bytes": whole.block_bytes,
-    }
 
 
 @options(OVERRIDES)
@@ -185,16 +153,6 @@ def iosize(style: str, **values: Any) -> int:
         lambda _, size: f"IO Size per GPU: {size}",
         lambda asked, size: {"model": model.name, "io_size": size, "config_file": asked.file},
     )
-
-
-def size_said(size: int) -> str:
-    """Bytes as KVBench writes them: 1024-based, two decimals, ties to even."""
-    value: float = size
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1024:
-            return f"{round(value, 2)} {unit}"
-        value /= 1024
-    return f"{round(value, 2)} TB"
 
 
 def _each(

@@ -32,6 +32,11 @@ SPELLINGS = {
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "tp_size": (COUNT, "Tensor parallelism: ranks that share the KV heads."),
     "pp_size": (COUNT, "Pipeline parallelism: stages that share the layers."),
+    "pp_rule": (
+        click.Choice(["trtllm", "vllm", "sglang"]),
+        "Who gets layers that PP leaves over: the first stages (trtllm, default), those before the last, the last.",
+    ),
+    "pp_layers": (str, "Layers of each stage, as in VLLM_PP_LAYER_PARTITION: 16,15,15,15. Sets --pp."),
     "dp_size": (COUNT, "Data parallelism: replicas that share the requests."),
     "cp_size": (COUNT, "Context parallelism: ranks that share each sequence's pages."),
     "ep_size": (COUNT, "Expert parallelism; changes nothing in the KV cache."),
@@ -152,10 +157,13 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
     Raises:
         UsageError: No file was named and no `--isl` given, or a pattern finds nothing.
     """
-    from kvdeck.engine.kv.kvbench import ModelConfig, model_config
+    from kvdeck.engine.kv.kvbench import ModelConfig, model_config, parse_layers
     from kvdeck.engine.kv.reading import read_yaml
 
     overrides = {name: values[name] for name in OVERRIDES if values.get(name) is not None}
+    if "pp_layers" in overrides:
+        overrides["pp_layers"] = parse_layers(overrides["pp_layers"], "the options")
+        overrides.setdefault("pp_size", len(overrides["pp_layers"]))
     files = _files(values)
     if not files:
         if "isl" not in overrides:

@@ -11,11 +11,12 @@ import click
 
 from kvdeck.app.verbs.named import checked, find, give, local_time, store, wanted_name
 from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
+from kvdeck.app.verbs.recordings import compare_recordings, export_recording
 from kvdeck.app.verbs.session_keeping import delete, import_, note, rename, tag
 from kvdeck.sessions.errors import SessionError, UsageError
 
 if TYPE_CHECKING:
-    pass
+    from kvdeck.sessions.listing import SessionSummary
 
 _NAME = click.option("-s", "--session", "name", metavar="NAME", help="Default: the active session.")
 NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one."
@@ -77,7 +78,7 @@ def status(name: str | None) -> int:
     if found.source:
         click.echo(f"File: {found.source}")
     if archived := counted.archived(folder):
-        click.echo(f"Reset {epoch} times; {len(archived)} archives in {folder / 'recorder'}")
+        click.echo(f"Resets: {epoch}, archives: {len(archived)}, in {folder / 'recorder'}")
     return 0
 
 
@@ -88,9 +89,11 @@ def status(name: str | None) -> int:
 def report(form: str, output: str | None, name: str | None) -> int:
     """Print the session in full: every path and layout by name, in an order that stays."""
     from kvdeck.sessions import exchange
-    from kvdeck.sessions.report import report_lines
+    from kvdeck.sessions.report import is_recording, report_lines
 
     found = find(wanted_name(name))
+    if is_recording(found) and form != "text":
+        return export_recording(found, form, output)
     if form in ("json", "csv"):
         return give(exchange.encode(found, form), output)
     lines = report_lines(found, report_width())
@@ -109,19 +112,25 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     """Write the session to a file: `export csv F`, or `export --session S --output F`.
 
     FORMAT is json (Dynamo's, exactly), csv, kvdeck (all of it), markdown or parquet; default: by the file's name.
+    Of a recording of the Monitor's: csv or json (flows over time), jsonl (every moment), kvdeck or markdown.
     """
     from kvdeck.sessions import dynamo, exchange
+    from kvdeck.sessions.report import is_recording
 
-    if form is not None and target is None and output is None:
+    if form not in (None, *exchange.FORMATS) and target is None and output is None:
         form, target = None, form
     place = output or target
     if place is None:
         raise UsageError("no file to export to", "give --output FILE, or FORMAT FILE")
     chosen = form or exchange.format_of(Path(place))
-    if chosen not in exchange.FORMATS:
+    if chosen not in (*exchange.FORMATS, "jsonl"):
         raise SessionError(f"unsupported format {chosen!r}", f"use {', '.join(exchange.FORMATS)}")
     wanted = wanted_name(name)
     found = find(wanted)
+    if is_recording(found):
+        export_recording(found, chosen, place)
+        click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
+        return 0
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
         raise SessionError(f"{place} is the file Dynamo's hooks count {wanted!r} in", "export to another file")
     give(exchange.encode(found, chosen), place)
@@ -217,21 +226,27 @@ def compare(
     """Set two sessions against each other: names, files, or NAME:LAYOUT for a part.
 
     By path across layouts, and by path and layout; whether they compare at all is said first. With more than two,
-    all against the first.
+    all against the first. Two recordings of the Monitor's: flow by flow.
     """
     import orjson
 
     from kvdeck.sessions.compare import compare as compared
     from kvdeck.sessions.compare import key_text, regressions
     from kvdeck.sessions.compare_report import diff_lines, diff_markdown, many_lines
+    from kvdeck.sessions.report import is_recording
 
     if more:
         if as_json or markdown or output is not None or percent is not None:
             raise UsageError("these options compare two sessions", "leave out the third, or the options")
         baseline, *others = (find(name, part=True) for name in (before, after, *more))
+        if is_recording(baseline):
+            raise UsageError("recordings are compared two at a time", "leave out the third")
         print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
         return 0
-    diff = compared(find(before, part=True), find(after, part=True))
+    a, b = find(before, part=True), find(after, part=True)
+    if is_recording(a) and is_recording(b):
+        return compare_recordings(a, b, output, as_json, markdown, percent)
+    diff = compared(a, b)
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
@@ -269,12 +284,18 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         Column("", "kind", tuple(item.kind for item in found), left=True),
         Column("", "state", tuple(item.state for item in found), left=True, rank=4),
         Column("", "created", tuple(local_time(item.created) for item in found), left=True, rank=2),
-        Column("", "transfers", tuple(f"{item.transfers:,}" if item.kind != "run" else "" for item in found), rank=3),
-        Column("", "paths", tuple(item.reason or few_paths(item.paths) for item in found), left=True, rank=1),
+        Column("", "transfers", tuple(_transfers(item) for item in found), rank=3),
+        Column(
+            "", "paths", tuple(item.reason or item.about or few_paths(item.paths) for item in found), left=True, rank=1
+        ),
         Column("", "tags", tuple(" ".join(item.tags) for item in found), left=True, rank=5),
     ]
     print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0
+
+
+def _transfers(item: SessionSummary) -> str:
+    return "" if item.kind in ("run", "watched") else f"{item.transfers:,}"
 
 
 @session.command()

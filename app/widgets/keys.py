@@ -13,10 +13,11 @@ DECK = Binding.Group("Deck")
 RUN = Binding.Group("Run")
 FORM = Binding.Group("Form")
 PLAN = Binding.Group("Plan")
+MONITOR = Binding.Group("Monitor")
 LIST = Binding.Group("List")
 SHARE = Binding.Group("Share")
 
-ORDER = (RUN, PLAN, LIST, FORM, DECK, MODE_KEYS, SHARE)
+ORDER = (RUN, PLAN, MONITOR, LIST, FORM, DECK, MODE_KEYS, SHARE)
 
 
 ALWAYS = "deck.help"

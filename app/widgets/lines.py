@@ -24,16 +24,22 @@ Span: TypeAlias = "tuple[str, str]"
 """Text and the name of its style, as `theme.style` knows it."""
 Row: TypeAlias = "tuple[Span, ...]"
 
+_STYLES: dict[tuple[str, str], dict[str, Style]] = {}
+"""By theme, what each name means."""
 CURSOR: Span = ("", "cursor")
 """In front of a row: the row under the cursor."""
 
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span:
     """Text cut or padded to exactly `width` columns; what is cut ends in `…`."""
-    text = text.replace("\n", " ").replace("\t", " ")
-    if cell_len(text) > width:
+    if not text.isprintable():
+        text = text.replace("\n", " ").replace("\t", " ")
+    # Most texts are ASCII, and thousands of cells are made a second.
+    size = len(text) if text.isascii() else cell_len(text)
+    if size > width:
         text = set_cell_size(text, width - 1) + "…" if width > 1 else text[:width]
-    pad = " " * (width - cell_len(text))
+        size = cell_len(text)
+    pad = " " * (width - size)
     return (pad + text if right else text + pad, style)
 
 
@@ -61,11 +67,16 @@ class Lines(Widget):
     """A pane drawn line by line. Subclasses give `rows`; `redraw` paints what has changed."""
 
     ALLOW_SELECT = False
+    blanks_follow = False
+    """Blanks take the style before them: fewer changes of colour to send, where a pane ticks."""
     DEFAULT_CSS = "Lines { width: 1fr; height: 1fr; }"
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._painted: list[Row] = []
+        self._own: tuple[str, Style] | None = None
+        self.changes = 0
+        """How often a row was found to differ: where it stays the same, nothing was painted."""
 
     def rows(self, width: int, height: int) -> list[Row]:
         """At most `height` rows for `width` columns."""
@@ -96,6 +107,7 @@ class Lines(Widget):
             if old != new:
                 start, end = _difference(old, new, width)
                 if end > start:
+                    self.changes += 1
                     self.refresh(Region(start, y, end - start, 1))
 
     def on_resize(self, _: Resize) -> None:
@@ -112,7 +124,7 @@ class Lines(Widget):
         return self._strip(row, self.size.width)
 
     def _strip(self, row: Row, width: int) -> Strip:
-        variables, base = self.app.theme_variables, self.rich_style
+        variables, base = self.app.theme_variables, self._base()
         if CURSOR in row and variables["deck-cursor"] == "ansi_default":
             # The terminal's own palette has no shade to lay under a row, so the row is reversed, without its colours.
             text = "".join(text for text, _ in row)
@@ -121,17 +133,41 @@ class Lines(Widget):
             )
         if CURSOR in row:
             base = base + Style(bgcolor=Color.parse(variables["deck-cursor"]).rich_color)
-        styled = ((theme.style(variables, name), text) for text, name in row if text)
+        if self.blanks_follow:
+            row = _joined(row)
+        known = _STYLES.setdefault((self.app.theme, variables["deck-dim"]), {})
+        styled = [(known.get(name) or known.setdefault(name, theme.style(variables, name)), text)
+                  for text, name in row if text]  # fmt: skip
         segments = [
             Segment("".join(text for _, text in spans), base + style)
             for style, spans in groupby(styled, key=lambda item: item[0])
         ]
         return Strip(segments).adjust_cell_length(width, base)
 
+    def _base(self) -> Style:
+        """The widget's own style; working it out anew for every line costs a tenth of a tick."""
+        if self._own is None or self._own[0] != self.app.theme:
+            self._own = (self.app.theme, self.rich_style)
+        return self._own[1]
+
+    def notify_style_update(self) -> None:
+        self._own = None
+        super().notify_style_update()
+
     @property
     def plain(self) -> str:
         """What is painted, as text."""
         return "\n".join("".join(text for text, _ in row).rstrip() for row in self._painted)
+
+
+def _joined(row: Row) -> Row:
+    """The row with blanks in the style of what stands before them."""
+    spans: list[Span] = []
+    before = ""
+    for text, name in row:
+        before = before if text.isspace() else name
+        spans.append((text, before))
+    return tuple(spans)
 
 
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:

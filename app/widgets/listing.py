@@ -23,6 +23,9 @@ FAR = 1 << 30
 class Listing(Lines, Generic[Item], can_focus=True):
     """Rows of items in columns that depend on the width."""
 
+    tells = True
+    """Whether it posts where the cursor stands; a list that ticks, and that nobody listens to, does not."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="The row above", group=LIST),
         Binding("down,j", "move(1)", "Down", show=False, id="list.down", tooltip="The row below", group=LIST),
@@ -74,7 +77,8 @@ class Listing(Lines, Generic[Item], can_focus=True):
         self.place = max(0, min(len(self.items) - 1, place))
         self.redraw()
         item = self.under_cursor
-        self.post_message(RowMoved(None if item is None else self.key(item)))
+        if self.tells:
+            self.post_message(RowMoved(None if item is None else self.key(item)))
 
     def on_click(self, event: Click) -> None:
         if event.y and self.top + event.y - 1 < len(self.items):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent
+from kvdeck.engine.kv.counts import checked_count, checked_layers
+from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
+from kvdeck.engine.kv.recurrent import state_in
 from kvdeck.sessions.errors import UsageError
 
 Config = Mapping[str, Any]
@@ -126,11 +128,12 @@ def _kinds(config: Config, query_heads: int, words: Sequence[str], name: str) ->
     found: dict[str, Kind] = {}
     for word in dict.fromkeys(words):
         if word not in ("full", "sliding", "chunked"):
-            found[word] = Kind(word, ())
+            found[word] = Kind(word, (), state=state_in(config, word, name))
             continue
         key = "attention_chunk_size" if word == "chunked" else "sliding_window"
         window = None if word == "full" else _count(config, (key,), name)
-        found[word] = Kind(word, _parts(config, query_heads, word, name), window, word == "chunked")
+        beside = state_in(config, "mamba", name) if config.get("model_type") == "falcon_h1" else None
+        found[word] = Kind(word, _parts(config, query_heads, word, name), window, word == "chunked", beside)
     return found
 
 

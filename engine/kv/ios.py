@@ -30,7 +30,15 @@ def plan_of(model: Architecture, config: ModelConfig) -> Plan:
     return make_plan(
         model,
         parse_precision(config.kvcache_quant_mode),
-        Parallelism(config.tp_size, config.pp_size, config.dp_size, config.cp_size, config.ep_size),
+        Parallelism(
+            config.tp_size,
+            config.pp_size,
+            config.dp_size,
+            config.cp_size,
+            config.ep_size,
+            config.pp_rule,
+            config.pp_layers,
+        ),
         Work(config.isl, config.num_requests, config.page_size, config.osl),
     )
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent, uniform
+from kvdeck.engine.kv.counts import checked_count, checked_layers
+from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent, uniform
 from kvdeck.sessions.errors import UsageError
 
 _COMMON = ("model_name", "num_layers", "query_head_dimension", "num_model_params")
@@ -85,6 +86,8 @@ class ModelConfig:
     dp_size: int = 1
     cp_size: int = 1
     ep_size: int = 1
+    pp_rule: str = "trtllm"
+    pp_layers: tuple[int, ...] = ()
     model_quant_mode: str = "fp8"
     kvcache_quant_mode: str = "fp8"
     num_requests: int = 1
@@ -108,17 +111,25 @@ class ModelConfig:
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """KVBench's three sections."""
-        return {name: {key: getattr(self, key) for key in keys} for name, keys in SECTIONS.items()}
+        values = {**{key: getattr(self, key) for keys in SECTIONS.values() for key in keys}}
+        values["pp_layers"] = ",".join(map(str, self.pp_layers)) or None
+        return {name: {key: values[key] for key in keys} for name, keys in SECTIONS.items()}
 
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "strategy": ("tp_size", "pp_size", "dp_size", "cp_size", "ep_size", "model_quant_mode", "kvcache_quant_mode"),
+    "strategy": (
+        *("tp_size", "pp_size", "dp_size", "cp_size", "ep_size", "pp_rule", "pp_layers"),
+        *("model_quant_mode", "kvcache_quant_mode"),
+    ),
     "runtime": ("num_requests", "isl", "osl"),
     "system": ("backend", "hardware", "page_size", "access_pattern", "source", "destination"),
 }
 _SAVED = ("model", "transfer")
 """What kvdeck adds to the file when it saves a plan."""
-_TEXTS = ("model_quant_mode", "kvcache_quant_mode", "backend", "hardware", "access_pattern", "source", "destination")
+_TEXTS = (
+    *("pp_rule", "model_quant_mode", "kvcache_quant_mode"),
+    *("backend", "hardware", "access_pattern", "source", "destination"),
+)
 
 
 def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
@@ -142,8 +153,27 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
         ignored += [f"{name}.{key}" for key in section if key not in keys]
         for key in keys:
             if (value := section.get(key)) is not None:
-                values[key] = str(value) if key in _TEXTS else checked_count(key, value, source)
+                values[key] = _value(key, value, source)
     return ModelConfig(**values), tuple(ignored)
+
+
+def _value(key: str, value: Any, source: str) -> Any:
+    if key == "pp_layers":
+        return parse_layers(value, source)
+    return str(value) if key in _TEXTS else checked_count(key, value, source)
+
+
+def parse_layers(value: Any, source: str) -> tuple[int, ...]:
+    """Layers of each stage from `16,15,15,15` or a list; 0 is a stage without any.
+
+    Raises:
+        UsageError: Something in it is no whole number.
+    """
+    parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    texts = [str(part).strip() for part in parts]
+    if not all(text.isascii() and text.isdigit() for text in texts):
+        raise UsageError(f"pp_layers in {source} is {value!r}", "give each stage's layers with commas: 16,15,15,15")
+    return tuple(map(int, texts))
 
 
 def _precision(model: Architecture, config: ModelConfig) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from decimal import Decimal
 
 from kvdeck.engine.kv.precision import Precision
-from kvdeck.sessions.errors import UsageError
+from kvdeck.engine.kv.states import State
 
-MOST_LAYERS = 10_000
+STATELESS = ("none", "mlp", "moe", "shared")
+"""Names of layers that keep nothing at all, or another layer's KV."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Layers that are alike. One without parts keeps nothing that grows with the tokens."""
+    """Layers that are alike. One without parts keeps nothing that grows with the tokens; it may have a state."""
 
     name: str
     parts: tuple[Part, ...]
     window: int | None = None
     """Tokens that are kept: the newest so many, or with `chunked` those of the chunk that goes on."""
     chunked: bool = False
+    state: State | None = None
+    """What a layer keeps of a sequence besides, whatever its length: of a convolution, a recurrence."""
 
     def kept(self, tokens: int) -> tuple[int, int]:
         """First token that is kept of so many, and how many are."""
@@ -87,6 +88,18 @@ class Architecture:
             for index, kind in enumerate(self.kinds)
         )
 
+    def state_bytes(self) -> int:
+        """Bytes of one sequence's recurrent states in all layers, whole model, nothing replicated."""
+        return sum(self.order.count(index) * kind.state.bytes() for index, kind in enumerate(self.kinds) if kind.state)
+
+    def without_state(self) -> tuple[str, ...]:
+        """Layers that keep a state of which nothing is known here."""
+        return tuple(
+            f"{self.order.count(index)} {kind.name} layers"
+            for index, kind in enumerate(self.kinds)
+            if not kind.parts and kind.state is None and kind.name not in STATELESS
+        )
+
     def request_bytes(self, precision: Precision, tokens: int) -> int:
         """Bytes of a sequence of so many tokens in all layers, windows respected, nothing replicated."""
         return sum(
@@ -111,43 +124,14 @@ def latent(rank: int, rope: int, indexer_bytes: int = 0) -> tuple[Part, ...]:
     return (whole, Part(1, indexer_bytes, split=False, fixed_bytes=indexer_bytes)) if indexer_bytes else (whole,)
 
 
-def checked_count(name: str, value: object, source: str) -> int:
-    """A whole number above 0; `116.8e9` and `116_800_000_000` count as one.
-
-    Raises:
-        UsageError: It is none; the message names the key.
-    """
-    text = str(value).replace("_", "")
-    if isinstance(value, (str, float)) and re.fullmatch(
-        r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]{1,2})?", text
-    ):  # YAML reads 671e9 as text
-        exact = Decimal(text)
-        value = int(exact) if exact == exact.to_integral_value() else value
-    number = value
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise UsageError(f"{name} in {source} is {value!r}", "give a whole number above 0")
-    return number
-
-
-def checked_layers(name: str, value: object, source: str) -> int:
-    """A count of layers that a model may have.
-
-    Raises:
-        UsageError: It is none, or out of all proportion.
-    """
-    layers = checked_count(name, value, source)
-    if layers > MOST_LAYERS:
-        raise UsageError(f"{name} in {source} is {layers}", f"give at most {MOST_LAYERS}")
-    return layers
-
-
 def _kind_text(kind: Kind, query_heads: int | None) -> str:
+    state = f" + {kind.state.said}" if kind.state else ""
     if not kind.parts:
-        return f"{kind.name} (no KV)"
+        return kind.state.said if kind.state else f"{kind.name} (no KV)"
     first = kind.parts[0]
     window = "" if kind.window is None else f" {'chunk' if kind.chunked else 'window'} {kind.window:,}"
     if not first.split:
-        return f"MLA {first.dim}{' + indexer' if len(kind.parts) > 1 else ''}{window}"
+        return f"MLA {first.dim}{' + indexer' if len(kind.parts) > 1 else ''}{window}{state}"
     word = "MHA" if first.heads == query_heads else "MQA" if first.heads == 1 else "GQA"
     dims = f"{first.dim}" if kind.parts[-1].dim == first.dim else f"{first.dim}/{kind.parts[-1].dim}"
-    return f"{word} {first.heads} × {dims}{window}"
+    return f"{word} {first.heads} × {dims}{window}{state}"

@@ -1,13 +1,23 @@
-"""How tensor, pipeline, data, context and expert parallelism divide a KV cache, exactly."""
+"""How tensor, pipeline, data, context and expert parallelism divide a KV cache, exactly.
+
+Engines give the layers that PP leaves over to different stages, each by its own rule: TensorRT-LLM to the first
+(`Mapping.pp_layers`), vLLM to those before the last (`get_pp_indices`), SGLang to the last (its `get_pp_indices`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 
 from kvdeck.engine.kv.models import Architecture, Part
 from kvdeck.sessions.errors import UsageError
+
+PP_RULES = {
+    "trtllm": "TensorRT-LLM's rule: the first stages have one more",
+    "vllm": "vLLM's rule: the stages before the last have one more",
+    "sglang": "SGLang's rule: the last stages have one more",
+}
+"""Whose rule, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +27,17 @@ class Parallelism:
     tp: int = 1
     """Ranks that share the KV heads; MLA's latent and heads that don't suffice are replicated."""
     pp: int = 1
-    """Stages that share the layers; what doesn't divide goes to the first stages, one layer each."""
+    """Stages that share the layers."""
     dp: int = 1
     """Replicas that share the requests."""
     cp: int = 1
     """Ranks that share the pages of each sequence, in turn."""
     ep: int = 1
     """Ranks that share the experts; changes nothing in the KV cache."""
+    pp_rule: str = "trtllm"
+    """Whose rule says which stages have one layer more, where PP doesn't divide the layers."""
+    pp_layers: tuple[int, ...] = ()
+    """Layers of each stage where they are given; vLLM's `VLLM_PP_LAYER_PARTITION`."""
 
     @property
     def gpus(self) -> int:
@@ -36,13 +50,13 @@ def check(parallel: Parallelism, model: Architecture) -> None:
     Raises:
         UsageError: A size is below 1, or doesn't divide what it must; the message names both.
     """
-    for field in dataclasses.fields(parallel):
-        if (size := getattr(parallel, field.name)) < 1:
-            raise UsageError(f"{field.name.upper()} is {size}", "give a whole number above 0")
-    if parallel.pp > model.layers:
-        raise UsageError(
-            f"PP {parallel.pp} is more than the {model.layers} layers of {model.name}", "give at most one stage a layer"
-        )
+    for name in ("tp", "pp", "dp", "cp", "ep"):
+        if (size := getattr(parallel, name)) < 1:
+            raise UsageError(f"{name.upper()} is {size}", "give a whole number above 0")
+    _check_stages(parallel, model)
+    for kind in model.kinds:
+        if kind.state is not None and parallel.tp > 1:
+            kind.state.check(parallel.tp, model.name)
     for heads in {part.heads for kind in model.kinds for part in kind.parts if part.split}:
         if max(heads, parallel.tp) % min(heads, parallel.tp):
             raise UsageError(f"TP {parallel.tp} doesn't divide the {heads} KV heads of {model.name}", _divisors(heads))
@@ -56,6 +70,25 @@ def check(parallel: Parallelism, model: Architecture) -> None:
         raise UsageError(
             f"EP {parallel.ep} doesn't divide the {ranks} ranks of a stage (TP × DP × CP)",
             "give a divisor of them",
+        )
+
+
+def _check_stages(parallel: Parallelism, model: Architecture) -> None:
+    if parallel.pp > model.layers:
+        raise UsageError(
+            f"PP {parallel.pp} is more than the {model.layers} layers of {model.name}", "give at most one stage a layer"
+        )
+    if parallel.pp_rule not in PP_RULES:
+        raise UsageError(f"PP rule {parallel.pp_rule!r} is unknown", f"use {', '.join(PP_RULES)}")
+    given = parallel.pp_layers
+    if not given:
+        return
+    said = ",".join(map(str, given))
+    if len(given) != parallel.pp:
+        raise UsageError(f"pp_layers {said} has {len(given)} stages and PP is {parallel.pp}", "give one count a stage")
+    if min(given) < 0 or sum(given) != model.layers:
+        raise UsageError(
+            f"pp_layers {said} adds up to {sum(given)} and {model.name} has {model.layers} layers", "mend the counts"
         )
 
 
@@ -73,11 +106,21 @@ def copies(part: Part, tp: int) -> int:
     return max(1, tp // part.heads) if part.split else tp
 
 
-def stage_bounds(layers: int, pp: int) -> tuple[tuple[int, int], ...]:
-    """First layer of each stage and the one after its last; together every layer once."""
+def stage_bounds(
+    layers: int, pp: int, rule: str = "trtllm", given: tuple[int, ...] = ()
+) -> tuple[tuple[int, int], ...]:
+    """First layer of each stage and the one after its last; together every layer once.
+
+    Args:
+        layers: Of the model.
+        pp: Stages.
+        rule: Whose: `trtllm`, `vllm` or `sglang`.
+        given: Each stage's layers, instead of a rule.
+    """
     least, more = divmod(layers, pp)
-    starts = [stage * least + min(stage, more) for stage in range(pp + 1)]
-    return tuple(itertools.pairwise(starts))
+    first = {"trtllm": 0, "vllm": pp - 1 - more, "sglang": pp - more}[rule]
+    counts = given or [least + (first <= stage < first + more) for stage in range(pp)]
+    return tuple(itertools.pairwise(itertools.accumulate(counts, initial=0)))
 
 
 def share(count: int, ranks: int, rank: int = 0) -> int:

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from kvdeck.engine.kv.models import Architecture, Kind
-from kvdeck.engine.kv.parallel import Parallelism, check, copies, heads_on_rank, share, stage_bounds
+from kvdeck.engine.kv.parallel import PP_RULES, Parallelism, check, copies, heads_on_rank, share, stage_bounds
 from kvdeck.engine.kv.precision import Precision
 from kvdeck.sessions.errors import UsageError
 
@@ -82,6 +82,8 @@ class Stage:
     first_layer: int
     layers: int
     groups: tuple[Group, ...]
+    state_bytes: int = 0
+    """Recurrent states of one request on one tensor-parallel rank, whatever its length."""
 
     def request_bytes(self) -> int:
         """Kept bytes of one request on one tensor-parallel rank."""
@@ -141,17 +143,44 @@ class Plan:
         """All requests, whole model, nothing replicated."""
         return self.request_bytes * self.work.requests
 
+    @property
+    def state_bytes(self) -> int:
+        """One request's recurrent states, whole model, nothing replicated: apart from the KV, in no block."""
+        return self.model.state_bytes()
+
+    @property
+    def all_state_bytes(self) -> int:
+        """Recurrent states of all requests on all GPUs, replicas counted."""
+        held = sum(stage.state_bytes for stage in self.stages())
+        return held * self.parallel.tp * self.parallel.cp * self.work.requests
+
+    def gpu_state_bytes(self, stage: Stage | None = None) -> int:
+        """Recurrent states on a GPU of a stage, or of that with the most: those of its requests."""
+        most = stage.state_bytes if stage else max(one.state_bytes for one in self.stages())
+        return most * share(self.work.requests, self.parallel.dp)
+
+    def room_bytes(self) -> int:
+        """What the fullest GPU must have room for when every request has its OSL: KV and recurrent states."""
+        end = self.at_the_end()
+        return max(end.per_gpu(stage).block_bytes + end.gpu_state_bytes(stage) for stage in end.stages())
+
+    def remainder(self) -> str:
+        """Whose rule gave some stages more layers, in words; empty where all have as many."""
+        if self.parallel.pp_layers:
+            return "given"
+        return PP_RULES[self.parallel.pp_rule] if self.model.layers % self.parallel.pp else ""
+
     def stages(self) -> tuple[Stage, ...]:
         """Every stage, in order."""
         return tuple(
             _stage(self.model, self.precision, self.parallel, self.work, index, bounds)
-            for index, bounds in enumerate(stage_bounds(self.model.layers, self.parallel.pp))
+            for index, bounds in enumerate(_bounds(self.model, self.parallel))
         )
 
-    def per_gpu(self) -> Load:
-        """What the fullest GPU holds after the prompts: its stage, its requests, its pages."""
+    def per_gpu(self, stage: Stage | None = None) -> Load:
+        """What the fullest GPU, or one of another stage, holds after the prompts: its requests, its pages."""
         requests, cp = share(self.work.requests, self.parallel.dp), self.parallel.cp
-        held = [(share(group.blocks, cp) * requests, group) for group in self.stage.groups]
+        held = [(share(group.blocks, cp) * requests, group) for group in (stage or self.stage).groups]
         return Load(
             sum(blocks for blocks, _ in held),
             sum(blocks * group.regions for blocks, group in held),
@@ -196,12 +225,16 @@ def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, 
     weights = [kind.kept(work.isl)[1] * sum(_rank_bytes(kind, precision, parallel.tp)) for kind in model.kinds]
     if not any(model.order.count(index) and weight for index, weight in enumerate(weights)):
         raise UsageError(f"{model.name} has no layer that keeps KV", "choose a model with attention")
-    bounds = stage_bounds(model.layers, parallel.pp)
+    bounds = _bounds(model, parallel)
     heaviest = max(
         range(parallel.pp),
         key=lambda stage: sum(model.order.count(i, *bounds[stage]) * weight for i, weight in enumerate(weights)),
     )
     return Plan(model, precision, parallel, work, _stage(model, precision, parallel, work, heaviest, bounds[heaviest]))
+
+
+def _bounds(model: Architecture, parallel: Parallelism) -> tuple[tuple[int, int], ...]:
+    return stage_bounds(model.layers, parallel.pp, parallel.pp_rule, parallel.pp_layers)
 
 
 def _rank_bytes(kind: Kind, precision: Precision, tp: int) -> tuple[int, ...]:
@@ -223,7 +256,12 @@ def _stage(model: Architecture, precision: Precision, parallel: Parallelism, wor
         for number, kind in enumerate(model.kinds)
         if kind.parts and (layers := model.order.count(number, first, end))
     )
-    return Stage(index, first, end - first, groups)
+    states = sum(
+        model.order.count(number, first, end) * kind.state.bytes(parallel.tp)
+        for number, kind in enumerate(model.kinds)
+        if kind.state is not None
+    )
+    return Stage(index, first, end - first, groups, states)
 
 
 def aligned(size: int) -> int | None:

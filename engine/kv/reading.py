@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.kv import huggingface, kvbench
-from kvdeck.engine.kv.models import Architecture, Kind, checked_count, checked_layers, keys_and_values, latent
+from kvdeck.engine.kv.counts import checked_count, checked_layers
+from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
+from kvdeck.engine.kv.states import State, state_of
 from kvdeck.sessions.errors import UsageError
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 _FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")
-_KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "latent", "rope", "indexer_bytes")
+_KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "latent", "rope", "indexer_bytes", "state")
 
 
 @lru_cache(maxsize=1)
@@ -134,11 +136,22 @@ def _kind(word: str, fields: Any, source: str) -> Kind:
     kvbench.check_keys(fields, _KIND_FIELDS, (), f"kind {word} of {source}")
     if not fields:
         return Kind(word, ())
-    counts = {key: checked_count(key, value, source) for key, value in fields.items() if key != "chunked"}
+    state = _state(word, fields["state"], source) if "state" in fields else None
+    if set(fields) == {"state"}:
+        return Kind(word, (), state=state)
+    counts = {
+        key: checked_count(key, value, source) for key, value in fields.items() if key not in ("chunked", "state")
+    }
     window = counts.pop("window", None)
     if "latent" in counts:
         parts = latent(counts["latent"], counts.get("rope", 0), counts.get("indexer_bytes", 0))
     else:
         kvbench.check_keys(fields, _KIND_FIELDS, ("kv_heads", "head_dim"), f"kind {word} of {source}")
         parts = keys_and_values(counts["kv_heads"], counts["head_dim"], counts.get("value_dim"))
-    return Kind(word, parts, window, bool(fields.get("chunked")))
+    return Kind(word, parts, window, bool(fields.get("chunked")), state)
+
+
+def _state(word: str, fields: Any, source: str) -> State:
+    if not isinstance(fields, Mapping) or "kind" not in fields:
+        raise UsageError(f"state of {word} in {source} is no mapping with a kind", "write {kind: mamba2, …}")
+    return state_of(str(fields["kind"]), {key: value for key, value in fields.items() if key != "kind"}, source)

@@ -147,7 +147,7 @@ class Recordings:
         self.watching.let_go(what)
         try:
             if self._store.read(name).state not in FINAL_STATES:
-                keeping.end(self._store, name, state.state, state.reason, time.time())
+                keeping.end(self._store, name, state.state, state.reason)
             recovery.remove_owner(self._store, name)
         except (KvdeckError, OSError) as error:
             log.warning("recording %s: %s", name, error)

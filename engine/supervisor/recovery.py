@@ -126,8 +126,7 @@ def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]
         time.sleep(0.02)
     session = store.read(name)
     if session.state not in FINAL_STATES:
-        found = store.load(name)
-        keeping.end(store, name, "interrupted", RECORDING_CUT, found.ended or time.time())
+        keeping.end(store, name, "interrupted", RECORDING_CUT)
     remove_owner(store, name)
     session = store.read(name)
     return session, f"{name}: recording {session.state}"

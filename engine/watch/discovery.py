@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kvdeck.engine.watch.series import Source, SourceGone
+from kvdeck.engine.watch.sources.cufile import cufile_source, find_gds_stats
 from kvdeck.engine.watch.sources.devices import (
     disks_source,
     fabric_source,
@@ -28,18 +29,19 @@ from kvdeck.sessions.errors import UsageError
 USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
 """Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""
 _LOOPBACK = {"0100007F", "00000000"}
-_LOOPBACK_6 = {"0" * 32, "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+_ONLY_6 = "00000000000000000000000001000000"
+_LOOPBACK_6 = {"0" * 32, _ONLY_6, "0000000000000000FFFF00000100007F"}
 _LISTEN = "0A"
 _LOOK_S = 0.5
 
-HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "gpus", "processes", "disk-tier", "runs")
+HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "cufile", "gpus", "processes", "disk-tier", "runs")
 """Names of the host's own sources, as `--source` takes them."""
 
 
-def listening(root: Path = Path("/")) -> set[int]:
-    """TCP ports that something on this host's loopback listens on."""
-    ports = set()
-    for name, own in (("tcp", _LOOPBACK), ("tcp6", _LOOPBACK_6)):
+def listening(root: Path = Path("/")) -> dict[int, str]:
+    """TCP ports that something on this host's loopback listens on, each with the address to reach it at."""
+    ports: dict[int, str] = {}
+    for name, own in (("tcp6", _LOOPBACK_6), ("tcp", _LOOPBACK)):
         try:
             lines = (root / "proc/net" / name).read_text().splitlines()[1:]
         except OSError:
@@ -48,13 +50,14 @@ def listening(root: Path = Path("/")) -> set[int]:
             fields = line.split()
             address, _, port = fields[1].partition(":")
             if fields[3] == _LISTEN and address in own:
-                ports.add(int(port, 16))
+                ports[int(port, 16)] = "[::1]" if address == _ONLY_6 else "127.0.0.1"
     return ports
 
 
 async def found_endpoints(ports: Iterable[int] = USUAL_PORTS) -> list[Endpoint]:
     """Endpoints on the usual ports of the loopback that answer with metrics; each is asked once."""
-    candidates = [Endpoint(f"http://127.0.0.1:{port}/metrics", _LOOK_S) for port in ports if port in listening()]
+    there = listening()
+    candidates = [Endpoint(f"http://{there[port]}:{port}/metrics", _LOOK_S) for port in ports if port in there]
     answers = await asyncio.gather(*(_answers(endpoint) for endpoint in candidates))
     return [endpoint for endpoint, answered in zip(candidates, answers, strict=True) if answered]
 
@@ -76,6 +79,8 @@ def host_sources(home: Path | None) -> list[Source]:
         found.append(fabric_source())
     if has_nvidia_fs():
         found.append(nvidia_fs_source())
+    if find_gds_stats() is not None:
+        found.append(cufile_source())
     if any(Path("/dev").glob("nvidia[0-9]*")):
         found.append(gpu_source())
     found += process_sources()
@@ -108,10 +113,11 @@ def named(texts: Iterable[str], home: Path | None) -> list[Source]:
     Raises:
         UsageError: One is none of these.
     """
-    found: list[Source] = []
+    found: dict[str, Source] = {}
     for text in texts:
-        found += _named(text, home)
-    return found
+        for source in _named(text, home):
+            found.setdefault(source.name, source)  # named twice, watched and counted once
+    return list(found.values())
 
 
 def _named(text: str, home: Path | None) -> list[Source]:
@@ -121,6 +127,7 @@ def _named(text: str, home: Path | None) -> list[Source]:
         "network": network_source(),
         "fabric": fabric_source(),
         "nvidia-fs": nvidia_fs_source(),
+        "cufile": cufile_source(),
         "gpus": gpu_source(),
         "processes": io,
         "disk-tier": tier,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import time
@@ -22,6 +23,9 @@ from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
 from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, Writer
 
+SUMMARY_SECONDS = 5.0
+"""Between two summaries that are kept while it is recorded."""
+
 __all__ = ["Mark", "Recorder", "Recording"]
 
 
@@ -35,14 +39,16 @@ class Recorder:
             KvdeckError: There is none, another process writes it, or it can't be written.
         """
         self.name, self._store = name, Store(home)
+        self._folder = self._store.folder(name)
         session = self._store.read(name)
         self._period = 1 / float(session.spec.get("hz") or 1.0)
-        self._writer = Writer(self._store.folder(name), int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
+        self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
+        self._summary, self._kept = keeping.read_summary(self._folder), 0.0
         self.first: float | None = None
         """Unix time of the first moment, s."""
         self._last: float | None = None
         if session.started is not None:
-            before = MomentReader(self._store.folder(name))
+            before = MomentReader(self._folder)
             self.first, self._last = before.begin, before.end
         started = session.started or time.time()
         self._store.write(dataclasses.replace(session, state="running", started=started, ended=None, reason=None))
@@ -80,8 +86,13 @@ class Recorder:
         """As `take`, of the moment's JSON."""
         if self._last is not None:
             self._note_gap(self._last, t)
-        self._writer.write(raw)
+        moment = self._writer.write(raw)
+        self._summary.take(moment)
         self.first, self._last = self.first or t, t
+        if t - self._kept >= SUMMARY_SECONDS or t < self._kept:
+            self._kept = t
+            with contextlib.suppress(OSError):  # it only saves a reader the adding up
+                keeping.write_summary(self._summary, self._folder)
 
     def _note_gap(self, last: float, t: float) -> None:
         missing = t - last
@@ -104,12 +115,14 @@ class Recorder:
         Raises:
             SessionError: The session can't be written; it then ends without a word.
         """
-        ended = self._last or time.time()
         try:
-            self._writer.mark(Mark(ended, reason or "the recording ended", "end"))
+            self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
+            keeping.write_summary(self._summary, self._folder)
+        except OSError:  # it is then added up from its moments
+            pass
         finally:
             self._writer.close()
-        keeping.end(self._store, self.name, state, reason, ended)
+        keeping.end(self._store, self.name, state, reason)
 
 
 class Recording:
@@ -165,9 +178,7 @@ class Recording:
     @property
     def thinned(self) -> tuple[tuple[float, float, int], ...]:
         """Spans of which only one moment in so many was kept: begin, end, and that number."""
-        parts = self._reader.segments
-        ends = [*(part.begin for part in parts[1:]), self.end]
-        return tuple((part.begin, end, part.every) for part, end in zip(parts, ends, strict=False) if part.every > 1)
+        return tuple(self._reader.thinned)
 
     def at(self, t: float) -> Snapshot | None:
         """The newest moment at or before `t`; null before the first."""

@@ -60,7 +60,7 @@ def monitor_lines(snapshot: Snapshot, width: int) -> list[Line]:
     """The report that `kvdeck monitor --once` prints, at most `width` columns."""
     lines = [Line("Sources", "heading"), *_sources(snapshot, width)]
     if snapshot.flows:
-        lines += [Line(""), Line("Flows", "heading"), *_flows(snapshot, width)]
+        lines += [Line(""), Line("Flows", "heading"), *_flows(snapshot, width), *_block_sizes(snapshot, width)]
     for title, numbers in (("Counters", snapshot.counters), ("Gauges", snapshot.gauges), ("Pinned", snapshot.pinned)):
         shown = [number for number in numbers if number.group != "model" and (number.value or number.group != "errors")]
         if shown:
@@ -104,6 +104,16 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
         ],
         width,
     )
+
+
+def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
+    """Who says how large the blocks are whose bytes are shown."""
+    claims = dict.fromkeys(
+        f"≈ blocks of {flow.bytes_total / flow.blocks_total:,.0f} B, {flow.bytes_claim}"
+        for flow in snapshot.flows
+        if flow.bytes_from_blocks and flow.bytes_total and flow.blocks_total
+    )
+    return [Line(text) for claim in claims for text in _wrapped(claim, width)]
 
 
 def _numbers(rows: list[Number], width: int) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from kvdeck.engine.watch.blocks import BlockSize
 from kvdeck.engine.watch.meaning import Meaning, meaning_of
 from kvdeck.engine.watch.series import Kind, Reading, Series, State
 
@@ -14,6 +15,8 @@ RESET_SHOWN_S = 10.0
 """How long a reset stays the source's state."""
 MAX_POINTS = 20_000
 """Series kept for one source."""
+MAX_GONE = 1000
+"""Series kept that a source no longer says, beyond as many as it does say: labels that never come again."""
 _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
 
 
@@ -94,6 +97,8 @@ class Track:
         self.kind = kind
         self.points: dict[Series, Point] = {}
         self.limits: dict[Series, float] = {}
+        self.block_size: BlockSize | None = None
+        """Learned from its own counters, and kept: they need not agree at every moment."""
         self.readings = 0
         self._first_ns = 0
         self._last_ns: int | None = None
@@ -137,6 +142,7 @@ class Track:
 
     def _take_all(self, reading: Reading, now_ns: int) -> None:
         points = self.points
+        self._too_many = False
         for series, value in reading.values.items():
             point = points.get(series)
             if point is None:
@@ -156,7 +162,10 @@ class Track:
             for series, point in points.items():
                 if not point.gone and series not in reading.values:
                     point.gone, point.rate, self._shape = True, None, None
-        self._unsettled = [point for point in points.values() if point.rate != 0.0 and not point.gone]
+        if self._too_many or len(points) > 2 * len(reading.values) + MAX_GONE:
+            self.points = {series: point for series, point in points.items() if not point.gone}
+            self._shape = None
+        self._unsettled = [point for point in self.points.values() if point.rate != 0.0 and not point.gone]
 
     def _take_changed(self, reading: Reading, changed: Collection[Series], now_ns: int) -> None:
         """The same series as before, and all but those in `changed` with the same value."""

@@ -24,6 +24,12 @@ class Encoder:
     def __init__(self) -> None:
         self._before: Moment | None = None
 
+    @property
+    def moment(self) -> Moment:
+        """The moment that the last line was made of."""
+        assert self._before is not None
+        return self._before
+
     def restart(self) -> None:
         """Let the next line be a whole moment."""
         self._before = None
@@ -178,6 +184,8 @@ def _changes(before: list[Row], after: list[Row], grown: int) -> dict[str, list[
         return None
     changes: dict[str, list[Any]] = {}
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        if old == new and (not grown or old.get(AGE) is None):
+            continue
         if old.keys() != new.keys():
             return None
         for field, value in new.items():

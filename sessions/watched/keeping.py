@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import time
@@ -9,16 +10,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvdeck.sessions.errors import SessionError, UsageError
+import orjson
+
+from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import FINAL_STATES, RunState, Session
-from kvdeck.sessions.watched.marks import is_written
+from kvdeck.sessions.watched.marks import is_written, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
+from kvdeck.sessions.watched.records import Watched
+from kvdeck.sessions.watched.segments import replace_private
+from kvdeck.sessions.watched.summary import Summary
 from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, LEAST_LIMIT
 
 if TYPE_CHECKING:
     from kvdeck.sessions.store import Store
 
 NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
+MOST_MARKS = 200
+"""Kept in `session.json`; `marks.jsonl` has all."""
 
 
 def begin(
@@ -48,26 +56,69 @@ def begin(
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="watched"))
 
 
-def end(store: Store, name: str, state: RunState, reason: str | None, ended: float) -> None:
-    """Give the session its last state.
+def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
+    """Give a recording that nobody writes any longer its last state, and what it comes to.
 
     Raises:
-        SessionError: It can't be written.
+        SessionError: It can't be read or written.
     """
-    session = store.read(name)
-    store.write(dataclasses.replace(session, state=state, reason=reason, ended=ended))
+    session = filled(store.read(name), store.folder(name))
+    ended = session.watched.end if session.watched else None
+    session = dataclasses.replace(session, state=state, reason=reason, ended=ended or session.created)
+    store.write(session)
+    return session
 
 
-def settled(session: Session, folder: Path) -> Session:
-    """The session as it is: one that nobody writes and nobody ended is `interrupted`."""
+def filled(session: Session, folder: Path) -> Session:
+    """The session as it is now: one that nobody writes and nobody ended is `interrupted`.
+
+    Raises:
+        SessionError: Its files can't be read.
+    """
     if session.state in FINAL_STATES:
         return session
-    if is_written(folder):
-        return dataclasses.replace(session, state="running")
-    if session.state == "queued":
-        return session
+    live = is_written(folder)
+    watched = added_up(folder)
+    session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
+    if live or session.state == "queued":
+        return dataclasses.replace(session, state="running" if live else "queued")
+    return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=watched.end or session.created)
+
+
+def added_up(folder: Path) -> Watched:
+    """What a recording comes to: from where its last summary ends, moment by moment."""
+    summary = read_summary(folder)
+    reader = MomentReader(folder)
+    for moment in reader.moments(summary.end):
+        if summary.end is None or moment["t"] > summary.end:
+            with contextlib.suppress(ValueError):
+                summary.take(moment)
+    return complete(summary, folder, reader)
+
+
+def complete(summary: Summary, folder: Path, reader: MomentReader) -> Watched:
+    """The summary, with what is known of the files."""
+    marks = read_marks(folder)
+    return dataclasses.replace(
+        summary.result(),
+        bytes=reader.size,
+        thinned=tuple(reader.thinned),
+        marks=tuple((mark.t, mark.text, mark.kind) for mark in marks[-MOST_MARKS:]),
+    )
+
+
+def summary_path(folder: Path) -> Path:
+    return folder / "summary.json"
+
+
+def write_summary(summary: Summary, folder: Path) -> None:
+    """Keep the state of a summary; raises OSError where that can't be written."""
+    replace_private(summary_path(folder), orjson.dumps(summary.to_json()))
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary as it was last kept; an empty one where there is none, or it is damaged."""
     try:
-        ended = MomentReader(folder).end
-    except SessionError:
-        ended = None
-    return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=ended or session.started)
+        return Summary.from_json(orjson.loads(summary_path(folder).read_bytes()))
+    except (OSError, ValueError):
+        return Summary()

@@ -42,24 +42,34 @@ class MomentReader:
     @property
     def begin(self) -> float | None:
         """Time of the first moment; null where there is none."""
-        first = next(self._within(0), None) if self.segments else None
+        first = next(self.moments(), None)
         return None if first is None else float(first["t"])
 
     @property
     def end(self) -> float | None:
         """Time of the last moment."""
         for segment in reversed(self.segments):
-            lines = self._lines(segment)
-            for line in reversed(lines):
-                t = time_of(line)
-                if t is not None:
-                    return t
+            t = self._open(segment).last
+            if t is not None:
+                return t
         return None
 
     @property
     def size(self) -> int:
         """Bytes of all segments, as they lie on the disk."""
         return sum(segment.size for segment in self.segments)
+
+    @property
+    def thinned(self) -> list[tuple[float, float, int]]:
+        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        spans: list[tuple[float, float, int]] = []
+        for part, following in zip(self.segments, [*self.segments[1:], None], strict=False):
+            end = part.begin if following is None else following.begin
+            if spans and spans[-1][1:] == (part.begin, part.every):
+                spans[-1] = (spans[-1][0], end, part.every)
+            elif part.every > 1:
+                spans.append((part.begin, end, part.every))
+        return spans
 
     def at(self, t: float) -> Moment | None:
         """The newest moment at or before `t`; null before the first."""
@@ -75,50 +85,58 @@ class MomentReader:
         segment = self.segments[index]
         cursor = self._cursor
         if cursor is None or cursor.segment.number != segment.number or cursor.t > t:
-            lines = self._lines(segment)
-            self._cursor = cursor = _Cursor(segment, lines)
+            self._cursor = cursor = self._open(segment)
         found = cursor.until(t)
         self.damaged += cursor.take_damaged()
         return found
 
     def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
         """Every moment from `begin` to `end`, both included, those written meanwhile too."""
-        index, last = self._first_index(begin), None
-        while index < len(self.segments):
-            number = self.segments[index].number
-            for moment in self._within(index):
+        last: float | None = None
+        index = 0 if begin is None else bisect_right(self.segments, begin, key=lambda segment: segment.begin) - 1
+        cursor = self._cursor_at(max(0, index))
+        while cursor is not None:
+            while (moment := cursor.step()) is not None:
                 t = moment["t"]
                 if end is not None and t > end:
                     return
                 if (begin is None or t >= begin) and (last is None or t > last):
                     last = t
                     yield moment
-            self.refresh()
-            index = next((i for i, found in enumerate(self.segments) if found.number > number), len(self.segments))
+            self.damaged += cursor.take_damaged()
+            cursor = self._after(cursor)
 
-    def _first_index(self, begin: float | None) -> int:
-        if begin is None:
-            return 0
-        return max(0, bisect_right(self.segments, begin, key=lambda segment: segment.begin) - 1)
+    def _after(self, cursor: _Cursor) -> _Cursor | None:
+        """Where to go on when a segment has ended; null at the end of all."""
+        self.segments = segments(self._folder)
+        done = cursor.segment
+        index = bisect_right(self.segments, done.number, key=lambda segment: segment.number) - 1
+        if index >= 0:
+            now = self.segments[index]
+            if (now.number, now.every) != (done.number, done.every):
+                return self._cursor_at(index)  # it was thinned with others: the rest of it stands there
+            if now.size != done.size or now.packed != done.packed:
+                with contextlib.suppress(FileNotFoundError):
+                    if cursor.extend(now):
+                        return cursor
+        return self._cursor_at(index + 1)
 
-    def _within(self, index: int) -> Iterator[Moment]:
-        """The moments of one segment, up to where the next one begins."""
-        segment = self.segments[index]
-        following = self.segments[index + 1].begin if index + 1 < len(self.segments) else None
-        cursor = _Cursor(segment, self._lines(segment))
-        while (moment := cursor.step()) is not None:
-            if following is not None and moment["t"] >= following + 0.001:
-                break  # it was thinned together with the next, which has not gone yet
-            yield moment
-        self.damaged += cursor.take_damaged()
+    def _cursor_at(self, index: int) -> _Cursor | None:
+        if index >= len(self.segments):
+            return None
+        return self._open(self.segments[index])
 
-    def _lines(self, segment: Segment) -> list[bytes]:
+    def _open(self, segment: Segment) -> _Cursor:
+        """The beginning of a segment, or of the one that it became part of meanwhile."""
         for _ in range(TRIES):
             with contextlib.suppress(FileNotFoundError):
-                return lines_of(segment)
+                return _Cursor(segment, lines_of(segment))
             self.segments = segments(self._folder)
-            segment = next((found for found in self.segments if found.number >= segment.number), segment)
-        return []
+            index = bisect_right(self.segments, segment.number, key=lambda found: found.number) - 1
+            if index < 0:
+                break
+            segment = self.segments[index]
+        return _Cursor(segment, [])
 
 
 class _Cursor:
@@ -138,11 +156,17 @@ class _Cursor:
     def t(self) -> float:
         return float("inf") if self._moment is None else float(self._moment["t"])
 
-    def extend(self, segment: Segment) -> None:
-        """Take the lines that came since; a packed segment has the same ones."""
-        lines = lines_of(segment)
-        if len(lines) >= len(self._lines):
+    @property
+    def last(self) -> float | None:
+        """Time of the segment's last moment; null where it holds none."""
+        return next((t for line in reversed(self._lines) if (t := time_of(line)) is not None), None)
+
+    def extend(self, segment: Segment) -> bool:
+        """Take the lines that came since, and say whether there are any; a packed segment has the same ones."""
+        lines, before = lines_of(segment), len(self._lines)
+        if len(lines) >= before:
             self.segment, self._lines = segment, lines
+        return len(lines) > before
 
     def take_damaged(self) -> int:
         count, self._damaged = self._damaged, 0

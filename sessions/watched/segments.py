@@ -15,8 +15,8 @@ from pathlib import Path
 
 from kvdeck.sessions.errors import SessionError
 
-MOST_BYTES = 64 << 20
-"""Of one segment, unpacked: ours have about one MiB; what is larger is not ours."""
+MOST_BYTES, MOST_LINES = 32 << 20, 4096
+"""Of one segment, unpacked: ours have about one MiB and 256 lines; what is beyond is not ours, and not read."""
 _NAME = re.compile(r"(\d{6,9})-(\d{10,16})-(\d{1,9})\.jsonl(\.gz)?")
 
 
@@ -87,9 +87,21 @@ def lines_of(segment: Segment) -> list[bytes]:
             data = unpacker.decompress(data, MOST_BYTES)
         except zlib.error:
             data = b""
-    return data.split(b"\n")[:-1]
+    return data.split(b"\n", MOST_LINES)[:-1]
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Replace a file whole, for its owner only; raises OSError where that can't be, and the old one stays."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def pack(lines: list[bytes]) -> bytes:
     """Lines, without their newlines, as a packed segment."""
-    return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=6, mtime=0)
+    return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=3, mtime=0)

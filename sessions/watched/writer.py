@@ -15,11 +15,10 @@ from pathlib import Path
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.recorder import replace_file
 from kvdeck.sessions.watched import marks as marks_module
 from kvdeck.sessions.watched.delta import Encoder, Moment, decode
 from kvdeck.sessions.watched.marks import Mark, encode_mark, marks_path
-from kvdeck.sessions.watched.segments import Segment, lines_of, pack, segment_name, segments
+from kvdeck.sessions.watched.segments import Segment, lines_of, pack, replace_private, segment_name, segments
 
 DEFAULT_LIMIT = 256_000_000
 LEAST_LIMIT = 1_000_000
@@ -67,8 +66,11 @@ class Writer:
         live = 0 if self._live is None else self._live.size
         return sum(segment.size for segment in self._closed) + live + self._marks_bytes
 
-    def write(self, raw: bytes) -> None:
+    def write(self, raw: bytes) -> Moment:
         """Append a moment, given as JSON.
+
+        Returns:
+            The moment; rows that did not change are the same objects as before.
 
         Raises:
             SessionError: It can't be written; then nothing of it stays.
@@ -86,6 +88,7 @@ class Writer:
         except OSError as error:
             self._encoder.restart()
             raise _error(self._moments, error) from error
+        return self._encoder.moment
 
     def mark(self, mark: Mark) -> None:
         """Append a mark; there is room for some ten thousand, and further ones are refused.
@@ -136,7 +139,7 @@ class Writer:
         first = old[0]
         path = self._moments / segment_name(first.number, first.begin, every, packed=True)
         data = pack(lines)
-        replace_file(path, data)
+        replace_private(path, data)
         for segment in old:
             if segment.path != path:
                 segment.path.unlink(missing_ok=True)

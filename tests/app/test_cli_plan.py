@@ -225,3 +225,33 @@ def test_iterations_as_nixlbench_rounds_them() -> None:
     assert rounds(params, 1 << 20) == (1008, 144)
     assert rounds(params, (1 << 20) + 1) == (63, 9)
     assert rounds(DEFAULTS, 4096) == (1008, 112)
+
+
+def test_a_hybrids_state_is_said_apart(said, capsys) -> None:
+    asked = ["--model", "qwen3-next-80b-a3b", "--isl", "4096", "--tp", "2"]
+    assert call(["plan", *asked]) == 0
+    done = capsys.readouterr()
+    assert "37.69 MiB a request, at most 18.84 MiB on a GPU" in done.err
+    assert "recurrent" not in done.out
+    (row,) = json.loads(said("kvcache", *asked, "--format", "json"))
+    assert row["state_bytes_per_request"] == 39_518_208
+    assert row["state_bytes_per_layer"] == {"linear": 1_097_728}
+    assert row["kv_bytes_per_request"] == 12_288 * 4096
+    (planned,) = json.loads(said("plan", *asked, "--format", "json"))
+    assert planned["gpu_state_bytes"] == 39_518_208 // 2
+    assert "37.69 MB a request, apart from these" in said("kvcache", *asked)
+    for more in (["--compat", "kvbench"], ["--for", "seed"]):
+        assert "Recurrent" not in said("kvcache", *asked, *more)
+
+
+def test_stages_are_given_or_by_an_engines_rule(said, capsys) -> None:
+    asked = ["--model", "deepseek-r1", "--isl", "1000", "--format", "json"]
+    (row,) = json.loads(said("kvcache", *asked, "--pp", "4", "--pp-rule", "vllm"))
+    assert (row["stage_layers"], row["stage_rule"][:4]) == ([15, 15, 16, 15], "vLLM")
+    (row,) = json.loads(said("kvcache", *asked, "--pp_layers", "20,20,21"))
+    assert (row["pp"], row["stage_layers"]) == (3, [20, 20, 21])
+    assert row["stage_request_bytes"] == [576 * 1000 * layers for layers in (20, 20, 21)]
+    for wrong, named in (("20,20", "adds up to 40"), ("20;41", "pp_layers"), ("-1,62", "pp_layers")):
+        assert named in said("kvcache", *asked, "--pp-layers", wrong, status=2)
+    assert call(["plan", "--model", "deepseek-r1", "--isl", "9", "--pp", "4", "--pp-rule", "sglang"]) == 0
+    assert "stages 15,15,15,16 · SGLang's rule" in capsys.readouterr().err

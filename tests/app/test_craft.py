@@ -14,10 +14,10 @@ from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.jump import Jump, places
-from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
 from kvdeck.app.widgets import status
+from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.log import LogPane

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.form import LAYOUTS
+from kvdeck.app.form import LAYOUTS, Form
 from kvdeck.app.measured import Measured, Point, Reader
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.plancarry import onto
 from kvdeck.app.planform import COLUMNS, PlanForm, block_spec, read_plan
+from kvdeck.app.planned import planned
 from kvdeck.app.planview import command_rows, figure_rows, grid_rows
 from kvdeck.app.screens.picker import Choice, Picker, matching
 from kvdeck.app.snapshot import Doctor, Snapshot
+from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.lines import Row
 from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
+from kvdeck.engine.kv.blocks import block_bytes
 from kvdeck.engine.kv.precision import PRECISIONS
 from kvdeck.engine.kv.reading import catalogue, find_model
 from kvdeck.engine.spec import spec_from_mapping
@@ -104,6 +109,65 @@ async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: DeckOfFiles)
         assert deck.current_mode == "run"
 
 
+async def test_e_carries_the_block_into_the_run_form(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("2", "m", "down", "down", "plus", "m")  # a plain block size, which would go over the plan's
+        await open_plan(pilot)
+        await pilot.press("plus", "right", "enter", *"512", "enter", "e")
+        await pilot.pause()
+        assert deck.asked == []
+        assert deck.current_mode == "run"
+        form = deck.screen.query_one(FormPane).form
+        assert spec_from_mapping(form.to_mapping()).geometry.block_bytes == 524288
+        assert (form.to_mapping()["paths"], form.batch, form.blocks) == (["HostToHost"], 32, 512)
+        assert form.problem() == ""
+
+
+def test_a_working_set_beyond_the_memory_is_left_to_the_worker():
+    small = replace(R1, doctor=Doctor(host={"memory_available_bytes": 4 << 30}))
+    assert (onto(small, Form()).batch, onto(small, Form()).blocks) == (40, 400)
+    large = replace(small, requests=10_000)
+    assert (onto(large, Form()).batch, onto(large, Form()).blocks) == (40, None)
+    assert onto(replace(large, isl=10**7), Form()).batch is None
+    assert onto(replace(small, doctor=Doctor()), Form()).batch is None
+
+
+@pytest.mark.parametrize("precision", list(PRECISIONS))
+def test_every_plan_carries_a_block_of_its_size(precision: str):
+    for name in catalogue():
+        form = replace(R1, model=find_model(name), precision=precision, pp=1)
+        assert onto(form, Form()).geometry.block_bytes == form.plan().group.block_bytes
+
+
+async def test_the_plan_is_remembered_and_its_block_offered(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        assert planned(deck.memory) is None
+        await open_plan(pilot)
+        await pilot.press("plus", "plus")
+        before = deck.screen.query_one(PlanPane).form
+    found = planned(deck.memory)
+    assert found is not None
+    assert (found.model, found.block_bytes, found.token_bytes) == ("llama-3.1-8b", 16 * 65536 // 4, 65536)
+    assert found.block_bytes == block_bytes("llama-3.1-8b", tp=4)
+    again = type(deck)(memory=json.loads(json.dumps(deck.memory)))
+    again.plans = deck.plans
+    async with again.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        assert again.screen.query_one(PlanPane).form == before
+
+
+@pytest.mark.parametrize("figures", [1, {"block_bytes": -1}, {"block_bytes": 1, "token_bytes": True, "page_size": 2}])
+def test_a_memory_that_holds_no_plan(figures):
+    assert planned({}) is planned({"plan": 1}) is planned({"plan": {"figures": figures}}) is None
+
+
+async def test_what_is_remembered_of_a_plan_may_be_broken(deck: DeckOfFiles):
+    deck.memory["plan"] = {"model": "/gone/config.json", "strategy": {"tp_size": 2}}
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        assert deck.screen.query_one(PlanPane).form.tp == 1
+
+
 async def test_what_can_not_run_says_why_and_stays(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
@@ -169,6 +233,24 @@ def test_windows_and_replicas_are_said():
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
     assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
+
+
+def test_a_hybrids_state_is_shown_and_takes_room():
+    hybrid = replace(R1, model=find_model("qwen3-next-80b-a3b"), pp=3, tp=2, requests=1, osl=0)
+    shown = text(figure_rows(hybrid, Measured(), 120, 40))
+    assert "39,518,208 B = 37.69 MiB a request, whatever its length" in shown
+    assert "37.69 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
+    host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
+    assert ": 1.00 ×" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
+
+
+def test_stages_say_whose_rule_they_are():
+    assert "1 × 16, 3 × 15 · TensorRT-LLM's rule" in text(figure_rows(replace(R1, pp=4), Measured(), 120, 40))
+    by_vllm = replace(R1, pp=4).stepped(FIELDS["pp_rule"], 1)
+    assert "2 × 15, 1 × 16, 1 × 15 · vLLM's rule" in text(figure_rows(by_vllm, Measured(), 120, 40))
+    given = replace(R1, pp=2, pp_layers=(1, 60))
+    assert "1 × 1, 1 × 60 · given" in text(figure_rows(given, Measured(), 120, 40))
+    assert given.stepped(FIELDS["pp"], 1).pp_layers == ()
 
 
 def test_time_comes_from_the_nearest_block_that_was_measured():
@@ -239,7 +321,8 @@ def test_every_path_has_its_command(path: str):
 def test_a_plan_survives_its_file(tmp_path: Path):
     import yaml
 
-    form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer")
+    form = replace(R1, tp=2, layouts=frozenset({LAYOUTS[2]}), path="DiskToHost", precision="nvfp4", access="layer",
+                   pp=2, pp_rule="vllm", pp_layers=(30, 31))  # fmt: skip
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(form.to_mapping()))
     assert read_plan(tmp_path / "a.yaml", replace(PlanForm(), doctor=form.doctor)) == form
     (tmp_path / "b.yaml").write_text("strategy: {kvcache_quant_mode: fp7}\n")

@@ -8,6 +8,8 @@ import time
 
 import psutil
 
+from kvdeck.app.memory import keep
+from tests.app.a_served_host import served
 from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
@@ -30,9 +32,51 @@ def measure() -> list[Row]:
         rows = [Row("first paint of the TUI, warm disk, median", f"{first:.2f} s", "< 0.5 s")]
         deck = Terminal(SIZE, program=PROGRAM)
         try:
-            return rows + _watched(deck)
+            rows += _watched(deck)
         finally:
             deck.close()
+    return rows + monitor()
+
+
+MONITOR_HZ = 2.0
+
+
+def monitor() -> list[Row]:
+    """The Monitor over endpoints whose counters all move, and over the same ones when they stand still."""
+    with own_engine(), served() as endpoints:
+        keep({"view": "monitor", "monitor": {"sources": [*endpoints.urls, "disks"], "hz": MONITOR_HZ}})
+        deck = Terminal(SIZE, program=PROGRAM)
+        try:
+            assert deck.shows("live"), "the Monitor did not open"
+            assert deck.shows("B/s"), "nothing was seen to move"
+            read_for(deck, SETTLE_S)
+            process = psutil.Process(deck.process.pid)
+            before, begin = sum(process.cpu_times()[:2]), time.monotonic()
+            ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+            share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+            memory = process.memory_full_info()
+        finally:
+            deck.close()
+        endpoints.hold()
+        keep({"view": "monitor", "monitor": {"sources": endpoints.urls, "hz": MONITOR_HZ}})
+        deck = Terminal(SIZE, program=PROGRAM)
+        try:
+            assert deck.shows("not seen to move"), "no source was seen to idle"
+            read_for(deck, 3 * SETTLE_S)
+            still = read_for(deck, STILL_S)
+        finally:
+            deck.close()
+    size = f"{SIZE[0]}×{SIZE[1]}, {len(endpoints.urls)} endpoints"
+    return [
+        Row(
+            f"Monitor at 2 Hz, {size}: bytes a tick, mean / most",
+            f"{statistics.mean(ticks):,.0f} / {max(ticks):,} B",
+            "≤ 8,000 B",
+        ),
+        Row(f"Monitor at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
+        Row(f"Monitor at 2 Hz, every counter still for {STILL_S:.0f} s", f"{still} B", "0 B"),
+        Row("memory of the deck with the Monitor on its screen", f"{memory.uss / 2**20:.0f} MiB of its own", "–"),
+    ]
 
 
 def _first_paint() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ def says(body: bytes | str, status: int = 200, headers: dict[str, str] | None = 
 class MetricsServer:
     """Answers GET by path; a handler may be exchanged at any time."""
 
-    def __init__(self, handlers: dict[str, Handler], port: int = 0) -> None:
+    def __init__(self, handlers: dict[str, Handler], port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.handlers = handlers
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.released = threading.Event()
@@ -64,6 +65,8 @@ class MetricsServer:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", port), Request)
         self._http.daemon_threads = True
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self.port: int = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvdeck.engine.kv.kvbench import ModelConfig, io_size
 from kvdeck.engine.kv.models import Architecture, Kind, Part, keys_and_values, latent
-from kvdeck.engine.kv.parallel import Parallelism, copies, heads_on_rank, share, stage_bounds
+from kvdeck.engine.kv.parallel import PP_RULES, Parallelism, copies, heads_on_rank, share, stage_bounds
 from kvdeck.engine.kv.plan import Plan, Work, aligned, make_plan
 from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
 from kvdeck.engine.kv.reading import catalogue, find_model
@@ -40,9 +40,11 @@ MODELS = st.lists(KINDS, min_size=1, max_size=3).flatmap(
         st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=12),
     )
 )
+RULES = st.sampled_from(list(PP_RULES))
 SPLITS = st.builds(
-    Parallelism, tp=st.sampled_from([1, 2, 4, 8]), pp=st.integers(1, 12), dp=st.integers(1, 4), cp=st.integers(1, 4)
-)
+    Parallelism, tp=st.sampled_from([1, 2, 4, 8]), pp=st.integers(1, 12), dp=st.integers(1, 4), cp=st.integers(1, 4),
+    pp_rule=RULES,
+)  # fmt: skip
 WORKS = st.builds(Work, isl=st.integers(1, 200), requests=st.integers(1, 9), page_size=st.integers(1, 40))
 TYPES = st.sampled_from(list(PRECISIONS.values()))
 
@@ -111,11 +113,45 @@ def test_nothing_is_negative_or_off_by_one(model: Architecture, precision, split
     assert gpu.blocks <= gpu.regions
 
 
-@given(st.integers(1, 200), st.integers(1, 50))
-def test_stages_hold_every_layer_once(layers: int, pp: int) -> None:
-    bounds = stage_bounds(layers, pp)
+@given(st.integers(1, 200), st.integers(1, 50), RULES)
+def test_stages_hold_every_layer_once(layers: int, pp: int, rule: str) -> None:
+    bounds = stage_bounds(layers, pp, rule)
+    assert len(bounds) == pp
     assert [layer for first, end in bounds for layer in range(first, end)] == list(range(layers))
-    assert bounds[0][1] - bounds[0][0] == -(-layers // pp)
+    counts = [end - first for first, end in bounds]
+    assert max(counts) == -(-layers // pp)
+    assert max(counts) - min(counts) <= 1
+
+
+def vllms_own(layers: int, pp: int) -> list[int]:
+    """What vLLM's documentation of `get_pp_indices` says: one more to each stage before the last, from behind."""
+    counts = [layers // pp] * pp
+    for stage in range(2, layers % pp + 2):
+        counts[-stage] += 1
+    return counts
+
+
+@given(st.integers(1, 200), st.integers(1, 50))
+def test_each_engine_gives_the_remainder_to_its_own_stages(layers: int, pp: int) -> None:
+    def counts(rule: str) -> list[int]:
+        return [end - first for first, end in stage_bounds(layers, pp, rule)]
+
+    assert counts("vllm") == vllms_own(layers, pp)
+    assert counts("trtllm") == sorted(counts("trtllm"), reverse=True)
+    assert counts("sglang") == sorted(counts("sglang"))
+
+
+def test_stages_of_deepseek_by_each_rule_and_given() -> None:
+    def stages(split: Parallelism) -> tuple[list[int], str]:
+        plan = make_plan(find_model("deepseek-r1"), FP8, split, Work(10000, 1, 256))
+        return [stage.layers for stage in plan.stages()], plan.remainder()
+
+    assert stages(Parallelism(pp=4))[0] == [16, 15, 15, 15]
+    assert stages(Parallelism(pp=4, pp_rule="vllm"))[0] == [15, 15, 16, 15]
+    assert stages(Parallelism(pp=4, pp_rule="sglang"))[0] == [15, 15, 15, 16]
+    assert stages(Parallelism(pp=4, pp_layers=(10, 20, 20, 11))) == ([10, 20, 20, 11], "given")
+    assert "vLLM's rule" in stages(Parallelism(pp=4, pp_rule="vllm"))[1]
+    assert stages(Parallelism(pp=1))[1] == ""
 
 
 @given(HEADS, st.sampled_from([1, 2, 4, 8, 16, 32]))
@@ -196,6 +232,9 @@ def test_scales_are_said() -> None:
         (Parallelism(tp=128), Work(10), "query heads"),
         (Parallelism(pp=33), Work(10), "PP 33"),
         (Parallelism(cp=0), Work(10), "CP is 0"),
+        (Parallelism(pp=2, pp_rule="megatron"), Work(10), "PP rule 'megatron'"),
+        (Parallelism(pp=2, pp_layers=(32,)), Work(10), "has 1 stages and PP is 2"),
+        (Parallelism(pp=2, pp_layers=(16, 17)), Work(10), "adds up to 33"),
         (Parallelism(ep=3), Work(10), "EP 3"),
         (Parallelism(), Work(0), "ISL is 0"),
         (Parallelism(), Work(10, requests=0), "num_requests is 0"),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvdeck.sessions import exchange
+from kvdeck.sessions.compare import compare
+from kvdeck.sessions.compare_report import diff_lines
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.nixlbench import (
     NixlbenchRow,
@@ -18,7 +20,8 @@ from kvdeck.sessions.nixlbench import (
     parse_options,
 )
 from kvdeck.sessions.nixlbench_columns import as_row, table_lines
-from kvdeck.sessions.records import StepResult
+from kvdeck.sessions.records import Interval, StepResult
+from kvdeck.sessions.report import report_lines
 
 STARS = "*" * 160
 WIDTHS = (20, 15, 15, *[15] * 7)
@@ -130,6 +133,21 @@ def test_a_saved_output_is_imported_as_it_is(tmp_path: Path) -> None:
     saved.write_text(OUTPUT[: OUTPUT.index("4096")])
     with pytest.raises(SessionError, match="no row of nixlbench's table"):
         exchange.read(saved)
+
+
+def test_a_single_figure_is_not_shown_as_certainty() -> None:
+    theirs = as_session(OUTPUT, "theirs", 1.0)
+    shown = [line.text for line in report_lines(theirs, 100)]
+    assert any("no interval: nixlbench prints one figure for a step" in text for text in shown)
+    assert not any("0.512 (" in text for text in shown)
+    measured = tuple(replace(result, settings={}, gb_per_s=Interval(0.6, 0.59, 0.61)) for result in theirs.results)
+    diff = compare(replace(theirs, name="ours", results=measured), theirs)
+    assert [(row.low, row.high, row.verdict) for row in diff.keys] == [(None, None, "undecided")] * 2
+    text = "\n".join(line.text for line in diff_lines(diff, 100))
+    assert "theirs has no interval: nixlbench prints one figure for a step, so no winner is named" in text
+    assert "95 %" not in text
+    assert not any("no interval" in item for item in compare(replace(theirs, results=measured), replace(
+        theirs, name="again", results=measured)).differences)  # fmt: skip
 
 
 def paired(mode: str, scheme: str, initiators: int, targets: int, storage: bool = False) -> StepResult:

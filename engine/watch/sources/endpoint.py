@@ -66,6 +66,10 @@ class Endpoint:
             text = await self._ask(self._session, self.url)
         except (asyncio.TimeoutError, aiohttp.ServerTimeoutError):
             raise SourceGone(f"no whole answer within {self._timeout:g} s") from None
+        except aiohttp.ClientConnectorDNSError as error:
+            raise SourceGone(f"cannot find the host: {error.os_error.strerror or error.os_error}") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise SourceGone(_untrusted(error), "set SSL_CERT_FILE to the certificate of who signed it") from None
         except aiohttp.ClientConnectorError as error:
             raise SourceGone(f"cannot connect: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientError as error:
@@ -140,6 +144,11 @@ def checked_url(url: str) -> str:
             "set KVDECK_MONITOR_TOKENS or KVDECK_MONITOR_TOKENS_FILE",
         )
     return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
+
+
+def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
+    reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
+    return f"its certificate is not trusted: {reason}"[:200]
 
 
 def _same_host(url: str, answer: aiohttp.ClientResponse) -> str:

@@ -15,7 +15,12 @@ from kvdeck.engine.watch.series import Series
 MAX_REMEMBERED = 1 << 20
 """Characters of an answer up to which it is kept, to be held against the next one."""
 MAX_KEYS = 200_000
+MAX_KEY_CHARACTERS = 16 << 20
 """Keys remembered for one source; more are forgotten at once, so that labels without end cost no memory."""
+MAX_LINE = 8192
+"""Characters of a line; a longer one is no metric that anybody wants to see."""
+END = "# EOF"
+"""How OpenMetrics ends; there a time is in seconds, in Prometheus text in milliseconds."""
 _NEVER = ("_bucket", "_created")
 _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
@@ -49,14 +54,18 @@ class Parser:
         self._types: dict[str, str] = {}
         self._type_lines: set[str] = set()
         self._keys: dict[str, Series | None] = {}
+        self._characters = 0
+        self._open = False
         self._text = ""
         self._lines: list[str] = []
         self._values: dict[Series, float] = {}
 
     def parse(self, text: str) -> Exposition:
-        """The samples of an answer. Where a key comes twice, the last one stands; NaN is left out."""
+        """The samples of an answer. Where a key comes twice, the last one stands; what is not finite is left out."""
         if text == self._text and self._lines:
             return Exposition(self._values, changed=[])
+        if text.endswith(END):
+            text += "\n"
         end = text.rfind("\n") + 1
         lines = text[:end].split("\n")
         if end == len(text) and len(lines) == len(self._lines):
@@ -65,6 +74,7 @@ class Parser:
                 self._text = text
                 return found
         found = Exposition(torn=end != len(text))
+        self._open = len(lines) > 1 and lines[-2] == END
         plain = self._parse_all(lines, found)
         keep = plain and not found.torn and len(text) <= MAX_REMEMBERED
         self._text, self._lines, self._values = (text, lines, found.values) if keep else ("", [], {})
@@ -85,7 +95,7 @@ class Parser:
                 value = float(number)
             except ValueError:
                 return None
-            if value != value or series not in values:
+            if value - value != 0.0 or series not in values:  # not finite, or it was not there
                 return None
             moved[series] = value
         self._lines = lines
@@ -95,8 +105,9 @@ class Parser:
 
     def _parse_all(self, lines: list[str], found: Exposition) -> bool:
         """Every line. Whether each sample's line is one of its own, and says nothing but a value."""
-        if len(self._keys) > MAX_KEYS:
+        if len(self._keys) > MAX_KEYS or self._characters > MAX_KEY_CHARACTERS:
             self._keys.clear()
+            self._characters = 0
         known, values = self._keys, found.values
         taken = 0
         for line in lines:
@@ -104,7 +115,7 @@ class Parser:
             try:
                 series = known[key]
             except KeyError:
-                taken += self._unknown(line, key, number, found)
+                taken += self._unknown(line, key, found)
                 continue
             if series is not None:
                 try:
@@ -112,12 +123,12 @@ class Parser:
                 except ValueError:
                     found.unread += 1
                     continue
-                if value == value:
+                if value - value == 0.0:
                     values[series] = value
                     taken += 1
         return taken == len(values) and not found.times and not found.unread
 
-    def _unknown(self, line: str, key: str, number: str, found: Exposition) -> bool:
+    def _unknown(self, line: str, key: str, found: Exposition) -> bool:
         """Whether the line, whose key is met for the first time, gave a sample."""
         if not line.strip():
             return False
@@ -126,23 +137,31 @@ class Parser:
                 self._note_type(line)
             return False
         if key.partition("{")[0].endswith(_NEVER):  # most lines are buckets, and the library is slow
-            self._keys[key] = None
+            self._remember(key, None)
             return False
+        if len(line) > MAX_LINE:
+            found.unread += 1
+            return False
+        plain, exemplar, _ = line.partition(" # {")  # the library would take an exemplar's number for a time
         try:
-            sample = next(iter(text_string_to_metric_families(line + "\n"))).samples[0]
+            sample = next(iter(text_string_to_metric_families(plain + "\n"))).samples[0]
         except (ValueError, StopIteration, IndexError, KeyError):
             found.unread += 1
             return False
         series = self._series(sample.name, sample.labels)
         stamp = sample.timestamp
-        if stamp is None and not _has_exemplar(number):
-            self._keys[key] = series
-        if series is None or sample.value != sample.value:
+        if stamp is None and not exemplar and key:  # a key of its own, not a line that is parted by tabs
+            self._remember(key, series)
+        if series is None or sample.value - sample.value != 0.0:
             return False
         found.values[series] = sample.value
         if isinstance(stamp, (int, float)):
-            found.times[series] = int(stamp * 1e9)
+            found.times[series] = int(stamp * (1e12 if self._open else 1e9))
         return True
+
+    def _remember(self, key: str, series: Series | None) -> None:
+        self._keys[key] = series
+        self._characters += len(key)
 
     def _note_type(self, line: str) -> None:
         parts = line.split()
@@ -164,7 +183,3 @@ class Parser:
         if family is not None:
             return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))
         return name.endswith("_total")
-
-
-def _has_exemplar(number: str) -> bool:
-    return "#" in number

@@ -1,4 +1,4 @@
-"""The serving processes: what each reads and writes, and the disk tier that KVBM keeps in a file without a name."""
+"""The serving processes: what each and its container reads and writes, and KVBM's disk tier, a file without a name."""
 
 from __future__ import annotations
 
@@ -7,79 +7,142 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Reading, Series
+from kvdeck.engine.watch.series import Labels, Reading, Series
+from kvdeck.engine.watch.sources.cgroups import Group, group_of, usage
 from kvdeck.engine.watch.sources.local import LocalSource, now_ns
 
 SERVING = re.compile(r"vllm|dynamo|sglang|trtllm|tensorrt_llm|lmcache|kvbm|nixlbench", re.IGNORECASE)
 """What a serving process's command line holds."""
 NOBODY = "no serving process on this host (vllm, dynamo, sglang, trtllm, lmcache)"
 RESCAN_S = 5.0
+MAX_PROCESSES = 200
 LEAST_FILE = 1 << 20
 """Smaller unlinked files are no disk tier."""
 _NO_DISK = ("/dev/", "/memfd:", "/proc/", "/run/", "/SYSV")
-_NOT_SERVING = ("kvdeck", "grep", "tail", "less", "vim", "ssh", "tmux", "docker")
+_WRAPPERS = ("bash", "sh", "tini", "dumb-init", "runc", "conmon", "containerd-shim-runc-v2", "docker", "podman")
+_NOT_SERVING = frozenset((*_WRAPPERS, "grep", "tail", "less", "vim", "nano", "ssh", "sshd", "tmux"))
+_NOT_SERVING_EITHER = ("kvdeck", "vim.", "tmux:", "sshd:")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A serving process."""
+
+    pid: int
+    name: str
+    group: Group | None
+
+    @property
+    def labels(self) -> Labels:
+        """What tells its series from others'."""
+        mine = (("name", self.name), ("pid", str(self.pid)))
+        return mine if self.group is None else (("container", self.group.name), *mine)
 
 
 class Processes:
-    """Serving processes of this host, found by their command line every few seconds."""
+    """Serving processes of this host, looked for every few seconds.
 
-    def __init__(self, root: Path = Path("/proc"), pattern: re.Pattern[str] = SERVING) -> None:
+    One serves if its command line says so, if the service that it runs in is called so, or if it shares a container
+    or such a service with one that does: the workers that an engine spawns say nothing on their command line.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/proc"),
+        pattern: re.Pattern[str] = SERVING,
+        groups: Path = Path("/sys/fs/cgroup"),
+    ) -> None:
         self._root = root
+        self._groups = groups
         self._pattern = pattern
-        self._found: dict[int, str] = {}
+        self._found: list[Serving] = []
         self._scanned = -RESCAN_S
 
-    def found(self) -> dict[int, str]:
-        """Process id and short name of each."""
+    def found(self) -> list[Serving]:
+        """Each of them, by process id."""
         now = time.monotonic()
         if now - self._scanned >= RESCAN_S:
-            self._found, self._scanned = dict(self._scan()), now
+            self._found, self._scanned = self._scan(), now
         return self._found
 
-    def _scan(self) -> Iterator[tuple[int, str]]:
+    def _scan(self) -> list[Serving]:
+        all_of_them = sorted(self._all(), key=lambda one: one[0])
+        serving = {group for _, _, group, serves in all_of_them if serves and group is not None and self._shared(group)}
+        found = [
+            Serving(pid, name, group)
+            for pid, name, group, serves in all_of_them
+            if serves or (group in serving and name)
+        ]
+        return found[:MAX_PROCESSES]
+
+    def _shared(self, group: Group) -> bool:
+        """Whether one process that serves tells of the others: not in a notebook server, where it is one of many."""
+        return group.container or self._pattern.search(group.name) is not None
+
+    def _all(self) -> Iterator[tuple[int, str, Group | None, bool]]:
+        """Process id, name, group, and whether the command line or the group's name says that it serves."""
         for entry in os.scandir(self._root):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 words = Path(entry.path, "cmdline").read_bytes()[:4096].decode("utf-8", "replace").split("\0")
+                if not words[0]:
+                    continue  # the kernel's own
+                group = group_of(Path(entry.path, "cgroup").read_text(errors="replace"))
             except OSError:
                 continue
+            program = words[0].rpartition("/")[2]
             name = _serving_name(words, self._pattern)
-            if name:
-                yield int(entry.name), name
+            watcher = _never_serves(program)
+            by_group = group is not None and self._pattern.search(group.name) is not None and not watcher
+            yield int(entry.name), name or ("" if watcher else program), group, bool(name) or by_group
 
     def look_at_io(self) -> Reading:
-        """Bytes that each process had from storage and gave to it; the page cache is not in them."""
+        """Bytes that each process had from storage and gave to it, the page cache not in them; and the same of each
+        container or service, which counts those too that have ended."""
         values: dict[Series, float] = {}
         closed = 0
         found = self.found()
-        for pid, name in found.items():
-            labels = (("name", name), ("pid", str(pid)))
+        for process in found:
             try:
-                text = (self._root / str(pid) / "io").read_text()
+                text = (self._root / str(process.pid) / "io").read_text()
             except PermissionError:
                 closed += 1
                 continue
             except OSError:
                 continue
             fields = dict(line.split(": ") for line in text.splitlines() if ": " in line)
-            values[Series("process_read_bytes", labels)] = float(fields.get("read_bytes", 0))
-            values[Series("process_write_bytes", labels)] = float(fields.get("write_bytes", 0))
+            values[Series("process_read_bytes", process.labels)] = float(fields.get("read_bytes", 0))
+            values[Series("process_write_bytes", process.labels)] = float(fields.get("write_bytes", 0))
         if not found:
             return Reading(now_ns(), values, quiet=NOBODY)
+        self._add_groups(found, values)
         missing = f"{closed} of {len(found)} belong to another user: their I/O can't be read" if closed else ""
         return Reading(now_ns(), values, missing=missing)
+
+    def _add_groups(self, found: list[Serving], values: dict[Series, float]) -> None:
+        for group in {process.group for process in found if process.group is not None}:
+            used = usage(group, self._groups)
+            labels = (("container", group.name),)
+            for what, value, counter in (
+                ("read", used.read_bytes, True),
+                ("write", used.write_bytes, True),
+                ("memory", used.memory_bytes, False),
+            ):
+                if value is not None:
+                    values[Series(f"container_{what}_bytes", labels, counter)] = value
 
     def look_at_disk_tier(self) -> Reading:
         """Unlinked files that serving processes hold open: bytes on disk, not the size they were made with."""
         values: dict[Series, float] = {}
         closed = 0
         found = self.found()
-        for pid, name in found.items():
+        for process in found:
             try:
-                held = list(_unlinked(self._root / str(pid) / "fd"))
+                held = list(_unlinked(self._root / str(process.pid) / "fd"))
             except PermissionError:
                 closed += 1
                 continue
@@ -87,8 +150,8 @@ class Processes:
                 continue
             for inode, path, size, allocated in held:
                 for what, value in (("size", size), ("allocated", allocated)):
-                    labels = (("inode", str(inode)), ("name", name), ("path", path), ("pid", str(pid)), ("what", what))
-                    values[Series("disk_tier_bytes", labels, counter=False)] = value
+                    labels = (*process.labels, ("inode", str(inode)), ("path", path), ("what", what))
+                    values[Series("disk_tier_bytes", tuple(sorted(labels)), counter=False)] = value
         if not found:
             return Reading(now_ns(), values, quiet=NOBODY)
         missing = f"{closed} of {len(found)} processes belong to another user" if closed else ""
@@ -96,10 +159,14 @@ class Processes:
         return Reading(now_ns(), values, missing=missing, quiet=quiet)
 
 
+def _never_serves(program: str) -> bool:
+    return program in _NOT_SERVING or program.startswith(_NOT_SERVING_EITHER)
+
+
 def _serving_name(words: list[str], pattern: re.Pattern[str]) -> str:
     """A name for a serving process, empty for any other: an editor with vllm.py open is none."""
     program = words[0].rpartition("/")[2]
-    if program.startswith(_NOT_SERVING):
+    if _never_serves(program):
         return ""
     if pattern.search(program):
         return program

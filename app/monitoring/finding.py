@@ -1,0 +1,31 @@
+"""What can be watched on this host, asked in a child: looking loads what the screen never needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import orjson
+
+from kvdeck.app.messages import Found, SourcesFound
+
+LONGEST_S = 20.0
+
+
+def look(post: Callable[[SourcesFound], object]) -> None:
+    """Post what `kvdeck monitor --list-sources` says."""
+    argv = [sys.executable, "-m", "kvdeck.app.cli", "monitor", "--list-sources", "--json"]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S, check=False, start_new_session=True
+        )
+        rows = orjson.loads(done.stdout)["sources"]
+        found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
+    except subprocess.TimeoutExpired:
+        post(SourcesFound((), f"looking for sources did not end within {LONGEST_S:g} s"))
+    except (ValueError, KeyError, TypeError):
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        post(SourcesFound((), f"looking for sources failed: {words[-1] if words else done.returncode}"))
+    else:
+        post(SourcesFound(found))

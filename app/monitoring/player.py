@@ -1,0 +1,77 @@
+"""Plays a recording in the Monitor: the clock runs here, moments are read off the screen's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.replay import Replay
+from kvdeck.sessions.errors import KvdeckError
+
+if TYPE_CHECKING:
+    from kvdeck.app.screens.monitor import MonitorScreen
+
+PLAY_S = 0.5
+"""Between two pictures of a recording that plays."""
+
+
+class Player:
+    """Moves the screen's timeline through its recording."""
+
+    def __init__(self, screen: MonitorScreen) -> None:
+        self._screen = screen
+        self._wish: float | None = None
+        self._reading = False
+        self._played = 0.0
+
+    async def open(self, name: str) -> None:
+        """Take up a recording at its begin.
+
+        Raises:
+            KvdeckError: There is none of that name, or it can't be read.
+        """
+        from kvdeck.engine.client import home
+        from kvdeck.engine.watch.recording import Recording
+
+        recording = await asyncio.to_thread(Recording.open, home(), name)
+        timeline = self._screen.timeline
+        timeline.live()
+        timeline.replay = Replay(recording)
+        await self._stand(recording.begin)
+
+    def step(self, seconds: float) -> None:
+        """Go so far on, or back."""
+        replay = self._screen.timeline.replay
+        if replay is not None:
+            at = replay.position if self._wish is None else self._wish
+            self._screen.run_worker(self._stand(max(replay.begin, min(replay.end, at + seconds))))
+
+    def play(self) -> None:
+        """Go on by as much as has passed since the last time, at the speed that is set."""
+        now, replay = time.monotonic(), self._screen.timeline.replay
+        passed, self._played = now - self._played, now
+        if replay is None or self._screen.app.paused or self._reading or passed > 5 * PLAY_S:
+            return
+        if replay.position < replay.end or replay.recording.live:
+            self.step(passed * replay.speed)
+
+    async def _stand(self, t: float) -> None:
+        """Read the moment at a time; of the wishes that come meanwhile the newest counts."""
+        self._wish = t
+        if self._reading:
+            return
+        self._reading, timeline = True, self._screen.timeline
+        try:
+            while (wish := self._wish) is not None and (replay := timeline.replay) is not None:
+                seen = await asyncio.to_thread(replay.go, wish)
+                if self._wish == wish:
+                    self._wish = None
+                if timeline.replay is replay:
+                    timeline.seen, timeline.error = seen, ""
+                    self._screen.draw()
+        except KvdeckError as error:
+            timeline.error = str(error)
+            self._screen.draw()
+        finally:
+            self._wish, self._reading = None, False

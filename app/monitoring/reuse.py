@@ -1,0 +1,199 @@
+"""Where KV came from, how often it was found, and who waits: what several engines say, each by itself.
+
+Sources are not summed: in a prefill and decode pair both count the same prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvdeck.engine.watch.snapshot import Number, Snapshot
+
+COMPUTED = "computed"
+_CACHED = "vllm:prompt_tokens_cached_by_source_total"
+_BY_SOURCE = "vllm:prompt_tokens_by_source_total"
+_TIERS = {"device": "G1", "host": "G2", "disk": "G3", "object": "G4", "p2p": "remote"}
+_OLDER = {
+    "local_compute": (COMPUTED, ""),
+    "local_cache_hit": ("device", "G1"),
+    "external_kv_transfer": ("from elsewhere", "remote"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A share of an origin: tokens that were computed, or found in a tier."""
+
+    name: str
+    tier: str
+    """`G1` … `G4`, `remote`, or empty for what was computed or came from nobody says where."""
+    total: float
+    per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the tokens of one source's prompts came from."""
+
+    what: str
+    source: str
+    parts: tuple[Part, ...]
+
+    @property
+    def total(self) -> float:
+        return sum(part.total for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """How often something was found. `of` is None where its source gives a rate and not what it is out of."""
+
+    what: str
+    source: str
+    unit: str
+    share: float | None
+    hits: float | None = None
+    of: float | None = None
+    now: float | None = None
+    """The share of the last interval; None while nothing is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Requests that run and wait at one source; None for what it does not say."""
+
+    source: str
+    running: float | None
+    waiting: float | None
+    preempted: float | None
+    preempted_per_s: float | None
+
+
+_PAIRS = (
+    ("prefix", "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total", "tokens"),
+    ("external", "vllm:external_prefix_cache_hits_total", "vllm:external_prefix_cache_queries_total", "tokens"),
+    (
+        "tier chunks",
+        "vllm:kv_offload_tiering_chunk_hits_total",
+        "vllm:kv_offload_tiering_chunk_queries_total",
+        "chunks",
+    ),
+    ("LMCache", "lmcache:num_hit_tokens_total", "lmcache:num_requested_tokens_total", "tokens"),
+    ("frontend", "dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum", "tokens"),
+)
+_RATES = {
+    "kvbm_host_cache_hit_rate": "host",
+    "kvbm_disk_cache_hit_rate": "disk",
+    "kvbm_object_cache_hit_rate": "object",
+}
+_QUEUES = {
+    "running": ("vllm:num_requests_running", "dynamo_frontend_inflight_requests", "dynamo_component_inflight_requests"),
+    "waiting": ("vllm:num_requests_waiting", "dynamo_frontend_queued_requests"),
+    "preempted": ("vllm:num_preemptions_total",),
+}
+
+
+class Numbers:
+    """Counters and gauges of one moment by source and name, the same ones of several workers summed."""
+
+    def __init__(self, moment: Snapshot) -> None:
+        self._all: dict[tuple[str, str], list[Number]] = {}
+        for number in (*moment.counters, *moment.gauges):
+            self._all.setdefault((number.source, number.name), []).append(number)
+        self.sources = [source.name for source in moment.sources]
+
+    def of(self, source: str, name: str) -> list[Number]:
+        return self._all.get((source, name), [])
+
+    def value(self, source: str, *names: str) -> float | None:
+        """The sum of the first name that the source says."""
+        for name in names:
+            if found := self.of(source, name):
+                return sum(number.value for number in found)
+        return None
+
+    def rate(self, source: str, *names: str) -> float | None:
+        for name in names:
+            if found := self.of(source, name):
+                return _sum(number.per_s for number in found)
+        return None
+
+    def plain(self, source: str, name: str) -> Number | None:
+        """KVBM's metric, with or without the prefix and suffix that some exporters add."""
+        names = (name, f"dynamo_{name}", f"{name}_total", f"dynamo_{name}_total")
+        return next((found[0] for one in names if (found := self.of(source, one))), None)
+
+
+def _sum(values: Iterator[float | None]) -> float | None:
+    known = list(values)
+    return None if not known or any(value is None for value in known) else sum(v for v in known if v is not None)
+
+
+def origins(numbers: Numbers) -> list[Origin]:
+    """What each source says of where its prompts' tokens came from."""
+    return [found for source in numbers.sources for found in _origins_of(numbers, source)]
+
+
+def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
+    by_source = _labelled(numbers.of(source, _BY_SOURCE))
+    cached = _labelled(numbers.of(source, _CACHED))
+    parts: list[Part] = []
+    if (computed := by_source.get("local_compute")) is not None:
+        parts.append(Part(COMPUTED, "", *computed))
+    if cached:
+        parts += [Part(name.replace("_", " "), _TIERS.get(name, ""), *amount) for name, amount in cached.items()]
+    else:  # vLLM before it told tiers apart
+        known = {name: amount for name, amount in by_source.items() if name != "local_compute"}
+        parts += [Part(*_OLDER.get(name, (name.replace("_", " "), "")), *amount) for name, amount in known.items()]
+    if parts:
+        yield Origin("vLLM prompt", source, tuple(parts))
+    hit, asked = "dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum"
+    found, total = numbers.value(source, hit), numbers.value(source, asked)
+    if found is not None and total is not None:
+        now, all_now = numbers.rate(source, hit), numbers.rate(source, asked)
+        rest = None if now is None or all_now is None else max(0.0, all_now - now)
+        yield Origin(
+            "frontend prompt",
+            source,
+            (Part("not cached", "", max(0.0, total - found), rest), Part("cached", "G1", found, now)),
+        )
+
+
+def _labelled(found: list[Number]) -> dict[str, tuple[float, float | None]]:
+    sums: dict[str, tuple[float, float | None]] = {}
+    for number in found:
+        name = number.labels.get("source", "?")
+        total, rate = sums.get(name, (0.0, 0.0))
+        sums[name] = (total + number.value, None if rate is None or number.per_s is None else rate + number.per_s)
+    return sums
+
+
+def hits(numbers: Numbers) -> list[Hits]:
+    """Every hit rate that is told, each with what it is out of."""
+    found = []
+    for source in numbers.sources:
+        for what, hit, asked, unit in _PAIRS:
+            got, of = numbers.value(source, hit), numbers.value(source, asked)
+            if got is None or of is None:
+                continue
+            now, of_now = numbers.rate(source, hit), numbers.rate(source, asked)
+            share_now = now / of_now if now is not None and of_now else None
+            found.append(Hits(what, source, unit, got / of if of else None, got, of, share_now))
+        for name, what in _RATES.items():
+            if (number := numbers.plain(source, name)) is not None:
+                found.append(Hits(what, source, "", number.value))
+        if (matched := numbers.plain(source, "kvbm_matched_tokens")) is not None:
+            found.append(Hits("matched", source, "tokens", None, matched.value, None, None))
+    return found
+
+
+def queues(numbers: Numbers) -> list[Queue]:
+    """Who runs and who waits, at each source that says so."""
+    found = []
+    for source in numbers.sources:
+        running, waiting, preempted = (numbers.value(source, *_QUEUES[what]) for what in _QUEUES)
+        if running is not None or waiting is not None or preempted is not None:
+            rate = numbers.rate(source, *_QUEUES["preempted"])
+            found.append(Queue(source, running, waiting, preempted, rate))
+    return found

@@ -1,0 +1,82 @@
+"""What the Monitor remembers: which sources, how often, what is pinned, thresholds, the bytes of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_OWN_NAMES = {"disk tier": "disk-tier"}
+
+
+def token(name: str) -> str:
+    """How `--source` takes a source that `--list-sources` names."""
+    return _OWN_NAMES.get(name, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Kept from one time to the next, as plain JSON."""
+
+    sources: tuple[str, ...] | None = None
+    """As `--source` takes them; None until the operator has seen what was found."""
+    known: tuple[str, ...] = ()
+    """What was offered before, ticked or not."""
+    hz: float = 1.0
+    pins: tuple[str, ...] = ()
+    thresholds: Mapping[str, str] = field(default_factory=dict)
+    block_bytes: float | None = None
+    block_from: str = ""
+    pane: str = "checks"
+    """Shown below the tiers where there is room for one."""
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The sources without files that are gone: the engine would refuse them all for one."""
+        return tuple(source for source in self.sources or () if not source.startswith("/") or Path(source).exists())
+
+    def faster(self, by: int) -> Settings:
+        """The next rate up or down."""
+        here = min(range(len(RATES_HZ)), key=lambda place: abs(RATES_HZ[place] - self.hz))
+        return replace(self, hz=RATES_HZ[max(0, min(len(RATES_HZ) - 1, here + by))])
+
+    def to_memory(self) -> dict[str, Any]:
+        """What is written; what was never chosen is left out."""
+        data = {
+            "sources": None if self.sources is None else list(self.sources),
+            "known": list(self.known),
+            "hz": self.hz,
+            "pins": list(self.pins),
+            "thresholds": dict(self.thresholds),
+            "block_bytes": self.block_bytes,
+            "block_from": self.block_from,
+            "pane": self.pane,
+        }
+        return {name: value for name, value in data.items() if value not in (None, [], {}, "")}
+
+
+def recalled(memory: object) -> Settings:
+    """The settings of a memory that anybody may have written; what can't be used is as if it weren't there."""
+    data = memory if isinstance(memory, dict) else {}
+    hz, block = _number(data.get("hz")), _number(data.get("block_bytes"))
+    thresholds = data.get("thresholds")
+    return Settings(
+        sources=_texts(data["sources"]) if isinstance(data.get("sources"), list) else None,
+        known=_texts(data.get("known")),
+        hz=hz if hz is not None and RATES_HZ[0] <= hz <= RATES_HZ[-1] else 1.0,
+        pins=_texts(data.get("pins")),
+        thresholds={str(k): str(v) for k, v in thresholds.items()} if isinstance(thresholds, dict) else {},
+        block_bytes=block if block is not None and block > 0 else None,
+        block_from=str(data.get("block_from") or "as typed") if block is not None else "",
+        pane=str(data.get("pane") or "checks"),
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()

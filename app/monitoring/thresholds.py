@@ -1,0 +1,155 @@
+"""Limits that an operator sets on a flow or a pinned number, and when they are crossed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kvdeck.app.monitoring.history import flow_key, number_key
+from kvdeck.app.monitoring.words import short, source_name
+from kvdeck.engine.watch.report import arrow, labels_text
+from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
+from kvdeck.sessions.errors import UsageError
+
+TOLD_AGAIN_S = 60.0
+"""A toast for one threshold comes at most so often; the log has every crossing."""
+MEND = "write `> 5 GB/s`, `< 100 blocks/s`, `> 3 failures` or `> 90 %`; leave it empty to take it away"
+_TEXT = re.compile(r"\s*([<>])=?\s*(\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*([kKMGT]?)(i?)\s*([A-Za-z%]*(?:/s)?)\s*")
+_SCALES = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
+_BYTES = ("B", "bytes", "byte")
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """`> 5 GB/s`: which side is the one to be told of, and of what."""
+
+    above: bool
+    value: float
+    unit: str
+    """`B/s`, `blocks/s`, `%`, … or empty: whatever the number counts in."""
+    text: str
+
+    def met(self, measured: float) -> bool:
+        return measured > self.value if self.above else measured < self.value
+
+
+def parse(text: str) -> Threshold:
+    """A threshold from what was typed.
+
+    Raises:
+        UsageError: It is none.
+    """
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is no threshold", MEND)
+    side, number, prefix, binary, unit = found.groups()
+    if binary and unit.removesuffix("/s") not in _BYTES:
+        raise UsageError(f"{text!r}: {prefix}{binary} is for bytes", MEND)
+    base = unit.removesuffix("/s")
+    unit = "B" + unit[len(base) :] if base in _BYTES else unit
+    scale = float(1024 if binary else 1000) ** _SCALES[prefix]
+    value = float(number.replace("_", "").replace(",", "")) * scale
+    return Threshold(side == ">", value / 100 if unit == "%" else value, unit, " ".join(text.split()))
+
+
+def of_flow(flow: Flow, unit: str) -> float | None:
+    """What a flow has in that unit; None where it does not say."""
+    if unit in ("", "/s"):
+        return flow.bytes_per_s if flow.bytes_per_s is not None else flow.blocks_per_s
+    return {
+        "B/s": flow.bytes_per_s,
+        "B": flow.bytes_total,
+        "blocks/s": flow.blocks_per_s,
+        "blocks": flow.blocks_total,
+        "transfers/s": flow.transfers_per_s,
+        "transfers": flow.transfers_total,
+        "failures": flow.failures_total,
+    }.get(unit)
+
+
+def of_number(number: Number, unit: str) -> float | None:
+    """What a number has: its growth for a unit a second, else its value."""
+    return number.per_s if unit.endswith("/s") and number.gained is not None else number.value
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """A threshold was crossed."""
+
+    key: str
+    t: float
+    text: str
+    out: bool
+    """Whether it is on the side to be told of now."""
+    told: bool
+    """Whether a toast is due."""
+
+
+class Thresholds:
+    """What is set, by the key of a flow or number, and on which side each is."""
+
+    def __init__(self, kept: Mapping[str, str] | None = None) -> None:
+        self.set_: dict[str, Threshold] = {}
+        self._out: dict[str, bool] = {}
+        self._told: dict[str, float] = {}
+        for key, text in (kept or {}).items():
+            try:
+                self.set_[key] = parse(text)
+            except UsageError:
+                continue  # an older kvdeck's spelling: a comfort, no more
+
+    @property
+    def texts(self) -> dict[str, str]:
+        return {key: threshold.text for key, threshold in self.set_.items()}
+
+    def text(self, key: str) -> str:
+        """What is set on a key; empty where nothing is."""
+        threshold = self.set_.get(key)
+        return threshold.text if threshold is not None else ""
+
+    def put(self, key: str, text: str) -> None:
+        """Set one, or take it away with an empty text.
+
+        Raises:
+            UsageError: The text is no threshold.
+        """
+        threshold = parse(text) if text.strip() else None
+        self._out.pop(key, None)
+        self._told.pop(key, None)
+        if threshold is None:
+            self.set_.pop(key, None)
+        else:
+            self.set_[key] = threshold
+
+    def is_out(self, key: str) -> bool:
+        """Whether that key was last seen on the side to be told of."""
+        return self._out.get(key, False)
+
+    def take(self, moment: Snapshot) -> list[Crossing]:
+        """What this moment crosses; the first moment after one is set counts if it is out already."""
+        found = []
+        if self.set_:
+            for flow in moment.flows:
+                if (threshold := self.set_.get(flow_key(flow))) is not None:
+                    value = of_flow(flow, threshold.unit)
+                    found.append((flow_key(flow), threshold, value, f"{arrow(flow)} ({short(flow.name)})"))
+            for number in moment.pinned:
+                if (threshold := self.set_.get(number_key(number))) is not None:
+                    value = of_number(number, threshold.unit)
+                    name = f"{number.name}{labels_text(number)} of {source_name(number.source)}"
+                    found.append((number_key(number), threshold, value, name))
+        crossings = (self._crossed(moment.t, *item) for item in found)
+        return [crossing for crossing in crossings if crossing is not None]
+
+    def _crossed(self, t: float, key: str, threshold: Threshold, value: float | None, name: str) -> Crossing | None:
+        if value is None:
+            return None
+        out = threshold.met(value)
+        if out == self._out.get(key, False):
+            return None
+        self._out[key] = out
+        told = out and t - self._told.get(key, float("-inf")) >= TOLD_AGAIN_S
+        if told:
+            self._told[key] = t
+        return Crossing(key, t, f"{name} {threshold.text}" if out else f"{name} no longer {threshold.text}", out, told)

@@ -1,0 +1,117 @@
+"""What the Monitor asks its operator: a mark's text, a threshold, block bytes, sources, a recording's name."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.settings import token
+from kvdeck.app.monitoring.thresholds import MEND
+from kvdeck.app.screens.asktext import AskText
+from kvdeck.app.screens.series import SeriesScreen
+from kvdeck.app.screens.sources import SourceChooser
+from kvdeck.app.widgets.listing import Listing
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.watched.marks import Mark
+
+if TYPE_CHECKING:
+    from kvdeck.app.screens.monitor import MonitorScreen
+
+
+def annotate(screen: MonitorScreen) -> None:
+    """Note the moment that is seen; what is typed takes its time, so the moment is the key's."""
+    timeline = screen.timeline
+    at = time.time() if timeline.shown is None else timeline.shown
+
+    def noted(text: str | None) -> None:
+        if text:
+            timeline.marks.add(Mark(at, text))
+            screen.annotate_recording(text, "note")
+            screen.draw()
+
+    screen.app.push_screen(AskText("Note this moment", "", "such as `load started`; a recording gets it too"), noted)
+
+
+def threshold(screen: MonitorScreen) -> None:
+    """Set a threshold on the row under the cursor, or take it away."""
+    pane, thresholds = screen.focused, screen.timeline.thresholds
+    if not isinstance(pane, Listing) or pane.under_cursor is None:
+        return
+    key = pane.key(pane.under_cursor)
+
+    def typed(text: str | None) -> None:
+        if text is None:
+            return
+        try:
+            thresholds.put(key, text)
+        except UsageError as error:
+            screen.notify(str(error), severity="warning", markup=False)
+            return
+        screen.change(replace(screen.settings, thresholds=thresholds.texts))
+
+    screen.app.push_screen(AskText(f"Tell when {key.rpartition('/')[2]} is", thresholds.text(key), MEND), typed)
+
+
+def series(screen: MonitorScreen) -> None:
+    """Open the list of every series; what is pinned there comes back."""
+    wanted = None if screen.timeline.replay is not None else screen.wanted()
+    listed = SeriesScreen(screen.timeline.view(screen.settings.pins).moment, wanted, screen.settings.pins)
+
+    def chosen(_: None) -> None:
+        if tuple(listed.pins) != screen.settings.pins:
+            screen.change(replace(screen.settings, pins=tuple(listed.pins)))
+
+    screen.app.push_screen(listed, chosen)
+
+
+def sources(screen: MonitorScreen) -> None:
+    """Show what was found, and take what is ticked; leaving it counts as having seen it."""
+
+    def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
+        settings = screen.settings
+        offered = tuple(token(found.name) for found in screen.found)
+        ticked, known = answer if answer is not None else (settings.sources or (), offered)
+        known = tuple(dict.fromkeys((*settings.known, *known)))
+        screen.change(replace(settings, sources=ticked, known=known))
+
+    screen.app.push_screen(SourceChooser(screen.settings.sources), chosen)
+
+
+def block(screen: MonitorScreen) -> None:
+    """Take the bytes of a KVBM block."""
+
+    def typed(text: str | None) -> None:
+        if text is None:
+            return
+        number = text.replace(",", "").replace("_", "")
+        if number and not (number.isdigit() and int(number)):
+            screen.notify("give a whole number of bytes", severity="warning")
+        else:
+            screen.set_block(float(number) if number else None, "as typed")
+
+    size = screen.settings.block_bytes
+    note = "empty: not known, blocks stay blocks; the palette takes it from the plan"
+    screen.app.push_screen(AskText("Bytes of one KVBM block", f"{size:.0f}" if size else "", note), typed)
+
+
+def record(screen: MonitorScreen) -> None:
+    """Begin to record under a name, or end the recording that goes on."""
+    going, wanted = screen.recording, screen.wanted()
+    if going is not None:
+        screen.app.command(lambda client: client.stop_recording(going.name))
+        return
+    if wanted is None:
+        screen.notify("nothing is watched: s chooses sources first", severity="warning")
+        return
+
+    def named(name: str | None) -> None:
+        if name:
+            screen.app.command(
+                lambda client: client.record(name, wanted.hz, wanted.sources, wanted.block_bytes, wanted.pins)
+            )
+
+    value = time.strftime("monitor-%Y%m%d-%H%M%S")
+    screen.app.push_screen(
+        AskText("Record into session", value, "it goes on when the deck is closed; R ends it"), named
+    )

@@ -1,0 +1,67 @@
+"""Two recordings of the Monitor's against each other, flow by flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.screens.result import line_row
+from kvdeck.app.widgets.keys import LIST, RUN
+from kvdeck.app.widgets.lines import Row, heading
+from kvdeck.app.widgets.listing import Page
+from kvdeck.sessions.watched.compare import compare_recordings
+from kvdeck.sessions.watched.compare_report import watched_diff_lines, watched_diff_markdown
+
+if TYPE_CHECKING:
+    from kvdeck.sessions.records import Session
+
+
+class RecordingsScreen(DeckScreen):
+    """A and B; Esc goes back."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("x", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
+        Binding("m", "copy", "copy", id="recordings.copy", tooltip="Copy as Markdown", group=LIST),
+        Binding(
+            "escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Back to the list", group=LIST
+        ),
+    ]
+
+    def __init__(self, a: Session, b: Session) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+        self.diff = compare_recordings(a, b)
+
+    def body(self) -> ComposeResult:
+        yield Page(self._rows, id="recordings")
+
+    def on_mount(self) -> None:
+        self.query_one("#recordings").focus()
+        super().on_mount()
+
+    def _rows(self, width: int, focused: bool) -> list[Row]:
+        rows = [line_row(line, width - 1) for line in watched_diff_lines(self.diff, width - 2)]
+        return [heading("Two recordings, flow by flow", width, focused), *rows]
+
+    def action_swap(self) -> None:
+        self.a, self.b = self.b, self.a
+        self.diff = compare_recordings(self.a, self.b)
+        self.query_one(Page).redraw()
+
+    def action_copy(self) -> None:
+        self.app.copy_to_clipboard(watched_diff_markdown(self.diff))
+        self.notify("copied as Markdown, if the terminal takes it (OSC 52)", markup=False)
+
+    def action_back(self) -> None:
+        self.dismiss()
+
+
+def open_recordings(screen: DeckScreen, sessions: tuple[Session, ...]) -> None:
+    """Set two recordings against each other, or say that it takes two."""
+    if len(sessions) == 2:
+        screen.app.push_screen(RecordingsScreen(*sessions))
+    else:
+        screen.notify("recordings are compared two at a time", severity="warning")

@@ -1,0 +1,140 @@
+"""Every series that the watched sources say, known or not, to be found by words and pinned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+
+from kvdeck.app.messages import FilterTyped, MomentSeen, RowOpened
+from kvdeck.app.monitoring.history import number_key
+from kvdeck.app.monitoring.words import UNKNOWN, quantity, source_name
+from kvdeck.app.screens.frame import DeckScreen
+from kvdeck.app.watching import Wanted, WatchFeed
+from kvdeck.app.widgets.filterbar import FilterBar
+from kvdeck.app.widgets.keys import MONITOR
+from kvdeck.app.widgets.lines import Row, cell
+from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.widgets.table import Column
+from kvdeck.engine.watch.report import labels_text
+from kvdeck.engine.watch.snapshot import EVERY, Number, Snapshot
+
+if TYPE_CHECKING:
+    from textual.timer import Timer
+
+BROWSE_HZ = 0.5
+"""All series of all sources are much to send: so many times a second, while the list is open."""
+
+
+class SeriesFilter(FilterBar):
+    """The words, and how many series have them."""
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        right = f"{self.count:,} of {self.total:,} series "
+        typed = f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters"
+        return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
+
+
+class SeriesScreen(DeckScreen):
+    """Esc goes back to the Monitor, which shows what is pinned."""
+
+    CSS_PATH = "series.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "space,P", "pin", "pin", id="series.pin", tooltip="Pin it to the Monitor, or take it off", group=MONITOR
+        ),
+        Binding(
+            "slash", "filter", "filter", key_display="/", id="series.filter",
+            tooltip="Show only series with these words: name, labels, source", group=MONITOR,
+        ),
+        Binding(
+            "escape", "back", "back", key_display="Esc", id="series.back",
+            tooltip="Clear the words, then back to the Monitor", group=MONITOR,
+        ),
+    ]  # fmt: skip
+
+    def __init__(self, moment: Snapshot, wanted: Wanted | None, pins: tuple[str, ...]) -> None:
+        """Show a moment's series; with `wanted`, all of these sources, live."""
+        super().__init__()
+        self.wanted, self.pins = wanted, list(pins)
+        self.series = list({number_key(n): n for n in (*moment.pinned, *moment.counters, *moment.gauges)}.values())
+        self._feed: WatchFeed | None = None
+        self._again: Timer | None = None
+
+    def body(self) -> ComposeResult:
+        yield SeriesFilter(id="filter")
+        yield Listing[Number]("Series", self._columns, number_key, id="list")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#list").focus()
+        self._fill()
+        if self.wanted is not None and self.app.connect:
+            self._feed = WatchFeed(self.post_message, Wanted(self.wanted.sources, BROWSE_HZ, None, (EVERY,)))
+
+    def on_unmount(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+
+    def on_moment_seen(self, message: MomentSeen) -> None:
+        if message.error or self.app.paused:
+            return
+        self.series = list(message.moment.pinned)
+        self._fill()
+
+    def _fill(self) -> None:
+        bar = self.query_one(SeriesFilter)
+        words = bar.text.lower().split()
+        ordered = sorted(self.series, key=lambda n: (n.name not in self.pins, n.source, n.name, labels_text(n)))
+        found = [n for n in ordered if all(word in _text(n) for word in words)]
+        bar.count, bar.total = len(found), len(self.series)
+        bar.redraw()
+        none = "no series has these words · Esc clears the filter" if words else "reading every series …"
+        self.query_one("#list", Listing).show(found, none)
+
+    def _columns(self, width: int) -> list[Column[Number]]:
+        source = 14 if width >= 100 else 8
+        columns: list[Column[Number]] = [
+            Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
+            Column("", max(20, width - source - 41), lambda n: f"{n.name}{labels_text(n)}", right=False),
+            Column("value", 14, lambda n: quantity(n.value, n.unit)),
+            Column("a second", 14, lambda n: UNKNOWN if n.per_s is None else quantity(n.per_s, f"{n.unit}/s"),
+                   lambda n: "ok" if n.per_s else "dim"),
+            Column("", 3, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
+            Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
+        ]  # fmt: skip
+        return columns
+
+    def action_filter(self) -> None:
+        self.query_one(SeriesFilter).focus()
+
+    def on_filter_typed(self, message: FilterTyped) -> None:
+        self._fill()
+        if message.ended:
+            self.query_one("#list").focus()
+
+    def on_row_opened(self, _: RowOpened) -> None:
+        self.action_pin()
+
+    def action_pin(self) -> None:
+        under = self.query_one("#list", Listing).under_cursor
+        if under is None:
+            return
+        if under.name in self.pins:
+            self.pins.remove(under.name)
+        else:
+            self.pins.append(under.name)
+        self._fill()
+
+    def action_back(self) -> None:
+        bar = self.query_one(SeriesFilter)
+        if bar.text:
+            bar.text = ""
+            self._fill()
+        else:
+            self.dismiss()
+
+
+def _text(number: Number) -> str:
+    return f"{number.name} {' '.join(number.labels.values())} {number.source}".lower()

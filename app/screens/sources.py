@@ -1,0 +1,162 @@
+"""Which sources the Monitor watches: what was found on this host, before any of it is used, and addresses of others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import ModalScreen
+
+from kvdeck.app.messages import Found, SourcesFound
+from kvdeck.app.monitoring.settings import token
+from kvdeck.app.widgets.keys import LIST, MONITOR
+from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
+
+if TYPE_CHECKING:
+    from kvdeck.app.tui import Deck
+
+COSTS = {
+    "disk": "two files of /proc",
+    "network": "two files of /proc",
+    "fabric": "asks the card's firmware, once a second at most",
+    "gpu": "NVML, 20 ms a direction where the card does not count",
+    "process": "/proc of serving processes",
+    "ring": "read only, not drained",
+    "session": "a stat, and a read of what is new",
+    "nvidia_fs": "one file of /proc",
+}
+
+
+class SourceList(Lines, can_focus=True):
+    """A tick a source."""
+
+    DEFAULT_CSS = "SourceList { width: 90%; max-width: 100; height: auto; max-height: 90%; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="choose.up", tooltip="The row above", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="choose.down", tooltip="The row below", group=LIST),
+        Binding("space", "tick", "tick", id="choose.tick", tooltip="Watch this one, or not", group=LIST),
+    ]
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.first = first
+        self.found: list[Found] = []
+        self.ticked: set[str] = set()
+        self.place, self.top = 0, 0
+        self.looking, self.error = True, ""
+
+    def show(self) -> None:
+        """Draw again in the height that the rows want."""
+        self.styles.height = len(self._lines(60)) + 2
+        self.redraw()
+
+    def action_move(self, by: int) -> None:
+        self.place = max(0, min(len(self.found) - 1, self.place + by))
+        self.redraw()
+
+    def action_tick(self) -> None:
+        if self.found:
+            self.ticked ^= {token(self.found[self.place].name)}
+            self.action_move(1)
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        lines = self._lines(width)
+        if len(lines) <= height:
+            return lines
+        head, foot = lines[:2], lines[-2:]
+        body, room = lines[2:-2], height - 4
+        self.top = window(self.top, self.place, len(body), room)
+        return [*head, *body[self.top : self.top + room], *foot]
+
+    def _lines(self, width: int) -> list[Row]:
+        said = "Found on this host; nothing of it is used yet." if self.first else "What is watched"
+        head: list[Row] = [(cell(said, width, "!"),), ()]
+        widest = max((len(found.name) for found in self.found), default=20)
+        rows: list[Row] = []
+        for place, found in enumerate(self.found):
+            mark = "[x]" if token(found.name) in self.ticked else "[ ]"
+            name = min(widest, width - 18)
+            spans = (
+                ("▸ " if place == self.place else "  ", "key"),
+                cell(f"{mark} ", 4, "ok" if mark == "[x]" else "dim"),
+                cell(found.kind, 11, "dim"),
+                cell(found.name, name),
+                cell(f"  {COSTS.get(found.kind, 'one answer of it each time')}", max(0, width - 17 - name), "dim"),
+            )
+            rows.append((CURSOR, *spans) if place == self.place else spans)
+        if self.error:
+            rows.append((cell(self.error, width, "bad"),))
+        elif self.looking:
+            rows.append((cell("looking at the usual ports of the loopback …", width, "dim"),))
+        elif not self.found:
+            rows.append((cell("nothing · a adds an address", width, "dim"),))
+        keys = (
+            ("Enter", "watches these"),
+            ("space", "ticks"),
+            ("a", "adds an address"),
+            ("r", "looks again"),
+            ("Esc", "leaves it"),
+        )
+        foot: Row = tuple(span for key, what in keys for span in ((f"{key} ", "key"), (f"{what}  ", "dim")))
+        return [*head, *rows, (), foot]
+
+
+class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"]):
+    """Gives what is ticked and what was offered, as `--source` takes them; None for Esc."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "take", "watch", id="choose.take", tooltip="Watch what is ticked", group=MONITOR),
+        Binding(
+            "a", "add", "add", id="choose.add", tooltip="Add an address, a folder of rings, a session", group=MONITOR
+        ),
+        Binding("r", "look", "look again", id="choose.look", tooltip="Look at this host again", group=MONITOR),
+        Binding("escape,q", "dismiss(None)", "leave", id="choose.leave", tooltip="As it was", group=MONITOR),
+    ]
+    app: Deck
+
+    def __init__(self, watched: tuple[str, ...] | None) -> None:
+        super().__init__()
+        self.watched = watched
+        self.list = SourceList(first=watched is None)
+
+    def compose(self) -> ComposeResult:
+        yield self.list
+
+    def on_mount(self) -> None:
+        self.list.ticked = set(self.watched or ())
+        self.list.found = [Found(source, "") for source in self.watched or ()]
+        self.list.focus()
+        self.action_look()
+
+    def action_look(self) -> None:
+        self.list.looking, self.list.error = True, ""
+        self.list.show()
+        self.app.find_sources(self.post_message)
+
+    def on_sources_found(self, message: SourcesFound) -> None:
+        mine = self.list
+        mine.looking, mine.error = False, message.error
+        known = {token(found.name) for found in message.found}
+        others = [found for found in mine.found if token(found.name) not in known]
+        before = {token(found.name) for found in mine.found}
+        mine.found = [*message.found, *others]
+        if self.watched is None:  # found on the loopback, or the host's own: ticked until somebody objects
+            mine.ticked |= known - before
+        mine.show()
+
+    def action_add(self) -> None:
+        from kvdeck.app.screens.asktext import AskText
+
+        def added(text: str | None) -> None:
+            if text:
+                self.list.found.append(Found(text, ""))
+                self.list.ticked.add(text)
+                self.list.show()
+
+        note = "http://host:6880/metrics, a folder of NIXL rings, a session's .json"
+        self.app.push_screen(AskText("Watch also", "http://", note), added)
+
+    def action_take(self) -> None:
+        ticked = [token(found.name) for found in self.list.found if token(found.name) in self.list.ticked]
+        self.dismiss((tuple(dict.fromkeys(ticked)), tuple(token(found.name) for found in self.list.found)))

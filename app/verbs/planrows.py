@@ -1,0 +1,101 @@
+"""What `plan` and `kvcache` say of a plan besides nixlbench's command: rows of JSON and CSV, and lines for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvdeck.app.verbs.planoptions import Asked
+
+if TYPE_CHECKING:
+    from kvdeck.engine.kv.ios import Ios
+    from kvdeck.engine.kv.kvbench import ModelConfig
+    from kvdeck.engine.kv.models import Architecture
+
+
+def kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> dict[str, Any]:
+    """A configuration's row: KVBench's columns, and ours behind them unless it is to be compatible."""
+    from kvdeck.engine.kv.ios import plan_of
+    from kvdeck.engine.kv.kvbench import kv_bytes
+
+    config = asked.config
+    row = {
+        "model": model.name,
+        "isl": config.isl,
+        "num_requests": config.num_requests,
+        "batch_size": found.batch,
+        "io_size": found.size,
+        "tp": config.tp_size,
+        "pp": config.pp_size,
+        "page_size": config.page_size,
+        "access": config.access,
+        "config_file": asked.file,
+    }
+    if compat:
+        return {**row, "kv_bytes_per_token": kv_bytes(model, config)}
+    plan = plan_of(model, config)
+    gpu, whole = plan.per_gpu(), plan.in_all()
+    return {
+        **row,
+        "kv_bytes_per_token": plan.token_bytes,
+        "kv_bytes_per_request": plan.request_bytes,
+        "kv_bytes": plan.total_bytes,
+        "block_bytes": plan.group.block_bytes,
+        "region_bytes": plan.group.region_bytes,
+        "regions_per_block": plan.group.regions,
+        "stage_layers": [stage.layers for stage in plan.stages()],
+        "stage_rule": plan.remainder(),
+        "stage_request_bytes": [stage.request_bytes() for stage in plan.stages()],
+        "gpus": plan.parallel.gpus,
+        "gpu_blocks": gpu.blocks,
+        "gpu_regions": gpu.regions,
+        "gpu_bytes": gpu.block_bytes,
+        "all_blocks": whole.blocks,
+        "all_regions": whole.regions,
+        "all_bytes": whole.block_bytes,
+        **state_row(model, config),
+    }
+
+
+def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
+    """What the command doesn't say: recurrent states, and the stages where a rule or their layers were asked for."""
+    from kvdeck.engine.kv.ios import plan_of
+    from kvdeck.engine.kv.kvbench import ModelConfig
+    from kvdeck.sessions.units import size_text
+
+    plan = plan_of(model, config)
+    lines = []
+    if plan.state_bytes:
+        lines.append(
+            f"recurrent state, apart from the KV: {plan.state_bytes} B = {size_text(plan.state_bytes)} a request, "
+            f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
+        )
+    lines += [f"no state known: {words}" for words in model.without_state()]
+    asked = config.pp_layers or config.pp_rule != ModelConfig().pp_rule
+    if asked and (rule := plan.remainder()):
+        lines.append(f"layers of the stages {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
+    return tuple(lines)
+
+
+def state_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+    """A hybrid model's recurrent states; nothing for others, whose rows are KVBench's."""
+    from kvdeck.engine.kv.ios import plan_of
+
+    if not model.state_bytes():
+        return {}
+    plan = plan_of(model, config)
+    return {
+        "state_bytes_per_request": plan.state_bytes,
+        "state_bytes_per_layer": {kind.name: kind.state.bytes() for kind in model.kinds if kind.state},
+        "gpu_state_bytes": plan.gpu_state_bytes(),
+        "all_state_bytes": plan.all_state_bytes,
+    }
+
+
+def size_said(size: int) -> str:
+    """Bytes as KVBench writes them: 1024-based, two decimals, ties to even."""
+    value: float = size
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024:
+            return f"{round(value, 2)} {unit}"
+        value /= 1024
+    return f"{round(value, 2)} TB"

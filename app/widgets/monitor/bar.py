@@ -1,0 +1,118 @@
+"""The line over the Monitor: what time is shown, how often it is asked, what is watched, what is recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+
+from kvdeck.app.monitoring.words import counted, scaled, time_of_day
+from kvdeck.app.widgets.lines import Lines, Row, Span
+from kvdeck.app.words import clock
+from kvdeck.engine.watch.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the line says; None where it has nothing to say."""
+
+    shown: float | None = None
+    """Unix time that is looked back at; None is live."""
+    newest: float | None = None
+    hz: float = 1.0
+    block_bytes: float | None = None
+    block_from: str = ""
+    recording: tuple[str, float, int] | None = None
+    """Name, seconds and bytes of what is being recorded."""
+    replay: tuple[str, float, float, float] | None = None
+    """Name, begin, end and speed of what is replayed."""
+    held: bool = False
+    unwatched: bool = False
+    error: str = ""
+    """Why there is nothing newer."""
+    new: int = 0
+    """Sources found that were never offered."""
+
+
+class MonitorBar(Lines):
+    """One line."""
+
+    DEFAULT_CSS = "MonitorBar { height: 1; }"
+    state = State()
+    moment = Snapshot(0.0)
+
+    def apply(self, state: State, moment: Snapshot) -> None:
+        self.state, self.moment = state, moment
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        right = self._right()
+        spans = self._left()
+        used, room = _width(spans), width - _width(right)
+        for more in (self._sources(), self._blocks(), self._new()):
+            if more and used + _width(more) <= room:
+                spans += more
+                used += _width(more)
+        return [(*spans, (" " * max(0, room - used), ""), *right)]
+
+    def _left(self) -> list[Span]:
+        state = self.state
+        if state.replay is not None:
+            name, begin, end, speed = state.replay
+            at = "" if state.shown is None else time_of_day(state.shown)
+            how = "held" if state.held else f"×{speed:g}"
+            return [
+                (f" ▶ replay {name} ", "!run"),
+                (f"{at} ", "!"),
+                (f"of {time_of_day(begin)}–{time_of_day(end)}  {how}  ", "dim"),
+            ]
+        if state.error:
+            when = f", the picture is of {time_of_day(state.newest)}" if state.newest is not None else ""
+            return [(f" ✗ {state.error}{when}  ", "bad")]
+        if state.unwatched:
+            return [(" ○ nothing is watched  ", "dim")]
+        if state.shown is not None:
+            behind = max(0.0, (state.newest or state.shown) - state.shown)
+            return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]
+        return [(" ● live ", "ok"), (f"{state.hz:g} Hz  ", "")]
+
+    def _sources(self) -> list[Span]:
+        states = Counter(source.state for source in self.moment.sources)
+        total = sum(states.values())
+        if not total:
+            return []
+        bad = [f"{states[state]} {state}" for state in ("unreachable", "stale") if states[state]]
+        spans: list[Span] = [(f"{total} source{'s' if total != 1 else ''}", "dim")]
+        if bad:
+            spans.append((f", {', '.join(bad)}", "bad"))
+        looks = sum(check.verdict == "look" for check in self.moment.checks)
+        if looks:
+            spans.append((f"  ▲ {looks} to look at", "warn"))
+        return [*spans, ("  ", "")]
+
+    def _blocks(self) -> list[Span]:
+        state = self.state
+        if state.block_bytes is not None:
+            return [(f"block {scaled(state.block_bytes, 'B')}, {state.block_from}  ", "dim")]
+        if any(flow.blocks_total is not None and flow.bytes_total is None for flow in self.moment.flows):
+            return [("B gives the bytes of a block  ", "dim")]
+        return []
+
+    def _new(self) -> list[Span]:
+        return [(f"{counted(self.state.new)} found that is not watched: s  ", "key")] if self.state.new else []
+
+    def _right(self) -> list[Span]:
+        recording = self.state.recording
+        if recording is None:
+            return []
+        name, seconds, size = recording
+        return [(f"● REC {name} ", "bad"), (f"{scaled(size, 'B')} {clock(seconds)} ", "")]
+
+
+def _behind(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{clock(seconds)} min" if seconds < 3600 else f"{clock(seconds)} h"
+
+
+def _width(spans: list[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)

@@ -1,0 +1,84 @@
+"""This host's own counters against what each device can carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.links import Link, Way, links, worth_showing
+from kvdeck.app.monitoring.words import UNKNOWN, scaled
+from kvdeck.app.widgets.lines import Row, Span, cell
+from kvdeck.app.widgets.monitor.panel import Panel, said
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
+
+NAME = 13
+WIDE = 70
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+FULL, BUSY = 0.9, 0.7
+
+
+class Host(Panel):
+    """A row a device: in, out, and its limit. A bar only where a limit is known."""
+
+    title = "This host"
+
+    def note(self) -> str:
+        return "in · out · limit" if self.size.width >= WIDE else "in · out, of what it can carry"
+
+    def body(self, width: int, height: int) -> list[Row]:
+        every = links(self.view.moment)
+        shown = worth_showing(every)
+        rows = [_row(link, width) for link in shown]
+        if len(shown) < len(every):
+            rows.append(said(f"{len(every) - len(shown)} more have moved nothing and name no limit", width))
+        return rows or [said("the host's own counters are not watched · s chooses them", width)]
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        rows = tuple(
+            (link.kind, link.device, *(_bytes(value) for value in (link.into.per_s, link.out.per_s, link.limit)))
+            for link in links(self.view.moment)
+        )
+        return Table("host", ("kind", "device", "in_bytes_per_s", "out_bytes_per_s", "limit_bytes_per_s"), rows)
+
+
+def _bytes(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _row(link: Link, width: int) -> Row:
+    last = 11 if width >= WIDE else 0
+    each = (width - NAME - last) // 2
+    limit = scaled(link.limit, "B/s") if link.limit else UNKNOWN
+    return (
+        cell(f" {link.kind} {link.device}", width - 2 * each - last),
+        *_way(link.into, each),
+        *_way(link.out, each),
+        cell(limit, last, "dim", right=True),
+    )
+
+
+def _way(way: Way, width: int) -> list[Span]:
+    """A rate, and as a bar its share of the limit."""
+    text = UNKNOWN if way.per_s is None else scaled(way.per_s, "B/s")
+    share, room = way.share, width - 12
+    spans = [cell(text, 10, "" if way.per_s else "dim", right=True), (" ", "")]
+    if room <= 0 or share is None:
+        return [*spans, (" " * max(0, room + 1), "")]
+    tone = "bad" if share >= FULL else "warn" if share >= BUSY else "ok"
+    percent = f"{share * 100:3.0f} %" if room >= 10 else ""
+    cells = room - len(percent)
+    filled = share_bar(share, cells)
+    spans += [(filled, tone), ("░" * (cells - len(filled)), "rule")]
+    return [*spans, cell(percent, len(percent) + 1, tone if share >= BUSY else "dim")]
+
+
+def share_bar(share: float, width: int) -> str:
+    """A bar in eighths of a column; what is above nothing is seen."""
+    eighths = round(min(1.0, share) * width * 8)
+    if share > 0.001:
+        eighths = max(1, eighths)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_EIGHTHS[rest] if rest else "")

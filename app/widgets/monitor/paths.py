@@ -1,0 +1,136 @@
+"""The transfer paths as a table: how fast, how large, how long, how often they failed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+
+from kvdeck.app.monitoring.history import number_key
+from kvdeck.app.monitoring.paths import Figure, PathRow, path_row
+from kvdeck.app.monitoring.tiers import begun, in_order, style_of
+from kvdeck.app.monitoring.view import View
+from kvdeck.app.monitoring.words import UNKNOWN, counted, duration, quantity, scaled, short, source_name
+from kvdeck.app.widgets.keys import MONITOR
+from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.widgets.monitor.tiers import rate_text
+from kvdeck.app.widgets.table import Column
+from kvdeck.engine.watch.report import arrow, labels_text
+from kvdeck.engine.watch.snapshot import Number
+
+_THRESHOLD: list[BindingType] = [
+    Binding(
+        "t", "screen.threshold", "limit", id="monitor.threshold",
+        tooltip="A threshold on this row: crossing it leaves a mark", group=MONITOR,
+    ),
+]  # fmt: skip
+
+
+class Paths(Listing[PathRow]):
+    """A row a flow, in the drawing's order. Dim: an average over all, as nothing moves now."""
+
+    tells = False
+    blanks_follow = True
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_THRESHOLD,
+        Binding("enter", "screen.zoom", "Zoom", show=False, id="paths.zoom", tooltip="This pane alone", group=MONITOR),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("Paths", self._columns, lambda row: row.key, id=id)
+        self.view = View()
+
+    def apply(self, view: View) -> None:
+        self.view = view
+        # What has not begun to move stands below what has, whatever moves now.
+        flows = [] if view.empty else sorted(in_order(view.moment.flows), key=lambda flow: not begun(flow))
+        self.show([path_row(flow) for flow in flows], "no source says what it transfers")
+
+    def _columns(self, width: int) -> list[Column[PathRow]]:
+        first = min(40, max(14, width - 1 - 49))
+        return [
+            Column("", first, lambda r: self._named(r, first), self._tone, right=False),
+            Column("now", 9, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
+            Column("moves/s", 8, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
+            Column("size", 7, lambda r: _figure(r.size, "B"), lambda r: _figure_tone(r.size)),
+            Column("desc", 4, lambda r: UNKNOWN if r.descriptors is None else counted(r.descriptors), lambda _: "dim"),
+            Column("time", 7, lambda r: duration(r.seconds.value), lambda r: _figure_tone(r.seconds)),
+            Column("failed", 6, _failed, lambda r: "bad" if r.flow.failures_gained else "dim"),
+        ]
+
+    def _named(self, row: PathRow, room: int) -> str:
+        thresholds = self.view.thresholds
+        mark = "▲" if thresholds.is_out(row.key) else "◇" if thresholds.text(row.key) else ""
+        name = f"{mark}{arrow(row.flow).replace(' ', '')} {short(row.flow.name)}"
+        more = f" {source_name(row.flow.source)} {thresholds.text(row.key)}".rstrip()
+        return name + more if len(name + more) <= room else name
+
+    def _tone(self, row: PathRow) -> str:
+        if self.view.thresholds.is_out(row.key):
+            return "warn"
+        return style_of(row.flow) if row.moving else "dim"
+
+
+def _transfers(row: PathRow) -> str:
+    flow = row.flow
+    return UNKNOWN if flow.transfers_per_s is None else counted(flow.transfers_per_s)
+
+
+def _failed(row: PathRow) -> str:
+    return UNKNOWN if row.flow.failures_total is None else counted(row.flow.failures_total)
+
+
+def _figure(figure: Figure, unit: str) -> str:
+    return UNKNOWN if figure.value is None else scaled(figure.value, unit)
+
+
+def _figure_tone(figure: Figure) -> str:
+    return "" if figure.now else "dim"
+
+
+class Pinned(Listing[Number]):
+    """The series that were pinned, known or not, each with its last two minutes."""
+
+    tells = False
+    blanks_follow = True
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *_THRESHOLD,
+        Binding(
+            "delete,backspace", "screen.unpin", "Unpin", show=False, id="monitor.unpin",
+            tooltip="Take this series off the screen", group=MONITOR,
+        ),
+        Binding("enter", "screen.zoom", "Zoom", show=False, id="pinned.zoom", tooltip="This pane alone", group=MONITOR),
+    ]  # fmt: skip
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__("Pinned", self._columns, number_key, id=id)
+        self.view = View()
+
+    def apply(self, view: View) -> None:
+        self.view = view
+        missing = [name for name in view.pins if all(number.name != name for number in view.moment.pinned)]
+        said = f"{', '.join(missing)}: no source says it" if missing else "b lists all series; space pins one"
+        self.show(view.moment.pinned, said)
+
+    def _columns(self, width: int) -> list[Column[Number]]:
+        spark = 24 if width >= 70 else 12
+        name = max(16, width - spark - 10 - 12 - 14 - 7)
+        return [
+            Column("", name, lambda n: f"{n.name}{labels_text(n)}", right=False),
+            Column("value", 12, lambda n: quantity(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
+            Column("a second", 10, _per_s, lambda n: "!" if n.per_s else "dim"),
+            Column("2 min", spark, lambda n: self.view.rates.number_spark(n, self.view.now, spark), lambda _: "run"),
+            Column("limit", 12, self._limit, self._limit_tone),
+        ]
+
+    def _limit(self, number: Number) -> str:
+        return self.view.thresholds.text(number_key(number))
+
+    def _limit_tone(self, number: Number) -> str:
+        return "warn" if self.view.thresholds.is_out(number_key(number)) else "dim"
+
+
+def _per_s(number: Number) -> str:
+    return UNKNOWN if number.per_s is None else quantity(number.per_s, "B/s" if number.unit == "bytes" else "/s")

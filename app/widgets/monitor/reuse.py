@@ -1,0 +1,149 @@
+"""For each engine: who runs and waits, where its prompts' KV came from as a stacked bar, hits with what they are of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.reuse import COMPUTED, Hits, Numbers, Origin, Part, Queue, hits, origins, queues
+from kvdeck.app.monitoring.words import UNKNOWN, counted, source_name
+from kvdeck.app.widgets.lines import Row, Span, cell
+from kvdeck.app.widgets.monitor.panel import Panel, said
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
+
+_GLYPHS = {"G1": "█", "G2": "▓", "G3": "▒", "G4": "▚", "remote": "■", "": "░"}
+LABEL = 9
+
+
+class Reuse(Panel):
+    """A few rows a source, in the order of the sources."""
+
+    title = "Reuse and queue"
+
+    def note(self) -> str:
+        return "over all · now"
+
+    def body(self, width: int, height: int) -> list[Row]:
+        numbers = Numbers(self.view.moment)
+        rows: list[Row] = []
+        found_queues, found_origins, found_hits = queues(numbers), origins(numbers), hits(numbers)
+        for source in numbers.sources:
+            mine = [origin for origin in found_origins if origin.source == source]
+            found = [hit for hit in found_hits if hit.source == source]
+            queue = next((queue for queue in found_queues if queue.source == source), None)
+            hit_rows = _hit_rows(found, width)
+            head = _head_row(source, queue, width)
+            if queue is not None or mine:
+                rows.append(head)
+            elif hit_rows:  # nothing else to say of it: one row less
+                hit_rows[0] = (head[0], *hit_rows[0][1:])
+            for origin in mine:
+                rows += _origin_rows(origin, width)
+            rows += hit_rows
+        return rows or [said("no source says what was found again, or who waits", width)]
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        numbers = Numbers(self.view.moment)
+        rows = [
+            (source_name(origin.source), f"{origin.what} {part.name}", f"{part.total:.0f}", f"{origin.total:.0f}")
+            for origin in origins(numbers)
+            for part in origin.parts
+        ]
+        rows += [(source_name(hit.source), f"hits {hit.what}", _plain(hit), _whole(hit.of)) for hit in hits(numbers)]
+        for queue in queues(numbers):
+            for what, value in (("running", queue.running), ("waiting", queue.waiting), ("preempted", queue.preempted)):
+                rows.append((source_name(queue.source), what, _whole(value), ""))
+        return Table("reuse", ("source", "what", "value", "of"), tuple(rows))
+
+
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
+
+
+def _plain(hit: Hits) -> str:
+    return _whole(hit.hits) if hit.hits is not None else "" if hit.share is None else f"{hit.share:.4f}"
+
+
+def _head_row(source: str, queue: Queue | None, width: int) -> Row:
+    spans: list[Span] = [cell(f" {source_name(source)}", LABEL + 1, "!")]
+    if queue is not None:
+        rate = f" +{counted(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
+        spans += [
+            cell(f"running {_count(queue.running)}", 14, "" if queue.running else "dim"),
+            cell(f"waiting {_count(queue.waiting)}", 14, "warn" if queue.waiting else "dim"),
+            (f"preempted {_count(queue.preempted)}{rate}", "warn" if rate else "dim"),
+        ]
+    used = sum(len(text) for text, _ in spans)
+    return (*spans, cell("", max(0, width - used)))
+
+
+def _count(value: float | None) -> str:
+    return UNKNOWN if value is None else counted(value)
+
+
+def _origin_rows(origin: Origin, width: int) -> list[Row]:
+    total = origin.total
+    right = cell(counted(total, "tokens"), 15, right=True)
+    room = max(8, width - LABEL - 18)
+    bar: list[Span] = []
+    used, reached = 0, 0.0
+    for part in origin.parts:
+        reached += part.total
+        cells = round(reached / total * room) - used if total else 0
+        if cells > 0:
+            bar.append((_GLYPHS[part.tier] * cells, _tone(part)))
+            used += cells
+    if used < room:
+        bar.append(("·" * (room - used), "rule"))
+    return [(cell("   prompt", LABEL + 1), *bar, right), _part_row(origin, width)]
+
+
+def _part_row(origin: Origin, width: int) -> Row:
+    spans: list[Span] = [(" " * (LABEL + 1), "")]
+    none = [part.name for part in origin.parts if not part.total]
+    for part in origin.parts:
+        if part.total:
+            share = f"{part.total / origin.total * 100:.0f} %"
+            now = f" +{counted(part.per_s)}/s" if part.per_s else ""
+            spans += [(f"{_GLYPHS[part.tier]} ", _tone(part)), (f"{part.name} {share}{now}  ", "")]
+    used = sum(len(text) for text, _ in spans)
+    return (*spans, cell(f"0: {', '.join(none)}" if none else "", max(0, width - used), "dim"))
+
+
+def _tone(part: Part) -> str:
+    return f"tier:{part.tier}" if part.tier else "dim" if part.name == COMPUTED else ""
+
+
+def _hit_rows(found: list[Hits], width: int) -> list[Row]:
+    """As many to a row as fit. `window`: a share of the last while, and it doesn't say of how many."""
+    none = [hit.what for hit in found if hit.of is None and hit.share == 0]
+    parts = [_hit_spans(hit) for hit in found if hit.what not in none]
+    if none:
+        parts.insert(len(parts) - 1, [(f"0 %: {', '.join(none)}", "dim")])
+    rows: list[list[Span]] = []
+    used = width
+    for part in parts:
+        length = sum(len(text) for text, _ in part)
+        if used + length > width - 1:
+            rows.append([cell("   hits" if not rows else "", LABEL + 1)])
+            used = LABEL + 1
+        rows[-1] += [*part, ("  ", "")]
+        used += length + 2
+    return [tuple(row) for row in rows]
+
+
+def _hit_spans(hit: Hits) -> list[Span]:
+    if hit.of is None and hit.hits is not None:
+        return [(f"{hit.what} ", ""), (counted(hit.hits), "!" if hit.hits else "dim")]
+    share = UNKNOWN if hit.share is None else f"{hit.share * 100:.1f} %"
+    spans: list[Span] = [(f"{hit.what} ", ""), (share, "!" if hit.share else "dim")]
+    if hit.of is None:
+        spans.append((" (window)", "dim"))
+    else:
+        spans.append((f" of {counted(hit.of, hit.unit)}", "dim"))
+    if hit.now is not None:
+        spans.append((f", now {hit.now * 100:.0f} %", "ok" if hit.now else "dim"))
+    return spans

@@ -1,0 +1,252 @@
+"""The tiers drawn side by side, and every flow as an arrow from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.history import flow_rate
+from kvdeck.app.monitoring.tiers import NAMES, TIERS, Fill, begun, fills, in_order, spoken_of, style_of, way
+from kvdeck.app.monitoring.view import View
+from kvdeck.app.monitoring.words import UNKNOWN, counted, scaled, short, source_name
+from kvdeck.app.widgets.lines import Row, cell
+from kvdeck.app.widgets.monitor.cells import Cells
+from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.engine.watch.report import arrow, flow_total
+from kvdeck.engine.watch.snapshot import Flow
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
+
+SHORT = {"remote": "peers", "G1": "G1 GPU", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 obj"}
+BOXES_FROM = 12
+"""Rows from which the tiers get boxes; below, a line of names."""
+UNTOLD = "Nothing that is watched says what moves between tiers."
+NOTHING = "Nothing is watched."
+TEACHES = (
+    ("KVBM", "DYN_KVBM_METRICS=true on the Dynamo worker; found on port 6880"),
+    ("NIXL", "NIXL_TELEMETRY_ENABLE=y and NIXL_TELEMETRY_EXPORTER=prometheus"),
+    ("", "or NIXL_TELEMETRY_DIR=<folder>: its rings are read, not drained"),
+    ("vLLM", "its own /metrics, with an OffloadingConnector or a NixlConnector"),
+    ("kvdeck", "a run of its own: 2, then r"),
+    ("s", "what is found on this host; a there adds an address (`--source`)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things stand in a row."""
+
+    lines: tuple[int, ...]
+    """Column of each tier's life line."""
+    box: int
+    """Width of a tier's box."""
+    total: int
+    """Column before which totals end."""
+    spark: int
+    spark_width: int
+    name: int
+
+    @classmethod
+    def fitting(cls, width: int) -> Places:
+        """From 78 columns up; more room goes to the arrows first, then to sparks and names."""
+        step = min(26, (width - 30) // 6 if width >= 100 else 12)
+        first = max(9, step // 2)
+        lines = tuple(first + step * place for place in range(len(TIERS)))
+        total = lines[-1] + (step + 1) // 2 + (9 if width < 100 else 12)
+        left = width - total - 1
+        spark = max(6, left if left < 16 else min(48, left * 3 // 5))
+        return cls(lines, step - 1, total, total + 1, spark, total + 1 + spark + 1)
+
+    def of(self, tier: str) -> int:
+        return self.lines[TIERS.index(tier)]
+
+
+class Tiers(Panel):
+    """Boxes for the tiers, life lines below them, an arrow for each flow."""
+
+    title = "Tiers"
+    full: Mapping[str, list[Fill]] = MappingProxyType({})
+    spoken: Set[str] = frozenset()
+
+    def apply(self, view: View) -> None:
+        self.full = fills(view.moment)
+        self.spoken = spoken_of(view.moment, self.full)
+        super().apply(view)
+
+    def note(self) -> str:
+        return "now · total · 2 min · bl: blocks"
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        rows = super().rows(width, height)
+        if self.top and self.view.moment.flows:
+            # The boxes stay where they are while flows are scrolled.
+            head = self._heads(Places.fitting(width), width, height - 1)
+            rows[1 : 1 + len(head)] = head
+        return rows
+
+    def body(self, width: int, height: int) -> list[Row]:
+        places = Places.fitting(width)
+        heads = self._heads(places, width, height)
+        view = self.view
+        if not view.moment.flows:
+            return [*heads, (), *self._why_nothing(width)]
+        flows = in_order(view.moment.flows)
+        room = height - len(heads)
+        still = [] if len(flows) <= room else [flow for flow in flows if not begun(flow)]
+        flows = [flow for flow in flows if flow not in still]
+        groups = [list(group) for _, group in groupby(flows, key=way)]
+        roomy = len(flows) + len(groups) + bool(still) <= room
+        rows = list(heads)
+        for number, group in enumerate(groups):
+            if number and roomy:
+                rows.append(self._lifelines(places, width).row())
+            rows += [self._flow(flow, places, width, first=not i) for i, flow in enumerate(group)]
+        while len(rows) < height - bool(still):
+            rows.append(self._lifelines(places, width).row())
+        return [*rows, said(_still_text(still), width)] if still else rows
+
+    def _why_nothing(self, width: int) -> list[Row]:
+        """Why no flow is drawn, and what would make one."""
+        view = self.view
+        if view.error:
+            return [said(view.error, width, "bad")]
+        if view.empty:
+            return [said(view.empty, width, "")]
+        taught: list[Row] = [((f"   {what:<9}", "key"), cell(how, width - 12)) for what, how in TEACHES]
+        return [said(UNTOLD if view.moment.sources else NOTHING, width, "!"), *taught]
+
+    def _heads(self, places: Places, width: int, height: int) -> list[Row]:
+        spoken, full = self.spoken, self.full
+        if height < BOXES_FROM:
+            names, below = Cells(width), Cells(width)
+            for tier in TIERS:
+                bright = tier in spoken
+                names.middle(places.of(tier), SHORT[tier], f"!tier:{tier}" if bright else "dim")
+                below.middle(places.of(tier), _fill_text(full.get(tier, []), places.box), "" if bright else "dim")
+            return [names.row(), below.row()]
+        rows = [Cells(width) for _ in range(4)]
+        for tier in TIERS:
+            self._box(rows, places, tier, full.get(tier, []), tier in spoken)
+        return [row.row() for row in rows]
+
+    def _box(self, rows: list[Cells], places: Places, tier: str, full: list[Fill], bright: bool) -> None:
+        x, inner = places.of(tier), places.box - 2
+        left = x - places.box // 2
+        edge = f"tier:{tier}" if bright else "rule"
+        name = NAMES[tier] if inner >= 9 else SHORT[tier]
+        rows[0].put(left, f"╭{'─' * inner}╮", edge)
+        for row in rows[1:3]:
+            row.put(left, "│", edge)
+            row.put(left + inner + 1, "│", edge)
+        rows[1].put(left + 1, name.center(inner), f"!tier:{tier}" if bright else "dim")
+        text = _fill_text(full, inner)
+        rows[2].put(left + 1, text.center(inner) if bright else UNKNOWN.center(inner), "" if bright else "dim")
+        half = places.box // 2 - 1
+        rows[3].put(left, f"╰{'─' * half}┬{'─' * (inner - half - 1)}╯", edge)
+        share = next((fill.share for fill in full if fill.share is not None), None)
+        if share is not None:  # the foot of the box is its gauge
+            heavy = "━" * round(share * inner)
+            rows[3].put(left + 1, heavy, edge)
+            if len(heavy) > half:
+                rows[3].put(x, "┯", edge)
+
+    def _lifelines(self, places: Places, width: int) -> Cells:
+        cells, spoken = Cells(width), self.spoken
+        for tier in TIERS:
+            cells.put(places.of(tier), "│", f"tier:{tier}" if tier in spoken else "rule")
+        return cells
+
+    def _flow(self, flow: Flow, places: Places, width: int, first: bool) -> Row:
+        cells = self._lifelines(places, width)
+        moving, tone = bool(flow_rate(flow)), style_of(flow)
+        if first:
+            cells.put(0, f" {way(flow)}"[: places.lines[0]], "dim")
+        self._arrow(cells, flow, places, tone if moving else "dim")
+        dim = "" if moving else "dim"
+        cells.right(places.total, total_text(flow), dim)
+        spark = self.view.rates.flow_spark(flow, self.view.now, places.spark_width)
+        cells.put(places.spark, spark, tone if moving else "dim")
+        if self.view.thresholds.is_out(f"{flow.source} {flow.name}"):
+            cells.put(places.spark - 1, "▲", "warn")
+        room = width - places.name
+        if room >= 5:
+            name = short(flow.name)
+            where = f"{name} {source_name(flow.source)}" if len(name) + len(source_name(flow.source)) < room else name
+            cells.put(places.name, where[:room], "dim")
+        return cells.row()
+
+    def _arrow(self, cells: Cells, flow: Flow, places: Places, tone: str) -> None:
+        text, known = rate_text(flow), flow_rate(flow) is not None
+        dash = "━" if flow_rate(flow) else "─" if known else "╌"
+        source, target = flow.source_tier, flow.target_tier
+        if source is None or target is None:
+            label = f" {short(flow.name)} {text} · {arrow(flow).replace('?', 'not told')} "
+            cells.put(places.lines[0], "╌" * (places.lines[-1] - places.lines[0] + 1), "rule")
+            cells.middle((places.lines[0] + places.lines[-1]) // 2, label, tone)
+            return
+        start, end = places.of(source), places.of(target)
+        if start == end:
+            cells.put(start, f"├{dash} {text} ↔", tone)
+            return
+        low, high = min(start, end), max(start, end)
+        cells.put(low + 1, dash * (high - low - 1), tone)
+        tip = ("▶" if dash == "━" else "▸") if end > start else ("◀" if dash == "━" else "◂")
+        cells.put(high - 1 if end > start else low + 1, tip, tone)
+        cells.put(start, "├" if end > start else "┤", tone)
+        room = high - low - 2
+        label = f" {text} " if len(text) + 3 <= room else text
+        left = low + 1 if end > start else low + 2
+        cells.put(left + max(0, (room - len(label)) // 2), label[:room], f"!{tone}" if flow_rate(flow) else tone)
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        rows = tuple(
+            (way(f), arrow(f), f.name, rate_text(f), flow_total(f), source_name(f.source))
+            for f in in_order(self.view.moment.flows)
+        )
+        return Table("tiers", ("way", "move", "flow", "now", "total", "source"), rows)
+
+    def points(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        begin = self.view.now - self.view.rates.span_s
+        rows = tuple(
+            (what, f"{t:.3f}", f"{rate:.6g}") for what, t, rate in self.view.rates.points(begin, self.view.now)
+        )
+        return Table("rates", ("what", "unix_time", "per_second"), rows)
+
+
+def rate_text(flow: Flow) -> str:
+    """`1.23 GB/s`, `14 bl/s`, or a dash where the rate is not known."""
+    if flow.bytes_per_s is not None:
+        return scaled(flow.bytes_per_s, "B/s")
+    return UNKNOWN if flow.blocks_per_s is None else counted(flow.blocks_per_s, "bl/s")
+
+
+def total_text(flow: Flow) -> str:
+    """The total in few columns; `≈` where it is blocks times the size that was given."""
+    if flow.bytes_total is not None:
+        return ("≈" if flow.bytes_from_blocks else "") + scaled(flow.bytes_total, "B")
+    return UNKNOWN if flow.blocks_total is None else counted(flow.blocks_total, "bl")
+
+
+def _still_text(flows: list[Flow]) -> str:
+    """Flows that are told to have moved nothing, where there is no room for a row each."""
+    who: dict[str, list[str]] = {}
+    for flow in flows:
+        who.setdefault(short(flow.name).partition(" ")[0], []).append(arrow(flow).replace(" ", ""))
+    return "0 so far: " + "; ".join(f"{name} {' '.join(dict.fromkeys(moves))}" for name, moves in who.items())
+
+
+def _fill_text(full: list[Fill], room: int) -> str:
+    """The gauges that fit."""
+    text = UNKNOWN if not full else full[0].text
+    for fill in full[1:]:
+        if len(text) + len(fill.text) + 3 <= room:
+            text += f" · {fill.text}"
+    return text[:room]

@@ -1,0 +1,134 @@
+"""What is told in words: the cross-checks, the sources' states, and the log of marks."""
+
+from __future__ import annotations
+
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from kvdeck.app.monitoring.marks import TONES
+from kvdeck.app.monitoring.words import ago, source_name, steady, time_of_day
+from kvdeck.app.widgets.lines import Row, cell
+from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.engine.watch.track import SourceStatus
+
+if TYPE_CHECKING:
+    from kvdeck.app.sharing import Table
+
+_VERDICTS = {"look": ("▲", "warn"), "note": ("•", ""), "ok": ("✓", "ok")}
+_STATES = {"live": "ok", "idle": "dim", "partial": "warn", "reset": "warn", "stale": "bad", "unreachable": "bad"}
+
+
+class Checks(Panel):
+    """The cross-checks, each with its evidence and what to try; what wants a look comes first."""
+
+    title = "Checks"
+
+    def note(self) -> str:
+        looks = sum(check.verdict == "look" for check in self.view.moment.checks)
+        return f"{looks} to look at" if looks else ""
+
+    def body(self, width: int, height: int) -> list[Row]:
+        rows: list[Row] = []
+        for check in sorted(self.view.moment.checks, key=lambda check: list(_VERDICTS).index(check.verdict)):
+            mark, tone = _VERDICTS[check.verdict]
+            first, *rest = wrap(check.evidence, max(20, width - 4)) or [""]
+            rows.append(((f" {mark} ", tone), cell(first, width - 3, tone)))
+            rows += [(cell("", 3), cell(line, width - 3, tone)) for line in rest]
+            tried = wrap(f"try: {check.advice}", max(20, width - 6)) if check.advice else []
+            rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(tried)]
+        return rows or [said("nothing contradicts anything, as far as it is told", width)]
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        rows = tuple((check.verdict, check.id, check.evidence, check.advice) for check in self.view.moment.checks)
+        return Table("checks", ("verdict", "check", "evidence", "try"), rows)
+
+
+class Sources(Panel):
+    """Every source: its state and why, and how long ago a counter moved, for gauges freeze."""
+
+    title = "Sources"
+
+    def note(self) -> str:
+        return "s chooses"
+
+    def body(self, width: int, height: int) -> list[Row]:
+        # What is wrong must not be the part that is cut off.
+        sources = sorted(self.view.moment.sources, key=lambda source: source.state not in ("unreachable", "stale"))
+        widest = max((len(_name(source)) for source in sources), default=0)
+        name = min(widest, max(10, width - 42)) + 1
+        rows: list[Row] = []
+        for source in sources:
+            tone, why = _STATES[source.state], _why(source)
+            room = width - 13 - 11 - name
+            rows.append(
+                (cell(f" {source.state}", 13, tone), cell(source.kind, 11), cell(_name(source), name),
+                 cell(_moved(source), max(0, room), "dim"))
+            )  # fmt: skip
+            rows += [
+                (cell(f"     {line}", width, tone if tone in ("bad", "warn") else "dim"),)
+                for line in wrap(why, width - 6)
+            ]
+        return rows or [said("nothing is watched · s chooses what", width)]
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        rows = tuple(
+            (s.state, s.kind, s.name, _seconds(s.age_s), _seconds(s.moved_s), str(s.series), str(s.unknown), s.reason)
+            for s in self.view.moment.sources
+        )
+        titles = ("state", "kind", "source", "age_s", "moved_s", "series", "unknown", "reason")
+        return Table("sources", titles, rows)
+
+
+def _name(source: SourceStatus) -> str:
+    return source_name(source.name) if source.name.startswith("http") else source.name
+
+
+def _why(source: SourceStatus) -> str:
+    # How long it stands still is told beside it, in steps: seconds that tick would repaint an idle screen.
+    return "" if source.state == "idle" and source.reason.startswith("no counter moved") else steady(source.reason)
+
+
+def _moved(source: SourceStatus) -> str:
+    if source.age_s is None or source.state == "unreachable":
+        return ""
+    return ago(source.moved_s)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+class Log(Panel):
+    """Marks up to the moment shown, the newest last."""
+
+    title = "Log"
+
+    def note(self) -> str:
+        return "a notes this moment"
+
+    def body(self, width: int, height: int) -> list[Row]:
+        rows: list[Row] = []
+        for mark in self.view.marks[-200:]:
+            first, *rest = wrap(mark.text, max(20, width - 11)) or [""]
+            tone = TONES.get(mark.kind, "")
+            rows.append((cell(f" {time_of_day(mark.t)} ", 10, "dim"), cell(first, width - 10, tone)))
+            rows += [(cell("", 10), cell(line, width - 10, tone)) for line in rest]
+        return rows or [said("notes, thresholds that were crossed, sources that came and went", width)]
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if not self.has_focus:
+            self.top = FAR_DOWN
+        return super().rows(width, height)
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        rows = tuple((time_of_day(mark.t), mark.kind, mark.text) for mark in self.view.marks)
+        return Table("marks", ("time", "kind", "mark"), rows)
+
+
+FAR_DOWN = 1 << 30

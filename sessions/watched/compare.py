@@ -1,0 +1,220 @@
+"""Two recordings set against each other, flow by flow: before and after a change of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from kvdeck.sessions.records import Interval, Session
+from kvdeck.sessions.report import is_recording
+from kvdeck.sessions.stats import independent_ratio
+from kvdeck.sessions.units import duration_text
+from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, Watched
+
+Trend = Literal["faster", "slower", "no difference", "undecided"]
+DURATIONS_DIFFER = 1.25
+"""Recordings whose lengths differ by more than this factor don't compare by what moved in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRow:
+    """One flow in both recordings."""
+
+    a: FlowTotals
+    b: FlowTotals
+    ratio: float | None
+    """B's median rate while moving over A's: above 1, B is faster."""
+    low: float | None
+    """95 % interval of the ratio; null where a side has too few moments."""
+    high: float | None
+    trend: Trend | None
+    """Null where a side never moved."""
+    same_source: bool
+    """Whether both come of a source of one name; otherwise they were matched by its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRow:
+    """A gauge's medians, a counter's growth, or a rate of hits over both recordings."""
+
+    name: str
+    unit: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedDiff:
+    """Two recordings, set against each other."""
+
+    a: str
+    b: str
+    differences: tuple[str, ...]
+    """Why the two don't simply compare."""
+    durations_s: tuple[float, float]
+    flows: tuple[FlowRow, ...]
+    gauges: tuple[NumberRow, ...]
+    hit_rates: tuple[NumberRow, ...]
+    """Hits over queries, of what was gained over the recording."""
+    counters: tuple[NumberRow, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+def mismatch(a: Session, b: Session) -> str | None:
+    """Why two sessions of different kinds can't be compared; null where one kind is compared with itself."""
+    mine, theirs = is_recording(a), is_recording(b)
+    if mine == theirs:
+        return None
+    recording, other = (a.name, b.name) if mine else (b.name, a.name)
+    return f"{recording} is a recording of what the Monitor saw, {other} is none: nothing in them compares"
+
+
+def slower(diff: WatchedDiff, percent: float) -> list[FlowRow]:
+    """Flows that take more than `percent` longer for the same bytes, their whole interval on that side of 1."""
+    rows = [row for row in diff.flows if row.ratio and row.high is not None]
+    return [row for row in rows if 1 / (row.ratio or 1) > 1 + percent / 100 and (row.high or 0.0) < 1]
+
+
+def compare_recordings(a: Session, b: Session) -> WatchedDiff:
+    """Set two recordings against each other."""
+    mine, theirs = a.watched or Watched(), b.watched or Watched()
+    flows = _matched(mine.flows, theirs.flows, _flow_key)
+    gauges = _matched(mine.gauges, theirs.gauges, _number_key)
+    counters = _matched(mine.counters, theirs.counters, _number_key)
+    return WatchedDiff(
+        a=a.name,
+        b=b.name,
+        differences=tuple(_differences(a, b, mine, theirs)),
+        durations_s=(mine.duration_s, theirs.duration_s),
+        flows=tuple(_flow_row(left, right) for left, right in flows.both),
+        gauges=tuple(NumberRow(_name(x), x.unit, x.value.median, y.value.median) for x, y in gauges.both),
+        hit_rates=tuple(_hit_rates(counters.both)),
+        counters=tuple(_gained(x, y) for x, y in counters.both if x.gained or y.gained),
+        only_a=tuple(map(_flow_text, flows.only_a)),
+        only_b=tuple(map(_flow_text, flows.only_b)),
+    )
+
+
+Item = TypeVar("Item", FlowTotals, GaugeTotals, CounterTotals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    both: list[tuple[Any, Any]]
+    only_a: list[Any]
+    only_b: list[Any]
+
+
+def _matched(a: Iterable[Item], b: Iterable[Item], key: Callable[[Item], tuple[Any, ...]]) -> _Matched:
+    """Items of one key: first those of a source of the same name, then the rest in the order of their names."""
+    groups: dict[tuple[Any, ...], tuple[list[Item], list[Item]]] = {}
+    for side, items in enumerate((a, b)):
+        for item in items:
+            groups.setdefault(key(item), ([], []))[side].append(item)
+    found = _Matched([], [], [])
+    for mine, theirs in groups.values():
+        named = {item.source: item for item in theirs}
+        pairs = [(item, named[item.source]) for item in mine if item.source in named]
+        taken = {item.source for item, _ in pairs}
+        rest = [sorted((i for i in side if i.source not in taken), key=lambda i: i.source) for side in (mine, theirs)]
+        pairs += zip(*rest, strict=False)
+        common = min(map(len, rest))
+        found.both.extend(pairs)
+        found.only_a.extend(rest[0][common:])
+        found.only_b.extend(rest[1][common:])
+    return found
+
+
+def _flow_key(flow: FlowTotals) -> tuple[Any, ...]:
+    return flow.source_kind, flow.name, flow.source_tier, flow.target_tier, flow.unit
+
+
+_OWN = ("engine", "hostname", "worker_id", "instance", "pod", "dynamo_namespace", "inode")
+"""Labels that say which process it was: another one after a restart."""
+
+
+def _number_key(number: GaugeTotals | CounterTotals) -> tuple[Any, ...]:
+    labels = sorted((key, value) for key, value in number.labels.items() if key not in _OWN)
+    return number.source_kind, number.name, *labels
+
+
+def _flow_row(a: FlowTotals, b: FlowTotals) -> FlowRow:
+    same = a.source == b.source
+    if a.rate is None or b.rate is None or a.rate.median <= 0:
+        return FlowRow(a, b, None, None, None, None, same)
+    ratio = b.rate.median / a.rate.median
+    intervals = [
+        None if rate.low is None or rate.high is None else Interval(rate.median, rate.low, rate.high)
+        for rate in (a.rate, b.rate)
+    ]
+    if intervals[0] is None or intervals[1] is None:
+        return FlowRow(a, b, ratio, None, None, "undecided", same)
+    sure = independent_ratio(intervals[0], intervals[1])
+    if sure is None:
+        return FlowRow(a, b, ratio, None, None, "undecided", same)
+    trend: Trend = "faster" if sure.low > 1 else "slower" if sure.high < 1 else "no difference"
+    return FlowRow(a, b, ratio, sure.low, sure.high, trend, same)
+
+
+def _hit_rates(pairs: Sequence[tuple[CounterTotals, CounterTotals]]) -> Iterable[NumberRow]:
+    """Counters whose names differ by `hits` and `queries` only, put over each other."""
+    queries = {(a.source, a.name, *sorted(a.labels.items())): (a, b) for a, b in pairs}
+    for a, b in pairs:
+        if "hits" not in a.name:
+            continue
+        below = queries.get((a.source, a.name.replace("hits", "queries"), *sorted(a.labels.items())))
+        if below is not None and below[0].gained > 0 and below[1].gained > 0:
+            name = a.name.removesuffix("_total").replace("hits", "hit rate")
+            yield NumberRow(name, "ratio", a.gained / below[0].gained, b.gained / below[1].gained)
+
+
+def _gained(a: CounterTotals, b: CounterTotals) -> NumberRow:
+    return NumberRow(_name(a), a.unit, a.gained, b.gained)
+
+
+def _name(number: GaugeTotals | CounterTotals) -> str:
+    from kvdeck.sessions.watched.report import named
+
+    return named(number)
+
+
+def _flow_text(flow: FlowTotals) -> str:
+    from kvdeck.sessions.watched.report import arrow, moved_text
+
+    return f"{arrow(flow)} {flow.name} of {flow.source}: {moved_text(flow)}"
+
+
+def _differences(a: Session, b: Session, mine: Watched, theirs: Watched) -> Iterable[str]:
+    for session, watched in ((a, mine), (b, theirs)):
+        if not watched.moments:
+            yield f"{session.name} holds no moment"
+        elif session.state not in ("done", "running"):
+            yield f"{session.name} is {session.state}: {session.reason or 'no reason given'}"
+        elif session.state == "running":
+            yield f"{session.name} is still being recorded"
+    short, long = sorted((mine.duration_s, theirs.duration_s))
+    if short > 0 and long / short > DURATIONS_DIFFER:
+        yield (
+            f"they are {duration_text(mine.duration_s)} and {duration_text(theirs.duration_s)} long: "
+            "compare rates, not what moved in all"
+        )
+    names = [session.host.get("hostname") for session in (a, b)]
+    if names[0] != names[1]:
+        yield f"host: {names[0] or 'not known'} and {names[1] or 'not known'}"
+    for key, words in (("hz", "moments a second"), ("block_bytes", "bytes of a KVBM block")):
+        values = [session.spec.get(key) for session in (a, b)]
+        if values[0] != values[1]:
+            yield f"{words}: {_value(values[0])} and {_value(values[1])}"
+    yield from _other_sources(mine, theirs)
+
+
+def _value(value: object) -> str:
+    return "not given" if value is None else f"{value:,.10g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _other_sources(mine: Watched, theirs: Watched) -> Iterable[str]:
+    kinds = [sorted(source.kind for source in watched.sources) for watched in (mine, theirs)]
+    if kinds[0] != kinds[1]:
+        yield f"sources: {', '.join(kinds[0]) or 'none'} and {', '.join(kinds[1]) or 'none'}"

@@ -1,0 +1,162 @@
+"""Two recordings against each other as text and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kvdeck.sessions.compare import percent_change
+from kvdeck.sessions.report import Line, Tone
+from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.units import duration_text, figure
+from kvdeck.sessions.watched.compare import FlowRow, NumberRow, WatchedDiff
+from kvdeck.sessions.watched.records import FlowTotals
+from kvdeck.sessions.watched.report import NOTE, amount, arrow, moved_text, rate_text
+
+_TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
+
+
+def watched_diff_lines(diff: WatchedDiff, width: int = 100) -> list[Line]:
+    """The comparison as an operator reads it, at most `width` characters wide."""
+    lines = [Line(text, "heading") for text in wrapped(_title(diff), width)]
+    if diff.differences:
+        lines.append(Line("The two don't simply compare:", "warning"))
+        lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
+    moving = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
+    if moving:
+        lines += [Line(""), Line("Flows", "heading")]
+    for index, row in enumerate(moving):
+        lines += [Line("")] * bool(index) + _flow_lines(row, width)
+    if not moving:
+        lines += [Line(""), Line("Nothing moved that both have.", "warning")]
+    still = dict.fromkeys(f"{arrow(row.a)} {row.a.name}" for row in diff.flows if row not in moving)
+    if still:
+        lines += [Line(text) for text in wrapped(f"Moved in neither: {'; '.join(still)}", width, "  ")]
+    for title, rows in _tables(diff):
+        lines += [Line(""), Line(title, "heading"), *_number_lines(rows, width)]
+    for name, texts in (("A", diff.only_a), ("B", diff.only_b)):
+        if texts:
+            lines += [Line(""), Line(f"Only in {name}")]
+            lines += [Line(text) for item in texts for text in wrapped(f"  {item}", width, "    ")]
+    return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+
+
+def _tables(diff: WatchedDiff) -> Iterable[tuple[str, Sequence[NumberRow]]]:
+    for title, rows in (
+        ("Queues and caches, medians", [row for row in diff.gauges if row.a or row.b]),
+        ("Hits over queries", diff.hit_rates),
+        ("Counted over the recording", diff.counters),
+    ):
+        if rows:
+            yield title, rows
+
+
+def _title(diff: WatchedDiff) -> str:
+    lengths = [duration_text(seconds) for seconds in diff.durations_s]
+    return f"A = {diff.a} ({lengths[0]}) · B = {diff.b} ({lengths[1]})"
+
+
+def _moved(flow: FlowTotals) -> bool:
+    return bool(flow.rate is not None or flow.bytes_moved or flow.blocks_moved)
+
+
+def ratio_text(row: FlowRow) -> str:
+    """The ratio of the rates in words."""
+    if row.ratio is None:
+        return "no rate on both sides" if not (_moved(row.a) and _moved(row.b)) else "no rate to compare"
+    if row.low is None or row.high is None:
+        return f"B moves at {figure(row.ratio)}× A's rate: undecided, too few moments in which it moved"
+    return f"B moves at {figure(row.ratio)}× A's rate (95 % {row.low:.3g}–{row.high:.3g}): {row.trend}"
+
+
+def _flow_lines(row: FlowRow, width: int) -> list[Line]:
+    sides = (row.a, row.b)
+    change = _changes(row)
+    p95 = tuple(amount(side.rate.p95 if side.rate else None, side.unit) for side in sides)
+    columns = [
+        Column("", "", ("A", "B", ""), left=True),
+        Column("", "moved", (*map(moved_text, sides), change["moved"])),
+        Column("", "blocks", (*(amount(side.blocks_moved, "") for side in sides), change["blocks"]), rank=4),
+        Column("", "moving", (*(duration_text(side.moving_s) for side in sides), ""), rank=3),
+        Column("median rate", "while moving", (*(rate_text(side.rate, side.unit) for side in sides), change["rate"])),
+        Column("", "p95", (*p95, change["p95"]), rank=2),
+        Column("", "mean", (*(amount(side.mean, side.unit) for side in sides), change["mean"]), rank=1),
+        Column("", "failed", (*(amount(side.failures, "") for side in sides), ""), rank=5),
+    ]
+    title = f"{arrow(row.a)}  {row.a.name}"
+    sources = row.a.source if row.same_source else f"{row.a.source} and {row.b.source}, matched by kind"
+    lines = [Line(text) for text in wrapped(f"{title} · {sources}", width, "  ")]
+    lines += [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
+    tone = _TONES.get(row.trend, "plain")
+    return lines + [Line(text, tone) for text in wrapped(f"  {ratio_text(row)}", width, "    ")]
+
+
+def _changes(row: FlowRow) -> dict[str, str]:
+    a, b = row.a, row.b
+    pairs = {
+        "moved": (a.blocks_moved, b.blocks_moved) if a.bytes_moved is None else (a.bytes_moved, b.bytes_moved),
+        "blocks": (a.blocks_moved, b.blocks_moved),
+        "rate": (a.rate.median if a.rate else None, b.rate.median if b.rate else None),
+        "p95": (a.rate.p95 if a.rate else None, b.rate.p95 if b.rate else None),
+        "mean": (a.mean, b.mean),
+    }
+    return {name: _percent(before, after) for name, (before, after) in pairs.items()}
+
+
+def _percent(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
+    change = percent_change(before, after)
+    return "new" if change is None else f"{change:+.1f} %"
+
+
+def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
+    columns = [
+        Column("", "", tuple(row.name for row in rows), left=True),
+        Column("", "A", tuple(amount(row.a, row.unit) for row in rows)),
+        Column("", "B", tuple(amount(row.b, row.unit) for row in rows)),
+        Column("", "change", tuple(_percent(row.a, row.b) for row in rows), rank=1),
+    ]
+    return [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
+
+
+def watched_diff_markdown(diff: WatchedDiff) -> str:
+    """The comparison as Markdown."""
+    out = [f"## {_title(diff)}", ""]
+    if diff.differences:
+        out += ["**The two don't simply compare:**", "", *(f"- {item}" for item in diff.differences), ""]
+    rows = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
+    if rows:
+        out += [
+            "### Flows",
+            "",
+            "| move | flow | moved A → B | median rate while moving | p95 | mean | B's rate over A's | |",
+            "|---|---|---|---|---|---|---|---|",
+            *map(_markdown_row, rows),
+            "",
+        ]
+    for title, numbers in _tables(diff):
+        out += [f"### {title}", "", "| | A | B | change |", "|---|---:|---:|---:|"]
+        for row in numbers:
+            cells = row.name, amount(row.a, row.unit), amount(row.b, row.unit), _percent(row.a, row.b)
+            out.append("| " + " | ".join(cells) + " |")
+        out.append("")
+    for name, texts in (("A", diff.only_a), ("B", diff.only_b)):
+        out += [f"Only in {name}: {'; '.join(texts)}", ""] if texts else []
+    return "\n".join([*out, NOTE, ""])
+
+
+def _markdown_row(row: FlowRow) -> str:
+    a, b = row.a, row.b
+    interval = f" ({row.low:.3g}–{row.high:.3g})" if row.low is not None and row.high is not None else ""
+    p95 = [amount(side.rate.p95 if side.rate else None, side.unit) for side in (a, b)]
+    cells = (
+        arrow(a),
+        a.name,
+        f"{moved_text(a)} → {moved_text(b)}",
+        f"{rate_text(a.rate, a.unit)} → {rate_text(b.rate, b.unit)}",
+        f"{p95[0]} → {p95[1]}",
+        f"{amount(a.mean, a.unit)} → {amount(b.mean, b.unit)}",
+        "–" if row.ratio is None else f"{figure(row.ratio)}×{interval}",
+        row.trend or "",
+    )
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,117 @@
+"""A recording's flows over time as a table, and its moments as lines: written as they are read, however long it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.report import report_json
+from kvdeck.sessions.watched.delta import Moment
+from kvdeck.sessions.watched.reader import MomentReader
+from kvdeck.sessions.watched.report import recording_lines
+
+FORMATS = ("csv", "json", "jsonl", "kvdeck", "markdown")
+"""`csv` and `json`: flows over time; `jsonl`: every moment, as `kvdeck monitor --json` printed it; `kvdeck` and
+`markdown`: what the recording comes to."""
+COLUMNS = (
+    *("t", "source", "from", "to", "name", "metric", "bytes_total", "blocks_total", "bytes_per_s", "blocks_per_s"),
+    *("bytes_gained", "blocks_gained", "transfers_total", "transfers_per_s", "seconds_total", "descriptors_total"),
+    *("failures_total", "bytes_from_blocks"),
+)
+
+
+def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
+    """The export, a piece at a time.
+
+    Raises:
+        UsageError: There is no such format.
+        SessionError: It needs the moments, and only what they come to is here.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"a recording can't be written as {form!r}", f"use {', '.join(FORMATS)}")
+    if form == "kvdeck":
+        yield orjson.dumps(report_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    elif form == "markdown":
+        yield markdown(session).encode()
+    else:
+        reader = MomentReader(folder)
+        if not reader.segments:
+            raise SessionError(
+                f"session {session.name!r} holds no moments here", "kvdeck and markdown give what they come to"
+            )
+        written: dict[str, Callable[[Iterable[Moment]], Iterator[bytes]]] = {
+            "csv": _csv,
+            "json": _json,
+            "jsonl": lambda moments: (orjson.dumps(moment, option=orjson.OPT_APPEND_NEWLINE) for moment in moments),
+        }
+        yield from written[form](reader.moments())
+
+
+def write(session: Session, folder: Path, form: str, path: Path) -> None:
+    """Write the export to a file, which appears whole or not at all.
+
+    Raises:
+        UsageError: As of `pieces`.
+        SessionError: As of `pieces`, or the file can't be written.
+    """
+    parts = pieces(session, folder, form)
+    first = next(parts, b"")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                _write_all(file, first, parts)
+            fresh.replace(path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
+
+
+def _write_all(file: IO[bytes], first: bytes, parts: Iterator[bytes]) -> None:
+    file.write(first)
+    for part in parts:
+        file.write(part)
+
+
+def _rows(moment: Moment) -> Iterator[dict[str, Any]]:
+    for flow in moment.get("flows", ()):
+        yield {"t": moment["t"], **{name: flow.get(name) for name in COLUMNS[1:]}}
+
+
+def _csv(moments: Iterable[Moment]) -> Iterator[bytes]:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for moment in moments:
+        for row in _rows(moment):
+            writer.writerow(["" if value is None else value for value in row.values()])
+        yield out.getvalue().encode()
+        out.seek(0)
+        out.truncate()
+
+
+def _json(moments: Iterable[Moment]) -> Iterator[bytes]:
+    before = b"[\n"
+    for moment in moments:
+        for row in _rows(moment):
+            yield before + orjson.dumps(row)
+            before = b",\n"
+    yield b"\n]\n" if before == b",\n" else b"[]\n"
+
+
+def markdown(session: Session) -> str:
+    """What the recording comes to, as an operator reads it, in a block that keeps its columns."""
+    heading, *lines = (line.text for line in recording_lines(session, 120))
+    return "\n".join([f"## {heading}", "", "```", *lines, "```", ""])

@@ -1,0 +1,220 @@
+"""A recording in words and tables: how long, of what, what moved, and what gauges stood at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from kvdeck.sessions.records import Session
+from kvdeck.sessions.report import Line, Tone
+from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.units import duration_text, figure
+from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+
+SHOWN_MARKS = 20
+NOTE = (
+    "Rates are medians over the moments in which something moved, with a 95 % interval of blocks of neighbouring "
+    "moments: consecutive moments are not independent. The mean is over all of the recording, idle time included. "
+    "≈: blocks times the size of a block that was given. GB = 1e9 bytes."
+)
+
+
+def recording_lines(session: Session, width: int = 100) -> list[Line]:
+    """The report of a recording, at most `width` characters wide."""
+    watched = session.watched or Watched()
+    lines = _head(session, watched, width)
+    if not watched.moments:
+        return [*lines, Line(""), Line("It holds no moment yet." if session.reason is None else "It holds no moment.")]
+    lines += [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
+    moved = [flow for flow in watched.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
+    if moved:
+        lines += [Line(""), Line("What moved", "heading"), *_flows(moved, width)]
+    still = [flow for flow in watched.flows if flow not in moved]
+    if still:
+        names = dict.fromkeys(f"{arrow(flow)} {flow.name}" for flow in still)
+        lines += [Line(text) for text in wrapped(f"  nothing moved: {'; '.join(names)}", width, "    ")]
+    if watched.gauges:
+        lines += [Line(""), Line("Queues and caches", "heading"), *_gauges(watched.gauges, width)]
+    counters = [counter for counter in watched.counters if counter.gained]
+    if counters:
+        lines += [Line(""), Line("Counted", "heading"), *_counters(counters, width)]
+    if watched.marks:
+        lines += [Line(""), Line("Marks", "heading"), *_marks(watched, width)]
+    return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+
+
+def about(watched: Watched) -> str:
+    """A recording in a few words, for a list."""
+    moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
+    sources = f"{len(watched.sources)} source{'s' if len(watched.sources) != 1 else ''}"
+    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(watched.duration_s)} of {sources}"
+
+
+def arrow(flow: FlowTotals) -> str:
+    """The tiers a flow goes between; a question mark where its source cannot know."""
+    return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit, decimal prefixes; a dash where it is not known."""
+    if value is None:
+        return "–"
+    if unit == "ratio":
+        return f"{figure(value * 100)} %"
+    if unit in ("B", "B/s", "bytes"):
+        unit = unit.replace("bytes", "B")
+        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{figure(value / size)} {prefix}{unit}"
+        return f"{value:.0f} {unit}"
+    return f"{value:,.0f} {unit}".strip() if abs(value) >= 1000 or value == int(value) else f"{figure(value)} {unit}"
+
+
+def moved_text(flow: FlowTotals) -> str:
+    """Bytes, or blocks where nobody told bytes."""
+    if flow.bytes_moved is not None:
+        return ("≈ " if flow.bytes_from_blocks else "") + amount(flow.bytes_moved, "B")
+    return amount(flow.blocks_moved, "blocks")
+
+
+def rate_text(spread: Spread | None, unit: str) -> str:
+    """The median with its interval where it has one."""
+    if spread is None:
+        return "–"
+    if spread.low is None or spread.high is None:
+        return amount(spread.median, unit)
+    scale, word = _scaled(spread.median, unit)
+    low, median, high = (figure(value / scale) for value in (spread.low, spread.median, spread.high))
+    return f"{median} ({low}–{high}) {word}"
+
+
+def _scaled(value: float, unit: str) -> tuple[float, str]:
+    if unit != "B/s":
+        return 1.0, unit
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return size, f"{prefix}B/s"
+    return 1.0, unit
+
+
+def _head(session: Session, watched: Watched, width: int) -> list[Line]:
+    state = {"done": "", "running": ", still recording", "queued": ", about to begin"}.get(
+        session.state, f", {session.state}"
+    )
+    bad = session.state in ("failed", "interrupted", "crashed")
+    tone: Tone = "warning" if bad else "heading"
+    title = f"kvdeck session {session.name}: a recording of {duration_text(watched.duration_s)}{state}"
+    lines = [Line(text, tone) for text in wrapped(title, width)]
+    if session.reason:
+        lines += [Line(text, tone) for text in wrapped(f"  {session.reason}", width, "  ")]
+    facts = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watched.begin or session.created))]
+    facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
+    if session.spec.get("hz"):
+        facts.append(f"{session.spec['hz']:g} moments a second asked for")
+    facts.append(f"{watched.moments:,} moments, {amount(watched.bytes, 'B')} on the disk")
+    if session.spec.get("block_bytes"):
+        facts.append(f"KVBM blocks of {session.spec['block_bytes']:,.0f} B")
+    facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
+    lines += [Line(text) for text in joined(facts, width)]
+    lines += [Line(text) for text in joined([session.note], width)] if session.note else []
+    for begin, end, every in watched.thinned:
+        text = f"thinned: one moment in {every} is kept from {_clock(begin)} to {_clock(end)}"
+        lines.append(Line(text, "warning"))
+    return lines
+
+
+def _clock(t: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(t))
+
+
+def _sources(watched: Watched, width: int) -> Iterable[Line]:
+    for source in watched.sources:
+        bad = set(source.states) & {"unreachable", "stale", "reset", "partial"}
+        text = f"  {source.kind:<9}  {source.name}: {states_text(source)}"
+        yield from (Line(piece, "warning" if bad else "plain") for piece in wrapped(text, width, " " * 13))
+
+
+def states_text(source: SourceSeen) -> str:
+    """In what share of the moments it was in which state; only the state where it was one."""
+    total = sum(source.states.values())
+    if len(source.states) == 1:
+        return next(iter(source.states))
+    return ", ".join(f"{state} {100 * count / total:.0f} %" for state, count in source.states.items())
+
+
+def _flows(flows: Sequence[FlowTotals], width: int) -> list[Line]:
+    columns = _flow_columns(flows)
+    if table_width(fit(columns, width)[0], 1) > width:
+        return [line for flow in flows for line in _flow_lines(flow, width)]
+    return _table(columns, width)
+
+
+def _flow_lines(flow: FlowTotals, width: int) -> Iterable[Line]:
+    """A flow where there is no room for a table."""
+    yield from (Line(text) for text in wrapped(f"  {arrow(flow)}  {flow.name}", width, "    "))
+    said = [moved_text(flow)]
+    said += [f"{rate_text(flow.rate, flow.unit)} while moving"] if flow.rate else []
+    said += [f"mean {amount(flow.mean, flow.unit)}"] if flow.mean is not None else []
+    said += [f"{amount(flow.failures, '')} failed"] if flow.failures else []
+    yield from (Line(text) for text in joined(said, width, "    "))
+
+
+def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
+    return [
+        Column("", "move", tuple(arrow(flow) for flow in flows), left=True),
+        Column("", "flow", tuple(flow.name for flow in flows), left=True),
+        Column("", "moved", tuple(moved_text(flow) for flow in flows)),
+        Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
+        Column("", "p95", tuple(amount(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2),
+        Column("", "mean", tuple(amount(flow.mean, flow.unit) for flow in flows), rank=1),
+        Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
+        Column("", "failed", tuple(amount(flow.failures, "") for flow in flows), rank=5),
+        Column("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
+    ]
+
+
+def _gauges(gauges: Sequence[GaugeTotals], width: int) -> list[Line]:
+    return _table(
+        [
+            Column("", "gauge", tuple(named(gauge) for gauge in gauges), left=True),
+            Column("", "median", tuple(amount(gauge.value.median, gauge.unit) for gauge in gauges)),
+            Column("", "least", tuple(amount(gauge.value.least, gauge.unit) for gauge in gauges), rank=2),
+            Column("", "p95", tuple(amount(gauge.value.p95, gauge.unit) for gauge in gauges), rank=1),
+            Column("", "greatest", tuple(amount(gauge.value.greatest, gauge.unit) for gauge in gauges), rank=3),
+            Column("", "source", tuple(gauge.source for gauge in gauges), left=True, rank=4),
+        ],
+        width,
+    )
+
+
+def _counters(counters: Sequence[CounterTotals], width: int) -> list[Line]:
+    return _table(
+        [
+            Column("", "counter", tuple(named(counter) for counter in counters), left=True),
+            Column("", "gained", tuple(amount(counter.gained, counter.unit) for counter in counters)),
+            Column("", "source", tuple(counter.source for counter in counters), left=True, rank=1),
+        ],
+        width,
+    )
+
+
+_DULL = ("engine", "model_name", "served_model_name", "dynamo_namespace", "hostname", "worker_id", "inode", "model")
+
+
+def named(number: GaugeTotals | CounterTotals) -> str:
+    """A number's name, with the labels that tell one series from the next."""
+    shown = ", ".join(value for key, value in number.labels.items() if key not in _DULL)
+    return f"{number.name} ({shown})" if shown else number.name
+
+
+def _marks(watched: Watched, width: int) -> Iterable[Line]:
+    for t, text, kind in watched.marks[-SHOWN_MARKS:]:
+        said = f"  {_clock(t)}  {text}" if kind in ("note", "end") else f"  {_clock(t)}  {kind}: {text}"
+        yield from (Line(piece) for piece in wrapped(said, width, " " * 12))
+    if len(watched.marks) > SHOWN_MARKS:
+        yield Line(f"  and {len(watched.marks) - SHOWN_MARKS} before these")
+
+
+def _table(columns: Sequence[Column], width: int) -> list[Line]:
+    kept, _ = fit(columns, width)
+    return [Line(text[:width]) for text in render(kept, width)]

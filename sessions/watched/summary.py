@@ -1,0 +1,299 @@
+"""Adding a recording up, moment by moment, in memory that does not grow with its length."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from kvdeck.sessions import stats
+from kvdeck.sessions.watched.delta import Moment, Row
+from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+
+MOST_VALUES = 512
+"""Of one flow or gauge; of more, every second is kept, again and again."""
+MOST_ROWS = 2000
+"""Flows, gauges and counters each: what has more series than that is not summed up."""
+LONGEST_S = 60.0
+"""A longer time between two moments is a gap, and counts as no time in which something moved."""
+_GAUGES = ("queue", "hits", "memory")
+_COUNTERS = ("queue", "hits", "tokens", "errors")
+
+Key = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Sample:
+    """Values spread evenly over all that were added."""
+
+    values: list[float] = field(default_factory=list)
+    every: int = 1
+    seen: int = 0
+
+    def add(self, value: float) -> None:
+        if self.seen % self.every == 0:
+            self.values.append(value)
+            if len(self.values) >= MOST_VALUES:
+                self.values = self.values[::2]
+                self.every *= 2
+        self.seen += 1
+
+    def spread(self, sure: bool = False) -> Spread | None:
+        """What the values come to, with `sure` an interval too; null of none."""
+        if not self.values:
+            return None
+        ordered = sorted(self.values)
+        interval = stats.block_median_interval(self.values) if sure else None
+        return Spread(
+            moments=self.seen,
+            median=statistics.median(ordered),
+            low=None if interval is None else interval.low,
+            high=None if interval is None else interval.high,
+            p95=stats.percentile(ordered, 0.95),
+            least=ordered[0],
+            greatest=ordered[-1],
+        )
+
+
+@dataclass(slots=True)
+class Gained:
+    """What a counter gained over the recording: null until it was there.
+
+    The sampler's own `gained` goes over resets and wraps, and begins at 0 when watching begins.
+    """
+
+    last: float = 0.0
+    moved: float | None = None
+
+    def take(self, total: float | None, gained: float | None) -> float:
+        """The growth since the moment before."""
+        if total is None:
+            return 0.0
+        if gained is None:  # the first reading of all
+            self.last, self.moved = 0.0, self.moved or 0.0
+            return 0.0
+        if self.moved is None:  # it was watched before the recording began
+            self.last = gained
+        grown = gained - self.last if gained >= self.last else gained  # watching began anew
+        self.last, self.moved = gained, (self.moved or 0.0) + grown
+        return grown
+
+
+@dataclass(slots=True)
+class Grown:
+    """What a total without a `gained` of its own grew by; one that fell began anew."""
+
+    last: float | None = None
+    moved: float | None = None
+
+    def take(self, total: float | None) -> None:
+        if total is None:
+            return
+        grown = 0.0 if self.last is None else total - self.last if total >= self.last else total
+        self.last, self.moved = total, (self.moved or 0.0) + grown
+
+
+@dataclass(slots=True)
+class _Flow:
+    row: Row
+    bytes: Gained = field(default_factory=Gained)
+    blocks: Gained = field(default_factory=Gained)
+    failures: Gained = field(default_factory=Gained)
+    transfers: Grown = field(default_factory=Grown)
+    moving_s: float = 0.0
+    rates: Sample = field(default_factory=Sample)
+
+
+class Summary:
+    """What the moments so far come to."""
+
+    def __init__(self) -> None:
+        self.begin: float | None = None
+        self.end: float | None = None
+        self.moments = 0
+        self._kinds: dict[str, str] = {}
+        self._states: dict[str, Counter[str]] = {}
+        self._flows: dict[Key, _Flow] = {}
+        self._gauges = _Numbers(Sample, _GAUGES)
+        self._counters = _Numbers(Gained, _COUNTERS)
+
+    def take(self, moment: Moment) -> None:
+        """Add a moment.
+
+        Raises:
+            ValueError: It lacks what a moment has.
+        """
+        try:
+            self._take(moment)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"a damaged moment: {error}") from error
+
+    def _take(self, moment: Moment) -> None:
+        t = float(moment["t"])
+        step = 0.0 if self.end is None else t - self.end
+        for row in moment.get("sources", ()):
+            self._kinds[row["name"]] = row["kind"]
+            self._states.setdefault(row["name"], Counter())[row["state"]] += 1
+        for row in moment.get("flows", ()):
+            self._take_flow(row, step if 0 < step <= LONGEST_S else 0.0)
+        for row, sample in self._gauges.of(moment.get("gauges", ())):
+            if row["value"] is not None:
+                sample.add(float(row["value"]))
+        for row, gained in self._counters.of(moment.get("counters", ())):
+            gained.take(row["value"], row["gained"])
+        self.begin = t if self.begin is None else self.begin
+        self.end = t
+        self.moments += 1
+
+    def _take_flow(self, row: Row, step: float) -> None:
+        key = row["source"], row["name"], row["from"], row["to"]
+        if key not in self._flows:
+            if len(self._flows) >= MOST_ROWS:
+                return
+            self._flows[key] = _Flow(row)
+        flow = self._flows[key]
+        flow.row = row
+        grown = [
+            getattr(flow, name).take(row[f"{name}_total"], row[f"{name}_gained"])
+            for name in ("bytes", "blocks", "failures")
+        ]
+        flow.transfers.take(row["transfers_total"])
+        rate = row["blocks_per_s"] if row["bytes_total"] is None else row["bytes_per_s"]
+        if any(grown[:2]):
+            flow.moving_s += step
+            if rate:
+                flow.rates.add(float(rate))
+
+    def result(self) -> Watched:
+        """All of it; sizes on the disk and marks are for others to add."""
+        return Watched(
+            begin=self.begin,
+            end=self.end,
+            moments=self.moments,
+            sources=tuple(SourceSeen(n, self._kinds[n], dict(states)) for n, states in self._states.items()),
+            flows=tuple(self._flow_totals(flow) for flow in self._flows.values()),
+            gauges=tuple(self._gauge_totals(row, sample) for row, sample in self._gauges.all if sample.seen),
+            counters=tuple(self._counter_totals(row, gained) for row, gained in self._counters.all),
+        )
+
+    def _flow_totals(self, flow: _Flow) -> FlowTotals:
+        row, duration = flow.row, (self.end or 0.0) - (self.begin or 0.0)
+        moved = flow.blocks.moved if flow.bytes.moved is None else flow.bytes.moved
+        return FlowTotals(
+            source=row["source"],
+            source_kind=self._kinds.get(row["source"], ""),
+            name=row["name"],
+            source_tier=row["from"],
+            target_tier=row["to"],
+            metric=row["metric"],
+            bytes_moved=flow.bytes.moved,
+            blocks_moved=flow.blocks.moved,
+            transfers=flow.transfers.moved,
+            failures=flow.failures.moved,
+            moving_s=flow.moving_s,
+            unit="blocks/s" if flow.bytes.moved is None else "B/s",
+            mean=moved / duration if moved is not None and duration > 0 else None,
+            rate=flow.rates.spread(sure=True),
+            bytes_from_blocks=bool(row.get("bytes_from_blocks")),
+        )
+
+    def _gauge_totals(self, row: Row, sample: Sample) -> GaugeTotals:
+        value = sample.spread()
+        assert value is not None
+        return GaugeTotals(**self._names(row), value=value)
+
+    def _counter_totals(self, row: Row, gained: Gained) -> CounterTotals:
+        return CounterTotals(**self._names(row), gained=gained.moved or 0.0)
+
+    def _names(self, row: Row) -> dict[str, Any]:
+        names = {key: row[key] for key in ("source", "name", "labels", "unit", "group")}
+        return {**names, "source_kind": self._kinds.get(row["source"], "")}
+
+    # --- kept beside the moments, so that nobody need add up an hour again ---
+
+    def to_json(self) -> dict[str, Any]:
+        """All of its state; orjson serialises the records inside."""
+        return {
+            "begin": self.begin,
+            "end": self.end,
+            "moments": self.moments,
+            "kinds": self._kinds,
+            "states": self._states,
+            "flows": list(self._flows.values()),
+            "gauges": self._gauges.all,
+            "counters": self._counters.all,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Summary:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        made = cls()
+        try:
+            made.begin, made.end, made.moments = data["begin"], data["end"], int(data["moments"])
+            made._kinds = dict(data["kinds"])
+            made._states = {name: Counter(states) for name, states in data["states"].items()}
+            for item in data["flows"]:
+                row = item["row"]
+                flow = _Flow(row, Gained(**item["bytes"]), Gained(**item["blocks"]), Gained(**item["failures"]))
+                flow.transfers, flow.rates = Grown(**item["transfers"]), Sample(**item["rates"])
+                flow.moving_s = float(item["moving_s"])
+                made._flows[row["source"], row["name"], row["from"], row["to"]] = flow
+            for row, sample in data["gauges"]:
+                made._gauges.put(row, Sample(**sample))
+            for row, gained in data["counters"]:
+                made._counters.put(row, Gained(**gained))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no summary: {error}") from error
+        return made
+
+
+Kept = TypeVar("Kept", Sample, Gained)
+
+
+class _Numbers(Generic[Kept]):
+    """What is kept of each number of some groups."""
+
+    def __init__(self, make: Callable[[], Kept], groups: tuple[str, ...]) -> None:
+        self._make: Callable[[], Kept] = make
+        self._groups = groups
+        self._known: dict[Key, tuple[Row, Kept]] = {}
+        self._places: list[tuple[Row, Kept | None]] = []
+
+    @property
+    def all(self) -> list[tuple[Row, Kept]]:
+        return list(self._known.values())
+
+    def put(self, row: Row, kept: Kept) -> None:
+        self._known[_key(row)] = row, kept
+
+    def of(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Kept]]:
+        """Each row that counts, with what is kept of its number."""
+        places = self._places
+        for index, row in enumerate(rows):
+            place = places[index] if index < len(places) else None
+            # Rows keep their places, and their labels are the same object from one whole moment to the next.
+            if place is None or place[0]["labels"] is not row["labels"] or place[0]["name"] != row["name"]:
+                place = row, self._find(row)
+                places[index : index + 1] = [place]
+            if place[1] is not None:
+                yield row, place[1]
+
+    def _find(self, row: Row) -> Kept | None:
+        if row["group"] not in self._groups:
+            return None
+        key = _key(row)
+        if key not in self._known:
+            if len(self._known) >= MOST_ROWS:
+                return None
+            self._known[key] = row, self._make()
+        return self._known[key][1]
+
+
+def _key(row: Row) -> Key:
+    return row["source"], row["name"], *sorted(row["labels"].items())

@@ -1,0 +1,205 @@
+"""Recordings through the engine: the sampling child writes them, and they outlive screens, children and the engine."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from kvdeck.engine.client import Client
+from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
+from kvdeck.engine.watch.recording import Recording
+from kvdeck.sessions.catalogue import catalogue
+from kvdeck.sessions.errors import EngineError, SessionError, UsageError
+from kvdeck.sessions.store import Store
+from kvdeck.sessions.watched.marks import is_written
+from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
+
+from .conftest import DEADLINE, eventually, kill_engine
+from .test_watch_engine import samplers
+
+COLD, REPEAT = sample("dynamo_kvbm_metrics_host_cold.prom"), sample("dynamo_kvbm_metrics_host_repeat.prom")
+
+
+@pytest.fixture
+def server():
+    with metrics_server({"/metrics": says(COLD)}) as running:
+        yield running
+
+
+def recording(client: Client, name: str, true: Callable[[RecordingState], bool]) -> RecordingState:
+    """The first state of a recording that is so."""
+    for message in client.messages(DEADLINE):
+        if isinstance(message, RecordingsChanged):
+            for state in message.recordings:
+                if state.name == name and true(state):
+                    return state
+    raise AssertionError("it did not come about")
+
+
+def ended(state: RecordingState) -> bool:
+    return state.state not in ("queued", "running")
+
+
+def moments(client: Client, count: int) -> list[bytes]:
+    """The next moments that are watched, as JSON."""
+    found = []
+    for message in client.messages(DEADLINE):
+        if isinstance(message, WatchSample):
+            found.append(orjson.dumps(message.snapshot))
+            if len(found) == count:
+                return found
+    raise AssertionError("nothing came")
+
+
+def begun(client: Client, server: MetricsServer, name: str = "one", **more: object) -> None:
+    client.subscribe()
+    client.record(name, 10, [server.url()], **more)  # type: ignore[arg-type]
+    eventually(lambda: bool(Store(client.home).load(name).watched.moments))  # type: ignore[union-attr]
+
+
+def test_what_is_replayed_is_what_was_watched(client: Client, server: MetricsServer) -> None:
+    client.watch(10, [server.url()], 4096.0, ["kvbm_matched_tokens"])
+    begun(client, server, block_bytes=4096.0, pins=["kvbm_matched_tokens"])
+    assert len(samplers(client)) == 1, "watcher and recording share a child"
+    seen = moments(client, 5)
+    server.handlers["/metrics"] = says(REPEAT)
+    seen += moments(client, 10)
+    client.annotate("one", "load started")
+    client.stop_recording("one")
+    state = recording(client, "one", ended)
+    assert (state.state, state.reason) == ("done", None)
+    found = Recording.open(client.home, "one")
+    kept = [orjson.dumps(moment) for moment in found.mappings()]
+    assert set(seen) - set(kept) <= set(seen[:2]), "all that was seen since it began is kept, to the byte"
+    assert [mark.text for mark in found.marks] == ["load started", "the recording ended"]
+    assert not found.live
+    last = found.at(found.end)
+    assert last is not None
+    assert last.pinned[0].name == "kvbm_matched_tokens"
+    assert found.session.watched is not None
+    moved = {flow.metric: flow.blocks_moved for flow in found.session.watched.flows}
+    assert moved["kvbm_onboard_blocks_h2d"] == 28
+
+
+def test_a_recording_outlives_the_client_that_asked_for_it(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    client.close()
+    with Client.connect(start=False) as other:
+        other.subscribe()
+        assert recording(other, "one", lambda state: state.state == "running")
+        (pid,) = samplers(other)
+        live = Recording.open(other.home, "one")
+        assert live.live
+        first = live.end
+        eventually(lambda: live.refresh() is None and live.end > first)
+        with pytest.raises(EngineError, match="a recording is going on: one"):
+            other.stop()
+        other.stop_recording("one")
+        recording(other, "one", ended)
+        eventually(lambda: pid not in samplers(other))
+
+
+def test_stopping_the_engine_ends_recordings_properly(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    client.stop(force=True)
+    session = Store(client.home).read("one")
+    assert (session.state, session.reason) == ("done", "the engine was stopped")
+    assert not list((client.home / "active").glob("*"))
+
+
+def test_a_killed_engine_s_recording_says_so(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    kill_engine(client)
+    folder = Store(client.home).folder("one")
+    eventually(lambda: not is_written(folder))
+    with Client.connect() as other:
+        other.subscribe()
+        session = Store(other.home).read("one")
+        assert (session.state, session.reason) == ("interrupted", "the engine ended during the recording")
+        assert session.watched is not None
+        assert session.watched.moments > 0
+        assert [run.session for run in other.hello.runs] == [], "a recording is no run"
+
+
+def test_when_both_were_killed_the_next_engine_says_so(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    (pid,) = samplers(client)
+    os.kill(pid, signal.SIGSTOP)
+    kill_engine(client)
+    os.kill(pid, signal.SIGKILL)
+    store = Store(client.home)
+    eventually(lambda: not is_written(store.folder("one")))
+    assert catalogue(store)[0].state == "interrupted"
+    with Client.connect():
+        session = store.read("one")
+        assert (session.state, session.reason) == (
+            "interrupted",
+            "the engine and the process that recorded ended without a word",
+        )
+
+
+def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    (pid,) = samplers(client)
+    os.kill(pid, signal.SIGKILL)
+    found = Recording.open(client.home, "one")
+    before = found.end
+    eventually(lambda: found.refresh() is None and found.end > before + 1)
+    client.stop_recording("one")
+    assert recording(client, "one", ended).state == "done"
+    found.refresh()
+    assert any(mark.kind == "gap" and "nothing was recorded for" in mark.text for mark in found.marks)
+
+
+def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    for name, said in (("one", "is there already"), ("../x", "is not allowed")):
+        with pytest.raises(UsageError, match=said):
+            client.record(name, 10, [server.url()])
+    for more in ({"hz": 0.0}, {"hz": 99.0}, {"block_bytes": -1.0}, {"limit_bytes": 5}):
+        with pytest.raises(UsageError):
+            client.record("two", **more)  # type: ignore[arg-type]
+    for what in (lambda: client.stop_recording("two"), lambda: client.annotate("two", "x")):
+        with pytest.raises((SessionError, EngineError), match="makes no recording 'two'"):
+            what()
+    with pytest.raises(UsageError, match="needs a text"):
+        client.annotate("one", "  ")
+    assert not Store(client.home).exists("two")
+    with Client.connect() as looking:
+        looking.subscribe(readonly=True)
+        with pytest.raises(EngineError, match="read-only"):
+            looking.record("three")
+
+
+def test_sources_that_cannot_be_end_the_recording_with_a_word(client: Client) -> None:
+    client.subscribe()
+    client.record("bad", 1, ["/nowhere/at/all"])
+    state = recording(client, "bad", ended)
+    assert state.state == "failed"
+    assert "is no address" in (state.reason or "")
+    session = Store(client.home).read("bad")
+    assert (session.state, session.reason) == ("failed", state.reason)
+    eventually(lambda: not samplers(client))
+
+
+def test_a_client_that_does_not_read_costs_no_moment(client: Client, server: MetricsServer) -> None:
+    """Log first: what a slow client misses, and is told that it missed, is in the file."""
+    begun(client, server)
+    with Client.connect() as slow:
+        slow.watch(10, [server.url()])
+        found = Recording.open(client.home, "one")
+        begin = found.end
+        eventually(lambda: found.refresh() is None and found.end > begin + 2)
+        slow.watch(0)
+        client.stop_recording("one")
+        recording(client, "one", ended)
+        got = []
+        while isinstance(message := slow.receive(0), WatchSample):
+            got.append(message)
+        found.refresh()
+        first, last = got[0].snapshot["t"], got[-1].snapshot["t"]
+        assert len(list(found.mappings(first, last))) == len(got) + sum(message.missed for message in got[1:])
