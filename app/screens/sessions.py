@@ -145,6 +145,8 @@ class SessionsScreen(DeckScreen):
         ),
     ]
 
+    PANES: ClassVar = {"preview": "preview"}
+
     def __init__(self) -> None:
         super().__init__()
         self.kept: tuple[SessionSummary, ...] = ()
