@@ -64,6 +64,7 @@ class PlanScreen(DeckScreen):
         Binding("s", "save", "save", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
         Binding("o", "open", "open", id="plan.open", tooltip="Open a plan that was saved", group=PLAN),
     ]
+    PANES: ClassVar = {"command": "command", "grid": "sweep"}
     swept: var[bool] = var(False, init=False)
 
     def __init__(self) -> None:

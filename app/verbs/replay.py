@@ -1,8 +1,9 @@
-"""`kvdeck monitor --replay`: a recording through the same printing as what is live."""
+"""`kvdeck monitor --replay`: in the deck on a terminal, else a recording through the printing of what is live."""
 
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ LONGEST_S = 2.0
 
 
 def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: float | None) -> int:
-    """Play a recording: a line a moment, or its last moment.
+    """Play a recording: in the deck's Monitor where this is a terminal, else a line a moment, or its last moment.
 
     Args:
         speed: Times as fast as it was; 0: without waiting. Null: without waiting as JSON, else as it was.
@@ -39,6 +40,10 @@ def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: f
     from kvdeck.engine.watch.recording import Recording
 
     recording = Recording.open(home(), name)
+    if not (once or as_json) and speed is None and seconds is None and _on_a_terminal():
+        from kvdeck.app.tui import run_deck
+
+        return run_deck(replay=name)
     end = None if seconds is None else recording.begin + seconds
     if once:
         return _last(recording, end, as_json)
@@ -50,6 +55,10 @@ def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: f
     if not shown:
         raise _empty(name)
     return 0
+
+
+def _on_a_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.__stderr__))
 
 
 def _empty(name: str) -> SessionError:

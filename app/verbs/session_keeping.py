@@ -51,9 +51,12 @@ def import_(file: str, name: str | None) -> int:
     """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
 
+    from kvdeck.app.waiting import size_of, waiting
     from kvdeck.sessions import exchange
 
-    read = exchange.read(Path(file).expanduser())
+    path = Path(file).expanduser()
+    with waiting(f"reading {path}{size_of(path)}"):
+        read = exchange.read(path)
     chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
     kept = store().keep(dataclasses.replace(read, name=checked(chosen), kind=_kept_kind(read)))
     click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")

@@ -8,6 +8,7 @@ import pytest
 from textual.binding import Binding
 
 from kvdeck.app import endings, theme
+from kvdeck.app.bindings import OPENING
 from kvdeck.app.config import Config
 from kvdeck.app.form import COLUMNS
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
@@ -91,6 +92,43 @@ async def test_view_and_hidden_panes_are_remembered():
         commands["panes: show log"].callback()
         await pilot.pause()
         assert again.screen.query_one(LogPane).display
+
+
+@pytest.mark.parametrize("mode", OPENING, ids=lambda binding: binding.description)
+async def test_each_pane_that_may_be_hidden_stays_so_until_the_next_time(mode: Binding):
+    memory: dict = {}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press(mode.key)
+        await pilot.pause()
+        panes = {pane: name for pane, name in deck.screen.PANES.items() if deck.screen.query_one(f"#{pane}").display}
+        assert bool(panes) == bool(deck.screen.PANES)
+        for name in panes.values():
+            commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+            commands[f"panes: hide {name}"].callback()
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=BIG) as pilot:
+        await pilot.pause()
+        assert f"switch_mode('{again.current_mode}')" == mode.action
+        assert not [pane for pane in panes if again.screen.query_one(f"#{pane}").display]
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [*((mode, BIG) for mode in OPENING), (OPENING[1], (60, 15))],
+    ids=lambda item: item.description if isinstance(item, Binding) else f"{item[0]}x{item[1]}",
+)
+async def test_esc_goes_back_and_never_out(mode: Binding, size: tuple[int, int], deck: DeckOfFiles):
+    async with deck.run_test(size=size) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        for key in (mode.key, "question_mark", "w", "colon", "x", "slash", "enter"):
+            await pilot.press(key)
+            await pilot.pause()
+            await pilot.press("escape", "escape", "escape")
+            await pilot.pause()
+            assert deck.is_running
+            assert deck.screen is deck.deck_screens[0]
+            assert f"switch_mode('{deck.current_mode}')" == mode.action
 
 
 async def test_the_order_of_the_sessions_is_remembered():
