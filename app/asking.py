@@ -45,6 +45,10 @@ class Asking:
         if self.feed is not None:
             self.feed.list_sessions()
 
+    def look_for_changes(self, names: tuple[str, ...]) -> None:
+        """Look whether others changed these sessions; `SessionsStirred` goes to the screen in front."""
+        self._keep(lambda post, keeping: keeping.stirred(post, names))
+
     def read_session(self, name: str) -> None:
         """Read one session; `SessionRead` goes to the screen in front."""
         if self.feed is not None:
@@ -73,10 +77,10 @@ class Asking:
         """Read how request times spread; `SpreadsRead` goes to the screen in front."""
         self._keep(lambda post, keeping: keeping.spreads(post, a, b), apart=True)
 
-    def change_session(self, what: str, name: str, value: str = "") -> None:
+    def change_session(self, what: str, name: str, value: str = "", before: str = "") -> None:
         """Rename, tag, note, export or delete; `SessionChanged` goes to the screen in front."""
         if self.may_command():
-            self._keep(lambda post, keeping: keeping.change(post, what, name, value))
+            self._keep(lambda post, keeping: keeping.change(post, what, name, value, before))
 
     def _keep(self, work: Callable[[Any, Any], None], apart: bool = False) -> None:
         from kvdeck.app import keeping

@@ -159,6 +159,12 @@ class Form:
             if getattr(self, item.key) != _DEFAULTS[item.key]:
                 yield f"{item.label} {self.text(item)}"
 
+    def carried(self) -> str:
+        """Block, batch and working set in few words."""
+        batch = "batch auto" if self.batch is None else f"{self.batch:,} a request"
+        blocks = "working set auto" if self.blocks is None else f"{self.blocks:,} in the working set"
+        return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
+
     def problem(self) -> str:
         """Why this can't be launched, or nothing."""
         if not any(self.chosen(path) for path in PATHS):

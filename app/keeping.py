@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from textual.message import Message
 
-from kvdeck.app.messages import SessionChanged, SessionPreviewed, SessionsCompared, SpreadsRead
+from kvdeck.app.messages import SessionChanged, SessionPreviewed, SessionsCompared, SessionsStirred, SpreadsRead
 from kvdeck.engine import client as engine
 from kvdeck.sessions import exchange
 from kvdeck.sessions.distributions import histograms
@@ -27,6 +28,11 @@ def preview(post: Post, name: str) -> None:
         post(SessionPreviewed(name, find(engine.store(), name)))
     except KvdeckError as error:
         post(SessionPreviewed(name, None, str(error)))
+
+
+def stirred(post: Post, names: tuple[str, ...]) -> None:
+    """Look when the sessions' folders were last written to."""
+    post(SessionsStirred(engine.store().mark(names)))
 
 
 def compare(post: Post, names: tuple[str, ...]) -> None:
@@ -52,33 +58,51 @@ def _samples(store: Store, session: Session) -> Path | None:
         return None
 
 
-def change(post: Post, what: str, name: str, value: str) -> None:
-    """Rename, tag, note, export or delete a session."""
+def change(post: Post, what: str, name: str, value: str, before: str) -> None:
+    """Rename, tag, note, export or delete a session.
+
+    Args:
+        before: What stood there when the operator began to type; another deck may have changed it since.
+    """
     try:
-        post(SessionChanged(_CHANGES[what](engine.store(), name, value)))
+        post(SessionChanged(_CHANGES[what](engine.store(), name, value, before)))
     except KvdeckError as error:
         post(SessionChanged("", str(error)))
     except OSError as error:
         post(SessionChanged("", f"can't write {error.filename or value}: {error.strerror}"))
 
 
-def _rename(store: Store, name: str, value: str) -> str:
+def _rename(store: Store, name: str, value: str, _: str) -> str:
     store.rename(name, value)
     return f"{name} is now {value}"
 
 
-def _tag(store: Store, name: str, value: str) -> str:
-    tags = tuple(dict.fromkeys(value.split()))
-    store.change(name, tags=tags)
+def _tag(store: Store, name: str, value: str, before: str) -> str:
+    """Tags that were set meanwhile stay, and those that were taken away stay away."""
+    wanted, known = value.split(), before.split()
+
+    def tagged(now: Session) -> Session:
+        kept = [tag for tag in now.tags if tag in wanted or tag not in known]
+        added = [tag for tag in wanted if tag in now.tags or tag not in known]
+        return dataclasses.replace(now, tags=tuple(dict.fromkeys([*kept, *added])))
+
+    tags = store.change(name, tagged).tags
     return f"{name}: tags {' '.join(tags) or 'taken away'}"
 
 
-def _note(store: Store, name: str, value: str) -> str:
-    store.change(name, note=value)
-    return f"{name}: note {'kept' if value else 'taken away'}"
+def _note(store: Store, name: str, value: str, before: str) -> str:
+    meanwhile: list[str] = []
+
+    def noted(now: Session) -> Session:
+        meanwhile.append(now.note)
+        return dataclasses.replace(now, note=value)
+
+    store.change(name, noted)
+    said = f"{name}: note {'kept' if value else 'taken away'}"
+    return said if meanwhile[0] in (before, value) else f"{said}, in place of one written meanwhile: {meanwhile[0]}"
 
 
-def _export(store: Store, name: str, value: str) -> str:
+def _export(store: Store, name: str, value: str, _: str) -> str:
     path = Path(value).expanduser()
     session, form = find(store, name), exchange.format_of(path)
     if is_recording(session):
@@ -89,12 +113,12 @@ def _export(store: Store, name: str, value: str) -> str:
     return f"{name} is in {path}" + (f", without {'; '.join(left)}" if left else "")
 
 
-def _delete(store: Store, name: str, _: str) -> str:
+def _delete(store: Store, name: str, *_: str) -> str:
     store.delete(name)
     return f"{name} is deleted"
 
 
-_CHANGES: dict[str, Callable[[Store, str, str], str]] = {
+_CHANGES: dict[str, Callable[[Store, str, str, str], str]] = {
     "rename": _rename,
     "tag": _tag,
     "note": _note,

@@ -202,6 +202,16 @@ class SpreadsRead(Message, bubble=False):
 
 
 @dataclass
+class SessionsStirred(Message, bubble=False):
+    """Another mark means that some process has written to the sessions that are watched, or made or renamed one."""
+
+    mark: tuple[int, ...]
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, SessionsStirred)
+
+
+@dataclass
 class SessionChanged(Message, bubble=False):
     """A session was renamed, tagged, exported or deleted, or could not be."""
 

@@ -134,7 +134,7 @@ class PlanForm:
         if item.key == "precision":
             return f"{self.precision}: {PRECISIONS[self.precision].said}"
         if item.key == "pp_rule":
-            return f"{self.pp_rule}: {PP_RULES[self.pp_rule]}"
+            return PP_RULES[self.pp_rule]
         if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
             said = row.reason or f"{row.state} with {row.backend}"
             return f"{self.path}: {said}"
@@ -226,7 +226,16 @@ def read_plan(path: Path, before: PlanForm) -> PlanForm:
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise UsageError(f"{path} is not a mapping", "open a plan that was saved here, or KVBench's model config")
-    config, _ = model_config(data, str(path))
+    return plan_in(data, str(path), before)
+
+
+def plan_in(data: dict[str, Any], source: str, before: PlanForm) -> PlanForm:
+    """A plan from what was saved or remembered of one, over the values of before.
+
+    Raises:
+        UsageError: It says something wrong.
+    """
+    config, _ = model_config(data, source)
     read = replace(
         before,
         precision=parse_precision(config.kvcache_quant_mode).name,

@@ -36,6 +36,7 @@ from kvdeck.app.messages import (
     SessionRead,
     SessionsCompared,
     SessionsListed,
+    SessionsStirred,
     SnapshotTaken,
     SpreadsRead,
 )
@@ -269,6 +270,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     @on(PathsMeasured)
     @on(SessionsListed)
+    @on(SessionsStirred)
     @on(SessionRead)
     @on(SessionPreviewed)
     @on(SessionsCompared)

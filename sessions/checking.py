@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -15,9 +16,15 @@ def check(record: Any, where: str = "") -> None:
     Raises:
         ValueError: A field holds something else; names it.
     """
-    hints = typing.get_type_hints(type(record))
+    kind: type = type(record)
+    hints = _hints(kind)
     for field in dataclasses.fields(record):
         _check(hints[field.name], getattr(record, field.name), f"{where}{field.name}")
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _check(hint: Any, value: Any, where: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import orjson
 
 from kvdeck.sessions import recorder
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.locking import alone_in
 from kvdeck.sessions.records import Session, Tally, from_json, to_json
 from kvdeck.sessions.tallies import added as tallies_added
 
@@ -165,16 +165,10 @@ def with_counts(data: dict[str, Any], session: str) -> dict[str, Any]:
 def _changing(session: Path) -> Iterator[Path]:
     folder = session / "recorder"
     try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with alone_in(folder):
+            yield folder
     except OSError as error:
         raise _error(folder, error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield folder
-    except OSError as error:
-        raise _error(folder, error) from error
-    finally:
-        os.close(fd)
 
 
 def _write_control(folder: Path, enabled: bool, epoch: int) -> None:

@@ -260,16 +260,18 @@ def blocks_per_s(tally: Tally, duration_s: float | None) -> float:
 def left_out(tallies: Sequence[Tally]) -> list[str]:
     """What `encode` leaves out, in words."""
     said = [f"{tally.path} {tally.layout}" for tally in ordered(tallies) if not _has_place(tally)]
-    kept = [tally for tally in tallies if _has_place(tally)]
-    if any(tally.failures for tally in kept):
-        said.append("failures")
-    if any(tally.timed_transfers for tally in kept):
-        said.append("times")
-    if any(tally.descriptors for tally in kept):
-        said.append("descriptors")
-    if any(tally.sizes for tally in kept):
-        said.append("the distribution of sizes")
-    return said
+    return [*said, *beyond_counts([tally for tally in tallies if _has_place(tally)])]
+
+
+def beyond_counts(tallies: Sequence[Tally]) -> list[str]:
+    """What these hold that neither Dynamo's file nor its ten columns have, in words."""
+    held = {
+        "failures": any(tally.failures for tally in tallies),
+        "times": any(tally.timed_transfers for tally in tallies),
+        "descriptors": any(tally.descriptors for tally in tallies),
+        "the distribution of sizes": any(tally.sizes for tally in tallies),
+    }
+    return [words for words, there in held.items() if there]
 
 
 def as_session(counts: Counts, path: Path, name: str | None = None) -> Session:

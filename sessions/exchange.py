@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
-import importlib.util
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import dynamo
+from kvdeck.sessions import dynamo, parquet
 from kvdeck.sessions.checking import check
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.nixlbench import as_session, is_nixlbench
@@ -54,7 +52,7 @@ def encode(session: Session, form: str) -> bytes:
             report_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
         ),
         "markdown": lambda session: markdown(session).encode(),
-        "parquet": _parquet,
+        "parquet": lambda session: parquet.encode(session.name, counted_session(session).tallies),
     }
     if form not in encoders:
         raise UsageError(f"unknown format {form!r}", f"use {', '.join(FORMATS)}")
@@ -63,17 +61,14 @@ def encode(session: Session, form: str) -> bytes:
 
 def left_out(session: Session, form: str) -> list[str]:
     """What a format has no place for, in words."""
-    if form not in ("json", "csv"):
+    if form not in ("json", "csv", "parquet"):
         return []
     said = ["times and intervals of the run"] if session.results else []
+    if form == "parquet":
+        return said
     tallies = counted_session(session).tallies
-    if form == "json":
-        said += [
-            item for item in dynamo.left_out(tallies) if not (session.results and item in ("times", "descriptors"))
-        ]
-    elif any(tally.timed_transfers or tally.failures or tally.sizes for tally in tallies) and not session.results:
-        said.append("times, failures and the distribution of sizes")
-    return said
+    beyond = dynamo.left_out(tallies) if form == "json" else dynamo.beyond_counts(tallies)
+    return said + [item for item in beyond if not (session.results and item in ("times", "descriptors"))]
 
 
 def counted_session(session: Session) -> Session:
@@ -158,6 +153,9 @@ def read(path: Path) -> Session:
     try:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+        if data.startswith(parquet.MAGIC):
+            name, tallies = parquet.decode(data)
+            return _imported(path, ordered(tallies), name)
         if data.lstrip()[:1] not in (b"{", b"["):
             text = data.decode(errors="replace")
             return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(data.decode(), path)
@@ -166,7 +164,8 @@ def read(path: Path) -> Session:
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise SessionError(
-            f"{path} is no session: {said}", "kvdeck reads its own JSON, Dynamo's, its CSV, and nixlbench's output"
+            f"{path} is no session: {said}",
+            "kvdeck reads its own JSON and Parquet, Dynamo's JSON and CSV, and nixlbench's output",
         ) from None
     return dynamo.as_session(dynamo.read(path), path)
 
@@ -186,8 +185,8 @@ def _from_ours(data: Any, path: Path) -> Session:
     return dataclasses.replace(session, source=session.source or str(path))
 
 
-def _imported(path: Path, tallies: tuple[Tally, ...]) -> Session:
-    session = Session(path.stem, "done", _changed(path), kind="imported", tallies=tallies, source=str(path))
+def _imported(path: Path, tallies: tuple[Tally, ...], name: str = "") -> Session:
+    session = Session(name or path.stem, "done", _changed(path), kind="imported", tallies=tallies, source=str(path))
     check(session)
     return session
 
@@ -221,24 +220,10 @@ def markdown(session: Session) -> str:
                 f"{tally.blocks:,}",
             ),
             size_text(round(average_bytes(tally))),
-            "–" if pieces is None else figure(pieces),
-            "–" if rate is None else figure(rate),
+            figure(pieces),
+            figure(rate),
         )
         lines.append("| " + " | ".join(cells) + " |")
     for item in session.comparisons:
         lines += ["", f"{item.path}: {verdict_text(item)}"]
     return "\n".join([*lines, "", "GB = 1e9 bytes, GiB = 2^30 bytes.", ""])
-
-
-def _parquet(session: Session) -> bytes:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise SessionError("Parquet needs pyarrow, which is not installed", "install pyarrow beside kvdeck, or use csv")
-    arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    fields = [field.name for field in dataclasses.fields(Tally)]
-    tallies = counted_session(session).tallies
-    columns = {name: [getattr(tally, name) for tally in tallies] for name in fields if name not in ("sizes", "times")}
-    for name in ("sizes", "times"):
-        columns[name] = [orjson.dumps(getattr(tally, name)).decode() for tally in tallies]
-    sink = arrow.BufferOutputStream()
-    parquet.write_table(arrow.table({"session": [session.name] * len(tallies), **columns}), sink)
-    return bytes(sink.getvalue().to_pybytes())

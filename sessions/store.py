@@ -8,12 +8,13 @@ engine.log     what the worker and its native libraries wrote to stderr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from kvdeck.sessions import counted, samples
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
+from kvdeck.sessions.locking import alone_in
 from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
 from kvdeck.sessions.watched import keeping
@@ -116,15 +118,27 @@ class Store:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def change(self, name: str, **changes: Any) -> Session:
-        """Change what the operator may say of a session that has ended: its tags and its note.
+    def change(self, name: str, revised: Callable[[Session], Session]) -> Session:
+        """Change what the operator may say of a session: its tags and its note, also while it is counted into.
+
+        Args:
+            revised: Makes the session anew of what it says now; no other process changes it meanwhile.
 
         Raises:
-            SessionError: It is not there, goes on, or can't be written.
+            SessionError: It is not there, is a run that goes on, or can't be written.
         """
-        session = dataclasses.replace(self._ended(name), **changes)
-        self.write(session)
+        with self._alone():
+            session = revised(self._ended(name, counting=True))
+            self.write(session)
         return session
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            with alone_in(self.sessions) if self.sessions.is_dir() else contextlib.nullcontext():
+                yield
+        except OSError as error:
+            raise _write_error(self.sessions, error) from error
 
     def rename(self, name: str, new: str) -> None:
         """Give a session that has ended another name.
@@ -133,15 +147,13 @@ class Store:
             UsageError: The new name is not allowed, or taken.
             SessionError: It is not there, goes on, or can't be written.
         """
-        session = self._ended(name)
-        folder, target = self.folder(name), self.folder(new)
-        if target.exists():
-            raise UsageError(f"session {new!r} is there already", "choose another name")
-        try:
+        with self._alone():
+            session = self._ended(name)
+            folder, target = self.folder(name), self.folder(new)
+            if target.exists():
+                raise UsageError(f"session {new!r} is there already", "choose another name")
             folder.rename(target)
-        except OSError as error:
-            raise _write_error(self.sessions, error) from error
-        self.write(dataclasses.replace(session, name=new))
+            self.write(dataclasses.replace(session, name=new))
 
     def delete(self, name: str) -> None:
         """Remove a session that has ended, with everything in its folder.
@@ -149,15 +161,16 @@ class Store:
         Raises:
             SessionError: It is not there, goes on, or can't be removed.
         """
-        self._ended(name, damaged=True)
-        gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
-        try:
+        with self._alone():
+            self._ended(name, damaged=True)
+            gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
             self.folder(name).rename(gone)
+        try:
             shutil.rmtree(gone)
         except OSError as error:
             raise _write_error(self.sessions, error) from error
 
-    def _ended(self, name: str, damaged: bool = False) -> Session:
+    def _ended(self, name: str, damaged: bool = False, counting: bool = False) -> Session:
         try:
             session = self.read(name)
         except SessionError:
@@ -167,10 +180,13 @@ class Store:
         if session.kind == "watched":
             session = keeping.filled(session, self.folder(name))
             if session.state == "running":
-                raise SessionError(f"session {name!r} is being recorded", "end the recording first")
+                raise SessionError(
+                    f"session {name!r} is being recorded",
+                    f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
+                )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
-        if session.kind == "recorded" and (live := counted.live(self.folder(name))):
+        if session.kind == "recorded" and not counting and (live := counted.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
             raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
         return session
@@ -244,6 +260,14 @@ class Store:
         """Every session's name, in no order."""
         return names(self.sessions)
 
+    def mark(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Changes when a session comes, goes or is renamed, and when one of these is written to or counted into."""
+        found = [_changed(self.sessions)]
+        for name in names:
+            folder = self.folder(name)
+            found += (_changed(folder), counted.mark(str(folder)))
+        return tuple(found)
+
     def summaries(self) -> list[SessionSummary]:
         """Every readable session, newest first."""
         return summaries(self.home)
@@ -313,6 +337,13 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _generated_names(created: float, label: str) -> Iterable[str]:

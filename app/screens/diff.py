@@ -15,7 +15,6 @@ from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
-from kvdeck.app.words import fixed
 from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_text
 from kvdeck.sessions.compare import Row as Compared
 from kvdeck.sessions.compare_report import diff_markdown, insight_text
@@ -23,6 +22,8 @@ from kvdeck.sessions.entries import entries
 from kvdeck.sessions.units import figure, short_layout_name, size_text, time_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvdeck.app.sharing import Table
     from kvdeck.sessions.distributions import Histogram, Key
     from kvdeck.sessions.records import Session
@@ -157,10 +158,38 @@ class Behind(Lines):
 
 
 class Rows(Listing[Compared]):
-    """The comparison's rows; there is nothing to open in them."""
+    """The comparison's rows; there is nothing to open in them. Copied, the bar is the figures that it draws."""
+
+    names = ("A", "B")
+
+    def table(self) -> Table:
+        from kvdeck.app.sharing import Table
+
+        columns: list[tuple[str, Callable[[Compared], str]]] = [
+            ("path", lambda r: r.path),
+            ("layout A", lambda r: "+".join(r.a.layouts)),
+            ("layout B", lambda r: "+".join(r.b.layouts)),
+            ("block bytes", lambda r: _text(r.block_bytes)),
+            ("batch", lambda r: _text(r.batch)),
+            (f"GB/s A: {self.names[0]}", lambda r: _text(r.a.gb_per_s)),
+            (f"GB/s B: {self.names[1]}", lambda r: _text(r.b.gb_per_s)),
+            ("B's time over A's", lambda r: _text(r.ratio)),
+            ("95 % low", lambda r: _text(r.low)),
+            ("95 % high", lambda r: _text(r.high)),
+            ("verdict", lambda r: r.verdict or "no times"),
+            ("descriptors a block A", lambda r: _text(r.a.descriptors_per_block)),
+            ("descriptors a block B", lambda r: _text(r.b.descriptors_per_block)),
+        ]
+        rows = tuple(tuple(text(row) for _, text in columns) for row in self.items)
+        return Table("diff", tuple(title for title, _ in columns), rows)
 
     def check_action(self, action: str, _: tuple[object, ...]) -> bool | None:
         return action != "open"
+
+
+def _text(value: float | None) -> str:
+    """A figure for another program: four digits where it was measured, all of them where it was counted."""
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
@@ -169,12 +198,12 @@ def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
         return name, text(a), text(b)
 
     return [
-        pair("GB/s", lambda side: fixed(side.gb_per_s)),
+        pair("GB/s", lambda side: figure(side.gb_per_s)),
         pair("  95 %", lambda side: "–" if side.low is None else f"{figure(side.low)}–{figure(side.high)}"),
         pair("time a block", lambda side: time_text(side.us_per_block)),
         pair(
             "desc. a block",
-            lambda side: "–" if side.descriptors_per_block is None else figure(side.descriptors_per_block),
+            lambda side: figure(side.descriptors_per_block),
         ),
         pair("transfers", lambda side: f"{side.transfers:,}"),
         pair("average size", lambda side: size_text(round(side.average_bytes))),
@@ -199,8 +228,8 @@ def _columns(width: int) -> list[Column[Compared]]:
         Column("path", 14, lambda r: r.path, lambda r: f"path:{r.path}", right=False),
         Column("layouts", 15, layouts, right=False),
         Column("size", 10, shape, lambda _: "dim"),
-        Column("A GB/s", 7, lambda r: fixed(r.a.gb_per_s), lambda _: A),
-        Column("B GB/s", 7, lambda r: fixed(r.b.gb_per_s), lambda _: B),
+        Column("A GB/s", 7, lambda r: figure(r.a.gb_per_s), lambda _: A),
+        Column("B GB/s", 7, lambda r: figure(r.b.gb_per_s), lambda _: B),
         Column("time", 6, ratio, lambda r: _TONES.get(r.verdict or "", "")),
         Column(
             f"¼{'1'.center(bar - 2)}4",
@@ -255,7 +284,9 @@ class DiffScreen(DeckScreen):
         rows = shown_rows(self.diff)
         behind.row = rows[0] if rows else None
         behind.curves = len({row.block_bytes for row in rows}) > 1
-        self.query_one("#rows", Listing).show(rows, "nothing in common")
+        listing = self.query_one("#rows", Rows)
+        listing.names = self.diff.a, self.diff.b
+        listing.show(rows, "nothing in common")
         head.redraw()
         self.call_after_refresh(lambda: self.app.read_spreads(self.a, self.b))
 

@@ -120,6 +120,8 @@ class DoctorScreen(DeckScreen):
         Binding("r", "look", "look again", id="doctor.look", tooltip="Look at this host again", group=RUN),
     ]
 
+    PANES: ClassVar = {"advice": "advice", "host": "host"}
+
     def body(self) -> ComposeResult:
         with Horizontal(id="doctor"):
             with Vertical(id="left"):

@@ -56,6 +56,12 @@ class DeckScreen(Screen[None]):
         raise NotImplementedError
 
     @property
+    def is_current(self) -> bool:
+        """Whether it is in front. Under another screen or a panel it stands still: each change there would have the
+        one in front painted whole, and what came meanwhile is taken when it is in front again."""
+        return self.app.screen is self
+
+    @property
     def ready(self) -> bool:
         """Whether its panes are there to be drawn in."""
         return self.is_mounted and bool(self.query("#keys"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -12,7 +15,9 @@ from textual.reactive import var
 
 from kvdeck.app.measured import Measured
 from kvdeck.app.messages import PathsMeasured, PlanChanged, RunAsked
-from kvdeck.app.planform import read_plan
+from kvdeck.app.plancarry import kept, onto
+from kvdeck.app.planform import plan_in, read_plan
+from kvdeck.app.planned import KEPT
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.picker import Choice, Picker
 from kvdeck.app.widgets.keys import PLAN, RUN
@@ -21,9 +26,18 @@ from kvdeck.engine.kv.reading import catalogue, find_model
 from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
+    from kvdeck.app.form import Form
     from kvdeck.app.snapshot import Doctor, Snapshot
 
 COMMAND_FILE = "nixlbench.sh"
+
+
+@runtime_checkable
+class TakesForm(Protocol):
+    """A screen with a Run form that others may change."""
+
+    def take_form(self, change: Callable[[Form], Form]) -> None:
+        """Change the form, and say what it has now."""
 
 
 class PlanScreen(DeckScreen):
@@ -39,9 +53,18 @@ class PlanScreen(DeckScreen):
             "g", "grid", "sweep", id="plan.grid", tooltip="Block sizes over TP and page size, and back", group=PLAN
         ),
         Binding("c", "copy", "copy", id="plan.copy", tooltip="Copy the nixlbench command", group=PLAN),
+        Binding(
+            "e",
+            "carry",
+            "to form",
+            id="plan.carry",
+            tooltip="Take this plan's block and batch into the Run form",
+            group=PLAN,
+        ),
         Binding("s", "save", "save", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
         Binding("o", "open", "open", id="plan.open", tooltip="Open a plan that was saved", group=PLAN),
     ]
+    PANES: ClassVar = {"command": "command", "grid": "sweep"}
     swept: var[bool] = var(False, init=False)
 
     def __init__(self) -> None:
@@ -56,7 +79,11 @@ class PlanScreen(DeckScreen):
         yield Grid(id="grid")
 
     def on_mount(self) -> None:
-        self.query_one(PlanPane).focus()
+        pane = self.query_one(PlanPane)
+        if isinstance(before := self.app.memory.get(KEPT), dict):
+            with contextlib.suppress(KvdeckError):  # a model's file may be gone since
+                pane.become(plan_in(before, "what the deck remembers", pane.form))
+        pane.focus()
         super().on_mount()
         self._show()
 
@@ -85,6 +112,7 @@ class PlanScreen(DeckScreen):
         form = self.app.planned = self.query_one(PlanPane).form
         for view in self.query(PlanView):
             view.apply(form, self.measured)
+        self.app.memory[KEPT] = kept(form)
 
     def watch_swept(self, swept: bool) -> None:
         self.set_class(swept, "-swept")
@@ -99,6 +127,16 @@ class PlanScreen(DeckScreen):
             return
         self.app.post_message(RunAsked(form.to_spec()))
         self.app.switch_mode("run")
+
+    async def action_carry(self) -> None:
+        form = self.query_one(PlanPane).form
+        if problem := form.launch_problem():
+            self.notify(problem, severity="warning", markup=False)
+            return
+        await self.app.switch_mode("run")
+        run = self.app.screen
+        if isinstance(run, TakesForm):
+            run.take_form(partial(onto, form))
 
     def action_pick(self) -> None:
         choices = [Choice(model.name, model.attention) for model in catalogue().values()]

@@ -23,6 +23,8 @@ from kvdeck.app.widgets.steps import StepTable
 from kvdeck.sessions.records import FINAL_STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kvdeck.app.snapshot import Doctor, Snapshot
 
 
@@ -122,6 +124,14 @@ class RunScreen(DeckScreen):
             self.notify(problem, severity="warning", markup=False)
             return
         self.post_message(RunAsked(form.to_mapping()))
+
+    def take_form(self, change: Callable[[Form], Form]) -> None:
+        """Change the form as another screen asks; what is launched is still `r`'s to say."""
+        pane = self.query_one(FormPane)
+        pane.become(change(pane.form))
+        self.live = False
+        pane.focus()
+        self.notify(f"the form has the plan's block: {pane.form.carried()} · r runs it", markup=False)
 
     def action_quick(self) -> None:
         self.post_message(RunAsked({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"}))

@@ -11,8 +11,8 @@ from kvdeck.app.messages import FilterTyped, MomentSeen
 from kvdeck.app.monitoring.history import number_key
 from kvdeck.app.monitoring.words import quantity, source_name
 from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.watching import Wanted, WatchFeed
+from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.keys import MONITOR
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.listing import Listing

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.events import Key
 from textual.widget import Widget
 
 from kvdeck.app.messages import (
@@ -20,11 +19,13 @@ from kvdeck.app.messages import (
     SessionRead,
     SessionsCompared,
     SessionsListed,
+    SessionsStirred,
 )
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.result import line_row
+from kvdeck.app.widgets.filterbar import SORTS, FilterBar
 from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading, linked
+from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
 from kvdeck.app.words import clock
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 
 LIVE_S, LIVE_DYNAMO_S = 1.0, 60.0
 """How often live sessions are read again, and how long after its last write Dynamo's file counts as live."""
+MOST_WATCHED = 50
+"""The newest sessions, of which it is noticed when another process changes them."""
 PREVIEW_S = 0.1
 """The cursor rests so long before what it stands on is read."""
 MOST_MARKED = 8
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
-SORTS = ("newest", "name", "state", "longest")
 
 
 def _took(row: SessionSummary) -> float | None:
@@ -85,42 +87,12 @@ def _mark(name: str, marked: Sequence[str]) -> str:
 
 def _about(row: SessionSummary) -> str:
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
-    origin = {"dynamo": "dynamo's ", "imported": "imported "}.get(row.kind, "")
+    origin = {"dynamo": "dynamo's ", "imported": "imported ", "watched": "watched "}.get(row.kind, "")
     return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
 
 
 def _local(created: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
-
-
-class FilterBar(Lines, can_focus=True):
-    """What `/` types, and what sorts. While it has the focus every letter is a part of the filter."""
-
-    text, sort, count, total = "", SORTS[0], 0, 0
-
-    def rows(self, width: int, height: int) -> list[Row]:
-        right = f"{self.count:,} of {self.total:,} · by {self.sort} "
-        typed = (
-            f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters, s sorts"
-        )
-        return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
-
-    def check_consume_key(self, key: str, character: str | None) -> bool:
-        return character is not None and character.isprintable()
-
-    def on_key(self, event: Key) -> None:
-        if event.key in ("enter", "down", "escape"):
-            text = "" if event.key == "escape" else self.text
-        elif event.key == "backspace":
-            text = self.text[:-1]
-        elif event.is_printable and event.character:
-            text = self.text + event.character
-        else:
-            return
-        event.stop()
-        event.prevent_default()
-        self.text = text
-        self.post_message(FilterTyped(text, ended=event.key in ("enter", "down", "escape")))
 
 
 class SessionsScreen(DeckScreen):
@@ -173,6 +145,8 @@ class SessionsScreen(DeckScreen):
         ),
     ]
 
+    PANES: ClassVar = {"preview": "preview"}
+
     def __init__(self) -> None:
         super().__init__()
         self.kept: tuple[SessionSummary, ...] = ()
@@ -181,6 +155,7 @@ class SessionsScreen(DeckScreen):
         self.marked: list[str] = []
         self.previewed: SessionPreviewed | None = None
         self._wait: Timer | None = None
+        self._mark: tuple[int, ...] = ()
 
     def body(self) -> ComposeResult:
         yield FilterBar(id="filter")
@@ -205,11 +180,20 @@ class SessionsScreen(DeckScreen):
             self.action_reread()
 
     def _reread_live(self) -> None:
-        """Counted sessions change without the engine's knowing."""
+        """Sessions are counted into, tagged and renamed by others, without the engine's knowing."""
         now = time.time()
         counting = any(row.state == "recording" for row in self.kept)
         dynamo = any(row.kind == "dynamo" and now - (row.ended or 0) < LIVE_DYNAMO_S for row in self.kept)
-        if self.is_current and not self.app.paused and (counting or dynamo):
+        if not self.is_current or self.app.paused:
+            return
+        if counting or dynamo:
+            self.action_reread()
+        else:
+            self.app.look_for_changes(tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo"))
+
+    def on_sessions_stirred(self, message: SessionsStirred) -> None:
+        before, self._mark = self._mark, message.mark
+        if before and before != message.mark:
             self.action_reread()
 
     def action_reread(self) -> None:
@@ -359,7 +343,7 @@ class SessionsScreen(DeckScreen):
 
         def answered(text: str | None) -> None:
             if text is not None and (text != value or what == "export"):
-                self.app.change_session(what, name, text)
+                self.app.change_session(what, name, text, value)
 
         self.app.push_screen(AskText(asked, value, note), answered)
 

@@ -21,9 +21,12 @@ _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailab
 @click.option("--folder", metavar="DIR", help="The folder whose filesystem is asked about. Default: the temp dir.")
 def doctor(as_json: bool, folder: str | None) -> int:
     """Say which paths can run here, and why others can't."""
-    from kvdeck.engine.client import doctor_report
+    from kvdeck.app.waiting import waiting
+    from kvdeck.engine.asking import DOCTOR_SECONDS, doctor_report
 
-    report = doctor_report(checked_folder(folder) if folder is not None else None)
+    where = checked_folder(folder) if folder is not None else None
+    with waiting("looking at this host: every path is tried", DOCTOR_SECONDS):
+        report = doctor_report(where)
     if as_json:
         print_json(report)
     else:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after so long; without end by default.")
 @click.option("--hz", type=click.FloatRange(0.05, 10), default=1.0, show_default=True, help="Snapshots a second.")
 @click.option("--list-sources", is_flag=True, help="Say what there is to watch on this host, and end.")
-@click.option("--block-bytes", type=click.IntRange(min=1), help="Bytes of one KVBM block: its blocks become bytes.")
+@click.option(
+    "--block-bytes", "block", metavar="N|PLAN", help="Bytes of a KVBM block: a number, plan:NAME, or a plan's file."
+)
 @click.option("--pin", "pins", multiple=True, metavar="METRIC", help="Also show this metric, known or not.")
 @click.option(
     "--prometheus", type=click.IntRange(0, 65535), metavar="PORT", help="Serve what is known, as an endpoint."
@@ -57,7 +59,7 @@ def monitor(
     seconds: float | None,
     hz: float,
     list_sources: bool,
-    block_bytes: int | None,
+    block: str | None,
     pins: tuple[str, ...],
     prometheus: int | None,
     bind: str,
@@ -81,16 +83,19 @@ def monitor(
                          "leave one out")  # fmt: skip
     from kvdeck.engine.client import home
     from kvdeck.engine.watch import monitor as watch
+    from kvdeck.engine.watch.blocks import told
 
     if once and prometheus is not None:
         raise UsageError("--prometheus serves until it is ended, --once ends at once", "leave one out")
     if list_sources:
         return _list(watch.found(home()), as_json)
+    size = None if block is None else told(block, home() / "plans")
     watching = watch.Watching(
         sources=sources,
         hz=hz,
         seconds=seconds,
-        block_bytes=block_bytes,
+        block_bytes=None if size is None else size.bytes,
+        block_claim="" if size is None else size.claim,
         pins=pins,
         home=home(),
         prometheus=None if prometheus is None else (bind, prometheus),

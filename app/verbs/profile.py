@@ -89,7 +89,9 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
             client.submit(spec, f"{session}-{number}" if session and number > 1 else session)
             for number, spec in enumerate(specs, 1)
         ]
-        for name in names:
+        for number, name in enumerate(names, 1):
+            if len(names) > 1:
+                click.echo(f"kvdeck: run {number} of {len(names)}", err=True)
             if detach:
                 click.echo(f"{name}\ncome back with `kvdeck attach {name}`")
                 continue

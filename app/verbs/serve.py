@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import platform
 import shlex
 import sys
 
@@ -15,24 +16,44 @@ from kvdeck.sessions.errors import UsageError
 @click.option("--port", type=click.IntRange(1, 65535), default=8123, show_default=True, help="TCP port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address; see --anyone.")
 @click.option("--control", is_flag=True, help="Let the page launch and cancel runs; else it is read-only.")
-@click.option("--anyone", is_flag=True, help="Allow an address that other hosts reach. There is no password.")
+@click.option("--anyone", is_flag=True, help="Allow an address that other hosts reach, over plain HTTP; read-only.")
 def serve(port: int, host: str, control: bool, anyone: bool) -> int:
-    """Show the deck in a browser, on this host only. Forward the port by SSH to see it elsewhere."""
-    if not anyone and not is_loopback(host):
-        raise UsageError(
-            f"{host} is reached from other hosts, and the page has no password",
-            "forward the port by `ssh -L`, or say --anyone",
-        )
+    """Show the deck in a browser, on this host only. Forward the port by SSH to see it elsewhere.
+
+    The address that is printed holds a key; without it the page opens for nobody.
+    """
+    if not is_loopback(host):
+        if control:
+            raise UsageError(
+                f"{host} is reached from other hosts, and what commands the engine would cross the net in the clear",
+                "leave --control out, or forward the port of a loopback address by `ssh -L`",
+            )
+        if not anyone:
+            raise UsageError(
+                f"{host} is reached from other hosts, and the page's key would cross the net in the clear",
+                "forward the port by `ssh -L`, or say --anyone",
+            )
     try:
-        from kvdeck.app.browser import Loopback
+        from kvdeck.app.browser import Guarded
     except ImportError:
         raise UsageError("textual-serve is not installed", "install kvdeck with the extra: kvdeck[web]") from None
     command = shlex.join([sys.executable, "-m", "kvdeck.app.tui", *([] if control else ["--readonly"])])
+    page = Guarded(command, host=host, port=port, title="kvdeck")
+    click.echo(f"http://{_named(host)}:{port}/?key={page.key}")
     click.echo(
-        f"http://{host}:{port}{'' if control else ' (read-only)'} · forward it by ssh -L {port}:127.0.0.1:{port}"
+        f"{'launches and cancels runs' if control else 'read-only'} · the key is good until this ends"
+        + (f" · elsewhere: ssh -L {port}:{_named(host)}:{port}" if is_loopback(host) else ""),
+        err=True,
     )
-    Loopback(command, host=host, port=port, title="kvdeck").serve()
+    page.serve()
     return 0
+
+
+def _named(host: str) -> str:
+    """An address as a browser takes it: this host's name where it is any address."""
+    if host in ("0.0.0.0", "::", ""):
+        return platform.node()
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

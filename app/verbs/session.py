@@ -78,7 +78,7 @@ def status(name: str | None) -> int:
     if found.source:
         click.echo(f"File: {found.source}")
     if archived := counted.archived(folder):
-        click.echo(f"Reset {epoch} times; {len(archived)} archives in {folder / 'recorder'}")
+        click.echo(f"Resets: {epoch}, archives: {len(archived)}, in {folder / 'recorder'}")
     return 0
 
 
@@ -114,10 +114,11 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     FORMAT is json (Dynamo's, exactly), csv, kvdeck (all of it), markdown or parquet; default: by the file's name.
     Of a recording of the Monitor's: csv or json (flows over time), jsonl (every moment), kvdeck or markdown.
     """
+    from kvdeck.app.waiting import waiting
     from kvdeck.sessions import dynamo, exchange
     from kvdeck.sessions.report import is_recording
 
-    if form is not None and target is None and output is None:
+    if form not in (None, *exchange.FORMATS) and target is None and output is None:
         form, target = None, form
     place = output or target
     if place is None:
@@ -128,12 +129,14 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     wanted = wanted_name(name)
     found = find(wanted)
     if is_recording(found):
-        export_recording(found, chosen, place)
+        with waiting(f"writing {place}"):
+            export_recording(found, chosen, place)
         click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
         return 0
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
         raise SessionError(f"{place} is the file Dynamo's hooks count {wanted!r} in", "export to another file")
-    give(exchange.encode(found, chosen), place)
+    with waiting(f"writing {place}"):
+        give(exchange.encode(found, chosen), place)
     click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
     if left := exchange.left_out(found, chosen):
         click.echo(f"The format has no place for: {'; '.join(left)}", err=True)

@@ -51,9 +51,12 @@ def import_(file: str, name: str | None) -> int:
     """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
 
+    from kvdeck.app.waiting import size_of, waiting
     from kvdeck.sessions import exchange
 
-    read = exchange.read(Path(file).expanduser())
+    path = Path(file).expanduser()
+    with waiting(f"reading {path}{size_of(path)}"):
+        read = exchange.read(path)
     chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
     kept = store().keep(dataclasses.replace(read, name=checked(chosen), kind=_kept_kind(read)))
     click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")
@@ -70,10 +73,12 @@ def _kept_kind(read: Session) -> SessionKind:
 @click.option("--remove", is_flag=True, help="Take these tags away.")
 def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
     """Add tags to a session, or print them."""
-    found = store().read(checked(name))
-    kept = [item for item in found.tags if item not in tags]
-    if tags:
-        found = store().change(name, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
+
+    def tagged(now: Session) -> Session:
+        kept = [item for item in now.tags if item not in tags]
+        return dataclasses.replace(now, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
+
+    found = store().change(checked(name), tagged) if tags else store().read(checked(name))
     click.echo(" ".join(found.tags))
     return 0
 
@@ -83,6 +88,16 @@ def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
 @click.argument("text", required=False)
 def note(name: str, text: str | None) -> int:
     """Write a session's note, or print it."""
-    found = store().read(checked(name)) if text is None else store().change(checked(name), note=text)
-    click.echo(found.note)
+    if text is None:
+        click.echo(store().read(checked(name)).note)
+        return 0
+    before: list[str] = []
+
+    def noted(now: Session) -> Session:
+        before.append(now.note)
+        return dataclasses.replace(now, note=text)
+
+    click.echo(store().change(checked(name), noted).note)
+    if before[0] not in ("", text):
+        click.echo(f"in place of: {before[0]}", err=True)
     return 0

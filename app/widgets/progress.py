@@ -101,8 +101,17 @@ class Progress(Lines):
             if part
         )
         if run.state == "done" and not said:
-            return f"kept as session {run.session} · 4 opens the sessions"
+            ran = _ran(run)
+            return f"{ran} · kept · 4 opens the sessions" if ran else f"kept as session {run.session} · 4 opens them"
         return f"{said or run.state} · what was measured is kept"
+
+
+def _ran(run: RunView) -> str:
+    """What a run was of, where all its steps are alike; a sweep's table says it better."""
+    plans = [step.plan for step in run.steps]
+    if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
+        return ""
+    return f"blocks of {size_text(plans[0].block_bytes)}, {plans[0].batch:,} a request"
 
 
 def _doing(run: RunView) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from kvdeck.engine.watch.blocks import learned
 from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
 
 MUCH = 64 << 20
@@ -90,13 +91,18 @@ def _is_whole_disk(number: Number) -> bool:
 
 def compatibility_path(snapshot: Snapshot) -> Check | None:
     """cuFile's `posix=` above zero: bytes go through host memory although GPUDirect Storage was wanted."""
-    operations = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
-    if not operations:
+    posix = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
+    every = _sum(number.value for number in _counters(snapshot, "cufile_ops"))
+    if posix is None or (posix == 0 and not every):
         return None
+    of_all = f" of {every:.0f}" if every else ""
+    evidence = f"cuFile has served {posix:.0f}{of_all} operations on its compatibility path (posix={posix:.0f})"
+    if posix == 0:
+        return Check("cufile-posix", "ok", evidence)
     return Check(
         "cufile-posix",
         "look",
-        f"cuFile has served {operations:.0f} operations on its compatibility path (posix={operations:.0f})",
+        evidence,
         "`gdscheck -p` says what the file system and driver support; `kvdeck doctor` says what is missing here",
     )
 
@@ -185,7 +191,7 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
 def failures(snapshot: Snapshot) -> Check | None:
     """Transfers failed while watched."""
     failed = _sum(flow.failures_gained for flow in snapshot.flows)
-    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit != "events"]
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "failures"]
     if not failed and not errors:
         return None
     parts = [f"{failed:.0f} transfers failed"] if failed else []
@@ -196,6 +202,39 @@ def failures(snapshot: Snapshot) -> Check | None:
         "since watching began " + ", ".join(parts),
         "the engine's log names the peer; on failure vLLM's counters move and NIXL's may not",
     )
+
+
+def refused_requests(snapshot: Snapshot) -> Check | None:
+    """Requests were refused, cancelled, or lost their KV before it was fetched."""
+    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "requests"]
+    if not errors:
+        return None
+    return Check(
+        "requests-lost",
+        "note",
+        "since watching began " + ", ".join(f"{n.name} +{n.gained:.0f}" for n in errors[:4]),
+        "requests that are refused or cancelled move no KV: hold them against the load's own count; expired KV means "
+        "that the decode side came too late for it",
+    )
+
+
+def container_io(snapshot: Snapshot) -> Check | None:
+    """A container moves storage bytes and none of its processes does, as far as can be read."""
+    for number in _counters(snapshot, "container_read_bytes", "container_write_bytes"):
+        name = number.labels.get("container")
+        way = number.name.removeprefix("container_")
+        mine = [n for n in _counters(snapshot, f"process_{way}") if n.labels.get("container") == name]
+        moved = _sum(n.gained for n in mine)
+        if (number.gained or 0) >= MUCH and not moved:
+            said = "none of its processes' counters moved" if mine else "its processes' counters can't be read"
+            verb = "read" if way.startswith("read") else "wrote"
+            return Check(
+                "container-io",
+                "note",
+                f"since watching began {name} {verb} {_gb(number.gained or 0)}, and {said}",
+                "normal in containers, where the page cache or another process does the I/O: go by the container",
+            )
+    return None
 
 
 def _words(labels: dict[str, str]) -> str:
@@ -230,6 +269,24 @@ def dropped_events(snapshot: Snapshot) -> Check | None:
     )
 
 
+def block_size(snapshot: Snapshot) -> Check | None:
+    """The size of a block that was told, against the source's own counters of bytes and blocks."""
+    sized = next((flow for flow in snapshot.flows if flow.bytes_from_blocks and flow.blocks_total), None)
+    if sized is None or sized.bytes_total is None or sized.blocks_total is None:
+        return None
+    found = learned(flow for flow in snapshot.flows if flow.source == sized.source)
+    used = sized.bytes_total / sized.blocks_total
+    if found is None or abs(used - found.bytes) <= AGREES * found.bytes:
+        return None
+    return Check(
+        "block-size",
+        "look",
+        f"blocks are taken for {used:,.0f} B ({sized.bytes_claim}), and {sized.source} says {found.bytes:,.0f} B "
+        f"({found.claim})",
+        "leave --block-bytes out: the size is known here; a plan's page size or precision may not be the engine's",
+    )
+
+
 _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     vllm_against_nixl,
     disk_writes,
@@ -240,6 +297,9 @@ _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     silent_nic,
     silent_prefill,
     failures,
+    refused_requests,
+    container_io,
     frozen_ring,
     dropped_events,
+    block_size,
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kvdeck.engine.watch.series import Source, SourceGone
+from kvdeck.engine.watch.sources.cufile import cufile_source, find_gds_stats
 from kvdeck.engine.watch.sources.devices import (
     disks_source,
     fabric_source,
@@ -33,7 +34,7 @@ _LOOPBACK_6 = {"0" * 32, _ONLY_6, "0000000000000000FFFF00000100007F"}
 _LISTEN = "0A"
 _LOOK_S = 0.5
 
-HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "gpus", "processes", "disk-tier", "runs")
+HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "cufile", "gpus", "processes", "disk-tier", "runs")
 """Names of the host's own sources, as `--source` takes them."""
 
 
@@ -78,6 +79,8 @@ def host_sources(home: Path | None) -> list[Source]:
         found.append(fabric_source())
     if has_nvidia_fs():
         found.append(nvidia_fs_source())
+    if find_gds_stats() is not None:
+        found.append(cufile_source())
     if any(Path("/dev").glob("nvidia[0-9]*")):
         found.append(gpu_source())
     found += process_sources()
@@ -124,6 +127,7 @@ def _named(text: str, home: Path | None) -> list[Source]:
         "network": network_source(),
         "fabric": fabric_source(),
         "nvidia-fs": nvidia_fs_source(),
+        "cufile": cufile_source(),
         "gpus": gpu_source(),
         "processes": io,
         "disk-tier": tier,

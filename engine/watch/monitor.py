@@ -26,6 +26,8 @@ class Watching:
     hz: float = 1.0
     seconds: float | None = None
     block_bytes: float | None = None
+    block_claim: str = "as given"
+    """Who says that a KVBM block has so many bytes."""
     pins: tuple[str, ...] = ()
     home: Path | None = None
     prometheus: tuple[str, int] | None = None
@@ -42,7 +44,8 @@ async def sources_of(watching: Watching) -> list[Source]:
 @asynccontextmanager
 async def sampling(watching: Watching) -> AsyncIterator[Sampler]:
     """A sampler at work, each of its sources asked once or given up."""
-    sampler = Sampler(await sources_of(watching), watching.hz, watching.block_bytes, watching.pins)
+    sources = await sources_of(watching)
+    sampler = Sampler(sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim)
     await sampler.start()
     try:
         await sampler.first(FIRST_S)

@@ -24,7 +24,8 @@ class Sampler:
 
     Args:
         hz: How often to ask each; a source that costs more is asked less often.
-        block_bytes: Bytes of one KVBM block, if known.
+        block_bytes: Bytes of one KVBM block, if told.
+        block_claim: Who told.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Sampler:
         hz: float = 1.0,
         block_bytes: float | None = None,
         pins: Iterable[str] = (),
+        block_claim: str = "",
     ) -> None:
         self.period_s = 1 / min(max(hz, MIN_HZ), MAX_HZ)
         self._sources = list(sources)
         self._tracks = [Track(source.name, source.kind) for source in self._sources]
         self._block_bytes = block_bytes
+        self._block_claim = block_claim
         self._pins = frozenset(pins)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +74,7 @@ class Sampler:
             zip(self._tracks, paces, strict=True),
             time.monotonic_ns(),
             block_bytes=self._block_bytes,
+            block_claim=self._block_claim,
             pins=self._pins,
         )
         return replace(moment, checks=check(moment))

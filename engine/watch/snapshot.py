@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kvdeck.engine.watch.blocks import BlockSize, learned
 from kvdeck.engine.watch.meaning import Group, Meaning, Measure, Tier
 from kvdeck.engine.watch.series import Series
 from kvdeck.engine.watch.track import Point, SourceStatus, Track
@@ -42,8 +43,10 @@ class Flow:
     blocks_gained: float | None = None
     failures_gained: float | None = None
     bytes_from_blocks: bool = False
-    """The bytes are blocks times the block size that was given."""
+    """The bytes are blocks times the size of a block."""
     moved_s: float | None = None
+    bytes_claim: str = ""
+    """Who says how large a block is, where the bytes come of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +96,16 @@ def take(
     now_ns: int,
     *,
     block_bytes: float | None = None,
+    block_claim: str = "",
     pins: frozenset[str] = frozenset(),
     wall: float | None = None,
 ) -> Snapshot:
     """The moment as the tracks, each with its period in seconds, have it.
 
     Args:
-        block_bytes: Size of one KVBM block, where it is known: blocks then have bytes too.
+        block_bytes: Size of one KVBM block, where it was told: blocks then have bytes too. Where it was not, a source's
+            own counters may tell.
+        block_claim: Who told.
         pins: Names of metrics to show whether their meaning is known or not; `*` is all of them.
         wall: Unix time of the moment; now where left out.
     """
@@ -110,7 +116,10 @@ def take(
     pinned: list[Number] = []
     for track, period in tracks:
         sources.append(track.status(now_ns, period))
-        flows += [_flow(track, name, found, now_ns, block_bytes) for name, found in track.shape.flows.items()]
+        moving = [_flow(track, name, found, now_ns) for name, found in track.shape.flows.items()]
+        track.block_size = learned(moving) or track.block_size
+        size = track.block_size if block_bytes is None else BlockSize(block_bytes, block_claim)
+        flows += moving if size is None else [_sized(flow, size) for flow in moving]
         for series, point, labels in track.shape.numbers:
             (counters if series.counter else gauges).append(_number(track, series, point, labels, now_ns))
         if pins:
@@ -161,7 +170,6 @@ def _flow(
     name: str,
     members: list[tuple[Series, Point, Meaning]],
     now_ns: int,
-    block_bytes: float | None,
 ) -> Flow:
     present = {series.name for series, _, _ in members}
     sums: dict[str, float] = {}
@@ -186,7 +194,7 @@ def _flow(
             moved = max(moved or 0, point.moved_ns)
     for rate in unrated:
         sums.pop(rate, None)
-    flow = Flow(
+    return Flow(
         source=track.name,
         name=name,
         source_tier=first.source,
@@ -196,15 +204,14 @@ def _flow(
         moved_s=_since(moved, now_ns),
         **sums,  # type: ignore[arg-type]
     )
-    return _sized(flow, block_bytes)
 
 
-def _sized(flow: Flow, block_bytes: float | None) -> Flow:
-    if block_bytes is None or flow.blocks_total is None or flow.bytes_total is not None:
+def _sized(flow: Flow, size: BlockSize) -> Flow:
+    if flow.blocks_total is None or flow.bytes_total is not None:
         return flow
 
     def times(blocks: float | None) -> float | None:
-        return None if blocks is None else blocks * block_bytes
+        return None if blocks is None else blocks * size.bytes
 
     return replace(
         flow,
@@ -212,6 +219,7 @@ def _sized(flow: Flow, block_bytes: float | None) -> Flow:
         bytes_per_s=times(flow.blocks_per_s),
         bytes_gained=times(flow.blocks_gained),
         bytes_from_blocks=True,
+        bytes_claim=size.claim,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from kvdeck.engine.watch.blocks import BlockSize
 from kvdeck.engine.watch.meaning import Meaning, meaning_of
 from kvdeck.engine.watch.series import Kind, Reading, Series, State
 
@@ -96,6 +97,8 @@ class Track:
         self.kind = kind
         self.points: dict[Series, Point] = {}
         self.limits: dict[Series, float] = {}
+        self.block_size: BlockSize | None = None
+        """Learned from its own counters, and kept: they need not agree at every moment."""
         self.readings = 0
         self._first_ns = 0
         self._last_ns: int | None = None

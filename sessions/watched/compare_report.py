@@ -24,8 +24,8 @@ def watched_diff_lines(diff: WatchedDiff, width: int = 100) -> list[Line]:
     moving = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if moving:
         lines += [Line(""), Line("Flows", "heading")]
-    for row in moving:
-        lines += _flow_lines(row, width)
+    for index, row in enumerate(moving):
+        lines += [Line("")] * bool(index) + _flow_lines(row, width)
     if not moving:
         lines += [Line(""), Line("Nothing moved that both have.", "warning")]
     still = dict.fromkeys(f"{arrow(row.a)} {row.a.name}" for row in diff.flows if row not in moving)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import Column, fit, joined, render, wrapped
+from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import duration_text, figure
 from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 
@@ -47,7 +47,7 @@ def about(watched: Watched) -> str:
     """A recording in a few words, for a list."""
     moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
     sources = f"{len(watched.sources)} source{'s' if len(watched.sources) != 1 else ''}"
-    return f"{duration_text(watched.duration_s)} of {sources}: {', '.join(moves) or 'nothing moved'}"
+    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(watched.duration_s)} of {sources}"
 
 
 def arrow(flow: FlowTotals) -> str:
@@ -143,20 +143,34 @@ def states_text(source: SourceSeen) -> str:
 
 
 def _flows(flows: Sequence[FlowTotals], width: int) -> list[Line]:
-    return _table(
-        [
-            Column("", "move", tuple(arrow(flow) for flow in flows), left=True),
-            Column("", "flow", tuple(flow.name for flow in flows), left=True),
-            Column("", "moved", tuple(moved_text(flow) for flow in flows)),
-            Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
-            Column("", "p95", tuple(amount(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2),
-            Column("", "mean", tuple(amount(flow.mean, flow.unit) for flow in flows), rank=1),
-            Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
-            Column("", "failed", tuple(amount(flow.failures, "") for flow in flows), rank=5),
-            Column("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
-        ],
-        width,
-    )
+    columns = _flow_columns(flows)
+    if table_width(fit(columns, width)[0], 1) > width:
+        return [line for flow in flows for line in _flow_lines(flow, width)]
+    return _table(columns, width)
+
+
+def _flow_lines(flow: FlowTotals, width: int) -> Iterable[Line]:
+    """A flow where there is no room for a table."""
+    yield from (Line(text) for text in wrapped(f"  {arrow(flow)}  {flow.name}", width, "    "))
+    said = [moved_text(flow)]
+    said += [f"{rate_text(flow.rate, flow.unit)} while moving"] if flow.rate else []
+    said += [f"mean {amount(flow.mean, flow.unit)}"] if flow.mean is not None else []
+    said += [f"{amount(flow.failures, '')} failed"] if flow.failures else []
+    yield from (Line(text) for text in joined(said, width, "    "))
+
+
+def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
+    return [
+        Column("", "move", tuple(arrow(flow) for flow in flows), left=True),
+        Column("", "flow", tuple(flow.name for flow in flows), left=True),
+        Column("", "moved", tuple(moved_text(flow) for flow in flows)),
+        Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
+        Column("", "p95", tuple(amount(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2),
+        Column("", "mean", tuple(amount(flow.mean, flow.unit) for flow in flows), rank=1),
+        Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
+        Column("", "failed", tuple(amount(flow.failures, "") for flow in flows), rank=5),
+        Column("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
+    ]
 
 
 def _gauges(gauges: Sequence[GaugeTotals], width: int) -> list[Line]:

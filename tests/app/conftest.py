@@ -95,7 +95,7 @@ class DeckOfFiles(Deck):
     def read_spreads(self, a: Session, b: Session) -> None:
         self.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
 
-    def change_session(self, what: str, name: str, value: str = "") -> None:
+    def change_session(self, what: str, name: str, value: str = "", before: str = "") -> None:
         self.asked.append((what, (name, value)))
         self.post_message(SessionChanged(f"{what} {name}"))
 

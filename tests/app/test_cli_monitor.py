@@ -194,3 +194,20 @@ def test_the_verb_loads_no_numpy_and_draws_nothing(environment: dict[str, str], 
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=20, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_plan_tells_the_size_of_a_block(environment: dict[str, str], server: MetricsServer, tmp_path: Path) -> None:
+    plans = tmp_path / "home/plans"
+    plans.mkdir(parents=True)
+    (plans / "mine.yaml").write_text(
+        "model: llama-3.1-8b\nstrategy: {kvcache_quant_mode: fp8}\nsystem: {page_size: 16}\n"
+    )
+    arguments = ("--source", server.url(), "--block-bytes", "plan:mine")
+    snapshot = orjson.loads(monitor(environment, "--once", "--json", *arguments).stdout)
+    (offload,) = [one for one in snapshot["flows"] if one["name"] == "kvbm offload_blocks_d2h"]
+    assert offload["bytes_total"] == 32 * 32 * 2 * 8 * 128 * 16, "blocks, layers, K and V, heads, their size, tokens"
+    assert offload["bytes_claim"].startswith("from the plan mine")
+    assert "≈ blocks of 1,048,576 B, from the plan mine" in monitor(environment, "--once", *arguments).stdout
+    refused = monitor(environment, "--once", "--source", server.url(), "--block-bytes", "plan:other")
+    assert refused.returncode == 2
+    assert "saved plans: mine" in refused.stderr

@@ -143,7 +143,23 @@ def test_both_count_into_one_session(kvdeck: Callable[..., Said], home: Path) ->
     assert "200 transfers, 1288192 total bytes across 3 paths" in kvdeck("status")[1]
 
 
-@pytest.mark.parametrize("form", ["json", "csv", "kvdeck"])
+def test_a_format_alone_is_no_file(kvdeck: Callable[..., Said], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "here").mkdir()
+    monkeypatch.chdir(home / "here")
+    kvdeck("test")
+    for form in ("json", "csv", "kvdeck", "markdown", "parquet"):
+        status, _, said = kvdeck("export", form)
+        assert (status, "no file to export to" in said) == (2, True)
+    assert list((home / "here").iterdir()) == []
+
+
+def test_a_note_says_what_it_replaced(kvdeck: Callable[..., Said]) -> None:
+    kvdeck("init", "noted")
+    assert kvdeck("note", "noted", "first") == (0, "first\n", "")
+    assert kvdeck("note", "noted", "second") == (0, "second\n", "in place of: first\n")
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "kvdeck", "parquet"])
 def test_export_then_import_loses_nothing(kvdeck: Callable[..., Said], home: Path, form: str) -> None:
     kvdeck("test")
     kvdeck("export", form, str(home / "out"))
@@ -156,7 +172,7 @@ def test_export_then_import_loses_nothing(kvdeck: Callable[..., Said], home: Pat
 
     assert held(before) == held(after)
     assert kvdeck("export", form, str(home / "again"), "-s", "back")[0] == 0
-    if form != "kvdeck":
+    if form in ("json", "csv"):
         lines = [(home / name).read_bytes().replace(b'"test_session"', b'"back"') for name in ("out", "again")]
         if form == "csv":  # rates are whole numbers once they were imported
             lines = [b"\n".join(line.rsplit(b",", 2)[0] for line in text.splitlines()) for text in lines]

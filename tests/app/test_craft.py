@@ -8,16 +8,17 @@ import pytest
 from textual.binding import Binding
 
 from kvdeck.app import endings, theme
+from kvdeck.app.bindings import OPENING
 from kvdeck.app.config import Config
 from kvdeck.app.form import COLUMNS
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
 from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.screens.jump import Jump, places
-from kvdeck.app.screens.sessions import FilterBar
 from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
 from kvdeck.app.widgets import status
+from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.log import LogPane
@@ -93,6 +94,43 @@ async def test_view_and_hidden_panes_are_remembered():
         assert again.screen.query_one(LogPane).display
 
 
+@pytest.mark.parametrize("mode", OPENING, ids=lambda binding: binding.description)
+async def test_each_pane_that_may_be_hidden_stays_so_until_the_next_time(mode: Binding):
+    memory: dict = {}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press(mode.key)
+        await pilot.pause()
+        panes = {pane: name for pane, name in deck.screen.PANES.items() if deck.screen.query_one(f"#{pane}").display}
+        assert bool(panes) == bool(deck.screen.PANES)
+        for name in panes.values():
+            commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+            commands[f"panes: hide {name}"].callback()
+    again = DeckOfFiles(memory=memory)
+    async with again.run_test(size=BIG) as pilot:
+        await pilot.pause()
+        assert f"switch_mode('{again.current_mode}')" == mode.action
+        assert not [pane for pane in panes if again.screen.query_one(f"#{pane}").display]
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [*((mode, BIG) for mode in OPENING), (OPENING[1], (60, 15))],
+    ids=lambda item: item.description if isinstance(item, Binding) else f"{item[0]}x{item[1]}",
+)
+async def test_esc_goes_back_and_never_out(mode: Binding, size: tuple[int, int], deck: DeckOfFiles):
+    async with deck.run_test(size=size) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        for key in (mode.key, "question_mark", "w", "colon", "x", "slash", "enter"):
+            await pilot.press(key)
+            await pilot.pause()
+            await pilot.press("escape", "escape", "escape")
+            await pilot.pause()
+            assert deck.is_running
+            assert deck.screen is deck.deck_screens[0]
+            assert f"switch_mode('{deck.current_mode}')" == mode.action
+
+
 async def test_the_order_of_the_sessions_is_remembered():
     memory: dict = {}
     for pressed in ("s", ""):
@@ -125,6 +163,31 @@ async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
         await pilot.pause()
         assert again.screen.query_one(FormPane).form.pipeline_depth == 1
     assert memory["run"] == {}
+
+
+@pytest.mark.parametrize("keys", [("question_mark",), ("colon",), ("x",), ("4", "enter")])
+async def test_what_stands_under_another_screen_is_not_painted_and_is_new_when_it_comes_back(
+    keys: tuple[str, ...], deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch
+):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(a_run.live()))
+        await pilot.press(*keys)
+        await pilot.pause(0.3)
+        painted = []
+        draw = deck._display
+        monkeypatch.setattr(deck, "_display", lambda screen, what: (painted.append(what), draw(screen, what)))
+        for state in ("queued", "running"):
+            deck.post_message(SnapshotTaken(replace(a_run.live(), run=replace(a_run.view(None), state=state))))
+            deck.deck_screens[0].query_one(StatusBar).refresh()
+            await pilot.pause(0.2)
+        assert [type(what).__name__ for what in painted if type(what).__name__ == "LayoutUpdate"] == []
+        await pilot.resize_terminal(*SMALL)
+        await pilot.pause(0.2)
+        assert deck.deck_screens[0].size == SMALL
+        deck.post_message(SnapshotTaken(a_run.finished()))
+        await pilot.press("escape", "2")
+        await pilot.pause(0.2)
+        assert "done" in deck.screen.query_one(Progress).plain
 
 
 async def test_a_view_that_is_no_more_is_not_opened():

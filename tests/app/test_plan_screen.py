@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.form import LAYOUTS
+from kvdeck.app.form import LAYOUTS, Form
 from kvdeck.app.measured import Measured, Point, Reader
 from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.plancarry import onto
 from kvdeck.app.planform import COLUMNS, PlanForm, block_spec, read_plan
+from kvdeck.app.planned import planned
 from kvdeck.app.planview import command_rows, figure_rows, grid_rows
 from kvdeck.app.screens.picker import Choice, Picker, matching
 from kvdeck.app.snapshot import Doctor, Snapshot
+from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.lines import Row
 from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
+from kvdeck.engine.kv.blocks import block_bytes
 from kvdeck.engine.kv.precision import PRECISIONS
 from kvdeck.engine.kv.reading import catalogue, find_model
 from kvdeck.engine.spec import spec_from_mapping
@@ -104,6 +109,65 @@ async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: DeckOfFiles)
         assert deck.current_mode == "run"
 
 
+async def test_e_carries_the_block_into_the_run_form(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("2", "m", "down", "down", "plus", "m")  # a plain block size, which would go over the plan's
+        await open_plan(pilot)
+        await pilot.press("plus", "right", "enter", *"512", "enter", "e")
+        await pilot.pause()
+        assert deck.asked == []
+        assert deck.current_mode == "run"
+        form = deck.screen.query_one(FormPane).form
+        assert spec_from_mapping(form.to_mapping()).geometry.block_bytes == 524288
+        assert (form.to_mapping()["paths"], form.batch, form.blocks) == (["HostToHost"], 32, 512)
+        assert form.problem() == ""
+
+
+def test_a_working_set_beyond_the_memory_is_left_to_the_worker():
+    small = replace(R1, doctor=Doctor(host={"memory_available_bytes": 4 << 30}))
+    assert (onto(small, Form()).batch, onto(small, Form()).blocks) == (40, 400)
+    large = replace(small, requests=10_000)
+    assert (onto(large, Form()).batch, onto(large, Form()).blocks) == (40, None)
+    assert onto(replace(large, isl=10**7), Form()).batch is None
+    assert onto(replace(small, doctor=Doctor()), Form()).batch is None
+
+
+@pytest.mark.parametrize("precision", list(PRECISIONS))
+def test_every_plan_carries_a_block_of_its_size(precision: str):
+    for name in catalogue():
+        form = replace(R1, model=find_model(name), precision=precision, pp=1)
+        assert onto(form, Form()).geometry.block_bytes == form.plan().group.block_bytes
+
+
+async def test_the_plan_is_remembered_and_its_block_offered(deck: DeckOfFiles):
+    async with deck.run_test(size=BIG) as pilot:
+        assert planned(deck.memory) is None
+        await open_plan(pilot)
+        await pilot.press("plus", "plus")
+        before = deck.screen.query_one(PlanPane).form
+    found = planned(deck.memory)
+    assert found is not None
+    assert (found.model, found.block_bytes, found.token_bytes) == ("llama-3.1-8b", 16 * 65536 // 4, 65536)
+    assert found.block_bytes == block_bytes("llama-3.1-8b", tp=4)
+    again = type(deck)(memory=json.loads(json.dumps(deck.memory)))
+    again.plans = deck.plans
+    async with again.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        assert again.screen.query_one(PlanPane).form == before
+
+
+@pytest.mark.parametrize("figures", [1, {"block_bytes": -1}, {"block_bytes": 1, "token_bytes": True, "page_size": 2}])
+def test_a_memory_that_holds_no_plan(figures):
+    assert planned({}) is planned({"plan": 1}) is planned({"plan": {"figures": figures}}) is None
+
+
+async def test_what_is_remembered_of_a_plan_may_be_broken(deck: DeckOfFiles):
+    deck.memory["plan"] = {"model": "/gone/config.json", "strategy": {"tp_size": 2}}
+    async with deck.run_test(size=BIG) as pilot:
+        await open_plan(pilot)
+        assert deck.screen.query_one(PlanPane).form.tp == 1
+
+
 async def test_what_can_not_run_says_why_and_stays(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
@@ -168,7 +232,7 @@ def test_windows_and_replicas_are_said():
     shown = text(figure_rows(mixed, Measured(), 120, 40))
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
-    assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
+    assert "each of 2 TP ranks holds the same: fewer KV heads than ranks" in shown
 
 
 def test_a_hybrids_state_is_shown_and_takes_room():
@@ -211,6 +275,7 @@ def test_the_knee_is_where_larger_blocks_bring_little():
     assert a_run.measured().knee("HostToDisk") is None
     assert "[" in text(grid_rows(R1, a_run.measured(), 120))
     assert "no sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
+    assert "can't be read" in text(grid_rows(R1, Measured(error="the sessions can't be read"), 120))
 
 
 def test_what_is_no_plan_says_why_in_every_pane():
@@ -228,7 +293,10 @@ def test_nothing_is_wider_than_its_pane(width: int):
         for rows in (figure_rows(form, a_run.measured(), width, 14), grid_rows(form, a_run.measured(), width),
                      command_rows(form, width)):  # fmt: skip
             assert max(len("".join(part for part, _ in row)) for row in rows) <= width, name
-        assert len(figure_rows(form, a_run.measured(), width, 14)) <= 15
+        for split in ({}, {"tp": 4, "pp": 3}, {"tp": 16, "pp": 5, "pp_rule": "sglang"}):
+            rows = figure_rows(replace(form, **split), a_run.measured(), width, 14)
+            assert len(rows) <= 14, (name, split)
+            assert replace(form, **split).problem() or "HostToHost LS" in text(rows)
 
 
 def test_every_field_steps_there_and_back():

@@ -10,7 +10,7 @@ from kvdeck.app.screens.ask import Ask
 from kvdeck.app.screens.doctor import Advice
 from kvdeck.app.screens.help import Help, HelpPane
 from kvdeck.app.screens.result import ResultScreen
-from kvdeck.app.screens.sessions import FilterBar
+from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.listing import Listing, Page

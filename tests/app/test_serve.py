@@ -13,9 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -38,51 +37,102 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server, where it is, and the address with the key that it has printed."""
+
+    process: psutil.Process
+    port: int
+    address: str
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
+def served(tmp_path: Path) -> Iterator[Served]:
     number = port()
     environ = {**os.environ, "KVDECK_RUNTIME": str(tmp_path / "rt"), "KVDECK_IDLE_EXIT": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "kvdeck.app.cli", "serve", "--port", str(number)],
         env=environ,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
-    address, deadline = f"http://127.0.0.1:{number}", time.monotonic() + PATIENCE_S
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
-            urllib.request.urlopen(address, timeout=5).close()
+            socket.create_connection(("127.0.0.1", number), timeout=5).close()
             break
-        except (urllib.error.URLError, ConnectionError):
+        except ConnectionError:
             time.sleep(0.05)
-    yield address, psutil.Process(process.pid)
+    yield Served(psutil.Process(process.pid), number, address)
     process.send_signal(signal.SIGTERM)
     process.wait(PATIENCE_S)
 
 
-def upgraded(address: str, origin: str) -> int:
-    """The status that the deck's socket answers a page of an origin with."""
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=PATIENCE_S)
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Origin": origin,
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
-    }
-    try:
-        connection.request("GET", "/ws?width=80&height=24", headers=headers)
-        return connection.getresponse().status
-    finally:
-        connection.close()
+def asked(served: Served, path: str, **headers: str) -> http.client.HTTPResponse:
+    """The answer to a request, without following where it leads."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=PATIENCE_S)
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return connection.getresponse()
 
 
-def test_no_other_page_opens_the_deck(served: tuple[str, psutil.Process]):
-    address, server = served
-    assert upgraded(address, "http://evil.example") == 403
-    assert upgraded(address, "null") == 403
-    assert server.children() == []
-    assert upgraded(address, address) == 101
+def opened(served: Served, **headers: str) -> str:
+    """The cookie that the printed address gives."""
+    answer = asked(served, served.address.partition(str(served.port))[2], **headers)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    return cookie.partition(";")[0]
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec_WebSocket_Version": "13",
+    "Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
+
+def test_nobody_gets_in_without_the_key(served: Served):
+    assert re.fullmatch(rf"http://127\.0\.0\.1:{served.port}/\?key=[\w-]{{32}}", served.address)
+    stale = f"kvdeck-{served.port}=guessed"
+    for path in ("/", "/?key=", "/?key=guessed", "/?key=%C3%A9", "/static/js/textual.js", "/static/", "/download/x"):
+        assert asked(served, path).status == 403
+        assert asked(served, path, Cookie=stale).status == 403
+    assert asked(served, "/ws?width=80&height=24", **UPGRADE, Origin=served.address.partition("/?")[0]).status == 403
+    assert served.process.children() == []
+    cookie = opened(served)
+    page = asked(served, "/", Cookie=cookie)
+    assert page.status == 200
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert served.address.partition("=")[2] not in page.read().decode()
+    assert asked(served, "/static/js/textual.js", Cookie=cookie).status == 200
+
+
+def test_no_other_page_opens_the_deck(served: Served):
+    cookie, here = opened(served), f"http://127.0.0.1:{served.port}"
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{served.port + 1}", ""):
+        assert asked(served, "/ws?width=80&height=24", **UPGRADE, Cookie=cookie, Origin=origin).status == 403
+    assert served.process.children() == []
+    assert asked(served, "/ws?width=80&height=24", **UPGRADE, Cookie=cookie, Origin=here).status == 101
+
+
+def test_a_name_of_another_site_that_leads_here_is_refused(served: Served):
+    cookie = opened(served)
+    assert asked(served, "/", Cookie=cookie, Host=f"evil.example:{served.port}").status == 403
+    assert asked(served, served.address.partition(str(served.port))[2], Host="evil.example").status == 403
+
+
+def test_through_a_forwarded_port_the_page_leads_back_through_it(served: Served):
+    cookie = opened(served, Host="localhost:9999")
+    page = asked(served, "/", Cookie=cookie, Host="localhost:9999").read().decode()
+    assert "ws://localhost:9999/ws" in page
+    assert str(served.port) not in page
+    upgraded = asked(served, "/ws", **UPGRADE, Cookie=cookie, Host="localhost:9999", Origin="http://localhost:9999")
+    assert upgraded.status == 101
 
 
 def decks(server: psutil.Process) -> list[psutil.Process]:
@@ -114,8 +164,8 @@ async def drawn(profile: Path) -> bytes:
 
 @pytest.mark.browser
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-async def test_a_real_browser_draws_it_and_leaves_nothing(served: tuple[str, psutil.Process], tmp_path: Path):
-    address, server = served
+async def test_a_real_browser_draws_it_and_leaves_nothing(served: Served, tmp_path: Path):
+    address, server = served.address, served.process
     words = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--window-size=1200,800")
     profile = tmp_path / "profile"
     browser = subprocess.Popen(
@@ -137,7 +187,9 @@ async def test_a_real_browser_draws_it_and_leaves_nothing(served: tuple[str, psu
 def test_an_address_that_others_reach_is_refused_unless_it_is_meant(host: str, capsys: pytest.CaptureFixture[str]):
     assert not is_loopback(host)
     assert call(["serve", "--host", host]) == 2
-    assert re.search("no password.*--anyone", capsys.readouterr().err)
+    assert re.search("in the clear.*--anyone", capsys.readouterr().err)
+    assert call(["serve", "--host", host, "--anyone", "--control"]) == 2
+    assert re.search("leave --control out", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])

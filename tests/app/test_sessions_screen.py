@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 
 import pytest
@@ -69,6 +70,30 @@ async def test_one_run_s_layouts_are_one_key_away(deck: DeckOfFiles):
         await until(pilot, lambda: behind.spreads is not None)
         assert "desc. a block" in behind.plain
         assert "slower" in behind.plain.splitlines()[-1]
+
+
+async def test_the_rows_of_a_diff_are_copied_with_what_their_bars_draw(deck: DeckOfFiles):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "1.31×" in plain(deck, "#rows"))
+        await pilot.press("Y")
+        await pilot.pause()
+        first, *others = csv.DictReader(deck.clipboard.splitlines())
+        assert len(others) == 2
+        assert [first[title] for title in ("path", "layout A", "block bytes", "batch", "verdict")] == [
+            "HostToHost",
+            "FullyContiguous",
+            str(2 << 20),
+            "16",
+            "slower",
+        ]
+        ratio, low, high = (float(first[title]) for title in ("B's time over A's", "95 % low", "95 % high"))
+        assert low < ratio < high
+        assert f"GB/s B: {KEPT[0].name}:ls" in first
+        await pilot.press("y")
+        await pilot.pause()
+        assert deck.clipboard.startswith("| path ")
+        assert "●" not in deck.clipboard
 
 
 async def test_swapping_turns_the_ratio_round(deck: DeckOfFiles):

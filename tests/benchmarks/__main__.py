@@ -8,7 +8,7 @@ import sys
 
 from tests.benchmarks.table import Row, print_markdown
 
-PARTS = ("terminal", "engine", "transfers", "plans", "sessions", "watching")
+PARTS = ("terminal", "screens", "engine", "transfers", "plans", "sessions", "watching")
 
 
 def main() -> None:

@@ -49,10 +49,10 @@ def monitor() -> list[Row]:
         try:
             assert deck.shows("live"), "the Monitor did not open"
             assert deck.shows("B/s"), "nothing was seen to move"
-            _bytes(deck, SETTLE_S)
+            read_for(deck, SETTLE_S)
             process = psutil.Process(deck.process.pid)
             before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-            ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+            ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
             share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
             memory = process.memory_full_info()
         finally:
@@ -62,8 +62,8 @@ def monitor() -> list[Row]:
         deck = Terminal(SIZE, program=PROGRAM)
         try:
             assert deck.shows("not seen to move"), "no source was seen to idle"
-            _bytes(deck, 3 * SETTLE_S)
-            still = _bytes(deck, STILL_S)
+            read_for(deck, 3 * SETTLE_S)
+            still = read_for(deck, STILL_S)
         finally:
             deck.close()
     size = f"{SIZE[0]}×{SIZE[1]}, {len(endpoints.urls)} endpoints"
@@ -91,14 +91,14 @@ def _first_paint() -> float:
 
 def _watched(deck: Terminal) -> list[Row]:
     assert deck.shows("engine: idle"), "no engine came up"
-    _bytes(deck, SETTLE_S)
-    still = _bytes(deck, STILL_S)
+    read_for(deck, SETTLE_S)
+    still = read_for(deck, STILL_S)
     os.write(deck.master, b"r")
     assert deck.shows("running"), "no run began"
-    _bytes(deck, SETTLE_S)
+    read_for(deck, SETTLE_S)
     process = psutil.Process(deck.process.pid)
     before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-    ticks = [_bytes(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+    ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
     share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
     memory = process.memory_full_info()
     size = f"{SIZE[0]}×{SIZE[1]}"
@@ -131,7 +131,7 @@ def _far() -> list[Row]:
     return rows
 
 
-def _bytes(deck: Terminal, seconds: float) -> int:
+def read_for(deck: Terminal, seconds: float) -> int:
     """Bytes that the deck writes within that time."""
     end, count = time.monotonic() + seconds, 0
     while (left := end - time.monotonic()) > 0:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
-from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot, take
+from kvdeck.engine.watch.sources.endpoint import Endpoint
+from kvdeck.engine.watch.track import SourceStatus, Track
+from tests.engine.a_metrics_server import sample
 
 GB = 1e9
 
@@ -81,13 +83,18 @@ def test_nothing_matches() -> None:
 
 def test_matches_without_onboarding() -> None:
     onboard = blocks("kvbm onboard_blocks_h2d", "G2", "G1", 0)
-    assert verdicts(onboard, counters=(number("kvbm_matched_tokens", None, 64),)) == {"onboard-zero": "note"}
+    matched = number("kvbm_matched_tokens", None, 64)
+    assert verdicts(onboard, counters=(matched,)) == {"onboard-zero": "note"}
+    assert verdicts(replace(onboard, blocks_total=1.0), counters=(matched,)) == {}
+    assert verdicts(counters=(matched,)) == {}, "no onboard counter is no zero"
 
 
 @pytest.mark.parametrize(("carried", "verdict"), [(GB, "ok"), (0.0, "look")])
 def test_a_card_that_stands_still(carried: float, verdict: str) -> None:
     card = number("fabric_received_bytes", carried, device="mlx5_0")
     assert verdicts(moved("x", "remote", "G1", GB), counters=(card,)) == {"nic-counters": verdict}
+    assert verdicts(moved("x", "remote", "G1", GB)) == {}, "without a card there is nothing to hold it against"
+    assert verdicts(moved("x", "remote", "G1", 1e6), counters=(card,)) == {}
 
 
 def test_a_silent_prefill_side_is_normal() -> None:
@@ -106,7 +113,92 @@ def test_failures_are_counted_while_watched() -> None:
 def test_a_full_ring() -> None:
     status = SourceStatus("ring a", "ring", "partial", "full: no longer live", 0.1)
     assert [found.id for found in check(Snapshot(0.0, sources=(status,)))] == ["ring-full"]
+    live = SourceStatus("ring a", "ring", "partial", "somebody drains this ring", 0.1)
+    assert check(Snapshot(0.0, sources=(live,))) == ()
 
 
 def test_dropped_telemetry_is_no_failed_transfer() -> None:
     assert verdicts(counters=(number("ring_events_dropped", 340, 340),)) == {"telemetry-dropped": "look"}
+    assert verdicts(counters=(number("ring_events_dropped", 0, 0),)) == {}
+
+
+def error(name: str, gained: float, unit: str, **labels: str) -> Number:
+    return Number("s", name, labels, unit, "errors", gained, gained=gained)
+
+
+def test_failures_and_lost_requests_are_two_things() -> None:
+    failed = error("agent_errors_total", 2, "failures", status="remote_disconnect")
+    lost = error("dynamo_rejection_request_total", 3, "requests")
+    assert verdicts(counters=(failed,)) == {"failures": "look"}
+    assert verdicts(counters=(lost,)) == {"requests-lost": "note"}
+    assert verdicts(counters=(replace(lost, gained=0.0), replace(failed, gained=None))) == {}
+
+
+@pytest.mark.parametrize(("mine", "speaks"), [(0.0, True), (GB, False), (None, True)])
+def test_a_container_whose_processes_are_silent(mine: float | None, speaks: bool) -> None:
+    whole = number("container_read_bytes", GB, container="docker a")
+    process = number("process_read_bytes", mine, container="docker a", pid="7")
+    other = number("process_read_bytes", GB, container="docker b", pid="8")
+    expected = {"container-io": "note"} if speaks else {}
+    assert verdicts(counters=(whole, process, other)) == expected
+    assert verdicts(counters=(replace(whole, gained=1000.0), process)) == {}, "too little to say"
+
+
+# What real software printed
+
+
+def after(*names: str, then: tuple[str, ...] = ()) -> Snapshot:
+    """A moment in which each sample was read, and then each of `then` by the same sources in their order."""
+    tracks = []
+    for place, name in enumerate(names):
+        endpoint = Endpoint(f"http://127.0.0.1:{place + 1}/metrics")
+        track = Track(endpoint.name, "prometheus")
+        for second, read in enumerate((name, then[place] if then else name)):
+            reading = endpoint._reading(sample(f"{read}.prom").decode())
+            track.took(replace(reading, t_ns=second * 10**9, changed=None), second * 10**9)
+        tracks.append((track, 1.0))
+    snapshot = take(tracks, 10**9)
+    return replace(snapshot, checks=check(snapshot))
+
+
+def speak(snapshot: Snapshot) -> list[str]:
+    return [found.id for found in snapshot.checks]
+
+
+def test_a_real_pair_of_prefill_and_decode() -> None:
+    """Both sides as vLLM printed them; NIXL's own exporter beside such a pair was never sampled."""
+    assert speak(after("vllm032_nixl_p_after", "vllm032_nixl_d_after")) == ["prefill-silent"]
+    assert speak(after("vllm032_nixl_d_after")) == []
+    assert speak(after("vllm032_nixl_p_after")) == [], "alone it may just be idle"
+    before_and_after = after("vllm032_nixl_d_before", then=("vllm032_nixl_d_after",))
+    assert speak(before_and_after) == [], "40 MB are too little to hold against anything"
+
+
+def test_real_kvbm_before_and_after_a_match() -> None:
+    assert speak(after("dynamo_kvbm_metrics_idle")) == [], "nothing offloaded, nothing expected"
+    assert speak(after("dynamo_kvbm_metrics_host_cold")) == ["matched-zero"]
+    for name in ("repeat", "evict", "replay"):
+        assert speak(after(f"dynamo_kvbm_metrics_host_{name}")) == []
+
+
+def test_real_kvbm_beside_a_disk_tier_that_stays_empty() -> None:
+    replay = after("dynamo_kvbm_metrics_host_replay")
+    assert speak(replay) == []
+    tier = number("disk_tier_bytes", None, 1e9)
+    assert [found.id for found in check(replace(replay, gauges=(*replay.gauges, tier)))] == ["disk-tier-unwritten"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vllm032_base_after",
+        "vllm032_offload_native_after",
+        "dynamo_fe_metrics_d",
+        "dynamo_worker_metrics_d",
+        "nixl_prom_agent",
+        "nixl_prom_mp",
+        "lmcache056_exposition_idle",
+    ],
+)
+def test_what_is_well_in_the_samples_stays_quiet(name: str) -> None:
+    assert speak(after(name)) == []

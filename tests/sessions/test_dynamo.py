@@ -105,6 +105,7 @@ def test_the_eighteen_keys_stay_apart() -> None:
         (ONE_KEY.replace(b"HostToDisk_", b"HostToMoon_"), "unknown key 'HostToMoon_"),
         (b" " * (dynamo.MOST_BYTES + 1), "more than 4 MiB"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_what_is_wrong_is_said_and_the_file_stays(tmp_path: Path, text: bytes, said: str) -> None:
     path = tmp_path / "bench_x.json"

@@ -26,6 +26,7 @@ from kvdeck.sessions.records import (
 )
 from kvdeck.sessions.report import report_json, report_lines, trouble, verdict_text
 from kvdeck.sessions.units import duration_text, figure, layout_name, size_text, time_text
+from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 
 FC, LS = "FullyContiguous", "LayerSeparate { outer_contiguous: false }"
 OUTER = "LayerSeparate { outer_contiguous: true }"
@@ -114,7 +115,22 @@ def test_json_has_every_key_that_was_promised() -> None:
     assert set(shown["comparisons"][0]) >= ISSUE_COMPARISON_KEYS
 
 
-@pytest.mark.parametrize("record", [Session, StepResult, Comparison, Tuned, Tally])
+@pytest.mark.parametrize(
+    "record",
+    [
+        Session,
+        StepResult,
+        Comparison,
+        Tuned,
+        Tally,
+        Watched,
+        FlowTotals,
+        GaugeTotals,
+        CounterTotals,
+        SourceSeen,
+        Spread,
+    ],
+)
 def test_every_field_is_documented(record: type) -> None:
     documented = FORMATS.read_text()
     fields = {field.name for field in dataclasses.fields(record)} - ({"name"} if record is Session else set())

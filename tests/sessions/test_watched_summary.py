@@ -198,7 +198,7 @@ def text(lines: Sequence[Any]) -> str:
 def test_a_recording_is_listed_and_reported_as_what_it_is(store: Store) -> None:
     session = recorded(store, "one", rates(1e9, 1))
     (row,) = catalogue(store)
-    assert (row.kind, row.state, row.about) == ("watched", "done", "59 s of 1 source: G1 → G2")
+    assert (row.kind, row.state, row.about) == ("watched", "done", "G1 → G2 · 59 s of 1 source")
     assert matching([row], ["G1"]) == [row]
     shown = text(report_lines(session, 100))
     assert "a recording of 59 s" in shown
@@ -233,7 +233,7 @@ def test_one_that_goes_on_is_not_renamed_or_deleted(store: Store) -> None:
     for what in (
         lambda: store.rename("live", "other"),
         lambda: store.delete("live"),
-        lambda: store.change("live", note="x"),
+        lambda: store.change("live", lambda session: dataclasses.replace(session, note="x")),
     ):
         with pytest.raises(SessionError, match="is being recorded"):
             what()

@@ -7,6 +7,7 @@ from kvdeck.engine.watch.known.place import Meaning, Measure, Tier
 
 def host() -> list[Meaning]:
     nvidia_fs = "/proc/driver/nvidia-fs/stats"
+    gds_stats = "cuFile's gds_stats as NVIDIA's guide prints it; posix= is the compatibility path; no sample"
     return [
         Meaning("disk_read_bytes", "bytes", "/proc/diskstats through psutil", group="host"),
         Meaning("disk_write_bytes", "bytes", "/proc/diskstats through psutil", group="host"),
@@ -26,7 +27,12 @@ def host() -> list[Meaning]:
         Meaning("nvidia_fs_write_bytes", "bytes", nvidia_fs, group="host"),
         Meaning("nvidia_fs_ops", "operations", nvidia_fs, group="host"),
         Meaning("nvidia_fs_errors", "failures", nvidia_fs, group="errors"),
-        Meaning("cufile_posix_ops", "operations", "cuFile's gds_stats: the compatibility path", group="host"),
+        *(Meaning(f"cufile_{way}_bytes", "bytes", gds_stats, group="host") for way in ("read", "write")),
+        *(
+            Meaning(f"cufile_{what}ops", "operations", gds_stats, group="host")
+            for what in ("", "posix_", "nvfs_", "p2p_", "unaligned_")
+        ),
+        Meaning("cufile_errors", "failures", gds_stats, group="errors"),
         Meaning("gpu_pcie_sent_bytes_per_s", "B/s", "NVML, a 20 ms sample; the GPU sends", group="host"),
         Meaning("gpu_pcie_received_bytes_per_s", "B/s", "NVML, a 20 ms sample; the GPU receives", group="host"),
         Meaning("gpu_nvlink_sent_bytes", "bytes", "NVML's cumulative NVLink field", group="host"),

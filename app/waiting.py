@@ -1,0 +1,63 @@
+"""What a verb says on stderr while it works and has no steps to count: what it does, since when, how long at most."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from kvdeck.sessions.units import size_text
+
+PATIENCE_S = 0.5
+"""What is done within that says nothing."""
+REDRAW_S = 0.5
+
+
+def waiting_text(what: str, seconds: float, most_s: float | None) -> str:
+    """The line: `looking at this host · 3 s, at most 120 s`."""
+    return f"{what} · {seconds:.0f} s{'' if most_s is None else f', at most {most_s:.0f} s'}"
+
+
+def size_of(path: Path) -> str:
+    """A file's size in brackets, to tell what takes so long; nothing where it can't be told."""
+    try:
+        return f" ({size_text(path.stat().st_size)})"
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def waiting(what: str, most_s: float | None = None) -> Iterator[None]:
+    """Say what is waited for: on a terminal by a line that counts and goes away, else by one line.
+
+    Args:
+        what: What is done, as in `looking at this host`.
+        most_s: The limit after which it is given up, where there is one. No other estimate is honest here.
+    """
+    done = threading.Event()
+    thread = threading.Thread(target=_say, args=(what, most_s, done), name="kvdeck-waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _say(what: str, most_s: float | None, done: threading.Event) -> None:
+    begin, live = time.monotonic(), sys.stderr is not None and sys.stderr.isatty()
+    if done.wait(PATIENCE_S):
+        return
+    if not live:
+        click.echo(f"{what} …", err=True)
+        return
+    while True:
+        click.echo(f"\r{waiting_text(what, time.monotonic() - begin, most_s)}\x1b[K", nl=False, err=True)
+        if done.wait(REDRAW_S):
+            break
+    click.echo("\r\x1b[K", nl=False, err=True)

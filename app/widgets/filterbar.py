@@ -1,0 +1,40 @@
+"""The line over a list: the words that filter it, what sorts it, and how many rows are left."""
+
+from __future__ import annotations
+
+from textual.events import Key
+
+from kvdeck.app.messages import FilterTyped
+from kvdeck.app.widgets.lines import Lines, Row, cell
+
+SORTS = ("newest", "name", "state", "longest")
+
+
+class FilterBar(Lines, can_focus=True):
+    """What `/` types, and what sorts. While it has the focus every letter is a part of the filter."""
+
+    text, sort, count, total = "", SORTS[0], 0, 0
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        right = f"{self.count:,} of {self.total:,} · by {self.sort} "
+        typed = (
+            f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters, s sorts"
+        )
+        return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
+
+    def check_consume_key(self, key: str, character: str | None) -> bool:
+        return character is not None and character.isprintable()
+
+    def on_key(self, event: Key) -> None:
+        if event.key in ("enter", "down", "escape"):
+            text = "" if event.key == "escape" else self.text
+        elif event.key == "backspace":
+            text = self.text[:-1]
+        elif event.is_printable and event.character:
+            text = self.text + event.character
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+        self.text = text
+        self.post_message(FilterTyped(text, ended=event.key in ("enter", "down", "escape")))

@@ -1,0 +1,103 @@
+"""How many bytes a KVBM block has: told, from a plan, or learned where one source counts a move in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvdeck.sessions.errors import UsageError
+
+if TYPE_CHECKING:
+    from kvdeck.engine.watch.snapshot import Flow
+
+PLAN = "plan:"
+"""`plan:NAME` names a plan that the Plan screen saved."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """Bytes of one block over all ranks, and who says so."""
+
+    bytes: float
+    claim: str
+
+
+def told(text: str, plans: Path) -> BlockSize:
+    """The size that `--block-bytes` names: a number, `plan:NAME`, or the path of a plan's YAML file.
+
+    Args:
+        plans: The folder with the saved plans.
+
+    Raises:
+        UsageError: It is none of these, or the plan has no one size of a block.
+    """
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return BlockSize(float(text), "as given with --block-bytes")
+    if text.startswith(PLAN):
+        name = text.removeprefix(PLAN)
+        path = plans / f"{name}.yaml"
+        if Path(name).name != name or not path.is_file():
+            kept = ", ".join(sorted(found.stem for found in plans.glob("*.yaml"))) or "none is saved"
+            raise UsageError(f"there is no plan {name!r}", f"saved plans: {kept}")
+        return of_plan(path)
+    path = Path(text).expanduser()
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return of_plan(path)
+    raise UsageError(f"--block-bytes {text!r} is no size", "give bytes, plan:NAME, or the path of a plan's YAML file")
+
+
+def of_plan(path: Path) -> BlockSize:
+    """The block of a saved plan: a page of tokens in all layers on all ranks of one replica, which is what KVBM's
+    leader counts as one.
+
+    Raises:
+        UsageError: It can't be read, names no model, or its layers are of several kinds, each with a block of its own.
+    """
+    from kvdeck.engine.kv.kvbench import model_config
+    from kvdeck.engine.kv.parallel import Parallelism
+    from kvdeck.engine.kv.plan import Work, make_plan
+    from kvdeck.engine.kv.precision import parse_precision
+    from kvdeck.engine.kv.reading import find_model, read_yaml
+
+    data = read_yaml(path)
+    config, _ = model_config(data, str(path))
+    if not data.get("model"):
+        raise UsageError(f"{path} names no model", "save it on the Plan screen (s), or add `model: NAME`")
+    model = find_model(str(data["model"]))
+    plan = make_plan(
+        model,
+        parse_precision(config.kvcache_quant_mode),
+        Parallelism(config.tp_size, config.pp_size, config.dp_size, config.cp_size),
+        Work(config.isl, config.num_requests, config.page_size),
+    )
+    stages = plan.stages()
+    if any(len(stage.groups) != 1 for stage in stages):
+        raise UsageError(
+            f"{path}: {model.name} has layers of several kinds, each with a block of its own",
+            "give the number of bytes",
+        )
+    size = sum(stage.groups[0].block_bytes for stage in stages) * config.tp_size
+    ranks = config.tp_size * config.pp_size
+    over = f" over {ranks} ranks" if ranks > 1 else ""
+    return BlockSize(float(size), f"from the plan {path.stem}: {config.page_size} tokens of {model.name}{over}")
+
+
+def learned(flows: Iterable[Flow]) -> BlockSize | None:
+    """The size that one source's own counters agree on: bytes by blocks of every move that it counts in both.
+
+    While a move goes on one counter may be ahead of the other, so only those that stand still are asked.
+    """
+    found: dict[float, str] = {}
+    for flow in flows:
+        moving = flow.bytes_per_s or flow.blocks_per_s
+        if flow.bytes_total and flow.blocks_total and not moving and not flow.bytes_from_blocks:
+            size = flow.bytes_total / flow.blocks_total
+            if size < 1 or size != int(size):
+                return None
+            found.setdefault(size, f"learned from {flow.metric} over the blocks of {flow.name}")
+    if len(found) != 1:
+        return None
+    ((size, claim),) = found.items()
+    return BlockSize(size, claim)

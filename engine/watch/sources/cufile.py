@@ -1,0 +1,161 @@
+"""What cuFile counts for each serving process, asked of NVIDIA's own `gds_stats`, which only looks.
+
+cuFile keeps counters in shared memory where `profile.cufile_stats` in its cufile.json is above 0 (it is 0 by default),
+and names the path that served each operation where it is 3. A process in a container shows them inside that only.
+The output is read as the GPUDirect Storage guide prints it: no real `gds_stats` was at hand.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from kvdeck.engine.watch.series import Labels, Reading, Series, SourceGone
+from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.engine.watch.sources.processes import NOBODY, Processes, Serving
+
+PERIOD_S = 5.0
+DEADLINE_S = 2.0
+"""How long one call may take before it is ended."""
+AGAIN_S = 60.0
+"""A process that shows no counters is asked again so often."""
+MAX_ASKED = 16
+"""Processes asked in one look."""
+MAX_OUTPUT = 1 << 20
+_USUAL = "cuda*/gds/tools/gds_stats"
+_PER_GPU = re.compile(r"^GPU (\d+) +Read: (.*?) Write: (.*?)(?: BufRegister:.*)?$")
+_FIELD = re.compile(r"([A-Za-z_0-9]+)=([0-9.]+)")
+_GLOBAL = re.compile(r"^Total (Read|Write) Size \(MiB\) ?: *(\d+)")
+_HEAD = "cuFile STATS VERSION"
+_COUNTED = {
+    "n": "cufile_ops",
+    "posix": "cufile_posix_ops",
+    "nvfs": "cufile_nvfs_ops",
+    "p2p": "cufile_p2p_ops",
+    "p2pdma": "cufile_p2p_ops",
+    "unalign": "cufile_unaligned_ops",
+    "err": "cufile_errors",
+}
+
+
+def find_gds_stats(cuda: Path = Path("/usr/local")) -> str | None:
+    """The program, on the path or where CUDA puts it."""
+    return shutil.which("gds_stats") or next(map(str, sorted(cuda.glob(_USUAL), reverse=True)), None)
+
+
+def cufile_source(program: str | None = None, processes: Processes | None = None) -> LocalSource:
+    """cuFile's counters of all serving processes, every few seconds, off the main loop."""
+    looking = Cufile(program or find_gds_stats(), processes or Processes())
+    longest = MAX_ASKED * DEADLINE_S
+    return LocalSource("cufile", "nvidia_fs", looking.look, least_period_s=PERIOD_S, hangs_s=longest + 1)
+
+
+class Cufile:
+    """Asks one process after the other; one that shows nothing is left alone for a minute."""
+
+    def __init__(self, program: str | None, processes: Processes) -> None:
+        self._program = program
+        self._processes = processes
+        self._silent: dict[int, tuple[float, str]] = {}
+        """By process: until when it is left alone, and why."""
+
+    def look(self) -> Reading:
+        """All counters.
+
+        Raises:
+            SourceGone: `gds_stats` is not installed.
+        """
+        if self._program is None:
+            raise SourceGone("gds_stats is not installed", "it comes with CUDA, in gds/tools (package gds-tools)")
+        found = self._processes.found()
+        values: dict[Series, float] = {}
+        now = time.monotonic()
+        self._silent = {pid: (until, why) for pid, (until, why) in self._silent.items() if until > now}
+        missing: set[str] = set()
+        for process in [one for one in found if one.pid not in self._silent][:MAX_ASKED]:
+            why = self._ask(process, values)
+            if why:
+                self._silent[process.pid] = (now + AGAIN_S, why)
+            elif not any(s.name == "cufile_posix_ops" and s.label("pid") == str(process.pid) for s in values):
+                missing.add("no posix= without profile.cufile_stats 3 in cufile.json")
+        if not found:
+            return Reading(now_ns(), values, quiet=NOBODY)
+        if not values:
+            reasons = sorted({why for _, why in self._silent.values()})
+            return Reading(now_ns(), values, quiet="; ".join(reasons)[:300])
+        return Reading(now_ns(), values, missing=", ".join(sorted(missing)))
+
+    def _ask(self, process: Serving, values: dict[Series, float]) -> str:
+        """Add a process's counters; why there are none, else."""
+        assert self._program is not None
+        try:
+            status, text = _output([self._program, "-p", str(process.pid), "-l", "3"])
+        except OSError as error:
+            return f"gds_stats can't be run: {error.strerror}"
+        if status is None:
+            return f"gds_stats gave no end within {DEADLINE_S:g} s"
+        if status != 0 or not text.strip():
+            return "no serving process shows cuFile's statistics: profile.cufile_stats in cufile.json turns them on"
+        if _HEAD not in text:
+            return f"gds_stats says something else than statistics: {text.strip().splitlines()[0][:80]!r}"
+        counted = counters(text, process.labels)
+        values.update(counted)
+        return "" if counted else "gds_stats' output is of a version that is not known here"
+
+
+def _output(command: list[str]) -> tuple[int | None, str]:
+    """A program's exit status, None where it had to be ended, and what it printed, up to a bound."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(DEADLINE_S, end)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            raw = process.stdout.read(MAX_OUTPUT)
+            if len(raw) == MAX_OUTPUT:
+                end()
+            process.wait()
+        finally:
+            timer.cancel()
+    return None if late.is_set() else process.returncode, raw.decode("utf-8", "replace")
+
+
+def counters(text: str, labels: Labels) -> dict[Series, float]:
+    """The counters of one process from its `gds_stats` output. Its bandwidths and latencies are averages over a second
+    and are left alone."""
+    values: dict[Series, float] = {}
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        whole = _GLOBAL.match(line.strip())
+        if whole is not None:
+            totals[whole[1].lower()] = float(whole[2]) * (1 << 20)
+        gpu = _PER_GPU.match(line.strip())
+        if gpu is not None:
+            for way, fields in (("read", gpu[2]), ("write", gpu[3])):
+                _add(values, dict(_FIELD.findall(fields)), way, (*labels, ("gpu", gpu[1])))
+    if not values:  # below level 3 there are only sums
+        for way, moved in totals.items():
+            values[Series(f"cufile_{way}_bytes", tuple(sorted(labels)))] = moved
+    return values
+
+
+def _add(values: dict[Series, float], fields: dict[str, str], way: str, labels: Labels) -> None:
+    """One GPU's reads or writes, if it had any."""
+    if not float(fields.get("n", 0)) and not float(fields.get("err", 0)):
+        return
+    for field, value in fields.items():
+        if field == "MiB":
+            values[Series(f"cufile_{way}_bytes", tuple(sorted(labels)))] = float(value) * (1 << 20)
+        elif field in _COUNTED:
+            values[Series(_COUNTED[field], tuple(sorted((*labels, ("op", way)))))] = float(value)
