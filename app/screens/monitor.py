@@ -28,6 +28,7 @@ from kvdeck.app.widgets.monitor.reuse import Reuse
 from kvdeck.app.widgets.monitor.tiers import Tiers
 from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
 from kvdeck.engine.protocol import RecordingState
+from kvdeck.engine.watch.snapshot import Snapshot as Moment
 from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class MonitorScreen(DeckScreen):
         self._watching: WatchFeed | None = None
         self._linger: Timer | None = None
         self._waits = self._asked = False
+        self._pictured = 0.0
         self.player = Player(self)
 
     def body(self) -> ComposeResult:
@@ -166,6 +168,8 @@ class MonitorScreen(DeckScreen):
 
     def apply(self, snapshot: Snapshot) -> None:
         super().apply(snapshot)
+        if self.app.paused:
+            self._say(self.query_one(MonitorBar).moment)
         self._paint()
 
     def _paint(self) -> None:
@@ -191,11 +195,16 @@ class MonitorScreen(DeckScreen):
         before = sum(pane.changes for pane in panes)
         looking = self.settings.sources is None and self.app.connect and not self.found
         view = self.timeline.view(self.settings.pins, LOOKING if looking else "")
-        self.query_one(MonitorBar).apply(self._state(), view.moment)
+        self._pictured = view.now
+        self._say(view.moment)
         for pane in self.panes:
             if not pane.has_class("-away"):
                 pane.apply(view)
         return sum(pane.changes for pane in panes) != before
+
+    def _say(self, moment: Moment) -> None:
+        """Draw the line over the panes."""
+        self.query_one(MonitorBar).apply(self._state(), moment)
 
     @property
     def panes(self) -> list[Tiers | Paths | Reuse | Pinned | Log | Checks | Host | Sources]:
@@ -204,7 +213,8 @@ class MonitorScreen(DeckScreen):
     def _state(self) -> State:
         timeline, settings, going = self.timeline, self.settings, self.recording
         replay = timeline.replay
-        newest = timeline.newest.t if timeline.newest is not None else None
+        held = self.app.paused and replay is None and timeline.shown is None
+        newest = None if timeline.newest is None else self._pictured if held else timeline.newest.t
         known = {*settings.known, *(settings.sources or ())}
         return State(
             shown=timeline.now if replay is not None else timeline.shown,

@@ -7,16 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvdeck.app.monitoring.settings import token
-from kvdeck.app.monitoring.thresholds import MEND
+from kvdeck.app.monitoring.words import short
 from kvdeck.app.screens.asktext import AskText
 from kvdeck.app.screens.series import SeriesScreen
 from kvdeck.app.screens.sources import SourceChooser
 from kvdeck.app.widgets.listing import Listing
+from kvdeck.engine.watch.report import arrow
+from kvdeck.engine.watch.snapshot import Number
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.watched.marks import Mark
 
 if TYPE_CHECKING:
     from kvdeck.app.screens.monitor import MonitorScreen
+
+LIMITS = "`> 5 GB/s`, `< 100 blocks/s`, `> 90 %`; empty takes it away"
 
 
 def annotate(screen: MonitorScreen) -> None:
@@ -38,7 +42,9 @@ def threshold(screen: MonitorScreen) -> None:
     pane, thresholds = screen.focused, screen.timeline.thresholds
     if not isinstance(pane, Listing) or pane.under_cursor is None:
         return
-    key = pane.key(pane.under_cursor)
+    row = pane.under_cursor
+    key = pane.key(row)
+    name = row.name if isinstance(row, Number) else f"{arrow(row.flow)} ({short(row.flow.name)})"
 
     def typed(text: str | None) -> None:
         if text is None:
@@ -50,7 +56,7 @@ def threshold(screen: MonitorScreen) -> None:
             return
         screen.change(replace(screen.settings, thresholds=thresholds.texts))
 
-    screen.app.push_screen(AskText(f"Tell when {key.rpartition('/')[2]} is", thresholds.text(key), MEND), typed)
+    screen.app.push_screen(AskText(f"Tell when {name} is", thresholds.text(key), LIMITS), typed)
 
 
 def series(screen: MonitorScreen) -> None:

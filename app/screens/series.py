@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.messages import FilterTyped, MomentSeen, RowOpened
+from kvdeck.app.messages import FilterTyped, MomentSeen
 from kvdeck.app.monitoring.history import number_key
-from kvdeck.app.monitoring.words import UNKNOWN, quantity, source_name
+from kvdeck.app.monitoring.words import quantity, source_name
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.watching import Wanted, WatchFeed
 from kvdeck.app.widgets.filterbar import FilterBar
 from kvdeck.app.widgets.keys import MONITOR
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.widgets.monitor.paths import per_s
 from kvdeck.app.widgets.table import Column
 from kvdeck.engine.watch.report import labels_text
 from kvdeck.engine.watch.snapshot import EVERY, Number, Snapshot
@@ -34,6 +35,15 @@ class SeriesFilter(FilterBar):
         right = f"{self.count:,} of {self.total:,} series "
         typed = f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters"
         return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
+
+
+class SeriesList(Listing[Number]):
+    """Enter does what space does."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "screen.pin", "pin", show=False, id="series.enter", tooltip="Pin it", group=MONITOR),
+    ]
+    tells = False
 
 
 class SeriesScreen(DeckScreen):
@@ -64,7 +74,7 @@ class SeriesScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         yield SeriesFilter(id="filter")
-        yield Listing[Number]("Series", self._columns, number_key, id="list")
+        yield SeriesList("Series", self._columns, number_key, id="list")
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -94,16 +104,15 @@ class SeriesScreen(DeckScreen):
         self.query_one("#list", Listing).show(found, none)
 
     def _columns(self, width: int) -> list[Column[Number]]:
-        source = 14 if width >= 100 else 8
+        source = 18 if width >= 100 else 7
         columns: list[Column[Number]] = [
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
-            Column("", max(20, width - source - 41), lambda n: f"{n.name}{labels_text(n)}", right=False),
+            Column("", max(20, width - source - 33), lambda n: f"{n.name}{labels_text(n)}", right=False),
             Column("value", 14, lambda n: quantity(n.value, n.unit)),
-            Column("a second", 14, lambda n: UNKNOWN if n.per_s is None else quantity(n.per_s, f"{n.unit}/s"),
-                   lambda n: "ok" if n.per_s else "dim"),
-            Column("", 3, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
+            Column("a second", 9, per_s, lambda n: "ok" if n.per_s else "dim"),
+            Column("", 1, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
-        ]  # fmt: skip
+        ]
         return columns
 
     def action_filter(self) -> None:
@@ -113,9 +122,6 @@ class SeriesScreen(DeckScreen):
         self._fill()
         if message.ended:
             self.query_one("#list").focus()
-
-    def on_row_opened(self, _: RowOpened) -> None:
-        self.action_pin()
 
     def action_pin(self) -> None:
         under = self.query_one("#list", Listing).under_cursor

@@ -91,13 +91,7 @@ class SourceList(Lines, can_focus=True):
             rows.append((cell("looking at the usual ports of the loopback …", width, "dim"),))
         elif not self.found:
             rows.append((cell("nothing · a adds an address", width, "dim"),))
-        keys = (
-            ("Enter", "watches these"),
-            ("space", "ticks"),
-            ("a", "adds an address"),
-            ("r", "looks again"),
-            ("Esc", "leaves it"),
-        )
+        keys = (("Enter", "watches"), ("space", "ticks"), ("a", "adds"), ("r", "looks again"), ("Esc", "leaves"))
         foot: Row = tuple(span for key, what in keys for span in ((f"{key} ", "key"), (f"{what}  ", "dim")))
         return [*head, *rows, (), foot]
 

@@ -43,6 +43,8 @@ def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = 
 
 
 def _gb(value: float) -> str:
+    if value >= 1e11:
+        return f"{value / 1e9:,.0f} GB"
     return f"{value / 1e9:.3g} GB" if value >= 1e8 else f"{value / 1e6:.3g} MB"
 
 

@@ -124,6 +124,9 @@ async def test_pause_holds_the_picture_and_not_the_data():
             screen.note_moment(MomentSeen(moment))
         await pilot.pause()
         assert plain(deck, Tiers) == before
+        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        await pilot.pause()
+        assert "held at 12:01:39" in plain(deck, MonitorBar)
         assert screen.timeline.newest is not None
         assert screen.timeline.newest.t == a_monitor.all_moments()[-1].t
         await pilot.press("p")

@@ -12,6 +12,7 @@ from kvdeck.sessions.records import PATHS
 STYLES = (
     *theme._VARIABLES,
     *(f"path:{p}" for p in PATHS),
+    *(f"tier:{tier}" for tier in ("G1", "G2", "G3", "G4", "remote")),
     *(f"layout:{x}" for x in (*LAYOUTS, f"{LAYOUTS[0]} -> {LAYOUTS[1]}")),
 )
 

@@ -72,6 +72,8 @@ class MonitorBar(Lines):
             return [(f" ✗ {state.error}{when}  ", "bad")]
         if state.unwatched:
             return [(" ○ nothing is watched  ", "dim")]
+        if state.held and state.shown is None and state.newest is not None:
+            return [(f" ◂ held at {time_of_day(state.newest)}  ", "!warn"), (f"{state.hz:g} Hz goes on  ", "dim")]
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
             return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]

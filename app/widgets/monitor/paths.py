@@ -120,7 +120,7 @@ class Pinned(Listing[Number]):
         return [
             Column("", name, lambda n: f"{n.name}{labels_text(n)}", right=False),
             Column("value", 12, lambda n: quantity(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
-            Column("a second", 10, _per_s, lambda n: "!" if n.per_s else "dim"),
+            Column("a second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
             Column("2 min", spark, lambda n: self.view.rates.number_spark(n, self.view.now, spark), lambda _: "run"),
             Column("limit", 12, self._limit, self._limit_tone),
         ]
@@ -132,5 +132,6 @@ class Pinned(Listing[Number]):
         return "warn" if self.view.thresholds.is_out(number_key(number)) else "dim"
 
 
-def _per_s(number: Number) -> str:
+def per_s(number: Number) -> str:
+    """How fast a counter grows; the unit stands with its value."""
     return UNKNOWN if number.per_s is None else quantity(number.per_s, "B/s" if number.unit == "bytes" else "/s")

@@ -12,7 +12,8 @@ from kvdeck.app.widgets.monitor.panel import Panel, said
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
 
-_GLYPHS = {"G1": "█", "G2": "▓", "G3": "▒", "G4": "▚", "remote": "■", "": "░"}
+_GLYPHS = {"G1": "█", "G2": "▒", "G3": "▚", "G4": "○", "remote": "◆", "": "░"}
+"""Each another character in ASCII as well: colour is never all that tells them apart."""
 LABEL = 9
 
 
@@ -68,7 +69,8 @@ def _plain(hit: Hits) -> str:
 
 
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:
-    spans: list[Span] = [cell(f" {source_name(source)}", LABEL + 1, "!")]
+    name = f" {source_name(source)}"
+    spans: list[Span] = [cell(name, max(LABEL + 1, min(len(name) + 2, 26)), "!")]
     if queue is not None:
         rate = f" +{counted(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
         spans += [

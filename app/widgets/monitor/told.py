@@ -34,9 +34,13 @@ class Checks(Panel):
             first, *rest = wrap(check.evidence, max(20, width - 4)) or [""]
             rows.append(((f" {mark} ", tone), cell(first, width - 3, tone)))
             rows += [(cell("", 3), cell(line, width - 3, tone)) for line in rest]
-            tried = wrap(f"try: {check.advice}", max(20, width - 6)) if check.advice else []
+            tried = wrap(f"try: {check.advice}", max(20, width - 9)) if check.advice else []
             rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(tried)]
-        return rows or [said("nothing contradicts anything, as far as it is told", width)]
+        if not rows:
+            watched = bool(self.view.moment.sources)
+            none = "nothing contradicts anything, as far as it is told" if watched else "nothing to check yet"
+            return [said(none, width)]
+        return rows
 
     def table(self) -> Table:
         from kvdeck.app.sharing import Table
