@@ -134,7 +134,7 @@ class PlanForm:
         if item.key == "precision":
             return f"{self.precision}: {PRECISIONS[self.precision].said}"
         if item.key == "pp_rule":
-            return f"{self.pp_rule}: {PP_RULES[self.pp_rule]}"
+            return PP_RULES[self.pp_rule]
         if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
             said = row.reason or f"{row.state} with {row.backend}"
             return f"{self.path}: {said}"

@@ -16,6 +16,8 @@ from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import duration_text, figure, size_text, time_text
 
 LABEL = 19
+_FIRST_TO_GO = ("desc. a request", "stages' layers", "desc. in all", "in all", "desc. on the GPU")
+"""Rows that a low screen does without, in this order."""
 _TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
 
 
@@ -27,10 +29,15 @@ def figure_rows(form: PlanForm, measured: Measured, width: int, height: int) -> 
     except UsageError as error:
         return [head, (cell(f" no plan: {error.mend}", width, "key"),)]
     here = [*_fit_rows(plan, form.doctor.host, width), *_time_rows(form, plan, measured, width)]
-    rows = [head, *_kv_rows(plan, width), *_layout_rows(plan, width), heading("Here", width), *here]
+    why = list(_why_rows(plan, width))
+    rows = [head, *_kv_rows(plan, width), *why, *_layout_rows(plan, width), heading("Here", width), *here]
     if len(rows) <= height:
         return rows
-    return [head, *_few_kv_rows(plan, width), *_layout_rows(plan, width, few=True), *here, *_why_rows(plan, width)]
+    rows = [head, *_few_kv_rows(plan, width), *_stage_rows(plan, width), *why, *_layout_rows(plan, width), *here]
+    for label in _FIRST_TO_GO:
+        if len(rows) > height:
+            rows = [row for row in rows if row[0][0].strip() != label]
+    return rows
 
 
 def _line(label: str, said: str, width: int, tone: str = "") -> Row:
@@ -44,13 +51,16 @@ def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     yield _line("a request", f"{plan.request_bytes:,} B = {size_text(plan.request_bytes)}{_grown(plan)}", width)
     yield from _gpu_rows(plan, width)
     yield from _state_rows(plan, width)
-    if plan.parallel.pp > 1:
-        yield _line("stages' layers", _stages_said(plan), width)
+    yield from _stage_rows(plan, width)
     for group in plan.stage.groups:
         if len(plan.stage.groups) > 1:
             blocks = f"{group.blocks:,} blocks of {size_text(group.block_bytes)} a request"
             yield _line(group.kind.name, f"{group.layers} layers, {group.tokens:,} tokens: {blocks}", width)
-    yield from _why_rows(plan, width)
+
+
+def _stage_rows(plan: Plan, width: int) -> Iterator[Row]:
+    if plan.parallel.pp > 1:
+        yield _line("stages' layers", _stages_said(plan), width)
 
 
 def _stages_said(plan: Plan) -> str:
@@ -100,7 +110,7 @@ def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
         yield _line("replicated", why, width, "warn")
 
 
-def _layout_rows(plan: Plan, width: int, few: bool = False) -> Iterator[Row]:
+def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
     group, gpu, whole = plan.group, plan.per_gpu(), plan.in_all()
     each = (width - LABEL) // 2
     mark = f" ({group.kind.name})" if len(plan.stage.groups) > 1 else ""
@@ -119,8 +129,7 @@ def _layout_rows(plan: Plan, width: int, few: bool = False) -> Iterator[Row]:
     texts = [f"{size:,} B = {size_text(size)}" for size in sizes]
     yield pair("one descriptor", texts[0], texts[1])
     yield pair("desc. a block", "1", f"{group.regions:,}")
-    if not few:
-        yield pair("desc. a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
+    yield pair("desc. a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
     yield pair("desc. on the GPU", f"{gpu.blocks:,}", f"{gpu.regions:,}")
     yield pair("desc. in all", f"{whole.blocks:,}", f"{whole.regions:,}")
     said = [(f"yes, at {step} B", "ok") if (step := aligned(size)) else ("no, not aligned", "warn") for size in sizes]
@@ -190,6 +199,7 @@ def grid_rows(form: PlanForm, measured: Measured, width: int) -> list[Row]:
     """Block sizes over TP and page size; the first page size at or past the knee stands in brackets."""
     knee = measured.knee(form.path)
     said = f"knee {size_text(knee)} on {form.path}" if knee else f"no sweep of block sizes measured on {form.path}"
+    said = measured.error or said
     rows = [heading("Block size over TP and page size", width, note=said)]
     pages = tuple(sorted({*PAGE_SIZES, form.page_size}))
     head: list[Span] = [cell(" TP \\ page", 10, "dim")]

@@ -114,6 +114,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.links = False
         """Whether the terminal is sent links."""
         self.link = Link(other_between=has_other_between(os.environ))
+        self.replayed = ""
+        """A recording to open with."""
         self.planned: PlanForm | None = None
         """What the Plan screen holds, once it was looked at."""
         self._newest: Snapshot | None = None
@@ -143,6 +145,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
             self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
         if self.connect:
             self.call_after_refresh(self._start_feed)
+        if self.replayed:
+            self.call_after_refresh(self.replay, self.replayed)
 
     def _come_back(self, _: object) -> None:
         self.link.forget()
@@ -340,8 +344,11 @@ class Deck(Asking, App[None], inherit_bindings=False):
         return palette.commands(self, screen)
 
 
-def run_deck(readonly: bool = False, config: Config | None = None) -> int:
+def run_deck(readonly: bool = False, config: Config | None = None, replay: str = "") -> int:
     """Open the deck and stay until it is closed; the exit status.
+
+    Args:
+        replay: A recording to open the Monitor with.
 
     Raises:
         UsageError: It has no terminal to draw on, which is the one behind stderr.
@@ -355,6 +362,7 @@ def run_deck(readonly: bool = False, config: Config | None = None) -> int:
     known = memory.recall()
     config = load() if config is None else config
     deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
+    deck.replayed = replay
     deck.run()
     if deck.memory != known:
         memory.keep(deck.memory)

@@ -19,8 +19,8 @@ def layout_slug(layout: str) -> str:
     return _SLUGS.get(short_layout_name(layout), "mixed")
 
 
-def figure(value: float | None) -> str:
-    """Four significant digits in at most seven columns; `–` where there is nothing."""
+def micros(value: float | None) -> str:
+    """Microseconds, four significant digits in at most seven columns; `–` where there is nothing."""
     if value is None:
         return "–"
     if value >= 1e7:
@@ -28,11 +28,6 @@ def figure(value: float | None) -> str:
     if value >= 999.95:
         return f"{value:,.0f}" if value < 1e5 else f"{value:.0f}"
     return f"{value:.1f}" if value >= 99.995 else f"{value:.2f}" if value >= 9.9995 else f"{value:.3f}"
-
-
-def fixed(value: float | None, digits: int = 2) -> str:
-    """A figure with so many decimals; `–` where there is nothing."""
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:

@@ -180,7 +180,7 @@ class Client:
         self.request(protocol.Cancel(0, session))
 
     def status(self) -> dict[str, Any]:
-        """`{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs}`."""
+        """`{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
         return self.request(protocol.Status(0)).data
 
     def stop(self, force: bool = False, timeout: float = 60.0) -> None:

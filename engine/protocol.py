@@ -165,7 +165,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End a queued or running run; what it measured is kept."""
+    """End a queued or running run, or a recording; what there is of it is kept."""
 
     type: ClassVar[str] = "cancel"
     id: int
@@ -174,7 +174,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs}`."""
+    """Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
 
     type: ClassVar[str] = "status"
     id: int

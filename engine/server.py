@@ -246,7 +246,10 @@ class Server:
             spec = spec_from_mapping(command.spec)
             return Reply(command.id, True, {"session": await self._jobs.submit(spec, command.session)})
         if isinstance(command, Cancel):
-            self._jobs.cancel(command.session)
+            if self._recordings.makes(command.session):
+                self._recordings.stop(command.session)
+            else:
+                self._jobs.cancel(command.session)
             return Reply(command.id, True, {"session": command.session})
         if isinstance(command, Record):
             return Reply(command.id, True, {"session": await self._recordings.begin(command)})
@@ -291,6 +294,7 @@ class Server:
             "clients": len(self._connections),
             "idle_exit_s": self._config.idle_exit,
             "runs": [to_json(info) for info in self._jobs.infos()],
+            "recordings": [to_json(state) for state in self._recordings.states],
         }
 
     def _stop_asked(self, command: Stop) -> Reply:

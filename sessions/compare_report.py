@@ -46,7 +46,7 @@ def _row_lines(row: Row, width: int) -> list[Line]:
         column("", "transfers", lambda side: f"{side.transfers:,}", change["transfers"], rank=2),
         column("", "bytes", lambda side: size_text(side.bytes), change["bytes"], rank=3),
         column("average", "size", lambda side: size_text(round(side.average_bytes)), change["average"], rank=1),
-        column("desc.", "a block", lambda side: _or_dash(side.descriptors_per_block), change["descriptors"]),
+        column("desc.", "a block", lambda side: figure(side.descriptors_per_block), change["descriptors"]),
         column("time", "a block", lambda side: time_text(side.us_per_block), change["time"]),
         column("", "GB/s", _rate, change["rate"]),
     ]
@@ -86,10 +86,6 @@ def _rate(side: Side) -> str:
     if side.low is None or side.high is None:
         return figure(side.gb_per_s)
     return f"{figure(side.gb_per_s)} ({figure(side.low)}–{figure(side.high)})"
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else figure(value)
 
 
 def insight_text(item: Insight) -> str:
@@ -137,7 +133,7 @@ def _markdown_row(row: Row) -> str:
         _layouts(row.a),
         _layouts(row.b),
         f"{row.a.transfers:,} → {row.b.transfers:,}",
-        f"{_or_dash(row.a.descriptors_per_block)} → {_or_dash(row.b.descriptors_per_block)}",
+        f"{figure(row.a.descriptors_per_block)} → {figure(row.b.descriptors_per_block)}",
         f"{_rate(row.a)} → {_rate(row.b)}",
         "–" if row.ratio is None else f"{figure(row.ratio)}×{interval}",
         row.verdict or "",
@@ -187,7 +183,7 @@ def _key(row: Row) -> Key:
 
 def _first_rate(rows: Sequence[dict[Key, Row]], key: Key) -> str:
     found = next(row[key] for row in rows if key in row)
-    return "–" if found.a.gb_per_s is None else figure(found.a.gb_per_s)
+    return figure(found.a.gb_per_s)
 
 
 def _many_cell(row: Row | None) -> str:

@@ -57,14 +57,15 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
         column("average", "size", [size_text(round(average_bytes(tally))) for tally in tallies]),
         column("least", "size", [size_text(tally.min_bytes or 0) for tally in tallies]),
         column("greatest", "size", [size_text(tally.max_bytes) for tally in tallies]),
-        column("desc.", "a block", [_or_dash(pieces_a_block(tally)) for tally in tallies]),
+        column("desc.", "a block", [figure(pieces_a_block(tally)) for tally in tallies]),
     ]
     if timed:
         columns += [
             column("time", "p50", [time_text(found.p50 if found else None) for found in times]),
             column("time", "p99", [time_text(found.p99 if found else None) for found in times]),
-            column("", "GB/s", [_or_dash(gb_per_s(tally)) for tally in tallies]),
         ]
+    if any(rates := [gb_per_s(tally) for tally in tallies]):
+        columns.append(column("", "GB/s", [figure(rate) for rate in rates]))
     if any(tally.failures for tally in tallies):
         columns.append(column("", "failed", [f"{tally.failures:,}" for tally in tallies]))
     lines = [Line(path, "heading")]
@@ -108,7 +109,3 @@ def _totals(session: Session, tallies: list[Tally]) -> list[Line]:
     failures = sum(tally.failures for tally in tallies)
     facts += [f"{failures:,} failed"] if failures else []
     return [Line("Altogether " + " · ".join(facts))]
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else figure(value)

@@ -220,8 +220,8 @@ def markdown(session: Session) -> str:
                 f"{tally.blocks:,}",
             ),
             size_text(round(average_bytes(tally))),
-            "–" if pieces is None else figure(pieces),
-            "–" if rate is None else figure(rate),
+            figure(pieces),
+            figure(rate),
         )
         lines.append("| " + " | ".join(cells) + " |")
     for item in session.comparisons:

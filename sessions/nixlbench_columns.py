@@ -9,7 +9,7 @@ from typing import Any
 from kvdeck.sessions.nixlbench import NixlbenchRow
 from kvdeck.sessions.records import StepResult
 from kvdeck.sessions.tables import Column, fit, render, wrapped
-from kvdeck.sessions.units import figure, size_text
+from kvdeck.sessions.units import figure
 
 LINK_GB_PER_S = 50.0
 """What it takes a link for, whatever the network is."""
@@ -64,16 +64,11 @@ def _unpaired(scheme: Mapping[str, Any]) -> bool:
 
 
 def _scheme_lines(results: Sequence[StepResult], width: int) -> list[str]:
-    """What each process did where there are several, what a device is, and how nixlbench would count it."""
+    """What a device is, and how nixlbench would count several."""
     found = next((scheme for result in results if (scheme := result.settings.get("scheme"))), None)
     if found is None:
         return []
     lines: list[str] = []
-    for result in results:
-        if result.gb_per_s is not None and (lanes := result.settings.get("lanes_gb_per_s")):
-            shape = f"{size_text(result.block_bytes)} × {result.settings['scheme']['batch']}"
-            each = ", ".join(map(figure, lanes))
-            lines += wrapped(f"{shape}: its initiators apart {each} GB/s, each over its own time", width, "  ")
     if found["lanes"] == 1:
         together = found["storage"] or found["mode"] == "MG"
         said = (
@@ -108,7 +103,7 @@ def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
         return ["", *said] if said else []
 
     def times(field: str) -> tuple[str, ...]:
-        return tuple("–" if (value := getattr(row, field)) is None else figure(value) for _, row in pairs)
+        return tuple(figure(getattr(row, field)) for _, row in pairs)
 
     paired = all(result.settings.get("scheme") for result, _ in pairs)
     many = any(row.aggregate_gb_per_s is not None for _, row in pairs)

@@ -105,9 +105,21 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
         return lines + _odd_steps(results, width)
     lines += _table(results, len(shapes) > 1, width)
+    lines += _lanes(results, len(shapes) > 1, width)
     if len(shapes) > 1:
         return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
     return lines + [Line(text) for item in comparisons for text in wrapped(f"  {verdict_text(item)}", width, "    ")]
+
+
+def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """What each of several initiators reached over its own time; together they are in the table."""
+    lines: list[Line] = []
+    for result in results:
+        if lanes := result.settings.get("lanes_gb_per_s"):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            text = f"  {name}: initiators apart {', '.join(map(figure, lanes))} GB/s, each over its own time"
+            lines += [Line(piece) for piece in wrapped(text, width, "    ")]
+    return lines
 
 
 def verdict_text(item: Comparison) -> str:
@@ -233,7 +245,7 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
     ]
     if references != {None}:
         if sweep:
-            columns.append(column("ref.", "GB/s", (_or_dash(r.reference_gb_per_s) for r in results), rank=3))
+            columns.append(column("ref.", "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
         columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
     verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
@@ -255,10 +267,6 @@ def _descriptors(result: StepResult) -> str:
 
 def _all_verified(results: Sequence[StepResult]) -> bool:
     return all(result.verified for result in results)
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else figure(value)
 
 
 def _percent(value: float | None) -> str:

@@ -180,7 +180,10 @@ class Store:
         if session.kind == "watched":
             session = keeping.filled(session, self.folder(name))
             if session.state == "running":
-                raise SessionError(f"session {name!r} is being recorded", "end the recording first")
+                raise SessionError(
+                    f"session {name!r} is being recorded",
+                    f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
+                )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
         if session.kind == "recorded" and not counting and (live := counted.live(self.folder(name))):

@@ -7,8 +7,10 @@ from kvdeck.sessions.records import Interval
 _SIZES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
-def figure(value: float) -> str:
-    """Three significant digits without an exponent: `0.0123`, `1.23`, `12.3`, `123`, `12345`."""
+def figure(value: float | None) -> str:
+    """Three significant digits without an exponent: `0.0123`, `1.23`, `12.3`, `123`, `12345`; `–` for null."""
+    if value is None:
+        return "–"
     if value == 0:
         return "0"
     magnitude = abs(value)

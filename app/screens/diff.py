@@ -15,7 +15,6 @@ from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
-from kvdeck.app.words import fixed
 from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_text
 from kvdeck.sessions.compare import Row as Compared
 from kvdeck.sessions.compare_report import diff_markdown, insight_text
@@ -199,12 +198,12 @@ def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
         return name, text(a), text(b)
 
     return [
-        pair("GB/s", lambda side: fixed(side.gb_per_s)),
+        pair("GB/s", lambda side: figure(side.gb_per_s)),
         pair("  95 %", lambda side: "–" if side.low is None else f"{figure(side.low)}–{figure(side.high)}"),
         pair("time a block", lambda side: time_text(side.us_per_block)),
         pair(
             "desc. a block",
-            lambda side: "–" if side.descriptors_per_block is None else figure(side.descriptors_per_block),
+            lambda side: figure(side.descriptors_per_block),
         ),
         pair("transfers", lambda side: f"{side.transfers:,}"),
         pair("average size", lambda side: size_text(round(side.average_bytes))),
@@ -229,8 +228,8 @@ def _columns(width: int) -> list[Column[Compared]]:
         Column("path", 14, lambda r: r.path, lambda r: f"path:{r.path}", right=False),
         Column("layouts", 15, layouts, right=False),
         Column("size", 10, shape, lambda _: "dim"),
-        Column("A GB/s", 7, lambda r: fixed(r.a.gb_per_s), lambda _: A),
-        Column("B GB/s", 7, lambda r: fixed(r.b.gb_per_s), lambda _: B),
+        Column("A GB/s", 7, lambda r: figure(r.a.gb_per_s), lambda _: A),
+        Column("B GB/s", 7, lambda r: figure(r.b.gb_per_s), lambda _: B),
         Column("time", 6, ratio, lambda r: _TONES.get(r.verdict or "", "")),
         Column(
             f"¼{'1'.center(bar - 2)}4",

@@ -158,6 +158,10 @@ class MonitorScreen(DeckScreen):
         self.refresh_bindings()
         self._paint()
 
+    def session_shown(self) -> str:
+        replay = self.timeline.replay
+        return replay.recording.name if replay is not None else "" if self.recording is None else self.recording.name
+
     # --- painting ---
 
     def apply(self, snapshot: Snapshot) -> None:

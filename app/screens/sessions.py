@@ -379,8 +379,12 @@ class SessionsScreen(DeckScreen):
         self.previewed = None
         self.action_reread()
 
-    def on_row_opened(self, message: RowOpened) -> None:
-        self.app.read_session(message.key)
+    async def on_row_opened(self, message: RowOpened) -> None:
+        row = self._here()
+        if row is not None and row.kind == "watched":
+            await self.app.replay(row.name)
+        else:
+            self.app.read_session(message.key)
 
     def on_session_read(self, message: SessionRead) -> None:
         if message.session is None:

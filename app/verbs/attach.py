@@ -27,7 +27,7 @@ def attach(name: str, as_json: bool) -> int:
     from kvdeck.engine.client import Client, store
 
     session = store().load(name)
-    if session.state not in FINAL_STATES:
+    if session.state not in FINAL_STATES and session.kind != "watched":
         with Client.connect() as client, counted_interrupts() as interrupts:
             return follow(client, name, as_json, interrupts)
     print_session(session, as_json)
@@ -37,7 +37,7 @@ def attach(name: str, as_json: bool) -> int:
 @click.command()
 @click.argument("name")
 def cancel(name: str) -> int:
-    """End a queued or running run; what it measured is kept."""
+    """End a queued or running run, or a recording; what there is of it is kept."""
     from kvdeck.engine.client import Client
     from kvdeck.sessions.listing import check_name
 
@@ -76,7 +76,7 @@ def sessions(as_json: bool) -> int:
             Column("", "state", tuple(_state(item) for item in found), left=True),
             Column("", "created", tuple(_local(item.created) for item in found), left=True, rank=2),
             Column("", "steps", tuple(str(item.steps) for item in found), rank=3),
-            Column("", "paths", tuple(few_paths(item.paths) for item in found), left=True, rank=1),
+            Column("", "paths", tuple(item.about or few_paths(item.paths) for item in found), left=True, rank=1),
         ]
         print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0

@@ -21,6 +21,7 @@ _OPTIONS = (
     click.option("--ascii/--no-ascii", "ascii", default=None, help="Draw with ASCII only, or with braille and lines."),
     click.option("--bell/--no-bell", default=None, help="Ring the bell when a run has ended."),
     click.option("--hz", metavar="N", help="Pictures a second, 0.1 to 10."),
+    click.option("--block-bytes", metavar="N", help="Bytes of one KVBM block, for the Monitor."),
 )
 
 
@@ -72,10 +73,11 @@ def actions() -> dict[str, Binding]:
 
     import kvdeck.app.screens
     import kvdeck.app.widgets
+    import kvdeck.app.widgets.monitor
     from kvdeck.app.tui import Deck
 
     nodes: set[type[DOMNode]] = {Deck}
-    for package in (kvdeck.app.screens, kvdeck.app.widgets):
+    for package in (kvdeck.app.screens, kvdeck.app.widgets, kvdeck.app.widgets.monitor):
         for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             members = vars(importlib.import_module(found.name)).values()
             nodes |= {member for member in members if isinstance(member, type) and issubclass(member, DOMNode)}

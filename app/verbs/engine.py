@@ -78,6 +78,8 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
         facts.append(f"ends after {duration_text(found['idle_exit_s'])} without clients and runs")
     lines = joined(facts, width)
     lines += [f"sessions in {found['home']}", f"socket in {found['runtime']}"]
+    going = [item["name"] for item in found.get("recordings", ()) if item["state"] in ("queued", "running")]
+    lines += joined([f"recording {name}" for name in going], width) if going else []
     runs = found["runs"]
     if not runs:
         return [*lines, "no runs"]

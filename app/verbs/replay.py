@@ -1,12 +1,14 @@
-"""`kvdeck monitor --replay`: a recording through the same printing as what is live."""
+"""`kvdeck monitor --replay`: in the deck on a terminal, else a recording through the printing of what is live."""
 
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import orjson
@@ -16,14 +18,16 @@ from kvdeck.sessions.errors import SessionError
 
 if TYPE_CHECKING:
     from kvdeck.engine.watch.recording import Mark, Recording
+    from kvdeck.engine.watch.snapshot import Snapshot
     from kvdeck.sessions.watched.delta import Moment
 
+Shown = TypeVar("Shown")
 LONGEST_S = 2.0
 """A gap in a recording is waited for no longer than this."""
 
 
 def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: float | None) -> int:
-    """Play a recording: a line a moment, or its last moment.
+    """Play a recording: in the deck's Monitor where this is a terminal, else a line a moment, or its last moment.
 
     Args:
         speed: Times as fast as it was; 0: without waiting. Null: without waiting as JSON, else as it was.
@@ -36,16 +40,25 @@ def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: f
     from kvdeck.engine.watch.recording import Recording
 
     recording = Recording.open(home(), name)
+    if not (once or as_json) and speed is None and seconds is None and _on_a_terminal():
+        from kvdeck.app.tui import run_deck
+
+        return run_deck(replay=name)
     end = None if seconds is None else recording.begin + seconds
-    moments = recording.mappings(end=end)
     if once:
         return _last(recording, end, as_json)
     pace = (0.0 if as_json else 1.0) if speed is None else speed
-    paced = _paced(moments, pace)
-    shown = _print_json_lines(paced) if as_json else _print_lines(paced, recording.marks)
+    if as_json:
+        shown = _print_json_lines(_paced(recording.mappings(end=end), itemgetter("t"), pace))
+    else:
+        shown = _print_lines(_paced(recording.moments(end=end), attrgetter("t"), pace), recording.marks)
     if not shown:
         raise _empty(name)
     return 0
+
+
+def _on_a_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.__stderr__))
 
 
 def _empty(name: str) -> SessionError:
@@ -66,16 +79,21 @@ def _last(recording: Recording, end: float | None, as_json: bool) -> int:
     return 0
 
 
-def _paced(moments: Iterator[Moment], speed: float, wait: Callable[[float], None] = time.sleep) -> Iterator[Moment]:
+def _paced(
+    moments: Iterator[Shown],
+    time_of: Callable[[Shown], float],
+    speed: float,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[Shown]:
     """The moments, each at its time after the one before, so much faster than it was."""
     first = next(moments, None)
     if first is None:
         return
-    due, before = time.monotonic(), first["t"]
+    due, before = time.monotonic(), time_of(first)
     for moment in itertools.chain((first,), moments):
         if speed:
-            due += min(max(0.0, moment["t"] - before), LONGEST_S) / speed
-            before = moment["t"]
+            due += min(max(0.0, time_of(moment) - before), LONGEST_S) / speed
+            before = time_of(moment)
             wait(max(0.0, due - time.monotonic()))
         yield moment
 
@@ -88,10 +106,9 @@ def _print_json_lines(moments: Iterator[Moment]) -> int:
     return count
 
 
-def _print_lines(moments: Iterator[Moment], marks: Sequence[Mark]) -> int:
+def _print_lines(moments: Iterator[Snapshot], marks: Sequence[Mark]) -> int:
     """A line a moment, with the marks between them; how many moments."""
     from kvdeck.app.verbs.monitor import clock, print_line
-    from kvdeck.engine.watch.snapshot import from_mapping
 
     left, count = deque(marks), 0
 
@@ -101,8 +118,8 @@ def _print_lines(moments: Iterator[Moment], marks: Sequence[Mark]) -> int:
             click.echo(f"{clock(mark.t)} ── {mark.kind}: {mark.text}")
 
     for moment in moments:
-        say_marks(moment["t"])
-        print_line(from_mapping(moment))
+        say_marks(moment.t)
+        print_line(moment)
         count += 1
     say_marks(float("inf"))
     return count

@@ -8,8 +8,8 @@ from textual.geometry import Size
 
 from kvdeck.app.widgets.lines import Lines, Row, cell
 from kvdeck.app.widgets.table import Column, fitting, shared, table_head, table_row
-from kvdeck.app.words import figure, fixed, percent
-from kvdeck.sessions.units import short_layout_name
+from kvdeck.app.words import micros, percent
+from kvdeck.sessions.units import figure, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 COLUMNS: list[Column[StepView]] = [
     Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
-    Column("p50", 7, lambda s: figure(s.micros("request", "p50"))),
-    Column("p90", 7, lambda s: figure(s.micros("request", "p90"))),
-    Column("p95", 7, lambda s: figure(s.micros("request", "p95"))),
-    Column("p99", 7, lambda s: figure(s.micros("request", "p99"))),
-    Column("max µs", 7, lambda s: figure(s.micros("request", "max"))),
-    Column("ref GB/s", 8, lambda s: fixed(s.reference_gb_per_s)),
+    Column("p50", 7, lambda s: micros(s.micros("request", "p50"))),
+    Column("p90", 7, lambda s: micros(s.micros("request", "p90"))),
+    Column("p95", 7, lambda s: micros(s.micros("request", "p95"))),
+    Column("p99", 7, lambda s: micros(s.micros("request", "p99"))),
+    Column("max µs", 7, lambda s: micros(s.micros("request", "max"))),
+    Column("ref GB/s", 8, lambda s: figure(s.reference_gb_per_s)),
     Column("effic.", 6, lambda s: percent(s.efficiency)),
     Column("requests", 9, lambda s: "–" if (n := s.counter("iterations")) is None else f"{n:,.0f}"),
     Column("blocks", 10, lambda s: "–" if (n := s.counter("blocks")) is None else f"{n:,.0f}"),

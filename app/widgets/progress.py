@@ -101,7 +101,8 @@ class Progress(Lines):
             if part
         )
         if run.state == "done" and not said:
-            return f"{_ran(run)}kept as session {run.session} · 4 opens the sessions"
+            ran = _ran(run)
+            return f"{ran} · kept · 4 opens the sessions" if ran else f"kept as session {run.session} · 4 opens them"
         return f"{said or run.state} · what was measured is kept"
 
 
@@ -110,7 +111,7 @@ def _ran(run: RunView) -> str:
     plans = [step.plan for step in run.steps]
     if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
         return ""
-    return f"blocks of {size_text(plans[0].block_bytes)}, {plans[0].batch:,} a request · "
+    return f"blocks of {size_text(plans[0].block_bytes)}, {plans[0].batch:,} a request"
 
 
 def _doing(run: RunView) -> str:

@@ -12,8 +12,8 @@ from kvdeck.app.messages import StepChosen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
-from kvdeck.app.words import figure, fixed, interval, percent
-from kvdeck.sessions.units import layout_name, short_layout_name
+from kvdeck.app.words import interval, micros, percent
+from kvdeck.sessions.units import figure, layout_name, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -65,10 +65,10 @@ def _columns(width: int) -> list[Column[StepView]]:
             right=False,
         ),
         Column("desc", 4, lambda s: str(s.plan.descriptors_per_block), tone),
-        Column("GB/s", 7, lambda s: fixed(s.gb_per_s), tone),
-        Column("post µs", 7, lambda s: figure(s.micros("post", "p50")), tone),
-        Column("xfer µs", 7, lambda s: figure(s.micros("transfer", "p50")), tone),
-        Column("p99 µs", 7, lambda s: figure(s.micros("request", "p99")), tone),
+        Column("GB/s", 7, lambda s: figure(s.gb_per_s), tone),
+        Column("post µs", 7, lambda s: micros(s.micros("post", "p50")), tone),
+        Column("xfer µs", 7, lambda s: micros(s.micros("transfer", "p50")), tone),
+        Column("p99 µs", 7, lambda s: micros(s.micros("request", "p99")), tone),
         Column("time ratio", 16, _ratio, tone),
     ]
     if wide:

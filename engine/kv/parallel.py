@@ -59,11 +59,14 @@ def check(parallel: Parallelism, model: Architecture) -> None:
             kind.state.check(parallel.tp, model.name)
     for heads in {part.heads for kind in model.kinds for part in kind.parts if part.split}:
         if max(heads, parallel.tp) % min(heads, parallel.tp):
-            raise UsageError(f"TP {parallel.tp} doesn't divide the {heads} KV heads of {model.name}", _divisors(heads))
+            raise UsageError(
+                f"TP {parallel.tp} doesn't divide the {heads} KV heads of {model.name}",
+                f"give one of {_divisors(heads)}, or a multiple of {heads}",
+            )
     if model.query_heads and model.query_heads % parallel.tp:
         raise UsageError(
             f"TP {parallel.tp} doesn't divide the {model.query_heads} query heads of {model.name}",
-            _divisors(model.query_heads),
+            f"give one of {_divisors(model.query_heads)}",
         )
     ranks = parallel.tp * parallel.dp * parallel.cp
     if ranks % parallel.ep:
@@ -93,7 +96,7 @@ def _check_stages(parallel: Parallelism, model: Architecture) -> None:
 
 
 def _divisors(heads: int) -> str:
-    return f"give one of {', '.join(str(n) for n in range(1, heads + 1) if heads % n == 0)}, or a multiple of {heads}"
+    return ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
 
 
 def heads_on_rank(part: Part, tp: int) -> int:

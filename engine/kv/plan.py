@@ -206,7 +206,7 @@ class Plan:
         most = max((copies(part, self.parallel.tp) for kind in self.model.kinds for part in kind.parts), default=1)
         if most == 1:
             return ""
-        why = "MLA's latent isn't split" if self.model.latent else "there are fewer KV heads than ranks"
+        why = "MLA's latent isn't split" if self.model.latent else "fewer KV heads than ranks"
         return f"each of {most} TP ranks holds the same: {why}"
 
 

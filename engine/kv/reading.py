@@ -38,6 +38,8 @@ def find_model(text: str) -> Architecture:
         path = path / "config.json"
     if path.is_file():
         return read_model(path)
+    if path.is_dir():
+        raise UsageError(f"folder {text} holds no config.json", "name the model's folder, or its file")
     wanted = _squeezed(text)
     for name, model in catalogue().items():
         if wanted in (_squeezed(name), _squeezed(model.title)):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kvdeck.engine.kv.counts import checked_count
 from kvdeck.engine.kv.states import State, state_of
 
 Config = Mapping[str, Any]
+Named = tuple[str, dict[str, str]]
+"""A kind of state, and for each of its numbers the field that holds it; `a*b` is the product of two fields."""
 
 
 def state_in(config: Config, word: str, name: str) -> State | None:
@@ -21,13 +24,27 @@ def state_in(config: Config, word: str, name: str) -> State | None:
     Raises:
         UsageError: A field is no whole number above 0.
     """
-    find = {"mamba": _mamba, "mamba2": _mamba, "ssm": _mamba, "linear": _linear, "conv": _short_conv}.get(word)
-    found = find(config) if find else None
-    if found is None or any(value is None for value in found[1].values()):
+    kimi = config.get("linear_attn_config")
+    fields = {**config, **kimi} if isinstance(kimi, Mapping) and word == "linear" else config
+    find = {"mamba": _mamba, "mamba2": _mamba, "ssm": _mamba, "linear": _linear}.get(word)
+    found = find(fields) if find else _SHORT_CONV if word == "conv" else None
+    if found is None:
         return None
-    kind, fields = found
+    kind, keys = found
+    numbers = {ours: _number(fields, theirs, name) for ours, theirs in keys.items()}
+    if any(number is None for number in numbers.values()):
+        return None
     types = {"dtype": config.get("torch_dtype") or config.get("dtype"), "ssm_dtype": _ssm_dtype(config)}
-    return state_of(kind, {**fields, **{key: value for key, value in types.items() if value}}, name)
+    return state_of(kind, {**numbers, **{key: value for key, value in types.items() if value}}, name)
+
+
+def _number(config: Config, key: str, name: str) -> int | None:
+    """A field's number, or a product's or quotient's; None where one is missing."""
+    for sign in "/*":  # a quotient's parts may be products
+        if sign in key:
+            first, second = (_number(config, part, name) for part in key.split(sign))
+            return None if first is None or second is None else first * second if sign == "*" else first // second
+    return None if config.get(key) is None else checked_count(key, config[key], name)
 
 
 def _ssm_dtype(config: Config) -> Any:
@@ -36,57 +53,50 @@ def _ssm_dtype(config: Config) -> Any:
     return named or ("float32" if config.get("model_type") == "nemotron_h" else None)
 
 
-def _mamba(config: Config) -> tuple[str, dict[str, Any]] | None:
+def _mamba(config: Config) -> Named | None:
     if "mamba_num_heads" in config:  # Nemotron-H
-        heads, dim = config["mamba_num_heads"], config.get("mamba_head_dim")
-        return "mamba2", _mamba2(config, ("n_groups", "ssm_state_size", "conv_kernel"), heads, dim, _times(heads, dim))
-    expanded = _times(config.get("mamba_expand"), config.get("hidden_size"))
+        return "mamba2", {
+            "intermediate_size": "mamba_num_heads*mamba_head_dim",
+            "n_groups": "n_groups",
+            "num_heads": "mamba_num_heads",
+            "head_dim": "mamba_head_dim",
+            "state_size": "ssm_state_size",
+            "conv_kernel": "conv_kernel",
+        }
     if "mamba_n_heads" in config:  # Granite 4, Bamba, Falcon-H1
-        heads, dim = config["mamba_n_heads"], config.get("mamba_d_head")
-        inner = config.get("mamba_d_ssm") or expanded
-        if not isinstance(dim, int) and inner and heads:  # "auto"
-            dim = inner // heads
-        return "mamba2", _mamba2(config, ("mamba_n_groups", "mamba_d_state", "mamba_d_conv"), heads, dim, inner)
+        inner = "mamba_d_ssm" if config.get("mamba_d_ssm") else "mamba_expand*hidden_size"
+        heads = "mamba_n_heads"
+        return "mamba2", {
+            "intermediate_size": inner,
+            "n_groups": "mamba_n_groups",
+            "num_heads": heads,
+            "head_dim": f"{inner}/{heads}" if config.get("mamba_d_head") in (None, "auto") else "mamba_d_head",
+            "state_size": "mamba_d_state",
+            "conv_kernel": "mamba_d_conv",
+        }
     if "mamba_d_state" in config:  # Jamba
-        state, kernel = config["mamba_d_state"], config.get("mamba_d_conv")
-        return "mamba1", {"intermediate_size": expanded, "state_size": state, "conv_kernel": kernel}
+        return "mamba1", {
+            "intermediate_size": "mamba_expand*hidden_size",
+            "state_size": "mamba_d_state",
+            "conv_kernel": "mamba_d_conv",
+        }
     return None
 
 
-def _mamba2(config: Config, names: tuple[str, str, str], heads: Any, dim: Any, inner: Any) -> dict[str, Any]:
-    groups, state, kernel = (config.get(name) for name in names)
-    return {
-        "intermediate_size": inner,
-        "n_groups": groups,
-        "num_heads": heads,
-        "head_dim": dim,
-        "state_size": state,
-        "conv_kernel": kernel,
-    }
-
-
-def _linear(config: Config) -> tuple[str, dict[str, Any]] | None:
-    kimi = config.get("linear_attn_config")
-    if isinstance(kimi, Mapping):  # Kimi Linear
-        names = {"num_heads": "num_heads", "head_dim": "head_dim", "conv_kernel": "short_conv_kernel_size"}
-        return "kda", {ours: kimi.get(theirs) for ours, theirs in names.items()}
+def _linear(config: Config) -> Named | None:
+    if "short_conv_kernel_size" in config:  # Kimi Linear
+        return "kda", {"num_heads": "num_heads", "head_dim": "head_dim", "conv_kernel": "short_conv_kernel_size"}
     if "linear_num_value_heads" in config:  # Qwen3-Next, Qwen3.5
-        names = {
+        return "gated_delta_net", {
             "num_k_heads": "linear_num_key_heads",
             "num_v_heads": "linear_num_value_heads",
             "head_k_dim": "linear_key_head_dim",
             "head_v_dim": "linear_value_head_dim",
             "conv_kernel": "linear_conv_kernel_dim",
         }
-        return "gated_delta_net", {ours: config.get(theirs) for ours, theirs in names.items()}
     if "attn_type_list" in config:  # MiniMax Text 01
-        return "linear_attention", {"num_heads": config.get("num_attention_heads"), "head_dim": config.get("head_dim")}
+        return "linear_attention", {"num_heads": "num_attention_heads", "head_dim": "head_dim"}
     return None
 
 
-def _short_conv(config: Config) -> tuple[str, dict[str, Any]] | None:
-    return "short_conv", {"conv_dim": config.get("conv_dim"), "conv_kernel": config.get("conv_L_cache")}  # LFM2
-
-
-def _times(a: Any, b: Any) -> Any:
-    return a * b if isinstance(a, int) and isinstance(b, int) else None
+_SHORT_CONV: Named = ("short_conv", {"conv_dim": "conv_dim", "conv_kernel": "conv_L_cache"})  # LFM2

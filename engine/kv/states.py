@@ -64,13 +64,15 @@ class State:
         Raises:
             UsageError: TP doesn't divide heads, row or groups.
         """
-        parts = {"heads of its recurrent state": self.heads, "elements of its convolution": self.conv_dim}
-        for words, count in parts.items():
+        for words, count in {
+            "heads of its recurrence": self.heads,
+            "elements of its convolution": self.conv_dim,
+        }.items():
             if count % tp:
-                raise UsageError(f"TP {tp} doesn't divide the {count} {words} of {model}", "give a divisor")
+                raise UsageError(f"TP {tp} doesn't divide {model}'s state: {count} {words}", "give a divisor")
         if self.groups and max(self.groups, tp) % min(self.groups, tp):
             raise UsageError(
-                f"TP {tp} doesn't divide the {self.groups} groups of {model}'s state", "give a divisor or a multiple"
+                f"TP {tp} doesn't divide {model}'s state: {self.groups} groups", "give a divisor or a multiple"
             )
 
     @property

@@ -49,6 +49,10 @@ class Recordings:
     def busy(self) -> bool:
         return bool(self._asked)
 
+    def makes(self, name: object) -> bool:
+        """Whether a recording of that name goes on."""
+        return name in self._asked
+
     async def begin(self, command: Record) -> str:
         """Make the session and have it filled.
 
@@ -92,7 +96,12 @@ class Recordings:
             SessionError: The engine makes none of that name.
         """
         what = self._what(name)
-        self.watching.sampling(what).tell({"stop": name, "reason": reason})
+        sampling = self.watching.sampling(what)
+        if sampling.works:
+            sampling.tell({"stop": name, "reason": reason})
+        else:  # between two children: there is nobody to write an ending, and nothing more to come
+            self._end(name, what, replace(self._states[name], state="done", reason=reason))
+            self._changed()
 
     def mark(self, command: Annotate) -> None:
         """Set a mark in a recording.
@@ -105,7 +114,10 @@ class Recordings:
         if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
             raise UsageError("a mark needs a text", "say what happens at this moment")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
-        self.watching.sampling(what).tell(mark)
+        sampling = self.watching.sampling(what)
+        if not sampling.works:
+            raise SessionError(f"nothing samples for {command.name!r} at this moment", "try again in a moment")
+        sampling.tell(mark)
 
     def _what(self, name: str) -> Asked:
         what = self._asked.get(name)
@@ -130,8 +142,8 @@ class Recordings:
             known = self._states.get(name)
             if known is None or name not in self._asked:
                 continue
-            news = {key: said[key] for key in ("state", "begin", "bytes", "reason") if said.get(key) is not None}
-            state = self._states[name] = replace(known, **news)
+            news = {key: said[key] for key in ("state", "begin", "bytes") if said.get(key) is not None}
+            state = self._states[name] = replace(known, **news, reason=said.get("reason"))
             if state.state in FINAL_STATES:
                 self._end(name, what, state)
         self._changed()

@@ -81,6 +81,11 @@ class Sampling:
     def wanted(self) -> bool:
         return bool(self.clients or self.recordings)
 
+    @property
+    def works(self) -> bool:
+        """Whether there is a child to talk to; for a moment after one died there is none."""
+        return self._child is not None
+
     def close(self) -> None:
         """End the child."""
         self._task.cancel()

@@ -21,6 +21,7 @@ from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.delta import Moment, Row
 from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
+from kvdeck.sessions.watched.summary import Summary
 from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, Writer
 
 SUMMARY_SECONDS = 5.0
@@ -43,12 +44,13 @@ class Recorder:
         session = self._store.read(name)
         self._period = 1 / float(session.spec.get("hz") or 1.0)
         self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
-        self._summary, self._kept = keeping.read_summary(self._folder), 0.0
+        self._summary, self._kept = Summary(), 0.0
         self.first: float | None = None
         """Unix time of the first moment, s."""
         self._last: float | None = None
         if session.started is not None:
             before = MomentReader(self._folder)
+            self._summary = keeping.caught_up(self._folder, before)
             self.first, self._last = before.begin, before.end
         started = session.started or time.time()
         self._store.write(dataclasses.replace(session, state="running", started=started, ended=None, reason=None))
@@ -87,7 +89,8 @@ class Recorder:
         if self._last is not None:
             self._note_gap(self._last, t)
         moment = self._writer.write(raw)
-        self._summary.take(moment)
+        with contextlib.suppress(ValueError):  # what can't be added up is still kept
+            self._summary.take(moment)
         self.first, self._last = self.first or t, t
         if t - self._kept >= SUMMARY_SECONDS or t < self._kept:
             self._kept = t
@@ -189,7 +192,8 @@ class Recording:
         """The moments from `begin` to `end`, in order."""
         rows = _Rows()
         for moment in self._reader.moments(begin, end):
-            yield rows.snapshot(moment)
+            with contextlib.suppress(SessionError):  # a damaged one is passed over, as a damaged line is
+                yield rows.snapshot(moment)
 
     def mappings(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
         """As `moments`, each as `kvdeck monitor --json` printed it."""
@@ -221,7 +225,7 @@ class _Rows:
                 self._records("checks", moment, Check),
                 self._records("pinned", moment, Number),
             )
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, KeyError) as error:
             raise SessionError(f"a recorded moment is damaged: {error}") from error
 
     def _records(self, name: str, moment: Moment, cls: type[Record]) -> tuple[Record, ...]:
@@ -237,8 +241,8 @@ class _Rows:
 
 def _record(cls: type[Record], row: Row) -> Record:
     if cls is Flow:
-        row = {**row, "source_tier": row.get("from"), "target_tier": row.get("to")}
-        del row["from"], row["to"]
+        tiers = {"source_tier": row.get("from"), "target_tier": row.get("to")}
+        row = {**{key: value for key, value in row.items() if key not in ("from", "to")}, **tiers}
     try:
         return cls(**row)
     except TypeError:  # a newer version's field, or a field that is missing: said by what reads with care

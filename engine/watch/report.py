@@ -10,6 +10,23 @@ from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, render
 
 UNKNOWN = "–"
+_DULL = frozenset(
+    [
+        "engine",
+        "model_name",
+        "served_model_name",
+        "hostname",
+        "worker_id",
+        "inode",
+        "router_id",
+        "policy_class",
+        "phase",
+        "dynamo_namespace",
+        "dynamo_component",
+    ]
+)
+OTHER_COLUMNS = 38
+"""Room beside a metric's name for its value and its rate."""
 _BAD = ("stale", "unreachable", "reset")
 
 
@@ -117,23 +134,27 @@ def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def _numbers(rows: list[Number], width: int) -> list[Line]:
-    names = tuple(row.name + labels_text(row) for row in rows)
+    most = max(40, width - OTHER_COLUMNS)
+    names = tuple(_cut(row.name + labels_text(row), most) for row in rows)
     now = tuple(amount(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
     return _table(
         [
             Column("", "metric", names, left=True),
             Column("", "value", tuple(amount(row.value, row.unit) for row in rows)),
-            Column("", "now", now, rank=2),
-            Column("", "source", tuple(row.source for row in rows), left=True, rank=1),
+            Column("", "now", now, rank=1),
+            Column("", "source", tuple(row.source for row in rows), left=True, rank=2),
         ],
         width,
     )
 
 
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def labels_text(number: Number) -> str:
     """The labels that tell one series from the next, in brackets."""
-    dull = ("engine", "model_name", "served_model_name", "dynamo_namespace", "hostname", "worker_id", "inode")
-    shown = ", ".join(value for key, value in number.labels.items() if key not in dull)
+    shown = ", ".join(value for key, value in number.labels.items() if value and key not in _DULL)
     return f" ({shown})" if shown else ""
 
 

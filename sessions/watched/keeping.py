@@ -87,24 +87,23 @@ def filled(session: Session, folder: Path) -> Session:
 
 def added_up(folder: Path) -> Watched:
     """What a recording comes to: from where its last summary ends, moment by moment."""
-    summary = read_summary(folder)
-    reader = MomentReader(folder)
-    for moment in reader.moments(summary.end):
-        if summary.end is None or moment["t"] > summary.end:
-            with contextlib.suppress(ValueError):
-                summary.take(moment)
-    return complete(summary, folder, reader)
-
-
-def complete(summary: Summary, folder: Path, reader: MomentReader) -> Watched:
-    """The summary, with what is known of the files."""
-    marks = read_marks(folder)
+    reader, marks = MomentReader(folder), read_marks(folder)
     return dataclasses.replace(
-        summary.result(),
+        caught_up(folder, reader).result(),
         bytes=reader.size,
         thinned=tuple(reader.thinned),
         marks=tuple((mark.t, mark.text, mark.kind) for mark in marks[-MOST_MARKS:]),
     )
+
+
+def caught_up(folder: Path, reader: MomentReader) -> Summary:
+    """The summary of all moments there are: the one that was kept, and what came after it."""
+    summary = read_summary(folder)
+    for moment in reader.moments(summary.end):
+        if summary.end is None or moment["t"] > summary.end:
+            with contextlib.suppress(ValueError):
+                summary.take(moment)
+    return summary
 
 
 def summary_path(folder: Path) -> Path:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.locking import NO_LOCKS
 from kvdeck.sessions.records import to_json
 
 MOST_BYTES = 1 << 20
 MOST_TEXT = 500
+FRESH_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,18 @@ def _mark(line: bytes) -> Mark | None:
 
 
 def lock(fd: int) -> bool:
-    """Take the writer's lock on an open `marks.jsonl`; whether it was free. It goes with the process."""
+    """Take the writer's lock on an open `marks.jsonl`; whether it was free. It goes with the process.
+
+    Raises:
+        OSError: It can't be locked, on a file system that has locks.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True
 
 
@@ -85,8 +95,16 @@ def is_written(folder: Path) -> bool:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in NO_LOCKS and _fresh(folder)
     finally:
         os.close(fd)
     return False
+
+
+def _fresh(folder: Path) -> bool:
+    """Without locks: whether it was added up just now, as its writer does every few seconds."""
+    try:
+        return time.time() - (folder / "summary.json").stat().st_mtime < FRESH_SECONDS
+    except OSError:
+        return False

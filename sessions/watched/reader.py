@@ -92,19 +92,22 @@ class MomentReader:
 
     def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
         """Every moment from `begin` to `end`, both included, those written meanwhile too."""
-        last: float | None = None
+        last = float("-inf")
         index = 0 if begin is None else bisect_right(self.segments, begin, key=lambda segment: segment.begin) - 1
         cursor = self._cursor_at(max(0, index))
+        known = True  # the beginning of a segment that was thinned meanwhile may have been given already
         while cursor is not None:
             while (moment := cursor.step()) is not None:
                 t = moment["t"]
                 if end is not None and t > end:
                     return
-                if (begin is None or t >= begin) and (last is None or t > last):
+                known = known and t <= last
+                if not known and (begin is None or t >= begin):
                     last = t
                     yield moment
             self.damaged += cursor.take_damaged()
-            cursor = self._after(cursor)
+            before, cursor = cursor, self._after(cursor)
+            known = known if cursor is before else True
 
     def _after(self, cursor: _Cursor) -> _Cursor | None:
         """Where to go on when a segment has ended; null at the end of all."""

@@ -166,11 +166,15 @@ class Writer:
 
 
 def _every_second(pair: list[Segment]) -> list[bytes]:
-    """Every second moment of these segments, encoded anew; the first of all stays."""
+    """Every second moment of these segments, encoded anew; the first of all stays.
+
+    Where a kill came between the thinning of two segments and the removal of the second, both hold its moments.
+    """
     encoder, kept = Encoder(), list[bytes]()
-    count = 0
+    count, last = 0, float("-inf")
     for segment in pair:
         before: Moment | None = None
+        known = True
         for line in lines_of(segment):
             try:
                 before = decode(line, before)
@@ -178,6 +182,10 @@ def _every_second(pair: list[Segment]) -> list[bytes]:
                 before = None
             if before is None:
                 continue
+            known = known and before["t"] <= last
+            if known:
+                continue
+            last = before["t"]
             if count % 2 == 0:
                 kept.append(encoder.line(orjson.dumps(before)).rstrip(b"\n"))
             count += 1

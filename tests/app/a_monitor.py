@@ -118,3 +118,28 @@ def all_moments() -> tuple[Snapshot, ...]:
 def sized_moments() -> tuple[Snapshot, ...]:
     """The course with the size of a block known."""
     return tuple(moments(block_bytes=BLOCK_BYTES))
+
+
+@cache
+def troubled_moments() -> tuple[Snapshot, ...]:
+    """A course on which much is to be looked at: nothing matches, the disk tier is never written, transfers fail."""
+    kvbm = Track("http://127.0.0.1:6880/metrics", "kvbm")
+    vllm, tier, gone = Track("http://gpu-7:8000/metrics", "vllm"), Track("disk tier", "process"), Track(GONE, "nixl")
+    cold, decode = values("dynamo_kvbm_metrics_host_cold"), values("vllm032_nixl_d_after")
+    failed = next(series for series in decode if series.name == "vllm:nixl_num_failed_transfers_total")
+    file = (("inode", "77"), ("name", "dynamo.vllm"), ("path", "/mnt/nvme0/kvbm"), ("pid", "4711"))
+    held = {
+        Series("disk_tier_bytes", (*file, ("what", "allocated")), False): 0.0,
+        Series("disk_tier_bytes", (*file, ("what", "size")), False): 200e9,
+    }
+    found = []
+    for second in range(60):
+        now = (second + 1) * SECOND_NS
+        grown = {s: v * second if s.counter and s.name != "kvbm_matched_tokens" else v for s, v in cold.items()}
+        kvbm.took(Reading(now, grown), now)
+        vllm.took(Reading(now, {**{s: v * second for s, v in decode.items()}, failed: second // 20}), now)
+        tier.took(Reading(now, held), now)
+        gone.failed("answers 401: it wants a token", now)
+        moment = take([(kvbm, 1.0), (vllm, 1.0), (tier, 2.0), (gone, 1.0)], now, wall=BEGIN + second)
+        found.append(replace(moment, checks=check(moment)))
+    return tuple(found)

@@ -11,12 +11,14 @@ import pytest
 from kvdeck.app.link import Link
 from kvdeck.app.messages import (
     DoctorReported,
+    Found,
     PathsMeasured,
     SessionChanged,
     SessionPreviewed,
     SessionRead,
     SessionsCompared,
     SessionsListed,
+    SourcesFound,
     SpreadsRead,
 )
 from kvdeck.app.tui import Deck
@@ -58,6 +60,16 @@ def a_slow_link() -> Link:
     return link
 
 
+class Commanded:
+    """Stands where the engine's client does, and notes what it is told."""
+
+    def __init__(self, asked: list[tuple[str, object]]) -> None:
+        self._asked = asked
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: self._asked.append((name, arguments))
+
+
 class DeckOfFiles(Deck):
     """Reads the same sessions every time, and notes what it was asked for."""
 
@@ -67,6 +79,8 @@ class DeckOfFiles(Deck):
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
         self.plans = Path("/nowhere/plans")
+        self.found: tuple[Found, ...] = ()
+        self.engine = Commanded(self.asked)
 
     def list_sessions(self) -> None:
         self.post_message(SessionsListed(self.kept))
@@ -105,6 +119,14 @@ class DeckOfFiles(Deck):
 
     def look(self) -> None:
         self.post_message(DoctorReported(a_run.doctor()))
+
+    def find_sources(self, post) -> None:
+        if self.found:
+            post(SourcesFound(self.found))
+
+    def command(self, work) -> None:
+        if self.may_command():
+            work(self.engine)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
+from operator import itemgetter
 from pathlib import Path
 
 import orjson
@@ -84,7 +85,7 @@ def test_replaying_takes_as_long_as_it_was_unless_told_otherwise() -> None:
 
     def waited(times: list[float], speed: float) -> list[float]:
         waits: list[float] = []
-        list(_paced(iter([{"t": t} for t in times]), speed, waits.append))
+        list(_paced(iter([{"t": t} for t in times]), itemgetter("t"), speed, waits.append))
         return waits
 
     # Nobody waits here, so each wait is the whole time since the beginning.

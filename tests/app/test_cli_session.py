@@ -144,12 +144,13 @@ def test_both_count_into_one_session(kvdeck: Callable[..., Said], home: Path) ->
 
 
 def test_a_format_alone_is_no_file(kvdeck: Callable[..., Said], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(home)
+    (home / "here").mkdir()
+    monkeypatch.chdir(home / "here")
     kvdeck("test")
     for form in ("json", "csv", "kvdeck", "markdown", "parquet"):
         status, _, said = kvdeck("export", form)
         assert (status, "no file to export to" in said) == (2, True)
-        assert not (home / form).exists()
+    assert list((home / "here").iterdir()) == []
 
 
 def test_a_note_says_what_it_replaced(kvdeck: Callable[..., Said]) -> None:

@@ -1,149 +1,578 @@
-"""The Monitor screen: what it shows of moments made of real samples, and live through a real engine."""
+"""The Monitor screen: what it shows of moments made of real samples, its keys, and live through a real engine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.messages import MomentSeen
-from kvdeck.app.screens.monitor import MonitorScreen
+from kvdeck.app.config import Config
+from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.monitoring import finding
+from kvdeck.app.screens.asktext import AskText
+from kvdeck.app.screens.monitor import VIEWS, MonitorScreen
+from kvdeck.app.screens.series import SeriesScreen
+from kvdeck.app.screens.sources import SourceChooser
+from kvdeck.app.snapshot import Snapshot
 from kvdeck.app.tui import Deck
-from kvdeck.app.widgets.tiers import Checks, Numbers, Past, Sources, Tiers, direction
-from kvdeck.engine.client import Client
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.series import Reading
-from kvdeck.engine.watch.snapshot import Flow, Snapshot, take
-from kvdeck.engine.watch.sources.exposition import Parser
-from kvdeck.engine.watch.track import Track
+from kvdeck.app.widgets.keys import KeyBar
+from kvdeck.app.widgets.lines import Lines
+from kvdeck.app.widgets.monitor.bar import MonitorBar
+from kvdeck.app.widgets.monitor.host import Host
+from kvdeck.app.widgets.monitor.paths import Paths, Pinned
+from kvdeck.app.widgets.monitor.reuse import Reuse
+from kvdeck.app.widgets.monitor.tiers import Tiers
+from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
+from kvdeck.engine.protocol import RecordingState
+from kvdeck.engine.watch.snapshot import Snapshot as Moment
 from tests.engine.a_metrics_server import metrics_server, sample, says
 from tests.engine.conftest import folders  # noqa: F401
 
-SECOND = 1_000_000_000
+from . import a_monitor
+from .a_served_host import served
+from .a_terminal import Terminal
+from .conftest import DeckOfFiles
+from .test_craft import notes
+
+SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
+SOURCES = list(a_monitor.KINDS)
 
 
-class MonitorDeck(Deck):
-    """A deck that opens on the monitor."""
-
-    MODES: ClassVar = {**Deck.MODES, "monitor": MonitorScreen}
-    DEFAULT_MODE = "monitor"
-
-
-def moments() -> Iterator[Snapshot]:
-    """KVBM and vLLM as their samples had them, two seconds apart, and an endpoint that nobody listens at."""
-    kvbm, vllm, gone = (
-        Track("http://127.0.0.1:6880/metrics", "kvbm"),
-        Track("vllm", "vllm"),
-        Track("gone", "prometheus"),
-    )
-    parsers = Parser(), Parser()
-    names = [("host_cold", "before"), ("host_repeat", "after")]
-    for second, (state, when) in enumerate(names):
-        t = second * 2 * SECOND
-        for track, parser, name in (
-            (kvbm, parsers[0], f"dynamo_kvbm_metrics_{state}.prom"),
-            (vllm, parsers[1], f"vllm032_offload_native_{when}.prom"),
-        ):
-            track.took(Reading(t, parser.parse(sample(name).decode()).values), t)
-        gone.failed("cannot connect: Connection refused", t)
-        moment = take([(kvbm, 1.0), (vllm, 1.0), (gone, 1.0)], t, wall=1000.0 + second * 2)
-        yield Snapshot(moment.t, moment.sources, moment.flows, moment.counters, moment.gauges, check(moment))
+def monitor(**more: Any) -> DeckOfFiles:
+    """A deck that opens on the Monitor, with its sources chosen before."""
+    memory = {"view": "monitor", "monitor": {"sources": SOURCES, **more.pop("settings", {})}}
+    return DeckOfFiles(memory=memory, **more)
 
 
-async def show(pilot: Pilot[None]) -> None:
+async def show(pilot: Pilot[None], count: int = a_monitor.SECONDS, moments: tuple[Moment, ...] = ()) -> MonitorScreen:
+    """Let so many moments come, as fast as they can be taken."""
     await pilot.pause()
-    for moment in moments():
-        pilot.app.screen.post_message(MomentSeen(moment))
-        await pilot.pause()
+    screen = pilot.app.screen_stack[0]
+    assert isinstance(screen, MonitorScreen)
+    for moment in (moments or a_monitor.all_moments())[:count]:
+        screen.note_moment(MomentSeen(moment))
+    await pilot.pause()
+    return screen
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
-async def test_flows_sources_and_checks_are_shown(size: tuple[int, int]) -> None:
-    app = MonitorDeck(connect=False)
-    async with app.run_test(size=size) as pilot:
+def plain(deck: Deck, kind: type[Lines]) -> str:
+    return deck.screen_stack[0].query_one(kind).plain
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG, HUGE])
+async def test_flows_are_arrows_between_the_tiers_with_rate_and_total(size: tuple[int, int]):
+    deck = monitor()
+    async with deck.run_test(size=size) as pilot:
         await show(pilot)
-        tiers, sources = app.screen.query_one(Tiers).plain, app.screen.query_one(Sources).plain
-        lines = {line.split("  ")[1].strip(): line for line in tiers.splitlines() if "→" in line and "blocks/s" in line}
-        assert "2 blocks/s" in lines["G1 → G2"]
-        assert "36 blocks" in lines["G1 → G2"]
-        assert "offload" in tiers
-        if size[1] >= 40:
-            assert "14 blocks/s" in lines["G2 → G1"]
-            assert "151 MB" in tiers
-            assert "unreachable" in sources
-            numbers = app.screen.query_one(Numbers).plain
-            assert "36,864 tokens" in numbers, "where tokens came from"
-            assert "50.0 %" in numbers, "KVBM's hit rate"
-        assert "live" in sources
+        lines = plain(deck, Tiers).splitlines()
+        (store,) = [line for line in lines if "536 MB/s" in line]
+        assert "▶" in store
+        assert "145 GB" in store
+        (load,) = [line for line in lines if "1.07 GB/s" in line]
+        assert "◀" in load
+        (pulled,) = [line for line in lines if "76.9 GB" in line]
+        assert "0 B/s" in pulled
+        assert "▸" in pulled, "it stands still, and it moved before"
+        assert "KV 87 %" in plain(deck, Tiers)
+        offload, onboard = (plain(deck, Tiers).index(f" {word}") for word in ("offload", "onboard"))
+        assert offload < onboard
 
 
-async def test_pause_holds_the_picture_and_not_the_data() -> None:
-    app = MonitorDeck(connect=False)
-    async with app.run_test(size=(120, 40)) as pilot:
-        first, second = moments()
-        await pilot.pause()
-        app.screen.post_message(MomentSeen(first))
-        await pilot.pause()
+async def test_what_nobody_speaks_of_is_dim_and_a_dash_and_not_zero():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        moment = a_monitor.all_moments()[-1]
+        only = replace(moment, flows=tuple(f for f in moment.flows if f.source_tier == "G1" and f.target_tier == "G2"))
+        await show(pilot, moments=(replace(only, gauges=()),))
+        styles = {text.strip(" │"): style for row in deck.screen.query_one(Tiers)._painted for text, style in row}
+        assert styles["G1 device"] == "!tier:G1"
+        assert styles["G3 disk"] == "dim"
+        first = replace(only.flows[0], blocks_per_s=None, bytes_per_s=None)
+        await show(pilot, moments=(replace(only, t=only.t + 1, flows=(first,)),))
+        assert "╌ – ╌" in plain(deck, Tiers), "one reading has no rate"
+
+
+async def test_every_pane_has_its_say():
+    deck = monitor(settings={"pins": [a_monitor.PIN]})
+    async with deck.run_test(size=HUGE) as pilot:
+        await show(pilot)
+        assert "456 µs" in plain(deck, Paths)
+        assert "host 64 %" in plain(deck, Reuse)
+        assert "64.0 % of 111M tokens, now 64 %" in plain(deck, Reuse)
+        assert "waiting 3" in plain(deck, Reuse)
+        assert "91 %" in plain(deck, Host)
+        assert "63.0 GB/s" in plain(deck, Host)
+        assert "InfiniBand" in plain(deck, Checks)
+        assert "moved 45 s ago" in plain(deck, Sources), "gauges freeze"
+        assert "Connection refused" in plain(deck, Sources)
+        assert "173k tokens" in plain(deck, Pinned)
+        assert "4 found" not in plain(deck, MonitorBar)
+        assert "1 unreachable" in plain(deck, MonitorBar)
+
+
+async def test_pause_holds_the_picture_and_not_the_data():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 100)
         await pilot.press("p")
-        before = app.screen.query_one(Tiers).plain
-        app.screen.post_message(MomentSeen(second))
+        before = plain(deck, Tiers)
+        for moment in a_monitor.all_moments()[100:]:
+            screen.note_moment(MomentSeen(moment))
         await pilot.pause()
-        assert app.screen.query_one(Tiers).plain == before
+        assert plain(deck, Tiers) == before
+        assert screen.timeline.newest is not None
+        assert screen.timeline.newest.t == a_monitor.all_moments()[-1].t
         await pilot.press("p")
         await pilot.pause()
-        assert "14 blocks/s" in app.screen.query_one(Tiers).plain
+        assert plain(deck, Tiers) != before
 
 
-async def test_an_engine_that_is_gone_is_said() -> None:
-    app = MonitorDeck(connect=False)
-    async with app.run_test(size=(120, 40)) as pilot:
+async def test_seeking_shows_a_time_and_sparks_that_end_there():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        live = plain(deck, Tiers)
+        await pilot.press("left_curly_bracket", "left_square_bracket")
+        assert plain(deck, MonitorBar).startswith(" ◂ 12:01:58, 31 s ago")
+        assert "l live" in plain(deck, KeyBar)
+        assert plain(deck, Tiers) != live
+        sought = plain(deck, Tiers)
+        screen.note_moment(MomentSeen(replace(a_monitor.all_moments()[-1], t=a_monitor.BEGIN + 159)))
         await pilot.pause()
-        app.screen.post_message(MomentSeen(Snapshot(0.0), "the engine has gone · attach again"))
+        assert plain(deck, Tiers) == sought
+        assert "41 s ago" in plain(deck, MonitorBar)
+        await pilot.press("home")
+        assert "12:00:00" in plain(deck, MonitorBar)
+        await pilot.press("right_square_bracket")
+        assert "12:00:01" in plain(deck, MonitorBar)
+        await pilot.press("l")
+        assert "live" in plain(deck, MonitorBar)
+        assert "l live" not in plain(deck, KeyBar), "only what is valid now"
+
+
+async def test_the_rate_is_said_remembered_and_asked_for():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 2)
+        await pilot.press("plus", "plus")
+        assert "5 Hz" in plain(deck, MonitorBar)
+        assert deck.memory["monitor"]["hz"] == 5.0
+        wanted = screen.wanted()
+        assert wanted is not None
+        assert (wanted.hz, wanted.sources) == (5.0, tuple(SOURCES))
+        await pilot.press(*["minus"] * 9)
+        assert "0.2 Hz" in plain(deck, MonitorBar)
+
+
+async def test_a_pane_is_shown_alone_and_the_next_one_and_all_again():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot)
+        await pilot.press("tab", "enter")
+        assert [pane.id for pane in deck.screen.query(Lines) if pane.size.area and pane.can_focus] == ["paths"]
+        assert deck.screen.query_one(Paths).size.width == 120
+        await pilot.press("v")
+        assert [pane.id for pane in deck.screen.query(Lines) if pane.size.area and pane.can_focus] == ["reuse"]
+        await pilot.press("escape")
+        assert deck.screen.query_one(Tiers).size.area
+        assert deck.screen.query_one(Checks).size.area
+
+
+async def test_where_there_is_room_for_one_pane_a_key_goes_through_them():
+    deck = monitor()
+    async with deck.run_test(size=SMALL) as pilot:
+        await show(pilot)
+        seen = []
+        for _ in VIEWS:
+            (below,) = [pane.id for pane in deck.screen.query(Lines) if pane.id in VIEWS and pane.size.area]
+            seen.append(below)
+            await pilot.press("v")
+        assert tuple(seen) == VIEWS
+        assert deck.memory["monitor"].get("pane", "checks") == "checks"
+
+
+async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 60)
+        screen.post_message(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 12_300_000),)))
         await pilot.pause()
-        assert "the engine has gone" in app.screen.query_one(Tiers).plain
+        assert "● REC cold 12.3 MB 0:59" in plain(deck, MonitorBar)
+        await pilot.press("tab", "down", "t")
+        await pilot.press(*"over 9", "enter")
+        assert "write `> 5 GB/s`" in notes(deck)[-1]
+        await pilot.press("t", *"> 1 GB/s", "enter")
+        for moment in a_monitor.all_moments()[60:]:
+            screen.note_moment(MomentSeen(moment))
+        await pilot.pause()
+        crossed = [mark.text for mark in screen.timeline.marks.until(1e12) if mark.kind == "threshold"]
+        assert crossed[0] == "G1 → G2 (vLLM store) > 1 GB/s"
+        assert crossed[1] == "G1 → G2 (vLLM store) no longer > 1 GB/s"
+        assert notes(deck).count(crossed[0]) == len(crossed[0::2]) - (len(crossed[0::2]) > 1)
+        assert ("annotate", ("cold", crossed[0], "threshold")) in deck.asked
+        assert crossed[0] in plain(deck, Log)
+        assert "◇G1→G2 vLLM store" in plain(deck, Paths)
+        assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
+
+
+async def test_a_moment_is_noted_where_it_was_and_in_the_recording():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        screen.post_message(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 10),)))
+        await pilot.press("left_curly_bracket", "a")
+        assert isinstance(deck.screen, AskText)
+        await pilot.press(*"load started", "enter")
+        assert "12:01:59 load started" in plain(deck, Log)
+        assert ("annotate", ("cold", "load started", "note")) in deck.asked
+        await pilot.press("left_square_bracket")
+        assert "load started" not in plain(deck, Log), "it has not happened yet"
+
+
+async def test_recording_is_begun_and_ended_by_the_engine():
+    deck = monitor(settings={"hz": 2.0, "pins": ["m"], "block_bytes": 4096})
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        await pilot.press("R", "enter")
+        ((name, arguments),) = deck.asked
+        assert name == "record"
+        assert arguments[1:] == (2.0, tuple(SOURCES), 4096.0, ("m",))
+        screen.post_message(RecordingsSeen((RecordingState("x", "running", a_monitor.BEGIN, 10),)))
+        await pilot.press("R")
+        assert deck.asked[-1] == ("stop_recording", ("x",))
+        screen.post_message(RecordingsSeen((RecordingState("x", "done", a_monitor.BEGIN, 10),)))
+        await pilot.pause()
+        assert "REC" not in plain(deck, MonitorBar)
+        assert "x is kept" in notes(deck)[-1]
+
+
+async def test_a_read_only_deck_records_nothing():
+    deck = monitor(readonly=True)
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot)
+        await pilot.press("R")
+        assert deck.asked == []
+        assert "R rec" not in plain(deck, KeyBar)
+
+
+async def test_series_are_found_by_words_and_pinned():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        await pilot.press("b", "slash", *"matched", "enter", "space")
+        assert isinstance(deck.screen, SeriesScreen)
+        assert "1 of 82 series" in deck.screen.query_one("#filter", Lines).plain
+        await pilot.press("escape", "escape")
+        assert deck.screen is screen
+        assert "173k tokens" in plain(deck, Pinned)
+        assert deck.memory["monitor"]["pins"] == [a_monitor.PIN]
+        wanted = screen.wanted()
+        assert wanted is not None
+        assert wanted.pins == (a_monitor.PIN,)
+        screen.query_one(Pinned).focus()
+        await pilot.press("delete")
+        assert not screen.query_one(Pinned).size.area
+
+
+async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used():
+    deck = DeckOfFiles(memory={})
+    deck.found = (Found("http://127.0.0.1:6880/metrics", "kvbm"), Found("disk tier", "process"))
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("3")
+        await pilot.pause()
+        assert isinstance(deck.screen, SourceChooser)
+        screen = deck.screen_stack[0]
+        assert isinstance(screen, MonitorScreen)
+        assert screen.wanted() is None
+        await pilot.press("down", "space", "a")
+        await pilot.press(*"gpu-7:6880/metrics", "enter", "enter")
+        chosen = ["http://127.0.0.1:6880/metrics", "http://gpu-7:6880/metrics"]
+        assert deck.memory["monitor"]["sources"] == chosen
+        assert screen.wanted() is not None
+        deck.found = (*deck.found, Found("http://127.0.0.1:8000/metrics", "vllm"))
+        await pilot.press("2", "3")
+        await pilot.pause()
+        assert deck.screen is screen, "asked once"
+        assert "1 found that is not watched: s" in plain(deck, MonitorBar)
+
+
+async def test_nothing_watched_teaches_what_would_say_it():
+    deck = monitor(settings={"sources": []})
+    async with deck.run_test(size=SMALL) as pilot:
+        await pilot.pause()
+        shown = plain(deck, Tiers)
+        for taught in ("DYN_KVBM_METRICS=true", "NIXL_TELEMETRY_ENABLE=y", "--source"):
+            assert taught in shown
+        assert "nothing is watched" in plain(deck, MonitorBar)
+
+
+async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+        assert "✗ the engine has gone · attach again, the picture is of 12:02:29" in plain(deck, MonitorBar)
+        assert "536 MB/s" in plain(deck, Tiers)
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot, moments=(Moment(0.0),))
+        deck.screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+        assert "the engine has gone" in plain(deck, Tiers)
+
+
+async def test_blocks_become_bytes_by_the_config_by_hand_and_from_the_plan():
+    deck = monitor(config=Config(block_bytes=1 << 20))
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, moments=a_monitor.sized_moments())
+        assert "block 1.05 MB, as configured" in plain(deck, MonitorBar)
+        assert "≈3.30 GB" in plain(deck, Tiers)
+        await pilot.press("B", *["backspace"] * 9, *"4,096", "enter")
+        assert screen.settings.block_bytes == 4096
+        assert "block 4.10 kB, as typed" in plain(deck, MonitorBar)
+        await pilot.press("1", "3")
+        commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+        commands["monitor: take block bytes from the plan"].callback()
+        assert deck.planned is not None
+        assert screen.settings.block_bytes == deck.planned.plan().group.block_bytes
+        assert "from the plan" in plain(deck, MonitorBar)
+
+
+async def test_the_palette_offers_what_is_valid_now():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot)
+        titles = {command.title for command in deck.get_system_commands(deck.screen)}
+        assert {"monitor: zoom", "monitor: rec", "monitor: series", "monitor: sources", "panes: hide log"} <= titles
+        assert "monitor: live" not in titles
+
+
+async def test_what_is_on_the_screen_can_be_taken_along(tmp_path: Path):
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot)
+        await pilot.press("y")
+        await pilot.press("tab", "Y", "E", "S")
+        shared = tmp_path / "home" / "shared"
+        (markdown,) = shared.glob("*-tiers.md")
+        assert "| G1 → G2     | vllm offload store " in markdown.read_text()
+        (table,) = shared.glob("*-paths.csv")
+        assert "536 MB/s" in table.read_text()
+        (rates,) = shared.glob("*-rates.csv")
+        assert len(rates.read_text().splitlines()) > 5 * 140
+        (picture,) = shared.glob("*-monitor.svg")
+        assert "G2&#160;host" in picture.read_text()
+
+
+async def test_every_pane_gives_a_table():
+    deck = monitor(settings={"pins": [a_monitor.PIN]})
+    async with deck.run_test(size=HUGE) as pilot:
+        await show(pilot)
+        for kind in (Tiers, Paths, Reuse, Pinned, Checks, Host, Sources):
+            table = deck.screen.query_one(kind).table()
+            assert table is not None
+            assert table.rows, kind
+            assert {len(row) for row in table.rows} == {len(table.titles)}
+
+
+# --- what a tick costs ---
+
+
+async def test_a_tick_in_which_nothing_moves_paints_nothing_and_asks_nothing():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        asked: list[int] = []
+        deck.has_painted = lambda: asked.append(1)  # type: ignore[method-assign]
+        still = a_monitor.all_moments()[-1]
+        before = sum(pane.changes for pane in screen.query(Lines))
+        for second in range(1, 4):
+            status = tuple(replace(s, age_s=0.1 * second) for s in still.sources)
+            screen.note_moment(MomentSeen(replace(still, t=still.t + second / 4, sources=status)))
+        await pilot.pause()
+        assert sum(pane.changes for pane in screen.query(Lines)) == before
+        assert asked == []
+
+
+async def test_a_tick_paints_only_the_rows_that_differ():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        still = a_monitor.all_moments()[-1]
+        flows = tuple(replace(f, bytes_per_s=777e6) if f.name == "vllm offload store" else f for f in still.flows)
+        painted: dict[str, list[int]] = {}
+        for pane in screen.query(Lines):
+            pane.refresh = lambda *regions, _id=pane.id, **_: painted.setdefault(_id, []).extend(r.y for r in regions)  # type: ignore[method-assign]
+        screen.note_moment(MomentSeen(replace(still, t=still.t + 0.2, flows=flows)))
+        assert {name: len(rows) for name, rows in painted.items()} == {"tiers": 1, "paths": 1}
+
+
+async def test_a_terminal_that_lags_gets_the_newest_moment_later():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 10)
+        before = plain(deck, Tiers)
+        ready = False
+        deck.may_paint = lambda: ready  # type: ignore[method-assign]
+        for moment in a_monitor.all_moments()[10:]:
+            screen.note_moment(MomentSeen(moment))
+        assert plain(deck, Tiers) == before
+        ready = True
+        deadline = time.monotonic() + 10
+        while "536 MB/s" not in plain(deck, Tiers):
+            assert time.monotonic() < deadline
+            await pilot.pause(0.05)
+
+
+async def test_another_mode_in_front_stops_the_watching_only_after_a_while(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kvdeck.app.screens.monitor.LINGER_S", 0.05)
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 3)
+        stopped: list[int] = []
+        screen._stop = lambda: stopped.append(1)  # type: ignore[method-assign]
+        await pilot.press("a")
+        await pilot.press(*"x", "enter")
+        assert stopped == [], "a question over the screen is no other mode"
+        await pilot.press("2")
+        deadline = time.monotonic() + 10
+        while not stopped:
+            assert time.monotonic() < deadline
+            await pilot.pause(0.02)
+        await pilot.press("3")
+
+
+# --- the real thing ---
+
+
+def live(url: str, **settings: Any) -> Deck:
+    return Deck(memory={"view": "monitor", "monitor": {"sources": [url], "hz": 10.0, **settings}})
+
+
+async def until(pilot: Pilot[None], true: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, plain(pilot.app, Tiers)  # type: ignore[arg-type]
+        await pilot.pause(0.05)
 
 
 @pytest.mark.usefixtures("folders")
-async def test_a_real_engine_samples_while_it_is_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
-    with metrics_server({"/metrics": says(sample("dynamo_kvbm_metrics_host_cold.prom"))}) as server:
-        monkeypatch.setattr("kvdeck.engine.client.Client.watch", _watching(server.url()))
-        app = MonitorDeck()
-        async with app.run_test(size=(120, 40)) as pilot:
-            deadline = time.monotonic() + 15
-            while "32 blocks" not in app.screen.query_one(Tiers).plain:
-                assert time.monotonic() < deadline, app.screen.query_one(Tiers).plain
-                await pilot.pause(0.05)
-            assert "nothing can be onboarded" in app.screen.query_one(Checks).plain
-            await pilot.press("9")
+async def test_a_real_engine_is_watched_recorded_annotated_and_replayed():
+    with served() as endpoints:
+        deck = live(endpoints.urls[0])
+        async with deck.run_test(size=BIG) as pilot:
+            screen = deck.screen_stack[0]
+            assert isinstance(screen, MonitorScreen)
+            await until(pilot, lambda: "bl/s" in plain(deck, Tiers) and "━" in plain(deck, Tiers))
+            assert "live" in plain(deck, Sources)
+            await pilot.press("R", "ctrl+u", *"load", "enter")
+            await until(pilot, lambda: "REC load" in plain(deck, MonitorBar))
+            await pilot.press("a", *"half way", "enter")
+            recorded = time.time()
+            await until(pilot, lambda: time.time() > recorded + 1.0)
+            await pilot.press("R")
+            await until(pilot, lambda: "REC" not in plain(deck, MonitorBar))
+            await pilot.press("4")
+            await until(pilot, lambda: "load" in deck.screen.query_one("#list", Lines).plain)
+            await pilot.press("enter")
+            await until(pilot, lambda: deck.current_mode == "monitor" and "replay load" in plain(deck, MonitorBar))
+            await pilot.press("plus", "plus")
+            assert "×4" in plain(deck, MonitorBar)
+            replay = screen.timeline.replay
+            assert replay is not None
+            await until(pilot, lambda: replay.position == replay.end)
+            assert "KVBM d2h" in plain(deck, Tiers)
+            assert "half way" in plain(deck, Log)
+            await pilot.press("home")
+            await until(pilot, lambda: replay.position < replay.end)
+            await pilot.press("escape")
+            await until(pilot, lambda: "● live" in plain(deck, MonitorBar))
 
 
-def _watching(url: str):
-    real = Client.watch
-
-    def watch(client: Client, hz: float = 1.0, sources: tuple[str, ...] = ()) -> None:
-        real(client, 10, sources or (url,))
-
-    return watch
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "way"),
-    [("G1", "G3", "offload"), ("G4", "G1", "onboard"), ("remote", "G1", "onboard"), (None, None, "transfer")],
-)
-def test_down_is_offload_and_up_is_onboard(source: str, target: str, way: str) -> None:
-    assert direction(Flow("s", "n", source, target, "m", "c")) == way  # type: ignore[arg-type]
+@pytest.mark.usefixtures("folders")
+async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
+    with metrics_server(
+        {"/metrics": says(sample("lmcache056_exposition_idle.prom") + b"made_up_depth 42\n")}
+    ) as server:
+        deck = live(server.url())
+        async with deck.run_test(size=BIG) as pilot:
+            await until(pilot, lambda: "live" in plain(deck, Sources) or "idle" in plain(deck, Sources))
+            await pilot.press("b", "slash", *"made_up", "enter")
+            await until(pilot, lambda: "made_up_depth" in deck.screen.query_one("#list", Lines).plain)
+            assert "42" in deck.screen.query_one("#list", Lines).plain
+            await pilot.press("space", "escape", "escape")
+            await until(pilot, lambda: "42" in plain(deck, Pinned))
 
 
-def test_a_spark_shows_what_is_not_known_as_nothing() -> None:
-    past = Past()
-    for t, rate in ((0.0, None), (60.0, 5.0), (119.0, 10.0)):
-        past.note(Snapshot(t, flows=(Flow("s", "n", "G1", "G2", "m", "c", blocks_per_s=rate),)))
-    spark = past.spark(Flow("s", "n", "G1", "G2", "m", "c"), 119.0, 12)
-    assert spark.strip().startswith("▅"), spark
-    assert spark[-1] == "█"
-    assert spark[0] == " "
-    past.note(Snapshot(400.0))
-    assert past.spark(Flow("s", "n", "G1", "G2", "m", "c"), 400.0, 12).strip() == ""
+@pytest.mark.usefixtures("folders")
+def test_what_is_on_this_host_is_found_in_a_child():
+    found: list[Any] = []
+    finding.look(found.append)
+    assert found[0].error == ""
+    assert {"disks", "network"} <= {one.name for one in found[0].found}
+
+
+def test_a_recording_opens_in_the_deck_from_the_command_line(tmp_path: Path):
+    home = str(tmp_path / "home")
+    record_course(Path(home))
+    program = "import sys; from kvdeck.app.cli import main; main(['monitor', '--replay', 'course'])"
+    deck = Terminal(BIG, program=program, KVDECK_HOME=home, KVDECK_RUNTIME=str(tmp_path / "run"))
+    try:
+        assert deck.shows("replay course")
+        assert deck.shows("KVBM d2h")
+        assert deck.shows("load started"), deck.screen.display
+    finally:
+        deck.close()
+        stop_engine(home, str(tmp_path / "run"))
+
+
+def record_course(home: Path) -> None:
+    """The course as a recording, with a note in it."""
+    from kvdeck.engine.watch.recording import Mark, Recorder
+
+    recorder = Recorder.begin(home, "course")
+    for moment in a_monitor.all_moments():
+        recorder.take(moment)
+    recorder.mark(Mark(a_monitor.BEGIN, "load started"))
+    recorder.close()
+
+
+def stop_engine(home: str, runtime: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    argv = [sys.executable, "-m", "kvdeck.app.cli", "engine", "stop", "--force"]
+    environment = {**os.environ, "KVDECK_HOME": home, "KVDECK_RUNTIME": runtime}
+    subprocess.run(argv, env=environment, check=False, capture_output=True, timeout=60)
+
+
+async def test_a_recording_is_played_sought_and_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    record_course(tmp_path / "home")
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        screen = await show(pilot, 5)
+        await deck.replay("course")
+        await until(pilot, lambda: "replay course" in plain(deck, MonitorBar))
+        await pilot.press("p", "end")
+        await until(pilot, lambda: "536 MB/s" in plain(deck, Tiers))
+        assert "12:02:29" in plain(deck, MonitorBar)
+        assert "held" in plain(deck, MonitorBar)
+        sparks = plain(deck, Tiers)
+        await pilot.press("left_curly_bracket", "left_square_bracket")
+        await until(pilot, lambda: "12:01:58" in plain(deck, MonitorBar))
+        assert plain(deck, Tiers) != sparks
+        await pilot.press("right_curly_bracket", "right_square_bracket")
+        await until(pilot, lambda: "12:02:29" in plain(deck, MonitorBar))
+        assert plain(deck, Tiers) == sparks, "sparks are the same from wherever one comes"
+        assert screen.check_action("record", ()) is False
+        assert screen.session_shown() == "course"
+        await pilot.press("l", "p")
+        await pilot.pause()
+        assert "replay" not in plain(deck, MonitorBar)
+        await deck.replay("no-such")
+        await until(pilot, lambda: any("no recording" in note for note in notes(deck)))

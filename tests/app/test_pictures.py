@@ -32,6 +32,10 @@ SCENES = {
     "plan": (IDLE, ("1",)),
     "plan-mixed": (IDLE, ("1", "m", *"gpt-oss-120b", "enter", "plus", "plus", "plus", "down", "plus", "plus")),
     "plan-latent": (IDLE, ("1", "m", *"r1", "enter", "plus", "down", *["plus"] * 4, "g", "right", "right", "plus")),
+    "plan-hybrid": (
+        IDLE,
+        ("1", "m", *"qwen3-next", "enter", *["plus"] * 3, "down", "enter", "5", "enter", "down", "plus"),
+    ),
     "plan-wrong": (IDLE, ("1", "enter", "3", "enter")),
     "plan-models": (IDLE, ("1", "m", "q", "w", "e", "n", "down")),
     "sessions": (a_run.live(), ("4",)),

@@ -232,7 +232,7 @@ def test_windows_and_replicas_are_said():
     shown = text(figure_rows(mixed, Measured(), 120, 40))
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
-    assert "each of 2 TP ranks holds the same: there are fewer KV heads than ranks" in shown
+    assert "each of 2 TP ranks holds the same: fewer KV heads than ranks" in shown
 
 
 def test_a_hybrids_state_is_shown_and_takes_room():
@@ -275,6 +275,7 @@ def test_the_knee_is_where_larger_blocks_bring_little():
     assert a_run.measured().knee("HostToDisk") is None
     assert "[" in text(grid_rows(R1, a_run.measured(), 120))
     assert "no sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
+    assert "can't be read" in text(grid_rows(R1, Measured(error="the sessions can't be read"), 120))
 
 
 def test_what_is_no_plan_says_why_in_every_pane():
@@ -292,7 +293,10 @@ def test_nothing_is_wider_than_its_pane(width: int):
         for rows in (figure_rows(form, a_run.measured(), width, 14), grid_rows(form, a_run.measured(), width),
                      command_rows(form, width)):  # fmt: skip
             assert max(len("".join(part for part, _ in row)) for row in rows) <= width, name
-        assert len(figure_rows(form, a_run.measured(), width, 14)) <= 15
+        for split in ({}, {"tp": 4, "pp": 3}, {"tp": 16, "pp": 5, "pp_rule": "sglang"}):
+            rows = figure_rows(replace(form, **split), a_run.measured(), width, 14)
+            assert len(rows) <= 14, (name, split)
+            assert replace(form, **split).problem() or "HostToHost LS" in text(rows)
 
 
 def test_every_field_steps_there_and_back():

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdeck.app.words import clock, figure, interval, layout_slug, path_slug
+from kvdeck.app.words import clock, interval, layout_slug, micros, path_slug
 from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
 
 
 @given(st.floats(0, 9.99e11))
 def test_a_figure_has_at_most_seven_columns(value: float):
-    assert len(figure(value)) <= 7
+    assert len(micros(value)) <= 7
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_figure_has_at_most_seven_columns(value: float):
     ],
 )
 def test_figures(value: float | None, text: str):
-    assert figure(value) == text
+    assert micros(value) == text
 
 
 def test_a_layout_has_a_colour_of_its_own():

@@ -143,6 +143,16 @@ def test_attention_and_mamba_in_one_layer(tmp_path: Path) -> None:
     assert model.state_bytes() == 2 * ((3072 + 512) * 3 * 2 + 48 * 64 * 256 * 2)
 
 
+def test_a_wrong_field_is_named_as_the_file_has_it(tmp_path: Path) -> None:
+    config = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "layer_types": ["mamba", "full"],
+              "mamba_d_state": "x", "mamba_d_conv": 4, "mamba_expand": 2}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="mamba_d_state"):
+        find_model(str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "mamba_d_state": 16, "mamba_d_conv": None}))
+    assert find_model(str(tmp_path)).without_state() == ("1 mamba layers",)
+
+
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
     config = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64,
               "layer_types": ["recurrent", "full_attention", "moe", "recurrent"]}  # fmt: skip
@@ -168,7 +178,7 @@ def test_a_state_that_is_wrong_is_named(state: Any, named: str) -> None:
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize(("tp", "named"), [(3, "heads of its recurrent state"), (5, "heads of its recurrent state")])
+@pytest.mark.parametrize(("tp", "named"), [(3, "heads of its recurrence"), (5, "heads of its recurrence")])
 def test_a_split_that_a_state_refuses(tp: int, named: str) -> None:
     layers = {"full": {"kv_heads": 15, "head_dim": 8},
               "linear": {"state": {"kind": "linear_attention", "num_heads": 32, "head_dim": 8}}}  # fmt: skip

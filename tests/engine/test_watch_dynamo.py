@@ -151,6 +151,8 @@ def _prompts_are_reused_and_evicted(running: Dynamo, seen: Monitor) -> None:
     told = seen.until(lambda m: value(m, PROMPT) == asked, "all prompts counted")
     assert value(told, CACHED) == cached
     assert value(told, WRITTEN) == 11 * 8
+    predicted = value(told, "dynamo_component_router_kv_selected_cached_prefix_tokens_total")
+    assert predicted == cached, "what the router saw in the worker's cache events"
     assert cached == 2 * 576, "once from the device and once from the host: 36 blocks of 16 tokens each time"
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 import pytest
 
 from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
-from kvdeck.engine.watch.recording import Recording
+from kvdeck.engine.watch.recording import Recorder, Recording
+from kvdeck.engine.watch.snapshot import Snapshot
 from kvdeck.sessions.catalogue import catalogue
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store import Store
@@ -153,6 +156,24 @@ def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: Met
     assert recording(client, "one", ended).state == "done"
     found.refresh()
     assert any(mark.kind == "gap" and "nothing was recorded for" in mark.text for mark in found.marks)
+    session = Store(client.home).read("one")
+    assert session.watched is not None
+    assert session.watched.moments == len(list(found.moments())), "what came before the kill is added up too"
+
+
+def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server: MetricsServer) -> None:
+    begun(client, server)
+    (pid,) = samplers(client)
+    os.kill(pid, signal.SIGKILL)
+    folder = Store(client.home).folder("one")
+    eventually(lambda: not is_written(folder) and pid not in samplers(client))
+    client.cancel("one")
+    assert recording(client, "one", ended).state == "done"
+    session = Store(client.home).read("one")
+    assert session.state == "done"
+    assert session.watched is not None
+    assert session.watched.moments > 0
+    assert [state["state"] for state in client.status()["recordings"]] == ["done"]
 
 
 def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
@@ -203,3 +224,27 @@ def test_a_client_that_does_not_read_costs_no_moment(client: Client, server: Met
         found.refresh()
         first, last = got[0].snapshot["t"], got[-1].snapshot["t"]
         assert len(list(found.mappings(first, last))) == len(got) + sum(message.missed for message in got[1:])
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        {"t": 2.0},
+        {"t": 2.0, "flows": [{}]},
+        {"t": 2.0, "flows": [{"from": "G1"}], "sources": [{"name": 3}]},
+        {"t": 2.0, "sources": [{"name": "s", "kind": "kvbm", "state": "live", "reason": "", "age_s": 1.0, "newer": 1}]},
+        {"t": 2.0, "checks": [{"id": "x"}], "pinned": [{"value": None}]},
+    ],
+)
+def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[str, object]) -> None:
+    recorder = Recorder.begin(tmp_path, "one")
+    recorder.take(Snapshot(1.0))
+    recorder.take_json(2.0, orjson.dumps(moment))
+    recorder.take(Snapshot(3.0))
+    recorder.close()
+    found = Recording.open(tmp_path, "one")
+    times = [snapshot.t for snapshot in found.moments()]
+    assert times in ([1.0, 3.0], [1.0, 2.0, 3.0])
+    assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]
+    with contextlib.suppress(SessionError):
+        assert found.at(2.5) is not None

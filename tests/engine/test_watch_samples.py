@@ -241,3 +241,58 @@ def test_where_more_than_values_changed_all_is_read_anew(before: str, after: str
         (s.name, s.labels): v for s, v in expected.values.items()
     }
     assert (found.unread, found.torn, len(found.times)) == (expected.unread, expected.torn, len(expected.times))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "tiers", "measure"),
+    [
+        ("kvbm_transfer_bytes_total", {"route": "g1_to_g2", "outcome": "ok"}, ("G1", "G2"), "bytes"),
+        ("dynamo_kvbm_transfer_blocks_total", {"route": "G3->G1", "operation": "onboard"}, ("G3", "G1"), "blocks"),
+        ("kvbm_transfer_duration_seconds_sum", {"route": "g2_g3"}, ("G2", "G3"), "seconds"),
+        ("kvbm_offload_bytes_object", {}, ("G1", "G4"), "bytes"),
+        ("vllm:kv_offload_tiering_read_bytes_total", {"tier": "1:StripedFileSystemTierManager"}, ("G3", "G2"), "bytes"),
+        (
+            "vllm:mooncake_store_operation_bytes_total",
+            {"operation": "load_get", "status": "ok"},
+            ("remote", "G1"),
+            "bytes",
+        ),
+        (
+            "vllm:mooncake_store_operation_total",
+            {"operation": "save_put", "status": "ok"},
+            ("G1", "remote"),
+            "transfers",
+        ),
+        ("lmcache:num_remote_read_bytes_total", {}, ("remote", "G2"), "bytes"),
+    ],
+)
+def test_names_that_no_sample_prints_are_marked_so(
+    name: str, labels: dict[str, str], tiers: tuple[str, str], measure: str
+) -> None:
+    meaning = meaning_of(Series(name, tuple(sorted(labels.items()))))
+    assert meaning is not None
+    assert ((meaning.source, meaning.target), meaning.measure) == (tiers, measure)
+    assert "no sample" in meaning.claim or "prints none of it" in meaning.claim
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("kvbm_transfer_bytes_total", {"route": "d2h"}),
+        ("kvbm_transfer_bytes_total", {"route": "g1_to_g2", "outcome": "failed"}),
+        ("kvbm_transfer_inflight", {"route": "g1_to_g2"}),
+        ("vllm:mooncake_store_operation_bytes_total", {"operation": "load_get", "status": "error"}),
+        ("vllm:mooncake_store_operation_bytes_total", {"operation": "lookup_exists", "status": "ok"}),
+    ],
+)
+def test_what_is_of_another_shape_keeps_its_own_name(name: str, labels: dict[str, str]) -> None:
+    assert meaning_of(Series(name, tuple(sorted(labels.items())))) is None
+
+
+def test_a_claim_names_a_sample_that_prints_it_or_says_that_none_does() -> None:
+    """Of all samples together: whoever claims a sample must be in one."""
+    printed = {series.name for name in sample_names() for series in Parser().parse(sample(name).decode()).values}
+    printed |= {name.removesuffix("_total") for name in printed}
+    for meaning in TABLE:
+        if ", samples " in meaning.claim:
+            assert meaning.metric in printed, meaning

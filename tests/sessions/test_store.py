@@ -20,6 +20,7 @@ from kvdeck.sessions import listing
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.events import Compared, RunStarted, StateChanged
 from kvdeck.sessions.listing import check_name
+from kvdeck.sessions.recorder import Recorder
 from kvdeck.sessions.records import Comparison, Session, Tuned
 from kvdeck.sessions.samples import append_event
 from kvdeck.sessions.store import Store, fold
@@ -189,3 +190,37 @@ def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store,
     for damage in (b"", b"{}", b"noise", b'{"version":1,"fields":[],"rows":[]}'):
         index.write_bytes(damage)
         assert {summary.name: summary for summary in store.summaries()}["s7"].state == "queued"
+
+
+TAGGER = """
+import dataclasses, sys
+from pathlib import Path
+from kvdeck.sessions.store import Store
+store = Store(Path(sys.argv[1]))
+for number in range(25):
+    store.change("shared", lambda now: dataclasses.replace(now, tags=(*now.tags, f"{sys.argv[2]}{number}")))
+"""
+
+
+def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) -> None:
+    store.keep(Session("shared", "done", 1.0, kind="recorded"))
+    command = [sys.executable, "-c", TAGGER, str(store.home)]
+    taggers = [subprocess.Popen([*command, letter]) for letter in "abcd"]
+    assert [tagger.wait(timeout=60) for tagger in taggers] == [0] * 4
+    wanted = {f"{letter}{number}" for letter in "abcd" for number in range(25)}
+    assert sorted(store.read("shared").tags) == sorted(wanted)
+
+
+def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Store) -> None:
+    store.keep(Session("shared", "done", 1.0, kind="recorded"))
+    recorder = Recorder(store.folder("shared"))
+    recorder.record("HostToDisk", "FullyContiguous", 1, 1, None)
+    recorder.flush()
+    try:
+        assert store.change("shared", lambda now: dataclasses.replace(now, note="live")).note == "live"
+        with pytest.raises(SessionError, match="is being recorded into"):
+            store.rename("shared", "other")
+    finally:
+        recorder.close()
+    store.rename("shared", "other")
+    assert (store.load("other").note, store.load("other").tallies[0].transfers) == ("live", 1)

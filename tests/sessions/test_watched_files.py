@@ -22,7 +22,7 @@ from kvdeck.sessions.watched.delta import Encoder, decode
 from kvdeck.sessions.watched.marks import Mark, encode_mark, is_written, marks_path, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
 from kvdeck.sessions.watched.segments import segments
-from kvdeck.sessions.watched.writer import SEGMENT_MOMENTS, Writer
+from kvdeck.sessions.watched.writer import SEGMENT_MOMENTS, Writer, _every_second
 
 CELL = st.one_of(
     st.none(),
@@ -176,6 +176,46 @@ def test_a_reader_goes_on_while_what_it_reads_is_thinned(tmp_path: Path) -> None
     assert seen == sorted(set(seen))
     assert seen[-1] >= 1000.0 + 3000 / 10
     assert max(b - a for a, b in itertools.pairwise(seen)) <= 6.5, "thinned, but nowhere cut off"
+
+
+def test_a_kill_between_thinning_and_tidying_up_shows_nothing_twice(tmp_path: Path) -> None:
+    def thin(every: int) -> None:
+        writer = Writer(tmp_path, 1_000_000)
+        pair = writer._closed[1:3]
+        writer._closed[1:3] = [writer._replace(pair, _every_second(pair), every)]
+        writer.close()
+
+    written(tmp_path, 4 * SEGMENT_MOMENTS)
+    old = {path: path.read_bytes() for path in (tmp_path / "moments").iterdir()}
+    thin(2)
+    thinned = [m["t"] for m in MomentReader(tmp_path).moments()]
+    assert len(thinned) == 3 * SEGMENT_MOMENTS
+    for path, data in old.items():
+        path.write_bytes(data)  # as if the old ones had not been removed any more
+    times = [m["t"] for m in MomentReader(tmp_path).moments()]
+    assert set(thinned) <= set(times) <= {*thinned, 1000.0 + (3 * SEGMENT_MOMENTS - 1) / 10}
+    assert times == sorted(set(times))
+    thin(4)  # and the next recorder thins what is there twice without harm
+    again = [m["t"] for m in MomentReader(tmp_path).moments()]
+    assert again == sorted(set(again))
+    assert set(again) < set(times)
+
+
+def test_a_clock_that_is_set_back_loses_no_moment(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    reader, seen = MomentReader(tmp_path), list[float]()
+    times = [1000.0, 1001.0, 1002.0, 500.0, 501.0, 1003.0]
+    for t in times[:2]:
+        writer.write(orjson.dumps({"t": t, "flows": []}))
+    reader.refresh()
+    moments = reader.moments()
+    for t in times[2:]:
+        seen.append(next(moments)["t"])
+        writer.write(orjson.dumps({"t": t, "flows": []}))
+    seen += [moment["t"] for moment in moments]
+    writer.close()
+    assert seen == times
+    assert [moment["t"] for moment in MomentReader(tmp_path).moments()] == times
 
 
 def test_a_torn_last_line_is_no_moment(tmp_path: Path) -> None:

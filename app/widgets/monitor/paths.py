@@ -48,11 +48,11 @@ class Paths(Listing[PathRow]):
         self.show([path_row(flow) for flow in flows], "no source says what it transfers")
 
     def _columns(self, width: int) -> list[Column[PathRow]]:
-        first = min(40, max(14, width - 1 - 49))
+        first = min(40, max(14, width - 48))
         return [
             Column("", first, lambda r: self._named(r, first), self._tone, right=False),
             Column("now", 9, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
-            Column("moves/s", 8, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
+            Column("moves/s", 7, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
             Column("size", 7, lambda r: _figure(r.size, "B"), lambda r: _figure_tone(r.size)),
             Column("desc", 4, lambda r: UNKNOWN if r.descriptors is None else counted(r.descriptors), lambda _: "dim"),
             Column("time", 7, lambda r: duration(r.seconds.value), lambda r: _figure_tone(r.seconds)),
@@ -62,7 +62,7 @@ class Paths(Listing[PathRow]):
     def _named(self, row: PathRow, room: int) -> str:
         thresholds = self.view.thresholds
         mark = "▲" if thresholds.is_out(row.key) else "◇" if thresholds.text(row.key) else ""
-        name = f"{mark}{arrow(row.flow).replace(' ', '')} {short(row.flow.name)}"
+        name = f"{mark}{arrow(row.flow).replace(' ', '').replace('remote', 'peer')} {short(row.flow.name)}"
         more = f" {source_name(row.flow.source)} {thresholds.text(row.key)}".rstrip()
         return name + more if len(name + more) <= room else name
 

@@ -82,7 +82,6 @@ def dynamo() -> list[Meaning]:
         ("dynamo_frontend_output_tokens_total", "tokens", _DYNAMO, "tokens"),
         (f"{router}_worker_reused_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
         (f"{router}_selected_cached_prefix_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
-        (f"{router}_best_eligible_cached_prefix_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
         ("dynamo_frontend_requests_total", "requests", _DYNAMO, "queue"),
         ("dynamo_frontend_inflight_requests", "requests", _DYNAMO, "queue"),
         ("dynamo_frontend_queued_requests", "requests", _DYNAMO, "queue"),

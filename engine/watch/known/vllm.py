@@ -141,10 +141,7 @@ def _rest() -> list[Meaning]:
                 "kv_offload_cpu_cache_write",
             )
         ),
-        *(
-            Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue")
-            for name in ("running", "waiting", "waiting_by_reason", "kv_fetch_by_stage")
-        ),
+        *(Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue") for name in ("running", "waiting")),
         Meaning("vllm:num_preemptions_total", "preemptions", _VLLM, group="queue"),
         Meaning("vllm:admission_rejections_total", "requests", _VLLM, group="errors"),
         Meaning("vllm:cache_config_info", "", _VLLM, group="model"),
