@@ -28,6 +28,10 @@ COSTS = {
 }
 
 
+HTTP = "http://"
+"""What an address most often begins with: offered."""
+
+
 class SourceList(Lines, can_focus=True):
     """A tick a source."""
 
@@ -143,13 +147,14 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         from kvdeck.app.screens.asktext import AskText
 
         def added(text: str | None) -> None:
-            if text:
+            if text and text != HTTP:
+                text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the offer
                 self.list.found.append(Found(text, ""))
                 self.list.ticked.add(text)
                 self.list.show()
 
         note = "http://host:6880/metrics, a folder of NIXL rings, a session's .json"
-        self.app.push_screen(AskText("Watch also", "http://", note), added)
+        self.app.push_screen(AskText("Watch also", HTTP, note), added)
 
     def action_take(self) -> None:
         ticked = [token(found.name) for found in self.list.found if token(found.name) in self.list.ticked]
