@@ -48,7 +48,7 @@ SCENES: dict[str, tuple[str, ...]] = {
     "zoomed": ("tab", "z"),
     "tiers-alone": ("z",),
     "threshold": ("tab", "down", "t", *"> 1 GB/s"),
-    "chooser": (),
+    "chooser": ("s",),
     "series": ("b",),
     "series-found": ("b", "slash", *"external", "enter", "space"),
     "help": ("question_mark",),
@@ -82,7 +82,6 @@ def test_picture(
         settings |= {"block_bytes": a_monitor.BLOCK_BYTES, "block_from": "from the plan"}
     memory = {"view": "monitor", "monitor": {} if scene == "chooser" else settings}
     deck = DeckOfFiles(config=Config(ascii=name == ASCII), memory=memory)
-    deck.found = FOUND if scene == "chooser" else ()
     if scene == "replay":
         record_course(tmp_path / "home")
 
@@ -107,6 +106,7 @@ def test_picture(
             await until(pilot, lambda: screen.timeline.seen is not None)
             await pilot.press("end", "left_curly_bracket", "plus", "plus")
             await until(pilot, lambda: "12:01:59" in screen.query_one(MonitorBar).plain)
+        deck.found = FOUND if scene == "chooser" else ()
         for key in SCENES[scene]:
             await pilot.press(key)
             await pilot.pause()

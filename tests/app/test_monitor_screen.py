@@ -268,7 +268,7 @@ async def test_series_are_found_by_words_and_pinned():
         screen = await show(pilot)
         await pilot.press("b", "slash", *"matched", "enter", "space")
         assert isinstance(deck.screen, SeriesScreen)
-        assert "1 of 82 series" in deck.screen.query_one("#filter", Lines).plain
+        assert " 1 of " in deck.screen.query_one("#filter", Lines).plain
         await pilot.press("escape", "escape")
         assert deck.screen is screen
         assert "173k tokens" in plain(deck, Pinned)

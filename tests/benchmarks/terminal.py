@@ -9,6 +9,7 @@ import time
 import psutil
 
 from kvdeck.app.memory import keep
+from kvdeck.app.monitoring.history import SPARK_S
 from tests.app.a_served_host import served
 from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
@@ -62,7 +63,7 @@ def monitor() -> list[Row]:
         deck = Terminal(SIZE, program=PROGRAM)
         try:
             assert deck.shows("not seen to move"), "no source was seen to idle"
-            read_for(deck, 3 * SETTLE_S)
+            read_for(deck, SPARK_S + SETTLE_S)  # until then each spark grows by what is known to be nothing
             still = read_for(deck, STILL_S)
         finally:
             deck.close()
