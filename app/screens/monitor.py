@@ -16,6 +16,7 @@ from kvdeck.app.monitoring.player import PLAY_S, Player
 from kvdeck.app.monitoring.settings import Settings, recalled, token
 from kvdeck.app.monitoring.thresholds import Thresholds
 from kvdeck.app.monitoring.timeline import LARGE_STEP_S, Timeline
+from kvdeck.app.planned import planned
 from kvdeck.app.screens import monitor_dialogs as dialogs
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.watching import Wanted, WatchFeed
@@ -388,10 +389,9 @@ class MonitorScreen(DeckScreen):
 
     def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
         yield from super().pane_commands()
-        if (planned := self.app.planned) is not None and not planned.problem():
-            size = planned.plan().group.block_bytes
-            take = f"{size:,} B: {planned.title}"
-            yield "monitor: take block bytes from the plan", take, lambda: self.set_block(size, "from the plan")
+        if (plan := planned(self.app.memory)) is not None:
+            size, said = plan.block_bytes, f"from the plan {plan.title}"
+            yield "monitor: take block bytes from the plan", f"{size:,} B, {said}", lambda: self.set_block(size, said)
 
     def action_record(self) -> None:
         dialogs.record(self)
