@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-_OWN_NAMES = {"disk tier": "disk-tier"}
 
 
-def token(name: str) -> str:
-    """How `--source` takes a source that `--list-sources` names."""
-    return _OWN_NAMES.get(name, name)
+def file_of(source: str) -> Path | None:
+    """The file or folder behind a source, where it is one: `/path`, `ring /path`, `session /path`."""
+    path = source.removeprefix("ring ").removeprefix("session ")
+    return Path(path) if path.startswith("/") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Settings:
     """Kept from one time to the next, as plain JSON."""
 
     sources: tuple[str, ...] | None = None
-    """As `--source` takes them; None until the operator has seen what was found."""
+    """As `--source` takes them, or as they were found; None until the operator has seen what was found."""
     known: tuple[str, ...] = ()
     """What was offered before, ticked or not."""
     hz: float = 1.0
@@ -35,7 +35,7 @@ class Settings:
     @property
     def present(self) -> tuple[str, ...]:
         """The sources without files that are gone: the engine would refuse them all for one."""
-        return tuple(source for source in self.sources or () if not source.startswith("/") or Path(source).exists())
+        return tuple(source for source in self.sources or () if (file := file_of(source)) is None or file.exists())
 
     def faster(self, by: int) -> Settings:
         """The next rate up or down."""

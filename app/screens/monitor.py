@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 
 from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
 from kvdeck.app.monitoring.player import PLAY_S, Player
-from kvdeck.app.monitoring.settings import Settings, recalled, token
+from kvdeck.app.monitoring.settings import Settings, recalled
 from kvdeck.app.monitoring.thresholds import Thresholds
 from kvdeck.app.monitoring.timeline import LARGE_STEP_S, Timeline
 from kvdeck.app.planned import planned
@@ -41,6 +41,7 @@ LINGER_S = 60.0
 """So long the engine goes on sampling while another mode is in front; with a threshold set, as long as the deck."""
 RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
+ASKING = "Asking the sources for the first time …"
 LOOKING = "Looking at what can be watched on this host …"
 
 
@@ -194,8 +195,8 @@ class MonitorScreen(DeckScreen):
             return False
         panes = [self.query_one(MonitorBar), *self.panes]
         before = sum(pane.changes for pane in panes)
-        looking = self.settings.sources is None and self.app.connect and not self.found
-        view = self.timeline.view(self.settings.pins, LOOKING if looking else "")
+        waits = ASKING if self.settings.present else LOOKING if self.settings.sources is None and not self.found else ""
+        view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
         self._pictured = view.now
         self._say(view.moment)
         for pane in self.panes:
@@ -230,7 +231,7 @@ class MonitorScreen(DeckScreen):
             held=self.app.paused,
             error=timeline.error,
             unwatched=not settings.present and newest is None,
-            new=sum(token(found.name) not in known for found in self.found) if settings.sources is not None else 0,
+            new=sum(found.name not in known for found in self.found) if settings.sources is not None else 0,
         )
 
     def _arrange(self) -> None:

@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.settings import token
 from kvdeck.app.monitoring.words import short
 from kvdeck.app.screens.asktext import AskText
 from kvdeck.app.screens.series import SeriesScreen
@@ -76,7 +75,7 @@ def sources(screen: MonitorScreen) -> None:
 
     def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
         settings = screen.settings
-        offered = tuple(token(found.name) for found in screen.found)
+        offered = tuple(found.name for found in screen.found)
         ticked, known = answer if answer is not None else (settings.sources or (), offered)
         known = tuple(dict.fromkeys((*settings.known, *known)))
         screen.change(replace(settings, sources=ticked, known=known))

@@ -9,7 +9,6 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
 from kvdeck.app.messages import Found, SourcesFound
-from kvdeck.app.monitoring.settings import token
 from kvdeck.app.widgets.keys import LIST, MONITOR
 from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
 
@@ -25,7 +24,9 @@ COSTS = {
     "ring": "read only, not drained",
     "session": "a stat, and a read of what is new",
     "nvidia_fs": "one file of /proc",
+    "cufile": "a run of gds_stats for each process, every 5 s",
 }
+"""By kind, or by name where that costs something else."""
 
 
 HTTP = "http://"
@@ -61,7 +62,7 @@ class SourceList(Lines, can_focus=True):
 
     def action_tick(self) -> None:
         if self.found:
-            self.ticked ^= {token(self.found[self.place].name)}
+            self.ticked ^= {self.found[self.place].name}
             self.action_move(1)
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -79,14 +80,18 @@ class SourceList(Lines, can_focus=True):
         widest = max((len(found.name) for found in self.found), default=20)
         rows: list[Row] = []
         for place, found in enumerate(self.found):
-            mark = "[x]" if token(found.name) in self.ticked else "[ ]"
+            mark = "[x]" if found.name in self.ticked else "[ ]"
             name = min(widest, width - 18)
             spans = (
                 ("▸ " if place == self.place else "  ", "key"),
                 cell(f"{mark} ", 4, "ok" if mark == "[x]" else "dim"),
                 cell(found.kind, 11, "dim"),
                 cell(found.name, name),
-                cell(f"  {COSTS.get(found.kind, 'one answer of it each time')}", max(0, width - 17 - name), "dim"),
+                cell(
+                    f"  {COSTS.get(found.name) or COSTS.get(found.kind, 'one answer of it each time')}",
+                    max(0, width - 17 - name),
+                    "dim",
+                ),
             )
             rows.append((CURSOR, *spans) if place == self.place else spans)
         if self.error:
@@ -135,9 +140,9 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def on_sources_found(self, message: SourcesFound) -> None:
         mine = self.list
         mine.looking, mine.error = False, message.error
-        known = {token(found.name) for found in message.found}
-        others = [found for found in mine.found if token(found.name) not in known]
-        before = {token(found.name) for found in mine.found}
+        known = {found.name for found in message.found}
+        others = [found for found in mine.found if found.name not in known]
+        before = {found.name for found in mine.found}
         mine.found = [*message.found, *others]
         if self.watched is None:  # found on the loopback, or the host's own: ticked until somebody objects
             mine.ticked |= known - before
@@ -157,5 +162,5 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         self.app.push_screen(AskText("Watch also", HTTP, note), added)
 
     def action_take(self) -> None:
-        ticked = [token(found.name) for found in self.list.found if token(found.name) in self.list.ticked]
-        self.dismiss((tuple(dict.fromkeys(ticked)), tuple(token(found.name) for found in self.list.found)))
+        ticked = [found.name for found in self.list.found if found.name in self.list.ticked]
+        self.dismiss((tuple(dict.fromkeys(ticked)), tuple(found.name for found in self.list.found)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -24,8 +23,6 @@ Span: TypeAlias = "tuple[str, str]"
 """Text and the name of its style, as `theme.style` knows it."""
 Row: TypeAlias = "tuple[Span, ...]"
 
-_STYLES: dict[tuple[str, str], dict[str, Style]] = {}
-"""By theme, what each name means."""
 CURSOR: Span = ("", "cursor")
 """In front of a row: the row under the cursor."""
 
@@ -75,6 +72,8 @@ class Lines(Widget):
         super().__init__(id=id, classes=classes)
         self._painted: list[Row] = []
         self._own: tuple[str, Style] | None = None
+        self._meant: tuple[dict[str, Style], dict[str, Style]] = ({}, {})
+        """What each name means over the widget's own style, and over the cursor's."""
         self.changes = 0
         """How often a row was found to differ: where it stays the same, nothing was painted."""
 
@@ -131,23 +130,34 @@ class Lines(Widget):
             return Strip([Segment(text, base + Style(reverse=True))]).adjust_cell_length(
                 width, base + Style(reverse=True)
             )
-        if CURSOR in row:
+        cursor = CURSOR in row
+        known = self._meant[cursor]
+        if cursor:
             base = base + Style(bgcolor=Color.parse(variables["deck-cursor"]).rich_color)
-        if self.blanks_follow:
-            row = _joined(row)
-        known = _STYLES.setdefault((self.app.theme, variables["deck-dim"]), {})
-        styled = [(known.get(name) or known.setdefault(name, theme.style(variables, name)), text)
-                  for text, name in row if text]  # fmt: skip
-        segments = [
-            Segment("".join(text for _, text in spans), base + style)
-            for style, spans in groupby(styled, key=lambda item: item[0])
-        ]
+        segments: list[Segment] = []
+        texts: list[str] = []
+        style: Style | None = None
+        for text, name in row:
+            if not text:
+                continue
+            if style is None or not (self.blanks_follow and text.isspace()):
+                found = known.get(name)
+                if found is None:
+                    found = known[name] = base + theme.style(variables, name)
+                if style is not None and found is not style and found != style:
+                    segments.append(Segment("".join(texts), style))
+                    texts = []
+                style = found
+            texts.append(text)
+        if style is not None:
+            segments.append(Segment("".join(texts), style))
         return Strip(segments).adjust_cell_length(width, base)
 
     def _base(self) -> Style:
         """The widget's own style; working it out anew for every line costs a tenth of a tick."""
         if self._own is None or self._own[0] != self.app.theme:
             self._own = (self.app.theme, self.rich_style)
+            self._meant = ({}, {})
         return self._own[1]
 
     def notify_style_update(self) -> None:
@@ -158,16 +168,6 @@ class Lines(Widget):
     def plain(self) -> str:
         """What is painted, as text."""
         return "\n".join("".join(text for text, _ in row).rstrip() for row in self._painted)
-
-
-def _joined(row: Row) -> Row:
-    """The row with blanks in the style of what stands before them."""
-    spans: list[Span] = []
-    before = ""
-    for text, name in row:
-        before = before if text.isspace() else name
-        spans.append((text, before))
-    return tuple(spans)
 
 
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:

@@ -108,7 +108,7 @@ async def everything(home: Path | None) -> list[Source]:
 
 
 def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[Source]:
-    """The sources that `--source` names: an address, a path, or a name of the host's own.
+    """The sources that `--source` names: an address, a path, a name of the host's own, or one as they are listed.
 
     Args:
         wait: What isn't there, beside others that are, is a source that can't be reached yet: a ring that was
@@ -172,12 +172,12 @@ def _named(text: str, home: Path | None) -> list[Source]:
     }
     if home is not None:
         own["runs"] = runs_source(home)
-    own |= {source.name: source for source in list(own.values())}  # as `--list-sources` writes them
-    if text in own:
-        return [own[text]]
+    for name, source in own.items():
+        if text in (name, source.name):
+            return [source]
     if text.startswith(("http://", "https://")):
         return [Endpoint(text)]
-    path = Path(text).expanduser()
+    path = Path(text.removeprefix("ring ").removeprefix("session ")).expanduser()
     if path.is_dir():
         rings: list[Source] = [ring_source(ring) for ring in rings_in(path)]
         if not rings:

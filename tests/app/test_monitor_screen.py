@@ -27,7 +27,9 @@ from kvdeck.app.widgets.monitor.paths import Paths, Pinned
 from kvdeck.app.widgets.monitor.reuse import Reuse
 from kvdeck.app.widgets.monitor.tiers import Tiers
 from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
+from kvdeck.engine.client import home
 from kvdeck.engine.protocol import RecordingState
+from kvdeck.engine.watch.discovery import named
 from kvdeck.engine.watch.snapshot import Snapshot as Moment
 from tests.engine.a_metrics_server import metrics_server, sample, says
 from tests.engine.conftest import folders  # noqa: F401
@@ -514,7 +516,9 @@ def test_what_is_on_this_host_is_found_in_a_child():
     found: list[Any] = []
     finding.look(found.append)
     assert found[0].error == ""
-    assert {"disks", "network"} <= {one.name for one in found[0].found}
+    names = [one.name for one in found[0].found]
+    assert "disks" in names
+    assert [source.name for source in named(names, home())] == names, "what is listed can be asked for"
 
 
 def test_a_recording_opens_in_the_deck_from_the_command_line(tmp_path: Path):

@@ -12,7 +12,7 @@ from kvdeck.app.monitoring.links import links, worth_showing
 from kvdeck.app.monitoring.marks import MOST, Marks, happened
 from kvdeck.app.monitoring.paths import path_row
 from kvdeck.app.monitoring.reuse import Numbers, hits, origins, queues
-from kvdeck.app.monitoring.settings import RATES_HZ, Settings, recalled, token
+from kvdeck.app.monitoring.settings import RATES_HZ, Settings, recalled
 from kvdeck.app.monitoring.thresholds import TOLD_AGAIN_S, Thresholds, parse
 from kvdeck.app.monitoring.tiers import fills, in_order, spoken_of, way
 from kvdeck.app.monitoring.timeline import Timeline, with_pins
@@ -342,9 +342,8 @@ def test_rates_step_through_what_is_offered_and_files_that_are_gone_are_left_out
         assert settings.hz == expected
     assert settings.faster(1).hz == RATES_HZ[-1]
     here = str(tmp_path)
-    assert Settings((here, "/no/such/ring", "disks")).present == (here, "disks")
-    assert token("disk tier") == "disk-tier"
-    assert token("http://x:1/metrics") == "http://x:1/metrics"
+    settings = Settings((here, f"ring {here}", "ring /no/such", "/no/such/ring", "disks", "http://x:1/metrics"))
+    assert settings.present == (here, f"ring {here}", "disks", "http://x:1/metrics")
 
 
 def test_figures_keep_three_digits_and_their_width():
