@@ -119,7 +119,7 @@ class MonitorScreen(DeckScreen):
 
     def wanted(self) -> Wanted | None:
         """What the engine is to watch; None where nothing is chosen."""
-        sources = self.settings.present
+        sources = self.settings.sources or ()
         if not sources:
             return None
         return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
@@ -195,7 +195,7 @@ class MonitorScreen(DeckScreen):
             return False
         panes = [self.query_one(MonitorBar), *self.panes]
         before = sum(pane.changes for pane in panes)
-        waits = ASKING if self.settings.present else LOOKING if self.settings.sources is None and not self.found else ""
+        waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
         view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
         self._pictured = view.now
         self._say(view.moment)
@@ -230,7 +230,7 @@ class MonitorScreen(DeckScreen):
             replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
             held=self.app.paused,
             error=timeline.error,
-            unwatched=not settings.present and newest is None,
+            unwatched=not settings.sources and newest is None,
             new=sum(found.name not in known for found in self.found) if settings.sources is not None else 0,
         )
 
