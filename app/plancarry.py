@@ -7,7 +7,9 @@ from typing import Any
 
 from kvdeck.app.form import Form
 from kvdeck.app.planform import PlanForm
+from kvdeck.engine.kv.blocks import leader_block_bytes
 from kvdeck.engine.kv.parallel import share
+from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
 
 ROOM = 8
@@ -19,9 +21,11 @@ def kept(form: PlanForm) -> dict[str, Any]:
     mapping = form.to_mapping()
     if form.problem():
         return mapping
-    plan = form.plan()
-    figures = {"block_bytes": plan.group.block_bytes, "token_bytes": plan.token_bytes, "page_size": form.page_size}
-    return {**mapping, "figures": figures}
+    try:
+        size = leader_block_bytes(form.plan())
+    except UsageError:
+        return mapping
+    return {**mapping, "figures": {"block_bytes": size, "title": form.title}}
 
 
 def onto(plan: PlanForm, form: Form) -> Form:

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from kvdeck.app.feed import Feed
-    from kvdeck.app.planform import PlanForm
     from kvdeck.app.screens.frame import DeckScreen
 
 RETRY_S = 0.25
@@ -116,7 +115,6 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.link = Link(other_between=has_other_between(os.environ))
         self.replayed = ""
         """A recording to open with."""
-        self.planned: PlanForm | None = None
         """What the Plan screen holds, once it was looked at."""
         self._newest: Snapshot | None = None
         self._states: dict[str, str] = {}

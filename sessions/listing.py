@@ -138,11 +138,9 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
 
 
 def _about(watched: dict[str, Any]) -> str:
-    from kvdeck.sessions.records import from_json
-    from kvdeck.sessions.watched.records import Watched
-    from kvdeck.sessions.watched.report import about
+    from kvdeck.sessions.watched.report import about  # only where there is a recording
 
-    return about(from_json(Watched, watched))
+    return about(watched)
 
 
 def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:

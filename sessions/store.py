@@ -27,7 +27,6 @@ from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.locking import alone_in
 from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
-from kvdeck.sessions.watched import keeping
 
 
 class Store:
@@ -178,7 +177,7 @@ class Store:
                 raise
             return Session(name, "interrupted", 0.0)
         if session.kind == "watched":
-            session = keeping.filled(session, self.folder(name))
+            session = self._watched(session)
             if session.state == "running":
                 raise SessionError(
                     f"session {name!r} is being recorded",
@@ -216,8 +215,13 @@ class Store:
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
         if session.kind == "watched":
-            return keeping.filled(session, self.folder(name))
+            return self._watched(session)
         return session if session.state in FINAL_STATES else self.rebuild(name)
+
+    def _watched(self, session: Session) -> Session:
+        from kvdeck.sessions.watched import keeping  # only where there is a recording
+
+        return keeping.filled(session, self.folder(session.name))
 
     def write(self, session: Session) -> None:
         """Replace `session.json`, atomically.

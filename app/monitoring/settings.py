@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-
-
-def file_of(source: str) -> Path | None:
-    """The file or folder behind a source, where it is one: `/path`, `ring /path`, `session /path`."""
-    path = source.removeprefix("ring ").removeprefix("session ")
-    return Path(path) if path.startswith("/") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +24,6 @@ class Settings:
     block_from: str = ""
     pane: str = "checks"
     """Shown below the tiers where there is room for one."""
-
-    @property
-    def present(self) -> tuple[str, ...]:
-        """The sources without files that are gone: the engine would refuse them all for one."""
-        return tuple(source for source in self.sources or () if (file := file_of(source)) is None or file.exists())
 
     def faster(self, by: int) -> Settings:
         """The next rate up or down."""

@@ -16,6 +16,7 @@ from kvdeck.app.monitoring.player import PLAY_S, Player
 from kvdeck.app.monitoring.settings import Settings, recalled
 from kvdeck.app.monitoring.thresholds import Thresholds
 from kvdeck.app.monitoring.timeline import LARGE_STEP_S, Timeline
+from kvdeck.app.planned import planned
 from kvdeck.app.screens import monitor_dialogs as dialogs
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.watching import Wanted, WatchFeed
@@ -118,7 +119,7 @@ class MonitorScreen(DeckScreen):
 
     def wanted(self) -> Wanted | None:
         """What the engine is to watch; None where nothing is chosen."""
-        sources = self.settings.present
+        sources = self.settings.sources
         if not sources:
             return None
         return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
@@ -194,7 +195,7 @@ class MonitorScreen(DeckScreen):
             return False
         panes = [self.query_one(MonitorBar), *self.panes]
         before = sum(pane.changes for pane in panes)
-        waits = ASKING if self.settings.present else LOOKING if self.settings.sources is None and not self.found else ""
+        waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
         view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
         self._pictured = view.now
         self._say(view.moment)
@@ -229,7 +230,7 @@ class MonitorScreen(DeckScreen):
             replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
             held=self.app.paused,
             error=timeline.error,
-            unwatched=not settings.present and newest is None,
+            unwatched=not settings.sources and newest is None,
             new=sum(found.name not in known for found in self.found) if settings.sources is not None else 0,
         )
 
@@ -389,10 +390,9 @@ class MonitorScreen(DeckScreen):
 
     def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
         yield from super().pane_commands()
-        if (planned := self.app.planned) is not None and not planned.problem():
-            size = planned.plan().group.block_bytes
-            take = f"{size:,} B: {planned.title}"
-            yield "monitor: take block bytes from the plan", take, lambda: self.set_block(size, "from the plan")
+        if (plan := planned(self.app.memory)) is not None:
+            size, said = plan.block_bytes, f"from the plan {plan.title}"
+            yield "monitor: take block bytes from the plan", f"{size:,} B, {said}", lambda: self.set_block(size, said)
 
     def action_record(self) -> None:
         dialogs.record(self)

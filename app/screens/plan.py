@@ -109,7 +109,7 @@ class PlanScreen(DeckScreen):
         self._show()
 
     def _show(self) -> None:
-        form = self.app.planned = self.query_one(PlanPane).form
+        form = self.query_one(PlanPane).form
         for view in self.query(PlanView):
             view.apply(form, self.measured)
         self.app.memory[KEPT] = kept(form)

@@ -29,6 +29,10 @@ COSTS = {
 """By kind, or by name where that costs something else."""
 
 
+HTTP = "http://"
+"""What an address most often begins with: offered."""
+
+
 class SourceList(Lines, can_focus=True):
     """A tick a source."""
 
@@ -148,13 +152,14 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         from kvdeck.app.screens.asktext import AskText
 
         def added(text: str | None) -> None:
-            if text:
+            if text and text != HTTP:
+                text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the offer
                 self.list.found.append(Found(text, ""))
                 self.list.ticked.add(text)
                 self.list.show()
 
         note = "http://host:6880/metrics, a folder of NIXL rings, a session's .json"
-        self.app.push_screen(AskText("Watch also", "http://", note), added)
+        self.app.push_screen(AskText("Watch also", HTTP, note), added)
 
     def action_take(self) -> None:
         ticked = [found.name for found in self.list.found if found.name in self.list.ticked]

@@ -1,28 +1,23 @@
-"""How many bytes a block of a served model has: what turns an engine's block counts into bytes."""
+"""The block that KVBM's leader counts: what turns its block counts into bytes."""
 
 from __future__ import annotations
 
-from kvdeck.engine.kv.parallel import Parallelism
-from kvdeck.engine.kv.plan import Work, make_plan
-from kvdeck.engine.kv.precision import parse_precision
-from kvdeck.engine.kv.reading import find_model
+from kvdeck.engine.kv.plan import Plan
+from kvdeck.sessions.errors import UsageError
 
 
-def block_bytes(model: str, precision: str = "fp8", tp: int = 1, pp: int = 1, page_size: int = 16) -> int:
-    """Bytes of one block on one rank: a page of tokens in all layers of one kind, on the stage with the most.
+def leader_block_bytes(plan: Plan) -> int:
+    """Bytes of one block over all ranks of a replica.
 
-    Args:
-        model: A name of the catalogue, a YAML file, or a `config.json`.
-        precision: Of the KV cache.
-        tp: Ranks that share the KV heads; MLA's latent is whole on each.
-        pp: Stages that share the layers.
-        page_size: Tokens in a block.
-
-    Returns:
-        The block of full attention, where the model mixes it with windows; their blocks differ.
+    KVBM's leader counts a block once and takes the sum of its workers' bytes for its size (Dynamo's
+    `block_manager/distributed/leader.rs`, which says that this is right for TP and open for PP and DP).
 
     Raises:
-        UsageError: There is no such model or precision, or it can't be split so.
+        UsageError: The model's layers are of several kinds, each with a block of its own.
     """
-    plan = make_plan(find_model(model), parse_precision(precision), Parallelism(tp, pp), Work(page_size, 1, page_size))
-    return plan.group.block_bytes
+    stages = plan.stages()
+    if any(len(stage.groups) != 1 for stage in stages):
+        raise UsageError(
+            f"{plan.model.name} has layers of several kinds, each with a block of its own", "give the number of bytes"
+        )
+    return sum(stage.groups[0].block_bytes for stage in stages) * plan.parallel.tp

@@ -30,6 +30,20 @@ SETTLE_SECONDS = 5.0
 log = logging.getLogger("kvdeck.engine")
 
 
+def _refuse_secret(source: str) -> None:
+    """A session's file says what was asked to be watched: no password gets there.
+
+    Raises:
+        UsageError: The address carries one.
+    """
+    address, found, _ = source.partition("://")[2].partition("/")[0].rpartition("@")
+    if found and address:
+        raise UsageError(
+            "a source's address must not carry a user or password",
+            "set KVDECK_MONITOR_TOKENS or KVDECK_MONITOR_TOKENS_FILE",
+        )
+
+
 class Recordings:
     """Begins, marks and ends recordings; `changed` is called when a client should hear of it."""
 
@@ -63,6 +77,8 @@ class Recordings:
         what = asked(command)
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
+        for source in what.sources:
+            _refuse_secret(source)
         if not isinstance(command.name, str):
             raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes

@@ -57,6 +57,7 @@ def main() -> int:
         block_bytes=asked.get("block_bytes"),
         pins=tuple(asked.get("pins") or ()),
         home=home,
+        wait=True,
     )
     try:
         stream(watching, say)

@@ -55,6 +55,7 @@ def of_plan(path: Path) -> BlockSize:
     Raises:
         UsageError: It can't be read, names no model, or its layers are of several kinds, each with a block of its own.
     """
+    from kvdeck.engine.kv.blocks import leader_block_bytes
     from kvdeck.engine.kv.kvbench import model_config
     from kvdeck.engine.kv.parallel import Parallelism
     from kvdeck.engine.kv.plan import Work, make_plan
@@ -72,13 +73,7 @@ def of_plan(path: Path) -> BlockSize:
         Parallelism(config.tp_size, config.pp_size, config.dp_size, config.cp_size),
         Work(config.isl, config.num_requests, config.page_size),
     )
-    stages = plan.stages()
-    if any(len(stage.groups) != 1 for stage in stages):
-        raise UsageError(
-            f"{path}: {model.name} has layers of several kinds, each with a block of its own",
-            "give the number of bytes",
-        )
-    size = sum(stage.groups[0].block_bytes for stage in stages) * config.tp_size
+    size = leader_block_bytes(plan)
     ranks = config.tp_size * config.pp_size
     over = f" over {ranks} ranks" if ranks > 1 else ""
     return BlockSize(float(size), f"from the plan {path.stem}: {config.page_size} tokens of {model.name}{over}")

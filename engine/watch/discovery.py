@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Source, SourceGone
+from kvdeck.engine.watch.series import Kind, Reading, Source, SourceGone
 from kvdeck.engine.watch.sources.cufile import cufile_source, find_gds_stats
 from kvdeck.engine.watch.sources.devices import (
     disks_source,
@@ -107,17 +107,55 @@ async def everything(home: Path | None) -> list[Source]:
     return [*await found_endpoints(), *file_sources(), *host_sources(home)]
 
 
-def named(texts: Iterable[str], home: Path | None) -> list[Source]:
-    """The sources that `--source` names: an address, a path, a name of the host's own, or one as they are listed.
+def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[Source]:
+    """The sources that `--source` names: an address, a path, a name of the host's own, or one as it is listed.
+
+    Args:
+        wait: What isn't there, beside others that are, is a source that can't be reached yet: a ring that was
+            remembered takes nothing from the rest, and is watched once its agent runs again.
 
     Raises:
-        UsageError: One is none of these.
+        UsageError: One is none of these; with `wait`, all of them.
     """
     found: dict[str, Source] = {}
+    refused: list[tuple[str, UsageError]] = []
     for text in texts:
-        for source in _named(text, home):
+        try:
+            of_text = _named(text, home)
+        except UsageError as error:
+            refused.append((text, error))
+            continue
+        for source in of_text:
             found.setdefault(source.name, source)  # named twice, watched and counted once
-    return list(found.values())
+    if refused and not (wait and found):
+        raise refused[0][1]
+    return [*found.values(), *(Awaited(text, home) for text, _ in refused)]
+
+
+class Awaited:
+    """What a name will stand for once it is there: read as that source from then on."""
+
+    least_period_s = 1.0
+
+    def __init__(self, text: str, home: Path | None) -> None:
+        self.name = text
+        self.kind: Kind = "session" if text.endswith(".json") else "ring"
+        self._home = home
+        self._source: Source | None = None
+
+    async def read(self) -> Reading:
+        """A reading of what it stands for."""
+        if self._source is None:
+            try:
+                self._source, *_ = _named(self.name, self._home)
+            except UsageError as error:
+                raise SourceGone(error.what) from error
+        return await self._source.read()
+
+    async def close(self) -> None:
+        """Let go of what it stood for."""
+        if self._source is not None:
+            await self._source.close()
 
 
 def _named(text: str, home: Path | None) -> list[Source]:
@@ -134,9 +172,9 @@ def _named(text: str, home: Path | None) -> list[Source]:
     }
     if home is not None:
         own["runs"] = runs_source(home)
-    for name, source in own.items():
-        if text in (name, source.name):
-            return [source]
+    own |= {source.name: source for source in list(own.values())}  # as `--list-sources` writes them
+    if text in own:
+        return [own[text]]
     if text.startswith(("http://", "https://")):
         return [Endpoint(text)]
     path = Path(text.removeprefix("ring ").removeprefix("session ")).expanduser()

@@ -30,6 +30,8 @@ class Watching:
     """Who says that a KVBM block has so many bytes."""
     pins: tuple[str, ...] = ()
     home: Path | None = None
+    wait: bool = False
+    """Sources that aren't there are waited for, as long as one is."""
     prometheus: tuple[str, int] | None = None
     """Address and port to serve what is known on."""
 
@@ -37,7 +39,7 @@ class Watching:
 async def sources_of(watching: Watching) -> list[Source]:
     """The sources, named or found."""
     if watching.sources:
-        return discovery.named(watching.sources, watching.home)
+        return discovery.named(watching.sources, watching.home, watching.wait)
     return await discovery.everything(watching.home)
 
 

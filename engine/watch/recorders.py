@@ -30,6 +30,7 @@ class Recorders:
         self._lock = threading.Lock()
         self._open: dict[str, Recorder] = {}
         self._said: dict[str, float] = {}
+        self._refused = ""
 
     def say(self, line: bytes) -> None:
         """Write a line that no other thread's line cuts in two."""
@@ -69,11 +70,15 @@ class Recorders:
 
     def refuse(self, reason: str) -> None:
         """End every recording, also those that are still to begin: nothing can be watched."""
-        self.close("failed", reason)
         with self._lock:
+            self._refused = reason
+            for name in list(self._open):
+                self._end(name, "failed", reason)
             self._tell("", "failed", reason=reason)
 
     def _begin(self, name: str) -> None:
+        if self._refused:
+            return  # the engine was told, and writes it into the session
         try:
             self._open[name] = Recorder(self._home, name)
         except KvdeckError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, Tone
@@ -43,11 +44,13 @@ def recording_lines(session: Session, width: int = 100) -> list[Line]:
     return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
 
 
-def about(watched: Watched) -> str:
-    """A recording in a few words, for a list."""
-    moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
-    sources = f"{len(watched.sources)} source{'s' if len(watched.sources) != 1 else ''}"
-    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(watched.duration_s)} of {sources}"
+def about(watched: Mapping[str, Any]) -> str:
+    """A recording in a few words, for a list, from what `session.json` says: making records of it all takes longer."""
+    moved = [flow for flow in watched["flows"] if flow["bytes_moved"] or flow["blocks_moved"]]
+    moves = dict.fromkeys(f"{flow['source_tier'] or '?'} → {flow['target_tier'] or '?'}" for flow in moved)
+    count, duration = len(watched["sources"]), (watched["end"] or 0.0) - (watched["begin"] or 0.0)
+    sources = f"{count} source{'s' if count != 1 else ''}"
+    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(max(0.0, duration))} of {sources}"
 
 
 def arrow(flow: FlowTotals) -> str:

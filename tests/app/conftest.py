@@ -133,7 +133,7 @@ class DeckOfFiles(Deck):
 def the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("KVDECK_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("KVDECK_CONFIG", str(tmp_path / "config.yaml"))
-    for name in ("NO_COLOR", "KVDECK_ASCII", "KVDECK_HZ", "KVDECK_BELL", "KVDECK_THEME", "COLORTERM"):
+    for name in ("NO_COLOR", "KVDECK_ASCII", "KVDECK_HZ", "KVDECK_BELL", "KVDECK_THEME", "KVDECK_LINKS", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

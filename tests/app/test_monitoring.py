@@ -334,16 +334,13 @@ def test_settings_survive_their_memory_and_nonsense_is_as_if_it_were_not_there()
     assert recalled({"sources": []}).sources == (), "chosen to watch nothing"
 
 
-def test_rates_step_through_what_is_offered_and_files_that_are_gone_are_left_out(tmp_path):
+def test_rates_step_through_what_is_offered():
     settings = Settings(hz=RATES_HZ[0])
     assert settings.faster(-1).hz == RATES_HZ[0]
     for expected in RATES_HZ[1:]:
         settings = settings.faster(1)
         assert settings.hz == expected
     assert settings.faster(1).hz == RATES_HZ[-1]
-    here = str(tmp_path)
-    settings = Settings((here, f"ring {here}", "ring /no/such", "/no/such/ring", "disks", "http://x:1/metrics"))
-    assert settings.present == (here, f"ring {here}", "disks", "http://x:1/metrics")
 
 
 def test_figures_keep_three_digits_and_their_width():

@@ -21,7 +21,6 @@ from kvdeck.app.snapshot import Doctor, Snapshot
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.lines import Row
 from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
-from kvdeck.engine.kv.blocks import block_bytes
 from kvdeck.engine.kv.precision import PRECISIONS
 from kvdeck.engine.kv.reading import catalogue, find_model
 from kvdeck.engine.spec import spec_from_mapping
@@ -147,8 +146,8 @@ async def test_the_plan_is_remembered_and_its_block_offered(deck: DeckOfFiles):
         before = deck.screen.query_one(PlanPane).form
     found = planned(deck.memory)
     assert found is not None
-    assert (found.model, found.block_bytes, found.token_bytes) == ("llama-3.1-8b", 16 * 65536 // 4, 65536)
-    assert found.block_bytes == block_bytes("llama-3.1-8b", tp=4)
+    assert found.block_bytes == 16 * 65536, "over all four ranks"
+    assert "llama-3.1-8b" in found.title
     again = type(deck)(memory=json.loads(json.dumps(deck.memory)))
     again.plans = deck.plans
     async with again.run_test(size=BIG) as pilot:
@@ -156,7 +155,7 @@ async def test_the_plan_is_remembered_and_its_block_offered(deck: DeckOfFiles):
         assert again.screen.query_one(PlanPane).form == before
 
 
-@pytest.mark.parametrize("figures", [1, {"block_bytes": -1}, {"block_bytes": 1, "token_bytes": True, "page_size": 2}])
+@pytest.mark.parametrize("figures", [1, {"block_bytes": -1}, {"block_bytes": True}, {}])
 def test_a_memory_that_holds_no_plan(figures):
     assert planned({}) is planned({"plan": 1}) is planned({"plan": {"figures": figures}}) is None
 

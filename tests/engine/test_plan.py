@@ -67,6 +67,8 @@ def test_shards_add_up_to_the_whole(model: Architecture, precision, split: Paral
     assert held == whole
     if all(copies(part, split.tp) == 1 for kind in model.kinds for part in kind.parts):
         assert held == plan.request_bytes
+    unpaged = make_plan(model, precision, split, Work(work.isl, work.requests, 1))  # no page is filled up
+    assert unpaged.in_all().block_bytes == whole * work.requests
 
 
 @given(MODELS, TYPES, SPLITS, WORKS)

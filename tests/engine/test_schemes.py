@@ -81,6 +81,12 @@ def test_every_device_and_every_pair_is_served_once(topology: Topology) -> None:
         assert topology.pairs % topology.initiators == topology.pairs % topology.targets == 0
 
 
+@pytest.mark.parametrize(("scheme", "pairs"), [("pairwise", 2), ("manytoone", 2), ("onetomany", 8), ("tp", 4)])
+def test_storage_multiplies_as_nixlbench_does(scheme: str, pairs: int) -> None:
+    topology = Topology(scheme, "SG", 2, 4, storage=True)
+    assert (topology.pairs, topology.lanes, topology.own_devices, topology.processes) == (pairs, 1, 2, 1)
+
+
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 def test_a_request_takes_a_batch_of_each_pair(pairs: int, requests: int, batch: int) -> None:
     blocks = pairs * requests * batch

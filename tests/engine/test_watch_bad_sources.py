@@ -20,7 +20,9 @@ import pytest
 
 from kvdeck.engine.watch import discovery
 from kvdeck.engine.watch.sampler import Sampler
+from kvdeck.engine.watch.series import SourceGone
 from kvdeck.engine.watch.sources.endpoint import MAX_BODY, Endpoint
+from kvdeck.sessions import dynamo
 from kvdeck.sessions.errors import UsageError
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 
@@ -186,6 +188,27 @@ async def test_a_token_appears_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_source_named_twice_is_watched_once() -> None:
     found = discovery.named(["http://127.0.0.1:1", "127.0.0.1:1/metrics", "disks", "disks"], None)
     assert [source.name for source in found] == ["http://127.0.0.1:1/metrics", "disks"]
+
+
+def test_every_source_is_taken_under_the_name_it_is_listed_by(tmp_path: Path) -> None:
+    listed = discovery.host_sources(tmp_path)
+    assert {source.name for source in listed} >= {"disks", "network", "disk tier", "kvdeck runs"}
+    found = discovery.named([source.name for source in listed], tmp_path)
+    assert [(source.name, source.kind) for source in found] == [(source.name, source.kind) for source in listed]
+
+
+async def test_what_is_not_there_yet_is_waited_for_beside_others(tmp_path: Path) -> None:
+    path = tmp_path / "bench_later.json"
+    disks, later = discovery.named(["disks", str(path)], None, wait=True)
+    assert (disks.name, later.name) == ("disks", str(path))
+    with pytest.raises(SourceGone, match="is no address, no file"):
+        await later.read()
+    path.write_bytes(dynamo.encode(dynamo.Counts("later", 1.0, ())))
+    assert (await later.read()).missing == ""
+    await later.close()
+    for wait in (False, True):
+        with pytest.raises(UsageError, match="bench_none"):
+            discovery.named([str(tmp_path / "bench_none.json")], None, wait)
 
 
 @pytest.mark.parametrize("text", ["http://", "http://[::1", "http://h:99999/metrics", "ftp://h/metrics", ""])

@@ -87,11 +87,13 @@ def value(moment: Moment, metric: str) -> float:
     return sum(one["value"] for one in (*moment["counters"], *moment["gauges"]) if one["name"] == metric)
 
 
-CACHED, PROMPT, WRITTEN = (
+CACHED, PROMPT, WRITTEN, PREDICTED = (
     "dynamo_frontend_cached_tokens_sum",
     "dynamo_frontend_input_sequence_tokens_sum",
     "dynamo_frontend_output_tokens_total",
+    "dynamo_component_router_kv_selected_cached_prefix_tokens_total",
 )
+"""The last is what the router saw in the worker's cache events."""
 
 
 def at_once(running: Dynamo, requests: int, max_tokens: int) -> None:
@@ -148,11 +150,11 @@ def _prompts_are_reused_and_evicted(running: Dynamo, seen: Monitor) -> None:
         cached += usage["prompt_tokens_details"]["cached_tokens"]
         if number == 2:
             assert cached > 0, "the second time it was there"
-    told = seen.until(lambda m: value(m, PROMPT) == asked, "all prompts counted")
-    assert value(told, CACHED) == cached
-    assert value(told, WRITTEN) == 11 * 8
-    predicted = value(told, "dynamo_component_router_kv_selected_cached_prefix_tokens_total")
-    assert predicted == cached, "what the router saw in the worker's cache events"
+    expected = {PROMPT: asked, CACHED: cached, WRITTEN: 11 * 8}
+    # The frontend counts a prompt when it comes and what was cached when the answer has gone.
+    told = seen.until(lambda m: {metric: value(m, metric) for metric in expected} == expected, f"{expected}")
+    # The router hears of the worker's cache by events, which the first repetition may outrun.
+    assert cached / 2 <= value(told, PREDICTED) <= cached
     assert cached == 2 * 576, "once from the device and once from the host: 36 blocks of 16 tokens each time"
 
 

@@ -184,6 +184,8 @@ def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer
     for more in ({"hz": 0.0}, {"hz": 99.0}, {"block_bytes": -1.0}, {"limit_bytes": 5}):
         with pytest.raises(UsageError):
             client.record("two", **more)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="must not carry a user or password"):
+        client.record("two", 1, ["http://me:secret@host:1/metrics"])
     for what in (lambda: client.stop_recording("two"), lambda: client.annotate("two", "x")):
         with pytest.raises((SessionError, EngineError), match="makes no recording 'two'"):
             what()
