@@ -119,7 +119,7 @@ class MonitorScreen(DeckScreen):
 
     def wanted(self) -> Wanted | None:
         """What the engine is to watch; None where nothing is chosen."""
-        sources = self.settings.sources or ()
+        sources = self.settings.sources
         if not sources:
             return None
         return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)

@@ -21,7 +21,7 @@ from kvdeck.sessions.watched.marks import Mark
 
 from . import a_monitor, a_run
 from .conftest import DeckOfFiles
-from .test_monitor_screen import record_course, until
+from .test_monitor_live import record_course, until
 
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
 LIGHT, ASCII = "kvdeck-light", "kvdeck-ascii"
