@@ -15,7 +15,8 @@ from collections.abc import Mapping
 SLOW_S, QUICK_S = 0.3, 0.2
 """From the first lag on the link is called slow, and below the second no more."""
 OVERDUE_S = 1.0
-"""An answer that takes longer, and longer than twice the usual lag, is not waited for alone: bytes are counted."""
+"""An answer that takes longer, and longer than twice the usual lag, is not waited for any more: a picture goes out as
+often as that, as far as the bytes that were sent may have been drained."""
 PATIENCE_S = 10.0
 """A terminal that has answered before gets so long until it is asked again."""
 FIRST_S = 5.0
@@ -27,7 +28,7 @@ BACKLOG_S = 0.5
 LEAST_SAMPLE = 2048
 """From so many bytes under way on, a lag says something of the rate."""
 _WEIGHT = 0.5
-_PLACES = 16
+_COLUMNS, _ROWS = 16, 8
 
 Place = tuple[int, int]
 """Column and row of the cursor, from 0."""
@@ -98,9 +99,12 @@ class Link:
         waited = now - self._asked
         if self.lag_s is None:
             self.asks = waited <= FIRST_S
+            if not self.asks:
+                return self._drained(now)
         elif waited > PATIENCE_S:
             self._asked = None
-        return waited > max(OVERDUE_S, 2 * (self.lag_s or 0.0)) and self._drained(now)
+        overdue = waited > max(OVERDUE_S, 2 * (self.lag_s or 0.0))
+        return overdue and now - (self._painted or 0.0) >= OVERDUE_S and self._drained(now)
 
     def painted(self, now: float) -> str:
         """Note a picture.
@@ -115,8 +119,9 @@ class Link:
         if not self.asks or self._asked is not None:
             return ""
         self._asked = now
-        self._number = (self._number + 1) % (_PLACES * _PLACES)
-        self._place = (self._number % _PLACES, self._number // _PLACES)
+        self._number = (self._number + 1) % (_COLUMNS * _ROWS)
+        # Never in the first row: F3 with shift, ctrl or alt sends what an answer from there would be.
+        self._place = (self._number % _COLUMNS, 1 + self._number // _COLUMNS)
         return question(self._place)
 
     def asked(self) -> None:

@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 
 from kvdeck.app.tui import Deck
 from kvdeck.engine.client import Client
+from tests.app.a_served_host import served
 from tests.benchmarks.engine import own_engine
 
 SIZE = (120, 40)
@@ -39,6 +40,20 @@ async def photograph() -> None:
         _save(app, "report")
 
 
+WATCHED_S = 75.0
+"""How long the Monitor watches, so that its sparks show something."""
+
+
+async def photograph_monitor(urls: list[str]) -> None:
+    """Watch endpoints that answer as real engines did, drawn out over time, beside this host's own counters."""
+    watching = {"sources": [*urls, "disks", "network"], "known": ["processes", "disk tier"], "hz": 2.0}
+    app = Deck(memory={"view": "monitor", "monitor": watching})
+    app.host = HOST
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.pause(WATCHED_S)
+        _save(app, "monitor")
+
+
 def _save(app: Deck, name: str) -> None:
     app.clear_notifications()
     (DOCS / f"{name}.svg").write_text(app.export_screenshot(title="kvdeck"))
@@ -55,6 +70,8 @@ async def _until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
 def main() -> None:
     with own_engine(), Client.connect():
         asyncio.run(photograph())
+        with served() as endpoints:
+            asyncio.run(photograph_monitor(endpoints.urls))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from kvdeck.app.widgets.keys import KeyBar
 from kvdeck.app.widgets.lines import Lines, Row, cell
@@ -44,6 +46,8 @@ class DeckScreen(Screen[None]):
     PANES: ClassVar[dict[str, str]] = {}
     """Panes that may be hidden: their ids, and how they are called."""
     app: Deck
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+    """Panes show it themselves; Textual's own would paint the whole screen again at each change."""
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")

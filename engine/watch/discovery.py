@@ -108,7 +108,7 @@ async def everything(home: Path | None) -> list[Source]:
 
 
 def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[Source]:
-    """The sources that `--source` names: an address, a path, a name of the host's own, or one as it is listed.
+    """The sources that `--source` names: an address, a path, a name of the host's own, or one as they are listed.
 
     Args:
         wait: What isn't there, beside others that are, is a source that can't be reached yet: a ring that was
@@ -149,7 +149,9 @@ class Awaited:
             try:
                 self._source, *_ = _named(self.name, self._home)
             except UsageError as error:
-                raise SourceGone(error.what) from error
+                path = _path(self.name)
+                said = f"{path} is not there; looked for again" if path.is_absolute() else error.what
+                raise SourceGone(said) from error
         return await self._source.read()
 
     async def close(self) -> None:
@@ -172,12 +174,12 @@ def _named(text: str, home: Path | None) -> list[Source]:
     }
     if home is not None:
         own["runs"] = runs_source(home)
-    own |= {source.name: source for source in list(own.values())}  # as `--list-sources` writes them
-    if text in own:
-        return [own[text]]
+    for name, source in own.items():
+        if text in (name, source.name):
+            return [source]
     if text.startswith(("http://", "https://")):
         return [Endpoint(text)]
-    path = Path(text.removeprefix("ring ").removeprefix("session ")).expanduser()
+    path = _path(text)
     if path.is_dir():
         rings: list[Source] = [ring_source(ring) for ring in rings_in(path)]
         if not rings:
@@ -193,3 +195,8 @@ def _named(text: str, home: Path | None) -> list[Source]:
         f"the source {text!r} is no address, no file and none of {', '.join(HOST_SOURCES)}",
         "`kvdeck monitor --list-sources` shows what is here",
     )
+
+
+def _path(text: str) -> Path:
+    """The file or folder that a text may mean; sources of files are listed as `ring /path` and `session /path`."""
+    return Path(text.removeprefix("ring ").removeprefix("session ")).expanduser()

@@ -117,6 +117,8 @@ class FarTerminal(Terminal):
         self.bytes_per_s, self.answers = bytes_per_s, answers
         self.under_way = b""
         self.asked = 0
+        self.stalest = 0.0
+        """Seconds that the picture was behind at the worst, from when `watched` had seen two."""
         self._allowed, self._at = 0.0, time.monotonic()
         self._late: list[tuple[float, bytes]] = []
         self._nearby = pyte.Screen(self.screen.columns, self.screen.lines)
@@ -165,9 +167,13 @@ def watched(link: FarTerminal, pictures: int = 1 << 30, seconds: float = PATIENC
     """(age in seconds, number) of each picture as it arrives, so many of them or for so long."""
     found: list[tuple[float, int]] = []
     deadline = time.monotonic() + seconds
+    shown = float("inf")
     while len(found) < pictures and time.monotonic() < deadline:
-        if link.read(0.2) and (seen := STAMP.search("\n".join(link.screen.display))):
+        if len(found) > 2:
+            link.stalest = max(link.stalest, time.monotonic() - shown)
+        if link.read(0.05) and (seen := STAMP.search("\n".join(link.screen.display))):
             number = int(seen[2])
             if not found or found[-1][1] != number:
-                found.append((time.monotonic() - float(seen[1]), number))
+                shown = float(seen[1])
+                found.append((time.monotonic() - shown, number))
     return found

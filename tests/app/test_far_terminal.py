@@ -28,6 +28,7 @@ def test_over_a_slow_link_the_picture_is_fresh_and_ticks_are_left_out():
         assert numbers == sorted(numbers)
         assert numbers[-1] - numbers[0] > 2 * len(numbers)  # ticks were left out, not queued
         assert max(age for age, _ in found[2:]) < 2.0
+        assert link.stalest < 2.0
         assert len(link.under_way) < RATE  # less than a second of the link is ever under way
     finally:
         link.close()
@@ -57,8 +58,9 @@ def test_however_badly_it_answers_the_picture_stays_fresh(answers: str, size: tu
     link = FarTerminal(RATE, answers=answers, size=size, program=BUSY, **environ)
     try:
         found = watched(link, seconds=5)
-        assert len(found) > 3
+        assert len(found) > 2
         assert max(age for age, _ in found[1:]) < 2.0
+        assert link.stalest < 2.0
         assert len(link.under_way) < RATE
     finally:
         link.close()
@@ -67,7 +69,7 @@ def test_however_badly_it_answers_the_picture_stays_fresh(answers: str, size: tu
 def test_a_terminal_that_answers_nothing_is_asked_once_and_gets_every_picture_it_can_take():
     link = FarTerminal(1e9, answers="none", size=(200, 60), program=BUSY)
     try:
-        assert len(watched(link, seconds=6)) > 10
+        assert len(watched(link, seconds=7)) > 10
         assert link.asked == 1
     finally:
         link.close()

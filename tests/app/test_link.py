@@ -130,6 +130,15 @@ def test_answers_that_nobody_asked_for_count_for_nothing():
     assert not link.may_paint(7.2)
 
 
+def test_no_question_is_asked_where_a_key_would_answer_it():
+    link = Link()
+    for number in range(300):
+        column, row = painted(link, float(number))
+        assert 1 <= row <= 8
+        assert column < 16
+        link.answered((column, row), number + 0.1)
+
+
 def test_the_header_speaks_of_slow_links_only_and_of_a_lower_rate_only():
     link = Link()
     link.answered(painted(link, 0.0), 0.05)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine import client as client_module
-from kvdeck.engine.client import Client, EngineGone, doctor_report
+from kvdeck.engine import asking
+from kvdeck.engine.asking import doctor_report
+from kvdeck.engine.client import Client, EngineGone
 from kvdeck.engine.supervisor import launch, runtime
 from kvdeck.sessions.errors import EngineError, KvdeckError
 
@@ -183,7 +184,7 @@ def fake_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> N
     script = tmp_path / "python"
     script.write_text(f"#!{PYTHON}\nimport sys, time\n{body}\n")
     script.chmod(0o755)
-    monkeypatch.setattr(client_module.sys, "executable", str(script))
+    monkeypatch.setattr(asking.sys, "executable", str(script))
 
 
 def test_the_doctor_is_asked_in_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

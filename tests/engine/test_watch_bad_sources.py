@@ -201,7 +201,7 @@ async def test_what_is_not_there_yet_is_waited_for_beside_others(tmp_path: Path)
     path = tmp_path / "bench_later.json"
     disks, later = discovery.named(["disks", str(path)], None, wait=True)
     assert (disks.name, later.name) == ("disks", str(path))
-    with pytest.raises(SourceGone, match="is no address, no file"):
+    with pytest.raises(SourceGone, match="is not there; looked for again"):
         await later.read()
     path.write_bytes(dynamo.encode(dynamo.Counts("later", 1.0, ())))
     assert (await later.read()).missing == ""
