@@ -21,7 +21,7 @@ from kvdeck.app.screens import monitor_dialogs as dialogs
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.watching import Wanted, WatchFeed
 from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.monitor.bar import MonitorBar, State
+from kvdeck.app.widgets.monitor.bar import MonitorBar, state_of
 from kvdeck.app.widgets.monitor.host import Host
 from kvdeck.app.widgets.monitor.keys import KEYS
 from kvdeck.app.widgets.monitor.paths import Paths, Pinned
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kvdeck.app.snapshot import Snapshot
 
 LINGER_S = 60.0
-"""So long the engine goes on sampling while another mode is in front; with a threshold set, as long as the deck."""
+"""The engine goes on sampling so long while another mode is in front; with a threshold set, as long as the deck."""
 RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
 ASKING = "Asking the sources for the first time …"
@@ -61,8 +61,8 @@ class MonitorScreen(DeckScreen):
         self.zoomed: str | None = None
         self._watching: WatchFeed | None = None
         self._linger: Timer | None = None
-        self._waits = self._asked = False
-        self._pictured = 0.0
+        self._waits = self._asked = self._built = False
+        self.pictured = 0.0
         self.player = Player(self)
 
     def body(self) -> ComposeResult:
@@ -85,13 +85,19 @@ class MonitorScreen(DeckScreen):
             self.settings = replace(self.settings, block_bytes=self.app.config.block_bytes, block_from="as configured")
         self.timeline.thresholds = Thresholds(self.settings.thresholds)
         self.query_one(Tiers).focus()
-        self.set_interval(PLAY_S, self.player.play)
+        self._clock = self.set_interval(PLAY_S, self.player.play, pause=True)
         super().on_mount()
         self._arrange()
 
     def on_resize(self) -> None:
         if self.ready:
             self._arrange()
+
+    @property
+    def ready(self) -> bool:
+        # Asked several times a tick, and it never becomes untrue again.
+        self._built = self._built or super().ready
+        return self._built
 
     # --- watching ---
 
@@ -197,7 +203,7 @@ class MonitorScreen(DeckScreen):
         before = sum(pane.changes for pane in panes)
         waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
         view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
-        self._pictured = view.now
+        self.pictured = view.now
         self._say(view.moment)
         for pane in self.panes:
             if not pane.has_class("-away"):
@@ -206,33 +212,11 @@ class MonitorScreen(DeckScreen):
 
     def _say(self, moment: Moment) -> None:
         """Draw the line over the panes."""
-        self.query_one(MonitorBar).apply(self._state(), moment)
+        self.query_one(MonitorBar).apply(state_of(self), moment)
 
     @property
     def panes(self) -> list[Tiers | Paths | Reuse | Pinned | Log | Checks | Host | Sources]:
         return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
-
-    def _state(self) -> State:
-        timeline, settings, going = self.timeline, self.settings, self.recording
-        replay = timeline.replay
-        held = self.app.paused and replay is None and timeline.shown is None
-        newest = None if timeline.newest is None else self._pictured if held else timeline.newest.t
-        known = {*settings.known, *(settings.sources or ())}
-        return State(
-            shown=timeline.now if replay is not None else timeline.shown,
-            newest=newest,
-            hz=settings.hz,
-            block_bytes=settings.block_bytes,
-            block_from=settings.block_from,
-            recording=None
-            if going is None
-            else (going.name, (newest or going.begin or 0) - (going.begin or newest or 0), going.bytes),
-            replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
-            held=self.app.paused,
-            error=timeline.error,
-            unwatched=not settings.sources and newest is None,
-            new=sum(found.name not in known for found in self.found) if settings.sources is not None else 0,
-        )
 
     def _arrange(self) -> None:
         """Show the panes that there is room for, or one alone."""
@@ -313,6 +297,7 @@ class MonitorScreen(DeckScreen):
 
     def action_live(self) -> None:
         self.timeline.live()
+        self._clock.pause()
         self.refresh_bindings()
         self._watch()
         self.draw()
@@ -345,6 +330,8 @@ class MonitorScreen(DeckScreen):
             await self.player.open(message.name)
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)
+        else:
+            self._clock.resume()
         self.refresh_bindings()
         self.draw()
 

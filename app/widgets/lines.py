@@ -174,12 +174,17 @@ def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
     """First column that differs, and the one after the last; the whole row where columns can't be told."""
     if (CURSOR in old) != (CURSOR in new):
         return 0, width
-    a, b = _cells(old, width), _cells(new, width)
+    same = 0
+    while same < len(old) and same < len(new) and old[same] == new[same]:
+        same += 1
+    lead = sum(cell_len(text) for text, _ in new[:same])
+    rest = max(0, width - lead)
+    a, b = _cells(old[same:], rest), _cells(new[same:], rest)
     if a is None or b is None:
-        return 0, width
-    start = next((x for x in range(width) if a[x] != b[x]), width)
-    end = next((x + 1 for x in range(width - 1, start - 1, -1) if a[x] != b[x]), start)
-    return start, end
+        return lead, width
+    start = next((x for x in range(rest) if a[x] != b[x]), rest)
+    end = next((x + 1 for x in range(rest - 1, start - 1, -1) if a[x] != b[x]), start)
+    return lead + start, lead + end
 
 
 def _cells(row: Row, width: int) -> list[tuple[str, str]] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
@@ -11,6 +12,9 @@ from kvdeck.app.monitoring.words import counted, scaled, time_of_day
 from kvdeck.app.widgets.lines import Lines, Row, Span
 from kvdeck.app.words import clock
 from kvdeck.engine.watch.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from kvdeck.app.screens.monitor import MonitorScreen
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,30 @@ class State:
     """Why there is nothing newer."""
     new: int = 0
     """Sources found that were never offered."""
+
+
+def state_of(screen: MonitorScreen) -> State:
+    """What the line says of a Monitor as it stands."""
+    timeline, settings, going = screen.timeline, screen.settings, screen.recording
+    replay = timeline.replay
+    held = screen.app.paused and replay is None and timeline.shown is None
+    newest = None if timeline.newest is None else screen.pictured if held else timeline.newest.t
+    known = {*settings.known, *(settings.sources or ())}
+    return State(
+        shown=timeline.now if replay is not None else timeline.shown,
+        newest=newest,
+        hz=settings.hz,
+        block_bytes=settings.block_bytes,
+        block_from=settings.block_from,
+        recording=None
+        if going is None
+        else (going.name, (newest or going.begin or 0) - (going.begin or newest or 0), going.bytes),
+        replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
+        held=screen.app.paused,
+        error=timeline.error,
+        unwatched=not settings.sources and newest is None,
+        new=sum(found.name not in known for found in screen.found) if settings.sources is not None else 0,
+    )
 
 
 class MonitorBar(Lines):
