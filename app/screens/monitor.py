@@ -41,6 +41,8 @@ LINGER_S = 60.0
 """The engine goes on sampling so long while another mode is in front; with a threshold set, as long as the deck."""
 RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
+READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
+"""Panes that are read rather than watched, and the seconds after which a new moment is drawn in them."""
 ASKING = "Asking the sources for the first time …"
 LOOKING = "Looking at what can be watched on this host …"
 
@@ -63,6 +65,7 @@ class MonitorScreen(DeckScreen):
         self._linger: Timer | None = None
         self._waits = self._asked = self._built = False
         self.pictured = 0.0
+        self._read = 0.0
         self.player = Player(self)
 
     def body(self) -> ComposeResult:
@@ -155,7 +158,7 @@ class MonitorScreen(DeckScreen):
                 self.annotate_recording(crossing.text, "threshold")
                 if crossing.told:
                     self.notify(crossing.text, title="threshold", severity="warning", markup=False)
-        self._paint()
+        self._paint(tick=True)
 
     @on(RecordingsSeen)
     def note_recordings(self, message: RecordingsSeen) -> None:
@@ -180,12 +183,12 @@ class MonitorScreen(DeckScreen):
             self._say(self.query_one(MonitorBar).moment)
         self._paint()
 
-    def _paint(self) -> None:
+    def _paint(self, tick: bool = False) -> None:
         """Draw, unless the picture is held; a terminal that lags gets it a little later."""
         if self.app.paused or not self.ready or self.app.current_mode != "monitor":
             return
         if self.app.may_paint():
-            if self.draw():
+            if self.draw(tick):
                 self.app.has_painted()
         elif not self._waits:
             self._waits = True
@@ -195,8 +198,12 @@ class MonitorScreen(DeckScreen):
         self._waits = False
         self._paint()
 
-    def draw(self) -> bool:
-        """Draw what is to be seen; whether anything differs from before."""
+    def draw(self, tick: bool = False) -> bool:
+        """Draw what is to be seen; whether anything differs from before.
+
+        Args:
+            tick: Nothing but a new moment asks for it: panes that are read, not watched, need it once a second.
+        """
         if not self.ready:
             return False
         panes = [self.query_one(MonitorBar), *self.panes]
@@ -205,8 +212,11 @@ class MonitorScreen(DeckScreen):
         view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
         self.pictured = view.now
         self._say(view.moment)
+        all_of_them = not tick or not 0 <= view.now - self._read < READ_S
+        if all_of_them:
+            self._read = view.now
         for pane in self.panes:
-            if not pane.has_class("-away"):
+            if not pane.has_class("-away") and (all_of_them or pane.id not in READ or pane.id == self.zoomed):
                 pane.apply(view)
         return sum(pane.changes for pane in panes) != before
 

@@ -373,3 +373,21 @@ async def test_every_pane_gives_a_table():
             assert table is not None
             assert table.rows, kind
             assert {len(row) for row in table.rows} == {len(table.titles)}
+
+
+async def test_panes_that_are_read_are_drawn_once_a_second_and_at_once_when_asked():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        begin = a_monitor.all_moments()[0].t
+        moments = tuple(
+            replace(moment, t=begin + place / 4) for place, moment in enumerate(a_monitor.all_moments()[:8])
+        )
+        screen = await show(pilot, 0, moments)
+        seen = []
+        for moment in moments:
+            screen.note_moment(MomentSeen(moment))
+            seen.append((screen.query_one(Tiers).view.now - begin, screen.query_one(Reuse).view.now - begin))
+        assert [tiers for tiers, _ in seen] == [place / 4 for place in range(8)]
+        assert [reuse for _, reuse in seen] == [0, 0, 0, 0, 1, 1, 1, 1]
+        screen.draw()
+        assert screen.query_one(Reuse).view.now - begin == 7 / 4
