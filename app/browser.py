@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -17,6 +19,14 @@ REFUSED = "This page needs its key: open the address that `kvdeck serve` has pri
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.%]+\](:\d+)?")
+
+
+def _same(given: str, wanted: str) -> bool:
+    """Whether two secrets are the same, in constant time; whatever bytes a browser sends."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
+
+
 class Guarded(Server):
     """Serves one command to whoever has the key, in an address first and in a cookie from then on."""
 
@@ -25,6 +35,7 @@ class Guarded(Server):
         self.key = secrets.token_urlsafe(24)
         """In the address; good as long as this server runs."""
         self._cookie = secrets.token_urlsafe(24)
+        logging.getLogger("aiohttp.access").disabled = True  # its lines hold the address, and so the key
 
     async def on_startup(self, app: web.Application) -> None:
         """Say nothing: the verb has said where it is."""
@@ -37,16 +48,21 @@ class Guarded(Server):
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only requests with the key through, and on a loopback address only those that name one."""
+        if not _HOST.fullmatch(request.host):
+            raise web.HTTPBadRequest(text="The Host header names no host.\n")
         if is_loopback(self.host) and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
             raise web.HTTPForbidden(text="This page is this host's own.\n")
         given = request.query.get("key")
-        if given is not None and hmac.compare_digest(given.encode(), self.key.encode()):
-            answer = web.Response(status=303, headers={"Location": request.path})
+        if given is not None and _same(given, self.key):
+            # Always to this page: a path such as //host/ would send the browser elsewhere.
+            answer = web.Response(status=303, headers={"Location": "/", "Referrer-Policy": "no-referrer"})
             answer.set_cookie(self._name, self._cookie, httponly=True, samesite="Lax")
             return answer
         kept = request.cookies.get(self._name, "")
-        if not hmac.compare_digest(kept.encode(), self._cookie.encode()):
+        if not _same(kept, self._cookie):
             raise web.HTTPForbidden(text=REFUSED)
+        if request.path.startswith("/static") and (self.statics_path / request.path[8:].strip("/")).is_dir():
+            raise web.HTTPNotFound  # textual-serve would list its folders
         return await handler(request)
 
     @property
@@ -57,12 +73,13 @@ class Guarded(Server):
         """The page, with the addresses it was asked for by: through a forwarded port they are not the server's."""
         size = request.query.get("fontsize", "16")
         context = {
-            "font_size": int(size) if size.isdigit() else 16,
+            "font_size": min(max(int(size), 6), 72) if size.isascii() and size.isdigit() and len(size) < 4 else 16,
             "app_websocket_url": f"ws://{request.host}/ws",
             "config": {"static": {"url": "/static/"}},
             "application": {"name": self.title},
         }
         answer = aiohttp_jinja2.render_template("app_index.html", request, context)
+        answer.headers["X-Frame-Options"] = "DENY"
         answer.headers["Referrer-Policy"] = "no-referrer"  # the page asks another site for its font
         return answer
 

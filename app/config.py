@@ -8,7 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kvdeck.sessions.documents import DocumentError, load_yaml
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.files import read_regular
+from kvdeck.sessions.units import number_text
+from kvdeck.sessions.user_home import expanded
 
 LEAST_HZ, MOST_HZ = 0.1, 10.0
 
@@ -39,6 +43,15 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _folder(value: Any) -> str:
+    text = _text(value)
+    try:
+        expanded(text)
+    except UsageError as error:
+        raise ValueError(f"takes a folder ({error.what})") from error
+    return text
+
+
 def _theme(value: Any) -> str:
     from kvdeck.app import theme
 
@@ -66,7 +79,7 @@ def _hz(value: Any) -> float:
     except ValueError:
         raise ValueError("takes a number") from None
     if not LEAST_HZ <= hz <= MOST_HZ:
-        raise ValueError(f"takes {LEAST_HZ} to {MOST_HZ:g}")
+        raise ValueError(f"takes {LEAST_HZ} to {number_text(MOST_HZ)}")
     return hz
 
 
@@ -124,7 +137,7 @@ SETTINGS = (
         "hz",
         _hz,
         "2",
-        f"Pictures a second, {LEAST_HZ} to {MOST_HZ:g}; a slow link gets fewer by itself.",
+        f"Pictures a second, {LEAST_HZ} to {number_text(MOST_HZ)}; a slow link gets fewer by itself.",
         "KVDECK_HZ",
     ),
     Setting(
@@ -136,21 +149,21 @@ SETTINGS = (
     ),
     Setting(
         "folder",
-        _text,
+        _folder,
         "/mnt/nvme0/scratch",
         "Where runs put their test files: a folder on the disk you mean to measure. Default: the temp dir.",
         "KVDECK_SCRATCH",
     ),
     Setting(
         "home",
-        _text,
+        _folder,
         "~/.local/share/kvdeck",
         "Where sessions are kept. Default: the user's data folder.",
         "KVDECK_HOME",
     ),
     Setting(
         "runtime",
-        _text,
+        _folder,
         "/tmp/kvdeck-1000",
         "The engine's socket, in a folder of yours on this host. Default: in the temp dir.",
         "KVDECK_RUNTIME",
@@ -168,7 +181,7 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 def path(environ: Mapping[str, str] = os.environ) -> Path:
     """The config file: `$KVDECK_CONFIG`, else `config.yaml` in the user's config folder; it need not be there."""
     if chosen := environ.get("KVDECK_CONFIG"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     import platformdirs
 
     return Path(platformdirs.user_config_dir("kvdeck", appauthor=False)) / "config.yaml"
@@ -224,7 +237,7 @@ def export(config: Config, environ: dict[str, str] | os._Environ[str] = os.envir
     for name in ("folder", "home", "runtime"):
         value, variable = getattr(config, name), _BY_NAME[name].variable
         if value and not environ.get(variable):
-            environ[variable] = str(Path(value).expanduser())
+            environ[variable] = str(expanded(value))
 
 
 def example() -> str:
@@ -249,20 +262,13 @@ def _with_problem(config: Config, problem: str) -> Config:
 
 def _from_file(where: Path) -> tuple[Mapping[str, Any], list[str]]:
     try:
-        data = where.read_bytes()
+        found = load_yaml(read_regular(where))
     except FileNotFoundError:
         return {}, []
     except OSError as error:
         return {}, [f"{where}: {error.strerror} · its settings are left out"]
-    import yaml
-
-    try:
-        found = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or type(error).__name__
-        return {}, [f"{where}{line}: {said} · its settings are left out"]
+    except DocumentError as error:
+        return {}, [f"{where}: {error} · its settings are left out"]
     if found is None:
         return {}, []
     if not isinstance(found, dict):

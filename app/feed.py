@@ -16,22 +16,19 @@ from typing import Any
 from textual.message import Message
 
 from kvdeck.app.folding import RunView, fold
+from kvdeck.app.keeping import told
 from kvdeck.app.measured import Measured, Reader
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
     PathsMeasured,
     RunSubmitted,
-    SessionRead,
-    SessionsListed,
     SnapshotTaken,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine import client as engine
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
-from kvdeck.sessions.catalogue import catalogue
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.lookup import find
 from kvdeck.sessions.records import FINAL_STATES
 
 TICK_S = 0.5
@@ -98,24 +95,20 @@ class Feed:
         self._wanted = session
         self._commands.put(lambda: self._with_client(self._subscribe))
 
-    def list_sessions(self) -> None:
-        """Read the list of sessions."""
-        self._commands.put(self._list)
+    def cancel_submitted(self) -> None:
+        """End the run that was queued last; whoever asks has asked for it before."""
+        self._commands.put(self._cancel_submitted)
 
-    def read_session(self, name: str) -> None:
-        """Read one session."""
-        self._commands.put(lambda: self._read_session(name))
+    def measure_paths(self, hostname: str, post: Callable[[Message], object]) -> None:
+        """Read what was measured on this host, and post it."""
+        self._commands.put(lambda: self._measure_paths(hostname, post))
 
-    def measure_paths(self, hostname: str) -> None:
-        """Read what was measured on this host."""
-        self._commands.put(lambda: self._measure_paths(hostname))
-
-    def do(self, work: Callable[[Callable[[Message], object]], None], apart: bool = False) -> None:
-        """Let `work` run on the command thread, or on one of its own, and post what comes of it."""
+    def do(self, work: Callable[[], None], apart: bool = False) -> None:
+        """Let `work` run on the command thread, or on one of its own."""
         if apart:
-            threading.Thread(target=work, args=(self._post,), name="kvdeck-reader", daemon=True).start()
+            threading.Thread(target=self._guarded, args=(work,), name="kvdeck-reader", daemon=True).start()
         else:
-            self._commands.put(lambda: work(self._post))
+            self._commands.put(work)
 
     def ask(self, work: Callable[[engine.Client], object]) -> None:
         """Give the engine another command; what it refuses is posted."""
@@ -127,11 +120,16 @@ class Feed:
 
     def _command(self) -> None:
         while not self._stopped.is_set():
-            work = self._commands.get()
-            try:
-                work()
-            except KvdeckError as error:
-                self._post(CommandRefused(error.what, error.mend))
+            self._guarded(self._commands.get())
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """No work, whatever becomes of it, ends the thread that it runs on."""
+        try:
+            work()
+        except KvdeckError as error:
+            self._post(CommandRefused(error.what, error.mend))
+        except Exception as error:
+            self._post(CommandRefused(told(error), ""))
 
     def _with_client(self, work: Callable[[engine.Client], object]) -> None:
         client = self._client
@@ -144,33 +142,29 @@ class Feed:
     def _submit(self, spec: dict[str, Any]) -> None:
         self._with_client(lambda client: self._post_submitted(client.submit(spec)))
 
+    def _cancel_submitted(self) -> None:
+        if self._submitted is not None:
+            session = self._submitted
+            self._with_client(lambda client: client.cancel(session))
+
+    _submitted: str | None = None
+
     def _post_submitted(self, session: str) -> None:
+        self._submitted = session
         self._post(RunSubmitted(session))
         # A short run may be over before the queue is seen to change.
         if not any(info.state == "running" for info in self._snapshot.runs):
             self.follow(session)
 
-    def _list(self) -> None:
-        try:
-            self._post(SessionsListed(tuple(catalogue(engine.store()))))
-        except (KvdeckError, OSError) as error:
-            self._post(SessionsListed((), str(error)))
-
-    def _measure_paths(self, hostname: str) -> None:
+    def _measure_paths(self, hostname: str, post: Callable[[Message], object]) -> None:
         if self._measured is None:
             self._measured = Reader(engine.store())
         try:
-            self._post(PathsMeasured(self._measured.read(hostname)))
-        except OSError as error:
-            self._post(PathsMeasured(Measured((), str(error))))
+            post(PathsMeasured(self._measured.read(hostname)))
+        except Exception as error:
+            post(PathsMeasured(Measured((), told(error))))
 
     _measured: Reader | None = None
-
-    def _read_session(self, name: str) -> None:
-        try:
-            self._post(SessionRead(name, find(engine.store(), name)))
-        except KvdeckError as error:
-            self._post(SessionRead(name, None, str(error)))
 
     def _look(self) -> None:
         if not self._looking.acquire(blocking=False):
@@ -178,8 +172,8 @@ class Feed:
         try:
             self._post(DoctorReported(replace(self._doctor, looking=True, error="")))
             self._doctor = doctor_from_json(engine.doctor_report(None))
-        except KvdeckError as error:
-            self._doctor = replace(self._doctor, looking=False, error=str(error))
+        except Exception as error:
+            self._doctor = replace(self._doctor, looking=False, error=told(error))
         finally:
             self._looking.release()
         self._post(DoctorReported(self._doctor))
@@ -196,8 +190,8 @@ class Feed:
                     self._client = client
                     self._attach(client)
                     self._stream(client)
-            except KvdeckError as error:
-                self._change(link="lost", detail=str(error), engine_pid=None)
+            except Exception as error:  # this thread is the deck's eyes: it looks again whatever happened
+                self._change(link="lost", detail=told(error), engine_pid=None)
                 self._publish()
             finally:
                 self._client = None

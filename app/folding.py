@@ -10,6 +10,7 @@ from kvdeck.app.progress import event_text
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.events import (
     COUNTER_INDEX,
+    COUNTERS,
     Compared,
     Log,
     RunStarted,
@@ -27,6 +28,7 @@ from kvdeck.sessions.records import (
     StepResult,
     Tuned,
 )
+from kvdeck.sessions.references import is_limit, reference_of
 from kvdeck.sessions.report import verdict_text
 
 MAX_POINTS = 512
@@ -56,6 +58,8 @@ class StepView:
     """Newest counters, in the order of `COUNTERS`; empty before the first round."""
     points: tuple[Point, ...] = field(default=(), repr=False)
     result: StepResult | None = None
+    compared: Comparison | None = None
+    """The step against its trial's first, once both are over: what the report says, too."""
 
     def counter(self, name: str) -> float | None:
         """The newest value of a counter, or None where the sample has none."""
@@ -85,12 +89,18 @@ class StepView:
         return self.counter("reference_gb_per_s") if self.result is None else self.result.reference_gb_per_s
 
     @property
-    def efficiency(self) -> float | None:
+    def reference_ratio(self) -> float | None:
         """GB/s over the reference's GB/s."""
         if self.result is not None:
-            return self.result.efficiency
+            return self.result.reference_ratio
         rate, reference = self.gb_per_s, self.reference_gb_per_s
         return rate / reference if rate is not None and reference else None
+
+    @property
+    def reference_is_limit(self) -> bool | None:
+        """Whether the ratio is the part of a limit that is reached; null without a ratio."""
+        ratio, plan = self.reference_ratio, self.plan
+        return None if ratio is None else is_limit(reference_of(plan.path), plan.block_bytes, ratio)
 
     def rates(self, every_ns: float = 0.0) -> tuple[tuple[int, float], ...]:
         """(worker clock in ns, GB/s) from the counters' own busy time, over stretches of at least `every_ns`."""
@@ -161,8 +171,16 @@ def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
     if isinstance(message, SampleMessage):
         return _sampled(view, message.seq, message.t, message.values, message.missed)
     if message.event.get("kind") == "round":
-        return _sampled(view, message.seq, message.event["t"], tuple(message.event["values"]), 0)
+        return _round(view, message.seq, message.event)
     return _happened(replace(view, next_seq=message.seq + 1), message.event)
+
+
+def _round(view: RunView, seq: int, line: dict[str, Any]) -> RunView:
+    """As a sample; a damaged line changes nothing but the place."""
+    t, values = line.get("t"), line.get("values")
+    if not (isinstance(t, int) and isinstance(values, list)):
+        return replace(view, next_seq=seq + 1)
+    return _sampled(view, seq, t, tuple(v if isinstance(v, (int, float)) else None for v in values), 0)
 
 
 def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) -> RunView:
@@ -186,6 +204,7 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
         return _said(view, event.t, event_text(event), "error" if event.result.status == "failed" else "info")
     if isinstance(event, Compared):
         view = replace(view, comparisons=(*view.comparisons, event.comparison))
+        view = replace(view, steps=tuple(_compared(step, event.comparison) for step in view.steps))
         return _said(view, event.t, f"{event.comparison.path}: {verdict_text(event.comparison)}")
     if isinstance(event, Tuned):
         return _said(replace(view, tuned=(*view.tuned, event)), event.t, event_text(event))
@@ -216,6 +235,11 @@ def _changed(view: RunView, number: int, **changes: Any) -> RunView:
     return replace(view, steps=(*view.steps[:place], step, *view.steps[place + 1 :]))
 
 
+def _compared(step: StepView, found: Comparison) -> StepView:
+    mine = (step.plan.trial, step.plan.layout) == (found.trial, found.candidate)
+    return replace(step, compared=found) if mine else step
+
+
 def _said(view: RunView, t: int, text: str | None, level: Level = "info") -> RunView:
     seconds = 0.0 if view.first_t is None else (t - view.first_t) / 1e9
     return replace(view, log=(*view.log[-MAX_LOG + 1 :], LogLine(seconds, level, text or "")))
@@ -243,7 +267,9 @@ def _ended(step: StepView) -> StepView:
 
 
 def _sampled(view: RunView, seq: int, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
-    number = values[COUNTER_INDEX["step"]] if values else None
+    if len(values) < len(COUNTERS):  # an older engine's, or a damaged line
+        values = (*values, *[None] * (len(COUNTERS) - len(values)))
+    number = values[COUNTER_INDEX["step"]]
     place = None if number is None else view._index.get(int(number))
     if number is None or place is None:
         return replace(_at(view, t), next_seq=seq + 1)

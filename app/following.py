@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from kvdeck.app.verbs.printing import print_session
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.events import StateChanged, event_from_json
-from kvdeck.sessions.records import FINAL_STATES, RunState, Session
+from kvdeck.sessions.records import FINAL_STATES, Session
 from kvdeck.sessions.report import trouble
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
         return CANCELLED
     session = client.store.load(name)
+    if session.state not in FINAL_STATES:  # its disk was full, and did not take the last line
+        session = replace(session, state=ended.state, reason=ended.reason)
+    if ended.state in ("failed", "crashed", "interrupted") and ended.reason:
+        progress.say(f"{ended.state}: {ended.reason}")
     print_session(session, as_json)
     return exit_status(session)
 
@@ -83,8 +87,8 @@ def exit_status(session: Session) -> int:
     return 0 if session.state == "done" and ran and not trouble(session) else 1
 
 
-def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> RunState | None:
-    """The run's final state, or None when a second Ctrl-C leaves it to the engine."""
+def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> StateChanged | None:
+    """The run's last event, or None when a second Ctrl-C leaves it to the engine."""
     client.subscribe(name, hz=5)
     cancelled = False
     while interrupts.count < 2:
@@ -100,8 +104,8 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
     return None
 
 
-def _show(message: FromEngine, name: str, progress: Progress) -> RunState | None:
-    """Put a message on the screen; the run's final state, once its files are in order: the event says that."""
+def _show(message: FromEngine, name: str, progress: Progress) -> StateChanged | None:
+    """Put a message on the screen; the run's last event, once its files are in order: the event says that."""
     if isinstance(message, SampleMessage) and message.session == name:
         progress.sample(message.values)
     elif isinstance(message, EventMessage) and message.session == name:
@@ -109,7 +113,7 @@ def _show(message: FromEngine, name: str, progress: Progress) -> RunState | None
         if event is not None:
             progress.event(event)
         if isinstance(event, StateChanged) and event.state in FINAL_STATES:
-            return event.state
+            return event
     elif isinstance(message, RunsChanged):
         run = next((run for run in message.runs if run.session == name), None)
         if run is not None and run.position is not None:

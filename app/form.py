@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,7 +17,7 @@ from kvdeck.app.snapshot import Doctor
 from kvdeck.engine.kv.layout import LLAMA_3_1_8B, Geometry, parse_layout_pair
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
-from kvdeck.sessions.units import short_layout_name, size_text
+from kvdeck.sessions.units import count_text, exact_size_text, many, short_layout_name, size_text
 
 LEAST_SIZE = 4096
 _EVERY_LAYOUT = (*LAYOUTS, *MIXED)
@@ -120,7 +121,7 @@ class Form:
 
     def typed(self, item: Field, text: str) -> Form:
         """A number that was typed, of bytes also as 64K; nothing means auto where that is possible."""
-        number = _typed_size(text) if item.size else int(text) if text.isascii() and text.isdigit() else 0
+        number = _typed_size(text) if item.size else int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
         if 0 < number <= MAX_NUMBER:
             return self._with(item, number)
         return self._with(item, None) if item.optional and not text else self
@@ -141,15 +142,15 @@ class Form:
         """What the second page has set, and what the geometry means in bytes and descriptors."""
         said = f"{', '.join(more)} · " if (more := list(self.more())) else ""
         if self.block_size is not None:
-            return f"{said}{self.block_size:,} B"
+            return f"{said}{exact_size_text(self.block_size)}"
         shape = self.geometry
         counts = ", ".join(
-            f"{short_layout_name(text)} {parse_layout_pair(text).descriptors_per_block(shape):,}"
+            f"{short_layout_name(text)} {count_text(parse_layout_pair(text).descriptors_per_block(shape))}"
             for text in _EVERY_LAYOUT
             if text in self.layouts
         )
         return (
-            f"{said}{shape.block_bytes:,} B = {size_text(shape.block_bytes)} a block · {shape.regions:,} regions of "
+            f"{said}{exact_size_text(shape.block_bytes)} a block · {many(shape.regions, 'region')} of "
             f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
 
@@ -161,8 +162,8 @@ class Form:
 
     def carried(self) -> str:
         """Block, batch and working set in few words."""
-        batch = "batch auto" if self.batch is None else f"{self.batch:,} a request"
-        blocks = "working set auto" if self.blocks is None else f"{self.blocks:,} in the working set"
+        batch = "batch auto" if self.batch is None else f"{count_text(self.batch)} a request"
+        blocks = "working set auto" if self.blocks is None else f"{count_text(self.blocks)} in the working set"
         return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
 
     def problem(self) -> str:
@@ -172,7 +173,8 @@ class Form:
         if not self.layouts:
             return "no layout is chosen · switch one on with space"
         if self.blocks is not None and self.batch is not None and self.batch > self.blocks:
-            return f"batch {self.batch} is larger than the {self.blocks} blocks · lower batch or raise blocks"
+            batch, blocks = count_text(self.batch), many(self.blocks, "block")
+            return f"batch {batch} is larger than the {blocks} · lower batch or raise blocks"
         if self.api != AUTO and self.backend not in (AUTO, "POSIX"):
             return f"api {self.api} goes with the POSIX backend, not {self.backend} · set one of them to auto"
         if self.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):

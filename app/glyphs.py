@@ -11,6 +11,8 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
+from kvdeck.sessions.escapes import without_controls
+
 ASCII = {
     "✓": "v", "✗": "X", "×": "x", "–": "-", "—": "-", "−": "-", "·": "-", "…": "~", "•": "*",
     "▸": ">", "▹": ">", "▾": "v", "▴": "^", "◂": "<", "▶": ">", "◀": "<", "▲": "^", "▼": "v",
@@ -55,6 +57,22 @@ def _one(character: str) -> str:
     plain = unicodedata.normalize("NFKD", character)[0]
     width = cell_len(character)
     return plain if plain.isascii() and width == 1 else "?" * width
+
+
+class Obeyed(LineFilter):
+    """Lets nothing through that a terminal would obey or that has no width; panes have written it out before.
+
+    Such a character takes no column in a layout, so that leaving it out moves nothing.
+    """
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+        """The segments without such characters."""
+        if all(segment.text.isprintable() for segment in segments):
+            return segments
+        return [
+            segment if segment.text.isprintable() else Segment(without_controls(segment.text), segment.style)
+            for segment in segments
+        ]
 
 
 class Ascii(LineFilter):

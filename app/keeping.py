@@ -3,31 +3,67 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from textual.message import Message
 
-from kvdeck.app.messages import SessionChanged, SessionPreviewed, SessionsCompared, SessionsStirred, SpreadsRead
+from kvdeck.app.messages import (
+    SessionChanged,
+    SessionPreviewed,
+    SessionRead,
+    SessionsCompared,
+    SessionsListed,
+    SessionsStirred,
+    SpreadsRead,
+)
 from kvdeck.engine import client as engine
 from kvdeck.sessions import exchange
+from kvdeck.sessions.catalogue import catalogue
 from kvdeck.sessions.distributions import histograms
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.lookup import find, find_part
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import is_recording
 from kvdeck.sessions.store import Store, write_atomically
+from kvdeck.sessions.user_home import expanded
 from kvdeck.sessions.watched import export as recording_export
 
 Post = Callable[[Message], object]
+log = logging.getLogger("kvdeck.app")
+
+
+def told(error: Exception) -> str:
+    """An error in a line: kvdeck's own as they are, others with their type, and a traceback in the log."""
+    if isinstance(error, (KvdeckError, OSError)):
+        return str(error)
+    log.error("unexpected", exc_info=error)
+    return f"unexpected {type(error).__name__}: {error}"
+
+
+def listed(post: Post) -> None:
+    """Read the list of sessions."""
+    try:
+        post(SessionsListed(tuple(catalogue(engine.store()))))
+    except Exception as error:
+        post(SessionsListed((), told(error)))
+
+
+def read(post: Post, name: str) -> None:
+    """Read one session."""
+    try:
+        post(SessionRead(name, find(engine.store(), name)))
+    except Exception as error:
+        post(SessionRead(name, None, told(error)))
 
 
 def preview(post: Post, name: str) -> None:
     """Read the session under the cursor."""
     try:
         post(SessionPreviewed(name, find(engine.store(), name)))
-    except KvdeckError as error:
-        post(SessionPreviewed(name, None, str(error)))
+    except Exception as error:
+        post(SessionPreviewed(name, None, told(error)))
 
 
 def stirred(post: Post, names: tuple[str, ...]) -> None:
@@ -39,8 +75,8 @@ def compare(post: Post, names: tuple[str, ...]) -> None:
     """Read sessions, or parts of them, to be compared."""
     try:
         post(SessionsCompared(tuple(find_part(engine.store(), name) for name in names)))
-    except KvdeckError as error:
-        post(SessionsCompared((), str(error)))
+    except Exception as error:
+        post(SessionsCompared((), told(error)))
 
 
 def spreads(post: Post, a: Session, b: Session) -> None:
@@ -66,10 +102,10 @@ def change(post: Post, what: str, name: str, value: str, before: str) -> None:
     """
     try:
         post(SessionChanged(_CHANGES[what](engine.store(), name, value, before)))
-    except KvdeckError as error:
-        post(SessionChanged("", str(error)))
     except OSError as error:
         post(SessionChanged("", f"can't write {error.filename or value}: {error.strerror}"))
+    except Exception as error:
+        post(SessionChanged("", told(error)))
 
 
 def _rename(store: Store, name: str, value: str, _: str) -> str:
@@ -103,7 +139,7 @@ def _note(store: Store, name: str, value: str, before: str) -> str:
 
 
 def _export(store: Store, name: str, value: str, _: str) -> str:
-    path = Path(value).expanduser()
+    path = expanded(value)
     session, form = find(store, name), exchange.format_of(path)
     if is_recording(session):
         recording_export.write(session, store.folder(name), form, path)

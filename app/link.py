@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kvdeck.sessions.units import duration_text, number_text
+
 SLOW_S, QUICK_S = 0.3, 0.2
 """From the first lag on the link is called slow, and below the second no more."""
 OVERDUE_S = 1.0
@@ -148,7 +150,7 @@ class Link:
     @property
     def text(self) -> str:
         """What the header says of a slow link, in few different words so that it seldom changes; else nothing."""
-        hz = f", {1 / self._period_s:.1f} Hz" if self._period_s and self._period_s > 0.6 else ""
+        hz = f", {number_text(1 / self._period_s)} Hz" if self._period_s and self._period_s > 0.6 else ""
         if self._slow and self.lag_s is not None:
-            return f"slow link {round(self.lag_s * 5) / 5:.1f} s{hz}"
+            return f"slow link {duration_text(round(self.lag_s * 5) / 5)}{hz}"
         return f"silent link{hz}" if self._lowered and hz else ""

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from kvdeck.engine.supervisor.folders import home_folder
+from kvdeck.sessions.documents import load_json
+from kvdeck.sessions.files import read_regular
 
 FILE = "deck.json"
 
@@ -14,7 +16,7 @@ FILE = "deck.json"
 def recall() -> dict[str, Any]:
     """What was kept; nothing where it can't be read, for it is a comfort and no more."""
     try:
-        found = json.loads((home_folder() / FILE).read_bytes())
+        found = load_json(read_regular(home_folder() / FILE))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -120,13 +120,6 @@ class CommandRefused(Message):
 
 
 @dataclass
-class RunAsked(Message):
-    """The operator wants this run."""
-
-    spec: dict[str, Any]
-
-
-@dataclass
 class PlanChanged(Message):
     """A field of the plan has another value."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
 from kvdeck.engine.kv.reading import catalogue, find_model, read_yaml
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.units import count_text
 
 DEFAULT_MODEL = "llama-3.1-8b"
 TP_SIZES = (1, 2, 4, 8, 16, 32)
@@ -98,7 +100,7 @@ class PlanForm:
         if item.kind == "toggle":
             return "[x]" if item.key in self.layouts else "[ ]"
         value = getattr(self, item.key)
-        return f"{value:,}" if isinstance(value, int) else str(value)
+        return count_text(value) if isinstance(value, int) else str(value)
 
     def toggled(self, item: Field) -> PlanForm:
         """Switch a layout, or take a choice's next option."""
@@ -117,7 +119,7 @@ class PlanForm:
 
     def typed(self, item: Field, text: str) -> PlanForm:
         """A number that was typed; what is none changes nothing."""
-        if not (text.isascii() and text.isdigit()):
+        if not re.fullmatch("[0-9]{1,18}", text):
             return self
         number = int(text)
         least = 0 if item.key == "osl" else 1

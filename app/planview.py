@@ -13,7 +13,16 @@ from kvdeck.app.widgets.lines import Row, Span, cell, heading
 from kvdeck.engine.kv.plan import Plan, aligned
 from kvdeck.engine.kv.precision import PRECISIONS
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.units import duration_text, figure, size_text, time_text
+from kvdeck.sessions.units import (
+    count_text,
+    duration_text,
+    exact_size_text,
+    figure,
+    many,
+    percent_text,
+    size_text,
+    time_text,
+)
 
 LABEL = 19
 _FIRST_TO_GO = ("desc. a request", "stages' layers", "desc. in all", "in all", "desc. on the GPU")
@@ -45,17 +54,17 @@ def _line(label: str, said: str, width: int, tone: str = "") -> Row:
 
 
 def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
-    yield _line(
-        "a token", f"{plan.token_bytes:,} B = {size_text(plan.token_bytes)} in {plan.model.layers} layers", width
-    )
-    yield _line("a request", f"{plan.request_bytes:,} B = {size_text(plan.request_bytes)}{_grown(plan)}", width)
+    yield _line("a token", f"{exact_size_text(plan.token_bytes)} in {many(plan.model.layers, 'layer')}", width)
+    yield _line("a request", f"{exact_size_text(plan.request_bytes)}{_grown(plan)}", width)
     yield from _gpu_rows(plan, width)
     yield from _state_rows(plan, width)
     yield from _stage_rows(plan, width)
     for group in plan.stage.groups:
         if len(plan.stage.groups) > 1:
-            blocks = f"{group.blocks:,} blocks of {size_text(group.block_bytes)} a request"
-            yield _line(group.kind.name, f"{group.layers} layers, {group.tokens:,} tokens: {blocks}", width)
+            blocks = f"{many(group.blocks, 'block')} of {size_text(group.block_bytes)} a request"
+            yield _line(
+                group.kind.name, f"{many(group.layers, 'layer')}, {many(group.tokens, 'token')}: {blocks}", width
+            )
 
 
 def _stage_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -74,7 +83,7 @@ def _state_rows(plan: Plan, width: int) -> Iterator[Row]:
     """Recurrent states of a hybrid model, apart from the KV: a request's, whatever its length."""
     if plan.state_bytes:
         on_gpu = f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
-        said = f"{plan.state_bytes:,} B = {size_text(plan.state_bytes)} a request, whatever its length · {on_gpu}"
+        said = f"{exact_size_text(plan.state_bytes)} a request, whatever its length · {on_gpu}"
         few = f"{size_text(plan.state_bytes)} a request, not KV · {on_gpu}"
         yield _line("recurrent state", said if len(said) <= width - LABEL else few, width)
     for words in plan.model.without_state():
@@ -87,22 +96,25 @@ def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     yield from _gpu_rows(plan, width)
     yield from _state_rows(plan, width)
     if len(plan.stage.groups) > 1:
-        said = [f"{group.kind.name} {group.blocks:,} × {size_text(group.block_bytes)}" for group in plan.stage.groups]
+        said = [
+            f"{group.kind.name} {count_text(group.blocks)} × {size_text(group.block_bytes)}"
+            for group in plan.stage.groups
+        ]
         yield _line("blocks a request", ", ".join(said), width)
 
 
 def _grown(plan: Plan) -> str:
     if not plan.work.osl:
         return ""
-    return f" · {size_text(plan.at_the_end().request_bytes)} with {plan.work.osl:,} tokens more"
+    return f" · {size_text(plan.at_the_end().request_bytes)} with {many(plan.work.osl, 'token')} more"
 
 
 def _gpu_rows(plan: Plan, width: int) -> Iterator[Row]:
     gpu, whole, parallel, stage = plan.per_gpu(), plan.in_all(), plan.parallel, plan.stage
-    where = f"stage {stage.index}, {stage.layers} layers" if parallel.pp > 1 else f"{stage.layers} layers"
-    yield _line("the fullest GPU", f"{size_text(gpu.block_bytes)} in {gpu.blocks:,} blocks · {where}", width)
-    gpus = f"{parallel.gpus:,} GPU{'s' * (parallel.gpus > 1)}"
-    yield _line("in all", f"{size_text(whole.block_bytes)} in {whole.blocks:,} blocks on {gpus}", width)
+    where = f"stage {stage.index}, {many(stage.layers, 'layer')}" if parallel.pp > 1 else many(stage.layers, "layer")
+    yield _line("the fullest GPU", f"{size_text(gpu.block_bytes)} in {many(gpu.blocks, 'block')} · {where}", width)
+    gpus = many(parallel.gpus, "GPU")
+    yield _line("in all", f"{size_text(whole.block_bytes)} in {many(whole.blocks, 'block')} on {gpus}", width)
 
 
 def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -126,13 +138,16 @@ def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
     tones = f"!layout:{LAYOUTS[0]}", f"!layout:{LAYOUTS[1]}"
     yield (*heading(f"Block{mark}", LABEL - 1)[:2], (" ", ""), *pair("", *names, tones)[1:])
     sizes = group.block_bytes, group.region_bytes
-    texts = [f"{size:,} B = {size_text(size)}" for size in sizes]
+    texts = [exact_size_text(size) for size in sizes]
     yield pair("one descriptor", texts[0], texts[1])
-    yield pair("desc. a block", "1", f"{group.regions:,}")
-    yield pair("desc. a request", f"{plan.stage.blocks():,}", f"{plan.stage.regions():,}")
-    yield pair("desc. on the GPU", f"{gpu.blocks:,}", f"{gpu.regions:,}")
-    yield pair("desc. in all", f"{whole.blocks:,}", f"{whole.regions:,}")
-    said = [(f"yes, at {step} B", "ok") if (step := aligned(size)) else ("no, not aligned", "warn") for size in sizes]
+    yield pair("desc. a block", "1", count_text(group.regions))
+    yield pair("desc. a request", count_text(plan.stage.blocks()), count_text(plan.stage.regions()))
+    yield pair("desc. on the GPU", count_text(gpu.blocks), count_text(gpu.regions))
+    yield pair("desc. in all", count_text(whole.blocks), count_text(whole.regions))
+    said = [
+        (f"yes, at {size_text(step)}", "ok") if (step := aligned(size)) else ("no, not aligned", "warn")
+        for size in sizes
+    ]
     yield pair("O_DIRECT", said[0][0], said[1][0], (said[0][1], said[1][1]))
 
 
@@ -152,15 +167,10 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
             spans.append(cell(f"{name}: {without}", part - 1, "dim"))
         else:
             times = there / need
-            said = f"{figure(times)} ×" if times >= 1 else f"only {percent(times)}"
+            said = f"{figure(times)} ×" if times >= 1 else percent_text(times)
             spans.append(cell(f"{name} {size_text(there)}: {said}", part - 1, "ok" if times >= 1 else "bad"))
         spans.append((" ", ""))
     yield tuple(spans)
-
-
-def percent(part: float) -> str:
-    """A part of one, at least two figures."""
-    return f"{part * 100:.2g} %"
 
 
 def _time_rows(form: PlanForm, plan: Plan, measured: Measured, width: int) -> Iterator[Row]:

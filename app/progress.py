@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import click
 
+from kvdeck.app.output import echo_own
+from kvdeck.sessions.escapes import visible
 from kvdeck.sessions.events import (
     COUNTER_INDEX,
     Event,
@@ -20,7 +22,16 @@ from kvdeck.sessions.events import (
     StepStarted,
 )
 from kvdeck.sessions.records import StepPlan, StepResult, Tuned
-from kvdeck.sessions.units import duration_text, figure, interval_text, layout_name, size_text
+from kvdeck.sessions.units import (
+    done_text,
+    duration_text,
+    figure,
+    interval_text,
+    layout_name,
+    many,
+    ratio_text,
+    shape_text,
+)
 
 REDRAW_S = 0.2
 """Shortest time between two drawings of the line."""
@@ -43,21 +54,19 @@ class Picture:
 
 def plan_text(step: StepPlan | StepResult) -> str:
     """A step's name: path, layout, block size and batch."""
-    return f"{step.path} {layout_name(step.layout)} {size_text(step.block_bytes)} × {step.batch}"
+    return f"{step.path} {layout_name(step.layout)} {shape_text(step.block_bytes, step.batch)}"
 
 
 def event_text(event: Event) -> str | None:
     """What an event is worth as a plain line, or None."""
     if isinstance(event, RunStarted):
         paths = ", ".join(dict.fromkeys(step.path for step in event.steps))
-        return f"{len(event.steps)} steps on {paths or 'no path'}"
+        return f"{many(len(event.steps), 'step')} on {paths or 'no path'}"
     if isinstance(event, StepFinished):
         return _result_text(event.result)
     if isinstance(event, Tuned):
         words = " · kept" if event.chosen else ""
-        return (
-            f"{event.path} {event.setting}={event.value}: {event.ratio:.2f}× ({event.low:.2f}–{event.high:.2f}){words}"
-        )
+        return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
     if isinstance(event, Log):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None
@@ -79,7 +88,7 @@ def line_text(picture: Picture, width: int) -> str:
     if not picture.values:
         return picture.waiting[:width]
     step = picture.steps.get(int(picture.counter("step") or 0))
-    start = [f"{(picture.counter('fraction') or 0) * 100:3.0f} %"]
+    start = [done_text(picture.counter("fraction") or 0).rjust(5)]
     eta = picture.counter("eta_s")
     if eta is not None:
         start.append(f"{duration_text(eta)} left")
@@ -95,7 +104,7 @@ def _figures(picture: Picture, step: StepPlan | None) -> list[str]:
     figures = [f"{figure(moved / busy)} GB/s"] if moved is not None and busy else []
     if ratio is not None and step is not None:
         first = next(other for other in picture.steps.values() if other.trial == step.trial)
-        figures.append(f"{ratio:.2f}× {layout_name(first.layout)}")
+        figures.append(f"{ratio_text(ratio)} {layout_name(first.layout)}")
     return figures
 
 
@@ -147,12 +156,12 @@ class Progress:
     def say(self, text: str, loud: bool = False) -> None:
         """A line that stays."""
         self.clear()
-        click.echo(click.style(text, fg="yellow") if loud else text, err=True)
+        echo_own(click.style(visible(text), fg="yellow") if loud else visible(text), err=True)
 
     def clear(self) -> None:
         """Take the rewriting line away, so that something else can be printed."""
         if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            echo_own("\r\x1b[K", newline=False, err=True)
             self._shown = False
             self._drawn_at = -REDRAW_S
 
@@ -161,5 +170,5 @@ class Progress:
         if not self._live or now - self._drawn_at < REDRAW_S:
             return
         width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
-        click.echo(f"\r{line_text(self.picture, width)}\x1b[K", nl=False, err=True)
+        echo_own(f"\r{visible(line_text(self.picture, width))}\x1b[K", newline=False, err=True)
         self._shown, self._drawn_at = True, now

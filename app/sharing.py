@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.escapes import csv_text as csv_cell
+from kvdeck.sessions.markdown import table as markdown_table
+from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
     from textual.screen import Screen
@@ -36,10 +39,7 @@ class Table:
 
 def markdown(table: Table) -> str:
     """A GitHub table, padded so that it reads as text too."""
-    lines = [tuple(text.replace("|", "\\|").strip() for text in row) for row in (table.titles, *table.rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.titles))]
-    head, *body = ("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
-    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body]) + "\n"
+    return "\n".join(markdown_table(table.titles, table.rows)) + "\n"
 
 
 def csv_text(table: Table) -> str:
@@ -47,7 +47,7 @@ def csv_text(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.titles)
-    writer.writerows([text.strip() for text in row] for row in table.rows)
+    writer.writerows([csv_cell(text.strip()) for text in row] for row in table.rows)
     return file.getvalue()
 
 
@@ -98,7 +98,7 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
         return
     text, kind, suffix = (csv_text(table), "CSV", "csv") if as_csv else (markdown(table), "Markdown", "md")
     path = kept(table.name, suffix, text)
-    said = f"{len(table.rows)} rows as {kind}"
+    said = f"{many(len(table.rows), 'row')} as {kind}"
     if len(text.encode()) <= CLIPBOARD_MOST:
         deck.copy_to_clipboard(text)
         deck.notify(f"{said} sent to your terminal's clipboard; if it takes none, they are in {path}", markup=False)
@@ -113,7 +113,7 @@ def export_charts(deck: Deck) -> None:
         deck.notify("no chart with points is on this screen", severity="warning")
     for table in tables:
         path = kept(table.name, "csv", csv_text(table))
-        deck.notify(f"{len(table.rows):,} points are in {path}", markup=False)
+        deck.notify(f"{many(len(table.rows), 'point')} are in {path}", markup=False)
 
 
 def save_picture(deck: Deck) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.sharing import Table
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import plain_text
 
 if TYPE_CHECKING:
     from kvdeck.app.planform import PlanForm
@@ -20,7 +21,7 @@ _PHASES = ("prep", "post", "transfer", "request")
 
 
 def _text(value: object) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return plain_text(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _row(*values: object) -> tuple[str, ...]:
@@ -38,7 +39,16 @@ def result_table(session: Session) -> Table:
         return Table(session.name, counted, tuple(rows))
     titles = (
         *("path", "layout", "block B", "batch", "backend", "desc. a block", "prep p50 µs", "post p50 µs"),
-        *("transfer p50 µs", "transfer p99 µs", "GB/s", "low", "high", "reference GB/s", "of ref.", "status"),
+        *(
+            "transfer p50 µs",
+            "transfer p99 µs",
+            "GB/s",
+            "low",
+            "high",
+            "reference GB/s",
+            "ratio to reference",
+            "status",
+        ),
     )
     return Table(session.name, titles, tuple(map(_result_row, session.results)))
 
@@ -50,7 +60,7 @@ def _result_row(r: StepResult) -> tuple[str, ...]:
         *(getattr(r.prep_us, "p50", None), getattr(r.post_us, "p50", None)),
         *(getattr(times, "p50", None), getattr(times, "p99", None)),
         *((rate.median, rate.low, rate.high) if rate else (None, None, None)),
-        *(r.reference_gb_per_s, r.efficiency, r.status),
+        *(r.reference_gb_per_s, r.reference_ratio, r.status),
     )
 
 

@@ -14,6 +14,7 @@ from textual.theme import Theme
 
 import kvdeck.themes
 from kvdeck.app.words import layout_slug, path_slug
+from kvdeck.sessions.documents import load_yaml
 
 FOLDER = Path(kvdeck.themes.__path__[0])
 STYLE_SHEET = FOLDER / "kvdeck.tcss"
@@ -66,11 +67,7 @@ def load(name: str) -> Theme:
     Raises:
         FileNotFoundError: No theme has that name.
     """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with (FOLDER / f"{name}.yaml").open("rb") as file:
-        data: dict[str, Any] = yaml.load(file, loader)
+    data: dict[str, Any] = load_yaml((FOLDER / f"{name}.yaml").read_bytes())
     return Theme(**data)
 
 

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
-from textual.message import Message
 from textual.reactive import var
 from textual.screen import Screen
 
@@ -28,24 +26,19 @@ from kvdeck.app.link import Link, has_other_between
 from kvdeck.app.messages import (
     CommandRefused,
     DoctorReported,
-    PathsMeasured,
-    RunAsked,
     RunSubmitted,
-    SessionChanged,
-    SessionPreviewed,
-    SessionRead,
-    SessionsCompared,
-    SessionsListed,
-    SessionsStirred,
     SnapshotTaken,
-    SpreadsRead,
 )
 from kvdeck.app.snapshot import Doctor, Snapshot
+from kvdeck.sessions import umask
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.escapes import visible
+from kvdeck.sessions.user_home import ensure_home
 
 if TYPE_CHECKING:
     from textual.driver import Driver
     from textual.filter import LineFilter
+    from textual.notifications import SeverityLevel
     from textual.widget import Widget
 
     from kvdeck.app.feed import Feed
@@ -54,6 +47,7 @@ if TYPE_CHECKING:
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
 _ASCII = glyphs.Ascii()
+_OBEYED = glyphs.Obeyed()
 
 
 def _screen(module: str, name: str) -> Callable[[], Screen[None]]:
@@ -110,6 +104,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.readonly = readonly
         self.connect = connect
         self.feed: Feed | None = None
+        self._early = []
         self.links = False
         """Whether the terminal is sent links."""
         self.link = Link(other_between=has_other_between(os.environ))
@@ -120,12 +115,29 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self._states: dict[str, str] = {}
         self._title = ""
         self._unsent = 0
+        self._unseen = ""
+        """A run that was queued, as long as no snapshot shows it."""
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        return [*super().get_line_filters(), _ASCII] if self.ascii else super().get_line_filters()
+        filters = [*super().get_line_filters(), _OBEYED]
+        return [*filters, _ASCII] if self.ascii else filters
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a message that may hold foreign text: it is written out, and never read as markup."""
+        super().notify(
+            visible(message, lines=True), title=visible(title), severity=severity, timeout=timeout, markup=markup
+        )
 
     def on_mount(self) -> None:
         self.link.asks = not (self.is_headless or self.is_web)
@@ -159,6 +171,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
         self.feed = Feed(self.post_message, readonly=self.readonly, tick_s=1 / self.config.hz)
         self.feed.start()
+        self._ask_early()
 
     def on_unmount(self) -> None:
         self.memory["view"] = self.current_mode
@@ -244,6 +257,12 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.watch_snapshot(self.snapshot)
 
     @property
+    def unsent(self) -> bool:
+        """Whether a run was asked for that the engine has not answered yet, or whose state is not known yet."""
+        known = {run.session for run in self.snapshot.runs}
+        return self._unsent > 0 or bool(self._unseen and self._unseen not in known)
+
+    @property
     def deck_screens(self) -> list[DeckScreen]:
         """This mode's screens, its own first, without the questions and panels over them."""
         from kvdeck.app.screens.frame import DeckScreen
@@ -252,37 +271,21 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     # --- commands ---
 
-    def on_run_asked(self, message: RunAsked) -> None:
-        if self.may_command() and self.feed is not None:
+    def submit(self, spec: dict[str, Any]) -> None:
+        """Ask the engine for a run. It counts as asked for from here on, so that the next key can cancel it."""
+        if self.may_command():
             self._unsent += 1
-            self.feed.submit(message.spec)
+            self._with_feed(lambda feed: feed.submit(spec))
 
     def on_run_submitted(self, message: RunSubmitted) -> None:
         self._unsent = max(0, self._unsent - 1)
+        self._unseen = message.session
         self.notify(f"{message.session} is in the queue", markup=False)
 
     def on_command_refused(self, message: CommandRefused) -> None:
         self._unsent = 0
         said = f"{message.what} · {message.mend}" if message.mend else message.what
         self.notify(said, severity="error", markup=False)
-
-    @on(PathsMeasured)
-    @on(SessionsListed)
-    @on(SessionsStirred)
-    @on(SessionRead)
-    @on(SessionPreviewed)
-    @on(SessionsCompared)
-    @on(SessionChanged)
-    def pass_on_what_was_read(self, message: Message) -> None:
-        self._pass_on(message)
-
-    def on_spreads_read(self, message: SpreadsRead) -> None:
-        for screen in self.deck_screens[-1:]:
-            screen.post_message(message)
-
-    def _pass_on(self, message: Message) -> None:
-        for screen in self.deck_screens[:1]:
-            screen.post_message(message)
 
     # --- keys ---
 
@@ -354,15 +357,23 @@ def run_deck(readonly: bool = False, config: Config | None = None, replay: str =
     in_browser = "TEXTUAL_DRIVER" in os.environ
     if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):
         raise UsageError("the deck draws on stderr, and that is no terminal", "leave out the redirection of stderr")
+    if not in_browser and os.environ.get("TERM", "").strip().lower() in ("", "dumb", "unknown"):
+        said = os.environ.get("TERM")
+        raise UsageError(
+            f"the deck can't draw on a terminal of type {said!r}" if said else "TERM is not set: the deck can't draw",
+            "set TERM to what the terminal is, such as xterm-256color; `kvdeck --help` lists what works without",
+        )
     from kvdeck.app import memory
     from kvdeck.app.config import load
 
+    umask.make_private()
+    ensure_home()
     known = memory.recall()
     config = load() if config is None else config
     deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
     deck.replayed = replay
     deck.run()
-    if deck.memory != known:
+    if deck.memory != known and not readonly:
         memory.keep(deck.memory)
     return deck.return_code or 0
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 
-from kvdeck.sessions.units import size_text
+from kvdeck.app.output import echo_own
+from kvdeck.sessions.escapes import visible
+from kvdeck.sessions.units import count_text, size_text
 
 PATIENCE_S = 0.5
 """What is done within that says nothing."""
@@ -20,7 +22,7 @@ REDRAW_S = 0.5
 
 def waiting_text(what: str, seconds: float, most_s: float | None) -> str:
     """The line: `looking at this host · 3 s, at most 120 s`."""
-    return f"{what} · {seconds:.0f} s{'' if most_s is None else f', at most {most_s:.0f} s'}"
+    return f"{what} · {count_text(int(seconds))} s{'' if most_s is None else f', at most {count_text(most_s)} s'}"
 
 
 def size_of(path: Path) -> str:
@@ -57,7 +59,7 @@ def _say(what: str, most_s: float | None, done: threading.Event) -> None:
         click.echo(f"{what} …", err=True)
         return
     while True:
-        click.echo(f"\r{waiting_text(what, time.monotonic() - begin, most_s)}\x1b[K", nl=False, err=True)
+        echo_own(f"\r{visible(waiting_text(what, time.monotonic() - begin, most_s))}\x1b[K", newline=False, err=True)
         if done.wait(REDRAW_S):
             break
-    click.echo("\r\x1b[K", nl=False, err=True)
+    echo_own("\r\x1b[K", newline=False, err=True)

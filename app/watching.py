@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import orjson
 from textual.message import Message
 
+from kvdeck.app.keeping import told
 from kvdeck.app.messages import MomentSeen, RecordingsSeen
 from kvdeck.engine import client as engine
 from kvdeck.engine.protocol import FromEngine, RecordingsChanged, WatchSample
 from kvdeck.engine.watch.snapshot import Snapshot, from_mapping
-from kvdeck.sessions.errors import KvdeckError
 
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""
@@ -33,8 +33,8 @@ class Wanted:
 class WatchFeed:
     """Posts a message for each moment until it is stopped; the engine samples only meanwhile."""
 
-    def __init__(self, post: Callable[[Message], object], wanted: Wanted) -> None:
-        self._post, self.wanted = post, wanted
+    def __init__(self, post: Callable[[Message], object], wanted: Wanted, *, readonly: bool = False) -> None:
+        self._post, self.wanted, self._readonly = post, wanted, readonly
         self._stopped = threading.Event()
         self._client: engine.Client | None = None
         threading.Thread(target=self._follow, name="kvdeck-watching", daemon=True).start()
@@ -49,7 +49,7 @@ class WatchFeed:
         wanted = self.wanted
         while not self._stopped.is_set():
             try:
-                with engine.Client.connect() as client:
+                with engine.Client.connect(start=not self._readonly) as client:
                     self._client = client
                     client.subscribe(readonly=True)
                     client.watch(wanted.hz, wanted.sources, wanted.block_bytes, wanted.pins)
@@ -57,9 +57,9 @@ class WatchFeed:
                         if self._stopped.is_set():
                             return
                         self._take(message)
-            except KvdeckError as error:
+            except Exception as error:
                 if not self._stopped.is_set():
-                    self._post(MomentSeen(Snapshot(0.0), str(error)))
+                    self._post(MomentSeen(Snapshot(0.0), told(error)))
             self._stopped.wait(AGAIN_S)
 
     def _take(self, message: FromEngine) -> None:

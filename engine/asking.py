@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-import orjson
-
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import number_text
+from kvdeck.sessions.user_home import expanded
 
 DOCTOR_SECONDS = 20.0
 
@@ -29,7 +29,7 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
     """
     argv = [sys.executable, "-m", "kvdeck.engine.doctor", "--json"]
     if folder is not None:
-        argv += ["--folder", str(Path(folder).expanduser().absolute())]
+        argv += ["--folder", str(expanded(folder).absolute())]
     child = subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", start_new_session=True
     )
@@ -39,9 +39,11 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        raise KvdeckError(f"the doctor did not end within {timeout:g} s", "a driver may hang: see dmesg") from None
+        raise KvdeckError(
+            f"the doctor did not end within {number_text(timeout)} s", "a driver may hang: see dmesg"
+        ) from None
     try:
-        report = orjson.loads(output)
+        report = load_record(output)
     except ValueError:
         words = errors.decode(errors="replace").strip().splitlines()
         said = words[-1] if words else "nothing"

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from kvdeck.engine import protocol
 from kvdeck.engine.asking import doctor_report as doctor_report
-from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Hello, Reply, SampleMessage
-from kvdeck.engine.supervisor import runtime
+from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Goodbye, Hello, Reply, SampleMessage
+from kvdeck.engine.supervisor import runtime, shutdown
 from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
+from kvdeck.sessions.processes import identity
 from kvdeck.sessions.records import to_json
 from kvdeck.sessions.store import Store
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.engine.spec import RunSpec
@@ -39,6 +41,17 @@ def home() -> Path:
 def store() -> Store:
     """The sessions of `home()`, readable without an engine."""
     return Store(home())
+
+
+def engine_pid() -> int | None:
+    """The pid of this user's engine; null where none runs."""
+    record = runtime.read_record(runtime.runtime_folder())
+    return record.process.pid if record is not None and record.process.alive else None
+
+
+def stop_engine(force: bool = False) -> int | None:
+    """End this user's engine, of whatever version; see `shutdown.stop_engine`."""
+    return shutdown.stop_engine(runtime.runtime_folder(), force)
 
 
 def log_path() -> Path:
@@ -69,6 +82,8 @@ class Client:
         self._sending = threading.Lock()
         self._reading = False
         self._gone = False
+        self._farewell = ""
+        """Why the engine ended, in its own words."""
         self._closed = False
         self._last_id = 0
         connected.settimeout(REPLY_SECONDS)
@@ -172,7 +187,7 @@ class Client:
         """
         mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
         if isinstance(mapping.get("folder"), str):
-            mapping["folder"] = str(Path(mapping["folder"]).expanduser().absolute())
+            mapping["folder"] = str(expanded(mapping["folder"]).absolute())
         return str(self.request(protocol.Submit(0, mapping, session)).data["session"])
 
     def cancel(self, session: str) -> None:
@@ -191,7 +206,7 @@ class Client:
         """
         self.request(protocol.Stop(0, force))
         deadline = time.monotonic() + timeout
-        engine = runtime.identity(self.hello.engine_pid)
+        engine = identity(self.hello.engine_pid)
         while engine is not None and engine.alive:
             reap()
             if time.monotonic() > deadline:
@@ -269,7 +284,8 @@ class Client:
             raise self._lost() from error
 
     def _lost(self) -> EngineGone:
-        return EngineGone("the engine has gone", f"attach again; {runtime.log_path(home())} may say why")
+        why = f": {self._farewell}" if self._farewell else ""
+        return EngineGone(f"the engine has gone{why}", f"attach again; {runtime.log_path(home())} may say why")
 
     def _wait_for_hello(self, timeout: float) -> Hello:
         hello = self.receive(timeout)
@@ -329,7 +345,9 @@ class Client:
                 message = protocol.decode(line)
             except ValueError:
                 continue
-            if isinstance(message, Reply):
+            if isinstance(message, Goodbye):
+                self._farewell = message.reason
+            elif isinstance(message, Reply):
                 self._replies[message.id] = message
             elif isinstance(message, FromEngine):
                 self._inbox.append(message)

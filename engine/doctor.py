@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
+from kvdeck.engine.host.environment import deciding_variables
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.probing import Probed, probe, probe_command
 from kvdeck.engine.spec import APIS
@@ -81,6 +82,7 @@ def assembled(host: HostFacts, probed: Probed) -> dict[str, Any]:
             "config_present": config_there,
         },
         "host": host.to_mapping(),
+        "environment": deciding_variables(),
         "paths": [dataclasses.asdict(row) for row in rows],
         "plugins": [dataclasses.asdict(plugin) for plugin in _plugins(probed)],
         "ready": any(row.state != "unavailable" for row in rows),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,9 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.supervisor import recovery
 from kvdeck.engine.supervisor.feed import Feed, Line, event_data, sample_values
 from kvdeck.engine.supervisor.process import Ending, Limits, Worker, last_words
-from kvdeck.engine.supervisor.runtime import identity, own_identity
 from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.events import COUNTER_INDEX, StateChanged
+from kvdeck.sessions.processes import identity, own_identity, signal_name
 from kvdeck.sessions.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.samples import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
 from kvdeck.sessions.store import Store
@@ -40,11 +39,13 @@ class Job:
     reason: str | None = None
     pid: int | None = None
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """The engine is ended by force: no time is left."""
     cancel_reason: str | None = None
     paths: tuple[str, ...] = ()
     newest: Line | None = None
-    said_last: bool = False
-    """The worker's own last line has come."""
+    last_line: bytes | None = None
+    """The worker's own last line, once it has come."""
 
     @property
     def name(self) -> str:
@@ -74,7 +75,14 @@ class Job:
 
 def _value(values: list[Any], counter: str) -> float | None:
     index = COUNTER_INDEX[counter]
-    return values[index] if len(values) > index else None
+    value = values[index] if len(values) > index else None
+    return value if isinstance(value, (int, float)) else None  # a damaged line may hold anything
+
+
+def _paths(steps: Any) -> tuple[str, ...]:
+    """The paths of a `run_started` line's steps."""
+    found = (step.get("path") for step in (steps if isinstance(steps, list) else ()) if isinstance(step, dict))
+    return tuple(dict.fromkeys(path for path in found if isinstance(path, str)))
 
 
 class Jobs:
@@ -90,6 +98,8 @@ class Jobs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
+        self._unclosed: dict[str, StateChanged] = {}
+        """Runs whose last state could not be written yet."""
 
     @property
     def busy(self) -> bool:
@@ -162,16 +172,34 @@ class Jobs:
             self._set_state(job, "cancelled", reason)
             self._spawn(self._guarded(job, self._finish(job, StateChanged(*_now(), "cancelled", reason))))
 
-    def cancel_all(self, reason: str) -> None:
+    def cancel_all(self, reason: str, hurry: bool = False) -> None:
+        """End every run.
+
+        Args:
+            hurry: A worker that does not end at once is killed.
+        """
         for job in list(self._jobs.values()):
             if not job.over:
                 self.cancel(job.name, reason)
+                if hurry:
+                    job.hurry.set()
+
+    def hurry(self) -> None:
+        """Leave no more time to what is being cancelled."""
+        for job in self._jobs.values():
+            job.hurry.set()
 
     async def settle(self) -> None:
         """Wait until nothing is queued, going on, or being written."""
         while self.busy or self._tasks:
             self._idle.clear()
             await self._idle.wait()
+        await self._close_left()
+
+    async def interrupt(self, reason: str) -> None:
+        """Write `interrupted` for every run that is not over: the queue itself has failed and ends nothing more."""
+        for job in [job for job in self._jobs.values() if not job.over]:
+            await self._fail(job, StateChanged(*_now(), "interrupted", reason))
 
     async def work(self) -> None:
         """Take runs from the queue, for ever."""
@@ -180,6 +208,7 @@ class Jobs:
             self._more.clear()
             while (job := self._next()) is not None:
                 await self._guarded(job, self._run(job))
+                await self._close_left()
                 self._forget_old()
                 self._idle.set()
 
@@ -196,13 +225,45 @@ class Jobs:
         task.add_done_callback(done)
 
     async def _guarded(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        """One run's trouble with its files must not end the queue."""
+        """No run's trouble, whatever it is, ends the queue."""
         try:
             await work
-        except (KvdeckError, OSError) as error:
-            log.error("%s: %s", job.name, error)
-            self._set_state(job, "failed", str(error))
-            job.feed.push([encode_event(StateChanged(*_now(), "failed", str(error))).rstrip(b"\n")])
+        except Exception as error:
+            expected = isinstance(error, (KvdeckError, OSError))
+            log.error("%s: %s", job.name, error, exc_info=None if expected else error)
+            reason = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
+            await self._fail(job, StateChanged(*_now(), "failed", reason))
+
+    async def _fail(self, job: Job, verdict: StateChanged) -> None:
+        """End a run whose own way to its end has failed: as much of it as can be written is."""
+        job.pid = None
+        if job.over:
+            self._unclosed[job.name] = StateChanged(*_now(), job.state, job.reason)
+            return
+        try:
+            await self._finish(job, verdict)
+        except Exception as error:
+            log.error("%s: %s", job.name, error, exc_info=None if isinstance(error, OSError) else error)
+            self._unclosed[job.name] = verdict
+            await self._close_left()
+            self._set_state(job, verdict.state, verdict.reason)
+            job.feed.push([encode_event(verdict).rstrip(b"\n")])
+
+    async def _close_left(self) -> None:
+        """Write the last states that could not be written before, because the disk was full."""
+        for name, verdict in list(self._unclosed.items()):
+            try:
+                await asyncio.to_thread(self._close_with, name, verdict)
+            except Exception as error:
+                log.warning("%s: its last state can't be written yet: %s", name, error)
+            else:
+                del self._unclosed[name]
+
+    def _close_with(self, name: str, verdict: StateChanged) -> None:
+        session = self._store.rebuild(name)
+        if session.state not in FINAL_STATES:
+            append_event(self._store.samples_path(name), verdict)
+        self._close(name)
 
     async def _run(self, job: Job) -> None:
         folder = self._store.folder(job.name)
@@ -218,7 +279,7 @@ class Jobs:
         log.info("%s: worker %d", job.name, worker.pid)
         self._changed(True)
         await asyncio.to_thread(self._note_owner, job.name, worker.pid)
-        ending = await worker.run(lambda lines: self._take(job, worker, lines), job.cancel, self._limits)
+        ending = await worker.run(lambda lines: self._take(job, worker, lines), job.cancel, self._limits, job.hurry)
         job.pid = None
         log.info("%s: worker %d ended with %d", job.name, worker.pid, ending.returncode)
         await self._finish(job, _verdict(job, ending, last_words(self._store.log_path(job.name))))
@@ -228,9 +289,9 @@ class Jobs:
         end = next((place for place, raw in enumerate(lines) if _is_last(raw)), None)
         if end is not None and worker is not None:
             worker.ending.set()
-        if not job.said_last:
+        if job.last_line is None:
             self._pass_on(job, lines[:end])
-        job.said_last = job.said_last or end is not None
+            job.last_line = None if end is None else lines[end]
 
     def _pass_on(self, job: Job, lines: list[bytes]) -> None:
         urgent = False
@@ -238,7 +299,7 @@ class Jobs:
             if line.is_sample:
                 job.newest = line
             elif (event := event_data(line)).get("kind") == "run_started":
-                job.paths = tuple(dict.fromkeys(step["path"] for step in event.get("steps") or () if "path" in step))
+                job.paths = _paths(event.get("steps"))
                 urgent = True
         self._changed(urgent)
 
@@ -252,12 +313,16 @@ class Jobs:
         # Test files go first: on a full disk they are what makes room for the last line.
         for note in await asyncio.to_thread(recovery.remove_scratch, self._store.folder(job.name)):
             log.info("%s: %s", job.name, note)
+        said = None if job.last_line is None else decode_event(job.last_line)
+        if isinstance(said, StateChanged):
+            verdict = said  # it came through the pipe, and the disk did not take it
         last = lines[end:] or [(await asyncio.to_thread(append_event, path, verdict)).rstrip(b"\n")]
         try:
             job.session = await asyncio.to_thread(self._close, job.name)
         except (KvdeckError, OSError) as error:
-            # The samples hold the truth: the next engine draws session.json from them.
+            # The samples hold the truth: session.json is drawn from them once it can be written.
             log.error("%s: %s", job.name, error)
+            self._unclosed[job.name] = verdict
         ended = decode_event(last[0])
         assert isinstance(ended, StateChanged)
         self._set_state(job, ended.state, ended.reason)
@@ -298,7 +363,7 @@ def _unseen(path: Path, from_seq: int) -> list[bytes]:
 
 def _verdict(job: Job, ending: Ending, words: tuple[str, ...]) -> StateChanged:
     """The last line of a run whose worker ended without one."""
-    died_of = signal.Signals(-ending.returncode).name if ending.returncode < 0 else None
+    died_of = signal_name(-ending.returncode) if ending.returncode < 0 else None
     if job.cancel.is_set():
         reason = job.cancel_reason
         if ending.killed:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from kvdeck.engine.transfer import reasons
 from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.processes import signal_name
 from kvdeck.sessions.records import from_json
 
 _PATIENCE = 4
@@ -126,7 +126,7 @@ class _Probing:
         if data:
             *lines, child.pending = (child.pending + data).split(b"\n")
             for line in lines:
-                self._note(child, orjson.loads(line))
+                self._note(child, load_record(line))
             return
         status = child.process.wait()
         if child.left:
@@ -181,10 +181,7 @@ def _starved_s(pid: int) -> float:
 def _how(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
-    try:
-        return signal.Signals(-status).name
-    except ValueError:
-        return f"signal {-status}"
+    return signal_name(-status)
 
 
 def _last_line(words: IO[bytes]) -> str:

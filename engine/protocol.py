@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.events import COUNTERS, Counter
 from kvdeck.sessions.records import RunState, from_json, to_json
 
@@ -132,6 +133,14 @@ class RecordingsChanged:
     recordings: tuple[RecordingState, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """Last line on a connection whose engine ends."""
+
+    type: ClassVar[str] = "goodbye"
+    reason: str
+
+
 # --- from a client ---
 
 
@@ -238,14 +247,17 @@ class Annotate:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the engine. Refused while a run goes on unless `force`, which cancels it."""
+    """End the engine. Refused while a run goes on unless `force`, which cancels it and leaves it little time.
+
+    Every version sends and takes it as it is here, whatever becomes of the other messages: see `shutdown`.
+    """
 
     type: ClassVar[str] = "stop"
     id: int
     force: bool = False
 
 
-FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample | RecordingsChanged
+FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample | RecordingsChanged | Goodbye
 FromClient = Subscribe | Submit | Cancel | Status | Watch | Record | StopRecording | Annotate | Stop
 Message = FromEngine | FromClient
 
@@ -259,6 +271,7 @@ _TYPES: dict[str, type[Message]] = {
         SampleMessage,
         WatchSample,
         RecordingsChanged,
+        Goodbye,
         Subscribe,
         Submit,
         Cancel,
@@ -283,10 +296,11 @@ def decode(line: bytes) -> Message | None:
     Raises:
         ValueError: The line is no JSON object, or a field is missing.
     """
-    data = orjson.loads(line)
+    data = load_record(line)
     if not isinstance(data, dict):
         raise ValueError("a message is a JSON object")
-    cls = _TYPES.get(data.get("type", ""))
+    name = data.get("type", "")
+    cls = _TYPES.get(name) if isinstance(name, str) else None
     if cls is None:
         return None
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import many
 
 SCHEMES = ("pairwise", "manytoone", "onetomany", "tp")
 MODES = ("SG", "MG")
@@ -103,4 +104,4 @@ class Topology:
         near = f"{self.initiators} device{'s' * (self.initiators > 1)}"
         far = "files" if self.storage else str(self.targets)
         several = f"{self.processes} process{'es' * (self.processes > 1)}"
-        return f"{self.scheme} {self.mode}: {near} to {far}, {self.pairs} pairs, {several}"
+        return f"{self.scheme} {self.mode}: {near} to {far}, {many(self.pairs, 'pair')}, {several}"

@@ -12,7 +12,9 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,16 +48,22 @@ from kvdeck.engine.supervisor.folders import home_folder
 from kvdeck.engine.supervisor.launch import LOCKED
 from kvdeck.engine.supervisor.process import Limits
 from kvdeck.engine.supervisor.recordings import Recordings
+from kvdeck.sessions import umask
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
+from kvdeck.sessions.processes import own_identity, signal_name
 from kvdeck.sessions.records import FINAL_STATES, to_json
 from kvdeck.sessions.samples import LineReader, count_lines
 from kvdeck.sessions.store import Store
+from kvdeck.sessions.user_home import ensure_home
 
 WORKER = (sys.executable, "-m", "kvdeck.engine.worker")
 IDLE_EXIT_SECONDS = 3600.0
 PROGRESS_SECONDS = 1.0
 """Shortest time between two pictures of the queue that differ by progress only."""
 FAREWELL_SECONDS = 2.0
+HURRIED_FAREWELL_SECONDS = 0.3
+THREADS = 4
+"""For file work off the loop; they are there from the start, as later there may be none to be had."""
 RECOVERY_SECONDS = 3.0
 
 log = logging.getLogger("kvdeck.engine")
@@ -114,12 +122,16 @@ class Server:
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
+        self._hurry = False
+        """It ends by force: nothing gets more than a moment."""
+        self._why = "it ends"
 
     async def run(self) -> None:
         """Serve until stopped, or idle for long enough."""
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(_started_threads())
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+            loop.add_signal_handler(number, self._stop, signal_name(number))
         for session, done in recovery.recover(self._store, min(RECOVERY_SECONDS, self._config.limits.grace)):
             log.warning("%s", done)
             if session.kind == "run":
@@ -130,16 +142,21 @@ class Server:
         inode = path.lstat().st_ino
         log.info("engine %d serves %s, sessions in %s", os.getpid(), path, self._store.home)
         working = asyncio.ensure_future(self._jobs.work())
+        stopped = asyncio.ensure_future(self._stopping.wait())
         self._watch_idle()
         try:
-            await self._stopping.wait()
+            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
             runtime.remove_runtime_files(self._config.runtime, inode)
             server.close()
-            self._jobs.cancel_all("the engine was stopped")
-            await self._recordings.settle()
-            await self._jobs.settle()
+            if working.done():
+                await self._queue_failed(working)
+            else:
+                self._jobs.cancel_all("the engine was stopped", self._hurry)
+                await self._recordings.settle(self._hurry)
+                await self._jobs.settle()
             await self._farewell()
         finally:
+            stopped.cancel()
             working.cancel()
             self._recordings.watching.close()
             runtime.remove_runtime_files(self._config.runtime, inode)
@@ -147,13 +164,23 @@ class Server:
 
     def _stop(self, why: str) -> None:
         log.info("stopping: %s", why)
+        self._why = why
         self._stopping.set()
+
+    async def _queue_failed(self, working: asyncio.Task[None]) -> None:
+        """Without its queue the engine is of no use: note why, end what goes on, and go."""
+        error = working.exception() if not working.cancelled() else None
+        self._why = f"its queue failed: {type(error).__name__}: {error}" if error else "its queue ended"
+        log.critical("the engine ends: %s", self._why, exc_info=error)
+        await self._jobs.interrupt(f"the engine failed ({self._why})")
+        await self._recordings.settle(hurry=True)
 
     async def _farewell(self) -> None:
         for connection in self._connections:
-            connection.leave()
+            connection.leave(self._why)
         if self._connections:
-            await asyncio.wait(self._connections.values(), timeout=FAREWELL_SECONDS)
+            timeout = HURRIED_FAREWELL_SECONDS if self._hurry else FAREWELL_SECONDS
+            await asyncio.wait(self._connections.values(), timeout=timeout)
         for task in list(self._connections.values()):
             task.cancel()
 
@@ -240,6 +267,8 @@ class Server:
             return Reply(command.id, True)
         if connection.readonly:
             raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
+        if isinstance(command, Stop):
+            return self._stop_asked(command)
         if self._stopping.is_set():
             raise EngineError("the engine is stopping", "try again in a moment")
         if isinstance(command, Submit):
@@ -259,7 +288,7 @@ class Server:
         if isinstance(command, Annotate):
             self._recordings.mark(command)
             return Reply(command.id, True)
-        return self._stop_asked(command)
+        raise UsageError(f"no such command: {command.type}")
 
     async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
         hz, from_seq = command.hz, command.from_seq
@@ -298,18 +327,42 @@ class Server:
         }
 
     def _stop_asked(self, command: Stop) -> Reply:
+        if self._stopping.is_set():
+            if command.force:
+                self._hurry = True
+                self._jobs.hurry()
+            return Reply(command.id, True)
         if self._jobs.busy and not command.force:
             raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
         if self._recordings.busy and not command.force:
             names = ", ".join(state.name for state in self._recordings.states if state.state not in FINAL_STATES)
             raise EngineError(f"a recording is going on: {names}", "end it, or stop with force: what it has stays")
+        self._hurry = bool(command.force)
         self._stop("a client asked for it")
         return Reply(command.id, True)
 
 
+def _started_threads() -> ThreadPoolExecutor:
+    """A pool all of whose threads run already.
+
+    Raises:
+        EngineError: The host has no threads left for this user.
+    """
+    pool, barrier = ThreadPoolExecutor(THREADS, "files"), threading.Barrier(THREADS + 1)
+    try:
+        for _ in range(THREADS):
+            pool.submit(barrier.wait, 10.0)
+    except RuntimeError as error:
+        barrier.abort()
+        raise EngineError(f"the engine can't start its threads: {error}", "raise `ulimit -u`") from error
+    barrier.wait(10.0)
+    return pool
+
+
 def main() -> int:
     """Serve in the foreground of this process; its output belongs in the engine's log."""
-    os.umask(0o077)
+    umask.make_private()
+    ensure_home()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = config_from_environment()
@@ -320,7 +373,7 @@ def main() -> int:
         if lock is None:
             return LOCKED
         record = runtime.EngineRecord(
-            runtime.own_identity(), time.time(), str(config.home), importlib.metadata.version("kvdeck")
+            own_identity(), time.time(), str(config.home), importlib.metadata.version("kvdeck")
         )
         runtime.write_record(config.runtime, record)
         asyncio.run(Server(config, Store(config.home)).run())

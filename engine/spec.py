@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from kvdeck.engine.kv.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
 from kvdeck.engine.scheme import MODES, SCHEMES, Topology
+from kvdeck.sessions.documents import DocumentError, dump_yaml, load_yaml
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.files import read_regular
 from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.units import count_text, exact_size_text, many
 
 Effort = Literal["quick", "normal", "thorough"]
 Direct = Literal["auto", "on", "off"]
@@ -141,7 +142,7 @@ class RunSpec:
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_mapping(), sort_keys=False)
+        return dump_yaml(self.to_mapping())
 
 
 def _plain(value: Any) -> Any:
@@ -209,11 +210,11 @@ def spec_from_yaml(path: Path) -> RunSpec:
         UsageError: The file can't be read, is no YAML, or asks for something wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {path}: {error}", "give the path of a YAML file") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}", "mend the file") from error
+        data = load_yaml(read_regular(path))
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
+    except DocumentError as error:
+        raise UsageError(f"{path} is no YAML that can be read: {error}", "correct the file") from error
     return spec_from_mapping({} if data is None else data, str(path))
 
 
@@ -302,6 +303,10 @@ def parse_range(text: str) -> Range:
     )
 
 
+MAX_DIGITS = 18
+"""Of a size, so that it fits in 64 bits."""
+
+
 def parse_size(text: str) -> int:
     """A size in bytes: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
 
@@ -311,7 +316,7 @@ def parse_size(text: str) -> int:
     squeezed = text.strip().lower().removesuffix("b").removesuffix("i")
     shift = {"k": 10, "m": 20, "g": 30}.get(squeezed[-1:], 0)
     digits = squeezed[:-1] if shift else squeezed
-    if not digits.isascii() or not digits.isdigit() or int(digits) == 0:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > MAX_DIGITS or int(digits) == 0:
         raise UsageError(f"size {text!r} is not a whole number above 0", "write bytes, or 64K, 2M, 1G")
     return int(digits) << shift
 
@@ -335,7 +340,8 @@ def _checked_range(key: str, value: Any, source: str) -> Range:
 def _check_together(spec: RunSpec, source: str) -> None:
     if spec.blocks is not None and spec.batch is not None and spec.batch > spec.blocks:
         raise UsageError(
-            f"batch {spec.batch} in {source} is larger than the working set of {spec.blocks} blocks",
+            f"batch {count_text(spec.batch)} in {source} is larger than the working set of "
+            f"{many(spec.blocks, 'block')}",
             "lower the batch or raise blocks",
         )
     _check_sweep(spec, source)
@@ -359,8 +365,8 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
     for size in spec.sweep_block_sizes.values():
         if size % token:
             raise UsageError(
-                f"a block of {size} B in {source} is no whole number of tokens of {token} B "
-                "(layers × outer dims × inner dim × dtype)",
+                f"a block of {exact_size_text(size)} in {source} is no whole number of tokens of "
+                f"{exact_size_text(token)} (layers × outer dims × inner dim × dtype)",
                 f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
             )
 

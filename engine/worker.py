@@ -22,12 +22,14 @@ from kvdeck.engine.host import host_facts
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.transfer import capability, plugins
 from kvdeck.engine.transfer.execute import execute
+from kvdeck.engine.transfer.exit import run_and_exit
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions import events, records
-from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
+from kvdeck.sessions.files import no_room
 from kvdeck.sessions.records import PATHS
 
 MARKER = ".kvdeck-scratch"
@@ -39,14 +41,27 @@ class Scribe:
     """Writes each event to the session first and to the supervisor second."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # Native libraries print where they like: stdout is kept for events, and what others print joins stderr.
         self._stream: int | None = os.dup(1)
         os.dup2(2, 1)
 
     def emit(self, event: events.Event) -> None:
+        """Write one event.
+
+        Raises:
+            RunFailedError: The session can't be written; the supervisor still gets the event.
+        """
         line = orjson.dumps(events.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
-        _write(self._file, line)
+        try:
+            _write(self._file, line)
+        except OSError as error:
+            raise RunFailedError(*write_error(error, self._folder)) from error
+        finally:
+            self._send(line)
+
+    def _send(self, line: bytes) -> None:
         if self._stream is not None:
             try:
                 _write(self._stream, line)
@@ -179,6 +194,8 @@ def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Pa
             best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
         except CancelledError:
             break
+        except RunFailedError:
+            raise
         except KvdeckError as error:
             scribe.emit(events.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
             continue
@@ -195,8 +212,19 @@ def main() -> None:
         state, reason = run(session, scribe, stop)
     except KvdeckError as error:
         state, reason = "failed", str(error)
-    scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))
+    except OSError as error:
+        state, reason = "failed", str(KvdeckError(*write_error(error, session)))
+    # Where the disk is full the engine still hears of it, and writes it down once the test files are gone.
+    with contextlib.suppress(RunFailedError):
+        scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))
+
+
+def write_error(error: OSError, session: Path) -> tuple[str, str]:
+    """An error of the file system: what is wrong, and what to do; the session's own files are those without a name."""
+    where = error.filename if isinstance(error.filename, str) else str(session)
+    what, fix = no_room(error) or (os.strerror(error.errno or 0), "check its owner and mode")
+    return f"can't write in {where}: {what}", f"{fix}, or set KVDECK_HOME to a folder on another disk"
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

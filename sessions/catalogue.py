@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kvdeck.sessions import counted, dynamo
+from kvdeck.sessions import counted, dynamo, units
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.listing import SessionSummary
+from kvdeck.sessions.listing import UNREADABLE, SessionSummary
 from kvdeck.sessions.store import Store
 from kvdeck.sessions.units import short_layout_name
 from kvdeck.sessions.watched import keeping
@@ -30,7 +29,7 @@ def _of_file(name: str, path: Path) -> SessionSummary:
     try:
         session = dynamo.as_session(dynamo.read(path, patience=0.05), path, name)
     except SessionError as error:
-        return SessionSummary(name, "unreadable", _changed(path), None, None, str(error), (), (), 0, (), "", "dynamo")
+        return SessionSummary(name, UNREADABLE, _changed(path), None, None, str(error), (), (), 0, (), "", "dynamo")
     return SessionSummary(
         name=name,
         state="done",
@@ -75,7 +74,7 @@ def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
 
 
 def _since(row: SessionSummary) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(row.started or row.created))
+    return units.local_time(row.started or row.created, "%H:%M:%S")
 
 
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:
@@ -86,7 +85,7 @@ def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[Sessi
 
 def haystack(row: SessionSummary) -> str:
     """The text that a filter looks through."""
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created))
+    made = units.local_time(row.created)
     layouts = (*row.layouts, *map(short_layout_name, row.layouts))
     return " ".join(
         (row.name, row.kind, row.state, *row.paths, *layouts, row.host, *row.tags, row.note, row.about, made)

@@ -15,7 +15,7 @@ from kvdeck.sessions.comparable import differences
 from kvdeck.sessions.entries import Entry, entries
 from kvdeck.sessions.records import Comparison, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
-from kvdeck.sessions.units import figure, short_layout_name, size_text
+from kvdeck.sessions.units import range_text, ratio_text, shape_text, short_layout_name
 
 SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
 """Changes that are worth a sentence: Dynamo's, and the same the other way round."""
@@ -243,7 +243,7 @@ def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str
 
 
 def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
-    shape = f", {size_text(block_bytes)} × {batch}" if block_bytes is not None else ""
+    shape = f", {shape_text(block_bytes, batch)}" if block_bytes is not None else ""
     return f"{path} {layout}{shape}"
 
 
@@ -338,20 +338,23 @@ _TEXTS: dict[tuple[What, bool], str] = {
 
 
 def regressions(diff: Diff, percent: float) -> list[Row]:
-    """Rows whose time for the same bytes grew by more than that; where an interval is known, all of it above 1.
+    """Rows whose time for the same bytes grew by more than that, with the whole of its interval above 1.
+
+    Without an interval nothing is a regression: nobody knows how far the figure would be off the next time.
 
     Rows across layouts count where no layout is common to both sides.
     """
     rows = diff.keys or diff.paths
-    return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 2.0) > 1]
+    return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 0.0) > 1]
 
 
-def ratio_text(row: Row) -> str:
+def ratio_sentence(row: Row) -> str:
     """The ratio in words."""
     if row.ratio is None:
         return "no times on both sides"
     if row.low is None or row.high is None:
-        return f"B takes {figure(row.ratio)}× A's time for the same bytes"
+        return f"B takes {ratio_text(row.ratio)} A's time for the same bytes"
     return (
-        f"B takes {figure(row.ratio)}× A's time for the same bytes (95 % {row.low:.3g}–{row.high:.3g}): {row.verdict}"
+        f"B takes {ratio_text(row.ratio)} A's time for the same bytes (95 % {range_text(row.low, row.high)}): "
+        f"{row.verdict}"
     )

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvdeck.sessions.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_text
+from kvdeck.sessions.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_sentence
+from kvdeck.sessions.markdown import inline, table
 from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, render, wrapped
-from kvdeck.sessions.units import figure, layout_name, short_layout_name, size_text, time_text
+from kvdeck.sessions.units import (
+    UNKNOWN,
+    bounded_text,
+    change_text,
+    count_text,
+    figure,
+    layout_name,
+    number_text,
+    ratio_text,
+    shape_text,
+    short_layout_name,
+    size_text,
+    time_text,
+)
 
 Key = tuple[str, "str | None", "int | None", "int | None"]
 _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
@@ -43,17 +57,17 @@ def _row_lines(row: Row, width: int) -> list[Line]:
     columns = [
         Column("", "", ("A", "B", ""), left=True),
         Column("", "layout", (*(_layouts(side) for side in sides), "change"), left=True),
-        column("", "transfers", lambda side: f"{side.transfers:,}", change["transfers"], rank=2),
+        column("", "transfers", lambda side: count_text(side.transfers), change["transfers"], rank=2),
         column("", "bytes", lambda side: size_text(side.bytes), change["bytes"], rank=3),
-        column("average", "size", lambda side: size_text(round(side.average_bytes)), change["average"], rank=1),
-        column("desc.", "a block", lambda side: figure(side.descriptors_per_block), change["descriptors"]),
+        column("average", "size", lambda side: size_text(side.average_bytes), change["average"], rank=1),
+        column("desc.", "a block", lambda side: number_text(side.descriptors_per_block), change["descriptors"]),
         column("time", "a block", lambda side: time_text(side.us_per_block), change["time"]),
         column("", "GB/s", _rate, change["rate"]),
     ]
-    title = row.path + (f", {size_text(row.block_bytes)} × {row.batch}" if row.block_bytes is not None else "")
+    title = row.path + (f", {shape_text(row.block_bytes, row.batch)}" if row.block_bytes is not None else "")
     lines = [Line(title), *(Line(text[:width]) for text in render(fit(columns, width)[0], width))]
     return lines + [
-        Line(text, _TONES.get(row.verdict, "plain")) for text in wrapped(f"  {ratio_text(row)}", width, "    ")
+        Line(text, _TONES.get(row.verdict, "plain")) for text in wrapped(f"  {ratio_sentence(row)}", width, "    ")
     ]
 
 
@@ -72,8 +86,7 @@ def _changes(row: Row) -> dict[str, str]:
 def _percent(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
-    change = percent_change(before, after)
-    return "new" if change is None else f"{change:+.1f} %"
+    return change_text(percent_change(before, after))
 
 
 def _layouts(side: Side) -> str:
@@ -81,16 +94,12 @@ def _layouts(side: Side) -> str:
 
 
 def _rate(side: Side) -> str:
-    if side.gb_per_s is None:
-        return "–"
-    if side.low is None or side.high is None:
-        return figure(side.gb_per_s)
-    return f"{figure(side.gb_per_s)} ({figure(side.low)}–{figure(side.high)})"
+    return bounded_text(side.gb_per_s, side.low, side.high)
 
 
 def insight_text(item: Insight) -> str:
     """An insight as a sentence with its figure."""
-    percent = "new" if item.percent is None else f"{item.percent:+.1f} %"
+    percent = change_text(item.percent)
     return f"{key_text(item.path, layout_name(item.layout), item.block_bytes, item.batch)}: {item.text} ({percent})"
 
 
@@ -107,38 +116,32 @@ def _insight_lines(insights: Sequence[Insight], width: int) -> Iterable[Line]:
 
 def diff_markdown(diff: Diff) -> str:
     """The comparison as Markdown: two tables, and the insights as a list."""
-    out = [f"## {diff.a} and {diff.b}", ""]
+    out = [f"## {inline(diff.a)} and {inline(diff.b)}", ""]
     if diff.differences:
-        out += ["**The two don't simply compare:**", "", *(f"- {item}" for item in diff.differences), ""]
+        out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
     across = _across(diff)
     for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
         if not rows:
             continue
-        out += [
-            f"### {title}",
-            "",
-            "| path | A | B | transfers A → B | desc./block A → B | GB/s A → B | B's time over A's | |",
-        ]
-        out += ["|---|---|---|---|---|---|---|---|", *map(_markdown_row, rows), ""]
+        titles = "path", "A", "B", "transfers A → B", "desc./block A → B", "GB/s A → B", "B's time over A's", ""
+        out += [f"### {title}", "", *table(titles, map(_markdown_cells, rows)), ""]
     for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
-        out += [f"Only in {name}: {'; '.join(keys)}", ""] if keys else []
-    out += [f"- {item.kind}: {insight_text(item)}" for item in diff.insights]
+        out += [inline(f"Only in {name}: {'; '.join(keys)}"), ""] if keys else []
+    out += [f"- {item.kind}: {inline(insight_text(item))}" for item in diff.insights]
     return "\n".join([*out, *([] if diff.insights else ["No significant performance changes detected."]), ""])
 
 
-def _markdown_row(row: Row) -> str:
-    interval = f" ({row.low:.3g}–{row.high:.3g})" if row.low is not None and row.high is not None else ""
-    cells = (
-        row.path + (f" {size_text(row.block_bytes)} × {row.batch}" if row.block_bytes is not None else ""),
+def _markdown_cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.path + (f" {shape_text(row.block_bytes, row.batch)}" if row.block_bytes is not None else ""),
         _layouts(row.a),
         _layouts(row.b),
-        f"{row.a.transfers:,} → {row.b.transfers:,}",
-        f"{figure(row.a.descriptors_per_block)} → {figure(row.b.descriptors_per_block)}",
+        f"{count_text(row.a.transfers)} → {count_text(row.b.transfers)}",
+        f"{number_text(row.a.descriptors_per_block)} → {number_text(row.b.descriptors_per_block)}",
         f"{_rate(row.a)} → {_rate(row.b)}",
-        "–" if row.ratio is None else f"{figure(row.ratio)}×{interval}",
+        ratio_text(row.ratio, row.low, row.high),
         row.verdict or "",
     )
-    return "| " + " | ".join(cells) + " |"
 
 
 def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
@@ -156,7 +159,11 @@ def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
     columns = [
         Column("", "path", tuple(key[0] for key in keys), left=True),
         Column("", "layout", tuple(short_layout_name(key[1]) if key[1] else "across" for key in keys), left=True),
-        Column("", "size", tuple(f"{size_text(key[2])} × {key[3]}" if key[2] is not None else "" for key in keys)),
+        Column(
+            "",
+            "size",
+            tuple(shape_text(key[2], key[3]) if key[2] is not None else "" for key in keys),
+        ),
         Column("A", "GB/s", tuple(_first_rate(rows, key) for key in keys)),
     ]
     for letter, found in zip(letters, rows, strict=True):
@@ -169,7 +176,7 @@ def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
         Line(""),
         *table,
         Line(""),
-        Line("Times for the same bytes over A's. > slower, < faster, ~ no difference."),
+        Line("Time over A's for the same bytes: > slower, < faster, ~ same, ? undecided"),
     ]
 
 
@@ -186,7 +193,12 @@ def _first_rate(rows: Sequence[dict[Key, Row]], key: Key) -> str:
     return figure(found.a.gb_per_s)
 
 
+_VERDICTS = {"slower": ">", "faster": "<", "no difference": "~", "undecided": "?"}
+
+
 def _many_cell(row: Row | None) -> str:
     if row is None or row.ratio is None:
-        return "–  "
-    return f"{row.ratio:.2f}× " + {"slower": ">", "faster": "<", "no difference": "~"}.get(row.verdict or "", " ")
+        return f"{UNKNOWN}  "
+    return f"{ratio_text(row.ratio)} " + {"slower": ">", "faster": "<", "no difference": "~", "undecided": "?"}.get(
+        row.verdict or "", " "
+    )

@@ -14,10 +14,15 @@ from typing import Any
 import orjson
 
 from kvdeck.sessions import recorder
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.files import MAX_RECORD, read_regular
 from kvdeck.sessions.locking import alone_in
 from kvdeck.sessions.records import Session, Tally, from_json, to_json
 from kvdeck.sessions.tallies import added as tallies_added
+
+_CLOCK_SLACK_S = 2.0
+"""Seconds by which a process may seem to have begun after its last update, clock steps considered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def processes(session: Path, epoch: int | None = None) -> list[Process]:
     found = []
     for name in _file_names(folder, wanted):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            found.append(from_json(Process, orjson.loads((folder / name).read_bytes())))
+            found.append(from_json(Process, load_record(read_regular(folder / name, MAX_RECORD))))
     return found
 
 
@@ -115,7 +120,7 @@ def live(session: Path) -> list[Process]:
     return [
         process
         for process in processes(session)
-        if not process.ended and (_runs(process.pid) if process.host == here else _fresh(process))
+        if not process.ended and (_runs(process) if process.host == here else _fresh(process))
     ]
 
 
@@ -134,14 +139,20 @@ def filled(session: Session, folder: Path) -> Session:
     )
 
 
-def _runs(pid: int) -> bool:
+def _runs(process: Process) -> bool:
+    """Whether it still runs on this host: a zombie counts no more, nor does a later process of the same number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except FileNotFoundError:
         return False
-    except OSError:
-        pass
-    return True
+    except (OSError, ValueError):
+        return True  # it can't be looked at: as long as nothing speaks against it, it may count
+    fields = stat.rpartition(b")")[2].split()
+    if fields[0] in (b"Z", b"X"):
+        return False
+    begun = time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return begun <= process.updated + _CLOCK_SLACK_S
 
 
 def _fresh(process: Process) -> bool:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import time
-
+from kvdeck.sessions import units
 from kvdeck.sessions.records import Session, Tally
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, joined, render, table_width
 from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
-from kvdeck.sessions.units import duration_text, figure, layout_name, short_layout_name, size_text, time_text
+from kvdeck.sessions.units import (
+    count_text,
+    duration_text,
+    figure,
+    layout_name,
+    many,
+    number_text,
+    rate_text,
+    short_layout_name,
+    size_text,
+    time_text,
+)
 
 
 def summary_text(session: Session) -> str:
     """Dynamo's one line: transfers, bytes, and how many paths and layouts."""
     tallies = session.tallies
     return (
-        f"Benchmark '{session.name}': {sum(tally.transfers for tally in tallies)} transfers, "
-        f"{sum(tally.bytes for tally in tallies)} total bytes across {len(tallies)} paths"
+        f"Benchmark '{session.name}': {many(sum(tally.transfers for tally in tallies), 'transfer')}, "
+        f"{size_text(sum(tally.bytes for tally in tallies))} across {many(len(tallies), 'path')}"
     )
 
 
@@ -24,7 +34,7 @@ def counted_lines(session: Session, width: int) -> list[Line]:
     """The report of a session that was counted; 80 characters and more show everything."""
     lines = [Line(f"kvdeck session {session.name}: {_kind(session)}", "heading")]
     facts = [f"duration {duration_text(session.duration_s)}"] if session.duration_s is not None else []
-    facts += [time.strftime("%Y-%m-%d %H:%M", time.localtime(session.started or session.created))]
+    facts += [units.local_time(session.started or session.created)]
     facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
     facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
     lines += [Line(text) for text in joined(facts, width)]
@@ -51,13 +61,13 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
     named = layout_name if width >= 100 else short_layout_name
     columns = [
         column("", "layout", [named(tally.layout) for tally in tallies], left=True),
-        column("", "transfers", [f"{tally.transfers:,}" for tally in tallies]),
+        column("", "transfers", [count_text(tally.transfers) for tally in tallies]),
         column("", "bytes", [size_text(tally.bytes) for tally in tallies]),
-        column("", "blocks", [f"{tally.blocks:,}" for tally in tallies]),
-        column("average", "size", [size_text(round(average_bytes(tally))) for tally in tallies]),
-        column("least", "size", [size_text(tally.min_bytes or 0) for tally in tallies]),
-        column("greatest", "size", [size_text(tally.max_bytes) for tally in tallies]),
-        column("desc.", "a block", [figure(pieces_a_block(tally)) for tally in tallies]),
+        column("", "blocks", [count_text(tally.blocks) for tally in tallies]),
+        column("average", "size", [size_text(average_bytes(tally) if tally.transfers else None) for tally in tallies]),
+        column("least", "size", [size_text(tally.min_bytes) for tally in tallies]),
+        column("greatest", "size", [size_text(tally.max_bytes if tally.transfers else None) for tally in tallies]),
+        column("desc.", "a block", [number_text(pieces_a_block(tally)) for tally in tallies]),
     ]
     if timed:
         columns += [
@@ -67,7 +77,7 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
     if any(rates := [gb_per_s(tally) for tally in tallies]):
         columns.append(column("", "GB/s", [figure(rate) for rate in rates]))
     if any(tally.failures for tally in tallies):
-        columns.append(column("", "failed", [f"{tally.failures:,}" for tally in tallies]))
+        columns.append(column("", "failed", [count_text(tally.failures) for tally in tallies]))
     lines = [Line(path, "heading")]
     for part in _parts(columns, width):
         texts = render(part, width)
@@ -91,8 +101,8 @@ def _parts(columns: list[Column], width: int) -> list[list[Column]]:
 def _stated(tallies: list[Tally]) -> list[Line]:
     stated = [tally for tally in tallies if tally.stated_bytes_per_s]
     return [
-        Line(f"  the file says {figure((tally.stated_bytes_per_s or 0) / 1e6)} MB/s and "
-             f"{tally.stated_blocks_per_s or 0:,} blocks/s for {short_layout_name(tally.layout)}, idle time included")
+        Line(f"  the file says {rate_text(tally.stated_bytes_per_s)} and {count_text(tally.stated_blocks_per_s)} "
+             f"blocks/s for {short_layout_name(tally.layout)}, idle time included")
         for tally in stated
     ]  # fmt: skip
 
@@ -100,12 +110,12 @@ def _stated(tallies: list[Tally]) -> list[Line]:
 def _totals(session: Session, tallies: list[Tally]) -> list[Line]:
     size = sum(tally.bytes for tally in tallies)
     facts = [
-        f"{sum(tally.transfers for tally in tallies):,} transfers",
+        many(sum(tally.transfers for tally in tallies), "transfer"),
         size_text(size),
-        f"{sum(tally.blocks for tally in tallies):,} blocks",
+        many(sum(tally.blocks for tally in tallies), "block"),
     ]
     if session.duration_s:
-        facts.append(f"{figure(size / session.duration_s / 1e6)} MB/s over the session, idle time included")
+        facts.append(f"{rate_text(size / session.duration_s)} over the session, idle time included")
     failures = sum(tally.failures for tally in tallies)
-    facts += [f"{failures:,} failed"] if failures else []
+    facts += [f"{count_text(failures)} failed"] if failures else []
     return [Line("Altogether " + " · ".join(facts))]

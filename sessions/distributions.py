@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import orjson
-
+from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.files import open_regular
 from kvdeck.sessions.recorder import bucket_edge, time_buckets
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.samples import LineReader
@@ -53,7 +53,7 @@ def _buckets_of_steps(path: Path, most: int) -> dict[int, Counter[int]]:
                 _add(found, line)
         return found
     pieces = most // PIECE
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         for number in range(pieces):
             file.seek(number * (size - PIECE) // max(1, pieces - 1))
             for line in file.read(PIECE).split(b"\n")[1:-1]:
@@ -65,7 +65,7 @@ def _add(found: dict[int, Counter[int]], line: bytes) -> None:
     if not line.startswith(b'{"kind":"round"'):
         return
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
         seconds = [(post + moved) * 1e-9 for post, moved in zip(data["post_ns"], data["transfer_ns"], strict=True)]
         found.setdefault(int(data["step"]), Counter()).update(time_buckets(seconds))
     except (ValueError, TypeError, KeyError):

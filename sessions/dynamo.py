@@ -6,7 +6,6 @@ file is never changed by reading it.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +15,9 @@ from typing import Any
 
 import orjson
 
+from kvdeck.sessions.documents import DocumentError, RefusedError, load_json
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.files import open_regular, read_text
 from kvdeck.sessions.records import (
     DEVICE_TO_DEVICE,
     DEVICE_TO_HOST,
@@ -29,6 +30,7 @@ from kvdeck.sessions.records import (
     Tally,
 )
 from kvdeck.sessions.tallies import LAYOUTS, average_bytes, ordered
+from kvdeck.sessions.units import size_text
 
 DYNAMO_PATHS = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE, DISK_TO_DEVICE, HOST_TO_HOST)
 """The six paths Dynamo knows; with three layouts, eighteen keys."""
@@ -39,6 +41,7 @@ MOST_BYTES = 4 << 20
 """Far more than the eighteen keys take: a larger file is another program's."""
 _FIELDS = ("transfer_count", "total_bytes", "total_blocks", "min_transfer_size", "max_transfer_size")
 _DERIVED = ("avg_transfer_size", "transfer_rate_bps", "block_rate_bps")
+_MOST_NAME = 4096
 _RECENT_SECONDS = 2.0
 _RETRY_SECONDS = 0.004
 
@@ -66,7 +69,7 @@ class _TornError(ValueError):
 
 def folders() -> dict[str, Path]:
     """Where sessions lie: Dynamo's code writes to the temp folder, its README speaks of the home."""
-    return {"temp": Path(os.environ.get("TMPDIR") or "/tmp"), "home": Path.home() / ".dynamo"}
+    return {"temp": Path(os.environ.get("TMPDIR") or "/tmp"), "home": Path(os.path.expanduser("~")) / ".dynamo"}  # noqa: PTH111
 
 
 def session_paths(name: str) -> tuple[Path, Path]:
@@ -88,7 +91,8 @@ def active_session() -> Active | None:
     found = []
     for path in pointer_paths():
         try:
-            found.append((path.stat().st_mtime_ns, path, path.read_text().strip()))
+            name = read_text(path, _MOST_NAME, shared=True).strip()
+            found.append((path.stat().st_mtime_ns, path, name))
         except (OSError, UnicodeDecodeError):
             continue
     if not found:
@@ -135,7 +139,7 @@ def read(path: Path, patience: float = 0.5) -> Counts:
     deadline = time.monotonic() + patience
     while True:
         try:
-            with path.open("rb") as file:
+            with open_regular(path, shared=path.parent == folders()["temp"]) as file:
                 data = file.read(MOST_BYTES + 1)
                 changed = os.fstat(file.fileno()).st_mtime
             return parse(data)
@@ -158,13 +162,12 @@ def parse(data: bytes) -> Counts:
         ValueError: It is not such a file.
     """
     if len(data) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+        raise ValueError(f"it has more than {size_text(MOST_BYTES)}")
     try:
-        orjson.loads(data)  # stricter than json: UTF-8, no NaN, bounded nesting
-        top = json.loads(data, object_pairs_hook=_unique)
-    except _RepeatedError:
+        top = load_json(data)
+    except RefusedError:
         raise
-    except (ValueError, RecursionError) as error:
+    except DocumentError as error:
         raise _TornError(str(error)) from None
     if not isinstance(top, dict):
         raise ValueError("it holds no object")
@@ -182,18 +185,6 @@ def parse(data: bytes) -> Counts:
     if not isinstance(metrics, dict):
         raise ValueError("'metrics' is no object")
     return Counts(session, float(seconds), ordered(_tally(key, values) for key, values in metrics.items()))
-
-
-class _RepeatedError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _RepeatedError(f"field {next(n for n in names if names.count(n) > 1)[:60]!r} is there twice")
-    return found
 
 
 def _tally(key: str, values: Any) -> Tally:

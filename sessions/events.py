@@ -167,6 +167,10 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def event_from_json(line: dict[str, Any]) -> Event | None:
-    """The event a line holds, or None for a kind that this version doesn't know."""
-    cls = EVENT_TYPES.get(line.get("kind", ""))
-    return None if cls is None else from_json(cls, line)
+    """The event a line holds, or None for a kind that this version doesn't know, and for a damaged one."""
+    kind = line.get("kind", "")
+    cls = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
+    try:
+        return None if cls is None else from_json(cls, line)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None

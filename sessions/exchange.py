@@ -12,14 +12,18 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import dynamo, parquet
+from kvdeck.sessions import dynamo, parquet, units
 from kvdeck.sessions.checking import check
-from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.documents import load_json
+from kvdeck.sessions.errors import ImportedFileError, SessionError, UsageError
+from kvdeck.sessions.escapes import csv_text as csv_cell
+from kvdeck.sessions.files import MAX_DOCUMENT, open_regular
+from kvdeck.sessions.markdown import inline, table
 from kvdeck.sessions.nixlbench import as_session, is_nixlbench
 from kvdeck.sessions.records import Session, Tally, from_json
 from kvdeck.sessions.report import report_json, verdict_text
 from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block
-from kvdeck.sessions.units import figure, layout_name, size_text
+from kvdeck.sessions.units import count_text, figure, layout_name, number_text, plain_text, size_text
 
 CSV_HEADER = (
     *("transfer_path", "layout_type", "transfer_count", "total_bytes", "total_blocks", "avg_transfer_size"),
@@ -28,7 +32,8 @@ CSV_HEADER = (
 FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
 """`json` is Dynamo's; `kvdeck` is ours, and keeps everything."""
 _SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet", ".jsonl": "jsonl"}
-MOST_BYTES = 256 << 20
+MOST_BYTES = MAX_DOCUMENT
+"""More takes seconds to read, and no session that can be imported has as many."""
 
 
 def format_of(path: Path) -> str:
@@ -106,8 +111,9 @@ def csv_text(session: Session) -> str:
     duration = dynamo.as_counts(session).duration_s
     for tally in ordered(session.tallies):
         rates = dynamo.bytes_per_s(tally, duration), dynamo.blocks_per_s(tally, duration)
-        row = (tally.path, tally.layout, tally.transfers, tally.bytes, tally.blocks, f"{average_bytes(tally):.2f}")
-        writer.writerow((*row, tally.min_bytes or 0, tally.max_bytes, *(f"{rate:.2f}" for rate in rates)))
+        key = csv_cell(tally.path), csv_cell(tally.layout)
+        row = (*key, tally.transfers, tally.bytes, tally.blocks, plain_text(average_bytes(tally), 2))
+        writer.writerow((*row, tally.min_bytes or 0, tally.max_bytes, *(plain_text(rate, 2) for rate in rates)))
     return out.getvalue()
 
 
@@ -143,16 +149,16 @@ def read(path: Path) -> Session:
     """A session from a file: ours, Dynamo's or its CSV, or what nixlbench printed. The file is never changed.
 
     Raises:
-        SessionError: It can't be read or is no such file; says what is wrong.
+        ImportedFileError: It can't be read or is no such file; says what is wrong.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise SessionError(f"can't read {path}: {error.strerror}", "check its name, owner and mode") from error
+        raise ImportedFileError(f"can't read {path}: {error.strerror}", "check its name, owner and mode") from error
     try:
         if len(data) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+            raise ValueError(f"it has more than {size_text(MOST_BYTES)}")
         if data.startswith(parquet.MAGIC):
             name, tallies = parquet.decode(data)
             return _imported(path, ordered(tallies), name)
@@ -160,14 +166,17 @@ def read(path: Path) -> Session:
             text = data.decode(errors="replace")
             return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(data.decode(), path)
         if b'"session_duration_secs"' not in data:
-            return _from_ours(orjson.loads(data), path)
+            return _from_ours(load_json(data), path)
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
-        raise SessionError(
+        raise ImportedFileError(
             f"{path} is no session: {said}",
             "kvdeck reads its own JSON and Parquet, Dynamo's JSON and CSV, and nixlbench's output",
         ) from None
-    return dynamo.as_session(dynamo.read(path), path)
+    try:
+        return dynamo.as_session(dynamo.read(path), path)
+    except SessionError as error:
+        raise ImportedFileError(error.what, error.mend) from error
 
 
 def _from_nixlbench(text: str, path: Path) -> Session:
@@ -201,29 +210,28 @@ def _changed(path: Path) -> float:
 def markdown(session: Session) -> str:
     """The session's figures as a Markdown table."""
     counted = counted_session(session)
-    lines = [f"## {session.name}", ""]
+    lines = [f"## {inline(session.name)}", ""]
     facts = [str(session.host[key]) for key in ("hostname", "cpu") if session.host.get(key)]
-    facts.append(time.strftime("%Y-%m-%d %H:%M", time.localtime(session.created)))
-    lines += [" · ".join([session.state, *facts]), ""]
-    lines += [
-        "| path | layout | transfers | bytes | blocks | average | desc./block | GB/s |",
-        "|---|---|" + "---:|" * 6,
-    ]
+    facts.append(units.local_time(session.created))
+    lines += [inline(" · ".join([session.state, *facts])), ""]
+    rows = []
     for tally in counted.tallies:
         rate, pieces = gb_per_s(tally), pieces_a_block(tally)
         cells = (
             *(
                 tally.path,
                 layout_name(tally.layout),
-                f"{tally.transfers:,}",
+                count_text(tally.transfers),
                 size_text(tally.bytes),
-                f"{tally.blocks:,}",
+                count_text(tally.blocks),
             ),
-            size_text(round(average_bytes(tally))),
-            figure(pieces),
+            size_text(average_bytes(tally) if tally.transfers else None),
+            number_text(pieces),
             figure(rate),
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    titles = ("path", "layout", "transfers", "bytes", "blocks", "average", "desc./block", "GB/s")
+    lines += table(titles, rows, right=6)
     for item in session.comparisons:
-        lines += ["", f"{item.path}: {verdict_text(item)}"]
+        lines += ["", inline(f"{item.path}: {verdict_text(item)}")]
     return "\n".join([*lines, "", "GB = 1e9 bytes, GiB = 2^30 bytes.", ""])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvdeck.sessions import samples
+from kvdeck.sessions.documents import dump_yaml
 from kvdeck.sessions.events import RunStarted, StateChanged, StepFinished
 from kvdeck.sessions.records import RunState, Session, StepResult
 from kvdeck.sessions.store import Store, fold
@@ -35,10 +36,8 @@ class External:
             UsageError: The name is not allowed, or taken.
             SessionError: It can't be written.
         """
-        import yaml
-
         asked = dict(spec)
-        kept = cls(store, store.create(name, asked, yaml.safe_dump(asked, sort_keys=False), label=program))
+        kept = cls(store, store.create(name, asked, dump_yaml(asked), label=program))
         kept._append(RunStarted(time.monotonic_ns(), time.time(), (), {"hostname": platform.node()}, spec=asked))
         return kept
 

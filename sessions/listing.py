@@ -14,14 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from kvdeck.sessions import counted
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.files import MAX_RECORD, read_regular
+from kvdeck.sessions.owners import OWNER_GONE, is_abandoned
+from kvdeck.sessions.records import FINAL_STATES, to_json
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _INDEX_VERSION = 2
+UNREADABLE = "unreadable"
+"""The state of a row whose session can't be read; its reason says why."""
 WORTH_KEEPING = 64
 """Sessions that must have been read before the index is written anew."""
 
@@ -53,6 +60,19 @@ class SessionSummary:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(SessionSummary))
+
+_Row = tuple[
+    list[int], str, str, float, float | None, float | None, str | None, tuple[str, ...], tuple[str, ...], int,
+    tuple[str, ...], str, str, int, str, str,
+]  # fmt: skip
+"""A row of the index: the mark, then the summary's fields in their order."""
+
+
+class _Index(msgspec.Struct):
+    version: int
+    fields: tuple[str, ...]
+    rows: list[_Row]
+
 
 Mark = list[int]
 """Inode, time and size of a `session.json`: it is replaced, never changed, so another one has another mark."""
@@ -89,7 +109,10 @@ def summaries(home: Path) -> list[SessionSummary]:
         path = f"{sessions}/{name}/session.json"
         try:
             status = os.stat(path)  # noqa: PTH116
-        except OSError:
+        except NotADirectoryError:
+            continue  # a file among the sessions is none
+        except OSError as error:
+            found[name] = ([], _unreadable(sessions / name, error.strerror or "can't be read"))
             continue
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
@@ -97,23 +120,55 @@ def summaries(home: Path) -> list[SessionSummary]:
             mark.append(counted.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known
-        elif (summary := _read_summary(name, path)) is not None:
-            found[name] = (mark, summary)
+        else:
+            found[name] = (mark, _read_summary(name, path))
             read += 1
     if read >= WORTH_KEEPING:
         _write_index(home, found)
-    return sorted((summary for _, summary in found.values()), key=lambda s: (s.created, s.name), reverse=True)
+    settled = [_settled(sessions, summary) for _, summary in found.values()]
+    return sorted(settled, key=lambda s: (s.created, s.name), reverse=True)
 
 
-def _read_summary(name: str, path: str) -> SessionSummary | None:
+def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
+    """What nobody works on any longer is `interrupted`, whatever its file says."""
+    if summary.state in FINAL_STATES or summary.state == UNREADABLE:
+        return summary
+    folder = sessions / summary.name
+    if summary.kind == "watched":
+        from kvdeck.sessions.watched.marks import is_written
+
+        state = "running" if is_written(folder) else "queued" if summary.state == "queued" else "interrupted"
+        abandoned = state == "interrupted" or (state == "queued" and is_abandoned(folder))
+    else:
+        state, abandoned = summary.state, is_abandoned(folder)
+    if not abandoned:
+        return dataclasses.replace(summary, state=state)
+    return dataclasses.replace(summary, state="interrupted", reason=OWNER_GONE)
+
+
+def _read_summary(name: str, path: str) -> SessionSummary:
+    """A session's row; where its file can't be read, one that says why."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            data = orjson.loads(file.read())
+        data = load_record(read_regular(path, MAX_RECORD))
         if data.get("kind") == "recorded":
             data = counted.with_counts(data, path.removesuffix("/session.json"))
-        return _summarise(name, data)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
+        return msgspec.convert(to_json(_summarise(name, data)), SessionSummary)
+    except OSError as error:
+        why = error.strerror or "can't be read"
+    except KeyError as error:
+        why = f"has no {error}"
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        why = f"is damaged: {' '.join(str(error).split())[:200]}"
+    return _unreadable(Path(path).parent, why)
+
+
+def _unreadable(folder: Path, why: str) -> SessionSummary:
+    try:
+        changed = folder.stat().st_mtime
+    except OSError:
+        changed = 0.0
+    reason = f"session.json: {why}"
+    return SessionSummary(folder.name, UNREADABLE, changed, None, None, reason, (), (), 0, (), "")
 
 
 def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
@@ -145,23 +200,20 @@ def _about(watched: dict[str, Any]) -> str:
 
 def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:
     try:
-        data = orjson.loads((home / "sessions.index").read_bytes())
-        if data["version"] != _INDEX_VERSION or tuple(data["fields"]) != _FIELDS:
-            return {}
-        return {row[1]: (row[0], _from_row(row[1:])) for row in data["rows"]}
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        index = msgspec.json.decode(read_regular(home / "sessions.index", MAX_RECORD), type=_Index)
+    except (OSError, ValueError, RecursionError):
         return {}
-
-
-def _from_row(row: list[Any]) -> SessionSummary:
-    name, state, created, started, ended, reason, paths, layouts, steps, tags, *rest = row
-    return SessionSummary(
-        name, state, created, started, ended, reason, tuple(paths), tuple(layouts), steps, tuple(tags), *rest
-    )
+    if index.version != _INDEX_VERSION or index.fields != _FIELDS:
+        return {}
+    return {row[1]: (row[0], SessionSummary(*row[1:])) for row in index.rows}
 
 
 def _write_index(home: Path, found: dict[str, tuple[Mark, SessionSummary]]) -> None:
-    rows = [[mark, *(getattr(summary, name) for name in _FIELDS)] for mark, summary in found.values()]
+    rows = [
+        [mark, *(getattr(summary, name) for name in _FIELDS)]
+        for mark, summary in found.values()
+        if summary.state != UNREADABLE
+    ]
     fresh = home / f".sessions.index.{os.getpid()}"
     # A home that can't be written, or a half-written index after a power cut, costs time and nothing else.
     with contextlib.suppress(OSError):

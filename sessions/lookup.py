@@ -12,6 +12,7 @@ from kvdeck.sessions.records import Session
 from kvdeck.sessions.store import Store
 from kvdeck.sessions.tallies import added
 from kvdeck.sessions.units import layout_name, short_layout_name
+from kvdeck.sessions.user_home import expanded
 
 
 def find(store: Store, called: str) -> Session:
@@ -25,7 +26,7 @@ def find(store: Store, called: str) -> Session:
         UsageError: It is neither a name nor a file.
     """
     if "/" in called or Path(called).is_file():
-        return exchange.read(Path(called).expanduser())
+        return exchange.read(expanded(called))
     name = check_name(called)
     theirs = dynamo.session_file(name)
     if store.exists(name):

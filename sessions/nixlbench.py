@@ -89,9 +89,11 @@ class NixlbenchReader:
 def _row(cells: Mapping[str, str]) -> NixlbenchRow | None:
     try:
         values: dict[str, Any] = {name: float(cell) for name, cell in cells.items()}
+        values["block_bytes"], values["batch"] = int(cells["block_bytes"]), int(cells["batch"])
     except ValueError:
         return None
-    values["block_bytes"], values["batch"] = int(cells["block_bytes"]), int(cells["batch"])
+    if not all(value - value == 0 for value in values.values()):  # not a finite number
+        return None
     return NixlbenchRow(**values) if "latency_us" in values else None
 
 

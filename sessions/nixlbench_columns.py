@@ -9,7 +9,7 @@ from typing import Any
 from kvdeck.sessions.nixlbench import NixlbenchRow
 from kvdeck.sessions.records import StepResult
 from kvdeck.sessions.tables import Column, fit, render, wrapped
-from kvdeck.sessions.units import figure
+from kvdeck.sessions.units import count_text, figure, many
 
 LINK_GB_PER_S = 50.0
 """What it takes a link for, whatever the network is."""
@@ -92,7 +92,8 @@ def _counting(scheme: Mapping[str, Any]) -> str:
         )
     if scheme["scheme"] == "pairwise":
         return "nixlbench counts all devices of the process here."
-    return f"nixlbench counts one pair's bytes here: of {scheme['pairs']} pairs it shows that part of what moved."
+    pairs = many(scheme["pairs"], "pair")
+    return f"nixlbench counts one pair's bytes here: of {pairs} it shows that part of what moved."
 
 
 def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
@@ -108,8 +109,8 @@ def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
     paired = all(result.settings.get("scheme") for result, _ in pairs)
     many = any(row.aggregate_gb_per_s is not None for _, row in pairs)
     columns = [
-        Column("block", "size (B)", tuple(str(row.block_bytes) for _, row in pairs)),
-        Column("batch", "size", tuple(str(row.batch) for _, row in pairs)),
+        Column("block", "size (B)", tuple(count_text(row.block_bytes) for _, row in pairs)),
+        Column("batch", "size", tuple(count_text(row.batch) for _, row in pairs)),
         Column("B/W", "(GB/s)", times("gb_per_s")),
         *([Column("aggr. B/W", "(GB/s)", times("aggregate_gb_per_s")),
            Column("network", "util (%)", times("network_percent"), rank=3)] if many else []),

@@ -330,7 +330,7 @@ def asked_folder() -> Path | None:
     found = active_session()
     if found is None or not found.name or "/" in found.name or found.name.startswith("."):
         return None
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111
     folder_path = Path(os.environ.get("KVDECK_HOME") or Path(data) / "kvdeck") / "sessions" / found.name
     return folder_path if (folder_path / "recorder").is_dir() else None
 

@@ -8,13 +8,14 @@ Every record is a frozen dataclass whose JSON form has the same field names, so 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import types
-import typing
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+import msgspec
+
+from kvdeck.sessions.documents import check_record
+from kvdeck.sessions.references import is_limit
 from kvdeck.sessions.watched.records import Watched
 
 SCHEMA_VERSION = 1
@@ -42,7 +43,17 @@ PATHS = (
 
 ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
-"""`undecided`: too few rounds to say."""
+"""`faster`, `slower`: the whole interval lies on one side of 1. `no difference`: it lies within `SAME_WITHIN` of 1.
+`undecided`: neither, or too few rounds to say."""
+SAME_WITHIN = 1.05
+"""What is called no difference may differ by 5 % at most: the part from which on a rate is worth a sentence."""
+
+
+def is_same(low: float, high: float) -> bool:
+    """Whether an interval of a ratio lies so close to 1 that both sides are the same for all purposes."""
+    return 1 / SAME_WITHIN <= low <= high <= SAME_WITHIN
+
+
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
 SessionKind = Literal["run", "recorded", "imported", "watched"]
 """`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file; `watched`: what the
@@ -142,13 +153,25 @@ class StepResult:
     reference: str | None
     """What the reference is: `memcpy`, `pread`, `pwrite`, `cudaMemcpy`."""
     efficiency: float | None
-    """`gb_per_s.median / reference_gb_per_s`; above 1 where the reference keeps fewer operations in flight."""
+    """The former name of `reference_ratio`, written for one version more."""
     verified: bool | None
     """True or false after the bytes were compared; null where verification was switched off."""
     status: ResultStatus
     reason: str | None
     settings: dict[str, Any] = field(default_factory=dict)
     """What else decides the figure: threads, pipeline_depth, files, huge_pages, error_handling, pinning, params…"""
+    reference_ratio: float | None = None
+    """`gb_per_s.median / reference_gb_per_s`."""
+    reference_is_limit: bool | None = None
+    """Whether the reference is what these bytes can't well exceed: then the ratio is the part of it that is reached."""
+
+    def __post_init__(self) -> None:
+        """Reckon the ratio from the two rates, whatever an earlier version wrote."""
+        rate, reference = self.gb_per_s, self.reference_gb_per_s
+        ratio = rate.median / reference if rate is not None and reference else None
+        limit = None if ratio is None else is_limit(self.reference, self.block_bytes, ratio)
+        for name, value in (("reference_ratio", ratio), ("efficiency", ratio), ("reference_is_limit", limit)):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +192,11 @@ class Comparison:
     low: float
     high: float
     verdict: Verdict
+
+    def __post_init__(self) -> None:
+        # Files of earlier versions call every interval that holds 1 no difference, however wide.
+        if self.verdict == "no difference" and not is_same(self.low, self.high):
+            object.__setattr__(self, "verdict", "undecided")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,46 +288,26 @@ def to_json(record: Any) -> dict[str, Any]:
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
 
 
-def from_json(cls: type[Record], data: dict[str, Any]) -> Record:
+def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     """Build a record from its JSON mapping; unknown fields are ignored, so newer files can be read.
 
     Raises:
-        TypeError: A field without a default is missing.
+        ValueError: A field without a default is missing, or holds a value of another type; names its path.
     """
-    converters: dict[str, Converter | None] = _CONVERTERS.get(cls) or _converters(cls)
-    values = {}
-    for name, value in data.items():
-        if name in converters:
-            convert = converters[name]
-            values[name] = value if convert is None or value is None else convert(value)
-    return cls(**values)
+    try:
+        return msgspec.convert(data, cls)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
-Converter = Callable[[Any], Any]
+def decode_json(cls: type[Record], data: bytes) -> Record:
+    """As `from_json`, from JSON text.
 
-
-_CONVERTERS: dict[type, dict[str, Converter | None]] = {}
-"""How each field's value comes back from JSON; None where it is just the value."""
-
-
-def _converters(cls: Any) -> dict[str, Converter | None]:
-    hints = typing.get_type_hints(cls)
-    return _CONVERTERS.setdefault(cls, {f.name: _converter(hints[f.name]) for f in dataclasses.fields(cls)})
-
-
-def _converter(hint: Any) -> Converter | None:
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return functools.partial(from_json, hint)
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        return _tuple_converter(_converter(typing.get_args(hint)[0]))
-    if origin in (types.UnionType, typing.Union):
-        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return _converter(inner[0]) if len(inner) == 1 else None
-    return None
-
-
-def _tuple_converter(item: Converter | None) -> Converter:
-    if item is None:
-        return tuple
-    return lambda values: tuple(item(value) for value in values)
+    Raises:
+        ValueError: It is no JSON, or not that record.
+    """
+    check_record(data)
+    try:
+        return msgspec.json.decode(data, type=cls)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error

@@ -10,14 +10,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kvdeck.sessions import units
 from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult, Tuned
+from kvdeck.sessions.references import against_text
 from kvdeck.sessions.sweeps import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
+    count_text,
     duration_text,
     figure,
     interval_text,
     layout_name,
+    many,
+    range_text,
+    ratio_text,
     short_layout_name,
     size_text,
     time_text,
@@ -88,9 +94,9 @@ def _head(session: Session, width: int) -> list[Line]:
     host = session.host
     facts = [str(host[key]) for key in ("hostname", "cpu") if host.get(key)]
     if host.get("cores"):
-        facts.append(f"{host['cores']} cores")
+        facts.append(many(host["cores"], "core") if isinstance(host["cores"], int) else f"{host['cores']} cores")
     if isinstance(host.get("memory_bytes"), int):
-        facts.append(f"{host['memory_bytes'] / (1 << 30):.0f} GiB of memory")
+        facts.append(f"{size_text(host['memory_bytes'])} of memory")
     facts += [f"{name} {version}" for name, version in (("NIXL", session.nixl), ("kvdeck", session.kvdeck)) if version]
     return lines + [Line(text) for text in joined(facts, width) if facts]
 
@@ -125,8 +131,8 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
 def verdict_text(item: Comparison) -> str:
     """A comparison in words: who takes how much longer, how sure that is, and the verdict."""
     return (
-        f"{layout_name(item.candidate)} takes {item.ratio:.2f}× the time of {layout_name(item.baseline)} "
-        f"(95 % interval {item.low:.2f}–{item.high:.2f}): {item.verdict}"
+        f"{layout_name(item.candidate)} takes {ratio_text(item.ratio)} the time of {layout_name(item.baseline)} "
+        f"(95 % interval {range_text(item.low, item.high)}): {item.verdict}"
     )
 
 
@@ -153,13 +159,13 @@ def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list
     facts = []
     if len({(r.block_bytes, r.batch) for r in results}) == 1:
         request = size_text(first.block_bytes * first.batch)
-        facts.append(f"{size_text(first.block_bytes)} a block, {first.batch} blocks a request ({request})")
-        facts.append(f"{first.blocks} blocks walked over ({size_text(first.block_bytes * first.blocks)})")
+        facts.append(f"{size_text(first.block_bytes)} a block, {many(first.batch, 'block')} a request ({request})")
+        facts.append(f"{many(first.blocks, 'block')} walked over ({size_text(first.block_bytes * first.blocks)})")
         if first.reference_gb_per_s is not None:
-            facts.append(f"reference {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
+            facts.append(f"{_reference_word(results)} {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
     else:
-        facts += _said(f"{r.blocks} blocks walked over" for r in results)
-        facts += _said(f"reference {r.reference}" if r.reference else "" for r in results)
+        facts += _said(f"{many(r.blocks, 'block')} walked over" for r in results)
+        facts += _said(f"{_reference_word(results)} {r.reference}" if r.reference else "" for r in results)
     return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
 
 
@@ -168,7 +174,7 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     settings = result.settings
     for key, words in _COUNTED.items():
         if (settings.get(key) or 1) > 1:
-            yield f"{settings[key]} {words}"
+            yield f"{count_text(settings[key])} {words}"
     between = (settings.get("processes") or 1) > (settings.get("threads") or 1)
     for key, unusual, words in _UNUSUAL:
         if settings.get(key) == unusual and (between or key not in _BETWEEN):
@@ -191,7 +197,7 @@ def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:
     far = "files" if scheme["storage"] else str(scheme["targets"])
     near = f"{scheme['initiators']} device{'s' * (scheme['initiators'] > 1)}"
     several = f"{result.settings.get('processes')} processes" if not scheme["storage"] else "one process"
-    return f"{scheme['scheme']} {scheme['mode']}: {near} to {far}, {scheme['pairs']} pairs, {several}"
+    return f"{scheme['scheme']} {scheme['mode']}: {near} to {far}, {many(scheme['pairs'], 'pair')}, {several}"
 
 
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
@@ -232,7 +238,7 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
 
     columns = []
     if sweep:
-        columns.append(column("block", "× batch", (f"{size_text(r.block_bytes)} × {r.batch}" for r in results)))
+        columns.append(column("block", "× batch", (units.shape_text(r.block_bytes, r.batch) for r in results)))
     references = {r.reference_gb_per_s for r in results}
     columns += [
         column("", "layout", (name(r.layout) for r in results), left=True),
@@ -244,9 +250,11 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
         column("GB/s", "(interval)", (interval_text(r.gb_per_s) for r in results)),
     ]
     if references != {None}:
+        named = next((r.reference for r in results if r.reference), "reference")
         if sweep:
-            columns.append(column("ref.", "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
-        columns.append(column("of", "ref.", (_percent(r.efficiency) for r in results), rank=1))
+            columns.append(column(named, "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
+        against = (against_text(r.reference_ratio, r.reference_is_limit) for r in results)
+        columns.append(column("of" if _reference_word(results) == "limit" else "against", named, against, rank=1))
     verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
         columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))
@@ -262,15 +270,18 @@ def _p99(times: Percentiles | None) -> float | None:
 
 
 def _descriptors(result: StepResult) -> str:
-    return f"{result.descriptors_per_block}/{result.descriptors_per_request}{'m' if result.merged else ''}"
+    per_block, per_request = count_text(result.descriptors_per_block), count_text(result.descriptors_per_request)
+    return f"{per_block}/{per_request}{'m' if result.merged else ''}"
 
 
 def _all_verified(results: Sequence[StepResult]) -> bool:
     return all(result.verified for result in results)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.{0 if value >= 0.0995 else 1}f} %"
+def _reference_word(results: Sequence[StepResult]) -> str:
+    """Whether the reference is the limit of all that is set against it."""
+    found = {r.reference_is_limit for r in results if r.reference_ratio is not None}
+    return "limit" if found == {True} else "compared with"
 
 
 def _tone(result: StepResult) -> Tone:
@@ -288,7 +299,7 @@ def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
             text = f"  {name}: the bytes that arrived are not the bytes that were sent"
             lines += [Line(piece, "bad") for piece in wrapped(text, width, "    ")]
         if result.status != "ok":
-            text = f"  {name}: {result.status} after {result.iterations} requests"
+            text = f"  {name}: {result.status} after {many(result.iterations, 'request')}"
             text += f": {result.reason}" if result.reason else ""
             lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
     return lines
@@ -331,8 +342,8 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
         rows = [item for item in tuned if item.path == path]
         columns = [
             Column("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
-            Column("", "time", tuple(f"{i.ratio:.2f}×" for i in rows)),
-            Column("", "interval", tuple(f"{i.low:.2f}–{i.high:.2f}" for i in rows)),
+            Column("", "time", tuple(ratio_text(i.ratio) for i in rows)),
+            Column("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
             Column("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: what was tried, against the setting before it", "heading")]

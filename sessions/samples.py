@@ -14,8 +14,10 @@ from typing import Protocol
 
 import orjson
 
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.events import Event, StateChanged, event_from_json, event_to_json
+from kvdeck.sessions.files import open_regular
 
 READ_BYTES = 256 * 1024
 FOLLOW_SECONDS = 0.25
@@ -71,7 +73,7 @@ class LineReader:
             SessionError: The file is there and can't be read.
         """
         try:
-            with self._path.open("rb", buffering=0) as file:
+            with open_regular(self._path) as file:
                 while (chunk := self._chunk(file.fileno(), limit)) is not None:
                     lines = self._take(chunk)
                     if lines:
@@ -147,7 +149,7 @@ def encode_event(event: Event) -> bytes:
 def decode_event(line: bytes) -> Event | None:
     """The event a line holds, or None for one that this version doesn't know or that is damaged."""
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
         return event_from_json(data) if isinstance(data, dict) else None
     except (ValueError, TypeError, AttributeError):
         return None

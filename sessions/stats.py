@@ -8,7 +8,7 @@ import random
 import statistics
 from collections.abc import Sequence
 
-from kvdeck.sessions.records import Interval, Percentiles, Verdict
+from kvdeck.sessions.records import Interval, Percentiles, Verdict, is_same
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
@@ -138,9 +138,11 @@ LEAST_ROUNDS = 6
 
 
 def verdict(ratio: Interval, rounds: int) -> Verdict:
-    """The word for a ratio of times: it takes the whole interval on one side of 1 to name a winner."""
+    """The word for a ratio of times: what the whole interval allows to be named, else `undecided`."""
     if rounds < LEAST_ROUNDS:
         return "undecided"
     if ratio.high < 1:
         return "faster"
-    return "slower" if ratio.low > 1 else "no difference"
+    if ratio.low > 1:
+        return "slower"
+    return "no difference" if is_same(ratio.low, ratio.high) else "undecided"

@@ -21,11 +21,14 @@ from typing import Any
 import orjson
 
 from kvdeck.sessions import counted, samples
+from kvdeck.sessions.documents import DocumentError, load_yaml
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
+from kvdeck.sessions.files import MAX_RECORD, is_regular, no_room, read_regular
 from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.locking import alone_in
-from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, from_json, to_json
+from kvdeck.sessions.owners import OWNER_GONE, encode_owner, is_abandoned, owner_path
+from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, decode_json, to_json
 from kvdeck.sessions.unfinished import Unfinished
 
 
@@ -54,7 +57,7 @@ class Store:
         return self.folder(name) / "engine.log"
 
     def exists(self, name: str) -> bool:
-        return (self.folder(name) / "session.json").is_file()
+        return is_regular(self.folder(name) / "session.json")
 
     def create(
         self, name: str | None, spec: Mapping[str, Any], run_yaml: str, *, label: str = "run", kvdeck: str = ""
@@ -89,6 +92,8 @@ class Store:
         for candidate in candidates:
             session = dataclasses.replace(blank, name=check_name(candidate))
             write_atomically(fresh / "session.json", encode_session(session))
+            if session.state not in FINAL_STATES:
+                owner_path(fresh).write_bytes(encode_owner())
             try:
                 # A rename onto a folder that isn't empty fails: two makers never share a name.
                 fresh.rename(self.sessions / candidate)
@@ -176,13 +181,12 @@ class Store:
             if not (damaged and self.folder(name).is_dir()):
                 raise
             return Session(name, "interrupted", 0.0)
-        if session.kind == "watched":
-            session = self._watched(session)
-            if session.state == "running":
-                raise SessionError(
-                    f"session {name!r} is being recorded",
-                    f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
-                )
+        session = self._settled(session)
+        if session.kind == "watched" and session.state == "running":
+            raise SessionError(
+                f"session {name!r} is being recorded",
+                f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
+            )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
         if session.kind == "recorded" and not counting and (live := counted.live(self.folder(name))):
@@ -198,25 +202,56 @@ class Store:
         """
         path = self.folder(name) / "session.json"
         try:
-            data = orjson.loads(path.read_bytes())
-            return from_json(Session, data)
+            session = decode_json(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
             raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them") from error
         except OSError as error:
             raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise SessionError(
                 f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
             ) from error
+        # The folder's name counts: after a copy, a move or a cut rename, what the file says is another session's.
+        return session if session.name == name else dataclasses.replace(session, name=name)
 
     def load(self, name: str) -> Session:
         """The session as it is now: while it is not final, with what `samples.jsonl` holds so far."""
         session = self.read(name)
         if session.kind == "recorded":
             return counted.filled(session, self.folder(name))
+        return self._settled(session)
+
+    def _settled(self, session: Session) -> Session:
+        """The session as far as it has come; one that nobody works on any longer is `interrupted`."""
         if session.kind == "watched":
             return self._watched(session)
-        return session if session.state in FINAL_STATES else self.rebuild(name)
+        if session.state in FINAL_STATES:
+            return session
+        events = samples.read_events(self.samples_path(session.name))
+        now = fold(session, (event for _, event in events))
+        if now.state in FINAL_STATES or not is_abandoned(self.folder(session.name)):
+            return now
+        return self._interrupted(session.name, session)
+
+    def _interrupted(self, name: str, base: Session) -> Session:
+        path = self.samples_path(name)
+        events = [event for _, event in samples.read_events(path)]
+        try:
+            wall = path.stat().st_mtime
+        except OSError:
+            wall = base.created
+        return fold(base, [*events, StateChanged(0, wall, "interrupted", OWNER_GONE)])
+
+    def settle(self, name: str) -> Session:
+        """Write down that a session nobody works on any longer was interrupted; the session as it is then.
+
+        Raises:
+            SessionError: There is no such session, or it can't be written.
+        """
+        session = self.load(name)
+        if session.state in FINAL_STATES and self.read(name).state not in FINAL_STATES:
+            self.write(session)
+        return session
 
     def _watched(self, session: Session) -> Session:
         from kvdeck.sessions.watched import keeping  # only where there is a recording
@@ -250,13 +285,10 @@ class Store:
         return fold(base, (event for _, event in samples.read_events(self.samples_path(name))))
 
     def _base(self, name: str) -> Session:
-        import yaml
-
         folder = self.folder(name)
         try:
-            text = (folder / "run.yaml").read_text()
-            spec = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            spec = load_yaml(read_regular(folder / "run.yaml"))
+        except (OSError, DocumentError):
             spec = None
         return Session(name, "interrupted", folder.stat().st_mtime, spec=spec if isinstance(spec, dict) else {})
 
@@ -280,7 +312,7 @@ class Store:
 def fold(base: Session, events: Iterable[Event]) -> Session:
     """The session after these events, which replace its results, comparisons, times and state.
 
-    Where the worker died, steps that have no result of their own get one from their rounds.
+    Where the worker or a rank died, steps that have no result of their own get one from their rounds.
     """
     session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
     unfinished = Unfinished()
@@ -304,7 +336,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         elif isinstance(event, StateChanged):
             ended = event.wall if event.state in FINAL_STATES else None
             session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
-    if session.state in ("crashed", "interrupted"):
+    if session.state in ("crashed", "failed", "interrupted"):
         left = unfinished.results(session.reason or session.state)
         session = dataclasses.replace(session, results=(*session.results, *left))
     return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
@@ -359,6 +391,5 @@ def _generated_names(created: float, label: str) -> Iterable[str]:
 
 
 def _write_error(folder: Path, error: OSError) -> SessionError:
-    return SessionError(
-        f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
-    )
+    what, fix = no_room(error) or (error.strerror, "check its owner and mode")
+    return SessionError(f"can't write in {folder}: {what}", f"{fix}, or set KVDECK_HOME to another folder")

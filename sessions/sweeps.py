@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from kvdeck.sessions.records import Comparison, StepResult
 from kvdeck.sessions.tables import NO_BREAK, Column, render, table_width, wrapped
-from kvdeck.sessions.units import figure, layout_name, size_text
+from kvdeck.sessions.units import UNKNOWN, count_text, figure, layout_name, many, range_text, ratio_text, size_text
 
 Shape = tuple[int, int]
 """Block bytes and batch."""
@@ -25,7 +25,7 @@ def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison],
     lines: list[str] = []
     for layout in dict.fromkeys(result.layout for result in results):
         steps = {(r.block_bytes, r.batch): r for r in results if r.layout == layout}
-        per_block = "/".join(dict.fromkeys(str(r.descriptors_per_block) for r in steps.values()))
+        per_block = "/".join(dict.fromkeys(count_text(r.descriptors_per_block) for r in steps.values()))
         plural = "" if per_block == "1" else "s"
         title = f"  {layout_name(layout)}, {per_block} descriptor{plural} a block"
         lines.append(f"{title}: GB/s (median)")
@@ -36,7 +36,7 @@ def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison],
         ]
     for (candidate, baseline), items in _pairs(comparisons).items():
         ratios = {(item.block_bytes, item.batch): _ratio(item) for item in items}
-        lines.append(f"  {candidate}'s time over {baseline}'s (~ no difference)")
+        lines.append(f"  {candidate}'s time over {baseline}'s (~ no difference, ? undecided)")
         lines += _grid(shapes, width, ratios)
         lines += wrapped(f"  {_summary(candidate, baseline, items)}", width, "    ")
     return lines
@@ -48,8 +48,8 @@ def sweep_ratios(comparisons: Sequence[Comparison], width: int) -> list[str]:
     for (candidate, baseline), items in _pairs(comparisons).items():
         columns = [
             Column("", "block × batch", tuple(shape_text(i).replace(NO_BREAK, " ") for i in items)),
-            Column("", "time", tuple(f"{i.ratio:.2f}×" for i in items)),
-            Column("", "interval", tuple(f"{i.low:.2f}–{i.high:.2f}" for i in items)),
+            Column("", "time", tuple(ratio_text(i.ratio) for i in items)),
+            Column("", "interval", tuple(range_text(i.low, i.high) for i in items)),
             Column("", "verdict", tuple(i.verdict for i in items), left=True),
         ]
         lines += [f"  {candidate}'s time over {baseline}'s", *render(columns, width)]
@@ -66,25 +66,30 @@ def _pairs(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], list[Comp
 
 def _summary(candidate: str, baseline: str, items: Sequence[Comparison]) -> str:
     counts = Counter(item.verdict for item in items)
-    verdicts = ", ".join(f"{word} in {counts[word]}" for word in ("faster", "no difference", "slower") if counts[word])
+    verdicts = ", ".join(
+        f"{word} in {counts[word]}" for word in ("faster", "no difference", "slower", "undecided") if counts[word]
+    )
     worst, best = max(items, key=lambda item: item.ratio), min(items, key=lambda item: item.ratio)
     return (
-        f"{candidate} against {baseline}, {len(items)} shapes: {verdicts}; "
-        f"from {best.ratio:.2f}× at {shape_text(best)} "
-        f"to {worst.ratio:.2f}× at {shape_text(worst)}"
+        f"{candidate} against {baseline}, {many(len(items), 'shape')}: {verdicts}; "
+        f"from {ratio_text(best.ratio)} at {shape_text(best)} "
+        f"to {ratio_text(worst.ratio)} at {shape_text(worst)}"
     )
 
 
 def shape_text(item: Comparison | StepResult) -> str:
     """Block size and batch as one word that isn't broken: `2 MiB × 16`."""
-    return f"{size_text(item.block_bytes)} × {item.batch}".replace(" ", NO_BREAK)
+    return f"{size_text(item.block_bytes)} × {count_text(item.batch)}".replace(" ", NO_BREAK)
 
 
 def _grid(shapes: Sequence[Shape], width: int, cells: Mapping[Shape, str]) -> list[str]:
     """The cells as a table; batches that don't fit beside each other go into a further table below."""
     sizes, batches = sorted({s for s, _ in shapes}), sorted({b for _, b in shapes})
     names = Column("", "block", tuple(size_text(size) for size in sizes))
-    columns = [Column("", f"× {batch}", tuple(cells.get((size, batch), "–") for size in sizes)) for batch in batches]
+    columns = [
+        Column("", f"× {count_text(batch)}", tuple(cells.get((size, batch), UNKNOWN) for size in sizes))
+        for batch in batches
+    ]
     lines: list[str] = []
     while columns:
         count = 1
@@ -97,15 +102,15 @@ def _grid(shapes: Sequence[Shape], width: int, cells: Mapping[Shape, str]) -> li
 
 def _rate(result: StepResult) -> str:
     if result.gb_per_s is None:
-        return "–"
+        return UNKNOWN
     return figure(result.gb_per_s.median) + ("" if result.status == "ok" and result.verified is not False else " !")
 
 
 def _times(result: StepResult) -> str:
     if result.post_us is None or result.transfer_us is None:
-        return "–"
+        return UNKNOWN
     return f"{figure(result.post_us.p50)} + {figure(result.transfer_us.p50)}"
 
 
 def _ratio(item: Comparison) -> str:
-    return f"{item.ratio:.2f}×" + ("~" if item.verdict == "no difference" else " ")
+    return ratio_text(item.ratio) + {"no difference": "~", "undecided": "?"}.get(item.verdict, " ")

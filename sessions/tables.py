@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NO_BREAK = "\u00a0"
 
@@ -20,17 +20,22 @@ class Column:
     rank: int = 0
     """0 stays always; of the others the highest goes first."""
 
-    @property
-    def width(self) -> int:
-        return max(len(text) for text in (self.over, self.head, *self.cells))
+    width: int = field(init=False)
+    """Characters of the widest text in it."""
+
+    def __post_init__(self) -> None:
+        widest = max(len(self.over), len(self.head), max(map(len, self.cells), default=0))
+        object.__setattr__(self, "width", widest)
 
 
 def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit into `width` characters, and those that were left out."""
     kept, dropped = list(columns), list[Column]()
-    while table_width(kept, 1) > width and any(column.rank for column in kept):
+    needed = table_width(kept, 1)
+    while needed > width and any(column.rank for column in kept):
         least = max(kept, key=lambda column: column.rank)
         kept.remove(least)
+        needed -= least.width + 1
         dropped.append(least)
     return kept, dropped
 
@@ -45,13 +50,13 @@ def render(columns: Sequence[Column], width: int = 80) -> list[str]:
     heads = [tuple(column.over for column in columns)] if any(column.over for column in columns) else []
     heads.append(tuple(column.head for column in columns))
     rows = zip(*(column.cells for column in columns), strict=True)
-    return [_line(columns, texts, gap) for texts in (*heads, *rows)]
+    shapes = [(column.left, column.width) for column in columns]
+    return [_line(shapes, texts, gap) for texts in (*heads, *rows)]
 
 
-def _line(columns: Sequence[Column], texts: Sequence[str], gap: str) -> str:
+def _line(shapes: Sequence[tuple[bool, int]], texts: Sequence[str], gap: str) -> str:
     cells = (
-        text.ljust(column.width) if column.left else text.rjust(column.width)
-        for column, text in zip(columns, texts, strict=True)
+        text.ljust(width) if left else text.rjust(width) for (left, width), text in zip(shapes, texts, strict=True)
     )
     return (gap + gap.join(cells)).rstrip()
 

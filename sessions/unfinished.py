@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kvdeck.sessions import stats
 from kvdeck.sessions.events import Event, ReferenceRound, Round, RunStarted, StepFinished, StepStarted
 from kvdeck.sessions.records import StepPlan, StepResult, to_json
+from kvdeck.sessions.units import many
 
 
 @dataclass(slots=True)
@@ -74,6 +75,6 @@ class Unfinished:
             efficiency=rate.median / reference if rate and reference else None,
             verified=None,
             status="failed" if step.begun else "cancelled",
-            reason=f"{reason} after {len(post)} requests" if step.begun else f"not reached: {reason}",
+            reason=f"{reason} after {many(len(post), 'request')}" if step.begun else f"not reached: {reason}",
             settings={"rounds": len(rounds)},
         )

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import orjson
-
 from kvdeck.app.messages import Found, SourcesFound
+from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.units import number_text
 
 LONGEST_S = 20.0
 
@@ -20,10 +20,10 @@ def look(post: Callable[[SourcesFound], object]) -> None:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S, check=False, start_new_session=True
         )
-        rows = orjson.loads(done.stdout)["sources"]
+        rows = load_record(done.stdout)["sources"]
         found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
     except subprocess.TimeoutExpired:
-        post(SourcesFound((), f"looking for sources did not end within {LONGEST_S:g} s"))
+        post(SourcesFound((), f"looking for sources did not end within {number_text(LONGEST_S)} s"))
     except (ValueError, KeyError, TypeError):
         words = done.stderr.decode(errors="replace").strip().splitlines()
         post(SourcesFound((), f"looking for sources failed: {words[-1] if words else done.returncode}"))

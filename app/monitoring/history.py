@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import orjson
 
 from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot, from_mapping, to_mapping
+from kvdeck.sessions.documents import load_record
 
 SPAN_S = 600.0
 """How far back a moment can be looked at."""
@@ -66,7 +67,7 @@ class History:
         if not self._times:
             return None
         place = max(0, bisect_right(self._times, t) - 1)
-        return from_mapping(orjson.loads(zlib.decompress(self._packed[place])))
+        return from_mapping(load_record(zlib.decompress(self._packed[place])))
 
 
 def flow_key(flow: Flow) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kvdeck.sessions.addresses import carries_credentials
+
 RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -51,7 +53,7 @@ def recalled(memory: object) -> Settings:
     hz, block = _number(data.get("hz")), _number(data.get("block_bytes"))
     thresholds = data.get("thresholds")
     return Settings(
-        sources=_texts(data["sources"]) if isinstance(data.get("sources"), list) else None,
+        sources=_addresses(data["sources"]) if isinstance(data.get("sources"), list) else None,
         known=_texts(data.get("known")),
         hz=hz if hz is not None and RATES_HZ[0] <= hz <= RATES_HZ[-1] else 1.0,
         pins=_texts(data.get("pins")),
@@ -64,6 +66,11 @@ def recalled(memory: object) -> Settings:
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _addresses(values: list[Any]) -> tuple[str, ...]:
+    """Sources; an earlier version may have kept one with a credential, which is forgotten."""
+    return tuple(text for text in _texts(values) if not carries_credentials(text))
 
 
 def _texts(value: object) -> tuple[str, ...]:

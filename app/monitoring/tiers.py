@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.app.monitoring.words import scaled
 from kvdeck.engine.watch.snapshot import Flow, Snapshot
+from kvdeck.sessions.units import percent_text, size_text
 
 Way = Literal["offload", "onboard", "peers", "within", "transfer"]
 TIERS = ("remote", "G1", "G2", "G3", "G4")
@@ -102,11 +102,11 @@ def fills(moment: Snapshot) -> dict[str, list[Fill]]:
             into["G3", "file"] = into.get(("G3", "file"), 0.0) + number.value
     found: dict[str, list[Fill]] = {}
     for (tier, what), share in shares.items():
-        found.setdefault(tier, []).append(Fill(what, share, f"{what} {share * 100:.0f} %"))
+        found.setdefault(tier, []).append(Fill(what, share, f"{what} {percent_text(share)}"))
     for (tier, what), size in sizes.items():
         limit = limits.get((tier, what))
         share_of = size / limit if limit else None
-        found.setdefault(tier, []).append(Fill(what, share_of, scaled(size, "B")))
+        found.setdefault(tier, []).append(Fill(what, share_of, size_text(size)))
     return found
 
 

@@ -1,17 +1,18 @@
-"""Names and figures of the monitor in few columns, and of steady width."""
+"""Names of the monitor in few columns, and how long ago something was."""
 
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from kvdeck.sessions import units
+from kvdeck.sessions.units import count_text
+
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WHO = {"kvbm ": "KVBM ", "vllm offload ": "vLLM ", "vllm tiering ": "vLLM ", "vllm ": "vLLM ", "nixl ": "NIXL "}
-_STEPS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_FOR = re.compile(r" \(for (\d+) s\)$")
-UNKNOWN = "–"
+_FOR = re.compile(r" \(for ([^()]+)\)$")
+_ODD_SECONDS = re.compile(r"(?<=min) \d+ s$")
 
 
 @lru_cache(maxsize=1024)
@@ -35,56 +36,6 @@ def short(flow: str) -> str:
     return next((new + name[len(old) :] for old, new in _WHO.items() if name.startswith(old)), name)
 
 
-def three(value: float) -> str:
-    """Three significant digits, never with an exponent: `1.23`, `12.3`, `123`."""
-    if value >= 99.95:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}" if value >= 0.005 or value == 0 else "<0.01"
-
-
-def scaled(value: float, unit: str) -> str:
-    """`1.23 GB/s`: decimal prefixes, three digits."""
-    size = abs(value)
-    for step, prefix in _STEPS:
-        if size >= step * 0.9995:
-            return f"{three(value / step)} {prefix}{unit}"
-    return f"{value:.0f} {unit}"
-
-
-def counted(value: float, unit: str = "") -> str:
-    """`36,864` up to five digits, then `1.23M`."""
-    size = abs(value)
-    if size < 1e5:
-        text = f"{value:,.0f}" if size >= 99.95 or value == int(value) else three(value)
-    else:
-        step, prefix = next((step, prefix) for step, prefix in _STEPS if size >= step * 0.9995)
-        text = f"{three(value / step)}{prefix}"
-    return f"{text} {unit}".rstrip()
-
-
-def quantity(value: float | None, unit: str) -> str:
-    """A number in its unit; a dash where it is not known."""
-    if value is None:
-        return UNKNOWN
-    if unit in ("ratio", "%"):
-        return f"{value * 100:.1f} %"
-    if unit in ("B", "B/s"):
-        return scaled(value, unit)
-    if unit in ("bytes", "bytes/s"):
-        return scaled(value, unit.replace("bytes", "B"))
-    return duration(value) if unit == "s" else counted(value, unit)
-
-
-def duration(seconds: float | None) -> str:
-    """`12.3 µs`, `1.20 ms`, `3.40 s`."""
-    if seconds is None:
-        return UNKNOWN
-    for step, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= step * 0.9995:
-            return f"{three(seconds / step)} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
 def ago(seconds: float | None) -> str:
     """How long ago, in steps that grow: what stands still must not tick."""
     if seconds is None:
@@ -92,17 +43,18 @@ def ago(seconds: float | None) -> str:
     if seconds < 5:
         return "moving"
     if seconds < 60:
-        return f"moved {int(seconds // 5 * 5)} s ago"
+        return f"moved {count_text(int(seconds // 5 * 5))} s ago"
     if seconds < 3600:
-        return f"moved {int(seconds // 60)} min ago"
-    return f"moved {int(seconds // 3600)} h ago"
+        return f"moved {count_text(int(seconds // 60))} min ago"
+    return f"moved {count_text(int(seconds // 3600))} h ago"
 
 
 def steady(reason: str) -> str:
     """A reason without its seconds that tick: an idle screen is not painted again for them."""
-    return _FOR.sub(lambda found: "" if int(found[1]) < 60 else f" (for {int(found[1]) // 60} min)", reason)
+    return _FOR.sub(lambda found: "" if found[1].endswith(" s") and "min" not in found[1] else
+                    f" (for {_ODD_SECONDS.sub('', found[1])})", reason)  # fmt: skip
 
 
 def time_of_day(t: float) -> str:
     """The host's own clock."""
-    return time.strftime("%H:%M:%S", time.localtime(t))
+    return units.local_time(t, "%H:%M:%S")

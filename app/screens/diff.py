@@ -15,11 +15,20 @@ from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.table import Column
-from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_text
+from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
 from kvdeck.sessions.compare import Row as Compared
 from kvdeck.sessions.compare_report import diff_markdown, insight_text
 from kvdeck.sessions.entries import entries
-from kvdeck.sessions.units import figure, short_layout_name, size_text, time_text
+from kvdeck.sessions.units import (
+    count_text,
+    figure,
+    number_text,
+    plain_text,
+    ratio_text,
+    short_layout_name,
+    size_text,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +163,7 @@ class Behind(Lines):
         for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
             if keys:
                 rows.append((cell(f" only in {name}: {'; '.join(keys)}", width, "dim"),))
-        return [(cell(f" {ratio_text(row)}", width, _TONES.get(row.verdict or "", "dim")),), *rows]
+        return [(cell(f" {ratio_sentence(row)}", width, _TONES.get(row.verdict or "", "dim")),), *rows]
 
 
 class Rows(Listing[Compared]):
@@ -188,8 +197,8 @@ class Rows(Listing[Compared]):
 
 
 def _text(value: float | None) -> str:
-    """A figure for another program: four digits where it was measured, all of them where it was counted."""
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4g}"
+    """A figure for another program: six digits where it was measured, all of them where it was counted."""
+    return plain_text(value)
 
 
 def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
@@ -203,12 +212,12 @@ def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
         pair("time a block", lambda side: time_text(side.us_per_block)),
         pair(
             "desc. a block",
-            lambda side: figure(side.descriptors_per_block),
+            lambda side: number_text(side.descriptors_per_block),
         ),
-        pair("transfers", lambda side: f"{side.transfers:,}"),
-        pair("average size", lambda side: size_text(round(side.average_bytes))),
+        pair("transfers", lambda side: count_text(side.transfers)),
+        pair("average size", lambda side: size_text(side.average_bytes)),
         pair("bytes", lambda side: size_text(side.bytes)),
-        pair("blocks", lambda side: f"{side.blocks:,}"),
+        pair("blocks", lambda side: count_text(side.blocks)),
     ]
 
 
@@ -218,10 +227,7 @@ def _columns(width: int) -> list[Column[Compared]]:
         return names[0] if names[0] == names[1] else " | ".join(names)
 
     def shape(row: Compared) -> str:
-        return "" if row.block_bytes is None else f"{size_text(row.block_bytes)}×{row.batch}"
-
-    def ratio(row: Compared) -> str:
-        return "–" if row.ratio is None else f"{row.ratio:.2f}×"
+        return "" if row.block_bytes is None else f"{size_text(row.block_bytes)}×{count_text(row.batch)}"
 
     bar = 11 if width < 105 else min(41, (width - 95) | 1)
     return [
@@ -230,7 +236,7 @@ def _columns(width: int) -> list[Column[Compared]]:
         Column("size", 10, shape, lambda _: "dim"),
         Column("A GB/s", 7, lambda r: figure(r.a.gb_per_s), lambda _: A),
         Column("B GB/s", 7, lambda r: figure(r.b.gb_per_s), lambda _: B),
-        Column("time", 6, ratio, lambda r: _TONES.get(r.verdict or "", "")),
+        Column("time", 7, lambda r: ratio_text(r.ratio), lambda r: _TONES.get(r.verdict or "", "")),
         Column(
             f"¼{'1'.center(bar - 2)}4",
             bar,
@@ -288,7 +294,7 @@ class DiffScreen(DeckScreen):
         listing.names = self.diff.a, self.diff.b
         listing.show(rows, "nothing in common")
         head.redraw()
-        self.call_after_refresh(lambda: self.app.read_spreads(self.a, self.b))
+        self.call_after_refresh(lambda: self.app.read_spreads(self, self.a, self.b))
 
     def on_spreads_read(self, message: SpreadsRead) -> None:
         behind = self.query_one(Behind)

@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
+from kvdeck.app.asking import answers_to
 from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
 from kvdeck.app.monitoring.player import PLAY_S, Player
 from kvdeck.app.monitoring.settings import Settings, recalled
@@ -31,6 +32,7 @@ from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.watch.snapshot import Snapshot as Moment
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import exact_size_text
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -110,7 +112,7 @@ class MonitorScreen(DeckScreen):
             self._linger.stop()
         if not self._asked:
             self._asked = True
-            self.app.find_sources(self.post_message)
+            self.app.find_sources(self)
         self._watch()
 
     def on_screen_suspend(self) -> None:
@@ -139,7 +141,7 @@ class MonitorScreen(DeckScreen):
         if self._watching is not None and self._watching.wanted != wanted:
             self._stop()
         if self._watching is None and wanted is not None and self.app.connect:
-            self._watching = WatchFeed(self.post_message, wanted)
+            self._watching = WatchFeed(answers_to(self), wanted, readonly=self.app.readonly)
 
     def change(self, settings: Settings) -> None:
         """Take other settings, remember them, and watch accordingly."""
@@ -322,9 +324,11 @@ class MonitorScreen(DeckScreen):
     # --- a recording ---
 
     def action_open(self) -> None:
-        self.app.list_sessions()
+        self.app.list_sessions(self)
 
     def on_sessions_listed(self, message: SessionsListed) -> None:
+        if not self.is_current:
+            return
         from kvdeck.app.screens.picker import Choice, Picker
 
         choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "watched"]
@@ -389,7 +393,11 @@ class MonitorScreen(DeckScreen):
         yield from super().pane_commands()
         if (plan := planned(self.app.memory)) is not None:
             size, said = plan.block_bytes, f"from the plan {plan.title}"
-            yield "monitor: take block bytes from the plan", f"{size:,} B, {said}", lambda: self.set_block(size, said)
+            yield (
+                "monitor: take block bytes from the plan",
+                f"{exact_size_text(size)}, {said}",
+                lambda: self.set_block(size, said),
+            )
 
     def action_record(self) -> None:
         dialogs.record(self)

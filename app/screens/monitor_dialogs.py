@@ -14,6 +14,7 @@ from kvdeck.app.widgets.listing import Listing
 from kvdeck.engine.watch.report import arrow
 from kvdeck.engine.watch.snapshot import Number
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import plain_text
 from kvdeck.sessions.watched.marks import Mark
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def block(screen: MonitorScreen) -> None:
 
     size = screen.settings.block_bytes
     note = "empty: not known, blocks stay blocks; the palette takes it from the plan"
-    screen.app.push_screen(AskText("Bytes of one KVBM block", f"{size:.0f}" if size else "", note), typed)
+    screen.app.push_screen(AskText("Bytes of one KVBM block", plain_text(size, 0), note), typed)
 
 
 def record(screen: MonitorScreen) -> None:

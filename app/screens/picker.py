@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 
 from kvdeck.app.widgets.keys import DECK
 from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
+from kvdeck.sessions.units import count_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ class SearchList(Lines, can_focus=True):
 
     def rows(self, width: int, height: int) -> list[Row]:
         found = self.found
-        head = (cell(f"{self.title} {self.text}▏", width - 9, "key"), cell(f"{len(found)} found", 9, "dim", right=True))
+        head = (
+            cell(f"{self.title} {self.text}▏", width - 9, "key"),
+            cell(f"{count_text(len(found))} found", 9, "dim", right=True),
+        )
         if not found:
             return [head, (cell(self.empty, width, "dim"),)]
         room = max(1, height - 1)

@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.reactive import var
 
 from kvdeck.app.measured import Measured
-from kvdeck.app.messages import PathsMeasured, PlanChanged, RunAsked
+from kvdeck.app.messages import PathsMeasured, PlanChanged
 from kvdeck.app.plancarry import kept, onto
 from kvdeck.app.planform import plan_in, read_plan
 from kvdeck.app.planned import KEPT
@@ -24,6 +24,7 @@ from kvdeck.app.widgets.keys import PLAN, RUN
 from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane, PlanView
 from kvdeck.engine.kv.reading import catalogue, find_model
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.app.form import Form
@@ -96,7 +97,7 @@ class PlanScreen(DeckScreen):
         known = tuple((run.session, run.state) for run in snapshot.runs)
         if known != self.known:
             self.known = known
-            self.app.measure_paths()
+            self.app.measure_paths(self)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(PlanPane).apply_doctor(doctor)
@@ -125,7 +126,7 @@ class PlanScreen(DeckScreen):
         if problem := form.launch_problem():
             self.notify(problem, severity="warning", markup=False)
             return
-        self.app.post_message(RunAsked(form.to_spec()))
+        self.app.submit(form.to_spec())
         self.app.switch_mode("run")
 
     async def action_carry(self) -> None:
@@ -165,12 +166,14 @@ class PlanScreen(DeckScreen):
         self._written(COMMAND_FILE, f"{text}\n", "sent to the terminal's clipboard (OSC 52), and kept in")
 
     def action_save(self) -> None:
-        import yaml
+        from kvdeck.sessions.documents import dump_yaml
 
         form = self.query_one(PlanPane).form
-        self._written(f"{form.title}.yaml", yaml.safe_dump(form.to_mapping(), sort_keys=False), "saved in")
+        self._written(f"{form.title}.yaml", dump_yaml(form.to_mapping()), "saved in")
 
     def _written(self, name: str, text: str, said: str) -> None:
+        if not self.app.may_command():
+            return
         folder = self.app.plans_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -190,11 +193,11 @@ class PlanScreen(DeckScreen):
     def _take_plan(self, name: str | None) -> None:
         if name is None:
             return
-        path = Path(name).expanduser()
-        if not path.is_file():
-            path = self.app.plans_folder() / f"{name}.yaml"
         pane = self.query_one(PlanPane)
         try:
+            path = expanded(name)
+            if not path.is_file():
+                path = self.app.plans_folder() / f"{name}.yaml"
             pane.become(read_plan(path, pane.form))
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)

@@ -57,7 +57,7 @@ class ResultScreen(DeckScreen):
     def on_mount(self) -> None:
         self.query_one("#result").focus()
         super().on_mount()
-        self.app.read_spreads(self.session, replace(self.session, results=(), tallies=()))
+        self.app.read_spreads(self, self.session, replace(self.session, results=(), tallies=()))
 
     def on_spreads_read(self, message: SpreadsRead) -> None:
         self.spreads = dict(message.a)

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
 from kvdeck.app.form import Form
-from kvdeck.app.messages import RowOpened, RunAsked, SessionRead, StepChosen
+from kvdeck.app.messages import RowOpened, SessionRead, StepChosen
 from kvdeck.app.screens.frame import SHORT, DeckScreen
 from kvdeck.app.widgets.form import FormPane
 from kvdeck.app.widgets.keys import RUN
@@ -123,7 +123,7 @@ class RunScreen(DeckScreen):
         if problem := form.problem():
             self.notify(problem, severity="warning", markup=False)
             return
-        self.post_message(RunAsked(form.to_mapping()))
+        self.app.submit(form.to_mapping())
 
     def take_form(self, change: Callable[[Form], Form]) -> None:
         """Change the form as another screen asks; what is launched is still `r`'s to say."""
@@ -134,18 +134,20 @@ class RunScreen(DeckScreen):
         self.notify(f"the form has the plan's block: {pane.form.carried()} · r runs it", markup=False)
 
     def action_quick(self) -> None:
-        self.post_message(RunAsked({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"}))
+        self.app.submit({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"})
 
     def action_diff(self) -> None:
         run = self.app.snapshot.run
         if run is None or run.state not in FINAL_STATES:
             self.notify("the layouts can be set against each other when a run has ended")
             return
-        self.app.read_session(run.session)
+        self.app.read_session(self, run.session)
 
     def on_session_read(self, message: SessionRead) -> None:
         from kvdeck.app.screens.result import diff_layouts
 
+        if not self.is_current:
+            return
         if message.session is None:
             self.notify(message.error, severity="warning", markup=False)
         else:
@@ -184,6 +186,10 @@ class RunScreen(DeckScreen):
         under = queue.under_cursor if queue.has_focus else None
         shown = run.session if run is not None and run.state in ("queued", "running") else None
         session = under.session if under is not None else shown
+        if session is None and self.app.unsent:
+            self.app.cancel_submitted()
+            self.notify("the run that was just asked for is being cancelled")
+            return
         if session is None:
             self.notify("no run is going on")
             return

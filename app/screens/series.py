@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from kvdeck.app.asking import answers_to
 from kvdeck.app.messages import FilterTyped, MomentSeen
 from kvdeck.app.monitoring.history import number_key
-from kvdeck.app.monitoring.words import quantity, source_name
+from kvdeck.app.monitoring.words import source_name
 from kvdeck.app.screens.frame import DeckScreen
 from kvdeck.app.watching import Wanted, WatchFeed
 from kvdeck.app.widgets.filterbar import FilterBar
@@ -20,6 +21,7 @@ from kvdeck.app.widgets.monitor.paths import per_s
 from kvdeck.app.widgets.table import Column
 from kvdeck.engine.watch.report import labels_text
 from kvdeck.engine.watch.snapshot import EVERY, Number, Snapshot
+from kvdeck.sessions.units import count_text, quantity_text
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -32,7 +34,7 @@ class SeriesFilter(FilterBar):
     """The words, and how many series have them."""
 
     def rows(self, width: int, height: int) -> list[Row]:
-        right = f"{self.count:,} of {self.total:,} series "
+        right = f"{count_text(self.count)} of {count_text(self.total)} series "
         typed = f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters"
         return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
 
@@ -81,7 +83,11 @@ class SeriesScreen(DeckScreen):
         self.query_one("#list").focus()
         self._fill()
         if self.wanted is not None and self.app.connect:
-            self._feed = WatchFeed(self.post_message, Wanted(self.wanted.sources, BROWSE_HZ, None, (EVERY,)))
+            self._feed = WatchFeed(
+                answers_to(self),
+                Wanted(self.wanted.sources, BROWSE_HZ, None, (EVERY,)),
+                readonly=self.app.readonly,
+            )
 
     def on_unmount(self) -> None:
         if self._feed is not None:
@@ -107,9 +113,9 @@ class SeriesScreen(DeckScreen):
         source = 18 if width >= 100 else 7
         columns: list[Column[Number]] = [
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
-            Column("", max(20, width - source - 33), lambda n: f"{n.name}{labels_text(n)}", right=False),
-            Column("value", 14, lambda n: quantity(n.value, n.unit)),
-            Column("a second", 9, per_s, lambda n: "ok" if n.per_s else "dim"),
+            Column("", max(20, width - source - 34), lambda n: f"{n.name}{labels_text(n)}", right=False),
+            Column("value", 14, lambda n: quantity_text(n.value, n.unit)),
+            Column("a second", 10, per_s, lambda n: "ok" if n.per_s else "dim"),
             Column("", 1, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
         ]

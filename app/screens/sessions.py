@@ -28,11 +28,11 @@ from kvdeck.app.widgets.keys import LIST, RUN
 from kvdeck.app.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.widgets.listing import Listing, Page
 from kvdeck.app.widgets.table import Column
-from kvdeck.app.words import clock
+from kvdeck.sessions import units
 from kvdeck.sessions.catalogue import matching
 from kvdeck.sessions.report import is_recording, report_lines
 from kvdeck.sessions.tables import wrapped
-from kvdeck.sessions.units import short_layout_name
+from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -70,11 +70,13 @@ def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
         Column("session", name, lambda r: r.name, right=False),
         Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
         Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
-        Column("took", 7, lambda r: "" if r.kind not in ("run", "watched") else clock(_took(r)), lambda _: "dim"),
+        Column("took", 7, lambda r: "" if r.kind not in ("run", "watched") else clock_text(_took(r)), lambda _: "dim"),
     ]
     if width >= 100:
-        columns.append(Column("steps", 5, lambda r: str(r.steps) if r.kind == "run" else ""))
-        columns.append(Column("counted", 11, lambda r: f"{r.transfers:,}" if r.kind not in ("run", "watched") else ""))
+        columns.append(Column("steps", 5, lambda r: count_text(r.steps) if r.kind == "run" else ""))
+        columns.append(
+            Column("counted", 11, lambda r: count_text(r.transfers) if r.kind not in ("run", "watched") else "")
+        )
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
     columns.append(Column("  paths", max(7, left), _about, right=False))
     return columns
@@ -92,7 +94,7 @@ def _about(row: SessionSummary) -> str:
 
 
 def _local(created: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    return units.local_time(created)
 
 
 class SessionsScreen(DeckScreen):
@@ -189,7 +191,7 @@ class SessionsScreen(DeckScreen):
         if counting or dynamo:
             self.action_reread()
         else:
-            self.app.look_for_changes(tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo"))
+            self.app.look_for_changes(self, tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo"))
 
     def on_sessions_stirred(self, message: SessionsStirred) -> None:
         before, self._mark = self._mark, message.mark
@@ -197,7 +199,7 @@ class SessionsScreen(DeckScreen):
             self.action_reread()
 
     def action_reread(self) -> None:
-        self.app.list_sessions()
+        self.app.list_sessions(self)
 
     def on_sessions_listed(self, message: SessionsListed) -> None:
         before = self._here()
@@ -205,7 +207,7 @@ class SessionsScreen(DeckScreen):
         self.marked = [name for name in self.marked if any(row.name == name for row in self.kept)]
         self._fill()
         if (row := self._here()) is not None and row != before:
-            self.app.preview_session(row.name)
+            self.app.preview_session(self, row.name)
 
     def _here(self) -> SessionSummary | None:
         return self.query_one("#list", Listing).under_cursor
@@ -251,7 +253,7 @@ class SessionsScreen(DeckScreen):
         if name is None or (self.previewed is not None and self.previewed.name == name):
             self.query_one("#preview", Page).redraw()
             return
-        self._wait = self.set_timer(PREVIEW_S, lambda: self.app.preview_session(name))
+        self._wait = self.set_timer(PREVIEW_S, lambda: self.app.preview_session(self, name))
 
     def on_session_previewed(self, message: SessionPreviewed) -> None:
         self.previewed = message
@@ -298,13 +300,15 @@ class SessionsScreen(DeckScreen):
         if len(names) < 2 and row is not None and row.name not in names:
             names.append(row.name)
         if len(names) >= 2:
-            self.app.compare_sessions(tuple(names))
+            self.app.compare_sessions(self, tuple(names))
         elif row is not None and len(row.layouts) >= 2:
-            self.app.compare_sessions(tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
+            self.app.compare_sessions(self, tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
         else:
             self.notify("mark two sessions with space first, or stand on one with two layouts", severity="warning")
 
     def on_sessions_compared(self, message: SessionsCompared) -> None:
+        if not self.is_current:
+            return
         if message.error:
             self.notify(message.error, severity="error", markup=False)
         elif all(map(is_recording, message.sessions)):
@@ -343,7 +347,7 @@ class SessionsScreen(DeckScreen):
 
         def answered(text: str | None) -> None:
             if text is not None and (text != value or what == "export"):
-                self.app.change_session(what, name, text, value)
+                self.app.change_session(self, what, name, text, value)
 
         self.app.push_screen(AskText(asked, value, note), answered)
 
@@ -356,14 +360,14 @@ class SessionsScreen(DeckScreen):
 
         def sure(yes: bool | None) -> None:
             if yes:
-                self.app.change_session("delete", row.name)
+                self.app.change_session(self, "delete", row.name)
 
         def once(yes: bool | None) -> None:
             if yes:
                 self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
 
-        counted = f"{row.transfers:,} counted transfers"
-        held = {"run": f"{row.steps} results", "watched": "moments"}.get(row.kind, counted)
+        counted = many(row.transfers, "counted transfer")
+        held = {"run": many(row.steps, "result"), "watched": "moments"}.get(row.kind, counted)
         self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
 
     def _own(self) -> SessionSummary | None:
@@ -384,9 +388,11 @@ class SessionsScreen(DeckScreen):
         if row is not None and row.kind == "watched":
             await self.app.replay(row.name)
         else:
-            self.app.read_session(message.key)
+            self.app.read_session(self, message.key)
 
     def on_session_read(self, message: SessionRead) -> None:
+        if not self.is_current:
+            return
         if message.session is None:
             self.notify(message.error, severity="error", markup=False)
             return

@@ -11,6 +11,8 @@ from textual.screen import ModalScreen
 from kvdeck.app.messages import Found, SourcesFound
 from kvdeck.app.widgets.keys import LIST, MONITOR
 from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
+from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
     from kvdeck.app.tui import Deck
@@ -135,7 +137,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def action_look(self) -> None:
         self.list.looking, self.list.error = True, ""
         self.list.show()
-        self.app.find_sources(self.post_message)
+        self.app.find_sources(self)
 
     def on_sources_found(self, message: SourcesFound) -> None:
         mine = self.list
@@ -154,6 +156,11 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         def added(text: str | None) -> None:
             if text and text != HTTP:
                 text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the offer
+                try:
+                    refuse_credentials(text, "the source")
+                except UsageError as error:
+                    self.notify(str(error), severity="error", timeout=15)
+                    return
                 self.list.found.append(Found(text, ""))
                 self.list.ticked.add(text)
                 self.list.show()

@@ -15,6 +15,7 @@ from kvdeck.app.widgets.lines import Row, heading
 from kvdeck.app.widgets.listing import Page
 from kvdeck.sessions.compare import compare
 from kvdeck.sessions.compare_report import many_lines
+from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
@@ -46,7 +47,7 @@ class VersusScreen(DeckScreen):
     def _rows(self, width: int, focused: bool) -> list[Row]:
         baseline, *others = self.sessions
         lines = many_lines([compare(baseline, other) for other in others], width - 2)
-        title = f"{len(self.sessions)} sessions against {baseline.name}"
+        title = f"{many(len(self.sessions), 'session')} against {baseline.name}"
         return [heading(title, width, focused), *(line_row(line, width - 1) for line in lines)]
 
     def action_baseline(self) -> None:

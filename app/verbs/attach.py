@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import click
 
 from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, print_session, report_width
+from kvdeck.sessions import units
+from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, render
@@ -38,14 +41,33 @@ def attach(name: str, as_json: bool) -> int:
 @click.argument("name")
 def cancel(name: str) -> int:
     """End a queued or running run, or a recording; what there is of it is kept."""
-    from kvdeck.engine.client import Client
+    from kvdeck.engine.client import Client, store
     from kvdeck.sessions.listing import check_name
+    from kvdeck.sessions.owners import read_owner
 
     check_name(name)
-    with Client.connect(start=False) as client:
-        client.cancel(name)
+    kept = store()
+    before = kept.read(name).state
+    if before in FINAL_STATES:
+        raise SessionError(f"{name} is {before} already", "there is nothing to cancel")
+    session = kept.settle(name)
+    if session.state in FINAL_STATES:
+        click.echo(f"{name} is {session.state}" + (f": {session.reason}" if session.reason else ""))
+        return 0
+    owner = read_owner(kept.folder(name))
+    if owner is not None and owner.alive and not _is_engine(owner.pid):
+        os.kill(owner.pid, signal.SIGINT)
+    else:
+        with Client.connect(start=False) as client:
+            client.cancel(name)
     click.echo(f"{name} is being cancelled; `kvdeck report {name}` prints what it measured")
     return 0
+
+
+def _is_engine(pid: int) -> bool:
+    from kvdeck.engine.client import engine_pid
+
+    return engine_pid() == pid
 
 
 @click.command()
@@ -85,9 +107,15 @@ def sessions(as_json: bool) -> int:
 def _state(item: SessionSummary) -> str:
     """The state; what an engine that died left open is read from the samples."""
     from kvdeck.engine.client import store
+    from kvdeck.sessions.listing import UNREADABLE
 
-    return item.state if item.state in FINAL_STATES else store().load(item.name).state
+    if item.state in (*FINAL_STATES, UNREADABLE):
+        return item.state
+    try:
+        return store().load(item.name).state
+    except SessionError:  # one odd session is one row
+        return item.state
 
 
 def _local(created: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    return units.local_time(created)

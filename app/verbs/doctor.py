@@ -44,6 +44,11 @@ def doctor_lines(report: Mapping[str, Any], width: int) -> list[Line]:
     lines += [Line(text) for mend, number in mends.items() for text in wrapped(f"  [{number}] {mend}", width, "      ")]
     versions = {key: report.get(key) for key in ("kvdeck", "nixl", "cuda", "cufile")}
     lines += [Line(""), Line("Host", "heading"), *_host_lines({**versions, **report.get("host", {})}, width)]
+    if variables := report.get("environment"):
+        lines += [Line(""), Line("Set in the environment, and decides", "heading")]
+        lines += [
+            Line(text) for name, value in variables.items() for text in wrapped(f"  {name}={value}", width, "    ")
+        ]
     return lines if report.get("ready") else [*lines, Line(""), Line("No path is ready here.", "bad")]
 
 

@@ -13,7 +13,7 @@ from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.report import Line
 from kvdeck.sessions.tables import Column, fit, joined, render
-from kvdeck.sessions.units import duration_text
+from kvdeck.sessions.units import done_text, duration_text, many
 
 if TYPE_CHECKING:
     from kvdeck.engine.client import Client
@@ -38,16 +38,13 @@ def start() -> int:
 
 
 @engine.command()
-@click.option("--force", is_flag=True, help="Even while a run goes on, which is cancelled.")
+@click.option("--force", is_flag=True, help="Within 5 s, whatever goes on or hangs; what was measured is kept.")
 def stop(force: bool) -> int:
     """End the engine."""
-    client = _running()
-    if client is None:
-        click.echo("no engine is running")
-        return 0
-    with client:
-        client.stop(force)
-        click.echo(f"engine {client.hello.engine_pid} has ended")
+    from kvdeck.engine.client import stop_engine
+
+    pid = stop_engine(force)
+    click.echo("no engine is running" if pid is None else f"engine {pid} has ended")
     return 0
 
 
@@ -73,7 +70,7 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
     age = duration_text(max(0.0, time.time() - found["started"]))
     clients = found["clients"]
     facts = [f"engine {found['pid']}, kvdeck {found['kvdeck']}", f"running for {age}"]
-    facts.append(f"{clients} client{'' if clients == 1 else 's'}")
+    facts.append(many(clients, "client"))
     if found.get("idle_exit_s"):
         facts.append(f"ends after {duration_text(found['idle_exit_s'])} without clients and runs")
     lines = joined(facts, width)
@@ -86,7 +83,7 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
     columns = [
         Column("", "run", tuple(run["session"] for run in runs), left=True),
         Column("", "state", tuple(_state(run) for run in runs), left=True),
-        Column("", "done", tuple(f"{run['fraction'] * 100:.0f} %" for run in runs)),
+        Column("", "done", tuple(done_text(run["fraction"]) for run in runs)),
         Column("", "paths", tuple(few_paths(run["paths"]) for run in runs), left=True, rank=1),
     ]
     return lines + render(fit(columns, width)[0], width)

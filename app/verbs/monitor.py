@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
+from kvdeck.app.output import echo_json
 from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _print(snapshot: Snapshot, as_json: bool) -> None:
 def _print_line_json(snapshot: Snapshot) -> None:
     from kvdeck.engine.watch.snapshot import to_mapping
 
-    click.echo(orjson.dumps(to_mapping(snapshot)).decode())
+    echo_json(to_mapping(snapshot))
 
 
 def print_line(snapshot: Snapshot) -> None:
@@ -201,4 +201,4 @@ def print_line(snapshot: Snapshot) -> None:
 
 def clock(t: float) -> str:
     """Unix time as the hour on this host."""
-    return time.strftime("%H:%M:%S", time.localtime(t))
+    return units.local_time(t, "%H:%M:%S")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvdeck.app.output import write_bytes
+from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.sessions.records import Session
@@ -54,13 +54,11 @@ def wanted_name(name: str | None) -> str:
 def give(data: bytes, output: str | None) -> int:
     """Write to a file, or to stdout where none is given."""
     if output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
-        sys.stdout.flush()
+        write_bytes(data if data.endswith(b"\n") else data + b"\n")
         return 0
     from kvdeck.sessions.store import write_atomically
 
-    path = Path(output).expanduser()
+    path = expanded(output)
     try:
         write_atomically(path, data)
     except OSError as error:
@@ -70,4 +68,4 @@ def give(data: bytes, output: str | None) -> int:
 
 def local_time(created: float) -> str:
     """Unix time as an operator reads it."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(created))
+    return units.local_time(created)

@@ -8,12 +8,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.user_home import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _pair(asked: Asked, text: str) -> tuple[str, str]:
 
 
 def _number(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"[+-]?[0-9]+", text) else text
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text
 
 
 def _decimal(text: str) -> float | str:
@@ -212,7 +212,7 @@ def checked_folder(folder: str) -> str:
     Raises:
         UsageError: It is no folder, or nothing can be written there.
     """
-    path = Path(folder).expanduser().absolute()
+    path = expanded(folder).absolute()
     if not path.is_dir():
         raise UsageError(
             f"folder {path} {'is no folder' if path.exists() else 'does not exist'}",

@@ -22,6 +22,7 @@ from kvdeck.app.verbs.planoptions import (
 from kvdeck.app.verbs.planrows import beside_lines, kvcache_row, size_said, state_row
 from kvdeck.app.verbs.printing import print_json
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.escapes import csv_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.kv.kvbench import ModelConfig
@@ -198,7 +199,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvdeck.sessions.errors import KvdeckError, UsageError
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.engine.kv.kvbench import ModelConfig
@@ -182,7 +183,7 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
 def _files(values: Mapping[str, Any]) -> list[str]:
     files = [values["model_config"]] if values.get("model_config") else []
     for pattern in values.get("model_configs") or ():
-        found = sorted(glob.glob(str(Path(pattern).expanduser())))  # noqa: PTH207
+        found = sorted(glob.glob(str(expanded(pattern))))  # noqa: PTH207
         if not found:
             raise UsageError(f"no file matches --model_configs {pattern}", "check the pattern")
         files += found

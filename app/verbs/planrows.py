@@ -60,13 +60,13 @@ def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
     """What the command doesn't say: recurrent states, and the stages where a rule or their layers were asked for."""
     from kvdeck.engine.kv.ios import plan_of
     from kvdeck.engine.kv.kvbench import ModelConfig
-    from kvdeck.sessions.units import size_text
+    from kvdeck.sessions.units import exact_size_text, size_text
 
     plan = plan_of(model, config)
     lines = []
     if plan.state_bytes:
         lines.append(
-            f"recurrent state, apart from the KV: {plan.state_bytes} B = {size_text(plan.state_bytes)} a request, "
+            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} a request, "
             f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
         )
     lines += [f"no state known: {words}" for words in model.without_state()]

@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import click
-import orjson
 
+from kvdeck.app import hyperlinks
+from kvdeck.app.output import echo_json, echo_own
+from kvdeck.sessions.escapes import visible
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, Tone, report_json, report_lines
 
@@ -32,11 +34,19 @@ def report_width() -> int:
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Lines in one write; click takes colours out where stdout is no terminal."""
-    click.echo("\n".join(click.style(line.text, **_STYLES[line.tone]) if line.text else "" for line in lines))
+    echo_own("\n".join(map(_styled, lines)))
+
+
+def _styled(line: Line, link: tuple[str, str] | None = None) -> str:
+    """A line with its colours, and the first place of a text in it as a link; foreign text is made visible first."""
+    text = visible(line.text)
+    if link is not None:
+        text = text.replace(link[0], hyperlinks.linked(*link), 1)
+    return text if line.tone == "plain" or not text else click.style(text, **_STYLES[line.tone])
 
 
 def print_json(data: Any) -> None:
-    click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    echo_json(data, indent=True)
 
 
 def print_session(session: Session, as_json: bool) -> None:
@@ -44,22 +54,21 @@ def print_session(session: Session, as_json: bool) -> None:
     if as_json:
         print_json(report_json(session))
     else:
-        lines = report_lines(session, report_width())
-        lines[0] = replace(lines[0], text=with_link(lines[0].text, session.name))
-        print_lines(lines)
+        heading, *lines = report_lines(session, report_width())
+        echo_own("\n".join([_styled(heading, _link(session.name)), *map(_styled, lines)]))
 
 
-def with_link(text: str, session: str) -> str:
-    """The text with the session's name in it as a link to its folder, where stdout is a terminal that takes links."""
+def _link(session: str) -> tuple[str, str] | None:
+    """A session's name and its folder's URI, where stdout is a terminal that takes links."""
     if sys.stdout is None or not sys.stdout.isatty():
-        return text
-    from kvdeck.app import config, hyperlinks, sharing
+        return None
+    from kvdeck.app import config, sharing
 
     plain = not sys.stdout.encoding.lower().startswith("utf")
     settings = config.load()
     wanted = hyperlinks.wanted(replace(settings, ascii=plain) if settings.ascii is None else settings)
     place = sharing.place_of(session) if wanted else None
-    return text if place is None else text.replace(session, hyperlinks.linked(session, hyperlinks.uri(place)), 1)
+    return None if place is None else (session, hyperlinks.uri(place))
 
 
 def few_paths(paths: Sequence[str]) -> str:

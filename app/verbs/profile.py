@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,12 @@ from kvdeck.app.verbs.planoptions import BENCHMARK, OVERRIDES, asked_configs, as
 from kvdeck.app.verbs.printing import print_json, print_lines, report_width
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.report import Line
+from kvdeck.sessions.units import count_text, many, size_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.spec import RunSpec
+    from kvdeck.engine.supervisor.program import Signals
+    from kvdeck.sessions.external import External
 
 
 @options(OVERRIDES, BENCHMARK)
@@ -64,8 +66,8 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
     needed, there = bytes_needed(params), int(psutil.virtual_memory().available)
     if needed > there:
         raise UsageError(
-            f"one batch of {params['max_batch_size']} × {params['max_block_size']} B takes {needed / 1e9:.1f} GB of "
-            f"memory here, and {there / 1e9:.1f} GB are free",
+            f"one batch of {count_text(params['max_batch_size'])} × {size_text(params['max_block_size'])} takes "
+            f"{size_text(needed)} of memory here, and {size_text(there)} are free",
             "lower --num_requests or --isl, or give --start_batch_size and --max_batch_size",
         )
     return specs
@@ -81,8 +83,9 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
     moved = bytes_moved(native_specs(params))
     for line in head:
         click.echo(line)
-    click.echo(f"kvdeck: {specs[0].iterations} timed and {specs[0].warmup_iterations} warm-up requests a step, "
-               f"{moved / 1e9:.3g} GB in all; --num_iter changes that", err=True)  # fmt: skip
+    click.echo(f"kvdeck: {count_text(specs[0].iterations)} timed and "
+               f"{count_text(specs[0].warmup_iterations)} warm-up requests a step, "
+               f"{size_text(moved)} in all; --num_iter changes that", err=True)  # fmt: skip
     worst = 0
     with Client.connect() as client, counted_interrupts() as interrupts:
         names = [
@@ -103,33 +106,55 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
 
 def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str | None, as_json: bool) -> int:
     from kvdeck.engine.client import store
-    from kvdeck.engine.kv.nixlbench import arguments
+    from kvdeck.engine.supervisor.program import noted_signals
     from kvdeck.sessions.external import External
-    from kvdeck.sessions.nixlbench import NixlbenchReader, as_results
 
     program = shutil.which("nixlbench")
     if program is None:
         raise UnavailableError("nixlbench is not on PATH", "install it, or leave --exec out: kvdeck runs it itself")
-    kept = External.begin(store(), session, "nixlbench", {"nixlbench": dict(params)})
-    for line in head:
-        click.echo(line)
-    reader, rows = NixlbenchReader(), 0
-    with subprocess.Popen([program, *arguments(params)], stdout=subprocess.PIPE, text=True, errors="replace") as child:
-        assert child.stdout is not None
+    with noted_signals() as signals:
+        kept = External.begin(store(), session, "nixlbench", {"nixlbench": dict(params)})
         try:
-            for line in child.stdout:
-                if not as_json:
-                    click.echo(line, nl=False)
-                if row := reader.take(line):
-                    kept.add(as_results([row], params)[0])
-                    rows += 1
-        except KeyboardInterrupt:
-            child.wait()
-    status = child.returncode if child.returncode >= 0 else 128 - child.returncode
-    failed = None if status == 0 and rows else f"nixlbench ended with status {status} after {rows} rows"
-    kept.end("failed" if failed else "done", failed)
+            for line in head:
+                click.echo(line)
+            status, rows = _keep_rows(program, params, kept, signals, as_json)
+        except BaseException as error:
+            kept.end("failed", str(error) or type(error).__name__)
+            raise
+        cancelled = signals.came[0] if signals.came else None
+        if cancelled is not None:
+            status = 128 + cancelled
+            kept.end("cancelled", f"kvdeck was ended by {cancelled.name} after {many(rows, 'row')}")
+        else:
+            failed = None if status == 0 and rows else f"nixlbench ended with status {status} after {many(rows, 'row')}"
+            kept.end("failed" if failed else "done", failed)
+    how = "done" if cancelled is None else f"cancelled ({cancelled.name})"
     if as_json:
         print_json({"session": kept.name, "status": status, "rows": rows})
     else:
-        click.echo(f"kvdeck: {rows} rows kept as {kept.name}", err=True)
+        click.echo(f"kvdeck: {how}, {many(rows, 'row')} kept as {kept.name}", err=True)
     return status
+
+
+def _keep_rows(
+    program: str, params: Mapping[str, Any], kept: External, signals: Signals, as_json: bool
+) -> tuple[int, int]:
+    """Run nixlbench and keep its rows as they come; its exit status and their number."""
+    from kvdeck.engine.kv.nixlbench import arguments
+    from kvdeck.engine.supervisor.program import Program
+    from kvdeck.sessions.nixlbench import NixlbenchReader, as_results
+
+    reader, rows = NixlbenchReader(), 0
+    if signals.came:
+        return 0, rows
+    child = Program([program, *arguments(params)], signals)
+    try:
+        for line in child.lines():
+            if not as_json:
+                click.echo(line)
+            if row := reader.take(line):
+                kept.add(as_results([row], params)[0])
+                rows += 1
+        return child.wait(), rows
+    finally:
+        child.end()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvdeck.sessions import umask
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run_recorded(
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
         # Ctrl-C is the command's affair; here one only waits for it.
-        status = subprocess.Popen(command, env=variables, preexec_fn=_listen).wait()
+        status = subprocess.Popen(command, env=variables, preexec_fn=_listen, umask=umask.given()).wait()
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
     finally:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
+from kvdeck.app.output import write_bytes
 from kvdeck.app.verbs.named import give, store
 from kvdeck.app.verbs.printing import print_lines, report_width
+from kvdeck.sessions.units import ratio_text
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.sessions.records import Session
@@ -36,7 +37,7 @@ def compare_recordings(
     else:
         print_lines(watched_diff_lines(diff, report_width()))
     for row in worse:
-        click.echo(f"regression: {row.a.name} of {row.a.source}: {row.ratio:.2f}× the rate", err=True)
+        click.echo(f"regression: {row.a.name} of {row.a.source}: {ratio_text(row.ratio)} the rate", err=True)
     return 1 if worse else 0
 
 
@@ -46,10 +47,8 @@ def export_recording(session: Session, form: str, output: str | None) -> int:
 
     folder = store().folder(session.name)
     if output is not None:
-        export.write(session, folder, form, Path(output).expanduser())
+        export.write(session, folder, form, expanded(output))
         return 0
-    sys.stdout.flush()
     for piece in export.pieces(session, folder, form):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.flush()
+        write_bytes(piece)
     return 0

@@ -11,8 +11,8 @@ from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import click
-import orjson
 
+from kvdeck.app.output import echo_json
 from kvdeck.app.verbs.printing import print_json, print_lines, report_width
 from kvdeck.sessions.errors import SessionError
 
@@ -101,7 +101,7 @@ def _paced(
 def _print_json_lines(moments: Iterator[Moment]) -> int:
     count = 0
     for moment in moments:
-        click.echo(orjson.dumps(moment).decode())
+        echo_json(moment)
         count += 1
     return count
 

@@ -14,6 +14,7 @@ from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report
 from kvdeck.app.verbs.recordings import compare_recordings, export_recording
 from kvdeck.app.verbs.session_keeping import delete, import_, note, rename, tag
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.units import count_text, many, ratio_text
 
 if TYPE_CHECKING:
     from kvdeck.sessions.listing import SessionSummary
@@ -78,7 +79,7 @@ def status(name: str | None) -> int:
     if found.source:
         click.echo(f"File: {found.source}")
     if archived := counted.archived(folder):
-        click.echo(f"Resets: {epoch}, archives: {len(archived)}, in {folder / 'recorder'}")
+        click.echo(f"Resets: {count_text(epoch)}, archives: {count_text(len(archived))}, in {folder / 'recorder'}")
     return 0
 
 
@@ -260,9 +261,11 @@ def compare(
         give("".join(f"{line.text}\n" for line in diff_lines(diff)).encode(), output)
     else:
         print_lines(diff_lines(diff, report_width()))
+    if percent is not None and (unsure := sum(row.ratio is not None and row.low is None for row in diff.keys)):
+        click.echo(f"{many(unsure, 'row')} without an interval: no regression can be told there", err=True)
     for row in worse:
         what = key_text(row.path, row.layout or "across layouts", row.block_bytes, row.batch)
-        click.echo(f"regression: {what}: {row.ratio:.2f}× the time", err=True)
+        click.echo(f"regression: {what}: {ratio_text(row.ratio)} the time", err=True)
     return 1 if worse else 0
 
 
@@ -298,7 +301,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
 
 
 def _transfers(item: SessionSummary) -> str:
-    return "" if item.kind in ("run", "watched") else f"{item.transfers:,}"
+    return "" if item.kind in ("run", "watched") else count_text(item.transfers)
 
 
 @session.command()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kvdeck.app.verbs.named import checked, store
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.sessions.records import Session, SessionKind
@@ -54,7 +54,7 @@ def import_(file: str, name: str | None) -> int:
     from kvdeck.app.waiting import size_of, waiting
     from kvdeck.sessions import exchange
 
-    path = Path(file).expanduser()
+    path = expanded(file)
     with waiting(f"reading {path}{size_of(path)}"):
         read = exchange.read(path)
     chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.plot import Canvas, ceiling
-from kvdeck.sessions.units import figure, size_text, time_text
+from kvdeck.sessions.units import number_text, percent_text, size_text, time_text
 
 OCTAVES = 2.0
 """A bar reaches from a quarter of the time to four times it; beyond, an arrow."""
@@ -62,7 +62,7 @@ def spread_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
         for (x0, y0), (x1, y1) in zip(dots, dots[1:] or dots, strict=False):
             canvas.line((x0, y0), (x1, y1), style)
     rows = [
-        (cell(f"{top * 100:.0f} % " if y == 0 else "", _LEFT, "dim", right=True), *canvas.row(y))
+        (cell(f"{percent_text(top)} " if y == 0 else "", _LEFT, "dim", right=True), *canvas.row(y))
         for y in range(height - 1)
     ]
     left, right = time_text(2**least * 1e6), time_text(2**most * 1e6)
@@ -99,7 +99,7 @@ def curve_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
         dots = [(round((math.log2(x) - least) / (most - least) * wide), round(y / top * high)) for x, y in sorted(line)]
         for start, end in zip(dots, dots[1:] or dots, strict=False):
             canvas.line(start, end, style)
-    labels = {0: figure(top), height - 2: "0"}
+    labels = {0: number_text(top), height - 2: "0"}
     rows = [(cell(f"{labels.get(y, '')} ", _LEFT, "dim", right=True), *canvas.row(y)) for y in range(height - 1)]
     return [*rows, _axis(size_text(round(2**least)), size_text(round(2**most)), width)]
 

@@ -6,6 +6,7 @@ from textual.events import Key
 
 from kvdeck.app.messages import FilterTyped
 from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.sessions.units import count_text
 
 SORTS = ("newest", "name", "state", "longest")
 
@@ -16,7 +17,7 @@ class FilterBar(Lines, can_focus=True):
     text, sort, count, total = "", SORTS[0], 0, 0
 
     def rows(self, width: int, height: int) -> list[Row]:
-        right = f"{self.count:,} of {self.total:,} · by {self.sort} "
+        right = f"{count_text(self.count)} of {count_text(self.total)} · by {self.sort} "
         typed = (
             f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters, s sorts"
         )

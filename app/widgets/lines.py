@@ -13,6 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kvdeck.app import theme
+from kvdeck.sessions.escapes import visible
 
 if TYPE_CHECKING:
     from textual.events import Resize
@@ -29,8 +30,7 @@ CURSOR: Span = ("", "cursor")
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span:
     """Text cut or padded to exactly `width` columns; what is cut ends in `…`."""
-    if not text.isprintable():
-        text = text.replace("\n", " ").replace("\t", " ")
+    text = visible(text)
     # Most texts are ASCII, and thousands of cells are made a second.
     size = len(text) if text.isascii() else cell_len(text)
     if size > width:
@@ -52,6 +52,13 @@ def heading(title: str, width: int, focused: bool = False, note: str = "") -> Ro
 def linked(row: Row, target: str) -> Row:
     """The row with its first span as a link; as it is without a target."""
     return ((row[0][0], f"{row[0][1]}@{target}"), *row[1:]) if target else row
+
+
+def _visible(row: Row) -> Row:
+    """The row without anything that a terminal would obey."""
+    if all(text.isprintable() for text, _ in row):
+        return row
+    return tuple((visible(text), style) for text, style in row)
 
 
 def window(top: int, cursor: int, total: int, height: int) -> int:
@@ -99,7 +106,7 @@ class Lines(Widget):
         width, height = self.size
         if not width or not height:
             return
-        fresh = self.rows(width, height)[:height]
+        fresh = [_visible(row) for row in self.rows(width, height)[:height]]
         before, self._painted = self._painted, fresh
         for y in range(max(len(before), len(fresh))):
             old, new = before[y] if y < len(before) else (), fresh[y] if y < len(fresh) else ()

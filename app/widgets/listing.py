@@ -11,13 +11,13 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from kvdeck.app.messages import RowMoved, RowOpened
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
+from kvdeck.app.widgets.scrolled import FAR, Scrolled
 from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
 
 Item = TypeVar("Item")
-FAR = 1 << 30
 
 
 class Listing(Lines, Generic[Item], can_focus=True):
@@ -107,22 +107,10 @@ class Listing(Lines, Generic[Item], can_focus=True):
         return [head, *rows]
 
 
-class Page(Lines, can_focus=True):
+class Page(Scrolled):
     """Rows made for the width by a function, scrolled with the arrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),
-        Binding("down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="A line down", group=LIST),
-        Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="A page up", group=LIST),
-        Binding(
-            "pagedown",
-            "scroll_pages(1)",
-            "Page down",
-            show=False,
-            id="page.pagedown",
-            tooltip="A page down",
-            group=LIST,
-        ),
         Binding(
             "g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="To the top", group=LIST
         ),
@@ -138,7 +126,7 @@ class Page(Lines, can_focus=True):
         charts: Callable[[], list[Table]] = list,
     ) -> None:
         super().__init__(id=id)
-        self.make, self.top = compose, 0
+        self.make = compose
         self._table, self._charts = table, charts
 
     def table(self) -> Table | None:
@@ -146,19 +134,6 @@ class Page(Lines, can_focus=True):
 
     def charts(self) -> list[Table]:
         return self._charts()
-
-    def action_scroll_rows(self, by: int) -> None:
-        self.top = max(0, self.top + by)
-        self.redraw()
-
-    def action_scroll_pages(self, by: int) -> None:
-        self.action_scroll_rows(by * max(1, self.size.height - 2))
-
-    def on_mouse_scroll_down(self, _: MouseScrollDown) -> None:
-        self.action_scroll_rows(3)
-
-    def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
-        self.action_scroll_rows(-3)
 
     def rows(self, width: int, height: int) -> list[Row]:
         lines = self.make(width, self.has_focus)

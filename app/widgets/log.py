@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, cell, heading
-from kvdeck.app.words import clock
+from kvdeck.sessions.units import clock_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
@@ -29,7 +29,7 @@ class LogPane(Lines):
         run, room = self.run, width - 9
         for line in () if run is None else run.log[-height:]:
             tone = _TONES[line.level]
-            stamp = (f" {clock(line.seconds):>5} {_MARKS[line.level]} ", tone or "dim")
+            stamp = (f" {clock_text(line.seconds):>5} {_MARKS[line.level]} ", tone or "dim")
             first, *rest = wrap(line.text, room) or [""]
             lines.append((stamp, cell(first, room, tone)))
             lines += [(cell("", 9), cell(text, room, tone)) for text in rest]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from textual.geometry import Size
 
 from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.widgets.steps import against
 from kvdeck.app.widgets.table import Column, fitting, shared, table_head, table_row
-from kvdeck.app.words import micros, percent
-from kvdeck.sessions.units import figure, short_layout_name
+from kvdeck.sessions.units import count_text, figure, short_layout_name, size_text, time_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 COLUMNS: list[Column[StepView]] = [
     Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
-    Column("p50", 7, lambda s: micros(s.micros("request", "p50"))),
-    Column("p90", 7, lambda s: micros(s.micros("request", "p90"))),
-    Column("p95", 7, lambda s: micros(s.micros("request", "p95"))),
-    Column("p99", 7, lambda s: micros(s.micros("request", "p99"))),
-    Column("max µs", 7, lambda s: micros(s.micros("request", "max"))),
+    Column("p50", 7, lambda s: time_text(s.micros("request", "p50"))),
+    Column("p90", 7, lambda s: time_text(s.micros("request", "p90"))),
+    Column("p95", 7, lambda s: time_text(s.micros("request", "p95"))),
+    Column("p99", 7, lambda s: time_text(s.micros("request", "p99"))),
+    Column("max", 7, lambda s: time_text(s.micros("request", "max"))),
     Column("ref GB/s", 8, lambda s: figure(s.reference_gb_per_s)),
-    Column("effic.", 6, lambda s: percent(s.efficiency)),
-    Column("requests", 9, lambda s: "–" if (n := s.counter("iterations")) is None else f"{n:,.0f}"),
-    Column("blocks", 10, lambda s: "–" if (n := s.counter("blocks")) is None else f"{n:,.0f}"),
-    Column("GB moved", 9, lambda s: "–" if (n := s.counter("bytes")) is None else f"{n / 1e9:,.2f}"),
+    Column("against", 15, against),
+    Column("requests", 9, lambda s: count_text(s.counter("iterations"))),
+    Column("blocks", 10, lambda s: count_text(s.counter("blocks"))),
+    Column("moved", 9, lambda s: size_text(s.counter("bytes"))),
 ]
 
 
 class Percentiles(Lines):
-    """Request times, reference and efficiency of the interleaved layouts."""
+    """Request times of, and what was measured beside, the interleaved layouts."""
 
     def apply(self, run: RunView | None, step: int | None) -> None:
         """Show the trial of a step; None is the running one."""

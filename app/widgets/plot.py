@@ -6,8 +6,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell, heading
-from kvdeck.app.words import clock
-from kvdeck.sessions.units import short_layout_name
+from kvdeck.sessions.units import clock_text, number_text, plain_text, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -82,7 +81,7 @@ class Plot(Lines):
 
         first = min((point.t for step in self._trial for point in step.points), default=0)
         rows = tuple(
-            (step.plan.path, step.plan.layout, f"{(t - first) / 1e9:.6f}", f"{rate:.6f}")
+            (step.plan.path, step.plan.layout, plain_text((t - first) / 1e9, 6), plain_text(rate, 6))
             for step in self._trial
             for t, rate in step.rates()
         )
@@ -106,7 +105,7 @@ class Plot(Lines):
         labels = _labels(self._trial, canvas.height, top)
         body = [(_axis(y, canvas.height, top), *canvas.row(y), _label(labels, y)) for y in range(canvas.height)]
         ticks = cell(" " * _LEFT + "0:00", width - _RIGHT - 6, "dim")
-        return [head, *body, (ticks, cell(clock(seconds), 6, "dim", right=True), cell("", _RIGHT))]
+        return [head, *body, (ticks, cell(clock_text(seconds), 6, "dim", right=True), cell("", _RIGHT))]
 
 
 def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
@@ -136,4 +135,4 @@ def _label(labels: dict[int, Span], y: int) -> Span:
 
 def _axis(y: int, height: int, top: float) -> Span:
     value = {0: top, height - 1: 0.0}.get(y, top / 2 if height >= 5 and height % 2 and y == height // 2 else None)
-    return cell("" if value is None else f"{value:g} ", _LEFT, "dim", right=True)
+    return cell("" if value is None else f"{number_text(value)} ", _LEFT, "dim", right=True)

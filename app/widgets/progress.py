@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.widgets.lines import Lines, Row, Span, cell
 from kvdeck.app.widgets.steps import backend_text
-from kvdeck.app.words import clock
 from kvdeck.sessions.records import PATHS
-from kvdeck.sessions.units import short_layout_name, size_text
+from kvdeck.sessions.units import clock_text, count_text, done_text, short_layout_name, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView
@@ -57,14 +56,14 @@ class Progress(Lines):
             return [(cell(f" {host_text(self.app.doctor)}", width),), trouble if lost else self._offers(width)]
         bar_width = max(10, min(40, width - 66))
         filled = round(run.fraction * bar_width)
-        ahead = f"{clock(run.eta_s)} to go" if run.state == "running" and run.eta_s is not None else ""
+        ahead = f"{clock_text(run.eta_s)} to go" if run.state == "running" and run.eta_s is not None else ""
         first: list[Span] = [
             cell(f" {run.session}", min(26, width - bar_width - 40), "title"),
             cell(f" {run.state}", 13, _TONES.get(run.state, "warn")),
             ("█" * filled, _TONES.get(run.state, "warn")),
             ("░" * (bar_width - filled), "rule"),
-            (f" {run.fraction * 100:3.0f} % ", ""),
-            (f"{clock(run.elapsed_s):>6} ", "dim"),
+            (f" {done_text(run.fraction):>5} ", ""),
+            (f"{clock_text(run.elapsed_s):>6} ", "dim"),
             (f"{ahead:>13}", ""),
         ]
         return [tuple(first), trouble if lost else (cell(f" {self._below(run)}", width, self._tone(run)),)]
@@ -111,7 +110,7 @@ def _ran(run: RunView) -> str:
     plans = [step.plan for step in run.steps]
     if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
         return ""
-    return f"blocks of {size_text(plans[0].block_bytes)}, {plans[0].batch:,} a request"
+    return f"blocks of {size_text(plans[0].block_bytes)}, {count_text(plans[0].batch)} a request"
 
 
 def _doing(run: RunView) -> str:
@@ -120,6 +119,6 @@ def _doing(run: RunView) -> str:
         return "preparing memory and files"
     plan = step.plan
     return (
-        f"{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, {plan.batch:,} a request, "
-        f"{plan.blocks:,} in the working set"
+        f"{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, "
+        f"{count_text(plan.batch)} a request, {count_text(plan.blocks)} in the working set"
     )

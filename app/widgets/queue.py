@@ -9,6 +9,7 @@ from textual.binding import Binding, BindingType
 from kvdeck.app.messages import RowOpened
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
+from kvdeck.sessions.units import done_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.protocol import RunInfo
@@ -62,6 +63,6 @@ class QueuePane(Lines, can_focus=True):
             (f"{place} ", "run" if run.state == "running" else "dim"),
             cell(run.session, max(8, width - 22)),
             cell(run.state, 8, "run" if run.state == "running" else "dim"),
-            cell(f"{run.fraction * 100:.0f} %" if run.state == "running" else "", 6, right=True),
+            cell(done_text(run.fraction) if run.state == "running" else "", 6, right=True),
         )
         return (CURSOR, *spans) if here else spans

@@ -12,8 +12,8 @@ from kvdeck.app.messages import StepChosen
 from kvdeck.app.widgets.keys import LIST
 from kvdeck.app.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
-from kvdeck.app.words import interval, micros, percent
-from kvdeck.sessions.units import figure, layout_name, short_layout_name
+from kvdeck.sessions.references import reference_of, reference_text
+from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
 
 if TYPE_CHECKING:
     from kvdeck.app.folding import RunView, StepView
@@ -37,10 +37,18 @@ def state_text(step: StepView) -> str:
     return f"{word}: {reason}" if reason and step.state != "ok" else word
 
 
+def against(step: StepView) -> str:
+    """The rate beside the reference's: `64 % memcpy`, `1.60× pread`."""
+    return reference_text(step.reference_ratio, reference_of(step.plan.path), step.reference_is_limit)
+
+
 def _ratio(step: StepView) -> str:
+    """The time over the baseline's: while it runs as the worker estimates it, then as it was compared in the end."""
+    if (found := step.compared) is not None:
+        return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
         return "base"
-    return interval(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+    return ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
 
 
 def _columns(width: int) -> list[Column[StepView]]:
@@ -64,18 +72,18 @@ def _columns(width: int) -> list[Column[StepView]]:
             layout_style,
             right=False,
         ),
-        Column("desc", 4, lambda s: str(s.plan.descriptors_per_block), tone),
-        Column("GB/s", 7, lambda s: figure(s.gb_per_s), tone),
-        Column("post µs", 7, lambda s: micros(s.micros("post", "p50")), tone),
-        Column("xfer µs", 7, lambda s: micros(s.micros("transfer", "p50")), tone),
-        Column("p99 µs", 7, lambda s: micros(s.micros("request", "p99")), tone),
-        Column("time ratio", 16, _ratio, tone),
+        Column("desc", 4, lambda s: count_text(s.plan.descriptors_per_block), tone),
+        Column("GB/s", 7 if width >= 83 else 6, lambda s: figure(s.gb_per_s), tone),
+        Column("post", 7, lambda s: time_text(s.micros("post", "p50")), tone),
+        Column("xfer", 7, lambda s: time_text(s.micros("transfer", "p50")), tone),
+        Column("p99", 7, lambda s: time_text(s.micros("request", "p99")), tone),
+        Column("time ratio", 17, _ratio, tone),
     ]
     if wide:
         backend = Column("backend", 17, backend_text, tone, right=False)
         columns.insert(3, backend)
-        if width >= 134:
-            columns.append(Column("effic.", 6, lambda s: percent(s.efficiency), tone))
+        if width >= 140:
+            columns.append(Column("against", 15, against, tone))
         left = width - 1 - sum(column.width + 1 for column in columns)
         columns.append(Column("state", max(8, left - 1), state_text, lambda s: TONES[s.state], right=False))
     return columns

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host.facts import Gpu, GpuFacts
+from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.units import number_text
 
 _DRIVER_SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvmap")
 
@@ -34,9 +36,9 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
         output, _ = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         child.kill()  # not waited for: a process stuck in the driver can't even die
-        return GpuFacts(reason=f"the NVIDIA driver gave no answer within {limit_s:g} s")
+        return GpuFacts(reason=f"the NVIDIA driver gave no answer within {number_text(limit_s)} s")
     try:
-        return parse(json.loads(output))
+        return parse(load_record(output))
     except ValueError:
         return GpuFacts(reason=f"asking the NVIDIA driver ended with status {child.returncode}")
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from kvdeck.sessions.errors import UsageError
 
 MOST_LAYERS = 10_000
+MAX_COUNT = 2**63 - 1
 
 
 def checked_count(name: str, value: object, source: str) -> int:
@@ -25,6 +26,8 @@ def checked_count(name: str, value: object, source: str) -> int:
     number = value
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UsageError(f"{name} in {source} is {value!r}", "give a whole number above 0")
+    if number > MAX_COUNT:
+        raise UsageError(f"{name} in {source} does not fit in 64 bits: {text[:30]}", "give a smaller number")
     return number
 
 

@@ -9,6 +9,7 @@ from kvdeck.engine.kv.counts import checked_count, checked_layers
 from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
 from kvdeck.engine.kv.recurrent import state_in
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import many
 
 Config = Mapping[str, Any]
 
@@ -75,7 +76,7 @@ def _layer_words(config: Config, layers: int, name: str) -> list[str]:
     """A word for each layer; layers with one word are alike."""
     words = _written_out(config, layers) or _by_rule(config, layers)
     if len(words) != layers:
-        raise UsageError(f"{name} lists {len(words)} layers and says {layers}", "mend its list of layers")
+        raise UsageError(f"{name} lists {many(len(words), 'layer')} and says {layers}", "mend its list of layers")
     shared = int(config.get("num_kv_shared_layers") or 0)
     return [*words[: layers - shared], *["shared"] * shared] if shared else words
 

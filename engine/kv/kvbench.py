@@ -171,7 +171,7 @@ def parse_layers(value: Any, source: str) -> tuple[int, ...]:
     """
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     texts = [str(part).strip() for part in parts]
-    if not all(text.isascii() and text.isdigit() for text in texts):
+    if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in texts):
         raise UsageError(f"pp_layers in {source} is {value!r}", "give each stage's layers with commas: 16,15,15,15")
     return tuple(map(int, texts))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kvdeck.engine.kv.precision import Precision
 from kvdeck.engine.kv.states import State
+from kvdeck.sessions.units import count_text, many
 
 STATELESS = ("none", "mlp", "moe", "shared")
 """Names of layers that keep nothing at all, or another layer's KV."""
@@ -95,7 +96,7 @@ class Architecture:
     def without_state(self) -> tuple[str, ...]:
         """Layers that keep a state of which nothing is known here."""
         return tuple(
-            f"{self.order.count(index)} {kind.name} layers"
+            f"{many(self.order.count(index), f'{kind.name} layer')}"
             for index, kind in enumerate(self.kinds)
             if not kind.parts and kind.state is None and kind.name not in STATELESS
         )
@@ -129,7 +130,7 @@ def _kind_text(kind: Kind, query_heads: int | None) -> str:
     if not kind.parts:
         return kind.state.said if kind.state else f"{kind.name} (no KV)"
     first = kind.parts[0]
-    window = "" if kind.window is None else f" {'chunk' if kind.chunked else 'window'} {kind.window:,}"
+    window = "" if kind.window is None else f" {'chunk' if kind.chunked else 'window'} {count_text(kind.window)}"
     if not first.split:
         return f"MLA {first.dim}{' + indexer' if len(kind.parts) > 1 else ''}{window}{state}"
     word = "MHA" if first.heads == query_heads else "MQA" if first.heads == 1 else "GQA"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from kvdeck.engine.scheme import Topology
+from kvdeck.sessions.addresses import refuse_credentials
 from kvdeck.sessions.errors import UsageError
 
 Target = Literal["nixlbench", "seed"]
@@ -121,6 +122,11 @@ def nixlbench_params(
     Raises:
         UsageError: nixlbench would refuse it; the message says why.
     """
+    for name, value in given.items():  # what is given ends up in a command line, which every user of the host can read
+        if isinstance(value, str) and "://" in value:
+            refuse_credentials(
+                value, name, "name a server that takes none, or keep it in the server's own configuration"
+            )
     params = {**DEFAULTS, **_checked(given)}
     params["backend"] = _backend(given.get("backend"), source, destination, target)
     sizes = {"start_block_size": block_bytes, "max_block_size": block_bytes,

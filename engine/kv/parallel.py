@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kvdeck.engine.kv.models import Architecture, Part
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import many
 
 PP_RULES = {
     "trtllm": "TensorRT-LLM's rule: the first stages have one more",
@@ -79,7 +80,8 @@ def check(parallel: Parallelism, model: Architecture) -> None:
 def _check_stages(parallel: Parallelism, model: Architecture) -> None:
     if parallel.pp > model.layers:
         raise UsageError(
-            f"PP {parallel.pp} is more than the {model.layers} layers of {model.name}", "give at most one stage a layer"
+            f"PP {parallel.pp} is more than the {many(model.layers, 'layer')} of {model.name}",
+            "give at most one stage a layer",
         )
     if parallel.pp_rule not in PP_RULES:
         raise UsageError(f"PP rule {parallel.pp_rule!r} is unknown", f"use {', '.join(PP_RULES)}")
@@ -91,7 +93,8 @@ def _check_stages(parallel: Parallelism, model: Architecture) -> None:
         raise UsageError(f"pp_layers {said} has {len(given)} stages and PP is {parallel.pp}", "give one count a stage")
     if min(given) < 0 or sum(given) != model.layers:
         raise UsageError(
-            f"pp_layers {said} adds up to {sum(given)} and {model.name} has {model.layers} layers", "mend the counts"
+            f"pp_layers {said} adds up to {sum(given)} and {model.name} has {many(model.layers, 'layer')}",
+            "mend the counts",
         )
 
 

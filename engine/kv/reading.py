@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +12,10 @@ from kvdeck.engine.kv import huggingface, kvbench
 from kvdeck.engine.kv.counts import checked_count, checked_layers
 from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
 from kvdeck.engine.kv.states import State, state_of
+from kvdeck.sessions.documents import DocumentError, load_json, load_yaml
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.files import read_regular
+from kvdeck.sessions.user_home import expanded
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 _FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")
@@ -33,7 +35,7 @@ def find_model(text: str) -> Architecture:
     Raises:
         UsageError: There is none, or its file is wrong; the message names the key.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir() and (path / "config.json").is_file():
         path = path / "config.json"
     if path.is_file():
@@ -65,6 +67,16 @@ def read_model(path: Path) -> Architecture:
     Raises:
         UsageError: It can't be read, or a key is missing, unknown or wrong.
     """
+    try:
+        return _read_model(path)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
+        # Hundreds of keys of other people's files, each with a type of its own: what none of the readers checked.
+        raise UsageError(
+            f"{path} holds a value that its key doesn't take: {error}", "compare it with the model's published file"
+        ) from error
+
+
+def _read_model(path: Path) -> Architecture:
     if path.suffix == ".json":
         return huggingface.architecture(_read_json(path), path.parent.name if path.name == "config.json" else path.stem)
     data = read_yaml(path)
@@ -79,11 +91,11 @@ def read_model(path: Path) -> Architecture:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {path}: {error}", "give the path of a config.json") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is no JSON: {error}", "mend the file") from error
+        data = load_json(read_regular(path), infinite=True)
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a config.json") from error
+    except DocumentError as error:
+        raise UsageError(f"{path} is no JSON that can be read: {error}", "correct the file") from error
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no JSON object", "give a model's config.json")
     return data
@@ -95,15 +107,12 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UsageError: It can't be read or is no YAML.
     """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(path.read_bytes(), loader)
+        return load_yaml(read_regular(path))
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(error).split())}", "mend the file") from error
+    except DocumentError as error:
+        raise UsageError(f"{path} is no YAML that can be read: {error}", "correct the file") from error
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:

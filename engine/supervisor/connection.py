@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import orjson
-
-from kvdeck.engine.protocol import VERSION, FromClient, FromEngine, Reply, decode, encode
+from kvdeck.engine.protocol import VERSION, FromClient, FromEngine, Goodbye, Reply, decode, encode
 from kvdeck.engine.supervisor.feed import Feed, Line, to_line
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.samples import LineReader
 
@@ -142,9 +141,10 @@ class Connection:
         self._watched = snapshot
         self._wake.set()
 
-    def leave(self) -> None:
-        """End the connection once what is due was sent."""
+    def leave(self, reason: str) -> None:
+        """End the connection once what is due was sent, and why."""
         self._leaving = True
+        self._replies.append(encode(Goodbye(reason)))
         self._wake.set()
 
     # --- what the client says ---
@@ -306,7 +306,7 @@ def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
 def _id_of(line: bytes) -> int:
     """The id of a command that can't be read otherwise; 0 where there is none."""
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
     except ValueError:
         return 0
     number = data.get("id") if isinstance(data, dict) else None

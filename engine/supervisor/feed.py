@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.events import ReferenceRound
 
 KEPT_LINES = 2048
@@ -83,7 +84,7 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
         message = head % b"sample" + b'"t":%s,"values":%s' % parts
         return Line(seq, "sample", message, parts[1][1:].partition(b",")[0])
     try:
-        data = orjson.loads(raw)
+        data = load_record(raw)
     except ValueError:
         data = None
     if not isinstance(data, dict):
@@ -110,17 +111,20 @@ def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:
 def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
     """As `_split_round`, for a writer that spells its JSON another way."""
     try:
-        data = orjson.loads(raw)
+        data = load_record(raw)
         return b"%d" % data["t"], orjson.dumps(data["values"])
     except (ValueError, TypeError, KeyError):
         return None
 
 
 def sample_values(line: Line) -> list[Any]:
-    """The counters of a sample; empty for another line."""
+    """The counters of a sample; empty for another line, and for a damaged one."""
     if not line.is_sample or line.message is None:
         return []
-    values = orjson.loads(line.message[line.message.rfind(_VALUES) + len(_VALUES) - 1 :])
+    try:
+        values = load_record(line.message[line.message.rfind(_VALUES) + len(_VALUES) - 1 :])
+    except ValueError:  # a round's line is cut and not read, so that the damage shows only here
+        return []
     return values if isinstance(values, list) else []
 
 
@@ -128,5 +132,5 @@ def event_data(line: Line) -> dict[str, Any]:
     """The event of a line that isn't a sample; empty where it holds none."""
     if line.is_sample or line.message is None:
         return {}
-    data = orjson.loads(line.message[line.message.find(b'"event":') + len(b'"event":') :])
+    data = load_record(line.message[line.message.find(b'"event":') + len(b'"event":') :])
     return data if isinstance(data, dict) else {}

@@ -15,12 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.protocol import MAX_LINE
-from kvdeck.engine.supervisor.runtime import group_members, process_start
+from kvdeck.sessions.errors import EngineError
+from kvdeck.sessions.processes import group_members, process_start
 
 PIPE_BYTES = 1 << 20
 EOF_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LAST_WORDS = 20
+HURRY_SECONDS = 1.5
+"""What a worker has left when the engine is ended by force."""
+KILL_AT_ONCE_SECONDS = 0.5
+KILL_SECONDS = 5.0
+"""Within which the kernel must have ended what was killed: what waits for a dead disk or device does not end."""
 SESSION_VARIABLE = "KVDECK_SESSION_DIR"
 """In the environment of a worker and of its ranks: whose they are."""
 
@@ -59,6 +65,8 @@ class WorkerLines:
         self._next_look = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.ended = asyncio.Event()
+        self.broken: Exception | None = None
+        """Why reading ended before the pipe did: what takes the lines failed."""
         os.set_blocking(fd, False)
         self._loop.add_reader(fd, self._on_readable)
 
@@ -96,7 +104,14 @@ class WorkerLines:
             self.close()
             self.ended.set()
             return -1
-        self._split(data)
+        try:
+            self._split(data)
+        except Exception as error:
+            # This runs in the loop's callback, where nobody waits for an answer: whoever waits for the worker does.
+            self.broken = error
+            self.close()
+            self.ended.set()
+            return -1
         return len(data)
 
     def _split(self, data: bytes) -> None:
@@ -142,36 +157,66 @@ class Worker:
             raise
         self.pid = self._process.pid
 
-    async def run(self, take: Callable[[list[bytes]], None], cancel: asyncio.Event, limits: Limits) -> Ending:
+    async def run(
+        self, take: Callable[[list[bytes]], None], cancel: asyncio.Event, limits: Limits, hurry: asyncio.Event
+    ) -> Ending:
         """Pass its lines to `take` until it and everything in its process group has ended.
 
-        Once `cancel` is set it gets a SIGTERM, and a SIGKILL for its whole group after the grace.
+        Once `cancel` is set it gets a SIGTERM, and a SIGKILL for its whole group after the grace; once `hurry` is
+        set, after `HURRY_SECONDS`. However this ends, nothing of the worker runs after it.
+
+        Raises:
+            EngineError: It was killed, and the kernel does not end it.
+            Exception: What `take` raised.
         """
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # a smaller pipe is sooner full, nothing else
             fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         lines = WorkerLines(self._process.stdout.fileno(), take, self._stray)
-        exited = asyncio.ensure_future(asyncio.to_thread(_wait_for_exit, self.pid))
-        await _first_of(exited, cancel, self.ending)
-        killed = not await self._goes(exited, limits)
-        # Until it is waited for, the worker is a zombie and its group's number its own: end the ranks it left.
-        self._signal_group(signal.SIGKILL)
-        await exited
-        returncode = self._process.wait()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(lines.ended.wait(), EOF_SECONDS)
-        lines.close()
-        self._process.stdout.close()
-        self._process.stdin.close()
-        self._log.close()
+        exited = asyncio.ensure_future(_exit_of(self.pid))
+        try:
+            await _first_of(exited, cancel, self.ending, hurry, lines.ended)
+            killed = not await self._goes(exited, limits, hurry)
+            # Until it is waited for, the worker is a zombie and its group's number its own: end the ranks it left.
+            self._signal_group(signal.SIGKILL)
+            await asyncio.wait({exited}, timeout=KILL_SECONDS)
+            returncode = self._process.poll()
+            if returncode is None:
+                raise EngineError(
+                    f"worker {self.pid} was killed and does not end: the kernel waits for a disk or a device for it",
+                    f"see `cat /proc/{self.pid}/stack`",
+                )
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(lines.ended.wait(), EOF_SECONDS)
+        finally:
+            exited.cancel()
+            lines.close()
+            self._abandon()
+        if lines.broken is not None:
+            raise lines.broken
         return Ending(returncode, killed)
 
-    async def _goes(self, exited: asyncio.Future[None], limits: Limits) -> bool:
+    def _abandon(self) -> None:
+        """Kill what still runs of it and close its files, whatever has happened before."""
+        if self._process.poll() is None:
+            self._signal_group(signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_AT_ONCE_SECONDS)
+        for file in (self._process.stdout, self._process.stdin, self._log):
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+    async def _goes(self, exited: asyncio.Future[None], limits: Limits, hurry: asyncio.Event) -> bool:
         """Whether it ends within its time."""
         if not exited.done() and not self.ending.is_set():
             os.kill(self.pid, signal.SIGTERM)
-        await asyncio.wait({exited}, timeout=limits.linger if self.ending.is_set() else limits.grace)
+        seconds = limits.linger if self.ending.is_set() else limits.grace
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_first_of(exited, hurry), seconds)
+        if hurry.is_set():
+            await asyncio.wait({exited}, timeout=HURRY_SECONDS)
         return exited.done()
 
     def _signal_group(self, number: signal.Signals) -> None:
@@ -190,8 +235,21 @@ async def _first_of(exited: asyncio.Future[None], *events: asyncio.Event) -> Non
         task.cancel()
 
 
-def _wait_for_exit(pid: int) -> None:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+async def _exit_of(pid: int) -> None:
+    """Wait for a child's end without a thread, of which there may be none; the child stays a zombie."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (OSError, AttributeError):  # an old kernel, a filter of system calls, Python without it
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            await asyncio.sleep(LOOK_SECONDS)
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
 
 
 def last_words(log: Path) -> tuple[str, ...]:
@@ -229,6 +287,17 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member, signal.SIGKILL)
     return bool(members)
+
+
+def end_left(folder: Path) -> list[int]:
+    """Kill every process of this user that has the session in its environment: a worker of which nobody took note."""
+    ended = []
+    for entry in os.listdir("/proc"):  # noqa: PTH208
+        if entry.isdigit() and int(entry) != os.getpid() and _belongs(int(entry), folder):
+            with contextlib.suppress(OSError):
+                os.kill(int(entry), signal.SIGKILL)
+                ended.append(int(entry))
+    return ended
 
 
 def _belongs(pid: int, folder: Path) -> bool:

@@ -16,9 +16,9 @@ from typing import Any
 
 from kvdeck.engine.protocol import Annotate, Record, RecordingState
 from kvdeck.engine.supervisor import recovery
-from kvdeck.engine.supervisor.runtime import own_identity
 from kvdeck.engine.supervisor.watching import Asked, Watching, asked
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
+from kvdeck.sessions.processes import own_identity
 from kvdeck.sessions.records import FINAL_STATES
 from kvdeck.sessions.store import Store
 from kvdeck.sessions.watched import keeping
@@ -26,22 +26,9 @@ from kvdeck.sessions.watched.writer import DEFAULT_LIMIT
 
 KEPT_ENDED = 16
 SETTLE_SECONDS = 5.0
+HURRY_SECONDS = 1.0
 
 log = logging.getLogger("kvdeck.engine")
-
-
-def _refuse_secret(source: str) -> None:
-    """A session's file says what was asked to be watched: no password gets there.
-
-    Raises:
-        UsageError: The address carries one.
-    """
-    address, found, _ = source.partition("://")[2].partition("/")[0].rpartition("@")
-    if found and address:
-        raise UsageError(
-            "a source's address must not carry a user or password",
-            "set KVDECK_MONITOR_TOKENS or KVDECK_MONITOR_TOKENS_FILE",
-        )
 
 
 class Recordings:
@@ -77,8 +64,6 @@ class Recordings:
         what = asked(command)
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
-        for source in what.sources:
-            _refuse_secret(source)
         if not isinstance(command.name, str):
             raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
@@ -114,7 +99,7 @@ class Recordings:
         what = self._what(name)
         sampling = self.watching.sampling(what)
         if sampling.works:
-            sampling.tell({"stop": name, "reason": reason})
+            sampling.end_recording(name, reason)
         else:  # between two children: there is nobody to write an ending, and nothing more to come
             self._end(name, what, replace(self._states[name], state="done", reason=reason))
             self._changed()
@@ -141,13 +126,13 @@ class Recordings:
             raise SessionError(f"the engine makes no recording {name!r}", "it has ended, or another process makes it")
         return what
 
-    async def settle(self) -> None:
-        """End every recording properly, within a few seconds."""
+    async def settle(self, hurry: bool = False) -> None:
+        """End every recording properly, within a few seconds; in a hurry, within one."""
         for name in list(self._asked):
             self.stop(name, "the engine was stopped")
         if self._asked:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._over.wait(), SETTLE_SECONDS)
+                await asyncio.wait_for(self._over.wait(), HURRY_SECONDS if hurry else SETTLE_SECONDS)
         for name, what in list(self._asked.items()):
             self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
 
@@ -171,13 +156,14 @@ class Recordings:
         for old in ended[:-KEPT_ENDED]:
             del self._states[old.name]
         sampling = self.watching.sampling(what)
-        sampling.recordings.discard(name)
+        sampling.forget(name)
         self.watching.let_go(what)
         try:
             if self._store.read(name).state not in FINAL_STATES:
                 keeping.end(self._store, name, state.state, state.reason)
-            recovery.remove_owner(self._store, name)
         except (KvdeckError, OSError) as error:
             log.warning("recording %s: %s", name, error)
+        with contextlib.suppress(OSError):
+            recovery.remove_owner(self._store, name)
         if not self._asked:
             self._over.set()

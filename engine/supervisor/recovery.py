@@ -15,12 +15,13 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.supervisor.process import end_group
-from kvdeck.engine.supervisor.runtime import ProcessIdentity
+from kvdeck.engine.supervisor.process import end_group, end_left
 from kvdeck.sessions import samples
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.events import StateChanged
-from kvdeck.sessions.records import FINAL_STATES, Session, from_json, to_json
+from kvdeck.sessions.files import read_regular, read_text
+from kvdeck.sessions.processes import ProcessIdentity
+from kvdeck.sessions.records import FINAL_STATES, Session, decode_json, to_json
 from kvdeck.sessions.store import Store, write_atomically
 from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.marks import is_written
@@ -58,8 +59,8 @@ def _owner_path(store: Store, name: str) -> Path:
 
 def _read_owner(path: Path) -> Owner | None:
     try:
-        return from_json(Owner, orjson.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return decode_json(Owner, read_regular(path))
+    except (OSError, ValueError):
         return None
 
 
@@ -85,8 +86,8 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
         name = path.name.removesuffix(".json")
         try:
             recovered.append(_interrupt(store, name, owner, grace))
-        except (KvdeckError, OSError) as error:
-            log.error("%s: %s", name, error)
+        except Exception as error:  # whatever lies there, the engine starts
+            log.error("%s: %s", name, error, exc_info=None if isinstance(error, (KvdeckError, OSError)) else error)
             if not (store.sessions / name).is_dir():
                 path.unlink(missing_ok=True)
     return recovered
@@ -100,6 +101,8 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     worker = None if owner is None else owner.worker
     if worker is not None and worker.here and end_group(worker.pid, worker.start, folder, grace):
         done.append(f"its worker {worker.pid} was still there")
+    if worker is None and (left := end_left(folder)):
+        done.append(f"ended {', '.join(map(str, left))}, of which no note was taken")
     done += remove_scratch(folder)
     session = store.rebuild(name)
     path = store.samples_path(name)
@@ -142,7 +145,7 @@ def remove_scratch(folder: Path) -> list[str]:
     """
     note = folder / "scratch.txt"
     try:
-        named = [Path(line) for line in note.read_text().splitlines() if line.strip()]
+        named = [Path(line) for line in read_text(note).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         return []
     done = [_remove_scratch_folder(scratch) for scratch in named]

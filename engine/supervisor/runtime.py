@@ -14,8 +14,11 @@ from typing import NamedTuple
 import orjson
 
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.records import from_json, to_json
+from kvdeck.sessions.files import read_regular
+from kvdeck.sessions.processes import ProcessIdentity
+from kvdeck.sessions.records import decode_json, to_json
 from kvdeck.sessions.store import write_atomically
+from kvdeck.sessions.user_home import expanded
 
 _OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
 MAX_SOCKET_PATH = 107
@@ -26,7 +29,7 @@ def runtime_folder() -> Path:
     """`$KVDECK_RUNTIME`, or `kvdeck-<uid>` in the temp folder; it need not be there yet."""
     chosen = os.environ.get("KVDECK_RUNTIME")
     if chosen:
-        return Path(os.path.realpath(Path(chosen).expanduser()))
+        return Path(os.path.realpath(expanded(chosen)))
     import tempfile
 
     return Path(tempfile.gettempdir()) / f"kvdeck-{os.geteuid()}"
@@ -100,39 +103,19 @@ def take_lock(folder: Path) -> int | None:
     return fd
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
-    """A process that no later one can be mistaken for: a pid alone comes round again."""
-
-    pid: int
-    start: int
-    """Start time in clock ticks since boot, as in /proc."""
-    boot: str
-    namespace: str
-    """The pid namespace: the same number means another process in another container."""
-    host: str
-
-    @property
-    def here(self) -> bool:
-        """Whether its pid can be looked up by this process."""
-        return self.boot == _boot_id() and self.namespace == _pid_namespace()
-
-    @property
-    def alive(self) -> bool:
-        return self.here and process_start(self.pid) == self.start
-
-    @property
-    def gone(self) -> bool:
-        """Whether it has surely ended; of a process on another host nothing is sure."""
-        return not self.alive and (self.here or self.host == socket.gethostname())
-
-
-def identity(pid: int) -> ProcessIdentity | None:
-    """Who runs under that pid now, or null when none does."""
-    start = process_start(pid)
-    if start is None:
+def lock_holder(folder: Path) -> int | None:
+    """The pid of the engine that holds the folder's lock; null where none does, or it can't be told."""
+    try:
+        status = (folder / "engine.lock").stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
         return None
-    return ProcessIdentity(pid, start, _boot_id(), _pid_namespace(), socket.gethostname())
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in lines:
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == file and int(fields[4]) > 0:
+            return int(fields[4])
+    return None
 
 
 class Peer(NamedTuple):
@@ -147,45 +130,6 @@ def peer(connected: socket.socket) -> Peer:
     """Ask the kernel, not the peer. To a client, the pid is the one that listens."""
     size = struct.calcsize("3i")
     return Peer(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
-
-
-def own_identity() -> ProcessIdentity:
-    """Who this process is."""
-    return ProcessIdentity(
-        os.getpid(), process_start(os.getpid()) or 0, _boot_id(), _pid_namespace(), socket.gethostname()
-    )
-
-
-def process_start(pid: int) -> int | None:
-    """Start time of a process in ticks since boot; null when it is not there or a zombie."""
-    fields = _stat(pid)
-    return None if fields is None or fields[0] in ("Z", "X") else int(fields[19])
-
-
-def group_members(group: int) -> list[int]:
-    """Pids of the process group's members, zombies left out."""
-    found = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if entry.isdigit() and (fields := _stat(int(entry))) and int(fields[2]) == group and fields[0] not in "ZX":
-            found.append(int(entry))
-    return found
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the state on: the name before it may hold anything."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].decode().split()
-    except OSError:
-        return None
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").readlink())
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +149,8 @@ def write_record(folder: Path, record: EngineRecord) -> None:
 def read_record(folder: Path) -> EngineRecord | None:
     """The record of the last engine here, alive or not; null where there is none that can be read."""
     try:
-        return from_json(EngineRecord, orjson.loads((folder / "engine.json").read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError):
+        return decode_json(EngineRecord, read_regular(folder / "engine.json", shared=True))
+    except (OSError, ValueError):
         return None
 
 

@@ -19,7 +19,10 @@ import orjson
 
 from kvdeck.engine.protocol import MAX_LINE, Record, Watch
 from kvdeck.engine.supervisor.connection import Connection
+from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import number_text
 
 MAX_HZ = 10.0
 RESTART_SECONDS = 2.0
@@ -46,10 +49,13 @@ def asked(command: Watch | Record) -> Asked:
     """
     hz, block_bytes = command.hz, command.block_bytes
     if not _is_number(hz) or not 0 <= hz <= MAX_HZ:
-        raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {MAX_HZ:g}")
+        raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
     if block_bytes is not None and not (_is_number(block_bytes) and 0 < block_bytes < math.inf):
         raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or none")
-    return Asked(float(hz), _texts(command.sources, "source to watch"), block_bytes, _texts(command.pins, "pin"))
+    sources = _texts(command.sources, "source to watch")
+    for source in sources:
+        refuse_credentials(source, "the source")
+    return Asked(float(hz), sources, block_bytes, _texts(command.pins, "pin"))
 
 
 def _is_number(value: object) -> bool:
@@ -74,6 +80,8 @@ class Sampling:
         self._home, self._what, self._said = home, what, said
         self.clients: set[Connection] = set()
         self.recordings: set[str] = set()
+        self._ending: dict[str, str | None] = {}
+        """Recordings that were told to end, and why: a child that dies before it did is followed by one that does."""
         self._child: asyncio.subprocess.Process | None = None
         self._task = asyncio.ensure_future(self._sample())
 
@@ -99,12 +107,30 @@ class Sampling:
         self.recordings.add(name)
         self.tell({"record": name})
 
+    def end_recording(self, name: str, reason: str | None) -> None:
+        """Have the child end a recording, now or as soon as there is one again."""
+        self._ending[name] = reason
+        self.tell({"stop": name, "reason": reason})
+
+    def forget(self, name: str) -> None:
+        """The recording has ended."""
+        self.recordings.discard(name)
+        self._ending.pop(name, None)
+
     async def _sample(self) -> None:
-        what = orjson.dumps({**self._what._asdict(), "home": str(self._home)}).decode()
+        while True:
+            try:
+                await self._sample_on()
+            except Exception:  # a child may print anything: the next one samples for those who watch
+                log.exception("watching failed")
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def _sample_on(self) -> None:
+        what = orjson.dumps({**self._what._asdict(), "home": str(self._home)})
         while True:
             try:
                 child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "kvdeck.engine.watch", what),
+                    *(sys.executable, "-m", "kvdeck.engine.watch"),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     limit=MAX_LINE,
@@ -112,6 +138,8 @@ class Sampling:
             except OSError as error:
                 log.warning("can't start watching: %s", error)
             else:
+                assert child.stdin is not None
+                child.stdin.write(what + b"\n")  # not as an argument, which every user of the host can read
                 await self._pass_on(child)
                 log.warning("watching ended with status %s", child.returncode)
             await asyncio.sleep(RESTART_SECONDS)
@@ -122,9 +150,11 @@ class Sampling:
         try:
             for name in sorted(self.recordings):
                 self.tell({"record": name})
+                if name in self._ending:
+                    self.tell({"stop": name, "reason": self._ending[name]})
             while line := await child.stdout.readline():
                 if line.startswith(RECORDING):
-                    self._said(self._what, orjson.loads(line)["recording"])
+                    self._said(self._what, load_record(line)["recording"])
                     continue
                 for connection in self.clients:
                     connection.watched(line.rstrip(b"\n"))

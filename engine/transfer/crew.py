@@ -5,6 +5,7 @@ Where several lanes reach one target process, rank 0 opens it, and fills, poison
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -17,7 +18,7 @@ from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.lane import Lane, target_arguments
 from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.loop import Visit
-from kvdeck.engine.transfer.rendezvous import Board
+from kvdeck.engine.transfer.rendezvous import Board, check_board, naming_losses
 from kvdeck.engine.transfer.sides import Origin, origin_to_json
 
 _HEADSTART_NS = 3_000_000  # for a call to reach the other processes
@@ -66,19 +67,26 @@ class Crew:
         self._shared: list[_Shared] = []
         self._layouts: dict[int, str] = {}
         self._writes = setups[0].operation == "WRITE"
-        own = f"kvdeck-lane0-{os.getpid()}"
+        self._lane: Lane | None = None
+        try:
+            with naming_losses(self._boards):
+                self._open(setups, cancelled)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error counts
+                self.close()
+            raise
+
+    def _open(self, setups: list[LaneSetup], cancelled: Callable[[], bool]) -> None:
         if len(setups) > 1:
             self._board = Board()
-            board = self._board
-            setups = self._open_shared(board, setups)
-            self._others = [
-                Remote(board, "kvdeck.engine.transfer.rank", f"kvdeck-lane{index}") for index in range(1, len(setups))
-            ]
+            setups = self._open_shared(self._board, setups)
+            for index in range(1, len(setups)):
+                self._others.append(Remote(self._board, "kvdeck.engine.transfer.rank", f"kvdeck-lane{index}"))
         opening = [
             remote.start("open", setup=dataclasses.asdict(setup))
             for remote, setup in zip(self._others, setups[1:], strict=True)
         ]
-        self._lane = Lane(setups[0], own, cancelled)
+        self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: check_board(self._board) or cancelled())
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
 
@@ -102,9 +110,13 @@ class Crew:
         """Call a method on every lane at once; rank 0's result comes first, unconverted."""
         if begin_together and self._others:
             arguments["begin_ns"] = time.perf_counter_ns() + _HEADSTART_NS
-        calls = [remote.start(method, **arguments) for remote in self._others]
-        first = getattr(self._lane, method)(**arguments)
-        return [first, *(remote.result(call) for remote, call in zip(self._others, calls, strict=True))]
+        with naming_losses(self._boards):
+            calls = [remote.start(method, **arguments) for remote in self._others]
+            first = getattr(self._lane, method)(**arguments)
+            return [first, *(remote.result(call) for remote, call in zip(self._others, calls, strict=True))]
+
+    def _boards(self) -> tuple[Board | None, Board | None]:
+        return self._board, None if self._lane is None else self._lane.board
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
@@ -166,7 +178,8 @@ class Crew:
         """End every lane and its processes."""
         for remote in self._others:
             remote.close()
-        self._lane.close()
+        if self._lane is not None:
+            self._lane.close()
         for shared in self._shared:
             shared.remote.close()
         if self._board is not None:

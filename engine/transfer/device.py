@@ -18,6 +18,7 @@ import numpy.typing as npt
 from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.transfer import reasons
 from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.units import many, size_text
 
 Direction = Literal["HostToDevice", "DeviceToHost", "DeviceToDevice"]
 _KINDS: dict[Direction, int] = {"HostToDevice": 1, "DeviceToHost": 2, "DeviceToDevice": 3}  # cudaMemcpyKind
@@ -73,7 +74,7 @@ def allocate(device: int, size: int) -> DeviceBuffer:
     Raises:
         UnavailableError: The GPU can't be used, or has no room.
     """
-    with _on(device, f"allocating {size / 1e9:.2f} GB on GPU {device}") as runtime:
+    with _on(device, f"allocating {size_text(size)} on GPU {device}") as runtime:
         return DeviceBuffer(device, int(runtime.malloc(size)), size)
 
 
@@ -93,7 +94,7 @@ def allocate_pinned(size: int) -> PinnedBuffer:
     Raises:
         UnavailableError: No GPU can be used, or the memory can't be pinned.
     """
-    with _on(0, f"pinning {size / 1e9:.2f} GB of host memory") as runtime:
+    with _on(0, f"pinning {size_text(size)} of host memory") as runtime:
         return PinnedBuffer(int(runtime.hostAlloc(size, 0)), size)
 
 
@@ -147,7 +148,7 @@ def copy(device: int, direction: Direction, destination: int, source: int, size:
     Raises:
         UnavailableError: The copy fails.
     """
-    with _on(device, f"copying {size} bytes {direction} on GPU {device}") as runtime:
+    with _on(device, f"copying {size_text(size)} {direction} on GPU {device}") as runtime:
         start = time.perf_counter_ns()
         runtime.memcpyAsync(destination, source, size, _KINDS[direction], 0)
         runtime.streamSynchronize(0)
@@ -168,7 +169,7 @@ def copy_pieces(
     Raises:
         UnavailableError: A copy fails.
     """
-    with _on(device, f"copying {len(sources)} pieces {direction} on GPU {device}") as runtime:
+    with _on(device, f"copying {many(len(sources), 'piece')} {direction} on GPU {device}") as runtime:
         kind = _KINDS[direction]
         for (to, size, _), (origin, *_rest) in zip(destinations.tolist(), sources.tolist(), strict=True):
             runtime.memcpyAsync(to, origin, size, kind, 0)

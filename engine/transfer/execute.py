@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer import capability
+from kvdeck.engine.transfer import capability, reasons
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane_setup import LaneSetup, SharedTarget
 from kvdeck.engine.transfer.loop import CancelledError
@@ -19,8 +21,9 @@ from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, 
 from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.sessions import events, records
-from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.events import Event
+from kvdeck.sessions.units import exact_size_text, size_text
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
@@ -33,7 +36,11 @@ def execute(
     emit: Callable[[Event], None],
     cancelled: Callable[[], bool],
 ) -> records.RunState:
-    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`."""
+    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`.
+
+    Raises:
+        RunFailedError: A rank is lost, or the session can't be written: no further step can be measured.
+    """
     progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
     for spec, trial in planned:  # what can't run is said at once, not when its turn comes
@@ -74,7 +81,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
-        check_trial(spec, trial, room)
+        check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled)
         run = TrialRun(spec, trial, crew, progress)
@@ -85,8 +92,10 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     except UnavailableError as error:
         _tell_none(spec, trial, emit, "unavailable", str(error))
         return "done" if spec.paths is None else "failed"
+    except RunFailedError:
+        raise
     except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
-        reason = str(error) or type(error).__name__
+        reason = _reason_of(error, trial, folder)
         emit(events.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
         _tell_none(spec, trial, emit, "failed", reason)
         return "failed"
@@ -99,6 +108,28 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     for comparison in run.comparisons():
         emit(events.Compared(time.monotonic_ns(), comparison))
     return "failed" if any(result.status == "failed" for result in results) else "done"
+
+
+def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
+    """Why a trial failed, in an operator's words."""
+    base = str(Path(folder).parent)
+    if isinstance(error, OSError) and (full := reasons.no_room(base, error)) is not None:
+        return str(full)
+    if isinstance(error, KvdeckError):
+        return str(error)
+    text = str(error) or type(error).__name__
+    if trial.path in FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on what the kernel said
+        return f"{text}: {reasons.no_room(base, OSError(errno.ENOSPC, ''))}"
+    return str(reasons.step_failed(trial.backend, text))
+
+
+def _is_full(folder: str, trial: Trial) -> bool:
+    """Whether the folder's disk has no room for one more block."""
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < trial.geometry.block_bytes
 
 
 def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
@@ -124,17 +155,20 @@ def _tell_none(
         emit(events.StepFinished(time.monotonic_ns(), without_result(plan, spec, status, reason)))
 
 
-def check_trial(spec: RunSpec, trial: Trial, room: Room) -> None:
+def check_trial(spec: RunSpec, trial: Trial, room: Room, folder: str) -> None:
     """Refuse what can't be, before anything is allocated.
 
     Raises:
-        KvdeckError: Sizes don't suit O_DIRECT, or more is needed than there is.
+        KvdeckError: O_DIRECT was asked for and isn't there, sizes don't suit it, or more is needed than there is.
     """
+    if trial.direct and room.direct is None and room.host.folder is not None:
+        refusal = reasons.no_direct(str(Path(folder).parent), room.host.folder.filesystem)
+        raise KvdeckError(refusal.what, refusal.mend)
     alignment = room.direct or DIRECT_ALIGNMENT
     piece = smallest_piece(trial.geometry, trial.pairs)
     if trial.direct and piece % alignment:
         raise KvdeckError(
-            f"pieces of {piece} B are no multiple of {alignment} B, which O_DIRECT needs",
+            f"pieces of {exact_size_text(piece)} are no multiple of {size_text(alignment)}, which O_DIRECT needs",
             "choose a geometry whose regions are, or --no-direct",
         )
     try:

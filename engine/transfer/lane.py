@@ -7,6 +7,7 @@ is another's. Its public methods take and return JSON values, so another rank ca
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +26,13 @@ from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.device_side import DeviceSide
 from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.planning import FILE_PATHS
-from kvdeck.engine.transfer.rendezvous import Board
+from kvdeck.engine.transfer.rendezvous import Board, check_board
 from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
 from kvdeck.engine.transfer.staged import StagedBinding
 from kvdeck.engine.transfer.volley import Volley, VolleyBinding
 
 COMPLETION_SECONDS = 30.0
+_AnySide = TypeVar("_AnySide", bound=Side)
 _LEAST_PREPARED = 32  # requests made to time prep, so that its percentiles mean something
 
 
@@ -60,17 +62,29 @@ class Lane:
         self.busy = False
         self._board: Board | None = None
         self._setup = setup
-        self._patience = loop.Patience(COMPLETION_SECONDS, cancelled)
+        self._patience = loop.Patience(COMPLETION_SECONDS, lambda: self._is_cut(cancelled))
         self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
+        self._opened: list[Side] = []
+        self._remote_names: list[str] = []
+        self._agent: Any = None
+        try:
+            self._open(name)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error counts
+                self.close()
+            raise
+
+    def _open(self, name: str) -> None:
+        setup = self._setup
         os.sched_setaffinity(0, setup.cores[0])
         self._agent = nixl.make_agent(name, progress_thread=setup.progress_thread)
         self._backend = setup.backend.removeprefix(plugins.STAGED)
         nixl.create_backend(self._agent, self._backend, setup.backend_params)
         self._bound: Any = self._agent.agent if setup.targets == 1 else VolleyBinding(self._agent.agent)
-        self._remote_names = [name]
+        self._remote_names.append(name)
         self._own, self._others = self._open_sides(name)
         self._bounce = self._open_bounce()
         for side in (self._bounce or self._own, *self._others):
@@ -101,6 +115,15 @@ class Lane:
     def _destinations(self) -> list[Side]:
         return list(self._others) if self._writes else [self._own]
 
+    @property
+    def board(self) -> Board | None:
+        """Where its own target is met; null where it has none."""
+        return self._board
+
+    def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
+        """Whether the run was cancelled; raises where the target that a request waits for is gone."""
+        return check_board(self._board) or cancelled()
+
     def _open_sides(self, name: str) -> tuple[Side, list[Side]]:
         """The initiator's own side and the others."""
         path = self._setup.path
@@ -120,10 +143,10 @@ class Lane:
             return [self._host(setup.target_devices)]
         if setup.shared is not None:
             shared = setup.shared
-            self._remote_names = [shared.name]
+            self._remote_names[:] = [shared.name]
             self._agent.add_remote_agent(base64.b64decode(shared.metadata))
             return [RemoteHostSide(setup.geometry, setup.blocks * shared.sharers, shared.addresses, None)]
-        self._remote_names = []
+        self._remote_names.clear()
         self._board = Board()
         return [self._open_target(self._board, f"{name}-target{number or ''}") for number in range(setup.targets)]
 
@@ -139,14 +162,19 @@ class Lane:
 
     def _host(self, devices: int = 1) -> HostSide:
         setup = self._setup
-        return HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages, devices=devices)
+        return self._keep(HostSide(setup.geometry, setup.blocks, huge_pages=setup.huge_pages, devices=devices))
 
     def _device(self, gpu: int) -> DeviceSide:
-        return DeviceSide(self._setup.geometry, self._setup.blocks, gpu)
+        return self._keep(DeviceSide(self._setup.geometry, self._setup.blocks, gpu))
 
     def _files(self) -> FileSide:
         setup = self._setup
-        return FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct)
+        return self._keep(FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct))
+
+    def _keep(self, side: _AnySide) -> _AnySide:
+        """Note a side that `close` gives back."""
+        self._opened.append(side)
+        return side
 
     def _open_target(self, board: Board, name: str) -> RemoteHostSide:
         setup = self._setup
@@ -346,9 +374,9 @@ class Lane:
         if self._board is not None:
             self._board.close()
         self._agent = self._bound = None
-        for side in (self._own, *self._others, self._bounce):
-            if side is not None:
-                side.close()
+        for side in self._opened:
+            side.close()
+        self._opened.clear()
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None

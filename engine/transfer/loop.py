@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import number_text
 
 _POLLS = 8
 """Polls between two offers of the core to the kernel: messages over tcp/lo may need a thread of its own there, and a
@@ -49,7 +50,7 @@ class Patience:
         if self.cancelled():
             raise CancelledError("cancelled while a request was under way")
         if time.perf_counter_ns() - since_ns > self.seconds * 1e9:
-            raise KvdeckError(f"a request did not complete within {self.seconds:.0f} s", "is the peer alive?")
+            raise KvdeckError(f"a request did not complete within {number_text(self.seconds)} s", "is the peer alive?")
 
 
 def serial_visit(

@@ -72,9 +72,16 @@ def load() -> Any:
 
 
 def make_agent(name: str, *, progress_thread: bool = False) -> Any:
-    """A NIXL agent without backends. NIXL's own default for the progress thread is on; ours is off."""
+    """A NIXL agent without backends. NIXL's own default for the progress thread is on; ours is off.
+
+    Raises:
+        UnavailableError: NIXL isn't installed, or makes no agent since it finds no plugin.
+    """
     api = load()
-    return api.nixl_agent(name, api.nixl_agent_config(enable_prog_thread=progress_thread, backends=[]))
+    try:
+        return api.nixl_agent(name, api.nixl_agent_config(enable_prog_thread=progress_thread, backends=[]))
+    except Exception as error:  # NIXL's exceptions share no base below Exception
+        raise reasons.no_agent(str(error)) from error
 
 
 def require_plugin(backend: str) -> Path:

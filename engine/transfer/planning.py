@@ -14,6 +14,7 @@ from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
 from kvdeck.sessions.records import PATHS, StepPlan
+from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")
 DEFAULT_BACKENDS = {
@@ -222,7 +223,8 @@ def _direct(
     if room.direct is None:
         return False, ("buffered: the folder's filesystem takes no O_DIRECT",)
     if (piece := smallest_piece(geometry, pairs)) % room.direct:
-        return False, (f"buffered: pieces of {piece} B are no multiple of {room.direct} B, which O_DIRECT needs",)
+        pieces = f"buffered: pieces of {exact_size_text(piece)}"
+        return False, (f"{pieces} are no multiple of {size_text(room.direct)}, which O_DIRECT needs",)
     return True, ()
 
 
@@ -238,7 +240,8 @@ def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tu
     unit = math.lcm(batch, spec.files if on_file else 1) * lanes
     if spec.blocks is not None:
         blocks = -(-spec.blocks // unit) * unit
-        rounded = (f"working set rounded up from {spec.blocks} to {blocks} blocks: whole requests on every lane",)
+        grown = f"from {count_text(spec.blocks)} to {many(blocks, 'block')}"
+        rounded = (f"working set rounded up {grown}: whole requests on every lane",)
         return blocks, rounded if blocks != spec.blocks else ()
     size = geometry.block_bytes
     wanted = max(room.cache * (2 if spec.effort == "quick" else 4), 64 << 20)
@@ -247,5 +250,7 @@ def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tu
     count = min(-(-wanted // size), max(most // size, 1), _DESCRIPTORS_KEPT // finest)
     blocks = max(2 * unit if count >= 2 * unit else unit, count // unit * unit)
     if blocks * size <= room.cache:
-        return blocks, (f"the working set of {blocks * size} B fits into the last-level cache of {room.cache} B",)
+        return blocks, (
+            f"the working set of {size_text(blocks * size)} fits into the last-level cache of {size_text(room.cache)}",
+        )
     return blocks, ()

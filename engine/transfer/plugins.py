@@ -78,9 +78,13 @@ def nixl_version() -> str | None:
 
 
 def plugin_files() -> dict[str, Path]:
-    """Every plugin that is present: its name to its shared object. `$NIXL_PLUGIN_DIR` comes first."""
-    folders = [Path(os.environ["NIXL_PLUGIN_DIR"])] if os.environ.get("NIXL_PLUGIN_DIR") else []
-    spec = importlib.util.find_spec(build() or "nixl")
+    """Every plugin that NIXL finds: its name to its shared object.
+
+    Where `NIXL_PLUGIN_DIR` is set, even to nothing, NIXL looks in that folder only.
+    """
+    chosen = os.environ.get("NIXL_PLUGIN_DIR")
+    folders = [Path(chosen)] if chosen else []
+    spec = importlib.util.find_spec(build() or "nixl") if chosen is None else None
     for root in [] if spec is None else list(spec.submodule_search_locations or []):
         site = Path(root).parent
         folders += [site / f".{spec.name}.mesonpy.libs" / "plugins" if spec else site, Path(root) / "plugins"]

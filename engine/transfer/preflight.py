@@ -10,6 +10,7 @@ from pathlib import Path
 from kvdeck.engine.host.facts import MEMORY_FILESYSTEMS, FolderFacts, HostFacts
 from kvdeck.engine.host.folder import folder_facts, mount_of
 from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.units import count_text, many, size_text
 
 _SPARE = 0.9
 """Share of the available memory or disk that a run may take: the rest keeps the host alive."""
@@ -79,44 +80,41 @@ def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None
     if total <= allowed:
         return
     summands = " + ".join(
-        f"{part.count} × {_size(part.bytes)}" if part.count > 1 else _size(part.bytes) for part in parts
+        f"{count_text(part.count)} × {size_text(part.bytes)}" if part.count > 1 else size_text(part.bytes)
+        for part in parts
     )
-    needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {_size(total)}"
+    needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {size_text(total)}"
     fitting = 0 if blocks is None else blocks * allowed // total
     mend = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
-    raise UnavailableError(f"needs {needed} of {what}, {_size(available)} are available", mend)
+    raise UnavailableError(f"needs {needed} of {what}, {size_text(available)} are available", mend)
 
 
 def _fits_limits(needs: Needs, host: HostFacts) -> None:
     files = needs.open_files + _OWN_FILES
     if needs.open_files and host.open_files is not None and files > host.open_files:
         raise UnavailableError(
-            f"needs {needs.open_files} + {_OWN_FILES} = {files} open files, {host.open_files} are allowed",
+            f"needs {count_text(needs.open_files)} + {_OWN_FILES} = {count_text(files)} open files, "
+            f"{count_text(host.open_files)} are allowed",
             f"lower --files, or: ulimit -n {files}",
         )
     if host.memlock_bytes is not None and needs.locked_bytes > host.memlock_bytes:
         raise UnavailableError(
-            f"needs {_size(needs.locked_bytes)} of locked memory, {_size(host.memlock_bytes)} are allowed",
+            f"needs {size_text(needs.locked_bytes)} of locked memory, {size_text(host.memlock_bytes)} are allowed",
             "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks",
         )
     used = host.aio_used or 0
     if host.aio_max is not None and needs.aio_slots > host.aio_max - used:
         raise UnavailableError(
-            f"needs {needs.aio_slots} kernel AIO events, {host.aio_max - used} of {host.aio_max} are free",
+            f"needs {count_text(needs.aio_slots)} kernel AIO events, "
+            f"{count_text(host.aio_max - used)} of {count_text(host.aio_max)} are free",
             f"use --api URING, or: sudo sysctl fs.aio-max-nr={used + needs.aio_slots}",
         )
     if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
         raise UnavailableError(
-            f"needs {needs.request_descriptors} descriptors in flight, the plugin takes {needs.request_limit}",
+            f"needs {many(needs.request_descriptors, 'descriptor')} in flight, "
+            f"the plugin takes {count_text(needs.request_limit)}",
             f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
         )
-
-
-def _size(count: int) -> str:
-    for unit, factor in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"
 
 
 def default_folder() -> Path:

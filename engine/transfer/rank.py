@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 from kvdeck.engine.transfer.calls import serve, take_seat
+from kvdeck.engine.transfer.exit import run_and_exit
 from kvdeck.engine.transfer.lane import Lane
 from kvdeck.engine.transfer.lane_setup import setup_from_json
+from kvdeck.engine.transfer.rendezvous import naming_losses
 
 
 class Rank:
@@ -25,7 +29,11 @@ class Rank:
     def __getattr__(self, method: str) -> Any:
         if method.startswith("_") or self._lane is None:
             raise AttributeError(method)
-        return getattr(self._lane, method)
+        return functools.partial(self._call, getattr(self._lane, method))
+
+    def _call(self, method: Callable[..., Any], **arguments: Any) -> Any:
+        with naming_losses(lambda: [None if self._lane is None else self._lane.board]):
+            return method(**arguments)
 
     def poll(self) -> None:
         """Nothing to do between calls."""
@@ -45,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

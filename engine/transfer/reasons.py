@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
+from kvdeck.engine.host.environment import blamed
 from kvdeck.engine.host.machine import kernel_switch
+from kvdeck.sessions import files
 from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.units import number_text, size_text
 
 _LIBRARIES = {
     "libcufile": ("cuFile", 'install the wheels: uv tool install "kvdeck[cuda13]" (or cuda12), or the CUDA toolkit'),
@@ -29,6 +34,18 @@ _CUFILE_ERRORS = {
 
 ENOUGH_MEMLOCK = 64 << 20
 """Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
+
+_PREFIXES = {
+    "UCX": ("UCX_", "NIXL_", "CUDA_"),
+    "LIBFABRIC": ("FI_", "LIBFABRIC_", "NIXL_", "CUDA_"),
+    "GDS": ("CUFILE_", "NIXL_", "CUDA_"),
+    "GDS_MT": ("CUFILE_", "NIXL_", "CUDA_"),
+}
+"""Of the variables that each backend reads."""
+_UNSET = "unset what is set there, or set it to what this host has"
+_PLUGIN_DIR_FIX = (
+    "unset NIXL_PLUGIN_DIR where the engine is started, then `kvdeck engine stop`; or name the right folder in it"
+)
 
 _WORDS = {
     "AZURE_STORAGE_CONTAINER_NAME": ("it needs an Azure container", "set AZURE_STORAGE_CONTAINER_NAME and its account"),
@@ -56,7 +73,34 @@ def no_cupy(why: str = "cupy isn't installed") -> UnavailableError:
     )
 
 
+def no_agent(error: str) -> UnavailableError:
+    """NIXL makes no agent at all: it finds no plugin."""
+    fix = _PLUGIN_DIR_FIX if "NIXL_PLUGIN_DIR" in os.environ else "reinstall nixl"
+    return UnavailableError(f"NIXL can't start: {error}{blamed(('NIXL_',))}", fix)
+
+
+def step_failed(backend: str, error: str) -> UnavailableError:
+    """A request failed while a step was measured; names the variables that decide what its backend does."""
+    blame = blamed(_PREFIXES.get(backend.rpartition(":")[2], ("NIXL_",)))
+    return UnavailableError(f"{error}{blame}", _UNSET if blame else "")
+
+
+def no_room(folder: str, error: OSError) -> UnavailableError | None:
+    """A test file found no room; null for any other error."""
+    words = files.no_room(error)
+    if words is None:
+        return None
+    return UnavailableError(
+        f"can't write test files in {folder}: {words[0]}", f"{words[1]}, lower --blocks, or name another by --folder"
+    )
+
+
 def no_plugin(backend: str) -> UnavailableError:
+    chosen = os.environ.get("NIXL_PLUGIN_DIR")
+    if chosen is not None:
+        holds = f"holds no libplugin_{backend}.so" if chosen and Path(chosen).is_dir() else "is no folder"
+        what = f"NIXL has no plugin {backend}: it looks only in NIXL_PLUGIN_DIR={chosen}, and that {holds}"
+        return UnavailableError(what, _PLUGIN_DIR_FIX)
     return UnavailableError(
         f"NIXL has no plugin {backend}", "check the name; kvdeck doctor lists all plugins that are present"
     )
@@ -105,7 +149,9 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
     if "NIXL_ERR_INVALID_PARAM" in error:
         said = _last_words(words) or error
         return UnavailableError(f"{backend} refused its parameters: {said}", "see kvdeck doctor for what it takes")
-    return UnavailableError(f"{backend} can't start: {_last_words(words) or error}", "see the run's engine.log")
+    blame = blamed(_PREFIXES.get(backend, ("NIXL_",)))
+    mend = _UNSET if blame else "see the run's engine.log"
+    return UnavailableError(f"{backend} can't start: {_last_words(words) or error}{blame}", mend)
 
 
 def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
@@ -135,7 +181,7 @@ def little_memlock(limit: int | None) -> UnavailableError | None:
     if limit is None or limit >= ENOUGH_MEMLOCK:
         return None
     return UnavailableError(
-        f"only {limit / 1e6:.1f} MB of memory may be locked",
+        f"only {size_text(limit)} of memory may be locked",
         "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1)",
     )
 
@@ -172,14 +218,14 @@ def io_uring_off(switch: int | None) -> UnavailableError:
 def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
     """A probe hung, and was ended."""
     return UnavailableError(
-        f"no answer within {seconds:.2g} s while trying {trying}; the probe was ended",
+        f"no answer within {number_text(seconds)} s while trying {trying}; the probe was ended",
         f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
     )
 
 
 def silent_folder(path: str, seconds: float) -> UnavailableError:
     return UnavailableError(
-        f"the filesystem of {path} gave no answer within {seconds:g} s", "name another folder by --folder"
+        f"the filesystem of {path} gave no answer within {number_text(seconds)} s", "name another folder by --folder"
     )
 
 

@@ -13,6 +13,7 @@ from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.memory import HostBuffer
 from kvdeck.engine.transfer.sides import FileSide, Side
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import exact_size_text
 
 
 def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None, blocks: Sequence[int],
@@ -61,7 +62,8 @@ def _through_files(setup: LaneSetup, side: FileSide, scratch: HostBuffer, blocks
         done = os.pwrite(fd, part, offset) if write else os.preadv(fd, [part], offset)
         if done != size:
             raise KvdeckError(
-                f"a plain {'pwrite' if write else 'pread'} moved {done} of {size} bytes", "is the disk full?"
+                f"a plain {'pwrite' if write else 'pread'} moved {exact_size_text(done)} of {exact_size_text(size)}",
+                "is the disk full?",
             )
     if write and setup.durable:
         side.sync()

@@ -14,12 +14,18 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import orjson
 
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.errors import KvdeckError, RunFailedError
+from kvdeck.sessions.units import number_text
+
+_END_SEEN_S = 0.3
+_LOSS_SEEN_S = 0.5
 
 
 class Rendezvous(Protocol):
@@ -32,6 +38,7 @@ class Rendezvous(Protocol):
         """Wait for a key's value.
 
         Raises:
+            RunFailedError: A rank is gone.
             KvdeckError: It did not come within `timeout` seconds, or the other side is gone.
         """
 
@@ -65,15 +72,22 @@ class Board:
         with self._changed:
             while key not in self._values:
                 if self._lost:
-                    raise KvdeckError(
-                        f"{self._lost[0]} ended while {key} was waited for", "see the session's engine.log"
+                    raise RunFailedError(
+                        f"{self._lost[0]} while rank 0 waited for {_plain(key)}", "see the session's engine.log"
                     )
                 if not self._changed.wait(deadline - time.monotonic()):
-                    raise KvdeckError(f"{key} did not come within {timeout:.0f} s", "see the session's engine.log")
+                    raise KvdeckError(
+                        f"{key} did not come within {number_text(timeout)} s", "see the session's engine.log"
+                    )
             return self._values[key]
 
+    @property
+    def lost(self) -> str | None:
+        """Which rank is gone, and how it went; null while all are there."""
+        return self._lost[0] if self._lost else None
+
     def lose(self, who: str) -> None:
-        """Wake every waiter: a rank is gone and its keys won't come."""
+        """Wake every waiter: a rank is gone, as `who` says, and its keys won't come."""
         with self._changed:
             self._lost.append(who)
             self._changed.notify_all()
@@ -97,12 +111,14 @@ class Board:
         who, clean = "a rank", False
         with connection, connection.makefile("rb") as lines, contextlib.suppress(ConnectionError):
             for line in lines:
-                message = orjson.loads(line)
+                message = load_record(line)
                 who = message.get("who", who)
                 clean = "bye" in message
                 self._answer(connection, message)
         if not clean:
-            self.lose(who)
+            time.sleep(_END_SEEN_S)  # whoever started it knows how it ended
+            if self.lost is None:
+                self.lose(f"{who} has closed its connection")
 
     def _answer(self, connection: socket.socket, message: dict[str, Any]) -> None:
         if "put" in message:
@@ -111,8 +127,46 @@ class Board:
             try:
                 answer = {"value": self.get(message["get"], message["timeout"])}
             except KvdeckError as error:
-                answer = {"error": str(error)}
+                answer = {"error": str(error), "lost": isinstance(error, RunFailedError)}
             connection.sendall(orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def check_board(board: Board | None) -> bool:
+    """Raise where a rank is gone that a transfer may be waiting for; else false.
+
+    Raises:
+        RunFailedError: Says which, and how it ended.
+    """
+    if board is not None and board.lost is not None:
+        raise RunFailedError(f"{board.lost} during the transfers", "see the session's engine.log")
+    return False
+
+
+@contextlib.contextmanager
+def naming_losses(boards: Callable[[], Iterable[Board | None]]) -> Iterator[None]:
+    """Where a rank is gone, its end is the error: a backend notices the dead connection before its name is known.
+
+    Raises:
+        RunFailedError: Which rank is gone, and how it ended.
+    """
+    try:
+        yield
+    except (CancelledError, RunFailedError):
+        raise
+    except Exception:
+        present = [board for board in boards() if board is not None]
+        deadline = time.monotonic() + _LOSS_SEEN_S
+        while present and time.monotonic() < deadline:
+            for board in present:
+                check_board(board)
+            time.sleep(0.01)
+        raise
+
+
+def _plain(key: str) -> str:
+    """A key in words: what is waited for of whom."""
+    kind, _, rest = key.partition("/")
+    return f"the {kind} of {rest.rpartition('/')[0]}" if kind in ("answer", "call") else key
 
 
 class Seat:
@@ -144,9 +198,9 @@ class Seat:
         line = self._lines.readline()
         if not line:
             raise KvdeckError("rank 0 is gone", "see the session's engine.log")
-        message = orjson.loads(line)
+        message = load_record(line)
         if "error" in message:
-            raise KvdeckError(message["error"])
+            raise (RunFailedError if message.get("lost") else KvdeckError)(message["error"])
         return message["value"]
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,10 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.kv.layout import Geometry, Layout, parse_layout
-from kvdeck.engine.transfer import descriptors, memory, pattern
+from kvdeck.engine.transfer import descriptors, memory, pattern, reasons
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.descriptors import Offsets
+from kvdeck.sessions.units import exact_size_text
 
 _IO_CHUNK = 4 << 20
 
@@ -228,7 +231,12 @@ class FileSide:
         self.size = blocks // files * geometry.block_bytes
         self.paths = [folder / f"blocks-{os.getpid()}-{index}.kv" for index in range(files)]
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.descriptors = [os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600) for path in self.paths]
+        try:
+            self.descriptors = [os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600) for path in self.paths]
+        except OSError as error:
+            if direct and error.errno == errno.EINVAL:
+                raise reasons.no_direct(str(folder), folder_facts(folder).filesystem) from error
+            raise
         # Preparing goes through handles of its own: a size may not suit O_DIRECT, and the cache is dropped after.
         self._plain = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self.paths]
 
@@ -302,5 +310,5 @@ def _read_fully(fd: int, into: memoryview) -> None:
     while done < len(into):
         read = os.preadv(fd, [into[done:]], done)
         if read == 0:
-            raise OSError(f"the file ended after {done} of {len(into)} bytes")
+            raise OSError(f"the file ended after {exact_size_text(done)} of {exact_size_text(len(into))}")
         done += read

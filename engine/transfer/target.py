@@ -9,6 +9,7 @@ from typing import Any
 from kvdeck.engine.kv.layout import Geometry, parse_layout
 from kvdeck.engine.transfer import nixl
 from kvdeck.engine.transfer.calls import serve, take_seat
+from kvdeck.engine.transfer.exit import run_and_exit
 from kvdeck.engine.transfer.sides import HostSide, origin_from_json, register
 
 
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -17,6 +17,7 @@ from kvdeck.engine.transfer.loop import CancelledError, Visit
 from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
 from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
+from kvdeck.sessions.references import reference_of
 
 _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
@@ -105,7 +106,7 @@ class TrialRun:
         self.reference_busy: list[int] = []
         self.reference_bytes: list[int] = []
         self.began = 0.0
-        self.reference_name = _reference_name(trial.path) if spec.reference else None
+        self.reference_name = reference_of(trial.path) if spec.reference else None
 
     def measure(self) -> None:
         """Prepare, warm up, visit in turn, verify; what was gathered stays readable after a cancel.
@@ -366,14 +367,6 @@ def without_result(plan: StepPlan, spec: RunSpec, status: records.ResultStatus, 
 
 def _planned(plan: StepPlan) -> dict[str, Any]:
     return records.to_json(plan)
-
-
-def _reference_name(path: str) -> str:
-    if path == "HostToHost":
-        return "memcpy"
-    if path in FILE_PATHS:
-        return "pwrite" if path.endswith("ToDisk") else "pread"
-    return "cudaMemcpy"
 
 
 CACHE_DROPPED = "dropped before each round"

@@ -13,6 +13,7 @@ from kvdeck.engine.transfer.execute import lane_setups
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.planning import Room, Trial, plan_trials
 from kvdeck.sessions import events, records, stats
+from kvdeck.sessions.errors import RunFailedError
 from kvdeck.sessions.records import Interval
 
 _ROUNDS = 12
@@ -37,6 +38,7 @@ def tune(
 
     Raises:
         CancelledError: The run was told to stop.
+        RunFailedError: A rank is lost, or the session can't be written.
     """
     best = dataclasses.replace(spec, paths=(path,))
     for change in candidates(best, path, room):
@@ -48,7 +50,7 @@ def tune(
         changed = dataclasses.replace(best, **{**change, "params": best.params | change.get("params", {})})
         try:
             ratio = race(best, changed, room, folder, cancelled)
-        except CancelledError:
+        except (CancelledError, RunFailedError):
             raise
         except Exception as error:  # a setting that this host refuses is a finding, not the end of the run
             emit(events.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))

@@ -18,6 +18,7 @@ import orjson
 from kvdeck.engine.watch.monitor import Watching, stream
 from kvdeck.engine.watch.recorders import Recorders
 from kvdeck.engine.watch.snapshot import Check, Snapshot, to_mapping
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
 
 ENGINE_ENDED = "the engine ended during the recording"
@@ -39,9 +40,17 @@ def _write(line: bytes) -> None:
     os.write(1, line)
 
 
+def _first_line() -> bytes:
+    """What to sample, byte by byte: what follows it on stdin are commands for another reader."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
+
+
 def main() -> int:
     """Sample until stdin ends."""
-    asked = orjson.loads(sys.argv[1])
+    asked = load_record(_first_line())
     home = Path(asked["home"])
     recorders = Recorders(home, _write)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
     from kvdeck.engine.watch.snapshot import Flow
@@ -42,7 +43,7 @@ def told(text: str, plans: Path) -> BlockSize:
             kept = ", ".join(sorted(found.stem for found in plans.glob("*.yaml"))) or "none is saved"
             raise UsageError(f"there is no plan {name!r}", f"saved plans: {kept}")
         return of_plan(path)
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return of_plan(path)
     raise UsageError(f"--block-bytes {text!r} is no size", "give bytes, plan:NAME, or the path of a plan's YAML file")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from kvdeck.engine.watch.blocks import learned
 from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
+from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 MUCH = 64 << 20
 """Bytes since watching began below which nothing is concluded."""
@@ -42,12 +43,6 @@ def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = 
     return _sum(flow.blocks_total for flow in flows)
 
 
-def _gb(value: float) -> str:
-    if value >= 1e11:
-        return f"{value / 1e9:,.0f} GB"
-    return f"{value / 1e9:.3g} GB" if value >= 1e8 else f"{value / 1e6:.3g} MB"
-
-
 def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
     """vLLM counts what its NIXL connector pulled; NIXL's own exporter counts the same bytes."""
     vllm = _sum(flow.bytes_gained for flow in _flows(snapshot, "vllm nixl"))
@@ -55,7 +50,7 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
     nixl = _sum(flow.bytes_gained for flow in agents)
     if vllm is None or nixl is None or max(vllm, nixl) < MUCH:
         return None
-    evidence = f"since watching began vLLM pulled {_gb(vllm)} over NIXL, and NIXL received {_gb(nixl)}"
+    evidence = f"since watching began vLLM pulled {size_text(vllm)} over NIXL, and NIXL received {size_text(nixl)}"
     if abs(vllm - nixl) <= AGREES * max(vllm, nixl):
         return Check("vllm-nixl-bytes", "ok", evidence)
     advice = (
@@ -73,7 +68,9 @@ def disk_writes(snapshot: Snapshot) -> Check | None:
     written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
     if offloaded is None or written is None or offloaded < MUCH:
         return None
-    evidence = f"since watching began {_gb(offloaded)} went to the disk tier, and the disks wrote {_gb(written)}"
+    evidence = (
+        f"since watching began {size_text(offloaded)} went to the disk tier, and the disks wrote {size_text(written)}"
+    )
     if written >= 0.5 * offloaded:
         return Check("disk-writes", "ok", evidence)
     return Check(
@@ -95,8 +92,11 @@ def compatibility_path(snapshot: Snapshot) -> Check | None:
     every = _sum(number.value for number in _counters(snapshot, "cufile_ops"))
     if posix is None or (posix == 0 and not every):
         return None
-    of_all = f" of {every:.0f}" if every else ""
-    evidence = f"cuFile has served {posix:.0f}{of_all} operations on its compatibility path (posix={posix:.0f})"
+    of_all = f" of {count_text(every)}" if every else ""
+    evidence = (
+        f"cuFile has served {count_text(posix)}{of_all} operations on its compatibility path "
+        f"(posix={count_text(posix)})"
+    )
     if posix == 0:
         return Check("cufile-posix", "ok", evidence)
     return Check(
@@ -117,7 +117,7 @@ def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
     return Check(
         "disk-tier-unwritten",
         "look",
-        f"KVBM holds a disk tier open and offloaded {to_host:.0f} blocks to the host, none to disk",
+        f"KVBM holds a disk tier open and offloaded {many(to_host, 'block')} to the host, none to disk",
         "by default only blocks that were seen at least twice go to disk (the offload filter, dynamo #3532): repeat "
         "the load, or set DYN_KVBM_DISABLE_DISK_OFFLOAD_FILTER=true; a host tier with room pushes nothing out",
     )
@@ -131,7 +131,7 @@ def nothing_matched(snapshot: Snapshot) -> Check | None:
     return Check(
         "matched-zero",
         "look",
-        f"kvbm_matched_tokens is 0 after {offloaded:.0f} offloaded blocks",
+        f"kvbm_matched_tokens is 0 after {many(offloaded, 'offloaded block')}",
         "without a match nothing can be onboarded: repeat prompts with a common prefix of more than one block, and "
         "see that partial and block reuse are on in the engine",
     )
@@ -145,7 +145,7 @@ def matched_not_onboarded(snapshot: Snapshot) -> Check | None:
     return Check(
         "onboard-zero",
         "note",
-        f"kvbm_matched_tokens is {matched:.0f} and no block was onboarded",
+        f"kvbm_matched_tokens is {count_text(matched)} and no block was onboarded",
         "kvbm_onboard_blocks_h2d staying 0 can be the counter's own fault (dynamo #4549): compare TTFT cold and warm",
     )
 
@@ -159,12 +159,13 @@ def silent_nic(snapshot: Snapshot) -> Check | None:
     if moved is None or carried is None or moved < MUCH:
         return None
     evidence = (
-        f"since watching began {_gb(moved)} came from remote peers, and the InfiniBand ports carried {_gb(carried)}"
+        f"since watching began {size_text(moved)} came from remote peers, "
+        f"and the InfiniBand ports carried {size_text(carried)}"
     )
     if carried >= 0.5 * moved:
         return Check("nic-counters", "ok", evidence)
     network = _sum(n.gained for n in _counters(snapshot, "network_sent_bytes", "network_received_bytes"))
-    also = f"; the network cards carried {_gb(network)}" if network is not None else ""
+    also = f"; the network cards carried {size_text(network)}" if network is not None else ""
     return Check(
         "nic-counters",
         "look",
@@ -194,8 +195,8 @@ def failures(snapshot: Snapshot) -> Check | None:
     errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "failures"]
     if not failed and not errors:
         return None
-    parts = [f"{failed:.0f} transfers failed"] if failed else []
-    parts += [f"{n.name}{_words(n.labels)} +{n.gained:.0f}" for n in errors[:4]]
+    parts = [f"{many(failed, 'transfer')} failed"] if failed else []
+    parts += [f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in errors[:4]]
     return Check(
         "failures",
         "look",
@@ -212,7 +213,7 @@ def refused_requests(snapshot: Snapshot) -> Check | None:
     return Check(
         "requests-lost",
         "note",
-        "since watching began " + ", ".join(f"{n.name} +{n.gained:.0f}" for n in errors[:4]),
+        "since watching began " + ", ".join(f"{n.name} +{count_text(n.gained)}" for n in errors[:4]),
         "requests that are refused or cancelled move no KV: hold them against the load's own count; expired KV means "
         "that the decode side came too late for it",
     )
@@ -231,7 +232,7 @@ def container_io(snapshot: Snapshot) -> Check | None:
             return Check(
                 "container-io",
                 "note",
-                f"since watching began {name} {verb} {_gb(number.gained or 0)}, and {said}",
+                f"since watching began {name} {verb} {size_text(number.gained or 0)}, and {said}",
                 "normal in containers, where the page cache or another process does the I/O: go by the container",
             )
     return None
@@ -264,7 +265,7 @@ def dropped_events(snapshot: Snapshot) -> Check | None:
     return Check(
         "telemetry-dropped",
         "look",
-        f"NIXL dropped {dropped:.0f} telemetry events: its bytes and transfers here are too low",
+        f"NIXL dropped {many(dropped, 'telemetry event')}: its bytes and transfers here are too low",
         "enlarge NIXL_TELEMETRY_BUFFER_SIZE, or tell it more often with a shorter NIXL_TELEMETRY_RUN_INTERVAL",
     )
 
@@ -281,8 +282,8 @@ def block_size(snapshot: Snapshot) -> Check | None:
     return Check(
         "block-size",
         "look",
-        f"blocks are taken for {used:,.0f} B ({sized.bytes_claim}), and {sized.source} says {found.bytes:,.0f} B "
-        f"({found.claim})",
+        f"blocks are taken for {exact_size_text(round(used))} ({sized.bytes_claim}), and {sized.source} says "
+        f"{exact_size_text(round(found.bytes))} ({found.claim})",
         "leave --block-bytes out: the size is known here; a plan's page size or precision may not be the engine's",
     )
 

@@ -25,6 +25,7 @@ from kvdeck.engine.watch.sources.ring import ring_source, rings_in
 from kvdeck.engine.watch.sources.sessions import dynamo_file_source, runs_source
 from kvdeck.sessions import dynamo
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.user_home import expanded
 
 USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
 """Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""
@@ -199,4 +200,4 @@ def _named(text: str, home: Path | None) -> list[Source]:
 
 def _path(text: str) -> Path:
     """The file or folder that a text may mean; sources of files are listed as `ring /path` and `session /path`."""
-    return Path(text.removeprefix("ring ").removeprefix("session ")).expanduser()
+    return expanded(text.removeprefix("ring ").removeprefix("session "))

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from kvdeck.engine.watch.recording import Mark, Recorder
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.records import RunState
 
@@ -51,7 +52,7 @@ class Recorders:
     def obey(self, line: bytes) -> None:
         """Carry out a command; one that can't be read is passed over."""
         try:
-            command = orjson.loads(line)
+            command = load_record(line)
         except ValueError:
             return
         with self._lock:

@@ -17,6 +17,7 @@ from kvdeck.engine.watch.track import SourceStatus
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.records import RunState, Session, from_json
 from kvdeck.sessions.store import Store
+from kvdeck.sessions.units import duration_text
 from kvdeck.sessions.watched import keeping
 from kvdeck.sessions.watched.delta import Moment, Row
 from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
@@ -100,9 +101,9 @@ class Recorder:
     def _note_gap(self, last: float, t: float) -> None:
         missing = t - last
         if missing > 3 * self._period + 2:
-            self.mark(Mark(t, f"nothing was recorded for {missing:.1f} s before this", "gap"))
+            self.mark(Mark(t, f"nothing was recorded for {duration_text(missing)} before this", "gap"))
         elif missing < 0:
-            self.mark(Mark(t, f"the clock was set back by {-missing:.1f} s", "gap"))
+            self.mark(Mark(t, f"the clock was set back by {duration_text(-missing)}", "gap"))
 
     def mark(self, mark: Mark) -> None:
         """Keep a word to a moment.
@@ -225,7 +226,7 @@ class _Rows:
                 self._records("checks", moment, Check),
                 self._records("pinned", moment, Number),
             )
-        except (TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise SessionError(f"a recorded moment is damaged: {error}") from error
 
     def _records(self, name: str, moment: Moment, cls: type[Record]) -> tuple[Record, ...]:
@@ -241,9 +242,5 @@ class _Rows:
 
 def _record(cls: type[Record], row: Row) -> Record:
     if cls is Flow:
-        tiers = {"source_tier": row.get("from"), "target_tier": row.get("to")}
-        row = {**{key: value for key, value in row.items() if key not in ("from", "to")}, **tiers}
-    try:
-        return cls(**row)
-    except TypeError:  # a newer version's field, or a field that is missing: said by what reads with care
-        return from_json(cls, row)
+        row = {**row, "source_tier": row.get("from"), "target_tier": row.get("to")}
+    return from_json(cls, row)

@@ -8,8 +8,8 @@ from collections import Counter
 from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
 from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, render
+from kvdeck.sessions.units import exact_size_text, quantity_text
 
-UNKNOWN = "–"
 _DULL = frozenset(
     [
         "engine",
@@ -30,22 +30,6 @@ OTHER_COLUMNS = 38
 _BAD = ("stale", "unreachable", "reset")
 
 
-def amount(value: float | None, unit: str) -> str:
-    """A number with its unit, decimal prefixes; a dash where it is not known."""
-    if value is None:
-        return UNKNOWN
-    if unit == "ratio":
-        return f"{value:.1%}".replace("%", " %")
-    if unit in ("B", "B/s", "bytes"):
-        unit = unit.replace("bytes", "B")
-        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= size:
-                return f"{value / size:.3g} {prefix}{unit}"
-        return f"{value:.0f} {unit}"
-    text = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
-    return f"{text} {unit}".strip()
-
-
 def arrow(flow: Flow) -> str:
     """The tiers a flow goes between; a question mark where its source cannot know."""
     return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
@@ -53,14 +37,14 @@ def arrow(flow: Flow) -> str:
 
 def flow_total(flow: Flow) -> str:
     if flow.bytes_total is not None:
-        return ("≈ " if flow.bytes_from_blocks else "") + amount(flow.bytes_total, "B")
-    return amount(flow.blocks_total, "blocks")
+        return ("≈ " if flow.bytes_from_blocks else "") + quantity_text(flow.bytes_total, "B")
+    return quantity_text(flow.blocks_total, "blocks")
 
 
 def flow_rate(flow: Flow) -> str:
     if flow.bytes_per_s is not None:
-        return amount(flow.bytes_per_s, "B/s")
-    return amount(flow.blocks_per_s, "blocks/s")
+        return quantity_text(flow.bytes_per_s, "B/s")
+    return quantity_text(flow.blocks_per_s, "blocks/s")
 
 
 def one_line(snapshot: Snapshot) -> str:
@@ -115,8 +99,8 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
             Column("", "flow", tuple(row.name for row in rows), left=True),
             Column("", "total", tuple(flow_total(row) for row in rows)),
             Column("", "now", tuple(flow_rate(row) for row in rows)),
-            Column("", "transfers", tuple(amount(row.transfers_total, "") for row in rows), rank=2),
-            Column("", "failures", tuple(amount(row.failures_total, "") for row in rows), rank=3),
+            Column("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
+            Column("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
             Column("", "source", tuple(row.source for row in rows), left=True, rank=1),
         ],
         width,
@@ -126,7 +110,7 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
 def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
     """Who says how large the blocks are whose bytes are shown."""
     claims = dict.fromkeys(
-        f"≈ blocks of {flow.bytes_total / flow.blocks_total:,.0f} B, {flow.bytes_claim}"
+        f"≈ blocks of {exact_size_text(round(flow.bytes_total / flow.blocks_total))}, {flow.bytes_claim}"
         for flow in snapshot.flows
         if flow.bytes_from_blocks and flow.bytes_total and flow.blocks_total
     )
@@ -136,11 +120,11 @@ def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
 def _numbers(rows: list[Number], width: int) -> list[Line]:
     most = max(40, width - OTHER_COLUMNS)
     names = tuple(_cut(row.name + labels_text(row), most) for row in rows)
-    now = tuple(amount(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
+    now = tuple(quantity_text(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
     return _table(
         [
             Column("", "metric", names, left=True),
-            Column("", "value", tuple(amount(row.value, row.unit) for row in rows)),
+            Column("", "value", tuple(quantity_text(row.value, row.unit) for row in rows)),
             Column("", "now", now, rank=1),
             Column("", "source", tuple(row.source for row in rows), left=True, rank=2),
         ],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kvdeck.engine.watch.blocks import BlockSize
 from kvdeck.engine.watch.meaning import Meaning, meaning_of
 from kvdeck.engine.watch.series import Kind, Reading, Series, State
+from kvdeck.sessions.units import count_text, duration_text
 
 IDLE_S = 5.0
 """No counter moved for so long: idle."""
@@ -225,12 +226,15 @@ class Track:
     def _state(self, now_ns: int, period_s: float) -> tuple[State, str]:
         if self._failing_since is not None:
             since = (now_ns - self._failing_since) / 1e9
-            return "unreachable", f"{self._failure} (for {since:.0f} s)" if since >= 1 else self._failure
+            return (
+                "unreachable",
+                f"{self._failure} (for {duration_text(int(since))})" if since >= 1 else self._failure,
+            )
         if self._last_ns is None:
             return "unreachable", "no answer yet"
         age = (now_ns - self._last_ns) / 1e9
         if age > max(3 * period_s, 3.0):
-            return "stale", f"last answered {age:.0f} s ago"
+            return "stale", f"last answered {duration_text(int(age))} ago"
         if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
             return "reset", f"{self._reset_what} went backwards: counted anew from there"
         missing = self._what_is_missing()
@@ -242,10 +246,10 @@ class Track:
         if self._missing:
             return self._missing
         if self._too_many:
-            return f"more than {MAX_POINTS} series: the rest is left out"
+            return f"more than {count_text(MAX_POINTS)} series: the rest is left out"
         gone = self.shape.gone
         if gone and self.kind not in ("process", "ring"):
-            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            more = f" and {count_text(len(gone) - 1)} more" if len(gone) > 1 else ""
             return f"no longer says {gone[0]}{more}"
         return ""
 
@@ -255,5 +259,5 @@ class Track:
         since = self._moved_ns if self._moved_ns is not None else self._first_ns
         still = (now_ns - since) / 1e9
         if still >= IDLE_S and self.shape.counters:
-            return "idle", f"no counter moved for {still:.0f} s"
+            return "idle", f"no counter moved for {duration_text(int(still))}"
         return "live", ""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from kvdeck.sessions.records import Interval, Session
+from kvdeck.sessions.records import Interval, Session, is_same
 from kvdeck.sessions.report import is_recording
 from kvdeck.sessions.stats import independent_ratio
-from kvdeck.sessions.units import duration_text
+from kvdeck.sessions.units import duration_text, exact_size_text, number_text
 from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, Watched
 
 Trend = Literal["faster", "slower", "no difference", "undecided"]
@@ -154,7 +154,8 @@ def _flow_row(a: FlowTotals, b: FlowTotals) -> FlowRow:
     sure = independent_ratio(intervals[0], intervals[1])
     if sure is None:
         return FlowRow(a, b, ratio, None, None, "undecided", same)
-    trend: Trend = "faster" if sure.low > 1 else "slower" if sure.high < 1 else "no difference"
+    same_rate: Trend = "no difference" if is_same(sure.low, sure.high) else "undecided"
+    trend: Trend = "faster" if sure.low > 1 else "slower" if sure.high < 1 else same_rate
     return FlowRow(a, b, ratio, sure.low, sure.high, trend, same)
 
 
@@ -206,12 +207,14 @@ def _differences(a: Session, b: Session, mine: Watched, theirs: Watched) -> Iter
     for key, words in (("hz", "moments a second"), ("block_bytes", "bytes of a KVBM block")):
         values = [session.spec.get(key) for session in (a, b)]
         if values[0] != values[1]:
-            yield f"{words}: {_value(values[0])} and {_value(values[1])}"
+            yield f"{words}: {_value(key, values[0])} and {_value(key, values[1])}"
     yield from _other_sources(mine, theirs)
 
 
-def _value(value: object) -> str:
-    return "not given" if value is None else f"{value:,.10g}" if isinstance(value, (int, float)) else str(value)
+def _value(key: str, value: object) -> str:
+    if not isinstance(value, (int, float)):
+        return "not given" if value is None else str(value)
+    return exact_size_text(value) if key == "block_bytes" else number_text(value)
 
 
 def _other_sources(mine: Watched, theirs: Watched) -> Iterable[str]:

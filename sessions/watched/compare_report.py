@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions.compare import percent_change
+from kvdeck.sessions.markdown import inline, table
 from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, render, wrapped
-from kvdeck.sessions.units import duration_text, figure
+from kvdeck.sessions.units import change_text, duration_text, quantity_text, range_text, ratio_text
 from kvdeck.sessions.watched.compare import FlowRow, NumberRow, WatchedDiff
 from kvdeck.sessions.watched.records import FlowTotals
-from kvdeck.sessions.watched.report import NOTE, amount, arrow, moved_text, rate_text
+from kvdeck.sessions.watched.report import NOTE, arrow, moved_text, p95_text, rate_text
 
 _TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
 
@@ -59,35 +60,35 @@ def _moved(flow: FlowTotals) -> bool:
     return bool(flow.rate is not None or flow.bytes_moved or flow.blocks_moved)
 
 
-def ratio_text(row: FlowRow) -> str:
+def ratio_sentence(row: FlowRow) -> str:
     """The ratio of the rates in words."""
     if row.ratio is None:
         return "no rate on both sides" if not (_moved(row.a) and _moved(row.b)) else "no rate to compare"
     if row.low is None or row.high is None:
-        return f"B moves at {figure(row.ratio)}× A's rate: undecided, too few moments in which it moved"
-    return f"B moves at {figure(row.ratio)}× A's rate (95 % {row.low:.3g}–{row.high:.3g}): {row.trend}"
+        return f"B moves at {ratio_text(row.ratio)} A's rate: undecided, too few moments in which it moved"
+    return f"B moves at {ratio_text(row.ratio)} A's rate (95 % {range_text(row.low, row.high)}): {row.trend}"
 
 
 def _flow_lines(row: FlowRow, width: int) -> list[Line]:
     sides = (row.a, row.b)
     change = _changes(row)
-    p95 = tuple(amount(side.rate.p95 if side.rate else None, side.unit) for side in sides)
+    p95 = tuple(p95_text(side) for side in sides)
     columns = [
         Column("", "", ("A", "B", ""), left=True),
         Column("", "moved", (*map(moved_text, sides), change["moved"])),
-        Column("", "blocks", (*(amount(side.blocks_moved, "") for side in sides), change["blocks"]), rank=4),
+        Column("", "blocks", (*(quantity_text(side.blocks_moved, "") for side in sides), change["blocks"]), rank=4),
         Column("", "moving", (*(duration_text(side.moving_s) for side in sides), ""), rank=3),
         Column("median rate", "while moving", (*(rate_text(side.rate, side.unit) for side in sides), change["rate"])),
         Column("", "p95", (*p95, change["p95"]), rank=2),
-        Column("", "mean", (*(amount(side.mean, side.unit) for side in sides), change["mean"]), rank=1),
-        Column("", "failed", (*(amount(side.failures, "") for side in sides), ""), rank=5),
+        Column("", "mean", (*(quantity_text(side.mean, side.unit) for side in sides), change["mean"]), rank=1),
+        Column("", "failed", (*(quantity_text(side.failures, "") for side in sides), ""), rank=5),
     ]
     title = f"{arrow(row.a)}  {row.a.name}"
     sources = row.a.source if row.same_source else f"{row.a.source} and {row.b.source}, matched by kind"
     lines = [Line(text) for text in wrapped(f"{title} · {sources}", width, "  ")]
     lines += [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
     tone = _TONES.get(row.trend, "plain")
-    return lines + [Line(text, tone) for text in wrapped(f"  {ratio_text(row)}", width, "    ")]
+    return lines + [Line(text, tone) for text in wrapped(f"  {ratio_sentence(row)}", width, "    ")]
 
 
 def _changes(row: FlowRow) -> dict[str, str]:
@@ -105,15 +106,14 @@ def _changes(row: FlowRow) -> dict[str, str]:
 def _percent(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
-    change = percent_change(before, after)
-    return "new" if change is None else f"{change:+.1f} %"
+    return change_text(percent_change(before, after))
 
 
 def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
     columns = [
         Column("", "", tuple(row.name for row in rows), left=True),
-        Column("", "A", tuple(amount(row.a, row.unit) for row in rows)),
-        Column("", "B", tuple(amount(row.b, row.unit) for row in rows)),
+        Column("", "A", tuple(quantity_text(row.a, row.unit) for row in rows)),
+        Column("", "B", tuple(quantity_text(row.b, row.unit) for row in rows)),
         Column("", "change", tuple(_percent(row.a, row.b) for row in rows), rank=1),
     ]
     return [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
@@ -121,42 +121,31 @@ def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
 
 def watched_diff_markdown(diff: WatchedDiff) -> str:
     """The comparison as Markdown."""
-    out = [f"## {_title(diff)}", ""]
+    out = [f"## {inline(_title(diff))}", ""]
     if diff.differences:
-        out += ["**The two don't simply compare:**", "", *(f"- {item}" for item in diff.differences), ""]
+        out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
     rows = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if rows:
-        out += [
-            "### Flows",
-            "",
-            "| move | flow | moved A → B | median rate while moving | p95 | mean | B's rate over A's | |",
-            "|---|---|---|---|---|---|---|---|",
-            *map(_markdown_row, rows),
-            "",
-        ]
+        titles = "move", "flow", "moved A → B", "median rate while moving", "p95", "mean", "B's rate over A's", ""
+        out += ["### Flows", "", *table(titles, map(_markdown_cells, rows)), ""]
     for title, numbers in _tables(diff):
-        out += [f"### {title}", "", "| | A | B | change |", "|---|---:|---:|---:|"]
-        for row in numbers:
-            cells = row.name, amount(row.a, row.unit), amount(row.b, row.unit), _percent(row.a, row.b)
-            out.append("| " + " | ".join(cells) + " |")
-        out.append("")
+        cells = [(n.name, quantity_text(n.a, n.unit), quantity_text(n.b, n.unit), _percent(n.a, n.b)) for n in numbers]
+        out += [f"### {title}", "", *table(("", "A", "B", "change"), cells, right=3), ""]
     for name, texts in (("A", diff.only_a), ("B", diff.only_b)):
-        out += [f"Only in {name}: {'; '.join(texts)}", ""] if texts else []
+        out += [inline(f"Only in {name}: {'; '.join(texts)}"), ""] if texts else []
     return "\n".join([*out, NOTE, ""])
 
 
-def _markdown_row(row: FlowRow) -> str:
+def _markdown_cells(row: FlowRow) -> tuple[str, ...]:
     a, b = row.a, row.b
-    interval = f" ({row.low:.3g}–{row.high:.3g})" if row.low is not None and row.high is not None else ""
-    p95 = [amount(side.rate.p95 if side.rate else None, side.unit) for side in (a, b)]
-    cells = (
+    p95 = [p95_text(side) for side in (a, b)]
+    return (
         arrow(a),
         a.name,
         f"{moved_text(a)} → {moved_text(b)}",
         f"{rate_text(a.rate, a.unit)} → {rate_text(b.rate, b.unit)}",
         f"{p95[0]} → {p95[1]}",
-        f"{amount(a.mean, a.unit)} → {amount(b.mean, b.unit)}",
-        "–" if row.ratio is None else f"{figure(row.ratio)}×{interval}",
+        f"{quantity_text(a.mean, a.unit)} → {quantity_text(b.mean, b.unit)}",
+        ratio_text(row.ratio, row.low, row.high),
         row.trend or "",
     )
-    return "| " + " | ".join(cells) + " |"

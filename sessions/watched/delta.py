@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from kvdeck.sessions.documents import load_record
+
 Moment = dict[str, Any]
 Row = dict[str, Any]
 AGE = "moved_s"
@@ -40,7 +42,7 @@ class Encoder:
         Raises:
             ValueError: It is no moment.
         """
-        moment = orjson.loads(raw)
+        moment = load_record(raw)
         check(moment)
         delta = None if self._before is None else _delta(self._before, moment)
         if delta is not None and self._before is not None:
@@ -75,7 +77,7 @@ def decode(line: bytes, before: Moment | None) -> Moment | None:
         ValueError: The line is damaged, or the moment before it is missing.
     """
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
         if not isinstance(data, dict) or not data.keys() & {"key", "t"}:
             return None
         if "key" in data:
@@ -92,7 +94,7 @@ def decode(line: bytes, before: Moment | None) -> Moment | None:
 def time_of(line: bytes) -> float | None:
     """A line's time; null where it has none."""
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
         t = data["key"]["t"] if "key" in data else data["t"]
     except (ValueError, TypeError, KeyError):
         return None

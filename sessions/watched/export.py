@@ -13,6 +13,8 @@ from typing import IO, Any
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.escapes import csv_text, visible
+from kvdeck.sessions.markdown import inline
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import report_json
 from kvdeck.sessions.watched.delta import Moment
@@ -96,7 +98,7 @@ def _csv(moments: Iterable[Moment]) -> Iterator[bytes]:
     writer.writerow(COLUMNS)
     for moment in moments:
         for row in _rows(moment):
-            writer.writerow(["" if value is None else value for value in row.values()])
+            writer.writerow(["" if value is None else csv_text(value) for value in row.values()])
         yield out.getvalue().encode()
         out.seek(0)
         out.truncate()
@@ -114,4 +116,4 @@ def _json(moments: Iterable[Moment]) -> Iterator[bytes]:
 def markdown(session: Session) -> str:
     """What the recording comes to, as an operator reads it, in a block that keeps its columns."""
     heading, *lines = (line.text for line in recording_lines(session, 120))
-    return "\n".join([f"## {heading}", "", "```", *lines, "```", ""])
+    return "\n".join([f"## {inline(heading)}", "", *(f"    {visible(line)}" for line in lines), ""])

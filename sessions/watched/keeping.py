@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.files import MAX_RECORD, read_regular
+from kvdeck.sessions.owners import is_abandoned
 from kvdeck.sessions.records import FINAL_STATES, RunState, Session
+from kvdeck.sessions.units import size_text
 from kvdeck.sessions.watched.marks import is_written, read_marks
 from kvdeck.sessions.watched.reader import MomentReader
 from kvdeck.sessions.watched.records import Watched
@@ -49,8 +54,10 @@ def begin(
         UsageError: The name is not allowed or taken, or the limit is too small.
         SessionError: It can't be written.
     """
+    for source in sources:
+        refuse_credentials(source, "the source")
     if limit < LEAST_LIMIT:
-        raise UsageError(f"a recording can't be kept within {limit:,} bytes", f"give {LEAST_LIMIT:,} or more")
+        raise UsageError(f"{size_text(limit)} can't hold a recording", f"give {size_text(LEAST_LIMIT)} or more")
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="watched"))
@@ -80,7 +87,7 @@ def filled(session: Session, folder: Path) -> Session:
     live = is_written(folder)
     watched = added_up(folder)
     session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
-    if live or session.state == "queued":
+    if live or (session.state == "queued" and not is_abandoned(folder)):
         return dataclasses.replace(session, state="running" if live else "queued")
     return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=watched.end or session.created)
 
@@ -118,6 +125,6 @@ def write_summary(summary: Summary, folder: Path) -> None:
 def read_summary(folder: Path) -> Summary:
     """The summary as it was last kept; an empty one where there is none, or it is damaged."""
     try:
-        return Summary.from_json(orjson.loads(summary_path(folder).read_bytes()))
+        return Summary.from_json(load_record(read_regular(summary_path(folder), MAX_RECORD)))
     except (OSError, ValueError):
         return Summary()

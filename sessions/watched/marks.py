@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.files import open_regular
 from kvdeck.sessions.locking import NO_LOCKS
 from kvdeck.sessions.records import to_json
 
 MOST_BYTES = 1 << 20
 MOST_TEXT = 500
 FRESH_SECONDS = 15.0
+ASKED_SECONDS = 0.5
+"""For which a lock may be held by those who only ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def read_marks(folder: Path) -> tuple[Mark, ...]:
     """
     path = marks_path(folder)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(2 * MOST_BYTES)
     except FileNotFoundError:
         return ()
@@ -61,7 +64,7 @@ def read_marks(folder: Path) -> tuple[Mark, ...]:
 
 def _mark(line: bytes) -> Mark | None:
     try:
-        data = orjson.loads(line)
+        data = load_record(line)
         t, text, kind = data["t"], data["text"], data.get("kind", "note")
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -72,25 +75,34 @@ def _mark(line: bytes) -> Mark | None:
 def lock(fd: int) -> bool:
     """Take the writer's lock on an open `marks.jsonl`; whether it was free. It goes with the process.
 
+    Who asks `is_written` holds a lock for an instant: only what is held for longer is a writer's.
+
     Raises:
         OSError: It can't be locked, on a file system that has locks.
     """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
+    deadline = time.monotonic() + ASKED_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return True
+        else:
+            return True
 
 
 def is_written(folder: Path) -> bool:
     """Whether a process holds the recording open to write."""
     try:
-        fd = os.open(marks_path(folder), os.O_RDONLY | os.O_CLOEXEC)
+        file = open_regular(marks_path(folder))
     except OSError:
         return False
+    fd = file.fileno()
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -98,7 +110,7 @@ def is_written(folder: Path) -> bool:
     except OSError as error:
         return error.errno in NO_LOCKS and _fresh(folder)
     finally:
-        os.close(fd)
+        file.close()
     return False
 
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kvdeck.sessions import units
 from kvdeck.sessions.records import Session
 from kvdeck.sessions.report import Line, Tone
 from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
-from kvdeck.sessions.units import duration_text, figure
+from kvdeck.sessions.units import (
+    UNKNOWN,
+    count_text,
+    duration_text,
+    exact_size_text,
+    many,
+    number_text,
+    percent_text,
+    quantity_text,
+    rate_interval_text,
+    size_text,
+)
 from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 
 SHOWN_MARKS = 20
 NOTE = (
     "Rates are medians over the moments in which something moved, with a 95 % interval of blocks of neighbouring "
     "moments: consecutive moments are not independent. The mean is over all of the recording, idle time included. "
-    "≈: blocks times the size of a block that was given. GB = 1e9 bytes."
+    "≈: blocks times the size of a block that was given. GB = 1e9 bytes, GiB = 2^30 bytes."
 )
 
 
@@ -49,8 +60,7 @@ def about(watched: Mapping[str, Any]) -> str:
     moved = [flow for flow in watched["flows"] if flow["bytes_moved"] or flow["blocks_moved"]]
     moves = dict.fromkeys(f"{flow['source_tier'] or '?'} → {flow['target_tier'] or '?'}" for flow in moved)
     count, duration = len(watched["sources"]), (watched["end"] or 0.0) - (watched["begin"] or 0.0)
-    sources = f"{count} source{'s' if count != 1 else ''}"
-    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(max(0.0, duration))} of {sources}"
+    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(max(0.0, duration))} of {many(count, 'source')}"
 
 
 def arrow(flow: FlowTotals) -> str:
@@ -58,46 +68,25 @@ def arrow(flow: FlowTotals) -> str:
     return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
 
 
-def amount(value: float | None, unit: str) -> str:
-    """A number with its unit, decimal prefixes; a dash where it is not known."""
-    if value is None:
-        return "–"
-    if unit == "ratio":
-        return f"{figure(value * 100)} %"
-    if unit in ("B", "B/s", "bytes"):
-        unit = unit.replace("bytes", "B")
-        for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if abs(value) >= size:
-                return f"{figure(value / size)} {prefix}{unit}"
-        return f"{value:.0f} {unit}"
-    return f"{value:,.0f} {unit}".strip() if abs(value) >= 1000 or value == int(value) else f"{figure(value)} {unit}"
-
-
 def moved_text(flow: FlowTotals) -> str:
     """Bytes, or blocks where nobody told bytes."""
     if flow.bytes_moved is not None:
-        return ("≈ " if flow.bytes_from_blocks else "") + amount(flow.bytes_moved, "B")
-    return amount(flow.blocks_moved, "blocks")
+        return ("≈ " if flow.bytes_from_blocks else "") + quantity_text(flow.bytes_moved, "B")
+    return quantity_text(flow.blocks_moved, "blocks")
 
 
 def rate_text(spread: Spread | None, unit: str) -> str:
     """The median with its interval where it has one."""
     if spread is None:
-        return "–"
+        return UNKNOWN
     if spread.low is None or spread.high is None:
-        return amount(spread.median, unit)
-    scale, word = _scaled(spread.median, unit)
-    low, median, high = (figure(value / scale) for value in (spread.low, spread.median, spread.high))
-    return f"{median} ({low}–{high}) {word}"
+        return quantity_text(spread.median, unit)
+    return rate_interval_text(spread.median, spread.low, spread.high, unit)
 
 
-def _scaled(value: float, unit: str) -> tuple[float, str]:
-    if unit != "B/s":
-        return 1.0, unit
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return size, f"{prefix}B/s"
-    return 1.0, unit
+def p95_text(flow: FlowTotals) -> str:
+    """The rate that it exceeded in one of twenty moments in which it moved."""
+    return quantity_text(flow.rate.p95 if flow.rate else None, flow.unit)
 
 
 def _head(session: Session, watched: Watched, width: int) -> list[Line]:
@@ -110,24 +99,24 @@ def _head(session: Session, watched: Watched, width: int) -> list[Line]:
     lines = [Line(text, tone) for text in wrapped(title, width)]
     if session.reason:
         lines += [Line(text, tone) for text in wrapped(f"  {session.reason}", width, "  ")]
-    facts = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(watched.begin or session.created))]
+    facts = [units.local_time(watched.begin or session.created, "%Y-%m-%d %H:%M:%S")]
     facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
     if session.spec.get("hz"):
-        facts.append(f"{session.spec['hz']:g} moments a second asked for")
-    facts.append(f"{watched.moments:,} moments, {amount(watched.bytes, 'B')} on the disk")
+        facts.append(f"{number_text(session.spec['hz'])} moments a second asked for")
+    facts.append(f"{many(watched.moments, 'moment')}, {size_text(watched.bytes)} on the disk")
     if session.spec.get("block_bytes"):
-        facts.append(f"KVBM blocks of {session.spec['block_bytes']:,.0f} B")
+        facts.append(f"KVBM blocks of {exact_size_text(session.spec['block_bytes'])}")
     facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
     lines += [Line(text) for text in joined(facts, width)]
     lines += [Line(text) for text in joined([session.note], width)] if session.note else []
     for begin, end, every in watched.thinned:
-        text = f"thinned: one moment in {every} is kept from {_clock(begin)} to {_clock(end)}"
+        text = f"thinned: one moment in {count_text(every)} is kept from {_clock(begin)} to {_clock(end)}"
         lines.append(Line(text, "warning"))
     return lines
 
 
 def _clock(t: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(t))
+    return units.local_time(t, "%H:%M:%S")
 
 
 def _sources(watched: Watched, width: int) -> Iterable[Line]:
@@ -142,7 +131,7 @@ def states_text(source: SourceSeen) -> str:
     total = sum(source.states.values())
     if len(source.states) == 1:
         return next(iter(source.states))
-    return ", ".join(f"{state} {100 * count / total:.0f} %" for state, count in source.states.items())
+    return ", ".join(f"{state} {percent_text(count / total)}" for state, count in source.states.items())
 
 
 def _flows(flows: Sequence[FlowTotals], width: int) -> list[Line]:
@@ -157,8 +146,8 @@ def _flow_lines(flow: FlowTotals, width: int) -> Iterable[Line]:
     yield from (Line(text) for text in wrapped(f"  {arrow(flow)}  {flow.name}", width, "    "))
     said = [moved_text(flow)]
     said += [f"{rate_text(flow.rate, flow.unit)} while moving"] if flow.rate else []
-    said += [f"mean {amount(flow.mean, flow.unit)}"] if flow.mean is not None else []
-    said += [f"{amount(flow.failures, '')} failed"] if flow.failures else []
+    said += [f"mean {quantity_text(flow.mean, flow.unit)}"] if flow.mean is not None else []
+    said += [f"{quantity_text(flow.failures, '')} failed"] if flow.failures else []
     yield from (Line(text) for text in joined(said, width, "    "))
 
 
@@ -168,10 +157,12 @@ def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
         Column("", "flow", tuple(flow.name for flow in flows), left=True),
         Column("", "moved", tuple(moved_text(flow) for flow in flows)),
         Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
-        Column("", "p95", tuple(amount(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2),
-        Column("", "mean", tuple(amount(flow.mean, flow.unit) for flow in flows), rank=1),
+        Column(
+            "", "p95", tuple(quantity_text(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2
+        ),
+        Column("", "mean", tuple(quantity_text(flow.mean, flow.unit) for flow in flows), rank=1),
         Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
-        Column("", "failed", tuple(amount(flow.failures, "") for flow in flows), rank=5),
+        Column("", "failed", tuple(quantity_text(flow.failures, "") for flow in flows), rank=5),
         Column("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
     ]
 
@@ -180,10 +171,10 @@ def _gauges(gauges: Sequence[GaugeTotals], width: int) -> list[Line]:
     return _table(
         [
             Column("", "gauge", tuple(named(gauge) for gauge in gauges), left=True),
-            Column("", "median", tuple(amount(gauge.value.median, gauge.unit) for gauge in gauges)),
-            Column("", "least", tuple(amount(gauge.value.least, gauge.unit) for gauge in gauges), rank=2),
-            Column("", "p95", tuple(amount(gauge.value.p95, gauge.unit) for gauge in gauges), rank=1),
-            Column("", "greatest", tuple(amount(gauge.value.greatest, gauge.unit) for gauge in gauges), rank=3),
+            Column("", "median", tuple(quantity_text(gauge.value.median, gauge.unit) for gauge in gauges)),
+            Column("", "least", tuple(quantity_text(gauge.value.least, gauge.unit) for gauge in gauges), rank=2),
+            Column("", "p95", tuple(quantity_text(gauge.value.p95, gauge.unit) for gauge in gauges), rank=1),
+            Column("", "greatest", tuple(quantity_text(gauge.value.greatest, gauge.unit) for gauge in gauges), rank=3),
             Column("", "source", tuple(gauge.source for gauge in gauges), left=True, rank=4),
         ],
         width,
@@ -194,7 +185,7 @@ def _counters(counters: Sequence[CounterTotals], width: int) -> list[Line]:
     return _table(
         [
             Column("", "counter", tuple(named(counter) for counter in counters), left=True),
-            Column("", "gained", tuple(amount(counter.gained, counter.unit) for counter in counters)),
+            Column("", "gained", tuple(quantity_text(counter.gained, counter.unit) for counter in counters)),
             Column("", "source", tuple(counter.source for counter in counters), left=True, rank=1),
         ],
         width,
@@ -215,7 +206,7 @@ def _marks(watched: Watched, width: int) -> Iterable[Line]:
         said = f"  {_clock(t)}  {text}" if kind in ("note", "end") else f"  {_clock(t)}  {kind}: {text}"
         yield from (Line(piece) for piece in wrapped(said, width, " " * 12))
     if len(watched.marks) > SHOWN_MARKS:
-        yield Line(f"  and {len(watched.marks) - SHOWN_MARKS} before these")
+        yield Line(f"  and {count_text(len(watched.marks) - SHOWN_MARKS)} before these")
 
 
 def _table(columns: Sequence[Column], width: int) -> list[Line]:

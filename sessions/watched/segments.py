@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.files import open_regular
 
 MOST_BYTES, MOST_LINES = 32 << 20, 4096
 """Of one segment, unpacked: ours have about one MiB and 256 lines; what is beyond is not ours, and not read."""
@@ -75,7 +76,7 @@ def lines_of(segment: Segment) -> list[bytes]:
         SessionError: It can't be read.
     """
     try:
-        with segment.path.open("rb") as file:
+        with open_regular(segment.path) as file:
             data = file.read(MOST_BYTES)
     except FileNotFoundError:
         raise

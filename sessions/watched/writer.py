@@ -15,12 +15,13 @@ from pathlib import Path
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.units import size_text
 from kvdeck.sessions.watched import marks as marks_module
 from kvdeck.sessions.watched.delta import Encoder, Moment, decode
 from kvdeck.sessions.watched.marks import Mark, encode_mark, marks_path
 from kvdeck.sessions.watched.segments import Segment, lines_of, pack, replace_private, segment_name, segments
 
-DEFAULT_LIMIT = 256_000_000
+DEFAULT_LIMIT = 256 << 20
 LEAST_LIMIT = 1_000_000
 SEGMENT_MOMENTS = 256
 SEGMENT_BYTES = 1 << 20
@@ -154,7 +155,7 @@ class Writer:
             if not self._thinned:
                 self._thinned = True
                 with contextlib.suppress(SessionError):
-                    self.mark(Mark(time.time(), f"the limit of {self._limit / 1e6:.0f} MB is reached: from here on "
+                    self.mark(Mark(time.time(), f"the limit of {size_text(self._limit)} is reached: from here on "
                                    "older moments are thinned", "thinned"))  # fmt: skip
 
     def _densest_for_its_age(self) -> int:

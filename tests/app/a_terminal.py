@@ -18,7 +18,7 @@ from typing import Any
 import pyte
 
 PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 BUSY = """
 import random, time
 from kvdeck.app.folding import LogLine, RunView
@@ -119,6 +119,8 @@ class FarTerminal(Terminal):
         self.asked = 0
         self.stalest = 0.0
         """Seconds that the picture was behind at the worst, from when `watched` had seen two."""
+        self.most_under_way = 0
+        """Bytes on the link at the worst, from then on."""
         self._allowed, self._at = 0.0, time.monotonic()
         self._late: list[tuple[float, bytes]] = []
         self._nearby = pyte.Screen(self.screen.columns, self.screen.lines)
@@ -171,6 +173,7 @@ def watched(link: FarTerminal, pictures: int = 1 << 30, seconds: float = PATIENC
     while len(found) < pictures and time.monotonic() < deadline:
         if len(found) > 2:
             link.stalest = max(link.stalest, time.monotonic() - shown)
+            link.most_under_way = max(link.most_under_way, len(link.under_way))
         if link.read(0.05) and (seen := STAMP.search("\n".join(link.screen.display))):
             number = int(seen[2])
             if not found or found[-1][1] != number:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual.message_pump import MessagePump
 
 from kvdeck.app.link import Link
 from kvdeck.app.messages import (
@@ -82,28 +83,28 @@ class DeckOfFiles(Deck):
         self.found: tuple[Found, ...] = ()
         self.engine = Commanded(self.asked)
 
-    def list_sessions(self) -> None:
-        self.post_message(SessionsListed(self.kept))
+    def list_sessions(self, asker: MessagePump) -> None:
+        asker.post_message(SessionsListed(self.kept))
 
-    def preview_session(self, name: str) -> None:
-        self.post_message(SessionPreviewed(name, a_run.session(name)))
+    def preview_session(self, asker: MessagePump, name: str) -> None:
+        asker.post_message(SessionPreviewed(name, a_run.session(name)))
 
-    def compare_sessions(self, names: tuple[str, ...]) -> None:
+    def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
         self.asked.append(("compare", names))
-        self.post_message(SessionsCompared(tuple(a_run.compared(name) for name in names)))
+        asker.post_message(SessionsCompared(tuple(a_run.compared(name) for name in names)))
 
-    def read_spreads(self, a: Session, b: Session) -> None:
-        self.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
+    def read_spreads(self, asker: MessagePump, a: Session, b: Session) -> None:
+        asker.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
 
-    def change_session(self, what: str, name: str, value: str = "", before: str = "") -> None:
+    def change_session(self, asker: MessagePump, what: str, name: str, value: str = "", before: str = "") -> None:
         self.asked.append((what, (name, value)))
-        self.post_message(SessionChanged(f"{what} {name}"))
+        asker.post_message(SessionChanged(f"{what} {name}"))
 
-    def read_session(self, name: str) -> None:
-        self.post_message(SessionRead(name, a_run.session(name)))
+    def read_session(self, asker: MessagePump, name: str) -> None:
+        asker.post_message(SessionRead(name, a_run.session(name)))
 
-    def on_run_asked(self, message):
-        self.asked.append(("run", message.spec))
+    def submit(self, spec):
+        self.asked.append(("run", spec))
 
     def cancel(self, session: str) -> None:
         self.asked.append(("cancel", session))
@@ -111,8 +112,8 @@ class DeckOfFiles(Deck):
     def follow(self, session: str) -> None:
         self.asked.append(("follow", session))
 
-    def measure_paths(self) -> None:
-        self.post_message(PathsMeasured(a_run.measured()))
+    def measure_paths(self, asker: MessagePump) -> None:
+        asker.post_message(PathsMeasured(a_run.measured()))
 
     def plans_folder(self) -> Path:
         return self.plans
@@ -120,9 +121,9 @@ class DeckOfFiles(Deck):
     def look(self) -> None:
         self.post_message(DoctorReported(a_run.doctor()))
 
-    def find_sources(self, post) -> None:
+    def find_sources(self, asker: MessagePump) -> None:
         if self.found:
-            post(SourcesFound(self.found))
+            asker.post_message(SourcesFound(self.found))
 
     def command(self, work) -> None:
         if self.may_command():

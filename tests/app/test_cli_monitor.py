@@ -207,7 +207,7 @@ def test_a_plan_tells_the_size_of_a_block(environment: dict[str, str], server: M
     (offload,) = [one for one in snapshot["flows"] if one["name"] == "kvbm offload_blocks_d2h"]
     assert offload["bytes_total"] == 32 * 32 * 2 * 8 * 128 * 16, "blocks, layers, K and V, heads, their size, tokens"
     assert offload["bytes_claim"].startswith("from the plan mine")
-    assert "≈ blocks of 1,048,576 B, from the plan mine" in monitor(environment, "--once", *arguments).stdout
+    assert "≈ blocks of 1,048,576 B = 1 MiB, from the plan mine" in monitor(environment, "--once", *arguments).stdout
     refused = monitor(environment, "--once", "--source", server.url(), "--block-bytes", "plan:other")
     assert refused.returncode == 2
     assert "saved plans: mine" in refused.stderr

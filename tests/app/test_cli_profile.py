@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,3 +150,61 @@ def test_the_path_follows_the_sides(given, source, destination, path: str) -> No
 def test_a_backend_the_engine_has_not_is_named() -> None:
     with pytest.raises(UnavailableError, match="Mooncake"):
         native_specs(nixlbench_params(4096, 1, {"backend": "mooncake"}))
+
+
+NEVER_ENDS = """#!/bin/sh
+sleep 600 &
+setsid sleep 600 &
+sed 8q "{folder}/output"
+touch "{folder}/begun"
+wait
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+)
+def test_whatever_ends_it_nothing_of_nixlbench_lives_on(tmp_path: Path, number: int, status: int, times: int) -> None:
+    folder = Path(program(tmp_path / "bin", 0))
+    (folder / "nixlbench").write_text(NEVER_ENDS.format(folder=folder))
+    environment = {**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"),
+                   "PATH": f"{folder}:{os.environ['PATH']}", "OF_THIS_TEST": str(tmp_path)}  # fmt: skip
+    argv = [sys.executable, "-m", "kvdeck.app.cli", *PLAN, "--exec", "nixlbench", "--session", "theirs"]
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as kvdeck:
+        until(lambda: (folder / "begun").exists())
+        assert len(marked(tmp_path)) >= 4
+        for _ in range(times):
+            kvdeck.send_signal(number)
+        out, _ = kvdeck.communicate(timeout=30)
+    assert kvdeck.returncode == status, out
+    until(lambda: not marked(tmp_path))
+    store = Store(tmp_path / "home")
+    kept = store.load("theirs")
+    if number == signal.SIGKILL:
+        assert kept.state == "interrupted"
+    else:
+        assert f"cancelled ({signal.Signals(number).name})" in out
+        assert kept.state == "cancelled"
+        assert kept.reason == f"kvdeck was ended by {signal.Signals(number).name} after {len(kept.results)} rows"
+
+
+def marked(folder: Path) -> list[int]:
+    """Living processes of a test, by their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                ours = f"OF_THIS_TEST={folder}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                zombie = (entry / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+                if ours and not zombie:
+                    found.append(int(entry.name))
+    return found
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named_and_the_rest_counts(file: Path, text: str, said:
 
 def test_a_folder_instead_of_the_file_is_a_problem_and_no_end(tmp_path: Path):
     found = config.load({"KVDECK_CONFIG": str(tmp_path)})
-    assert "Is a directory" in found.problems[0]
+    assert "is a folder" in found.problems[0]
 
 
 def test_the_command_line_refuses(file: Path):

@@ -17,6 +17,8 @@ import pytest
 from .a_terminal import BUSY, PATIENCE_S, STAMP, FarTerminal, Terminal, watched
 
 RATE = 30 * 1024
+FRESH_S = 6.0
+"""It is 2 s where the host is quiet; a picture that queued behind others was 15 s old, and rising."""
 
 
 def test_over_a_slow_link_the_picture_is_fresh_and_ticks_are_left_out():
@@ -27,9 +29,9 @@ def test_over_a_slow_link_the_picture_is_fresh_and_ticks_are_left_out():
         numbers = [number for _, number in found]
         assert numbers == sorted(numbers)
         assert numbers[-1] - numbers[0] > 2 * len(numbers)  # ticks were left out, not queued
-        assert max(age for age, _ in found[2:]) < 2.0
-        assert link.stalest < 2.0
-        assert len(link.under_way) < RATE  # less than a second of the link is ever under way
+        assert max(age for age, _ in found[2:]) < FRESH_S
+        assert link.stalest < FRESH_S
+        assert link.most_under_way < RATE  # less than a second of the link is ever under way
     finally:
         link.close()
 
@@ -57,11 +59,11 @@ def test_however_badly_it_answers_the_picture_stays_fresh(answers: str, size: tu
     environ = {"TMUX": "/tmp/tmux,1,0"} if answers == "nearby" else {}
     link = FarTerminal(RATE, answers=answers, size=size, program=BUSY, **environ)
     try:
-        found = watched(link, seconds=5)
-        assert len(found) > 2
-        assert max(age for age, _ in found[1:]) < 2.0
-        assert link.stalest < 2.0
-        assert len(link.under_way) < RATE
+        found = watched(link, pictures=5)
+        assert len(found) == 5
+        assert max(age for age, _ in found[2:]) < FRESH_S
+        assert link.stalest < FRESH_S
+        assert link.most_under_way < RATE
     finally:
         link.close()
 
@@ -69,7 +71,8 @@ def test_however_badly_it_answers_the_picture_stays_fresh(answers: str, size: tu
 def test_a_terminal_that_answers_nothing_is_asked_once_and_gets_every_picture_it_can_take():
     link = FarTerminal(1e9, answers="none", size=(200, 60), program=BUSY)
     try:
-        assert len(watched(link, seconds=7)) > 10
+        found = watched(link, pictures=40)
+        assert len(found) == 40  # once it has been given up on, no picture waits for an answer
         assert link.asked == 1
     finally:
         link.close()

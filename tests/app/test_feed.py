@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from textual.message import Message
 
+from kvdeck.app import keeping
 from kvdeck.app.feed import Feed, followed
 from kvdeck.app.folding import RunView
 from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
@@ -113,11 +114,11 @@ def test_a_run_ends_with_results_that_are_kept(engine: Path, watch: Callable[...
     assert [step.state for step in done.steps] == ["ok", "ok"]
     assert all(step.result is not None and step.result.verified for step in done.steps)
     assert done.comparisons
-    watcher.feed.list_sessions()
+    watcher.feed.do(lambda: keeping.listed(watcher.messages.put))
     listed = watcher.of(SessionsListed)
     assert isinstance(listed, SessionsListed)
     assert submitted.session in [row.name for row in listed.rows]
-    watcher.feed.read_session(submitted.session)
+    watcher.feed.do(lambda: keeping.read(watcher.messages.put, submitted.session))
     read = watcher.of(SessionRead)
     assert isinstance(read, SessionRead)
     assert read.session is not None

@@ -97,7 +97,7 @@ def test_the_second_page_asks_for_what_the_command_line_can():
 
 def test_what_the_second_page_has_set_is_said_on_the_first():
     form = SEEN.typed(FIELDS["threads"], "4").typed(FIELDS["block_size"], "64k")
-    assert form.derived() == "plain block 64 KiB, threads 4 · 65,536 B"
+    assert form.derived() == "plain block 64 KiB, threads 4 · 65,536 B = 64 KiB"
     assert replace(form, block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB a block")
 
 

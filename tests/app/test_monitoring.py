@@ -19,6 +19,7 @@ from kvdeck.app.monitoring.timeline import Timeline, with_pins
 from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
 from kvdeck.engine.watch.track import SourceStatus
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import count_text, rate_text, seconds_text
 from kvdeck.sessions.watched.marks import Mark
 
 from . import a_monitor
@@ -278,7 +279,7 @@ def test_the_disk_tiers_file_is_as_full_as_its_blocks():
         for what, size in (("size", 100e9), ("allocated", 25e9))
     )
     (fill,) = fills(Snapshot(1.0, gauges=gauges))["G3"]
-    assert (fill.share, fill.text) == (0.25, "25.0 GB")
+    assert (fill.share, fill.text) == (0.25, "23.3 GiB")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_rates_step_through_what_is_offered():
 
 
 def test_figures_keep_three_digits_and_their_width():
-    assert [words.scaled(v, "B/s") for v in (0, 999.4, 999.6, 1.234e9, 999.96e6, 12.34e12)] == [
+    assert [rate_text(v) for v in (0, 999.4, 999.6, 1.234e9, 999.96e6, 12.34e12)] == [
         "0 B/s",
         "999 B/s",
         "1.00 kB/s",
@@ -352,15 +353,15 @@ def test_figures_keep_three_digits_and_their_width():
         "1.00 GB/s",
         "12.3 TB/s",
     ]
-    assert [words.counted(v) for v in (0, 3, 2.5, 36864, 123456, 12.345e6)] == [
+    assert [count_text(v) for v in (0, 3, 2.5, 36864, 123456, 12.345e6)] == [
         "0",
         "3",
-        "2.50",
+        "2.5",
         "36,864",
-        "123k",
+        "123,456",
         "12.3M",
     ]
-    assert [words.duration(v) for v in (None, 3e-9, 12.3e-6, 1.2e-3, 3.4)] == [
+    assert [seconds_text(v) for v in (None, 3e-9, 12.3e-6, 1.2e-3, 3.4)] == [
         "–",
         "3 ns",
         "12.3 µs",
@@ -375,5 +376,6 @@ def test_figures_keep_three_digits_and_their_width():
 def test_what_stands_still_does_not_tick():
     assert words.ago(11.0) == words.ago(14.0)
     assert words.ago(61.0) == words.ago(119.0)
-    assert words.steady("refused (for 12 s)") == words.steady("refused (for 47 s)") == "refused"
-    assert words.steady("refused (for 130 s)") == words.steady("refused (for 170 s)") == "refused (for 2 min)"
+    assert words.steady("refused (for 9.5 s)") == words.steady("refused (for 47 s)") == "refused"
+    assert words.steady("refused (for 2 min 10 s)") == words.steady("refused (for 2 min 50 s)") == "refused (for 2 min)"
+    assert words.steady("refused (for 3 h 05 min)") == "refused (for 3 h 05 min)"

@@ -86,7 +86,7 @@ async def test_a_config_json_is_typed(deck: DeckOfFiles, tmp_path: Path, monkeyp
 
 async def test_coming_back_shows_what_was_measured_meanwhile(deck: DeckOfFiles):
     looked = []
-    deck.measure_paths = lambda: looked.append(1)  # type: ignore[method-assign]
+    deck.measure_paths = lambda _: looked.append(1)  # type: ignore[method-assign]
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
         before = len(looked)
@@ -217,7 +217,7 @@ async def test_low_screens_change_between_figures_and_sweep(deck: DeckOfFiles):
 
 def test_deepseek_as_the_issue_has_it():
     shown = text(figure_rows(R1, Measured(), 120, 40))
-    assert "35,136 B = 35136 B in 61 layers" in shown
+    assert "35,136 B ≈ 34.3 KiB in 61 layers" in shown
     assert "589,824 B = 576 KiB" in shown
     assert "13 × 4, 3 × 3" in shown
     assert "stage 0, 4 layers" in shown
@@ -237,8 +237,8 @@ def test_windows_and_replicas_are_said():
 def test_a_hybrids_state_is_shown_and_takes_room():
     hybrid = replace(R1, model=find_model("qwen3-next-80b-a3b"), pp=3, tp=2, requests=1, osl=0)
     shown = text(figure_rows(hybrid, Measured(), 120, 40))
-    assert "39,518,208 B = 37.69 MiB a request, whatever its length" in shown
-    assert "37.69 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
+    assert "39,518,208 B ≈ 37.7 MiB a request, whatever its length" in shown
+    assert "37.7 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
     host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
     assert ": 1.00 ×" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
 
@@ -265,7 +265,7 @@ def test_rooms_are_this_hosts():
     host = {"gpus": [{"memory_bytes": 80 << 30, "memory_free_bytes": 40 << 30}], "memory_available_bytes": 1 << 30}
     shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
     assert "VRAM 40 GiB: 11.9 ×" in shown
-    assert "RAM 1 GiB: only 30 %" in shown
+    assert "RAM 1 GiB: 29.8 %" in shown
     assert "disk: not known" in shown
 
 

@@ -30,14 +30,14 @@ class DeckOfRecordings(DeckOfFiles):
         for number in range(count):
             recorded(self.store, ("before", "after", "later")[number], rates(1e9 * (1 + number), number))
 
-    def list_sessions(self) -> None:
-        self.post_message(SessionsListed(tuple(catalogue(self.store))))
+    def list_sessions(self, asker) -> None:
+        asker.post_message(SessionsListed(tuple(catalogue(self.store))))
 
-    def preview_session(self, name: str) -> None:
-        keeping.preview(self.post_message, name)
+    def preview_session(self, asker, name: str) -> None:
+        keeping.preview(asker.post_message, name)
 
-    def compare_sessions(self, names: Sequence[str]) -> None:
-        keeping.compare(self.post_message, tuple(names))
+    def compare_sessions(self, asker, names: Sequence[str]) -> None:
+        keeping.compare(asker.post_message, tuple(names))
 
 
 @pytest.fixture

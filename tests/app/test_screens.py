@@ -76,8 +76,8 @@ async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
         assert "0:15 to go" in text(deck, Progress)
         steps = text(deck, StepTable).splitlines()
         assert [line.split()[0] for line in steps[1:7]] == ["✓", "✓", "▸", "▸", "·", "·"]
-        assert "1.31 [1.28 1.35]" in steps[4]
-        assert "91 %" in text(deck, Percentiles)
+        assert "1.31× (1.28–1.35)" in steps[4]
+        assert "0.91× pwrite" in text(deck, Percentiles)
         assert "GB/s HostToDisk" in text(deck, Plot)
         assert "fc" in text(deck, Plot)
         assert "page cache bypassed" in " ".join(text(deck, LogPane).split())
@@ -191,7 +191,7 @@ async def test_sessions_are_filtered_sorted_and_opened(deck: DeckOfFiles):
         await pilot.pause()
         assert isinstance(deck.screen, ResultScreen)
         page = " ".join(text(deck, Page).split())
-        assert "LayerSeparate 64/1024 19.2 µs 5.13 ms" in page
+        assert "LayerSeparate 64/1,024 19.2 µs 5.13 ms" in page
         assert "bytes verified" in page
         await pilot.press("j", "j", "j", "j", "j")
         page = " ".join(text(deck, Page).split())

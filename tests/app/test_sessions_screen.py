@@ -197,7 +197,7 @@ async def test_marks_of_sessions_that_are_gone_are_dropped(deck: DeckOfFiles):
     async with deck.run_test(size=SIZE) as pilot:
         await pilot.press("4", "space")
         deck.kept = KEPT[1:]
-        deck.post_message(SessionsListed(KEPT[1:]))
+        deck.screen.post_message(SessionsListed(KEPT[1:]))
         await until(pilot, lambda: len(deck.screen.query_one("#list", Listing).items) == 2)
         assert deck.screen.marked == []
         deck.screen.post_message(SessionChanged("", "it can't be"))

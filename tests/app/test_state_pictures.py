@@ -70,7 +70,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
         elif scene == "doctor-error":
             deck.post_message(DoctorReported(Doctor(error="doctor did not answer within 60 s: its log says why")))
         elif scene == "sessions-error":
-            deck.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
+            deck.screen.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
         await pilot.pause()
 
     assert snap_compare(deck, terminal_size=size, run_before=show)

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 
+from kvdeck.engine.transfer.exit import run_and_exit
 from tests.benchmarks.table import Row, print_markdown
 
 PARTS = ("terminal", "screens", "engine", "transfers", "plans", "sessions", "watching")
@@ -24,4 +25,4 @@ def main() -> None:
     print_markdown(rows)
 
 
-main()
+run_and_exit(main)

@@ -42,7 +42,10 @@ for _ in range(15):
     times.append((time.perf_counter() - started) / 2000)
 agent.release_xfer_handle(handle)
 agent.deregister_memory(registered)
-print(sorted(times)[3])
+print(sorted(times)[3], flush=True)
+import atexit, os
+atexit._run_exitfuncs()  # the recorder's last flush
+os._exit(0)  # the wheel's libnl-route crashes in its destructor
 """
 
 

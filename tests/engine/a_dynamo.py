@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 
 from kvdeck.engine.watch.discovery import USUAL_PORTS, listening
+from tests.surroundings import GIVEN
 
 REQUIRED = "KVDECK_HEAVY"
 """Set to `required` (as CI does), an environment that can't be made fails the tests; else it skips them."""
@@ -84,7 +85,7 @@ made.save(str(folder / "tokenizer.json"))
 def environment() -> Path:
     """The Python of Dynamo's environment, made now if it is not there yet."""
     mark = hashlib.sha256("\n".join((*PACKAGES, *ALONE, sys.version)).encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvdeck-tests"
+    cache = Path(GIVEN.get("XDG_CACHE_HOME") or Path(GIVEN.get("HOME", "/")) / ".cache") / "kvdeck-tests"
     folder = cache / f"dynamo-{VERSION}-{mark}"
     python, whole = folder / "bin/python", folder / "whole"
     cache.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def _make(folder: Path, python: Path) -> None:
         raise OSError("there is no uv on the path")
 
     def call(*arguments: str) -> None:
-        subprocess.run([uv, *arguments], check=True, capture_output=True, text=True, timeout=300)
+        subprocess.run([uv, *arguments], check=True, capture_output=True, text=True, timeout=300, env=GIVEN)
 
     call("venv", "--quiet", "--no-project", "--python", sys.executable, str(folder))
     call("pip", "install", "--quiet", "--python", str(python), *PACKAGES)

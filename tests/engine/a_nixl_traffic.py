@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import mmap
+import os
 import sys
 
 SIZE = 1 << 20
@@ -34,3 +36,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    atexit._run_exitfuncs()
+    os._exit(0)  # the wheel's libnl-route crashes in its destructor

@@ -17,6 +17,7 @@ import pytest
 from kvdeck.engine.client import Client
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.engine.supervisor import runtime
+from kvdeck.sessions import processes
 
 DEADLINE = 20.0
 
@@ -30,7 +31,7 @@ def eventually(true: Callable[[], bool]) -> None:
 
 
 def alive(pid: int) -> bool:
-    return runtime.process_start(pid) is not None
+    return processes.process_start(pid) is not None
 
 
 def is_final(message: FromEngine) -> bool:

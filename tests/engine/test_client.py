@@ -16,6 +16,7 @@ from kvdeck.engine import asking
 from kvdeck.engine.asking import doctor_report
 from kvdeck.engine.client import Client, EngineGone
 from kvdeck.engine.supervisor import launch, runtime
+from kvdeck.sessions import processes
 from kvdeck.sessions.errors import EngineError, KvdeckError
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, submit
@@ -47,12 +48,12 @@ def test_a_stale_socket_is_no_engine(client: Client, folders: Path):
 
 
 def test_a_pid_that_came_round_again_is_not_taken_for_the_engine():
-    me = runtime.own_identity()
+    me = processes.own_identity()
     assert me.alive
     assert not me.gone
-    other = runtime.ProcessIdentity(me.pid, me.start - 1, me.boot, me.namespace, me.host)
-    rebooted = runtime.ProcessIdentity(me.pid, me.start, "another-boot", me.namespace, me.host)
-    elsewhere = runtime.ProcessIdentity(me.pid, me.start, "another-boot", me.namespace, "another-host")
+    other = processes.ProcessIdentity(me.pid, me.start - 1, me.boot, me.namespace, me.host)
+    rebooted = processes.ProcessIdentity(me.pid, me.start, "another-boot", me.namespace, me.host)
+    elsewhere = processes.ProcessIdentity(me.pid, me.start, "another-boot", me.namespace, "another-host")
     assert (other.gone, rebooted.gone, elsewhere.gone) == (True, True, False)
     assert not elsewhere.alive
 
@@ -155,15 +156,19 @@ def test_a_refused_user_gets_no_word(client: Client, folders: Path):
     """With the socket's folder open, another user's process still gets nothing out of the engine."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    (folders / "rt").chmod(0o711)
-    folders.chmod(0o711)
+    for folder in (folders / "rt", folders, *Path(os.path.realpath(folders)).parents):
+        if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
+            folder.chmod(0o711)
     runtime.socket_path(folders / "rt").chmod(0o777)
     child = os.fork()
     if child == 0:
-        os.setuid(12345)
-        with socket.socket(socket.AF_UNIX) as raw:
-            raw.connect(str(runtime.socket_path(folders / "rt")))
-            os._exit(0 if raw.recv(1) == b"" else 1)
+        try:
+            os.setuid(12345)
+            with socket.socket(socket.AF_UNIX) as raw:
+                raw.connect(str(runtime.socket_path(folders / "rt")))
+                os._exit(0 if raw.recv(1) == b"" else 1)
+        finally:
+            os._exit(2)  # whatever happens, this copy of pytest runs no further
     assert os.waitpid(child, 0)[1] == 0
     assert client.status()["clients"] == 1
 

@@ -121,7 +121,7 @@ def test_tuning_says_what_each_setting_gave(engine: Client) -> None:
     [
         ({"paths": ["HostToDisk"], "backend": "NOSUCH"}, "unavailable", "NOSUCH"),
         ({"paths": ["HostToDisk"], "backend": "UCX"}, "unavailable", "UCX"),
-        ({"paths": ["HostToDisk"], "direct": "on", "block_size": 5000, "blocks": None}, "failed", "5000"),
+        ({"paths": ["HostToDisk"], "direct": "on", "block_size": 5000, "blocks": None}, "failed", "5,000 B"),
         ({"blocks": 1 << 40}, "failed", "memory"),
         ({"paths": ["HostToDisk"], "params": {"kernel_queue_size": "banana"}}, "failed", "banana"),
     ],

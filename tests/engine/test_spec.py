@@ -52,7 +52,7 @@ def test_yaml_reads_on_and_off_as_booleans() -> None:
         ({"sweep_batches": {"start": 8, "stop": 4}}, "sweep_batches"),
         ({"sweep_batches": {"start": 1, "stop": 4, "factor": 1}}, "factor"),
         ({"sweep_batches": "1:2:3:4"}, "1:2:3:4"),
-        ({"sweep_block_sizes": "4K:64K"}, "4096 B"),
+        ({"sweep_block_sizes": "4K:64K"}, "4,096 B = 4 KiB"),
         ([1], "mapping"),
     ],
 )

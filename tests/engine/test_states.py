@@ -150,7 +150,7 @@ def test_a_wrong_field_is_named_as_the_file_has_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mamba_d_state"):
         find_model(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({**config, "mamba_d_state": 16, "mamba_d_conv": None}))
-    assert find_model(str(tmp_path)).without_state() == ("1 mamba layers",)
+    assert find_model(str(tmp_path)).without_state() == ("1 mamba layer",)
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_byte_counter_of_one_move_tells_of_all() -> None:
     assert (said.bytes_total, said.bytes_from_blocks, said.bytes_claim) == (10 * 524_288, False, "")
     assert from_mapping(to_mapping_and_back(snapshot)) == snapshot
     report = "\n".join(line.text for line in monitor_lines(snapshot, 100))
-    assert "≈ blocks of 524,288 B, learned from kvbm_offload_bytes_object" in report
+    assert "≈ blocks of 524,288 B = 512 KiB, learned from kvbm_offload_bytes_object" in report
 
 
 def to_mapping_and_back(snapshot: Snapshot) -> dict[str, object]:
@@ -90,7 +90,7 @@ def test_a_size_that_was_told_is_held_against_the_counters(size: float, fires: b
     assert bool(found) == fires
     assert to_host(snapshot).bytes_total == 40 * size, "what was told is taken"
     if fires:
-        assert "262,144 B (from the plan x), and kvbm says 524,288 B" in found[0].evidence
+        assert "262,144 B = 256 KiB (from the plan x), and kvbm says 524,288 B = 512 KiB" in found[0].evidence
 
 
 def save(folder: Path, form: PlanForm, name: str = "mine") -> Path:

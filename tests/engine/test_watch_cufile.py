@@ -114,7 +114,7 @@ async def test_the_compatibility_path_is_seen_while_it_grows(
         said.write_text(text(500))
         snapshot = await until(sampler, "look")
         (found,) = check(snapshot)
-        assert "501 of 78197 operations on its compatibility path (posix=501)" in found.evidence
+        assert "501 of 78,197 operations on its compatibility path (posix=501)" in found.evidence
         labels = next(n.labels for n in snapshot.counters if n.name == "cufile_posix_ops")
         assert (labels["name"], labels["gpu"]) == ("vllm", "2")
     finally:

@@ -39,7 +39,7 @@ def test_what_a_format_has_no_place_for_is_said() -> None:
 
 def test_markdown_has_a_row_for_each_layout() -> None:
     text = exchange.encode(KEPT, "markdown").decode()
-    assert "| HostToDisk | FullyContiguous | 3 | 300 B | 2 | 100 B | 3.00 |" in text
+    assert "| HostToDisk | FullyContiguous | 3 | 300 B | 2 | 100 B | 3 |" in " ".join(text.split())
 
 
 OTHER = Tally("DiskToHost", "Unknown", 1, 2**64 - 1, min_bytes=2**64 - 1, max_bytes=2**64 - 1)

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
 import pytest
 
 from kvdeck.sessions import counted
 from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.records import to_json
 from kvdeck.sessions.tallies import gb_per_s, seconds_a_block, time_percentiles
 
 FC = "FullyContiguous"
@@ -87,6 +89,7 @@ RANK = """
 import sys
 from pathlib import Path
 from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.records import to_json
 recorder = Recorder(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5)
@@ -120,6 +123,16 @@ def test_a_killed_process_leaves_what_it_had_flushed(session: Path) -> None:
         process.wait(timeout=10)
     assert transfers(session) == 500
     assert counted.live(session) == []
+
+
+def test_a_zombie_and_a_pid_that_was_given_again_count_no_more(session: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        for pid, updated, lives in ((zombie.pid, time.time(), 0), (os.getpid(), 1.0, 0), (os.getpid(), time.time(), 1)):
+            process = counted.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, tallies=())
+            counted.prepare(session)
+            (session / "recorder" / "0-x.json").write_bytes(orjson.dumps(to_json(process)))
+            assert len(counted.live(session)) == lives
 
 
 def test_a_forked_child_counts_for_itself(session: Path) -> None:
@@ -164,6 +177,7 @@ BUSY = """
 import sys, time
 from pathlib import Path
 from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.records import to_json
 recorder, count, end = Recorder(Path(sys.argv[1])), 0, time.monotonic() + 1.6
 while time.monotonic() < end:
     for _ in range(200):

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.engine.spec import RunSpec
+from kvdeck.sessions.compare import compare
+from kvdeck.sessions.compare_report import diff_lines, diff_markdown
+from kvdeck.sessions.exchange import markdown
 from kvdeck.sessions.records import (
     DEVICE_TO_HOST,
     DISK_TO_HOST,
@@ -23,7 +26,9 @@ from kvdeck.sessions.records import (
     StepResult,
     Tally,
     Tuned,
+    from_json,
 )
+from kvdeck.sessions.references import reference_text
 from kvdeck.sessions.report import report_json, report_lines, trouble, verdict_text
 from kvdeck.sessions.units import duration_text, figure, layout_name, size_text, time_text
 from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
@@ -72,7 +77,7 @@ def step(number: int, path: str = HOST_TO_HOST, layout: str = FC, **changes: obj
         gb_per_s=Interval(10.4, 10.2, 10.6),
         reference_gb_per_s=9.81,
         reference="memcpy",
-        efficiency=1.06,
+        efficiency=None,
         verified=True,
         status="ok",
         reason=None,
@@ -145,9 +150,9 @@ def test_every_name_of_a_spec_is_documented() -> None:
 def test_a_table_row_says_all_of_a_step() -> None:
     shown = text(session(step(0), step(1, layout=LS)))
     row = next(line for line in shown.splitlines() if line.strip().startswith("LayerSeparate"))
-    wanted = "LayerSeparate 64/1024 1.25 µs 14.1 µs 3.21 ms 4.82 ms 10.4 (10.2–10.6) 106 %"
+    wanted = "LayerSeparate 64/1,024 1.25 µs 14.1 µs 3.21 ms 4.82 ms 10.4 (10.2–10.6) 1.06×"
     assert " ".join(row.split()) == wanted
-    assert "reference memcpy 9.81 GB/s" in shown
+    assert "compared with memcpy 9.81 GB/s" in shown
     assert "2 MiB a block, 16 blocks a request (32 MiB)" in shown
     assert "GB = 1e9 bytes, GiB = 2^30 bytes" in shown
 
@@ -213,7 +218,7 @@ def test_a_cancelled_step_keeps_its_figures() -> None:
 
 def test_a_sweep_of_sizes_and_batches_is_a_table_of_both() -> None:
     lines = text(sweep([4096, 65536], [1, 16, 64])).splitlines()
-    start = lines.index("  LayerSeparate's time over FullyContiguous's (~ no difference)")
+    start = lines.index("  LayerSeparate's time over FullyContiguous's (~ no difference, ? undecided)")
     assert lines[start + 1].split() == ["block", "×", "1", "×", "16", "×", "64"]
     assert lines[start + 2].split() == ["4", "KiB", "3.21×", "3.21×", "3.21×"]
     assert "  LayerSeparate against FullyContiguous, 6 shapes: slower in 6" in "\n".join(lines)
@@ -252,7 +257,7 @@ def test_no_line_is_wider_than_asked(
         (figure(0.01234), "0.0123"),
         (figure(9.996), "10.0"),
         (figure(99.97), "100"),
-        (figure(12345.6), "12346"),
+        (figure(12345.6), "12,346"),
         (time_text(None), "–"),
         (time_text(0.8124), "812 ns"),
         (time_text(0.9999), "1.00 µs"),
@@ -260,7 +265,7 @@ def test_no_line_is_wider_than_asked(
         (time_text(3_210_000), "3.21 s"),
         (size_text(589_824), "576 KiB"),
         (size_text(1 << 30), "1 GiB"),
-        (size_text(4097), "4097 B"),
+        (size_text(4097), "4.00 KiB"),
         (size_text((1 << 30) + 1), "1.00 GiB"),
         (duration_text(9.96), "10 s"),
         (duration_text(185), "3 min 05 s"),
@@ -272,3 +277,50 @@ def test_no_line_is_wider_than_asked(
 )
 def test_figures_are_spelled(made: str, wanted: str) -> None:
     assert made == wanted
+
+
+@pytest.mark.parametrize(
+    ("reference", "block_bytes", "ratio", "text", "facts"),
+    [
+        ("memcpy", 2 << 20, 0.64, "64 %", "limit memcpy 9.81 GB/s"),
+        ("memcpy", 2 << 20, 1.06, "1.06×", "compared with memcpy 9.81 GB/s"),
+        ("memcpy", 4096, 0.64, "0.64×", "compared with memcpy 9.81 GB/s"),
+        ("pread", 2 << 20, 1.6, "1.60×", "compared with pread 9.81 GB/s"),
+        ("cudaMemcpy", 2 << 20, 0.9, "0.90×", "compared with cudaMemcpy 9.81 GB/s"),
+    ],
+)
+def test_a_part_is_told_of_a_limit_only(reference: str, block_bytes: int, ratio: float, text: str, facts: str) -> None:
+    shown = report_lines(
+        session(step(0, reference=reference, block_bytes=block_bytes, gb_per_s=Interval(*[9.81 * ratio] * 3))), 120
+    )
+    assert any(facts in line.text for line in shown)
+    assert any(line.text.rstrip().endswith(f" {text}") for line in shown), "\n".join(line.text for line in shown)
+
+
+def test_a_file_of_an_earlier_version_has_its_ratio() -> None:
+    new = orjson.loads(orjson.dumps(step(0, reference_gb_per_s=20.8)))
+    old = {key: value for key, value in new.items() if key not in ("reference_ratio", "reference_is_limit")}
+    read = from_json(StepResult, old)
+    assert (read.reference_ratio, read.reference_is_limit, read.efficiency) == (0.5, True, 0.5)
+    assert orjson.loads(orjson.dumps(read)) == new
+
+
+def test_one_value_reads_the_same_in_every_text() -> None:
+    a = session(step(0), step(1, layout=LS, gb_per_s=Interval(3.24, 3.1, 3.4)))
+    b = dataclasses.replace(a, name="try-2")
+    diff = compare(a, b)
+    shown = {
+        "report": text(a),
+        "compare": "\n".join(line.text for line in diff_lines(diff)),
+        "markdown of two": diff_markdown(diff),
+        "markdown": markdown(a),
+    }
+    for name, whole in shown.items():
+        assert "10.4" in whole, name
+        assert "3.24" in whole, name
+        if name != "report":
+            assert "100" in whole, name
+        assert re.search(r"\d{4}(?!-)", whole.replace("1970", "")) is None, f"{name}: thousands are set apart\n{whole}"
+    assert reference_text(0.64, "memcpy", True) == "64 % memcpy"
+    assert reference_text(1.6, "pread", False) == "1.60× pread"
+    assert reference_text(None, "pread", None) == "–"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.records import Interval
+from kvdeck.sessions.records import Comparison, Interval, from_json
+from kvdeck.sessions.stats import verdict
 
 
 def test_percentiles_are_exact() -> None:
@@ -81,7 +82,7 @@ def share_of_verdicts(host: Rounds, rounds: int, factor: float, times: int) -> f
         a, b = host(source, rounds)
         ratio = stats.paired_ratio(a, [factor * time for time in b])
         assert ratio is not None
-        given += stats.verdict(ratio, rounds) != "no difference"
+        given += stats.verdict(ratio, rounds) in ("faster", "slower")
     return given / times
 
 
@@ -109,7 +110,7 @@ def test_sessions_measured_apart_that_are_alike_get_few_verdicts() -> None:
         assert b is not None
         ratio = stats.independent_ratio(a, b)
         assert ratio is not None
-        given += stats.verdict(ratio, 20) != "no difference"
+        given += stats.verdict(ratio, 20) in ("faster", "slower")
     assert 0.02 <= given / 2000 <= 0.06
 
 
@@ -133,9 +134,32 @@ def test_drift_that_both_saw_cancels() -> None:
     [
         (0.7, 0.9, 20, "faster"),
         (1.1, 1.2, 20, "slower"),
-        (0.9, 1.1, 20, "no difference"),
+        (0.9, 1.1, 20, "undecided"),
         (1.1, 1.2, 5, "undecided"),
     ],
 )
 def test_verdicts(low: float, high: float, rounds: int, word: str) -> None:
     assert stats.verdict(Interval((low + high) / 2, low, high), rounds) == word
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rounds", "word"),
+    [
+        (0.91, 1.76, 20, "undecided"),
+        (0.5, 1.01, 20, "undecided"),
+        (0.96, 1.04, 20, "no difference"),
+        (0.96, 1.04, 5, "undecided"),
+        (1.001, 3.0, 20, "slower"),
+        (0.2, 0.999, 20, "faster"),
+        (1.0, 1.0, 20, "no difference"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_interval(low: float, high: float, rounds: int, word: str):
+    assert verdict(Interval((low * high) ** 0.5, low, high), rounds) == word
+
+
+def test_a_saved_verdict_that_said_too_much_is_corrected():
+    data = {"trial": 0, "path": "HostToHost", "baseline": "a", "candidate": "b", "block_bytes": 1, "batch": 1,
+            "ratio": 1.2, "low": 0.91, "high": 1.76, "verdict": "no difference"}  # fmt: skip
+    assert from_json(Comparison, data).verdict == "undecided"
+    assert from_json(Comparison, {**data, "low": 0.99, "high": 1.02}).verdict == "no difference"

@@ -58,7 +58,7 @@ def test_a_session_is_made_whole(store: Store):
     assert made.name.endswith("-hosttohost")
     assert store.read(made.name) == made
     assert sorted(path.name for path in store.folder(made.name).iterdir()) == [
-        "run.yaml", "samples.jsonl", "session.json"]  # fmt: skip
+        "owner.json", "run.yaml", "samples.jsonl", "session.json"]  # fmt: skip
     assert [path.name for path in store.sessions.iterdir()] == [made.name]
 
 
@@ -93,7 +93,9 @@ def test_missing_and_damaged_sessions_are_told_apart(store: Store):
     with pytest.raises(SessionError, match="is damaged"):
         store.read("x")
     assert store.rebuild("x").spec == {"paths": ["HostToDisk"]}
-    assert store.summaries() == []
+    (row,) = store.summaries()
+    assert (row.name, row.state) == ("x", "unreadable")
+    assert "is damaged" in str(row.reason)
 
 
 def test_a_session_is_folded_from_its_events(store: Store):
@@ -148,7 +150,9 @@ def test_summaries_are_the_newest_first_and_pass_over_strangers(store: Store):
     (store.sessions / ".new-1-1").mkdir()
     (store.sessions / "file").touch()
     listed = store.summaries()
-    assert [summary.name for summary in listed] == ["c", "b", "a"]
+    assert [summary.name for summary in listed] == ["empty", "c", "b", "a"]
+    assert (listed[0].state, listed[0].reason) == ("unreadable", "session.json: No such file or directory")
+    listed = listed[1:]
     assert (listed[0].paths, listed[0].layouts, listed[0].tags, listed[0].note) == (
         ("HostToHost",),
         ("fc",),
@@ -182,7 +186,8 @@ def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store,
     store.create("new", {}, "{}\n")
     second = {summary.name: summary for summary in store.summaries()}
     assert second["s5"].note == "changed"
-    assert set(second) == {summary.name for summary in first} - {"s6"} | {"new"}
+    assert second["s6"].state == "unreadable"
+    assert set(second) == {summary.name for summary in first} | {"new"}
     assert {second[s.name] == s for s in first if s.name not in ("s5", "s6")} == {True}
     # It is the index that is used: a mark that fits is taken at its word.
     index.write_bytes(index.read_bytes().replace(b'"s7","queued"', b'"s7","failed"'))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_a_recording_stays_within_its_limit_and_says_so(tmp_path: Path) -> None:
     said_marks = read_marks(folder)
     assert [mark.text for mark in said_marks if mark.kind == "note"] == [f"mark {n}" for n in range(0, count, 50)]
     (said,) = [mark for mark in said_marks if mark.kind == "thinned"]
-    assert "limit of 1 MB" in said.text
+    assert "limit of 977 KiB" in said.text
     spans = reader.thinned
     assert spans[0][0] == 1000.0
     assert [every for _, _, every in spans] == sorted((every for _, _, every in spans), reverse=True), (
@@ -336,3 +337,33 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:
     (path,) = (tmp_path / "moments").iterdir()
     assert path.read_bytes().endswith(b"\n")
     assert path.stat().st_mode & 0o077 == 0
+
+
+ASKER = """
+import sys
+from pathlib import Path
+from kvdeck.sessions.watched.marks import is_written
+print("ready", flush=True)
+while True:
+    is_written(Path(sys.argv[1]))
+"""
+
+
+def test_asking_whether_a_recording_is_written_keeps_no_writer_out(tmp_path: Path):
+    marks_path(tmp_path).touch()
+    askers = [subprocess.Popen([sys.executable, "-c", ASKER, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for asker in askers:
+            assert asker.stdout is not None
+            assert asker.stdout.readline() == b"ready\n"
+        for _ in range(300):
+            fd = os.open(marks_path(tmp_path), os.O_WRONLY)
+            assert marks.lock(fd)
+            assert marks.is_written(tmp_path)
+            os.close(fd)
+    finally:
+        for asker in askers:
+            asker.kill()
+            asker.wait()
+            assert asker.stdout is not None
+            asker.stdout.close()

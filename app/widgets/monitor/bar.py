@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kvdeck.app.monitoring.words import counted, scaled, time_of_day
+from kvdeck.app.monitoring.words import time_of_day
 from kvdeck.app.widgets.lines import Lines, Row, Span
-from kvdeck.app.words import clock
 from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.sessions.units import clock_text, count_text, duration_text, many, number_text, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.screens.monitor import MonitorScreen
@@ -89,7 +89,7 @@ class MonitorBar(Lines):
         if state.replay is not None:
             name, begin, end, speed = state.replay
             at = "" if state.shown is None else time_of_day(state.shown)
-            how = "held" if state.held else f"×{speed:g}"
+            how = "held" if state.held else f"×{number_text(speed)}"
             return [
                 (f" ▶ replay {name} ", "!run"),
                 (f"{at} ", "!"),
@@ -101,11 +101,14 @@ class MonitorBar(Lines):
         if state.unwatched:
             return [(" ○ nothing is watched  ", "dim")]
         if state.held and state.shown is None and state.newest is not None:
-            return [(f" ◂ held at {time_of_day(state.newest)}  ", "!warn"), (f"{state.hz:g} Hz goes on  ", "dim")]
+            return [
+                (f" ◂ held at {time_of_day(state.newest)}  ", "!warn"),
+                (f"{number_text(state.hz)} Hz goes on  ", "dim"),
+            ]
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
             return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]
-        return [(" ● live ", "ok"), (f"{state.hz:g} Hz  ", "")]
+        return [(" ● live ", "ok"), (f"{number_text(state.hz)} Hz  ", "")]
 
     def _sources(self) -> list[Span]:
         states = Counter(source.state for source in self.moment.sources)
@@ -113,7 +116,7 @@ class MonitorBar(Lines):
         if not total:
             return []
         bad = [f"{states[state]} {state}" for state in ("unreachable", "stale") if states[state]]
-        spans: list[Span] = [(f"{total} source{'s' if total != 1 else ''}", "dim")]
+        spans: list[Span] = [(many(total, "source"), "dim")]
         if bad:
             spans.append((f", {', '.join(bad)}", "bad"))
         looks = sum(check.verdict == "look" for check in self.moment.checks)
@@ -124,24 +127,24 @@ class MonitorBar(Lines):
     def _blocks(self) -> list[Span]:
         state = self.state
         if state.block_bytes is not None:
-            return [(f"block {scaled(state.block_bytes, 'B')}, {state.block_from}  ", "dim")]
+            return [(f"block {size_text(state.block_bytes)}, {state.block_from}  ", "dim")]
         if any(flow.blocks_total is not None and flow.bytes_total is None for flow in self.moment.flows):
             return [("B gives the bytes of a block  ", "dim")]
         return []
 
     def _new(self) -> list[Span]:
-        return [(f"{counted(self.state.new)} found that is not watched: s  ", "key")] if self.state.new else []
+        return [(f"{count_text(self.state.new)} found that is not watched: s  ", "key")] if self.state.new else []
 
     def _right(self) -> list[Span]:
         recording = self.state.recording
         if recording is None:
             return []
         name, seconds, size = recording
-        return [(f"● REC {name} ", "bad"), (f"{scaled(size, 'B')} {clock(seconds)} ", "")]
+        return [(f"● REC {name} ", "bad"), (f"{size_text(size)} {clock_text(seconds)} ", "")]
 
 
 def _behind(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{clock(seconds)} min" if seconds < 3600 else f"{clock(seconds)} h"
+    return duration_text(float(round(seconds))) if seconds >= 10 else f"{number_text(round(seconds))} s"
 
 
 def _width(spans: list[Span]) -> int:

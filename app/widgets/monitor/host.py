@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvdeck.app.monitoring.links import Link, Way, links, worth_showing
-from kvdeck.app.monitoring.words import UNKNOWN, scaled
 from kvdeck.app.widgets.lines import Row, Span, cell
 from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.sessions.units import count_text, percent_text, plain_text, rate_text
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
@@ -31,7 +31,7 @@ class Host(Panel):
         shown = worth_showing(every)
         rows = [_row(link, width) for link in shown]
         if len(shown) < len(every):
-            rows.append(said(f"{len(every) - len(shown)} more have moved nothing and name no limit", width))
+            rows.append(said(f"{count_text(len(every) - len(shown))} more have moved nothing and name no limit", width))
         return rows or [said("the host's own counters are not watched · s chooses them", width)]
 
     def table(self) -> Table:
@@ -45,13 +45,13 @@ class Host(Panel):
 
 
 def _bytes(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}"
+    return plain_text(value, 0)
 
 
 def _row(link: Link, width: int) -> Row:
     last = 11 if width >= WIDE else 0
     each = (width - NAME - last) // 2
-    limit = scaled(link.limit, "B/s") if link.limit else UNKNOWN
+    limit = rate_text(link.limit or None)
     return (
         cell(f" {link.kind} {link.device}", width - 2 * each - last),
         *_way(link.into, each),
@@ -62,13 +62,13 @@ def _row(link: Link, width: int) -> Row:
 
 def _way(way: Way, width: int) -> list[Span]:
     """A rate, and as a bar its share of the limit."""
-    text = UNKNOWN if way.per_s is None else scaled(way.per_s, "B/s")
+    text = rate_text(way.per_s)
     share, room = way.share, width - 12
     spans = [cell(text, 10, "" if way.per_s else "dim", right=True), (" ", "")]
     if room <= 0 or share is None:
         return [*spans, (" " * max(0, room + 1), "")]
     tone = "bad" if share >= FULL else "warn" if share >= BUSY else "ok"
-    percent = f"{share * 100:3.0f} %" if room >= 10 else ""
+    percent = percent_text(share).rjust(7) if room >= 12 else ""
     cells = room - len(percent)
     filled = share_bar(share, cells)
     spans += [(filled, tone), ("░" * (cells - len(filled)), "rule")]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.events import MouseScrollDown, MouseScrollUp
 
 from kvdeck.app.monitoring.view import View
 from kvdeck.app.widgets.keys import LIST, MONITOR
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.widgets.lines import Row, cell, heading
+from kvdeck.app.widgets.scrolled import FAR, Scrolled
 
-FAR = 1 << 30
 
-
-class Panel(Lines, can_focus=True):
+class Panel(Scrolled):
     """Subclasses give `title`, and `body` for a width."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -22,15 +20,8 @@ class Panel(Lines, can_focus=True):
             "enter", "screen.zoom", "Zoom", show=False, id="panel.zoom", tooltip="This pane alone, and back",
             group=MONITOR,
         ),
-        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="panel.up", tooltip="A line up", group=LIST),
-        Binding("down,j", "scroll_rows(1)", "Down", show=False, id="panel.down", tooltip="A line down", group=LIST),
-        Binding(
-            "pageup", "scroll_pages(-1)", "Page up", show=False, id="panel.pageup", tooltip="A page up", group=LIST
-        ),
-        Binding(
-            "pagedown", "scroll_pages(1)", "Page down", show=False, id="panel.pagedown", tooltip="A page down",
-            group=LIST,
-        ),
+        Binding("g", f"scroll_rows(-{FAR})", "First", show=False, id="panel.first", tooltip="To the top", group=LIST),
+        Binding("G", f"scroll_rows({FAR})", "Last", show=False, id="panel.last", tooltip="To the end", group=LIST),
     ]  # fmt: skip
     blanks_follow = True
     title = ""
@@ -38,7 +29,6 @@ class Panel(Lines, can_focus=True):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.view = View()
-        self.top = 0
 
     def apply(self, view: View) -> None:
         """Show a picture."""
@@ -63,19 +53,6 @@ class Panel(Lines, can_focus=True):
             more = f"↓ {below} more" if below else f"↑ {self.top} more"
             note = f"{note} · {more}" if note else more
         return [heading(self.title, width, self.has_focus, note), *body[self.top : self.top + room]]
-
-    def action_scroll_rows(self, by: int) -> None:
-        self.top = max(0, self.top + by)
-        self.redraw()
-
-    def action_scroll_pages(self, by: int) -> None:
-        self.action_scroll_rows(by * max(1, self.size.height - 2))
-
-    def on_mouse_scroll_down(self, _: MouseScrollDown) -> None:
-        self.action_scroll_rows(3)
-
-    def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
-        self.action_scroll_rows(-3)
 
 
 def said(text: str, width: int, tone: str = "dim") -> Row:

@@ -10,13 +10,14 @@ from kvdeck.app.monitoring.history import number_key
 from kvdeck.app.monitoring.paths import Figure, PathRow, path_row
 from kvdeck.app.monitoring.tiers import begun, in_order, style_of
 from kvdeck.app.monitoring.view import View
-from kvdeck.app.monitoring.words import UNKNOWN, counted, duration, quantity, scaled, short, source_name
+from kvdeck.app.monitoring.words import short, source_name
 from kvdeck.app.widgets.keys import MONITOR
 from kvdeck.app.widgets.listing import Listing
 from kvdeck.app.widgets.monitor.tiers import rate_text
 from kvdeck.app.widgets.table import Column
 from kvdeck.engine.watch.report import arrow, labels_text
 from kvdeck.engine.watch.snapshot import Number
+from kvdeck.sessions.units import count_text, quantity_text, seconds_text, size_text
 
 _THRESHOLD: list[BindingType] = [
     Binding(
@@ -48,14 +49,14 @@ class Paths(Listing[PathRow]):
         self.show([path_row(flow) for flow in flows], "no source says what it transfers")
 
     def _columns(self, width: int) -> list[Column[PathRow]]:
-        first = min(40, max(14, width - 48))
+        first = min(40, max(14, width - 51))
         return [
             Column("", first, lambda r: self._named(r, first), self._tone, right=False),
             Column("now", 9, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
             Column("moves/s", 7, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
-            Column("size", 7, lambda r: _figure(r.size, "B"), lambda r: _figure_tone(r.size)),
-            Column("desc", 4, lambda r: UNKNOWN if r.descriptors is None else counted(r.descriptors), lambda _: "dim"),
-            Column("time", 7, lambda r: duration(r.seconds.value), lambda r: _figure_tone(r.seconds)),
+            Column("size", 9, lambda r: size_text(r.size.value), lambda r: _figure_tone(r.size)),
+            Column("desc", 5, lambda r: count_text(r.descriptors), lambda _: "dim"),
+            Column("time", 7, lambda r: seconds_text(r.seconds.value), lambda r: _figure_tone(r.seconds)),
             Column("failed", 6, _failed, lambda r: "bad" if r.flow.failures_gained else "dim"),
         ]
 
@@ -73,16 +74,11 @@ class Paths(Listing[PathRow]):
 
 
 def _transfers(row: PathRow) -> str:
-    flow = row.flow
-    return UNKNOWN if flow.transfers_per_s is None else counted(flow.transfers_per_s)
+    return count_text(row.flow.transfers_per_s)
 
 
 def _failed(row: PathRow) -> str:
-    return UNKNOWN if row.flow.failures_total is None else counted(row.flow.failures_total)
-
-
-def _figure(figure: Figure, unit: str) -> str:
-    return UNKNOWN if figure.value is None else scaled(figure.value, unit)
+    return count_text(row.flow.failures_total)
 
 
 def _figure_tone(figure: Figure) -> str:
@@ -116,10 +112,10 @@ class Pinned(Listing[Number]):
 
     def _columns(self, width: int) -> list[Column[Number]]:
         spark = 24 if width >= 70 else 12
-        name = max(16, width - spark - 10 - 12 - 14 - 7)
+        name = max(16, width - spark - 10 - 14 - 14 - 7)
         return [
             Column("", name, lambda n: f"{n.name}{labels_text(n)}", right=False),
-            Column("value", 12, lambda n: quantity(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
+            Column("value", 14, lambda n: quantity_text(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
             Column("a second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
             Column("2 min", spark, lambda n: self.view.rates.number_spark(n, self.view.now, spark), lambda _: "run"),
             Column("limit", 12, self._limit, self._limit_tone),
@@ -134,4 +130,4 @@ class Pinned(Listing[Number]):
 
 def per_s(number: Number) -> str:
     """How fast a counter grows; the unit stands with its value."""
-    return UNKNOWN if number.per_s is None else quantity(number.per_s, "B/s" if number.unit == "bytes" else "/s")
+    return quantity_text(number.per_s, "B/s" if number.unit == "bytes" else "/s")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvdeck.app.monitoring.reuse import COMPUTED, Hits, Numbers, Origin, Part, Queue, hits, origins, queues
-from kvdeck.app.monitoring.words import UNKNOWN, counted, source_name
+from kvdeck.app.monitoring.words import source_name
 from kvdeck.app.widgets.lines import Row, Span, cell
 from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.sessions.units import count_text, percent_text, plain_text, quantity_text
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
@@ -49,7 +50,12 @@ class Reuse(Panel):
 
         numbers = Numbers(self.view.moment)
         rows = [
-            (source_name(origin.source), f"{origin.what} {part.name}", f"{part.total:.0f}", f"{origin.total:.0f}")
+            (
+                source_name(origin.source),
+                f"{origin.what} {part.name}",
+                plain_text(part.total, 0),
+                plain_text(origin.total, 0),
+            )
             for origin in origins(numbers)
             for part in origin.parts
         ]
@@ -61,34 +67,30 @@ class Reuse(Panel):
 
 
 def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:.0f}"
+    return plain_text(value, 0)
 
 
 def _plain(hit: Hits) -> str:
-    return _whole(hit.hits) if hit.hits is not None else "" if hit.share is None else f"{hit.share:.4f}"
+    return _whole(hit.hits) if hit.hits is not None else plain_text(hit.share, 4)
 
 
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:
     name = f" {source_name(source)}"
     spans: list[Span] = [cell(name, max(LABEL + 1, min(len(name) + 2, 26)), "!")]
     if queue is not None:
-        rate = f" +{counted(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
+        rate = f" +{count_text(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
         spans += [
-            cell(f"running {_count(queue.running)}", 14, "" if queue.running else "dim"),
-            cell(f"waiting {_count(queue.waiting)}", 14, "warn" if queue.waiting else "dim"),
-            (f"preempted {_count(queue.preempted)}{rate}", "warn" if rate else "dim"),
+            cell(f"running {count_text(queue.running)}", 14, "" if queue.running else "dim"),
+            cell(f"waiting {count_text(queue.waiting)}", 14, "warn" if queue.waiting else "dim"),
+            (f"preempted {count_text(queue.preempted)}{rate}", "warn" if rate else "dim"),
         ]
     used = sum(len(text) for text, _ in spans)
     return (*spans, cell("", max(0, width - used)))
 
 
-def _count(value: float | None) -> str:
-    return UNKNOWN if value is None else counted(value)
-
-
 def _origin_rows(origin: Origin, width: int) -> list[Row]:
     total = origin.total
-    right = cell(counted(total, "tokens"), 15, right=True)
+    right = cell(quantity_text(total, "tokens"), 15, right=True)
     room = max(8, width - LABEL - 18)
     bar: list[Span] = []
     used, reached = 0, 0.0
@@ -108,8 +110,8 @@ def _part_row(origin: Origin, width: int) -> Row:
     none = [part.name for part in origin.parts if not part.total]
     for part in origin.parts:
         if part.total:
-            share = f"{part.total / origin.total * 100:.0f} %"
-            now = f" +{counted(part.per_s)}/s" if part.per_s else ""
+            share = percent_text(part.total / origin.total)
+            now = f" +{count_text(part.per_s)}/s" if part.per_s else ""
             spans += [(f"{_GLYPHS[part.tier]} ", _tone(part)), (f"{part.name} {share}{now}  ", "")]
     used = sum(len(text) for text, _ in spans)
     return (*spans, cell(f"0: {', '.join(none)}" if none else "", max(0, width - used), "dim"))
@@ -139,13 +141,13 @@ def _hit_rows(found: list[Hits], width: int) -> list[Row]:
 
 def _hit_spans(hit: Hits) -> list[Span]:
     if hit.of is None and hit.hits is not None:
-        return [(f"{hit.what} ", ""), (counted(hit.hits), "!" if hit.hits else "dim")]
-    share = UNKNOWN if hit.share is None else f"{hit.share * 100:.1f} %"
+        return [(f"{hit.what} ", ""), (count_text(hit.hits), "!" if hit.hits else "dim")]
+    share = percent_text(hit.share)
     spans: list[Span] = [(f"{hit.what} ", ""), (share, "!" if hit.share else "dim")]
     if hit.of is None:
         spans.append((" (window)", "dim"))
     else:
-        spans.append((f" of {counted(hit.of, hit.unit)}", "dim"))
+        spans.append((f" of {quantity_text(hit.of, hit.unit)}", "dim"))
     if hit.now is not None:
-        spans.append((f", now {hit.now * 100:.0f} %", "ok" if hit.now else "dim"))
+        spans.append((f", now {percent_text(hit.now)}", "ok" if hit.now else "dim"))
     return spans

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from kvdeck.app.monitoring.history import flow_rate
 from kvdeck.app.monitoring.tiers import NAMES, TIERS, Fill, begun, fills, in_order, spoken_of, style_of, way
 from kvdeck.app.monitoring.view import View
-from kvdeck.app.monitoring.words import UNKNOWN, counted, scaled, short, source_name
+from kvdeck.app.monitoring.words import short, source_name
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.monitor.cells import Cells
 from kvdeck.app.widgets.monitor.panel import Panel, said
 from kvdeck.engine.watch.report import arrow, flow_total
 from kvdeck.engine.watch.snapshot import Flow
+from kvdeck.sessions import units
+from kvdeck.sessions.units import UNKNOWN, plain_text, quantity_text, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
@@ -216,7 +218,7 @@ class Tiers(Panel):
 
         begin = self.view.now - self.view.rates.span_s
         rows = tuple(
-            (what, f"{t:.3f}", f"{rate:.6g}") for what, t, rate in self.view.rates.points(begin, self.view.now)
+            (what, plain_text(t, 3), plain_text(rate)) for what, t, rate in self.view.rates.points(begin, self.view.now)
         )
         return Table("rates", ("what", "unix_time", "per_second"), rows)
 
@@ -224,15 +226,15 @@ class Tiers(Panel):
 def rate_text(flow: Flow) -> str:
     """`1.23 GB/s`, `14 bl/s`, or a dash where the rate is not known."""
     if flow.bytes_per_s is not None:
-        return scaled(flow.bytes_per_s, "B/s")
-    return UNKNOWN if flow.blocks_per_s is None else counted(flow.blocks_per_s, "bl/s")
+        return units.rate_text(flow.bytes_per_s)
+    return quantity_text(flow.blocks_per_s, "bl/s")
 
 
 def total_text(flow: Flow) -> str:
     """The total in few columns; `≈` where it is blocks times the size that was given."""
     if flow.bytes_total is not None:
-        return ("≈" if flow.bytes_from_blocks else "") + scaled(flow.bytes_total, "B")
-    return UNKNOWN if flow.blocks_total is None else counted(flow.blocks_total, "bl")
+        return ("≈" if flow.bytes_from_blocks else "") + size_text(flow.bytes_total)
+    return quantity_text(flow.blocks_total, "bl")
 
 
 def _still_text(flows: list[Flow]) -> str:

@@ -10,6 +10,7 @@ from kvdeck.app.monitoring.words import ago, source_name, steady, time_of_day
 from kvdeck.app.widgets.lines import Row, cell
 from kvdeck.app.widgets.monitor.panel import Panel, said
 from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.sessions.units import plain_text
 
 if TYPE_CHECKING:
     from kvdeck.app.sharing import Table
@@ -103,7 +104,7 @@ def _moved(source: SourceStatus) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return plain_text(value, 1)
 
 
 class Log(Panel):

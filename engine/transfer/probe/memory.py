@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import os
 import re
 import select
@@ -16,8 +15,10 @@ from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
 from kvdeck.engine.transfer.findings import PathFinding
 from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
+from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
+from kvdeck.sessions.units import number_text
 
 TWO_PROCESSES, LOOPBACK = "two processes", "loopback"
 DEVICE_PATHS = (HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE)
@@ -80,8 +81,8 @@ def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
     readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
     line = peer.stdout.readline() if readable else b""
     if not line:
-        raise reasons.native_failure(doing, f"the second process isn't there after {DEADLINE_S:g} s")
-    told = json.loads(line)
+        raise reasons.native_failure(doing, f"the second process isn't there after {number_text(DEADLINE_S)} s")
+    told = load_record(line)
     name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
     remote = ((told["address"], SIZE, 0), "DRAM")
     here.fill()

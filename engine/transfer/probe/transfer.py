@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from kvdeck.engine.transfer import reasons
+from kvdeck.sessions.units import number_text
 
 SIZE = 256 * 1024
 DEADLINE_S = 5.0
@@ -71,7 +72,7 @@ def move(
     except Exception as error:  # NIXL's exceptions share no base below Exception
         raise reasons.native_failure(doing, str(error)) from error
     if state != "DONE":
-        why = f"not done after {DEADLINE_S:g} s" if state == "PROC" else f"NIXL says {state}"
+        why = f"not done after {number_text(DEADLINE_S)} s" if state == "PROC" else f"NIXL says {state}"
         raise reasons.native_failure(doing, why)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from kvdeck.engine.watch.series import Labels, Reading, Series, SourceGone
 from kvdeck.engine.watch.sources.local import LocalSource, now_ns
 from kvdeck.engine.watch.sources.processes import NOBODY, Processes, Serving
+from kvdeck.sessions.units import number_text
 
 PERIOD_S = 5.0
 DEADLINE_S = 2.0
@@ -97,7 +98,7 @@ class Cufile:
         except OSError as error:
             return f"gds_stats can't be run: {error.strerror}"
         if status is None:
-            return f"gds_stats gave no end within {DEADLINE_S:g} s"
+            return f"gds_stats gave no end within {number_text(DEADLINE_S)} s"
         if status != 0 or not text.strip():
             return "no serving process shows cuFile's statistics: profile.cufile_stats in cufile.json turns them on"
         if _HEAD not in text:

@@ -11,7 +11,9 @@ from kvdeck.engine.watch.series import Kind, Reading, SourceGone
 from kvdeck.engine.watch.sources.credentials import token_for
 from kvdeck.engine.watch.sources.exposition import Exposition, Parser
 from kvdeck.engine.watch.sources.local import now_ns
+from kvdeck.sessions.addresses import refuse_credentials
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0
 MAX_BODY = 8 << 20
@@ -65,7 +67,7 @@ class Endpoint:
         try:
             text = await self._ask(self._session, self.url)
         except (asyncio.TimeoutError, aiohttp.ServerTimeoutError):
-            raise SourceGone(f"no whole answer within {self._timeout:g} s") from None
+            raise SourceGone(f"no whole answer within {number_text(self._timeout)} s") from None
         except aiohttp.ClientConnectorDNSError as error:
             raise SourceGone(f"cannot find the host: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -130,7 +132,7 @@ def checked_url(url: str) -> str:
     Raises:
         UsageError: It is no http address, or it carries a password.
     """
-    text = url if "://" in url else f"http://{url}"
+    text = refuse_credentials(url if "://" in url else f"http://{url}", "the source")
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -138,11 +140,6 @@ def checked_url(url: str) -> str:
         raise UsageError(f"the source is no address: {error}", "give http://host:port/metrics") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"the source {url!r} is no http address", "give http://host:port/metrics")
-    if parts.username or parts.password:
-        raise UsageError(
-            "a source's address must not carry a user or password",
-            "set KVDECK_MONITOR_TOKENS or KVDECK_MONITOR_TOKENS_FILE",
-        )
     return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
 
 
@@ -176,7 +173,7 @@ async def _body(answer: aiohttp.ClientResponse) -> str:
             size += len(part)
             if size > MAX_BODY:
                 answer.close()
-                raise SourceGone(f"answers more than {MAX_BODY >> 20} MiB")
+                raise SourceGone(f"answers more than {size_text(MAX_BODY)}")
     except aiohttp.ClientPayloadError:
         if not parts:
             raise

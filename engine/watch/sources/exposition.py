@@ -155,7 +155,7 @@ class Parser:
         if series is None or sample.value - sample.value != 0.0:
             return False
         found.values[series] = sample.value
-        if isinstance(stamp, (int, float)):
+        if isinstance(stamp, (int, float)) and stamp - stamp == 0.0:  # neither infinite nor NaN
             found.times[series] = int(stamp * (1e12 if self._open else 1e9))
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kvdeck.engine.watch.aside import Aside
 from kvdeck.engine.watch.series import Kind, Reading, SourceGone
+from kvdeck.sessions.units import number_text
 
 HANGS_S = 5.0
 """A call that takes longer counts as hanging; it is left alone, and nothing else is asked until it returns."""
@@ -58,7 +59,7 @@ class LocalSource:
             if not call.done():
                 call.cancel()
         if not done:
-            raise SourceGone(f"no answer within {self._hangs_s:g} s")
+            raise SourceGone(f"no answer within {number_text(self._hangs_s)} s")
         return call.result()
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from kvdeck.engine.watch.series import Labels, Reading, Series
 from kvdeck.engine.watch.sources.cgroups import Group, group_of, usage
 from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.sessions.units import count_text
 
 SERVING = re.compile(r"vllm|dynamo|sglang|trtllm|tensorrt_llm|lmcache|kvbm|nixlbench", re.IGNORECASE)
 """What a serving process's command line holds."""
@@ -120,7 +121,11 @@ class Processes:
         if not found:
             return Reading(now_ns(), values, quiet=NOBODY)
         self._add_groups(found, values)
-        missing = f"{closed} of {len(found)} belong to another user: their I/O can't be read" if closed else ""
+        missing = (
+            f"{count_text(closed)} of {count_text(len(found))} belong to another user: their I/O can't be read"
+            if closed
+            else ""
+        )
         return Reading(now_ns(), values, missing=missing)
 
     def _add_groups(self, found: list[Serving], values: dict[Series, float]) -> None:
@@ -154,7 +159,7 @@ class Processes:
                     values[Series("disk_tier_bytes", tuple(sorted(labels)), counter=False)] = value
         if not found:
             return Reading(now_ns(), values, quiet=NOBODY)
-        missing = f"{closed} of {len(found)} processes belong to another user" if closed else ""
+        missing = f"{count_text(closed)} of {count_text(len(found))} processes belong to another user" if closed else ""
         quiet = "" if values else "no serving process holds an unlinked file: no KVBM disk tier here"
         return Reading(now_ns(), values, missing=missing, quiet=quiet)
 

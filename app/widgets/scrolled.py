@@ -1,0 +1,46 @@
+"""Rows that are scrolled with the arrows, by pages and with the wheel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.events import MouseScrollDown, MouseScrollUp
+
+from kvdeck.app.widgets.keys import LIST
+from kvdeck.app.widgets.lines import Lines
+
+FAR = 1 << 30
+
+
+class Scrolled(Lines, can_focus=True):
+    """Subclasses show their rows from `top` on, and keep it between the first and the last."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),
+        Binding("down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="A line down", group=LIST),
+        Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="A page up", group=LIST),
+        Binding(
+            "pagedown",
+            "scroll_pages(1)",
+            "Page down",
+            show=False,
+            id="page.pagedown",
+            tooltip="A page down",
+            group=LIST,
+        ),
+    ]
+    top = 0
+
+    def action_scroll_rows(self, by: int) -> None:
+        self.top = max(0, self.top + by)
+        self.redraw()
+
+    def action_scroll_pages(self, by: int) -> None:
+        self.action_scroll_rows(by * max(1, self.size.height - 2))
+
+    def on_mouse_scroll_down(self, _: MouseScrollDown) -> None:
+        self.action_scroll_rows(3)
+
+    def on_mouse_scroll_up(self, _: MouseScrollUp) -> None:
+        self.action_scroll_rows(-3)

@@ -1,0 +1,183 @@
+"""Ending an engine of any version, in any state: by its answer to `stop`, or by its pid.
+
+What is sent here never changes: one line, `{"type": "stop", "id": 1, "force": …}`, without waiting for a hello.
+Of the answer only `id`, `ok`, `error` and its fix are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from kvdeck.engine.supervisor import recovery, runtime
+from kvdeck.engine.supervisor.folders import home_folder
+from kvdeck.engine.supervisor.launch import TRY_SECONDS, reap
+from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.errors import EngineError
+from kvdeck.sessions.processes import ProcessIdentity, group_members, identity
+from kvdeck.sessions.store import Store
+
+ANSWER_SECONDS = 10.0
+END_SECONDS = 60.0
+FORCED_ANSWER_SECONDS = 1.0
+"""With force: what does not answer within that time hangs."""
+FORCED_END_SECONDS = 3.2
+"""With force: what has not ended then, counted from the beginning, is killed."""
+LEFT_SECONDS = 0.4
+"""For children of a killed engine, which see that it is gone and end by themselves."""
+
+
+def stop_engine(folder: Path, force: bool = False) -> int | None:
+    """End the engine of a runtime folder and wait until it is gone; with `force` that takes 5 s at most.
+
+    Args:
+        force: Even while something runs, and whether or not the engine answers: what hangs is killed, its worker
+            too, and its runs are `interrupted` with all they measured.
+
+    Returns:
+        The engine's pid; null when there was none.
+
+    Raises:
+        EngineError: It refuses, does not answer (without `force`), or can't be ended.
+    """
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        connected = _connect(folder, FORCED_ANSWER_SECONDS if force else ANSWER_SECONDS)
+        if connected is not None:
+            stack.enter_context(connected)
+        engine = _engine(folder, connected)
+        if engine is None:
+            return None
+        answered = connected is not None and _ask(connected, force)
+    if not answered and not force:
+        raise EngineError(f"engine {engine.pid} does not answer", "`kvdeck engine stop --force` ends it")
+    if answered and _has_ended(engine, begun + (FORCED_END_SECONDS if force else END_SECONDS)):
+        return engine.pid
+    if not force:
+        raise EngineError(f"engine {engine.pid} does not end", "`kvdeck engine stop --force` ends it")
+    _kill(folder, engine)
+    return engine.pid
+
+
+def _connect(folder: Path, seconds: float) -> socket.socket | None:
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connected.settimeout(seconds)
+    try:
+        connected.connect(str(runtime.socket_path(folder)))
+    except OSError:  # none, nobody behind it, or one that takes no more: the record says whose it is
+        connected.close()
+        return None
+    return connected
+
+
+def _engine(folder: Path, connected: socket.socket | None) -> ProcessIdentity | None:
+    """The engine: who listens, else who is noted in the runtime folder, else who holds its lock."""
+    if connected is not None and (found := identity(runtime.peer(connected).pid)) is not None:
+        return found
+    record = runtime.read_record(folder)
+    if record is not None and record.process.alive:
+        return record.process
+    pid = runtime.lock_holder(folder)
+    return None if pid is None else identity(pid)
+
+
+def _ask(connected: socket.socket, force: bool) -> bool:
+    """Whether the engine has agreed to end; false when it does not answer.
+
+    Raises:
+        EngineError: It refuses.
+    """
+    rest, deadline = b"", time.monotonic() + (connected.gettimeout() or 0.0)
+    try:
+        connected.sendall(orjson.dumps({"v": 1, "type": "stop", "id": 1, "force": force}) + b"\n")
+        while time.monotonic() < deadline:
+            data = connected.recv(1 << 18)
+            *lines, rest = (rest + data).split(b"\n")
+            for answer in map(_answer, lines):
+                if answer is not None and not answer.get("ok"):
+                    fix = answer.get("fix") or answer.get("mend") or ""
+                    raise EngineError(str(answer.get("error") or "the engine refused to stop"), str(fix))
+                if answer is not None:
+                    return True
+            if not data:
+                return True  # it has let go: it is ending
+    except OSError:
+        return False
+    return False
+
+
+def _answer(line: bytes) -> dict[str, Any] | None:
+    try:
+        data = load_record(line)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) and data.get("type") == "reply" and data.get("id") == 1 else None
+
+
+def _has_ended(engine: ProcessIdentity, deadline: float) -> bool:
+    while engine.alive:
+        reap()
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(TRY_SECONDS)
+    return True
+
+
+def _kill(folder: Path, engine: ProcessIdentity) -> None:
+    """Kill an engine, end what it leaves, and say of its runs that they were interrupted.
+
+    Raises:
+        EngineError: The kernel does not end it, or it is another user's.
+    """
+    record = runtime.read_record(folder)
+    own_group = _group(engine.pid) == engine.pid
+    try:
+        os.kill(engine.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise EngineError(f"engine {engine.pid} belongs to another user", "that user must end it") from error
+    if not _has_ended(engine, time.monotonic() + 1.0):
+        raise EngineError(
+            f"engine {engine.pid} was killed and does not end: the kernel waits for a disk or a device for it",
+            f"see `cat /proc/{engine.pid}/stack`",
+        )
+    if own_group:
+        _end_group(engine.pid)
+    deadline = time.monotonic() + LEFT_SECONDS
+    while (lock := runtime.take_lock(folder)) is None:  # its last threads may hold it for a moment longer
+        if time.monotonic() > deadline:
+            return  # another engine is there already, and puts all of this right itself
+        time.sleep(TRY_SECONDS)
+    try:
+        runtime.socket_path(folder).unlink(missing_ok=True)
+        (folder / "engine.json").unlink(missing_ok=True)
+        home = Path(record.home) if record is not None else home_folder()
+        if home.is_dir():
+            recovery.recover(Store(home), LEFT_SECONDS)
+    finally:
+        os.close(lock)
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _end_group(group: int) -> None:
+    """End the children in a dead engine's process group, which have a moment to do so by themselves."""
+    deadline = time.monotonic() + LEFT_SECONDS
+    while (members := group_members(group)) and time.monotonic() < deadline:
+        time.sleep(TRY_SECONDS)
+    for member in members:
+        with contextlib.suppress(OSError):
+            os.kill(member, signal.SIGKILL)

@@ -1,0 +1,116 @@
+"""Opening files that somebody else may have put there: never blocking, regular files only, so many bytes at most.
+
+A name in a shared folder, or one typed by an operator, may be a FIFO, a device, a link, a folder, or endless.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_DOCUMENT = 16 << 20
+"""Bytes of a file that a person writes or a tool makes for one: a spec, a model, a configuration."""
+MAX_RECORD = 256 << 20
+"""Bytes of a file that kvdeck or a program it counts in has written."""
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISLNK, "a link"),
+)
+
+
+_NO_ROOM = {
+    errno.ENOSPC: ("the disk is full", "make room there"),
+    errno.EDQUOT: ("the disk quota is used up", "make room there"),
+    errno.EFBIG: (
+        "the file may not grow any more",
+        "run `ulimit -f unlimited` where the engine is started",
+    ),
+}
+
+
+def no_room(error: OSError) -> tuple[str, str] | None:
+    """What is wrong, and what to do, where a file can't grow; null for any other error."""
+    return _NO_ROOM.get(error.errno or 0)
+
+
+class NotRegular(OSError):
+    """It is there and is no regular file, or is none that may be read here; `strerror` says what it is."""
+
+
+def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> BinaryIO:
+    """Open a regular file to read.
+
+    Args:
+        path: Where.
+        shared: The folder is one in which others may make files: links are not followed, and the file must be
+            this user's or root's.
+
+    Raises:
+        NotRegular: It is something else, or another user's.
+        OSError: It is not there, or can't be opened.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (os.O_NOFOLLOW if shared else 0)
+    try:
+        fd = os.open(path, flags)
+    except ValueError as error:  # a NUL in the name
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", os.fspath(path)) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP and shared:
+            raise _refused(path, "is a link") from error
+        if error.errno == errno.ENXIO:
+            raise _refused(path, "is a socket or a device, not a regular file") from error
+        raise
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
+            raise _refused(path, f"is {kind}, not a regular file")
+        if shared and status.st_uid not in (0, os.geteuid()):
+            raise _refused(path, f"belongs to user {status.st_uid}")
+        return open(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared: bool = False) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: Where.
+        limit: Bytes that it may have.
+        shared: As of `open_regular`.
+
+    Raises:
+        NotRegular: It is something else, another user's, or longer.
+        OSError: It is not there, or can't be read.
+    """
+    with open_regular(path, shared=shared) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise _refused(path, f"is longer than {limit >> 20} MiB" if limit >> 20 else f"is longer than {limit} bytes")
+    return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared: bool = False) -> str:
+    """The text of a regular file of UTF-8; raises as `read_regular`, and UnicodeDecodeError."""
+    return read_regular(path, limit, shared=shared).decode()
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a regular file is there, through links."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _refused(path: str | os.PathLike[str], why: str) -> NotRegular:
+    return NotRegular(errno.EINVAL, why, os.fspath(path))
