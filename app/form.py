@@ -62,7 +62,7 @@ class Form:
     reference: str = "on"
     huge_pages: str = "off"
     pin: str = "on"
-    error_handling: str = "peer"
+    error_handling: str = "auto"
     progress_thread: str = "off"
     doctor: Doctor = field(default_factory=Doctor)
 

@@ -89,6 +89,7 @@ RUN_FIELDS = (
 COLUMNS = (PATH_FIELDS, (*LAYOUT_FIELDS, *GEOMETRY_FIELDS), RUN_FIELDS)
 
 _ON_OFF = ("on", "off")
+_ERRORS = ("auto", "peer", "none")
 SHAPE_FIELDS = (
     Field(MIXED[0], "LS to FC", "toggle", "LayerSeparate at the source, FullyContiguous at the destination"),
     Field(MIXED[1], "FC to LS", "toggle", "FullyContiguous at the source, LayerSeparate at the destination"),
@@ -106,7 +107,7 @@ LOAD_FIELDS = (
     Field("pipeline_depth", "depth", "number", "requests in flight in one initiator"),
     Field("files", "files", "number", "files that the blocks are spread over"),
     Field("operation", "operation", "choice", "between processes: WRITE pushes, READ pulls", ("WRITE", "READ")),
-    Field("loopback", "loopback", "choice", "HostToHost within one process instead of between two", _ON_OFF),
+    Field("loopback", "loopback", "choice", "memory to memory within one process instead of between two", _ON_OFF),
     Field("notify", "notify", "choice", "requests between processes carry a notification", _ON_OFF),
     Field("merge", "merge", "choice", "let NIXL merge neighbouring descriptors", _ON_OFF),
     Field("durable", "durable", "choice", "writes are on the device before the time is taken", _ON_OFF),
@@ -119,7 +120,7 @@ CARE_FIELDS = (
     Field("reference", "reference", "choice", "measure memcpy or plain system calls beside it", _ON_OFF),
     Field("huge_pages", "huge pages", "choice", "memory in huge pages", _ON_OFF),
     Field("pin", "pin", "choice", "each process on a core of its own, where there are enough", _ON_OFF),
-    Field("error_handling", "UCX errors", "choice", "none is faster and doesn't notice a dead peer", ("peer", "none")),
+    Field("error_handling", "UCX errors", "choice", "none is faster and doesn't notice a dead peer", _ERRORS),
     Field("progress_thread", "progress", "choice", "NIXL's own progress thread", _ON_OFF),
 )
 MORE_COLUMNS = (SHAPE_FIELDS, LOAD_FIELDS, CARE_FIELDS)

@@ -27,13 +27,20 @@ from kvdeck.engine.transfer import plugins, reasons
 from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
-from kvdeck.sessions.records import HOST_TO_DISK, HOST_TO_HOST, PATHS
+from kvdeck.sessions.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
 LIMIT_S = 2.6
 """Seconds that all probes have together; `$KVDECK_DOCTOR_LIMIT` or `--limit` gives them more."""
+GPU_LIMIT_S = 8.0
+"""The same where there is a GPU: CUDA and cuFile take seconds to start in each of the probes."""
 
 
-def report(folder: Path, limit_s: float = LIMIT_S) -> dict[str, Any]:
+def default_limit_s() -> float:
+    """Seconds that all probes have together on this host, unless told."""
+    return GPU_LIMIT_S if driver_present() else LIMIT_S
+
+
+def report(folder: Path, limit_s: float) -> dict[str, Any]:
     """Probe this host and say what was found, ready for JSON.
 
     Args:
@@ -93,7 +100,7 @@ def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
     """One row for each path and backend, in the order of `PATHS`."""
     for path in PATHS:
         for backend in plugins.SERVES[path]:
-            if path == HOST_TO_HOST:
+            if path in (HOST_TO_HOST, DEVICE_TO_DEVICE):
                 for mode in ("two processes", "loopback"):
                     yield _limited(_found(probed, path, backend, mode), host)
             elif backend == "POSIX":
@@ -161,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, help="seconds for all probes together")
     options = parser.parse_args(arguments)
     try:
-        limit_s = options.limit or float(os.environ.get("KVDECK_DOCTOR_LIMIT") or LIMIT_S)
+        limit_s = options.limit or float(os.environ.get("KVDECK_DOCTOR_LIMIT") or default_limit_s())
         found = report(options.folder or default_folder(), limit_s)
     except KvdeckError as error:
         sys.stderr.write(f"{error}\n")

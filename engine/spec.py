@@ -95,7 +95,7 @@ class RunSpec:
     pipeline_depth: int = 1
     """Requests in flight in one initiator."""
     loopback: bool = False
-    """HostToHost within one process instead of between two."""
+    """HostToHost and DeviceToDevice within one process instead of between two."""
     operation: Literal["WRITE", "READ"] = "WRITE"
     """Direction of the NIXL call between two processes: push or pull. File paths fix it themselves."""
     notify: bool = True
@@ -103,8 +103,9 @@ class RunSpec:
     merge: bool = False
     """Let NIXL merge neighbouring descriptors."""
     huge_pages: bool = False
-    error_handling: Literal["peer", "none"] = "peer"
-    """UCX: `none` is faster for small transfers and gives up noticing a dead peer."""
+    error_handling: Literal["auto", "peer", "none"] = "auto"
+    """UCX: `none` is faster for small transfers and gives up noticing a dead peer. `auto`: `peer`, NIXL's default, but
+    `none` where GPU memory stays in one process, for with `peer` UCX has no CUDA copy there and goes over TCP."""
     progress_thread: bool = False
     pin: bool = True
     """Initiator and target on cores of their own, where there are two."""
@@ -174,7 +175,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "effort": ("quick", "normal", "thorough"),
     "direct": ("auto", "on", "off"),
     "operation": ("WRITE", "READ"),
-    "error_handling": ("peer", "none"),
+    "error_handling": ("auto", "peer", "none"),
     "page_cache": ("drop", "keep"),
     "scheme": SCHEMES,
     "mode": MODES,

@@ -20,7 +20,7 @@ import orjson
 
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
-from kvdeck.engine.transfer import capability, plugins
+from kvdeck.engine.transfer import capability, hang, plugins
 from kvdeck.engine.transfer.execute import execute
 from kvdeck.engine.transfer.exit import run_and_exit
 from kvdeck.engine.transfer.loop import CancelledError
@@ -128,11 +128,11 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     scratch = make_scratch(session, spec)
     try:
         room = room_of(host_facts(scratch))
-        stand_ins = find_stand_ins(spec)
-        trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scribe)
+        stand_ins = find_stand_ins(spec, scratch)
+        trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
         tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
         if tuned:
-            trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scribe)
+            trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scratch, scribe)
         planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
         state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
     finally:
@@ -142,9 +142,9 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     return state, stop.reason if state in ("cancelled", "interrupted") else None
 
 
-def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scribe) -> tuple[Trial, ...]:
+def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe) -> tuple[Trial, ...]:
     """Tell the steps to come, before anything is measured and again where tuning changed them."""
-    trials = share_time(spec, trials, can_run)
+    trials = share_time(spec, trials, lambda trial: can_run(trial, scratch))
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
         events.RunStarted(
@@ -159,25 +159,32 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scribe: Scrib
     return trials
 
 
-def find_stand_ins(spec: RunSpec) -> dict[str, StandIn]:
-    """Where a default backend can't run and staging through host memory can, the latter, under its own name."""
+def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
+    """Where a default backend can't run and staging through host memory can, the latter, under its own name.
+
+    So too where cuFile would go through host memory itself: there NIXL's GDS plugin was seen to wait for ever for a
+    request of 16 × 2 MiB (NIXL 1.5.1, cuFile 1.15, H100).
+    """
     found: dict[str, StandIn] = {}
     for path, backend in DEFAULT_BACKENDS.items():
         staged = f"{plugins.STAGED}POSIX"
         if backend != "GDS" or spec.backend is not None or path not in (spec.paths or PATHS):
             continue
         try:
-            capability.check(path, backend)
-        except UnavailableError as refusal:
+            capability.check(path, backend, scratch)
+            refusal = capability.limit_of_files(backend, scratch)
+        except UnavailableError as error:
+            refusal = error
+        if refusal is not None:
             with contextlib.suppress(UnavailableError):
-                capability.check(path, staged)
+                capability.check(path, staged, scratch)
                 found[path] = StandIn(staged, f"staged through host memory, because {refusal.what}")
     return found
 
 
-def can_run(trial: Trial) -> bool:
+def can_run(trial: Trial, scratch: Path) -> bool:
     try:
-        capability.check(trial.path, trial.backend, api=trial.api)
+        capability.check(trial.path, trial.backend, scratch, api=trial.api)
     except UnavailableError:
         return False
     return True
@@ -188,7 +195,7 @@ def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Pa
     """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
     found: dict[str, RunSpec] = {}
     for path in dict.fromkeys(trial.path for trial in trials):
-        if not any(can_run(trial) for trial in trials if trial.path == path):
+        if not any(can_run(trial, scratch) for trial in trials if trial.path == path):
             continue
         try:
             best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
@@ -208,12 +215,18 @@ def main() -> None:
     parser.add_argument("--session-dir", type=Path, required=True)
     session: Path = parser.parse_args().session_dir.resolve()
     scribe, stop = Scribe(session), Stop()
+    hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
         state, reason = run(session, scribe, stop)
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:
         state, reason = "failed", str(KvdeckError(*write_error(error, session)))
+    tell_end(scribe, state, reason)
+
+
+def tell_end(scribe: Scribe, state: records.RunState, reason: str | None) -> None:
+    """Tell the run's last line."""
     # Where the disk is full the engine still hears of it, and writes it down once the test files are gone.
     with contextlib.suppress(RunFailedError):
         scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))

@@ -55,7 +55,10 @@ def doctor_lines(report: Mapping[str, Any], width: int) -> list[Line]:
 def _path_lines(rows: Iterable[Mapping[str, Any]], mends: dict[str, int], width: int) -> Iterable[Line]:
     for row in rows:
         start = f"{row['path']:<14} {row['backend'] or '':<12} {row['state']:<11} "
-        said = list(filter(None, (row.get("mode"), row.get("reason") or _ready_text(row))))
+        both = row["state"] == "ready" and row.get("transports")
+        said = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
+        if not row.get("reason") and not both:
+            said.append(_ready_text(row))
         text = start + ", ".join(said) + _mark(row.get("mend"), mends)
         tone = _TONES.get(row["state"], "plain")
         yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))

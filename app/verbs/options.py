@@ -89,8 +89,12 @@ GROUPS: dict[str, tuple[Asked, ...]] = {
         Asked("on", "--merge", "Let NIXL merge neighbouring descriptors."),
         Asked("text", "--op read|write", "Between processes: write (push, the default) or read (pull).", "operation"),
         Asked("on/off", "--notify/--no-notify", "Requests between processes carry a notification. Default: they do."),
-        Asked("on", "--loopback", "HostToHost within one process instead of between two."),
-        Asked("text", "--error-handling peer|none", "UCX: none is faster for small transfers. Default: peer."),
+        Asked("on", "--loopback", "HostToHost, DeviceToDevice within one process, not two."),
+        Asked(
+            "text",
+            "--error-handling auto|peer|none",
+            "UCX: none is faster. Default: peer, none within one GPU process.",
+        ),
         Asked("on/off", "--progress-thread/--no-progress-thread", "NIXL's progress thread. Default: off."),
     ),
     "This host": (

@@ -7,6 +7,8 @@ import re
 
 _DECIDING = re.compile(r"(UCX|NIXL|CUDA|FI|CUFILE|DYN|DYNAMO)_[A-Z0-9_]+")
 _OWN = ("CUFILE_LOGFILE_PATH",)
+_HARMLESS = re.compile(r"CUDA_(HOME|VERSION|PATH|ROOT|BIN_PATH|TOOLKIT\w*)|\w*LOG\w*")
+"""Where things lie and what is printed: they decide no transfer."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|_KEY$|AUTH", re.IGNORECASE)
 
 
@@ -21,5 +23,9 @@ def deciding_variables() -> dict[str, str]:
 
 def blamed(prefixes: tuple[str, ...]) -> str:
     """The variables with these prefixes in words, to be named where what they decide has failed; empty without any."""
-    found = [f"{name}={value}" for name, value in deciding_variables().items() if name.startswith(prefixes)]
+    found = [
+        f"{name}={value}"
+        for name, value in deciding_variables().items()
+        if name.startswith(prefixes) and not _HARMLESS.fullmatch(name)
+    ]
     return f" · set in its environment: {', '.join(found)}" if found else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 from pathlib import Path
 
 from kvdeck.engine.host.facts import FolderFacts
@@ -10,8 +12,10 @@ from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.transfer import device, nixl, plugins, reasons
 from kvdeck.sessions.errors import UnavailableError
 
+_FILE_BYTES = 4096
 
-def check(path: str, backend: str, *, api: str | None = None) -> None:
+
+def check(path: str, backend: str, folder: Path | None = None, *, api: str | None = None) -> None:
     """Return if the path can run here by that backend.
 
     The first call for a backend creates it once in an agent of its own (tens of milliseconds); later ones remember.
@@ -19,6 +23,7 @@ def check(path: str, backend: str, *, api: str | None = None) -> None:
     Args:
         path: One of `records.PATHS`.
         backend: A NIXL backend, or `staged:` and the one that the host's side uses.
+        folder: Where the path's files would go; null leaves out whether cuFile takes files there.
         api: The POSIX plugin's API; null lets the plugin choose.
 
     Raises:
@@ -35,8 +40,18 @@ def check(path: str, backend: str, *, api: str | None = None) -> None:
     failure = _creates(plain, tuple(params.items()))
     if failure is not None:
         raise UnavailableError(failure.what, failure.mend)
+    if plain in ("GDS", "GDS_MT") and folder is not None and (failure := _takes_file(plain, folder)) is not None:
+        raise UnavailableError(failure.what, failure.mend)
     if backend == plain and backend not in _known():
         _check_memory(path, backend)
+
+
+def limit_of_files(backend: str, folder: Path) -> UnavailableError | None:
+    """What an operator must know of files in that folder by cuFile, once `check` has passed; None without a limit."""
+    if backend not in ("GDS", "GDS_MT"):
+        return None
+    _takes_file(backend, folder)
+    return reasons.cufile_limit()
 
 
 def usable_folder(folder: Path) -> FolderFacts:
@@ -68,6 +83,25 @@ def _known() -> set[str]:
 def _creates(backend: str, params: tuple[tuple[str, str], ...]) -> UnavailableError | None:
     try:
         nixl.create_backend(nixl.make_agent(f"kvdeck-check-{backend}"), backend, dict(params))
+    except UnavailableError as error:
+        return error
+    return None
+
+
+@functools.cache
+def _takes_file(backend: str, folder: Path) -> UnavailableError | None:
+    """Why cuFile registers no file in that folder, which it decides by the disk below; None when it does."""
+    try:
+        agent = nixl.make_agent(f"kvdeck-check-file-{backend}")
+        nixl.create_backend(agent, backend)
+        with tempfile.NamedTemporaryFile(prefix=".kvdeck-check-", dir=folder) as file:
+            os.ftruncate(file.fileno(), _FILE_BYTES)
+            plain = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)  # cuFile refuses the flags of a temporary file's own
+            try:
+                piece = nixl.register(agent, backend, "FILE", [(0, _FILE_BYTES, plain)])
+                agent.deregister_memory(piece, backends=[backend])
+            finally:
+                os.close(plain)
     except UnavailableError as error:
         return error
     return None

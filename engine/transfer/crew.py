@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.engine.kv.layout import parse_layout_pair
+from kvdeck.engine.transfer import hang
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.lane import Lane, target_arguments
 from kvdeck.engine.transfer.lane_setup import LaneSetup
@@ -21,6 +22,8 @@ from kvdeck.engine.transfer.loop import Visit
 from kvdeck.engine.transfer.rendezvous import Board, check_board, naming_losses
 from kvdeck.engine.transfer.sides import Origin, origin_to_json
 
+_SLOW_BYTES_PER_S = 200e6
+"""A rate below which nothing is expected to prepare or compare memory and files."""
 _HEADSTART_NS = 3_000_000  # for a call to reach the other processes
 
 
@@ -66,10 +69,14 @@ class Crew:
         self._others: list[Remote] = []
         self._shared: list[_Shared] = []
         self._layouts: dict[int, str] = {}
+        self._pace: dict[int, float] = {}
+        """Seconds of a request at each step's last visit."""
+        self._bytes, self._backend = sum(setup.bytes for setup in setups), setups[0].backend
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
         try:
-            with naming_losses(self._boards):
+            opening = sum(setup.bytes for setup in setups) / _SLOW_BYTES_PER_S
+            with naming_losses(self._boards), hang.watched(f"opening {setups[0].backend}", opening):
                 self._open(setups, cancelled)
         except BaseException:
             with contextlib.suppress(Exception):  # the first error counts
@@ -120,16 +127,17 @@ class Crew:
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
-        found = self._everywhere("prepare", step=step, layout=layout, batch=batch, depth=depth, merge=merge)
+        with hang.watched(f"making requests for {self._backend}", self._bytes / _SLOW_BYTES_PER_S):
+            found = self._everywhere("prepare", step=step, layout=layout, batch=batch, depth=depth, merge=merge)
         times = tuple(time_ns for one in found for time_ns in one["prep_ns"])
         return Prepared(times, max(one["list_ns"] for one in found), found[0]["descriptors"])
 
     def visit(self, step: int, count: int) -> Visit:
         """`count` requests on every lane, timed from the first start to the last end."""
-        visits = [
-            found if isinstance(found, Visit) else Visit(**found)
-            for found in self._everywhere("visit", begin_together=True, step=step, count=count)
-        ]
+        with hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count):
+            found = self._everywhere("visit", begin_together=True, step=step, count=count)
+        visits = [one if isinstance(one, Visit) else Visit(**one) for one in found]
+        self._pace[step] = (max(one.end_ns for one in visits) - min(one.start_ns for one in visits)) / 1e9 / count
         return Visit(
             min(visit.start_ns for visit in visits),
             max(visit.end_ns for visit in visits),
@@ -145,6 +153,10 @@ class Crew:
 
     def verify(self, step: int, seed: int) -> str | None:
         """What is wrong with the bytes on the first lane that has something wrong."""
+        with hang.watched(f"verifying what {self._backend} moved", self._bytes / _SLOW_BYTES_PER_S):
+            return self._verify(step, seed)
+
+    def _verify(self, step: int, seed: int) -> str | None:
         if not self._shared:
             return next((found for found in self._everywhere("verify", step=step, seed=seed) if found), None)
         for shared in self._shared:
@@ -189,6 +201,9 @@ class Crew:
 def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
     assert setup.shared is not None
     there = dataclasses.replace(
-        setup.shared, name=opened["name"], metadata=opened["metadata"], addresses=tuple(opened["addresses"])
+        setup.shared,
+        name=opened["name"],
+        metadata=opened["metadata"],
+        places=tuple((address, device) for address, device in opened["places"]),
     )
     return dataclasses.replace(setup, shared=there)

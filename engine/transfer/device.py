@@ -1,14 +1,11 @@
-"""GPU memory, and the one module that imports cupy.
-
-This has not run on a GPU yet: without one, every function here raises and says why.
-"""
+"""GPU memory, and the one module that imports cupy. Without a GPU every function here raises and says why."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -169,10 +166,20 @@ def copy_pieces(
     Raises:
         UnavailableError: A copy fails.
     """
-    with _on(device, f"copying {many(len(sources), 'piece')} {direction} on GPU {device}") as runtime:
-        kind = _KINDS[direction]
-        for (to, size, _), (origin, *_rest) in zip(destinations.tolist(), sources.tolist(), strict=True):
-            runtime.memcpyAsync(to, origin, size, kind, 0)
+    rows = zip(destinations.tolist(), sources.tolist(), strict=True)
+    copy_all(device, direction, [(to, origin, size) for (to, size, _), (origin, *_rest) in rows])
+
+
+def copy_all(device: int, direction: Direction, pieces: Sequence[tuple[int, int, int]]) -> None:
+    """cudaMemcpy of pieces (destination, source, bytes), begun one after another and waited for once.
+
+    Raises:
+        UnavailableError: A copy fails.
+    """
+    with _on(device, f"copying {many(len(pieces), 'piece')} {direction} on GPU {device}") as runtime:
+        kind, begin = _KINDS[direction], runtime.memcpyAsync
+        for to, origin, size in pieces:
+            begin(to, origin, size, kind, 0)
         runtime.streamSynchronize(0)
 
 

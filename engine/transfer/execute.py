@@ -17,7 +17,15 @@ from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.lane_setup import LaneSetup, SharedTarget
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.needs import needs_of
-from kvdeck.engine.transfer.planning import DIRECT_ALIGNMENT, FILE_PATHS, Room, Trial, smallest_piece
+from kvdeck.engine.transfer.planning import (
+    DIRECT_ALIGNMENT,
+    FILE_PATHS,
+    Room,
+    Trial,
+    between_processes,
+    error_handling,
+    smallest_piece,
+)
 from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.sessions import events, records
@@ -44,11 +52,11 @@ def execute(
     progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
     for spec, trial in planned:  # what can't run is said at once, not when its turn comes
-        refusal = _refusal(trial)
+        refusal = _refusal(trial, folder)
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
-    able = [(spec, trial) for spec, trial in planned if _refusal(trial) is None]
+    able = [(spec, trial) for spec, trial in planned if _refusal(trial, folder) is None]
     for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
@@ -64,10 +72,10 @@ def execute(
     return state
 
 
-def _refusal(trial: Trial) -> str | None:
+def _refusal(trial: Trial, folder: str) -> str | None:
     """Why a trial's path can't run here by its backend; None when it can."""
     try:
-        capability.check(trial.path, trial.backend, api=trial.api)
+        capability.check(trial.path, trial.backend, Path(folder), api=trial.api)
     except UnavailableError as error:
         return str(error)
     return None
@@ -181,7 +189,7 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
     """The plugin's parameters: what the settings mean, and over it what was given by name."""
     params: dict[str, str] = {}
     if trial.backend == "UCX":
-        params["ucx_error_handling_mode"] = spec.error_handling
+        params["ucx_error_handling_mode"] = error_handling(spec, trial.path)
     if trial.api is not None:
         params |= {name: str(api == trial.api).lower() for api, name in _API_PARAMS.items()}
     return params | spec.params
@@ -189,9 +197,9 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
 
 def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[LaneSetup]:
     """One setup an initiator process, each with its share of the working set and, where there are enough, a core."""
-    two = trial.path == "HostToHost" and not spec.loopback
+    two = between_processes(spec, trial.path)
     reads = trial.path in ("DiskToHost", "DiskToDevice")
-    network = trial.path == "HostToHost"
+    pulls = trial.path in (records.HOST_TO_HOST, records.DEVICE_TO_DEVICE)
     topology = trial.topology
     setup = dict[str, Any](
         path=trial.path,
@@ -208,7 +216,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         progress_thread=spec.progress_thread,
         notify=spec.notify,
         two_processes=two,
-        operation=spec.operation if network else "READ" if reads else "WRITE",
+        operation=spec.operation if pulls else "READ" if reads else "WRITE",
         reference=spec.reference,
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
@@ -259,7 +267,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "pipeline_depth": spec.pipeline_depth,
         "files": trial.files if on_file else None,
         "huge_pages": spec.huge_pages,
-        "error_handling": spec.error_handling if trial.backend == "UCX" else None,
+        "error_handling": error_handling(spec, trial.path) if trial.backend == "UCX" else None,
         "progress_thread": spec.progress_thread,
         "notify": setup.notify and setup.two_processes,
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,

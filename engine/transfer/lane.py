@@ -27,7 +27,7 @@ from kvdeck.engine.transfer.device_side import DeviceSide
 from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.planning import FILE_PATHS
 from kvdeck.engine.transfer.rendezvous import Board, check_board
-from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteHostSide, Side, register
+from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteSide, Side, register
 from kvdeck.engine.transfer.staged import StagedBinding
 from kvdeck.engine.transfer.volley import Volley, VolleyBinding
 
@@ -67,6 +67,7 @@ class Lane:
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
+        self._device_scratch: DeviceSide | None = None
         self._opened: list[Side] = []
         self._remote_names: list[str] = []
         self._agent: Any = None
@@ -95,7 +96,9 @@ class Lane:
         for side in self._others:
             if isinstance(side, FileSide) and self._writes:  # so that no timed write pays for allocating the file
                 side.poison()
-        if setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
+        if setup.reference and setup.two_processes and self._own.memory_type == "VRAM":
+            self._device_scratch = self._device(self._own.regions[0].device)
+        elif setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
             self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
 
     @property
@@ -130,7 +133,8 @@ class Lane:
         if path == "HostToHost":
             return self._host(self._setup.devices), self._far_hosts(name)
         if path == "DeviceToDevice":
-            return self._device(0), [self._device(min(1, device.require() - 1))]
+            far = min(1, device.require() - 1)
+            return self._device(0), self._targets_of(name, far) if self._setup.two_processes else [self._device(far)]
         on_device = "Device" in path
         if path in FILE_PATHS:
             own = self._device(0) if on_device else self._host(self._setup.devices)
@@ -145,10 +149,15 @@ class Lane:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
             self._agent.add_remote_agent(base64.b64decode(shared.metadata))
-            return [RemoteHostSide(setup.geometry, setup.blocks * shared.sharers, shared.addresses, None)]
+            return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
+        return self._targets_of(name)
+
+    def _targets_of(self, name: str, gpu: int | None = None) -> list[Side]:
+        """A process for each target, with its memory on the host or on that GPU."""
         self._remote_names.clear()
-        self._board = Board()
-        return [self._open_target(self._board, f"{name}-target{number or ''}") for number in range(setup.targets)]
+        board = self._board = Board()
+        numbers = range(self._setup.targets)
+        return [self._open_target(board, f"{name}-target{number or ''}", gpu) for number in numbers]
 
     def _open_bounce(self) -> HostSide | None:
         """Host memory that staged requests go through, laid out byte for byte like the device's."""
@@ -176,15 +185,15 @@ class Lane:
         self._opened.append(side)
         return side
 
-    def _open_target(self, board: Board, name: str) -> RemoteHostSide:
+    def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
         setup = self._setup
         target = Remote(board, "kvdeck.engine.transfer.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
-        opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices))
+        opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
         self._remote_names.append(opened["name"])
-        return RemoteHostSide(setup.geometry, blocks, opened["addresses"], target)
+        return RemoteSide(setup.geometry, blocks, opened["places"], target, "DRAM" if gpu is None else "VRAM")
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> dict[str, Any]:
         """Make a step's requests.
@@ -338,14 +347,16 @@ class Lane:
             target.call("attend", busy=busy)
 
     def reference(self, batch: int, count: int, at: int, begin_ns: int = 0) -> tuple[int, int]:
-        """Move the bytes of `count` requests by plain means: memcpy, or pread and pwrite on the same files.
+        """Move the bytes of `count` requests by plain means: memcpy, cudaMemcpy, or pread and pwrite on the same files.
 
         Returns:
             Start and end, ns.
         """
         blocks = [(at * batch + index) % self._setup.blocks for index in range(batch * count)]
         source, destination = self._sources[0], self._destinations[0]
-        return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns)
+        if self._device_scratch is not None:  # the target's memory isn't this process's: within the own GPU instead
+            source, destination = self._own, self._device_scratch
+        return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns, batch)
 
     def release(self, step: int) -> None:
         """Give a step's requests back."""
@@ -366,7 +377,7 @@ class Lane:
         for registered in self._registered:
             self._agent.deregister_memory(registered)
         self._registered.clear()
-        if self._setup.path == "HostToHost" and self._setup.two_processes:
+        if self._setup.two_processes:
             for name in self._remote_names:
                 self._agent.remove_remote_agent(name)
         for target in self._targets:

@@ -22,8 +22,8 @@ class SharedTarget:
     name: str = ""
     metadata: str = ""
     """The agent's, in base64."""
-    addresses: tuple[int, ...] = ()
-    """Of each of its devices."""
+    places: tuple[tuple[int, int], ...] = ()
+    """Address and device number of each of its regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,11 @@ def setup_from_json(data: dict[str, Any]) -> LaneSetup:
     """A setup that crossed a process boundary."""
     initiator, target = data["cores"]
     shared = data.get("shared")
+    if shared is not None:
+        shared = SharedTarget(**{**shared, "places": tuple((address, device) for address, device in shared["places"])})
     changes = {
         "geometry": Geometry(**data["geometry"]),
         "cores": (tuple(initiator), tuple(target)),
-        "shared": shared and SharedTarget(**{**shared, "addresses": tuple(shared["addresses"])}),
+        "shared": shared,
     }
     return LaneSetup(**{**data, **changes})

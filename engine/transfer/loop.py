@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvdeck.engine.transfer import hang
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import number_text
 
 _POLLS = 8
 """Polls between two offers of the core to the kernel: messages over tcp/lo may need a thread of its own there, and a
 poller that never yields can make each of them wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
-_SPINS = 512
-"""Offers between two looks at the deadline."""
+_LOOK_NS = 20_000_000
+"""About the time between two looks at the deadline, however long a poll takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,20 @@ class Visit:
     transfer_ns: tuple[int, ...]
     lane_ns: tuple[int, ...] = ()
     """Where several lanes were visited at once, what each of them took; every one did as many requests."""
+
+
+class _Looks:
+    """When to look at the deadline: counted in offers, since a clock read at each would cost more than a poll."""
+
+    __slots__ = ("_last", "_step", "due")
+
+    def __init__(self, now_ns: int) -> None:
+        self.due, self._step, self._last = 1, 1, now_ns
+
+    def look(self, offers: int, now_ns: int) -> None:
+        """A look was taken after so many offers: find when the next is due."""
+        self._step = self._step * 2 if now_ns - self._last < _LOOK_NS else max(1, self._step // 2)
+        self.due, self._last = offers + self._step, now_ns
 
 
 class CancelledError(KvdeckError):
@@ -47,6 +62,7 @@ class Patience:
 
     def check(self, since_ns: int) -> None:
         """Raise when the wait that began at `since_ns` should end."""
+        hang.alive()
         if self.cancelled():
             raise CancelledError("cancelled while a request was under way")
         if time.perf_counter_ns() - since_ns > self.seconds * 1e9:
@@ -68,8 +84,9 @@ def serial_visit(
     post_ends: list[int] = []
     ends: list[int] = []
     keep_post, keep_end = post_ends.append, ends.append
-    yield_core, spins = os.sched_yield, 0
+    yield_core, offers = os.sched_yield, 0
     start = clock()
+    looks = _Looks(start)
     for handle in handles:
         pending = post(handle).value
         keep_post(clock())
@@ -80,8 +97,9 @@ def serial_visit(
                     break
             else:
                 yield_core()
-                spins += 1
-                if spins % _SPINS == 0:
+                offers += 1
+                if offers >= looks.due:
+                    looks.look(offers, clock())
                     patience.check(post_ends[-1])
         keep_end(clock())
     begins = [start, *ends[:-1]]
@@ -124,7 +142,8 @@ def pipelined_visit(
     start = clock()
     for slot in range(depth):
         launch(slot)
-    idle = 0
+    idle = offers = 0
+    looks = _Looks(start)
     while flying:
         request = flying.pop(0)
         slot, handle, begin, posted = request
@@ -133,8 +152,10 @@ def pipelined_visit(
             idle += 1
             if idle % _POLLS == 0:
                 os.sched_yield()
-            if idle % (_POLLS * _SPINS) == 0:
-                patience.check(posted)
+                offers += 1
+                if offers >= looks.due:
+                    looks.look(offers, clock())
+                    patience.check(posted)
             continue
         transfer_ns.append(clock() - posted)
         post_ns.append(posted - begin)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
-from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
+from kvdeck.engine.transfer.planning import FILE_PATHS, Trial, between_processes
 from kvdeck.engine.transfer.preflight import Needs, Part
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.records import DEVICE_TO_DEVICE
 
 _POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
 
@@ -20,7 +21,7 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
     aio = posix and trial.api == "AIO"
     return Needs(
         host=(Part(_host_buffers(spec, trial) * lanes, size),),
-        device=(Part(_device_buffers(trial.path) * lanes, size),) if "Device" in trial.path else (),
+        device=(Part(_device_buffers(spec, trial.path) * lanes, size),) if "Device" in trial.path else (),
         disk=(Part(trial.files * lanes, size // trial.files),) if on_file else (),
         blocks=trial.blocks,
         open_files=2 * trial.files * lanes if on_file else 0,
@@ -43,8 +44,9 @@ def _host_buffers(spec: RunSpec, trial: Trial) -> int:
     return sides + reference + read_back + bounce
 
 
-def _device_buffers(path: str) -> int:
-    return path.count("Device")
+def _device_buffers(spec: RunSpec, path: str) -> int:
+    """Working sets in GPU memory: the sides, and the reference's where the other side is another process's."""
+    return path.count("Device") + (path == DEVICE_TO_DEVICE and spec.reference and between_processes(spec, path))
 
 
 def _parameter(spec: RunSpec, name: str, default: int) -> int:

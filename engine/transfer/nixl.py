@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,21 @@ def create_backend(agent: Any, backend: str, params: dict[str, str] | None = Non
             failure = None
     if failure is not None:
         raise reasons.not_created(backend, str(failure), words.text) from failure
+
+
+def register(agent: Any, backend: str, kind: str, pieces: Sequence[tuple[int, int, int]]) -> Any:
+    """Register memory or files with a backend; returns what `deregister_memory` takes.
+
+    Args:
+        kind: NIXL's memory type: DRAM, VRAM or FILE.
+        pieces: Of each its address (0 for a file), bytes, and device (GPU or file descriptor).
+
+    Raises:
+        UnavailableError: The backend refuses them; the reason is the native libraries', in an operator's words.
+    """
+    with quiet.captured() as words:
+        try:
+            return agent.register_memory([(*piece, "") for piece in pieces], kind, [backend])
+        except Exception as error:  # as above
+            failure = error
+    raise reasons.not_registered(backend, kind, str(failure), words.text) from failure

@@ -7,13 +7,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.kv.layout import Geometry, LayoutPair
 from kvdeck.engine.scheme import Topology
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer import plugins
-from kvdeck.sessions.records import PATHS, StepPlan
+from kvdeck.sessions.records import DEVICE_TO_DEVICE, HOST_TO_HOST, PATHS, StepPlan
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")
@@ -54,6 +55,18 @@ class StandIn:
 
     backend: str
     why: str
+
+
+def between_processes(spec: RunSpec, path: str) -> bool:
+    """Whether a path's ends lie in processes of their own."""
+    return path in (HOST_TO_HOST, DEVICE_TO_DEVICE) and not spec.loopback
+
+
+def error_handling(spec: RunSpec, path: str) -> Literal["peer", "none"]:
+    """UCX's error handling on a path, with `auto` decided."""
+    if spec.error_handling != "auto":
+        return spec.error_handling
+    return "none" if plugins.uses_device(path) and not between_processes(spec, path) else "peer"
 
 
 def room_of(host: HostFacts) -> Room:
@@ -184,7 +197,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     pairs = spec.layout_pairs
     if geometry.regions == 1:
         pairs = tuple(pair for pair in pairs if pair.descriptors_per_block(geometry) == 1)[:1]
-    on_file = path in FILE_PATHS
+    on_file, between = path in FILE_PATHS, between_processes(spec, path)
     topology = dataclasses.replace(spec.topology, storage=on_file)
     batch *= topology.lane_pairs
     replaced = stand_in if spec.backend is None else None
@@ -194,6 +207,8 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     if in_memory:
         notes += ("the files lie in memory: this measures no disk · name a folder on one by --folder",)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
+    if backend == "UCX" and error_handling(spec, path) == "peer" and plugins.uses_device(path) and not between:
+        notes += ("with --error-handling peer UCX has no CUDA copy within one process: bytes go over TCP",)
     return Trial(
         index=index,
         path=path,

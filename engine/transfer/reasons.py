@@ -28,12 +28,16 @@ _CUFILE_ERRORS = {
     5007: ("the platform doesn't support GPUDirect Storage", "see what /usr/local/cuda/gds/tools/gdscheck -p says"),
     5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe"),
     5011: ("the CUDA driver reported an error", "see nvidia-smi, and cufile.log"),
+    5019: ("cuFile takes no file that was opened like this", "report it with the output of kvdeck doctor --json"),
     5025: ("permission was denied", "give this user access to /dev/nvidia-fs*"),
     5033: ("cuFile can't set up the nvidia-fs driver", "install the NVIDIA driver, then: sudo modprobe nvidia-fs"),
 }
 
 ENOUGH_MEMLOCK = 64 << 20
 """Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
+
+_LOG_TAIL = 64 << 10
+"""Bytes of cuFile's log that are looked at."""
 
 _PREFIXES = {
     "UCX": ("UCX_", "NIXL_", "CUDA_"),
@@ -154,6 +158,44 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
     return UnavailableError(f"{backend} can't start: {_last_words(words) or error}{blame}", mend)
 
 
+def not_registered(backend: str, kind: str, error: str, words: str) -> UnavailableError:
+    """NIXL refused to register memory or a file with a backend.
+
+    Args:
+        error: NIXL's own exception, mostly a bare status.
+        words: What the native libraries wrote to stderr meanwhile.
+    """
+    doing = f"registering {'a file' if kind == 'FILE' else f'{kind} memory'} with {backend}"
+    cufile = re.search(r"err(?:or)?=(5\d{3})", words)
+    if not cufile:
+        return native_failure(doing, error, words)
+    disk = re.search(r"udev property not found: \S+ (\S+)", _cufile_log())
+    if disk:
+        what = f"cuFile finds nothing of {disk[1]} in udev's database (cuFile error {cufile[1]})"
+        return UnavailableError(
+            f"{doing} failed: {what}", "in a container, mount the host's: -v /run/udev:/run/udev:ro; else run udevd"
+        )
+    reason, mend = _CUFILE_ERRORS.get(int(cufile[1]), (_last_words(words), "see cufile.log"))
+    number = "" if cufile[1] in reason else f" (cuFile error {cufile[1]})"
+    return UnavailableError(f"{doing} failed: {reason}{number}", mend)
+
+
+def cufile_limit() -> UnavailableError | None:
+    """What cuFile's own log says about how it moves the bytes; None where it goes straight to the disk."""
+    log = _cufile_log().lower()
+    return compatibility_mode() if "compatible mode" in log or "compat mode" in log else None
+
+
+def _cufile_log() -> str:
+    """The end of cuFile's own log, which says what its status doesn't; empty where there is none."""
+    try:
+        with files.open_regular(os.environ.get("CUFILE_LOGFILE_PATH") or "cufile.log") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
+            return log.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
     """A native call failed where it should work; says the library's own words."""
     return UnavailableError(f"{doing} failed: {_last_words(words) or error}", "see what the libraries wrote to stderr")
@@ -167,6 +209,22 @@ def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
             f"{what} (ptrace_scope is {ptrace_scope})", "allow it: sudo sysctl kernel.yama.ptrace_scope=0"
         )
     return UnavailableError(what, "allow it: in a container, --cap-add SYS_PTRACE; and leave cma in UCX_TLS")
+
+
+def pulls_over_tcp(transports: str) -> UnavailableError:
+    """Bytes that READ pulls from another process's GPU memory go over the network stack; those pushed don't."""
+    return UnavailableError(
+        f"READ goes over {transports}, since this UCX pulls no GPU memory by CUDA",
+        "push by WRITE, as a run does unless it is told --op read",
+    )
+
+
+def device_over_tcp(transports: str) -> UnavailableError:
+    """Bytes of GPU memory go over the network stack."""
+    return UnavailableError(
+        f"bytes go over {transports}, since UCX can't copy them by CUDA here",
+        "leave cuda_copy and cuda_ipc in UCX_TLS; in a container, share the host's: --ipc=host --pid=host",
+    )
 
 
 def compatibility_mode() -> UnavailableError:

@@ -17,12 +17,17 @@ from kvdeck.sessions.units import exact_size_text
 
 
 def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None, blocks: Sequence[int],
-         begin_ns: int) -> tuple[int, int]:  # fmt: skip
-    """Move blocks one after the other, from `begin_ns` on; returns start and end in ns."""
+         begin_ns: int, batch: int = 1) -> tuple[int, int]:  # fmt: skip
+    """Move blocks one after the other, from `begin_ns` on; returns start and end in ns.
+
+    Copies by CUDA are begun for `batch` blocks at once and then waited for, as a request's are.
+    """
     for side in (source, destination):
         if isinstance(side, FileSide):
             assert scratch is not None
             return _through_files(setup, side, scratch, blocks, begin_ns)
+    if "VRAM" in (source.memory_type, destination.memory_type):
+        return _by_cuda(setup, source, destination, blocks, begin_ns, batch)
     one = _mover(setup, source, destination, scratch)
     wait_until(begin_ns)
     begin = time.perf_counter_ns()
@@ -32,18 +37,24 @@ def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer 
 
 
 def _mover(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None) -> Callable[[int], Any]:
-    """What moves one block of the source's memory to the destination's, or to scratch memory of this process."""
-    size, path = setup.geometry.block_bytes, setup.path
-    if path == "HostToHost":
-        assert scratch is not None
-        to, regions = scratch.address, (source.regions or destination.regions)
-        each = setup.blocks // len(regions)
-        starts = [region.address for region in regions]
-        return lambda block: ctypes.memmove(to + block * size, starts[block // each] + block % each * size, size)
-    near, far = source.regions[0], destination.regions[0]
-    gpu = far.device if path == "HostToDevice" else near.device
-    direction = cast(device.Direction, path)
-    return lambda block: device.copy(gpu, direction, far.address + block * size, near.address + block * size, size)
+    """What moves one block of host memory, the source's or the destination's, to scratch memory of this process."""
+    assert scratch is not None
+    size, to, regions = setup.geometry.block_bytes, scratch.address, (source.regions or destination.regions)
+    each = setup.blocks // len(regions)
+    starts = [region.address for region in regions]
+    return lambda block: ctypes.memmove(to + block * size, starts[block // each] + block % each * size, size)
+
+
+def _by_cuda(setup: LaneSetup, source: Side, destination: Side, blocks: Sequence[int], begin_ns: int,
+             batch: int) -> tuple[int, int]:  # fmt: skip
+    near, far, size = source.regions[0], destination.regions[0], setup.geometry.block_bytes
+    gpu = far.device if setup.path == "HostToDevice" else near.device
+    pieces = [(far.address + block * size, near.address + block * size, size) for block in blocks]
+    wait_until(begin_ns)
+    begin = time.perf_counter_ns()
+    for at in range(0, len(pieces), batch):
+        device.copy_all(gpu, cast(device.Direction, setup.path), pieces[at : at + batch])
+    return begin, time.perf_counter_ns()
 
 
 def _through_files(setup: LaneSetup, side: FileSide, scratch: HostBuffer, blocks: Sequence[int],

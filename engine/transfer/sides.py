@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.kv.layout import Geometry, Layout, parse_layout
-from kvdeck.engine.transfer import descriptors, memory, pattern, reasons
+from kvdeck.engine.transfer import descriptors, memory, nixl, pattern, reasons
 from kvdeck.engine.transfer.calls import Remote
 from kvdeck.engine.transfer.descriptors import Offsets
 from kvdeck.sessions.units import exact_size_text
@@ -123,9 +123,13 @@ def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: L
 
 
 def register(agent: Any, side: Side, backend: str) -> Any:
-    """Register a side's memory or files with one backend; returns what `deregister_memory` takes."""
-    pieces = [(region.address, region.size, region.device, "") for region in side.regions]
-    return agent.register_memory(pieces, side.memory_type, [backend])
+    """Register a side's memory or files with one backend; returns what `deregister_memory` takes.
+
+    Raises:
+        UnavailableError: The backend refuses them.
+    """
+    pieces = [(region.address, region.size, region.device) for region in side.regions]
+    return nixl.register(agent, backend, side.memory_type, pieces)
 
 
 class HostSide:
@@ -168,16 +172,22 @@ class HostSide:
             buffer.close()
 
 
-class RemoteHostSide:
-    """Host memory of a target process, seen from the initiator; a region a device, each with its run of the blocks."""
+class RemoteSide:
+    """Memory of a target process, seen from the initiator; a region a device, each with its run of the blocks."""
 
-    memory_type = "DRAM"
-
-    def __init__(self, geometry: Geometry, blocks: int, addresses: Sequence[int], target: Remote | None) -> None:
-        self.geometry, self.blocks, self.target = geometry, blocks, target
-        self.each = blocks // len(addresses)
+    def __init__(
+        self,
+        geometry: Geometry,
+        blocks: int,
+        places: Sequence[tuple[int, int]],
+        target: Remote | None,
+        memory_type: str = "DRAM",
+    ) -> None:
+        """`places` are each region's address and NIXL device number in the target."""
+        self.geometry, self.blocks, self.target, self.memory_type = geometry, blocks, target, memory_type
+        self.each = blocks // len(places)
         size = geometry.block_bytes * self.each
-        self._there = tuple(Region(address, size, number) for number, address in enumerate(addresses))
+        self._there = tuple(Region(address, size, number) for address, number in places)
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -9,18 +9,19 @@ from typing import Any
 from kvdeck.engine.kv.layout import Geometry, parse_layout
 from kvdeck.engine.transfer import nixl
 from kvdeck.engine.transfer.calls import serve, take_seat
+from kvdeck.engine.transfer.device_side import DeviceSide
 from kvdeck.engine.transfer.exit import run_and_exit
-from kvdeck.engine.transfer.sides import HostSide, origin_from_json, register
+from kvdeck.engine.transfer.sides import HostSide, Side, origin_from_json, register
 
 
 class Target:
-    """Registered host memory, and an agent that is polled so that notifications are taken in."""
+    """Registered memory, and an agent that is polled so that notifications are taken in."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.busy = False
         self._agent: Any = None
-        self._side: HostSide | None = None
+        self._side: Side | None = None
 
     def open(
         self,
@@ -32,25 +33,34 @@ class Target:
         progress_thread: bool,
         cores: list[int],
         devices: int = 1,
+        gpu: int | None = None,
     ) -> dict[str, Any]:
-        """Allocate and register; returns the agent's name, its metadata in base64, and each device's address."""
+        """Allocate and register, on a GPU where one is given.
+
+        Returns:
+            The agent's `name`, its `metadata` in base64, and `places`: each region's address and device number.
+        """
         os.sched_setaffinity(0, cores)
-        self._side = HostSide(Geometry(**geometry), blocks, huge_pages=huge_pages, devices=devices)
+        shape = Geometry(**geometry)
+        if gpu is None:
+            self._side = HostSide(shape, blocks, huge_pages=huge_pages, devices=devices)
+        else:
+            self._side = DeviceSide(shape, blocks, gpu)
         self._agent = nixl.make_agent(self.name, progress_thread=progress_thread)
         nixl.create_backend(self._agent, backend, params)
         self._regions = register(self._agent, self._side, backend)
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
-        addresses = [region.address for region in self._side.regions]
-        return {"name": self.name, "metadata": metadata, "addresses": addresses}
+        places = [(region.address, region.device) for region in self._side.regions]
+        return {"name": self.name, "metadata": metadata, "places": places}
 
     def fill(self, seed: int, position: int) -> None:
-        self._host().fill(seed, position)
+        self._opened().fill(seed, position)
 
     def poison(self) -> None:
-        self._host().poison()
+        self._opened().poison()
 
     def check(self, own: str, origin: dict[str, Any]) -> str | None:
-        return self._host().check(parse_layout(own), origin_from_json(origin))
+        return self._opened().check(parse_layout(own), origin_from_json(origin))
 
     def attend(self, busy: bool) -> None:
         """Poll for notifications from now on, or rest."""
@@ -69,7 +79,7 @@ class Target:
             self._side.close()
             self._side = None
 
-    def _host(self) -> HostSide:
+    def _opened(self) -> Side:
         if self._side is None:
             raise RuntimeError("the target was not opened")
         return self._side

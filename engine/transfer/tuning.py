@@ -11,7 +11,7 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.crew import Crew
 from kvdeck.engine.transfer.execute import lane_setups
 from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import Room, Trial, plan_trials
+from kvdeck.engine.transfer.planning import Room, Trial, between_processes, error_handling, plan_trials
 from kvdeck.sessions import events, records, stats
 from kvdeck.sessions.errors import RunFailedError
 from kvdeck.sessions.records import Interval
@@ -78,13 +78,13 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
         if path == "DiskToHost" and spec.direct == "auto" and room.direct:
             yield {"direct": "off"}
     elif path == "HostToHost":
-        if spec.error_handling == "peer" and spec.backend in (None, "UCX"):
+        if error_handling(spec, path) == "peer" and spec.backend in (None, "UCX"):
             yield {"error_handling": "none"}
         if spec.pin and len(room.cores) >= 2:
             yield {"pin": False}
     if spec.pipeline_depth == 1:
         yield {"pipeline_depth": 4}
-    lanes = len(room.cores) // (2 if path == "HostToHost" and not spec.loopback else 1)
+    lanes = len(room.cores) // (2 if between_processes(spec, path) else 1)
     if spec.threads == 1:
         yield from ({"threads": count} for count in (2, 4, 8) if count <= lanes)
 

@@ -19,6 +19,7 @@ from kvdeck.engine.host import folder_facts, host_facts
 from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.probing import Probed, probe, probe_command
 from kvdeck.engine.transfer import plugins
+from kvdeck.engine.transfer.probe.memory import transports_in
 from kvdeck.sessions.records import PATHS
 
 LIMIT = "20"
@@ -85,11 +86,28 @@ def test_posix_moves_bytes_here(found: dict[str, Any], path: str) -> None:
 @pytest.mark.skipif(driver_present(), reason="this host has an NVIDIA driver")
 def test_without_a_driver_gds_and_device_rows_say_what_is_missing(found: dict[str, Any]) -> None:
     rows = [row for row in found["paths"] if "GDS" in row["backend"] or "Device" in row["path"]]
-    assert len(rows) == 13
+    assert len(rows) == 14
     for it in rows:
         assert it["state"] == "unavailable"
         assert "no NVIDIA driver" in it["reason"]
         assert "install the NVIDIA driver" in it["mend"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
+@pytest.mark.parametrize(
+    ("path", "mode", "transport"),
+    [
+        ("HostToDevice", None, "cuda_copy/cuda"),
+        ("DeviceToHost", None, "cuda_copy/cuda"),
+        ("DeviceToDevice", "loopback", "cuda_copy/cuda"),
+        ("DeviceToDevice", "two processes", "cuda_ipc/cuda"),
+    ],
+)
+def test_a_gpu_s_transports_are_named(found: dict[str, Any], path: str, mode: str | None, transport: str) -> None:
+    it = row(found, path, "UCX", mode)
+    assert it["state"] != "unavailable", it["reason"]
+    assert transport in it["transports"]
 
 
 def test_plugins_are_all_there_with_what_they_take(found: dict[str, Any]) -> None:
@@ -219,3 +237,38 @@ def test_the_doctor_itself_loads_no_native_library() -> None:
     for name in ("nixl", "nixl_cu12", "nixl_cu13", "numpy", "cupy", "pynvml", "textual"):
         assert f"'{name}'" not in loaded
     assert "'kvdeck'" in loaded
+
+
+UCX_SAID = """\
+[1.5] [vm:1 :0]   | init intra-node cfg#2                                           |
+[1.5] [vm:1 :0]   +--------+--------------------+-----------------------------------+
+[1.5] [vm:1 :0]   | remote memory write by ucp_put* from host memory to cuda/dev[1] |
+[1.5] [vm:1 :0]   | Range  |    Description     |              Config               |
+[1.5] [vm:1 :0]   | 0..inf | software emulation | tcp/lo                            |
+[1.5] [vm:1 :0]   | init intra-node cfg#2                                           |
+[1.5] [vm:1 :0]   | active message by ucp_am_send* from host memory |
+[1.5] [vm:1 :0]   | 8185..inf | multi-frag copy-in | tcp/eth0                       |
+[1.5] [vm:1 :0]   | init intra-node cfg#2                                           |
+[1.5] [vm:1 :0]   | remote memory write by ucp_put*(multi) from cuda/GPU0 to cuda/dev[1] |
+[1.5] [vm:1 :0]   | Range  | Description |                    Config                     |
+[1.5] [vm:1 :0]   | 0..inf | zero-copy   | cuda_ipc/cuda                                 |
+[1.5] [vm:1 :0]   | remote memory read by ucp_get*(multi) into cuda/GPU0 from cuda/dev[1] |
+[1.5] [vm:1 :0]   | 0..inf | software emulation | tcp/lo                                  |
+"""
+"""As UCX 1.20 in the NIXL 1.5.1 wheel printed it on an H100, without the colours."""
+
+
+@pytest.mark.parametrize(
+    ("heading", "transports"),
+    [
+        ("write .*cuda.*cuda", ("cuda_ipc/cuda",)),
+        ("read .*cuda.*cuda", ("tcp/lo",)),
+        ("write .* from host.* to cuda", ("tcp/lo",)),
+        ("write .* from cuda.* to host", ()),
+        ("", ("tcp/lo", "cuda_ipc/cuda")),
+    ],
+)
+def test_transports_are_those_of_the_operation_and_the_memory_asked_for(
+    heading: str, transports: tuple[str, ...]
+) -> None:
+    assert transports_in(UCX_SAID, heading) == transports

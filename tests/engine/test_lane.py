@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.kv.layout import Geometry
 from kvdeck.engine.transfer import lane as lanes
 from kvdeck.engine.transfer import pattern
@@ -18,6 +19,7 @@ from kvdeck.engine.transfer.lane_setup import LaneSetup
 from kvdeck.engine.transfer.loop import CancelledError
 from kvdeck.engine.transfer.sides import Origin
 
+with_driver = pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
 GEOMETRY = Geometry(layers=3, outer_dims=2, page_size=4, inner_dim=512, dtype="bf16")  # 4 KiB regions
 BLOCKS, BATCH = 8, 4
 FC, LS, OUTER = (
@@ -31,10 +33,10 @@ PAIRS = [FC, LS, OUTER, f"{LS} -> {FC}", f"{FC} -> {OUTER}"]
 def setup(folder: Path, path: str, **changes: Any) -> LaneSetup:
     cores = tuple(sorted(os.sched_getaffinity(0)))
     values: dict[str, Any] = {
-        "path": path, "backend": "UCX" if path == "HostToHost" else "POSIX", "backend_params": {},
+        "path": path, "backend": "POSIX" if "Disk" in path else "UCX", "backend_params": {},
         "geometry": GEOMETRY, "blocks": BLOCKS, "folder": str(folder), "files": 1, "direct": False,
         "durable": False, "drop_cache": False, "huge_pages": False, "progress_thread": False, "notify": True,
-        "two_processes": path == "HostToHost", "operation": "READ" if path == "DiskToHost" else "WRITE",
+        "two_processes": path == "HostToHost", "operation": "READ" if path.startswith("Disk") else "WRITE",
         "cores": (cores, cores), "reference": True,
     }  # fmt: skip
     return LaneSetup(**(values | changes))
@@ -74,7 +76,21 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "changes"), CASES)
+NO_ERRORS = {"ucx_error_handling_mode": "none"}
+ON_GPU: list[tuple[str, dict[str, Any]]] = [
+    ("HostToDevice", {"backend_params": NO_ERRORS}),
+    ("DeviceToHost", {"backend_params": NO_ERRORS}),
+    ("DeviceToHost", {"backend_params": {"ucx_error_handling_mode": "peer"}}),
+    ("DeviceToDevice", {"backend_params": NO_ERRORS}),
+    ("DeviceToDevice", {"two_processes": True}),
+    ("DeviceToDevice", {"two_processes": True, "operation": "READ"}),
+    ("DeviceToDisk", {"backend": "staged:POSIX"}),
+    ("DiskToDevice", {"backend": "staged:POSIX"}),
+]
+ON_GPU = [pytest.param(*case, marks=[pytest.mark.gpu, with_driver]) for case in ON_GPU]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("path", "changes"), [*CASES, *ON_GPU])
 def test_bytes_arrive_under_every_layout(open_lane: Any, path: str, changes: dict[str, Any]) -> None:
     lane = open_lane(path, **changes)
     for step, layout in enumerate(PAIRS):
@@ -104,6 +120,29 @@ def test_merging_is_counted_and_moves_the_same_bytes(open_lane: Any) -> None:
     assert lane.prepare(1, LS, BATCH, 1, merge=True)["descriptors"] == GEOMETRY.layers * BATCH
     assert lane.prepare(2, OUTER, BATCH, 1, merge=True)["descriptors"] == GEOMETRY.regions * BATCH
     assert [lane.verify(step, seed=9) for step in range(3)] == [None] * 3
+
+
+@pytest.mark.gpu
+@with_driver
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("HostToDevice", {"backend_params": NO_ERRORS}),
+        ("DeviceToHost", {"backend_params": NO_ERRORS}),
+        ("DeviceToDevice", {"two_processes": True}),
+    ],
+)
+def test_verification_finds_bytes_that_never_came_to_or_from_a_gpu(
+    open_lane: Any, path: str, changes: dict[str, Any]
+) -> None:
+    lane = open_lane(path, **changes)
+    lane.prepare(0, LS, BATCH, 1, merge=False)
+    lane._steps[0].handles.pop()
+    wrong = lane.verify(0, seed=5)
+    assert wrong is not None
+    assert "block 4 of 8" in wrong
+    begin, end = lane.reference(BATCH, BLOCKS // BATCH, 1)
+    assert end > begin
 
 
 @pytest.mark.parametrize("path", ["HostToHost", "HostToDisk", "DiskToHost"])

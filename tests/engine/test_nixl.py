@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +185,34 @@ def test_bytes_come_back_from_the_gpu() -> None:
     finally:
         device.release(first)
         device.release(second)
+
+
+CUFILE_SAID = "cufio-udev:67 udev property not found: ID_FS_USAGE vda\n"
+"""A line of cuFile 1.15's log on a machine whose /run/udev is empty."""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "E1 gds_utils.cpp:26] cuFileHandleRegister failed: file descriptor is not registered (err=5027)\n",
+        "E1 gds_mt_backend.cpp:224] GDS_MT: failed to create file handle: file register error: error=5027, fd=37\n",
+    ],
+)
+def test_a_file_that_cufile_refuses_is_told_with_cufile_s_reason(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "cufile.log"
+    monkeypatch.setenv("CUFILE_LOGFILE_PATH", str(log))
+    assert "see cufile.log" in str(reasons.not_registered("GDS", "FILE", "NIXL_ERR_BACKEND", words))
+    log.write_text(CUFILE_SAID)
+    said = str(reasons.not_registered("GDS", "FILE", "NIXL_ERR_BACKEND", words))
+    assert "registering a file with GDS failed: cuFile finds nothing of vda in udev's database" in said
+    assert "/run/udev" in said
+
+
+def test_what_decides_nothing_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUDA_HOME", "CUDA_VERSION", "NIXL_LOG_LEVEL", "UCX_LOG_FILE"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert "CUDA_VISIBLE_DEVICES=3" in str(reasons.step_failed("UCX", "NIXL_ERR_BACKEND"))
+    assert "=x" not in str(reasons.step_failed("UCX", "NIXL_ERR_BACKEND"))

@@ -48,9 +48,9 @@ def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
         nixl.create_backend(agent, backend)
         try:
             with _file(folder) as (descriptor, limit):
-                limit = limit or _cufile_limit(log) or reasons.little_memlock(memlock_bytes())
+                limit = limit or reasons.cufile_limit() or reasons.little_memlock(memlock_bytes())
                 yield from _host_rows(agent, backend, None, descriptor, limit)
-                yield from _device_rows(agent, backend, descriptor, lambda: limit or _cufile_limit(log))
+                yield from _device_rows(agent, backend, descriptor, lambda: limit or reasons.cufile_limit())
         except UnavailableError as error:
             yield from _refused(backend, None, error, _PATHS)
 
@@ -176,12 +176,3 @@ def _rows(
             yield row.working(limit())
     for piece in (memory, registered_file):
         agent.deregister_memory(piece, backends=[backend])
-
-
-def _cufile_limit(log: Path) -> UnavailableError | None:
-    """What cuFile's own log says about how it moves the bytes."""
-    try:
-        text = log.read_text(errors="replace").lower()
-    except OSError:
-        return None
-    return reasons.compatibility_mode() if "compatible mode" in text or "compat mode" in text else None

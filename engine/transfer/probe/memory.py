@@ -21,7 +21,20 @@ from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DE
 from kvdeck.sessions.units import number_text
 
 TWO_PROCESSES, LOOPBACK = "two processes", "loopback"
-DEVICE_PATHS = (HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE)
+DEVICE_ROWS = (
+    (HOST_TO_DEVICE, None),
+    (DEVICE_TO_HOST, None),
+    (DEVICE_TO_DEVICE, TWO_PROCESSES),
+    (DEVICE_TO_DEVICE, LOOPBACK),
+)
+"""Paths with a GPU at an end, and between which processes they are tried."""
+_PULLS = "read .*cuda.*cuda"
+_HEADINGS = {
+    HOST_TO_DEVICE: ("write .* from host.* to cuda",),
+    DEVICE_TO_HOST: ("write .* from cuda.* to host",),
+    DEVICE_TO_DEVICE: ("write .*cuda.*cuda", _PULLS),
+}
+"""Patterns of the headings of UCX's tables that say what a path's bytes went over."""
 
 
 def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
@@ -41,7 +54,7 @@ def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
         pieces = [register(agent, (pages.address, SIZE, 0), "DRAM", "UCX") for pages in (here, there)]
         yield _row(LOOPBACK, lambda: _to_self(agent, here, there))
         yield _row(TWO_PROCESSES, lambda: _to_peer(agent, here, peer))
-        yield from _device_rows(agent, here)
+        yield from _device_rows(agent, here, peer)
         for piece in pieces:
             agent.deregister_memory(piece, backends=["UCX"])
     finally:
@@ -56,7 +69,7 @@ def _row(mode: str, attempt: Any) -> PathFinding:
             attempt()
     except UnavailableError as error:
         return row.refused(error)
-    transports = _transports(words.text)
+    transports = transports_in(words.text)
     return dataclasses.replace(row, transports=transports).working(_limit_of(transports))
 
 
@@ -77,12 +90,7 @@ def _to_self(agent: Any, here: Pages, there: Pages) -> None:
 
 def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
     doing = "a transfer between two processes"
-    assert peer.stdout is not None
-    readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
-    line = peer.stdout.readline() if readable else b""
-    if not line:
-        raise reasons.native_failure(doing, f"the second process isn't there after {number_text(DEADLINE_S)} s")
-    told = load_record(line)
+    told = _told_by(peer, doing)
     name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
     remote = ((told["address"], SIZE, 0), "DRAM")
     here.fill()
@@ -103,14 +111,32 @@ def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
         raise reasons.native_failure(doing, "the bytes that came back are wrong")
 
 
-def _transports(words: str) -> tuple[str, ...]:
-    """Transports of the memory writes and reads in UCX's own tables; empty where it printed none."""
+def _told_by(peer: subprocess.Popen[bytes], doing: str) -> dict[str, Any]:
+    """The second process's next line."""
+    assert peer.stdout is not None
+    readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
+    line = peer.stdout.readline() if readable else b""
+    if not line:
+        raise reasons.native_failure(doing, f"the second process isn't there after {number_text(DEADLINE_S)} s")
+    told: dict[str, Any] = load_record(line)
+    return told
+
+
+def transports_in(words: str, heading: str = "") -> tuple[str, ...]:
+    """Transports of the memory writes and reads in UCX's own tables; empty where it printed none.
+
+    Args:
+        words: What UCX printed.
+        heading: A pattern in a table's heading, which says the operation and both kinds of memory; others are left out.
+    """
     found: list[str] = []
     wanted = False
     for line in words.splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
-        if len(cells) == 1:
-            wanted = "remote memory" in cells[0] or (wanted and not cells[0].startswith(("active", "tagged")))
+        if len(cells) == 1 and "remote memory" in cells[0]:
+            wanted = re.search(heading, cells[0]) is not None
+        elif len(cells) == 1:
+            wanted = wanted and not cells[0].startswith(("active", "tagged"))
         elif wanted and len(cells) == 3:
             found += re.findall(r"\b[a-z_0-9]+/[\w:.]+", cells[2])
     return tuple(dict.fromkeys(found))
@@ -123,29 +149,78 @@ def _limit_of(transports: tuple[str, ...]) -> UnavailableError | None:
     return reasons.only_tcp(", ".join(transports), kernel_switch("kernel/yama/ptrace_scope") or 0)
 
 
-def _device_rows(agent: Any, here: Pages) -> Iterator[PathFinding]:
+def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
+    """Rows of the paths with a GPU: within one process, and from GPU to GPU also between two.
+
+    Within one process they run as a run's do, without UCX's error handling: with it UCX has no CUDA copy there.
+    """
     try:
         device.require()
         buffers = [device.allocate(0, SIZE) for _ in range(2)]
     except UnavailableError as error:
-        for path in DEVICE_PATHS:
-            yield PathFinding(path, "UCX", memory=plugins.memory_of(path)).refused(error)
+        for path, mode in DEVICE_ROWS:
+            yield PathFinding(path, "UCX", mode=mode, memory=plugins.memory_of(path)).refused(error)
         return
-    pieces: list[Any] = []
-    for path in DEVICE_PATHS:
-        row = PathFinding(path, "UCX", memory=plugins.memory_of(path))
+    own = nixl.make_agent("kvdeck-probe-device")
+    pieces: list[tuple[Any, Any]] = []
+    for path, mode in DEVICE_ROWS:
+        row = PathFinding(path, "UCX", mode=mode, memory=plugins.memory_of(path))
         try:
             if not pieces:
-                pieces = [register(agent, (buffer.address, SIZE, 0), "VRAM", "UCX") for buffer in buffers]
-            _with_device(agent, path, here, buffers)
+                nixl.create_backend(own, "UCX", {"ucx_error_handling_mode": "none"})
+                ends = [("DRAM", here.address), *(("VRAM", buffer.address) for buffer in buffers)]
+                for kind, address in ends:
+                    pieces.append((own, register(own, (address, SIZE, 0), kind, "UCX")))
+                pieces.append((agent, register(agent, (buffers[0].address, SIZE, 0), "VRAM", "UCX")))
+            with quiet.captured() as words:
+                if mode == TWO_PROCESSES:
+                    _device_to_peer(agent, here, buffers[0], peer)
+                else:
+                    _with_device(own, path, here, buffers)
         except UnavailableError as error:
             yield row.refused(error)
         else:
-            yield row.working()
-    for piece in pieces:
-        agent.deregister_memory(piece, backends=["UCX"])
+            ways = {heading: transports_in(words.text, heading) for heading in _HEADINGS[path]}
+            over_tcp = [heading for heading, names in ways.items() if names and all("tcp/" in name for name in names)]
+            transports = tuple(dict.fromkeys(name for names in ways.values() for name in names))
+            row = dataclasses.replace(row, transports=transports)
+            if over_tcp == [_PULLS]:  # a run pushes unless it is told otherwise
+                pulls = reasons.pulls_over_tcp(", ".join(ways[_PULLS]))
+                yield dataclasses.replace(row.working(), reason=pulls.what, mend=pulls.mend)
+            else:
+                yield row.working(reasons.device_over_tcp(", ".join(ways[over_tcp[0]])) if over_tcp else None)
+    for owner, piece in pieces:
+        owner.deregister_memory(piece, backends=["UCX"])
     for buffer in buffers:
         device.release(buffer)
+
+
+def _device_to_peer(agent: Any, here: Pages, buffer: device.DeviceBuffer, peer: subprocess.Popen[bytes]) -> None:
+    """Bytes to the second process's GPU memory; they come back the same way, and are compared."""
+    doing = "a transfer between two processes' GPU memory"
+    told = _told_by(peer, doing)
+    if "failed" in told:
+        raise UnavailableError(told["failed"]["what"], told["failed"]["mend"])
+    name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
+    here.fill()
+    device.fill(buffer, here.address, SIZE)
+    for operation in ("WRITE", "READ"):
+        if operation == "READ":
+            device.poison(buffer)
+        move(
+            agent,
+            operation,
+            ((buffer.address, SIZE, 0), "VRAM"),
+            ((told["address"], SIZE, told["device"]), "VRAM"),
+            peer=name if isinstance(name, str) else name.decode(),
+            backend="UCX",
+            doing=doing,
+        )
+    agent.remove_remote_agent(name)
+    here.poison()
+    device.read(buffer, here.address, SIZE)
+    if not here.holds(here.pattern):
+        raise reasons.native_failure(doing, "the bytes that came back are wrong")
 
 
 def _with_device(agent: Any, path: str, here: Pages, buffers: list[device.DeviceBuffer]) -> None:

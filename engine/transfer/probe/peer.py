@@ -9,9 +9,15 @@ import os
 import select
 import signal
 import sys
+from typing import Any
 
-from kvdeck.engine.transfer import nixl, quiet
+from kvdeck.engine.host.gpu import driver_present
+from kvdeck.engine.transfer import device, nixl, quiet
 from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, register
+from kvdeck.sessions.errors import UnavailableError
+
+_KEPT: list[Any] = []
+"""Agents that live as long as the process."""
 
 
 def main() -> None:
@@ -24,11 +30,30 @@ def main() -> None:
     piece = register(agent, (pages.address, SIZE, 0), "DRAM", "UCX")
     metadata = base64.b64encode(agent.get_agent_metadata()).decode()
     os.write(stdout, json.dumps({"metadata": metadata, "address": pages.address}).encode() + b"\n")
+    if driver_present():
+        os.write(stdout, json.dumps(_on_gpu()).encode() + b"\n")
     # Transports without remote access need this side's help; a progress thread would take a whole core from the others.
     while not select.select([sys.stdin], [], [], 0.001)[0]:
         agent.get_new_notifs()
+        for other in _KEPT:
+            other.get_new_notifs()
     agent.deregister_memory(piece, backends=["UCX"])
     os._exit(0)
+
+
+def _on_gpu() -> dict[str, Any]:
+    """GPU memory in an agent of its own, and where it is; or why there is none."""
+    try:
+        place = min(1, device.require() - 1)
+        buffer = device.allocate(place, SIZE)
+        agent = nixl.make_agent("kvdeck-peer-device")
+        nixl.create_backend(agent, "UCX")
+        register(agent, (buffer.address, SIZE, place), "VRAM", "UCX")
+    except UnavailableError as error:
+        return {"failed": {"what": error.what, "mend": error.mend}}
+    _KEPT.append(agent)
+    metadata = base64.b64encode(agent.get_agent_metadata()).decode()
+    return {"metadata": metadata, "address": buffer.address, "device": place}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from kvdeck.engine.transfer import reasons
+from kvdeck.engine.transfer import nixl, reasons
 from kvdeck.sessions.units import number_text
 
 SIZE = 256 * 1024
@@ -82,7 +82,4 @@ def register(agent: Any, descriptor: Descriptor, kind: str, backend: str) -> Any
     Raises:
         UnavailableError: The backend refuses it.
     """
-    try:
-        return agent.register_memory([(*descriptor, "")], kind, backends=[backend])
-    except Exception as error:  # as above
-        raise reasons.native_failure(f"registering {kind} memory with {backend}", str(error)) from error
+    return nixl.register(agent, backend, kind, [descriptor])
