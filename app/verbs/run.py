@@ -38,7 +38,7 @@ class GroupedCommand(click.Command):
 )
 @click.argument("spec_file", metavar="[SPEC.yaml]", required=False)
 @click.option("--session", metavar="NAME", help="Name to keep it under. Default: made of the time.")
-@click.option("--quick", is_flag=True, help="Under 15 seconds.")
+@click.option("--quick", is_flag=True, help="Short: about five seconds a path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
 @click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")

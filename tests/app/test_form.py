@@ -91,7 +91,7 @@ def test_the_second_page_asks_for_what_the_command_line_can():
     assert spec.sweep_block_sizes == Range(1 << 17, 1 << 20, 2)
     assert (spec.batch, spec.threads, spec.pipeline_depth, spec.seconds) == (4, 2, 3, 5)
     assert (spec.operation, spec.loopback, spec.notify, spec.durable) == ("READ", True, False, True)
-    assert (spec.page_cache, spec.verify, spec.error_handling) == ("keep", False, "none")
+    assert (spec.page_cache, spec.verify, spec.error_handling) == ("keep", False, "peer")
     assert spec.layouts == (*LAYOUTS[:2], *MIXED)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from kvdeck.sessions import exchange
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import Session, Tally
+from kvdeck.sessions.records import PATHS, Session, Tally
 from kvdeck.sessions.report import report_lines
 
 TALLY = Tally(
@@ -152,3 +152,19 @@ def test_foreign_files_are_refused_in_a_sentence(tmp_path: Path, data: bytes) ->
         exchange.read(path)
     with pytest.raises(SessionError, match="can't read"):
         exchange.read(tmp_path)
+
+
+def test_the_sample_of_an_h100_is_read_whole() -> None:
+    """Its figures stand in docs/gpu.md."""
+    sample = Path(__file__).parents[2] / "docs" / "samples" / "h100.json"
+    session = exchange.read(sample)
+    assert session.state == "done"
+    assert {result.path for result in session.results} == set(PATHS)
+    assert all(result.verified and result.status == "ok" for result in session.results)
+    page = (sample.parents[1] / "gpu.md").read_text()
+    for result in session.results:
+        if "Device" in result.path:
+            assert result.gb_per_s is not None
+            figure = result.gb_per_s
+            median, low, high = (f"{value:#.3g}".rstrip(".") for value in (figure.median, figure.low, figure.high))
+            assert f"{median} GB/s ({low}–{high})" in page
