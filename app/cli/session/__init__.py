@@ -1,0 +1,1 @@
+"""`kvdeck session …`."""

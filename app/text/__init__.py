@@ -1,0 +1,1 @@
+"""Plain text that both faces print: neither click nor textual."""

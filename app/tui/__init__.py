@@ -1,0 +1,1 @@
+"""The deck: screens, widgets and what keeps them in touch with the engine."""

@@ -1,0 +1,1 @@
+"""The Sessions mode, with its report and Diff."""

@@ -1,0 +1,1 @@
+"""Child processes: started, limited, ended, and told why they ended."""

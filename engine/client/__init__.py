@@ -1,0 +1,1 @@
+"""The way to the engine: start it, talk to it, stop it."""

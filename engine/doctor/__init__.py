@@ -1,0 +1,1 @@
+"""Which path can run here by which backend, and if not, why."""

@@ -1,0 +1,1 @@
+"""What a measurement is: records, events and their codec."""

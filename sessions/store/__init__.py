@@ -1,0 +1,1 @@
+"""Where sessions lie, and how they are written and read."""

@@ -1,0 +1,1 @@
+"""Reports of sessions as lines of text and as Markdown."""
