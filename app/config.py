@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from kvdeck.sessions.documents import DocumentError, load_yaml
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.files import read_regular
+from kvdeck.sessions.host.documents import DocumentError, load_yaml
+from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.units import number_text
-from kvdeck.sessions.user_home import expanded
 
 LEAST_HZ, MOST_HZ = 0.1, 10.0
 
@@ -53,7 +53,7 @@ def _folder(value: Any) -> str:
 
 
 def _theme(value: Any) -> str:
-    from kvdeck.app import theme
+    from kvdeck.app.tui import theme
 
     name = theme.named(_text(value))
     if name is None:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import orjson
 
-from kvdeck.sessions.documents import load_record
-from kvdeck.sessions.events import COUNTERS, Counter
-from kvdeck.sessions.records import RunState, from_json, to_json
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.model.events import COUNTERS, Counter
+from kvdeck.sessions.model.records import RunState, from_json, to_json
 
 VERSION = 1
 MAX_LINE = 8 << 20

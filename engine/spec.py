@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kvdeck.engine.kv.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
-from kvdeck.engine.scheme import MODES, SCHEMES, Topology
-from kvdeck.sessions.documents import DocumentError, dump_yaml, load_yaml
+from kvdeck.engine.planning.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
+from kvdeck.engine.topology import MODES, SCHEMES, Topology
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.files import read_regular
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.host.documents import DocumentError, dump_yaml, load_yaml
+from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import count_text, exact_size_text, many
 
 Effort = Literal["quick", "normal", "thorough"]

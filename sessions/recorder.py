@@ -259,7 +259,7 @@ class _Counts:
         self.sizes = coarse
 
     def tally(self, path: str, layout: str) -> dict[str, Any]:
-        """As a `Tally` of `kvdeck.sessions.records`."""
+        """As a `Tally` of `kvdeck.sessions.model.records`."""
         return {
             "path": path,
             "layout": layout,
@@ -325,7 +325,7 @@ def asked_folder() -> Path | None:
     """The session's folder that this process is asked to record into: named outright, or the active session's."""
     if folder := os.environ.get("KVDECK_RECORD_FOLDER"):
         return Path(folder)
-    from kvdeck.sessions.dynamo import active_session
+    from kvdeck.sessions.formats.dynamo import active_session
 
     found = active_session()
     if found is None or not found.name or "/" in found.name or found.name.startswith("."):

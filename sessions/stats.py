@@ -8,7 +8,7 @@ import random
 import statistics
 from collections.abc import Sequence
 
-from kvdeck.sessions.records import Interval, Percentiles, Verdict, is_same
+from kvdeck.sessions.model.records import Interval, Percentiles, Verdict, is_same
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:

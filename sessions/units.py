@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Interval
+    from kvdeck.sessions.model.records import Interval
 
 UNKNOWN = "–"
 _SIZES = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

@@ -14,7 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from kvdeck.engine.transfer.exit import leave
+from kvdeck.engine.io.exit import leave
 from tests import surroundings
 
 # A shell that starts the tests in the background has them ignore SIGINT, and every program that they start.

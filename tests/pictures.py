@@ -9,8 +9,8 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from kvdeck.app.tui import Deck
-from kvdeck.engine.client import Client
+from kvdeck.app.tui.app import Deck
+from kvdeck.engine.client.client import Client
 from tests.app.a_served_host import served
 from tests.benchmarks.engine import own_engine
 

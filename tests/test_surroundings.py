@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kvdeck.engine.supervisor import runtime
-from kvdeck.sessions import dynamo
+from kvdeck.engine.daemon import runtime
+from kvdeck.sessions.formats import dynamo
 from tests import surroundings, used, versions
 
 
@@ -37,7 +37,7 @@ def test_what_decides_is_taken_away_whatever_it_is(tmp_path: Path) -> None:
 def test_kvdeck_works_on_a_used_machine(tmp_path: Path) -> None:
     environ = {**os.environ, **used.plant(tmp_path)}
     for verb in (["sessions"], ["session", "list"], ["session", "status"]):
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *verb]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *verb]
         done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr

@@ -71,15 +71,12 @@ def actions() -> dict[str, Binding]:
     from textual.binding import Binding
     from textual.dom import DOMNode
 
-    import kvdeck.app.screens
-    import kvdeck.app.widgets
-    import kvdeck.app.widgets.monitor
-    from kvdeck.app.tui import Deck
+    from kvdeck.app import tui
+    from kvdeck.app.tui.app import Deck
 
     nodes: set[type[DOMNode]] = {Deck}
-    for package in (kvdeck.app.screens, kvdeck.app.widgets, kvdeck.app.widgets.monitor):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            members = vars(importlib.import_module(found.name)).values()
-            nodes |= {member for member in members if isinstance(member, type) and issubclass(member, DOMNode)}
+    for found in pkgutil.walk_packages(tui.__path__, f"{tui.__name__}."):
+        members = vars(importlib.import_module(found.name)).values()
+        nodes |= {member for member in members if isinstance(member, type) and issubclass(member, DOMNode)}
     bindings = (item for node in nodes for item in node.BINDINGS if isinstance(item, Binding) and item.id)
     return dict(sorted((str(binding.id), binding) for binding in bindings))

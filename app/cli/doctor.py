@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from kvdeck.app.verbs.options import checked_folder
-from kvdeck.app.verbs.printing import print_json, print_lines, report_width
-from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import NO_BREAK, Column, joined, render, wrapped
+from kvdeck.app.cli.output import print_json, print_lines, report_width
+from kvdeck.app.cli.run_options import checked_folder
+from kvdeck.sessions.text.run_report import Line, Tone
+from kvdeck.sessions.text.tables import NO_BREAK, Column, joined, render, wrapped
 from kvdeck.sessions.units import size_text
 
 _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailable": "plain"}
@@ -21,8 +21,8 @@ _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailab
 @click.option("--folder", metavar="DIR", help="The folder whose filesystem is asked about. Default: the temp dir.")
 def doctor(as_json: bool, folder: str | None) -> int:
     """Say which paths can run here, and why others can't."""
-    from kvdeck.app.waiting import waiting
-    from kvdeck.engine.asking import DOCTOR_SECONDS, doctor_report
+    from kvdeck.app.cli.spinner import waiting
+    from kvdeck.engine.children.doctor_report import DOCTOR_SECONDS, doctor_report
 
     where = checked_folder(folder) if folder is not None else None
     with waiting("looking at this host: every path is tried", DOCTOR_SECONDS):

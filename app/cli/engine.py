@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
+from kvdeck.app.cli.output import few_paths, print_json, print_lines, report_width
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.report import Line
-from kvdeck.sessions.tables import Column, fit, joined, render
+from kvdeck.sessions.text.run_report import Line
+from kvdeck.sessions.text.tables import Column, fit, joined, render
 from kvdeck.sessions.units import done_text, duration_text, many
 
 if TYPE_CHECKING:
-    from kvdeck.engine.client import Client
+    from kvdeck.engine.client.client import Client
 
 
 @click.group()
@@ -30,7 +30,7 @@ def engine() -> None:
 @engine.command()
 def start() -> int:
     """Start the engine, if it doesn't run."""
-    from kvdeck.engine.client import Client
+    from kvdeck.engine.client.client import Client
 
     with Client.connect() as client:
         click.echo(f"engine {client.hello.engine_pid} keeps its sessions in {client.hello.home}")
@@ -41,7 +41,7 @@ def start() -> int:
 @click.option("--force", is_flag=True, help="Within 5 s, whatever goes on or hangs; what was measured is kept.")
 def stop(force: bool) -> int:
     """End the engine."""
-    from kvdeck.engine.client import stop_engine
+    from kvdeck.engine.client.client import stop_engine
 
     pid = stop_engine(force)
     click.echo("no engine is running" if pid is None else f"engine {pid} has ended")
@@ -98,7 +98,7 @@ def _state(run: Mapping[str, Any]) -> str:
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
 def log(lines: int, follow: bool) -> int:
     """Print the engine's log."""
-    from kvdeck.engine.client import log_path
+    from kvdeck.engine.client.client import log_path
 
     path = log_path()
     try:
@@ -117,7 +117,7 @@ def log(lines: int, follow: bool) -> int:
 
 def _running() -> Client | None:
     """A connection to the engine, or null where none is running."""
-    from kvdeck.engine.client import Client
+    from kvdeck.engine.client.client import Client
 
     try:
         return Client.connect(start=False)

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from kvdeck.app.progress import Progress
-from kvdeck.app.verbs.printing import print_session
+from kvdeck.app.cli.output import print_session
+from kvdeck.app.cli.progress import Progress
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.events import StateChanged, event_from_json
-from kvdeck.sessions.records import FINAL_STATES, Session
-from kvdeck.sessions.report import trouble
+from kvdeck.sessions.model.events import StateChanged, event_from_json
+from kvdeck.sessions.model.records import FINAL_STATES, Session
+from kvdeck.sessions.text.run_report import trouble
 
 if TYPE_CHECKING:
-    from kvdeck.engine.client import Client
+    from kvdeck.engine.client.client import Client
 
 CANCELLED = 130
 _LOOK_S = 0.2

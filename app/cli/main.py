@@ -13,20 +13,20 @@ from typing import Any
 
 import click
 
-from kvdeck.app.output import guard_streams
-from kvdeck.app.verbs.attach import attach, cancel, report, sessions
-from kvdeck.app.verbs.config import config, configured, deck_options
-from kvdeck.app.verbs.doctor import doctor
-from kvdeck.app.verbs.engine import engine
-from kvdeck.app.verbs.monitor import monitor
-from kvdeck.app.verbs.plan import iosize, kvcache, plan
-from kvdeck.app.verbs.profile import profile
-from kvdeck.app.verbs.run import run
-from kvdeck.app.verbs.serve import serve
-from kvdeck.app.verbs.session import session
-from kvdeck.sessions import umask
+from kvdeck.app.cli.config import config, configured, deck_options
+from kvdeck.app.cli.doctor import doctor
+from kvdeck.app.cli.engine import engine
+from kvdeck.app.cli.monitor import monitor
+from kvdeck.app.cli.plan import iosize, kvcache, plan
+from kvdeck.app.cli.profile import profile
+from kvdeck.app.cli.run import run
+from kvdeck.app.cli.runs import attach, cancel, report, sessions
+from kvdeck.app.cli.serve import serve
+from kvdeck.app.cli.session.commands import session
+from kvdeck.app.cli.standard_output import guard_streams
 from kvdeck.sessions.errors import KvdeckError, UsageError
-from kvdeck.sessions.user_home import ensure_home
+from kvdeck.sessions.host import umask
+from kvdeck.sessions.host.user_home import ensure_home
 
 CLOSED_PIPE = 141
 """Exit status where the reader of stdout went away, as a shell reports SIGPIPE."""
@@ -56,7 +56,7 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     found = chosen(found, options)
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise UsageError("the deck needs a terminal on stdin and stdout", "without one, use `kvdeck run` (see --help)")
-    from kvdeck.app.tui import run_deck
+    from kvdeck.app.tui.app import run_deck
 
     return run_deck(readonly, found)
 

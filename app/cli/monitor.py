@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.app.output import echo_json
-from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.app.cli.output import print_json, print_lines, report_width
+from kvdeck.app.cli.standard_output import echo_json
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 if TYPE_CHECKING:
-    from kvdeck.engine.watch.monitor import Watching
-    from kvdeck.engine.watch.snapshot import Snapshot
-    from kvdeck.sessions.records import RunState
+    from kvdeck.engine.telemetry.sample import Snapshot
+    from kvdeck.engine.telemetry.session import Watching
+    from kvdeck.sessions.model.records import RunState
 
 
 @click.command()
@@ -70,7 +70,7 @@ def monitor(
 ) -> int:
     """Watch KV bytes move between the tiers, from what engines, NIXL and the host say."""
     if replayed is not None:
-        from kvdeck.app.verbs.replay import replay
+        from kvdeck.app.cli.monitor_replay import replay
 
         _refuse_beside_replay(context)
         return replay(replayed, once, as_json, speed, seconds)
@@ -81,9 +81,9 @@ def monitor(
     if record is not None and (once or list_sources):
         raise UsageError("--record keeps what is watched over time, and --once or --list-sources end at once",
                          "leave one out")  # fmt: skip
-    from kvdeck.engine.client import home
-    from kvdeck.engine.watch import monitor as watch
-    from kvdeck.engine.watch.blocks import told
+    from kvdeck.engine.client.client import home
+    from kvdeck.engine.telemetry import session as watch
+    from kvdeck.engine.telemetry.block_size import told
 
     if once and prometheus is not None:
         raise UsageError("--prometheus serves until it is ended, --once ends at once", "leave one out")
@@ -129,9 +129,9 @@ def _recorded(
 ) -> Iterator[Callable[[Snapshot], None]]:
     """What keeps a moment and then shows it, as long as this lasts; the recording ends with it, however it ends."""
     from kvdeck.engine.spec import parse_size
-    from kvdeck.engine.watch.discovery import named
-    from kvdeck.engine.watch.recording import Recorder
-    from kvdeck.sessions.watched.writer import DEFAULT_LIMIT
+    from kvdeck.engine.telemetry.discovery import named
+    from kvdeck.engine.telemetry.recording import Recorder
+    from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT
 
     assert watching.home is not None
     named(watching.sources, watching.home)  # what can't be watched is refused before a session is made
@@ -177,8 +177,8 @@ def _list(found: list[tuple[str, str]], as_json: bool) -> int:
 
 
 def _print(snapshot: Snapshot, as_json: bool) -> None:
-    from kvdeck.engine.watch.report import monitor_lines
-    from kvdeck.engine.watch.snapshot import to_mapping
+    from kvdeck.app.text.monitor_report import monitor_lines
+    from kvdeck.engine.telemetry.sample import to_mapping
 
     if as_json:
         print_json(to_mapping(snapshot))
@@ -187,14 +187,14 @@ def _print(snapshot: Snapshot, as_json: bool) -> None:
 
 
 def _print_line_json(snapshot: Snapshot) -> None:
-    from kvdeck.engine.watch.snapshot import to_mapping
+    from kvdeck.engine.telemetry.sample import to_mapping
 
     echo_json(to_mapping(snapshot))
 
 
 def print_line(snapshot: Snapshot) -> None:
     """The moment on one line."""
-    from kvdeck.engine.watch.report import one_line
+    from kvdeck.app.text.monitor_report import one_line
 
     click.echo(f"{clock(snapshot.t)} {one_line(snapshot)}")
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from kvdeck.app.output import echo_json
-from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.app.cli.output import print_json, print_lines, report_width
+from kvdeck.app.cli.standard_output import echo_json
 from kvdeck.sessions.errors import SessionError
 
 if TYPE_CHECKING:
-    from kvdeck.engine.watch.recording import Mark, Recording
-    from kvdeck.engine.watch.snapshot import Snapshot
-    from kvdeck.sessions.watched.delta import Moment
+    from kvdeck.engine.telemetry.recording import Mark, Recording
+    from kvdeck.engine.telemetry.sample import Snapshot
+    from kvdeck.sessions.store.telemetry.delta import Moment
 
 Shown = TypeVar("Shown")
 LONGEST_S = 2.0
@@ -36,12 +36,12 @@ def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: f
     Raises:
         KvdeckError: There is no such recording, or it holds nothing.
     """
-    from kvdeck.engine.client import home
-    from kvdeck.engine.watch.recording import Recording
+    from kvdeck.engine.client.client import home
+    from kvdeck.engine.telemetry.recording import Recording
 
     recording = Recording.open(home(), name)
     if not (once or as_json) and speed is None and seconds is None and _on_a_terminal():
-        from kvdeck.app.tui import run_deck
+        from kvdeck.app.tui.app import run_deck
 
         return run_deck(replay=name)
     end = None if seconds is None else recording.begin + seconds
@@ -66,8 +66,8 @@ def _empty(name: str) -> SessionError:
 
 
 def _last(recording: Recording, end: float | None, as_json: bool) -> int:
-    from kvdeck.engine.watch.report import monitor_lines
-    from kvdeck.engine.watch.snapshot import to_mapping
+    from kvdeck.app.text.monitor_report import monitor_lines
+    from kvdeck.engine.telemetry.sample import to_mapping
 
     snapshot = recording.at(recording.end if end is None else end)
     if snapshot is None:
@@ -108,7 +108,7 @@ def _print_json_lines(moments: Iterator[Moment]) -> int:
 
 def _print_lines(moments: Iterator[Snapshot], marks: Sequence[Mark]) -> int:
     """A line a moment, with the marks between them; how many moments."""
-    from kvdeck.app.verbs.monitor import clock, print_line
+    from kvdeck.app.cli.monitor import clock, print_line
 
     left, count = deque(marks), 0
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from kvdeck.app import hyperlinks
-from kvdeck.app.output import echo_json, echo_own
-from kvdeck.sessions.escapes import visible
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import Line, Tone, report_json, report_lines
+from kvdeck.app.cli.standard_output import echo_json, echo_own
+from kvdeck.app.tui import hyperlinks
+from kvdeck.sessions.host.escapes import visible
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.text.run_report import Line, Tone, report_json, report_lines
 
 WIDEST = 100
 _STYLES: dict[Tone, dict[str, Any]] = {
@@ -62,12 +62,13 @@ def _link(session: str) -> tuple[str, str] | None:
     """A session's name and its folder's URI, where stdout is a terminal that takes links."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
-    from kvdeck.app import config, sharing
+    from kvdeck.app import config
+    from kvdeck.app.tui import export
 
     plain = not sys.stdout.encoding.lower().startswith("utf")
     settings = config.load()
     wanted = hyperlinks.wanted(replace(settings, ascii=plain) if settings.ascii is None else settings)
-    place = sharing.place_of(session) if wanted else None
+    place = export.place_of(session) if wanted else None
     return None if place is None else (session, hyperlinks.uri(place))
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvdeck.app.verbs.planoptions import (
+from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.plan_options import (
     BENCHMARK,
     OVERRIDES,
     Asked,
@@ -19,14 +20,13 @@ from kvdeck.app.verbs.planoptions import (
     given_parameters,
     options,
 )
-from kvdeck.app.verbs.planrows import beside_lines, kvcache_row, size_said, state_row
-from kvdeck.app.verbs.printing import print_json
+from kvdeck.app.cli.plan_rows import beside_lines, kvcache_row, size_said, state_row
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.escapes import csv_text
+from kvdeck.sessions.host.escapes import csv_text
 
 if TYPE_CHECKING:
-    from kvdeck.engine.kv.kvbench import ModelConfig
-    from kvdeck.engine.kv.models import Architecture
+    from kvdeck.engine.planning.kvbench import ModelConfig
+    from kvdeck.engine.planning.models import Architecture
 
 RULE = "=" * 80
 FORMAT = click.option(
@@ -51,7 +51,7 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
     """Plan a model's KV cache and print the nixlbench command that moves it."""
     if models:
         return _list_models()
-    from kvdeck.engine.kv.nixlbench import command_line
+    from kvdeck.engine.planning.nixlbench import command_line
 
     model = asked_model(values)
 
@@ -78,8 +78,8 @@ def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any
     Raises:
         UsageError: The plan can't be, or nixlbench would refuse it.
     """
-    from kvdeck.engine.kv.ios import ios
-    from kvdeck.engine.kv.nixlbench import nixlbench_params
+    from kvdeck.engine.planning.io_plan import ios
+    from kvdeck.engine.planning.nixlbench import nixlbench_params
 
     found = ios(model, asked.config, bool(values["compat"]))
     return nixlbench_params(
@@ -114,7 +114,7 @@ def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
 @FOR
 def kvcache(style: str, target: str, **values: Any) -> int:
     """Show how much KV a model keeps, and in how many I/Os of which size it moves."""
-    from kvdeck.engine.kv.ios import Ios, ios
+    from kvdeck.engine.planning.io_plan import Ios, ios
 
     model = asked_model(values)
 
@@ -144,7 +144,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
 @FORMAT
 def iosize(style: str, **values: Any) -> int:
     """Show the bytes of one token's I/O on a GPU."""
-    from kvdeck.engine.kv.ios import ios
+    from kvdeck.engine.planning.io_plan import ios
 
     model = asked_model(values)
     return _each(
@@ -209,7 +209,7 @@ def _sections(model: Architecture, config: ModelConfig) -> dict[str, Any]:
 
 
 def _list_models() -> int:
-    from kvdeck.engine.kv.reading import catalogue
+    from kvdeck.engine.planning.model_files import catalogue
 
     models = catalogue().values()
     width = max(len(model.name) for model in models)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvdeck.sessions.errors import KvdeckError, UsageError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.engine.kv.kvbench import ModelConfig
-    from kvdeck.engine.kv.models import Architecture
+    from kvdeck.engine.planning.kvbench import ModelConfig
+    from kvdeck.engine.planning.models import Architecture
 
 COUNT = click.IntRange(min=1)
 SPELLINGS = {
@@ -140,13 +140,13 @@ def asked_model(values: Mapping[str, Any]) -> Architecture:
         raise UsageError(
             "--model is missing", "give a catalogue name (--models lists them), a YAML file or a config.json"
         )
-    from kvdeck.engine.kv.reading import find_model
+    from kvdeck.engine.planning.model_files import find_model
 
     return find_model(text)
 
 
 def _saved_model(file: str) -> str | None:
-    from kvdeck.engine.kv.reading import read_yaml
+    from kvdeck.engine.planning.model_files import read_yaml
 
     data = read_yaml(Path(file))
     return data.get("model") if isinstance(data, dict) else None
@@ -158,8 +158,8 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
     Raises:
         UsageError: No file was named and no `--isl` given, or a pattern finds nothing.
     """
-    from kvdeck.engine.kv.kvbench import ModelConfig, model_config, parse_layers
-    from kvdeck.engine.kv.reading import read_yaml
+    from kvdeck.engine.planning.kvbench import ModelConfig, model_config, parse_layers
+    from kvdeck.engine.planning.model_files import read_yaml
 
     overrides = {name: values[name] for name in OVERRIDES if values.get(name) is not None}
     if "pp_layers" in overrides:

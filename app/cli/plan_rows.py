@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kvdeck.app.verbs.planoptions import Asked
+from kvdeck.app.cli.plan_options import Asked
 
 if TYPE_CHECKING:
-    from kvdeck.engine.kv.ios import Ios
-    from kvdeck.engine.kv.kvbench import ModelConfig
-    from kvdeck.engine.kv.models import Architecture
+    from kvdeck.engine.planning.io_plan import Ios
+    from kvdeck.engine.planning.kvbench import ModelConfig
+    from kvdeck.engine.planning.models import Architecture
 
 
 def kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> dict[str, Any]:
     """A configuration's row: KVBench's columns, and ours behind them unless it is to be compatible."""
-    from kvdeck.engine.kv.ios import plan_of
-    from kvdeck.engine.kv.kvbench import kv_bytes
+    from kvdeck.engine.planning.io_plan import plan_of
+    from kvdeck.engine.planning.kvbench import kv_bytes
 
     config = asked.config
     row = {
@@ -58,8 +58,8 @@ def kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> 
 
 def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
     """What the command doesn't say: recurrent states, and the stages where a rule or their layers were asked for."""
-    from kvdeck.engine.kv.ios import plan_of
-    from kvdeck.engine.kv.kvbench import ModelConfig
+    from kvdeck.engine.planning.io_plan import plan_of
+    from kvdeck.engine.planning.kvbench import ModelConfig
     from kvdeck.sessions.units import exact_size_text, size_text
 
     plan = plan_of(model, config)
@@ -78,7 +78,7 @@ def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
 
 def state_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
     """A hybrid model's recurrent states; nothing for others, whose rows are KVBench's."""
-    from kvdeck.engine.kv.ios import plan_of
+    from kvdeck.engine.planning.io_plan import plan_of
 
     if not model.state_bytes():
         return {}

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvdeck.app.verbs.options import checked_folder
-from kvdeck.app.verbs.plan import SIDES, asked_parameters, header
-from kvdeck.app.verbs.planoptions import BENCHMARK, OVERRIDES, asked_configs, asked_model, options
-from kvdeck.app.verbs.printing import print_json, print_lines, report_width
+from kvdeck.app.cli.output import print_json, print_lines, report_width
+from kvdeck.app.cli.plan import SIDES, asked_parameters, header
+from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, asked_configs, asked_model, options
+from kvdeck.app.cli.run_options import checked_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
-from kvdeck.sessions.report import Line
+from kvdeck.sessions.text.run_report import Line
 from kvdeck.sessions.units import count_text, many, size_text
 
 if TYPE_CHECKING:
+    from kvdeck.engine.children.program import Signals
     from kvdeck.engine.spec import RunSpec
-    from kvdeck.engine.supervisor.program import Signals
-    from kvdeck.sessions.external import External
+    from kvdeck.sessions.store.writer import External
 
 
 @options(OVERRIDES, BENCHMARK)
@@ -40,7 +40,7 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
         raise UsageError("profile runs one configuration", "name one file")
     params = asked_parameters(model, asked, values, "nixlbench")
     if session is not None:
-        from kvdeck.sessions.listing import check_name
+        from kvdeck.sessions.store.index import check_name
 
         check_name(session)
     head = () if as_json else header(asked, leading=False)
@@ -58,7 +58,7 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
     """
     import psutil
 
-    from kvdeck.engine.kv.native import bytes_needed, native_specs
+    from kvdeck.engine.planning.nixlbench_runs import bytes_needed, native_specs
     from kvdeck.engine.spec import spec_from_mapping
 
     folder = checked_folder(params["filepath"]) if params["filepath"] else None
@@ -74,10 +74,10 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
 
 
 def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
-    from kvdeck.app.following import counted_interrupts, follow
-    from kvdeck.engine.client import Client
-    from kvdeck.engine.kv.native import bytes_moved, native_specs
-    from kvdeck.sessions.nixlbench_columns import table_lines
+    from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.engine.client.client import Client
+    from kvdeck.engine.planning.nixlbench_runs import bytes_moved, native_specs
+    from kvdeck.sessions.text.nixlbench_report import table_lines
 
     specs = native_runs(params)
     moved = bytes_moved(native_specs(params))
@@ -105,9 +105,9 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
 
 
 def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str | None, as_json: bool) -> int:
-    from kvdeck.engine.client import store
-    from kvdeck.engine.supervisor.program import noted_signals
-    from kvdeck.sessions.external import External
+    from kvdeck.engine.children.program import noted_signals
+    from kvdeck.engine.client.client import store
+    from kvdeck.sessions.store.writer import External
 
     program = shutil.which("nixlbench")
     if program is None:
@@ -140,9 +140,9 @@ def _keep_rows(
     program: str, params: Mapping[str, Any], kept: External, signals: Signals, as_json: bool
 ) -> tuple[int, int]:
     """Run nixlbench and keep its rows as they come; its exit status and their number."""
-    from kvdeck.engine.kv.nixlbench import arguments
-    from kvdeck.engine.supervisor.program import Program
-    from kvdeck.sessions.nixlbench import NixlbenchReader, as_results
+    from kvdeck.engine.children.program import Program
+    from kvdeck.engine.planning.nixlbench import arguments
+    from kvdeck.sessions.formats.nixlbench import NixlbenchReader, as_results
 
     reader, rows = NixlbenchReader(), 0
     if signals.came:

@@ -10,18 +10,10 @@ from dataclasses import dataclass, field
 
 import click
 
-from kvdeck.app.output import echo_own
-from kvdeck.sessions.escapes import visible
-from kvdeck.sessions.events import (
-    COUNTER_INDEX,
-    Event,
-    Log,
-    RunStarted,
-    StateChanged,
-    StepFinished,
-    StepStarted,
-)
-from kvdeck.sessions.records import StepPlan, StepResult, Tuned
+from kvdeck.app.cli.standard_output import echo_own
+from kvdeck.sessions.host.escapes import visible
+from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Log, RunStarted, StateChanged, StepFinished, StepStarted
+from kvdeck.sessions.model.records import StepPlan, StepResult, Tuned
 from kvdeck.sessions.units import (
     done_text,
     duration_text,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvdeck.app.verbs.options import GROUPS, HEADINGS, asked_mapping, checked_folder, click_options, over_file
-from kvdeck.app.verbs.printing import print_json
+from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.run_options import GROUPS, HEADINGS, asked_mapping, checked_folder, click_options, over_file
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(
     """
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
     if session is not None:
-        from kvdeck.sessions.listing import check_name
+        from kvdeck.sessions.store.index import check_name
 
         check_name(session)
     return _run(spec, session, detach, as_json)
@@ -87,8 +87,8 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
 
 
 def _run(spec: RunSpec, session: str | None, detach: bool, as_json: bool) -> int:
-    from kvdeck.app.following import counted_interrupts, follow
-    from kvdeck.engine.client import Client
+    from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.engine.client.client import Client
 
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec, session)

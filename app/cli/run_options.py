@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, print_session, report_width
+from kvdeck.app.cli.output import few_paths, print_json, print_lines, print_session, report_width
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import FINAL_STATES
-from kvdeck.sessions.report import Line
-from kvdeck.sessions.tables import Column, fit, render
+from kvdeck.sessions.model.records import FINAL_STATES
+from kvdeck.sessions.text.run_report import Line
+from kvdeck.sessions.text.tables import Column, fit, render
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.listing import SessionSummary
+    from kvdeck.sessions.store.index import SessionSummary
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 
@@ -26,8 +26,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on
 @_JSON
 def attach(name: str, as_json: bool) -> int:
     """Follow a run, or print the report of a finished one."""
-    from kvdeck.app.following import counted_interrupts, exit_status, follow
-    from kvdeck.engine.client import Client, store
+    from kvdeck.app.cli.follow import counted_interrupts, exit_status, follow
+    from kvdeck.engine.client.client import Client, store
 
     session = store().load(name)
     if session.state not in FINAL_STATES and session.kind != "watched":
@@ -41,9 +41,9 @@ def attach(name: str, as_json: bool) -> int:
 @click.argument("name")
 def cancel(name: str) -> int:
     """End a queued or running run, or a recording; what there is of it is kept."""
-    from kvdeck.engine.client import Client, store
-    from kvdeck.sessions.listing import check_name
-    from kvdeck.sessions.owners import read_owner
+    from kvdeck.engine.client.client import Client, store
+    from kvdeck.sessions.store.index import check_name
+    from kvdeck.sessions.store.owners import read_owner
 
     check_name(name)
     kept = store()
@@ -65,7 +65,7 @@ def cancel(name: str) -> int:
 
 
 def _is_engine(pid: int) -> bool:
-    from kvdeck.engine.client import engine_pid
+    from kvdeck.engine.client.client import engine_pid
 
     return engine_pid() == pid
 
@@ -75,7 +75,7 @@ def _is_engine(pid: int) -> bool:
 @_JSON
 def report(name: str, as_json: bool) -> int:
     """Print a session's report, as far as it has come."""
-    from kvdeck.engine.client import store
+    from kvdeck.engine.client.client import store
 
     print_session(store().load(name), as_json)
     return 0
@@ -85,7 +85,7 @@ def report(name: str, as_json: bool) -> int:
 @_JSON
 def sessions(as_json: bool) -> int:
     """List the sessions, newest first."""
-    from kvdeck.engine.client import store
+    from kvdeck.engine.client.client import store
 
     found = store().summaries()
     if as_json:
@@ -106,8 +106,8 @@ def sessions(as_json: bool) -> int:
 
 def _state(item: SessionSummary) -> str:
     """The state; what an engine that died left open is read from the samples."""
-    from kvdeck.engine.client import store
-    from kvdeck.sessions.listing import UNREADABLE
+    from kvdeck.engine.client.client import store
+    from kvdeck.sessions.store.index import UNREADABLE
 
     if item.state in (*FINAL_STATES, UNREADABLE):
         return item.state

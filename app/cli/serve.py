@@ -34,10 +34,10 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
                 "forward the port by `ssh -L`, or say --anyone",
             )
     try:
-        from kvdeck.app.browser import Guarded
+        from kvdeck.app.web.server import Guarded
     except ImportError:
         raise UsageError("textual-serve is not installed", "install kvdeck with the extra: kvdeck[web]") from None
-    command = shlex.join([sys.executable, "-m", "kvdeck.app.tui", *([] if control else ["--readonly"])])
+    command = shlex.join([sys.executable, "-m", "kvdeck.app.tui.app", *([] if control else ["--readonly"])])
     page = Guarded(command, host=host, port=port, title="kvdeck")
     click.echo(f"http://{_named(host)}:{port}/?key={page.key}")
     click.echo(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from kvdeck.app.output import echo_own
-from kvdeck.sessions.escapes import visible
+from kvdeck.app.cli.standard_output import echo_own
+from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.units import count_text, size_text
 
 PATIENCE_S = 0.5

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import click
 import orjson
 
-from kvdeck.sessions.escapes import visible, visible_json
+from kvdeck.sessions.host.escapes import visible, visible_json
 
 
 class Output(io.TextIOBase):

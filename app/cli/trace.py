@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.sessions import umask
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host import umask
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import Store
+    from kvdeck.sessions.store.store import Store
 
 
 def run_recorded(
@@ -28,12 +28,12 @@ def run_recorded(
     Raises:
         UsageError: There is no such command.
     """
-    from kvdeck.engine.hooks import environment
-    from kvdeck.sessions import recording
-    from kvdeck.sessions.counted_report import summary_text
-    from kvdeck.sessions.lookup import find
+    from kvdeck.engine.tracing import environment
+    from kvdeck.sessions.store import traces
+    from kvdeck.sessions.store.lookup import find
+    from kvdeck.sessions.text.trace_report import summary_text
 
-    variables = {**os.environ, **recording.environment(store.folder(name), name)}
+    variables = {**os.environ, **traces.environment(store.folder(name), name)}
     variables |= environment(os.environ.get("PYTHONPATH"), layout, descriptors_per_block)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:

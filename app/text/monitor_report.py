@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 
-from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
-from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import Column, fit, render
+from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
+from kvdeck.sessions.text.run_report import Line, Tone
+from kvdeck.sessions.text.tables import Column, fit, render
 from kvdeck.sessions.units import exact_size_text, quantity_text
 
 _DULL = frozenset(

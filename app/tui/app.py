@@ -8,8 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -18,22 +17,17 @@ from textual.events import CursorPosition
 from textual.reactive import var
 from textual.screen import Screen
 
-from kvdeck.app import endings, glyphs, hyperlinks, palette, terminal, theme
-from kvdeck.app.asking import Asking
-from kvdeck.app.bindings import EVERYWHERE, OPENING
 from kvdeck.app.config import Config
-from kvdeck.app.link import Link, has_other_between
-from kvdeck.app.messages import (
-    CommandRefused,
-    DoctorReported,
-    RunSubmitted,
-    SnapshotTaken,
-)
-from kvdeck.app.snapshot import Doctor, Snapshot
-from kvdeck.sessions import umask
+from kvdeck.app.tui import glyphs, hyperlinks, modes, notifications, palette, terminal, theme
+from kvdeck.app.tui.bindings import EVERYWHERE, OPENING
+from kvdeck.app.tui.messages import CommandRefused, DoctorReported, RunSubmitted, SnapshotTaken
+from kvdeck.app.tui.pacing import Link, has_other_between
+from kvdeck.app.tui.requests import Asking
+from kvdeck.app.tui.state import Doctor, Snapshot
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.escapes import visible
-from kvdeck.sessions.user_home import ensure_home
+from kvdeck.sessions.host import umask
+from kvdeck.sessions.host.escapes import visible
+from kvdeck.sessions.host.user_home import ensure_home
 
 if TYPE_CHECKING:
     from textual.driver import Driver
@@ -41,8 +35,8 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
     from textual.widget import Widget
 
-    from kvdeck.app.feed import Feed
-    from kvdeck.app.screens.frame import DeckScreen
+    from kvdeck.app.tui.connection import Feed
+    from kvdeck.app.tui.modes.base import DeckScreen
 
 RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
@@ -50,28 +44,12 @@ _ASCII = glyphs.Ascii()
 _OBEYED = glyphs.Obeyed()
 
 
-def _screen(module: str, name: str) -> Callable[[], Screen[None]]:
-    """Makes a mode's screen when it is first opened: until then its module is not loaded."""
-
-    def make() -> Screen[None]:
-        screen: Screen[None] = getattr(import_module(f"kvdeck.app.screens.{module}"), name)()
-        return screen
-
-    return make
-
-
 class Deck(Asking, App[None], inherit_bindings=False):
     """Draws what a feed posts. Without a feed it draws what tests post."""
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
-    MODES: ClassVar = {
-        "plan": _screen("plan", "PlanScreen"),
-        "run": _screen("run", "RunScreen"),
-        "monitor": _screen("monitor", "MonitorScreen"),
-        "sessions": _screen("sessions", "SessionsScreen"),
-        "doctor": _screen("doctor", "DoctorScreen"),
-    }
+    MODES: ClassVar = {mode.id: mode.open for mode in modes.MODES}
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [*OPENING, *EVERYWHERE]
 
@@ -167,7 +145,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.exit()
 
     def _start_feed(self) -> None:
-        from kvdeck.app.feed import Feed
+        from kvdeck.app.tui.connection import Feed
 
         self.feed = Feed(self.post_message, readonly=self.readonly, tick_s=1 / self.config.hz)
         self.feed.start()
@@ -194,12 +172,12 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     def _tell_endings(self, snapshot: Snapshot) -> None:
         """A run that has ended tells by a toast, by the bell if asked, and in the terminal's title."""
-        before, self._states = self._states, endings.states(snapshot)
-        for name, state in endings.ended(before, self._states):
+        before, self._states = self._states, notifications.states(snapshot)
+        for name, state in notifications.ended(before, self._states):
             self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
             if self.config.bell:
                 self.bell()
-        if (title := endings.title(self._states)) != self._title:
+        if (title := notifications.title(self._states)) != self._title:
             self._title = title
             self._tell(terminal.title(title))
 
@@ -265,7 +243,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
     @property
     def deck_screens(self) -> list[DeckScreen]:
         """This mode's screens, its own first, without the questions and panels over them."""
-        from kvdeck.app.screens.frame import DeckScreen
+        from kvdeck.app.tui.modes.base import DeckScreen
 
         return [screen for screen in self.screen_stack if isinstance(screen, DeckScreen) and screen.ready]
 
@@ -298,12 +276,12 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.paused = not self.paused
 
     def action_keys(self) -> None:
-        from kvdeck.app.screens.help import Help, key_rows
+        from kvdeck.app.tui.dialogs.help import Help, key_rows
 
         self.push_screen(Help(key_rows(self.screen)))
 
     def action_jump(self) -> None:
-        from kvdeck.app.screens.jump import Jump, places
+        from kvdeck.app.tui.dialogs.jump import Jump, places
 
         def chosen(pane: Widget | None) -> None:
             if pane is not None:
@@ -315,7 +293,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     def action_leave(self) -> None:
         if lost := self._would_lose():
-            from kvdeck.app.screens.ask import Ask
+            from kvdeck.app.tui.dialogs.confirm import Ask
 
             self.push_screen(Ask("Close the deck?", lost), lambda yes: self._leave() if yes else None)
         else:
@@ -333,9 +311,9 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
 
     def action_share(self, what: str) -> None:
-        from kvdeck.app import sharing
+        from kvdeck.app.tui import export
 
-        sharing.share(self, what)
+        export.share(self, what)
 
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))
@@ -363,18 +341,18 @@ def run_deck(readonly: bool = False, config: Config | None = None, replay: str =
             f"the deck can't draw on a terminal of type {said!r}" if said else "TERM is not set: the deck can't draw",
             "set TERM to what the terminal is, such as xterm-256color; `kvdeck --help` lists what works without",
         )
-    from kvdeck.app import memory
     from kvdeck.app.config import load
+    from kvdeck.app.tui import ui_state
 
     umask.make_private()
     ensure_home()
-    known = memory.recall()
+    known = ui_state.recall()
     config = load() if config is None else config
     deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
     deck.replayed = replay
     deck.run()
     if deck.memory != known and not readonly:
-        memory.keep(deck.memory)
+        ui_state.keep(deck.memory)
     return deck.return_code or 0
 
 

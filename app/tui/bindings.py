@@ -4,48 +4,20 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
-from kvdeck.app.widgets.keys import DECK, MODE_KEYS, SHARE
+from kvdeck.app.tui.modes import MODES
+from kvdeck.app.tui.widgets.key_bar import DECK, MODE_KEYS, SHARE
 
-OPENING = (
+OPENING = tuple(
     Binding(
-        "1",
-        "switch_mode('plan')",
-        "Plan",
+        mode.key,
+        f"switch_mode({mode.id!r})",
+        mode.title,
         show=False,
-        id="mode.plan",
-        tooltip="Plan: a model's KV cache in blocks and bytes",
+        id=f"mode.{mode.id}",
+        tooltip=mode.tooltip,
         group=MODE_KEYS,
-    ),
-    Binding(
-        "2", "switch_mode('run')", "Run", show=False, id="mode.run", tooltip="Run: compare layouts", group=MODE_KEYS
-    ),
-    Binding(
-        "3",
-        "switch_mode('monitor')",
-        "Monitor",
-        show=False,
-        id="mode.monitor",
-        tooltip="Monitor: KV bytes between the tiers, live",
-        group=MODE_KEYS,
-    ),
-    Binding(
-        "4",
-        "switch_mode('sessions')",
-        "Sessions",
-        show=False,
-        id="mode.sessions",
-        tooltip="Sessions: what was measured",
-        group=MODE_KEYS,
-    ),
-    Binding(
-        "9",
-        "switch_mode('doctor')",
-        "Doctor",
-        show=False,
-        id="mode.doctor",
-        tooltip="Doctor: what can run here",
-        group=MODE_KEYS,
-    ),
+    )
+    for mode in MODES
 )
 EVERYWHERE = (
     Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),

@@ -15,21 +15,15 @@ from typing import Any
 
 from textual.message import Message
 
-from kvdeck.app.folding import RunView, fold
-from kvdeck.app.keeping import told
-from kvdeck.app.measured import Measured, Reader
-from kvdeck.app.messages import (
-    CommandRefused,
-    DoctorReported,
-    PathsMeasured,
-    RunSubmitted,
-    SnapshotTaken,
-)
-from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
-from kvdeck.engine import client as engine
+from kvdeck.app.tui.messages import CommandRefused, DoctorReported, PathsMeasured, RunSubmitted, SnapshotTaken
+from kvdeck.app.tui.modes.plan.bandwidth import Measured, Reader
+from kvdeck.app.tui.run_state import RunView, fold
+from kvdeck.app.tui.session_requests import told
+from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
+from kvdeck.engine.client import client as engine
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.model.records import FINAL_STATES
 
 TICK_S = 0.5
 """Least time between two snapshots."""

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvdeck.engine.supervisor.folders import home_folder
+from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.escapes import csv_text as csv_cell
-from kvdeck.sessions.markdown import table as markdown_table
+from kvdeck.sessions.host.escapes import csv_text as csv_cell
+from kvdeck.sessions.text.markdown import table as markdown_table
 from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
     from textual.screen import Screen
 
-    from kvdeck.app.tui import Deck
-    from kvdeck.app.widgets.lines import Lines
+    from kvdeck.app.tui.app import Deck
+    from kvdeck.app.tui.widgets.lines import Lines
 
 FOLDER = "shared"
 CLIPBOARD_MOST = 74_000
@@ -127,7 +127,7 @@ def place_of(session: str) -> Path | None:
     folder = home_folder() / "sessions" / session
     if folder.is_dir():
         return folder
-    from kvdeck.sessions.dynamo import session_file
+    from kvdeck.sessions.formats.dynamo import session_file
 
     return session_file(session)
 
@@ -147,7 +147,7 @@ def copy_path(deck: Deck) -> None:
 
 def _panes(screen: Screen[object]) -> Iterator[Lines]:
     """The panes that are seen, the one in focus first."""
-    from kvdeck.app.widgets.lines import Lines
+    from kvdeck.app.tui.widgets.lines import Lines
 
     panes = [pane for pane in screen.query(Lines) if pane.display and pane.size.area]
     return iter(sorted(panes, key=lambda pane: not pane.has_focus))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from kvdeck.app.sharing import Table
+from kvdeck.app.tui.export import Table
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import plain_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.planform import PlanForm
-    from kvdeck.engine.kv.plan import Plan
-    from kvdeck.sessions.distributions import Histogram, Key
-    from kvdeck.sessions.records import Percentiles, Session, StepResult
+    from kvdeck.app.tui.modes.plan.form import PlanForm
+    from kvdeck.engine.planning.plan import Plan
+    from kvdeck.sessions.analysis.histograms import Histogram, Key
+    from kvdeck.sessions.model.records import Percentiles, Session, StepResult
 
 _STEP = ("path", "layout", "block_bytes", "batch")
 _PERCENTILES = ("p50", "p90", "p95", "p99", "max", "mean")
@@ -93,7 +93,7 @@ def distribution_table(name: str, sides: Iterable[tuple[str, Mapping[Key, Histog
 
 def curve_table(name: str, sessions: Iterable[Session]) -> Table:
     """A line for each step that has a rate: GB/s over block size, with its interval."""
-    from kvdeck.sessions.entries import entries
+    from kvdeck.sessions.analysis.entries import entries
 
     rows = [
         _row(session.name, e.path, e.layout, e.block_bytes, e.batch, e.gb_per_s.median, e.gb_per_s.low, e.gb_per_s.high)
@@ -136,7 +136,7 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 def sweep_table(form: PlanForm, long: bool) -> Table:
     """The block size over TP and page size: as on the screen, or a line for each with its regions."""
-    from kvdeck.app.planform import PAGE_SIZES, TP_SIZES
+    from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES
 
     pages, ranks = sorted({*PAGE_SIZES, form.page_size}), sorted({*TP_SIZES, form.tp})
     sizes = {(tp, page): _group_at(form, tp, page) for tp in ranks for page in pages}

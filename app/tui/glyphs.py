@@ -11,7 +11,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import LineFilter
 
-from kvdeck.sessions.escapes import without_controls
+from kvdeck.sessions.host.escapes import without_controls
 
 ASCII = {
     "✓": "v", "✗": "X", "×": "x", "–": "-", "—": "-", "−": "-", "·": "-", "…": "~", "•": "*",

@@ -10,12 +10,12 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kvdeck.app.measured import Measured
-    from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.app.tui.modes.plan.bandwidth import Measured
+    from kvdeck.app.tui.state import Doctor, Snapshot
     from kvdeck.engine.protocol import RecordingState
-    from kvdeck.engine.watch.snapshot import Snapshot as Moment
-    from kvdeck.sessions.listing import SessionSummary
-    from kvdeck.sessions.records import Session
+    from kvdeck.engine.telemetry.sample import Snapshot as Moment
+    from kvdeck.sessions.model.records import Session
+    from kvdeck.sessions.store.index import SessionSummary
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
-    from kvdeck.app.snapshot import Snapshot
+    from kvdeck.app.tui.state import Snapshot
 
 
 def states(snapshot: Snapshot) -> dict[str, str]:

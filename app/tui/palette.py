@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
-from kvdeck.app import theme
+from kvdeck.app.tui import theme
 
 if TYPE_CHECKING:
     from textual.screen import Screen
 
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
 
 _MOVES = ("move(", "page(", "scroll_", "app.focus_")
 """Actions that nobody calls by name."""

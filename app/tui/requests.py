@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvdeck.app.messages import ReplayAsked
+from kvdeck.app.tui.messages import ReplayAsked
 
 if TYPE_CHECKING:
     from textual.message import Message
     from textual.message_pump import MessagePump
 
-    from kvdeck.app.feed import Feed
-    from kvdeck.engine.client import Client
-    from kvdeck.sessions.records import Session
+    from kvdeck.app.tui.connection import Feed
+    from kvdeck.engine.client.client import Client
+    from kvdeck.sessions.model.records import Session
 
 
 def answers_to(asker: MessagePump) -> Callable[[Message], object]:
@@ -88,7 +88,7 @@ class Asking:
 
     def plans_folder(self) -> Path:
         """Where plans are saved."""
-        from kvdeck.engine.client import home
+        from kvdeck.engine.client.client import home
 
         return home() / "plans"
 
@@ -110,17 +110,17 @@ class Asking:
             self._keep(asker, lambda post, keeping: keeping.change(post, what, name, value, before))
 
     def _keep(self, asker: MessagePump, work: Callable[[Any, Any], None], apart: bool = False) -> None:
-        from kvdeck.app import keeping
+        from kvdeck.app.tui import session_requests
 
         post = answers_to(asker)
-        self._with_feed(lambda feed: feed.do(lambda: work(post, keeping), apart))
+        self._with_feed(lambda feed: feed.do(lambda: work(post, session_requests), apart))
 
     def find_sources(self, asker: MessagePump) -> None:
         """Look what can be watched on this host; answered by `SourcesFound`."""
-        from kvdeck.app.monitoring import finding
+        from kvdeck.app.tui.modes.monitor import source_search
 
         post = answers_to(asker)
-        self._with_feed(lambda feed: feed.do(lambda: finding.look(post), apart=True))
+        self._with_feed(lambda feed: feed.do(lambda: source_search.look(post), apart=True))
 
     def command(self, work: Callable[[Client], object]) -> None:
         """Give the engine a command of a screen's own; a refusal is told as any other."""

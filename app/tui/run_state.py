@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kvdeck.app.progress import event_text
+from kvdeck.app.cli.progress import event_text
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.events import (
+from kvdeck.sessions.model.events import (
     COUNTER_INDEX,
     COUNTERS,
     Compared,
@@ -19,17 +19,9 @@ from kvdeck.sessions.events import (
     StepStarted,
     event_from_json,
 )
-from kvdeck.sessions.records import (
-    FINAL_STATES,
-    Comparison,
-    Percentiles,
-    RunState,
-    StepPlan,
-    StepResult,
-    Tuned,
-)
-from kvdeck.sessions.references import is_limit, reference_of
-from kvdeck.sessions.report import verdict_text
+from kvdeck.sessions.model.records import FINAL_STATES, Comparison, Percentiles, RunState, StepPlan, StepResult, Tuned
+from kvdeck.sessions.model.references import is_limit, reference_of
+from kvdeck.sessions.text.run_report import verdict_text
 
 MAX_POINTS = 512
 """Points kept for a step's line; beyond it every second one goes, which keeps the rates exact."""

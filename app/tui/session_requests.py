@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textual.message import Message
 
-from kvdeck.app.messages import (
+from kvdeck.app.tui.messages import (
     SessionChanged,
     SessionPreviewed,
     SessionRead,
@@ -18,17 +18,17 @@ from kvdeck.app.messages import (
     SessionsStirred,
     SpreadsRead,
 )
-from kvdeck.engine import client as engine
-from kvdeck.sessions import exchange
-from kvdeck.sessions.catalogue import catalogue
-from kvdeck.sessions.distributions import histograms
+from kvdeck.engine.client import client as engine
+from kvdeck.sessions.analysis.histograms import histograms
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.lookup import find, find_part
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import is_recording
-from kvdeck.sessions.store import Store, write_atomically
-from kvdeck.sessions.user_home import expanded
-from kvdeck.sessions.watched import export as recording_export
+from kvdeck.sessions.formats import exchange
+from kvdeck.sessions.formats import telemetry as recording_export
+from kvdeck.sessions.host.user_home import expanded
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.lookup import find, find_part
+from kvdeck.sessions.store.store import Store, write_atomically
+from kvdeck.sessions.text.run_report import is_recording
 
 Post = Callable[[Message], object]
 log = logging.getLogger("kvdeck.app")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView
+    from kvdeck.app.tui.run_state import RunView
     from kvdeck.engine.protocol import RunInfo
 
 Link = Literal["starting", "connected", "lost"]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import orjson
 from textual.message import Message
 
-from kvdeck.app.keeping import told
-from kvdeck.app.messages import MomentSeen, RecordingsSeen
-from kvdeck.engine import client as engine
+from kvdeck.app.tui.messages import MomentSeen, RecordingsSeen
+from kvdeck.app.tui.session_requests import told
+from kvdeck.engine.client import client as engine
 from kvdeck.engine.protocol import FromEngine, RecordingsChanged, WatchSample
-from kvdeck.engine.watch.snapshot import Snapshot, from_mapping
+from kvdeck.engine.telemetry.sample import Snapshot, from_mapping
 
 AGAIN_S = 1.0
 """Between two tries to reach an engine that is gone."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kvdeck.app import glyphs, theme
+from kvdeck.app.tui import glyphs, theme
 
 if TYPE_CHECKING:
     from textual.driver import Driver

@@ -13,8 +13,8 @@ from textual.color import Color
 from textual.theme import Theme
 
 import kvdeck.themes
-from kvdeck.app.words import layout_slug, path_slug
-from kvdeck.sessions.documents import load_yaml
+from kvdeck.app.text.names import layout_slug, path_slug
+from kvdeck.sessions.host.documents import load_yaml
 
 FOLDER = Path(kvdeck.themes.__path__[0])
 STYLE_SHEET = FOLDER / "kvdeck.tcss"

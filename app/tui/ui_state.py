@@ -6,9 +6,9 @@ import contextlib
 import json
 from typing import Any
 
-from kvdeck.engine.supervisor.folders import home_folder
-from kvdeck.sessions.documents import load_json
-from kvdeck.sessions.files import read_regular
+from kvdeck.engine.daemon.folders import home_folder
+from kvdeck.sessions.host.documents import load_json
+from kvdeck.sessions.host.files import read_regular
 
 FILE = "deck.json"
 
@@ -24,7 +24,7 @@ def recall() -> dict[str, Any]:
 
 def keep(facts: dict[str, Any]) -> None:
     """Replace the file whole; a home that can't be written loses only the comfort."""
-    from kvdeck.sessions.store import write_atomically
+    from kvdeck.sessions.store.store import write_atomically
 
     home = home_folder()
     with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ import aiohttp_jinja2
 from aiohttp import web
 from textual_serve.server import Server
 
-from kvdeck.app.verbs.serve import is_loopback
+from kvdeck.app.cli.serve import is_loopback
 
 REFUSED = "This page needs its key: open the address that `kvdeck serve` has printed.\n"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -16,7 +16,7 @@ from typing import Any
 
 from kvdeck.engine.protocol import MAX_LINE
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.processes import group_members, process_start
+from kvdeck.sessions.host.processes import group_members, process_start
 
 PIPE_BYTES = 1 << 20
 EOF_SECONDS = 5.0

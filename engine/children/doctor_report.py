@@ -9,16 +9,16 @@ import subprocess
 import sys
 from typing import Any
 
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.units import number_text
-from kvdeck.sessions.user_home import expanded
 
 DOCTOR_SECONDS = 20.0
 
 
 def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) -> dict[str, Any]:
-    """What `python -m kvdeck.engine.doctor --json` says, asked in a child that may hang or die.
+    """What `python -m kvdeck.engine.doctor.report --json` says, asked in a child that may hang or die.
 
     Args:
         folder: Where test files would go.
@@ -27,7 +27,7 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
     Raises:
         KvdeckError: It said nothing that can be read.
     """
-    argv = [sys.executable, "-m", "kvdeck.engine.doctor", "--json"]
+    argv = [sys.executable, "-m", "kvdeck.engine.doctor.report", "--json"]
     if folder is not None:
         argv += ["--folder", str(expanded(folder).absolute())]
     child = subprocess.Popen(

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from kvdeck.engine.supervisor import guard
-from kvdeck.sessions import umask
+from kvdeck.engine.children import guard
+from kvdeck.sessions.host import umask
 
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1

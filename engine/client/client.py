@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvdeck.engine import protocol
-from kvdeck.engine.asking import doctor_report as doctor_report
+from kvdeck.engine.children.doctor_report import doctor_report as doctor_report
+from kvdeck.engine.client import shutdown
+from kvdeck.engine.client.launch import TRY_SECONDS, attach, reap, start_and_attach
+from kvdeck.engine.daemon import runtime
+from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Goodbye, Hello, Reply, SampleMessage
-from kvdeck.engine.supervisor import runtime, shutdown
-from kvdeck.engine.supervisor.folders import home_folder
-from kvdeck.engine.supervisor.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.sessions.errors import EngineError, UsageError
-from kvdeck.sessions.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
-from kvdeck.sessions.processes import identity
-from kvdeck.sessions.records import to_json
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.processes import identity
+from kvdeck.sessions.host.user_home import expanded
+from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
+from kvdeck.sessions.model.records import to_json
+from kvdeck.sessions.store.store import Store
 
 if TYPE_CHECKING:
     from kvdeck.engine.spec import RunSpec

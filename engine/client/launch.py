@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from kvdeck.engine.supervisor import runtime
+from kvdeck.engine.daemon import runtime
 from kvdeck.sessions.errors import EngineError
 
 TRY_SECONDS = 0.02
@@ -66,7 +66,7 @@ def _start(folder: Path, home: Path) -> subprocess.Popen[bytes]:
     try:
         with log.open("ab") as output:
             engine = subprocess.Popen(
-                [sys.executable, "-m", "kvdeck.engine.server"],
+                [sys.executable, "-m", "kvdeck.engine.daemon.server"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -16,13 +16,13 @@ from typing import Any
 
 import orjson
 
-from kvdeck.engine.supervisor import recovery, runtime
-from kvdeck.engine.supervisor.folders import home_folder
-from kvdeck.engine.supervisor.launch import TRY_SECONDS, reap
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.client.launch import TRY_SECONDS, reap
+from kvdeck.engine.daemon import recovery, runtime
+from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.processes import ProcessIdentity, group_members, identity
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.processes import ProcessIdentity, group_members, identity
+from kvdeck.sessions.store.store import Store
 
 ANSWER_SECONDS = 10.0
 END_SECONDS = 60.0

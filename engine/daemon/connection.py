@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from kvdeck.engine.daemon.stream import Feed, Line, to_line
 from kvdeck.engine.protocol import VERSION, FromClient, FromEngine, Goodbye, Reply, decode, encode
-from kvdeck.engine.supervisor.feed import Feed, Line, to_line
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.samples import LineReader
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.store.event_log import LineReader
 
 WRITE_AHEAD = 64 * 1024
 """Bytes that wait in the engine for a client's socket before the client counts as slow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 
 def home_folder() -> Path:

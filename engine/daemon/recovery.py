@@ -15,16 +15,16 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.supervisor.process import end_group, end_left
-from kvdeck.sessions import samples
+from kvdeck.engine.children.child import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.events import StateChanged
-from kvdeck.sessions.files import read_regular, read_text
-from kvdeck.sessions.processes import ProcessIdentity
-from kvdeck.sessions.records import FINAL_STATES, Session, decode_json, to_json
-from kvdeck.sessions.store import Store, write_atomically
-from kvdeck.sessions.watched import keeping
-from kvdeck.sessions.watched.marks import is_written
+from kvdeck.sessions.host.files import read_regular, read_text
+from kvdeck.sessions.host.processes import ProcessIdentity
+from kvdeck.sessions.model.events import StateChanged
+from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
+from kvdeck.sessions.store import event_log
+from kvdeck.sessions.store.store import Store, write_atomically
+from kvdeck.sessions.store.telemetry import session as keeping
+from kvdeck.sessions.store.telemetry.annotations import is_written
 
 SCRATCH_MARKER = ".kvdeck-scratch"
 log = logging.getLogger("kvdeck.engine")
@@ -108,14 +108,14 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     path = store.samples_path(name)
     if session.reason == ENGINE_ENDED:
         # Nobody cancelled it, whatever its worker could know; a file has one last state.
-        samples.drop_last_line(path)
+        event_log.drop_last_line(path)
         session = store.rebuild(name)
     if session.state not in FINAL_STATES:
         reason = (
             "the engine ended before the run began" if session.started is None else "the engine ended during the run"
         )
         change = StateChanged(time.monotonic_ns(), time.time(), "interrupted", reason)
-        samples.append_event(path, change)
+        event_log.append_event(path, change)
         session = store.rebuild(name)
     store.write(session)
     remove_owner(store, name)

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.children.child import Ending, Limits, Worker, last_words
+from kvdeck.engine.daemon import recovery
+from kvdeck.engine.daemon.stream import Feed, Line, event_data, sample_values
 from kvdeck.engine.protocol import RunInfo
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.supervisor import recovery
-from kvdeck.engine.supervisor.feed import Feed, Line, event_data, sample_values
-from kvdeck.engine.supervisor.process import Ending, Limits, Worker, last_words
 from kvdeck.sessions.errors import EngineError, KvdeckError
-from kvdeck.sessions.events import COUNTER_INDEX, StateChanged
-from kvdeck.sessions.processes import identity, own_identity, signal_name
-from kvdeck.sessions.records import FINAL_STATES, RunState, Session
-from kvdeck.sessions.samples import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.host.processes import identity, own_identity, signal_name
+from kvdeck.sessions.model.events import COUNTER_INDEX, StateChanged
+from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
+from kvdeck.sessions.store.event_log import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
+from kvdeck.sessions.store.store import Store
 
 KEPT_RUNS = 20
 """Runs that are over and still shown in the queue."""

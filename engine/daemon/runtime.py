@@ -14,11 +14,11 @@ from typing import NamedTuple
 import orjson
 
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.files import read_regular
-from kvdeck.sessions.processes import ProcessIdentity
-from kvdeck.sessions.records import decode_json, to_json
-from kvdeck.sessions.store import write_atomically
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.processes import ProcessIdentity
+from kvdeck.sessions.host.user_home import expanded
+from kvdeck.sessions.model.records import decode_json, to_json
+from kvdeck.sessions.store.store import write_atomically
 
 _OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
 MAX_SOCKET_PATH = 107

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.protocol import MAX_LINE, Record, Watch
-from kvdeck.engine.supervisor.connection import Connection
-from kvdeck.sessions.addresses import refuse_credentials
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.addresses import refuse_credentials
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 MAX_HZ = 10.0
@@ -130,7 +130,7 @@ class Sampling:
         while True:
             try:
                 child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "kvdeck.engine.watch"),
+                    *(sys.executable, "-m", "kvdeck.engine.telemetry"),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     limit=MAX_LINE,

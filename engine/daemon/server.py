@@ -1,4 +1,4 @@
-"""The supervisor: `python -m kvdeck.engine.server`. One a user and runtime folder; it outlives every screen.
+"""The supervisor: `python -m kvdeck.engine.daemon.server`. One a user and runtime folder; it outlives every screen.
 
 It moves no bytes and loads neither NIXL nor CUDA: what can die of those is a worker, a child of its own.
 """
@@ -19,7 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.jobs import Jobs
+from kvdeck.engine.children.child import Limits
+from kvdeck.engine.client.launch import LOCKED
+from kvdeck.engine.daemon import recovery, runtime
+from kvdeck.engine.daemon.connection import Connection, Following
+from kvdeck.engine.daemon.folders import home_folder
+from kvdeck.engine.daemon.log import start_log
+from kvdeck.engine.daemon.run_queue import Jobs
+from kvdeck.engine.daemon.stream import Feed
+from kvdeck.engine.daemon.telemetry_sessions import Recordings
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
@@ -40,23 +48,15 @@ from kvdeck.engine.protocol import (
     encode,
 )
 from kvdeck.engine.spec import spec_from_mapping
-from kvdeck.engine.supervisor import recovery, runtime
-from kvdeck.engine.supervisor.connection import Connection, Following
-from kvdeck.engine.supervisor.enginelog import start_log
-from kvdeck.engine.supervisor.feed import Feed
-from kvdeck.engine.supervisor.folders import home_folder
-from kvdeck.engine.supervisor.launch import LOCKED
-from kvdeck.engine.supervisor.process import Limits
-from kvdeck.engine.supervisor.recordings import Recordings
-from kvdeck.sessions import umask
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
-from kvdeck.sessions.processes import own_identity, signal_name
-from kvdeck.sessions.records import FINAL_STATES, to_json
-from kvdeck.sessions.samples import LineReader, count_lines
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.user_home import ensure_home
+from kvdeck.sessions.host import umask
+from kvdeck.sessions.host.processes import own_identity, signal_name
+from kvdeck.sessions.host.user_home import ensure_home
+from kvdeck.sessions.model.records import FINAL_STATES, to_json
+from kvdeck.sessions.store.event_log import LineReader, count_lines
+from kvdeck.sessions.store.store import Store
 
-WORKER = (sys.executable, "-m", "kvdeck.engine.worker")
+WORKER = (sys.executable, "-m", "kvdeck.engine.transfer.worker")
 IDLE_EXIT_SECONDS = 3600.0
 PROGRESS_SECONDS = 1.0
 """Shortest time between two pictures of the queue that differ by progress only."""

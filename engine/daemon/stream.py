@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from kvdeck.sessions.documents import load_record
-from kvdeck.sessions.events import ReferenceRound
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.model.events import ReferenceRound
 
 KEPT_LINES = 2048
 

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from kvdeck.engine.daemon import recovery
+from kvdeck.engine.daemon.samplers import Asked, Watching, asked
 from kvdeck.engine.protocol import Annotate, Record, RecordingState
-from kvdeck.engine.supervisor import recovery
-from kvdeck.engine.supervisor.watching import Asked, Watching, asked
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
-from kvdeck.sessions.processes import own_identity
-from kvdeck.sessions.records import FINAL_STATES
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.watched import keeping
-from kvdeck.sessions.watched.writer import DEFAULT_LIMIT
+from kvdeck.sessions.host.processes import own_identity
+from kvdeck.sessions.model.records import FINAL_STATES
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry import session
+from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT
 
 KEPT_ENDED = 16
 SETTLE_SECONDS = 5.0
@@ -79,7 +79,7 @@ class Recordings:
         return command.name
 
     def _make(self, name: str, what: Asked, limit: int) -> None:
-        keeping.begin(
+        session.begin(
             self._store,
             name,
             hz=what.hz,
@@ -160,7 +160,7 @@ class Recordings:
         self.watching.let_go(what)
         try:
             if self._store.read(name).state not in FINAL_STATES:
-                keeping.end(self._store, name, state.state, state.reason)
+                session.end(self._store, name, state.state, state.reason)
         except (KvdeckError, OSError) as error:
             log.warning("recording %s: %s", name, error)
         with contextlib.suppress(OSError):

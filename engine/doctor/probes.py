@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from kvdeck.engine.transfer import reasons
-from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.io import reasons
+from kvdeck.engine.io.findings import PathFinding, PluginFinding
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.processes import signal_name
-from kvdeck.sessions.records import from_json
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.processes import signal_name
+from kvdeck.sessions.model.records import from_json
 
 _PATIENCE = 4
 
@@ -38,7 +38,7 @@ class Probed:
 
 def probe_command(folder: Path) -> Command:
     """The command line that runs checks in a child of their own."""
-    return lambda checks: [sys.executable, "-m", "kvdeck.engine.transfer.probe", *checks, "--folder", str(folder)]
+    return lambda checks: [sys.executable, "-m", "kvdeck.engine.doctor.probe", *checks, "--folder", str(folder)]
 
 
 def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> Probed:

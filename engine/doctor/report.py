@@ -1,4 +1,4 @@
-"""`python -m kvdeck.engine.doctor`: which path can run here by which backend, and if not, why and what to do.
+"""`python -m kvdeck.engine.doctor.report`: which path can run here by which backend, and if not, why and what to do.
 
 Imports no NIXL itself: everything that may hang or crash is tried in children with a limit.
 """
@@ -18,16 +18,16 @@ from typing import Any
 
 import orjson
 
+from kvdeck.engine.doctor.probes import Probed, probe, probe_command
 from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.environment import deciding_variables
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
-from kvdeck.engine.probing import Probed, probe, probe_command
+from kvdeck.engine.io import plugins, reasons
+from kvdeck.engine.io.findings import PathFinding, PluginFinding
 from kvdeck.engine.spec import APIS
-from kvdeck.engine.transfer import plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding, PluginFinding
 from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
-from kvdeck.sessions.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
 LIMIT_S = 2.6
 """Seconds that all probes have together; `$KVDECK_DOCTOR_LIMIT` or `--limit` gives them more."""
@@ -162,7 +162,7 @@ def _plugins(probed: Probed) -> Iterator[PluginFinding]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; the exit status is 0 when at least one path can run."""
-    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor")
+    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.report")
     parser.add_argument("--json", action="store_true", help="one line instead of indented JSON")
     parser.add_argument("--folder", type=Path, help="where test files would go")
     parser.add_argument("--limit", type=float, help="seconds for all probes together")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host.facts import Gpu, GpuFacts
-from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 _DRIVER_SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/nvmap")

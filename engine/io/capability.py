@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kvdeck.engine.host.facts import FolderFacts
 from kvdeck.engine.host.folder import folder_facts
-from kvdeck.engine.transfer import device, nixl, plugins, reasons
+from kvdeck.engine.io import cuda, nixl, plugins, reasons
 from kvdeck.sessions.errors import UnavailableError
 
 _FILE_BYTES = 4096
@@ -35,7 +35,7 @@ def check(path: str, backend: str, folder: Path | None = None, *, api: str | Non
     if plain == backend and backend in _known() and backend not in plugins.SERVES[path]:
         raise reasons.wrong_path(path, backend, plugins.SERVES[path])
     if plugins.uses_device(path):
-        device.require()
+        cuda.require()
     params = {plugins.POSIX_PARAMS[api]: "true"} if api and plain == "POSIX" else {}
     failure = _creates(plain, tuple(params.items()))
     if failure is not None:

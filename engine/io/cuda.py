@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.transfer import reasons
+from kvdeck.engine.io import reasons
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.units import many, size_text
 

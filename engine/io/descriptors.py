@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.kv.layout import Geometry, Layout
+from kvdeck.engine.planning.layout import Geometry, Layout
 
 Offsets = npt.NDArray[np.uint64]
 

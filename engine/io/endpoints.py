@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kvdeck.engine.host.folder import folder_facts
-from kvdeck.engine.kv.layout import Geometry, Layout, parse_layout
-from kvdeck.engine.transfer import descriptors, memory, nixl, pattern, reasons
-from kvdeck.engine.transfer.calls import Remote
-from kvdeck.engine.transfer.descriptors import Offsets
+from kvdeck.engine.io import descriptors, memory, nixl, pattern, reasons
+from kvdeck.engine.io.descriptors import Offsets
+from kvdeck.engine.planning.layout import Geometry, Layout, parse_layout
+from kvdeck.engine.ranks.rpc import Remote
 from kvdeck.sessions.units import exact_size_text
 
 _IO_CHUNK = 4 << 20

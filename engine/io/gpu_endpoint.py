@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.kv.layout import Geometry, Layout
-from kvdeck.engine.transfer import device, memory, pattern
-from kvdeck.engine.transfer.sides import Origin, Region, address_descriptors, wrong_region
+from kvdeck.engine.io import cuda, memory, pattern
+from kvdeck.engine.io.endpoints import Origin, Region, address_descriptors, wrong_region
+from kvdeck.engine.planning.layout import Geometry, Layout
 
 _CHUNK = 16 << 20
 
@@ -19,7 +19,7 @@ class DeviceSide:
 
     def __init__(self, geometry: Geometry, blocks: int, gpu: int) -> None:
         self.geometry, self.blocks = geometry, blocks
-        self.buffer = device.allocate(gpu, geometry.block_bytes * blocks)
+        self.buffer = cuda.allocate(gpu, geometry.block_bytes * blocks)
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -34,18 +34,18 @@ class DeviceSide:
         for at in range(0, self.buffer.size, staging.size):
             count = min(staging.size, self.buffer.size - at)
             pattern.fill(staging.array[:count], seed, position + at)
-            device.fill(self.buffer, staging.address, count, at)
+            cuda.fill(self.buffer, staging.address, count, at)
         staging.close()
 
     def poison(self) -> None:
-        device.poison(self.buffer, pattern.POISON)
+        cuda.poison(self.buffer, pattern.POISON)
 
     def check(self, own: Layout, origin: Origin) -> str | None:
         content = memory.allocate(self.buffer.size)
-        device.read(self.buffer, content.address, self.buffer.size)
+        cuda.read(self.buffer, content.address, self.buffer.size)
         found = wrong_region(content.array, self.geometry, self.blocks, own, 1, origin)
         content.close()
         return found
 
     def close(self) -> None:
-        device.release(self.buffer)
+        cuda.release(self.buffer)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from kvdeck.engine.transfer.exit import leave
+from kvdeck.engine.io.exit import leave
 from kvdeck.sessions.units import number_text
 
 _LEAST_SECONDS = 60.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvdeck.engine.transfer import hang
+from kvdeck.engine.io import hang
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import number_text
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.transfer import plugins, quiet, reasons
+from kvdeck.engine.io import plugins, reasons, stdio
 from kvdeck.sessions.errors import UnavailableError
 
 _NEED_CUDA = ("GDS", "GDS_MT", "GPUNETIO", "LIBFABRIC")
@@ -127,7 +127,7 @@ def plugin_parameters(agent: Any, backend: str) -> tuple[dict[str, str], tuple[s
         UnavailableError: The plugin is missing or doesn't load.
     """
     require_plugin(backend)
-    with quiet.captured() as words:
+    with stdio.captured() as words:
         try:
             params, kinds = agent.agent.getPluginParams(backend)
         except Exception as error:  # NIXL's exceptions share no base below Exception
@@ -146,7 +146,7 @@ def create_backend(agent: Any, backend: str, params: dict[str, str] | None = Non
         UnavailableError: It can't be created here; the reason is the native libraries', in an operator's words.
     """
     require_backend(backend)
-    with quiet.captured() as words:
+    with stdio.captured() as words:
         try:
             agent.create_backend(backend, dict(params or {}))
         except Exception as error:  # as above
@@ -167,7 +167,7 @@ def register(agent: Any, backend: str, kind: str, pieces: Sequence[tuple[int, in
     Raises:
         UnavailableError: The backend refuses them; the reason is the native libraries', in an operator's words.
     """
-    with quiet.captured() as words:
+    with stdio.captured() as words:
         try:
             return agent.register_memory([(*piece, "") for piece in pieces], kind, [backend])
         except Exception as error:  # as above

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from kvdeck.sessions.records import (
+from kvdeck.sessions.model.records import (
     DEVICE_TO_DEVICE,
     DEVICE_TO_DISK,
     DEVICE_TO_HOST,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kvdeck.engine.host.environment import blamed
 from kvdeck.engine.host.machine import kernel_switch
-from kvdeck.sessions import files
 from kvdeck.sessions.errors import UnavailableError
+from kvdeck.sessions.host import files
 from kvdeck.sessions.units import number_text, size_text
 
 _LIBRARIES = {

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from kvdeck.engine.transfer import device
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.memory import HostBuffer
-from kvdeck.engine.transfer.sides import FileSide, Side
+from kvdeck.engine.io import cuda
+from kvdeck.engine.io.endpoints import FileSide, Side
+from kvdeck.engine.io.memory import HostBuffer
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import exact_size_text
 
@@ -53,7 +53,7 @@ def _by_cuda(setup: LaneSetup, source: Side, destination: Side, blocks: Sequence
     wait_until(begin_ns)
     begin = time.perf_counter_ns()
     for at in range(0, len(pieces), batch):
-        device.copy_all(gpu, cast(device.Direction, setup.path), pieces[at : at + batch])
+        cuda.copy_all(gpu, cast(cuda.Direction, setup.path), pieces[at : at + batch])
     return begin, time.perf_counter_ns()
 
 

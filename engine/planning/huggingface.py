@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvdeck.engine.kv.counts import checked_count, checked_layers
-from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
-from kvdeck.engine.kv.recurrent import state_in
+from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
+from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent
+from kvdeck.engine.planning.recurrent_fields import state_in
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import many
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdeck.engine.kv import kvbench
-from kvdeck.engine.kv.kvbench import ModelConfig
-from kvdeck.engine.kv.models import Architecture
-from kvdeck.engine.kv.parallel import Parallelism
-from kvdeck.engine.kv.plan import Plan, Work, make_plan
-from kvdeck.engine.kv.precision import parse_precision
+from kvdeck.engine.planning import kvbench
+from kvdeck.engine.planning.kvbench import ModelConfig
+from kvdeck.engine.planning.models import Architecture
+from kvdeck.engine.planning.parallelism import Parallelism
+from kvdeck.engine.planning.plan import Plan, Work, make_plan
+from kvdeck.engine.planning.precision import parse_precision
 
 
 @dataclass(frozen=True, slots=True)

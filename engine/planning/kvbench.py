@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvdeck.engine.kv.counts import checked_count, checked_layers
-from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent, uniform
+from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
+from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent, uniform
 from kvdeck.sessions.errors import UsageError
 
 _COMMON = ("model_name", "num_layers", "query_head_dimension", "num_model_params")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.kv.plan import Plan
+from kvdeck.engine.planning.plan import Plan
 from kvdeck.sessions.errors import UsageError
 
 

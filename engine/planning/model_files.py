@@ -8,14 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.kv import huggingface, kvbench
-from kvdeck.engine.kv.counts import checked_count, checked_layers
-from kvdeck.engine.kv.models import Architecture, Kind, keys_and_values, latent
-from kvdeck.engine.kv.states import State, state_of
-from kvdeck.sessions.documents import DocumentError, load_json, load_yaml
+from kvdeck.engine.planning import huggingface, kvbench
+from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
+from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent
+from kvdeck.engine.planning.recurrent_state import State, state_of
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.files import read_regular
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.documents import DocumentError, load_json, load_yaml
+from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.user_home import expanded
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 _FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdeck.engine.kv.precision import Precision
-from kvdeck.engine.kv.states import State
+from kvdeck.engine.planning.precision import Precision
+from kvdeck.engine.planning.recurrent_state import State
 from kvdeck.sessions.units import count_text, many
 
 STATELESS = ("none", "mlp", "moe", "shared")

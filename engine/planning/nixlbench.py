@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from kvdeck.engine.scheme import Topology
-from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.engine.topology import Topology
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.addresses import refuse_credentials
 
 Target = Literal["nixlbench", "seed"]
 """`seed`: KVBench's command as its first README shows it, which today's nixlbench may refuse."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvdeck.engine.kv.nixlbench import LARGE_BLOCK, NETWORK, rounds
-from kvdeck.engine.scheme import Topology
+from kvdeck.engine.planning.nixlbench import LARGE_BLOCK, NETWORK, rounds
+from kvdeck.engine.topology import Topology
 from kvdeck.sessions.errors import UnavailableError
 
 _HERE = ("UCX", "LIBFABRIC", "POSIX", "GDS", "GDS_MT")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from kvdeck.engine.kv.models import Architecture, Part
+from kvdeck.engine.planning.models import Architecture, Part
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import many
 

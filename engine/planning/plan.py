@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from kvdeck.engine.kv.models import Architecture, Kind
-from kvdeck.engine.kv.parallel import PP_RULES, Parallelism, check, copies, heads_on_rank, share, stage_bounds
-from kvdeck.engine.kv.precision import Precision
+from kvdeck.engine.planning.models import Architecture, Kind
+from kvdeck.engine.planning.parallelism import PP_RULES, Parallelism, check, copies, heads_on_rank, share, stage_bounds
+from kvdeck.engine.planning.precision import Precision
 from kvdeck.sessions.errors import UsageError
 
 DIRECT_ALIGNMENTS = (4096, 512)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvdeck.engine.kv.counts import checked_count
-from kvdeck.engine.kv.states import State, state_of
+from kvdeck.engine.planning.model_numbers import checked_count
+from kvdeck.engine.planning.recurrent_state import State, state_of
 
 Config = Mapping[str, Any]
 Named = tuple[str, dict[str, str]]

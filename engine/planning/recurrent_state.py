@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kvdeck.engine.kv.counts import checked_count
-from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
+from kvdeck.engine.planning.model_numbers import checked_count
+from kvdeck.engine.planning.precision import PRECISIONS, parse_precision
 from kvdeck.sessions.errors import UsageError
 
 FIELDS: dict[str, tuple[str, ...]] = {

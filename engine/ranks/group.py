@@ -13,14 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvdeck.engine.kv.layout import parse_layout_pair
-from kvdeck.engine.transfer import hang
-from kvdeck.engine.transfer.calls import Remote
-from kvdeck.engine.transfer.lane import Lane, target_arguments
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.loop import Visit
-from kvdeck.engine.transfer.rendezvous import Board, check_board, naming_losses
-from kvdeck.engine.transfer.sides import Origin, origin_to_json
+from kvdeck.engine.io import hang
+from kvdeck.engine.io.endpoints import Origin, origin_to_json
+from kvdeck.engine.io.loop import Visit
+from kvdeck.engine.planning.layout import parse_layout_pair
+from kvdeck.engine.ranks.initiator import Lane, target_arguments
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.rendezvous import Board, check_board, naming_losses
+from kvdeck.engine.ranks.rpc import Remote
 
 _SLOW_BYTES_PER_S = 200e6
 """A rate below which nothing is expected to prepare or compare memory and files."""
@@ -88,7 +88,7 @@ class Crew:
             self._board = Board()
             setups = self._open_shared(self._board, setups)
             for index in range(1, len(setups)):
-                self._others.append(Remote(self._board, "kvdeck.engine.transfer.rank", f"kvdeck-lane{index}"))
+                self._others.append(Remote(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
         opening = [
             remote.start("open", setup=dataclasses.asdict(setup))
             for remote, setup in zip(self._others, setups[1:], strict=True)
@@ -104,7 +104,7 @@ class Crew:
             shared = setup.shared
             if shared is None or shared.number in found:
                 continue
-            remote = Remote(board, "kvdeck.engine.transfer.target", f"kvdeck-target{shared.number}")
+            remote = Remote(board, "kvdeck.engine.ranks.target", f"kvdeck-target{shared.number}")
             self._shared.append(_Shared(remote, setup))
             found[shared.number] = remote.call(
                 "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)

@@ -20,16 +20,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.kv.layout import Layout, LayoutPair, parse_layout_pair
-from kvdeck.engine.transfer import descriptors, device, loop, memory, nixl, plugins, reference
-from kvdeck.engine.transfer.calls import Remote
-from kvdeck.engine.transfer.device_side import DeviceSide
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.planning import FILE_PATHS
-from kvdeck.engine.transfer.rendezvous import Board, check_board
-from kvdeck.engine.transfer.sides import FileSide, HostSide, Origin, RemoteSide, Side, register
-from kvdeck.engine.transfer.staged import StagedBinding
-from kvdeck.engine.transfer.volley import Volley, VolleyBinding
+from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins, reference
+from kvdeck.engine.io.endpoints import FileSide, HostSide, Origin, RemoteSide, Side, register
+from kvdeck.engine.io.fan_out import Volley, VolleyBinding
+from kvdeck.engine.io.gpu_endpoint import DeviceSide
+from kvdeck.engine.io.staged_binding import StagedBinding
+from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.rendezvous import Board, check_board
+from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.engine.transfer.trials import FILE_PATHS
 
 COMPLETION_SECONDS = 30.0
 _AnySide = TypeVar("_AnySide", bound=Side)
@@ -133,7 +133,7 @@ class Lane:
         if path == "HostToHost":
             return self._host(self._setup.devices), self._far_hosts(name)
         if path == "DeviceToDevice":
-            far = min(1, device.require() - 1)
+            far = min(1, cuda.require() - 1)
             return self._device(0), self._targets_of(name, far) if self._setup.two_processes else [self._device(far)]
         on_device = "Device" in path
         if path in FILE_PATHS:
@@ -165,7 +165,7 @@ class Lane:
             return None
         write = self._setup.operation == "WRITE"
         gpu, direction = self._own.regions[0].device, "DeviceToHost" if write else "HostToDevice"
-        copy = functools.partial(device.copy_pieces, gpu, cast(device.Direction, direction))
+        copy = functools.partial(cuda.copy_pieces, gpu, cast(cuda.Direction, direction))
         self._bound = StagedBinding(self._agent.agent, copy, write=write)
         return self._host()
 
@@ -187,7 +187,7 @@ class Lane:
 
     def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
         setup = self._setup
-        target = Remote(board, "kvdeck.engine.transfer.target", name)
+        target = Remote(board, "kvdeck.engine.ranks.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
         opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)

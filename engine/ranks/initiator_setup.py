@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kvdeck.engine.kv.layout import Geometry
+from kvdeck.engine.planning.layout import Geometry
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from kvdeck.engine.transfer.calls import serve, take_seat
-from kvdeck.engine.transfer.exit import run_and_exit
-from kvdeck.engine.transfer.lane import Lane
-from kvdeck.engine.transfer.lane_setup import setup_from_json
-from kvdeck.engine.transfer.rendezvous import naming_losses
+from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.ranks.initiator import Lane
+from kvdeck.engine.ranks.initiator_setup import setup_from_json
+from kvdeck.engine.ranks.rendezvous import naming_losses
+from kvdeck.engine.ranks.rpc import serve, take_seat
 
 
 class Rank:

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import orjson
 
-from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 _END_SEEN_S = 0.3

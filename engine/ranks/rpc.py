@@ -12,9 +12,9 @@ import sys
 import threading
 from typing import Any, Protocol
 
-from kvdeck.engine.transfer.rendezvous import Board, Seat
+from kvdeck.engine.ranks.rendezvous import Board, Seat
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
-from kvdeck.sessions.processes import signal_name
+from kvdeck.sessions.host.processes import signal_name
 
 ANSWER_SECONDS = 120.0
 CLOSE_SECONDS = 5.0

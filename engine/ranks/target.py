@@ -6,12 +6,12 @@ import base64
 import os
 from typing import Any
 
-from kvdeck.engine.kv.layout import Geometry, parse_layout
-from kvdeck.engine.transfer import nixl
-from kvdeck.engine.transfer.calls import serve, take_seat
-from kvdeck.engine.transfer.device_side import DeviceSide
-from kvdeck.engine.transfer.exit import run_and_exit
-from kvdeck.engine.transfer.sides import HostSide, Side, origin_from_json, register
+from kvdeck.engine.io import nixl
+from kvdeck.engine.io.endpoints import HostSide, Side, origin_from_json, register
+from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.gpu_endpoint import DeviceSide
+from kvdeck.engine.planning.layout import Geometry, parse_layout
+from kvdeck.engine.ranks.rpc import serve, take_seat
 
 
 class Target:

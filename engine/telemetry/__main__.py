@@ -1,4 +1,6 @@
-"""The sampling child: `python -m kvdeck.engine.watch '{"hz":1,"sources":[],"home":"…"}'`, a snapshot a line on stdout.
+"""The sampling child: `python -m kvdeck.engine.telemetry '{"hz":1,"sources":[],"home":"…"}'`.
+
+It prints a snapshot a line on stdout.
 
 On stdin it takes commands, a JSON object a line: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, `{"mark": NAME,
 "text": …, "kind": …, "t": …}`. What becomes of recordings it says in lines `{"recording": {…}}`. It ends when its
@@ -15,11 +17,11 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.watch.monitor import Watching, stream
-from kvdeck.engine.watch.recorders import Recorders
-from kvdeck.engine.watch.snapshot import Check, Snapshot, to_mapping
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.telemetry.recorders import Recorders
+from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
+from kvdeck.engine.telemetry.session import Watching, stream
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.host.documents import load_record
 
 ENGINE_ENDED = "the engine ended during the recording"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.engine.watch.snapshot import Flow
+    from kvdeck.engine.telemetry.sample import Flow
 
 PLAN = "plan:"
 """`plan:NAME` names a plan that the Plan screen saved."""
@@ -56,12 +56,12 @@ def of_plan(path: Path) -> BlockSize:
     Raises:
         UsageError: It can't be read, names no model, or its layers are of several kinds, each with a block of its own.
     """
-    from kvdeck.engine.kv.blocks import leader_block_bytes
-    from kvdeck.engine.kv.kvbench import model_config
-    from kvdeck.engine.kv.parallel import Parallelism
-    from kvdeck.engine.kv.plan import Work, make_plan
-    from kvdeck.engine.kv.precision import parse_precision
-    from kvdeck.engine.kv.reading import find_model, read_yaml
+    from kvdeck.engine.planning.kvbench import model_config
+    from kvdeck.engine.planning.kvbm_block import leader_block_bytes
+    from kvdeck.engine.planning.model_files import find_model, read_yaml
+    from kvdeck.engine.planning.parallelism import Parallelism
+    from kvdeck.engine.planning.plan import Work, make_plan
+    from kvdeck.engine.planning.precision import parse_precision
 
     data = read_yaml(path)
     config, _ = model_config(data, str(path))

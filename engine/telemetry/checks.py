@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from kvdeck.engine.watch.blocks import learned
-from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
+from kvdeck.engine.telemetry.block_size import learned
+from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 MUCH = 64 << 20

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Kind, Reading, Source, SourceGone
-from kvdeck.engine.watch.sources.cufile import cufile_source, find_gds_stats
-from kvdeck.engine.watch.sources.devices import (
+from kvdeck.engine.telemetry.source import Kind, Reading, Source, SourceGone
+from kvdeck.engine.telemetry.sources.cufile import cufile_source, find_gds_stats
+from kvdeck.engine.telemetry.sources.devices import (
     disks_source,
     fabric_source,
     has_fabric,
@@ -18,14 +18,14 @@ from kvdeck.engine.watch.sources.devices import (
     network_source,
     nvidia_fs_source,
 )
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.sources.gpu import gpu_source
-from kvdeck.engine.watch.sources.processes import process_sources
-from kvdeck.engine.watch.sources.ring import ring_source, rings_in
-from kvdeck.engine.watch.sources.sessions import dynamo_file_source, runs_source
-from kvdeck.sessions import dynamo
+from kvdeck.engine.telemetry.sources.gpu import gpu_source
+from kvdeck.engine.telemetry.sources.nixl_ring import ring_source, rings_in
+from kvdeck.engine.telemetry.sources.processes import process_sources
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.sources.sessions import dynamo_file_source, runs_source
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.host.user_home import expanded
 
 USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
 """Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""

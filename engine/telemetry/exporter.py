@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.sessions.errors import UsageError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from kvdeck.engine.watch.recording import Mark, Recorder
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.telemetry.recording import Mark, Recorder
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.records import RunState
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.model.records import RunState
 
 SAY_SECONDS = 2.0
 """Between two lines that say how large a recording has become."""

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 import orjson
 
-from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot, to_mapping
-from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, to_mapping
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import RunState, Session, from_json
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.model.records import RunState, Session, from_json
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry import session as keeping
+from kvdeck.sessions.store.telemetry.annotations import Mark, is_written, read_marks
+from kvdeck.sessions.store.telemetry.delta import Moment, Row
+from kvdeck.sessions.store.telemetry.reader import MomentReader
+from kvdeck.sessions.store.telemetry.summary import Summary
+from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT, Writer
 from kvdeck.sessions.units import duration_text
-from kvdeck.sessions.watched import keeping
-from kvdeck.sessions.watched.delta import Moment, Row
-from kvdeck.sessions.watched.marks import Mark, is_written, read_marks
-from kvdeck.sessions.watched.reader import MomentReader
-from kvdeck.sessions.watched.summary import Summary
-from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, Writer
 
 SUMMARY_SECONDS = 5.0
 """Between two summaries that are kept while it is recorded."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvdeck.engine.watch.blocks import BlockSize, learned
-from kvdeck.engine.watch.meaning import Group, Meaning, Measure, Tier
-from kvdeck.engine.watch.series import Series
-from kvdeck.engine.watch.track import Point, SourceStatus, Track
+from kvdeck.engine.telemetry.block_size import BlockSize, learned
+from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.source import Series
+from kvdeck.engine.telemetry.tracker import Point, SourceStatus, Track
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.records import from_json
+from kvdeck.sessions.model.records import from_json
 
 EVERY = "*"
 """The pin that means every series."""

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.series import Source
-from kvdeck.engine.watch.snapshot import Snapshot, take
-from kvdeck.engine.watch.track import Track
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.sample import Snapshot, take
+from kvdeck.engine.telemetry.source import Source
+from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.errors import KvdeckError
 
 MAX_HZ = 10.0

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdeck.engine.watch import discovery
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.series import Source
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.engine.watch.sources.endpoint import TIMEOUT_S
+from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sampler import Sampler
+from kvdeck.engine.telemetry.source import Source
+from kvdeck.engine.telemetry.sources.prometheus import TIMEOUT_S
 
 FIRST_S = TIMEOUT_S + 0.5
 """How long the first snapshot waits for every source's first answer."""
@@ -54,7 +54,7 @@ async def sampling(watching: Watching) -> AsyncIterator[Sampler]:
         if watching.prometheus is None:
             yield sampler
         else:
-            from kvdeck.engine.watch.exporter import serving
+            from kvdeck.engine.telemetry.exporter import serving
 
             async with serving(sampler, *watching.prometheus):
                 yield sampler

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from kvdeck.engine.watch.blocks import BlockSize
-from kvdeck.engine.watch.meaning import Meaning, meaning_of
-from kvdeck.engine.watch.series import Kind, Reading, Series, State
+from kvdeck.engine.telemetry.block_size import BlockSize
+from kvdeck.engine.telemetry.metrics.definitions import Meaning, meaning_of
+from kvdeck.engine.telemetry.source import Kind, Reading, Series, State
 from kvdeck.sessions.units import count_text, duration_text
 
 IDLE_S = 5.0

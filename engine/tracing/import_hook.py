@@ -15,8 +15,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_NIXL = "kvdeck.engine.hooks.agents"
-_VLLM = "kvdeck.engine.hooks.offloading"
+_NIXL = "kvdeck.engine.tracing.nixl"
+_VLLM = "kvdeck.engine.tracing.vllm"
 WATCHED = {
     "nixl._bindings": _NIXL,
     "nixl_cu12._bindings": _NIXL,

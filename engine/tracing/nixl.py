@@ -18,8 +18,8 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from kvdeck.engine.hooks import DESCRIPTORS, LAYOUT
-from kvdeck.engine.hooks.calls import arguments
+from kvdeck.engine.tracing import DESCRIPTORS, LAYOUT
+from kvdeck.engine.tracing.call_arguments import arguments
 from kvdeck.sessions import recorder
 
 _PLACES = {"DRAM": "Host", "VRAM": "Device", "FILE": "Disk", "BLK": "Disk", "OBJ": "Object"}

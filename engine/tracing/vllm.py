@@ -14,8 +14,8 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from kvdeck.engine.hooks import LAYOUT
-from kvdeck.engine.hooks.calls import arguments
+from kvdeck.engine.tracing import LAYOUT
+from kvdeck.engine.tracing.call_arguments import arguments
 from kvdeck.sessions import recorder
 
 _jobs: dict[tuple[int, Any], tuple[str, int, float]] = {}
@@ -25,10 +25,10 @@ _jobs: dict[tuple[int, Any], tuple[str, int, float]] = {}
 def register() -> None:
     """Watch vLLM's offloading, if this process is asked to record; the entry point of `vllm.general_plugins`."""
     if os.environ.get("KVDECK_RECORD_FOLDER"):
-        from kvdeck.engine.hooks import importing
+        from kvdeck.engine.tracing import import_hook
 
         with contextlib.suppress(Exception):
-            importing.watch()
+            import_hook.watch()
 
 
 def instrument(module: ModuleType) -> None:

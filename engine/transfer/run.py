@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.scheme import Topology
+from kvdeck.engine.io import capability, reasons
+from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.ranks.group import Crew
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer import capability, reasons
-from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.lane_setup import LaneSetup, SharedTarget
-from kvdeck.engine.transfer.loop import CancelledError
+from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import needs_of
-from kvdeck.engine.transfer.planning import (
+from kvdeck.engine.transfer.preflight import check_room
+from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
+from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
     FILE_PATHS,
     Room,
@@ -26,11 +28,9 @@ from kvdeck.engine.transfer.planning import (
     error_handling,
     smallest_piece,
 )
-from kvdeck.engine.transfer.preflight import check_room
-from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
-from kvdeck.sessions import events, records
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
-from kvdeck.sessions.events import Event
+from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from kvdeck.engine.io.loop import CancelledError, Visit
+from kvdeck.engine.ranks.group import Crew, Prepared
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer.crew import Crew, Prepared
-from kvdeck.engine.transfer.loop import CancelledError, Visit
-from kvdeck.engine.transfer.planning import FILE_PATHS, Trial
-from kvdeck.sessions import events, records, stats
-from kvdeck.sessions.records import Comparison, Interval, StepPlan, StepResult
-from kvdeck.sessions.references import reference_of
+from kvdeck.engine.transfer.trials import FILE_PATHS, Trial
+from kvdeck.sessions import stats
+from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.records import Comparison, Interval, StepPlan, StepResult
+from kvdeck.sessions.model.references import reference_of
 
 _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.engine.host.facts import HostFacts
-from kvdeck.engine.kv.layout import Geometry, LayoutPair
-from kvdeck.engine.scheme import Topology
+from kvdeck.engine.io import plugins
+from kvdeck.engine.planning.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer import plugins
-from kvdeck.sessions.records import DEVICE_TO_DEVICE, HOST_TO_HOST, PATHS, StepPlan
+from kvdeck.engine.topology import Topology
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_HOST, PATHS, StepPlan
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.execute import lane_setups
-from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import Room, Trial, between_processes, error_handling, plan_trials
-from kvdeck.sessions import events, records, stats
+from kvdeck.engine.transfer.run import lane_setups
+from kvdeck.engine.transfer.trials import Room, Trial, between_processes, error_handling, plan_trials
+from kvdeck.sessions import stats
 from kvdeck.sessions.errors import RunFailedError
-from kvdeck.sessions.records import Interval
+from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.records import Interval
 
 _ROUNDS = 12
 _RACE_SECONDS = 1.2

@@ -1,6 +1,6 @@
 """A run's own process: it measures, writes the session's samples, and tells the supervisor the same lines.
 
-`python -m kvdeck.engine.worker --session-dir DIR` reads `DIR/run.yaml`. SIGTERM cancels; so does the end of
+`python -m kvdeck.engine.transfer.worker --session-dir DIR` reads `DIR/run.yaml`. SIGTERM cancels; so does the end of
 stdin, which means that the supervisor is gone.
 """
 
@@ -19,18 +19,18 @@ from pathlib import Path
 import orjson
 
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.io import capability, hang, plugins
+from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
-from kvdeck.engine.transfer import capability, hang, plugins
-from kvdeck.engine.transfer.execute import execute
-from kvdeck.engine.transfer.exit import run_and_exit
-from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.planning import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.preflight import default_folder
+from kvdeck.engine.transfer.run import execute
+from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.tuning import tune
-from kvdeck.sessions import events, records
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
-from kvdeck.sessions.files import no_room
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.host.files import no_room
+from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.records import PATHS
 
 MARKER = ".kvdeck-scratch"
 ENGINE_ENDED = "the engine ended"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kvdeck.sessions.entries import Entry
-from kvdeck.sessions.records import PATHS, Session, StepResult
+from kvdeck.sessions.analysis.compare_telemetry import mismatch
+from kvdeck.sessions.analysis.entries import Entry
+from kvdeck.sessions.model.records import PATHS, Session, StepResult
 from kvdeck.sessions.units import size_text
-from kvdeck.sessions.watched.compare import mismatch
 
 
 def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:

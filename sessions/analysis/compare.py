@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.sessions.comparable import differences
-from kvdeck.sessions.entries import Entry, entries
-from kvdeck.sessions.records import Comparison, Interval, Session, Verdict
+from kvdeck.sessions.analysis.comparability import differences
+from kvdeck.sessions.analysis.entries import Entry, entries
+from kvdeck.sessions.model.records import Comparison, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.units import range_text, ratio_text, shape_text, short_layout_name
 

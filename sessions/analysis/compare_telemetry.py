@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from kvdeck.sessions.records import Interval, Session, is_same
-from kvdeck.sessions.report import is_recording
+from kvdeck.sessions.model.records import Interval, Session, is_same
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, Watched
 from kvdeck.sessions.stats import independent_ratio
+from kvdeck.sessions.text.run_report import is_recording
 from kvdeck.sessions.units import duration_text, exact_size_text, number_text
-from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, Watched
 
 Trend = Literal["faster", "slower", "no difference", "undecided"]
 DURATIONS_DIFFER = 1.25
@@ -176,13 +176,13 @@ def _gained(a: CounterTotals, b: CounterTotals) -> NumberRow:
 
 
 def _name(number: GaugeTotals | CounterTotals) -> str:
-    from kvdeck.sessions.watched.report import named
+    from kvdeck.sessions.text.telemetry_report import named
 
     return named(number)
 
 
 def _flow_text(flow: FlowTotals) -> str:
-    from kvdeck.sessions.watched.report import arrow, moved_text
+    from kvdeck.sessions.text.telemetry_report import arrow, moved_text
 
     return f"{arrow(flow)} {flow.name} of {flow.source}: {moved_text(flow)}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kvdeck.sessions.records import PATHS, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.records import PATHS, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.stats import LEAST_ROUNDS
-from kvdeck.sessions.tallies import LAYOUTS
 
 LEAST_TIMED = 30
 """Timed transfers below which a tally's rate has no interval."""

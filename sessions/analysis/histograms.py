@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from kvdeck.sessions.documents import load_record
-from kvdeck.sessions.files import open_regular
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import open_regular
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.recorder import bucket_edge, time_buckets
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.samples import LineReader
+from kvdeck.sessions.store.event_log import LineReader
 
 MOST_BYTES = 64 << 20
 """Of a samples file; a larger one is read in pieces spread over it, so a sweep's steps are all met."""

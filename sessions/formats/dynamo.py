@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions.documents import DocumentError, RefusedError, load_json
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.files import open_regular, read_text
-from kvdeck.sessions.records import (
+from kvdeck.sessions.host.documents import DocumentError, RefusedError, load_json
+from kvdeck.sessions.host.files import open_regular, read_text
+from kvdeck.sessions.model.records import (
     DEVICE_TO_DEVICE,
     DEVICE_TO_HOST,
     DISK_TO_DEVICE,
@@ -29,7 +29,7 @@ from kvdeck.sessions.records import (
     Session,
     Tally,
 )
-from kvdeck.sessions.tallies import LAYOUTS, average_bytes, ordered
+from kvdeck.sessions.model.transfer_counts import LAYOUTS, average_bytes, ordered
 from kvdeck.sessions.units import size_text
 
 DYNAMO_PATHS = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE, DISK_TO_DEVICE, HOST_TO_HOST)

@@ -12,17 +12,18 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import dynamo, parquet, units
-from kvdeck.sessions.checking import check
-from kvdeck.sessions.documents import load_json
+from kvdeck.sessions import units
 from kvdeck.sessions.errors import ImportedFileError, SessionError, UsageError
-from kvdeck.sessions.escapes import csv_text as csv_cell
-from kvdeck.sessions.files import MAX_DOCUMENT, open_regular
-from kvdeck.sessions.markdown import inline, table
-from kvdeck.sessions.nixlbench import as_session, is_nixlbench
-from kvdeck.sessions.records import Session, Tally, from_json
-from kvdeck.sessions.report import report_json, verdict_text
-from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block
+from kvdeck.sessions.formats import dynamo, parquet
+from kvdeck.sessions.formats.nixlbench import as_session, is_nixlbench
+from kvdeck.sessions.host.documents import load_json
+from kvdeck.sessions.host.escapes import csv_text as csv_cell
+from kvdeck.sessions.host.files import MAX_DOCUMENT, open_regular
+from kvdeck.sessions.model.codec import check
+from kvdeck.sessions.model.records import Session, Tally, from_json
+from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block
+from kvdeck.sessions.text.markdown import inline, table
+from kvdeck.sessions.text.run_report import report_json, verdict_text
 from kvdeck.sessions.units import count_text, figure, layout_name, number_text, plain_text, size_text
 
 CSV_HEADER = (

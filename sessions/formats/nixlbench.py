@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kvdeck.sessions.records import Interval, Session, StepResult
+from kvdeck.sessions.model.records import Interval, Session, StepResult
 
 _HEADER = re.compile(r"^Block Size \(B\)\s+Batch Size\s+B/W \(GB/Sec\)")
 _FIELDS = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import Tally, from_json
+from kvdeck.sessions.model.records import Tally, from_json
 
 MAGIC = b"PAR1"
 

@@ -13,13 +13,13 @@ from typing import IO, Any
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.escapes import csv_text, visible
-from kvdeck.sessions.markdown import inline
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import report_json
-from kvdeck.sessions.watched.delta import Moment
-from kvdeck.sessions.watched.reader import MomentReader
-from kvdeck.sessions.watched.report import recording_lines
+from kvdeck.sessions.host.escapes import csv_text, visible
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.telemetry.delta import Moment
+from kvdeck.sessions.store.telemetry.reader import MomentReader
+from kvdeck.sessions.text.markdown import inline
+from kvdeck.sessions.text.run_report import report_json
+from kvdeck.sessions.text.telemetry_report import recording_lines
 
 FORMATS = ("csv", "json", "jsonl", "kvdeck", "markdown")
 """`csv` and `json`: flows over time; `jsonl`: every moment, as `kvdeck monitor --json` printed it; `kvdeck` and

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from kvdeck.sessions.records import Comparison, RunState, StepPlan, StepResult, Tuned, from_json, to_json
+from kvdeck.sessions.model.records import Comparison, RunState, StepPlan, StepResult, Tuned, from_json, to_json
 
 
 @dataclass(frozen=True, slots=True)

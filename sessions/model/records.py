@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
-from kvdeck.sessions.documents import check_record
-from kvdeck.sessions.references import is_limit
-from kvdeck.sessions.watched.records import Watched
+from kvdeck.sessions.host.documents import check_record
+from kvdeck.sessions.model.references import is_limit
+from kvdeck.sessions.model.telemetry import Watched
 
 SCHEMA_VERSION = 1
 

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from kvdeck.sessions.records import PATHS, Percentiles, Tally
+from kvdeck.sessions.model.records import PATHS, Percentiles, Tally
 
 UNKNOWN_LAYOUT = "Unknown"
 LAYOUTS = (

@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from kvdeck.sessions import counted, dynamo, units
+from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.listing import UNREADABLE, SessionSummary
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.store import trace_counts
+from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry import session as keeping
+from kvdeck.sessions.store.telemetry.annotations import is_written
 from kvdeck.sessions.units import short_layout_name
-from kvdeck.sessions.watched import keeping
-from kvdeck.sessions.watched.marks import is_written
 
 LIVE_LOOKED_AT = 50
 
@@ -57,8 +59,8 @@ def _changed(path: Path) -> float:
 def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]:
     """The rows, those that a process counts into now as `recording`; only the latest written ones are looked at."""
     recorded = [row for row in rows if row.kind == "recorded"]
-    latest = sorted(recorded, key=lambda row: -counted.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
-    live = {row.name for row in latest if counted.live(store.folder(row.name))}
+    latest = sorted(recorded, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
+    live = {row.name for row in latest if trace_counts.live(store.folder(row.name))}
     rows = [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
     return [_watched_now(store, row) if row.kind == "watched" and row.ended is None else row for row in rows]
 

@@ -14,10 +14,10 @@ from typing import Protocol
 
 import orjson
 
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.events import Event, StateChanged, event_from_json, event_to_json
-from kvdeck.sessions.files import open_regular
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import open_regular
+from kvdeck.sessions.model.events import Event, StateChanged, event_from_json, event_to_json
 
 READ_BYTES = 256 * 1024
 FOLLOW_SECONDS = 0.25

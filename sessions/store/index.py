@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 import orjson
 
-from kvdeck.sessions import counted
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.files import MAX_RECORD, read_regular
-from kvdeck.sessions.owners import OWNER_GONE, is_abandoned
-from kvdeck.sessions.records import FINAL_STATES, to_json
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.model.records import FINAL_STATES, to_json
+from kvdeck.sessions.store import trace_counts
+from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -117,7 +117,7 @@ def summaries(home: Path) -> list[SessionSummary]:
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
         if known is not None and known[1].kind == "recorded":
-            mark.append(counted.mark(f"{sessions}/{name}"))
+            mark.append(trace_counts.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known
         else:
@@ -135,7 +135,7 @@ def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
         return summary
     folder = sessions / summary.name
     if summary.kind == "watched":
-        from kvdeck.sessions.watched.marks import is_written
+        from kvdeck.sessions.store.telemetry.annotations import is_written
 
         state = "running" if is_written(folder) else "queued" if summary.state == "queued" else "interrupted"
         abandoned = state == "interrupted" or (state == "queued" and is_abandoned(folder))
@@ -151,7 +151,7 @@ def _read_summary(name: str, path: str) -> SessionSummary:
     try:
         data = load_record(read_regular(path, MAX_RECORD))
         if data.get("kind") == "recorded":
-            data = counted.with_counts(data, path.removesuffix("/session.json"))
+            data = trace_counts.with_counts(data, path.removesuffix("/session.json"))
         return msgspec.convert(to_json(_summarise(name, data)), SessionSummary)
     except OSError as error:
         why = error.strerror or "can't be read"
@@ -193,7 +193,7 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
 
 
 def _about(watched: dict[str, Any]) -> str:
-    from kvdeck.sessions.watched.report import about  # only where there is a recording
+    from kvdeck.sessions.text.telemetry_report import about  # only where there is a recording
 
     return about(watched)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from kvdeck.sessions import dynamo, exchange
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.listing import check_name
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.tallies import added
+from kvdeck.sessions.formats import dynamo, exchange
+from kvdeck.sessions.host.user_home import expanded
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.model.transfer_counts import added
+from kvdeck.sessions.store.index import check_name
+from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.units import layout_name, short_layout_name
-from kvdeck.sessions.user_home import expanded
 
 
 def find(store: Store, called: str) -> Session:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.sessions.files import read_regular
-from kvdeck.sessions.processes import ProcessIdentity, own_identity
-from kvdeck.sessions.records import decode_json, to_json
+from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
+from kvdeck.sessions.model.records import decode_json, to_json
 
 OWNER_GONE = "the process that worked on it ended without a word: it was killed, or the host went down"
 _FILE = "owner.json"

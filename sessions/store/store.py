@@ -20,16 +20,16 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions import counted, samples
-from kvdeck.sessions.documents import DocumentError, load_yaml
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.events import Compared, Event, RunStarted, StateChanged, StepFinished
-from kvdeck.sessions.files import MAX_RECORD, is_regular, no_room, read_regular
-from kvdeck.sessions.listing import SessionSummary, check_name, names, summaries
-from kvdeck.sessions.locking import alone_in
-from kvdeck.sessions.owners import OWNER_GONE, encode_owner, is_abandoned, owner_path
-from kvdeck.sessions.records import FINAL_STATES, Session, Tuned, decode_json, to_json
-from kvdeck.sessions.unfinished import Unfinished
+from kvdeck.sessions.host.documents import DocumentError, load_yaml
+from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular
+from kvdeck.sessions.model.events import Compared, Event, RunStarted, StateChanged, StepFinished
+from kvdeck.sessions.model.records import FINAL_STATES, Session, Tuned, decode_json, to_json
+from kvdeck.sessions.store import event_log, trace_counts
+from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
+from kvdeck.sessions.store.locks import alone_in
+from kvdeck.sessions.store.owners import OWNER_GONE, encode_owner, is_abandoned, owner_path
+from kvdeck.sessions.store.unfinished import Unfinished
 
 
 class Store:
@@ -115,7 +115,7 @@ class Store:
         try:
             fresh.mkdir(parents=True, mode=0o700)
             if session.kind == "recorded":
-                counted.prepare(fresh)
+                trace_counts.prepare(fresh)
             return self._move_in(fresh, [session.name], session)
         except OSError as error:
             raise _write_error(self.sessions, error) from error
@@ -189,7 +189,7 @@ class Store:
             )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
-        if session.kind == "recorded" and not counting and (live := counted.live(self.folder(name))):
+        if session.kind == "recorded" and not counting and (live := trace_counts.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
             raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
         return session
@@ -218,7 +218,7 @@ class Store:
         """The session as it is now: while it is not final, with what `samples.jsonl` holds so far."""
         session = self.read(name)
         if session.kind == "recorded":
-            return counted.filled(session, self.folder(name))
+            return trace_counts.filled(session, self.folder(name))
         return self._settled(session)
 
     def _settled(self, session: Session) -> Session:
@@ -227,7 +227,7 @@ class Store:
             return self._watched(session)
         if session.state in FINAL_STATES:
             return session
-        events = samples.read_events(self.samples_path(session.name))
+        events = event_log.read_events(self.samples_path(session.name))
         now = fold(session, (event for _, event in events))
         if now.state in FINAL_STATES or not is_abandoned(self.folder(session.name)):
             return now
@@ -235,7 +235,7 @@ class Store:
 
     def _interrupted(self, name: str, base: Session) -> Session:
         path = self.samples_path(name)
-        events = [event for _, event in samples.read_events(path)]
+        events = [event for _, event in event_log.read_events(path)]
         try:
             wall = path.stat().st_mtime
         except OSError:
@@ -254,7 +254,7 @@ class Store:
         return session
 
     def _watched(self, session: Session) -> Session:
-        from kvdeck.sessions.watched import keeping  # only where there is a recording
+        from kvdeck.sessions.store.telemetry import session as keeping  # only where there is a recording
 
         return keeping.filled(session, self.folder(session.name))
 
@@ -282,7 +282,7 @@ class Store:
             if not self.folder(name).is_dir():
                 raise
             base = self._base(name)
-        return fold(base, (event for _, event in samples.read_events(self.samples_path(name))))
+        return fold(base, (event for _, event in event_log.read_events(self.samples_path(name))))
 
     def _base(self, name: str) -> Session:
         folder = self.folder(name)
@@ -301,7 +301,7 @@ class Store:
         found = [_changed(self.sessions)]
         for name in names:
             folder = self.folder(name)
-            found += (_changed(folder), counted.mark(str(folder)))
+            found += (_changed(folder), trace_counts.mark(str(folder)))
         return tuple(found)
 
     def summaries(self) -> list[SessionSummary]:

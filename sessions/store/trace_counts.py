@@ -14,12 +14,12 @@ from typing import Any
 import orjson
 
 from kvdeck.sessions import recorder
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.files import MAX_RECORD, read_regular
-from kvdeck.sessions.locking import alone_in
-from kvdeck.sessions.records import Session, Tally, from_json, to_json
-from kvdeck.sessions.tallies import added as tallies_added
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.model.records import Session, Tally, from_json, to_json
+from kvdeck.sessions.model.transfer_counts import added as tallies_added
+from kvdeck.sessions.store.locks import alone_in
 
 _CLOCK_SLACK_S = 2.0
 """Seconds by which a process may seem to have begun after its last update, clock steps considered."""

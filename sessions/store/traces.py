@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from kvdeck.sessions import counted, dynamo
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.recorder import replace_file
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.store import trace_counts
+from kvdeck.sessions.store.store import Store
 
 
 def begin(store: Store, name: str) -> list[str]:
@@ -31,7 +32,7 @@ def begin(store: Store, name: str) -> list[str]:
         store.keep(Session(name, "done", now, started=now, kind="recorded", host=host))
     elif store.read(name).kind != "recorded":
         raise SessionError(f"session {name!r} holds what was measured or imported", "choose another name to count into")
-    counted.prepare(store.folder(name))
+    trace_counts.prepare(store.folder(name))
     return list(_dynamo_files(name))
 
 
@@ -82,7 +83,7 @@ def reset(store: Store, name: str) -> list[str]:
         raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
     begin(store, name)
     folder = store.folder(name) / "recorder"
-    epoch = counted.reset(store.folder(name))
+    epoch = trace_counts.reset(store.folder(name))
     for path in theirs:
         archive = folder / f"archive-{epoch}-{'temp' if path == dynamo.session_paths(name)[0] else 'home'}-{path.name}"
         try:
@@ -106,8 +107,8 @@ def switch(store: Store, name: str, enabled: bool) -> None:
         raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
     if store.read(name).kind != "recorded":
         raise SessionError(f"session {name!r} holds what was measured or imported", "it does not count")
-    counted.prepare(store.folder(name))
-    counted.set_enabled(store.folder(name), enabled)
+    trace_counts.prepare(store.folder(name))
+    trace_counts.set_enabled(store.folder(name), enabled)
 
 
 def environment(folder: Path, name: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ import statistics
 from dataclasses import dataclass, field
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.events import Event, ReferenceRound, Round, RunStarted, StepFinished, StepStarted
-from kvdeck.sessions.records import StepPlan, StepResult, to_json
+from kvdeck.sessions.model.events import Event, ReferenceRound, Round, RunStarted, StepFinished, StepStarted
+from kvdeck.sessions.model.records import StepPlan, StepResult, to_json
 from kvdeck.sessions.units import many
 
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from kvdeck.sessions import samples
-from kvdeck.sessions.documents import dump_yaml
-from kvdeck.sessions.events import RunStarted, StateChanged, StepFinished
-from kvdeck.sessions.records import RunState, Session, StepResult
-from kvdeck.sessions.store import Store, fold
+from kvdeck.sessions.host.documents import dump_yaml
+from kvdeck.sessions.model.events import RunStarted, StateChanged, StepFinished
+from kvdeck.sessions.model.records import RunState, Session, StepResult
+from kvdeck.sessions.store import event_log
+from kvdeck.sessions.store.store import Store, fold
 
 
 class External:
@@ -54,8 +54,8 @@ class External:
     def end(self, state: RunState, reason: str | None = None) -> None:
         """Close the session."""
         self._append(StateChanged(time.monotonic_ns(), time.time(), state, reason))
-        events = samples.read_events(self._store.samples_path(self.name))
+        events = event_log.read_events(self._store.samples_path(self.name))
         self._store.write(fold(self._session, (event for _, event in events)))
 
     def _append(self, event: RunStarted | StepFinished | StateChanged) -> None:
-        samples.append_event(self._store.samples_path(self.name), event)
+        event_log.append_event(self._store.samples_path(self.name), event)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvdeck.sessions.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_sentence
-from kvdeck.sessions.markdown import inline, table
-from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.analysis.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_sentence
+from kvdeck.sessions.text.markdown import inline, table
+from kvdeck.sessions.text.run_report import Line, Tone
+from kvdeck.sessions.text.tables import Column, fit, render, wrapped
 from kvdeck.sessions.units import (
     UNKNOWN,
     bounded_text,

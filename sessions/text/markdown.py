@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from kvdeck.sessions.escapes import visible
+from kvdeck.sessions.host.escapes import visible
 
 _SPECIAL = re.compile(r"([\\`|<\[*])")
 

@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvdeck.sessions.nixlbench import NixlbenchRow
-from kvdeck.sessions.records import StepResult
-from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.formats.nixlbench import NixlbenchRow
+from kvdeck.sessions.model.records import StepResult
+from kvdeck.sessions.text.tables import Column, fit, render, wrapped
 from kvdeck.sessions.units import count_text, figure, many
 
 LINK_GB_PER_S = 50.0

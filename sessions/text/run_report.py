@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvdeck.sessions import units
-from kvdeck.sessions.records import Comparison, Percentiles, Session, StepResult, Tuned
-from kvdeck.sessions.references import against_text
-from kvdeck.sessions.sweeps import is_grid, shape_text, sweep_grid, sweep_ratios
-from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.model.records import Comparison, Percentiles, Session, StepResult, Tuned
+from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
+from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
     count_text,
     duration_text,
@@ -49,11 +49,11 @@ def report_json(session: Session) -> dict[str, Any]:
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """The text report, at most `width` characters wide; 80 and more show everything that matters."""
     if is_recording(session):
-        from kvdeck.sessions.watched.report import recording_lines
+        from kvdeck.sessions.text.telemetry_report import recording_lines
 
         return recording_lines(session, width)
     if session.kind != "run":
-        from kvdeck.sessions.counted_report import counted_lines  # which writes with this module's lines
+        from kvdeck.sessions.text.trace_report import counted_lines  # which writes with this module's lines
 
         if not session.results:
             return counted_lines(session, width)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from kvdeck.sessions.records import Comparison, StepResult
-from kvdeck.sessions.tables import NO_BREAK, Column, render, table_width, wrapped
+from kvdeck.sessions.model.records import Comparison, StepResult
+from kvdeck.sessions.text.tables import NO_BREAK, Column, render, table_width, wrapped
 from kvdeck.sessions.units import UNKNOWN, count_text, figure, layout_name, many, range_text, ratio_text, size_text
 
 Shape = tuple[int, int]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kvdeck.sessions.compare import percent_change
-from kvdeck.sessions.markdown import inline, table
-from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import Column, fit, render, wrapped
+from kvdeck.sessions.analysis.compare import percent_change
+from kvdeck.sessions.analysis.compare_telemetry import FlowRow, NumberRow, WatchedDiff
+from kvdeck.sessions.model.telemetry import FlowTotals
+from kvdeck.sessions.text.markdown import inline, table
+from kvdeck.sessions.text.run_report import Line, Tone
+from kvdeck.sessions.text.tables import Column, fit, render, wrapped
+from kvdeck.sessions.text.telemetry_report import NOTE, arrow, moved_text, p95_text, rate_text
 from kvdeck.sessions.units import change_text, duration_text, quantity_text, range_text, ratio_text
-from kvdeck.sessions.watched.compare import FlowRow, NumberRow, WatchedDiff
-from kvdeck.sessions.watched.records import FlowTotals
-from kvdeck.sessions.watched.report import NOTE, arrow, moved_text, p95_text, rate_text
 
 _TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
 

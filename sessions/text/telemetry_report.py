@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvdeck.sessions import units
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import Line, Tone
-from kvdeck.sessions.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.text.run_report import Line, Tone
+from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
     UNKNOWN,
     count_text,
@@ -21,7 +22,6 @@ from kvdeck.sessions.units import (
     rate_interval_text,
     size_text,
 )
-from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 
 SHOWN_MARKS = 20
 NOTE = (

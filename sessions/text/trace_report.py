@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kvdeck.sessions import units
-from kvdeck.sessions.records import Session, Tally
-from kvdeck.sessions.report import Line
-from kvdeck.sessions.tables import Column, joined, render, table_width
-from kvdeck.sessions.tallies import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
+from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
+from kvdeck.sessions.text.run_report import Line
+from kvdeck.sessions.text.tables import Column, joined, render, table_width
 from kvdeck.sessions.units import (
     count_text,
     duration_text,

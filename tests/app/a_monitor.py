@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.series import Kind, Reading, Series
-from kvdeck.engine.watch.snapshot import Snapshot, take
-from kvdeck.engine.watch.sources.exposition import Parser
-from kvdeck.engine.watch.track import Track
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.sample import Snapshot, take
+from kvdeck.engine.telemetry.source import Kind, Reading, Series
+from kvdeck.engine.telemetry.sources.exposition import Parser
+from kvdeck.engine.telemetry.tracker import Track
 from tests.engine.a_metrics_server import sample
 
 BEGIN = 1_767_268_800.0

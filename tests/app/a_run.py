@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import orjson
 
-from kvdeck.app.folding import RunView, fold_all
-from kvdeck.app.measured import Measured, Point
-from kvdeck.app.snapshot import Doctor, Snapshot, doctor_from_json
-from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
+from kvdeck.app.tui.modes.plan.bandwidth import Measured, Point
+from kvdeck.app.tui.run_state import RunView, fold_all
+from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
+from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
-from kvdeck.sessions.events import (
+from kvdeck.sessions.model.events import (
     COUNTERS,
     Compared,
     Event,
@@ -24,8 +24,8 @@ from kvdeck.sessions.events import (
     StepStarted,
     event_to_json,
 )
-from kvdeck.sessions.lookup import part
-from kvdeck.sessions.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
+from kvdeck.sessions.model.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
+from kvdeck.sessions.store.lookup import part
 
 NAME = "20260101-120000-run"
 BLOCK = 2 << 20

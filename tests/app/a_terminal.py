@@ -17,14 +17,14 @@ from typing import Any
 
 import pyte
 
-PROGRAM = "from kvdeck.app.tui import Deck; Deck(connect=False).run()"
+PROGRAM = "from kvdeck.app.tui.app import Deck; Deck(connect=False).run()"
 PATIENCE_S = 60.0
 BUSY = """
 import random, time
-from kvdeck.app.folding import LogLine, RunView
-from kvdeck.app.messages import SnapshotTaken
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
+from kvdeck.app.tui.run_state import LogLine, RunView
+from kvdeck.app.tui.messages import SnapshotTaken
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.app import Deck
 class Busy(Deck):
     number = 0
     def on_mount(self):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from textual.message_pump import MessagePump
 
-from kvdeck.app.link import Link
-from kvdeck.app.messages import (
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.messages import (
     DoctorReported,
     Found,
     PathsMeasured,
@@ -22,9 +22,9 @@ from kvdeck.app.messages import (
     SourcesFound,
     SpreadsRead,
 )
-from kvdeck.app.tui import Deck
-from kvdeck.sessions.listing import SessionSummary
-from kvdeck.sessions.records import Session
+from kvdeck.app.tui.pacing import Link
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.index import SessionSummary
 
 from . import a_run
 

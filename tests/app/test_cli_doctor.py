@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from kvdeck.app.verbs.doctor import doctor_lines
-from kvdeck.sessions.records import PATHS
+from kvdeck.app.cli.doctor import doctor_lines
+from kvdeck.sessions.model.records import PATHS
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kvdeck.app.cli", "doctor", *arguments]
+    command = [sys.executable, "-m", "kvdeck.app.cli.main", "doctor", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app.cli import call
+from kvdeck.app.cli.main import call
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Place:
 
     def kvdeck(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "kvdeck.app.cli", *arguments],
+            [sys.executable, "-m", "kvdeck.app.cli.main", *arguments],
             env={**os.environ, "KVDECK_HOME": str(self.home), "KVDECK_RUNTIME": str(self.runtime)},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -179,7 +179,7 @@ def test_help_and_version_need_no_terminal(place: Place) -> None:
 def test_every_field_of_a_run_has_an_option(place: Place) -> None:
     import dataclasses
 
-    from kvdeck.app.verbs.options import ASKED
+    from kvdeck.app.cli.run_options import ASKED
     from kvdeck.engine.spec import RunSpec
 
     fields = {field.name for field in dataclasses.fields(RunSpec)}
@@ -189,7 +189,7 @@ def test_every_field_of_a_run_has_an_option(place: Place) -> None:
 
 
 def test_options_go_over_the_file(tmp_path: Path) -> None:
-    from kvdeck.app.verbs.run import run
+    from kvdeck.app.cli.run import run
 
     spec = tmp_path / "spec.yaml"
     spec.write_text("block_size: 65536\nlayouts: [fc]\nbatch: 4\nparams: {a: '1', b: '2'}\nverify: true\ndirect: off\n")
@@ -206,13 +206,13 @@ def test_options_go_over_the_file(tmp_path: Path) -> None:
     [("aio", "AIO"), ("libaio", "AIO"), ("uring", "URING"), ("io_uring", "URING"), ("posix-aio", "POSIXAIO")],
 )
 def test_spellings_of_an_api(spelling: str, api: str) -> None:
-    from kvdeck.app.verbs.run import run
+    from kvdeck.app.cli.run import run
 
     assert asked(run, ["--api", spelling]).api == api
 
 
 def asked(command, arguments: list[str]):
-    from kvdeck.app.verbs.run import asked_spec
+    from kvdeck.app.cli.run import asked_spec
 
     values = command.make_context("run", arguments).params
     others = {name: values[name] for name in values if name not in ("spec_file", "session", "detach", "as_json")}
@@ -221,6 +221,6 @@ def asked(command, arguments: list[str]):
 
 def test_the_command_line_loads_neither_screens_nor_transfers() -> None:
     heavy = {"textual", "rich", "numpy", "nixl", "asyncio", "yaml"}
-    code = f"import sys, kvdeck.app.cli; print(*sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, kvdeck.app.cli.main; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.split() == []

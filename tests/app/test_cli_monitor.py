@@ -48,7 +48,7 @@ def server() -> Iterator[MetricsServer]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "kvdeck.app.cli", "monitor", *arguments]
+    return [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", *arguments]
 
 
 def monitor(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -186,7 +186,7 @@ def test_what_is_known_is_served(environment: dict[str, str], server: MetricsSer
 
 def test_the_verb_loads_no_numpy_and_draws_nothing(environment: dict[str, str], server: MetricsServer) -> None:
     code = (
-        "import sys; from kvdeck.app.cli import call\n"
+        "import sys; from kvdeck.app.cli.main import call\n"
         f"call(['monitor', '--once', '--json', '--source', {server.url()!r}])\n"
         "print(sorted({n.split('.')[0] for n in sys.modules} & {'numpy', 'nixl', 'cupy', 'textual', 'rich'}))"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app.cli import call
-from kvdeck.engine.kv.nixlbench import BACKENDS, CHOICES, DEFAULTS, command_line, nixlbench_params, rounds
+from kvdeck.app.cli.main import call
+from kvdeck.engine.planning.nixlbench import BACKENDS, CHOICES, DEFAULTS, command_line, nixlbench_params, rounds
 from kvdeck.sessions.errors import UsageError
 
 from ..engine.models import write_architecture, write_config

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.kv.native import bytes_moved, native_specs, path_of
-from kvdeck.engine.kv.nixlbench import nixlbench_params
+from kvdeck.engine.planning.nixlbench import nixlbench_params
+from kvdeck.engine.planning.nixlbench_runs import bytes_moved, native_specs, path_of
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.store.store import Store
 
 from ..sessions.test_nixlbench import OUTPUT
 
@@ -30,7 +30,7 @@ PLAN = ["profile", "--model", "qwen3-0.6b", "--isl", "64", "--page_size", "16"]
 def kvdeck(tmp_path: Path) -> Iterator[Kvdeck]:
     def run(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "kvdeck.app.cli", *arguments],
+            [sys.executable, "-m", "kvdeck.app.cli.main", *arguments],
             env={**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"),
                  "PATH": f"{path}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
@@ -171,7 +171,7 @@ def test_whatever_ends_it_nothing_of_nixlbench_lives_on(tmp_path: Path, number: 
     (folder / "nixlbench").write_text(NEVER_ENDS.format(folder=folder))
     environment = {**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"),
                    "PATH": f"{folder}:{os.environ['PATH']}", "OF_THIS_TEST": str(tmp_path)}  # fmt: skip
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *PLAN, "--exec", "nixlbench", "--session", "theirs"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *PLAN, "--exec", "nixlbench", "--session", "theirs"]
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as kvdeck:
         until(lambda: (folder / "begun").exists())
         assert len(marked(tmp_path)) >= 4

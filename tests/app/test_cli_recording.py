@@ -16,8 +16,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.watched.keeping import NO_WORD
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry.session import NO_WORD
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, says
 
 from .test_cli_monitor import command
@@ -47,7 +47,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def kvdeck(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
@@ -81,7 +81,7 @@ def test_a_replay_prints_what_was_live(environment: dict[str, str], server: Metr
 
 
 def test_replaying_takes_as_long_as_it_was_unless_told_otherwise() -> None:
-    from kvdeck.app.verbs.replay import LONGEST_S, _paced
+    from kvdeck.app.cli.monitor_replay import LONGEST_S, _paced
 
     def waited(times: list[float], speed: float) -> list[float]:
         waits: list[float] = []
@@ -201,7 +201,7 @@ def test_what_does_not_go_together_is_one_line(environment: dict[str, str], argu
 
 
 def test_what_is_no_recording_is_said(environment: dict[str, str]) -> None:
-    from kvdeck.sessions.records import Session
+    from kvdeck.sessions.model.records import Session
 
     (Path(environment["KVDECK_HOME"]) / "sessions").mkdir(parents=True)
     store(environment).keep(Session("run", "done", 1.0))

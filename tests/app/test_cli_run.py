@@ -37,7 +37,7 @@ class Place:
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        command = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        command = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         return subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, text=True, **streams)
 
     def kvdeck(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app.cli import call
-from kvdeck.sessions import counted, dynamo
-from kvdeck.sessions.exchange import CSV_HEADER
-from kvdeck.sessions.store import Store
+from kvdeck.app.cli.main import call
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.formats.exchange import CSV_HEADER
+from kvdeck.sessions.store import trace_counts
+from kvdeck.sessions.store.store import Store
 
 Said = tuple[int, str, str]
 
@@ -65,7 +66,7 @@ def test_init_writes_where_dynamo_looks(kvdeck: Callable[..., Said], home: Path)
 def test_init_again_keeps_every_key_and_sets_a_damaged_file_aside(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("init", "mine")
     kvdeck("test")
-    kept = dynamo.encode(dynamo.Counts("mine", 2.0, counted.tallies(store(home).folder("mine"))))
+    kept = dynamo.encode(dynamo.Counts("mine", 2.0, trace_counts.tallies(store(home).folder("mine"))))
     (home / "tmp/dynamo_benchmark_mine.json").write_bytes(kept)
     (home / "home/.dynamo/bench_mine.json").write_bytes(b"{half")
     status, _, err = kvdeck("init", "mine")
@@ -111,7 +112,7 @@ def test_the_round_of_dynamo_s_verbs(kvdeck: Callable[..., Said], home: Path) ->
     kvdeck("enable")
     assert kvdeck("reset")[0] == 0
     assert "0 transfers" in kvdeck("status")[1]
-    assert counted.archived(store(home).folder("round")) == [0]
+    assert trace_counts.archived(store(home).folder("round")) == [0]
 
 
 def test_test_makes_a_session_where_there_is_none(kvdeck: Callable[..., Said]) -> None:
@@ -122,7 +123,7 @@ def test_test_makes_a_session_where_there_is_none(kvdeck: Callable[..., Said]) -
 
 def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("test")
-    tallies = counted.tallies(store(home).folder("test_session"))
+    tallies = trace_counts.tallies(store(home).folder("test_session"))
     (home / "tmp/dynamo_benchmark_theirs.json").write_bytes(dynamo.encode(dynamo.Counts("theirs", 2.0, tallies)))
     (home / "home/.dynamo").mkdir(exist_ok=True)
     (home / "home/.dynamo/bench_broken.json").write_bytes(b"\xff\x00")
@@ -138,7 +139,7 @@ def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path
 def test_both_count_into_one_session(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("init", "both")
     kvdeck("test")
-    tallies = counted.tallies(store(home).folder("both"))
+    tallies = trace_counts.tallies(store(home).folder("both"))
     (home / "tmp/dynamo_benchmark_both.json").write_bytes(dynamo.encode(dynamo.Counts("both", 2.0, tallies)))
     assert "200 transfers, 1.23 MiB across 3 paths" in kvdeck("status")[1]
 
@@ -224,7 +225,7 @@ def test_record_runs_a_command(home: Path) -> None:
     program = "import os, sys; print(os.environ['DYNAMO_BENCHMARK_SESSION'], *sys.argv[1:]); sys.exit(7)"
     command = ["record", "run", "--", sys.executable, "-c", program, "-x", "--layout"]
     result = subprocess.run(
-        [sys.executable, "-m", "kvdeck.app.cli", "session", *command],
+        [sys.executable, "-m", "kvdeck.app.cli.main", "session", *command],
         env=dict(os.environ),
         capture_output=True,
         text=True,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvdeck.app import config, memory
-from kvdeck.app.cli import call
-from kvdeck.app.verbs.config import actions
+from kvdeck.app import config
+from kvdeck.app.cli.config import actions
+from kvdeck.app.cli.main import call
+from kvdeck.app.tui import ui_state
 from kvdeck.sessions.errors import UsageError
 
 
@@ -102,19 +103,19 @@ def test_every_action_has_one_name_and_a_word_for_it():
 
 
 def test_what_is_remembered_comes_back_and_a_torn_file_is_nothing():
-    assert memory.recall() == {}
-    memory.keep({"view": "doctor", "hidden": ["log"]})
-    assert memory.recall() == {"view": "doctor", "hidden": ["log"]}
-    path = memory.home_folder() / memory.FILE
-    assert [p.name for p in path.parent.iterdir()] == [memory.FILE]
+    assert ui_state.recall() == {}
+    ui_state.keep({"view": "doctor", "hidden": ["log"]})
+    assert ui_state.recall() == {"view": "doctor", "hidden": ["log"]}
+    path = ui_state.home_folder() / ui_state.FILE
+    assert [p.name for p in path.parent.iterdir()] == [ui_state.FILE]
     path.write_bytes(path.read_bytes()[:9])
-    assert memory.recall() == {}
+    assert ui_state.recall() == {}
 
 
 def test_a_home_that_takes_nothing_stops_nothing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KVDECK_HOME", "/proc/kvdeck")
-    memory.keep({"view": "run"})
-    assert memory.recall() == {}
+    ui_state.keep({"view": "run"})
+    assert ui_state.recall() == {}
 
 
 def test_what_a_key_does_fits_into_the_help_panel_at_80_columns():

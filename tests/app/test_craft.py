@@ -7,25 +7,25 @@ from dataclasses import replace
 import pytest
 from textual.binding import Binding
 
-from kvdeck.app import endings, theme
-from kvdeck.app.bindings import OPENING
 from kvdeck.app.config import Config
-from kvdeck.app.form import COLUMNS
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.screens.ask import Ask
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.jump import Jump, places
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
-from kvdeck.app.widgets import status
-from kvdeck.app.widgets.filterbar import FilterBar
-from kvdeck.app.widgets.form import FormPane
-from kvdeck.app.widgets.keys import KeyBar
-from kvdeck.app.widgets.log import LogPane
-from kvdeck.app.widgets.progress import Progress, host_text
-from kvdeck.app.widgets.queue import QueuePane
-from kvdeck.app.widgets.status import StatusBar
-from kvdeck.app.widgets.steps import StepTable
+from kvdeck.app.tui import notifications, theme
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.bindings import OPENING
+from kvdeck.app.tui.dialogs.confirm import Ask
+from kvdeck.app.tui.dialogs.jump import Jump, places
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.run.form import COLUMNS
+from kvdeck.app.tui.modes.run.form_pane import FormPane
+from kvdeck.app.tui.modes.run.log_pane import LogPane
+from kvdeck.app.tui.modes.run.progress_pane import Progress, host_text
+from kvdeck.app.tui.modes.run.queue_pane import QueuePane
+from kvdeck.app.tui.modes.run.steps import StepTable
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.widgets import status_bar
+from kvdeck.app.tui.widgets.filter_bar import FilterBar
+from kvdeck.app.tui.widgets.key_bar import KeyBar
+from kvdeck.app.tui.widgets.status_bar import StatusBar
 
 from . import a_run
 from .conftest import DeckOfFiles, a_slow_link
@@ -198,12 +198,12 @@ async def test_a_view_that_is_no_more_is_not_opened():
 
 
 def test_what_has_ended_is_news_once_and_only_if_it_was_seen_going():
-    assert endings.ended({}, {"a": "done"}) == []
-    assert endings.ended({"a": "running", "b": "queued"}, {"a": "done", "b": "running"}) == [("a", "done")]
-    assert endings.ended({"a": "done"}, {"a": "done"}) == []
-    assert endings.title({"a": "done", "b": "running"}) == "kvdeck: b running"
-    assert endings.title({"a": "done"}) == "kvdeck: a done"
-    assert endings.title({}) == "kvdeck"
+    assert notifications.ended({}, {"a": "done"}) == []
+    assert notifications.ended({"a": "running", "b": "queued"}, {"a": "done", "b": "running"}) == [("a", "done")]
+    assert notifications.ended({"a": "done"}, {"a": "done"}) == []
+    assert notifications.title({"a": "done", "b": "running"}) == "kvdeck: b running"
+    assert notifications.title({"a": "done"}) == "kvdeck: a done"
+    assert notifications.title({}) == "kvdeck"
 
 
 async def test_a_finished_run_tells_even_while_the_picture_is_held():
@@ -284,7 +284,7 @@ async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_o
 ):
     later = {"traffic": "5", "load": "6", "suite": "7"}
     bindings = [Binding(key, f"switch_mode('{mode}')", mode.title(), id=f"mode.{mode}") for mode, key in later.items()]
-    monkeypatch.setattr(status, "OPENING", (*status.OPENING, *bindings))
+    monkeypatch.setattr(status_bar, "OPENING", (*status_bar.OPENING, *bindings))
     monkeypatch.setattr(Deck, "MODES", {**Deck.MODES, **dict.fromkeys(later, Deck.MODES["run"])})
     async with deck.run_test(size=size) as pilot:
         deck.post_message(SnapshotTaken(replace(IDLE, engine_pid=1234567)))
@@ -292,10 +292,10 @@ async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_o
         line = deck.screen.query_one(StatusBar).plain
         assert len(line) <= size[0]
         assert "engine: idle" in line
-        titles = [binding.description for binding in status.OPENING]
+        titles = [binding.description for binding in status_bar.OPENING]
         assert sum(f" {title} " in line for title in titles) == titled
         assert " 2 Run " in line
-        assert all(f" {binding.key} " in line for binding in status.OPENING)
+        assert all(f" {binding.key} " in line for binding in status_bar.OPENING)
 
 
 async def test_nothing_in_the_header_is_cut_however_much_is_to_be_said(deck: DeckOfFiles):

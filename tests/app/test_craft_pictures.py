@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app import theme
 from kvdeck.app.config import Config
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.snapshot import Snapshot
+from kvdeck.app.tui import theme
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.state import Snapshot
 
 from . import a_run
 from .conftest import DeckOfFiles, a_slow_link

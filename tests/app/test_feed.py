@@ -15,12 +15,19 @@ from pathlib import Path
 import pytest
 from textual.message import Message
 
-from kvdeck.app import keeping
-from kvdeck.app.feed import Feed, followed
-from kvdeck.app.folding import RunView
-from kvdeck.app.messages import CommandRefused, DoctorReported, RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.engine.client import Client
+from kvdeck.app.tui import session_requests
+from kvdeck.app.tui.connection import Feed, followed
+from kvdeck.app.tui.messages import (
+    CommandRefused,
+    DoctorReported,
+    RunSubmitted,
+    SessionRead,
+    SessionsListed,
+    SnapshotTaken,
+)
+from kvdeck.app.tui.run_state import RunView
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RunInfo
 
 PATIENCE_S = 40.0
@@ -114,11 +121,11 @@ def test_a_run_ends_with_results_that_are_kept(engine: Path, watch: Callable[...
     assert [step.state for step in done.steps] == ["ok", "ok"]
     assert all(step.result is not None and step.result.verified for step in done.steps)
     assert done.comparisons
-    watcher.feed.do(lambda: keeping.listed(watcher.messages.put))
+    watcher.feed.do(lambda: session_requests.listed(watcher.messages.put))
     listed = watcher.of(SessionsListed)
     assert isinstance(listed, SessionsListed)
     assert submitted.session in [row.name for row in listed.rows]
-    watcher.feed.do(lambda: keeping.read(watcher.messages.put, submitted.session))
+    watcher.feed.do(lambda: session_requests.read(watcher.messages.put, submitted.session))
     read = watcher.of(SessionRead)
     assert isinstance(read, SessionRead)
     assert read.session is not None

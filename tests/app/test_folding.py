@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvdeck.app.folding import MAX_POINTS, RunView, fold, fold_all
+from kvdeck.app.tui.run_state import MAX_POINTS, RunView, fold, fold_all
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.events import COUNTER_INDEX
+from kvdeck.sessions.model.events import COUNTER_INDEX
 
 from . import a_run
 

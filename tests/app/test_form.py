@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.form import COLUMNS, LAYOUTS, Form, remembered
-from kvdeck.app.formfields import MIXED, MORE_COLUMNS
+from kvdeck.app.tui.modes.run.form import COLUMNS, LAYOUTS, Form, remembered
+from kvdeck.app.tui.modes.run.form_fields import MIXED, MORE_COLUMNS
 from kvdeck.engine.spec import Range, RunSpec, spec_from_mapping
 
 from . import a_run

@@ -11,10 +11,10 @@ from textual.binding import Binding
 from textual.pilot import Pilot
 
 import kvdeck.app
-from kvdeck.app import glyphs
-from kvdeck.app.bindings import OPENING
 from kvdeck.app.config import Config
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui import glyphs
+from kvdeck.app.tui.bindings import OPENING
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
 
 from . import a_run
 from .conftest import DeckOfFiles
@@ -32,7 +32,7 @@ def test_the_table_has_every_glyph_of_the_source_in_its_own_width():
                 for character in node.value:
                     if not character.isascii() and "?" in glyphs.in_ascii(character):
                         missing[character] = file.name
-    assert not missing, "add these to app/glyphs.py"
+    assert not missing, "add these to app/tui/glyphs.py"
     for glyph, plain in glyphs.ASCII.items():
         assert cell_len(glyph) == cell_len(plain) == 1, glyph
         assert plain.isascii(), glyph

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.text.run_report import report_lines
 
 NO_HOME = """
 import os, pwd, sys
 def no(uid):
     raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = no
-from kvdeck.app.cli import main
+from kvdeck.app.cli.main import main
 main()
 """
 VERBS = (
@@ -58,7 +58,7 @@ def test_a_terminal_that_cannot_be_drawn_on_gets_a_sentence(tmp_path: Path, term
     if term is not None:
         environment["TERM"] = term
     master, slave = pty.openpty()
-    argv = [sys.executable, "-m", "kvdeck.app.cli"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main"]
     done = subprocess.Popen(argv, env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     text = b""
@@ -79,7 +79,7 @@ def test_variables_that_decide_are_shown_by_doctor_and_named_where_they_break_a_
                    "UCX_NET_DEVICES": "mlx5_0:1", "UCX_TLS": "rc", "NIXL_SECRET_TOKEN": "hush"}  # fmt: skip
 
     def kvdeck(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90)
 
     try:
@@ -118,7 +118,7 @@ def test_what_the_environment_decides_is_named(tmp_path: Path, variables: dict[s
     environment = {**os.environ, **own, **variables}
 
     def kvdeck(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=90)
 
     try:
@@ -141,7 +141,7 @@ def test_a_run_that_asks_for_o_direct_says_what_doctor_says(tmp_path: Path, path
     refusing = Path(__file__).parents[1] / "engine" / "a_kernel_without_direct.py"
 
     def kvdeck(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, str(refusing), sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, str(refusing), sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         return subprocess.run(argv, env={**os.environ, **own}, capture_output=True, text=True, timeout=90)
 
     try:
@@ -167,7 +167,7 @@ def test_a_run_that_asks_for_o_direct_says_what_doctor_says(tmp_path: Path, path
     ],
 )
 def test_a_home_that_nobody_has_is_one_sentence(arguments: tuple[str, ...]):
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -176,7 +176,7 @@ def test_a_home_that_nobody_has_is_one_sentence(arguments: tuple[str, ...]):
 
 def test_such_a_home_in_the_config_file_stops_nothing(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("folder: ~nobody-of-that-name/x\n")
-    argv = [sys.executable, "-m", "kvdeck.app.cli", "sessions"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", "sessions"]
     environment = {**os.environ, "KVDECK_CONFIG": str(tmp_path / "config.yaml")}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0

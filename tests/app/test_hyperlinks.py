@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rich.style import Style
 
-from kvdeck.app import hyperlinks
 from kvdeck.app.config import Config
-from kvdeck.app.messages import SnapshotTaken
-from kvdeck.app.sharing import place_of
+from kvdeck.app.tui import hyperlinks
+from kvdeck.app.tui.export import place_of
+from kvdeck.app.tui.messages import SnapshotTaken
 
 from . import a_run
 from .a_terminal import Terminal
@@ -104,7 +104,7 @@ def test_dynamos_file_is_where_its_session_is(tmp_path: Path, monkeypatch: pytes
 
 SHOW = """
 import sys
-from kvdeck.app.verbs.printing import print_session
+from kvdeck.app.cli.output import print_session
 from tests.app import a_run
 print_session(a_run.session(), False)
 print("end")

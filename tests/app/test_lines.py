@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from kvdeck.app import theme
-from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, heading, window
+from kvdeck.app.tui import theme
+from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, heading, window
 
 
 class Sample(Lines):

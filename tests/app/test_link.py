@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kvdeck.app.link import ASSUMED, BACKLOG_S, FIRST_S, OVERDUE_S, PATIENCE_S, Link, Place, has_other_between
+from kvdeck.app.tui.pacing import ASSUMED, BACKLOG_S, FIRST_S, OVERDUE_S, PATIENCE_S, Link, Place, has_other_between
 
 
 def place(question: str) -> Place:

@@ -12,20 +12,20 @@ import orjson
 import pytest
 from textual.widget import Widget
 
-from kvdeck.app import keeping
-from kvdeck.app.messages import RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
-from kvdeck.app.screens.sessions import SessionsScreen
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.app.tui import session_requests
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.messages import RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
+from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.store import Store
 
 from . import a_run
 from .a_terminal import Terminal
 from .conftest import DeckOfFiles
 
 KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "doctor": "9"}
-SCREENS = Path(__file__).parents[2] / "app" / "screens"
+MODES = Path(__file__).parents[2] / "app" / "tui" / "modes"
 
 
 def regions(deck: Deck) -> dict[str, tuple[int, ...]]:
@@ -59,7 +59,7 @@ async def test_each_mode_looks_the_same_whatever_was_visited_before(size: tuple[
                 assert regions(deck) == first[mode], (order, mode)
 
 
-@pytest.mark.parametrize("file", sorted(SCREENS.glob("*.tcss")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(MODES.rglob("*.tcss")), ids=lambda path: path.stem)
 def test_every_style_rule_is_its_screens_own(file: Path):
     text = re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.DOTALL)
     for selectors, _ in re.findall(r"([^{}]+)\{([^}]*)\}", text):
@@ -94,8 +94,8 @@ async def test_an_answer_reaches_who_asked_and_opens_nothing_over_another_mode()
 
 
 async def test_an_answer_to_a_screen_that_was_closed_reaches_nobody(deck: DeckOfFiles):
-    from kvdeck.app.asking import answers_to
-    from kvdeck.app.screens.result import ResultScreen
+    from kvdeck.app.tui.modes.sessions.report import ResultScreen
+    from kvdeck.app.tui.requests import answers_to
 
     async with deck.run_test(size=(120, 40)) as pilot:
         screen = ResultScreen(a_run.session("x"))
@@ -115,7 +115,7 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
     Store(home).keep(Session("kept-one", "done", time.time()))
     (home / "deck.json").write_bytes(memory.encode("latin-1"))
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
     try:
         if "sessions" not in memory:
             assert deck.shows("Run")
@@ -142,21 +142,21 @@ def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise LookupError("no such thing")
 
-    monkeypatch.setattr(keeping, "catalogue", broken)
-    monkeypatch.setattr(keeping, "find", broken)
-    monkeypatch.setattr(keeping, "find_part", broken)
-    monkeypatch.setitem(keeping._CHANGES, "tag", broken)
-    keeping.listed(got.append)
-    keeping.read(got.append, "x")
-    keeping.preview(got.append, "x")
-    keeping.compare(got.append, ("x", "y"))
-    keeping.change(got.append, "tag", "x", "", "")
+    monkeypatch.setattr(session_requests, "catalogue", broken)
+    monkeypatch.setattr(session_requests, "find", broken)
+    monkeypatch.setattr(session_requests, "find_part", broken)
+    monkeypatch.setitem(session_requests._CHANGES, "tag", broken)
+    session_requests.listed(got.append)
+    session_requests.read(got.append, "x")
+    session_requests.preview(got.append, "x")
+    session_requests.compare(got.append, ("x", "y"))
+    session_requests.change(got.append, "tag", "x", "", "")
     assert [message.error for message in got] == ["unexpected LookupError: no such thing"] * 5
 
 
 BROKEN_FEED = """
 import sys
-from kvdeck.app import feed, tui
+from kvdeck.app.tui import connection as feed, app as tui
 real, count = feed.fold, 0
 def broken(*given):
     global count
@@ -191,7 +191,7 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     (home / "deck.json").write_bytes(orjson.dumps(memory))
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
     try:
         assert deck.shows("Tiers")
         for key in READONLY_KEYS:
@@ -226,7 +226,7 @@ async def test_x_right_after_a_cancels_the_run_that_was_asked_for(deck: DeckOfFi
 def test_x_right_after_a_in_the_real_deck(tmp_path: Path):
     environ = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path),
                "KVDECK_IDLE_EXIT": "2"}  # fmt: skip
-    deck = Terminal((120, 40), "from kvdeck.app.tui import run_deck; run_deck()", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck()", **environ)
     try:
         assert deck.shows("Run")
         os.write(deck.master, b"2ax")

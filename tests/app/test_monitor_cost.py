@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.messages import MomentSeen
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.monitor.tiers import Tiers
+from kvdeck.app.tui.messages import MomentSeen
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.widgets.lines import Lines
 
 from . import a_monitor
 from .test_monitor_screen import BIG, monitor, plain, show
@@ -62,7 +62,7 @@ async def test_a_terminal_that_lags_gets_the_newest_moment_later():
 
 
 async def test_another_mode_in_front_stops_the_watching_only_after_a_while(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kvdeck.app.screens.monitor.LINGER_S", 0.05)
+    monkeypatch.setattr("kvdeck.app.tui.modes.monitor.screen.LINGER_S", 0.05)
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot, 3)

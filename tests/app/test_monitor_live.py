@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.messages import SnapshotTaken
-from kvdeck.app.monitoring import finding
-from kvdeck.app.screens.monitor import MonitorScreen
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.monitor.bar import MonitorBar
-from kvdeck.app.widgets.monitor.paths import Pinned
-from kvdeck.app.widgets.monitor.tiers import Tiers
-from kvdeck.app.widgets.monitor.told import Log, Sources
-from kvdeck.engine.client import home
-from kvdeck.engine.watch.discovery import named
-from kvdeck.engine.watch.recording import Mark, Recorder
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.messages import SnapshotTaken
+from kvdeck.app.tui.modes.monitor import source_search
+from kvdeck.app.tui.modes.monitor.panes.flows import Pinned
+from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
+from kvdeck.app.tui.modes.monitor.panes.status import Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.widgets.lines import Lines
+from kvdeck.engine.client.client import home
+from kvdeck.engine.telemetry.discovery import named
+from kvdeck.engine.telemetry.recording import Mark, Recorder
 from tests.engine.a_metrics_server import metrics_server, sample, says
 from tests.engine.conftest import folders  # noqa: F401
 
@@ -97,7 +97,7 @@ async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
 @pytest.mark.usefixtures("folders")
 def test_what_is_on_this_host_is_found_in_a_child():
     found: list[Any] = []
-    finding.look(found.append)
+    source_search.look(found.append)
     assert found[0].error == ""
     names = [one.name for one in found[0].found]
     assert "disks" in names
@@ -107,7 +107,7 @@ def test_what_is_on_this_host_is_found_in_a_child():
 def test_a_recording_opens_in_the_deck_from_the_command_line(tmp_path: Path):
     home = str(tmp_path / "home")
     record_course(Path(home))
-    program = "import sys; from kvdeck.app.cli import main; main(['monitor', '--replay', 'course'])"
+    program = "import sys; from kvdeck.app.cli.main import main; main(['monitor', '--replay', 'course'])"
     deck = Terminal(BIG, program=program, KVDECK_HOME=home, KVDECK_RUNTIME=str(tmp_path / "run"))
     try:
         assert deck.shows("replay course")
@@ -128,7 +128,7 @@ def record_course(home: Path) -> None:
 
 
 def stop_engine(home: str, runtime: str) -> None:
-    argv = [sys.executable, "-m", "kvdeck.app.cli", "engine", "stop", "--force"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", "engine", "stop", "--force"]
     environment = {**os.environ, "KVDECK_HOME": home, "KVDECK_RUNTIME": runtime}
     subprocess.run(argv, env=environment, check=False, capture_output=True, timeout=60)
 

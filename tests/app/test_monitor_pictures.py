@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app import theme
 from kvdeck.app.config import Config
-from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
-from kvdeck.app.screens.monitor import MonitorScreen
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.widgets.monitor.bar import MonitorBar
+from kvdeck.app.tui import theme
+from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
+from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
+from kvdeck.app.tui.state import Snapshot
 from kvdeck.engine.protocol import RecordingState
-from kvdeck.engine.watch.snapshot import Snapshot as Moment
-from kvdeck.sessions.watched.marks import Mark
+from kvdeck.engine.telemetry.sample import Snapshot as Moment
+from kvdeck.sessions.store.telemetry.annotations import Mark
 
 from . import a_monitor, a_run
 from .conftest import DeckOfFiles

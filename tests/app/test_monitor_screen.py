@@ -10,23 +10,23 @@ import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app.config import Config
-from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
-from kvdeck.app.screens.asktext import AskText
-from kvdeck.app.screens.monitor import VIEWS, MonitorScreen
-from kvdeck.app.screens.series import SeriesScreen
-from kvdeck.app.screens.sources import SourceChooser
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
-from kvdeck.app.widgets.keys import KeyBar
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.monitor.bar import MonitorBar
-from kvdeck.app.widgets.monitor.host import Host
-from kvdeck.app.widgets.monitor.paths import Paths, Pinned
-from kvdeck.app.widgets.monitor.reuse import Reuse
-from kvdeck.app.widgets.monitor.tiers import Tiers
-from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.dialogs.prompt import AskText
+from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
+from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
+from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
+from kvdeck.app.tui.modes.monitor.panes.host import Host
+from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.modes.monitor.screen import VIEWS, MonitorScreen
+from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
+from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.widgets.key_bar import KeyBar
+from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
-from kvdeck.engine.watch.snapshot import Snapshot as Moment
+from kvdeck.engine.telemetry.sample import Snapshot as Moment
 from tests.engine.conftest import folders  # noqa: F401
 
 from . import a_monitor

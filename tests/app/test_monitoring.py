@@ -6,21 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.monitoring import words
-from kvdeck.app.monitoring.history import RATES_S, History, Rates, flow_key
-from kvdeck.app.monitoring.links import links, worth_showing
-from kvdeck.app.monitoring.marks import MOST, Marks, happened
-from kvdeck.app.monitoring.paths import path_row
-from kvdeck.app.monitoring.reuse import Numbers, hits, origins, queues
-from kvdeck.app.monitoring.settings import RATES_HZ, Settings, recalled
-from kvdeck.app.monitoring.thresholds import TOLD_AGAIN_S, Thresholds, parse
-from kvdeck.app.monitoring.tiers import fills, in_order, spoken_of, way
-from kvdeck.app.monitoring.timeline import Timeline, with_pins
-from kvdeck.engine.watch.snapshot import Check, Flow, Number, Snapshot
-from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.app.text import monitor_names
+from kvdeck.app.tui.modes.monitor.alerts import TOLD_AGAIN_S, Thresholds, parse
+from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
+from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
+from kvdeck.app.tui.modes.monitor.device_figures import links, worth_showing
+from kvdeck.app.tui.modes.monitor.flow_figures import path_row
+from kvdeck.app.tui.modes.monitor.history import RATES_S, History, Rates, flow_key
+from kvdeck.app.tui.modes.monitor.settings import RATES_HZ, Settings, recalled
+from kvdeck.app.tui.modes.monitor.tier_figures import fills, in_order, spoken_of, way
+from kvdeck.app.tui.modes.monitor.timeline import Timeline, with_pins
+from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.store.telemetry.annotations import Mark
 from kvdeck.sessions.units import count_text, rate_text, seconds_text
-from kvdeck.sessions.watched.marks import Mark
 
 from . import a_monitor
 
@@ -368,14 +368,18 @@ def test_figures_keep_three_digits_and_their_width():
         "1.20 ms",
         "3.40 s",
     ]
-    assert words.source_name("http://127.0.0.1:8000/metrics") == ":8000"
-    assert words.source_name("http://gpu-7:8000/metrics") == "gpu-7:8000"
-    assert words.source_name("/run/nixl/agent-1") == "agent-1"
+    assert monitor_names.source_name("http://127.0.0.1:8000/metrics") == ":8000"
+    assert monitor_names.source_name("http://gpu-7:8000/metrics") == "gpu-7:8000"
+    assert monitor_names.source_name("/run/nixl/agent-1") == "agent-1"
 
 
 def test_what_stands_still_does_not_tick():
-    assert words.ago(11.0) == words.ago(14.0)
-    assert words.ago(61.0) == words.ago(119.0)
-    assert words.steady("refused (for 9.5 s)") == words.steady("refused (for 47 s)") == "refused"
-    assert words.steady("refused (for 2 min 10 s)") == words.steady("refused (for 2 min 50 s)") == "refused (for 2 min)"
-    assert words.steady("refused (for 3 h 05 min)") == "refused (for 3 h 05 min)"
+    assert monitor_names.ago(11.0) == monitor_names.ago(14.0)
+    assert monitor_names.ago(61.0) == monitor_names.ago(119.0)
+    assert monitor_names.steady("refused (for 9.5 s)") == monitor_names.steady("refused (for 47 s)") == "refused"
+    assert (
+        monitor_names.steady("refused (for 2 min 10 s)")
+        == monitor_names.steady("refused (for 2 min 50 s)")
+        == "refused (for 2 min)"
+    )
+    assert monitor_names.steady("refused (for 3 h 05 min)") == "refused (for 3 h 05 min)"

@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.form import LAYOUTS, Form
-from kvdeck.app.measured import Measured, Point, Reader
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.plancarry import onto
-from kvdeck.app.planform import COLUMNS, PlanForm, block_spec, read_plan
-from kvdeck.app.planned import planned
-from kvdeck.app.planview import command_rows, figure_rows, grid_rows
-from kvdeck.app.screens.picker import Choice, Picker, matching
-from kvdeck.app.snapshot import Doctor, Snapshot
-from kvdeck.app.widgets.form import FormPane
-from kvdeck.app.widgets.lines import Row
-from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane
-from kvdeck.engine.kv.precision import PRECISIONS
-from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.app.tui.current_plan import planned
+from kvdeck.app.tui.dialogs.picker import Choice, Picker, matching
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.modes.plan.bandwidth import Measured, Point, Reader
+from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
+from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm, block_spec, read_plan
+from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanPane
+from kvdeck.app.tui.modes.plan.run_settings import onto
+from kvdeck.app.tui.modes.run.form import LAYOUTS, Form
+from kvdeck.app.tui.modes.run.form_pane import FormPane
+from kvdeck.app.tui.state import Doctor, Snapshot
+from kvdeck.app.tui.widgets.lines import Row
+from kvdeck.engine.planning.model_files import catalogue, find_model
+from kvdeck.engine.planning.precision import PRECISIONS
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.records import PATHS
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.model.records import PATHS
+from kvdeck.sessions.store.store import Store
 
 from ..engine.models import write_config
 from . import a_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kvdeck.app.widgets.plot import SPANS_S, Canvas, ceiling, span
+from kvdeck.app.tui.widgets.charts import SPANS_S, Canvas, ceiling, span
 
 
 def test_dots_count_from_the_lower_left():

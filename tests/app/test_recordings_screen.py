@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app import keeping
-from kvdeck.app.messages import SessionsListed
-from kvdeck.app.screens.recordings import RecordingsScreen
-from kvdeck.app.screens.sessions import SessionsScreen
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.sessions.catalogue import catalogue
-from kvdeck.sessions.store import Store
+from kvdeck.app.tui import session_requests
+from kvdeck.app.tui.messages import SessionsListed
+from kvdeck.app.tui.modes.sessions.diff_telemetry import RecordingsScreen
+from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
+from kvdeck.app.tui.widgets.lines import Lines
+from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.store import Store
 from tests.sessions.test_watched_summary import rates, recorded
 
 from .conftest import DeckOfFiles
@@ -34,10 +34,10 @@ class DeckOfRecordings(DeckOfFiles):
         asker.post_message(SessionsListed(tuple(catalogue(self.store))))
 
     def preview_session(self, asker, name: str) -> None:
-        keeping.preview(asker.post_message, name)
+        session_requests.preview(asker.post_message, name)
 
     def compare_sessions(self, asker, names: Sequence[str]) -> None:
-        keeping.compare(asker.post_message, tuple(names))
+        session_requests.compare(asker.post_message, tuple(names))
 
 
 @pytest.fixture

@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.screens.ask import Ask
-from kvdeck.app.screens.doctor import Advice
-from kvdeck.app.screens.help import Help, HelpPane
-from kvdeck.app.screens.result import ResultScreen
-from kvdeck.app.widgets.filterbar import FilterBar
-from kvdeck.app.widgets.form import FormPane
-from kvdeck.app.widgets.keys import KeyBar
-from kvdeck.app.widgets.listing import Listing, Page
-from kvdeck.app.widgets.log import LogPane
-from kvdeck.app.widgets.percentiles import Percentiles
-from kvdeck.app.widgets.plot import Plot
-from kvdeck.app.widgets.progress import Progress
-from kvdeck.app.widgets.queue import QueuePane
-from kvdeck.app.widgets.status import StatusBar
-from kvdeck.app.widgets.steps import StepTable
+from kvdeck.app.tui.dialogs.confirm import Ask
+from kvdeck.app.tui.dialogs.help import Help, HelpPane
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.modes.doctor.screen import Advice
+from kvdeck.app.tui.modes.run.form_pane import FormPane
+from kvdeck.app.tui.modes.run.log_pane import LogPane
+from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
+from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.queue_pane import QueuePane
+from kvdeck.app.tui.modes.run.steps import StepTable
+from kvdeck.app.tui.modes.sessions.report import ResultScreen
+from kvdeck.app.tui.widgets.charts import Plot
+from kvdeck.app.tui.widgets.filter_bar import FilterBar
+from kvdeck.app.tui.widgets.key_bar import KeyBar
+from kvdeck.app.tui.widgets.list import Listing, Page
+from kvdeck.app.tui.widgets.status_bar import StatusBar
 
 from . import a_run
 from .conftest import DeckOfFiles

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdeck.app.cli import call
-from kvdeck.app.verbs.serve import is_loopback
+from kvdeck.app.cli.main import call
+from kvdeck.app.cli.serve import is_loopback
 
 aiohttp = pytest.importorskip("aiohttp", reason="textual-serve is not installed: the extra `web`")
 pytest.importorskip("textual_serve", reason="textual-serve is not installed: the extra `web`")
@@ -53,7 +53,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     number = port()
     environ = {**os.environ, "KVDECK_RUNTIME": str(tmp_path / "rt"), "KVDECK_IDLE_EXIT": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvdeck.app.cli", "serve", "--port", str(number)],
+        [sys.executable, "-m", "kvdeck.app.cli.main", "serve", "--port", str(number)],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ def test_through_a_forwarded_port_the_page_leads_back_through_it(served: Served)
 
 
 def decks(server: psutil.Process) -> list[psutil.Process]:
-    return [child for child in server.children() if "kvdeck.app.tui" in " ".join(child.cmdline())]
+    return [child for child in server.children() if "kvdeck.app.tui.app" in " ".join(child.cmdline())]
 
 
 async def drawn(profile: Path) -> bytes:

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.messages import SessionChanged, SessionsListed, SnapshotTaken
-from kvdeck.app.screens.diff import Behind, DiffScreen, Head
-from kvdeck.app.screens.versus import VersusScreen
-from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.listing import Listing
+from kvdeck.app.tui.messages import SessionChanged, SessionsListed, SnapshotTaken
+from kvdeck.app.tui.modes.sessions.diff import Behind, DiffScreen, Head
+from kvdeck.app.tui.modes.sessions.diff_many import VersusScreen
+from kvdeck.app.tui.widgets.bars import curve_rows, ratio_bar, spread_rows
+from kvdeck.app.tui.widgets.lines import Lines
+from kvdeck.app.tui.widgets.list import Listing
 
 from . import a_run
 from .conftest import KEPT, DeckOfFiles

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app import sharing
-from kvdeck.app.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.sharing import Table, csv_text, kept, markdown
-from kvdeck.app.tables import result_table
-from kvdeck.app.widgets.steps import StepTable
-from kvdeck.sessions.records import Tally
+from kvdeck.app.tui import export
+from kvdeck.app.tui.export import Table, csv_text, kept, markdown
+from kvdeck.app.tui.export_tables import result_table
+from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.modes.run.steps import StepTable
+from kvdeck.sessions.model.records import Tally
 
 from . import a_run
 from .conftest import DeckOfFiles
@@ -22,7 +22,7 @@ BIG = (120, 40)
 
 
 def files(tmp_path: Path) -> dict[str, str]:
-    return {path.name[16:]: path.read_text() for path in sorted((tmp_path / "home" / sharing.FOLDER).iterdir())}
+    return {path.name[16:]: path.read_text() for path in sorted((tmp_path / "home" / export.FOLDER).iterdir())}
 
 
 def test_markdown_and_csv_keep_their_cells_apart():

@@ -10,9 +10,9 @@ from itertools import product
 
 import pytest
 
-from kvdeck.app import theme
-from kvdeck.app.messages import DoctorReported, SessionsListed
-from kvdeck.app.snapshot import Doctor
+from kvdeck.app.tui import theme
+from kvdeck.app.tui.messages import DoctorReported, SessionsListed
+from kvdeck.app.tui.state import Doctor
 
 from . import a_run, test_pictures
 from .test_pictures import BIG, HUGE, IDLE, SCENES, SMALL, Picture, Snapshot, a_deck, named

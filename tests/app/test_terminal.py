@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.app import terminal
+from kvdeck.app.tui import terminal
 
 from .a_terminal import PATIENCE_S, Terminal
 
 STUCK = """
 import os, time
-from kvdeck.app.tui import Deck
+from kvdeck.app.tui.app import Deck
 class Stuck(Deck):
     def on_mount(self):
         super().on_mount()
@@ -95,7 +95,7 @@ def test_no_color_writes_no_colours():
 
 
 def test_without_a_terminal_to_draw_on_it_says_so():
-    code = "from kvdeck.app.tui import run_deck; run_deck()"
+    code = "from kvdeck.app.tui.app import run_deck; run_deck()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
     assert "leave out the redirection of stderr" in result.stderr
@@ -121,7 +121,7 @@ def test_a_pty_that_nobody_reads_takes_no_more():
 def test_the_first_screen_loads_no_other(tmp_path: Path):
     script = (
         "import asyncio, sys\n"
-        "from kvdeck.app.tui import Deck\n"
+        "from kvdeck.app.tui.app import Deck\n"
         "async def main():\n"
         "    async with Deck(connect=False).run_test(size=(80, 24)) as pilot:\n"
         "        await pilot.pause()\n"
@@ -131,12 +131,12 @@ def test_the_first_screen_loads_no_other(tmp_path: Path):
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(result.stdout.split())
     late = {
-        "kvdeck.app.screens.sessions",
-        "kvdeck.app.screens.doctor",
-        "kvdeck.app.screens.result",
-        "kvdeck.app.screens.help",
-        "kvdeck.app.feed",
-        "kvdeck.engine.client",
+        "kvdeck.app.tui.modes.sessions.screen",
+        "kvdeck.app.tui.modes.doctor.screen",
+        "kvdeck.app.tui.modes.sessions.report",
+        "kvdeck.app.tui.dialogs.help",
+        "kvdeck.app.tui.connection",
+        "kvdeck.engine.client.client",
         "kvdeck.engine.spec",
         "numpy",
         "nixl",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from textual.color import Color
 
-from kvdeck.app import theme
-from kvdeck.app.form import LAYOUTS
-from kvdeck.sessions.records import PATHS
+from kvdeck.app.tui import theme
+from kvdeck.app.tui.modes.run.form import LAYOUTS
+from kvdeck.sessions.model.records import PATHS
 
 STYLES = (
     *theme._VARIABLES,

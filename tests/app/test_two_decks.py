@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.sessions import counted
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store import trace_counts
+from kvdeck.sessions.store.store import Store
 
 from .a_terminal import Terminal
 
-DECK = "from kvdeck.app.tui import Deck; Deck().run()"
+DECK = "from kvdeck.app.tui.app import Deck; Deck().run()"
 RECORDER = """
 import sys, threading
 from pathlib import Path
@@ -62,7 +62,7 @@ class Place:
         for recorder in self.recorders:
             if recorder.poll() is None:
                 recorder.kill()
-        command = [sys.executable, "-m", "kvdeck.app.cli", "engine", "stop", "--force"]
+        command = [sys.executable, "-m", "kvdeck.app.cli.main", "engine", "stop", "--force"]
         subprocess.run(command, env={**os.environ, **self.environ}, capture_output=True, timeout=30)
 
 
@@ -120,4 +120,4 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
         "DeviceToHost": (half, half * 2048, half, half, 0),
         "HostToDevice": (half, half * 4096, half * 2, half * 2, 0),
     }
-    assert len(counted.processes(place.store.folder("shared-done"))) == 2
+    assert len(trace_counts.processes(place.store.folder("shared-done"))) == 2

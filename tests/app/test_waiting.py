@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 
-from kvdeck.app.waiting import waiting_text
+from kvdeck.app.cli.spinner import waiting_text
 
 from .a_terminal import Terminal
 
 LONG = """
 import sys
-from kvdeck.app.waiting import waiting
+from kvdeck.app.cli.spinner import waiting
 with waiting("looking at this host", 120):
     sys.stdin.read()
 print("done")

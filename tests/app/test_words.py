@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvdeck.app.words import layout_slug, path_slug
-from kvdeck.engine.kv.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
+from kvdeck.app.text.names import layout_slug, path_slug
+from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
 
 
 def test_a_layout_has_a_colour_of_its_own():

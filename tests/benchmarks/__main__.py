@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from kvdeck.engine.transfer.exit import run_and_exit
+from kvdeck.engine.io.exit import run_and_exit
 from tests.benchmarks.table import Row, print_markdown
 
 PARTS = ("terminal", "screens", "engine", "transfers", "plans", "sessions", "watching")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RunsChanged
 from kvdeck.engine.spec import RunSpec
-from kvdeck.sessions.records import FINAL_STATES, Session
-from kvdeck.sessions.store import Store, encode_session
+from kvdeck.sessions.model.records import FINAL_STATES, Session
+from kvdeck.sessions.store.store import Store, encode_session
 from tests.benchmarks.table import Row
 
 IDLE_SECONDS = 10.0

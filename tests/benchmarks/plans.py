@@ -6,13 +6,13 @@ import statistics
 import time
 from dataclasses import replace
 
-from kvdeck.app.measured import Measured
-from kvdeck.app.planform import PlanForm
-from kvdeck.app.planview import command_rows, figure_rows, grid_rows
-from kvdeck.engine.kv.parallel import Parallelism
-from kvdeck.engine.kv.plan import Work, make_plan
-from kvdeck.engine.kv.precision import PRECISIONS
-from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.app.tui.modes.plan.bandwidth import Measured
+from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
+from kvdeck.app.tui.modes.plan.form import PlanForm
+from kvdeck.engine.planning.model_files import catalogue, find_model
+from kvdeck.engine.planning.parallelism import Parallelism
+from kvdeck.engine.planning.plan import Work, make_plan
+from kvdeck.engine.planning.precision import PRECISIONS
 from tests.benchmarks.table import Row
 
 PLANS = 10_000

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from kvdeck.sessions import dynamo
-from kvdeck.sessions.records import Tally
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.model.records import Tally
 from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
@@ -27,10 +27,10 @@ FAR_S = 60.0
 FAR_SIZES = ((80, 24), (120, 40), (200, 60))
 HOUR = """
 import asyncio, time
-from kvdeck.app.folding import RunView, fold
-from kvdeck.app.messages import SnapshotTaken
-from kvdeck.app.snapshot import Snapshot
-from kvdeck.app.tui import Deck
+from kvdeck.app.tui.run_state import RunView, fold
+from kvdeck.app.tui.messages import SnapshotTaken
+from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.app import Deck
 from kvdeck.engine.protocol import SampleMessage
 from tests.app import a_run
 class Hour(Deck):

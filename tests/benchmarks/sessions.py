@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
-from kvdeck.engine import hooks
-from kvdeck.sessions import counted, recording
-from kvdeck.sessions.compare import compare
+from kvdeck.engine import tracing
+from kvdeck.sessions.analysis.compare import compare
+from kvdeck.sessions.model.records import Interval, Session, StepResult
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import Interval, Session, StepResult
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.store import trace_counts, traces
+from kvdeck.sessions.store.store import Store
 from tests.benchmarks.table import Row
 
 CALLS = 20_000
@@ -59,7 +59,7 @@ def measure() -> list[Row]:
 def _recording(home: Path) -> list[Row]:
     session = home / "counting"
     session.mkdir()
-    counted.prepare(session)
+    trace_counts.prepare(session)
     recorder = Recorder(session)
     record, calls, folds = recorder.record, [], []
     empty = min(_timed(_nothing) for _ in range(9))
@@ -91,9 +91,9 @@ def _timed(work: Callable[[], object]) -> float:
 def _hooks(home: Path) -> Row:
     session = home / "hooked"
     session.mkdir()
-    counted.prepare(session)
+    trace_counts.prepare(session)
     plain = dict(os.environ)
-    recorded = {**plain, **recording.environment(session, "hooked"), **hooks.environment(None, None, None)}
+    recorded = {**plain, **traces.environment(session, "hooked"), **tracing.environment(None, None, None)}
     pairs = [(_request_seconds(plain), _request_seconds(recorded)) for _ in range(3)]
     cost = statistics.median(b - a for a, b in pairs) * 1e6
     return Row("a NIXL request of a recorded program", f"+{cost:.1f} µs", "–")

@@ -8,8 +8,8 @@ import time
 
 import psutil
 
-from kvdeck.app.memory import keep
-from kvdeck.app.monitoring.history import SPARK_S
+from kvdeck.app.tui.modes.monitor.history import SPARK_S
+from kvdeck.app.tui.ui_state import keep
 from tests.app.a_served_host import served
 from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
@@ -23,7 +23,7 @@ LIVE_S = 20.0
 TICK_S = 0.5
 KEYS = 100
 PICTURES = 30
-PROGRAM = "import sys; from kvdeck.app.tui import run_deck; sys.exit(run_deck())"
+PROGRAM = "import sys; from kvdeck.app.tui.app import run_deck; sys.exit(run_deck())"
 
 
 def measure() -> list[Row]:

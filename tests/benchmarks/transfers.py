@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host import host_facts
-from kvdeck.engine.kv.layout import Geometry
+from kvdeck.engine.planning.layout import Geometry
+from kvdeck.engine.ranks.group import Crew
+from kvdeck.engine.ranks.initiator import Lane
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.execute import lane_setups
-from kvdeck.engine.transfer.lane import Lane
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.planning import plan_trials, room_of
+from kvdeck.engine.transfer.run import lane_setups
 from kvdeck.engine.transfer.trial import Progress, TrialRun
+from kvdeck.engine.transfer.trials import plan_trials, room_of
 from tests.benchmarks.table import Row
 
 ROUNDS = 15

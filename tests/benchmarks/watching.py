@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvdeck.engine.client import Client
-from kvdeck.engine.watch.sources.exposition import Parser
+from kvdeck.engine.client.client import Client
+from kvdeck.engine.telemetry.sources.exposition import Parser
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
 from tests.engine.a_metrics_server import Handler, metrics_server, sample, says

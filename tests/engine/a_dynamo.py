@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from kvdeck.engine.watch.discovery import USUAL_PORTS, listening
+from kvdeck.engine.telemetry.discovery import USUAL_PORTS, listening
 from tests.surroundings import GIVEN
 
 REQUIRED = "KVDECK_HEAVY"

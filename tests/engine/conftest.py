@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
+from kvdeck.engine.daemon import runtime
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
-from kvdeck.engine.supervisor import runtime
-from kvdeck.sessions import processes
+from kvdeck.sessions.host import processes
 
 DEADLINE = 20.0
 

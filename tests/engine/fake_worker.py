@@ -20,9 +20,9 @@ from pathlib import Path
 import orjson
 import yaml
 
-from kvdeck.sessions.events import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged
-from kvdeck.sessions.records import StepPlan
-from kvdeck.sessions.samples import encode_event
+from kvdeck.sessions.model.events import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.model.records import StepPlan
+from kvdeck.sessions.store.event_log import encode_event
 
 
 def plan() -> StepPlan:

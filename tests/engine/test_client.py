@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine import asking
-from kvdeck.engine.asking import doctor_report
-from kvdeck.engine.client import Client, EngineGone
-from kvdeck.engine.supervisor import launch, runtime
-from kvdeck.sessions import processes
+from kvdeck.engine.children import doctor_report as asking
+from kvdeck.engine.children.doctor_report import doctor_report
+from kvdeck.engine.client import launch
+from kvdeck.engine.client.client import Client, EngineGone
+from kvdeck.engine.daemon import runtime
 from kvdeck.sessions.errors import EngineError, KvdeckError
+from kvdeck.sessions.host import processes
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, submit
 
@@ -195,7 +196,7 @@ def fake_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> N
 def test_the_doctor_is_asked_in_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake_doctor(tmp_path, monkeypatch, "import json; print(json.dumps({'argv': sys.argv[1:]}))")
     argv = doctor_report(str(tmp_path))["argv"]
-    assert argv == ["-m", "kvdeck.engine.doctor", "--json", "--folder", str(tmp_path)]
+    assert argv == ["-m", "kvdeck.engine.doctor.report", "--json", "--folder", str(tmp_path)]
 
 
 def test_a_doctor_that_hangs_or_dies_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,10 +9,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
+from kvdeck.engine.daemon import recovery
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.engine.supervisor import recovery
-from kvdeck.sessions.samples import read_lines
+from kvdeck.sessions.store.event_log import read_lines
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, run_to_end, runs_until, submit
 

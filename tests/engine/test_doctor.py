@@ -14,13 +14,13 @@ from typing import Any
 import orjson
 import pytest
 
-from kvdeck.engine import doctor
+from kvdeck.engine.doctor import report as doctor
+from kvdeck.engine.doctor.probe.memory import transports_in
+from kvdeck.engine.doctor.probes import Probed, probe, probe_command
 from kvdeck.engine.host import folder_facts, host_facts
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.probing import Probed, probe, probe_command
-from kvdeck.engine.transfer import plugins
-from kvdeck.engine.transfer.probe.memory import transports_in
-from kvdeck.sessions.records import PATHS
+from kvdeck.engine.io import plugins
+from kvdeck.sessions.model.records import PATHS
 
 LIMIT = "20"
 """Generous: other work on the machine must not fail a test."""
@@ -32,7 +32,7 @@ def ask(folder: Path, *before: str) -> dict[str, Any]:
         *before,
         sys.executable,
         "-m",
-        "kvdeck.engine.doctor",
+        "kvdeck.engine.doctor.report",
         "--json",
         "--limit",
         LIMIT,
@@ -232,7 +232,7 @@ def test_no_probe_means_not_ready(tmp_path: Path) -> None:
 
 
 def test_the_doctor_itself_loads_no_native_library() -> None:
-    code = "import sys, kvdeck.engine.doctor; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys, kvdeck.engine.doctor.report; print(sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("nixl", "nixl_cu12", "nixl_cu13", "numpy", "cupy", "pynvml", "textual"):
         assert f"'{name}'" not in loaded

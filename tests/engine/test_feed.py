@@ -10,11 +10,11 @@ import orjson
 import pytest
 
 from kvdeck.engine import protocol
+from kvdeck.engine.daemon import log
+from kvdeck.engine.daemon.stream import KEPT_LINES, Feed, event_data, sample_values, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.engine.supervisor import enginelog
-from kvdeck.engine.supervisor.feed import KEPT_LINES, Feed, event_data, sample_values, to_line
-from kvdeck.sessions.events import ReferenceRound, Round, RunStarted, StateChanged
-from kvdeck.sessions.samples import encode_event
+from kvdeck.sessions.model.events import ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.store.event_log import encode_event
 
 ROUND = Round(12, 3, 4, (1, 2), (3, 4), 9, (3.0, 4.0, None, 1e-9))
 
@@ -61,7 +61,9 @@ def test_the_engines_log_is_bounded(tmp_path: Path):
     """In a process of its own: the log takes its stdout and stderr."""
     path = tmp_path / "engine.log"
     code = (
-        "import logging, os, pathlib, sys; from kvdeck.engine.supervisor import enginelog; enginelog.MAX_BYTES = 2000\n"
+        "import logging, os, pathlib, sys\n"
+        "from kvdeck.engine.daemon import log as enginelog\n"
+        "enginelog.MAX_BYTES = 2000\n"
         "enginelog.start_log(pathlib.Path(sys.argv[1]))\n"
         "for number in range(100): logging.getLogger('x').info('line %d', number)\n"
         "os.write(1, b'from a native library\\n')"
@@ -70,5 +72,5 @@ def test_the_engines_log_is_bounded(tmp_path: Path):
     text = path.with_name("engine.log.1").read_text() + path.read_text()
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 5000
     assert text.endswith("line 99\nfrom a native library\n")
-    assert enginelog.MAX_BYTES == 1 << 20
+    assert log.MAX_BYTES == 1 << 20
     assert sorted(file.name for file in tmp_path.iterdir()) == ["engine.log", "engine.log.1"]

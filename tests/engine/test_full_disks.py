@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.spec import spec_from_mapping
-from kvdeck.engine.transfer.execute import execute
-from kvdeck.engine.transfer.planning import plan_trials, room_of
-from kvdeck.sessions.events import Event, StepFinished
-from kvdeck.sessions.store import Store
+from kvdeck.engine.transfer.run import execute
+from kvdeck.engine.transfer.trials import plan_trials, room_of
+from kvdeck.sessions.model.events import Event, StepFinished
+from kvdeck.sessions.store.store import Store
 
 from .conftest import eventually
 
@@ -47,7 +47,7 @@ def fill(disk: Path) -> None:
 
 
 def kvdeck(*arguments: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from kvdeck.engine.transfer.loop import Patience, pipelined_visit, serial_visit
+from kvdeck.engine.io.loop import Patience, pipelined_visit, serial_visit
 from kvdeck.sessions.errors import KvdeckError
 
 HANGING = """
 import ctypes, sys
-from kvdeck.engine.transfer import hang
+from kvdeck.engine.io import hang
 hang.start(lambda what: print(what, flush=True), least_s={least_s})
 with hang.watched("a request over GDS", {expected_s}):
     {call}

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine import hooks
-from kvdeck.sessions import counted, recording
+from kvdeck.engine import tracing
+from kvdeck.sessions.store import trace_counts, traces
 
 PROGRAM = Path(__file__).parent / "a_nixl_program.py"
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
-    counted.prepare(tmp_path)
+    trace_counts.prepare(tmp_path)
     return tmp_path
 
 
 def run(session: Path, *command: str, layout: str | None = None, per_block: int | None = None, **more: str):
-    environment = {**os.environ, **recording.environment(session, "s"), **hooks.environment(None, layout, per_block)}
+    environment = {**os.environ, **traces.environment(session, "s"), **tracing.environment(None, layout, per_block)}
     return subprocess.run(
         [sys.executable, *command], env={**environment, **more}, capture_output=True, text=True, timeout=60
     )
@@ -33,7 +33,7 @@ def test_two_processes_over_nixl(session: Path) -> None:
     result = run(session, str(PROGRAM), layout="FullyContiguous", per_block=4)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("moved\n")
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert (tally.path, tally.layout) == ("HostToHost", "FullyContiguous")
     assert (tally.transfers, tally.bytes) == (5, 3 * 12 * 4096 + 2 * 8 * 1000)
     assert (tally.descriptors, tally.blocks) == (3 * 12 + 2 * 8, 13)
@@ -45,7 +45,7 @@ def test_two_processes_over_nixl(session: Path) -> None:
 def test_a_program_that_is_killed_leaves_what_it_moved(session: Path) -> None:
     result = run(session, str(PROGRAM), "die")
     assert result.returncode == -9
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert (tally.layout, tally.transfers, tally.bytes, tally.blocks) == ("Unknown", 3, 3 * 12 * 4096, 0)
 
 
@@ -53,24 +53,24 @@ def test_a_program_without_nixl_just_runs(session: Path) -> None:
     code = "import sys; print(sorted(n for n in sys.modules if 'recorder' in n or 'nixl' in n))"
     result = run(session, "-c", code)
     assert (result.stdout, result.stderr) == ("[]\n", "")
-    assert counted.processes(session) == []
+    assert trace_counts.processes(session) == []
 
 
 def test_the_environment_s_own_sitecustomize_still_runs(session: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/sitecustomize.py").write_text("print('mine')")
-    environment = {**os.environ, **recording.environment(session, "s")}
-    environment |= hooks.environment(str(tmp_path / "mine"), None, None)
+    environment = {**os.environ, **traces.environment(session, "s")}
+    environment |= tracing.environment(str(tmp_path / "mine"), None, None)
     result = subprocess.run([sys.executable, "-c", ""], env=environment, capture_output=True, text=True, timeout=30)
     assert result.stdout == "mine\n"
 
 
 def test_an_interpreter_without_kvdeck_borrows_its_files(session: Path) -> None:
     code = (
-        "import sys; import kvdeck.engine.hooks.importing as i;"
+        "import sys; import kvdeck.engine.tracing.import_hook as i;"
         "print(i.__file__, any(type(finder).__module__ == i.__name__ for finder in sys.meta_path))"
     )
-    environment = {**os.environ, **recording.environment(session, "s"), **hooks.environment(None, None, None)}
+    environment = {**os.environ, **traces.environment(session, "s"), **tracing.environment(None, None, None)}
     bare = Path(sys.base_prefix) / "bin" / Path(sys.executable).name
     result = subprocess.run([str(bare), "-c", code], env=environment, capture_output=True, text=True, timeout=30)
     assert result.stdout.split()[1:] == ["True"], result.stderr
@@ -188,7 +188,7 @@ def test_vllm_s_offloading_in_both_shapes(
         (folder / "__init__.py").touch()
     result = run(session, "-c", program, layout="FullyContiguous")
     assert result.returncode == 0, result.stderr
-    found = {tally.path: tally for tally in counted.tallies(session)}
+    found = {tally.path: tally for tally in trace_counts.tallies(session)}
     store, load = found["DeviceToHost"], found["HostToDevice"]
     assert (store.transfers, store.bytes, store.blocks) == (1, 1000, 2)
     assert store.busy_s == pytest.approx(0.001)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.kv.precision import PRECISIONS
-from kvdeck.engine.kv.reading import find_model
+from kvdeck.engine.planning.model_files import find_model
+from kvdeck.engine.planning.precision import PRECISIONS
 from kvdeck.sessions.errors import UsageError
 
 DENSE = {"architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,

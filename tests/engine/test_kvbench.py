@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.kv import kvbench
-from kvdeck.engine.kv.kvbench import ModelConfig, batch_size, io_size, kv_bytes, model_config
-from kvdeck.engine.kv.models import Architecture
-from kvdeck.engine.kv.reading import read_model, read_yaml
+from kvdeck.engine.planning import kvbench
+from kvdeck.engine.planning.kvbench import ModelConfig, batch_size, io_size, kv_bytes, model_config
+from kvdeck.engine.planning.model_files import read_model, read_yaml
+from kvdeck.engine.planning.models import Architecture
 from kvdeck.sessions.errors import UsageError
 
 from .models import ARCHITECTURES, write_architecture, write_config

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.kv.layout import Geometry
-from kvdeck.engine.transfer import lane as lanes
-from kvdeck.engine.transfer import pattern
-from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.lane import Lane
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.loop import CancelledError
-from kvdeck.engine.transfer.sides import Origin
+from kvdeck.engine.io import pattern
+from kvdeck.engine.io.endpoints import Origin
+from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.planning.layout import Geometry
+from kvdeck.engine.ranks import initiator as lanes
+from kvdeck.engine.ranks.group import Crew
+from kvdeck.engine.ranks.initiator import Lane
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
 
 with_driver = pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
 GEOMETRY = Geometry(layers=3, outer_dims=2, page_size=4, inner_dim=512, dtype="bf16")  # 4 KiB regions

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdeck.engine.kv.layout import (
+from kvdeck.engine.io.descriptors import describe, merged_count, region_offsets
+from kvdeck.engine.planning.layout import (
     FULLY_CONTIGUOUS,
     LAYER_SEPARATE,
     LAYER_SEPARATE_OUTER,
@@ -18,7 +19,6 @@ from kvdeck.engine.kv.layout import (
     parse_layout,
     parse_layout_pair,
 )
-from kvdeck.engine.transfer.descriptors import describe, merged_count, region_offsets
 from kvdeck.sessions.errors import UsageError
 
 LAYOUTS = st.sampled_from([FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER])

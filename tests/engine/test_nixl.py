@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.transfer import capability, device, nixl, plugins, quiet, reasons
+from kvdeck.engine.io import capability, cuda, nixl, plugins, reasons, stdio
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.records import DEVICE_TO_DISK, HOST_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
+from kvdeck.sessions.model.records import DEVICE_TO_DISK, HOST_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
 without_driver = pytest.mark.skipif(driver_present(), reason="this host has an NVIDIA driver")
 with_driver = pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
-    code = f"{code}\nfrom kvdeck.engine.transfer.exit import leave\nleave(0)"
+    code = f"{code}\nfrom kvdeck.engine.io.exit import leave\nleave(0)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
 
 
 def test_an_agent_prints_nothing_to_stdout() -> None:
     """The worker's stdout carries events, and NIXL's own logger writes there."""
     done = in_a_process(
-        "from kvdeck.engine.transfer import nixl\n"
+        "from kvdeck.engine.io import nixl\n"
         "agent = nixl.make_agent('quiet'); nixl.create_backend(agent, 'POSIX')\n"
         "print(len(agent.get_plugin_params('no such')), 'end')"
     )
@@ -36,8 +36,7 @@ def test_an_agent_prints_nothing_to_stdout() -> None:
 
 def test_the_user_s_log_level_is_kept() -> None:
     done = in_a_process(
-        "import os; os.environ['NIXL_LOG_LEVEL'] = 'INFO'\n"
-        "from kvdeck.engine.transfer import nixl; nixl.make_agent('loud')"
+        "import os; os.environ['NIXL_LOG_LEVEL'] = 'INFO'\nfrom kvdeck.engine.io import nixl; nixl.make_agent('loud')"
     )
     assert done.stdout == ""
     assert "Initialized NIXL agent: loud" in done.stderr
@@ -96,7 +95,7 @@ def test_cufile_errors_are_put_into_words() -> None:
 
 
 def test_words_of_native_code_are_caught_and_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    with quiet.captured() as words:
+    with stdio.captured() as words:
         os.write(1, b"to stdout\n")
         os.write(2, b"to stderr\n")
     assert words.text == "to stdout\nto stderr\n"
@@ -141,17 +140,17 @@ def test_without_a_driver_gds_is_not_even_created() -> None:
 
 @without_driver
 def test_without_a_driver_every_gpu_function_raises() -> None:
-    buffer = device.DeviceBuffer(0, 0, 8)
+    buffer = cuda.DeviceBuffer(0, 0, 8)
     for call in (
-        device.require,
-        device.memory_info,
-        lambda: device.allocate(0, 8),
-        lambda: device.release(buffer),
-        lambda: device.allocate_pinned(8),
-        lambda: device.fill(buffer, 0, 8),
-        lambda: device.read(buffer, 0, 8),
-        lambda: device.poison(buffer),
-        lambda: device.copy(0, "DeviceToDevice", 0, 0, 8),
+        cuda.require,
+        cuda.memory_info,
+        lambda: cuda.allocate(0, 8),
+        lambda: cuda.release(buffer),
+        lambda: cuda.allocate_pinned(8),
+        lambda: cuda.fill(buffer, 0, 8),
+        lambda: cuda.read(buffer, 0, 8),
+        lambda: cuda.poison(buffer),
+        lambda: cuda.copy(0, "DeviceToDevice", 0, 0, 8),
     ):
         with pytest.raises(UnavailableError, match="no NVIDIA driver"):
             call()
@@ -159,7 +158,7 @@ def test_without_a_driver_every_gpu_function_raises() -> None:
 
 def test_a_gpu_buffer_is_never_overrun() -> None:
     with pytest.raises(ValueError, match="outside"):
-        device.fill(device.DeviceBuffer(0, 4096, 8), 0, 9)
+        cuda.fill(cuda.DeviceBuffer(0, 4096, 8), 0, 9)
 
 
 def test_every_path_has_a_backend() -> None:
@@ -171,20 +170,20 @@ def test_every_path_has_a_backend() -> None:
 @pytest.mark.gpu
 @with_driver
 def test_bytes_come_back_from_the_gpu() -> None:
-    from kvdeck.engine.transfer.probe.transfer import SIZE, Pages
+    from kvdeck.engine.doctor.probe.transfer import SIZE, Pages
 
     pages = Pages()
-    first, second = device.allocate(0, SIZE), device.allocate(0, SIZE)
+    first, second = cuda.allocate(0, SIZE), cuda.allocate(0, SIZE)
     try:
-        device.fill(first, pages.address, SIZE)
-        device.poison(second)
-        assert device.copy(0, "DeviceToDevice", second.address, first.address, SIZE) > 0
+        cuda.fill(first, pages.address, SIZE)
+        cuda.poison(second)
+        assert cuda.copy(0, "DeviceToDevice", second.address, first.address, SIZE) > 0
         pages.poison()
-        device.read(second, pages.address, SIZE)
+        cuda.read(second, pages.address, SIZE)
         assert pages.holds(pages.pattern)
     finally:
-        device.release(first)
-        device.release(second)
+        cuda.release(first)
+        cuda.release(second)
 
 
 CUFILE_SAID = "cufio-udev:67 udev property not found: ID_FS_USAGE vda\n"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kvdeck.engine.kv.kvbench import ModelConfig, io_size
-from kvdeck.engine.kv.models import Architecture, Kind, Part, keys_and_values, latent
-from kvdeck.engine.kv.parallel import PP_RULES, Parallelism, copies, heads_on_rank, share, stage_bounds
-from kvdeck.engine.kv.plan import Plan, Work, aligned, make_plan
-from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
-from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.engine.planning.kvbench import ModelConfig, io_size
+from kvdeck.engine.planning.model_files import catalogue, find_model
+from kvdeck.engine.planning.models import Architecture, Kind, Part, keys_and_values, latent
+from kvdeck.engine.planning.parallelism import PP_RULES, Parallelism, copies, heads_on_rank, share, stage_bounds
+from kvdeck.engine.planning.plan import Plan, Work, aligned, make_plan
+from kvdeck.engine.planning.precision import PRECISIONS, parse_precision
 from kvdeck.sessions.errors import UsageError
 
 from .models import write_architecture

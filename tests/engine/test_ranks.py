@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import EventMessage
-from kvdeck.sessions.processes import process_start
+from kvdeck.sessions.host.processes import process_start
 
 from .conftest import DEADLINE, eventually, lines_until_end
 
@@ -87,7 +87,7 @@ def test_a_rank_s_last_words_are_in_the_reason(folders: Path, tmp_path: Path, mo
 
 def test_a_disk_that_is_full_is_said_everywhere(real: Client):
     """A worker whose files may grow no further, from some moment of its run on, stands for a full disk."""
-    argv = [sys.executable, "-m", "kvdeck.app.cli", "run", "--path", "HostToHost", "--block-size", "4096",
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", "run", "--path", "HostToHost", "--block-size", "4096",
             "--batch", "64", "--seconds", "20", "--session", "full"]  # fmt: skip
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         eventually(lambda: bool(ranks_of(real, "full")))
@@ -123,9 +123,9 @@ def test_ranks_leave_without_a_crash(real: Client, module: str):
 
 ENDING = """
 import sys
-from kvdeck.engine.transfer.exit import run_and_exit
+from kvdeck.engine.io.exit import run_and_exit
 def main():
-    from kvdeck.engine.transfer import nixl
+    from kvdeck.engine.io import nixl
     agent = nixl.make_agent("leaving")
     nixl.create_backend(agent, "UCX", {})
     print("made")

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.events import Round
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.samples import read_events
+from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.event_log import read_events
 
 from .conftest import DEADLINE, alive, eventually, kill_engine
 

@@ -14,13 +14,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kvdeck.engine.host import host_facts
-from kvdeck.engine.scheme import SCHEMES, Topology
+from kvdeck.engine.io import descriptors
+from kvdeck.engine.ranks.group import Crew
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.spec import spec_from_mapping
-from kvdeck.engine.transfer import descriptors
-from kvdeck.engine.transfer.crew import Crew
-from kvdeck.engine.transfer.execute import lane_setups
-from kvdeck.engine.transfer.lane_setup import LaneSetup
-from kvdeck.engine.transfer.planning import Trial, plan_trials, room_of
+from kvdeck.engine.topology import SCHEMES, Topology
+from kvdeck.engine.transfer.run import lane_setups
+from kvdeck.engine.transfer.trials import Trial, plan_trials, room_of
 from kvdeck.sessions.errors import UsageError
 
 SMALL: dict[str, Any] = {

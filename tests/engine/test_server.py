@@ -13,12 +13,12 @@ import orjson
 import pytest
 
 from kvdeck.engine import protocol
-from kvdeck.engine.client import Client, EngineSource
+from kvdeck.engine.client.client import Client, EngineSource
+from kvdeck.engine.daemon import runtime
 from kvdeck.engine.protocol import MAX_LINE, EventMessage, Reply, SampleMessage
-from kvdeck.engine.supervisor import runtime
 from kvdeck.sessions.errors import EngineError, UsageError
-from kvdeck.sessions.events import COUNTERS, Round, RunStarted
-from kvdeck.sessions.samples import FileSource, count_lines
+from kvdeck.sessions.model.events import COUNTERS, Round, RunStarted
+from kvdeck.sessions.store.event_log import FileSource, count_lines
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, run_to_end, runs_until, submit
 
@@ -247,7 +247,7 @@ def test_wide_rounds_are_relayed_without_their_times(client: Client):
 
 
 def test_the_supervisor_loads_nothing_that_can_kill_it():
-    code = "import sys, kvdeck.engine.server, kvdeck.engine.client; print(' '.join(sys.modules))"
+    code = "import sys, kvdeck.engine.daemon.server, kvdeck.engine.client.client; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "nixl", "cupy", "textual", "rich", "click", "psutil", "pynvml"} & set(loaded)
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdeck.engine.kv.parallel import Parallelism
-from kvdeck.engine.kv.plan import Work, make_plan
-from kvdeck.engine.kv.precision import PRECISIONS
-from kvdeck.engine.kv.reading import catalogue, find_model, from_mapping
-from kvdeck.engine.kv.states import FIELDS, State, state_of
+from kvdeck.engine.planning.model_files import catalogue, find_model, from_mapping
+from kvdeck.engine.planning.parallelism import Parallelism
+from kvdeck.engine.planning.plan import Work, make_plan
+from kvdeck.engine.planning.precision import PRECISIONS
+from kvdeck.engine.planning.recurrent_state import FIELDS, State, state_of
 from kvdeck.sessions.errors import UsageError
 
 FP8 = PRECISIONS["fp8"]

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.client import Client, EngineGone, stop_engine
-from kvdeck.engine.supervisor import runtime
-from kvdeck.sessions.processes import signal_name
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.engine.client.client import Client, EngineGone, stop_engine
+from kvdeck.engine.daemon import runtime
+from kvdeck.sessions.host.processes import signal_name
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.store import Store
 
 from .conftest import DEADLINE, alive, eventually, lines_until_end, run_to_end, submit
 from .test_crashes import first_sample, last_event
@@ -30,7 +30,7 @@ FAKE = Path(__file__).with_name("fake_worker.py")
 @contextlib.contextmanager
 def engine_of(folders: Path, changes: str) -> Iterator[subprocess.Popen[bytes]]:
     """A real engine, in which a part was changed so that it fails."""
-    program = f"import sys\nimport kvdeck.engine.server as server\n{changes}\nsys.exit(server.main())"
+    program = f"import sys\nimport kvdeck.engine.daemon.server as server\n{changes}\nsys.exit(server.main())"
     with (folders / "changed.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -172,7 +172,7 @@ def test_an_engine_of_another_protocol_is_stopped(folders: Path, force: bool):
     changes = "import kvdeck.engine.protocol as p\np.VERSION = server.VERSION = 99"
     with engine_of(folders, changes) as process:
         eventually(lambda: runtime.socket_path(folders / "rt").exists())
-        argv = [sys.executable, "-m", "kvdeck.app.cli", "engine", "stop", *(["--force"] if force else [])]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", "engine", "stop", *(["--force"] if force else [])]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE)
         assert (done.returncode, done.stdout) == (0, f"engine {process.pid} has ended\n"), done.stderr
         assert process.wait(DEADLINE) == 0
@@ -180,7 +180,7 @@ def test_an_engine_of_another_protocol_is_stopped(folders: Path, force: bool):
 
 def test_a_hanging_engine_is_not_waited_for_without_force(client: Client):
     os.kill(client.hello.engine_pid, signal.SIGSTOP)
-    argv = [sys.executable, "-m", "kvdeck.app.cli", "engine", "stop"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", "engine", "stop"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 1
     assert "does not answer" in done.stderr
@@ -190,8 +190,8 @@ def test_a_hanging_engine_is_not_waited_for_without_force(client: Client):
 MAKER = """
 import os, signal, sys
 from pathlib import Path
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.store import Store
 store = Store(Path(sys.argv[1]))
 if sys.argv[2] == "run":
     store.create("left", {}, "{}")
@@ -207,7 +207,7 @@ def test_a_session_whose_maker_was_killed_at_once_is_interrupted_and_can_be_ende
     (home / "sessions").mkdir(parents=True)
 
     def kvdeck(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         return subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE)
 
     def make() -> Store:

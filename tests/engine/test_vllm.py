@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.sessions import counted, recording
+from kvdeck.sessions.store import trace_counts, traces
 
 PROGRAM = Path(__file__).parent / "a_vllm_program.py"
 PYTHON = os.environ.get("KVDECK_VLLM_PYTHON")
@@ -30,15 +30,15 @@ pytestmark = [
 @pytest.mark.parametrize("order", [(), ("late",)], ids=["plugin first", "plugin after vLLM's modules"])
 def test_the_offloading_connector_is_counted(tmp_path: Path, order: tuple[str, ...]) -> None:
     """A store of three blocks in two layers, a load of two, and one load that its own step waits for."""
-    counted.prepare(tmp_path)
-    environment = {**os.environ, **recording.environment(tmp_path, "s"), "KVDECK_RECORD_DEBUG": "1"}
+    trace_counts.prepare(tmp_path)
+    environment = {**os.environ, **traces.environment(tmp_path, "s"), "KVDECK_RECORD_DEBUG": "1"}
     environment |= {"KVDECK_RECORD_LAYOUT": "FullyContiguous", "VLLM_LOGGING_LEVEL": "ERROR"}
     command = [str(PYTHON), str(PROGRAM), *order]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
     assert "does not record" not in result.stderr
     assert result.stdout == "vllm 24576 [24576] 24576 [8192, 16384]\n"
-    found = {tally.path: tally for tally in counted.tallies(tmp_path)}
+    found = {tally.path: tally for tally in trace_counts.tallies(tmp_path)}
     store, load = found["DeviceToHost"], found["HostToDevice"]
     assert (store.transfers, store.bytes, store.blocks, store.failures) == (1, 24576, 3, 0)
     assert (load.transfers, load.bytes, load.blocks, load.failures) == (2, 24576, 3, 0)

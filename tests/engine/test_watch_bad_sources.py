@@ -18,12 +18,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine.watch import discovery
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.series import SourceGone
-from kvdeck.engine.watch.sources.endpoint import MAX_BODY, Endpoint
-from kvdeck.sessions import dynamo
+from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.sampler import Sampler
+from kvdeck.engine.telemetry.source import SourceGone
+from kvdeck.engine.telemetry.sources.prometheus import MAX_BODY, Endpoint
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.formats import dynamo
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 
 from .test_watch_endpoint import read, refusal, until
@@ -65,8 +65,8 @@ async def test_a_small_answer_that_unpacks_to_a_gigabyte(tmp_path: Path) -> None
     """In a process of its own, so that its memory can be told."""
     code = (
         "import asyncio, resource, sys, zlib\n"
-        "from kvdeck.engine.watch.series import SourceGone\n"
-        "from kvdeck.engine.watch.sources.endpoint import Endpoint\n"
+        "from kvdeck.engine.telemetry.source import SourceGone\n"
+        "from kvdeck.engine.telemetry.sources.prometheus import Endpoint\n"
         "async def main():\n"
         "    source = Endpoint(sys.argv[1], 20)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -149,7 +149,7 @@ async def test_a_certificate_of_its_own_is_named_and_can_be_trusted(tmp_path: Pa
         assert "its certificate is not trusted: self" in await refusal(url)
         home = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run")}
         done = subprocess.run(
-            [sys.executable, "-m", "kvdeck.app.cli", "monitor", "--once", "--json", "--source", url],
+            [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--once", "--json", "--source", url],
             env={**os.environ, **home, "SSL_CERT_FILE": str(certificate)},
             capture_output=True,
             text=True,

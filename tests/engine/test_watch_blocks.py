@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvdeck.app.planform import PlanForm
-from kvdeck.engine.kv.reading import find_model
-from kvdeck.engine.watch.blocks import BlockSize, learned, told
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.report import monitor_lines
-from kvdeck.engine.watch.snapshot import Flow, Snapshot, from_mapping, take, to_mapping
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.track import Track
+from kvdeck.app.text.monitor_report import monitor_lines
+from kvdeck.app.tui.modes.plan.form import PlanForm
+from kvdeck.engine.planning.model_files import find_model
+from kvdeck.engine.telemetry.block_size import BlockSize, learned, told
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.sample import Flow, Snapshot, from_mapping, take, to_mapping
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.errors import UsageError
 from tests.engine.a_metrics_server import sample
 

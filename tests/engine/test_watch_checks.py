@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot, take
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.track import SourceStatus, Track
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot, take
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.tracker import SourceStatus, Track
 from tests.engine.a_metrics_server import sample
 
 GB = 1e9

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.watch.series import Reading
-from kvdeck.engine.watch.sources.cgroups import Group, Usage, group_of, usage
-from kvdeck.engine.watch.sources.processes import Processes
+from kvdeck.engine.telemetry.source import Reading
+from kvdeck.engine.telemetry.sources.cgroups import Group, Usage, group_of, usage
+from kvdeck.engine.telemetry.sources.processes import Processes
 
 ID = "3f2a91c0d4e7" + "0123456789abcdef" * 3 + "0123"
 WRITTEN = 8 << 20

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.watch import discovery
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.series import SourceGone
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.engine.watch.sources import cufile
-from kvdeck.engine.watch.sources.cufile import Cufile, counters, cufile_source, find_gds_stats
-from kvdeck.engine.watch.sources.processes import Processes
+from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sampler import Sampler
+from kvdeck.engine.telemetry.source import SourceGone
+from kvdeck.engine.telemetry.sources import cufile
+from kvdeck.engine.telemetry.sources.cufile import Cufile, counters, cufile_source, find_gds_stats
+from kvdeck.engine.telemetry.sources.processes import Processes
 
 OUTPUT = """cuFile STATS VERSION : 3
 GLOBAL STATS:

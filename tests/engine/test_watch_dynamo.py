@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import WatchSample
-from kvdeck.engine.watch import discovery
+from kvdeck.engine.telemetry import discovery
 
 from .a_dynamo import Dynamo, dynamo, prompt
 from .conftest import DEADLINE
@@ -62,7 +62,7 @@ def monitor(folder: Path, *sources: str) -> Iterator[Monitor]:
     asked = [word for source in sources for word in ("--source", source)]
     environment = {**os.environ, "KVDECK_HOME": str(folder / "kvdeck"), "KVDECK_RUNTIME": str(folder / "run")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvdeck.app.cli", "monitor", "--json", "--hz", "10", *asked],
+        [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--json", "--hz", "10", *asked],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.series import Reading, SourceGone
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.engine.watch.sources import endpoint as endpoint_module
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.sources.local import LocalSource
-from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sampler import Sampler
+from kvdeck.engine.telemetry.source import Reading, SourceGone
+from kvdeck.engine.telemetry.sources import prometheus as endpoint_module
+from kvdeck.engine.telemetry.sources.local_source import LocalSource
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import UsageError
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 

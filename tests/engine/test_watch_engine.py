@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import WatchSample
-from kvdeck.engine.watch.snapshot import Snapshot, from_mapping
+from kvdeck.engine.telemetry.sample import Snapshot, from_mapping
 from kvdeck.sessions.errors import UsageError
 from tests.engine.a_metrics_server import metrics_server, sample, says
 
@@ -25,7 +25,7 @@ def samplers(client: Client) -> list[int]:
     found = []
     for child in psutil.Process(client.hello.engine_pid).children():
         try:
-            if "kvdeck.engine.watch" in child.cmdline():
+            if "kvdeck.engine.telemetry" in child.cmdline():
                 found.append(child.pid)
         except psutil.ZombieProcess:
             found.append(child.pid)  # it has ended, and the engine is to notice

@@ -11,14 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine.watch.series import Reading, SourceGone
-from kvdeck.engine.watch.sources.devices import disks_source, fabric_source, network_source, nvidia_fs
-from kvdeck.engine.watch.sources.gpu import Gpus
-from kvdeck.engine.watch.sources.processes import Processes, _serving_name
-from kvdeck.engine.watch.sources.sessions import DynamoFile, OwnRuns
-from kvdeck.sessions.events import COUNTERS, Round, RunStarted
-from kvdeck.sessions.records import StepPlan
-from kvdeck.sessions.samples import append_event
+from kvdeck.engine.telemetry.source import Reading, SourceGone
+from kvdeck.engine.telemetry.sources.devices import disks_source, fabric_source, network_source, nvidia_fs
+from kvdeck.engine.telemetry.sources.gpu import Gpus
+from kvdeck.engine.telemetry.sources.processes import Processes, _serving_name
+from kvdeck.engine.telemetry.sources.sessions import DynamoFile, OwnRuns
+from kvdeck.sessions.model.events import COUNTERS, Round, RunStarted
+from kvdeck.sessions.model.records import StepPlan
+from kvdeck.sessions.store.event_log import append_event
 
 STATS = """GDS Version: 1.13.0.11
 NVFS statistics(ver: 4.0)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.engine.watch import discovery
-from kvdeck.engine.watch.sampler import Sampler
-from kvdeck.engine.watch.series import Reading, SourceGone
-from kvdeck.engine.watch.snapshot import Flow, Snapshot
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.sources.ring import Ring, ring_source, rings_in
+from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.sample import Flow, Snapshot
+from kvdeck.engine.telemetry.sampler import Sampler
+from kvdeck.engine.telemetry.source import Reading, SourceGone
+from kvdeck.engine.telemetry.sources.nixl_ring import Ring, ring_source, rings_in
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from tests.engine.a_metrics_server import sample
 
 PROGRAM = Path(__file__).parent / "a_nixl_traffic.py"

@@ -7,11 +7,11 @@ import math
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
-from kvdeck.engine.watch.series import Reading, Series
-from kvdeck.engine.watch.snapshot import take
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.sources.exposition import MAX_LINE, Parser
-from kvdeck.engine.watch.track import MAX_GONE, Track
+from kvdeck.engine.telemetry.sample import take
+from kvdeck.engine.telemetry.source import Reading, Series
+from kvdeck.engine.telemetry.sources.exposition import MAX_LINE, Parser
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.tracker import MAX_GONE, Track
 
 SECOND = 1_000_000_000
 OPEN = """# TYPE kvbm_offload_blocks_d2h counter
@@ -103,7 +103,7 @@ def test_lines_as_some_write_them(line: str, value: float | None) -> None:
 
 
 def test_huge_labels_are_left_out_and_cost_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvdeck.engine.watch.sources.exposition.MAX_KEY_CHARACTERS", 1_000_000)
+    monkeypatch.setattr("kvdeck.engine.telemetry.sources.exposition.MAX_KEY_CHARACTERS", 1_000_000)
     parser = Parser()
     found = parser.parse(f'a{{x="{"y" * MAX_LINE}"}} 1\nb 2\n')
     assert ({series.name for series in found.values}, found.unread) == ({"b"}, 1)

@@ -11,14 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
-from kvdeck.engine.watch.recording import Recorder, Recording
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.sessions.catalogue import catalogue
+from kvdeck.engine.telemetry.recording import Recorder, Recording
+from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.watched.marks import is_written
+from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry.annotations import is_written
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 
 from .conftest import DEADLINE, eventually, kill_engine

@@ -8,12 +8,12 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvdeck.engine.watch.meaning import TABLE, meaning_of
-from kvdeck.engine.watch.series import Labels, Series
-from kvdeck.engine.watch.snapshot import Flow, Snapshot, take
-from kvdeck.engine.watch.sources.endpoint import Endpoint, recognise
-from kvdeck.engine.watch.sources.exposition import Exposition, Parser
-from kvdeck.engine.watch.track import Track
+from kvdeck.engine.telemetry.metrics.definitions import TABLE, meaning_of
+from kvdeck.engine.telemetry.sample import Flow, Snapshot, take
+from kvdeck.engine.telemetry.source import Labels, Series
+from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint, recognise
+from kvdeck.engine.telemetry.tracker import Track
 from tests.engine.a_metrics_server import metrics_server, sample, sample_names, says
 
 KINDS = {"dynamo_kvbm": "kvbm", "dynamo": "dynamo", "vllm032": "vllm", "nixl_prom": "nixl", "lmcache056": "lmcache"}

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.engine.watch.series import Reading, Series
-from kvdeck.engine.watch.snapshot import take
-from kvdeck.engine.watch.track import Track
+from kvdeck.engine.telemetry.sample import take
+from kvdeck.engine.telemetry.source import Reading, Series
+from kvdeck.engine.telemetry.tracker import Track
 
 SECOND = 1_000_000_000
 OFFLOAD = Series("kvbm_offload_blocks_d2h")
@@ -111,7 +111,7 @@ def test_a_block_size_makes_bytes() -> None:
 
 
 def test_series_without_end_cost_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvdeck.engine.watch.track.MAX_POINTS", 100)
+    monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 100)
     followed = Track("a", "prometheus")
     followed.took(Reading(0, {Series("x_total", (("id", str(i)),)): 1.0 for i in range(500)}), 0)
     assert len(followed.points) == 100

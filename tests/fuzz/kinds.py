@@ -13,34 +13,34 @@ from functools import partial
 
 import orjson
 
-from kvdeck.app import memory
+from kvdeck.app.cli.progress import Progress
+from kvdeck.app.cli.run import asked_spec
 from kvdeck.app.config import Config, load
-from kvdeck.app.folding import RunView, fold
-from kvdeck.app.form import remembered
-from kvdeck.app.measured import Reader
-from kvdeck.app.monitoring.settings import recalled
-from kvdeck.app.planform import PlanForm, plan_in
-from kvdeck.app.planned import KEPT, planned
-from kvdeck.app.progress import Progress
-from kvdeck.app.tui import Deck
-from kvdeck.app.verbs.run import asked_spec
-from kvdeck.engine.client import Client, EngineGone, event_of
+from kvdeck.app.text.monitor_report import monitor_lines
+from kvdeck.app.tui import ui_state
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.current_plan import KEPT, planned
+from kvdeck.app.tui.modes.monitor.settings import recalled
+from kvdeck.app.tui.modes.plan.bandwidth import Reader
+from kvdeck.app.tui.modes.plan.form import PlanForm, plan_in
+from kvdeck.app.tui.modes.run.form import remembered
+from kvdeck.app.tui.run_state import RunView, fold
+from kvdeck.engine.client.client import Client, EngineGone, event_of
+from kvdeck.engine.daemon import recovery, runtime
+from kvdeck.engine.daemon.server import Config as EngineConfig
+from kvdeck.engine.daemon.server import Server
+from kvdeck.engine.daemon.stream import event_data, sample_values, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
-from kvdeck.engine.server import Config as EngineConfig
-from kvdeck.engine.server import Server
-from kvdeck.engine.supervisor import recovery, runtime
-from kvdeck.engine.supervisor.feed import event_data, sample_values, to_line
-from kvdeck.engine.watch.checks import check
-from kvdeck.engine.watch.recording import Recording
-from kvdeck.engine.watch.report import monitor_lines
-from kvdeck.engine.watch.series import SourceGone
-from kvdeck.engine.watch.snapshot import from_mapping, take, to_mapping
-from kvdeck.engine.watch.sources.endpoint import Endpoint
-from kvdeck.engine.watch.track import Track
-from kvdeck.sessions import distributions
+from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.recording import Recording
+from kvdeck.engine.telemetry.sample import from_mapping, take, to_mapping
+from kvdeck.engine.telemetry.source import SourceGone
+from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+from kvdeck.engine.telemetry.tracker import Track
+from kvdeck.sessions.analysis import histograms
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.samples import follow_events, read_lines
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.store.event_log import follow_events, read_lines
+from kvdeck.sessions.store.store import Store
 
 from . import seeds
 from .seeds import COUNTED, OPEN, OTHER, RUN, SEEN
@@ -127,7 +127,7 @@ def _read_samples(world: World) -> None:
                     view = fold(view, message)
         for _, event in follow_events(path, stop=_stopped()):
             progress.event(event)
-    distributions.histograms(store.read(RUN), path)
+    histograms.histograms(store.read(RUN), path)
 
 
 def _stopped() -> threading.Event:
@@ -181,7 +181,7 @@ def _specified(name: str, world: World) -> None:
 
 
 def _remembered(world: World) -> None:
-    found = memory.recall()
+    found = ui_state.recall()
     settings = recalled(found.get("monitor"))
     settings.faster(1).to_memory()
     planned(found)
@@ -191,7 +191,7 @@ def _remembered(world: World) -> None:
             plan_in(found[KEPT], "what the deck remembers", PlanForm()).plan()
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
         asyncio.run(_opened(Deck(connect=False, config=load(), memory=found)))
-    memory.keep(found)
+    ui_state.keep(found)
 
 
 def _configured(world: World) -> None:

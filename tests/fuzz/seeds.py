@@ -14,23 +14,23 @@ from pathlib import Path
 
 import orjson
 
+from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.protocol import EventMessage, SampleMessage, encode
-from kvdeck.engine.supervisor import recovery, runtime
-from kvdeck.engine.watch.recording import Recorder as Recording
-from kvdeck.engine.watch.series import Reading
-from kvdeck.engine.watch.snapshot import take
-from kvdeck.engine.watch.sources.exposition import Parser
-from kvdeck.engine.watch.track import Track
-from kvdeck.sessions import dynamo, exchange
-from kvdeck.sessions.events import Round, event_from_json
-from kvdeck.sessions.listing import summaries
-from kvdeck.sessions.processes import ProcessIdentity, own_identity
+from kvdeck.engine.telemetry.recording import Recorder as Recording
+from kvdeck.engine.telemetry.sample import take
+from kvdeck.engine.telemetry.source import Reading
+from kvdeck.engine.telemetry.sources.exposition import Parser
+from kvdeck.engine.telemetry.tracker import Track
+from kvdeck.sessions.formats import dynamo, exchange
+from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
+from kvdeck.sessions.model.events import Round, event_from_json
+from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import Session, Tally
-from kvdeck.sessions.samples import encode_event
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.tallies import LAYOUTS
-from kvdeck.sessions.watched.marks import Mark
+from kvdeck.sessions.store.event_log import encode_event
+from kvdeck.sessions.store.index import summaries
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry.annotations import Mark
 from tests.app import a_run
 from tests.engine.a_metrics_server import sample
 from tests.engine.models import ARCHITECTURES, write_config
@@ -369,6 +369,6 @@ def answers() -> Files:
 
 
 def moment_mapping() -> object:
-    from kvdeck.engine.watch.snapshot import to_mapping
+    from kvdeck.engine.telemetry.sample import to_mapping
 
     return to_mapping(moments()[-1])  # type: ignore[arg-type]

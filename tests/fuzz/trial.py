@@ -19,8 +19,8 @@ from types import FrameType
 
 import click
 
-from kvdeck.app import output
-from kvdeck.app.cli import kvdeck
+from kvdeck.app.cli import standard_output
+from kvdeck.app.cli.main import kvdeck
 from kvdeck.sessions.errors import KvdeckError
 
 from .mutation import mutated
@@ -127,7 +127,7 @@ def command(*arguments: str) -> str:
     """
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        output.guard_streams()
+        standard_output.guard_streams()
         try:
             kvdeck.main(args=list(arguments), prog_name="kvdeck", standalone_mode=False)
         except click.ClickException as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.model.records import FINAL_STATES
 from tests.engine.a_metrics_server import metrics_server, says
 
 from .world import PATIENCE_S, Broken, World, wait_until
@@ -40,7 +40,7 @@ while True:
 """
 ENGINE_RECORDS = """
 import sys
-from kvdeck.engine.client import Client
+from kvdeck.engine.client.client import Client
 with Client.connect() as client:
     client.record("telemetry", hz=10, sources=(sys.argv[1],))
 """
@@ -148,7 +148,7 @@ def kill_deck(world: World, chance: random.Random) -> str:
         raise Broken(f"--detach ends with {started.returncode}: {started.stderr}")
     master, slave = pty.openpty()
     deck = world.start(
-        sys.executable, "-m", "kvdeck.app.cli", stdin=slave, stdout=slave, stderr=slave,
+        sys.executable, "-m", "kvdeck.app.cli.main", stdin=slave, stdout=slave, stderr=slave,
         env={**world.environment, "TERM": "xterm-256color"},
     )  # fmt: skip
     os.close(slave)

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.sessions.model.records import FINAL_STATES
 
 TOKEN = "KVDECK_KILLS_WORLD"
 PATIENCE_S = 20.0
@@ -64,7 +64,7 @@ class World:
         return process
 
     def kvdeck(self, *arguments: str, **options: Any) -> subprocess.Popen[Any]:
-        return self.start(sys.executable, "-m", "kvdeck.app.cli", *arguments, **options)
+        return self.start(sys.executable, "-m", "kvdeck.app.cli.main", *arguments, **options)
 
     def call(self, *arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run a verb to its end.
@@ -72,7 +72,7 @@ class World:
         Raises:
             Broken: It takes longer than the timeout, or prints a traceback.
         """
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         try:
             done = subprocess.run(
                 argv, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from kvdeck.sessions.compare import compare, percent_change, regressions
-from kvdeck.sessions.compare_report import diff_lines, diff_markdown
-from kvdeck.sessions.records import Comparison, Interval, Session, StepResult, Tally
+from kvdeck.sessions.analysis.compare import compare, percent_change, regressions
+from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, Tally
 from kvdeck.sessions.stats import independent_ratio, median_interval
+from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 
 FC, LS = "FullyContiguous", "LayerSeparate { outer_contiguous: false }"
 

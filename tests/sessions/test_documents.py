@@ -15,8 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvdeck.app.cli import call
-from kvdeck.sessions.documents import (
+from kvdeck.app.cli.main import call
+from kvdeck.sessions.host.documents import (
     MAX_DEPTH,
     DocumentError,
     check_record,
@@ -172,13 +172,13 @@ def test_no_verb_takes_a_harmful_file(
 
 def kvdeck(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KVDECK_HOME": str(folder / "home"), "KVDECK_RUNTIME": str(folder / "run"), **environ}
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30)
 
 
 def test_every_reader_of_yaml_and_json_is_the_one_loader():
     """The recorder runs in other programs, with the standard library alone."""
-    allowed = {"sessions/documents.py", "sessions/recorder.py"}
+    allowed = {"sessions/host/documents.py", "sessions/recorder.py"}
     loaders = ("yaml.load", "yaml.safe_load", "yaml.full_load", "json.loads", "json.load", "orjson.loads")
     found = {
         f"{path.relative_to(ROOT)}: {ast.unparse(node)}"

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdeck.sessions import counted, dynamo
 from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.model.records import Tally
+from kvdeck.sessions.model.transfer_counts import LAYOUTS, ordered
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import Tally
-from kvdeck.sessions.tallies import LAYOUTS, ordered
+from kvdeck.sessions.store import trace_counts
 
 ONE_KEY = b"""{
   "session_name": "one",
@@ -176,21 +177,21 @@ def test_a_reader_beside_a_writer_sees_whole_sessions_only(tmp_path: Path) -> No
 
 
 def test_the_fixture_of_test_count_100(tmp_path: Path) -> None:
-    counted.prepare(tmp_path)
+    trace_counts.prepare(tmp_path)
     recorder = Recorder(tmp_path)
     for path, layout, size, blocks in dynamo.synthetic(100):
         recorder.record(path, layout, size, blocks, None)
     recorder.close()
     rows = {
         (t.path, t.layout): (t.transfers, t.bytes, t.blocks, t.min_bytes, t.max_bytes)
-        for t in counted.tallies(tmp_path)
+        for t in trace_counts.tallies(tmp_path)
     }
     assert rows == {
         ("HostToDisk", LAYOUTS[0]): (34, 356864, 102, 8192, 12800),
         ("HostToDevice", LAYOUTS[1]): (33, 142848, 100, 2048, 6656),
         ("DeviceToHost", LAYOUTS[2]): (33, 144384, 98, 2048, 6656),
     }
-    written = dynamo.encode(dynamo.Counts("test_session", 1.0, counted.tallies(tmp_path)))
+    written = dynamo.encode(dynamo.Counts("test_session", 1.0, trace_counts.tallies(tmp_path)))
     assert [written.count(b'"avg_transfer_size": %d,' % average) for average in (10496, 4328, 4375)] == [1, 1, 1]
 
 

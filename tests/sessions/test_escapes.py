@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from rich.segment import Segment
 from textual.color import Color
 
-from kvdeck.app.glyphs import Obeyed
-from kvdeck.app.output import Output
-from kvdeck.app.widgets.lines import cell
-from kvdeck.sessions.addresses import carries_credentials, refuse_credentials
+from kvdeck.app.cli.standard_output import Output
+from kvdeck.app.tui.glyphs import Obeyed
+from kvdeck.app.tui.widgets.lines import cell
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.escapes import csv_text, visible, visible_json, without_controls
-from kvdeck.sessions.markdown import table
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.host.addresses import carries_credentials, refuse_credentials
+from kvdeck.sessions.host.escapes import csv_text, visible, visible_json, without_controls
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.text.markdown import table
 
 HOSTILE = "a\x1b]52;c;aGk=\x07b\x9b31m\u202ec\u200bd\r\ne\t\udcff|`<\x00"
 
@@ -87,7 +87,7 @@ def test_no_verb_writes_a_foreign_sequence(tmp_path: Path, verb: str, where: str
     (tmp_path / "dynamo_benchmark_\x1b]0;owned\x07.json").write_text("{}")
     environment = {**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"),
                    "TMPDIR": str(tmp_path), "TERM": "xterm"}  # fmt: skip
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *verb.split()]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *verb.split()]
     if where == "pipe":
         done = subprocess.run(argv, env=environment, capture_output=True, timeout=30)
         text = (done.stdout + done.stderr).decode()
@@ -142,7 +142,7 @@ def test_folders_and_files_are_the_users_own_whatever_the_umask(tmp_path: Path, 
     environment = {**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run")}
 
     def kvdeck(*arguments: str) -> None:
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, umask=umask)
         assert done.returncode == 0, done.stderr
 

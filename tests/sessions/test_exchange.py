@@ -10,10 +10,10 @@ import orjson
 import pyarrow.parquet
 import pytest
 
-from kvdeck.sessions import exchange
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.records import PATHS, Session, Tally
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.formats import exchange
+from kvdeck.sessions.model.records import PATHS, Session, Tally
+from kvdeck.sessions.text.run_report import report_lines
 
 TALLY = Tally(
     "HostToDisk", "FullyContiguous", 3, 300, 2, 6, 50, 150, 1, 3, 300, 2, 0.5, ((50, 1), (125, 2)), ((0.125, 3),)

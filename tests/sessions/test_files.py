@@ -13,9 +13,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.sessions.files import NotRegular, open_regular, read_regular
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.host.files import NotRegular, open_regular, read_regular
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.store.store import Store
 
 
 def plant(place: Path, kind: str) -> None:
@@ -71,7 +71,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path):
 def kvdeck(folder: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KVDECK_HOME": str(folder / "home"), "KVDECK_RUNTIME": str(folder / "run"),
                    "TMPDIR": str(folder), "HOME": str(folder)}  # fmt: skip
-    argv = [sys.executable, "-m", "kvdeck.app.cli", *arguments]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, **options)
 
 
@@ -190,7 +190,7 @@ VERBS = [
 def test_a_full_device_is_said_in_a_sentence(store: Store, tmp_path: Path, verb: list[str]):
     environment = {**os.environ, "KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run")}
     with open("/dev/full", "wb") as full:
-        argv = [sys.executable, "-m", "kvdeck.app.cli", *verb]
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *verb]
         done = subprocess.run(argv, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 1, done.stderr
     assert done.stderr.strip().count("\n") == 0, done.stderr

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kvdeck.sessions import exchange
-from kvdeck.sessions.compare import compare
-from kvdeck.sessions.compare_report import diff_lines
+from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.nixlbench import (
+from kvdeck.sessions.formats import exchange
+from kvdeck.sessions.formats.nixlbench import (
     NixlbenchRow,
     as_results,
     as_session,
@@ -19,9 +18,10 @@ from kvdeck.sessions.nixlbench import (
     parse_nixlbench,
     parse_options,
 )
-from kvdeck.sessions.nixlbench_columns import as_row, table_lines
-from kvdeck.sessions.records import Interval, StepResult
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.model.records import Interval, StepResult
+from kvdeck.sessions.text.comparison_report import diff_lines
+from kvdeck.sessions.text.nixlbench_report import as_row, table_lines
+from kvdeck.sessions.text.run_report import report_lines
 
 STARS = "*" * 160
 WIDTHS = (20, 15, 15, *[15] * 7)

@@ -14,10 +14,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from kvdeck.sessions import counted
+from kvdeck.sessions.model.records import to_json
+from kvdeck.sessions.model.transfer_counts import gb_per_s, seconds_a_block, time_percentiles
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import to_json
-from kvdeck.sessions.tallies import gb_per_s, seconds_a_block, time_percentiles
+from kvdeck.sessions.store import trace_counts
 
 FC = "FullyContiguous"
 
@@ -31,12 +31,12 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Path:
-    counted.prepare(tmp_path)
+    trace_counts.prepare(tmp_path)
     return tmp_path
 
 
 def transfers(session: Path) -> int:
-    return sum(tally.transfers for tally in counted.tallies(session))
+    return sum(tally.transfers for tally in trace_counts.tallies(session))
 
 
 def test_what_was_recorded_is_there(session: Path) -> None:
@@ -46,7 +46,7 @@ def test_what_was_recorded_is_there(session: Path) -> None:
     recorder.record("HostToDisk", FC, 100, 1, None)
     recorder.failed("HostToDisk", FC)
     recorder.close()
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert (tally.transfers, tally.bytes, tally.blocks, tally.descriptors) == (3, 12388, 3, 128)
     assert (tally.min_bytes, tally.max_bytes, tally.failures) == (100, 8192, 1)
     assert (tally.timed_transfers, tally.timed_bytes, tally.timed_blocks) == (2, 12288, 2)
@@ -80,7 +80,7 @@ def test_threads_lose_no_count(session: Path) -> None:
     stop.set()
     flusher.join()
     recorder.close()
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert (tally.transfers, tally.bytes, tally.timed_transfers) == (4 * each, 4 * each * 512, 4 * each)
     assert sum(count for _, count in tally.times) == 4 * each
 
@@ -89,7 +89,7 @@ RANK = """
 import sys
 from pathlib import Path
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import to_json
+from kvdeck.sessions.model.records import to_json
 recorder = Recorder(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5)
@@ -108,9 +108,9 @@ def test_ranks_do_not_overwrite_each_other(session: Path) -> None:
     ranks = [rank(session, 1000 + number) for number in range(3)]
     for process in ranks:
         process.communicate(timeout=30)
-    assert len(counted.processes(session)) == 3
+    assert len(trace_counts.processes(session)) == 3
     assert transfers(session) == 3003
-    assert counted.live(session) == []
+    assert trace_counts.live(session) == []
 
 
 def test_a_killed_process_leaves_what_it_had_flushed(session: Path) -> None:
@@ -118,21 +118,21 @@ def test_a_killed_process_leaves_what_it_had_flushed(session: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         until(lambda: transfers(session) == 500)
-        assert [found.pid for found in counted.live(session)] == [process.pid]
+        assert [found.pid for found in trace_counts.live(session)] == [process.pid]
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=10)
     assert transfers(session) == 500
-    assert counted.live(session) == []
+    assert trace_counts.live(session) == []
 
 
 def test_a_zombie_and_a_pid_that_was_given_again_count_no_more(session: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         for pid, updated, lives in ((zombie.pid, time.time(), 0), (os.getpid(), 1.0, 0), (os.getpid(), time.time(), 1)):
-            process = counted.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, tallies=())
-            counted.prepare(session)
+            process = trace_counts.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, tallies=())
+            trace_counts.prepare(session)
             (session / "recorder" / "0-x.json").write_bytes(orjson.dumps(to_json(process)))
-            assert len(counted.live(session)) == lives
+            assert len(trace_counts.live(session)) == lives
 
 
 def test_a_forked_child_counts_for_itself(session: Path) -> None:
@@ -145,39 +145,39 @@ def test_a_forked_child_counts_for_itself(session: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     recorder.close()
-    assert sorted(p.tallies[0].transfers for p in counted.processes(session)) == [1, 1]
+    assert sorted(p.tallies[0].transfers for p in trace_counts.processes(session)) == [1, 1]
 
 
 def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
     recorder = Recorder(session)
     recorder.record("HostToHost", FC, 1, 1, None)
     until(lambda: transfers(session) == 1)
-    counted.set_enabled(session, False)
+    trace_counts.set_enabled(session, False)
     started = time.monotonic()
     until(lambda: not recorder._enabled)
     assert time.monotonic() - started < 5
     recorder.record("HostToHost", FC, 1, 1, None)
     recorder.flush()
     assert transfers(session) == 1
-    counted.set_enabled(session, True)
+    trace_counts.set_enabled(session, True)
     until(lambda: recorder._enabled)
     recorder.record("HostToHost", FC, 1, 1, None)
     until(lambda: transfers(session) == 2)
-    assert counted.reset(session) == 0
+    assert trace_counts.reset(session) == 0
     assert transfers(session) == 0
     until(lambda: recorder._epoch == 1)
     recorder.record("HostToHost", FC, 1, 1, None)
     until(lambda: transfers(session) == 1)
     recorder.close()
-    assert counted.archived(session) == [0]
-    assert sum(t.transfers for p in counted.processes(session, epoch=0) for t in p.tallies) == 2
+    assert trace_counts.archived(session) == [0]
+    assert sum(t.transfers for p in trace_counts.processes(session, epoch=0) for t in p.tallies) == 2
 
 
 BUSY = """
 import sys, time
 from pathlib import Path
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import to_json
+from kvdeck.sessions.model.records import to_json
 recorder, count, end = Recorder(Path(sys.argv[1])), 0, time.monotonic() + 1.6
 while time.monotonic() < end:
     for _ in range(200):
@@ -192,10 +192,12 @@ print(count)
 def test_a_reset_in_the_middle_loses_no_count(session: Path) -> None:
     command = [sys.executable, "-c", BUSY, str(session)]
     ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    until(lambda: len(counted.processes(session)) == 2)
-    counted.reset(session)
+    until(lambda: len(trace_counts.processes(session)) == 2)
+    trace_counts.reset(session)
     recorded = sum(int(process.communicate(timeout=30)[0]) for process in ranks)
-    found = [tally for epoch in (0, 1) for process in counted.processes(session, epoch) for tally in process.tallies]
+    found = [
+        tally for epoch in (0, 1) for process in trace_counts.processes(session, epoch) for tally in process.tallies
+    ]
     assert sum(tally.transfers for tally in found) == recorded
     assert len(found) == 4
 
@@ -205,7 +207,7 @@ def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None
     for size, seconds in ((None, 1.0), ("x", 1.0), (-5, 1.0), (1, float("nan")), (1, -1.0), (7, 1.0)):
         recorder.record("HostToHost", FC, size, 1, seconds)  # type: ignore[arg-type]
     recorder.close()
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert (tally.transfers, tally.bytes) == (1, 7)
 
 
@@ -214,7 +216,7 @@ def test_many_sizes_are_kept_coarsely(session: Path) -> None:
     for size in range(10_000, 20_000):
         recorder.record("HostToHost", FC, size, 1, None)
     recorder.close()
-    (tally,) = counted.tallies(session)
+    (tally,) = trace_counts.tallies(session)
     assert len(tally.sizes) < 32
     assert sum(count for _, count in tally.sizes) == 10_000
     assert tally.bytes == sum(range(10_000, 20_000))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from kvdeck.sessions import events, records
-from kvdeck.sessions.records import Interval, Percentiles, StepPlan, StepResult
+from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.records import Interval, Percentiles, StepPlan, StepResult
 
 PLAN = StepPlan(0, 0, "HostToHost", "FullyContiguous", "UCX", None, None, 2 << 20, 16, 64, 1)
 TIMES = Percentiles(1.0, 2.0, 3.0, 4.0, 5.0, 1.5)

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.engine.spec import RunSpec
-from kvdeck.sessions.compare import compare
-from kvdeck.sessions.compare_report import diff_lines, diff_markdown
-from kvdeck.sessions.exchange import markdown
-from kvdeck.sessions.records import (
+from kvdeck.sessions.analysis.compare import compare
+from kvdeck.sessions.formats.exchange import markdown
+from kvdeck.sessions.model.records import (
     DEVICE_TO_HOST,
     DISK_TO_HOST,
     HOST_TO_DEVICE,
@@ -28,10 +27,11 @@ from kvdeck.sessions.records import (
     Tuned,
     from_json,
 )
-from kvdeck.sessions.references import reference_text
-from kvdeck.sessions.report import report_json, report_lines, trouble, verdict_text
+from kvdeck.sessions.model.references import reference_text
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
+from kvdeck.sessions.text.run_report import report_json, report_lines, trouble, verdict_text
 from kvdeck.sessions.units import duration_text, figure, layout_name, size_text, time_text
-from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 
 FC, LS = "FullyContiguous", "LayerSeparate { outer_contiguous: false }"
 OUTER = "LayerSeparate { outer_contiguous: true }"

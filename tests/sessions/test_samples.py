@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.events import Log, Round, StateChanged
-from kvdeck.sessions.samples import (
+from kvdeck.sessions.model.events import Log, Round, StateChanged
+from kvdeck.sessions.store.event_log import (
     FileSource,
     LineReader,
     append_event,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.records import Comparison, Interval, from_json
+from kvdeck.sessions.model.records import Comparison, Interval, from_json
 from kvdeck.sessions.stats import verdict
 
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvdeck.sessions import listing
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.events import Compared, RunStarted, StateChanged
-from kvdeck.sessions.listing import check_name
+from kvdeck.sessions.model.events import Compared, RunStarted, StateChanged
+from kvdeck.sessions.model.records import Comparison, Session, Tuned
 from kvdeck.sessions.recorder import Recorder
-from kvdeck.sessions.records import Comparison, Session, Tuned
-from kvdeck.sessions.samples import append_event
-from kvdeck.sessions.store import Store, fold
+from kvdeck.sessions.store import index as listing
+from kvdeck.sessions.store.event_log import append_event
+from kvdeck.sessions.store.index import check_name
+from kvdeck.sessions.store.store import Store, fold
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_killed_writer_leaves_the_old_session_or_the_new(store: Store):
     """Kill a process that rewrites session.json as fast as it can: the file is whole, and no temp file is a session."""
     store.create("x", {"filler": "x" * 100_000}, "{}\n")
     code = (
-        "import dataclasses, sys; from pathlib import Path; from kvdeck.sessions.store import Store\n"
+        "import dataclasses, sys; from pathlib import Path; from kvdeck.sessions.store.store import Store\n"
         "store = Store(Path(sys.argv[1])); s = store.read('x')\n"
         "n = 0\nwhile True:\n n += 1; store.write(dataclasses.replace(s, note=str(n))); print(n, flush=True)"
     )
@@ -200,7 +200,7 @@ def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store,
 TAGGER = """
 import dataclasses, sys
 from pathlib import Path
-from kvdeck.sessions.store import Store
+from kvdeck.sessions.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(25):
     store.change("shared", lambda now: dataclasses.replace(now, tags=(*now.tags, f"{sys.argv[2]}{number}")))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.events import ReferenceRound, Round, RunStarted, StateChanged, StepStarted
-from kvdeck.sessions.records import Session, StepPlan
-from kvdeck.sessions.store import fold
+from kvdeck.sessions.model.events import ReferenceRound, Round, RunStarted, StateChanged, StepStarted
+from kvdeck.sessions.model.records import Session, StepPlan
+from kvdeck.sessions.store.store import fold
 
 
 def plan(step: int) -> StepPlan:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvdeck.sessions import units
-from kvdeck.sessions.records import Interval
+from kvdeck.sessions.model.records import Interval
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,54 +164,54 @@ UNIT = re.compile(
 ALLOWED = {
     **dict.fromkeys(
         [
-            "engine/supervisor/runtime.py: os.major(status.st_dev):02x",
-            "engine/supervisor/runtime.py: os.minor(status.st_dev):02x",
+            "engine/daemon/runtime.py: os.major(status.st_dev):02x",
+            "engine/daemon/runtime.py: os.minor(status.st_dev):02x",
         ],
         "a device's number, as /proc/locks writes it",
     ),
     **dict.fromkeys(
         [
-            f"sessions/escapes.py: {text}"
+            f"sessions/host/escapes.py: {text}"
             for text in ("code - 56320:02x", "code:02x", "code:04x", "code:08x", "unit:04x")
         ],
         "a character's number in an escape",
     ),
     **dict.fromkeys(
         [
-            "sessions/documents.py: MAX_VALUES:,",
-            "sessions/documents.py: len(text):,",
-            "sessions/documents.py: limit >> 20",
-            "sessions/files.py: limit",
-            "sessions/files.py: limit >> 20",
+            "sessions/host/documents.py: MAX_VALUES:,",
+            "sessions/host/documents.py: len(text):,",
+            "sessions/host/documents.py: limit >> 20",
+            "sessions/host/files.py: limit",
+            "sessions/host/files.py: limit >> 20",
         ],
         "a limit in whole MiB, in modules that the speller itself stands on",
     ),
-    "app/verbs/plan.py: config.isl": "KVBench's own lines, compared byte for byte with what it prints",
-    "app/verbs/planrows.py: round(value, 2)": "KVBench's own lines, compared byte for byte with what it prints",
-    "sessions/watched/segments.py: number:06d": "a file's name, of one width so that names sort",
-    "sessions/watched/segments.py: int(begin * 1000):013d": "a file's name, of one width so that names sort",
-    "engine/supervisor/runtime.py: mode:04o": "a file's mode, in octal as chmod takes it",
-    "engine/kv/precision.py: self.bits // 8": "the bytes of one element, at most 8",
-    "engine/kv/precision.py: self.scale_bytes": "the bytes of one scale, at most 8",
-    "engine/server.py: hz": "what a client sent, whatever it is, by its repr",
-    "engine/supervisor/watching.py: hz": "what a client sent, whatever it is, by its repr",
-    "engine/supervisor/watching.py: block_bytes": "what a client sent, whatever it is, by its repr",
-    "engine/supervisor/recordings.py: limit": "what a client sent, whatever it is, by its repr",
-    "engine/supervisor/runtime.py: length": "the bytes of a path beside the kernel's limit of 107: a few digits",
-    "engine/kv/models.py: kind.name": "a name",
-    "engine/watch/blocks.py: config.page_size": "a setting, as its program takes it",
-    "engine/watch/checks.py: of_all": "a text that was spelled above",
-    "engine/watch/known/vllm.py: what": "a part of a metric's name",
-    "engine/watch/sources/devices.py: way": "a key of a file of the kernel",
-    "sessions/sweeps.py: per_block": "a text that was spelled above",
-    "engine/transfer/device.py: size": "an error of the program itself, for who mends it",
-    "engine/transfer/sides.py: blocks": "an error of the program itself, for who mends it",
-    "engine/transfer/sides.py: files": "an error of the program itself, for who mends it",
-    "app/screens/frame.py: MIN_WIDTH": "columns of a terminal",
-    "app/screens/frame.py: self.app.size.width": "columns of a terminal",
-    "app/planview.py: count": "stages of one size, at most as many as the layers",
-    "app/verbs/plan.py: model.name:<.": "a width that names are filled up to",
-    "engine/kv/models.py: first.heads": "heads of a model beside their dimension, as in its config",
+    "app/cli/plan.py: config.isl": "KVBench's own lines, compared byte for byte with what it prints",
+    "app/cli/plan_rows.py: round(value, 2)": "KVBench's own lines, compared byte for byte with what it prints",
+    "sessions/store/telemetry/segments.py: number:06d": "a file's name, of one width so that names sort",
+    "sessions/store/telemetry/segments.py: int(begin * 1000):013d": "a file's name, of one width so that names sort",
+    "engine/daemon/runtime.py: mode:04o": "a file's mode, in octal as chmod takes it",
+    "engine/planning/precision.py: self.bits // 8": "the bytes of one element, at most 8",
+    "engine/planning/precision.py: self.scale_bytes": "the bytes of one scale, at most 8",
+    "engine/daemon/server.py: hz": "what a client sent, whatever it is, by its repr",
+    "engine/daemon/samplers.py: hz": "what a client sent, whatever it is, by its repr",
+    "engine/daemon/samplers.py: block_bytes": "what a client sent, whatever it is, by its repr",
+    "engine/daemon/telemetry_sessions.py: limit": "what a client sent, whatever it is, by its repr",
+    "engine/daemon/runtime.py: length": "the bytes of a path beside the kernel's limit of 107: a few digits",
+    "engine/planning/models.py: kind.name": "a name",
+    "engine/telemetry/block_size.py: config.page_size": "a setting, as its program takes it",
+    "engine/telemetry/checks.py: of_all": "a text that was spelled above",
+    "engine/telemetry/metrics/vllm.py: what": "a part of a metric's name",
+    "engine/telemetry/sources/devices.py: way": "a key of a file of the kernel",
+    "sessions/text/sweep_report.py: per_block": "a text that was spelled above",
+    "engine/io/cuda.py: size": "an error of the program itself, for who mends it",
+    "engine/io/endpoints.py: blocks": "an error of the program itself, for who mends it",
+    "engine/io/endpoints.py: files": "an error of the program itself, for who mends it",
+    "app/tui/modes/base.py: MIN_WIDTH": "columns of a terminal",
+    "app/tui/modes/base.py: self.app.size.width": "columns of a terminal",
+    "app/tui/modes/plan/figures.py: count": "stages of one size, at most as many as the layers",
+    "app/cli/plan.py: model.name:<.": "a width that names are filled up to",
+    "engine/planning/models.py: first.heads": "heads of a model beside their dimension, as in its config",
 }
 """Where a number is formatted outside of units.py, and why: what programs read, or no number."""
 

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.watched import marks
-from kvdeck.sessions.watched.delta import Encoder, decode
-from kvdeck.sessions.watched.marks import Mark, encode_mark, is_written, marks_path, read_marks
-from kvdeck.sessions.watched.reader import MomentReader
-from kvdeck.sessions.watched.segments import segments
-from kvdeck.sessions.watched.writer import SEGMENT_MOMENTS, Writer, _every_second
+from kvdeck.sessions.store.telemetry import annotations as marks
+from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, is_written, marks_path, read_marks
+from kvdeck.sessions.store.telemetry.delta import Encoder, decode
+from kvdeck.sessions.store.telemetry.reader import MomentReader
+from kvdeck.sessions.store.telemetry.segments import segments
+from kvdeck.sessions.store.telemetry.writer import SEGMENT_MOMENTS, Writer, _every_second
 
 CELL = st.one_of(
     st.none(),
@@ -271,7 +271,8 @@ def test_only_one_process_writes(tmp_path: Path) -> None:
 
 def test_after_kill_9_nothing_that_was_written_is_lost(tmp_path: Path) -> None:
     code = (
-        "import orjson, sys, time; from pathlib import Path; from kvdeck.sessions.watched.writer import Writer\n"
+        "import orjson, sys, time; from pathlib import Path\n"
+        "from kvdeck.sessions.store.telemetry.writer import Writer\n"
         f"writer = Writer(Path({str(tmp_path)!r}))\n"
         "n = 0\n"
         "while True:\n"
@@ -320,7 +321,8 @@ def test_marks_have_their_limit(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:
     code = (
-        "import orjson, resource, signal; from pathlib import Path; from kvdeck.sessions.watched.writer import Writer\n"
+        "import orjson, resource, signal; from pathlib import Path\n"
+        "from kvdeck.sessions.store.telemetry.writer import Writer\n"
         "from kvdeck.sessions.errors import SessionError\n"
         f"writer = Writer(Path({str(tmp_path)!r})); n = 0\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
@@ -342,7 +344,7 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path) -> None:
 ASKER = """
 import sys
 from pathlib import Path
-from kvdeck.sessions.watched.marks import is_written
+from kvdeck.sessions.store.telemetry.annotations import is_written
 print("ready", flush=True)
 while True:
     is_written(Path(sys.argv[1]))

@@ -14,21 +14,21 @@ from typing import Any
 import orjson
 import pytest
 
-from kvdeck.sessions import exchange
-from kvdeck.sessions.catalogue import catalogue, matching
-from kvdeck.sessions.compare import compare
+from kvdeck.sessions.analysis.compare import compare
+from kvdeck.sessions.analysis.compare_telemetry import compare_recordings, slower
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.records import RunState, Session
-from kvdeck.sessions.report import report_lines
+from kvdeck.sessions.formats import exchange, telemetry
+from kvdeck.sessions.model.records import RunState, Session
+from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.stats import block_median_interval, median_interval
-from kvdeck.sessions.store import Store
-from kvdeck.sessions.watched import export, keeping
-from kvdeck.sessions.watched.compare import compare_recordings, slower
-from kvdeck.sessions.watched.compare_report import watched_diff_lines, watched_diff_markdown
-from kvdeck.sessions.watched.marks import Mark
-from kvdeck.sessions.watched.records import FlowTotals
-from kvdeck.sessions.watched.summary import MOST_VALUES, Sample, Summary
-from kvdeck.sessions.watched.writer import Writer
+from kvdeck.sessions.store.catalogue import catalogue, matching
+from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.telemetry import session as keeping
+from kvdeck.sessions.store.telemetry.annotations import Mark
+from kvdeck.sessions.store.telemetry.summary import MOST_VALUES, Sample, Summary
+from kvdeck.sessions.store.telemetry.writer import Writer
+from kvdeck.sessions.text.run_report import report_lines
+from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
 
 FLOW: dict[str, Any] = {
     "from": "G1",
@@ -302,24 +302,24 @@ def test_flows_of_one_side_stand_apart(store: Store) -> None:
 def test_flows_over_time_as_csv_and_json(store: Store, tmp_path: Path) -> None:
     session = recorded(store, "one", rates(1e9, 1, 300))
     folder = store.folder("one")
-    table = b"".join(export.pieces(session, folder, "csv")).decode()
+    table = b"".join(telemetry.pieces(session, folder, "csv")).decode()
     rows = list(csv.DictReader(io.StringIO(table)))
     assert len(rows) == 300
     assert (rows[5]["from"], rows[5]["to"], rows[5]["metric"]) == ("G1", "G2", "m")
     assert float(rows[5]["t"]) == T0 + 5
     assert rows[0]["bytes_per_s"] == "", "not known is not 0"
-    as_json = orjson.loads(b"".join(export.pieces(session, folder, "json")))
+    as_json = orjson.loads(b"".join(telemetry.pieces(session, folder, "json")))
     assert [row["bytes_total"] for row in as_json] == [float(row["bytes_total"]) for row in rows]
-    lines = b"".join(export.pieces(session, folder, "jsonl")).splitlines()
+    lines = b"".join(telemetry.pieces(session, folder, "jsonl")).splitlines()
     assert orjson.loads(lines[7])["t"] == T0 + 7
-    assert b"a recording of" in b"".join(export.pieces(session, folder, "markdown"))
-    export.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
+    assert b"a recording of" in b"".join(telemetry.pieces(session, folder, "markdown"))
+    telemetry.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
     again = exchange.read(tmp_path / "one.kvdeck.json")
     assert again.watched == session.watched
     kept = store.keep(dataclasses.replace(again, name="kept", kind="imported"))
     assert "a recording of" in text(report_lines(store.load(kept.name), 100))
     with pytest.raises(SessionError, match="holds no moments here"):
-        b"".join(export.pieces(kept, store.folder("kept"), "csv"))
+        b"".join(telemetry.pieces(kept, store.folder("kept"), "csv"))
     with pytest.raises(UsageError, match="can't be written as"):
-        export.write(session, folder, "parquet", tmp_path / "x")
+        telemetry.write(session, folder, "parquet", tmp_path / "x")
     assert not (tmp_path / "x").exists()

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.app.output import write_bytes
+from kvdeck.app.cli.standard_output import write_bytes
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Session
-    from kvdeck.sessions.store import Store
+    from kvdeck.sessions.model.records import Session
+    from kvdeck.sessions.store.store import Store
 
 
 def store() -> Store:
     """The sessions of this home."""
-    from kvdeck.engine import client
+    from kvdeck.engine.client import client
 
     return client.store()
 
 
 def checked(name: str) -> str:
     """The name, if a session may have it."""
-    from kvdeck.sessions.listing import check_name
+    from kvdeck.sessions.store.index import check_name
 
     return check_name(name)
 
 
 def find(called: str, part: bool = False) -> Session:
     """The session, by its name or its file; with `part` also NAME:LAYOUT."""
-    from kvdeck.sessions import lookup
+    from kvdeck.sessions.store import lookup
 
     return lookup.find_part(store(), called) if part else lookup.find(store(), called)
 
@@ -41,7 +41,7 @@ def wanted_name(name: str | None) -> str:
     Raises:
         SessionError: None is.
     """
-    from kvdeck.sessions import dynamo
+    from kvdeck.sessions.formats import dynamo
 
     if name is not None:
         return name
@@ -56,7 +56,7 @@ def give(data: bytes, output: str | None) -> int:
     if output is None:
         write_bytes(data if data.endswith(b"\n") else data + b"\n")
         return 0
-    from kvdeck.sessions.store import write_atomically
+    from kvdeck.sessions.store.store import write_atomically
 
     path = expanded(output)
     try:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.app.verbs.named import checked, find, give, local_time, store, wanted_name
-from kvdeck.app.verbs.printing import few_paths, print_json, print_lines, report_width
-from kvdeck.app.verbs.recordings import compare_recordings, export_recording
-from kvdeck.app.verbs.session_keeping import delete, import_, note, rename, tag
+from kvdeck.app.cli.output import few_paths, print_json, print_lines, report_width
+from kvdeck.app.cli.session.arguments import checked, find, give, local_time, store, wanted_name
+from kvdeck.app.cli.session.edit import delete, import_, note, rename, tag
+from kvdeck.app.cli.session.telemetry import compare_recordings, export_recording
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.units import count_text, many, ratio_text
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.listing import SessionSummary
+    from kvdeck.sessions.store.index import SessionSummary
 
 _NAME = click.option("-s", "--session", "name", metavar="NAME", help="Default: the active session.")
 NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one."
@@ -35,11 +35,11 @@ def session() -> None:
 @click.argument("name")
 def init(name: str) -> int:
     """Make a session, or open one again, and make it the active one."""
-    from kvdeck.sessions import recording
+    from kvdeck.sessions.store import traces
 
-    for line in recording.begin(store(), checked(name)):
+    for line in traces.begin(store(), checked(name)):
         click.echo(line, err=True)
-    recording.make_active(name)
+    traces.make_active(name)
     click.echo(f"Benchmark session '{name}' is ready and active.")
     click.echo("Let the program you start next find it:")
     click.echo(f"  export DYNAMO_BENCHMARK_SESSION={shlex.quote(name)}")
@@ -50,9 +50,10 @@ def init(name: str) -> int:
 @_NAME
 def status(name: str | None) -> int:
     """Say in a line what the session has counted, and which session is active why."""
-    from kvdeck.sessions import counted, dynamo
-    from kvdeck.sessions.counted_report import summary_text
-    from kvdeck.sessions.exchange import counted_session
+    from kvdeck.sessions.formats import dynamo
+    from kvdeck.sessions.formats.exchange import counted_session
+    from kvdeck.sessions.store import trace_counts
+    from kvdeck.sessions.text.trace_report import summary_text
 
     active = dynamo.active_session()
     wanted = name or (active.name if active else "")
@@ -67,18 +68,18 @@ def status(name: str | None) -> int:
         return 0
     click.echo(summary_text(counted_session(found)))
     folder = store().folder(wanted)
-    enabled, epoch = counted.control(folder)
+    enabled, epoch = trace_counts.control(folder)
     click.echo(f"Session enabled: {str(enabled).lower()}")
     if active is not None and active.name == wanted:
         click.echo(f"Active: named by {active.source}")
     else:
         click.echo("Archived: " + (f"active is '{active.name}', by {active.source}" if active else "none is active"))
-    live = counted.live(folder)
+    live = trace_counts.live(folder)
     if live:
         click.echo(f"Counting now: process {', '.join(str(process.pid) for process in live)}")
     if found.source:
         click.echo(f"File: {found.source}")
-    if archived := counted.archived(folder):
+    if archived := trace_counts.archived(folder):
         click.echo(f"Resets: {count_text(epoch)}, archives: {count_text(len(archived))}, in {folder / 'recorder'}")
     return 0
 
@@ -89,8 +90,8 @@ def status(name: str | None) -> int:
 @_NAME
 def report(form: str, output: str | None, name: str | None) -> int:
     """Print the session in full: every path and layout by name, in an order that stays."""
-    from kvdeck.sessions import exchange
-    from kvdeck.sessions.report import is_recording, report_lines
+    from kvdeck.sessions.formats import exchange
+    from kvdeck.sessions.text.run_report import is_recording, report_lines
 
     found = find(wanted_name(name))
     if is_recording(found) and form != "text":
@@ -115,9 +116,9 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
     FORMAT is json (Dynamo's, exactly), csv, kvdeck (all of it), markdown or parquet; default: by the file's name.
     Of a recording of the Monitor's: csv or json (flows over time), jsonl (every moment), kvdeck or markdown.
     """
-    from kvdeck.app.waiting import waiting
-    from kvdeck.sessions import dynamo, exchange
-    from kvdeck.sessions.report import is_recording
+    from kvdeck.app.cli.spinner import waiting
+    from kvdeck.sessions.formats import dynamo, exchange
+    from kvdeck.sessions.text.run_report import is_recording
 
     if form not in (None, *exchange.FORMATS) and target is None and output is None:
         form, target = None, form
@@ -148,10 +149,10 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
 @_NAME
 def reset(name: str | None) -> int:
     """Count from zero; what was counted is archived, also in processes that go on counting."""
-    from kvdeck.sessions import recording
+    from kvdeck.sessions.store import traces
 
     wanted = wanted_name(name)
-    for line in recording.reset(store(), wanted):
+    for line in traces.reset(store(), wanted):
         click.echo(line)
     return 0
 
@@ -171,10 +172,10 @@ def disable(name: str | None) -> int:
 
 
 def _switch(name: str | None, enabled: bool) -> int:
-    from kvdeck.sessions import recording
+    from kvdeck.sessions.store import traces
 
     wanted = wanted_name(name)
-    recording.switch(store(), wanted, enabled)
+    traces.switch(store(), wanted, enabled)
     click.echo(
         f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within a second"
     )
@@ -185,20 +186,21 @@ def _switch(name: str | None, enabled: bool) -> int:
 @click.option("-c", "--count", default=100, show_default=True, type=click.IntRange(0, 10_000_000), help="Transfers.")
 def test(count: int) -> int:
     """Count made-up transfers, to see that everything works."""
-    from kvdeck.sessions import counted, dynamo, recording
-    from kvdeck.sessions.counted_report import summary_text
+    from kvdeck.sessions.formats import dynamo
     from kvdeck.sessions.recorder import Recorder
+    from kvdeck.sessions.store import trace_counts, traces
+    from kvdeck.sessions.text.trace_report import summary_text
 
     active = dynamo.active_session()
     name = checked(active.name) if active and active.name else "test_session"
-    recording.begin(store(), name)
+    traces.begin(store(), name)
     if active is None:
-        recording.make_active(name)
+        traces.make_active(name)
     recorder = Recorder(store().folder(name))
     for path, layout, size, blocks in dynamo.synthetic(count):
         recorder.record(path, layout, size, blocks, None)
     recorder.close()
-    enabled, _ = counted.control(store().folder(name))
+    enabled, _ = trace_counts.control(store().folder(name))
     click.echo(f"Recorded {count} test transfers" + ("" if enabled else ", which the session ignores: it is disabled"))
     click.echo(summary_text(find(name)))
     return 0
@@ -234,10 +236,10 @@ def compare(
     """
     import orjson
 
-    from kvdeck.sessions.compare import compare as compared
-    from kvdeck.sessions.compare import key_text, regressions
-    from kvdeck.sessions.compare_report import diff_lines, diff_markdown, many_lines
-    from kvdeck.sessions.report import is_recording
+    from kvdeck.sessions.analysis.compare import compare as compared
+    from kvdeck.sessions.analysis.compare import key_text, regressions
+    from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown, many_lines
+    from kvdeck.sessions.text.run_report import is_recording
 
     if more:
         if as_json or markdown or output is not None or percent is not None:
@@ -274,9 +276,9 @@ def compare(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
-    from kvdeck.sessions.catalogue import catalogue, matching
-    from kvdeck.sessions.report import Line
-    from kvdeck.sessions.tables import Column, fit, render
+    from kvdeck.sessions.store.catalogue import catalogue, matching
+    from kvdeck.sessions.text.run_report import Line
+    from kvdeck.sessions.text.tables import Column, fit, render
 
     found = matching(catalogue(store()), words)
     if as_json:
@@ -309,7 +311,7 @@ def _transfers(item: SessionSummary) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def show(name: str, as_json: bool) -> int:
     """Print one session, by its name or its file."""
-    from kvdeck.app.verbs.printing import print_session
+    from kvdeck.app.cli.output import print_session
 
     print_session(find(name), as_json)
     return 0
@@ -330,12 +332,12 @@ def record(name: str, layout: str | None, descriptors_per_block: int | None, com
 
     Its exit status is the command's. A program without NIXL just runs.
     """
-    from kvdeck.app.verbs.recording import run_recorded
-    from kvdeck.engine.kv.layout import parse_layout_pair
-    from kvdeck.sessions import recording
+    from kvdeck.app.cli.trace import run_recorded
+    from kvdeck.engine.planning.layout import parse_layout_pair
+    from kvdeck.sessions.store import traces
 
     text = str(parse_layout_pair(layout)) if layout is not None else None
-    for line in recording.begin(store(), checked(name)):
+    for line in traces.begin(store(), checked(name)):
         click.echo(line, err=True)
     return run_recorded(store(), name, command, text, descriptors_per_block)
 

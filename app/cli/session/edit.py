@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kvdeck.app.verbs.named import checked, store
+from kvdeck.app.cli.session.arguments import checked, store
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Session, SessionKind
+    from kvdeck.sessions.model.records import Session, SessionKind
 
 
 @click.command()
@@ -51,8 +51,8 @@ def import_(file: str, name: str | None) -> int:
     """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
 
-    from kvdeck.app.waiting import size_of, waiting
-    from kvdeck.sessions import exchange
+    from kvdeck.app.cli.spinner import size_of, waiting
+    from kvdeck.sessions.formats import exchange
 
     path = expanded(file)
     with waiting(f"reading {path}{size_of(path)}"):

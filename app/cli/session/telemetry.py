@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from kvdeck.app.output import write_bytes
-from kvdeck.app.verbs.named import give, store
-from kvdeck.app.verbs.printing import print_lines, report_width
+from kvdeck.app.cli.output import print_lines, report_width
+from kvdeck.app.cli.session.arguments import give, store
+from kvdeck.app.cli.standard_output import write_bytes
+from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.units import ratio_text
-from kvdeck.sessions.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Session
+    from kvdeck.sessions.model.records import Session
 
 
 def compare_recordings(
     a: Session, b: Session, output: str | None, as_json: bool, markdown: bool, percent: float | None
 ) -> int:
     """Print or write the comparison; 1 if a flow moves so many percent slower than it did."""
-    from kvdeck.sessions.watched import compare
-    from kvdeck.sessions.watched.compare_report import watched_diff_lines, watched_diff_markdown
+    from kvdeck.sessions.analysis import compare_telemetry
+    from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
 
-    diff = compare.compare_recordings(a, b)
-    worse = [] if percent is None else compare.slower(diff, percent)
+    diff = compare_telemetry.compare_recordings(a, b)
+    worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
         give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
@@ -43,12 +43,12 @@ def compare_recordings(
 
 def export_recording(session: Session, form: str, output: str | None) -> int:
     """Write a recording to a file, or to stdout, as it is read."""
-    from kvdeck.sessions.watched import export
+    from kvdeck.sessions.formats import telemetry
 
     folder = store().folder(session.name)
     if output is not None:
-        export.write(session, folder, form, expanded(output))
+        telemetry.write(session, folder, form, expanded(output))
         return 0
-    for piece in export.pieces(session, folder, form):
+    for piece in telemetry.pieces(session, folder, form):
         write_bytes(piece)
     return 0

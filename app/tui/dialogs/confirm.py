@@ -8,8 +8,8 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from kvdeck.app.widgets.keys import DECK
-from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.key_bar import DECK
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 class Question(Lines):

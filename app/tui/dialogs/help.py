@@ -10,8 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.screen import ModalScreen, Screen
 
-from kvdeck.app.widgets.keys import DECK, ORDER
-from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.key_bar import DECK, ORDER
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:

@@ -11,8 +11,8 @@ from textual.geometry import Offset
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 
-from kvdeck.app.widgets.keys import DECK
-from kvdeck.app.widgets.lines import Lines, Row
+from kvdeck.app.tui.widgets.key_bar import DECK
+from kvdeck.app.tui.widgets.lines import Lines, Row
 
 LETTERS = "asdfghjklqwertyuiop"
 

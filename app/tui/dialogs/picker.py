@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.screen import ModalScreen
 
-from kvdeck.app.widgets.keys import DECK
-from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
+from kvdeck.app.tui.widgets.key_bar import DECK
+from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, window
 from kvdeck.sessions.units import count_text
 
 

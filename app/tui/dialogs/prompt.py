@@ -10,8 +10,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from kvdeck.app.widgets.keys import DECK
-from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.key_bar import DECK
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 class Title(Lines):

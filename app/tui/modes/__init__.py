@@ -1,1 +1,39 @@
-"""One folder per mode; no mode imports another."""
+"""The deck's modes: one folder and one row of this table each; no mode imports another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """One mode of the deck. Its module is loaded when the mode is first opened."""
+
+    key: str
+    """The digit that opens it."""
+    id: str
+    """Its name in settings, and the name of its folder."""
+    title: str
+    tooltip: str
+    screen: str
+    """Class of its screen, in `modes/<id>/screen.py`."""
+
+    def open(self) -> Screen[None]:
+        """A new screen of this mode."""
+        screen: Screen[None] = getattr(import_module(f"{__name__}.{self.id}.screen"), self.screen)()
+        return screen
+
+
+MODES = (
+    Mode("1", "plan", "Plan", "Plan: a model's KV cache in blocks and bytes", "PlanScreen"),
+    Mode("2", "run", "Run", "Run: compare layouts", "RunScreen"),
+    Mode("3", "monitor", "Monitor", "Monitor: KV bytes between the tiers, live", "MonitorScreen"),
+    Mode("4", "sessions", "Sessions", "Sessions: what was measured", "SessionsScreen"),
+    Mode("9", "doctor", "Doctor", "Doctor: what can run here", "DoctorScreen"),
+)
+"""In the order of the status bar."""

@@ -11,13 +11,13 @@ from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
 
-from kvdeck.app.widgets.keys import KeyBar
-from kvdeck.app.widgets.lines import Lines, Row, cell
-from kvdeck.app.widgets.status import StatusBar
+from kvdeck.app.tui.widgets.key_bar import KeyBar
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.status_bar import StatusBar
 
 if TYPE_CHECKING:
-    from kvdeck.app.snapshot import Doctor, Snapshot
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
+    from kvdeck.app.tui.state import Doctor, Snapshot
 
 MIN_WIDTH, MIN_HEIGHT = 80, 24
 SHORT = 36
@@ -102,9 +102,9 @@ class DeckScreen(Screen[None]):
 
     def link_to(self, session: str) -> str:
         """A link to a session's folder or file, where the terminal takes links and there is one."""
-        from kvdeck.app import hyperlinks, sharing
+        from kvdeck.app.tui import export, hyperlinks
 
-        place = sharing.place_of(session) if self.app.links else None
+        place = export.place_of(session) if self.app.links else None
         return "" if place is None else hyperlinks.uri(place)
 
     # --- panes that may be hidden ---

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from kvdeck.app.widgets.lines import Row, cell
-from kvdeck.app.widgets.plot import Canvas, ceiling
+from kvdeck.app.tui.widgets.charts import Canvas, ceiling
+from kvdeck.app.tui.widgets.lines import Row, cell
 from kvdeck.sessions.units import number_text, percent_text, size_text, time_text
 
 OCTAVES = 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.app.widgets.lines import Row, Span
+from kvdeck.app.tui.widgets.lines import Row, Span
 
 
 class Cells:

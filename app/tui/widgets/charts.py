@@ -5,12 +5,12 @@ from __future__ import annotations
 from math import floor, log10
 from typing import TYPE_CHECKING
 
-from kvdeck.app.widgets.lines import Lines, Row, Span, cell, heading
+from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell, heading
 from kvdeck.sessions.units import clock_text, number_text, plain_text, short_layout_name
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView, StepView
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
+    from kvdeck.app.tui.run_state import RunView, StepView
 
 SPANS_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
 """Widths of the time axis: it grows in jumps, so that between them only new dots are painted."""
@@ -77,7 +77,7 @@ class Plot(Lines):
         self.redraw()
 
     def points(self) -> Table | None:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         first = min((point.t for step in self._trial for point in step.points), default=0)
         rows = tuple(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.events import Key
 
-from kvdeck.app.messages import FilterTyped
-from kvdeck.app.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.messages import FilterTyped
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.sessions.units import count_text
 
 SORTS = ("newest", "name", "state", "longest")

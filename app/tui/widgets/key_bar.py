@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from textual.binding import Binding
 from textual.screen import Screen
 
-from kvdeck.app.widgets.lines import Lines, Row, Span
+from kvdeck.app.tui.widgets.lines import Lines, Row, Span
 
 MODE_KEYS = Binding.Group("Modes")
 DECK = Binding.Group("Deck")

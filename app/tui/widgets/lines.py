@@ -12,13 +12,13 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kvdeck.app import theme
-from kvdeck.sessions.escapes import visible
+from kvdeck.app.tui import theme
+from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
     from textual.events import Resize
 
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 Span: TypeAlias = "tuple[str, str]"
 """Text and the name of its style, as `theme.style` knows it."""

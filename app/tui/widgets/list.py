@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
 
-from kvdeck.app.messages import RowMoved, RowOpened
-from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Lines, Row, cell, window
-from kvdeck.app.widgets.scrolled import FAR, Scrolled
-from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
+from kvdeck.app.tui.messages import RowMoved, RowOpened
+from kvdeck.app.tui.widgets.key_bar import LIST
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
+from kvdeck.app.tui.widgets.scroll import FAR, Scrolled
+from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 Item = TypeVar("Item")
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.monitoring.view import View
-from kvdeck.app.widgets.keys import LIST, MONITOR
-from kvdeck.app.widgets.lines import Row, cell, heading
-from kvdeck.app.widgets.scrolled import FAR, Scrolled
+from kvdeck.app.tui.modes.monitor.view import View
+from kvdeck.app.tui.widgets.key_bar import LIST, MONITOR
+from kvdeck.app.tui.widgets.lines import Row, cell, heading
+from kvdeck.app.tui.widgets.scroll import FAR, Scrolled
 
 
 class Panel(Scrolled):

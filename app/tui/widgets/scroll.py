@@ -7,8 +7,8 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Lines
+from kvdeck.app.tui.widgets.key_bar import LIST
+from kvdeck.app.tui.widgets.lines import Lines
 
 FAR = 1 << 30
 

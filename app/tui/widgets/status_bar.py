@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kvdeck.app.bindings import OPENING
-from kvdeck.app.widgets.lines import Lines, Row, Span
+from kvdeck.app.tui.bindings import OPENING
+from kvdeck.app.tui.widgets.lines import Lines, Row, Span
 
 if TYPE_CHECKING:
-    from kvdeck.app.snapshot import Snapshot
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
+    from kvdeck.app.tui.state import Snapshot
 
 
 class StatusBar(Lines):

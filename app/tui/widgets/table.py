@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from kvdeck.app.widgets.lines import CURSOR, Row, cell
+from kvdeck.app.tui.widgets.lines import CURSOR, Row, cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 Item = TypeVar("Item")
 SHARED_WIDTH = 400
@@ -65,7 +65,7 @@ def fitting(columns: list[Column[Item]], width: int) -> list[Column[Item]]:
 
 def shared(name: str, columns: list[Column[Item]], items: Sequence[Item]) -> Table:
     """The whole table, for the clipboard or a file."""
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
     kept = [column for column in columns if column.title.strip()]
     rows = tuple(tuple(column.text(item).strip() for column in kept) for item in items)

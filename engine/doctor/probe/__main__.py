@@ -1,4 +1,4 @@
-"""`python -m kvdeck.engine.transfer.probe CHECK… [--folder DIR]`; see `checks`."""
+"""`python -m kvdeck.engine.doctor.probe CHECK… [--folder DIR]`; see `checks`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if __name__ == "__main__":
     peer = None
     if "UCX" in sys.argv[1:]:
         peer = subprocess.Popen(
-            [sys.executable, "-m", "kvdeck.engine.transfer.probe.peer"],
+            [sys.executable, "-m", "kvdeck.engine.doctor.probe.peer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-    from kvdeck.engine.transfer.probe import checks
+    from kvdeck.engine.doctor.probe import checks
 
     checks.main(peer)

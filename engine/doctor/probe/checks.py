@@ -16,20 +16,20 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.transfer import device, nixl, quiet
-from kvdeck.engine.transfer.findings import PathFinding
-from kvdeck.engine.transfer.probe import files, memory
-from kvdeck.engine.transfer.probe.plugin import probe_plugin
+from kvdeck.engine.doctor.probe import files, memory
+from kvdeck.engine.doctor.probe.plugin import probe_plugin
+from kvdeck.engine.io import cuda, nixl, stdio
+from kvdeck.engine.io.findings import PathFinding
 from kvdeck.sessions.errors import UnavailableError
 
 
 def main(peer: subprocess.Popen[bytes] | None) -> None:
     """Run the checks of the command line and report each at once; `peer` is the second process for UCX."""
-    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.transfer.probe")
+    parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.probe")
     parser.add_argument("checks", nargs="*", metavar="CHECK")
     parser.add_argument("--folder", type=Path, default=Path())
     options = parser.parse_args()
-    stdout = quiet.claim_stdout()
+    stdout = stdio.claim_stdout()
     for check in options.checks:
         _say(stdout, {"trying": check})
         try:
@@ -45,7 +45,7 @@ def main(peer: subprocess.Popen[bytes] | None) -> None:
 def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iterator[tuple[str, object]]:
     backend, _, api = check.partition(":")
     if backend == "DEVICE":
-        device.require()
+        cuda.require()
         return
     probed = backend in ("UCX", "POSIX", "GDS", "GDS_MT")
     found = probe_plugin(backend, create=not probed)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.doctor.probe.transfer import SIZE, Pages, move, register
 from kvdeck.engine.host.machine import memlock_bytes
-from kvdeck.engine.transfer import capability, device, nixl, plugins, reasons
-from kvdeck.engine.transfer.findings import PathFinding
-from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, move, register
+from kvdeck.engine.io import capability, cuda, nixl, plugins, reasons
+from kvdeck.engine.io.findings import PathFinding
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
+from kvdeck.sessions.model.records import DEVICE_TO_DISK, DISK_TO_DEVICE, DISK_TO_HOST, HOST_TO_DISK
 
 _PATHS = (HOST_TO_DISK, DISK_TO_HOST, DEVICE_TO_DISK, DISK_TO_DEVICE)
 
@@ -106,23 +106,23 @@ def _device_rows(
     paths = (DEVICE_TO_DISK, DISK_TO_DEVICE)
     pages = Pages()
     try:
-        device.require()
-        buffer = device.allocate(0, SIZE)
+        cuda.require()
+        buffer = cuda.allocate(0, SIZE)
     except UnavailableError as error:
         yield from _refused(backend, None, error, paths)
         return
 
     def put(data: bytes) -> None:
         pages.memory[:] = data
-        device.fill(buffer, pages.address, SIZE)
+        cuda.fill(buffer, pages.address, SIZE)
 
     def get() -> bytes:
-        device.read(buffer, pages.address, SIZE)
+        cuda.read(buffer, pages.address, SIZE)
         return pages.memory[:]
 
     side = _Side("VRAM", buffer.address, put, get)
     yield from _rows(agent, backend, None, descriptor, side, paths, limit)
-    device.release(buffer)
+    cuda.release(buffer)
 
 
 def _rows(

@@ -11,13 +11,13 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from kvdeck.engine.doctor.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
 from kvdeck.engine.host.machine import kernel_switch
-from kvdeck.engine.transfer import device, nixl, plugins, quiet, reasons
-from kvdeck.engine.transfer.findings import PathFinding
-from kvdeck.engine.transfer.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.io import cuda, nixl, plugins, reasons, stdio
+from kvdeck.engine.io.findings import PathFinding
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, DEVICE_TO_HOST, HOST_TO_DEVICE, HOST_TO_HOST
 from kvdeck.sessions.units import number_text
 
 TWO_PROCESSES, LOOPBACK = "two processes", "loopback"
@@ -65,7 +65,7 @@ def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
 def _row(mode: str, attempt: Any) -> PathFinding:
     row = PathFinding(HOST_TO_HOST, "UCX", mode=mode, memory=plugins.memory_of(HOST_TO_HOST))
     try:
-        with quiet.captured() as words:
+        with stdio.captured() as words:
             attempt()
     except UnavailableError as error:
         return row.refused(error)
@@ -155,8 +155,8 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
     Within one process they run as a run's do, without UCX's error handling: with it UCX has no CUDA copy there.
     """
     try:
-        device.require()
-        buffers = [device.allocate(0, SIZE) for _ in range(2)]
+        cuda.require()
+        buffers = [cuda.allocate(0, SIZE) for _ in range(2)]
     except UnavailableError as error:
         for path, mode in DEVICE_ROWS:
             yield PathFinding(path, "UCX", mode=mode, memory=plugins.memory_of(path)).refused(error)
@@ -172,7 +172,7 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
                 for kind, address in ends:
                     pieces.append((own, register(own, (address, SIZE, 0), kind, "UCX")))
                 pieces.append((agent, register(agent, (buffers[0].address, SIZE, 0), "VRAM", "UCX")))
-            with quiet.captured() as words:
+            with stdio.captured() as words:
                 if mode == TWO_PROCESSES:
                     _device_to_peer(agent, here, buffers[0], peer)
                 else:
@@ -192,10 +192,10 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
     for owner, piece in pieces:
         owner.deregister_memory(piece, backends=["UCX"])
     for buffer in buffers:
-        device.release(buffer)
+        cuda.release(buffer)
 
 
-def _device_to_peer(agent: Any, here: Pages, buffer: device.DeviceBuffer, peer: subprocess.Popen[bytes]) -> None:
+def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: subprocess.Popen[bytes]) -> None:
     """Bytes to the second process's GPU memory; they come back the same way, and are compared."""
     doing = "a transfer between two processes' GPU memory"
     told = _told_by(peer, doing)
@@ -203,10 +203,10 @@ def _device_to_peer(agent: Any, here: Pages, buffer: device.DeviceBuffer, peer: 
         raise UnavailableError(told["failed"]["what"], told["failed"]["mend"])
     name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
     here.fill()
-    device.fill(buffer, here.address, SIZE)
+    cuda.fill(buffer, here.address, SIZE)
     for operation in ("WRITE", "READ"):
         if operation == "READ":
-            device.poison(buffer)
+            cuda.poison(buffer)
         move(
             agent,
             operation,
@@ -218,12 +218,12 @@ def _device_to_peer(agent: Any, here: Pages, buffer: device.DeviceBuffer, peer: 
         )
     agent.remove_remote_agent(name)
     here.poison()
-    device.read(buffer, here.address, SIZE)
+    cuda.read(buffer, here.address, SIZE)
     if not here.holds(here.pattern):
         raise reasons.native_failure(doing, "the bytes that came back are wrong")
 
 
-def _with_device(agent: Any, path: str, here: Pages, buffers: list[device.DeviceBuffer]) -> None:
+def _with_device(agent: Any, path: str, here: Pages, buffers: list[cuda.DeviceBuffer]) -> None:
     """One transfer of a path with a GPU, its bytes brought back and compared."""
     first, second = buffers
     ends = {
@@ -233,11 +233,11 @@ def _with_device(agent: Any, path: str, here: Pages, buffers: list[device.Device
     }
     (source, source_kind), (target, target_kind) = ends[path]
     here.fill()
-    device.poison(second)
+    cuda.poison(second)
     if path == HOST_TO_DEVICE:
-        device.poison(first)
+        cuda.poison(first)
     else:
-        device.fill(first, here.address, SIZE)
+        cuda.fill(first, here.address, SIZE)
         here.poison()
     doing = f"a transfer {path}"
     move(
@@ -251,6 +251,6 @@ def _with_device(agent: Any, path: str, here: Pages, buffers: list[device.Device
     )
     if path != DEVICE_TO_HOST:
         here.poison()
-        device.read(first if path == HOST_TO_DEVICE else second, here.address, SIZE)
+        cuda.read(first if path == HOST_TO_DEVICE else second, here.address, SIZE)
     if not here.holds(here.pattern):
         raise reasons.native_failure(doing, "the bytes that arrived are wrong")

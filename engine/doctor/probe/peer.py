@@ -11,9 +11,9 @@ import signal
 import sys
 from typing import Any
 
+from kvdeck.engine.doctor.probe.transfer import SIZE, Pages, register
 from kvdeck.engine.host.gpu import driver_present
-from kvdeck.engine.transfer import device, nixl, quiet
-from kvdeck.engine.transfer.probe.transfer import SIZE, Pages, register
+from kvdeck.engine.io import cuda, nixl, stdio
 from kvdeck.sessions.errors import UnavailableError
 
 _KEPT: list[Any] = []
@@ -23,7 +23,7 @@ _KEPT: list[Any] = []
 def main() -> None:
     """Register memory, tell where it is, and wait until stdin ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    stdout = quiet.claim_stdout()
+    stdout = stdio.claim_stdout()
     agent = nixl.make_agent("kvdeck-peer")
     nixl.create_backend(agent, "UCX")
     pages = Pages()
@@ -44,8 +44,8 @@ def main() -> None:
 def _on_gpu() -> dict[str, Any]:
     """GPU memory in an agent of its own, and where it is; or why there is none."""
     try:
-        place = min(1, device.require() - 1)
-        buffer = device.allocate(place, SIZE)
+        place = min(1, cuda.require() - 1)
+        buffer = cuda.allocate(place, SIZE)
         agent = nixl.make_agent("kvdeck-peer-device")
         nixl.create_backend(agent, "UCX")
         register(agent, (buffer.address, SIZE, place), "VRAM", "UCX")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from kvdeck.engine.transfer import nixl, plugins, reasons
-from kvdeck.engine.transfer.findings import PluginFinding
+from kvdeck.engine.io import nixl, plugins, reasons
+from kvdeck.engine.io.findings import PluginFinding
 from kvdeck.sessions.errors import UnavailableError
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from kvdeck.engine.transfer import nixl, reasons
+from kvdeck.engine.io import nixl, reasons
 from kvdeck.sessions.units import number_text
 
 SIZE = 256 * 1024

@@ -1,1 +1,1 @@
-"""Models by name, as YAML; each file holds a list, `engine/kv/reading.py` reads them."""
+"""Models by name, as YAML; each file holds a list, `engine/planning/model_files.py` reads them."""

@@ -7,12 +7,12 @@ its own name and never added to anything.
 
 from __future__ import annotations
 
-from kvdeck.engine.watch.known.dynamo import dynamo, kvbm, kvbm_transfer
-from kvdeck.engine.watch.known.host import host, sessions
-from kvdeck.engine.watch.known.nixl import lmcache, nixl, ring
-from kvdeck.engine.watch.known.place import Group, Meaning, Measure, Tier
-from kvdeck.engine.watch.known.vllm import tiering, vllm
-from kvdeck.engine.watch.series import Series
+from kvdeck.engine.telemetry.metrics.dynamo import dynamo, kvbm, kvbm_transfer
+from kvdeck.engine.telemetry.metrics.host import host, sessions
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.nixl import lmcache, nixl, ring
+from kvdeck.engine.telemetry.metrics.vllm import tiering, vllm
+from kvdeck.engine.telemetry.source import Series
 
 __all__ = ["TABLE", "Group", "Meaning", "Measure", "Tier", "meaning_of"]
 

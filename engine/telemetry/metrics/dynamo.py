@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from kvdeck.engine.watch.known.place import Group, Meaning, Measure, Tier
-from kvdeck.engine.watch.series import Series
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.source import Series
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
 _KVBM_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.watch.known.place import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
 
 
 def host() -> list[Meaning]:

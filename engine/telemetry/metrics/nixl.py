@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.watch.known.place import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
 
 _NIXL = "NIXL 1.5.1, samples nixl_prom_*"
 _LMCACHE = "LMCache 0.5.6's metric list; the sample is idle and prints none of it"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.watch.known.place import Meaning, Measure, Tier
-from kvdeck.engine.watch.series import Series
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.source import Series
 
 _VLLM = "vLLM 0.32.0, samples vllm032_*"
 _VLLM_DOC = "vLLM's metric list; no sample"

@@ -14,9 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Labels, Reading, Series, SourceGone
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
-from kvdeck.engine.watch.sources.processes import NOBODY, Processes, Serving
+from kvdeck.engine.telemetry.source import Labels, Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
+from kvdeck.engine.telemetry.sources.processes import NOBODY, Processes, Serving
 from kvdeck.sessions.units import number_text
 
 PERIOD_S = 5.0

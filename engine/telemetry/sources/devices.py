@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from kvdeck.engine.watch.series import Reading, Series, SourceGone
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 
 _MEMORY_DEVICES = re.compile(r"(loop|ram|zram|sr|fd)\d+")
 _PARTITION = re.compile(r"(nvme\d+n\d+p|mmcblk\d+p|[svx]v?d[a-z]+)\d+")

@@ -10,7 +10,7 @@ from itertools import compress
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvdeck.engine.watch.series import Series
+from kvdeck.engine.telemetry.source import Series
 
 MAX_REMEMBERED = 1 << 20
 """Characters of an answer up to which it is kept, to be held against the next one."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvdeck.engine.watch.series import Reading, Series, SourceGone
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 
 _ALL_LINKS = 0xFFFFFFFF
 _LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from kvdeck.engine.watch.aside import Aside
-from kvdeck.engine.watch.series import Kind, Reading, SourceGone
+from kvdeck.engine.telemetry.blocking_source import Aside
+from kvdeck.engine.telemetry.source import Kind, Reading, SourceGone
 from kvdeck.sessions.units import number_text
 
 HANGS_S = 5.0

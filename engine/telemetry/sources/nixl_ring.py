@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from kvdeck.engine.watch.series import Reading, Series, SourceGone
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 
 _HEADER = struct.Struct("<QQiiQQ")
 _EVENT = struct.Struct("<I4xQ")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Labels, Reading, Series
-from kvdeck.engine.watch.sources.cgroups import Group, group_of, usage
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
+from kvdeck.engine.telemetry.source import Labels, Reading, Series
+from kvdeck.engine.telemetry.sources.cgroups import Group, group_of, usage
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.units import count_text
 
 SERVING = re.compile(r"vllm|dynamo|sglang|trtllm|tensorrt_llm|lmcache|kvbm|nixlbench", re.IGNORECASE)

@@ -7,12 +7,12 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from kvdeck.engine.watch.series import Kind, Reading, SourceGone
-from kvdeck.engine.watch.sources.credentials import token_for
-from kvdeck.engine.watch.sources.exposition import Exposition, Parser
-from kvdeck.engine.watch.sources.local import now_ns
-from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.engine.telemetry.source import Kind, Reading, SourceGone
+from kvdeck.engine.telemetry.sources.credentials import token_for
+from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
+from kvdeck.engine.telemetry.sources.local_source import now_ns
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0

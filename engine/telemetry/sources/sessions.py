@@ -6,13 +6,13 @@ import os
 import time
 from pathlib import Path
 
-from kvdeck.engine.watch.series import Reading, Series, SourceGone
-from kvdeck.engine.watch.sources.local import LocalSource, now_ns
-from kvdeck.sessions import dynamo
+from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.events import COUNTERS, ReferenceRound, Round, RunStarted
-from kvdeck.sessions.listing import names
-from kvdeck.sessions.samples import LineReader, decode_event
+from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.model.events import COUNTERS, ReferenceRound, Round, RunStarted
+from kvdeck.sessions.store.event_log import LineReader, decode_event
+from kvdeck.sessions.store.index import names
 
 RECENT_S = 60.0
 """A run whose samples grew so lately is watched."""

@@ -10,11 +10,11 @@ def _watch() -> None:
     if not os.environ.get("KVDECK_RECORD_FOLDER"):
         return
     try:
-        from kvdeck.engine.hooks import importing
+        from kvdeck.engine.tracing import import_hook
     except Exception:
         _borrow_kvdeck()
-        from kvdeck.engine.hooks import importing
-    importing.watch()
+        from kvdeck.engine.tracing import import_hook
+    import_hook.watch()
 
 
 def _borrow_kvdeck() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.files import open_regular
-from kvdeck.sessions.locking import NO_LOCKS
-from kvdeck.sessions.records import to_json
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import open_regular
+from kvdeck.sessions.model.records import to_json
+from kvdeck.sessions.store.locks import NO_LOCKS
 
 MOST_BYTES = 1 << 20
 MOST_TEXT = 500

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.sessions.documents import load_record
+from kvdeck.sessions.host.documents import load_record
 
 Moment = dict[str, Any]
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvdeck.sessions.watched.delta import Moment, decode, time_of
-from kvdeck.sessions.watched.segments import Segment, lines_of, segments
+from kvdeck.sessions.store.telemetry.delta import Moment, decode, time_of
+from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, segments
 
 TRIES = 5
 """How often the segments are listed again while a writer packs or thins them."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.files import open_regular
+from kvdeck.sessions.host.files import open_regular
 
 MOST_BYTES, MOST_LINES = 32 << 20, 4096
 """Of one segment, unpacked: ours have about one MiB and 256 lines; what is beyond is not ours, and not read."""

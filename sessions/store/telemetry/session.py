@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from kvdeck.sessions.addresses import refuse_credentials
-from kvdeck.sessions.documents import load_record
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.files import MAX_RECORD, read_regular
-from kvdeck.sessions.owners import is_abandoned
-from kvdeck.sessions.records import FINAL_STATES, RunState, Session
+from kvdeck.sessions.host.addresses import refuse_credentials
+from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
+from kvdeck.sessions.model.telemetry import Watched
+from kvdeck.sessions.store.owners import is_abandoned
+from kvdeck.sessions.store.telemetry.annotations import is_written, read_marks
+from kvdeck.sessions.store.telemetry.reader import MomentReader
+from kvdeck.sessions.store.telemetry.segments import replace_private
+from kvdeck.sessions.store.telemetry.summary import Summary
+from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT, LEAST_LIMIT
 from kvdeck.sessions.units import size_text
-from kvdeck.sessions.watched.marks import is_written, read_marks
-from kvdeck.sessions.watched.reader import MomentReader
-from kvdeck.sessions.watched.records import Watched
-from kvdeck.sessions.watched.segments import replace_private
-from kvdeck.sessions.watched.summary import Summary
-from kvdeck.sessions.watched.writer import DEFAULT_LIMIT, LEAST_LIMIT
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import Store
+    from kvdeck.sessions.store.store import Store
 
 NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
 MOST_MARKS = 200

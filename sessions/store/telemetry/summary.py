@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.watched.delta import Moment, Row
-from kvdeck.sessions.watched.records import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.store.telemetry.delta import Moment, Row
 
 MOST_VALUES = 512
 """Of one flow or gauge; of more, every second is kept, again and again."""

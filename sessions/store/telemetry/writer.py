@@ -15,11 +15,11 @@ from pathlib import Path
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.store.telemetry import annotations as marks_module
+from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, marks_path
+from kvdeck.sessions.store.telemetry.delta import Encoder, Moment, decode
+from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, pack, replace_private, segment_name, segments
 from kvdeck.sessions.units import size_text
-from kvdeck.sessions.watched import marks as marks_module
-from kvdeck.sessions.watched.delta import Encoder, Moment, decode
-from kvdeck.sessions.watched.marks import Mark, encode_mark, marks_path
-from kvdeck.sessions.watched.segments import Segment, lines_of, pack, replace_private, segment_name, segments
 
 DEFAULT_LIMIT = 256 << 20
 LEAST_LIMIT = 1_000_000

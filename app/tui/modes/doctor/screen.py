@@ -10,13 +10,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.snapshot import Doctor, PathReport
-from kvdeck.app.tables import facts_table
-from kvdeck.app.widgets.keys import RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading
-from kvdeck.app.widgets.listing import Listing, Page
-from kvdeck.app.widgets.table import Column
+from kvdeck.app.tui.export_tables import facts_table
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.state import Doctor, PathReport
+from kvdeck.app.tui.widgets.key_bar import RUN
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.tui.widgets.list import Listing, Page
+from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions.units import size_text
 
 MARKS = {"ready": "✓", "degraded": "!", "unavailable": "–"}

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kvdeck.app.monitoring.history import flow_key, number_key
-from kvdeck.app.monitoring.words import short, source_name
-from kvdeck.engine.watch.report import arrow, labels_text
-from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot
+from kvdeck.app.text.monitor_names import short, source_name
+from kvdeck.app.text.monitor_report import arrow, labels_text
+from kvdeck.app.tui.modes.monitor.history import flow_key, number_key
+from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.errors import UsageError
 
 TOLD_AGAIN_S = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.sessions.watched.marks import Mark
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.sessions.store.telemetry.annotations import Mark
 
 MOST = 500
 TONES = {"note": "key", "threshold": "warn", "gap": "warn", "thinned": "warn", "bad": "bad", "look": "warn"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kvdeck.engine.watch.snapshot import Number, Snapshot
+from kvdeck.engine.telemetry.sample import Number, Snapshot
 
 COMPUTED = "computed"
 _CACHED = "vllm:prompt_tokens_cached_by_source_total"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kvdeck.engine.watch.snapshot import Number, Snapshot
+from kvdeck.engine.telemetry.sample import Number, Snapshot
 
 _NAME = re.compile(
     r"(gpu_pcie|gpu_nvlink|fabric|network|disk|nvidia_fs|process)_"

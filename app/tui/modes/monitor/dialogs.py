@@ -6,19 +6,19 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.words import short
-from kvdeck.app.screens.asktext import AskText
-from kvdeck.app.screens.series import SeriesScreen
-from kvdeck.app.screens.sources import SourceChooser
-from kvdeck.app.widgets.listing import Listing
-from kvdeck.engine.watch.report import arrow
-from kvdeck.engine.watch.snapshot import Number
+from kvdeck.app.text.monitor_names import short
+from kvdeck.app.text.monitor_report import arrow
+from kvdeck.app.tui.dialogs.prompt import AskText
+from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
+from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
+from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.engine.telemetry.sample import Number
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.store.telemetry.annotations import Mark
 from kvdeck.sessions.units import plain_text
-from kvdeck.sessions.watched.marks import Mark
 
 if TYPE_CHECKING:
-    from kvdeck.app.screens.monitor import MonitorScreen
+    from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 
 LIMITS = "`> 5 GB/s`, `< 100 blocks/s`, `> 90 %`; empty takes it away"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdeck.app.monitoring.history import flow_key
-from kvdeck.engine.watch.snapshot import Flow
+from kvdeck.app.tui.modes.monitor.history import flow_key
+from kvdeck.engine.telemetry.sample import Flow
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from kvdeck.engine.watch.snapshot import Flow, Number, Snapshot, from_mapping, to_mapping
-from kvdeck.sessions.documents import load_record
+from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot, from_mapping, to_mapping
+from kvdeck.sessions.host.documents import load_record
 
 SPAN_S = 600.0
 """How far back a moment can be looked at."""

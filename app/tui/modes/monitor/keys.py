@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.widgets.keys import MONITOR
+from kvdeck.app.tui.widgets.key_bar import MONITOR
 
 
 def _key(

@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.replay import Replay
+from kvdeck.app.tui.modes.monitor.replay import Replay
 from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
-    from kvdeck.app.screens.monitor import MonitorScreen
+    from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 
 PLAY_S = 0.5
 """Between two pictures of a recording that plays."""
@@ -31,8 +31,8 @@ class Player:
         Raises:
             KvdeckError: There is none of that name, or it can't be read.
         """
-        from kvdeck.engine.client import home
-        from kvdeck.engine.watch.recording import Recording
+        from kvdeck.engine.client.client import home
+        from kvdeck.engine.telemetry.recording import Recording
 
         recording = await asyncio.to_thread(Recording.open, home(), name)
         timeline = self._screen.timeline

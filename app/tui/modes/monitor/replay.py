@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvdeck.app.monitoring.history import SPARK_S, Rates
-from kvdeck.engine.watch.recording import Recording
-from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.app.tui.modes.monitor.history import SPARK_S, Rates
+from kvdeck.engine.telemetry.recording import Recording
+from kvdeck.engine.telemetry.sample import Snapshot
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 

@@ -11,33 +11,33 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
-from kvdeck.app.asking import answers_to
-from kvdeck.app.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
-from kvdeck.app.monitoring.player import PLAY_S, Player
-from kvdeck.app.monitoring.settings import Settings, recalled
-from kvdeck.app.monitoring.thresholds import Thresholds
-from kvdeck.app.monitoring.timeline import LARGE_STEP_S, Timeline
-from kvdeck.app.planned import planned
-from kvdeck.app.screens import monitor_dialogs as dialogs
-from kvdeck.app.screens.frame import SHORT, DeckScreen
-from kvdeck.app.watching import Wanted, WatchFeed
-from kvdeck.app.widgets.lines import Lines
-from kvdeck.app.widgets.monitor.bar import MonitorBar, state_of
-from kvdeck.app.widgets.monitor.host import Host
-from kvdeck.app.widgets.monitor.keys import KEYS
-from kvdeck.app.widgets.monitor.paths import Paths, Pinned
-from kvdeck.app.widgets.monitor.reuse import Reuse
-from kvdeck.app.widgets.monitor.tiers import Tiers
-from kvdeck.app.widgets.monitor.told import Checks, Log, Sources
+from kvdeck.app.tui.current_plan import planned
+from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
+from kvdeck.app.tui.modes.base import SHORT, DeckScreen
+from kvdeck.app.tui.modes.monitor import dialogs
+from kvdeck.app.tui.modes.monitor.alerts import Thresholds
+from kvdeck.app.tui.modes.monitor.keys import KEYS
+from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
+from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
+from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
+from kvdeck.app.tui.modes.monitor.panes.host import Host
+from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
+from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
+from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
+from kvdeck.app.tui.requests import answers_to
+from kvdeck.app.tui.telemetry_connection import Wanted, WatchFeed
+from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
-from kvdeck.engine.watch.snapshot import Snapshot as Moment
+from kvdeck.engine.telemetry.sample import Snapshot as Moment
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import exact_size_text
 
 if TYPE_CHECKING:
     from textual.timer import Timer
 
-    from kvdeck.app.snapshot import Snapshot
+    from kvdeck.app.tui.state import Snapshot
 
 LINGER_S = 60.0
 """The engine goes on sampling so long while another mode is in front; with a threshold set, as long as the deck."""
@@ -329,7 +329,7 @@ class MonitorScreen(DeckScreen):
     def on_sessions_listed(self, message: SessionsListed) -> None:
         if not self.is_current:
             return
-        from kvdeck.app.screens.picker import Choice, Picker
+        from kvdeck.app.tui.dialogs.picker import Choice, Picker
 
         choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "watched"]
 

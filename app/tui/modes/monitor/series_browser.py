@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.asking import answers_to
-from kvdeck.app.messages import FilterTyped, MomentSeen
-from kvdeck.app.monitoring.history import number_key
-from kvdeck.app.monitoring.words import source_name
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.watching import Wanted, WatchFeed
-from kvdeck.app.widgets.filterbar import FilterBar
-from kvdeck.app.widgets.keys import MONITOR
-from kvdeck.app.widgets.lines import Row, cell
-from kvdeck.app.widgets.listing import Listing
-from kvdeck.app.widgets.monitor.paths import per_s
-from kvdeck.app.widgets.table import Column
-from kvdeck.engine.watch.report import labels_text
-from kvdeck.engine.watch.snapshot import EVERY, Number, Snapshot
+from kvdeck.app.text.monitor_names import source_name
+from kvdeck.app.text.monitor_report import labels_text
+from kvdeck.app.tui.messages import FilterTyped, MomentSeen
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.monitor.history import number_key
+from kvdeck.app.tui.modes.monitor.panes.flows import per_s
+from kvdeck.app.tui.requests import answers_to
+from kvdeck.app.tui.telemetry_connection import Wanted, WatchFeed
+from kvdeck.app.tui.widgets.filter_bar import FilterBar
+from kvdeck.app.tui.widgets.key_bar import MONITOR
+from kvdeck.app.tui.widgets.lines import Row, cell
+from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.app.tui.widgets.table import Column
+from kvdeck.engine.telemetry.sample import EVERY, Number, Snapshot
 from kvdeck.sessions.units import count_text, quantity_text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvdeck.sessions.addresses import carries_credentials
+from kvdeck.sessions.host.addresses import carries_credentials
 
 RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 

@@ -8,14 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from kvdeck.app.messages import Found, SourcesFound
-from kvdeck.app.widgets.keys import LIST, MONITOR
-from kvdeck.app.widgets.lines import CURSOR, Lines, Row, cell, window
-from kvdeck.sessions.addresses import refuse_credentials
+from kvdeck.app.tui.messages import Found, SourcesFound
+from kvdeck.app.tui.widgets.key_bar import LIST, MONITOR
+from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, window
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.addresses import refuse_credentials
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
 
 COSTS = {
     "disk": "two files of /proc",
@@ -151,7 +151,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         mine.show()
 
     def action_add(self) -> None:
-        from kvdeck.app.screens.asktext import AskText
+        from kvdeck.app.tui.dialogs.prompt import AskText
 
         def added(text: str | None) -> None:
             if text and text != HTTP:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from kvdeck.app.messages import Found, SourcesFound
-from kvdeck.sessions.documents import load_record
+from kvdeck.app.tui.messages import Found, SourcesFound
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 LONGEST_S = 20.0
@@ -15,7 +15,7 @@ LONGEST_S = 20.0
 
 def look(post: Callable[[SourcesFound], object]) -> None:
     """Post what `kvdeck monitor --list-sources` says."""
-    argv = [sys.executable, "-m", "kvdeck.app.cli", "monitor", "--list-sources", "--json"]
+    argv = [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--list-sources", "--json"]
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S, check=False, start_new_session=True

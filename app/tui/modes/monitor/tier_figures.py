@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.engine.watch.snapshot import Flow, Snapshot
+from kvdeck.engine.telemetry.sample import Flow, Snapshot
 from kvdeck.sessions.units import percent_text, size_text
 
 Way = Literal["offload", "onboard", "peers", "within", "transfer"]

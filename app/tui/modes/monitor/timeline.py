@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvdeck.app.monitoring.history import History, Rates
-from kvdeck.app.monitoring.marks import Marks, happened
-from kvdeck.app.monitoring.replay import Replay, Seen
-from kvdeck.app.monitoring.thresholds import Crossing, Thresholds
-from kvdeck.app.monitoring.view import View
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.sessions.watched.marks import Mark
+from kvdeck.app.tui.modes.monitor.alerts import Crossing, Thresholds
+from kvdeck.app.tui.modes.monitor.annotations import Marks, happened
+from kvdeck.app.tui.modes.monitor.history import History, Rates
+from kvdeck.app.tui.modes.monitor.replay import Replay, Seen
+from kvdeck.app.tui.modes.monitor.view import View
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.sessions.store.telemetry.annotations import Mark
 
 LARGE_STEP_S = 30.0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kvdeck.app.monitoring.history import Rates
-from kvdeck.app.monitoring.thresholds import Thresholds
-from kvdeck.engine.watch.snapshot import Snapshot
-from kvdeck.sessions.watched.marks import Mark
+from kvdeck.app.tui.modes.monitor.alerts import Thresholds
+from kvdeck.app.tui.modes.monitor.history import Rates
+from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.sessions.store.telemetry.annotations import Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store import Store
+    from kvdeck.sessions.store.store import Store
 
 NEWEST = 60
 """Sessions that are looked into, the newest first."""

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from kvdeck.app.form import LAYOUTS
-from kvdeck.app.measured import Measured
-from kvdeck.app.planform import PAGE_SIZES, TP_SIZES, PlanForm
-from kvdeck.app.widgets.lines import Row, Span, cell, heading
-from kvdeck.engine.kv.plan import Plan, aligned
-from kvdeck.engine.kv.precision import PRECISIONS
+from kvdeck.app.tui.modes.plan.bandwidth import Measured
+from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES, PlanForm
+from kvdeck.app.tui.modes.run.form import LAYOUTS
+from kvdeck.app.tui.widgets.lines import Row, Span, cell, heading
+from kvdeck.engine.planning.plan import Plan, aligned
+from kvdeck.engine.planning.precision import PRECISIONS
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import (
     count_text,

@@ -8,17 +8,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvdeck.app.form import LAYOUTS, MAX_NUMBER, Field
-from kvdeck.app.snapshot import Doctor
-from kvdeck.engine.kv.kvbench import ModelConfig, model_config
-from kvdeck.engine.kv.models import Architecture
-from kvdeck.engine.kv.nixlbench import command_line, nixlbench_params
-from kvdeck.engine.kv.parallel import PP_RULES, Parallelism
-from kvdeck.engine.kv.plan import Group, Plan, Work, make_plan
-from kvdeck.engine.kv.precision import PRECISIONS, parse_precision
-from kvdeck.engine.kv.reading import catalogue, find_model, read_yaml
+from kvdeck.app.tui.modes.run.form import LAYOUTS, MAX_NUMBER, Field
+from kvdeck.app.tui.state import Doctor
+from kvdeck.engine.planning.kvbench import ModelConfig, model_config
+from kvdeck.engine.planning.model_files import catalogue, find_model, read_yaml
+from kvdeck.engine.planning.models import Architecture
+from kvdeck.engine.planning.nixlbench import command_line, nixlbench_params
+from kvdeck.engine.planning.parallelism import PP_RULES, Parallelism
+from kvdeck.engine.planning.plan import Group, Plan, Work, make_plan
+from kvdeck.engine.planning.precision import PRECISIONS, parse_precision
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import count_text
 
 DEFAULT_MODEL = "llama-3.1-8b"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvdeck.app.measured import Measured
-from kvdeck.app.messages import PlanChanged
-from kvdeck.app.planform import COLUMNS, PlanForm
-from kvdeck.app.planview import command_rows, figure_rows, grid_rows
-from kvdeck.app.sharing import Table
-from kvdeck.app.snapshot import Doctor
-from kvdeck.app.tables import plan_table, sweep_table
-from kvdeck.app.widgets.fields import FieldsPane
-from kvdeck.app.widgets.lines import Lines, Row
+from kvdeck.app.tui.export import Table
+from kvdeck.app.tui.export_tables import plan_table, sweep_table
+from kvdeck.app.tui.messages import PlanChanged
+from kvdeck.app.tui.modes.plan.bandwidth import Measured
+from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
+from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm
+from kvdeck.app.tui.state import Doctor
+from kvdeck.app.tui.widgets.fields import FieldsPane
+from kvdeck.app.tui.widgets.lines import Lines, Row
 
 
 class PlanPane(FieldsPane[PlanForm]):

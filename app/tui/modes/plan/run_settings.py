@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kvdeck.app.form import Form
-from kvdeck.app.planform import PlanForm
-from kvdeck.engine.kv.blocks import leader_block_bytes
-from kvdeck.engine.kv.parallel import share
+from kvdeck.app.tui.modes.plan.form import PlanForm
+from kvdeck.app.tui.modes.run.form import Form
+from kvdeck.engine.planning.kvbm_block import leader_block_bytes
+from kvdeck.engine.planning.parallelism import share
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.model.records import PATHS
 
 ROOM = 8
 """Part of the memory, one in so many, that a working set may take before it is left to the worker."""

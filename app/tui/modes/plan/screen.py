@@ -13,22 +13,22 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.reactive import var
 
-from kvdeck.app.measured import Measured
-from kvdeck.app.messages import PathsMeasured, PlanChanged
-from kvdeck.app.plancarry import kept, onto
-from kvdeck.app.planform import plan_in, read_plan
-from kvdeck.app.planned import KEPT
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.picker import Choice, Picker
-from kvdeck.app.widgets.keys import PLAN, RUN
-from kvdeck.app.widgets.plan import Command, Figures, Grid, PlanPane, PlanView
-from kvdeck.engine.kv.reading import catalogue, find_model
+from kvdeck.app.tui.current_plan import KEPT
+from kvdeck.app.tui.dialogs.picker import Choice, Picker
+from kvdeck.app.tui.messages import PathsMeasured, PlanChanged
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.plan.bandwidth import Measured
+from kvdeck.app.tui.modes.plan.form import plan_in, read_plan
+from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanPane, PlanView
+from kvdeck.app.tui.modes.plan.run_settings import kept, onto
+from kvdeck.app.tui.widgets.key_bar import PLAN, RUN
+from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.user_home import expanded
+from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.app.form import Form
-    from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.app.tui.modes.run.form import Form
+    from kvdeck.app.tui.state import Doctor, Snapshot
 
 COMMAND_FILE = "nixlbench.sh"
 
@@ -166,7 +166,7 @@ class PlanScreen(DeckScreen):
         self._written(COMMAND_FILE, f"{text}\n", "sent to the terminal's clipboard (OSC 52), and kept in")
 
     def action_save(self) -> None:
-        from kvdeck.sessions.documents import dump_yaml
+        from kvdeck.sessions.host.documents import dump_yaml
 
         form = self.query_one(PlanPane).form
         self._written(f"{form.title}.yaml", dump_yaml(form.to_mapping()), "saved in")

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from kvdeck.app.formfields import AUTO as AUTO
-from kvdeck.app.formfields import COLUMNS as COLUMNS
-from kvdeck.app.formfields import LAYOUTS as LAYOUTS
-from kvdeck.app.formfields import MAX_NUMBER as MAX_NUMBER
-from kvdeck.app.formfields import MIXED, MORE
-from kvdeck.app.formfields import Field as Field
-from kvdeck.app.snapshot import Doctor
-from kvdeck.engine.kv.layout import LLAMA_3_1_8B, Geometry, parse_layout_pair
+from kvdeck.app.tui.modes.run.form_fields import AUTO as AUTO
+from kvdeck.app.tui.modes.run.form_fields import COLUMNS as COLUMNS
+from kvdeck.app.tui.modes.run.form_fields import LAYOUTS as LAYOUTS
+from kvdeck.app.tui.modes.run.form_fields import MAX_NUMBER as MAX_NUMBER
+from kvdeck.app.tui.modes.run.form_fields import MIXED, MORE
+from kvdeck.app.tui.modes.run.form_fields import Field as Field
+from kvdeck.app.tui.state import Doctor
+from kvdeck.engine.planning.layout import LLAMA_3_1_8B, Geometry, parse_layout_pair
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import count_text, exact_size_text, many, short_layout_name, size_text
 
 LEAST_SIZE = 4096

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.engine.kv.layout import (
+from kvdeck.engine.planning.layout import (
     DTYPE_BYTES,
     FULLY_CONTIGUOUS,
     LAYER_SEPARATE,
     LAYER_SEPARATE_OUTER,
     LayoutPair,
 )
-from kvdeck.sessions.records import PATHS
+from kvdeck.sessions.model.records import PATHS
 
 LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MIXED = (str(LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS)), str(LayoutPair(FULLY_CONTIGUOUS, LAYER_SEPARATE)))

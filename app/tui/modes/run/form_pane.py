@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kvdeck.app.form import COLUMNS, Field, Form, remembered
-from kvdeck.app.formfields import MORE_COLUMNS
-from kvdeck.app.snapshot import Doctor
-from kvdeck.app.widgets.fields import FieldsPane
-from kvdeck.app.widgets.lines import Row, cell
-from kvdeck.sessions.records import PATHS
+from kvdeck.app.tui.modes.run.form import COLUMNS, Field, Form, remembered
+from kvdeck.app.tui.modes.run.form_fields import MORE_COLUMNS
+from kvdeck.app.tui.state import Doctor
+from kvdeck.app.tui.widgets.fields import FieldsPane
+from kvdeck.app.tui.widgets.lines import Row, cell
+from kvdeck.sessions.model.records import PATHS
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
 
 
 TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Shape", "Load", "Care")

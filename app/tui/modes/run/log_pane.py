@@ -5,11 +5,11 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.sessions.units import clock_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView
+    from kvdeck.app.tui.run_state import RunView
 
 _TONES = {"info": "", "warning": "warn", "error": "bad"}
 _MARKS = {"info": " ", "warning": "!", "error": "✗"}

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from textual.geometry import Size
 
-from kvdeck.app.widgets.lines import Lines, Row, cell
-from kvdeck.app.widgets.steps import against
-from kvdeck.app.widgets.table import Column, fitting, shared, table_head, table_row
+from kvdeck.app.tui.modes.run.steps import against
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.table import Column, fitting, shared, table_head, table_row
 from kvdeck.sessions.units import count_text, figure, short_layout_name, size_text, time_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView, StepView
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
+    from kvdeck.app.tui.run_state import RunView, StepView
 
 COLUMNS: list[Column[StepView]] = [
     Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.app.widgets.lines import Lines, Row, Span, cell
-from kvdeck.app.widgets.steps import backend_text
-from kvdeck.sessions.records import PATHS
+from kvdeck.app.tui.modes.run.steps import backend_text
+from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell
+from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import clock_text, count_text, done_text, short_layout_name, size_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView
-    from kvdeck.app.snapshot import Doctor, Snapshot
-    from kvdeck.app.tui import Deck
+    from kvdeck.app.tui.app import Deck
+    from kvdeck.app.tui.run_state import RunView
+    from kvdeck.app.tui.state import Doctor, Snapshot
 
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
 

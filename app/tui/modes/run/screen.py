@@ -9,23 +9,23 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
-from kvdeck.app.form import Form
-from kvdeck.app.messages import RowOpened, SessionRead, StepChosen
-from kvdeck.app.screens.frame import SHORT, DeckScreen
-from kvdeck.app.widgets.form import FormPane
-from kvdeck.app.widgets.keys import RUN
-from kvdeck.app.widgets.log import LogPane
-from kvdeck.app.widgets.percentiles import Percentiles
-from kvdeck.app.widgets.plot import Plot
-from kvdeck.app.widgets.progress import Progress
-from kvdeck.app.widgets.queue import QueuePane
-from kvdeck.app.widgets.steps import StepTable
-from kvdeck.sessions.records import FINAL_STATES
+from kvdeck.app.tui.messages import RowOpened, SessionRead, StepChosen
+from kvdeck.app.tui.modes.base import SHORT, DeckScreen
+from kvdeck.app.tui.modes.run.form import Form
+from kvdeck.app.tui.modes.run.form_pane import FormPane
+from kvdeck.app.tui.modes.run.log_pane import LogPane
+from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
+from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.queue_pane import QueuePane
+from kvdeck.app.tui.modes.run.steps import StepTable
+from kvdeck.app.tui.widgets.charts import Plot
+from kvdeck.app.tui.widgets.key_bar import RUN
+from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvdeck.app.snapshot import Doctor, Snapshot
+    from kvdeck.app.tui.state import Doctor, Snapshot
 
 
 class RunScreen(DeckScreen):
@@ -144,7 +144,7 @@ class RunScreen(DeckScreen):
         self.app.read_session(self, run.session)
 
     def on_session_read(self, message: SessionRead) -> None:
-        from kvdeck.app.screens.result import diff_layouts
+        from kvdeck.app.tui.modes.sessions.report import diff_layouts
 
         if not self.is_current:
             return
@@ -193,7 +193,7 @@ class RunScreen(DeckScreen):
         if session is None:
             self.notify("no run is going on")
             return
-        from kvdeck.app.screens.ask import Ask
+        from kvdeck.app.tui.dialogs.confirm import Ask
 
         def answered(yes: bool | None) -> None:
             if yes:

@@ -8,16 +8,16 @@ from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Size
 
-from kvdeck.app.messages import StepChosen
-from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Lines, Row, cell, window
-from kvdeck.app.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
-from kvdeck.sessions.references import reference_of, reference_text
+from kvdeck.app.tui.messages import StepChosen
+from kvdeck.app.tui.widgets.key_bar import LIST
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
+from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
+from kvdeck.sessions.model.references import reference_of, reference_text
 from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.folding import RunView, StepView
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
+    from kvdeck.app.tui.run_state import RunView, StepView
 
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}

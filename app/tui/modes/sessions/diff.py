@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.messages import RowMoved, SpreadsRead
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.tables import curve_table, distribution_table
-from kvdeck.app.widgets.bars import curve_rows, ratio_bar, spread_rows
-from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Lines, Row, cell, heading
-from kvdeck.app.widgets.listing import Listing
-from kvdeck.app.widgets.table import Column
-from kvdeck.sessions.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
-from kvdeck.sessions.compare import Row as Compared
-from kvdeck.sessions.compare_report import diff_markdown, insight_text
-from kvdeck.sessions.entries import entries
+from kvdeck.app.tui.export_tables import curve_table, distribution_table
+from kvdeck.app.tui.messages import RowMoved, SpreadsRead
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.widgets.bars import curve_rows, ratio_bar, spread_rows
+from kvdeck.app.tui.widgets.key_bar import LIST, RUN
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
+from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.app.tui.widgets.table import Column
+from kvdeck.sessions.analysis.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
+from kvdeck.sessions.analysis.compare import Row as Compared
+from kvdeck.sessions.analysis.entries import entries
+from kvdeck.sessions.text.comparison_report import diff_markdown, insight_text
 from kvdeck.sessions.units import (
     count_text,
     figure,
@@ -33,9 +33,9 @@ from kvdeck.sessions.units import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kvdeck.app.sharing import Table
-    from kvdeck.sessions.distributions import Histogram, Key
-    from kvdeck.sessions.records import Session
+    from kvdeck.app.tui.export import Table
+    from kvdeck.sessions.analysis.histograms import Histogram, Key
+    from kvdeck.sessions.model.records import Session
 
 A, B = "run", "warn"
 """Styles of the two sides; their letters stand beside, so colour is not the only carrier."""
@@ -172,7 +172,7 @@ class Rows(Listing[Compared]):
     names = ("A", "B")
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         columns: list[tuple[str, Callable[[Compared], str]]] = [
             ("path", lambda r: r.path),

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.result import line_row
-from kvdeck.app.tables import curve_table
-from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Row, heading
-from kvdeck.app.widgets.listing import Page
-from kvdeck.sessions.compare import compare
-from kvdeck.sessions.compare_report import many_lines
+from kvdeck.app.tui.export_tables import curve_table
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.sessions.report import line_row
+from kvdeck.app.tui.widgets.key_bar import LIST, RUN
+from kvdeck.app.tui.widgets.lines import Row, heading
+from kvdeck.app.tui.widgets.list import Page
+from kvdeck.sessions.analysis.compare import compare
+from kvdeck.sessions.text.comparison_report import many_lines
 from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
-    from kvdeck.sessions.records import Session
+    from kvdeck.app.tui.export import Table
+    from kvdeck.sessions.model.records import Session
 
 
 class VersusScreen(DeckScreen):

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.result import line_row
-from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Row, heading
-from kvdeck.app.widgets.listing import Page
-from kvdeck.sessions.watched.compare import compare_recordings
-from kvdeck.sessions.watched.compare_report import watched_diff_lines, watched_diff_markdown
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.sessions.report import line_row
+from kvdeck.app.tui.widgets.key_bar import LIST, RUN
+from kvdeck.app.tui.widgets.lines import Row, heading
+from kvdeck.app.tui.widgets.list import Page
+from kvdeck.sessions.analysis.compare_telemetry import compare_recordings
+from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.records import Session
+    from kvdeck.sessions.model.records import Session
 
 
 class RecordingsScreen(DeckScreen):

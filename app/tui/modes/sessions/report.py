@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.form import LAYOUTS
-from kvdeck.app.messages import SpreadsRead
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.tables import curve_table, distribution_table, percentile_table, result_table
-from kvdeck.app.widgets.keys import LIST
-from kvdeck.app.widgets.lines import Row, cell, heading, linked
-from kvdeck.app.widgets.listing import Page
-from kvdeck.sessions.records import Session
-from kvdeck.sessions.report import Line, report_lines
+from kvdeck.app.tui.export_tables import curve_table, distribution_table, percentile_table, result_table
+from kvdeck.app.tui.messages import SpreadsRead
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.run.form import LAYOUTS
+from kvdeck.app.tui.widgets.key_bar import LIST
+from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
+from kvdeck.app.tui.widgets.list import Page
+from kvdeck.sessions.model.records import Session
+from kvdeck.sessions.text.run_report import Line, report_lines
 from kvdeck.sessions.units import layout_name
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
-    from kvdeck.sessions.distributions import Histogram, Key
+    from kvdeck.app.tui.export import Table
+    from kvdeck.sessions.analysis.histograms import Histogram, Key
 
 _TONES = {"plain": "", "heading": "title", "bad": "bad", "warning": "warn"}
 _LAYOUTS = {layout_name(text): text for text in LAYOUTS}
@@ -87,7 +87,7 @@ def diff_layouts(screen: DeckScreen, session: Session) -> None:
     if len(layouts) < 2:
         screen.notify("it has one layout only", severity="warning")
         return
-    from kvdeck.app.screens.diff import DiffScreen
-    from kvdeck.sessions.lookup import part
+    from kvdeck.app.tui.modes.sessions.diff import DiffScreen
+    from kvdeck.sessions.store.lookup import part
 
     screen.app.push_screen(DiffScreen(*(part(session, layout) for layout in layouts[:2])))

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from kvdeck.app.messages import (
+from kvdeck.app.tui.messages import (
     FilterTyped,
     RowMoved,
     RowOpened,
@@ -21,23 +21,23 @@ from kvdeck.app.messages import (
     SessionsListed,
     SessionsStirred,
 )
-from kvdeck.app.screens.frame import DeckScreen
-from kvdeck.app.screens.result import line_row
-from kvdeck.app.widgets.filterbar import SORTS, FilterBar
-from kvdeck.app.widgets.keys import LIST, RUN
-from kvdeck.app.widgets.lines import Row, cell, heading, linked
-from kvdeck.app.widgets.listing import Listing, Page
-from kvdeck.app.widgets.table import Column
+from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.sessions.report import line_row
+from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar
+from kvdeck.app.tui.widgets.key_bar import LIST, RUN
+from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
+from kvdeck.app.tui.widgets.list import Listing, Page
+from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions import units
-from kvdeck.sessions.catalogue import matching
-from kvdeck.sessions.report import is_recording, report_lines
-from kvdeck.sessions.tables import wrapped
+from kvdeck.sessions.store.catalogue import matching
+from kvdeck.sessions.text.run_report import is_recording, report_lines
+from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
 
 if TYPE_CHECKING:
     from textual.timer import Timer
 
-    from kvdeck.sessions.listing import SessionSummary
+    from kvdeck.sessions.store.index import SessionSummary
 
 LIVE_S, LIVE_DYNAMO_S = 1.0, 60.0
 """How often live sessions are read again, and how long after its last write Dynamo's file counts as live."""
@@ -312,15 +312,15 @@ class SessionsScreen(DeckScreen):
         if message.error:
             self.notify(message.error, severity="error", markup=False)
         elif all(map(is_recording, message.sessions)):
-            from kvdeck.app.screens.recordings import open_recordings
+            from kvdeck.app.tui.modes.sessions.diff_telemetry import open_recordings
 
             open_recordings(self, message.sessions)
         elif len(message.sessions) == 2:
-            from kvdeck.app.screens.diff import DiffScreen
+            from kvdeck.app.tui.modes.sessions.diff import DiffScreen
 
             self.app.push_screen(DiffScreen(*message.sessions))
         else:
-            from kvdeck.app.screens.versus import VersusScreen
+            from kvdeck.app.tui.modes.sessions.diff_many import VersusScreen
 
             self.app.push_screen(VersusScreen(message.sessions))
 
@@ -343,7 +343,7 @@ class SessionsScreen(DeckScreen):
     def _ask_text(
         self, what: str, name: str, asked: str, value: str, note: str = "Enter keeps it, Esc leaves it"
     ) -> None:
-        from kvdeck.app.screens.asktext import AskText
+        from kvdeck.app.tui.dialogs.prompt import AskText
 
         def answered(text: str | None) -> None:
             if text is not None and (text != value or what == "export"):
@@ -352,7 +352,7 @@ class SessionsScreen(DeckScreen):
         self.app.push_screen(AskText(asked, value, note), answered)
 
     def action_delete(self) -> None:
-        from kvdeck.app.screens.ask import Ask
+        from kvdeck.app.tui.dialogs.confirm import Ask
 
         row = self._own()
         if row is None:
@@ -396,6 +396,6 @@ class SessionsScreen(DeckScreen):
         if message.session is None:
             self.notify(message.error, severity="error", markup=False)
             return
-        from kvdeck.app.screens.result import ResultScreen
+        from kvdeck.app.tui.modes.sessions.report import ResultScreen
 
         self.app.push_screen(ResultScreen(message.session))

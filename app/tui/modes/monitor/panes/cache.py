@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.reuse import COMPUTED, Hits, Numbers, Origin, Part, Queue, hits, origins, queues
-from kvdeck.app.monitoring.words import source_name
-from kvdeck.app.widgets.lines import Row, Span, cell
-from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.app.text.monitor_names import source_name
+from kvdeck.app.tui.modes.monitor.cache_figures import (
+    COMPUTED,
+    Hits,
+    Numbers,
+    Origin,
+    Part,
+    Queue,
+    hits,
+    origins,
+    queues,
+)
+from kvdeck.app.tui.widgets.lines import Row, Span, cell
+from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.sessions.units import count_text, percent_text, plain_text, quantity_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 _GLYPHS = {"G1": "█", "G2": "▒", "G3": "▚", "G4": "○", "remote": "◆", "": "░"}
 """Each another character in ASCII as well: colour is never all that tells them apart."""
@@ -46,7 +56,7 @@ class Reuse(Panel):
         return rows or [said("no source says what was found again, or who waits", width)]
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         numbers = Numbers(self.view.moment)
         rows = [

@@ -6,17 +6,17 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.monitoring.history import number_key
-from kvdeck.app.monitoring.paths import Figure, PathRow, path_row
-from kvdeck.app.monitoring.tiers import begun, in_order, style_of
-from kvdeck.app.monitoring.view import View
-from kvdeck.app.monitoring.words import short, source_name
-from kvdeck.app.widgets.keys import MONITOR
-from kvdeck.app.widgets.listing import Listing
-from kvdeck.app.widgets.monitor.tiers import rate_text
-from kvdeck.app.widgets.table import Column
-from kvdeck.engine.watch.report import arrow, labels_text
-from kvdeck.engine.watch.snapshot import Number
+from kvdeck.app.text.monitor_names import short, source_name
+from kvdeck.app.text.monitor_report import arrow, labels_text
+from kvdeck.app.tui.modes.monitor.flow_figures import Figure, PathRow, path_row
+from kvdeck.app.tui.modes.monitor.history import number_key
+from kvdeck.app.tui.modes.monitor.panes.tiers import rate_text
+from kvdeck.app.tui.modes.monitor.tier_figures import begun, in_order, style_of
+from kvdeck.app.tui.modes.monitor.view import View
+from kvdeck.app.tui.widgets.key_bar import MONITOR
+from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.app.tui.widgets.table import Column
+from kvdeck.engine.telemetry.sample import Number
 from kvdeck.sessions.units import count_text, quantity_text, seconds_text, size_text
 
 _THRESHOLD: list[BindingType] = [

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kvdeck.app.monitoring.words import time_of_day
-from kvdeck.app.widgets.lines import Lines, Row, Span
-from kvdeck.engine.watch.snapshot import Snapshot
+from kvdeck.app.text.monitor_names import time_of_day
+from kvdeck.app.tui.widgets.lines import Lines, Row, Span
+from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.units import clock_text, count_text, duration_text, many, number_text, size_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.screens.monitor import MonitorScreen
+    from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.links import Link, Way, links, worth_showing
-from kvdeck.app.widgets.lines import Row, Span, cell
-from kvdeck.app.widgets.monitor.panel import Panel, said
+from kvdeck.app.tui.modes.monitor.device_figures import Link, Way, links, worth_showing
+from kvdeck.app.tui.widgets.lines import Row, Span, cell
+from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.sessions.units import count_text, percent_text, plain_text, rate_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 NAME = 13
 WIDE = 70
@@ -35,7 +35,7 @@ class Host(Panel):
         return rows or [said("the host's own counters are not watched · s chooses them", width)]
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         rows = tuple(
             (link.kind, link.device, *(_bytes(value) for value in (link.into.per_s, link.out.per_s, link.limit)))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.marks import TONES
-from kvdeck.app.monitoring.words import ago, source_name, steady, time_of_day
-from kvdeck.app.widgets.lines import Row, cell
-from kvdeck.app.widgets.monitor.panel import Panel, said
-from kvdeck.engine.watch.track import SourceStatus
+from kvdeck.app.text.monitor_names import ago, source_name, steady, time_of_day
+from kvdeck.app.tui.modes.monitor.annotations import TONES
+from kvdeck.app.tui.widgets.lines import Row, cell
+from kvdeck.app.tui.widgets.panel import Panel, said
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.units import plain_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 _VERDICTS = {"look": ("▲", "warn"), "note": ("•", ""), "ok": ("✓", "ok")}
 _STATES = {"live": "ok", "idle": "dim", "partial": "warn", "reset": "warn", "stale": "bad", "unreachable": "bad"}
@@ -44,7 +44,7 @@ class Checks(Panel):
         return rows
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         rows = tuple((check.verdict, check.id, check.evidence, check.advice) for check in self.view.moment.checks)
         return Table("checks", ("verdict", "check", "evidence", "try"), rows)
@@ -78,7 +78,7 @@ class Sources(Panel):
         return rows or [said("nothing is watched · s chooses what", width)]
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         rows = tuple(
             (s.state, s.kind, s.name, _seconds(s.age_s), _seconds(s.moved_s), str(s.series), str(s.unknown), s.reason)
@@ -130,7 +130,7 @@ class Log(Panel):
         return super().rows(width, height)
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         rows = tuple((time_of_day(mark.t), mark.kind, mark.text) for mark in self.view.marks)
         return Table("marks", ("time", "kind", "mark"), rows)

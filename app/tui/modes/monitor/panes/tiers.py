@@ -8,20 +8,30 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kvdeck.app.monitoring.history import flow_rate
-from kvdeck.app.monitoring.tiers import NAMES, TIERS, Fill, begun, fills, in_order, spoken_of, style_of, way
-from kvdeck.app.monitoring.view import View
-from kvdeck.app.monitoring.words import short, source_name
-from kvdeck.app.widgets.lines import Row, cell
-from kvdeck.app.widgets.monitor.cells import Cells
-from kvdeck.app.widgets.monitor.panel import Panel, said
-from kvdeck.engine.watch.report import arrow, flow_total
-from kvdeck.engine.watch.snapshot import Flow
+from kvdeck.app.text.monitor_names import short, source_name
+from kvdeck.app.text.monitor_report import arrow, flow_total
+from kvdeck.app.tui.modes.monitor.history import flow_rate
+from kvdeck.app.tui.modes.monitor.tier_figures import (
+    NAMES,
+    TIERS,
+    Fill,
+    begun,
+    fills,
+    in_order,
+    spoken_of,
+    style_of,
+    way,
+)
+from kvdeck.app.tui.modes.monitor.view import View
+from kvdeck.app.tui.widgets.cells import Cells
+from kvdeck.app.tui.widgets.lines import Row, cell
+from kvdeck.app.tui.widgets.panel import Panel, said
+from kvdeck.engine.telemetry.sample import Flow
 from kvdeck.sessions import units
 from kvdeck.sessions.units import UNKNOWN, plain_text, quantity_text, size_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.sharing import Table
+    from kvdeck.app.tui.export import Table
 
 SHORT = {"remote": "peers", "G1": "G1 GPU", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 obj"}
 BOXES_FROM = 12
@@ -205,7 +215,7 @@ class Tiers(Panel):
         cells.put(left + max(0, (room - len(label)) // 2), label[:room], f"!{tone}" if flow_rate(flow) else tone)
 
     def table(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         rows = tuple(
             (way(f), arrow(f), f.name, rate_text(f), flow_total(f), source_name(f.source))
@@ -214,7 +224,7 @@ class Tiers(Panel):
         return Table("tiers", ("way", "move", "flow", "now", "total", "source"), rows)
 
     def points(self) -> Table:
-        from kvdeck.app.sharing import Table
+        from kvdeck.app.tui.export import Table
 
         begin = self.view.now - self.view.rates.span_s
         rows = tuple(
