@@ -17,6 +17,7 @@ import math
 import os
 import re
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -299,10 +300,21 @@ def _safe(text: str) -> str:
 def read_control(folder: Path, known: tuple[bool, int] = (True, 0)) -> tuple[bool, int]:
     """Whether recording is on, and its epoch; `known` where that can't be read."""
     try:
-        data = json.loads((folder / "control.json").read_bytes())
-        return bool(data["enabled"]), int(data["epoch"])
-    except (OSError, ValueError, TypeError, KeyError):
+        data = json.loads(_read_small(folder / "control.json"))
+        enabled, epoch = data["enabled"], data["epoch"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return known
+    sound = type(enabled) is bool and type(epoch) is int and 0 <= epoch < 1 << 63
+    return (enabled, epoch) if sound else known
+
+
+def _read_small(path: Path, limit: int = 1 << 16) -> bytes:
+    """The beginning of a regular file; anything else that may lie there is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -311,9 +323,12 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: It can't be written; the old file stays.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}")
     try:
-        fresh.write_bytes(data)
+        # A name that nobody can guess, and never through a link that lies there: others may write in that folder.
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with open(descriptor, "wb") as file:
+            file.write(data)
         fresh.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -23,11 +25,13 @@ from kvdeck.app.cli.run import run
 from kvdeck.app.cli.runs import attach, cancel, report, sessions
 from kvdeck.app.cli.serve import serve
 from kvdeck.app.cli.session.commands import session
-from kvdeck.app.cli.standard_output import guard_streams
+from kvdeck.app.cli.standard_output import OutputError, guard_streams
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.user_home import ensure_home
 
+_PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\s/@'\"]*@")
+"""A user or password in an address: what was typed wrong is repeated without it."""
 CLOSED_PIPE = 141
 """Exit status where the reader of stdout went away, as a shell reports SIGPIPE."""
 
@@ -102,6 +106,9 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return _said(f"{error.format_message()} · see {where} --help", error.exit_code)
     except click.ClickException as error:
         return _said(error.format_message(), error.exit_code)
+    except OutputError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own last flush fails again
+        return _said(str(error), error.exit_code)
     except KvdeckError as error:
         return _said(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -117,7 +124,9 @@ def call(arguments: Sequence[str] | None = None) -> int:
 
 
 def _said(text: str, status: int) -> int:
-    click.echo(f"kvdeck: {' '.join(text.split())}", err=True)
+    with contextlib.suppress(OutputError):
+        said = _PASSWORD.sub(r"\1…@", " ".join(text.split()))
+        click.echo(f"kvdeck: {said}", err=True)
     return status
 
 

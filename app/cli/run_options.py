@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.files import is_folder
 from kvdeck.sessions.host.user_home import expanded
 
 
@@ -217,9 +218,9 @@ def checked_folder(folder: str) -> str:
         UsageError: It is no folder, or nothing can be written there.
     """
     path = expanded(folder).absolute()
-    if not path.is_dir():
+    if not is_folder(path):
         raise UsageError(
-            f"folder {path} {'is no folder' if path.exists() else 'does not exist'}",
+            f"folder {path} {'is no folder' if os.path.lexists(path) else 'does not exist'}",
             "make it, or give another --folder",
         )
     if not os.access(path, os.W_OK | os.X_OK):

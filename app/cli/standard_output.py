@@ -7,14 +7,38 @@ in them was made visible.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import click
 import orjson
 
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import visible, visible_json
+
+
+class OutputError(KvdeckError):
+    """What is printed has nowhere to go: the disk behind it is full, say."""
+
+
+@contextlib.contextmanager
+def _named_failure() -> Iterator[None]:
+    """A failure to write, but for a pipe that was closed, as one sentence.
+
+    Raises:
+        OutputError: It could not be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"can't write what is printed: {error.strerror or error}", "make room there, or send it elsewhere"
+        ) from error
 
 
 class Output(io.TextIOBase):
@@ -29,20 +53,23 @@ class Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write text with what a terminal would obey written out; newlines stay."""
-        self._stream.write(visible(text, lines=True))
+        self.own(visible(text, lines=True))
         return len(text)
 
     def own(self, text: str) -> None:
         """Write kvdeck's own sequences as they are."""
-        self._stream.write(text)
+        with _named_failure():
+            self._stream.write(text)
 
     def own_bytes(self, data: bytes) -> None:
         """Write a file's bytes as they are, for whoever takes them from a pipe."""
-        self._stream.flush()
-        self._stream.buffer.write(data)
+        with _named_failure():
+            self._stream.flush()
+            self._stream.buffer.write(data)
 
     def flush(self) -> None:
-        self._stream.flush()
+        with _named_failure():
+            self._stream.flush()
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -87,12 +114,23 @@ def echo_own(text: str, *, err: bool = False, newline: bool = True) -> None:
 
 def echo_json(data: Any, *, indent: bool = False) -> None:
     """Print JSON on standard output, as one line or indented; its values stay exact."""
-    text = visible_json(orjson.dumps(data, option=orjson.OPT_INDENT_2 if indent else 0).decode())
+    text = visible_json(_json_text(data, indent))
     stream: Any = sys.stdout
     if stream is None:
         return
     (stream.own if isinstance(stream, Output) else stream.write)(text + "\n")
     stream.flush()
+
+
+def _json_text(data: Any, indent: bool) -> str:
+    try:
+        return orjson.dumps(data, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    except TypeError:  # whole numbers beyond 64 bits, which JSON has and orjson hasn't
+        import json
+        from dataclasses import asdict
+
+        separators = None if indent else (",", ":")
+        return json.dumps(data, default=asdict, indent=2 if indent else None, separators=separators, ensure_ascii=False)
 
 
 def write_bytes(data: bytes) -> None:

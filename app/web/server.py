@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
 import re
@@ -10,12 +12,19 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import aiohttp_jinja2
-from aiohttp import web
+from aiohttp import WSMsgType, web
+from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
 from kvdeck.app.cli.serve import is_loopback
 
 REFUSED = "This page needs its key: open the address that `kvdeck serve` has printed.\n"
+MOST_PAGES = 8
+"""Decks that are open at once."""
+MOST_MESSAGE_BYTES = 256 << 10
+"""Of one message from a page: a paste of that size at most."""
+QUIT_SECONDS = 5.0
+"""Time for a deck to quit by itself."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -35,6 +44,8 @@ class Guarded(Server):
         self.key = secrets.token_urlsafe(24)
         """In the address; good as long as this server runs."""
         self._cookie = secrets.token_urlsafe(24)
+        self._pages = 0
+        """Pages whose deck is open."""
         logging.getLogger("aiohttp.access").disabled = True  # its lines hold the address, and so the key
 
     async def on_startup(self, app: web.Application) -> None:
@@ -87,4 +98,77 @@ class Guarded(Server):
         """The deck's own stream, for the page that came from here and no other."""
         if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
             raise web.HTTPForbidden(text=REFUSED)
-        return await super().handle_websocket(request)
+        given = (request.query.get("width", "80"), request.query.get("height", "24"))
+        if not all(size.isascii() and size.isdigit() and len(size) < 10 for size in given):
+            raise web.HTTPBadRequest(text="width and height are numbers of cells.\n")
+        if self._pages >= MOST_PAGES:
+            raise web.HTTPServiceUnavailable(text=f"{MOST_PAGES} pages are open; close one first.\n")
+        self._pages += 1
+        try:
+            return await self._stream(request, *_bounded(*map(int, given)))
+        finally:
+            self._pages -= 1
+
+    async def _stream(self, request: web.Request, width: int, height: int) -> web.WebSocketResponse:
+        page = web.WebSocketResponse(heartbeat=15, max_msg_size=MOST_MESSAGE_BYTES)
+        await page.prepare(request)
+
+        async def close() -> None:
+            await page.close()
+
+        deck = AppService(
+            self.command,
+            write_bytes=page.send_bytes,
+            write_str=page.send_str,
+            close=close,
+            download_manager=self.download_manager,
+            debug=self.debug,
+        )
+        try:
+            await deck.start(width, height)
+            await self._process_messages(page, deck)
+        except asyncio.CancelledError:
+            await page.close()
+        except ConnectionError:  # the browser is gone
+            pass
+        finally:
+            await _end(deck)
+        return page
+
+    async def _process_messages(self, websocket: web.WebSocketResponse, app_service: AppService) -> None:
+        """What the page sends: keys, its size, focus; what is none of these is passed over."""
+        async for message in websocket:
+            if message.type != WSMsgType.TEXT:
+                continue
+            try:
+                kind, data = (*message.json(), None)[:2]
+                if kind == "stdin":
+                    await app_service.send_bytes(data.encode())
+                elif kind == "resize":
+                    await app_service.set_terminal_size(*_bounded(int(data["width"]), int(data["height"])))
+                elif kind == "ping":
+                    await websocket.send_json(["pong", data])
+                elif kind == "blur":
+                    await app_service.blur()
+                elif kind == "focus":
+                    await app_service.focus()
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+                continue
+
+
+async def _end(deck: AppService) -> None:
+    """Let a page's deck quit, and end it where it can't: what it draws may have nowhere to go any more."""
+    try:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(deck.stop(), QUIT_SECONDS)
+    finally:
+        process = deck._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _bounded(width: int, height: int) -> tuple[int, int]:
+    """A size in cells that the deck can draw: a page may ask for any."""
+    return min(max(width, 20), 500), min(max(height, 5), 200)

@@ -14,7 +14,7 @@ from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, l
 from kvdeck.engine.planning.recurrent_state import State, state_of
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_json, load_yaml
-from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.files import is_folder, is_regular, read_regular
 from kvdeck.sessions.host.user_home import expanded
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -36,11 +36,11 @@ def find_model(text: str) -> Architecture:
         UsageError: There is none, or its file is wrong; the message names the key.
     """
     path = expanded(text)
-    if path.is_dir() and (path / "config.json").is_file():
+    if is_folder(path) and is_regular(path / "config.json"):
         path = path / "config.json"
-    if path.is_file():
+    if is_regular(path):
         return read_model(path)
-    if path.is_dir():
+    if is_folder(path):
         raise UsageError(f"folder {text} holds no config.json", "name the model's folder, or its file")
     wanted = _squeezed(text)
     for name, model in catalogue().items():

@@ -105,9 +105,17 @@ def read_text(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file is there, through links."""
+    """Whether a regular file is there, through links; a name that no file can have is none."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, through links; a name that no file can have is none."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
         return False
 

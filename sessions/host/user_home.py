@@ -41,9 +41,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` replaced.
 
     Raises:
-        UsageError: It begins with a user who is not known here.
+        UsageError: It begins with a user who is not known here, or holds what no path can.
     """
     text = os.fspath(path)
+    try:
+        broken = b"\0" in os.fsencode(text)
+    except UnicodeEncodeError:
+        broken = True
+    if broken:
+        raise UsageError(f"{text!r} holds a character that no path can", "write the path without it")
     try:
         return Path(text).expanduser()
     except (RuntimeError, ValueError) as error:

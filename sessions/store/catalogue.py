@@ -13,7 +13,6 @@ from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
-from kvdeck.sessions.store.telemetry.annotations import is_written
 from kvdeck.sessions.units import short_layout_name
 
 LIVE_LOOKED_AT = 50
@@ -68,10 +67,11 @@ def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]
 def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
     """A recording that nobody ended: it goes on, or its process died."""
     folder = store.folder(row.name)
-    if is_written(folder):
+    now = keeping.state_now(folder, row.state)
+    if now == "running":
         return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
-    if row.state == "queued":
-        return row
+    if now == "queued":
+        return dataclasses.replace(row, state="queued")
     return dataclasses.replace(row, state="interrupted", reason=keeping.NO_WORD)
 
 

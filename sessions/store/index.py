@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular
 from kvdeck.sessions.model.records import FINAL_STATES, to_json
@@ -93,11 +93,17 @@ def check_name(name: str) -> str:
 
 
 def names(sessions: Path) -> list[str]:
-    """Every session's name in that folder, in no order."""
+    """Every session's name in that folder, in no order.
+
+    Raises:
+        SessionError: The home is no folder.
+    """
     try:
         return [name for name in os.listdir(sessions) if _NAME.fullmatch(name)]  # noqa: PTH208
     except FileNotFoundError:
         return []
+    except NotADirectoryError as error:
+        raise SessionError(f"{sessions.parent} is no folder", "set KVDECK_HOME to a folder of yours") from error
 
 
 def summaries(home: Path) -> list[SessionSummary]:
@@ -134,13 +140,14 @@ def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
     if summary.state in FINAL_STATES or summary.state == UNREADABLE:
         return summary
     folder = sessions / summary.name
+    state: str = summary.state
     if summary.kind == "watched":
-        from kvdeck.sessions.store.telemetry.annotations import is_written
+        from kvdeck.sessions.store.telemetry.session import state_now
 
-        state = "running" if is_written(folder) else "queued" if summary.state == "queued" else "interrupted"
-        abandoned = state == "interrupted" or (state == "queued" and is_abandoned(folder))
+        state = state_now(folder, state)
+        abandoned = state == "interrupted"
     else:
-        state, abandoned = summary.state, is_abandoned(folder)
+        abandoned = is_abandoned(folder)
     if not abandoned:
         return dataclasses.replace(summary, state=state)
     return dataclasses.replace(summary, state="interrupted", reason=OWNER_GONE)

@@ -96,9 +96,11 @@ def processes(session: Path, epoch: int | None = None) -> list[Process]:
     return found
 
 
-def _file_names(folder: Path, epoch: int) -> list[str]:
+def _file_names(folder: Path, epoch: int | None = None) -> list[str]:
+    """Names of the files that processes wrote in an epoch, or in any."""
+    start = "" if epoch is None else f"{epoch}-"
     try:
-        return sorted(name for name in os.listdir(folder) if name.startswith(f"{epoch}-"))  # noqa: PTH208
+        return sorted(name for name in os.listdir(folder) if name.startswith(start))  # noqa: PTH208
     except OSError:
         return []
 
@@ -110,8 +112,11 @@ def tallies(session: Path) -> tuple[Tally, ...]:
 
 def archived(session: Path) -> list[int]:
     """Epochs before the present one that hold anything."""
-    epoch = control(session)[1]
-    return [number for number in range(epoch) if _file_names(session / "recorder", number)]
+    present = control(session)[1]
+    numbers = {
+        int(epoch) for name in _file_names(session / "recorder") if (epoch := name.partition("-")[0]).isdecimal()
+    }
+    return sorted(number for number in numbers if number < present)
 
 
 def live(session: Path) -> list[Process]:

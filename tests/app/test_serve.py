@@ -213,3 +213,36 @@ def test_an_address_that_others_reach_is_refused_unless_it_is_meant(host: str, c
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_loopback(host: str):
     assert is_loopback(host)
+
+
+def upgraded(served: Served, cookie: str, size: str) -> socket.socket:
+    """A WebSocket that was asked for with a size; its answer's head was read."""
+    link = socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE_S)
+    lines = [f"GET /ws?{size} HTTP/1.1", f"Host: 127.0.0.1:{served.port}", f"Origin: http://127.0.0.1:{served.port}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in UPGRADE.items()]
+    link.sendall("\r\n".join([*lines, f"Cookie: {cookie}", "", ""]).encode())
+    return link
+
+
+@pytest.mark.parametrize("size", ["width=wide&height=5", "width=80&height=", "width=-1&height=5", "width=1e3&height=5"])
+def test_a_size_that_is_no_number_is_refused(served: Served, size: str):
+    assert upgraded(served, opened(served), size).recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_any_size_is_drawn_within_bounds_and_pages_are_counted(served: Served):
+    cookie = opened(served)
+    pages = [upgraded(served, cookie, "width=99999999&height=99999999") for _ in range(8)]
+    assert all(page.recv(40).startswith(b"HTTP/1.1 101") for page in pages)
+    assert upgraded(served, cookie, "width=80&height=24").recv(100).startswith(b"HTTP/1.1 503")
+    for page in pages:
+        page.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while decks(served.process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not decks(served.process)
+
+
+def test_a_size_is_kept_within_what_can_be_drawn():
+    from kvdeck.app.web.server import _bounded
+
+    assert [_bounded(*size) for size in ((80, 24), (1, 1), (10**9, 10**9))] == [(80, 24), (20, 5), (500, 200)]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from kvdeck.engine.telemetry.sample import take
-from kvdeck.engine.telemetry.source import Reading, Series
-from kvdeck.engine.telemetry.sources.exposition import MAX_LINE, Parser
+from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
+from kvdeck.engine.telemetry.sources.credentials import token_for
+from kvdeck.engine.telemetry.sources.exposition import MAX_KEYS, MAX_LINE, Parser
+from kvdeck.engine.telemetry.sources.nixl_ring import Ring
 from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import MAX_GONE, Track
+from kvdeck.sessions.errors import UsageError
 
 SECOND = 1_000_000_000
 OPEN = """# TYPE kvbm_offload_blocks_d2h counter
@@ -141,3 +146,41 @@ def test_a_clock_that_is_set_back_makes_no_rate() -> None:
         rate, gained = track.points[series].rate, track.points[series].gained
         assert {1000: None, 1010: 1.0, 500: None, 510: 2.0}[wall_s] == rate
     assert gained == 40, "what was counted is not lost with the time"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_what_lies_under_a_ring_s_name_and_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "agent"
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    with pytest.raises(SourceGone, match="no regular file"):
+        Ring(path).look()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"http://h:1=\xff\xfe", "bytes that no token has"),
+        (b"http://h:1=a\x1b[2J", "characters that no token has"),
+        (b"x" * 70_000, "longer than 64 KiB"),
+        (None, "FIFO"),
+    ],
+)
+def test_an_odd_tokens_file_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "tokens"
+    if content is None:
+        os.mkfifo(path, 0o600)
+    else:
+        path.write_bytes(content)
+        path.chmod(0o600)
+    monkeypatch.setenv("KVDECK_MONITOR_TOKENS_FILE", str(path))
+    with pytest.raises(UsageError, match=said):
+        token_for("http://h:1")
+
+
+def test_type_lines_without_samples_are_bounded() -> None:
+    parser = Parser()
+    for part in range(4):
+        parser.parse("".join(f"# TYPE m{part}_{number} counter\n" for number in range(MAX_KEYS // 2)) + "a 1\n")
+    assert len(parser._types) <= MAX_KEYS

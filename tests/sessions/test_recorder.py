@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from kvdeck.sessions import recorder
 from kvdeck.sessions.model.records import to_json
 from kvdeck.sessions.model.transfer_counts import gb_per_s, seconds_a_block, time_percentiles
 from kvdeck.sessions.recorder import Recorder
@@ -243,3 +244,35 @@ def test_a_session_removed_meanwhile_stays_removed(session: Path) -> None:
     recorder.record("HostToHost", FC, 1, 1, None)
     recorder.close()
     assert not (session / "recorder").exists()
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        b'{"enabled": true, "epoch": 1e999}',
+        b"[" * 100_000,
+        b'{"enabled": 1, "epoch": 2}',
+        b'{"enabled": true, "epoch": -1}',
+        None,
+    ],
+)
+def test_an_odd_control_file_changes_nothing_and_is_not_waited_for(tmp_path: Path, control: bytes | None) -> None:
+    path = tmp_path / "control.json"
+    os.mkfifo(path) if control is None else path.write_bytes(control)
+    assert recorder.read_control(tmp_path, (False, 7)) == (False, 7)
+
+
+def test_a_huge_epoch_makes_no_long_search(tmp_path: Path) -> None:
+    folder = tmp_path / "recorder"
+    folder.mkdir()
+    (folder / "control.json").write_text('{"enabled": true, "epoch": 9223372036854775807}')
+    (folder / "3-host-1-1.json").write_text("{}")
+    assert trace_counts.archived(tmp_path) == [3]
+
+
+def test_a_link_that_lies_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    target.write_text("untouched")
+    (tmp_path / f".x.json.{os.getpid()}").symlink_to(target)
+    recorder.replace_file(tmp_path / "x.json", b"new")
+    assert (target.read_text(), (tmp_path / "x.json").read_bytes()) == ("untouched", b"new")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import itertools
 import os
@@ -18,7 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import annotations as marks
+from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, is_written, marks_path, read_marks
 from kvdeck.sessions.store.telemetry.delta import Encoder, decode
 from kvdeck.sessions.store.telemetry.reader import MomentReader
@@ -369,3 +373,27 @@ def test_asking_whether_a_recording_is_written_keeps_no_writer_out(tmp_path: Pat
             asker.wait()
             assert asker.stdout is not None
             asker.stdout.close()
+
+
+def test_a_recording_whose_keeper_lives_is_not_interrupted_between_two_writers(tmp_path: Path) -> None:
+    """The engine starts another sampling process when one dies; meanwhile nobody holds the files."""
+    store = Store(tmp_path)
+    session = store.create("kept", {}, "")
+    store.write(dataclasses.replace(session, kind="watched", state="running"))
+    folder = store.folder("kept")
+    writer = Writer(folder)
+    assert keeping.state_now(folder, "running") == "running"
+    writer.close()
+    assert keeping.state_now(folder, "running") == "running"
+    assert [row.state for row in catalogue(store)] == ["recording"]
+    assert store.load("kept").state == "running"
+    code = (
+        "import sys; from kvdeck.sessions.host.processes import own_identity\n"
+        "from kvdeck.sessions.store.owners import encode_owner\n"
+        "sys.stdout.buffer.write(encode_owner(own_identity()))"
+    )
+    gone = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
+    (folder / "owner.json").write_bytes(gone)
+    assert keeping.state_now(folder, "running") == "interrupted"
+    assert [row.state for row in catalogue(store)] == ["interrupted"]
+    assert store.load("kept").state == "interrupted"

@@ -8,8 +8,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.host.files import open_regular
 
 VARIABLE = "KVDECK_MONITOR_TOKENS"
+_MOST_BYTES = 64 << 10
+_FIX = "write one `http://host:port=TOKEN` a line"
 FILE_VARIABLE = "KVDECK_MONITOR_TOKENS_FILE"
 """Path of a file with mode 0600: one `http://host:port=TOKEN` a line."""
 
@@ -18,7 +21,7 @@ def token_for(url: str) -> str:
     """The token for an address, empty where there is none.
 
     Raises:
-        UsageError: The file can be read by others.
+        UsageError: The file can't be read, can be read by others, or holds something else than lines of text.
     """
     parts = urlsplit(url)
     wanted = f"{parts.scheme}://{parts.netloc}"
@@ -35,9 +38,17 @@ def _from_file() -> list[str]:
         return []
     path = Path(name)
     try:
-        mode = path.stat().st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise UsageError(f"{path} can be read by others", f"chmod 600 {path}")
-        return path.read_text().split()
+        with open_regular(path) as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise UsageError(f"{path} can be read by others", f"chmod 600 {path}")
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UsageError(f"{path} is longer than {_MOST_BYTES >> 10} KiB", _FIX)
+        text = data.decode("ascii")
+        if not text.replace("\n", "").isprintable():
+            raise UsageError(f"{path} holds characters that no token has", _FIX)
+        return text.split()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} holds bytes that no token has", _FIX) from error
     except OSError as error:
         raise UsageError(f"{FILE_VARIABLE} names {path}: {error.strerror}", "make it, or unset the variable") from error

@@ -166,7 +166,8 @@ class Parser:
     def _note_type(self, line: str) -> None:
         parts = line.split()
         if len(parts) == 4 and parts[1] == "TYPE":
-            self._types[parts[2]] = parts[3]
+            if parts[2] in self._types or len(self._types) < MAX_KEYS:
+                self._types[parts[2]] = parts[3]
             if len(self._type_lines) < MAX_KEYS:
                 self._type_lines.add(line)
 

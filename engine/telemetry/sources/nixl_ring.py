@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -73,9 +74,12 @@ class Ring:
         Raises:
             SourceGone: The file is no telemetry ring of the version that is known.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO is not waited for
         try:
-            inode = os.fstat(descriptor).st_ino
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceGone(f"{self._path.name} is no regular file")
+            inode = status.st_ino
             if inode != self._inode:
                 self._inode, self._position, self._sums = inode, None, {}
             header = self._header(os.pread(descriptor, _HEADER.size, 0))

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
@@ -76,6 +76,18 @@ def end(store: Store, name: str, state: RunState, reason: str | None) -> Session
     return session
 
 
+def state_now(folder: Path, state: str) -> Literal["queued", "running", "interrupted"]:
+    """The state of a recording that nobody has ended.
+
+    While the engine that keeps it lives, it runs, also between two of its sampling processes.
+    """
+    if is_written(folder):
+        return "running"
+    if is_abandoned(folder):
+        return "interrupted"
+    return "queued" if state == "queued" else "running"
+
+
 def filled(session: Session, folder: Path) -> Session:
     """The session as it is now: one that nobody writes and nobody ended is `interrupted`.
 
@@ -84,11 +96,11 @@ def filled(session: Session, folder: Path) -> Session:
     """
     if session.state in FINAL_STATES:
         return session
-    live = is_written(folder)
+    now = state_now(folder, session.state)
     watched = added_up(folder)
     session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
-    if live or (session.state == "queued" and not is_abandoned(folder)):
-        return dataclasses.replace(session, state="running" if live else "queued")
+    if now != "interrupted":
+        return dataclasses.replace(session, state=now)
     return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=watched.end or session.created)
 
 

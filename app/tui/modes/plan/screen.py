@@ -24,6 +24,7 @@ from kvdeck.app.tui.modes.plan.run_settings import kept, onto
 from kvdeck.app.tui.widgets.key_bar import PLAN, RUN
 from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.host.files import is_regular
 from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class PlanScreen(DeckScreen):
         pane = self.query_one(PlanPane)
         try:
             path = expanded(name)
-            if not path.is_file():
+            if not is_regular(path):
                 path = self.app.plans_folder() / f"{name}.yaml"
             pane.become(read_plan(path, pane.form))
         except KvdeckError as error:
