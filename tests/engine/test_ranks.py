@@ -70,7 +70,7 @@ def test_a_rank_s_last_words_are_in_the_reason(folders: Path, tmp_path: Path, mo
     monkeypatch.delenv("KVDECK_WORKER")
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\n"
-        "if any('transfer.target' in word for word in sys.orig_argv):\n"
+        "if any('ranks.target' in word for word in sys.orig_argv):\n"
         "    os.write(2, b'Assertion `ep != NULL` failed\\n')\n"
         "    os._exit(7)\n"
     )
