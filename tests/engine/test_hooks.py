@@ -199,7 +199,7 @@ def test_the_plugin_is_off_unless_asked_for() -> None:
     code = (
         "import sys; from importlib.metadata import entry_points;"
         "(p,) = [p for p in entry_points(group='vllm.general_plugins') if p.name == 'kvdeck']; p.load()();"
-        "print([f for f in sys.meta_path if 'kvdeck' in type(f).__module__ and 'hooks' in type(f).__module__])"
+        "print([f for f in sys.meta_path if 'kvdeck' in type(f).__module__ and 'tracing' in type(f).__module__])"
     )
     environment = {k: v for k, v in os.environ.items() if k != "KVDECK_RECORD_FOLDER"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
