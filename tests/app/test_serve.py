@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import os
 import re
@@ -153,7 +154,13 @@ def test_through_a_forwarded_port_the_page_leads_back_through_it(served: Served)
 
 
 def decks(server: psutil.Process) -> list[psutil.Process]:
-    return [child for child in server.children() if "kvdeck.app.tui.app" in " ".join(child.cmdline())]
+    """The decks that run; one that has ended and is not yet waited for has no command line any more."""
+    found = []
+    for child in server.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "kvdeck.app.tui.app" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 async def drawn(profile: Path) -> bytes:
