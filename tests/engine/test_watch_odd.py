@@ -161,7 +161,7 @@ def test_what_lies_under_a_ring_s_name_and_is_no_file_is_not_waited_for(tmp_path
     [
         (b"http://h:1=\xff\xfe", "bytes that no token has"),
         (b"http://h:1=a\x1b[2J", "characters that no token has"),
-        (b"x" * 70_000, "longer than 64 KiB"),
+        pytest.param(b"x" * 70_000, "longer than 64 KiB", id="long"),
         (None, "FIFO"),
     ],
 )

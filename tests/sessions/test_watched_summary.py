@@ -22,6 +22,7 @@ from kvdeck.sessions.model.records import RunState, Session
 from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.stats import block_median_interval, median_interval
 from kvdeck.sessions.store.catalogue import catalogue, matching
+from kvdeck.sessions.store.owners import owner_path
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import Mark
@@ -214,6 +215,8 @@ def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
     session = recorded(store, "cut", rates(1e9, 1), state=None)
     assert session.state == "queued", "the writer never said that it began"
     store.write(dataclasses.replace(store.read("cut"), state="running", started=T0))
+    assert store.load("cut").state == "running", "its owner, this process, lives"
+    owner_path(store.folder("cut")).unlink()
     session = store.load("cut")
     assert (session.state, session.reason, session.ended) == ("interrupted", keeping.NO_WORD, T0 + 59)
     assert session.watched is not None

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.files import open_regular
+from kvdeck.sessions.units import size_text
 
 VARIABLE = "KVDECK_MONITOR_TOKENS"
 _MOST_BYTES = 64 << 10
@@ -43,7 +44,7 @@ def _from_file() -> list[str]:
                 raise UsageError(f"{path} can be read by others", f"chmod 600 {path}")
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
-            raise UsageError(f"{path} is longer than {_MOST_BYTES >> 10} KiB", _FIX)
+            raise UsageError(f"{path} is longer than {size_text(_MOST_BYTES)}", _FIX)
         text = data.decode("ascii")
         if not text.replace("\n", "").isprintable():
             raise UsageError(f"{path} holds characters that no token has", _FIX)
