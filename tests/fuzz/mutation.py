@@ -162,9 +162,11 @@ def _changed(value: Any, rng: random.Random) -> Any:
     elif way == 4:
         holder[key] = _deep(holder[key], rng.choice((2, 70, 260, 900)))
     elif way == 5 and isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool):
-        holder[key] = rng.choice(
-            (holder[key] * -1, holder[key] * 1e9, holder[key] / 7, str(holder[key]), [holder[key]])
-        )
+        number = holder[key]
+        if isinstance(number, int) and number.bit_length() > 1000:  # no float holds it, and its text may be refused
+            holder[key] = rng.choice((number * -1, number * 10**9, number // 7, str(number % 10**9), [number]))
+        else:
+            holder[key] = rng.choice((number * -1, number * 1e9, number / 7, str(number), [number]))
     else:
         holder[key] = rng.choice(VALUES)
     return value
