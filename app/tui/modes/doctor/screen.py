@@ -43,7 +43,7 @@ def _columns(width: int) -> list[Column[PathReport]]:
         Column(
             "reason",
             max(10, left),
-            lambda r: r.reason or r.mode,
+            lambda r: ", ".join(filter(None, (r.mode, r.reason))),
             lambda r: TONES[r.state] if r.reason else "dim",
             right=False,
         )
@@ -100,7 +100,7 @@ class Advice(Lines):
         ]
         mend = [(line, "key") for line in wrap(f"mend: {row.mend}" if row.mend else "", width - 2)]
         return [
-            heading(f"{row.path} {row.backend}", width),
+            heading(" ".join(filter(None, (row.path, row.backend, row.mode))), width),
             *((cell(f" {text}", width, tone),) for text, tone in said + mend),
         ]
 
