@@ -1,1 +1,1 @@
-"""The deck: screens, widgets and what keeps them in touch with the engine."""
+"""The deck, kvdeck's terminal UI: screens, widgets and the connection to the engine."""

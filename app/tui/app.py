@@ -1,4 +1,4 @@
-"""The deck: modes, keys, and the one way from a snapshot to the screen."""
+"""The deck's Textual application: modes, keys, and the path from an engine snapshot to the screen."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ _OBEYED = glyphs.Obeyed()
 
 
 class Deck(Asking, App[None], inherit_bindings=False):
-    """Draws what a feed posts. Without a feed it draws what tests post."""
+    """The Textual app. It draws the messages that a Feed posts; with `connect=False` there is no Feed, and tests
+    post them."""
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
@@ -67,7 +68,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
     ) -> None:
         self.config = config or Config()
         self.memory: dict[str, Any] = {} if memory is None else memory
-        """What is remembered until the next time; screens put what they like to keep under a name of theirs."""
+        """UI state, saved in `deck.json` when the deck closes; each screen stores its part under its own key."""
         if self.memory.get("view") in self.MODES:
             self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
         name = self.config.theme or theme.chosen()
@@ -84,17 +85,16 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.feed: Feed | None = None
         self._early = []
         self.links = False
-        """Whether the terminal is sent links."""
+        """Whether OSC 8 hyperlinks are sent to the terminal."""
         self.link = Link(other_between=has_other_between(os.environ))
         self.replayed = ""
-        """A recording to open with."""
-        """What the Plan screen holds, once it was looked at."""
+        """Name of a recording to open in the Monitor at start; empty for none."""
         self._newest: Snapshot | None = None
         self._states: dict[str, str] = {}
         self._title = ""
         self._unsent = 0
         self._unseen = ""
-        """A run that was queued, as long as no snapshot shows it."""
+        """Session of the run queued last; `unsent` stays True until a snapshot contains it."""
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
@@ -112,7 +112,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Show a message that may hold foreign text: it is written out, and never read as markup."""
+        """Show a toast. Foreign text is safe: control characters are made visible, and markup is off by default."""
         super().notify(
             visible(message, lines=True), title=visible(title), severity=severity, timeout=timeout, markup=markup
         )
@@ -127,7 +127,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
                 self.links = hyperlinks.wanted(self.config)
                 terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
                 self._tell(terminal.KEEP_TITLE)
-            # A terminal clears its other screen when it is left, and Textual paints no more than what differs.
+            # Leaving the alternate screen clears it, and Textual paints only differences: repaint everything on return.
             self.app_resume_signal.subscribe(self, self._come_back)
         for problem in self.config.problems:
             self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
@@ -159,7 +159,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
             self.feed.stop()
 
     def _tell(self, sequence: str) -> None:
-        """Send the terminal a sequence in line with what is painted."""
+        """Write an escape sequence to the terminal, in order with what is painted; nothing if headless or in a
+        browser."""
         if self._driver is not None and not self.is_headless and not self.is_web:
             self._driver.write(sequence)
 
@@ -171,7 +172,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self._paint_newest()
 
     def _tell_endings(self, snapshot: Snapshot) -> None:
-        """A run that has ended tells by a toast, by the bell if asked, and in the terminal's title."""
+        """Report each run that has ended: a toast, the bell if configured, and the terminal's title."""
         before, self._states = self._states, notifications.states(snapshot)
         for name, state in notifications.ended(before, self._states):
             self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
@@ -182,7 +183,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
             self._tell(terminal.title(title))
 
     def _paint_newest(self) -> None:
-        """Show the newest snapshot, unless paused; a terminal that lags gets it a little later."""
+        """Show the newest snapshot unless paused; if the terminal lags, try again after RETRY_S."""
         if self.paused or self._newest is None:
             return
         if not self.may_paint():
@@ -194,11 +195,12 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.has_painted()
 
     def may_paint(self) -> bool:
-        """Whether the terminal can take a picture now: for all that ticks."""
+        """True if the terminal can take a frame now. Everything that updates periodically checks this first."""
         return self._terminal_ready() and self.link.may_paint(time.monotonic())
 
     def has_painted(self) -> None:
-        """Note a picture, so that the next one waits until the terminal has drawn it."""
+        """Record a painted frame, and query the cursor position so that the next frame waits until this one is
+        drawn."""
         if question := self.link.painted(time.monotonic()):
             self.call_after_refresh(self._ask, question)
 
@@ -236,13 +238,13 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     @property
     def unsent(self) -> bool:
-        """Whether a run was asked for that the engine has not answered yet, or whose state is not known yet."""
+        """True if a submitted run has no reply yet, or is not in a snapshot yet."""
         known = {run.session for run in self.snapshot.runs}
         return self._unsent > 0 or bool(self._unseen and self._unseen not in known)
 
     @property
     def deck_screens(self) -> list[DeckScreen]:
-        """This mode's screens, its own first, without the questions and panels over them."""
+        """The current mode's screens that are ready, the mode's own first, without the dialogs over them."""
         from kvdeck.app.tui.modes.base import DeckScreen
 
         return [screen for screen in self.screen_stack if isinstance(screen, DeckScreen) and screen.ready]
@@ -250,7 +252,10 @@ class Deck(Asking, App[None], inherit_bindings=False):
     # --- commands ---
 
     def submit(self, spec: dict[str, Any]) -> None:
-        """Ask the engine for a run. It counts as asked for from here on, so that the next key can cancel it."""
+        """Submit a run, unless read-only. It counts as unsent from here on, so that the next key can cancel it.
+
+        The result is posted as RunSubmitted or CommandRefused.
+        """
         if self.may_command():
             self._unsent += 1
             self._with_feed(lambda feed: feed.submit(spec))
@@ -300,7 +305,8 @@ class Deck(Asking, App[None], inherit_bindings=False):
             self._leave()
 
     def _would_lose(self) -> str:
-        """What closing the deck would lose; a run goes on, so it is none of it."""
+        """Return what closing the deck would lose, in one sentence, or "". Runs continue in the engine and aren't
+        lost."""
         if self._unsent:
             return "A run that was asked for is not in the queue yet."
         return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
@@ -324,13 +330,14 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
 
 def run_deck(readonly: bool = False, config: Config | None = None, replay: str = "") -> int:
-    """Open the deck and stay until it is closed; the exit status.
+    """Open the deck, block until it is closed, and return the exit status.
 
     Args:
-        replay: A recording to open the Monitor with.
+        replay: Name of a recording to open in the Monitor.
 
     Raises:
-        UsageError: It has no terminal to draw on, which is the one behind stderr.
+        UsageError: stderr is not a terminal, or TERM is missing, `dumb` or `unknown`; neither is checked if
+            TEXTUAL_DRIVER is set (the deck then runs in a browser).
     """
     in_browser = "TEXTUAL_DRIVER" in os.environ
     if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):

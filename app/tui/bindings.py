@@ -1,4 +1,4 @@
-"""Keys of the deck itself: those that open a mode, and those that are the same in every mode."""
+"""Global key bindings: those that open a mode, and those valid in every mode."""
 
 from __future__ import annotations
 

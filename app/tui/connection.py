@@ -1,7 +1,7 @@
-"""The threads that talk to the engine, and turn what it says into one snapshot at a time.
+"""Threads that talk to the engine and post snapshots of its state to the app.
 
-One thread owns the connection and folds the stream; commands, which wait for replies, and doctor, which
-takes seconds, have threads of their own. Nothing here waits for the screen.
+One thread owns the connection and folds the message stream. Commands, which wait for replies, and doctor, which takes
+seconds, have their own threads. No thread waits for the screen.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import FINAL_STATES
 
 TICK_S = 0.5
-"""Least time between two snapshots."""
+"""Minimum time between two snapshots, in s."""
 SAMPLES_HZ = 5.0
-"""Newest sample of each step, so many times a second; the line's rates are exact whatever is left out."""
+"""Samples per second and step. Counters are cumulative, so dropping samples keeps rates exact."""
 AGAIN_S = 1.0
-"""Between two tries to reach an engine that is gone."""
+"""Time between two attempts to connect to an engine, in s."""
 
 
 def followed(runs: tuple[RunInfo, ...], run: RunView | None, wanted: str | None) -> str | None:
-    """The session to look at: the one asked for, else the running one, else the one at hand, else the next in line."""
+    """Return the session to follow: the requested one, else the running one, else the current run, else the first
+    queued one.
+
+    None if there is no run.
+    """
     if wanted is not None:
         return wanted
     known = {info.session for info in runs}
@@ -49,7 +53,7 @@ def followed(runs: tuple[RunInfo, ...], run: RunView | None, wanted: str | None)
 
 
 class Feed:
-    """Posts to the app until it is stopped. `post` may be called from any thread."""
+    """Posts engine state to the app until stopped. `post` is called from several threads."""
 
     def __init__(self, post: Callable[[Message], object], *, readonly: bool = False, tick_s: float = TICK_S) -> None:
         self._post = post
@@ -63,53 +67,53 @@ class Feed:
         self._snapshot = Snapshot()
 
     def start(self) -> None:
-        """Begin to connect, and let doctor look."""
+        """Start the connection and command threads, and run doctor."""
         for name, work in (("feed", self._read), ("commands", self._command)):
             threading.Thread(target=work, name=f"kvdeck-{name}", daemon=True).start()
         self.look()
 
     def stop(self) -> None:
-        """Let go of the engine; its runs go on."""
+        """Close the connection to the engine; its runs continue."""
         self._stopped.set()
         if (client := self._client) is not None:
             client.close()
 
-    # --- commands: each returns at once, its answer is a message ---
+    # --- commands: each returns at once; the reply is posted as a message ---
 
     def submit(self, spec: dict[str, Any]) -> None:
-        """Queue a run; an engine that is gone is started for it."""
+        """Submit a run, starting an engine if none runs (unless read-only). Posts RunSubmitted or CommandRefused."""
         self._commands.put(lambda: self._submit(spec))
 
     def cancel(self, session: str) -> None:
-        """End a queued or running run."""
+        """Cancel a queued or running run."""
         self._commands.put(lambda: self._with_client(lambda client: client.cancel(session)))
 
     def follow(self, session: str) -> None:
-        """Look at this run from now on."""
+        """Follow this run from now on."""
         self._wanted = session
         self._commands.put(lambda: self._with_client(self._subscribe))
 
     def cancel_submitted(self) -> None:
-        """End the run that was queued last; whoever asks has asked for it before."""
+        """Cancel the run submitted last. Commands run in order, so its submission is handled first."""
         self._commands.put(self._cancel_submitted)
 
     def measure_paths(self, hostname: str, post: Callable[[Message], object]) -> None:
-        """Read what was measured on this host, and post it."""
+        """Read this host's measured bandwidth from its sessions, and post it as PathsMeasured."""
         self._commands.put(lambda: self._measure_paths(hostname, post))
 
     def do(self, work: Callable[[], None], apart: bool = False) -> None:
-        """Let `work` run on the command thread, or on one of its own."""
+        """Run `work` on the command thread, or on a new thread if `apart`."""
         if apart:
             threading.Thread(target=self._guarded, args=(work,), name="kvdeck-reader", daemon=True).start()
         else:
             self._commands.put(work)
 
     def ask(self, work: Callable[[engine.Client], object]) -> None:
-        """Give the engine another command; what it refuses is posted."""
+        """Send the engine another command; a refusal is posted as CommandRefused."""
         self._commands.put(lambda: self._with_client(work))
 
     def look(self) -> None:
-        """Let doctor look at this host, unless it does so already."""
+        """Run doctor on this host, unless it is already running."""
         threading.Thread(target=self._look, name="kvdeck-doctor", daemon=True).start()
 
     def _command(self) -> None:
@@ -117,7 +121,7 @@ class Feed:
             self._guarded(self._commands.get())
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """No work, whatever becomes of it, ends the thread that it runs on."""
+        """Run `work`; post an exception as CommandRefused, so that it doesn't end the thread."""
         try:
             work()
         except KvdeckError as error:
@@ -146,7 +150,7 @@ class Feed:
     def _post_submitted(self, session: str) -> None:
         self._submitted = session
         self._post(RunSubmitted(session))
-        # A short run may be over before the queue is seen to change.
+        # A short run may end before the queue's change arrives, so follow it at once.
         if not any(info.state == "running" for info in self._snapshot.runs):
             self.follow(session)
 
@@ -184,12 +188,12 @@ class Feed:
                     self._client = client
                     self._attach(client)
                     self._stream(client)
-            except Exception as error:  # this thread is the deck's eyes: it looks again whatever happened
+            except Exception as error:  # without this thread the deck shows nothing: retry after any error
                 self._change(link="lost", detail=told(error), engine_pid=None)
                 self._publish()
             finally:
                 self._client = None
-            # Who stopped the engine meant it: only a run that is asked for starts it again.
+            # Don't restart an engine the user stopped; submitting a run does.
             start = False
             self._stopped.wait(AGAIN_S)
 
@@ -219,14 +223,14 @@ class Feed:
         try:
             client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
         except KvdeckError:
-            self._wanted = None  # it may be what can't be followed
+            self._wanted = None  # the requested session may be the one that can't be followed
             raise
 
     def _stream(self, client: engine.Client) -> None:
         due = 0.0
         while not self._stopped.is_set():
             message = client.receive()
-            # The rest of a tick gathers in the socket: reading line by line would cost more than drawing.
+            # Let messages collect in the socket for a tick: handling each on arrival would cost more than drawing.
             self._stopped.wait(max(0.0, due - time.monotonic()))
             until, dirty = time.monotonic() + self._tick_s, False
             while message is not None:
@@ -237,7 +241,7 @@ class Feed:
             due = time.monotonic() + self._tick_s
 
     def _take(self, client: engine.Client, message: FromEngine) -> bool:
-        """Fold a message in; whether the picture has changed."""
+        """Fold a message into the snapshot; return whether the snapshot changed."""
         if isinstance(message, RunsChanged):
             self._change(runs=message.runs)
             if followed(message.runs, self._snapshot.run, self._wanted) != self._session:

@@ -1,4 +1,4 @@
-"""The Plan screen's plan as the deck keeps it, for screens that turn counts of blocks into bytes."""
+"""The Plan screen's current plan in the deck's UI state, for screens that convert block counts to bytes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT = "plan"
-"""What it is kept under in the deck's memory."""
+"""Key of the plan in the deck's UI state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What another screen may want of the plan."""
+    """The values of the plan that other screens use."""
 
     title: str
-    """Model and parallelism, in a few words."""
+    """Model and parallelism, short."""
     block_bytes: int
-    """One block over all ranks of a replica, as an engine's block manager counts it."""
+    """Bytes of one block over all ranks of a replica, as an engine's block manager counts it."""
 
 
 def planned(memory: Mapping[str, Any]) -> Planned | None:
-    """The plan that is kept; None where there is none, its blocks have several sizes, or it is no plan (a memory is a
-    file that anyone may edit)."""
+    """Return the stored plan; None if there is none, its blocks have several sizes, or the entry is invalid (the UI
+    state is a file that anyone may edit)."""
     kept = memory.get(KEPT)
     figures = kept.get("figures") if isinstance(kept, Mapping) else None
     if not isinstance(figures, Mapping):

@@ -1,4 +1,4 @@
-"""What leaves the deck: a table as Markdown or CSV, a chart's points, a picture; always into a file too."""
+"""Exports from the deck: tables as Markdown or CSV, chart points, screenshots; each is written to a file too."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 FOLDER = "shared"
 CLIPBOARD_MOST = 74_000
-"""Bytes that terminals take by OSC 52; xterm's limit, and others have it from there."""
+"""Maximum bytes sent to the clipboard by OSC 52: xterm's limit, which other terminals adopted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Titles and cells, as text."""
+    """A table's name, column titles and cells, as text."""
 
     name: str
     titles: tuple[str, ...]
@@ -38,12 +38,12 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """A GitHub table, padded so that it reads as text too."""
+    """Return a GitHub Markdown table, padded so that it also reads as plain text."""
     return "\n".join(markdown_table(table.titles, table.rows)) + "\n"
 
 
 def csv_text(table: Table) -> str:
-    """RFC 4180, with plain newlines."""
+    """Return CSV by RFC 4180, but with LF line ends."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.titles)
@@ -52,10 +52,10 @@ def csv_text(table: Table) -> str:
 
 
 def kept(name: str, suffix: str, text: str) -> Path:
-    """Write a text into the home's shared folder under a name that is not taken.
+    """Write text to a new file in the home's `shared` folder and return its path; never overwrites a file.
 
     Raises:
-        KvdeckError: It can't be written.
+        KvdeckError: It can't be written, or 1000 file names of this second are taken.
     """
     folder, name = home_folder() / FOLDER, re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -75,8 +75,8 @@ def kept(name: str, suffix: str, text: str) -> Path:
 
 
 def share(deck: Deck, what: str) -> None:
-    """Share a table as `markdown` or `csv`, the points of a `chart`, the `picture`, or the path of the session's
-    `folder`; what fails is said."""
+    """Export a table as `markdown` or `csv`, the points of a `chart`, a screenshot (`picture`), or the path of the
+    session's `folder`; errors are shown as a toast."""
     try:
         if what == "chart":
             export_charts(deck)
@@ -91,7 +91,13 @@ def share(deck: Deck, what: str) -> None:
 
 
 def copy_table(deck: Deck, as_csv: bool) -> None:
-    """Copy the table in focus, or the screen's first one, to the operator's own clipboard by OSC 52."""
+    """Copy the focused table, or the screen's first one with rows, to the operator's clipboard by OSC 52.
+
+    A table over CLIPBOARD_MOST bytes is only written to the file.
+
+    Raises:
+        KvdeckError: The file can't be written.
+    """
     table = next((found for pane in _panes(deck.screen) if (found := pane.table()) and found.rows), None)
     if table is None:
         deck.notify("no table with rows is on this screen", severity="warning")
@@ -107,7 +113,11 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
 
 
 def export_charts(deck: Deck) -> None:
-    """Write every point of the charts on the screen as CSV."""
+    """Write every point of the charts on the screen as CSV, one file per table.
+
+    Raises:
+        KvdeckError: A file can't be written.
+    """
     tables = [found for pane in _panes(deck.screen) for found in pane.charts() if found.rows]
     if not tables:
         deck.notify("no chart with points is on this screen", severity="warning")
@@ -117,13 +127,17 @@ def export_charts(deck: Deck) -> None:
 
 
 def save_picture(deck: Deck) -> None:
-    """Write what the screen shows as SVG."""
+    """Write a screenshot as SVG.
+
+    Raises:
+        KvdeckError: The file can't be written.
+    """
     path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
     deck.notify(f"the picture is {path}", markup=False)
 
 
 def place_of(session: str) -> Path | None:
-    """Where a session is kept: its folder, or Dynamo's file of that name; None where it is nowhere."""
+    """Return a session's folder, or Dynamo's file of that name; None if neither exists."""
     folder = home_folder() / "sessions" / session
     if folder.is_dir():
         return folder
@@ -133,7 +147,11 @@ def place_of(session: str) -> Path | None:
 
 
 def copy_path(deck: Deck) -> None:
-    """Copy where the session is that the operator looks at; what says so stands in a file too."""
+    """Copy the path of the session shown to the clipboard, and write it to a file.
+
+    Raises:
+        KvdeckError: The file can't be written.
+    """
     session = next((name for screen in deck.deck_screens[-1:] if (name := screen.session_shown())), "")
     place = place_of(session) if session else None
     if place is None:
@@ -146,7 +164,7 @@ def copy_path(deck: Deck) -> None:
 
 
 def _panes(screen: Screen[object]) -> Iterator[Lines]:
-    """The panes that are seen, the one in focus first."""
+    """Return the visible panes, the focused one first."""
     from kvdeck.app.tui.widgets.lines import Lines
 
     panes = [pane for pane in screen.query(Lines) if pane.display and pane.size.area]

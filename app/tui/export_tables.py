@@ -1,4 +1,4 @@
-"""What can be taken along of a session, a plan or a host, as tables of plain figures with their units in the titles."""
+"""Export tables of a session, a plan or a host: plain numbers, with their units in the titles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _row(*values: object) -> tuple[str, ...]:
 
 
 def result_table(session: Session) -> Table:
-    """A line for each step, or for each path and layout that was counted."""
+    """Return one row per step; for a session without results, one row of transfer counts per path and layout."""
     if not session.results:
         counted = ("path", "layout", "transfers", "bytes", "blocks", "descriptors", "timed bytes", "busy s")
         rows = [
@@ -65,7 +65,7 @@ def _result_row(r: StepResult) -> tuple[str, ...]:
 
 
 def percentile_table(session: Session) -> Table:
-    """A line for each step and phase: µs at each percentile."""
+    """Return one row per step and phase: µs at each percentile."""
     rows = [
         _row(r.path, r.layout, r.block_bytes, r.batch, phase, *(getattr(times, name) for name in _PERCENTILES))
         for r in session.results
@@ -81,7 +81,7 @@ def _phase(result: StepResult, phase: str) -> Percentiles | None:
 
 
 def distribution_table(name: str, sides: Iterable[tuple[str, Mapping[Key, Histogram]]]) -> Table:
-    """A line for each bucket of request times: its lower edge and how many requests fell into it."""
+    """Return one row per bucket of request times: its lower edge in s and its number of requests."""
     rows = [
         _row(session, *key, edge, count)
         for session, found in sides
@@ -92,7 +92,7 @@ def distribution_table(name: str, sides: Iterable[tuple[str, Mapping[Key, Histog
 
 
 def curve_table(name: str, sessions: Iterable[Session]) -> Table:
-    """A line for each step that has a rate: GB/s over block size, with its interval."""
+    """Return one row per step that has a rate: GB/s by block size in bytes, with its interval."""
     from kvdeck.sessions.analysis.entries import entries
 
     rows = [
@@ -105,7 +105,7 @@ def curve_table(name: str, sessions: Iterable[Session]) -> Table:
 
 
 def plan_table(form: PlanForm) -> Table | None:
-    """The plan's figures, a line each, for both layouts where they differ; None where there is no plan."""
+    """Return the plan's figures, one per row, for both layouts; None if the form has no valid plan."""
     try:
         plan = form.plan()
     except UsageError:
@@ -135,7 +135,8 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 
 def sweep_table(form: PlanForm, long: bool) -> Table:
-    """The block size over TP and page size: as on the screen, or a line for each with its regions."""
+    """Return the block size over TP and page size: the grid of the screen, or if `long` one row each with its
+    regions."""
     from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES
 
     pages, ranks = sorted({*PAGE_SIZES, form.page_size}), sorted({*TP_SIZES, form.tp})
@@ -156,5 +157,5 @@ def _group_at(form: PlanForm, tp: int, page: int) -> tuple[int, int, int] | None
 
 
 def facts_table(name: str, facts: Iterable[tuple[str, str]]) -> Table:
-    """What is known of the host, a fact a line."""
+    """Return host facts, one per row."""
     return Table(name, ("fact", "value"), tuple(facts))

@@ -1,4 +1,4 @@
-"""A question that is answered with y or n."""
+"""Yes/no dialog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 class Question(Lines):
-    """The question, and what follows from a yes."""
+    """The question, and the consequence of a yes."""
 
     DEFAULT_CSS = "Question { width: 60; height: 5; }"
 
@@ -27,7 +27,7 @@ class Question(Lines):
 
 
 class Ask(ModalScreen[bool]):
-    """Gives True for y; n and Esc give False."""
+    """Dismissed with True for y, with False for n, q and Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "yes", id="ask.yes", tooltip="Yes", group=DECK),

@@ -1,4 +1,4 @@
-"""The keys that are valid where the operator stands, made from the bindings themselves."""
+"""Help dialog: the keys valid on the current screen, generated from its bindings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
-    """(group, keys, what they do) of every binding valid on a screen, in the key bar's order."""
+    """Return (group, keys, description) of each binding valid on a screen, in the key bar's order."""
     found: dict[tuple[str, str], tuple[int, str, list[str]]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
@@ -31,7 +31,7 @@ def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
 
 
 class HelpPane(Lines, can_focus=True):
-    """The rows, scrolled with the arrows when they don't fit."""
+    """The help rows; the arrows scroll them if they don't fit."""
 
     DEFAULT_CSS = "HelpPane { width: 76; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,7 +67,7 @@ class HelpPane(Lines, can_focus=True):
 
 
 class Help(ModalScreen[None]):
-    """Opened with `?` over any screen."""
+    """Help dialog, opened with `?` over any screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss", "close", id="help.close", tooltip="Close this panel", group=DECK),

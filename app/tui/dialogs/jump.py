@@ -1,4 +1,4 @@
-"""Jump mode: a letter on every pane that takes the focus; that letter goes there."""
+"""Jump dialog: a letter on each focusable pane; pressing it focuses that pane."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LETTERS = "asdfghjklqwertyuiop"
 
 
 def places(screen: Screen[Any]) -> dict[str, Widget]:
-    """The panes of a screen that can be jumped to, by letter, in reading order."""
+    """Return the visible focusable panes of a screen by letter, in reading order."""
     panes = [pane for pane in screen.focus_chain if pane.region.area]
     return dict(zip(LETTERS, sorted(panes, key=lambda pane: (pane.region.y, pane.region.x)), strict=False))
 
 
 class Letter(Lines):
-    """One letter at its pane's corner."""
+    """One letter at its pane's top left corner."""
 
     def __init__(self, letter: str, at: Offset) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Letter(Lines):
 
 
 class Jump(ModalScreen["Widget | None"]):
-    """Gives the pane whose letter was pressed; any other key gives None."""
+    """Dismissed with the pane whose letter was pressed; with None for any other key or a click."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Stay where you are", group=DECK),

@@ -1,4 +1,4 @@
-"""A list that is searched by typing: models, or plans that were saved."""
+"""Dialog to choose from a list by typing: models, or saved plans."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from kvdeck.sessions.units import count_text
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One line of the list: what it gives, and what it says."""
+    """One entry of the list: the key it returns, and its description."""
 
     key: str
     said: str
 
 
 def matching(choices: Sequence[Choice], text: str) -> list[Choice]:
-    """The choices in which every word is found, in whatever case."""
+    """Return the choices that contain every word of `text`, ignoring case."""
     words = text.lower().split()
     return [choice for choice in choices if all(word in f"{choice.key} {choice.said}".lower() for word in words)]
 
 
 class SearchList(Lines, can_focus=True):
-    """Every letter is a part of the search; arrows move, Enter takes."""
+    """The filtered list: printable keys extend the filter, arrows move the cursor, Enter chooses."""
 
     DEFAULT_CSS = "SearchList { width: 90%; max-width: 110; height: 80%; }"
 
@@ -86,7 +86,7 @@ class SearchList(Lines, can_focus=True):
 
 
 class Picker(ModalScreen["str | None"]):
-    """Gives the key of what was taken, or the path that was typed; None for Esc."""
+    """Dismissed with the key of the chosen entry, or with the typed path if no entry matches; None for Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(None)", "close", id="picker.close", tooltip="Close this list", group=DECK),

@@ -1,4 +1,4 @@
-"""A question that is answered with a line of text."""
+"""Dialog for one line of text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 class Title(Lines):
-    """What is asked, and what the text may be."""
+    """The prompt, and a note on valid input."""
 
     DEFAULT_CSS = "Title { height: 2; }"
 
@@ -28,7 +28,7 @@ class Title(Lines):
 
 
 class AskText(ModalScreen["str | None"]):
-    """Gives the text for Enter; Esc gives None."""
+    """Dismissed with the stripped text for Enter, with None for Esc."""
 
     DEFAULT_CSS = """
     AskText > Vertical { width: 66; height: 5; background: $deck-bar; border: round $deck-rule; padding: 0 1; }
