@@ -1,4 +1,4 @@
-"""Every glyph beyond ASCII that a screen draws, and what stands for it where the terminal has none."""
+"""Non-ASCII glyphs that screens draw, and their ASCII replacements."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ ASCII = {
     "µ": "u", "μ": "u", "≤": "<", "≥": ">", "≈": "~", "±": "+", "÷": "/", "°": "o", "∞": "-", "Σ": "S", "Δ": "d",
     "²": "2", "³": "3", "½": "h", "“": '"', "”": '"', "‘": "'", "’": "'", "‑": "-", "§": "S", "\u00a0": " ",
 }  # fmt: skip
-"""One column for one column, so that nothing moves."""
+"""ASCII replacement of each glyph, one column for one column, so that nothing shifts."""
 
 _BRAILLE = 0x2800
 _UPPER, _LOWER = 0x01 | 0x08 | 0x02 | 0x10, 0x04 | 0x20 | 0x40 | 0x80
 
 
 def wanted(environ: Mapping[str, str], encoding: str | None) -> bool:
-    """Whether a terminal can't draw more than ASCII: by its encoding, or as the kernel's own console."""
+    """True if a terminal can't draw more than ASCII: its encoding isn't UTF, or it is the Linux console or a VT."""
     coded = (encoding or "ascii").lower().replace("-", "").replace("_", "")
     return not coded.startswith("utf") or environ.get("TERM", "").startswith(("linux", "vt"))
 
 
 @lru_cache(maxsize=4096)
 def in_ascii(text: str) -> str:
-    """A text in ASCII, of the same width: by the table, else the letter without its marks, else `?`."""
+    """Return text in ASCII, of the same width: by the table, else the letter without its accents, else `?`."""
     return text if text.isascii() else "".join(map(_one, text))
 
 
@@ -60,13 +60,13 @@ def _one(character: str) -> str:
 
 
 class Obeyed(LineFilter):
-    """Lets nothing through that a terminal would obey or that has no width; panes have written it out before.
+    """Drops characters that control the terminal or have no width; panes have made them visible before this filter.
 
-    Such a character takes no column in a layout, so that leaving it out moves nothing.
+    Such a character takes no column in a layout, so dropping it shifts nothing.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
-        """The segments without such characters."""
+        """Return the segments without such characters."""
         if all(segment.text.isprintable() for segment in segments):
             return segments
         return [
@@ -76,7 +76,7 @@ class Obeyed(LineFilter):
 
 
 class Ascii(LineFilter):
-    """Turns whatever any widget has drawn into ASCII, on its way to the terminal."""
+    """Converts everything drawn to ASCII on its way to the terminal."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
         return [

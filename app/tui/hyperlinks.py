@@ -1,4 +1,4 @@
-"""Links to a session's folder, as terminals take them (OSC 8); a key copies the path where they take none."""
+"""Terminal hyperlinks (OSC 8) to a session's folder; where unsupported, a key copies the path instead."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from urllib.parse import quote
 from kvdeck.app.config import Config
 
 OLDEST_VTE = 5002
-"""Version 0.50.2 as `VTE_VERSION` has it: older ones print the sequence, or fall over it."""
+"""Version 0.50.2 in the format of `VTE_VERSION`: older versions print the sequence or crash on it."""
 
 
 def wanted(config: Config, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a terminal may be sent links: neither plain nor known to print what it doesn't know."""
+    """True if links may be sent: the config decides if set, otherwise the terminal must be able to ignore or show them.
+
+    Plain terminals, old VTE, ASCII mode and NO_COLOR get none.
+    """
     if config.links is not None:
         return config.links
     name, vte = environ.get("TERM", ""), environ.get("VTE_VERSION", "")
@@ -25,10 +28,10 @@ def wanted(config: Config, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def uri(path: Path) -> str:
-    """`file://host/path`; with the host, or a terminal at the other end of SSH would open a file of its own."""
+    """Return `file://host/path`; without the host, a terminal at the other end of SSH would open a local file."""
     return f"file://{quote(platform.node())}{quote(str(path.absolute()))}"
 
 
 def linked(text: str, target: str) -> str:
-    """A text that is a link, for a terminal's stream."""
+    """Return text wrapped in OSC 8 link sequences, for a terminal's stream."""
     return f"\x1b]8;;{target}\x1b\\{text}\x1b]8;;\x1b\\"

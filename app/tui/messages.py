@@ -1,4 +1,4 @@
-"""Every message of the app. Those that carry a state may be replaced by a newer one of their kind."""
+"""All Textual messages of the app. A message that carries a state may be replaced by a newer one of its type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SnapshotTaken(Message):
-    """There is a newer picture of the engine and its runs."""
+    """A newer snapshot of the engine and its runs."""
 
     snapshot: Snapshot
 
@@ -30,7 +30,7 @@ class SnapshotTaken(Message):
 
 @dataclass
 class DoctorReported(Message):
-    """Doctor has looked at this host, or could not."""
+    """Doctor is running, has a report, or has failed."""
 
     doctor: Doctor
 
@@ -40,7 +40,7 @@ class DoctorReported(Message):
 
 @dataclass
 class SessionsListed(Message, bubble=False):
-    """The sessions that are kept."""
+    """The stored sessions, or why they can't be listed."""
 
     rows: tuple[SessionSummary, ...]
     error: str = ""
@@ -51,7 +51,7 @@ class SessionsListed(Message, bubble=False):
 
 @dataclass
 class SessionRead(Message, bubble=False):
-    """A session's results, or why they can't be read."""
+    """A session, or why it can't be read."""
 
     name: str
     session: Session | None
@@ -60,12 +60,12 @@ class SessionRead(Message, bubble=False):
 
 @dataclass
 class MomentSeen(Message, bubble=False):
-    """What is watched, as it is now, or why nothing is."""
+    """The newest telemetry sample, or why there is none."""
 
     moment: Moment
     error: str = ""
     packed: bytes = b""
-    """The moment as the history keeps it, where it is made already."""
+    """The sample compressed for the history, if that is done already."""
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, MomentSeen)
@@ -73,7 +73,7 @@ class MomentSeen(Message, bubble=False):
 
 @dataclass
 class RecordingsSeen(Message, bubble=False):
-    """What the engine records of what is watched."""
+    """The telemetry recordings of the engine."""
 
     recordings: tuple[RecordingState, ...]
 
@@ -83,7 +83,7 @@ class RecordingsSeen(Message, bubble=False):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something on this host that can be watched."""
+    """A telemetry source on this host."""
 
     name: str
     kind: str
@@ -91,7 +91,7 @@ class Found:
 
 @dataclass
 class SourcesFound(Message, bubble=False):
-    """What there is to watch on this host, or why that is not known."""
+    """The telemetry sources on this host, or why the search failed."""
 
     found: tuple[Found, ...]
     error: str = ""
@@ -99,21 +99,21 @@ class SourcesFound(Message, bubble=False):
 
 @dataclass
 class ReplayAsked(Message, bubble=False):
-    """The operator wants a recording in the Monitor."""
+    """Request to open a recording in the Monitor."""
 
     name: str
 
 
 @dataclass
 class RunSubmitted(Message):
-    """The engine has taken a run into its queue."""
+    """The engine has queued a run."""
 
     session: str
 
 
 @dataclass
 class CommandRefused(Message):
-    """The engine didn't do what was asked."""
+    """A command was refused or has failed; `mend` is the fix."""
 
     what: str
     mend: str = ""
@@ -121,7 +121,7 @@ class CommandRefused(Message):
 
 @dataclass
 class PlanChanged(Message):
-    """A field of the plan has another value."""
+    """A field of the plan has changed."""
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, PlanChanged)
@@ -129,7 +129,7 @@ class PlanChanged(Message):
 
 @dataclass
 class PathsMeasured(Message, bubble=False):
-    """What sessions of this host say of each path."""
+    """Bandwidth of each path, measured by sessions of this host."""
 
     measured: Measured
 
@@ -139,28 +139,28 @@ class PathsMeasured(Message, bubble=False):
 
 @dataclass
 class StepChosen(Message):
-    """The step whose trial is plotted has been picked; None follows the run."""
+    """A step was picked for the plot; None follows the running step."""
 
     step: int | None
 
 
 @dataclass
 class RowOpened(Message):
-    """Enter on a row of a list, by its key."""
+    """Enter was pressed on a list row with this key."""
 
     key: str
 
 
 @dataclass
 class RowMoved(Message):
-    """The cursor of a list stands on another row."""
+    """A list's cursor is on another row; None if the list is empty."""
 
     key: str | None
 
 
 @dataclass
 class FilterTyped(Message):
-    """The words that a list is filtered by."""
+    """A list's filter text; `ended` if the operator has left the filter line."""
 
     text: str
     ended: bool
@@ -168,7 +168,7 @@ class FilterTyped(Message):
 
 @dataclass
 class SessionPreviewed(Message, bubble=False):
-    """What the session under the cursor holds, or why it can't be read."""
+    """The session under the cursor, or why it can't be read."""
 
     name: str
     session: Session | None
@@ -180,7 +180,7 @@ class SessionPreviewed(Message, bubble=False):
 
 @dataclass
 class SessionsCompared(Message, bubble=False):
-    """Two sessions or more have been read to be compared, the baseline first."""
+    """Two or more sessions to compare, the baseline first, or why they can't be read."""
 
     sessions: tuple[Session, ...]
     error: str = ""
@@ -188,7 +188,7 @@ class SessionsCompared(Message, bubble=False):
 
 @dataclass
 class SpreadsRead(Message, bubble=False):
-    """How the request times of two sessions spread."""
+    """Request-time histograms of two sessions."""
 
     a: Mapping[Any, Any]
     b: Mapping[Any, Any]
@@ -196,7 +196,7 @@ class SpreadsRead(Message, bubble=False):
 
 @dataclass
 class SessionsStirred(Message, bubble=False):
-    """Another mark means that some process has written to the sessions that are watched, or made or renamed one."""
+    """Fingerprint of the watched sessions on disk: a different `mark` means one was written, created or renamed."""
 
     mark: tuple[int, ...]
 
@@ -206,7 +206,7 @@ class SessionsStirred(Message, bubble=False):
 
 @dataclass
 class SessionChanged(Message, bubble=False):
-    """A session was renamed, tagged, exported or deleted, or could not be."""
+    """A session was renamed, tagged, given a note, exported or deleted, or the change failed."""
 
     text: str
     error: str = ""

@@ -1,4 +1,4 @@
-"""The deck's modes: one folder and one row of this table each; no mode imports another."""
+"""The deck's modes: one folder and one row of this table each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One mode of the deck. Its module is loaded when the mode is first opened."""
+    """One mode of the deck. Its module is imported when the mode is first opened."""
 
     key: str
     """The digit that opens it."""
     id: str
-    """Its name in settings, and the name of its folder."""
+    """Its name in settings and of its folder."""
     title: str
     tooltip: str
     screen: str
-    """Class of its screen, in `modes/<id>/screen.py`."""
+    """Class name of its screen, in `modes/<id>/screen.py`."""
 
     def open(self) -> Screen[None]:
-        """A new screen of this mode."""
+        """Import the mode's module and return a new screen."""
         screen: Screen[None] = getattr(import_module(f"{__name__}.{self.id}.screen"), self.screen)()
         return screen
 
@@ -36,4 +36,4 @@ MODES = (
     Mode("4", "sessions", "Sessions", "Sessions: what was measured", "SessionsScreen"),
     Mode("9", "doctor", "Doctor", "Doctor: what can run here", "DoctorScreen"),
 )
-"""In the order of the status bar."""
+"""In status bar order."""

@@ -1,4 +1,4 @@
-"""What every mode has: the status line above, the key bar below, and a kind word where there is no room."""
+"""Base screen of every mode: status line, key bar, and a notice if the terminal is too small."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 MIN_WIDTH, MIN_HEIGHT = 80, 24
 SHORT = 36
-"""Below so many rows a screen shows one of its views at a time."""
+"""Below this many rows a screen shows one of its views at a time."""
 
 
 class Small(Lines):
-    """Says what the deck needs."""
+    """Notice with the terminal size that the deck needs."""
 
     def rows(self, width: int, height: int) -> list[Row]:
         said = (
@@ -38,16 +38,16 @@ class Small(Lines):
 
 
 class DeckScreen(Screen[None]):
-    """A mode's screen; subclasses give the body and take the snapshots."""
+    """Base of a mode's screen. Subclasses implement `body` and extend `apply`."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-too-narrow"), (80, "-narrow"), (110, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-too-low"), (24, "-short"), (SHORT, "-tall")]  # noqa: RUF012
     AUTO_FOCUS = ""
     PANES: ClassVar[dict[str, str]] = {}
-    """Panes that may be hidden: their ids, and how they are called."""
+    """Panes that may be hidden: id to display name."""
     app: Deck
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
-    """Panes show it themselves; Textual's own would paint the whole screen again at each change."""
+    """Panes draw their focus themselves; Textual's reactive would repaint the whole screen at each change."""
 
     def compose(self) -> ComposeResult:
         yield StatusBar(id="status")
@@ -56,18 +56,21 @@ class DeckScreen(Screen[None]):
         yield KeyBar(id="keys")
 
     def body(self) -> ComposeResult:
-        """The panes between the bars."""
+        """Yield the panes between the bars."""
         raise NotImplementedError
 
     @property
     def is_current(self) -> bool:
-        """Whether it is in front. Under another screen or a panel it stands still: each change there would have the
-        one in front painted whole, and what came meanwhile is taken when it is in front again."""
+        """True if this screen is in front.
+
+        A covered screen doesn't update: each change would repaint the screen in front as a whole. It catches up on
+        resume.
+        """
         return self.app.screen is self
 
     @property
     def ready(self) -> bool:
-        """Whether its panes are there to be drawn in."""
+        """True if its panes exist and can be drawn."""
         return self.is_mounted and bool(self.query("#keys"))
 
     def on_mount(self) -> None:
@@ -79,7 +82,7 @@ class DeckScreen(Screen[None]):
         self.refresh_from_app()
 
     def refresh_from_app(self) -> None:
-        """Take whatever came while another screen was in front."""
+        """Apply the state that arrived while another screen was in front."""
         if self.ready:
             self.apply(self.app.snapshot)
             self.apply_doctor(self.app.doctor)
@@ -89,40 +92,41 @@ class DeckScreen(Screen[None]):
         self.query_one(StatusBar).apply(snapshot, self.app.host, self.app.paused, self.app.readonly, self.app.link.text)
 
     def apply_doctor(self, doctor: Doctor) -> None:
-        """Take doctor's newest word."""
+        """Show doctor's newest report; does nothing by default."""
 
     def would_lose(self) -> str:
-        """What closing the deck now would lose, in one sentence; nothing, as a rule."""
+        """Return what closing the deck now would lose, in one sentence; "" by default."""
         return ""
 
     def session_shown(self) -> str:
-        """The session that the operator looks at: the followed run's, as a rule; nothing where there is none."""
+        """Return the session shown, by default the followed run's; "" if there is none."""
         run = self.app.snapshot.run
         return "" if run is None else run.session
 
     def link_to(self, session: str) -> str:
-        """A link to a session's folder or file, where the terminal takes links and there is one."""
+        """Return the URI of a session's folder or file; "" if the terminal takes no links or the session has no
+        path."""
         from kvdeck.app.tui import export, hyperlinks
 
         place = export.place_of(session) if self.app.links else None
         return "" if place is None else hyperlinks.uri(place)
 
-    # --- panes that may be hidden ---
+    # --- hideable panes ---
 
     @property
     def hidden(self) -> set[str]:
-        """The ids of the panes that the operator has hidden, as they are remembered."""
+        """The ids of the panes that the operator has hidden, from the UI state."""
         found = self.app.memory.get("hidden")
         return {str(pane) for pane in found} if isinstance(found, list) else set()
 
     def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        """(title, what it does, the deed) for each pane that may be hidden."""
+        """Yield (title, help, callback) for each pane that may be hidden."""
         for pane, name in self.PANES.items():
             verb = "show" if pane in self.hidden else "hide"
             yield f"panes: {verb} {name}", "Remembered until it is changed again", partial(self.switch_pane, pane)
 
     def switch_pane(self, pane: str) -> None:
-        """Hide a pane, or show it again."""
+        """Hide a pane or show it again; the choice is saved in the UI state."""
         now = self.hidden ^ {pane}
         self.app.memory["hidden"] = sorted(now)
         self.query_one(f"#{pane}").set_class(pane in now, "-hidden")

@@ -1,4 +1,4 @@
-"""Mode 9: what this host can do, why the rest can't, and what mends it."""
+"""Mode 9: what this host can run, why the rest can't, and how to fix it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _columns(width: int) -> list[Column[PathReport]]:
 
 
 def facts(host: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Host facts flattened to (name, value); bytes are written with their unit, lists one by one."""
+    """Yield host facts flattened to (name, value); bytes are written with their unit."""
     for name, value in host.items():
         yield from _fact(name, value)
 
@@ -79,7 +79,7 @@ def _fact_text(name: str, value: Any) -> str:
 
 
 class Advice(Lines):
-    """The whole reason and mend of the row under the cursor."""
+    """The full reason and fix of the row under the cursor."""
 
     row: PathReport | None = None
 
@@ -106,14 +106,14 @@ class Advice(Lines):
 
 
 class PathList(Listing[PathReport]):
-    """Doctor's rows; there is nothing to open in them."""
+    """Doctor's rows; they can't be opened."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "open"
 
 
 class DoctorScreen(DeckScreen):
-    """Paths beside host facts; `r` looks again."""
+    """Paths beside host facts; `r` runs doctor again."""
 
     CSS_PATH = "doctor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [

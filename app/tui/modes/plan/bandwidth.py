@@ -1,4 +1,4 @@
-"""What has been measured on this host: bandwidth by path, layout and block size, from the sessions that are kept."""
+"""Bandwidth measured on this host by path, layout and block size, from the stored sessions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
 NEWEST = 60
-"""Sessions that are looked into, the newest first."""
+"""Number of newest sessions to read."""
 KNEE = 0.9
-"""Part of the best bandwidth from which on larger blocks bring little."""
+"""Fraction of the best bandwidth above which larger blocks bring little."""
 LEAST_SIZES = 3
-"""Block sizes that make a curve."""
+"""Minimum number of block sizes for a curve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One step of a session."""
+    """Bandwidth of one step of a session."""
 
     path: str
     layout: str
@@ -32,20 +32,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Every point, the newest session's first."""
+    """All points, those of the newest session first."""
 
     points: tuple[Point, ...] = ()
     error: str = ""
 
     def at(self, path: str, layout: str, block_bytes: int) -> Point | None:
-        """The point of that path and layout whose block size is nearest; the newest among equals."""
+        """Return the point of that path and layout with the nearest block size (by ratio), the newest among equals,
+        or None."""
         there = [point for point in self.points if point.path == path and point.layout == short_layout_name(layout)]
         return min(there, key=lambda point: abs(math.log2(point.block_bytes / block_bytes)), default=None)
 
     def knee(self, path: str) -> int | None:
-        """The smallest block size in bytes that reaches nearly the best bandwidth; null without a sweep.
+        """Return the smallest block size in bytes that reaches KNEE of the best bandwidth; None without a sweep.
 
-        The curve is of the session that swept most block sizes on that path, at its best batch and layout.
+        The curve is that of the session with most block sizes on that path, at its best batch and layout.
         """
         curves: dict[str, dict[int, float]] = {}
         for point in self.points:
@@ -60,13 +61,13 @@ class Measured:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads the sessions; a second reading looks only into those that are new."""
+    """Reads points from the store; each session is read only once."""
 
     store: Store
     _known: dict[str, tuple[Point, ...]] = field(default_factory=dict)
 
     def read(self, hostname: str) -> Measured:
-        """What the newest finished sessions of that host hold.
+        """Return the points of the newest finished sessions of that host; unreadable sessions are skipped.
 
         Raises:
             OSError: The folder can't be read.

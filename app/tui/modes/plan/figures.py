@@ -1,4 +1,4 @@
-"""The Plan screen's rows: figures for both layouts side by side, what fits here, how long it takes, and the sweep."""
+"""Rows of the Plan screen: figures for both layouts side by side, capacity and time on this host, and the sweep."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from kvdeck.sessions.units import (
 
 LABEL = 19
 _FIRST_TO_GO = ("desc. a request", "stages' layers", "desc. in all", "in all", "desc. on the GPU")
-"""Rows that a low screen does without, in this order."""
+"""Rows dropped on a low screen, in this order."""
 _TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
 
 
 def figure_rows(form: PlanForm, measured: Measured, width: int, height: int) -> list[Row]:
-    """Everything that follows from the form, closer together where it is low; only why, where nothing does."""
+    """Return the rows computed from the form, fewer if they exceed `height`; only the fix if there is no valid plan."""
     head = heading("KV cache", width, note=f"{form.precision}: {PRECISIONS[form.precision].said}")
     try:
         plan = form.plan()
@@ -73,14 +73,15 @@ def _stage_rows(plan: Plan, width: int) -> Iterator[Row]:
 
 
 def _stages_said(plan: Plan) -> str:
-    """Neighbouring stages of one size together, in order, and whose rule it is: `13 × 4, 3 × 3 · …`."""
+    """Return layers per stage, equal neighbours grouped in order, and the rule for the remainder: `13 × 4, 3 × 3 ·
+    …`."""
     runs = [(size, len(list(run))) for size, run in itertools.groupby(stage.layers for stage in plan.stages())]
     said = ", ".join(f"{count} × {size}" for size, count in runs)
     return f"{said} · {rule}" if (rule := plan.remainder()) else said
 
 
 def _state_rows(plan: Plan, width: int) -> Iterator[Row]:
-    """Recurrent states of a hybrid model, apart from the KV: a request's, whatever its length."""
+    """Yield the recurrent state of a hybrid model, apart from the KV: per request, independent of its length."""
     if plan.state_bytes:
         on_gpu = f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
         said = f"{exact_size_text(plan.state_bytes)} a request, whatever its length · {on_gpu}"
@@ -189,7 +190,7 @@ def _time_rows(form: PlanForm, plan: Plan, measured: Measured, width: int) -> It
 
 
 def command_rows(form: PlanForm, width: int) -> list[Row]:
-    """nixlbench's command, wrapped between its options."""
+    """Return nixlbench's command line, wrapped between its options."""
     rows = [heading("nixlbench", width, note="c copies it")]
     try:
         words = form.command(form.plan()).replace(" \\\n    ", "\n").split("\n")
@@ -206,7 +207,7 @@ def command_rows(form: PlanForm, width: int) -> list[Row]:
 
 
 def grid_rows(form: PlanForm, measured: Measured, width: int) -> list[Row]:
-    """Block sizes over TP and page size; the first page size at or past the knee stands in brackets."""
+    """Return block sizes over TP and page size; brackets mark each row's first page size at or past the knee."""
     knee = measured.knee(form.path)
     said = f"knee {size_text(knee)} on {form.path}" if knee else f"no sweep of block sizes measured on {form.path}"
     said = measured.error or said

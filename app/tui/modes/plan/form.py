@@ -1,4 +1,4 @@
-"""What the Plan screen holds: a model, its split and its traffic, and everything that follows from them."""
+"""The Plan screen's form: a model, its parallelism and its load, and the plan computed from them."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _default_model() -> Architecture:
 
 @dataclass(frozen=True, slots=True)
 class PlanForm:
-    """The screen's values; every change makes a new one."""
+    """The form's values; immutable, each change returns a new form."""
 
     model: Architecture = field(default_factory=_default_model)
     file: str = ""
-    """Where the model was read from, unless it is the catalogue's."""
+    """Path the model was read from; empty for a model of the catalogue."""
     precision: str = "fp8"
     tp: int = 1
     pp: int = 1
@@ -70,7 +70,7 @@ class PlanForm:
     dp: int = 1
     pp_rule: str = "trtllm"
     pp_layers: tuple[int, ...] = ()
-    """Each stage's layers where a plan that was opened gives them."""
+    """Layers of each stage, if an opened plan gives them; else empty."""
     isl: int = 8192
     osl: int = 1024
     requests: int = 16
@@ -81,10 +81,10 @@ class PlanForm:
     doctor: Doctor = field(default_factory=Doctor)
 
     def plan(self, **other: int) -> Plan:
-        """The plan, or with other sizes of `tp` and `page_size`.
+        """Return the plan, optionally with another `tp` or `page_size`.
 
         Raises:
-            UsageError: It can't be; the message says why.
+            UsageError: There is no such plan; the message gives the reason.
         """
         return make_plan(
             self.model,
@@ -96,18 +96,18 @@ class PlanForm:
         )
 
     def text(self, item: Field) -> str:
-        """A field's value as it is shown."""
+        """Return a field's display text."""
         if item.kind == "toggle":
             return "[x]" if item.key in self.layouts else "[ ]"
         value = getattr(self, item.key)
         return count_text(value) if isinstance(value, int) else str(value)
 
     def toggled(self, item: Field) -> PlanForm:
-        """Switch a layout, or take a choice's next option."""
+        """Return the form with a layout toggled, or with a choice's next option."""
         return self.stepped(item, 1)
 
     def stepped(self, item: Field, by: int) -> PlanForm:
-        """The next or previous option; a number is doubled or halved."""
+        """Return the form with the next or previous option; a number is doubled or halved."""
         if item.kind == "toggle":
             return replace(self, layouts=self.layouts ^ {item.key})
         value = getattr(self, item.key)
@@ -118,7 +118,7 @@ class PlanForm:
         return self._with(item.key, max(least, min(MAX_NUMBER, fresh)))
 
     def typed(self, item: Field, text: str) -> PlanForm:
-        """A number that was typed; what is none changes nothing."""
+        """Return the form with a typed number; unchanged if it is invalid or out of range."""
         if not re.fullmatch("[0-9]{1,18}", text):
             return self
         number = int(text)
@@ -132,7 +132,7 @@ class PlanForm:
         return replace(self, **change)
 
     def hint(self, item: Field) -> str:
-        """One line about a field."""
+        """Return a one-line hint for a field."""
         if item.key == "precision":
             return f"{self.precision}: {PRECISIONS[self.precision].said}"
         if item.key == "pp_rule":
@@ -143,7 +143,7 @@ class PlanForm:
         return item.hint
 
     def problem(self) -> str:
-        """Why there is no plan, or nothing."""
+        """Return why there is no plan, or ""."""
         try:
             self.plan()
         except UsageError as error:
@@ -151,11 +151,11 @@ class PlanForm:
         return ""
 
     def derived(self) -> str:
-        """The model in one line."""
+        """Return the model in one line."""
         return f"{self.model.title or self.model.name}: {self.model.attention}"
 
     def launch_problem(self) -> str:
-        """Why it can't be launched, or nothing."""
+        """Return why the plan can't be launched, or ""."""
         if problem := self.problem():
             return problem
         if not self.layouts:
@@ -168,7 +168,7 @@ class PlanForm:
         return ""
 
     def config(self) -> ModelConfig:
-        """The same in KVBench's terms."""
+        """Return the form as KVBench's model config."""
         return ModelConfig(
             tp_size=self.tp, pp_size=self.pp, dp_size=self.dp, cp_size=self.cp, kvcache_quant_mode=self.precision,
             num_requests=self.requests, isl=self.isl, osl=self.osl, page_size=self.page_size,
@@ -176,17 +176,21 @@ class PlanForm:
         )  # fmt: skip
 
     def command(self, plan: Plan) -> str:
-        """nixlbench's command for the path.
+        """Return nixlbench's command line for the path.
 
         Raises:
-            UsageError: nixlbench can't do it.
+            UsageError: nixlbench doesn't support it.
         """
         size = plan.group.block_bytes if self.access == "block" else plan.group.layer_bytes
         source, destination = (_ENDS[end] for end in self.path.split("To"))
         return command_line(nixlbench_params(size, -(-plan.total_bytes // size), {}, source, destination, self.tp))
 
     def to_spec(self) -> dict[str, Any]:
-        """The `RunSpec` mapping: this plan's block, on its path, in its layouts; the working set is left open."""
+        """Return the `RunSpec` mapping: this plan's block, path and layouts, without a working set.
+
+        Raises:
+            UsageError: There is no such plan.
+        """
         return {
             "paths": [self.path],
             "layouts": [layout for layout in LAYOUTS if layout in self.layouts],
@@ -194,21 +198,22 @@ class PlanForm:
         }
 
     def to_mapping(self) -> dict[str, Any]:
-        """What is saved: KVBench's sections, the model and the transfer."""
+        """Return the mapping to save: KVBench's sections, the model and the transfer."""
         config = self.config().sections()
         transfer = {"path": self.path, "layouts": [layout for layout in LAYOUTS if layout in self.layouts]}
         return {"model": self.file or self.model.name, **config, "transfer": transfer}
 
     @property
     def title(self) -> str:
-        """A file name's stem for it."""
+        """File name stem of the plan."""
         split = f"tp{self.tp}-pp{self.pp}"
         name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in self.model.name.lower())
         return f"{name.strip('.-')}-{split}-isl{self.isl}-page{self.page_size}"
 
 
 def block_spec(group: Group, precision: str) -> dict[str, Any]:
-    """A group's block as `RunSpec` fields; where dtype has no whole bytes, or K and V differ, in plain bytes."""
+    """Return a group's block as `RunSpec` fields; in plain bytes (int8) if elements have no whole number of bytes,
+    or K and V differ."""
     first, layers = group.kind.parts[0], group.layers
     shape = {"layers": layers, "page_size": group.page_size, "outer_dims": len(group.part_bytes)}
     if len(set(group.part_bytes)) > 1:
@@ -220,10 +225,10 @@ def block_spec(group: Group, precision: str) -> dict[str, Any]:
 
 
 def read_plan(path: Path, before: PlanForm) -> PlanForm:
-    """A plan that was saved, or any of KVBench's model configs, which leaves model and transfer as they were before.
+    """Return a saved plan, or one of KVBench's model configs, which leaves model and transfer as in `before`.
 
     Raises:
-        UsageError: It can't be read, or says something wrong.
+        UsageError: It can't be read, or holds an invalid value.
     """
     data = read_yaml(path)
     if not isinstance(data, dict):
@@ -232,10 +237,10 @@ def read_plan(path: Path, before: PlanForm) -> PlanForm:
 
 
 def plan_in(data: dict[str, Any], source: str, before: PlanForm) -> PlanForm:
-    """A plan from what was saved or remembered of one, over the values of before.
+    """Return the plan of a saved mapping, on top of the values of `before`; `source` names it in errors.
 
     Raises:
-        UsageError: It says something wrong.
+        UsageError: It holds an invalid value.
     """
     config, _ = model_config(data, source)
     read = replace(

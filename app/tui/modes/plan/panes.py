@@ -1,4 +1,4 @@
-"""The Plan screen's panes."""
+"""Panes of the Plan screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row
 
 
 class PlanPane(FieldsPane[PlanForm]):
-    """The fields; says so whenever one has changed."""
+    """The form's fields; posts PlanChanged whenever a value changes."""
 
     columns = COLUMNS
     titles = ("Split", "Work", "Transfer")
@@ -30,25 +30,25 @@ class PlanPane(FieldsPane[PlanForm]):
         self.post_message(PlanChanged())
 
     def apply_doctor(self, doctor: Doctor) -> None:
-        """Take doctor's newest word on host and paths."""
+        """Use doctor's newest report on host and paths."""
         self.become(replace(self.form, doctor=doctor))
 
 
 class PlanView(Lines):
-    """A pane drawn from the form and from what was measured."""
+    """Base of the panes drawn from the form and the measured bandwidth."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.form, self.measured = PlanForm(), Measured()
 
     def apply(self, form: PlanForm, measured: Measured) -> None:
-        """Show what follows from these."""
+        """Show the figures of this form and bandwidth."""
         self.form, self.measured = form, measured
         self.redraw()
 
 
 class Figures(PlanView):
-    """Bytes, blocks, descriptors, room and time."""
+    """Bytes, blocks, descriptors, capacity and time."""
 
     def rows(self, width: int, height: int) -> list[Row]:
         return figure_rows(self.form, self.measured, width, height)
@@ -58,7 +58,7 @@ class Figures(PlanView):
 
 
 class Command(PlanView):
-    """nixlbench's command."""
+    """nixlbench's command line."""
 
     def rows(self, width: int, height: int) -> list[Row]:
         return command_rows(self.form, width)

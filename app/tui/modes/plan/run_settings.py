@@ -1,4 +1,4 @@
-"""A plan carried elsewhere: into the Run form, and into what the deck remembers."""
+"""Conversion of a plan to the Run form and to the deck's UI state."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
 
 ROOM = 8
-"""Part of the memory, one in so many, that a working set may take before it is left to the worker."""
+"""A working set over 1/ROOM of the available memory is left for the worker to size."""
 
 
 def kept(form: PlanForm) -> dict[str, Any]:
-    """What the deck remembers: all that is saved, and the figures that other screens want; none where no plan is."""
+    """Return the plan for the UI state, with the figures that other screens use; without them if there is no valid
+    plan."""
     mapping = form.to_mapping()
     if form.problem():
         return mapping
@@ -29,10 +30,14 @@ def kept(form: PlanForm) -> dict[str, Any]:
 
 
 def onto(plan: PlanForm, form: Form) -> Form:
-    """The Run form with a plan's path, layouts and block, a request's blocks as batch, and all of them as working set.
+    """Return the Run form with a plan's path, layouts and block; batch: one request's blocks, working set: all
+    requests'.
 
-    Batch and working set are left to the worker where they would take more than their part of the memory; a plain
-    block size and sweeps are taken out, for they would go over the block.
+    Batch (counted twice) and working set are left for the worker to size if they exceed 1/ROOM of the available memory.
+    A plain block size and sweeps are cleared, since they would override the block.
+
+    Raises:
+        UsageError: There is no valid plan.
     """
     spec, group = plan.to_spec(), plan.plan().group
     host = plan.doctor.host

@@ -1,4 +1,4 @@
-"""Mode 1: a model, its parallelism and its traffic, and what that means in blocks, bytes and descriptors."""
+"""Mode 1: a model, its parallelism and its load, and the resulting blocks, bytes and descriptors."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ COMMAND_FILE = "nixlbench.sh"
 
 @runtime_checkable
 class TakesForm(Protocol):
-    """A screen with a Run form that others may change."""
+    """A screen with a Run form that other screens may change."""
 
     def take_form(self, change: Callable[[Form], Form]) -> None:
-        """Change the form, and say what it has now."""
+        """Change the form, and show a toast with the result."""
 
 
 class PlanScreen(DeckScreen):
-    """The fields above; below them figures and command, or on low screens the sweep in their place."""
+    """Form above, figures and command below; on low screens the sweep replaces them."""
 
     CSS_PATH = "plan.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -83,7 +83,7 @@ class PlanScreen(DeckScreen):
     def on_mount(self) -> None:
         pane = self.query_one(PlanPane)
         if isinstance(before := self.app.memory.get(KEPT), dict):
-            with contextlib.suppress(KvdeckError):  # a model's file may be gone since
+            with contextlib.suppress(KvdeckError):  # the model's file may no longer exist
                 pane.become(plan_in(before, "what the deck remembers", pane.form))
         pane.focus()
         super().on_mount()
