@@ -1,4 +1,4 @@
-"""What the operator is told when a run has ended, and what the terminal's title says meanwhile."""
+"""Notifications of ended runs, and the terminal's title."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def states(snapshot: Snapshot) -> dict[str, str]:
-    """The state of every run that a snapshot knows of."""
+    """Return the state of every run in a snapshot, by session."""
     found: dict[str, str] = {info.session: info.state for info in snapshot.runs}
     if snapshot.run is not None and (snapshot.run.state in FINAL_STATES or snapshot.run.session not in found):
         found[snapshot.run.session] = snapshot.run.state
@@ -19,7 +19,10 @@ def states(snapshot: Snapshot) -> dict[str, str]:
 
 
 def ended(before: dict[str, str], after: dict[str, str]) -> list[tuple[str, str]]:
-    """(session, state) of the runs that have ended between two snapshots; what was over before is no news."""
+    """Return (session, state) of the runs that ended between two snapshots.
+
+    Runs already finished in `before`, or missing from it, are not reported.
+    """
     return [
         (name, state)
         for name, state in after.items()
@@ -28,7 +31,7 @@ def ended(before: dict[str, str], after: dict[str, str]) -> list[tuple[str, str]
 
 
 def title(now: dict[str, str]) -> str:
-    """The terminal's title: the running run, else the newest that has ended."""
+    """Return the terminal's title: the running run, else the newest that has ended, else `kvdeck`."""
     running = [name for name, state in now.items() if state == "running"]
     if running:
         return f"kvdeck: {running[0]} running"

@@ -1,11 +1,11 @@
-"""How far the terminal lags behind, and when the next picture may be drawn so that it doesn't arrive old.
+"""Terminal lag, and the pacing of frames so that they don't arrive late.
 
-What lies between a process and a terminal over SSH buffers megabytes, so a write that goes through says little. After a
-picture the terminal is asked where its cursor is, in a place of that question's own; it answers once it has drawn all
-before it. One question in flight bounds what is under way to one picture.
+The connection from a process to a terminal over SSH buffers megabytes, so a successful write proves little. After each
+frame the deck queries the cursor position, at a position unique to that query; the terminal replies once it has drawn
+everything before it. One query in flight limits the data in transit to one frame.
 
-A terminal that doesn't answer, answers late, or has a multiplexer answering in its place is given no more bytes than a
-poor link drains: `ASSUMED` a second. A live screen at its usual rate stays below that and loses nothing.
+A terminal that doesn't reply, replies late, or has a multiplexer replying in its place gets no more bytes than a slow
+link drains: `ASSUMED` per second. A live screen at its usual rate stays below that and loses nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Mapping
 from kvdeck.sessions.units import duration_text, number_text
 
 SLOW_S, QUICK_S = 0.3, 0.2
-"""From the first lag on the link is called slow, and below the second no more."""
+"""The link is slow from the first lag (in s) on, until its lag falls below the second."""
 OVERDUE_S = 1.0
-"""An answer that takes longer, and longer than twice the usual lag, is not waited for any more: a picture goes out as
-often as that, as far as the bytes that were sent may have been drained."""
+"""A reply is overdue after this time in s, and after twice the usual lag. While it is overdue, frames are painted at
+most this often, and only if the bytes sent may have drained."""
 PATIENCE_S = 10.0
-"""A terminal that has answered before gets so long until it is asked again."""
+"""Time in s after which a terminal that has replied before is queried again."""
 FIRST_S = 5.0
-"""One that never has is not asked any more after so long, unless it answers in the end."""
+"""Time in s after which a terminal that has never replied is no longer queried, unless its reply arrives later."""
 ASSUMED = 20 * 1024
-"""Bytes a second that a link is taken to drain where nothing says how many."""
+"""Assumed drain rate of a link in bytes/s, where none is measured."""
 BACKLOG_S = 0.5
-"""So much may still wait to be drained when the next picture is drawn."""
+"""A frame may be painted while at most this many seconds of bytes are left to drain."""
 LEAST_SAMPLE = 2048
-"""From so many bytes under way on, a lag says something of the rate."""
+"""Minimum bytes in flight for a bandwidth estimate."""
 _WEIGHT = 0.5
 _COLUMNS, _ROWS = 16, 8
 
@@ -37,32 +37,33 @@ Place = tuple[int, int]
 
 
 def question(place: Place) -> str:
-    """The sequence that asks where the cursor is, in a place it is sent to and comes back from."""
+    """Return the sequence that moves the cursor to `place`, queries its position and moves it back."""
     return f"\x1b7\x1b[{place[1] + 1};{place[0] + 1}H\x1b[6n\x1b8"
 
 
 def has_other_between(environ: Mapping[str, str]) -> bool:
-    """Whether a multiplexer answers in the terminal's place: it says nothing of the link behind it."""
+    """True if a multiplexer (tmux, screen, Zellij) replies in the terminal's place; this reveals nothing about the
+    link."""
     return bool(environ.get("TMUX") or environ.get("STY") or environ.get("ZELLIJ")) or environ.get(
         "TERM", ""
     ).startswith(("tmux", "screen"))
 
 
 class Link:
-    """The state of one terminal's answers, and of the bytes it was sent; times are seconds of one monotonic clock."""
+    """Replies of one terminal, and the bytes sent to it. All times are seconds of one monotonic clock."""
 
     def __init__(self, asks: bool = True, other_between: bool = False) -> None:
         self.asks = asks
         self.other_between = other_between
-        """Answers come from nearby; bytes are counted all the same."""
+        """A multiplexer replies locally: ignore latency, pace by bytes."""
         self.paces = True
-        """Whether pictures wait for anything at all."""
+        """Whether frames are delayed at all."""
         self.lag_s: float | None = None
-        """Smoothed time from a picture to its answer: the round trip, and what waits before it."""
+        """Smoothed time in s from a frame to its reply: the round trip, and the data queued before it."""
         self.skipped = 0
-        """Pictures that were ready and not painted."""
+        """Number of frames that were ready and not painted."""
         self.rate = float(ASSUMED)
-        """Bytes a second that are taken to be drained."""
+        """Assumed drain rate in bytes/s."""
         self._asked: float | None = None
         self._place: Place = (0, 0)
         self._number = 0
@@ -74,13 +75,13 @@ class Link:
         self._held = self._lowered = False
 
     def wrote(self, count: int, now: float) -> None:
-        """Note bytes that went to the terminal, whatever they were for."""
+        """Count bytes sent to the terminal, for any purpose."""
         self._backlog = self._waiting(now) + count
         self._counted = now
         self._sent += count
 
     def _waiting(self, now: float) -> float:
-        """Bytes that may not have been drained yet."""
+        """Return the bytes that may not have drained yet."""
         return max(0.0, self._backlog - self.rate * (now - self._counted))
 
     def _drained(self, now: float) -> bool:
@@ -90,7 +91,7 @@ class Link:
         return False
 
     def may_paint(self, now: float) -> bool:
-        """Whether the last picture has arrived, or may be taken to have."""
+        """True if the last frame has arrived, or can be assumed to have."""
         may = not self.paces or self._may(now)
         self.skipped += not may
         return may
@@ -109,10 +110,10 @@ class Link:
         return overdue and now - (self._painted or 0.0) >= OVERDUE_S and self._drained(now)
 
     def painted(self, now: float) -> str:
-        """Note a picture.
+        """Record a painted frame.
 
         Returns:
-            The question to send after it; nothing where none is to be asked.
+            The query to send after it; empty if none is due.
         """
         if self._painted is not None:
             self._period_s = now - self._painted
@@ -122,16 +123,16 @@ class Link:
             return ""
         self._asked = now
         self._number = (self._number + 1) % (_COLUMNS * _ROWS)
-        # Never in the first row: F3 with shift, ctrl or alt sends what an answer from there would be.
+        # Never in the first row: F3 with Shift, Ctrl or Alt sends the same sequence as a reply from there.
         self._place = (self._number % _COLUMNS, 1 + self._number // _COLUMNS)
         return question(self._place)
 
     def asked(self) -> None:
-        """Note that the question has been sent: what was sent before it is what its answer is about."""
+        """Record that the query was sent; its reply covers the bytes sent before it."""
         self._sent_asked = self._sent
 
     def answered(self, place: Place, now: float) -> None:
-        """Take an answer; one that names another place was not meant for the question in flight."""
+        """Handle a reply; one with another position doesn't belong to the query in flight and is ignored."""
         if self._asked is None or place != self._place:
             return
         lag, self._asked, self.asks = now - self._asked, None, True
@@ -144,12 +145,12 @@ class Link:
         self._slow = self.lag_s >= (QUICK_S if self._slow else SLOW_S)
 
     def forget(self) -> None:
-        """Wait for no answer: it went elsewhere while the deck was suspended."""
+        """Drop the query in flight: its reply went elsewhere while the deck was suspended."""
         self._asked = None
 
     @property
     def text(self) -> str:
-        """What the header says of a slow link, in few different words so that it seldom changes; else nothing."""
+        """Status bar text for a slow link, rounded so that it seldom changes; "" if the link isn't slow."""
         hz = f", {number_text(1 / self._period_s)} Hz" if self._period_s and self._period_s > 0.6 else ""
         if self._slow and self.lag_s is not None:
             return f"slow link {duration_text(round(self.lag_s * 5) / 5)}{hz}"

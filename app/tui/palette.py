@@ -1,4 +1,4 @@
-"""What the palette offers: every key that is valid now as `group: verb`, panes to hide, themes."""
+"""Command palette entries: every key that is valid now as `group: verb`, hideable panes, themes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
 
 _MOVES = ("move(", "page(", "scroll_", "app.focus_")
-"""Actions that nobody calls by name."""
+"""Movement actions, left out of the palette."""
 _ITSELF = {"deck.palette", "deck.interrupt"}
 
 
 def commands(deck: Deck, screen: Screen[object]) -> Iterator[SystemCommand]:
-    """The commands that can be given on a screen now."""
+    """Yield the commands available on a screen now."""
     told = set(_ITSELF)
     for active in screen.active_bindings.values():
         binding = active.binding

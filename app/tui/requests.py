@@ -1,5 +1,8 @@
-"""What screens may ask of the deck: runs, sessions and plans. An answer comes as a message to who asked, if it is
-still there; whether it is still wanted in front is for the asker to say."""
+"""Requests of the screens to the deck: runs, sessions and plans.
+
+A reply is posted as a message to the requesting widget if that still exists; the widget decides whether it still uses
+it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def answers_to(asker: MessagePump) -> Callable[[Message], object]:
-    """Posts to who asked; to nobody once that is closed. Any thread may call it."""
+    """Return a thread-safe function that posts to `asker`, and drops messages once that is closed."""
 
     def post(message: Message) -> bool:
         return asker.is_running and asker.post_message(message)
@@ -28,7 +31,7 @@ def answers_to(asker: MessagePump) -> Callable[[Message], object]:
 
 
 class Asking:
-    """The deck's side of its feed. Without a feed nothing is asked."""
+    """Mixin of the app: requests to its Feed. With `connect=False` there is no Feed, and requests are dropped."""
 
     feed: Feed | None
     connect: bool
@@ -40,34 +43,35 @@ class Asking:
     deck_screens: Any
 
     def _with_feed(self, work: Callable[[Feed], None]) -> None:
-        """Ask the feed now, or as soon as there is one: a screen may ask while the deck still opens."""
+        """Call `work` with the feed now, or once there is one: a screen may make requests while the deck still
+        opens."""
         if self.feed is not None:
             work(self.feed)
         elif self.connect:
             self._early.append(work)
 
     def _ask_early(self) -> None:
-        """Ask what was asked before there was a feed."""
+        """Make the requests that came before there was a feed."""
         early, self._early = self._early, []
         for work in early:
             self._with_feed(work)
 
     def cancel(self, session: str) -> None:
-        """Ask the engine to end a run; what it measured is kept."""
+        """Cancel a run; its results so far are saved."""
         if self.may_command():
             self._with_feed(lambda feed: feed.cancel(session))
 
     def cancel_submitted(self) -> None:
-        """End the run that was asked for last, also while the engine has not yet queued it."""
+        """Cancel the run submitted last, even if the engine has not queued it yet."""
         if self.may_command():
             self._with_feed(lambda feed: feed.cancel_submitted())
 
     def follow(self, session: str) -> None:
-        """Look at another run of the queue."""
+        """Follow another run of the queue."""
         self._with_feed(lambda feed: feed.follow(session))
 
     def look(self) -> None:
-        """Let doctor look at this host again."""
+        """Run doctor on this host again."""
         self._with_feed(lambda feed: feed.look())
 
     def list_sessions(self, asker: MessagePump) -> None:
@@ -75,7 +79,7 @@ class Asking:
         self._keep(asker, lambda post, keeping: keeping.listed(post))
 
     def look_for_changes(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        """Look whether others changed these sessions; answered by `SessionsStirred`."""
+        """Check whether other processes changed these sessions; answered by `SessionsStirred`."""
         self._keep(asker, lambda post, keeping: keeping.stirred(post, names))
 
     def read_session(self, asker: MessagePump, name: str) -> None:
@@ -83,29 +87,29 @@ class Asking:
         self._keep(asker, lambda post, keeping: keeping.read(post, name))
 
     def measure_paths(self, asker: MessagePump) -> None:
-        """Look what the kept sessions say of each path; answered by `PathsMeasured`."""
+        """Read the bandwidth of each path from the stored sessions; answered by `PathsMeasured`."""
         self._with_feed(lambda feed: feed.measure_paths(self.host, answers_to(asker)))
 
     def plans_folder(self) -> Path:
-        """Where plans are saved."""
+        """Return the folder of the saved plans."""
         from kvdeck.engine.client.client import home
 
         return home() / "plans"
 
     def preview_session(self, asker: MessagePump, name: str) -> None:
-        """Read what the cursor stands on; answered by `SessionPreviewed`."""
+        """Read the session under the cursor; answered by `SessionPreviewed`."""
         self._keep(asker, lambda post, keeping: keeping.preview(post, name))
 
     def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        """Read sessions to be compared, the baseline first; answered by `SessionsCompared`."""
+        """Read the sessions to compare, the baseline first; answered by `SessionsCompared`."""
         self._keep(asker, lambda post, keeping: keeping.compare(post, names))
 
     def read_spreads(self, asker: MessagePump, a: Session, b: Session) -> None:
-        """Read how request times spread; answered by `SpreadsRead`."""
+        """Read the request-time histograms of two sessions; answered by `SpreadsRead`."""
         self._keep(asker, lambda post, keeping: keeping.spreads(post, a, b), apart=True)
 
     def change_session(self, asker: MessagePump, what: str, name: str, value: str = "", before: str = "") -> None:
-        """Rename, tag, note, export or delete; answered by `SessionChanged`."""
+        """Rename, tag, note, export or delete a session, unless read-only; answered by `SessionChanged`."""
         if self.may_command():
             self._keep(asker, lambda post, keeping: keeping.change(post, what, name, value, before))
 
@@ -116,14 +120,14 @@ class Asking:
         self._with_feed(lambda feed: feed.do(lambda: work(post, session_requests), apart))
 
     def find_sources(self, asker: MessagePump) -> None:
-        """Look what can be watched on this host; answered by `SourcesFound`."""
+        """Search this host for telemetry sources; answered by `SourcesFound`."""
         from kvdeck.app.tui.modes.monitor import source_search
 
         post = answers_to(asker)
         self._with_feed(lambda feed: feed.do(lambda: source_search.look(post), apart=True))
 
     def command(self, work: Callable[[Client], object]) -> None:
-        """Give the engine a command of a screen's own; a refusal is told as any other."""
+        """Send the engine a screen's own command, unless read-only; a refusal is shown as a toast."""
         if self.may_command():
             self._with_feed(lambda feed: feed.ask(work))
 

@@ -1,4 +1,4 @@
-"""A run's lines folded into one immutable picture; the same for a live stream, a late attach and a file."""
+"""Immutable state of a run, folded from its lines; the same for a live stream, a late attach and a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kvdeck.sessions.model.references import is_limit, reference_of
 from kvdeck.sessions.text.run_report import verdict_text
 
 MAX_POINTS = 512
-"""Points kept for a step's line; beyond it every second one goes, which keeps the rates exact."""
+"""Maximum points stored per step; beyond it every second one is dropped, which leaves rates exact."""
 MAX_LOG = 500
 
 Level = Literal["info", "warning", "error"]
@@ -33,7 +33,7 @@ StepState = Literal["waiting", "running", "ok", "unavailable", "failed", "cancel
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A step's cumulative counters at one time of the worker's clock, in ns."""
+    """Cumulative counters of a step at time `t` of the worker's clock, in ns."""
 
     t: int
     bytes: float
@@ -42,7 +42,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """A step as far as it has come."""
+    """Current state of a step."""
 
     plan: StepPlan
     state: StepState = "waiting"
@@ -51,23 +51,23 @@ class StepView:
     points: tuple[Point, ...] = field(default=(), repr=False)
     result: StepResult | None = None
     compared: Comparison | None = None
-    """The step against its trial's first, once both are over: what the report says, too."""
+    """The step against the first of its trial, once both have ended; the same comparison as in the report."""
 
     def counter(self, name: str) -> float | None:
-        """The newest value of a counter, or None where the sample has none."""
+        """Return the newest value of a counter, or None if the sample has none."""
         index = COUNTER_INDEX[name]
         return self.values[index] if index < len(self.values) else None
 
     @property
     def gb_per_s(self) -> float | None:
-        """The result's median, or while it runs all bytes over all busy time."""
+        """The result's median in GB/s; while the step runs, all bytes over all busy time."""
         if self.result is not None and self.result.gb_per_s is not None:
             return self.result.gb_per_s.median
         moved, busy = self.counter("bytes"), self.counter("busy_ns")
         return moved / busy if moved is not None and busy else None
 
     def micros(self, what: Literal["post", "transfer", "request"], which: str) -> float | None:
-        """A percentile (`p50`, `p90`, `p95`, `p99`, `max`) in µs, from the result or the newest counters."""
+        """Return a percentile (`p50`, `p90`, `p95`, `p99`, `max`) in µs, from the result or the newest counters."""
         if self.result is not None:
             times: Percentiles | None = getattr(self.result, f"{what}_us")
             if times is not None:
@@ -82,7 +82,7 @@ class StepView:
 
     @property
     def reference_ratio(self) -> float | None:
-        """GB/s over the reference's GB/s."""
+        """GB/s over the reference's GB/s; None if either is unknown."""
         if self.result is not None:
             return self.result.reference_ratio
         rate, reference = self.gb_per_s, self.reference_gb_per_s
@@ -90,12 +90,12 @@ class StepView:
 
     @property
     def reference_is_limit(self) -> bool | None:
-        """Whether the ratio is the part of a limit that is reached; null without a ratio."""
+        """True if the ratio is the fraction of a limit that is reached; None without a ratio."""
         ratio, plan = self.reference_ratio, self.plan
         return None if ratio is None else is_limit(reference_of(plan.path), plan.block_bytes, ratio)
 
     def rates(self, every_ns: float = 0.0) -> tuple[tuple[int, float], ...]:
-        """(worker clock in ns, GB/s) from the counters' own busy time, over stretches of at least `every_ns`."""
+        """Return (worker clock in ns, GB/s) by the counters' busy time, over intervals of at least `every_ns`."""
         found, last = [], Point(0, 0.0, 0.0)
         for point in self.points:
             if point.busy_ns > last.busy_ns and point.t - last.t >= every_ns:
@@ -106,7 +106,7 @@ class StepView:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line for the operator; `seconds` since the run's start."""
+    """A line of the log; `seconds` since the run's start."""
 
     seconds: float
     level: Level
@@ -115,12 +115,12 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run as the screen knows it."""
+    """Current state of one run."""
 
     session: str
     state: RunState = "queued"
     next_seq: int = 0
-    """First line not folded yet: where to subscribe from."""
+    """Sequence number of the first line not folded yet: where to subscribe from."""
     first_t: int | None = None
     last_t: int | None = None
     steps: tuple[StepView, ...] = ()
@@ -130,12 +130,12 @@ class RunView:
     fraction: float = 0.0
     eta_s: float | None = None
     current: int | None = None
-    """The step that was visited last."""
+    """Number of the step visited last."""
     reason: str | None = None
     signal: str | None = None
     last_words: tuple[str, ...] = ()
     missed: int = 0
-    """Samples the engine left out because this client was slower."""
+    """Samples the engine dropped because this client was too slow."""
     unknown: int = 0
     """Lines of kinds this version doesn't know."""
     _index: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
@@ -146,18 +146,18 @@ class RunView:
         return 0.0 if self.first_t is None or self.last_t is None else (self.last_t - self.first_t) / 1e9
 
     def step(self, number: int) -> StepView | None:
-        """The step with that number."""
+        """Return the step with that number, or None."""
         index = self._index.get(number)
         return None if index is None else self.steps[index]
 
     def trial_of(self, number: int | None) -> tuple[StepView, ...]:
-        """The steps interleaved with that one, itself included."""
+        """Return the steps interleaved with that one, itself included; empty if it is unknown."""
         chosen = None if number is None else self.step(number)
         return () if chosen is None else tuple(s for s in self.steps if s.plan.trial == chosen.plan.trial)
 
 
 def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
-    """The picture after one more line; a line of another run, or one already folded, changes nothing."""
+    """Return the state after one more line; a line of another run, or one already folded, changes nothing."""
     if message.session != view.session or message.seq < view.next_seq:
         return view
     if isinstance(message, SampleMessage):
@@ -168,7 +168,7 @@ def fold(view: RunView, message: EventMessage | SampleMessage) -> RunView:
 
 
 def _round(view: RunView, seq: int, line: dict[str, Any]) -> RunView:
-    """As a sample; a damaged line changes nothing but the place."""
+    """Fold a round as a sample; a damaged line only advances `next_seq`."""
     t, values = line.get("t"), line.get("values")
     if not (isinstance(t, int) and isinstance(values, list)):
         return replace(view, next_seq=seq + 1)
@@ -176,7 +176,7 @@ def _round(view: RunView, seq: int, line: dict[str, Any]) -> RunView:
 
 
 def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) -> RunView:
-    """The picture after all of them."""
+    """Return the state after all messages."""
     for message in messages:
         view = fold(view, message)
     return view
@@ -213,9 +213,9 @@ def _at(view: RunView, t: int) -> RunView:
 def _begun(view: RunView, event: RunStarted) -> RunView:
     steps = tuple(StepView(plan) for plan in event.steps)
     index = {plan.step: place for place, plan in enumerate(event.steps)}
-    if view.steps:  # it comes again after tuning, and the later one holds
+    if view.steps:  # sent again after tuning; the later one applies
         return replace(view, steps=steps, _index=index)
-    # Lines before the start (queued, waiting) are no part of the run's time.
+    # Lines before the start (queued, waiting) don't count in the run's time.
     return replace(view, state="running", steps=steps, first_t=event.t, last_t=event.t, _index=index)
 
 
@@ -254,23 +254,23 @@ def _moved(view: RunView, event: StateChanged) -> RunView:
 
 
 def _ended(step: StepView) -> StepView:
-    """A step of a run that is over; what has no result by then never gets one."""
+    """Cancel a step whose run has ended without a result for it."""
     return replace(step, state="cancelled") if step.state in ("waiting", "running") else step
 
 
 def _sampled(view: RunView, seq: int, t: int, values: tuple[float | None, ...], missed: int) -> RunView:
-    if len(values) < len(COUNTERS):  # an older engine's, or a damaged line
+    if len(values) < len(COUNTERS):  # from an older engine, or damaged
         values = (*values, *[None] * (len(COUNTERS) - len(values)))
     number = values[COUNTER_INDEX["step"]]
     place = None if number is None else view._index.get(int(number))
     if number is None or place is None:
         return replace(_at(view, t), next_seq=seq + 1)
     old = view.steps[place]
-    # A sample that overtook its step's result must not reopen it.
+    # A sample that arrives after its step's result must not reopen the step.
     state: StepState = "running" if old.result is None else old.state
     step = StepView(old.plan, state, values, _grown(old.points, t, values), old.result)
     fraction = values[COUNTER_INDEX["fraction"]]
-    # One change for all: this is done for every round of a run.
+    # A single `replace`: this runs for every round.
     return replace(
         view,
         next_seq=seq + 1,

@@ -1,4 +1,4 @@
-"""What the deck reads of sessions and does to them, off the screen's thread; each posts one message."""
+"""Work on sessions off the UI thread: read, compare and change them. Each function posts one message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger("kvdeck.app")
 
 
 def told(error: Exception) -> str:
-    """An error in a line: kvdeck's own as they are, others with their type, and a traceback in the log."""
+    """Return an exception in one line; unexpected ones with their type, and the traceback in the log."""
     if isinstance(error, (KvdeckError, OSError)):
         return str(error)
     log.error("unexpected", exc_info=error)
@@ -43,7 +43,7 @@ def told(error: Exception) -> str:
 
 
 def listed(post: Post) -> None:
-    """Read the list of sessions."""
+    """Read the list of sessions; posts SessionsListed."""
     try:
         post(SessionsListed(tuple(catalogue(engine.store()))))
     except Exception as error:
@@ -51,7 +51,7 @@ def listed(post: Post) -> None:
 
 
 def read(post: Post, name: str) -> None:
-    """Read one session."""
+    """Read one session; posts SessionRead."""
     try:
         post(SessionRead(name, find(engine.store(), name)))
     except Exception as error:
@@ -59,7 +59,7 @@ def read(post: Post, name: str) -> None:
 
 
 def preview(post: Post, name: str) -> None:
-    """Read the session under the cursor."""
+    """Read the session under the cursor; posts SessionPreviewed."""
     try:
         post(SessionPreviewed(name, find(engine.store(), name)))
     except Exception as error:
@@ -67,12 +67,12 @@ def preview(post: Post, name: str) -> None:
 
 
 def stirred(post: Post, names: tuple[str, ...]) -> None:
-    """Look when the sessions' folders were last written to."""
+    """Read the fingerprint of these sessions on disk; posts SessionsStirred."""
     post(SessionsStirred(engine.store().mark(names)))
 
 
 def compare(post: Post, names: tuple[str, ...]) -> None:
-    """Read sessions, or parts of them, to be compared."""
+    """Read sessions, or parts of them, to compare; posts SessionsCompared."""
     try:
         post(SessionsCompared(tuple(find_part(engine.store(), name) for name in names)))
     except Exception as error:
@@ -80,7 +80,7 @@ def compare(post: Post, names: tuple[str, ...]) -> None:
 
 
 def spreads(post: Post, a: Session, b: Session) -> None:
-    """Read how the request times of two sessions spread."""
+    """Read the request-time histograms of two sessions; posts SpreadsRead."""
     store = engine.store()
     of_a = histograms(a, _samples(store, a))
     of_b = histograms(b, _samples(store, b))
@@ -95,10 +95,12 @@ def _samples(store: Store, session: Session) -> Path | None:
 
 
 def change(post: Post, what: str, name: str, value: str, before: str) -> None:
-    """Rename, tag, note, export or delete a session.
+    """Rename, tag, note, export or delete a session; posts SessionChanged.
 
     Args:
-        before: What stood there when the operator began to type; another deck may have changed it since.
+        what: `rename`, `tag`, `note`, `export` or `delete`.
+        value: The new name, the tags, the note or the file's path.
+        before: The value when the operator began to type; another deck may have changed it since.
     """
     try:
         post(SessionChanged(_CHANGES[what](engine.store(), name, value, before)))
@@ -114,7 +116,7 @@ def _rename(store: Store, name: str, value: str, _: str) -> str:
 
 
 def _tag(store: Store, name: str, value: str, before: str) -> str:
-    """Tags that were set meanwhile stay, and those that were taken away stay away."""
+    """Set the tags; tags added meanwhile stay, and tags removed meanwhile stay removed."""
     wanted, known = value.split(), before.split()
 
     def tagged(now: Session) -> Session:

@@ -1,4 +1,4 @@
-"""What the screens are drawn from: one frozen picture of the engine, its queue and the run that is followed."""
+"""Immutable state that the screens draw: the engine, its queue and the followed run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Link = Literal["starting", "connected", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One picture; a newer one replaces it whole."""
+    """The engine at one time; a newer snapshot replaces it as a whole."""
 
     link: Link = "starting"
     detail: str = ""
-    """Why the link is lost, in the operator's words."""
+    """Why the connection is lost, for the operator."""
     engine_pid: int | None = None
     restarts: int = 0
-    """How often another engine has answered than the one before."""
+    """Number of times a different engine process has answered."""
     runs: tuple[RunInfo, ...] = ()
     run: RunView | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PathReport:
-    """What doctor says of one path with one backend."""
+    """Doctor's report on one path with one backend."""
 
     path: str
     backend: str
@@ -36,12 +36,12 @@ class PathReport:
     reason: str
     mend: str
     mode: str = ""
-    """`loopback` or the like, where a path has more than one way."""
+    """`loopback` or similar, if a path has more than one mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Doctor:
-    """Doctor's answer, or that it is still looking, or why it has none."""
+    """Doctor's report; `looking` while it runs, `error` if it failed."""
 
     paths: tuple[PathReport, ...] = ()
     plugins: tuple[dict[str, Any], ...] = ()
@@ -50,13 +50,13 @@ class Doctor:
     error: str = ""
 
     def best(self, path: str) -> PathReport | None:
-        """The readiest row of a path; the first where several are alike."""
+        """Return the path's row with the best state, the first among equals; None if there is none."""
         order = ("ready", "degraded", "unavailable")
         return min((row for row in self.paths if row.path == path), key=lambda r: order.index(r.state), default=None)
 
 
 def doctor_from_json(report: dict[str, Any]) -> Doctor:
-    """Read doctor's JSON; unknown fields are left alone."""
+    """Parse doctor's JSON report; unknown fields are ignored."""
     rows = tuple(
         PathReport(
             path=str(row.get("path", "")),

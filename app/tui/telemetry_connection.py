@@ -1,4 +1,4 @@
-"""The thread that has the engine watch, and posts each moment to the Monitor screen."""
+"""The Monitor's connection thread: subscribes to telemetry in the engine and posts each sample."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kvdeck.engine.protocol import FromEngine, RecordingsChanged, WatchSample
 from kvdeck.engine.telemetry.sample import Snapshot, from_mapping
 
 AGAIN_S = 1.0
-"""Between two tries to reach an engine that is gone."""
+"""Time between two attempts to connect to an engine, in s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the engine is asked to watch; `sources` as `kvdeck monitor --source` takes them."""
+    """A telemetry subscription; `sources` in the format of `kvdeck monitor --source`."""
 
     sources: tuple[str, ...]
     hz: float = 1.0
@@ -31,7 +31,7 @@ class Wanted:
 
 
 class WatchFeed:
-    """Posts a message for each moment until it is stopped; the engine samples only meanwhile."""
+    """Posts a message per sample until stopped; the engine samples only while a client subscribes."""
 
     def __init__(self, post: Callable[[Message], object], wanted: Wanted, *, readonly: bool = False) -> None:
         self._post, self.wanted, self._readonly = post, wanted, readonly
@@ -40,7 +40,7 @@ class WatchFeed:
         threading.Thread(target=self._follow, name="kvdeck-watching", daemon=True).start()
 
     def stop(self) -> None:
-        """Let go; the engine ends its sampling where nobody else watches."""
+        """Close the connection; the engine stops sampling unless another client subscribes."""
         self._stopped.set()
         if (client := self._client) is not None:
             client.close()
@@ -64,7 +64,7 @@ class WatchFeed:
 
     def _take(self, message: FromEngine) -> None:
         if isinstance(message, WatchSample):
-            # Parsed and packed here: the screen's thread only draws.
+            # Parse and compress here: the screen's thread only draws.
             packed = zlib.compress(orjson.dumps(message.snapshot), 1)
             self._post(MomentSeen(from_mapping(message.snapshot), packed=packed))
         elif isinstance(message, RecordingsChanged):

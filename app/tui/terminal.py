@@ -1,4 +1,4 @@
-"""The terminal itself: whether it can take more, and whether it is still there."""
+"""The terminal: whether it accepts more output, and whether it is still connected."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ KEEP_TITLE, GIVE_TITLE_BACK = "\x1b[22;2t", "\x1b[23;2t"
 
 
 def title(text: str) -> str:
-    """The sequence that sets the terminal's title; nothing in a text can end it early."""
+    """Return the sequence that sets the terminal's title; control characters are removed, so that they can't end it
+    early."""
     return f"\x1b]2;{''.join(c for c in text if c.isprintable())}\x07"
 
 
 def fitted(config: Config, environ: Mapping[str, str] = os.environ) -> Config:
-    """The config, with what was left to the terminal chosen by what this one can draw."""
+    """Return the config with theme and ASCII mode, where not set, chosen by what this terminal can draw.
+
+    NO_COLOR overrides the theme.
+    """
     encoding = None if sys.__stderr__ is None else sys.__stderr__.encoding
     if environ.get("NO_COLOR") or (config.theme is None and theme.few_colours(environ)):
         config = replace(config, theme=theme.ANSI)
@@ -40,7 +44,7 @@ def fitted(config: Config, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def counting(driver: type[Driver], wrote: Callable[[int], None]) -> type[Driver]:
-    """A driver that says how many bytes it writes, whatever they are for."""
+    """Return a subclass of the driver that passes the number of bytes of each write to `wrote`."""
 
     class Counting(driver):  # type: ignore[valid-type, misc]
         def write(self, data: str) -> None:
@@ -51,7 +55,7 @@ def counting(driver: type[Driver], wrote: Callable[[int], None]) -> type[Driver]
 
 
 def can_take_more(fd: int) -> bool:
-    """Whether a write would go through now; a link that lags behind says no."""
+    """True if a write would go through now; False if the link lags or `fd` is invalid."""
     try:
         return bool(select.select((), (fd,), (), 0)[1])
     except (OSError, ValueError):
@@ -59,7 +63,7 @@ def can_take_more(fd: int) -> bool:
 
 
 def is_gone(fd: int) -> bool:
-    """Whether the terminal behind a descriptor has hung up."""
+    """True if the terminal behind `fd` has hung up, or `fd` is invalid."""
     poll = select.poll()
     try:
         poll.register(fd, 0)
@@ -76,9 +80,9 @@ def is_gone(fd: int) -> bool:
 
 
 def end_when_gone(fd: int) -> threading.Thread:
-    """Start the thread that ends this process once its terminal is gone.
+    """Start the thread that ends this process, with status HUNG_UP, once its terminal is gone.
 
-    The event loop may be stuck in a write that never ends then, so it is not asked.
+    The event loop may be blocked in a write that never ends, so the thread doesn't rely on it.
     """
 
     def watch() -> None:
@@ -92,7 +96,7 @@ def end_when_gone(fd: int) -> threading.Thread:
 
 
 def end_at_last() -> None:
-    """Let the orderly way out have its time, then end: restoring a terminal that takes no more can last for ever."""
+    """Force-exit after GRACE_S with status HUNG_UP; restoring a stalled terminal may block."""
     threading.Thread(target=_end_at_last, name="kvdeck-end", daemon=True).start()
 
 

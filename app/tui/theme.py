@@ -1,4 +1,4 @@
-"""Themes from `themes/*.yaml`, and the styles that line widgets draw with."""
+"""Themes from `themes/*.yaml`, and the styles of line widgets."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ _BOLD = ("title", "key", "bad")
 
 
 def names() -> tuple[str, ...]:
-    """Every theme there is, by name."""
+    """Return the names of all themes, sorted."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 def named(wanted: str) -> str | None:
-    """The theme of that name, with or without `kvdeck-`; None where there is none."""
+    """Return the theme of that name, with or without `kvdeck-`; None if there is none."""
     return next((name for name in names() if name in (wanted, f"kvdeck-{wanted}")), None)
 
 
 def few_colours(environ: Mapping[str, str]) -> bool:
-    """Whether a terminal has no more than its own sixteen, by the names that Rich goes by."""
+    """True if a terminal has only 16 colours, by the names that Rich recognises."""
     if environ.get("COLORTERM", "").strip().lower() in ("truecolor", "24bit"):
         return False
     return environ.get("TERM", "").rpartition("-")[2] not in ("256color", "kitty")
 
 
 def chosen(environ: Mapping[str, str] = os.environ) -> str:
-    """The theme to open with: `KVDECK_THEME`, else dark; `NO_COLOR` wants the one without colours of its own."""
+    """Return the theme to open with: `KVDECK_THEME`, else dark; NO_COLOR selects the one without own colours."""
     if environ.get("NO_COLOR"):
         return ANSI
     wanted = environ.get("KVDECK_THEME", "")
@@ -72,7 +72,11 @@ def load(name: str) -> Theme:
 
 
 def variable(name: str) -> str:
-    """The theme variable behind a style's name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1` or a word."""
+    """Return the theme variable of a style name: `path:HostToDisk`, `layout:FullyContiguous`, `tier:G1` or a word.
+
+    Raises:
+        KeyError: The word is unknown.
+    """
     kind, _, rest = name.partition(":")
     if kind == "path":
         return f"path-{path_slug(rest)}"
@@ -89,7 +93,10 @@ def _style(colour: str, bold: bool, dim: bool, link: str) -> Style:
 
 
 def style(variables: Mapping[str, str], name: str) -> Style:
-    """The style a span's name means under a theme's variables; `!` in front makes it bold, `@URI` behind a link."""
+    """Return the Rich style of a style name under a theme's variables.
+
+    A leading `!` makes it bold, a trailing `@URI` a link.
+    """
     name, _, link = name.partition("@")
     plain = name.removeprefix("!")
     colour = variables[variable(plain)]

@@ -1,4 +1,4 @@
-"""What the deck remembers from one time to the next, in `deck.json` beside the sessions: view, order, hidden panes."""
+"""UI state saved in `deck.json` beside the sessions: view, order, hidden panes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "deck.json"
 
 
 def recall() -> dict[str, Any]:
-    """What was kept; nothing where it can't be read, for it is a comfort and no more."""
+    """Return the saved state; {} if the file is missing or unreadable (best effort)."""
     try:
         found = load_json(read_regular(home_folder() / FILE))
     except (OSError, ValueError):
@@ -23,7 +23,7 @@ def recall() -> dict[str, Any]:
 
 
 def keep(facts: dict[str, Any]) -> None:
-    """Replace the file whole; a home that can't be written loses only the comfort."""
+    """Replace the file atomically; write errors are ignored (best effort)."""
     from kvdeck.sessions.store.store import write_atomically
 
     home = home_folder()

@@ -43,7 +43,7 @@ class TakesForm(Protocol):
 
 
 class PlanScreen(DeckScreen):
-    """Form above, figures and command below; on low screens the sweep replaces them."""
+    """Form above; figures, command and sweep below. Low screens show the figures, or the sweep and the command."""
 
     CSS_PATH = "plan.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
