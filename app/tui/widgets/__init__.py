@@ -1,1 +1,1 @@
-"""Line-API widgets that repaint only the rows that differ."""
+"""Widgets on Textual's Line API that repaint only what differs."""

@@ -1,4 +1,4 @@
-"""A ratio with its interval as a bar around 1, and histograms and curves in braille."""
+"""Ratio bars around 1, and histograms and curves in braille."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from kvdeck.app.tui.widgets.lines import Row, cell
 from kvdeck.sessions.units import number_text, percent_text, size_text, time_text
 
 OCTAVES = 2.0
-"""A bar reaches from a quarter of the time to four times it; beyond, an arrow."""
+"""Range of a bar each way, in octaves: from a quarter of the time to four times it; beyond, an arrow."""
 _LEFT = 7
 Line = tuple[str, Sequence[tuple[float, float]]]
-"""A style, and points."""
+"""A style, and (x, y) points."""
 
 
 def ratio_bar(ratio: float | None, low: float | None, high: float | None, width: int) -> str:
-    """`━` over the interval, `●` at the ratio, `│` at 1; all on a logarithmic scale."""
+    """Return a bar: `━` over the interval, `●` at the ratio, `│` at 1, on a logarithmic scale; blank without a
+    ratio."""
     if ratio is None or ratio <= 0:
         return " " * width
     cells = [" "] * width
@@ -40,10 +41,10 @@ def _column(ratio: float, width: int) -> int:
 
 
 def spread_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
-    """Histograms laid over each other: time across, logarithmic; share of the requests upward.
+    """Return histograms over each other: time on the x axis (logarithmic), share of the requests on the y axis.
 
     Args:
-        lines: For each, a style, and lower edges in seconds with counts.
+        lines: For each, a style, and lower edges in s with counts.
     """
     shares = [(style, _shares(points)) for style, points in lines]
     edges = [edge for _, points in shares for edge, _ in points if edge > 0]
@@ -70,7 +71,7 @@ def spread_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
 
 
 def _shares(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The counts as shares of all, in eighths of an octave, with the empty ones between."""
+    """Return the counts as shares of their sum, in bins of 1/8 octave, empty bins included."""
     counts: dict[int, float] = {}
     for edge, count in points:
         if edge > 0:
@@ -83,7 +84,7 @@ def _shares(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def curve_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
-    """GB/s against block size, sizes on a logarithmic scale.
+    """Return curves of GB/s by block size (logarithmic); empty for fewer than two sizes or too little room.
 
     Args:
         lines: For each, a style, and sizes in bytes with GB/s.

@@ -1,4 +1,4 @@
-"""A row that is drawn into, column by column: what comes later lies over what was there."""
+"""A row drawn column by column; later text overwrites earlier text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from kvdeck.app.tui.widgets.lines import Row, Span
 
 
 class Cells:
-    """So many columns of characters of one column each, with a style for each."""
+    """`width` columns of one character each, each with a style."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -14,21 +14,21 @@ class Cells:
         self._styles = [""] * width
 
     def put(self, x: int, text: str, style: str = "") -> None:
-        """Write a text; what lies outside is left out."""
+        """Write text from column x; text outside the row is clipped."""
         for place, character in enumerate(text, x):
             if 0 <= place < self.width:
                 self._characters[place], self._styles[place] = character, style
 
     def middle(self, x: int, text: str, style: str = "") -> None:
-        """Write a text around a column."""
+        """Write text centred on column x."""
         self.put(x - len(text) // 2, text, style)
 
     def right(self, x: int, text: str, style: str = "") -> None:
-        """Write a text that ends before a column."""
+        """Write text that ends before column x."""
         self.put(x - len(text), text, style)
 
     def row(self) -> Row:
-        """The row, runs of one style merged; blanks go with what stands before them."""
+        """Return the row with runs of one style merged; blanks join the run before them."""
         spans: list[Span] = []
         styles, start = self._styles, 0
         text = "".join(self._characters)

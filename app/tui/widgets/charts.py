@@ -1,4 +1,4 @@
-"""GB/s over time in braille dots, a line a layout."""
+"""Chart of GB/s over time in braille dots, one line per layout."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.run_state import RunView, StepView
 
 SPANS_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
-"""Widths of the time axis: it grows in jumps, so that between them only new dots are painted."""
+"""Lengths of the time axis in s: it grows in jumps, so that between them only new dots are painted."""
 _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _LEFT, _RIGHT = 7, 9
 
 
 def ceiling(value: float) -> float:
-    """The next round number at or above a value."""
+    """Return the next round number at or above a value; 1.0 for zero or less."""
     if value <= 0:
         return 1.0
     unit = 10.0 ** floor(log10(value))
@@ -28,12 +28,12 @@ def ceiling(value: float) -> float:
 
 
 def span(seconds: float) -> int:
-    """The narrowest time axis that holds so many seconds."""
+    """Return the shortest time axis in s that holds this many seconds, at most the longest one."""
     return next((width for width in SPANS_S if seconds <= width), SPANS_S[-1])
 
 
 class Canvas:
-    """Braille cells: `width × height` of them, two dots wide and four high each."""
+    """`width × height` braille cells, each two dots wide and four high."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -41,21 +41,21 @@ class Canvas:
         self._styles = [[""] * width for _ in range(height)]
 
     def dot(self, x: int, y: int, style: str) -> None:
-        """Set a dot; y counts from the bottom. Outside the canvas nothing happens."""
+        """Set a dot; y counts from the bottom. Dots outside the canvas are ignored."""
         column, row = x // 2, self.height - 1 - y // 4
         if 0 <= column < self.width and 0 <= row < self.height:
             self._dots[row][column] |= _DOTS[3 - y % 4][x % 2]
             self._styles[row][column] = style
 
     def line(self, start: tuple[int, int], end: tuple[int, int], style: str) -> None:
-        """Dots from one to the other, both ends set."""
+        """Set the dots from start to end, both included."""
         (x0, y0), (x1, y1) = start, end
         steps = max(abs(x1 - x0), abs(y1 - y0), 1)
         for i in range(steps + 1):
             self.dot(x0 + round((x1 - x0) * i / steps), y0 + round((y1 - y0) * i / steps), style)
 
     def row(self, y: int) -> Row:
-        """One row of cells, runs of a style merged."""
+        """Return one row of cells, runs of a style merged."""
         spans: list[Span] = []
         for dots, style in zip(self._dots[y], self._styles[y], strict=True):
             character = chr(0x2800 + dots) if dots else " "
@@ -67,12 +67,12 @@ class Canvas:
 
 
 class Plot(Lines):
-    """The trial of the step that is looked at: all its layouts over the same time."""
+    """GB/s of the step's trial: all its layouts over the same time."""
 
     _trial: tuple[StepView, ...] = ()
 
     def apply(self, run: RunView | None, step: int | None) -> None:
-        """Show the trial of a step; None is the running one."""
+        """Show the trial of a step; None for the running step."""
         self._trial = () if run is None else run.trial_of(run.current if step is None else step)
         self.redraw()
 
@@ -117,7 +117,10 @@ def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
 
 
 def _labels(trial: tuple[StepView, ...], height: int, top: float) -> dict[int, Span]:
-    """The lines' names at the height of their means, the fastest uppermost; at their last points they would jump."""
+    """Return the layouts' labels by row, at the height of their means, the fastest on top.
+
+    At the lines' last points the labels would jump.
+    """
     labels: dict[int, Span] = {}
     ordered = sorted((step for step in trial if step.gb_per_s is not None), key=lambda s: -(s.gb_per_s or 0.0))
     row = -1

@@ -1,4 +1,4 @@
-"""Fields in columns of lines: arrows move, space switches, - and + change, Enter types a number."""
+"""Form fields in columns: arrows move, space switches, - and + change, Enter types a number."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ Me = TypeVar("Me")
 
 
 class Editable(Protocol):
-    """What a pane of fields edits; every change gives a new one."""
+    """The values a FieldsPane edits; immutable, each change returns a new object."""
 
     def text(self, item: Field) -> str:
-        """A field's value as it is shown."""
+        """Return a field's display text."""
 
     def toggled(self: Me, item: Field) -> Me:
-        """A toggle switched, or a choice's next option."""
+        """Return the values with a toggle switched, or with a choice's next option."""
 
     def stepped(self: Me, item: Field, by: int) -> Me:
-        """The next or previous value."""
+        """Return the values with the field's next or previous option."""
 
     def typed(self: Me, item: Field, text: str) -> Me:
-        """A number that was typed."""
+        """Return the values with a typed number."""
 
     def hint(self, item: Field) -> str:
-        """One line about a field."""
+        """Return a one-line hint for a field."""
 
     def problem(self) -> str:
-        """Why it can't be used as it is, or nothing."""
+        """Return why the values can't be used, or ""."""
 
     def derived(self) -> str:
-        """What it comes to, in one line."""
+        """Return what follows from the values, in one line."""
 
 
 Value = TypeVar("Value", bound=Editable)
 
 
 class FieldsPane(Lines, Generic[Value], can_focus=True):
-    """Keeps the values and a cursor in them."""
+    """Shows and edits the fields; holds the values and a cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(0, -1)", "Up", show=False, id="form.up", tooltip="The field above", group=FORM),
@@ -117,7 +117,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         self.redraw()
 
     def become(self, form: Value) -> None:
-        """Take other values."""
+        """Replace the values."""
         self.form = form
         self.redraw()
 
@@ -140,7 +140,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         self.redraw()
 
     def _is_unit(self, character: str) -> bool:
-        """Whether a letter may end the number: 64K."""
+        """True if a character may end the number as its unit: 64K."""
         return self.at.size and bool(self.typing) and character in "kmgKMG" and str(self.typing).isdigit()
 
     def watch_has_focus(self, has_focus: bool) -> None:
@@ -175,7 +175,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         ]
 
     def widths(self, width: int) -> tuple[int, ...]:
-        """Columns' widths; together the pane's."""
+        """Return the columns' widths; their sum is `width`."""
         each = width // len(self.columns)
         return (width - each * (len(self.columns) - 1), *[each] * (len(self.columns) - 1))
 
@@ -189,7 +189,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         return (mark, *((text, f"!{name.removeprefix('!')}" if here else name) for text, name in body), (" ", ""))
 
     def toggle_row(self, item: Field, width: int) -> Row:
-        """A toggle: its box and its label."""
+        """Return a toggle's row: its box and its label."""
         return (cell(f"{self.form.text(item)} ", 4), cell(item.label, width - 4, f"layout:{item.key}"))
 
     def _value(self, item: Field, width: int, here: bool) -> Row:

@@ -1,4 +1,4 @@
-"""The line over a list: the words that filter it, what sorts it, and how many rows are left."""
+"""Filter line above a list: the filter, the sort order, and the number of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SORTS = ("newest", "name", "state", "longest")
 
 
 class FilterBar(Lines, can_focus=True):
-    """What `/` types, and what sorts. While it has the focus every letter is a part of the filter."""
+    """The filter and the sort order. While it has the focus, every printable key extends the filter."""
 
     text, sort, count, total = "", SORTS[0], 0, 0
 

@@ -1,4 +1,4 @@
-"""The key bar at the foot, made from the bindings that are valid now; and the groups they stand in."""
+"""The key bar at the bottom, made from the bindings valid now, and the groups of bindings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ORDER = (RUN, PLAN, MONITOR, LIST, FORM, DECK, MODE_KEYS, SHARE)
 
 
 ALWAYS = "deck.help"
-"""The key that leads to the others; it keeps its place however little room there is."""
+"""The key that lists all others; always shown, however few fit."""
 
 
 class KeyBar(Lines):
-    """The keys that matter here, as many as fit, and always the one that shows them all."""
+    """The keys valid here, as many as fit, and always `ALWAYS`."""
 
     DEFAULT_CSS = "KeyBar { height: 1; dock: bottom; background: $deck-bar; }"
 

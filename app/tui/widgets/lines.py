@@ -1,4 +1,4 @@
-"""The base of all that ticks: rows of styled spans, of which only the cells that differ are painted again."""
+"""Base of all live widgets: rows of styled spans, of which only the cells that differ are repainted."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
 
 Span: TypeAlias = "tuple[str, str]"
-"""Text and the name of its style, as `theme.style` knows it."""
+"""Text and its style name, as `theme.style` takes it."""
 Row: TypeAlias = "tuple[Span, ...]"
 
 CURSOR: Span = ("", "cursor")
-"""In front of a row: the row under the cursor."""
+"""First span of a row: marks the row under the cursor."""
 
 
 def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span:
-    """Text cut or padded to exactly `width` columns; what is cut ends in `…`."""
+    """Return text cut or padded to exactly `width` columns; cut text ends in `…`, control characters are made
+    visible."""
     text = visible(text)
-    # Most texts are ASCII, and thousands of cells are made a second.
+    # Fast path: most texts are ASCII, and thousands of cells are made per second.
     size = len(text) if text.isascii() else cell_len(text)
     if size > width:
         text = set_cell_size(text, width - 1) + "…" if width > 1 else text[:width]
@@ -41,7 +42,7 @@ def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span
 
 
 def heading(title: str, width: int, focused: bool = False, note: str = "") -> Row:
-    """A pane's title over a rule, a note at its right end."""
+    """Return a pane's heading row: the title, a rule, and a note at the right end."""
     mark = "▌" if focused else " "
     left = f"{mark}{title} "
     right = f" {note} " if note else ""
@@ -50,29 +51,29 @@ def heading(title: str, width: int, focused: bool = False, note: str = "") -> Ro
 
 
 def linked(row: Row, target: str) -> Row:
-    """The row with its first span as a link; as it is without a target."""
+    """Return the row with its first span as a link; unchanged if `target` is empty."""
     return ((row[0][0], f"{row[0][1]}@{target}"), *row[1:]) if target else row
 
 
 def _visible(row: Row) -> Row:
-    """The row without anything that a terminal would obey."""
+    """Return the row with control characters made visible."""
     if all(text.isprintable() for text, _ in row):
         return row
     return tuple((visible(text), style) for text, style in row)
 
 
 def window(top: int, cursor: int, total: int, height: int) -> int:
-    """The first row to show so that the cursor is visible and no room is wasted."""
+    """Return the first row to show so that the cursor is visible and no room is wasted."""
     top = min(top, cursor) if cursor < top else max(top, cursor - height + 1)
     return max(0, min(top, total - height))
 
 
 class Lines(Widget):
-    """A pane drawn line by line. Subclasses give `rows`; `redraw` paints what has changed."""
+    """A pane drawn line by line. Subclasses implement `rows`; `redraw` paints what has changed."""
 
     ALLOW_SELECT = False
     blanks_follow = False
-    """Blanks take the style before them: fewer changes of colour to send, where a pane ticks."""
+    """Blanks take the style before them: fewer colour changes to send, for panes that update often."""
     DEFAULT_CSS = "Lines { width: 1fr; height: 1fr; }"
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
@@ -80,29 +81,29 @@ class Lines(Widget):
         self._painted: list[Row] = []
         self._own: tuple[str, Style] | None = None
         self._meant: tuple[dict[str, Style], dict[str, Style]] = ({}, {})
-        """What each name means over the widget's own style, and over the cursor's."""
+        """Style of each name over the widget's own style, and over the cursor's."""
         self.changes = 0
-        """How often a row was found to differ: where it stays the same, nothing was painted."""
+        """Number of row repaints; unchanged rows are not painted."""
 
     def rows(self, width: int, height: int) -> list[Row]:
-        """At most `height` rows for `width` columns."""
+        """Return at most `height` rows for `width` columns."""
         raise NotImplementedError
 
     def table(self) -> Table | None:
-        """What can be copied of this pane, where it is a table."""
+        """Return the table to copy from this pane, or None."""
         return None
 
     def points(self) -> Table | None:
-        """What can be exported of this pane, where it is a chart."""
+        """Return the chart's points to export, or None."""
         return None
 
     def charts(self) -> list[Table]:
-        """All that can be exported of this pane, where what it shows stands for several charts."""
+        """Return all tables of chart points to export; several if the pane shows several charts."""
         found = self.points()
         return [] if found is None else [found]
 
     def redraw(self) -> None:
-        """Compose the rows again and mark the cells that differ."""
+        """Compose the rows again and mark the cells that differ for repainting."""
         width, height = self.size
         if not width or not height:
             return
@@ -132,7 +133,7 @@ class Lines(Widget):
     def _strip(self, row: Row, width: int) -> Strip:
         variables, base = self.app.theme_variables, self._base()
         if CURSOR in row and variables["deck-cursor"] == "ansi_default":
-            # The terminal's own palette has no shade to lay under a row, so the row is reversed, without its colours.
+            # The terminal's own palette has no shade for the row, so reverse the row and drop its colours.
             text = "".join(text for text, _ in row)
             return Strip([Segment(text, base + Style(reverse=True))]).adjust_cell_length(
                 width, base + Style(reverse=True)
@@ -161,7 +162,7 @@ class Lines(Widget):
         return Strip(segments).adjust_cell_length(width, base)
 
     def _base(self) -> Style:
-        """The widget's own style; working it out anew for every line costs a tenth of a tick."""
+        """Return the widget's own style, cached: computing it for every line costs a tenth of a tick."""
         if self._own is None or self._own[0] != self.app.theme:
             self._own = (self.app.theme, self.rich_style)
             self._meant = ({}, {})
@@ -173,12 +174,13 @@ class Lines(Widget):
 
     @property
     def plain(self) -> str:
-        """What is painted, as text."""
+        """The painted rows as text."""
         return "\n".join("".join(text for text, _ in row).rstrip() for row in self._painted)
 
 
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
-    """First column that differs, and the one after the last; the whole row where columns can't be told."""
+    """Return the first column that differs and the one after the last; up to the row's end if it has wide
+    characters."""
     if (CURSOR in old) != (CURSOR in new):
         return 0, width
     same = 0

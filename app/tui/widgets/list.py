@@ -1,4 +1,4 @@
-"""A list with a cursor: only the rows in sight are made, so ten thousand are as quick as ten."""
+"""List with a cursor; only the visible rows are made, so 10,000 rows are as fast as ten."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Item = TypeVar("Item")
 
 
 class Listing(Lines, Generic[Item], can_focus=True):
-    """Rows of items in columns that depend on the width."""
+    """Rows of items; the columns depend on the width."""
 
     tells = True
-    """Whether it posts where the cursor stands; a list that ticks, and that nobody listens to, does not."""
+    """Whether cursor moves post RowMoved; off for lists that update live without a listener."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="The row above", group=LIST),
@@ -51,7 +51,7 @@ class Listing(Lines, Generic[Item], can_focus=True):
         self.empty, self.tone = "", "dim"
 
     def show(self, items: Sequence[Item], empty: str = "", tone: str = "dim") -> None:
-        """Take other items, or what to say where there are none; the cursor stays on its row's key."""
+        """Replace the items; `empty` is shown if there are none. The cursor stays on its row's key."""
         before = self.under_cursor
         wanted = None if before is None else self.key(before)
         self.items, self.empty, self.tone = items, empty, tone
@@ -108,7 +108,7 @@ class Listing(Lines, Generic[Item], can_focus=True):
 
 
 class Page(Scrolled):
-    """Rows made for the width by a function, scrolled with the arrows."""
+    """Rows made by a function for the width, scrolled with the arrows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(

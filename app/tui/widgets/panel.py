@@ -1,4 +1,4 @@
-"""What every pane of the Monitor is: a heading, rows that scroll, and a key that shows it alone."""
+"""Base pane of the Monitor: a heading, rows that scroll, and a key that shows it alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvdeck.app.tui.widgets.scroll import FAR, Scrolled
 
 
 class Panel(Scrolled):
-    """Subclasses give `title`, and `body` for a width."""
+    """Subclasses set `title` and implement `body`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
@@ -31,16 +31,16 @@ class Panel(Scrolled):
         self.view = View()
 
     def apply(self, view: View) -> None:
-        """Show a picture."""
+        """Show a view."""
         self.view = view
         self.redraw()
 
     def body(self, width: int, height: int) -> list[Row]:
-        """All rows below the heading; what does not fit is scrolled to."""
+        """Return all rows below the heading; the pane scrolls if they don't fit."""
         raise NotImplementedError
 
     def note(self) -> str:
-        """What stands at the right end of the heading."""
+        """Return the note at the right end of the heading."""
         return ""
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -56,5 +56,5 @@ class Panel(Scrolled):
 
 
 def said(text: str, width: int, tone: str = "dim") -> Row:
-    """A line of words."""
+    """Return a row of text."""
     return (cell(f" {text}", width, tone),)

@@ -1,4 +1,4 @@
-"""Rows that are scrolled with the arrows, by pages and with the wheel."""
+"""Base pane that scrolls with the arrows, by pages and with the wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAR = 1 << 30
 
 
 class Scrolled(Lines, can_focus=True):
-    """Subclasses show their rows from `top` on, and keep it between the first and the last."""
+    """Subclasses show their rows from `top` on, and clamp it to their number of rows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),

@@ -1,4 +1,4 @@
-"""The line at the top: which mode, which host, and how the engine is."""
+"""The status line at the top: modes, host and engine state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StatusBar(Lines):
-    """Modes at the left, state of the engine at the right."""
+    """Modes at the left, engine state at the right."""
 
     DEFAULT_CSS = "StatusBar { height: 1; dock: top; background: $deck-bar; }"
     app: Deck
@@ -28,7 +28,7 @@ class StatusBar(Lines):
     link = ""
 
     def apply(self, snapshot: Snapshot, host: str, paused: bool, readonly: bool, link: str = "") -> None:
-        """Take what stands in the line; `link` is what is to be said of a slow terminal."""
+        """Show these values; `link` is the text on a slow terminal link, or ""."""
         self.snapshot, self.host, self.paused, self.readonly, self.link = snapshot, host, paused, readonly, link
         self.redraw()
 
@@ -41,8 +41,11 @@ class StatusBar(Lines):
         return [(*modes, (" " * max(0, width - used), ""), *right)]
 
     def _fitting(self, width: int) -> tuple[list[Span], list[Span]]:
-        """What stands left and right, in the most words that there is room for: first the engine says less,
-        then what is said of the picture, then the modes that are not open keep only their keys."""
+        """Return the left and right spans in the longest form that fits.
+
+        The engine state is shortened first, then the text on pause and link, then the modes that aren't open are
+        reduced to their keys.
+        """
         tries = product((self._modes(True), self._modes(False)), (self._said(True), self._said(False)), self._engine())
         for modes, said, engine in tries:
             if _width(modes) + _width(said) + _width(engine) <= width:
@@ -50,7 +53,7 @@ class StatusBar(Lines):
         return modes, [*said, *engine]
 
     def _modes(self, titles: bool) -> list[Span]:
-        """The modes there are, by their keys: all with their titles, or only the open one."""
+        """Return the available modes with their keys: all with their titles, or only the open one."""
         spans: list[Span] = [(" kvdeck ", "title")]
         for binding in OPENING:
             mode = binding.action.split("'")[1]
@@ -74,7 +77,7 @@ class StatusBar(Lines):
         return said
 
     def _engine(self) -> list[list[Span]]:
-        """How the engine is, in as many words as there may be room for, the most first."""
+        """Return the engine state in several forms, the longest first."""
         snapshot = self.snapshot
         if snapshot is None or snapshot.link == "starting":
             return [[("◌ engine: starting ", "dim")]]

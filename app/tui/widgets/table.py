@@ -1,4 +1,4 @@
-"""Columns of a table that ticks: titles share the pane's heading row, figures stand right-aligned."""
+"""Table columns of live panes: titles share the pane's heading row, numbers are right-aligned."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 SHARED_WIDTH = 400
-"""The width that a table is shared at: every column, nothing cut."""
+"""The width of exported tables: every column, nothing cut."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[Item]):
-    """One column: its title, width, and how an item is written in it and in what style."""
+    """One column: its title, its width, and an item's text and style in it."""
 
     title: str
     width: int
@@ -30,11 +30,11 @@ class Column(Generic[Item]):
 
 
 def table_head(columns: list[Column[Item]], title: str, focused: bool) -> Row:
-    """The titles in one row, the pane's own title in place of the leftmost ones."""
+    """Return the titles as one row, the pane's own title in place of the leftmost ones."""
     mark = "▌" if focused else " "
     skip = 0
     lead = f"{mark}{title} "
-    # Left-aligned columns speak for themselves, so the pane's title may stand over them.
+    # Left-aligned columns are clear without a title, so the pane's title takes their place.
     while skip < len(columns) and not columns[skip].right:
         skip += 1
     room = 1 + sum(column.width + 1 for column in columns[:skip])
@@ -45,7 +45,7 @@ def table_head(columns: list[Column[Item]], title: str, focused: bool) -> Row:
 
 
 def table_row(columns: list[Column[Item]], item: Item, mark: str = " ", cursor: bool = False) -> Row:
-    """One item's cells."""
+    """Return one item's cells as a row."""
     spans = [(mark, "key")]
     for column in columns:
         spans += [cell(column.text(item), column.width, column.style(item), right=column.right), (" ", "")]
@@ -53,7 +53,7 @@ def table_row(columns: list[Column[Item]], item: Item, mark: str = " ", cursor: 
 
 
 def fitting(columns: list[Column[Item]], width: int) -> list[Column[Item]]:
-    """The columns that fit, from the left."""
+    """Return the columns that fit, from the left."""
     kept, used = [], 1
     for column in columns:
         used += column.width + 1
@@ -64,7 +64,7 @@ def fitting(columns: list[Column[Item]], width: int) -> list[Column[Item]]:
 
 
 def shared(name: str, columns: list[Column[Item]], items: Sequence[Item]) -> Table:
-    """The whole table, for the clipboard or a file."""
+    """Return the whole table, without untitled columns, for the clipboard or a file."""
     from kvdeck.app.tui.export import Table
 
     kept = [column for column in columns if column.title.strip()]

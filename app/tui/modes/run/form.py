@@ -1,4 +1,4 @@
-"""What the Run screen's form holds: a choice of paths, layouts, geometry and effort, and the spec it asks for."""
+"""The Run screen's form: paths, layouts, geometry and effort, and the `RunSpec` mapping it produces."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SWEEPS = {"sweep_block_sizes": ("sizes_from", "sizes_to"), "sweep_batches": ("b
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The form's values; every change makes a new one."""
+    """The form's values; immutable, each change returns a new form."""
 
     unwanted: frozenset[str] = frozenset()
-    """Paths that the operator has taken out; all others that are ready run."""
+    """Paths the operator has deselected; all other ready paths run."""
     layouts: frozenset[str] = frozenset(LAYOUTS[:2])
     layers: int = LLAMA_3_1_8B.layers
     outer_dims: int = LLAMA_3_1_8B.outer_dims
@@ -71,18 +71,18 @@ class Form:
         return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
 
     def available(self, path: str) -> bool:
-        """Whether a path can be chosen; before doctor has answered, each can."""
+        """True if a path can be chosen; before doctor has reported, every path can."""
         row = self.doctor.best(path)
         return row is None or row.state != "unavailable"
 
     def chosen(self, key: str) -> bool:
-        """Whether a toggle is on."""
+        """True if a toggle is on."""
         if key in PATHS:
             return key not in self.unwanted and self.available(key)
         return key in self.layouts
 
     def text(self, item: Field) -> str:
-        """A field's value as it is shown."""
+        """Return a field's display text."""
         if item.kind == "toggle":
             if self.chosen(item.key):
                 return "[x]"
@@ -95,7 +95,8 @@ class Form:
         return replace(self, **change)
 
     def toggled(self, item: Field) -> Form:
-        """Switch a toggle, or take a choice's next option."""
+        """Return the form with a toggle switched or a choice's next option; numbers and unavailable paths don't
+        change."""
         if item.kind == "choice":
             return self.stepped(item, 1)
         if item.kind == "number":
@@ -105,7 +106,10 @@ class Form:
         return replace(self, unwanted=self.unwanted ^ {item.key}) if self.available(item.key) else self
 
     def stepped(self, item: Field, by: int) -> Form:
-        """The next or previous option; a number is doubled or halved, and an optional one passes through auto."""
+        """Return the form with the next or previous option; a number is doubled or halved.
+
+        Below its minimum an optional number becomes auto.
+        """
         if item.kind == "toggle":
             return self.toggled(item)
         value = getattr(self, item.key)
@@ -120,14 +124,15 @@ class Form:
         return self._with(item, min(MAX_NUMBER, value * 2 if by > 0 else max(1, value // 2)))
 
     def typed(self, item: Field, text: str) -> Form:
-        """A number that was typed, of bytes also as 64K; nothing means auto where that is possible."""
+        """Return the form with a typed number, for sizes also as 64K. Empty means auto if optional; invalid text
+        changes nothing."""
         number = _typed_size(text) if item.size else int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
         if 0 < number <= MAX_NUMBER:
             return self._with(item, number)
         return self._with(item, None) if item.optional and not text else self
 
     def hint(self, item: Field) -> str:
-        """One line about a field; for a path, doctor's reason and mend."""
+        """Return a one-line hint for a field; for a path, doctor's reason and fix."""
         if item.key not in PATHS:
             return item.hint
         row = self.doctor.best(item.key)
@@ -139,7 +144,7 @@ class Form:
         return f"{said} · {row.mend}" if row.mend else said
 
     def derived(self) -> str:
-        """What the second page has set, and what the geometry means in bytes and descriptors."""
+        """Return the settings of the second page, and the geometry in bytes and descriptors."""
         said = f"{', '.join(more)} · " if (more := list(self.more())) else ""
         if self.block_size is not None:
             return f"{said}{exact_size_text(self.block_size)}"
@@ -155,19 +160,19 @@ class Form:
         )
 
     def more(self) -> Iterator[str]:
-        """What is set on the second page, each in few words: it must not run unseen."""
+        """Yield each changed setting of the second page, short; shown on both pages so that none applies unseen."""
         for item in MORE:
             if getattr(self, item.key) != _DEFAULTS[item.key]:
                 yield f"{item.label} {self.text(item)}"
 
     def carried(self) -> str:
-        """Block, batch and working set in few words."""
+        """Return block, batch and working set, short."""
         batch = "batch auto" if self.batch is None else f"{count_text(self.batch)} a request"
         blocks = "working set auto" if self.blocks is None else f"{count_text(self.blocks)} in the working set"
         return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
 
     def problem(self) -> str:
-        """Why this can't be launched, or nothing."""
+        """Return why this can't be launched, or ""."""
         if not any(self.chosen(path) for path in PATHS):
             return "no path is chosen · switch one on with space"
         if not self.layouts:
@@ -195,7 +200,8 @@ class Form:
         return ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The `RunSpec` mapping; what is auto is left open, and so are the paths until doctor has looked."""
+        """Return the `RunSpec` mapping. Auto fields are left out, and so are the paths until doctor has reported or
+        one is deselected."""
         data: dict[str, Any] = {
             item.name: getattr(self, item.name)
             for item in fields(self)
@@ -215,14 +221,14 @@ class Form:
         return data
 
     def kept(self) -> dict[str, Any]:
-        """What differs from the defaults, as plain values to be remembered."""
+        """Return the values that differ from the defaults, as plain values for the UI state."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "doctor"}
         changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
         return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in changed.items()}
 
 
 def remembered(kept: object) -> Form:
-    """The form as it was kept; whatever can't be a field's value any more is left at its default."""
+    """Return the form from the UI state; values that are no longer valid take their default."""
     if not isinstance(kept, Mapping):
         return Form()
     found: dict[str, Any] = {}

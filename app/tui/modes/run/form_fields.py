@@ -1,4 +1,4 @@
-"""The fields of the Run screen's form: those that are always there, and the ones of its second page."""
+"""Fields of the Run screen's form, first and second page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvdeck.sessions.model.records import PATHS
 
 LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MIXED = (str(LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS)), str(LayoutPair(FULLY_CONTIGUOUS, LAYER_SEPARATE)))
-"""Another layout on each side."""
+"""Layout pairs with a different layout at each endpoint."""
 AUTO = "auto"
 MAX_NUMBER = 1 << 40
 
@@ -25,7 +25,7 @@ Kind = Literal["toggle", "choice", "number"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One line of the form."""
+    """One field of the form."""
 
     key: str
     label: str
@@ -33,7 +33,7 @@ class Field:
     hint: str
     options: tuple[str, ...] = ()
     optional: bool = False
-    """A number that may be left to the worker."""
+    """A number that may be left to the worker (auto)."""
     size: bool = False
     """A number of bytes, which may be typed as 64K."""
 

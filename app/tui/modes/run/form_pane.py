@@ -1,4 +1,4 @@
-"""The Run screen's form: paths, the block, and how it is run."""
+"""The Run screen's form pane: paths, the block, and the run settings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Shape", "Load", "Care")
 KEPT = "run"
-"""What the form is remembered as."""
+"""Key of the form in the deck's UI state."""
 
 
 class FormPane(FieldsPane[Form]):
-    """Keeps the form and a cursor in it; `form` is what `r` launches. It is remembered until the next time."""
+    """Holds the form and a cursor in it; `r` launches `form`, and the UI state saves it."""
 
     app: Deck
     columns = COLUMNS
@@ -35,18 +35,18 @@ class FormPane(FieldsPane[Form]):
         self.form = remembered(self.app.memory.get(KEPT))
 
     def turn(self) -> None:
-        """Show the other page of fields."""
+        """Switch to the other page of fields."""
         more = self.columns is COLUMNS
         self.columns, self.titles = (MORE_COLUMNS, MORE_TITLES) if more else (COLUMNS, TITLES)
         self.typing = None
         self.action_move(0, 0)
 
     def reset(self) -> None:
-        """Take every default again."""
+        """Restore all defaults."""
         self.become(Form(doctor=self.form.doctor))
 
     def apply_doctor(self, doctor: Doctor) -> None:
-        """Take doctor's newest word on each path."""
+        """Use doctor's newest report on each path."""
         super().become(replace(self.form, doctor=doctor))
 
     def become(self, form: Form) -> None:

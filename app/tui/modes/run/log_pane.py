@@ -1,4 +1,4 @@
-"""The newest lines that a run has for its operator."""
+"""Log pane of the Run screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKS = {"info": " ", "warning": "!", "error": "✗"}
 
 
 class LogPane(Lines):
-    """The tail of the log; a crashed worker's last words stand in it too."""
+    """The tail of the run's log, with the last output of a crashed worker."""
 
     run: RunView | None = None
 

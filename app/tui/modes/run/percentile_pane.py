@@ -1,4 +1,4 @@
-"""Percentiles of the trial that is looked at, a line a layout."""
+"""Request-time percentiles of the trial shown, one row per layout."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ COLUMNS: list[Column[StepView]] = [
 
 
 class Percentiles(Lines):
-    """Request times of, and what was measured beside, the interleaved layouts."""
+    """Request times, reference and counters of the interleaved layouts."""
 
     def apply(self, run: RunView | None, step: int | None) -> None:
-        """Show the trial of a step; None is the running one."""
+        """Show the trial of a step; None for the running step."""
         before = len(self._trial)
         self._trial = () if run is None else run.trial_of(run.current if step is None else step)
         if len(self._trial) != before:

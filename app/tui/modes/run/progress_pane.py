@@ -1,4 +1,4 @@
-"""Where the followed run stands: a bar, an estimate, and the step it is at or how it ended."""
+"""Progress of the followed run: a bar, an estimate, and the current step or how the run ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MODE_OFFERS = (("plan", "1", "plans a model"), ("monitor", "3", "watches an end
 
 
 def host_text(doctor: Doctor) -> str:
-    """What this host can do, in one line."""
+    """Return in one line what this host can run."""
     if doctor.error:
         return f"The doctor could not look at this host: {doctor.error}"
     if not doctor.paths:
@@ -36,14 +36,14 @@ def host_text(doctor: Doctor) -> str:
 
 
 class Progress(Lines):
-    """Two lines over the live panes."""
+    """Two lines above the live panes."""
 
     app: Deck
     snapshot: Snapshot | None = None
     picked: int | None = None
 
     def apply(self, snapshot: Snapshot, picked: int | None = None) -> None:
-        """Show the run of a snapshot, or why there is none; of a step that is picked, its reason."""
+        """Show a snapshot's run, or why there is none; for a picked step, its reason."""
         self.snapshot, self.picked = snapshot, picked
         self.redraw()
 
@@ -69,7 +69,7 @@ class Progress(Lines):
         return [tuple(first), trouble if lost else (cell(f" {self._below(run)}", width, self._tone(run)),)]
 
     def _offers(self, width: int) -> Row:
-        """What a newcomer wants, with its key; a mode that is not there is not offered."""
+        """Return the first actions for a new user, with their keys; modes that aren't available are left out."""
         offers = [("a", "runs the quick A/B")]
         offers += [(key, said) for mode, key, said in _MODE_OFFERS if mode in self.app.MODES]
         spans = [span for key, said in offers for span in ((f" {key}", "key"), (f" {said}  ", "dim"))]
@@ -106,7 +106,7 @@ class Progress(Lines):
 
 
 def _ran(run: RunView) -> str:
-    """What a run was of, where all its steps are alike; a sweep's table says it better."""
+    """Return block size and batch if all steps share them, else ""; a sweep's table shows them better."""
     plans = [step.plan for step in run.steps]
     if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
         return ""

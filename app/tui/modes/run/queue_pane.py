@@ -1,4 +1,4 @@
-"""The queue of runs: what runs, what waits, in which place."""
+"""Queue pane: the running run, and the queued ones with their position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class QueuePane(Lines, can_focus=True):
-    """Runs that go on or wait; Enter follows one, `x` cancels it."""
+    """Running and queued runs; Enter follows one, `x` cancels it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="queue.up", tooltip="The run above", group=LIST),
@@ -30,7 +30,7 @@ class QueuePane(Lines, can_focus=True):
         self.place, self.top = 0, 0
 
     def apply(self, runs: tuple[RunInfo, ...]) -> None:
-        """Take the queue; finished runs are left out."""
+        """Show the queue without finished runs."""
         self.runs = tuple(run for run in runs if run.state in ("running", "queued"))
         self.place = max(0, min(self.place, len(self.runs) - 1))
         self.redraw()

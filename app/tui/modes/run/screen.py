@@ -1,4 +1,4 @@
-"""Mode 2: choose what to compare, launch it, and watch it."""
+"""Mode 2: choose what to compare, launch it and follow it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class RunScreen(DeckScreen):
-    """Form and live view; where there is no room for both, `f` changes between them."""
+    """Form and live view; where there is no room for both, `f` switches between them."""
 
     CSS_PATH = "run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -126,7 +126,7 @@ class RunScreen(DeckScreen):
         self.app.submit(form.to_mapping())
 
     def take_form(self, change: Callable[[Form], Form]) -> None:
-        """Change the form as another screen asks; what is launched is still `r`'s to say."""
+        """Change the form for another screen, and show a toast; `r` is still needed to launch it."""
         pane = self.query_one(FormPane)
         pane.become(change(pane.form))
         self.live = False

@@ -1,4 +1,4 @@
-"""The steps of a run, one line each, ticking."""
+"""Steps table of the Run screen: one row per step, updated live."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", 
 
 
 def backend_text(step: StepView) -> str:
-    """Backend with its API and O_DIRECT, as short as it goes: `POSIX AIO direct`."""
+    """Return backend, API and O_DIRECT, short: `POSIX AIO direct`."""
     plan = step.plan
     parts = (plan.backend, plan.api or "", "direct" if plan.direct else "")
     return " ".join(part for part in parts if part)
 
 
 def state_text(step: StepView) -> str:
-    """A step's state, and its reason where it has one."""
+    """Return a step's state, and its reason if it has one and isn't ok."""
     reason = step.result.reason if step.result is not None else None
     word = {"ok": "done"}.get(step.state, step.state)
     return f"{word}: {reason}" if reason and step.state != "ok" else word
 
 
 def against(step: StepView) -> str:
-    """The rate beside the reference's: `64 % memcpy`, `1.60× pread`."""
+    """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`."""
     return reference_text(step.reference_ratio, reference_of(step.plan.path), step.reference_is_limit)
 
 
 def _ratio(step: StepView) -> str:
-    """The time over the baseline's: while it runs as the worker estimates it, then as it was compared in the end."""
+    """Return the time over the baseline's: the worker's estimate while it runs, then the final comparison."""
     if (found := step.compared) is not None:
         return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
@@ -107,7 +107,7 @@ class StepTable(Lines, can_focus=True):
         self.top = 0
 
     def apply(self, run: RunView | None) -> None:
-        """Show a run; another run than before is followed afresh."""
+        """Show a run; another run than before clears the picked step."""
         if run is None or self.run is None or run.session != self.run.session:
             self.picked, self.top = None, 0
         before = 0 if self.run is None else len(self.run.steps)

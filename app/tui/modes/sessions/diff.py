@@ -1,4 +1,4 @@
-"""Two sessions set against each other: rows of ratios, and for the one under the cursor what is behind it."""
+"""Diff of two sessions: rows of ratios, and the details of the row under the cursor."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from kvdeck.sessions.model.records import Session
 
 A, B = "run", "warn"
-"""Styles of the two sides; their letters stand beside, so colour is not the only carrier."""
+"""Styles of the two sessions; the letters are shown too, so colour is not the only cue."""
 _TONES = {"faster": "ok", "slower": "bad", "undecided": "dim"}
 
 
 class Head(Lines):
-    """Which sessions these are, and why they don't simply compare."""
+    """The two sessions, and why they are not directly comparable."""
 
     diff: Diff | None = None
 
@@ -60,7 +60,7 @@ class Head(Lines):
 
 
 class Behind(Lines):
-    """Figures, distributions or curves, and insights of the row under the cursor."""
+    """Details of the row under the cursor: figures, distributions or curves, and insights."""
 
     diff: Diff | None = None
     row: Compared | None = None
@@ -131,7 +131,7 @@ class Behind(Lines):
         )
 
     def _sweep(self) -> list[tuple[str, list[tuple[float, float]]]]:
-        """Sizes and GB/s of both sides, where a side has several sizes."""
+        """Return a style and (bytes, GB/s) points per session; empty unless one of them has several sizes."""
         row = self.row
         if row is None or self.sessions is None or row.block_bytes is None:
             return []
@@ -148,7 +148,7 @@ class Behind(Lines):
 
     @staticmethod
     def _is_of(item: Insight, row: Compared) -> bool:
-        # Across layouts, the ratio's own sentence says it already.
+        # Across layouts, the ratio's own sentence covers it.
         return (item.layout, item.block_bytes, item.batch) == (row.layout, row.block_bytes, row.batch)
 
     def _insights(self, width: int) -> list[Row]:
@@ -167,7 +167,7 @@ class Behind(Lines):
 
 
 class Rows(Listing[Compared]):
-    """The comparison's rows; there is nothing to open in them. Copied, the bar is the figures that it draws."""
+    """The comparison's rows; they can't be opened. An exported table has numbers in place of the bar."""
 
     names = ("A", "B")
 
@@ -197,7 +197,7 @@ class Rows(Listing[Compared]):
 
 
 def _text(value: float | None) -> str:
-    """A figure for another program: six digits where it was measured, all of them where it was counted."""
+    """Return a number for another program: six digits if measured, all digits if counted."""
     return plain_text(value)
 
 
@@ -252,12 +252,12 @@ def _row_key(row: Compared) -> str:
 
 
 def shown_rows(diff: Diff) -> list[Compared]:
-    """Rows across layouts where the layouts differ, then those of one layout."""
+    """Return the rows across layouts where the layouts differ, then those of one layout."""
     return [*(row for row in diff.paths if row.a.layouts != row.b.layouts), *diff.keys]
 
 
 class DiffScreen(DeckScreen):
-    """A and B; Esc goes back."""
+    """Compares sessions A and B; Esc returns to the list."""
 
     CSS_PATH = "diff.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [

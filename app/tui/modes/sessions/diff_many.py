@@ -1,4 +1,4 @@
-"""Several sessions against one baseline, as a table."""
+"""Comparison of several sessions with one baseline, as a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class VersusScreen(DeckScreen):
-    """The first session is the baseline; `b` makes the next one it."""
+    """The first session is the baseline; `b` makes the next one the baseline."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "baseline", "baseline", id="versus.baseline", tooltip="The next one as the baseline", group=RUN),

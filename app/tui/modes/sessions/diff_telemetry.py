@@ -1,4 +1,4 @@
-"""Two recordings of the Monitor's against each other, flow by flow."""
+"""Comparison of two telemetry recordings, flow by flow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RecordingsScreen(DeckScreen):
-    """A and B; Esc goes back."""
+    """Compares recordings A and B; Esc returns to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
@@ -60,7 +60,7 @@ class RecordingsScreen(DeckScreen):
 
 
 def open_recordings(screen: DeckScreen, sessions: tuple[Session, ...]) -> None:
-    """Set two recordings against each other, or say that it takes two."""
+    """Open the comparison of two recordings; warn if there are more or fewer."""
     if len(sessions) == 2:
         screen.app.push_screen(RecordingsScreen(*sessions))
     else:

@@ -1,4 +1,4 @@
-"""A session's report, the same that `kvdeck report` prints."""
+"""A session's report, the same as `kvdeck report` prints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TABLE_ROW = re.compile(rf"\s+({'|'.join(sorted(_LAYOUTS, reverse=True))})\s+\d+
 
 
 def line_row(line: Line, width: int) -> Row:
-    """A line of the report in colours: its tone's, or in a table its layout's."""
+    """Return a report line as a row coloured by its tone, or in a table by its layout."""
     found = _TABLE_ROW.match(line.text)
     if found is None:
         return (cell(f" {line.text}", width, _TONES[line.tone]),)
@@ -39,7 +39,7 @@ def line_row(line: Line, width: int) -> Row:
 
 
 class ResultScreen(DeckScreen):
-    """One session; Esc goes back to the list."""
+    """One session's report; Esc returns to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "diff", "diff", id="result.diff", tooltip="Its first two layouts against each other", group=LIST),
@@ -81,7 +81,7 @@ class ResultScreen(DeckScreen):
 
 
 def diff_layouts(screen: DeckScreen, session: Session) -> None:
-    """Open the first two layouts of a session against each other, or say that there is one only."""
+    """Open the diff of a session's first two layouts; warn if it has only one."""
     items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
     layouts = list(dict.fromkeys(items))
     if len(layouts) < 2:

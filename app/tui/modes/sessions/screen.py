@@ -1,4 +1,4 @@
-"""Mode 4: the sessions there are, kvdeck's and Dynamo's, newest first; two that are marked become a Diff."""
+"""Mode 4: list of kvdeck's and Dynamo's sessions, newest first; two marked ones open as a Diff."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.index import SessionSummary
 
 LIVE_S, LIVE_DYNAMO_S = 1.0, 60.0
-"""How often live sessions are read again, and how long after its last write Dynamo's file counts as live."""
+"""Interval in s at which live sessions are read again; time in s after its last write that a Dynamo file counts as
+live."""
 MOST_WATCHED = 50
-"""The newest sessions, of which it is noticed when another process changes them."""
+"""Number of newest sessions checked for changes by other processes."""
 PREVIEW_S = 0.1
-"""The cursor rests so long before what it stands on is read."""
+"""Time in s that the cursor rests on a row before its session is read."""
 MOST_MARKED = 8
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
 
@@ -54,7 +55,7 @@ def _took(row: SessionSummary) -> float | None:
 
 
 def sorted_rows(rows: tuple[SessionSummary, ...], key: str) -> list[SessionSummary]:
-    """The rows by one of `SORTS`; among equals the newest first."""
+    """Return the rows sorted by one of `SORTS`, the newest first among equals."""
     newest = sorted(rows, key=lambda row: (-row.created, row.name))
     if key == "name":
         return sorted(newest, key=lambda row: row.name)
@@ -83,7 +84,7 @@ def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
 
 
 def _mark(name: str, marked: Sequence[str]) -> str:
-    """A for the baseline, B and on for the others."""
+    """Return A for the baseline, B and on for the others, "" if unmarked."""
     return chr(ord("A") + marked.index(name)) if name in marked else ""
 
 
@@ -98,7 +99,7 @@ def _local(created: float) -> str:
 
 
 class SessionsScreen(DeckScreen):
-    """The list, and what the cursor stands on beside it; Enter opens a result."""
+    """The list beside a preview of the session under the cursor; Enter opens a session."""
 
     CSS_PATH = "sessions.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -182,7 +183,8 @@ class SessionsScreen(DeckScreen):
             self.action_reread()
 
     def _reread_live(self) -> None:
-        """Sessions are counted into, tagged and renamed by others, without the engine's knowing."""
+        """Reread live or changed sessions: other processes write, tag and rename them without the engine's
+        knowledge."""
         now = time.time()
         counting = any(row.state == "recording" for row in self.kept)
         dynamo = any(row.kind == "dynamo" and now - (row.ended or 0) < LIVE_DYNAMO_S for row in self.kept)
@@ -280,7 +282,7 @@ class SessionsScreen(DeckScreen):
         row = self._here()
         return "" if row is None else row.name
 
-    # --- what is done to sessions ---
+    # --- actions on sessions ---
 
     def action_mark(self) -> None:
         row = self._here()
@@ -371,7 +373,7 @@ class SessionsScreen(DeckScreen):
         self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
 
     def _own(self) -> SessionSummary | None:
-        """The row under the cursor, if it is kvdeck's to change."""
+        """Return the row under the cursor; None, with a warning, if it is Dynamo's."""
         row = self._here()
         if row is not None and row.kind == "dynamo":
             self.notify("this is Dynamo's file, and stays as it is; export or import it", severity="warning")
