@@ -137,6 +137,7 @@ class Asking:
         self.deck_screens[0].post_message(ReplayAsked(name))
 
     def may_command(self) -> bool:
+        """Return False, and show a warning, if the deck is read-only."""
         if self.readonly:
             self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
         return not self.readonly
