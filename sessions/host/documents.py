@@ -61,7 +61,7 @@ def load_yaml(data: bytes) -> Any:
             node = loader.get_single_node()
         finally:
             loader.dispose()
-        return None if node is None else _value(node, 1, [MAX_VALUES], set())
+        return None if node is None else _Composer().value(node, 1)
     except yaml.MarkedYAMLError as error:
         where = error.problem_mark or error.context_mark
         _fail(" ".join(str(error.problem or error.context or "can't be read").split()), where)
@@ -165,36 +165,64 @@ def _fail(what: str, mark: yaml.Mark | None = None) -> NoReturn:
     raise DocumentError(f"line {mark.line + 1}: {what}" if mark is not None else what)
 
 
-def _value(node: yaml.Node, depth: int, left: list[int], open_nodes: set[int]) -> Any:
-    """A node's value; `left` counts down how many more there may be."""
-    import yaml
+class _Composer:
+    """Plain values of one document's nodes, within `MAX_VALUES` and `MAX_DEPTH`.
 
-    left[0] -= 1
-    if left[0] < 0:
-        _fail(f"it holds more than {MAX_VALUES:,} values, as its aliases repeat them", node.start_mark)
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node)
-    if depth > MAX_DEPTH:
-        _fail(f"it is nested deeper than {MAX_DEPTH}", node.start_mark)
-    if id(node) in open_nodes:
-        _fail("an alias refers to what it is part of", node.start_mark)
-    open_nodes.add(id(node))
-    value: Any
-    if isinstance(node, yaml.SequenceNode):
-        _check_tag(node, "seq")
-        value = [_value(item, depth + 1, left, open_nodes) for item in node.value]
-    else:
-        _check_tag(node, "map")
-        value = {}
-        for key_node, item in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                _fail("a key is no plain word", key_node.start_mark)
-            key = _scalar(key_node)
-            if key in value:
-                _fail(f"the key {key!r} is there twice", key_node.start_mark)
-            value[key] = _value(item, depth + 1, left, open_nodes)
-    open_nodes.discard(id(node))
-    return value
+    A node that aliases repeat is composed once and counted each time, so a document that explodes is refused as soon
+    as its size is known, whatever that size is.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._open: set[int] = set()
+        self._composed: dict[int, tuple[Any, int, int]] = {}
+
+    def value(self, node: yaml.Node, depth: int) -> Any:
+        """Return a node's value; `depth` is 1 for the document's own."""
+        import yaml
+
+        if isinstance(node, yaml.ScalarNode):
+            self._add(1, node)
+            return _scalar(node)
+        if id(node) in self._open:
+            _fail("an alias refers to what it is part of", node.start_mark)
+        known = self._composed.get(id(node))
+        _, count, height = known or (None, 1, 1)
+        if depth + height - 1 > MAX_DEPTH:
+            _fail(f"it is nested deeper than {MAX_DEPTH}", node.start_mark)
+        self._add(count, node)
+        return known[0] if known else self._compose(node, depth)
+
+    def _compose(self, node: yaml.Node, depth: int) -> Any:
+        import yaml
+
+        before = self._count - 1
+        self._open.add(id(node))
+        value: Any
+        if isinstance(node, yaml.SequenceNode):
+            _check_tag(node, "seq")
+            value = [self.value(item, depth + 1) for item in node.value]
+            items = node.value
+        else:
+            _check_tag(node, "map")
+            value = {}
+            items = [item for _, item in node.value]
+            for key_node, item in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    _fail("a key is no plain word", key_node.start_mark)
+                key = _scalar(key_node)
+                if key in value:
+                    _fail(f"the key {key!r} is there twice", key_node.start_mark)
+                value[key] = self.value(item, depth + 1)
+        self._open.discard(id(node))
+        height = 1 + max((self._composed[id(item)][2] for item in items if id(item) in self._composed), default=0)
+        self._composed[id(node)] = value, self._count - before, height
+        return value
+
+    def _add(self, count: int, node: yaml.Node) -> None:
+        self._count += count
+        if self._count > MAX_VALUES:
+            _fail(f"it holds more than {MAX_VALUES:,} values, as its aliases repeat them", node.start_mark)
 
 
 def _check_tag(node: yaml.Node, kind: str) -> None:
