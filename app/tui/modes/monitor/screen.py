@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.state import Snapshot
 
 LINGER_S = 60.0
-"""Seconds to keep sampling after leaving the Monitor; with an alert set, sampling runs until the deck ends."""
+"""Seconds that sampling continues after leaving the Monitor; with an alert set, sampling runs until the deck ends."""
 RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
 READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
