@@ -128,7 +128,7 @@ def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
 
 
 def _posix(probed: Probed, path: str) -> PathFinding:
-    """Return one row for the three APIs: that of the first that works, which a run would choose."""
+    """Return one row for the three APIs: the first in the best state, which a run would choose."""
     each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
     best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
     apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
