@@ -1,1 +1,1 @@
-"""Which path can run here by which backend, and if not, why."""
+"""Doctor: which paths and backends work on this host, and why the others don't."""

@@ -1,4 +1,4 @@
-"""Runs probe children beside each other, each with a limit, and survives what they do."""
+"""Runner for probe child processes: in parallel, each with a time limit, tolerant of crashes and hangs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from kvdeck.sessions.host.processes import signal_name
 from kvdeck.sessions.model.records import from_json
 
 _PATIENCE = 4
+"""All probes end after this many times the limit, even if they waited for a core."""
 
 Command = Callable[[Sequence[str]], list[str]]
+"""Returns the argv of a child that runs the given checks."""
 
 
 @dataclass(slots=True)
 class Probed:
-    """All that the children told, and why a check told nothing."""
+    """Findings of all children; `failures` by check, for those that failed, crashed or hung."""
 
     rows: list[PathFinding] = field(default_factory=list)
     plugins: dict[str, PluginFinding] = field(default_factory=dict)
@@ -37,16 +39,16 @@ class Probed:
 
 
 def probe_command(folder: Path) -> Command:
-    """The command line that runs checks in a child of their own."""
+    """Return a function that builds the argv of a child for some checks; test files go to `folder`."""
     return lambda checks: [sys.executable, "-m", "kvdeck.engine.doctor.probe", *checks, "--folder", str(folder)]
 
 
 def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> Probed:
-    """Run each group of checks in a child, all at once, and end what is not done by the limit.
+    """Run each group of checks in one child, all groups in parallel, and return the findings.
 
-    A check that crashes its child is noted with the signal, and a new child goes on after it. One that hangs is
-    ended: alone in its child at the limit, before others in its group at half of it. Time that a child was ready to
-    run and got no core is not counted, up to `_PATIENCE` times the limit: a busy host is not a broken one.
+    A check that crashes its child is recorded with the signal, and a new child runs the checks after it. A check that
+    hangs is killed at `limit_s` seconds, or at half of that if others in its group follow. Time that a child was
+    runnable but got no core isn't counted, up to `_PATIENCE` times the limit, so that a busy host doesn't look broken.
     """
     return _Probing(command, limit_s).run(groups)
 
@@ -56,19 +58,20 @@ class _Child:
     process: subprocess.Popen[bytes]
     words: IO[bytes]
     left: list[str]
-    """Checks that aren't done, the one being tried at the front."""
+    """Checks not done yet; the first one is running."""
     budget_s: float
-    """Time for all of them."""
+    """Seconds for all of them."""
     since: float
-    """When the check at the front began, on the monotonic clock."""
+    """Start of the running check, on the monotonic clock."""
     starved_s: float = 0.0
-    """Time without a core before that."""
+    """Seconds without a core before `since`."""
     starved_at_last_s: float = 0.0
+    """Seconds without a core at the last look."""
     pending: bytes = b""
 
     def used_s(self) -> float:
-        """Seconds that the check at the front has had, without those it had to wait for a core."""
-        # The kernel forgets the count with the process, and a part of it with each of its children.
+        """Return seconds that the running check has used, without time spent waiting for a core."""
+        # The kernel drops the count when the process or one of its children exits, so use the maximum seen.
         self.starved_at_last_s = max(self.starved_at_last_s, _starved_s(self.process.pid))
         return time.monotonic() - self.since - (self.starved_at_last_s - self.starved_s)
 
@@ -78,7 +81,7 @@ class _Child:
 
 
 class _Probing:
-    """The children that run, and what they have told so far."""
+    """The running children, and their findings so far."""
 
     def __init__(self, command: Command, limit_s: float) -> None:
         self._command = command
@@ -151,14 +154,14 @@ class _Probing:
         allowed = self._allowed_s(child)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver, it can't even die: it is left behind
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver it can't die: leave it behind
             child.process.wait(timeout=0.1)
         if child.left:
             self._found.failures[child.left[0]] = reasons.no_answer(child.left[0], allowed, self._limit_s)
         self._leave(child)
 
     def _leave(self, child: _Child) -> None:
-        """Let go of a child that has ended, and go on with the checks after the one that ended it."""
+        """Close a child that ended, and start another for the checks after the one that ended it, if time is left."""
         assert child.process.stdout is not None
         self._selector.unregister(child.process.stdout)
         child.process.stdout.close()
@@ -169,7 +172,7 @@ class _Probing:
 
 
 def _starved_s(pid: int) -> float:
-    """Seconds that a process and its children were ready to run and got no core; 0 where the kernel doesn't count."""
+    """Return seconds that a process and its children were runnable but got no core; 0 without kernel support."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,6 +1,6 @@
-"""`python -m kvdeck.engine.doctor.report`: which path can run here by which backend, and if not, why and what to do.
+"""`python -m kvdeck.engine.doctor.report`: which paths and backends work here, why others don't, and the fix.
 
-Imports no NIXL itself: everything that may hang or crash is tried in children with a limit.
+Doesn't import NIXL: everything that may hang or crash runs in child processes with a time limit.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
 LIMIT_S = 2.6
-"""Seconds that all probes have together; `$KVDECK_DOCTOR_LIMIT` or `--limit` gives them more."""
+"""Seconds for all probes together; `$KVDECK_DOCTOR_LIMIT` or `--limit` overrides it."""
 GPU_LIMIT_S = 8.0
-"""The same where there is a GPU: CUDA and cuFile take seconds to start in each of the probes."""
+"""The same on hosts with a GPU: CUDA and cuFile take seconds to start in each probe."""
 
 
 def default_limit_s() -> float:
-    """Seconds that all probes have together on this host, unless told."""
+    """Return the default time limit in seconds for all probes on this host."""
     return GPU_LIMIT_S if driver_present() else LIMIT_S
 
 
 def report(folder: Path, limit_s: float) -> dict[str, Any]:
-    """Probe this host and say what was found, ready for JSON.
+    """Probe this host and return the report as JSON values.
 
     Args:
-        folder: Where test files would go.
-        limit_s: After so many seconds a probe that gave no answer is ended.
+        folder: Target folder of test files.
+        limit_s: Seconds after which a probe is killed.
     """
     facts: list[HostFacts] = []
     end = time.monotonic() + limit_s
-    # A thread of its own, left behind where a network filesystem that is gone holds it.
+    # In a daemon thread: a call to a network filesystem that is gone may block it for good.
     looking = threading.Thread(
         target=lambda: facts.append(host_facts(folder, gpu=gpu_facts(limit_s * 0.7))), daemon=True
     )
@@ -63,19 +63,19 @@ def report(folder: Path, limit_s: float) -> dict[str, Any]:
 
 
 def groups() -> list[list[str]]:
-    """The checks, those of one group in one child: fewer children where there are few cores to load NIXL on."""
+    """Return the checks, grouped by child process; fewer groups on few cores, since each child loads NIXL."""
     rest = [name for name in plugins.plugin_files() if name not in ("UCX", "POSIX", "GDS", "GDS_MT")]
     posix = [f"POSIX:{api}" for api in APIS]
     if driver_present():
         return [["UCX"], posix, ["GDS"], ["GDS_MT"], ["DEVICE"], rest]
-    instant = ["GDS", "GDS_MT", "DEVICE", *rest]  # without a driver these refuse at once
+    instant = ["GDS", "GDS_MT", "DEVICE", *rest]  # without a driver these fail at once
     if len(os.sched_getaffinity(0)) < 4:
         return [["UCX"], [*posix, *instant]]
     return [["UCX"], posix, instant]
 
 
 def assembled(host: HostFacts, probed: Probed) -> dict[str, Any]:
-    """The report from what the host and the probes told."""
+    """Return the report from the host's facts and the probes' findings."""
     rows = list(_rows(host, probed))
     build = plugins.build()
     config, config_there = plugins.cufile_config()
@@ -97,7 +97,7 @@ def assembled(host: HostFacts, probed: Probed) -> dict[str, Any]:
 
 
 def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
-    """One row for each path and backend, in the order of `PATHS`."""
+    """Yield one row per path and backend (and mode, between memory of the same kind), in the order of `PATHS`."""
     for path in PATHS:
         for backend in plugins.SERVES[path]:
             if path in (HOST_TO_HOST, DEVICE_TO_DEVICE):
@@ -120,7 +120,7 @@ def _found(probed: Probed, path: str, backend: str, mode: str | None = None, api
 
 
 def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
-    """A network card registers memory by locking it."""
+    """Return the row, degraded if locked memory is limited: network cards lock the memory they register."""
     little = reasons.little_memlock(host.memlock_bytes)
     if row.state != "ready" or little is None or not any(port.active for port in host.infiniband):
         return row
@@ -128,7 +128,7 @@ def _limited(row: PathFinding, host: HostFacts) -> PathFinding:
 
 
 def _posix(probed: Probed, path: str) -> PathFinding:
-    """One row for the three APIs: the first that works is the one a run would choose."""
+    """Return one row for the three APIs: the first in the best state, which a run would choose."""
     each = {api: _found(probed, path, "POSIX", api=api) for api in APIS}
     best = min(each.values(), key=lambda row: ("ready", "degraded", "unavailable").index(row.state))
     apis = {api: row.state if row.reason is None else f"{row.state}: {row.reason}" for api, row in each.items()}
@@ -142,7 +142,7 @@ def _posix(probed: Probed, path: str) -> PathFinding:
 
 
 def _staged(probed: Probed, path: str, backend: str) -> PathFinding:
-    """Through host memory: works where the files do and the GPU does."""
+    """Return the row of a path staged through host memory: works if both POSIX files and the GPU work."""
     row = PathFinding(path, backend, memory=plugins.memory_of(path))
     device = probed.failures.get("DEVICE")
     files = _posix(probed, HOST_TO_DISK)
@@ -161,7 +161,7 @@ def _plugins(probed: Probed) -> Iterator[PluginFinding]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report; the exit status is 0 when at least one path can run."""
+    """Print the report; return 0 if at least one path works, 1 if none, or the error's exit status."""
     parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.report")
     parser.add_argument("--json", action="store_true", help="one line instead of indented JSON")
     parser.add_argument("--folder", type=Path, help="where test files would go")

@@ -1,4 +1,4 @@
-"""What this host is: facts that decide what can run here and which measurements can be compared."""
+"""Facts of this host that decide what can run here and which measurements are comparable."""
 
 from __future__ import annotations
 

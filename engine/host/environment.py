@@ -1,4 +1,4 @@
-"""Variables of the environment that decide what UCX, NIXL, CUDA and libfabric do, whoever set them."""
+"""Environment variables that configure UCX, NIXL, CUDA, cuFile, libfabric and Dynamo."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import re
 _DECIDING = re.compile(r"(UCX|NIXL|CUDA|FI|CUFILE|DYN|DYNAMO)_[A-Z0-9_]+")
 _OWN = ("CUFILE_LOGFILE_PATH",)
 _HARMLESS = re.compile(r"CUDA_(HOME|VERSION|PATH|ROOT|BIN_PATH|TOOLKIT\w*)|\w*LOG\w*")
-"""Where things lie and what is printed: they decide no transfer."""
+"""Variables of install locations and logging, which don't affect transfers."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|_KEY$|AUTH", re.IGNORECASE)
 
 
 def deciding_variables() -> dict[str, str]:
-    """Name to value, by name; a value that is secret by its name is not shown."""
+    """Return those variables, sorted by name; values are hidden if the name suggests a secret."""
     return {
         name: "(not shown)" if _SECRET.search(name) else value
         for name, value in sorted(os.environ.items())
@@ -22,7 +22,7 @@ def deciding_variables() -> dict[str, str]:
 
 
 def blamed(prefixes: tuple[str, ...]) -> str:
-    """The variables with these prefixes in words, to be named where what they decide has failed; empty without any."""
+    """Return text that lists the set variables with these prefixes, for an error message; empty without any."""
     found = [
         f"{name}={value}"
         for name, value in deciding_variables().items()

@@ -1,4 +1,4 @@
-"""The records of a host's facts. A fact that this host doesn't tell is null."""
+"""Records of a host's facts; None where this host doesn't provide one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MEMORY_FILESYSTEMS = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as the driver's management library sees it."""
+    """One GPU, as reported by NVML."""
 
     index: int
     name: str
@@ -19,23 +19,23 @@ class Gpu:
     memory_bytes: int
     memory_free_bytes: int
     other_processes: int
-    """Compute processes of others on this GPU; they share its bandwidth with a run."""
+    """Number of other compute processes on this GPU, which share its bandwidth with a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """The GPUs and their driver; `reason` says why there are none."""
+    """The GPUs and their driver; `reason` is why there are none."""
 
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
     cuda: str | None = None
-    """Newest CUDA version the driver can serve, as `13.0`."""
+    """Newest CUDA version that the driver supports, such as `13.0`."""
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InfiniBandPort:
-    """A port below `/sys/class/infiniband`."""
+    """A port in `/sys/class/infiniband`."""
 
     device: str
     port: int
@@ -50,7 +50,7 @@ class InfiniBandPort:
 
 @dataclass(frozen=True, slots=True)
 class FolderFacts:
-    """A target folder: its filesystem, its room, and whether O_DIRECT was seen to work in it."""
+    """A target folder: filesystem, free space, and whether O_DIRECT works in it (tested)."""
 
     path: str
     filesystem: str
@@ -59,7 +59,7 @@ class FolderFacts:
     free_bytes: int
     writable: bool
     direct_alignment: int | None
-    """Smallest O_DIRECT write in bytes that this filesystem takes; null where it takes none."""
+    """Smallest O_DIRECT write in bytes that this filesystem accepts; None if it accepts none."""
     reason: str | None = None
     """Why the folder can't be written to."""
 
@@ -70,7 +70,7 @@ class FolderFacts:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """This host, now. Sizes in bytes; limits of null are unlimited."""
+    """This host's current facts. Sizes are in bytes; a limit of None is unlimited."""
 
     hostname: str
     kernel: str
@@ -79,12 +79,12 @@ class HostFacts:
     cores: int
     """Cores this process may use, by affinity."""
     cpu_quota: float | None
-    """Cores' worth of time the control group grants; null: no quota."""
+    """CPU quota of the control group, in cores; None: no quota."""
     numa_nodes: int
     last_level_cache_bytes: int | None
-    """All last-level caches of the usable cores together."""
+    """Sum of the last-level caches of the usable cores."""
     memory_bytes: int
-    """Memory there is, or the control group's limit where that is lower."""
+    """Total memory, or the control group's limit if lower."""
     memory_available_bytes: int
     huge_pages: str | None
     """Transparent huge pages: `always`, `madvise` or `never`."""
@@ -96,24 +96,24 @@ class HostFacts:
     aio_max: int | None
     aio_used: int | None
     io_uring_disabled: int | None
-    """`kernel.io_uring_disabled`: 0 allowed, 1 for the privileged, 2 off; null where the kernel has no such switch."""
+    """`kernel.io_uring_disabled`: 0 allowed, 1 privileged only, 2 off; None if the kernel has no such switch."""
     ptrace_scope: int | None
-    """`kernel.yama.ptrace_scope`; above 0, UCX may not copy from another process's memory. Null: no yama."""
+    """`kernel.yama.ptrace_scope`; above 0, UCX can't copy from another process's memory. None: no yama."""
     nvidia_fs: str | None
-    """Version of the nvidia-fs module; null where it isn't loaded."""
+    """Version of the nvidia-fs module; None if it isn't loaded."""
     gpu: GpuFacts
     infiniband: tuple[InfiniBandPort, ...]
     folder: FolderFacts | None
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values, with `gpus` and `filesystem` at the top, where comparisons look for them."""
+        """Return JSON values, with `gpus` and `filesystem` at the top level, where comparisons read them."""
         data = dataclasses.asdict(self)
         data["gpus"] = data["gpu"].pop("gpus")
         data["filesystem"] = self.folder.filesystem if self.folder else None
         return data
 
     def comparable(self) -> dict[str, Any]:
-        """For `session.json`: the lasting facts, of which any that differs makes two measurements incomparable."""
+        """Return the lasting facts for `session.json`; if any differs, two measurements aren't comparable."""
         passing = ("memory_available_bytes", "huge_pages_free", "aio_used", "infiniband", "folder", "gpu")
         data = {name: value for name, value in self.to_mapping().items() if name not in passing}
         data["gpus"] = [{"name": gpu.name, "memory_bytes": gpu.memory_bytes} for gpu in self.gpu.gpus]

@@ -1,4 +1,4 @@
-"""A target folder: which filesystem it lies on, how much room it has, and whether O_DIRECT works in it."""
+"""Facts of a target folder: filesystem, free space, and whether O_DIRECT works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALIGNMENTS = (512, 4096, 65536)
 
 
 def folder_facts(folder: Path) -> FolderFacts:
-    """Look at a folder, with a write of a few bytes to a temporary file in it; never raises for a bad folder."""
+    """Return a folder's facts; writes up to 64 KiB to a temporary file in it. An unusable folder doesn't raise."""
     path = Path(os.path.realpath(folder))
     mount, filesystem, device = mount_of(path)
     free = 0
@@ -39,7 +39,10 @@ def folder_facts(folder: Path) -> FolderFacts:
 
 
 def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[str, str, str]:
-    """Mount point, filesystem type and device of an absolute path, as the kernel's mount table has them."""
+    """Return mount point, filesystem type and device of an absolute path, from the kernel's mount table.
+
+    Type and device are `unknown` if the table can't be read.
+    """
     best = ("/", "unknown", "unknown")
     try:
         lines = mountinfo.read_text(errors="replace").splitlines()
@@ -49,7 +52,7 @@ def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> tupl
         left, _, right = line.partition(" - ")
         mount = _unescaped(left.split()[4])
         kind, device = right.split()[:2]
-        # A later line of the same mount point covers the earlier one.
+        # A later mount on the same mount point covers the earlier one.
         if path.is_relative_to(mount) and len(mount) >= len(best[0]):
             best = (mount, kind, _unescaped(device))
     return best
@@ -60,10 +63,10 @@ def _unescaped(text: str) -> str:
 
 
 def _direct_alignment(folder: Path) -> int | None:
-    """The smallest O_DIRECT write that works here, or None.
+    """Return the smallest O_DIRECT write in bytes that works in the folder; None if none does.
 
     Raises:
-        OSError: No file can be made or written in the folder.
+        OSError: No file can be created or written in the folder.
     """
     descriptor, name = tempfile.mkstemp(prefix=".kvdeck-probe-", dir=folder)
     try:

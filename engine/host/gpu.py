@@ -1,4 +1,4 @@
-"""The GPUs, asked of NVML in a child process, since a broken driver hangs whoever asks it."""
+"""GPU facts from NVML, queried in a child process: a broken driver hangs its callers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DRIVER_SIGNS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/
 
 
 def driver_present() -> bool:
-    """Whether a GPU driver has left any sign on this host; costs nothing and can't hang."""
+    """True if this host has any file of a GPU driver; cheap, and can't hang."""
     return any(Path(sign).exists() for sign in _DRIVER_SIGNS)
 
 
 def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
-    """The GPUs and their driver; where they can't be had within the limit, an empty list with the reason."""
+    """Return the GPUs and their driver; no GPUs, with the reason, if NVML fails or takes over `limit_s` seconds."""
     if not driver_present():
         return GpuFacts(reason="no NVIDIA driver is loaded")
     child = subprocess.Popen(
@@ -35,7 +35,7 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
     try:
         output, _ = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
-        child.kill()  # not waited for: a process stuck in the driver can't even die
+        child.kill()  # not waited for: a process stuck in the driver can't die
         return GpuFacts(reason=f"the NVIDIA driver gave no answer within {number_text(limit_s)} s")
     try:
         return parse(load_record(output))
@@ -44,7 +44,7 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
 
 
 def parse(data: dict[str, Any]) -> GpuFacts:
-    """The facts from the mapping that the child prints."""
+    """Return the facts in the mapping that the child prints."""
     return GpuFacts(
         gpus=tuple(Gpu(**gpu) for gpu in data["gpus"]),
         driver=data["driver"],
@@ -54,7 +54,7 @@ def parse(data: dict[str, Any]) -> GpuFacts:
 
 
 def ask_driver() -> dict[str, Any]:
-    """What NVML says, in this process."""
+    """Query NVML in this process and return the child's mapping; NVML errors become its `reason`."""
     import pynvml
 
     try:
@@ -76,7 +76,7 @@ def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         total, free = int(memory.total), int(memory.free)
-    except nvml.NVMLError:  # GPUs that share the host's memory have none of their own to report
+    except nvml.NVMLError:  # GPUs that share the host's memory report none
         total = free = 0
     try:
         users = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getppid()}
@@ -93,5 +93,5 @@ def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The child: prints what the driver says as one JSON object."""
+    """Main function of the child: print NVML's answers as one JSON object."""
     sys.stdout.write(json.dumps(ask_driver()))

@@ -1,4 +1,4 @@
-"""CPU, memory, kernel limits and ports, read from /proc and /sys."""
+"""Facts of CPU, memory, kernel limits and InfiniBand ports, from /proc and /sys."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ARM_CORES = {
 
 
 def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> HostFacts:
-    """This host's facts; takes milliseconds, or up to two seconds where a GPU driver has to be asked.
+    """Return this host's facts; takes milliseconds, or up to 2 s if a GPU driver is queried.
 
     Args:
-        folder: Target folder to look at; null leaves its facts out.
-        gpu: The GPUs where they are known already.
+        folder: Target folder to examine; None: no folder facts.
+        gpu: GPU facts if known already; None queries the driver.
     """
     root = Path("/")
     memory = _meminfo(root)
@@ -60,17 +60,17 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
 
 
 def memlock_bytes() -> int | None:
-    """Bytes this process may lock in memory; null where that is unlimited."""
+    """Return the bytes that this process may lock in memory; None if unlimited."""
     return _limit(resource.RLIMIT_MEMLOCK)
 
 
 def kernel_switch(name: str) -> int | None:
-    """A number below /proc/sys, or None where this kernel hasn't got it."""
+    """Return a number from /proc/sys; None if this kernel doesn't have it."""
     return _number(Path("/proc/sys") / name)
 
 
 def cpu_model(root: Path) -> str:
-    """The CPU's name; ARM kernels give only part numbers, so the common server cores are named here."""
+    """Return the CPU's name; ARM kernels report only part numbers, which `_ARM_CORES` maps for common server cores."""
     lines = (_text(root / "proc/cpuinfo") or "").splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if "model name" in fields:
@@ -80,7 +80,7 @@ def cpu_model(root: Path) -> str:
 
 
 def last_level_cache(root: Path, cores: set[int]) -> int | None:
-    """Bytes of all distinct last-level caches that serve these cores."""
+    """Return the bytes of all distinct last-level caches of these cores; None if unknown."""
     caches: dict[tuple[str, str], int] = {}
     for core in cores:
         levels = [
@@ -98,7 +98,7 @@ def last_level_cache(root: Path, cores: set[int]) -> int | None:
 
 
 def cgroup_memory(root: Path, total: int, available: int) -> tuple[int, int]:
-    """Memory total and available in bytes, lowered to what this process's control groups (v1 or v2) allow."""
+    """Return total and available memory in bytes, limited by this process's control groups (v1 or v2)."""
     for folder, limit_name, usage_name, cache_name in _memory_groups(root):
         limit = _number(folder / limit_name)
         if limit is None or limit >= total:
@@ -110,7 +110,7 @@ def cgroup_memory(root: Path, total: int, available: int) -> tuple[int, int]:
 
 
 def _memory_groups(root: Path) -> list[tuple[Path, str, str, str]]:
-    """Every group from this process's own up to the hierarchy's root, with the names of its files."""
+    """Return this process's memory group and its ancestors, with the names of their limit, usage and cache files."""
     found = []
     for line in (_text(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -150,7 +150,7 @@ def _cpu_quota(root: Path) -> float | None:
 
 
 def infiniband_ports(root: Path) -> tuple[InfiniBandPort, ...]:
-    """Ports of all InfiniBand and RoCE devices."""
+    """Return the ports of all InfiniBand and RoCE devices."""
     return tuple(
         InfiniBandPort(
             device=port.parent.parent.name,

@@ -1,7 +1,7 @@
-"""Recording in other people's processes: NIXL's agents and vLLM's offloading are seen as they are imported.
+"""Tracing of other programs: hooks that count the transfers of NIXL's agents and vLLM's offloading.
 
-`startup/` is put on the command's PYTHONPATH, so that each Python process it starts runs `sitecustomize`, which
-watches for the modules below and does nothing else until one of them comes.
+`startup/` is added to the command's PYTHONPATH, so that each Python process it starts runs `sitecustomize`, which
+installs an import hook and does nothing else until one of the traced modules is imported.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ LAYOUT, DESCRIPTORS = "KVDECK_RECORD_LAYOUT", "KVDECK_RECORD_DESCRIPTORS_PER_BLO
 
 
 def environment(pythonpath: str | None, layout: str | None, descriptors_per_block: int | None) -> Mapping[str, str]:
-    """Variables with which a command's Python processes record their transfers.
+    """Return the environment variables that make a command's Python processes trace their transfers.
 
     Args:
-        pythonpath: What PYTHONPATH holds so far.
-        layout: Text of the layout of its transfers, which can't be seen.
-        descriptors_per_block: How many descriptors make a block; null: blocks are not counted.
+        pythonpath: PYTHONPATH so far.
+        layout: Layout of its transfers, which can't be detected.
+        descriptors_per_block: Descriptors per block; None: blocks are counted only for layout `FullyContiguous`.
     """
     startup = os.fspath(Path(__file__).parent.absolute() / "startup")
     variables = {"PYTHONPATH": os.pathsep.join([startup, *([pythonpath] if pythonpath else [])])}

@@ -1,4 +1,4 @@
-"""A call's arguments by name, however the program gave them: a hook must take every form that the call itself takes."""
+"""Arguments of a hooked call, whether passed by position or by name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def arguments(args: Sequence[Any], named: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    """The values of the call's first parameters.
+    """Return the values of the call's first parameters.
 
     Args:
-        args: What came by position, the object itself left out.
-        named: What came by name.
-        names: The parameters in order.
+        args: Positional arguments without `self`.
+        named: Keyword arguments.
+        names: Names of the parameters, in order.
 
     Raises:
-        KeyError: One of them was not given.
+        KeyError: One of them was not passed.
     """
     return [args[index] if index < len(args) else named[name] for index, name in enumerate(names)]

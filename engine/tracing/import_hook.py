@@ -1,6 +1,6 @@
-"""Sees modules as the program imports them, and hands each to the hook that instruments it.
+"""Import hook that instruments the traced modules when the program imports them.
 
-Whatever goes wrong in a hook stays here: the program then just isn't recorded.
+Errors of a hook never reach the program, which then just isn't traced; `$KVDECK_RECORD_DEBUG` prints them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WATCHED = {
     "vllm.v1.kv_offload.worker.worker": _VLLM,
     "vllm.v1.kv_offload.base": _VLLM,
 }
-"""Module, and the hook's module, which is loaded only when that one comes."""
+"""Traced module to the module of its hook, which is imported only once the traced one is."""
 
 
 def watch() -> None:
-    """Instrument what is imported already, and whatever comes."""
+    """Instrument the traced modules imported already, and install the finder for later ones."""
     for name in WATCHED:
         if name in sys.modules:
             _instrument(sys.modules[name], name)
@@ -47,6 +47,8 @@ def _instrument(module: ModuleType, name: str) -> None:
 
 
 class _Finder(MetaPathFinder):
+    """Wraps the loader of traced modules; leaves the search to the finders after it."""
+
     def __init__(self) -> None:
         self._searching: set[str] = set()
 
@@ -64,7 +66,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """The module's own loader, and the hook after it."""
+    """The module's own loader, which runs the hook after it."""
 
     def __init__(self, loader: Any, name: str) -> None:
         self._loader, self._name = loader, name

@@ -1,7 +1,7 @@
-"""Counts the transfers of every NIXL agent in this process, below the Python API, where all calls pass.
+"""Hook that counts the transfers of every NIXL agent in this process, at the bindings, which all API calls use.
 
-Path from the descriptors' memory types, bytes and descriptors from their lists, time from the post to the check
-that sees completion.
+The path is from the descriptors' memory types, bytes and descriptors from their lists; the time is from the post to
+the status check that returns completion.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _WORDS = 3
 
 @dataclass(slots=True)
 class Side:
-    """A descriptor list: where it lies, and how long each of its regions is."""
+    """A descriptor list: its place (`Host`, `Device`, …) and the sizes of its regions in bytes."""
 
     place: str
     count: int
     each: int
-    """Bytes of every region where all are alike, else 0."""
+    """Bytes per region if all are equal, else 0."""
     sizes: Sequence[int] = ()
 
     def bytes_of(self, indices: Sequence[int]) -> int:
@@ -49,7 +49,7 @@ class Side:
 
 @dataclass(slots=True)
 class Request:
-    """What a transfer handle stands for."""
+    """The transfer behind a handle; `posted` is the time of the post in seconds, None unless in progress."""
 
     path: str
     bytes: int
@@ -58,7 +58,7 @@ class Request:
 
 
 class Watch:
-    """What is known of this process's lists and requests, by their handles."""
+    """Descriptor lists and requests of this process, by handle."""
 
     def __init__(self, bindings: ModuleType) -> None:
         self.bindings: Any = bindings
@@ -68,9 +68,10 @@ class Watch:
         self.prepared: dict[int, Side] = {}
         self.requests: dict[int, Request] = {}
         self.over = 0
+        """Descriptors of finished requests that don't fill a block yet."""
 
     def side(self, descriptors: Any) -> Side:
-        """A descriptor list's side; read once, as long as the list lives and does not grow."""
+        """Return a descriptor list's place and sizes; cached while the list exists and its length is the same."""
         known, count = self.lists.get(id(descriptors)), descriptors.descCount()
         if known is not None and known[0]() is descriptors and known[1].count == count:
             return known[1]
@@ -84,7 +85,7 @@ class Watch:
         return _PLACES.get(name, name.title())
 
     def prepare(self, handle: int, arguments: Sequence[Any]) -> None:
-        """Note a prepared list: a descriptor list, or memory type and N×5 array of strided runs."""
+        """Store a prepared list: a descriptor list, or a memory type and an N×5 array of strided runs."""
         for before, value in zip((None, *arguments), arguments, strict=False):
             if isinstance(value, self.bindings.nixlXferDList):
                 self.prepared[handle] = self.side(value)
@@ -121,7 +122,7 @@ def _side(place: str, sizes: Sequence[int]) -> Side:
 
 
 def lengths(descriptors: Any, count: int) -> Sequence[int]:
-    """Every region's bytes. Asking one by one takes half a microsecond each, so long lists are read as one piece."""
+    """Return every region's bytes. Over 16 regions from the pickled state: single reads take 0.5 µs each."""
     if count > 16:
         state = descriptors.__getstate__()
         start = state.find(struct.pack("<Q", count * _WORDS * 8)) + 8
@@ -137,7 +138,7 @@ def lengths(descriptors: Any, count: int) -> Sequence[int]:
 
 
 def instrument(bindings: ModuleType) -> None:
-    """Wrap the agent's calls. A call's own result and exceptions pass unchanged."""
+    """Wrap the agent's calls, once. Their results and exceptions pass unchanged."""
     agent: Any = bindings.nixlAgent
     if getattr(agent.postXferReq, "kvdeck", False):
         return
@@ -234,7 +235,7 @@ def _checked(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _end(watch: Watch, handle: int, status: int | None) -> None:
-    """A posted request has ended; one that ended before is not counted again."""
+    """Count a posted request as done (status 0) or failed; does nothing if it has ended before."""
     request = watch.requests.get(handle)
     if request is None or request.posted is None:
         return

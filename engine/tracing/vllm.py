@@ -1,7 +1,7 @@
-"""Counts what vLLM's OffloadingConnector moves: vLLM loads `register` as one of its general plugins.
+"""Hook that counts the transfers of vLLM's OffloadingConnector; vLLM loads `register` as a general plugin.
 
-Both generations are known: a router with `transfer_async(job, (source, target))`, and since 0.25 workers with
-`submit_store` and `submit_load`. Bytes and times are vLLM's own where it gives them: 0.14 and older give neither.
+Supports a router with `transfer_async(job, (source, target))`, and since 0.25 workers with `submit_store` and
+`submit_load`. Bytes and times are vLLM's own where available: 0.14 and older have neither.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kvdeck.engine.tracing.call_arguments import arguments
 from kvdeck.sessions import recorder
 
 _jobs: dict[tuple[int, Any], tuple[str, int, float]] = {}
-"""Path, blocks and start of each job that has not ended, by its worker and number."""
+"""Path, blocks and start time (s) of each job in progress, by `id(worker)` and job number."""
 
 
 def register() -> None:
-    """Watch vLLM's offloading, if this process is asked to record; the entry point of `vllm.general_plugins`."""
+    """Install the import hook if `$KVDECK_RECORD_FOLDER` is set; entry point of `vllm.general_plugins`."""
     if os.environ.get("KVDECK_RECORD_FOLDER"):
         from kvdeck.engine.tracing import import_hook
 
@@ -32,7 +32,7 @@ def register() -> None:
 
 
 def instrument(module: ModuleType) -> None:
-    """Wrap the module's OffloadingWorker, and every class that is derived from it."""
+    """Wrap the module's OffloadingWorker and all its subclasses, present and future."""
     worker: Any = getattr(module, "OffloadingWorker", None)
     if worker is None or getattr(worker, "kvdeck", False):
         return

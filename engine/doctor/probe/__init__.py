@@ -1,1 +1,1 @@
-"""Small real transfers that show whether a backend works here; run in a child process that may hang or crash."""
+"""Probes: small real transfers that test a backend, run in a child process that may hang or crash."""

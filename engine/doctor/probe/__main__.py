@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a probe that hangs must not outlive its doctor
-    # Started before anything large is imported, so that both processes load at the same time.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hung probe must not outlive its doctor
+    # Started before the large imports, so that both processes load in parallel.
     peer = None
     if "UCX" in sys.argv[1:]:
         peer = subprocess.Popen(

@@ -1,8 +1,8 @@
-"""Runs checks in order and prints one JSON line for each thing found.
+"""Main function of a probe child: runs checks in order and prints their findings as JSON lines.
 
 A check is `UCX`, `POSIX:AIO`, `POSIX:URING`, `POSIX:POSIXAIO`, `GDS`, `GDS_MT`, `DEVICE` or any other plugin's name.
-Lines are `{"trying": check}`, `{"row": …}`, `{"plugin": …}`, `{"failed": …}` and `{"done": check}`; a child that dies
-has at least said what it was trying.
+Lines are `{"trying": check}`, `{"row": …}`, `{"plugin": …}`, `{"failed": …}` and `{"done": check}`; `trying` comes
+first, so that it is known which check a child died in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kvdeck.sessions.errors import UnavailableError
 
 
 def main(peer: subprocess.Popen[bytes] | None) -> None:
-    """Run the checks of the command line and report each at once; `peer` is the second process for UCX."""
+    """Run the checks of the command line, print each finding at once, and exit; `peer` is UCX's second process."""
     parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.probe")
     parser.add_argument("checks", nargs="*", metavar="CHECK")
     parser.add_argument("--folder", type=Path, default=Path())
@@ -38,7 +38,7 @@ def main(peer: subprocess.Popen[bytes] | None) -> None:
         except UnavailableError as error:
             _say(stdout, {"failed": {"reason": error.what, "mend": error.mend}})
         _say(stdout, {"done": check})
-    # Native libraries have been seen to crash while the interpreter takes them down; nothing is left to lose here.
+    # Skips the interpreter's shutdown: native libraries have crashed during it.
     os._exit(0)
 
 

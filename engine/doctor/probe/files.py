@@ -1,4 +1,4 @@
-"""Probing POSIX and GDS: a file in the target folder, written and read back past the page cache."""
+"""Probes of POSIX and GDS: write and read a file in the target folder, past the page cache where possible."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _PATHS = (HOST_TO_DISK, DISK_TO_HOST, DEVICE_TO_DISK, DISK_TO_DEVICE)
 
 
 def probe_posix(api: str, folder: Path) -> Iterator[PathFinding]:
-    """Rows of the paths between host memory and files by one API of the POSIX plugin.
+    """Yield rows of the paths between host memory and files, by one API of the POSIX plugin.
 
     Raises:
-        UnavailableError: The backend itself can't be created; then no row was given.
+        UnavailableError: The backend can't be created; no row was yielded then.
     """
     agent = nixl.make_agent(f"kvdeck-probe-{api}")
     nixl.create_backend(agent, "POSIX", {plugins.POSIX_PARAMS[api]: "true"})
     try:
         with _file(folder) as (descriptor, limit):
             yield from _host_rows(agent, "POSIX", api, descriptor, limit)
-    except UnavailableError as error:  # the folder's fault: the backend is there
+    except UnavailableError as error:  # the folder failed, the backend works
         yield from _refused("POSIX", api, error, (HOST_TO_DISK, DISK_TO_HOST))
 
 
 def probe_gds(backend: str, folder: Path) -> Iterator[PathFinding]:
-    """Rows of the paths between files and host or GPU memory by cuFile.
+    """Yield rows of the paths between files and host or GPU memory, by cuFile.
 
     Raises:
-        UnavailableError: The backend itself can't be created; then no row was given.
+        UnavailableError: The backend can't be created; no row was yielded then.
     """
     with tempfile.TemporaryDirectory(prefix="kvdeck-probe-") as scratch:
-        log = Path(scratch) / "cufile.log"  # cuFile would write it into the current folder
+        log = Path(scratch) / "cufile.log"  # default: the current folder
         os.environ["CUFILE_LOGFILE_PATH"] = str(log)
         agent = nixl.make_agent(f"kvdeck-probe-{backend}")
         nixl.create_backend(agent, backend)
@@ -62,10 +62,10 @@ def _refused(backend: str, api: str | None, error: UnavailableError, paths: Sequ
 
 @contextlib.contextmanager
 def _file(folder: Path) -> Iterator[tuple[int, UnavailableError | None]]:
-    """A file of `SIZE` bytes that has no name any more, and what is amiss with its folder.
+    """Yield the descriptor of a temporary file of `SIZE` bytes, and its folder's limitation (None: none).
 
     Raises:
-        UnavailableError: No file can be made in the folder.
+        UnavailableError: The folder can't be written to.
     """
     facts = capability.usable_folder(folder)
     with tempfile.NamedTemporaryFile(prefix=".kvdeck-probe-", dir=folder) as file:
@@ -80,7 +80,7 @@ def _file(folder: Path) -> Iterator[tuple[int, UnavailableError | None]]:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The memory side of a transfer, with the means to put bytes there and to get them back."""
+    """The memory endpoint of a transfer, with functions that write and read its bytes."""
 
     kind: str
     address: int
@@ -134,7 +134,7 @@ def _rows(
     paths: tuple[str, str],
     limit: Callable[[], UnavailableError | None],
 ) -> Iterator[PathFinding]:
-    """Write then read, each checked by plain system calls on the file's side."""
+    """Yield a row for writing and one for reading the file; plain system calls on the file verify each."""
     file = ((0, SIZE, descriptor), "FILE")
     try:
         memory = register(agent, (side.address, SIZE, 0), side.kind, backend)

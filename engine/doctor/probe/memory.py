@@ -1,4 +1,4 @@
-"""Probing UCX: within one process, between two, and to and from a GPU."""
+"""Probes of UCX: within one process, between two, and to and from GPU memory."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ DEVICE_ROWS = (
     (DEVICE_TO_DEVICE, TWO_PROCESSES),
     (DEVICE_TO_DEVICE, LOOPBACK),
 )
-"""Paths with a GPU at an end, and between which processes they are tried."""
+"""Paths with a GPU endpoint, and the mode of each probe (None: one process)."""
 _PULLS = "read .*cuda.*cuda"
 _HEADINGS = {
     HOST_TO_DEVICE: ("write .* from host.* to cuda",),
     DEVICE_TO_HOST: ("write .* from cuda.* to host",),
     DEVICE_TO_DEVICE: ("write .*cuda.*cuda", _PULLS),
 }
-"""Patterns of the headings of UCX's tables that say what a path's bytes went over."""
+"""Patterns of UCX's table headings, for the tables with the transports of each path."""
 
 
 def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
-    """Rows of every path that UCX serves.
+    """Yield rows of every path that UCX serves.
 
     Args:
-        peer: The second process, started beforehand; it is ended here.
+        peer: The second process, started by the caller; it is killed here.
 
     Raises:
-        UnavailableError: The backend itself can't be created; then no row was given.
+        UnavailableError: The backend can't be created, or host memory not registered; no row was yielded then.
     """
-    os.environ.setdefault("UCX_PROTO_INFO", "y")  # UCX then says what it moves the bytes over
+    os.environ.setdefault("UCX_PROTO_INFO", "y")  # UCX then prints the transports that it uses
     try:
         agent = nixl.make_agent("kvdeck-probe")
         nixl.create_backend(agent, "UCX")
@@ -112,7 +112,11 @@ def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
 
 
 def _told_by(peer: subprocess.Popen[bytes], doing: str) -> dict[str, Any]:
-    """The second process's next line."""
+    """Return the second process's next JSON line.
+
+    Raises:
+        UnavailableError: There is none within `DEADLINE_S` seconds.
+    """
     assert peer.stdout is not None
     readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
     line = peer.stdout.readline() if readable else b""
@@ -123,11 +127,11 @@ def _told_by(peer: subprocess.Popen[bytes], doing: str) -> dict[str, Any]:
 
 
 def transports_in(words: str, heading: str = "") -> tuple[str, ...]:
-    """Transports of the memory writes and reads in UCX's own tables; empty where it printed none.
+    """Return the transports of memory writes and reads in UCX's tables; empty if it printed none.
 
     Args:
         words: What UCX printed.
-        heading: A pattern in a table's heading, which says the operation and both kinds of memory; others are left out.
+        heading: Pattern of the headings to read, which name the operation and both memory types; empty: all.
     """
     found: list[str] = []
     wanted = False
@@ -143,16 +147,16 @@ def transports_in(words: str, heading: str = "") -> tuple[str, ...]:
 
 
 def _limit_of(transports: tuple[str, ...]) -> UnavailableError | None:
-    """What an operator must know where bytes stay on this host and yet go over the network stack."""
+    """Return the limitation that transfers within this host use TCP only; None if they use another transport."""
     if not transports or any(not name.startswith("tcp/") for name in transports):
         return None
     return reasons.only_tcp(", ".join(transports), kernel_switch("kernel/yama/ptrace_scope") or 0)
 
 
 def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
-    """Rows of the paths with a GPU: within one process, and from GPU to GPU also between two.
+    """Yield rows of the paths with a GPU: within one process, and for GPU to GPU also between two.
 
-    Within one process they run as a run's do, without UCX's error handling: with it UCX has no CUDA copy there.
+    Within one process UCX's error handling is off, as in a run: with it on, UCX has no CUDA copy there.
     """
     try:
         cuda.require()
@@ -184,7 +188,7 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
             over_tcp = [heading for heading, names in ways.items() if names and all("tcp/" in name for name in names)]
             transports = tuple(dict.fromkeys(name for names in ways.values() for name in names))
             row = dataclasses.replace(row, transports=transports)
-            if over_tcp == [_PULLS]:  # a run pushes unless it is told otherwise
+            if over_tcp == [_PULLS]:  # a run writes by default, so slow reads don't degrade the row
                 pulls = reasons.pulls_over_tcp(", ".join(ways[_PULLS]))
                 yield dataclasses.replace(row.working(), reason=pulls.what, mend=pulls.mend)
             else:
@@ -196,7 +200,11 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
 
 
 def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: subprocess.Popen[bytes]) -> None:
-    """Bytes to the second process's GPU memory; they come back the same way, and are compared."""
+    """Write to the second process's GPU memory, read back, and compare.
+
+    Raises:
+        UnavailableError: The second process has no GPU memory, or the transfer failed.
+    """
     doing = "a transfer between two processes' GPU memory"
     told = _told_by(peer, doing)
     if "failed" in told:
@@ -224,7 +232,11 @@ def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: su
 
 
 def _with_device(agent: Any, path: str, here: Pages, buffers: list[cuda.DeviceBuffer]) -> None:
-    """One transfer of a path with a GPU, its bytes brought back and compared."""
+    """Run one transfer of a path with a GPU within one process, and compare the bytes.
+
+    Raises:
+        UnavailableError: The transfer failed.
+    """
     first, second = buffers
     ends = {
         HOST_TO_DEVICE: ((here.address, "DRAM"), (first.address, "VRAM")),

@@ -1,4 +1,4 @@
-"""The second process of the UCX probe: its memory is written to and read from by the first."""
+"""Second process of the UCX probe, whose memory the first one writes and reads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from kvdeck.engine.io import cuda, nixl, stdio
 from kvdeck.sessions.errors import UnavailableError
 
 _KEPT: list[Any] = []
-"""Agents that live as long as the process."""
+"""Agents that must live as long as the process."""
 
 
 def main() -> None:
-    """Register memory, tell where it is, and wait until stdin ends."""
+    """Register memory, print a JSON line with its metadata and address (a second for GPU memory), await stdin's end."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     stdout = stdio.claim_stdout()
     agent = nixl.make_agent("kvdeck-peer")
@@ -32,7 +32,7 @@ def main() -> None:
     os.write(stdout, json.dumps({"metadata": metadata, "address": pages.address}).encode() + b"\n")
     if driver_present():
         os.write(stdout, json.dumps(_on_gpu()).encode() + b"\n")
-    # Transports without remote access need this side's help; a progress thread would take a whole core from the others.
+    # Transports without RMA need progress here; a progress thread would occupy a whole core.
     while not select.select([sys.stdin], [], [], 0.001)[0]:
         agent.get_new_notifs()
         for other in _KEPT:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _on_gpu() -> dict[str, Any]:
-    """GPU memory in an agent of its own, and where it is; or why there is none."""
+    """Register GPU memory in a separate agent; return its metadata, address and device, or `failed` with the reason."""
     try:
         place = min(1, cuda.require() - 1)
         buffer = cuda.allocate(place, SIZE)

@@ -1,4 +1,4 @@
-"""Probing one plugin: whether it loads, what it takes, and whether a backend can be created."""
+"""Probe of one NIXL plugin: whether it loads, its parameters, and whether a backend can be created."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvdeck.sessions.errors import UnavailableError
 
 
 def probe_plugin(backend: str, *, create: bool) -> PluginFinding:
-    """How far a plugin gets; `creates` stays null without `create`, since its own probe will tell."""
+    """Return a plugin's findings; without `create`, `creates` stays None, for the backend's own probe to set."""
     file = plugins.plugin_files().get(backend)
     found = PluginFinding(backend, present=file is not None, file=str(file) if file else None)
     if file is None:

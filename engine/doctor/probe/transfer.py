@@ -1,4 +1,4 @@
-"""One verified transfer: the same for every backend."""
+"""One transfer of a probe, for any backend, and the memory to verify it with."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from kvdeck.engine.io import nixl, reasons
 from kvdeck.sessions.units import number_text
 
 SIZE = 256 * 1024
+"""Bytes of a probe's transfer."""
 DEADLINE_S = 5.0
 
 
 class Pages:
-    """Page-aligned host memory with a pattern in it."""
+    """Page-aligned host memory of `size` bytes, filled with a random pattern."""
 
     def __init__(self, size: int = SIZE) -> None:
         self.memory = mmap.mmap(-1, size)
@@ -49,10 +50,10 @@ def move(
     backend: str,
     doing: str,
 ) -> None:
-    """Make one request, post it and wait for it.
+    """Create one request, post it, and poll until it is done.
 
     Raises:
-        UnavailableError: It was refused, failed, or wasn't done by the deadline.
+        UnavailableError: It was rejected, failed, or took longer than `DEADLINE_S` seconds.
     """
     try:
         handle = agent.initialize_xfer(
@@ -77,9 +78,9 @@ def move(
 
 
 def register(agent: Any, descriptor: Descriptor, kind: str, backend: str) -> Any:
-    """Register one piece of memory or one file with a backend.
+    """Register one memory region or file with a backend, and return the registration.
 
     Raises:
-        UnavailableError: The backend refuses it.
+        UnavailableError: The backend rejects it.
     """
     return nixl.register(agent, backend, kind, [descriptor])

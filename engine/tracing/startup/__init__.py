@@ -1,1 +1,1 @@
-"""On the PYTHONPATH of recorded commands; holds `sitecustomize` only."""
+"""Folder on the PYTHONPATH of traced commands; contains only `sitecustomize`."""

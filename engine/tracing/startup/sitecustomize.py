@@ -1,4 +1,4 @@
-"""Python runs this when it starts: watch for NIXL and vLLM, then run the environment's own `sitecustomize`."""
+"""Run by Python at startup: installs the import hook for NIXL and vLLM, then runs the environment's `sitecustomize`."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def _watch() -> None:
 
 
 def _borrow_kvdeck() -> None:
-    """Where the program's environment has no kvdeck, or an old one, use the files that lie around this one."""
+    """Import kvdeck from the files around this one, if the program's environment has none or an old one."""
     import types
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "kvdeck"]:
@@ -32,7 +32,7 @@ def _borrow_kvdeck() -> None:
 
 
 def _run_the_other() -> None:
-    """The environment's own `sitecustomize`, which this one stands before."""
+    """Run the environment's own `sitecustomize`, which this one shadows."""
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
 

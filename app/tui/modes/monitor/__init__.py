@@ -1,1 +1,1 @@
-"""What the Monitor screen works out by itself: its past, its marks, and figures from several sources side by side."""
+"""The Monitor screen: history, annotations, alerts, replay, and figures derived from telemetry samples."""

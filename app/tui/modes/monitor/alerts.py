@@ -1,4 +1,4 @@
-"""Limits that an operator sets on a flow or a pinned number, and when they are crossed."""
+"""Alerts: limits that an operator sets on a flow or pinned series, and their crossings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.errors import UsageError
 
 TOLD_AGAIN_S = 60.0
-"""A toast for one threshold comes at most so often; the log has every crossing."""
+"""Minimum seconds between two notifications of one alert; the log has every crossing."""
 MEND = "write `> 5 GB/s`, `< 100 blocks/s`, `> 3 failures` or `> 90 %`; leave it empty to take it away"
 _TEXT = re.compile(r"\s*([<>])=?\s*(\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*([kKMGT]?)(i?)\s*([A-Za-z%]*(?:/s)?)\s*")
 _SCALES = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -22,12 +22,12 @@ _BYTES = ("B", "bytes", "byte")
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """`> 5 GB/s`: which side is the one to be told of, and of what."""
+    """An alert's limit, such as `> 5 GB/s`: alert when the value is above (or below) it."""
 
     above: bool
     value: float
     unit: str
-    """`B/s`, `blocks/s`, `%`, … or empty: whatever the number counts in."""
+    """`B/s`, `blocks/s`, `%`, …; empty: the unit of the series."""
     text: str
 
     def met(self, measured: float) -> bool:
@@ -35,10 +35,10 @@ class Threshold:
 
 
 def parse(text: str) -> Threshold:
-    """A threshold from what was typed.
+    """Return the limit that a text describes, scaled to its base unit (`%`: to a share).
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is not a limit, or has a binary prefix for something other than bytes.
     """
     found = _TEXT.fullmatch(text)
     if found is None:
@@ -54,7 +54,7 @@ def parse(text: str) -> Threshold:
 
 
 def of_flow(flow: Flow, unit: str) -> float | None:
-    """What a flow has in that unit; None where it does not say."""
+    """Return the flow's value in that unit (empty: its rate); None if its source has no such counter."""
     if unit in ("", "/s"):
         return flow.bytes_per_s if flow.bytes_per_s is not None else flow.blocks_per_s
     return {
@@ -69,25 +69,25 @@ def of_flow(flow: Flow, unit: str) -> float | None:
 
 
 def of_number(number: Number, unit: str) -> float | None:
-    """What a number has: its growth for a unit a second, else its value."""
+    """Return a series' rate for a unit per second if it is a counter, else its value."""
     return number.per_s if unit.endswith("/s") and number.gained is not None else number.value
 
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """A threshold was crossed."""
+    """One crossing of an alert's limit at Unix time `t`, in either direction."""
 
     key: str
     t: float
     text: str
     out: bool
-    """Whether it is on the side to be told of now."""
+    """True if the value now meets the alert's condition."""
     told: bool
-    """Whether a toast is due."""
+    """True if a notification is due."""
 
 
 class Thresholds:
-    """What is set, by the key of a flow or number, and on which side each is."""
+    """Alerts by the key of a flow or series, and whether each is active."""
 
     def __init__(self, kept: Mapping[str, str] | None = None) -> None:
         self.set_: dict[str, Threshold] = {}
@@ -97,22 +97,22 @@ class Thresholds:
             try:
                 self.set_[key] = parse(text)
             except UsageError:
-                continue  # an older kvdeck's spelling: a comfort, no more
+                continue  # saved by another version: best effort
 
     @property
     def texts(self) -> dict[str, str]:
         return {key: threshold.text for key, threshold in self.set_.items()}
 
     def text(self, key: str) -> str:
-        """What is set on a key; empty where nothing is."""
+        """Return the alert's text of a key; empty without one."""
         threshold = self.set_.get(key)
         return threshold.text if threshold is not None else ""
 
     def put(self, key: str, text: str) -> None:
-        """Set one, or take it away with an empty text.
+        """Set the alert of a key, or remove it if the text is empty.
 
         Raises:
-            UsageError: The text is no threshold.
+            UsageError: The text is not a limit.
         """
         threshold = parse(text) if text.strip() else None
         self._out.pop(key, None)
@@ -123,11 +123,11 @@ class Thresholds:
             self.set_[key] = threshold
 
     def is_out(self, key: str) -> bool:
-        """Whether that key was last seen on the side to be told of."""
+        """True if the key's alert was active in the last sample with a value."""
         return self._out.get(key, False)
 
     def take(self, moment: Snapshot) -> list[Crossing]:
-        """What this moment crosses; the first moment after one is set counts if it is out already."""
+        """Return the crossings in a sample; an alert whose condition is met already when set counts as one."""
         found = []
         if self.set_:
             for flow in moment.flows:

@@ -1,4 +1,4 @@
-"""Marks on the time line: what an operator noted, thresholds that were crossed, sources that came and went."""
+"""Annotations of the time line: operators' notes, alerts, and changes of the sources' states."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _BAD = ("stale", "unreachable")
 
 
 class Marks:
-    """The newest marks, in order of time."""
+    """The newest `MOST` annotations, ordered by time."""
 
     def __init__(self, marks: tuple[Mark, ...] = ()) -> None:
         self._marks = list(marks)
 
     def add(self, mark: Mark) -> None:
-        """Keep one more; beyond `MOST` the oldest goes."""
+        """Insert an annotation by time; drop the oldest beyond `MOST`."""
         place = bisect_right(self._marks, mark.t, key=lambda known: known.t)
         self._marks.insert(place, mark)
         del self._marks[:-MOST]
 
     def until(self, t: float) -> tuple[Mark, ...]:
-        """Those at or before a time."""
+        """Return the annotations at or before Unix time `t`."""
         return tuple(self._marks[: bisect_right(self._marks, t, key=lambda known: known.t)])
 
 
 def happened(before: Snapshot, after: Snapshot) -> list[Mark]:
-    """What is worth a line between two moments: a source that fell silent, came back or was reset, a new finding."""
+    """Return annotations for what changed between two samples: sources lost, back or reset, and new warnings."""
     found: list[Mark] = []
     states = {source.name: source.state for source in before.sources}
     for source in after.sources:

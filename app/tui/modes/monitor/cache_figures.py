@@ -1,6 +1,6 @@
-"""Where KV came from, how often it was found, and who waits: what several engines say, each by itself.
+"""KV-cache reuse and request queues per source: token origins, hit rates, running and waiting requests.
 
-Sources are not summed: in a prefill and decode pair both count the same prompt.
+Sources are not summed: a prefill and decode pair count the same prompt twice.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _OLDER = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A share of an origin: tokens that were computed, or found in a tier."""
+    """Tokens of an origin that were computed, or read from one tier; `per_s` in tokens per second."""
 
     name: str
     tier: str
-    """`G1` … `G4`, `remote`, or empty for what was computed or came from nobody says where."""
+    """`G1` … `G4`, `remote`, or empty if computed or of unknown origin."""
     total: float
     per_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the tokens of one source's prompts came from."""
+    """Prompt tokens of one source, by where their KV came from."""
 
     what: str
     source: str
@@ -47,7 +47,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How often something was found. `of` is None where its source gives a rate and not what it is out of."""
+    """A hit rate: `share` (0 to 1) is `hits` / `of`, in `unit`. `of` is None if the source has no count of queries."""
 
     what: str
     source: str
@@ -56,12 +56,12 @@ class Hits:
     hits: float | None = None
     of: float | None = None
     now: float | None = None
-    """The share of the last interval; None while nothing is asked for."""
+    """The share in the last interval; None without queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Requests that run and wait at one source; None for what it does not say."""
+    """Running, waiting and preempted requests at one source; None where it has no metric."""
 
     source: str
     running: float | None
@@ -95,7 +95,7 @@ _QUEUES = {
 
 
 class Numbers:
-    """Counters and gauges of one moment by source and name, the same ones of several workers summed."""
+    """Counters and gauges of one sample by source and name; `value` and `rate` sum over labels (workers)."""
 
     def __init__(self, moment: Snapshot) -> None:
         self._all: dict[tuple[str, str], list[Number]] = {}
@@ -107,20 +107,21 @@ class Numbers:
         return self._all.get((source, name), [])
 
     def value(self, source: str, *names: str) -> float | None:
-        """The sum of the first name that the source says."""
+        """Return the sum of the first metric in `names` that the source has; None without any."""
         for name in names:
             if found := self.of(source, name):
                 return sum(number.value for number in found)
         return None
 
     def rate(self, source: str, *names: str) -> float | None:
+        """Return the summed rate per second of the first metric that the source has; None if any part is unknown."""
         for name in names:
             if found := self.of(source, name):
                 return _sum(number.per_s for number in found)
         return None
 
     def plain(self, source: str, name: str) -> Number | None:
-        """KVBM's metric, with or without the prefix and suffix that some exporters add."""
+        """Return KVBM's metric, with or without the prefix and suffix that some exporters add; None if absent."""
         names = (name, f"dynamo_{name}", f"{name}_total", f"dynamo_{name}_total")
         return next((found[0] for one in names if (found := self.of(source, one))), None)
 
@@ -131,7 +132,7 @@ def _sum(values: Iterator[float | None]) -> float | None:
 
 
 def origins(numbers: Numbers) -> list[Origin]:
-    """What each source says of where its prompts' tokens came from."""
+    """Return the origins of each source's prompt tokens."""
     return [found for source in numbers.sources for found in _origins_of(numbers, source)]
 
 
@@ -143,7 +144,7 @@ def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
         parts.append(Part(COMPUTED, "", *computed))
     if cached:
         parts += [Part(name.replace("_", " "), _TIERS.get(name, ""), *amount) for name, amount in cached.items()]
-    else:  # vLLM before it told tiers apart
+    else:  # older vLLM, without counters per tier
         known = {name: amount for name, amount in by_source.items() if name != "local_compute"}
         parts += [Part(*_OLDER.get(name, (name.replace("_", " "), "")), *amount) for name, amount in known.items()]
     if parts:
@@ -170,7 +171,7 @@ def _labelled(found: list[Number]) -> dict[str, tuple[float, float | None]]:
 
 
 def hits(numbers: Numbers) -> list[Hits]:
-    """Every hit rate that is told, each with what it is out of."""
+    """Return every hit rate that the sources export, with its queries if known."""
     found = []
     for source in numbers.sources:
         for what, hit, asked, unit in _PAIRS:
@@ -189,7 +190,7 @@ def hits(numbers: Numbers) -> list[Hits]:
 
 
 def queues(numbers: Numbers) -> list[Queue]:
-    """Who runs and who waits, at each source that says so."""
+    """Return the request queue of each source that exports any of its metrics."""
     found = []
     for source in numbers.sources:
         running, waiting, preempted = (numbers.value(source, *_QUEUES[what]) for what in _QUEUES)

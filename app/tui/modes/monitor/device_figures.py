@@ -1,4 +1,4 @@
-"""The host's own counters by device, both directions side by side, against what the device can carry."""
+"""Rates of this host's devices, both directions, with each device's limit."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ class Way:
 
     per_s: float | None = None
     limit: float | None = None
-    """Bytes a second that it can carry at most; None where nobody says."""
+    """Line rate in bytes per second; None if unknown."""
     moved: bool = False
+    """True if it has moved bytes: since sampling began, or now for a gauge that is a rate."""
 
     @property
     def share(self) -> float | None:
+        """Rate over limit; None if either is unknown."""
         return None if self.per_s is None or not self.limit else self.per_s / self.limit
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device of this host. `into` is what it received or read, `out` what it sent or wrote."""
+    """A device of this host: `into` is received or read, `out` sent or written."""
 
     kind: str
     device: str
@@ -55,13 +57,13 @@ class Link:
 
 @lru_cache(maxsize=4096)
 def _named(name: str) -> tuple[str, str, bool] | None:
-    """Kind, direction, and whether it is a rate already; None for what is no device's."""
+    """Return kind, direction, and whether the metric is a rate already; None if the metric has no device."""
     found = _NAME.fullmatch(name)
     return None if found is None else (found[1], found[2], found[3] is not None)
 
 
 def links(moment: Snapshot) -> list[Link]:
-    """Every device that counts bytes, in an order that does not depend on how fast it is."""
+    """Return every device with byte counters, by kind and name, so that the order doesn't change with the rates."""
     found: dict[tuple[str, str, str], dict[str, Way]] = {}
     for number in (*moment.counters, *moment.gauges):
         named = _named(number.name)
@@ -80,7 +82,7 @@ def links(moment: Snapshot) -> list[Link]:
 
 
 def worth_showing(rows: list[Link]) -> list[Link]:
-    """Without the devices that have moved nothing and are known to no limit: loops, bridges, empty slots."""
+    """Return the devices with a known limit or any traffic; drops loopbacks, bridges and empty slots."""
     return [row for row in rows if row.limit or row.into.moved or row.out.moved]
 
 

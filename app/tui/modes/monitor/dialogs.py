@@ -1,4 +1,4 @@
-"""What the Monitor asks its operator: a mark's text, a threshold, block bytes, sources, a recording's name."""
+"""Dialogs of the Monitor: annotation text, alert, block size, sources, series, name of a recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMITS = "`> 5 GB/s`, `< 100 blocks/s`, `> 90 %`; empty takes it away"
 
 
 def annotate(screen: MonitorScreen) -> None:
-    """Note the moment that is seen; what is typed takes its time, so the moment is the key's."""
+    """Annotate the time shown. Time is taken at the key press, since typing takes a while."""
     timeline = screen.timeline
     at = time.time() if timeline.shown is None else timeline.shown
 
@@ -38,7 +38,7 @@ def annotate(screen: MonitorScreen) -> None:
 
 
 def threshold(screen: MonitorScreen) -> None:
-    """Set a threshold on the row under the cursor, or take it away."""
+    """Set or remove the alert of the row under the cursor."""
     pane, thresholds = screen.focused, screen.timeline.thresholds
     if not isinstance(pane, Listing) or pane.under_cursor is None:
         return
@@ -60,7 +60,7 @@ def threshold(screen: MonitorScreen) -> None:
 
 
 def series(screen: MonitorScreen) -> None:
-    """Open the list of every series; what is pinned there comes back."""
+    """Open the series browser, and apply the pins chosen there."""
     wanted = None if screen.timeline.replay is not None else screen.wanted()
     listed = SeriesScreen(screen.timeline.view(screen.settings.pins).moment, wanted, screen.settings.pins)
 
@@ -72,7 +72,7 @@ def series(screen: MonitorScreen) -> None:
 
 
 def sources(screen: MonitorScreen) -> None:
-    """Show what was found, and take what is ticked; leaving it counts as having seen it."""
+    """Open the source dialog and apply the selection; Esc, too, marks the sources as seen."""
 
     def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
         settings = screen.settings
@@ -85,7 +85,7 @@ def sources(screen: MonitorScreen) -> None:
 
 
 def block(screen: MonitorScreen) -> None:
-    """Take the bytes of a KVBM block."""
+    """Set the size of a KVBM block in bytes; empty: unknown."""
 
     def typed(text: str | None) -> None:
         if text is None:
@@ -102,7 +102,7 @@ def block(screen: MonitorScreen) -> None:
 
 
 def record(screen: MonitorScreen) -> None:
-    """Begin to record under a name, or end the recording that goes on."""
+    """Start a recording under a name, or stop the one that runs."""
     going, wanted = screen.recording, screen.wanted()
     if going is not None:
         screen.app.command(lambda client: client.stop_recording(going.name))

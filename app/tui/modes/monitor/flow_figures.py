@@ -1,4 +1,4 @@
-"""Each flow as a row of figures: how fast, how large, how long, how often it failed."""
+"""Size, descriptors and duration per transfer of each flow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvdeck.engine.telemetry.sample import Flow
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of the last interval, or over all there was where nothing moves now."""
+    """A value of the last interval (`now`), or the average since start if nothing moves now; None if unknown."""
 
     value: float | None
     now: bool = False
@@ -18,15 +18,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """One flow; what its source does not count is None."""
+    """One flow with its averages per transfer; None where the source has no counter."""
 
     flow: Flow
     size: Figure
-    """Bytes a transfer."""
+    """Bytes per transfer."""
     descriptors: float | None
-    """Descriptors a transfer, over all."""
+    """Descriptors per transfer, averaged since start."""
     seconds: Figure
-    """Seconds a transfer."""
+    """Seconds per transfer."""
 
     @property
     def key(self) -> str:
@@ -38,7 +38,7 @@ class PathRow:
 
 
 def path_row(flow: Flow) -> PathRow:
-    """The row of a flow."""
+    """Return the averages per transfer of a flow."""
     return PathRow(
         flow,
         _each(flow.bytes_per_s, flow.bytes_total, flow),

@@ -1,4 +1,4 @@
-"""What was seen: ten minutes of whole moments to go back to, and rates for sparks. Both are bounded."""
+"""Bounded history of live telemetry: ten minutes of whole samples, and the rates that sparklines draw."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot, from_mapping,
 from kvdeck.sessions.host.documents import load_record
 
 SPAN_S = 600.0
-"""How far back a moment can be looked at."""
+"""Seconds of whole samples stored."""
 STEP_S = 1.0
-"""One moment of each such step is kept, whatever the rate."""
+"""One sample is stored per step of this many seconds, at any sampling rate."""
 SPARK_S = 120.0
 RATES_S = SPAN_S + SPARK_S
 HELD_S = 6.0
-"""A rate stands for the time since the reading before it, if that was no longer ago than this."""
+"""A rate covers the time since the previous sample if that is at most this many seconds; else only its own slot."""
 RATES_STEP_S = 0.5
-"""Rates nearer together than this become one, the greater."""
+"""Rates within the same step of this many seconds are merged into their maximum."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def pack(moment: Snapshot) -> bytes:
-    """A moment as it is kept: compressed JSON, a tenth of its size (3.4 kB for seven endpoints, measured)."""
+    """Return a sample as compressed JSON: a tenth of the JSON's size (3.4 kB for seven endpoints, measured)."""
     return zlib.compress(orjson.dumps(to_mapping(moment)), 1)
 
 
 class History:
-    """Moments of the last ten minutes, at most 600 of them."""
+    """Samples of the last `span_s` seconds, one per `step_s`: at most 600 by default."""
 
     def __init__(self, span_s: float = SPAN_S, step_s: float = STEP_S) -> None:
         self.span_s, self.step_s = span_s, step_s
@@ -39,7 +39,7 @@ class History:
         self._packed: list[bytes] = []
 
     def note(self, moment: Snapshot, packed: bytes = b"") -> None:
-        """Keep a moment, unless one of its step is there."""
+        """Store a sample, already packed or not, unless its step has one; drop those older than `span_s`."""
         if self._times and moment.t // self.step_s <= self._times[-1] // self.step_s:
             return
         self._times.append(moment.t)
@@ -63,7 +63,7 @@ class History:
         return sum(map(len, self._packed))
 
     def at(self, t: float) -> Snapshot | None:
-        """The newest moment at or before `t`; the first one for what lies before it."""
+        """Return the newest sample at or before `t`, the first one if `t` is earlier; None if the history is empty."""
         if not self._times:
             return None
         place = max(0, bisect_right(self._times, t) - 1)
@@ -71,39 +71,39 @@ class History:
 
 
 def flow_key(flow: Flow) -> str:
-    """What tells a flow from all others, and stays the same the next time."""
+    """Return a key that is unique per flow and stable across samples and restarts."""
     return f"{flow.source} {flow.name}"
 
 
 def number_key(number: Number) -> str:
-    """What tells a counter or gauge from all others."""
+    """Return a key that is unique per counter or gauge: source, name and labels."""
     labels = ",".join(f"{name}={value}" for name, value in sorted(number.labels.items()))
     return f"{number.source} {number.name}{{{labels}}}"
 
 
 def flow_rate(flow: Flow) -> float | None:
-    """Bytes a second, else blocks a second."""
+    """Return bytes per second, else blocks per second; None if neither is known."""
     return flow.bytes_per_s if flow.bytes_per_s is not None else flow.blocks_per_s
 
 
 def _rate_key(flow: Flow) -> str:
-    # Blocks that become bytes, once the size of one is known, are another line: they must not share a scale.
+    # Once the block size is known, blocks become bytes. The two must not share one sparkline's scale.
     return f"{flow_key(flow)} {'blocks' if flow.bytes_total is None else 'bytes'}"
 
 
 @dataclass(slots=True)
 class _Drawn:
-    """A spark as it was last drawn: only what came since has to be looked at."""
+    """Cached cells of a sparkline, so that a redraw reads only newer rates."""
 
     step: float
     first: int
     most: list[float | None]
     until: float
-    """Time of the newest sample in it."""
+    """Unix time of the newest rate included."""
 
 
 class Rates:
-    """Rates of flows and pinned numbers, as long as the past reaches."""
+    """Rates of flows and pinned series over the last `span_s` seconds."""
 
     def __init__(self, span_s: float = RATES_S) -> None:
         self.span_s = span_s
@@ -112,7 +112,7 @@ class Rates:
         self._drawn: dict[tuple[str, int], _Drawn] = {}
 
     def note(self, moment: Snapshot) -> None:
-        """Take a moment's rates; what has not been heard of for the whole span is forgotten."""
+        """Add a sample's rates; drop series without a rate for `span_s`."""
         for flow in moment.flows:
             self._add(_rate_key(flow), moment.t, flow_rate(flow))
         for number in moment.pinned:
@@ -132,14 +132,14 @@ class Rates:
             return
         values.append(value)
         times.append(t)
-        if times[0] < t - self.span_s - SPARK_S:  # now and then, and not for every moment
+        if times[0] < t - self.span_s - SPARK_S:  # in batches, not with every sample
             late = bisect_right(times, t - self.span_s)
             del times[:late], values[:late]
 
     def cells(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> list[float | None]:
-        """The greatest rate in each of `width` steps of time up to `now`; None where nothing was known.
+        """Return the maximum rate in each of `width` time steps up to `now`; None where no rate is known.
 
-        Steps lie on the clock, not before `now`: from one tick to the next only the newest one changes.
+        Steps are aligned to the clock, not to `now`, so successive calls differ only in the newest step.
         """
         step = span_s / width
         first = int(now // step) - width + 1
@@ -155,7 +155,7 @@ class Rates:
         return list(drawn.most)
 
     def _draw_on(self, drawn: _Drawn, key: str, now: float) -> None:
-        """Take what came since a spark was last drawn; the newest sample may have grown, so it is taken again."""
+        """Add the rates newer than `drawn.until`, and that one again: merging may have raised it."""
         times, values = self._times.get(key, []), self._values.get(key, [])
         first, step, most = drawn.first, drawn.step, drawn.most
         end = bisect_right(times, now)
@@ -169,21 +169,21 @@ class Rates:
         drawn.until = times[end - 1] if end else drawn.until
 
     def spark(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> str:
-        """The cells as bars of eighths, scaled to their greatest; a space where nothing was known."""
+        """Return `cells` as bars in eighths, scaled to their maximum; a space where no rate is known."""
         cells = self.cells(key, now, width, span_s)
         top = max((value for value in cells if value is not None), default=0.0)
         return "".join(" " if value is None else bar(value, top) for value in cells)
 
     def flow_spark(self, flow: Flow, now: float, width: int) -> str:
-        """A flow's last two minutes."""
+        """Return a sparkline of a flow's last two minutes."""
         return self.spark(_rate_key(flow), now, width)
 
     def number_spark(self, number: Number, now: float, width: int) -> str:
-        """A pinned number's last two minutes."""
+        """Return a sparkline of a pinned series' last two minutes."""
         return self.spark(number_key(number), now, width)
 
     def points(self, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
-        """(what, unix time, rate) of all that is known between two times."""
+        """Yield (series key, Unix time, rate) for every known rate from `begin` to `end`."""
         for key, times in self._times.items():
             for t, value in zip(times, self._values[key], strict=True):
                 if value is not None and begin <= t <= end:
@@ -191,7 +191,7 @@ class Rates:
 
 
 def bar(value: float, top: float) -> str:
-    """One bar of eighths; what is not above zero is a line at the foot."""
+    """Return one bar in eighths of `top`; the lowest bar for values not above zero."""
     if top <= 0 or value <= 0:
         return _BARS[0]
     return _BARS[min(len(_BARS) - 1, int(value / top * len(_BARS)))]

@@ -1,4 +1,4 @@
-"""Plays a recording in the Monitor: the clock runs here, moments are read off the screen's thread."""
+"""Playback of a recording in the Monitor; samples are read in another thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 
 PLAY_S = 0.5
-"""Between two pictures of a recording that plays."""
+"""Seconds between two updates during playback."""
 
 
 class Player:
@@ -26,10 +26,10 @@ class Player:
         self._played = 0.0
 
     async def open(self, name: str) -> None:
-        """Take up a recording at its begin.
+        """Open a recording at its begin.
 
         Raises:
-            KvdeckError: There is none of that name, or it can't be read.
+            KvdeckError: No recording has that name, or it can't be read.
         """
         from kvdeck.engine.client.client import home
         from kvdeck.engine.telemetry.recording import Recording
@@ -41,14 +41,17 @@ class Player:
         await self._stand(recording.begin)
 
     def step(self, seconds: float) -> None:
-        """Go so far on, or back."""
+        """Move by seconds (negative: back), from the pending position if there is one."""
         replay = self._screen.timeline.replay
         if replay is not None:
             at = replay.position if self._wish is None else self._wish
             self._screen.run_worker(self._stand(max(replay.begin, min(replay.end, at + seconds))))
 
     def play(self) -> None:
-        """Go on by as much as has passed since the last time, at the speed that is set."""
+        """Advance by the time since the last call times the speed; called every `PLAY_S`.
+
+        Does nothing if frozen, while a read runs, or after a gap over 5 `PLAY_S`, as when the clock was paused.
+        """
         now, replay = time.monotonic(), self._screen.timeline.replay
         passed, self._played = now - self._played, now
         if replay is None or self._screen.app.paused or self._reading or passed > 5 * PLAY_S:
@@ -57,7 +60,7 @@ class Player:
             self.step(passed * replay.speed)
 
     async def _stand(self, t: float) -> None:
-        """Read the moment at a time; of the wishes that come meanwhile the newest counts."""
+        """Read and draw the sample at Unix time `t`; of the positions requested meanwhile, only the newest is read."""
         self._wish = t
         if self._reading:
             return

@@ -1,4 +1,4 @@
-"""A recording played at any speed: where it stands, and what is seen there."""
+"""Replay of a telemetry recording: position, speed, and the sample at the position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A moment of the recording with the rates before it."""
+    """One sample of the recording, with the rates before it."""
 
     position: float
     """Unix time in seconds."""
@@ -22,7 +22,7 @@ class Seen:
 
 
 class Replay:
-    """Reads moments; one call at a time, from whichever thread."""
+    """Reads samples of a recording. Not thread-safe: any thread may call it, but only one call at a time."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -42,16 +42,19 @@ class Replay:
 
     @property
     def large_step(self) -> float:
-        """Seconds of a large step: half a minute, or a twentieth of a long recording."""
+        """Length of a large step in seconds: 30 s, or 1/20 of the recording if that is more."""
         return max(30.0, (self.end - self.begin) / 20)
 
     def faster(self, by: int) -> None:
-        """The next speed up or down."""
+        """Move `by` places in `SPEEDS` (positive: faster), limited to its ends."""
         place = SPEEDS.index(self.speed) + by
         self.speed = SPEEDS[max(0, min(len(SPEEDS) - 1, place))]
 
     def go(self, t: float) -> Seen:
-        """Stand at a time; what lies between is read when it is near and ahead.
+        """Move to a Unix time `t` (s), limited to the recording, and return the sample and rates there.
+
+        Up to `SPARK_S` ahead of the position only the samples in between are read; any other jump rereads
+        the `SPARK_S` before `t`.
 
         Raises:
             KvdeckError: The recording can't be read.

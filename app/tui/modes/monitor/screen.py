@@ -1,4 +1,4 @@
-"""Mode 3: KV bytes between the tiers, live or looked back at, beside who says so and what they say together."""
+"""Mode 3: transfers between the KV-cache tiers, live or from the past, with their sources and cross-checks."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.state import Snapshot
 
 LINGER_S = 60.0
-"""The engine goes on sampling so long while another mode is in front; with a threshold set, as long as the deck."""
+"""Seconds that sampling continues after leaving the Monitor; with an alert set, sampling runs until the deck ends."""
 RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
 READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
-"""Panes that are read rather than watched, and the seconds after which a new moment is drawn in them."""
+"""Panes of text and tables, and the seconds between their redraws; the others are drawn with every sample."""
 ASKING = "Asking the sources for the first time …"
 LOOKING = "Looking at what can be watched on this host …"
 
 
 class MonitorScreen(DeckScreen):
-    """The engine samples while this screen is in front, and a little longer."""
+    """The Monitor. The engine samples while it is in front, and for `LINGER_S` after."""
 
     CSS_PATH = "monitor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = KEYS
@@ -100,7 +100,7 @@ class MonitorScreen(DeckScreen):
 
     @property
     def ready(self) -> bool:
-        # Asked several times a tick, and it never becomes untrue again.
+        # Cached: called several times per sample, and never false again once true.
         self._built = self._built or super().ready
         return self._built
 
@@ -129,14 +129,14 @@ class MonitorScreen(DeckScreen):
             self._watching = None
 
     def wanted(self) -> Wanted | None:
-        """What the engine is to watch; None where nothing is chosen."""
+        """Return the sampling request for the engine; None if no source is selected."""
         sources = self.settings.sources
         if not sources:
             return None
         return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
 
     def _watch(self) -> None:
-        """Have the engine watch what is wanted, if it doesn't yet."""
+        """Start sampling, or restart it if the sampling request has changed."""
         wanted = self.wanted()
         if self._watching is not None and self._watching.wanted != wanted:
             self._stop()
@@ -144,7 +144,7 @@ class MonitorScreen(DeckScreen):
             self._watching = WatchFeed(answers_to(self), wanted, readonly=self.app.readonly)
 
     def change(self, settings: Settings) -> None:
-        """Take other settings, remember them, and watch accordingly."""
+        """Apply and save new settings, and restart sampling if they need it."""
         self.settings = settings
         self.app.memory["monitor"] = settings.to_memory()
         self._watch()
@@ -186,7 +186,7 @@ class MonitorScreen(DeckScreen):
         self._paint()
 
     def _paint(self, tick: bool = False) -> None:
-        """Draw, unless the picture is held; a terminal that lags gets it a little later."""
+        """Draw unless the display is frozen or hidden; a slow terminal is drawn to `RETRY_S` later."""
         if self.app.paused or not self.ready or self.app.current_mode != "monitor":
             return
         if self.app.may_paint():
@@ -201,10 +201,10 @@ class MonitorScreen(DeckScreen):
         self._paint()
 
     def draw(self, tick: bool = False) -> bool:
-        """Draw what is to be seen; whether anything differs from before.
+        """Draw the panes; return True if any pane changed.
 
         Args:
-            tick: Nothing but a new moment asks for it: panes that are read, not watched, need it once a second.
+            tick: Only a new sample arrived: panes in `READ` are then drawn at most once per `READ_S`.
         """
         if not self.ready:
             return False
@@ -223,7 +223,7 @@ class MonitorScreen(DeckScreen):
         return sum(pane.changes for pane in panes) != before
 
     def _say(self, moment: Moment) -> None:
-        """Draw the line over the panes."""
+        """Draw the status line above the panes."""
         self.query_one(MonitorBar).apply(state_of(self), moment)
 
     @property
@@ -231,7 +231,7 @@ class MonitorScreen(DeckScreen):
         return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
 
     def _arrange(self) -> None:
-        """Show the panes that there is room for, or one alone."""
+        """Show the panes that fit, or only the zoomed one."""
         one = self.size.width < 110 or self.size.height < SHORT
         self.set_class(one, "-one")
         self.set_class(self.zoomed is not None, "-zoomed")
@@ -251,7 +251,7 @@ class MonitorScreen(DeckScreen):
         self.refresh_bindings()
         self.draw()
 
-    # --- keys: what is seen ---
+    # --- keys: view and time ---
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         timeline, replaying = self.timeline, self.timeline.replay is not None
@@ -349,13 +349,13 @@ class MonitorScreen(DeckScreen):
         self.refresh_bindings()
         self.draw()
 
-    # --- marks, thresholds, pins ---
+    # --- annotations, alerts, pinned series ---
 
     def action_annotate(self) -> None:
         dialogs.annotate(self)
 
     def annotate_recording(self, text: str, kind: str) -> None:
-        """Set the mark in what is being recorded, too."""
+        """Add the annotation to the running recording, if any; does nothing if read-only."""
         if self.recording is not None and not self.app.readonly:
             name = self.recording.name
             self.app.command(lambda client: client.annotate(name, text, kind))
@@ -386,7 +386,7 @@ class MonitorScreen(DeckScreen):
         dialogs.block(self)
 
     def set_block(self, size: float | None, said: str) -> None:
-        """Take the bytes of a block, and where they are from."""
+        """Set the block size in bytes (None: unknown) and its provenance `said`."""
         self.change(replace(self.settings, block_bytes=size, block_from=said if size else ""))
 
     def pane_commands(self) -> Iterator[tuple[str, str, Callable[[], None]]]:

@@ -1,4 +1,4 @@
-"""Every series that the watched sources say, known or not, to be found by words and pinned."""
+"""Screen that lists every series of the selected sources, to be filtered and pinned."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
 BROWSE_HZ = 0.5
-"""All series of all sources are much to send: so many times a second, while the list is open."""
+"""Samples per second while the list is open; low, since every series of every source is sent."""
 
 
 class SeriesFilter(FilterBar):
-    """The words, and how many series have them."""
+    """Filter input, with the number of matching series."""
 
     def rows(self, width: int, height: int) -> list[Row]:
         right = f"{count_text(self.count)} of {count_text(self.total)} series "
@@ -40,7 +40,7 @@ class SeriesFilter(FilterBar):
 
 
 class SeriesList(Listing[Number]):
-    """Enter does what space does."""
+    """The series; Enter pins as space does."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "screen.pin", "pin", show=False, id="series.enter", tooltip="Pin it", group=MONITOR),
@@ -49,7 +49,7 @@ class SeriesList(Listing[Number]):
 
 
 class SeriesScreen(DeckScreen):
-    """Esc goes back to the Monitor, which shows what is pinned."""
+    """Browse and pin series. Esc returns to the Monitor, which shows the pinned ones."""
 
     CSS_PATH = "series.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -67,7 +67,7 @@ class SeriesScreen(DeckScreen):
     ]  # fmt: skip
 
     def __init__(self, moment: Snapshot, wanted: Wanted | None, pins: tuple[str, ...]) -> None:
-        """Show a moment's series; with `wanted`, all of these sources, live."""
+        """List the series of `moment`; with `wanted`, replace them by live samples of every series of its sources."""
         super().__init__()
         self.wanted, self.pins = wanted, list(pins)
         self.series = list({number_key(n): n for n in (*moment.pinned, *moment.counters, *moment.gauges)}.values())

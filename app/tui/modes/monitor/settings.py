@@ -1,4 +1,4 @@
-"""What the Monitor remembers: which sources, how often, what is pinned, thresholds, the bytes of a block."""
+"""Saved settings of the Monitor: sources, sampling rate, pinned series, alerts, block size."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ RATES_HZ = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Kept from one time to the next, as plain JSON."""
+    """Settings saved between runs of the deck as plain JSON; `hz` is in samples per second, `block_bytes` in bytes."""
 
     sources: tuple[str, ...] | None = None
-    """As `--source` takes them, or as they were found; None until the operator has seen what was found."""
+    """Names as `--source` takes them, or as discovered; None until the operator has seen the source dialog."""
     known: tuple[str, ...] = ()
-    """What was offered before, ticked or not."""
+    """Sources offered before, selected or not."""
     hz: float = 1.0
     pins: tuple[str, ...] = ()
     thresholds: Mapping[str, str] = field(default_factory=dict)
     block_bytes: float | None = None
     block_from: str = ""
     pane: str = "checks"
-    """Shown below the tiers where there is room for one."""
+    """Pane shown below the tiers when only one fits."""
 
     def faster(self, by: int) -> Settings:
-        """The next rate up or down."""
+        """Return settings with the sampling rate moved `by` places in `RATES_HZ`, limited to its ends."""
         here = min(range(len(RATES_HZ)), key=lambda place: abs(RATES_HZ[place] - self.hz))
         return replace(self, hz=RATES_HZ[max(0, min(len(RATES_HZ) - 1, here + by))])
 
     def to_memory(self) -> dict[str, Any]:
-        """What is written; what was never chosen is left out."""
+        """Return the settings as JSON values, without empty ones."""
         data = {
             "sources": None if self.sources is None else list(self.sources),
             "known": list(self.known),
@@ -48,7 +48,7 @@ class Settings:
 
 
 def recalled(memory: object) -> Settings:
-    """The settings of a memory that anybody may have written; what can't be used is as if it weren't there."""
+    """Return the settings in untrusted saved data; a value that is invalid is replaced by its default."""
     data = memory if isinstance(memory, dict) else {}
     hz, block = _number(data.get("hz")), _number(data.get("block_bytes"))
     thresholds = data.get("thresholds")
@@ -69,7 +69,7 @@ def _number(value: object) -> float | None:
 
 
 def _addresses(values: list[Any]) -> tuple[str, ...]:
-    """Sources; an earlier version may have kept one with a credential, which is forgotten."""
+    """Return the sources, without those with a credential: an earlier version may have saved one."""
     return tuple(text for text in _texts(values) if not carries_credentials(text))
 
 

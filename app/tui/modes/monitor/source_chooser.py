@@ -1,4 +1,4 @@
-"""Which sources the Monitor watches: what was found on this host, before any of it is used, and addresses of others."""
+"""Dialog for selecting telemetry sources: those discovered on this host (unused so far) and entered addresses."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ COSTS = {
     "nvidia_fs": "one file of /proc",
     "cufile": "a run of gds_stats for each process, every 5 s",
 }
-"""By kind, or by name where that costs something else."""
+"""Cost of one sample, by source kind; by name for sources that differ from their kind."""
 
 
 HTTP = "http://"
-"""What an address most often begins with: offered."""
+"""Prefilled in the address prompt: the most common beginning."""
 
 
 class SourceList(Lines, can_focus=True):
-    """A tick a source."""
+    """Check list of sources."""
 
     DEFAULT_CSS = "SourceList { width: 90%; max-width: 100; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -54,7 +54,7 @@ class SourceList(Lines, can_focus=True):
         self.looking, self.error = True, ""
 
     def show(self) -> None:
-        """Draw again in the height that the rows want."""
+        """Resize to the rows and redraw."""
         self.styles.height = len(self._lines(60)) + 2
         self.redraw()
 
@@ -108,7 +108,7 @@ class SourceList(Lines, can_focus=True):
 
 
 class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"]):
-    """Gives what is ticked and what was offered, as `--source` takes them; None for Esc."""
+    """Returns (selected, offered) source names as `--source` takes them; None on Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "watch", id="choose.take", tooltip="Watch what is ticked", group=MONITOR),
@@ -146,7 +146,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         others = [found for found in mine.found if found.name not in known]
         before = {found.name for found in mine.found}
         mine.found = [*message.found, *others]
-        if self.watched is None:  # found on the loopback, or the host's own: ticked until somebody objects
+        if self.watched is None:  # first use: loopback and host sources are on by default
             mine.ticked |= known - before
         mine.show()
 
@@ -155,7 +155,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
 
         def added(text: str | None) -> None:
             if text and text != HTTP:
-                text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the offer
+                text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the prefix
                 try:
                     refuse_credentials(text, "the source")
                 except UsageError as error:

@@ -1,4 +1,4 @@
-"""What can be watched on this host, asked in a child: looking loads what the screen never needs."""
+"""Discovery of telemetry sources on this host, in a child process: it imports modules that the screen never needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ LONGEST_S = 20.0
 
 
 def look(post: Callable[[SourcesFound], object]) -> None:
-    """Post what `kvdeck monitor --list-sources` says."""
+    """Run `kvdeck monitor --list-sources` and post its sources.
+
+    Posts no sources and an error text if it fails or runs longer than `LONGEST_S` seconds.
+    """
     argv = [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--list-sources", "--json"]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The tiers: who speaks of them, how full they are, and which way a flow goes."""
+"""The KV-cache tiers: names, occupancy, and the direction of flows between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvdeck.sessions.units import percent_text, size_text
 
 Way = Literal["offload", "onboard", "peers", "within", "transfer"]
 TIERS = ("remote", "G1", "G2", "G3", "G4")
-"""As they are drawn, from left to right: peers beside the device, then ever farther from it."""
+"""In display order, left to right: peers, the device, then by distance from the device."""
 NAMES = {"remote": "peers", "G1": "G1 device", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 object"}
 WAYS: tuple[Way, ...] = ("offload", "onboard", "peers", "within", "transfer")
 PATHS = {
@@ -27,7 +27,7 @@ PATHS = {
 
 
 def way(flow: Flow) -> Way:
-    """`offload` is down the tiers, `onboard` up; `peers` to or from another host; `transfer`: a tier is not told."""
+    """Return `offload` (down the tiers), `onboard` (up), `within`, `peers` (another host) or `transfer` (unknown)."""
     source, target = flow.source_tier, flow.target_tier
     if source is None or target is None:
         return "transfer"
@@ -38,7 +38,7 @@ def way(flow: Flow) -> Way:
 
 
 def style_of(flow: Flow) -> str:
-    """The style of a flow's arrow: its path's colour, or that of the tier it leaves the known ones for."""
+    """Return the style of a flow's arrow: its path's, else that of `remote` or G4; empty without either."""
     ends = (flow.source_tier or "", flow.target_tier or "")
     if ends in PATHS:
         return f"path:{PATHS[ends]}"
@@ -47,7 +47,7 @@ def style_of(flow: Flow) -> str:
 
 
 def in_order(flows: tuple[Flow, ...]) -> list[Flow]:
-    """Offload first, then onboard; near tiers before far ones. The order never depends on a rate."""
+    """Return flows by direction (`WAYS`), then tiers from near to far; the order doesn't depend on rates."""
     places = {tier: place for place, tier in enumerate(TIERS)}
     return sorted(
         flows,
@@ -62,17 +62,17 @@ def in_order(flows: tuple[Flow, ...]) -> list[Flow]:
 
 
 def begun(flow: Flow) -> bool:
-    """Whether it has moved anything, or says so little that nobody knows."""
+    """True if the flow has moved anything, or reports no totals."""
     return flow.bytes_total != 0 if flow.bytes_total is not None else flow.blocks_total != 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """How full a tier is, by one gauge."""
+    """Occupancy of a tier, from one gauge."""
 
     what: str
     share: float | None
-    """0 to 1; None where its size is not known."""
+    """0 to 1; None if the capacity is unknown."""
     text: str
 
 
@@ -88,7 +88,7 @@ _SIZES = {
 
 
 def fills(moment: Snapshot) -> dict[str, list[Fill]]:
-    """What gauges say of each tier, the fullest engine's where several speak of the same."""
+    """Return occupancies by tier: of shares the maximum over engines, of sizes their sum in bytes."""
     shares: dict[tuple[str, str], float] = {}
     sizes: dict[tuple[str, str], float] = {}
     limits: dict[tuple[str, str], float] = {}
@@ -111,6 +111,6 @@ def fills(moment: Snapshot) -> dict[str, list[Fill]]:
 
 
 def spoken_of(moment: Snapshot, full: Mapping[str, list[Fill]]) -> set[str]:
-    """The tiers that a flow or a gauge speaks of; of the others nothing is known, which is not zero."""
+    """Return the tiers that a flow or a gauge names; the others are unknown, not empty."""
     named = {tier for flow in moment.flows for tier in (flow.source_tier, flow.target_tier) if tier is not None}
     return named | set(full)

@@ -1,4 +1,4 @@
-"""Where the picture of the Monitor stands: at the newest moment, looked back at, or in a recording."""
+"""Time position of the Monitor: live, at an earlier sample, or in a recording."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGE_STEP_S = 30.0
 
 
 class Timeline:
-    """The past of what is watched live, and of one recording."""
+    """The live history and the position in it, or in the recording that is replayed."""
 
     def __init__(self, thresholds: Thresholds) -> None:
         self.history, self.rates, self.marks = History(), Rates(), Marks()
@@ -24,13 +24,13 @@ class Timeline:
         self.newest: Snapshot | None = None
         self.error = ""
         self.shown: float | None = None
-        """Unix time that is looked back at; None is live."""
+        """Unix time in seconds of the earlier sample shown; None is live."""
         self.replay: Replay | None = None
         self.seen: Seen | None = None
         self._sought: Snapshot | None = None
 
     def note(self, moment: Snapshot, pins: tuple[str, ...], packed: bytes = b"") -> list[Crossing]:
-        """Take a live moment; what it crosses is in the marks already."""
+        """Add a live sample, annotate changes and alerts, and return the alerts' crossings."""
         moment = with_pins(moment, pins)
         crossings = self.thresholds.take(moment)
         if self.newest is not None:
@@ -44,7 +44,7 @@ class Timeline:
         return crossings
 
     def step(self, seconds: float) -> None:
-        """Look so far back, or on again; past the newest is live."""
+        """Move by seconds (negative: back) in the live history; moving past the newest sample returns to live."""
         begin, end = self.history.begin, self.history.end
         if begin is None or end is None:
             return
@@ -55,23 +55,23 @@ class Timeline:
             self.shown = self._sought.t
 
     def live(self) -> None:
-        """Back to the newest moment, and out of a recording."""
+        """Show the newest live sample, and close the recording."""
         self.shown = self._sought = self.replay = self.seen = None
 
     @property
     def now(self) -> float | None:
-        """The time that the picture shows."""
+        """Unix time in seconds of the display; None if there is no sample yet."""
         if self.seen is not None:
             return self.seen.position
         return self.shown if self.shown is not None else None if self.newest is None else self.newest.t
 
     def view(self, pins: tuple[str, ...], empty: str = "") -> View:
-        """What to draw."""
+        """Return the panes' input at the position; `empty` is the reason to show while there is no sample."""
         if self.replay is not None:
             seen = self.seen
             if seen is None:
                 return View(error=self.error, empty="" if self.error else "reading the recording …")
-            # Sparks end where the recording stands, between two moments as well.
+            # Sparklines end at the replay position, which may lie between two samples.
             moment = with_pins(seen.moment, pins)
             marks = tuple(mark for mark in self.replay.recording.marks if mark.t <= seen.position)
             return View(moment, seen.rates, marks, self.thresholds, pins, self.error)
@@ -84,7 +84,7 @@ class Timeline:
 
 
 def with_pins(moment: Snapshot, pins: tuple[str, ...]) -> Snapshot:
-    """The moment with every pinned series among `pinned`, also those that it has as counter or gauge."""
+    """Return the sample with `pinned` set to the series named in `pins`, in that order, from all its numbers."""
     if not pins:
         return moment if not moment.pinned else replace(moment, pinned=())
     found = [number for number in moment.pinned if number.name in pins]

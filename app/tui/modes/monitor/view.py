@@ -1,4 +1,4 @@
-"""What the panes of the Monitor draw: one moment, with the past before it and the marks up to it."""
+"""Input of the Monitor's panes: one sample, the rates before it, and the annotations up to it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvdeck.sessions.store.telemetry.annotations import Mark
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One picture; a newer one replaces it whole."""
+    """Everything that the panes draw; immutable and replaced as a whole."""
 
     moment: Snapshot = field(default_factory=lambda: Snapshot(0.0))
     rates: Rates = field(default_factory=Rates)
@@ -20,11 +20,11 @@ class View:
     thresholds: Thresholds = field(default_factory=Thresholds)
     pins: tuple[str, ...] = ()
     error: str = ""
-    """Why there is nothing newer: the engine is gone, or a recording can't be read."""
+    """Why there is no newer sample: the engine is gone, or a recording can't be read."""
     empty: str = ""
-    """Why nothing is watched yet; empty while something is."""
+    """Why there is no sample yet; empty once there is one."""
 
     @property
     def now(self) -> float:
-        """Where sparks end, in Unix seconds."""
+        """Unix time in seconds of the sparklines' end."""
         return self.moment.t

@@ -1,4 +1,4 @@
-"""For each engine: who runs and waits, where its prompts' KV came from as a stacked bar, hits with what they are of."""
+"""Reuse pane: per source its request queue, prompt tokens by origin as a stacked bar, and hit rates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
 
 _GLYPHS = {"G1": "█", "G2": "▒", "G3": "▚", "G4": "○", "remote": "◆", "": "░"}
-"""Each another character in ASCII as well: colour is never all that tells them apart."""
+"""By tier; each maps to a different ASCII character, so tiers are distinct without colour."""
 LABEL = 9
 
 
 class Reuse(Panel):
-    """A few rows a source, in the order of the sources."""
+    """A few rows per source, in the order of the sources."""
 
     title = "Reuse and queue"
 
@@ -48,7 +48,7 @@ class Reuse(Panel):
             head = _head_row(source, queue, width)
             if queue is not None or mine:
                 rows.append(head)
-            elif hit_rows:  # nothing else to say of it: one row less
+            elif hit_rows:  # hits only: put the name in their first row
                 hit_rows[0] = (head[0], *hit_rows[0][1:])
             for origin in mine:
                 rows += _origin_rows(origin, width)
@@ -132,7 +132,7 @@ def _tone(part: Part) -> str:
 
 
 def _hit_rows(found: list[Hits], width: int) -> list[Row]:
-    """As many to a row as fit. `window`: a share of the last while, and it doesn't say of how many."""
+    """Return hit rates, as many per row as fit. `(window)` marks a source's own sliding-window rate, without counts."""
     none = [hit.what for hit in found if hit.of is None and hit.share == 0]
     parts = [_hit_spans(hit) for hit in found if hit.what not in none]
     if none:

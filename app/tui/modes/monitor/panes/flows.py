@@ -1,4 +1,4 @@
-"""The transfer paths as a table: how fast, how large, how long, how often they failed."""
+"""Paths and Pinned panes: tables of flows and of pinned series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _THRESHOLD: list[BindingType] = [
 
 
 class Paths(Listing[PathRow]):
-    """A row a flow, in the drawing's order. Dim: an average over all, as nothing moves now."""
+    """One row per flow, ordered as in the Tiers pane. Dim figures are averages since start, if nothing moves."""
 
     tells = False
     blanks_follow = True
@@ -44,7 +44,7 @@ class Paths(Listing[PathRow]):
 
     def apply(self, view: View) -> None:
         self.view = view
-        # What has not begun to move stands below what has, whatever moves now.
+        # Flows that never moved come last. Sorting by current rates would make rows jump.
         flows = [] if view.empty else sorted(in_order(view.moment.flows), key=lambda flow: not begun(flow))
         self.show([path_row(flow) for flow in flows], "no source says what it transfers")
 
@@ -86,7 +86,7 @@ def _figure_tone(figure: Figure) -> str:
 
 
 class Pinned(Listing[Number]):
-    """The series that were pinned, known or not, each with its last two minutes."""
+    """The pinned series, each with a sparkline of its last two minutes."""
 
     tells = False
     blanks_follow = True
@@ -129,5 +129,5 @@ class Pinned(Listing[Number]):
 
 
 def per_s(number: Number) -> str:
-    """How fast a counter grows; the unit stands with its value."""
+    """Return a counter's rate as `B/s` or `/s`; other units are shown beside its value."""
     return quantity_text(number.per_s, "B/s" if number.unit == "bytes" else "/s")

@@ -1,4 +1,4 @@
-"""The line over the Monitor: what time is shown, how often it is asked, what is watched, what is recorded."""
+"""Status line of the Monitor: time shown, sampling rate, sources, recording."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the line says; None where it has nothing to say."""
+    """Content of the status line; None for parts that don't apply."""
 
     shown: float | None = None
-    """Unix time that is looked back at; None is live."""
+    """Unix time in seconds of the sample shown; None is live."""
     newest: float | None = None
     hz: float = 1.0
     block_bytes: float | None = None
     block_from: str = ""
     recording: tuple[str, float, int] | None = None
-    """Name, seconds and bytes of what is being recorded."""
+    """Name, seconds and bytes of the running recording."""
     replay: tuple[str, float, float, float] | None = None
-    """Name, begin, end and speed of what is replayed."""
+    """Name, begin and end (Unix time, s) and speed of the replayed recording."""
     held: bool = False
     unwatched: bool = False
     error: str = ""
-    """Why there is nothing newer."""
+    """Why there is no newer sample."""
     new: int = 0
-    """Sources found that were never offered."""
+    """Number of discovered sources that were never offered."""
 
 
 def state_of(screen: MonitorScreen) -> State:
-    """What the line says of a Monitor as it stands."""
+    """Return the status line's content for a Monitor screen."""
     timeline, settings, going = screen.timeline, screen.settings, screen.recording
     replay = timeline.replay
     held = screen.app.paused and replay is None and timeline.shown is None
@@ -64,7 +64,7 @@ def state_of(screen: MonitorScreen) -> State:
 
 
 class MonitorBar(Lines):
-    """One line."""
+    """The status line: on the left the parts that fit, on the right the recording."""
 
     DEFAULT_CSS = "MonitorBar { height: 1; }"
     state = State()

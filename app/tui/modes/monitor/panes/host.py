@@ -1,4 +1,4 @@
-"""This host's own counters against what each device can carry."""
+"""Host pane: traffic of this host's devices, as a share of their limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL, BUSY = 0.9, 0.7
 
 
 class Host(Panel):
-    """A row a device: in, out, and its limit. A bar only where a limit is known."""
+    """One row per device: in, out and limit, with a bar if the limit is known."""
 
     title = "This host"
 
@@ -61,7 +61,7 @@ def _row(link: Link, width: int) -> Row:
 
 
 def _way(way: Way, width: int) -> list[Span]:
-    """A rate, and as a bar its share of the limit."""
+    """Return the spans of a rate and of its share of the limit as a bar, `width` columns in all."""
     text = rate_text(way.per_s)
     share, room = way.share, width - 12
     spans = [cell(text, 10, "" if way.per_s else "dim", right=True), (" ", "")]
@@ -76,7 +76,7 @@ def _way(way: Way, width: int) -> list[Span]:
 
 
 def share_bar(share: float, width: int) -> str:
-    """A bar in eighths of a column; what is above nothing is seen."""
+    """Return a bar in eighths of a column for a share of 0 to 1; at least one eighth for shares above 0.001."""
     eighths = round(min(1.0, share) * width * 8)
     if share > 0.001:
         eighths = max(1, eighths)

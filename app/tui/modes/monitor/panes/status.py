@@ -1,4 +1,4 @@
-"""What is told in words: the cross-checks, the sources' states, and the log of marks."""
+"""Checks, Sources and Log panes: cross-checks, source states, annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = {"live": "ok", "idle": "dim", "partial": "warn", "reset": "warn", "sta
 
 
 class Checks(Panel):
-    """The cross-checks, each with its evidence and what to try; what wants a look comes first."""
+    """The cross-checks with evidence and advice, warnings first."""
 
     title = "Checks"
 
@@ -51,7 +51,7 @@ class Checks(Panel):
 
 
 class Sources(Panel):
-    """Every source: its state and why, and how long ago a counter moved, for gauges freeze."""
+    """Every source with state, reason, and time since a counter changed (a gauge may freeze at its last value)."""
 
     title = "Sources"
 
@@ -59,7 +59,7 @@ class Sources(Panel):
         return "s chooses"
 
     def body(self, width: int, height: int) -> list[Row]:
-        # What is wrong must not be the part that is cut off.
+        # Failed sources first, so that a low pane doesn't cut them off.
         sources = sorted(self.view.moment.sources, key=lambda source: source.state not in ("unreachable", "stale"))
         widest = max((len(_name(source)) for source in sources), default=0)
         name = min(widest, max(10, width - 42)) + 1
@@ -93,7 +93,7 @@ def _name(source: SourceStatus) -> str:
 
 
 def _why(source: SourceStatus) -> str:
-    # How long it stands still is told beside it, in steps: seconds that tick would repaint an idle screen.
+    # `_moved` shows the idle time in coarse steps: a count of seconds would repaint an idle screen each second.
     return "" if source.state == "idle" and source.reason.startswith("no counter moved") else steady(source.reason)
 
 
@@ -108,7 +108,7 @@ def _seconds(value: float | None) -> str:
 
 
 class Log(Panel):
-    """Marks up to the moment shown, the newest last."""
+    """Annotations up to the time shown, newest last; follows the newest unless focused."""
 
     title = "Log"
 

@@ -1,4 +1,4 @@
-"""The tiers drawn side by side, and every flow as an arrow from one to another."""
+"""Tiers pane: the tiers side by side, and every flow as an arrow between two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SHORT = {"remote": "peers", "G1": "G1 GPU", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 obj"}
 BOXES_FROM = 12
-"""Rows from which the tiers get boxes; below, a line of names."""
+"""Minimum height in rows for boxes around the tiers; below it, a line of names."""
 UNTOLD = "Nothing that is watched says what moves between tiers."
 NOTHING = "Nothing is watched."
 TEACHES = (
@@ -50,21 +50,21 @@ TEACHES = (
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things stand in a row."""
+    """Columns of a row's parts."""
 
     lines: tuple[int, ...]
-    """Column of each tier's life line."""
+    """Column of each tier's lifeline."""
     box: int
     """Width of a tier's box."""
     total: int
-    """Column before which totals end."""
+    """Column that ends the totals (exclusive)."""
     spark: int
     spark_width: int
     name: int
 
     @classmethod
     def fitting(cls, width: int) -> Places:
-        """From 78 columns up; more room goes to the arrows first, then to sparks and names."""
+        """Return the columns for a width of 78 or more; extra width goes to arrows first, then sparklines and names."""
         step = min(26, (width - 30) // 6 if width >= 100 else 12)
         first = max(9, step // 2)
         lines = tuple(first + step * place for place in range(len(TIERS)))
@@ -78,7 +78,7 @@ class Places:
 
 
 class Tiers(Panel):
-    """Boxes for the tiers, life lines below them, an arrow for each flow."""
+    """Boxes for the tiers, lifelines below them, and an arrow per flow."""
 
     title = "Tiers"
     full: Mapping[str, list[Fill]] = MappingProxyType({})
@@ -95,7 +95,7 @@ class Tiers(Panel):
     def rows(self, width: int, height: int) -> list[Row]:
         rows = super().rows(width, height)
         if self.top and self.view.moment.flows:
-            # The boxes stay where they are while flows are scrolled.
+            # Only the flows scroll; the boxes stay on top.
             head = self._heads(Places.fitting(width), width, height - 1)
             rows[1 : 1 + len(head)] = head
         return rows
@@ -122,7 +122,7 @@ class Tiers(Panel):
         return [*rows, said(_still_text(still), width)] if still else rows
 
     def _why_nothing(self, width: int) -> list[Row]:
-        """Why no flow is drawn, and what would make one."""
+        """Return rows with the reason for an empty pane, and how to enable sources that report flows."""
         view = self.view
         if view.error:
             return [said(view.error, width, "bad")]
@@ -160,7 +160,7 @@ class Tiers(Panel):
         half = places.box // 2 - 1
         rows[3].put(left, f"╰{'─' * half}┬{'─' * (inner - half - 1)}╯", edge)
         share = next((fill.share for fill in full if fill.share is not None), None)
-        if share is not None:  # the foot of the box is its gauge
+        if share is not None:  # the lower edge of the box shows the occupancy
             heavy = "━" * round(share * inner)
             rows[3].put(left + 1, heavy, edge)
             if len(heavy) > half:
@@ -234,21 +234,21 @@ class Tiers(Panel):
 
 
 def rate_text(flow: Flow) -> str:
-    """`1.23 GB/s`, `14 bl/s`, or a dash where the rate is not known."""
+    """Return `1.23 GB/s`, `14 bl/s` (blocks), or a dash if the rate is unknown."""
     if flow.bytes_per_s is not None:
         return units.rate_text(flow.bytes_per_s)
     return quantity_text(flow.blocks_per_s, "bl/s")
 
 
 def total_text(flow: Flow) -> str:
-    """The total in few columns; `≈` where it is blocks times the size that was given."""
+    """Return the total in few columns; `≈` if it is blocks times the given block size."""
     if flow.bytes_total is not None:
         return ("≈" if flow.bytes_from_blocks else "") + size_text(flow.bytes_total)
     return quantity_text(flow.blocks_total, "bl")
 
 
 def _still_text(flows: list[Flow]) -> str:
-    """Flows that are told to have moved nothing, where there is no room for a row each."""
+    """Return one line for flows with a total of zero, which have no row of their own if space is short."""
     who: dict[str, list[str]] = {}
     for flow in flows:
         who.setdefault(short(flow.name).partition(" ")[0], []).append(arrow(flow).replace(" ", ""))
@@ -256,7 +256,7 @@ def _still_text(flows: list[Flow]) -> str:
 
 
 def _fill_text(full: list[Fill], room: int) -> str:
-    """The gauges that fit."""
+    """Return the occupancies that fit, the first one cut if need be; a dash without any."""
     text = UNKNOWN if not full else full[0].text
     for fill in full[1:]:
         if len(text) + len(fill.text) + 3 <= room:
