@@ -1,4 +1,4 @@
-"""What the operator has set: the config file, then `KVDECK_*`, then the command line; the last one counts."""
+"""The deck's settings, from the config file, `KVDECK_*` variables and the command line; later sources win."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST_HZ, MOST_HZ = 0.1, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting; None where the default depends on the host or the terminal."""
+    """All settings; None if the default depends on the host or the terminal."""
 
     theme: str | None = None
     ascii: bool | None = None
@@ -32,9 +32,9 @@ class Config:
     runtime: str | None = None
     keymap: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    """What could not be taken, each in one line; the rest counts all the same."""
+    """Invalid settings, one message each; valid ones still apply."""
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Where each setting that is not a default comes from."""
+    """Source of each setting that isn't a default, by name."""
 
 
 def _text(value: Any) -> str:
@@ -98,7 +98,10 @@ def _keymap(value: Any) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting: how it is read, and what the printed example says of it."""
+    """One setting: its parser, its text in the example file, and its environment variable.
+
+    `read` raises ValueError with a message that completes "NAME …", such as "takes a number".
+    """
 
     name: str
     read: Callable[[Any], Any]
@@ -179,7 +182,13 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The config file: `$KVDECK_CONFIG`, else `config.yaml` in the user's config folder; it need not be there."""
+    """Return the config file's path: `$KVDECK_CONFIG`, or `config.yaml` in the user's config folder.
+
+    The file may be missing.
+
+    Raises:
+        UsageError: `~USER` in `$KVDECK_CONFIG` can't be expanded.
+    """
     if chosen := environ.get("KVDECK_CONFIG"):
         return expanded(chosen)
     import platformdirs
@@ -188,7 +197,7 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the file, then the environment. Nothing that is wrong in them is an error: it is in `problems`."""
+    """Read the file, then the environment. Invalid settings raise no error; they are listed in `problems`."""
     where = path(environ)
     values, problems = _from_file(where)
     config = with_values(replace(Config(), problems=tuple(problems)), values, str(where))
@@ -197,7 +206,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
-    """The config with other values; what can't be taken is named, and the value before stays."""
+    """Return the config with new values; an invalid one keeps the previous value and adds to `problems`."""
     for name, value in values.items():
         setting = _BY_NAME.get(name)
         if setting is None:
@@ -220,10 +229,10 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
 
 
 def chosen(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with what the command line says.
+    """Return the config with the command line's values.
 
     Raises:
-        UsageError: A value can't be taken.
+        UsageError: A value is invalid.
     """
     before = len(config.problems)
     config = with_values(config, values, "the command line")
@@ -233,7 +242,10 @@ def chosen(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def export(config: Config, environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Hand the file's folders on to the engine and the verbs, which read the environment."""
+    """Set the config's folders in the environment, where the engine and the commands read them.
+
+    Variables that are already set are not changed.
+    """
     for name in ("folder", "home", "runtime"):
         value, variable = getattr(config, name), _BY_NAME[name].variable
         if value and not environ.get(variable):
@@ -241,7 +253,7 @@ def export(config: Config, environ: dict[str, str] | os._Environ[str] = os.envir
 
 
 def example() -> str:
-    """A config file in which every setting is explained and none is set."""
+    """Return a config file with all settings explained and commented out."""
     lines = ["# kvdeck's settings. Each can be set by its variable too, which counts more than this file."]
     for setting in SETTINGS:
         note = f"{setting.help}\n{setting.variable}" if setting.variable else setting.help
@@ -252,7 +264,7 @@ def example() -> str:
 
 
 def values_of(config: Config) -> dict[str, Any]:
-    """Every setting's value by name."""
+    """Return the values of all settings by name."""
     return {item.name: getattr(config, item.name) for item in fields(config) if item.name in _BY_NAME}
 
 

@@ -1,4 +1,4 @@
-"""`kvdeck config`: where the settings come from, a documented example, and every action that a key can be given."""
+"""`kvdeck config`: the settings with their origins, an annotated example file, and all actions of the keymap."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _OPTIONS = (
 
 
 def deck_options(command: Command) -> Command:
-    """The settings that the command line may say of the deck."""
+    """Add the deck's settings to a command as options (a decorator)."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def configured() -> Config:
-    """The settings of file and environment, with the folders handed on to whatever is started."""
+    """Return the settings of the config file and the environment, and export the folders to child processes."""
     from kvdeck.app.config import export, load
 
     found = load()
@@ -45,7 +45,7 @@ def configured() -> Config:
 @click.option("--print", "example", is_flag=True, help="A config file with every setting explained, none set.")
 @click.option("--keys", "keys", is_flag=True, help="Every action that the keymap can name, with its key.")
 def config(example: bool, keys: bool) -> int:
-    """Say which settings count here and where each comes from."""
+    """Show the settings in effect and where each comes from."""
     from kvdeck.app import config as settings
 
     if example:
@@ -67,7 +67,7 @@ def config(example: bool, keys: bool) -> int:
 
 
 def actions() -> dict[str, Binding]:
-    """Every binding that has an id, of every screen and widget, by id."""
+    """Return all bindings with an id, of every screen and widget, as a dict sorted by id."""
     from textual.binding import Binding
     from textual.dom import DOMNode
 

@@ -1,4 +1,4 @@
-"""`kvdeck doctor`: what each path needs, what this host has, and the mend."""
+"""`kvdeck doctor`: each path's state on this host, with reasons and fixes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailab
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--folder", metavar="DIR", help="The folder whose filesystem is asked about. Default: the temp dir.")
 def doctor(as_json: bool, folder: str | None) -> int:
-    """Say which paths can run here, and why others can't."""
+    """Show which paths can run here, and why others can't."""
     from kvdeck.app.cli.spinner import waiting
     from kvdeck.engine.children.doctor_report import DOCTOR_SECONDS, doctor_report
 
@@ -35,7 +35,7 @@ def doctor(as_json: bool, folder: str | None) -> int:
 
 
 def doctor_lines(report: Mapping[str, Any], width: int) -> list[Line]:
-    """The doctor's object as text: paths, plugins, the mends they name by number, host."""
+    """Return the doctor's report as text: paths, plugins, numbered fixes, host, environment variables."""
     mends: dict[str, int] = {}
     lines = list(_path_lines(report.get("paths", ()), mends, width))
     lines += [Line(""), *_plugin_lines(report.get("plugins", ()), mends, width)]
@@ -65,7 +65,7 @@ def _path_lines(rows: Iterable[Mapping[str, Any]], mends: dict[str, int], width:
 
 
 def _ready_text(row: Mapping[str, Any]) -> str:
-    """What moves by what: `DRAM to FILE by AIO URING`."""
+    """Return the memory types and the APIs or transports between them: `DRAM to FILE by AIO URING`."""
     ways = [name for name, state in (row.get("apis") or {}).items() if state == "ready"] or row.get("transports") or ()
     return " to ".join(row.get("memory") or ()) + (f" by {' '.join(ways)}" if ways else "")
 
@@ -112,7 +112,7 @@ def _name(key: str) -> str:
 
 
 def _facts(key: str, value: Any) -> Iterable[str]:
-    """A fact's value as short texts; what is not known is left out."""
+    """Yield a host fact's value as short texts; unknown values are left out."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             texts = list(_facts(name, item))

@@ -1,4 +1,4 @@
-"""`kvdeck engine start|stop|status|log`: the background process that runs live in."""
+"""`kvdeck engine start|stop|status|log`: the background process that executes runs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @click.group()
 def engine() -> None:
-    """Start, stop and look at the background engine.
+    """Start, stop and inspect the background engine.
 
-    Other verbs start it when they need it.
+    Other commands start it when they need it.
     """
 
 
 @engine.command()
 def start() -> int:
-    """Start the engine, if it doesn't run."""
+    """Start the engine if it isn't running."""
     from kvdeck.engine.client.client import Client
 
     with Client.connect() as client:
@@ -40,7 +40,7 @@ def start() -> int:
 @engine.command()
 @click.option("--force", is_flag=True, help="Within 5 s, whatever goes on or hangs; what was measured is kept.")
 def stop(force: bool) -> int:
-    """End the engine."""
+    """Stop the engine."""
     from kvdeck.engine.client.client import stop_engine
 
     pid = stop_engine(force)
@@ -51,7 +51,7 @@ def stop(force: bool) -> int:
 @engine.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def status(as_json: bool) -> int:
-    """Say what the engine does. Exit status 1 when none is running."""
+    """Show the engine's state and its runs. Exit status 1 if no engine is running."""
     client = _running()
     if client is None:
         print_json({"running": False}) if as_json else click.echo("no engine is running")
@@ -66,7 +66,7 @@ def status(as_json: bool) -> int:
 
 
 def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
-    """The engine's status as text, with its runs as a table."""
+    """Return the engine's status as text lines, with its runs as a table."""
     age = duration_text(max(0.0, time.time() - found["started"]))
     clients = found["clients"]
     facts = [f"engine {found['pid']}, kvdeck {found['kvdeck']}", f"running for {age}"]
@@ -116,7 +116,7 @@ def log(lines: int, follow: bool) -> int:
 
 
 def _running() -> Client | None:
-    """A connection to the engine, or null where none is running."""
+    """Return a connection to the engine, or None if no engine is running."""
     from kvdeck.engine.client.client import Client
 
     try:

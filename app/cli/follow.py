@@ -1,4 +1,4 @@
-"""Following a run to its end: progress on stderr, Ctrl-C, the report on stdout."""
+"""Follows a run to its end: progress on stderr, Ctrl-C handling, the report on stdout."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 CANCELLED = 130
 _LOOK_S = 0.2
-"""How long a press of Ctrl-C may wait while no message comes."""
+"""Seconds between two checks for Ctrl-C while no message arrives."""
 
 
 @dataclass(slots=True)
 class Interrupts:
-    """How often Ctrl-C was pressed."""
+    """Number of times Ctrl-C was pressed."""
 
     count: int = 0
 
 
 @contextlib.contextmanager
 def counted_interrupts() -> Iterator[Interrupts]:
-    """Count SIGINT instead of being ended by it."""
+    """Count SIGINT while the block runs, instead of raising KeyboardInterrupt."""
     interrupts = Interrupts()
 
     def press(_number: int, _frame: FrameType | None) -> None:
@@ -50,11 +50,13 @@ def counted_interrupts() -> Iterator[Interrupts]:
 def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> int:
     """Follow a run until it ends, and print its report.
 
+    One Ctrl-C cancels the run; a second one leaves it to the engine.
+
     Returns:
         The exit status: 0 done, 1 failed, 130 cancelled or left to the engine.
 
     Raises:
-        EngineError: The engine went away.
+        EngineError: The engine exited or the connection was lost.
     """
     progress = Progress()
     progress.say(f"session {name}")
@@ -71,7 +73,7 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
         return CANCELLED
     session = client.store.load(name)
-    if session.state not in FINAL_STATES:  # its disk was full, and did not take the last line
+    if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file
         session = replace(session, state=ended.state, reason=ended.reason)
     if ended.state in ("failed", "crashed", "interrupted") and ended.reason:
         progress.say(f"{ended.state}: {ended.reason}")
@@ -80,7 +82,10 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
 
 
 def exit_status(session: Session) -> int:
-    """The exit status that a session's state and results stand for."""
+    """Return a session's exit status.
+
+    0: it is done, at least one result is ok and there is no trouble; 130: cancelled; otherwise 1.
+    """
     if session.state == "cancelled":
         return CANCELLED
     ran = any(result.status == "ok" for result in session.results)
@@ -88,14 +93,14 @@ def exit_status(session: Session) -> int:
 
 
 def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> StateChanged | None:
-    """The run's last event, or None when a second Ctrl-C leaves it to the engine."""
+    """Return the run's last event, or None if a second Ctrl-C leaves it to the engine."""
     client.subscribe(name, hz=5)
     cancelled = False
     while interrupts.count < 2:
         if interrupts.count and not cancelled:
             cancelled = True
             progress.say("cancelling, what was measured is kept · Ctrl-C again leaves that to the engine")
-            with contextlib.suppress(EngineError):  # it ended this very moment: the next message says how
+            with contextlib.suppress(EngineError):  # it may have just ended: the next message holds its state
                 client.cancel(name)
         message = client.receive(_LOOK_S)
         state = None if message is None else _show(message, name, progress)
@@ -105,7 +110,7 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
 
 
 def _show(message: FromEngine, name: str, progress: Progress) -> StateChanged | None:
-    """Put a message on the screen; the run's last event, once its files are in order: the event says that."""
+    """Show a message. Return the run's last event, or None; when it arrives, the session's files are complete."""
     if isinstance(message, SampleMessage) and message.session == name:
         progress.sample(message.values)
     elif isinstance(message, EventMessage) and message.session == name:

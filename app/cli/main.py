@@ -1,4 +1,4 @@
-"""The `kvdeck` command: opens the deck, or runs one of the verbs."""
+"""The `kvdeck` command: opens the deck, or runs a subcommand."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.user_home import ensure_home
 
 _PASSWORD = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,3})[^\s/@'\"]*@")
-"""A user or password in an address: what was typed wrong is repeated without it."""
+"""A user or password in a URL; removed when an error message repeats what was typed."""
 CLOSED_PIPE = 141
-"""Exit status where the reader of stdout went away, as a shell reports SIGPIPE."""
+"""Exit status when the reader of stdout has closed it, as a shell reports SIGPIPE (128 + 13)."""
 
 
 @click.group(
@@ -74,25 +74,25 @@ for verb in VERBS:
 
 
 FEWER_COLLECTIONS = (50_000, 20, 20)
-"""Python's cyclic collector doubles the time of a list of 10,000 sessions by looking through it ten times."""
+"""GC thresholds. With Python's defaults, listing 10,000 sessions takes twice as long: ten collections scan it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry of the `kvdeck` command."""
+    """Entry point of the `kvdeck` command."""
     guard_streams()
     umask.make_private()
     if said := ensure_home():
         click.echo(f"kvdeck: {said}", err=True)
-    gc.freeze()  # what was imported stays
+    gc.freeze()  # imported modules live until exit: don't scan them
     gc.set_threshold(*FEWER_COLLECTIONS)
     sys.exit(call(arguments))
 
 
 def call(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and say in one line what went wrong.
+    """Run the command line and print an error as one line on stderr.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 bad arguments, 130 cancelled.
+        The exit status: 0 done, 1 failed, 2 bad arguments, 130 cancelled, 141 stdout closed by its reader.
     """
     try:
         status = kvdeck.main(args=arguments, prog_name="kvdeck", standalone_mode=False)
@@ -107,16 +107,16 @@ def call(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _said(error.format_message(), error.exit_code)
     except OutputError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own last flush fails again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's flush at exit fails again
         return _said(str(error), error.exit_code)
     except KvdeckError as error:
         return _said(str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except SystemExit:
-        return CLOSED_PIPE  # without its standalone mode, this is how click ends when a pipe was closed
+        return CLOSED_PIPE  # outside standalone mode, click raises SystemExit for a closed pipe
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's own last flush complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's flush at exit prints an error
         return CLOSED_PIPE
     except Exception as error:
         return _said(f"unexpected {type(error).__name__}: {error} · please report it with {_kept_traceback()}", 1)

@@ -1,4 +1,4 @@
-"""`kvdeck monitor`: what moves between the tiers now, as a report, a line a tick, or JSON."""
+"""`kvdeck monitor`: live telemetry of transfers between tiers, as a report, one line per sample, or JSON."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def monitor(
     replayed: str | None,
     speed: float | None,
 ) -> int:
-    """Watch KV bytes move between the tiers, from what engines, NIXL and the host say."""
+    """Show KV bytes moving between tiers, from the metrics of engines, NIXL and this host."""
     if replayed is not None:
         from kvdeck.app.cli.monitor_replay import replay
 
@@ -115,7 +115,7 @@ _WITH_REPLAY = {"replayed", "once", "as_json", "speed", "seconds"}
 
 
 def _refuse_beside_replay(context: click.Context) -> None:
-    """Refuse what makes no sense of a recording."""
+    """Raise UsageError for an option that only applies to live telemetry."""
     given = click.core.ParameterSource.DEFAULT
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -127,14 +127,18 @@ def _refuse_beside_replay(context: click.Context) -> None:
 def _recorded(
     name: str, watching: Watching, limit: str | None, show: Callable[[Snapshot], None]
 ) -> Iterator[Callable[[Snapshot], None]]:
-    """What keeps a moment and then shows it, as long as this lasts; the recording ends with it, however it ends."""
+    """Yield a function that records a sample, then shows it. The recording is closed however the block ends.
+
+    Raises:
+        KvdeckError: A source, the name or the limit is invalid.
+    """
     from kvdeck.engine.spec import parse_size
     from kvdeck.engine.telemetry.discovery import named
     from kvdeck.engine.telemetry.recording import Recorder
     from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT
 
     assert watching.home is not None
-    named(watching.sources, watching.home)  # what can't be watched is refused before a session is made
+    named(watching.sources, watching.home)  # an invalid source is refused before a session is created
     recorder = Recorder.begin(
         watching.home,
         name,
@@ -148,6 +152,7 @@ def _recorded(
         recorder.take(snapshot)
         show(snapshot)
 
+    # SIGTERM and SIGHUP must also reach the `finally` below, which closes the recording.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     state: RunState = "done"
@@ -193,12 +198,12 @@ def _print_line_json(snapshot: Snapshot) -> None:
 
 
 def print_line(snapshot: Snapshot) -> None:
-    """The moment on one line."""
+    """Print a sample on one line."""
     from kvdeck.app.text.monitor_report import one_line
 
     click.echo(f"{clock(snapshot.t)} {one_line(snapshot)}")
 
 
 def clock(t: float) -> str:
-    """Unix time as the hour on this host."""
+    """Return a Unix time as HH:MM:SS in this host's time zone."""
     return units.local_time(t, "%H:%M:%S")

@@ -1,4 +1,4 @@
-"""`kvdeck monitor --replay`: in the deck on a terminal, else a recording through the printing of what is live."""
+"""`kvdeck monitor --replay`: plays a recording in the deck, or prints it in the format of live telemetry."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
 Shown = TypeVar("Shown")
 LONGEST_S = 2.0
-"""A gap in a recording is waited for no longer than this."""
+"""Longest pause for a gap in a recording, in seconds at speed 1."""
 
 
 def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: float | None) -> int:
-    """Play a recording: in the deck's Monitor where this is a terminal, else a line a moment, or its last moment.
+    """Play a recording, and return the exit status.
+
+    On a terminal without further options it plays in the deck's Monitor, otherwise as one line per sample.
 
     Args:
-        speed: Times as fast as it was; 0: without waiting. Null: without waiting as JSON, else as it was.
-        seconds: How much of the recording, from its beginning; null: all of it.
+        once: Print the last sample only.
+        speed: Factor over the recorded pace; 0: without pauses. None: 0 as JSON, otherwise 1.
+        seconds: Length to play in seconds, from the start of the recording; None: all of it.
 
     Raises:
-        KvdeckError: There is no such recording, or it holds nothing.
+        KvdeckError: There is no such recording, or it is empty.
     """
     from kvdeck.engine.client.client import home
     from kvdeck.engine.telemetry.recording import Recording
@@ -85,7 +88,7 @@ def _paced(
     speed: float,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Shown]:
-    """The moments, each at its time after the one before, so much faster than it was."""
+    """Yield the samples at the recorded intervals divided by `speed`; without pauses if `speed` is 0."""
     first = next(moments, None)
     if first is None:
         return
@@ -107,7 +110,7 @@ def _print_json_lines(moments: Iterator[Moment]) -> int:
 
 
 def _print_lines(moments: Iterator[Snapshot], marks: Sequence[Mark]) -> int:
-    """A line a moment, with the marks between them; how many moments."""
+    """Print one line per sample, with the annotations in between; return the number of samples."""
     from kvdeck.app.cli.monitor import clock, print_line
 
     left, count = deque(marks), 0

@@ -1,4 +1,4 @@
-"""Printing on stdout: reports in the terminal's width, JSON as one object."""
+"""Printing on stdout: reports at the terminal's width, and JSON."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _STYLES: dict[Tone, dict[str, Any]] = {
 
 
 def report_width() -> int:
-    """Columns for a report: the terminal's, and 100 at most or where stdout is none."""
+    """Return the columns for a report: the terminal's width, at most 100; 100 if stdout is not a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return WIDEST
     return min(WIDEST, shutil.get_terminal_size().columns)
 
 
 def print_lines(lines: Iterable[Line]) -> None:
-    """Lines in one write; click takes colours out where stdout is no terminal."""
+    """Print lines in one write, without colours if stdout is not a terminal."""
     echo_own("\n".join(map(_styled, lines)))
 
 
 def _styled(line: Line, link: tuple[str, str] | None = None) -> str:
-    """A line with its colours, and the first place of a text in it as a link; foreign text is made visible first."""
+    """Return a line with its colour, control characters escaped first, and `link` (text, URI) on its first match."""
     text = visible(line.text)
     if link is not None:
         text = text.replace(link[0], hyperlinks.linked(*link), 1)
@@ -50,7 +50,7 @@ def print_json(data: Any) -> None:
 
 
 def print_session(session: Session, as_json: bool) -> None:
-    """A session's report on stdout, in the form that was asked for."""
+    """Print a session's report, as text or as one JSON object."""
     if as_json:
         print_json(report_json(session))
     else:
@@ -59,7 +59,7 @@ def print_session(session: Session, as_json: bool) -> None:
 
 
 def _link(session: str) -> tuple[str, str] | None:
-    """A session's name and its folder's URI, where stdout is a terminal that takes links."""
+    """Return a session's name and its folder's URI, or None if stdout is not a terminal that shows links."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     from kvdeck.app import config
@@ -73,6 +73,6 @@ def _link(session: str) -> tuple[str, str] | None:
 
 
 def few_paths(paths: Sequence[str]) -> str:
-    """The first two paths and how many more there are, for a table's cell."""
+    """Return the first two paths and the number of others, for a table cell; `–` without paths."""
     more = f" +{len(paths) - 2}" if len(paths) > 2 else ""
     return (" ".join(paths[:2]) + more) or "–"

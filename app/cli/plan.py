@@ -1,4 +1,4 @@
-"""`kvdeck plan`, `kvcache` and `iosize`: what a model's KV cache means, and nixlbench's command for it."""
+"""`kvdeck plan`, `kvcache` and `iosize`: a model's KV cache sizes, and the nixlbench command that transfers it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SIDES = (
 @SIDES[1]
 @click.option("--models", is_flag=True, help="List the catalogue.")
 def plan(style: str, target: str, models: bool, **values: Any) -> int:
-    """Plan a model's KV cache and print the nixlbench command that moves it."""
+    """Plan a model's KV cache and print the nixlbench command that transfers it."""
     if models:
         return _list_models()
     from kvdeck.engine.planning.nixlbench import command_line
@@ -73,10 +73,13 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
 
 
 def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """nixlbench's parameters for one configuration and the options.
+    """Return nixlbench's parameters for one configuration and the options.
+
+    Args:
+        target: `seed` for the parameters of KVBench's first README, otherwise `nixlbench`.
 
     Raises:
-        UsageError: The plan can't be, or nixlbench would refuse it.
+        UsageError: The plan is impossible, or nixlbench would refuse it.
     """
     from kvdeck.engine.planning.io_plan import ios
     from kvdeck.engine.planning.nixlbench import nixlbench_params
@@ -94,7 +97,7 @@ def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any
 
 
 def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
-    """KVBench's lines over a command."""
+    """Return the header lines that KVBench prints above a command; `leading` adds the first rule."""
     config = asked.config
     lines = (
         f"Model Config: {asked.file}" if asked.file else "Model Config: the options",
@@ -113,7 +116,7 @@ def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
 @FORMAT
 @FOR
 def kvcache(style: str, target: str, **values: Any) -> int:
-    """Show how much KV a model keeps, and in how many I/Os of which size it moves."""
+    """Show a model's KV cache as KVBench does: number of I/Os (batch size) and bytes of each."""
     from kvdeck.engine.planning.io_plan import Ios, ios
 
     model = asked_model(values)
@@ -143,7 +146,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
 @click.command()
 @FORMAT
 def iosize(style: str, **values: Any) -> int:
-    """Show the bytes of one token's I/O on a GPU."""
+    """Show the bytes of one token's I/O on one GPU."""
     from kvdeck.engine.planning.io_plan import ios
 
     model = asked_model(values)
@@ -164,10 +167,12 @@ def _each(
     row: Callable[[Asked, Any], dict[str, Any]],
     sections: Callable[[Asked], dict[str, Any]] = lambda _: {},
 ) -> int:
-    """Print every configuration in the style asked for; with several, one that is wrong doesn't hold up the others.
+    """Print all configurations in the given style; return exit status 1 if any is invalid, otherwise 0.
+
+    An invalid configuration is reported on stderr after the valid ones.
 
     Raises:
-        UsageError: The only one is wrong.
+        KvdeckError: No configuration is valid; this is the first one's error.
     """
     rows: list[dict[str, Any]] = []
     wrong: list[KvdeckError] = []

@@ -1,4 +1,4 @@
-"""The options of `plan`, `kvcache`, `iosize` and `profile`: KVBench's, in every spelling, and what they ask for."""
+"""The options of `plan`, `kvcache`, `iosize` and `profile`: KVBench's, in all spellings, and their parsing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPELLINGS = {
     "cp_size": ("cp", "cp_size"),
     "ep_size": ("ep", "ep_size"),
 }
-"""Names of an option that isn't called like what it sets; all others are, and each has a spelling with `-`."""
+"""Option names by parameter, where they differ from its name; each name is also accepted with `-` for `_`."""
 
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "tp_size": (COUNT, "Tensor parallelism: ranks that share the KV heads."),
@@ -96,14 +96,15 @@ BENCHMARK: dict[str, tuple[Any, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One configuration: where it came from, what it says with the options over it."""
+    """One configuration, with the command line's options applied."""
 
     file: str
+    """Path of its file; empty if it comes from the options alone."""
     config: ModelConfig
 
 
 def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command], click.Command]:
-    """Give a command the model, the configurations, and these groups of options."""
+    """Return a decorator that adds the model and config options and these groups to a command."""
 
     def add(command: click.Command) -> click.Command:
         command.params += [
@@ -130,10 +131,10 @@ def _option(name: str, kind: Any, said: str) -> click.Option:
 
 
 def asked_model(values: Mapping[str, Any]) -> Architecture:
-    """The model of `--model`, or the one that a saved plan names.
+    """Return the model of `--model`, or else the one named in the saved plan of `--model_config`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: Neither names a model, or the model can't be read.
     """
     text = values["model"] or (_saved_model(values["model_config"]) if values.get("model_config") else None)
     if not text:
@@ -153,10 +154,10 @@ def _saved_model(file: str) -> str | None:
 
 
 def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
-    """Every configuration that was asked for, each file once; what is wrong with one comes in its place.
+    """Yield each requested configuration, each file once; for an invalid file, yield its error instead.
 
     Raises:
-        UsageError: No file was named and no `--isl` given, or a pattern finds nothing.
+        UsageError: Neither a file nor `--isl` is given, or a pattern matches no file.
     """
     from kvdeck.engine.planning.kvbench import ModelConfig, model_config, parse_layers
     from kvdeck.engine.planning.model_files import read_yaml
@@ -191,5 +192,5 @@ def _files(values: Mapping[str, Any]) -> list[str]:
 
 
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """nixlbench's parameters among the options that were given."""
+    """Return the options given on the command line that are nixlbench parameters."""
     return {name: values[name] for name in BENCHMARK if values.get(name) is not None}

@@ -1,4 +1,4 @@
-"""What `plan` and `kvcache` say of a plan besides nixlbench's command: rows of JSON and CSV, and lines for a person."""
+"""The JSON and CSV rows and the extra text lines that `plan` and `kvcache` print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> dict[str, Any]:
-    """A configuration's row: KVBench's columns, and ours behind them unless it is to be compatible."""
+    """Return a configuration's row: KVBench's columns, followed by kvdeck's unless `compat`. Sizes are in bytes."""
     from kvdeck.engine.planning.io_plan import plan_of
     from kvdeck.engine.planning.kvbench import kv_bytes
 
@@ -57,7 +57,10 @@ def kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> 
 
 
 def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
-    """What the command doesn't say: recurrent states, and the stages where a rule or their layers were asked for."""
+    """Return lines on what the nixlbench command leaves out.
+
+    These are recurrent states, and the layers of each stage if `pp_layers` or a `pp_rule` is set.
+    """
     from kvdeck.engine.planning.io_plan import plan_of
     from kvdeck.engine.planning.kvbench import ModelConfig
     from kvdeck.sessions.units import exact_size_text, size_text
@@ -77,7 +80,7 @@ def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
 
 
 def state_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
-    """A hybrid model's recurrent states; nothing for others, whose rows are KVBench's."""
+    """Return the columns (in bytes) for a hybrid model's recurrent states; {} for other models, to match KVBench."""
     from kvdeck.engine.planning.io_plan import plan_of
 
     if not model.state_bytes():
@@ -92,7 +95,7 @@ def state_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
 
 
 def size_said(size: int) -> str:
-    """Bytes as KVBench writes them: 1024-based, two decimals, ties to even."""
+    """Return bytes as KVBench prints them: 1024-based units, two decimals, ties to even."""
     value: float = size
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1024:

@@ -1,4 +1,4 @@
-"""`kvdeck profile`: run a plan, over NIXL in the engine or with nixlbench where it is installed."""
+"""`kvdeck profile`: runs a plan with the engine or with an installed nixlbench."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout for each run.")
 def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, **values: Any) -> int:
-    """Run a plan: nixlbench's sweep over NIXL in the engine, its columns beside kvdeck's report."""
+    """Run a plan: nixlbench's sweep in kvdeck's engine, with nixlbench's columns below kvdeck's report."""
     model = asked_model(values)
     asked, *others = list(asked_configs(values))
     if isinstance(asked, KvdeckError):
@@ -50,11 +50,11 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
 
 
 def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
-    """The checked specs of a plan, after a look whether this host's memory holds its largest batch.
+    """Return a plan's validated run specs, after checking that its largest batch fits this host's free memory.
 
     Raises:
-        UsageError: It doesn't; the message says what would.
-        UnavailableError: The engine can't run it.
+        UsageError: It doesn't fit (the message names the fix), or a value is invalid.
+        UnavailableError: The engine can't run the plan.
     """
     import psutil
 
@@ -139,7 +139,7 @@ def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str
 def _keep_rows(
     program: str, params: Mapping[str, Any], kept: External, signals: Signals, as_json: bool
 ) -> tuple[int, int]:
-    """Run nixlbench and keep its rows as they come; its exit status and their number."""
+    """Run nixlbench and store its rows as they arrive; return its exit status and the number of rows."""
     from kvdeck.engine.children.program import Program
     from kvdeck.engine.planning.nixlbench import arguments
     from kvdeck.sessions.formats.nixlbench import NixlbenchReader, as_results

@@ -1,4 +1,4 @@
-"""What a run says on stderr while it goes: one line that rewrites itself, or plain lines at step ends."""
+"""A run's progress on stderr: one line that is redrawn on a terminal, otherwise one line per finished step."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from kvdeck.sessions.units import (
 )
 
 REDRAW_S = 0.2
-"""Shortest time between two drawings of the line."""
+"""Seconds between two drawings of the line, at least."""
 
 
 @dataclass(slots=True)
 class Picture:
-    """A run as far as its messages have come."""
+    """A run's state from the messages received so far."""
 
     steps: dict[int, StepPlan] = field(default_factory=dict)
     values: tuple[float | None, ...] = ()
-    """Newest counters of the running step, in the order of `COUNTERS`."""
+    """Newest counters of the running step, in the order of `COUNTERS`; empty before the first sample."""
     waiting: str = "starting"
-    """What is to be said before the first sample."""
+    """Text shown before the first sample."""
 
     def counter(self, name: str) -> float | None:
         index = COUNTER_INDEX[name]
@@ -45,12 +45,12 @@ class Picture:
 
 
 def plan_text(step: StepPlan | StepResult) -> str:
-    """A step's name: path, layout, block size and batch."""
+    """Return a step's name: path, layout, block size and batch."""
     return f"{step.path} {layout_name(step.layout)} {shape_text(step.block_bytes, step.batch)}"
 
 
 def event_text(event: Event) -> str | None:
-    """What an event is worth as a plain line, or None."""
+    """Return an event as one line, or None if it isn't shown."""
     if isinstance(event, RunStarted):
         paths = ", ".join(dict.fromkeys(step.path for step in event.steps))
         return f"{many(len(event.steps), 'step')} on {paths or 'no path'}"
@@ -76,7 +76,7 @@ def _result_text(result: StepResult) -> str:
 
 
 def line_text(picture: Picture, width: int) -> str:
-    """The one line: how far, how long still, and what the running step gives; sizes only where there is room."""
+    """Return the progress line: share done, time left, the running step's rate; its sizes only if they fit."""
     if not picture.values:
         return picture.waiting[:width]
     step = picture.steps.get(int(picture.counter("step") or 0))
@@ -101,7 +101,7 @@ def _figures(picture: Picture, step: StepPlan | None) -> list[str]:
 
 
 class Progress:
-    """Draws a run's messages on stderr. State: the picture, and what the terminal's last line shows."""
+    """Draws a run's messages on stderr: a line that is redrawn if stderr is a terminal, otherwise plain lines."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.picture = Picture()
@@ -112,7 +112,7 @@ class Progress:
         self._said_reasons: set[str | None] = set()
 
     def waiting(self, text: str) -> None:
-        """Say what the run waits for, as long as it hasn't begun."""
+        """Show what the run waits for; has no effect after the first sample."""
         if text != self.picture.waiting and not self.picture.values:
             self.picture.waiting = text
             if not self._live:
@@ -134,7 +134,7 @@ class Progress:
         self._draw()
 
     def _is_repeated(self, event: Event) -> bool:
-        """Whether an unavailable step has a reason that was said already: one is enough for a dozen steps."""
+        """True if an unavailable step's reason was already printed (a dozen steps may share one)."""
         if not isinstance(event, StepFinished) or event.result.status != "unavailable":
             return False
         repeated = event.result.reason in self._said_reasons
@@ -146,12 +146,12 @@ class Progress:
         self._draw()
 
     def say(self, text: str, loud: bool = False) -> None:
-        """A line that stays."""
+        """Print a permanent line, in yellow if `loud`."""
         self.clear()
         echo_own(click.style(visible(text), fg="yellow") if loud else visible(text), err=True)
 
     def clear(self) -> None:
-        """Take the rewriting line away, so that something else can be printed."""
+        """Erase the progress line, so that other output can follow."""
         if self._shown:
             echo_own("\r\x1b[K", newline=False, err=True)
             self._shown = False

@@ -1,4 +1,4 @@
-"""`kvdeck run`: ask for a run, follow it, print its report."""
+"""`kvdeck run`: submit a run, follow it, print its report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GroupedCommand(click.Command):
-    """A command whose help sorts its many options under headings."""
+    """A command whose help groups its options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -53,7 +53,7 @@ def run(
 ) -> int:
     """Measure transfers over NIXL and compare layouts.
 
-    SPEC.yaml is a file like a session's run.yaml; options go over it.
+    SPEC.yaml has the format of a session's run.yaml; options override it.
     """
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
     if session is not None:
@@ -67,10 +67,10 @@ run.params += click_options()
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
-    """The spec of a file and of options, checked before anything is started or written.
+    """Return the spec of a file and the options, validated before anything is started or written.
 
     Raises:
-        UsageError: Something is wrong with it; the message names it and the mend.
+        UsageError: A value is invalid; the message names it and the fix.
     """
     from kvdeck.engine.spec import spec_from_mapping, spec_from_yaml
 

@@ -1,4 +1,4 @@
-"""The options of `kvdeck run`, one for each field of `RunSpec`, and how their texts become the field's value."""
+"""The options of `kvdeck run`, one per field of `RunSpec`, and their parsing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kvdeck.sessions.host.user_home import expanded
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One option: how its text is read, its spellings and placeholder, its help, and the field it sets."""
+    """One option: how its text is parsed, its spellings and placeholder, its help, and the field it sets."""
 
     kind: str
-    """`number`, `decimal`, `size`, `range`, `names`, `text`, `pairs`, `on`, `off`, `on/off`."""
+    """One of `number`, `decimal`, `size`, `range`, `names`, `text`, `pairs`, `on`, `off`, `on/off`."""
     spelling: str
     help: str
     named: str = ""
-    """Field of `RunSpec`, where it isn't the spelling's."""
+    """Field of `RunSpec`, if it differs from the spelling."""
 
     @property
     def option(self) -> str:
@@ -114,7 +114,7 @@ _STRUCTURE = ("layers", "outer_dims", "page_size", "inner_dim", "dtype")
 
 
 def click_options() -> list[click.Option]:
-    """An option for each field; all keep their text, so that one place checks them."""
+    """Return a click option per field. Click passes their text through: `spec_from_mapping` checks all values."""
     return [_click_option(asked) for asked in ASKED]
 
 
@@ -130,10 +130,10 @@ def _click_option(asked: Asked) -> click.Option:
 
 
 def asked_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given, as a mapping for `spec_from_mapping`.
+    """Return the options that were given, as a mapping for `spec_from_mapping`.
 
     Raises:
-        UsageError: A text can't be read as what its option wants, or two options say two things.
+        UsageError: An option's text can't be parsed, or two options contradict each other.
     """
     given = {asked: values[asked.field] for asked in ASKED if values.get(asked.field) not in (None, ())}
     mapping = {asked.field: _read(asked, value) for asked, value in given.items()}
@@ -146,7 +146,7 @@ def asked_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def over_file(asked: Mapping[str, Any], from_file: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec of a file with the options laid over it."""
+    """Return a file's spec overridden by the options; plugin parameters are merged key by key."""
     merged = dict(from_file)
     if any(key in asked for key in _STRUCTURE):
         merged["block_size"] = None
@@ -212,10 +212,10 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 def checked_folder(folder: str) -> str:
-    """The folder for test files as an absolute path; the engine runs elsewhere.
+    """Return the folder for test files as an absolute path, since the engine has another working directory.
 
     Raises:
-        UsageError: It is no folder, or nothing can be written there.
+        UsageError: It is not a folder, or not writable.
     """
     path = expanded(folder).absolute()
     if not is_folder(path):

@@ -1,4 +1,4 @@
-"""`kvdeck attach`, `cancel`, `report` and `sessions`: come back to a run and to what was measured."""
+"""`kvdeck attach`, `cancel`, `report` and `sessions`: commands on existing runs and their results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def attach(name: str, as_json: bool) -> int:
 @click.command()
 @click.argument("name")
 def cancel(name: str) -> int:
-    """End a queued or running run, or a recording; what there is of it is kept."""
+    """Cancel a queued or running run, or stop a recording. Results so far are saved."""
     from kvdeck.engine.client.client import Client, store
     from kvdeck.sessions.store.index import check_name
     from kvdeck.sessions.store.owners import read_owner
@@ -74,7 +74,7 @@ def _is_engine(pid: int) -> bool:
 @click.argument("name")
 @_JSON
 def report(name: str, as_json: bool) -> int:
-    """Print a session's report, as far as it has come."""
+    """Print a session's report, with the results so far."""
     from kvdeck.engine.client.client import store
 
     print_session(store().load(name), as_json)
@@ -105,7 +105,7 @@ def sessions(as_json: bool) -> int:
 
 
 def _state(item: SessionSummary) -> str:
-    """The state; what an engine that died left open is read from the samples."""
+    """Return a session's state. If it isn't final, load the session: its engine may have died since."""
     from kvdeck.engine.client.client import store
     from kvdeck.sessions.store.index import UNREADABLE
 
@@ -113,7 +113,7 @@ def _state(item: SessionSummary) -> str:
         return item.state
     try:
         return store().load(item.name).state
-    except SessionError:  # one odd session is one row
+    except SessionError:  # one unreadable session must not end the list
         return item.state
 
 

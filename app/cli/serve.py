@@ -1,4 +1,4 @@
-"""`kvdeck serve`: the deck in a browser of this host, through textual-serve."""
+"""`kvdeck serve`: the deck in a browser on this host, through textual-serve."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from kvdeck.sessions.errors import UsageError
 @click.option("--control", is_flag=True, help="Let the page launch and cancel runs; else it is read-only.")
 @click.option("--anyone", is_flag=True, help="Allow an address that other hosts reach, over plain HTTP; read-only.")
 def serve(port: int, host: str, control: bool, anyone: bool) -> int:
-    """Show the deck in a browser, on this host only. Forward the port by SSH to see it elsewhere.
+    """Show the deck in a browser on this host. Forward the port by SSH to open it elsewhere.
 
-    The address that is printed holds a key; without it the page opens for nobody.
+    The printed address contains a key; the page can't be opened without it.
     """
     if not is_loopback(host):
         if control:
@@ -50,14 +50,14 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
 
 
 def _named(host: str) -> str:
-    """An address as a browser takes it: this host's name where it is any address."""
+    """Return an address for a URL: this host's name for a wildcard address, brackets around IPv6."""
     if host in ("0.0.0.0", "::", ""):
         return platform.node()
     return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this host reaches an address."""
+    """True if an address is a loopback address, which only this host can reach."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a verb says on stderr while it works and has no steps to count: what it does, since when, how long at most."""
+"""A status line on stderr for work without countable steps: the activity, the seconds so far, the time limit."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.units import count_text, size_text
 
 PATIENCE_S = 0.5
-"""What is done within that says nothing."""
+"""Work that ends within this many seconds shows no status line."""
 REDRAW_S = 0.5
 
 
 def waiting_text(what: str, seconds: float, most_s: float | None) -> str:
-    """The line: `looking at this host · 3 s, at most 120 s`."""
+    """Return the status line: `looking at this host · 3 s, at most 120 s`."""
     return f"{what} · {count_text(int(seconds))} s{'' if most_s is None else f', at most {count_text(most_s)} s'}"
 
 
 def size_of(path: Path) -> str:
-    """A file's size in brackets, to tell what takes so long; nothing where it can't be told."""
+    """Return a file's size as ` (12 MiB)`, to explain a long wait; empty if the file can't be read."""
     try:
         return f" ({size_text(path.stat().st_size)})"
     except OSError:
@@ -35,11 +35,13 @@ def size_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def waiting(what: str, most_s: float | None = None) -> Iterator[None]:
-    """Say what is waited for: on a terminal by a line that counts and goes away, else by one line.
+    """Show a status line on stderr while the block runs.
+
+    On a terminal it counts seconds and is erased at the end; otherwise it is printed once.
 
     Args:
-        what: What is done, as in `looking at this host`.
-        most_s: The limit after which it is given up, where there is one. No other estimate is honest here.
+        what: The activity, such as `looking at this host`.
+        most_s: The timeout in seconds, if there is one. It is shown instead of an estimate, which would be a guess.
     """
     done = threading.Event()
     thread = threading.Thread(target=_say, args=(what, most_s, done), name="kvdeck-waiting", daemon=True)

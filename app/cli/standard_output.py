@@ -1,8 +1,8 @@
-"""Standard output and error of the command line: what reaches a terminal raw is kvdeck's own, and nothing else.
+"""Standard output and error of the command line; only kvdeck's own escape sequences reach a terminal raw.
 
-All that is written to `sys.stdout` and `sys.stderr` passes `Output.write`, which writes control characters out as
-text. kvdeck's own sequences (colours, links, the line that is drawn again) go through `own`, after the foreign text
-in them was made visible.
+All writes to `sys.stdout` and `sys.stderr` go through `Output.write`, which shows control characters as text.
+kvdeck's own sequences (colours, links, the redrawn progress line) go through `Output.own`, after any foreign text
+in them was escaped.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from kvdeck.sessions.host.escapes import visible, visible_json
 
 
 class OutputError(KvdeckError):
-    """What is printed has nowhere to go: the disk behind it is full, say."""
+    """Standard output can't be written, for example because its disk is full."""
 
 
 @contextlib.contextmanager
 def _named_failure() -> Iterator[None]:
-    """A failure to write, but for a pipe that was closed, as one sentence.
+    """Turn an OSError into an OutputError, except BrokenPipeError, which passes through.
 
     Raises:
-        OutputError: It could not be written.
+        OutputError: A write failed.
+        BrokenPipeError: The reader closed the pipe.
     """
     try:
         yield
@@ -42,27 +43,27 @@ def _named_failure() -> Iterator[None]:
 
 
 class Output(io.TextIOBase):
-    """A text stream that shows foreign text escaped.
+    """A text stream that escapes control characters in what is written.
 
     Args:
-        stream: Where it goes.
+        stream: The stream that receives the escaped text.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text with what a terminal would obey written out; newlines stay."""
+        """Write text with control characters escaped, except newlines."""
         self.own(visible(text, lines=True))
         return len(text)
 
     def own(self, text: str) -> None:
-        """Write kvdeck's own sequences as they are."""
+        """Write text unescaped, for kvdeck's own escape sequences."""
         with _named_failure():
             self._stream.write(text)
 
     def own_bytes(self, data: bytes) -> None:
-        """Write a file's bytes as they are, for whoever takes them from a pipe."""
+        """Write bytes unescaped, for a file's content sent to a pipe."""
         with _named_failure():
             self._stream.flush()
             self._stream.buffer.write(data)
@@ -90,18 +91,21 @@ class Output(io.TextIOBase):
 
 
 def guard_streams() -> None:
-    """Let standard output and error of this process escape what is written to them."""
+    """Replace `sys.stdout` and `sys.stderr` by `Output` streams, which escape control characters."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or isinstance(stream, Output):
             continue
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that can't spell µ shows ? and loses no run
+            stream.reconfigure(errors="replace")  # an encoding without µ shows ? instead of ending the run
         setattr(sys, name, Output(stream))
 
 
 def echo_own(text: str, *, err: bool = False, newline: bool = True) -> None:
-    """Print text that holds kvdeck's own sequences around text that was made visible; without them in a pipe."""
+    """Print text with kvdeck's own escape sequences; foreign text in it must be escaped already.
+
+    Outside a terminal the colours and other sequences that `click.unstyle` recognises are removed.
+    """
     stream: Any = sys.stderr if err else sys.stdout
     if stream is None:
         return
@@ -113,7 +117,7 @@ def echo_own(text: str, *, err: bool = False, newline: bool = True) -> None:
 
 
 def echo_json(data: Any, *, indent: bool = False) -> None:
-    """Print JSON on standard output, as one line or indented; its values stay exact."""
+    """Print JSON on standard output, on one line or indented. Escapes (`\\uXXXX`) for controls keep values exact."""
     text = visible_json(_json_text(data, indent))
     stream: Any = sys.stdout
     if stream is None:
@@ -125,7 +129,7 @@ def echo_json(data: Any, *, indent: bool = False) -> None:
 def _json_text(data: Any, indent: bool) -> str:
     try:
         return orjson.dumps(data, option=orjson.OPT_INDENT_2 if indent else 0).decode()
-    except TypeError:  # whole numbers beyond 64 bits, which JSON has and orjson hasn't
+    except TypeError:  # integers beyond 64 bits, which orjson rejects
         import json
         from dataclasses import asdict
 
@@ -134,7 +138,7 @@ def _json_text(data: Any, indent: bool) -> str:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write a file's content to standard output: as it is into a pipe or file, escaped on a terminal."""
+    """Write a file's content to standard output: unchanged to a pipe or file, escaped on a terminal."""
     stream: Any = sys.stdout
     if stream is None:
         return

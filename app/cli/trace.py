@@ -1,4 +1,4 @@
-"""Running another program with recording on."""
+"""Runs another program with transfer counting enabled."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 def run_recorded(
     store: Store, name: str, command: Sequence[str], layout: str | None, descriptors_per_block: int | None
 ) -> int:
-    """Run the command and print what it was seen to transfer.
+    """Run a command and print a summary of the transfers counted in it on stderr.
+
+    Args:
+        layout: Layout of the program's transfers, which can't be detected.
+        descriptors_per_block: Descriptors that make up a block; needed to count blocks.
 
     Returns:
-        The command's exit status, or 128 and the signal that ended it.
+        The command's exit status, or 128 + the number of the signal that ended it.
 
     Raises:
-        UsageError: There is no such command.
+        UsageError: The command can't be run.
     """
     from kvdeck.engine.tracing import environment
     from kvdeck.sessions.store import traces
@@ -37,7 +41,7 @@ def run_recorded(
     variables |= environment(os.environ.get("PYTHONPATH"), layout, descriptors_per_block)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
-        # Ctrl-C is the command's affair; here one only waits for it.
+        # Ctrl-C is for the command: this process ignores it and waits.
         status = subprocess.Popen(command, env=variables, preexec_fn=_listen, umask=umask.given()).wait()
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error

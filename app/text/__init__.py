@@ -1,1 +1,1 @@
-"""Plain text that both faces print: neither click nor textual."""
+"""Plain text shared by the command line and the deck; imports neither click nor textual."""

@@ -1,4 +1,4 @@
-"""Names of the monitor in few columns, and how long ago something was."""
+"""Short names of sources and flows for the monitor, and texts for ages and times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _ODD_SECONDS = re.compile(r"(?<=min) \d+ s$")
 
 @lru_cache(maxsize=1024)
 def source_name(name: str) -> str:
-    """`:8000` for this host's endpoint, `host:8000` for another's, the last part of a path; else as it is."""
+    """Return a short source name.
+
+    It is `:8000` for an endpoint on this host, `host:8000` on another, the last part of a path, or `name` unchanged.
+    """
     if name.startswith(("http://", "https://")):
         try:
             parts = urlsplit(name)
@@ -31,13 +34,16 @@ def source_name(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def short(flow: str) -> str:
-    """A flow's name without what its arrow says: `kvbm offload_blocks_d2h` is `KVBM d2h`."""
+    """Return a flow's name without the words that its arrow repeats: `kvbm offload_blocks_d2h` is `KVBM d2h`."""
     name = flow.replace("offload_blocks_", "").replace("onboard_blocks_", "")
     return next((new + name[len(old) :] for old, new in _WHO.items() if name.startswith(old)), name)
 
 
 def ago(seconds: float | None) -> str:
-    """How long ago, in steps that grow: what stands still must not tick."""
+    """Return when a flow last moved, from its age in seconds (None: it has not moved).
+
+    The steps are coarse (5 s, 1 min, 1 h), so that an idle screen is rarely redrawn.
+    """
     if seconds is None:
         return "not seen to move"
     if seconds < 5:
@@ -50,11 +56,11 @@ def ago(seconds: float | None) -> str:
 
 
 def steady(reason: str) -> str:
-    """A reason without its seconds that tick: an idle screen is not painted again for them."""
+    """Return a source's reason without the seconds of its age, so that an idle screen isn't redrawn each second."""
     return _FOR.sub(lambda found: "" if found[1].endswith(" s") and "min" not in found[1] else
                     f" (for {_ODD_SECONDS.sub('', found[1])})", reason)  # fmt: skip
 
 
 def time_of_day(t: float) -> str:
-    """The host's own clock."""
+    """Return a Unix time as HH:MM:SS in this host's time zone."""
     return units.local_time(t, "%H:%M:%S")

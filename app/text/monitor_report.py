@@ -1,4 +1,4 @@
-"""A snapshot in words and tables, for a terminal without a screen."""
+"""Text reports of a telemetry sample, for `kvdeck monitor`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _DULL = frozenset(
     ]
 )
 OTHER_COLUMNS = 38
-"""Room beside a metric's name for its value and its rate."""
+"""Columns reserved beside a metric's name for its value and rate."""
 _BAD = ("stale", "unreachable", "reset")
 
 
 def arrow(flow: Flow) -> str:
-    """The tiers a flow goes between; a question mark where its source cannot know."""
+    """Return a flow's tiers as `G1 → G2`; `?` for a tier that its source doesn't report."""
     return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
 
 
@@ -48,7 +48,7 @@ def flow_rate(flow: Flow) -> str:
 
 
 def one_line(snapshot: Snapshot) -> str:
-    """The flows that move, and how many sources are in which state."""
+    """Return the moving flows with their rates, the number of sources per state, and the number of warnings."""
     moving = [f"{arrow(f)} {flow_rate(f)} ({f.name})" for f in snapshot.flows if f.bytes_per_s or f.blocks_per_s]
     states = Counter(source.state for source in snapshot.sources)
     sources = ", ".join(f"{count} {state}" for state, count in states.items()) or "no source"
@@ -58,7 +58,7 @@ def one_line(snapshot: Snapshot) -> str:
 
 
 def monitor_lines(snapshot: Snapshot, width: int) -> list[Line]:
-    """The report that `kvdeck monitor --once` prints, at most `width` columns."""
+    """Return the report of `kvdeck monitor --once`, at most `width` columns wide."""
     lines = [Line("Sources", "heading"), *_sources(snapshot, width)]
     if snapshot.flows:
         lines += [Line(""), Line("Flows", "heading"), *_flows(snapshot, width), *_block_sizes(snapshot, width)]
@@ -108,7 +108,7 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
-    """Who says how large the blocks are whose bytes are shown."""
+    """Return the block sizes used to compute bytes from blocks, with their provenance."""
     claims = dict.fromkeys(
         f"≈ blocks of {exact_size_text(round(flow.bytes_total / flow.blocks_total))}, {flow.bytes_claim}"
         for flow in snapshot.flows
@@ -137,7 +137,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def labels_text(number: Number) -> str:
-    """The labels that tell one series from the next, in brackets."""
+    """Return the values of a series' distinguishing labels, in brackets; empty without any."""
     shown = ", ".join(value for key, value in number.labels.items() if value and key not in _DULL)
     return f" ({shown})" if shown else ""
 

@@ -1,4 +1,4 @@
-"""How names are written on a screen and in a theme."""
+"""Spellings of path and layout names for themes and the screen."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SLUGS = {"fc": "fully-contiguous", "ls": "layer-separate", "ls-outer": "layer-s
 
 
 def path_slug(path: str) -> str:
-    """`HostToDisk` as `host-to-disk`."""
+    """Return a path's name in kebab case: `HostToDisk` as `host-to-disk`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", path).lower()
 
 
 def layout_slug(layout: str) -> str:
-    """Name of the layout's colour in a theme."""
+    """Return the name of a layout's colour in a theme; `mixed` for a pair of layouts."""
     return _SLUGS.get(short_layout_name(layout), "mixed")

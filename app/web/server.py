@@ -1,4 +1,4 @@
-"""The deck behind a page of its own: textual-serve, opened with a key, and for no page of another site."""
+"""A textual-serve server for the deck that requires a key and rejects pages of other sites."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kvdeck.app.cli.serve import is_loopback
 
 REFUSED = "This page needs its key: open the address that `kvdeck serve` has printed.\n"
 MOST_PAGES = 8
-"""Decks that are open at once."""
+"""Open decks at once, at most."""
 MOST_MESSAGE_BYTES = 256 << 10
-"""Of one message from a page: a paste of that size at most."""
+"""Bytes of one message from a page, at most; this also limits a paste."""
 QUIT_SECONDS = 5.0
-"""Time for a deck to quit by itself."""
+"""Seconds a deck has to quit before it is killed."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -32,24 +32,24 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.%]+\](:\d+)?")
 
 
 def _same(given: str, wanted: str) -> bool:
-    """Whether two secrets are the same, in constant time; whatever bytes a browser sends."""
+    """Compare two secrets in constant time; accepts undecodable bytes from a browser."""
     return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
 
 
 class Guarded(Server):
-    """Serves one command to whoever has the key, in an address first and in a cookie from then on."""
+    """Serves one command to clients with the key: first in the URL, afterwards in a cookie."""
 
     def __init__(self, command: str, host: str, port: int, title: str) -> None:
         super().__init__(command, host=host, port=port, title=title)
         self.key = secrets.token_urlsafe(24)
-        """In the address; good as long as this server runs."""
+        """Part of the URL; valid while this server runs."""
         self._cookie = secrets.token_urlsafe(24)
         self._pages = 0
-        """Pages whose deck is open."""
-        logging.getLogger("aiohttp.access").disabled = True  # its lines hold the address, and so the key
+        """Number of open decks."""
+        logging.getLogger("aiohttp.access").disabled = True  # access logs would contain the URL with the key
 
     async def on_startup(self, app: web.Application) -> None:
-        """Say nothing: the verb has said where it is."""
+        """Print nothing: `kvdeck serve` has already printed the URL."""
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
@@ -58,14 +58,22 @@ class Guarded(Server):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let only requests with the key through, and on a loopback address only those that name one."""
+        """Pass on requests that have the key; redirect a request with the key in its URL to `/`, with a cookie.
+
+        If the server listens on a loopback address, the Host header must name one too (against DNS rebinding).
+
+        Raises:
+            web.HTTPBadRequest: The Host header is invalid.
+            web.HTTPForbidden: The key is missing or wrong, or the Host header names another host.
+            web.HTTPNotFound: The path is a folder of static files.
+        """
         if not _HOST.fullmatch(request.host):
             raise web.HTTPBadRequest(text="The Host header names no host.\n")
         if is_loopback(self.host) and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
             raise web.HTTPForbidden(text="This page is this host's own.\n")
         given = request.query.get("key")
         if given is not None and _same(given, self.key):
-            # Always to this page: a path such as //host/ would send the browser elsewhere.
+            # Never redirect to the requested path: one like //host/ would lead to another site.
             answer = web.Response(status=303, headers={"Location": "/", "Referrer-Policy": "no-referrer"})
             answer.set_cookie(self._name, self._cookie, httponly=True, samesite="Lax")
             return answer
@@ -73,15 +81,15 @@ class Guarded(Server):
         if not _same(kept, self._cookie):
             raise web.HTTPForbidden(text=REFUSED)
         if request.path.startswith("/static") and (self.statics_path / request.path[8:].strip("/")).is_dir():
-            raise web.HTTPNotFound  # textual-serve would list its folders
+            raise web.HTTPNotFound  # textual-serve would list the folder
         return await handler(request)
 
     @property
     def _name(self) -> str:
-        return f"kvdeck-{self.port}"  # a browser keeps one jar for all ports of a host
+        return f"kvdeck-{self.port}"  # browsers share cookies between all ports of a host
 
     async def handle_index(self, request: web.Request) -> web.Response:
-        """The page, with the addresses it was asked for by: through a forwarded port they are not the server's."""
+        """Return the page, with URLs from the Host header: behind a forwarded port the server's own don't work."""
         size = request.query.get("fontsize", "16")
         context = {
             "font_size": min(max(int(size), 6), 72) if size.isascii() and size.isdigit() and len(size) < 4 else 16,
@@ -91,11 +99,17 @@ class Guarded(Server):
         }
         answer = aiohttp_jinja2.render_template("app_index.html", request, context)
         answer.headers["X-Frame-Options"] = "DENY"
-        answer.headers["Referrer-Policy"] = "no-referrer"  # the page asks another site for its font
+        answer.headers["Referrer-Policy"] = "no-referrer"  # the page loads its font from another site
         return answer
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """The deck's own stream, for the page that came from here and no other."""
+        """Stream a deck to a page from this server.
+
+        Raises:
+            web.HTTPForbidden: The Origin header names another site.
+            web.HTTPBadRequest: The width or height is not a number.
+            web.HTTPServiceUnavailable: `MOST_PAGES` decks are open.
+        """
         if urlsplit(request.headers.get("Origin", "")).netloc != request.host:
             raise web.HTTPForbidden(text=REFUSED)
         given = (request.query.get("width", "80"), request.query.get("height", "24"))
@@ -129,14 +143,14 @@ class Guarded(Server):
             await self._process_messages(page, deck)
         except asyncio.CancelledError:
             await page.close()
-        except ConnectionError:  # the browser is gone
+        except ConnectionError:  # the browser has disconnected
             pass
         finally:
             await _end(deck)
         return page
 
     async def _process_messages(self, websocket: web.WebSocketResponse, app_service: AppService) -> None:
-        """What the page sends: keys, its size, focus; what is none of these is passed over."""
+        """Handle a page's messages (keys, size, ping, focus) until it closes; ignore invalid ones."""
         async for message in websocket:
             if message.type != WSMsgType.TEXT:
                 continue
@@ -157,7 +171,7 @@ class Guarded(Server):
 
 
 async def _end(deck: AppService) -> None:
-    """Let a page's deck quit, and end it where it can't: what it draws may have nowhere to go any more."""
+    """Stop a page's deck; kill it after `QUIT_SECONDS`, since it may block on output that is no longer read."""
     try:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(deck.stop(), QUIT_SECONDS)
@@ -170,5 +184,5 @@ async def _end(deck: AppService) -> None:
 
 
 def _bounded(width: int, height: int) -> tuple[int, int]:
-    """A size in cells that the deck can draw: a page may ask for any."""
+    """Clamp a page's size (in cells) to one that the deck can draw."""
     return min(max(width, 20), 500), min(max(height, 5), 200)

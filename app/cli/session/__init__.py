@@ -1,1 +1,1 @@
-"""`kvdeck session …`."""
+"""The commands of `kvdeck session`."""

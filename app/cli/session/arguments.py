@@ -1,4 +1,4 @@
-"""Sessions by what verbs are given: a name, a file, the active session; and where their output goes."""
+"""Lookup of sessions by command-line argument (name, file or the active session), and output to a file or stdout."""
 
 from __future__ import annotations
 
@@ -15,31 +15,40 @@ if TYPE_CHECKING:
 
 
 def store() -> Store:
-    """The sessions of this home."""
+    """Return the session store of the engine's home folder."""
     from kvdeck.engine.client import client
 
     return client.store()
 
 
 def checked(name: str) -> str:
-    """The name, if a session may have it."""
+    """Return the name if it is a valid session name.
+
+    Raises:
+        UsageError: It is not.
+    """
     from kvdeck.sessions.store.index import check_name
 
     return check_name(name)
 
 
 def find(called: str, part: bool = False) -> Session:
-    """The session, by its name or its file; with `part` also NAME:LAYOUT."""
+    """Return the session with this name or file; with `part`, also accept NAME:LAYOUT.
+
+    Raises:
+        SessionError: There is no such session, or it can't be read.
+        UsageError: The text is neither a valid name nor a file.
+    """
     from kvdeck.sessions.store import lookup
 
     return lookup.find_part(store(), called) if part else lookup.find(store(), called)
 
 
 def wanted_name(name: str | None) -> str:
-    """The session that is meant, or the active one.
+    """Return the name that was given, otherwise the active session's.
 
     Raises:
-        SessionError: None is.
+        SessionError: No name is given and no session is active.
     """
     from kvdeck.sessions.formats import dynamo
 
@@ -52,7 +61,11 @@ def wanted_name(name: str | None) -> str:
 
 
 def give(data: bytes, output: str | None) -> int:
-    """Write to a file, or to stdout where none is given."""
+    """Write to a file, or to stdout if `output` is None; return exit status 0.
+
+    Raises:
+        SessionError: The file can't be written.
+    """
     if output is None:
         write_bytes(data if data.endswith(b"\n") else data + b"\n")
         return 0
@@ -67,5 +80,5 @@ def give(data: bytes, output: str | None) -> int:
 
 
 def local_time(created: float) -> str:
-    """Unix time as an operator reads it."""
+    """Return a Unix time as local date and time."""
     return units.local_time(created)

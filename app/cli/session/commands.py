@@ -1,4 +1,4 @@
-"""`kvdeck session …`: Dynamo's tool for counting transfers, verb by verb, and what it doesn't have."""
+"""`kvdeck session …`: the commands of Dynamo's bench_layout_transfers, and kvdeck's own."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one
 
 @click.group(epilog="The active session: $DYNAMO_BENCHMARK_SESSION, else what `init` wrote last.")
 def session() -> None:
-    """Count transfers in other programs; keep, compare and pass on sessions.
+    """Count transfers in other programs; store, compare and export sessions.
 
-    Takes the verbs of Dynamo's bench_layout_transfers, and reads and writes its files.
+    Accepts the commands of Dynamo's bench_layout_transfers, and reads and writes its files.
     """
 
 
 @session.command()
 @click.argument("name")
 def init(name: str) -> int:
-    """Make a session, or open one again, and make it the active one."""
+    """Create or reopen a session and make it the active one."""
     from kvdeck.sessions.store import traces
 
     for line in traces.begin(store(), checked(name)):
@@ -49,7 +49,7 @@ def init(name: str) -> int:
 @session.command()
 @_NAME
 def status(name: str | None) -> int:
-    """Say in a line what the session has counted, and which session is active why."""
+    """Print a session's counts on one line, and which session is active and why."""
     from kvdeck.sessions.formats import dynamo
     from kvdeck.sessions.formats.exchange import counted_session
     from kvdeck.sessions.store import trace_counts
@@ -89,7 +89,7 @@ def status(name: str | None) -> int:
 @click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
 @_NAME
 def report(form: str, output: str | None, name: str | None) -> int:
-    """Print the session in full: every path and layout by name, in an order that stays."""
+    """Print the full session: all paths and layouts by name, in a stable order."""
     from kvdeck.sessions.formats import exchange
     from kvdeck.sessions.text.run_report import is_recording, report_lines
 
@@ -113,8 +113,8 @@ def report(form: str, output: str | None, name: str | None) -> int:
 def export(form: str | None, target: str | None, output: str | None, name: str | None) -> int:
     """Write the session to a file: `export csv F`, or `export --session S --output F`.
 
-    FORMAT is json (Dynamo's, exactly), csv, kvdeck (all of it), markdown or parquet; default: by the file's name.
-    Of a recording of the Monitor's: csv or json (flows over time), jsonl (every moment), kvdeck or markdown.
+    FORMAT is json (exactly Dynamo's), csv, kvdeck (complete), markdown or parquet; default: by the file's name.
+    For a recording of the Monitor: csv or json (flows over time), jsonl (every sample), kvdeck or markdown.
     """
     from kvdeck.app.cli.spinner import waiting
     from kvdeck.sessions.formats import dynamo, exchange
@@ -148,7 +148,7 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
 @session.command()
 @_NAME
 def reset(name: str | None) -> int:
-    """Count from zero; what was counted is archived, also in processes that go on counting."""
+    """Archive the counts and restart from zero, also in processes that are still counting."""
     from kvdeck.sessions.store import traces
 
     wanted = wanted_name(name)
@@ -160,14 +160,14 @@ def reset(name: str | None) -> int:
 @session.command()
 @_NAME
 def enable(name: str | None) -> int:
-    """Resume counting, also in processes that run already."""
+    """Resume counting, also in running processes."""
     return _switch(name, True)
 
 
 @session.command()
 @_NAME
 def disable(name: str | None) -> int:
-    """Stop counting, also in processes that run already; what was counted stays."""
+    """Stop counting, also in running processes; counts so far are preserved."""
     return _switch(name, False)
 
 
@@ -185,7 +185,7 @@ def _switch(name: str | None, enabled: bool) -> int:
 @session.command()
 @click.option("-c", "--count", default=100, show_default=True, type=click.IntRange(0, 10_000_000), help="Transfers.")
 def test(count: int) -> int:
-    """Count made-up transfers, to see that everything works."""
+    """Count synthetic transfers, to check that counting works."""
     from kvdeck.sessions.formats import dynamo
     from kvdeck.sessions.recorder import Recorder
     from kvdeck.sessions.store import trace_counts, traces
@@ -229,10 +229,10 @@ def compare(
     markdown: bool,
     percent: float | None,
 ) -> int:
-    """Set two sessions against each other: names, files, or NAME:LAYOUT for a part.
+    """Compare two sessions, given as names, files, or NAME:LAYOUT for one layout.
 
-    By path across layouts, and by path and layout; whether they compare at all is said first. With more than two,
-    all against the first. Two recordings of the Monitor's: flow by flow.
+    Compares by path across layouts, then by path and layout; differences in setup are listed first. Of more than two
+    sessions, each is compared with the first. Two recordings of the Monitor are compared flow by flow.
     """
     import orjson
 
@@ -310,7 +310,7 @@ def _transfers(item: SessionSummary) -> str:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def show(name: str, as_json: bool) -> int:
-    """Print one session, by its name or its file."""
+    """Print one session, given by name or file."""
     from kvdeck.app.cli.output import print_session
 
     print_session(find(name), as_json)
@@ -328,9 +328,9 @@ def show(name: str, as_json: bool) -> int:
 )
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(name: str, layout: str | None, descriptors_per_block: int | None, command: tuple[str, ...]) -> int:
-    """Run a command, and count the NIXL transfers of every Python process in it.
+    """Run a command and count the NIXL transfers of all its Python processes.
 
-    Its exit status is the command's. A program without NIXL just runs.
+    The exit status is the command's. A program without NIXL runs unchanged.
     """
     from kvdeck.app.cli.trace import run_recorded
     from kvdeck.engine.planning.layout import parse_layout_pair

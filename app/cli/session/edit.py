@@ -1,4 +1,4 @@
-"""`kvdeck session rename|delete|import|tag|note`: what is kept, and under which name."""
+"""`kvdeck session rename|delete|import|tag|note`: commands that change stored sessions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rename(name: str, new: str) -> int:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def delete(names: tuple[str, ...], yes: bool) -> int:
-    """Remove sessions of kvdeck's, with all they hold. Dynamo's files stay."""
+    """Delete kvdeck sessions with all their files. Dynamo's files are not deleted."""
     for name in names:
         if not store().folder(checked(name)).is_dir():
             raise SessionError(f"there is no session {name!r} of kvdeck's", "`kvdeck session list` lists them")
@@ -48,7 +48,7 @@ def delete(names: tuple[str, ...], yes: bool) -> int:
 @click.argument("file", type=click.Path())
 @click.option("--name", metavar="NAME", help="Default: the one in the file, or made of the file's name.")
 def import_(file: str, name: str | None) -> int:
-    """Keep what a file holds as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
+    """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
 
     from kvdeck.app.cli.spinner import size_of, waiting

@@ -1,4 +1,4 @@
-"""`kvdeck session compare|export|report` of recordings of the Monitor's."""
+"""`kvdeck session compare|export|report` for the Monitor's recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 def compare_recordings(
     a: Session, b: Session, output: str | None, as_json: bool, markdown: bool, percent: float | None
 ) -> int:
-    """Print or write the comparison; 1 if a flow moves so many percent slower than it did."""
+    """Print or write the comparison of two recordings.
+
+    Args:
+        percent: Report flows that take more than this many percent longer in `b` for the same bytes, with the whole
+            interval of the ratio on that side of 1; None: no check.
+
+    Returns:
+        The exit status: 1 if such a flow exists, otherwise 0.
+    """
     from kvdeck.sessions.analysis import compare_telemetry
     from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
 
@@ -42,7 +50,7 @@ def compare_recordings(
 
 
 def export_recording(session: Session, form: str, output: str | None) -> int:
-    """Write a recording to a file, or to stdout, as it is read."""
+    """Write a recording to a file, or piece by piece to stdout; return exit status 0."""
     from kvdeck.sessions.formats import telemetry
 
     folder = store().folder(session.name)
