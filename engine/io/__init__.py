@@ -1,1 +1,1 @@
-"""What moves bytes: NIXL, memory, endpoints, the measuring loop, and what this host can do."""
+"""I/O: NIXL, memory, endpoints, the measuring loop, and the capability checks of this host."""

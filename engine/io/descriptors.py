@@ -1,4 +1,4 @@
-"""Where blocks lie: region offsets of a layout as arrays, and the N×3 descriptor arrays NIXL takes."""
+"""Region offsets of blocks under a layout, and NIXL's N×3 descriptor arrays, all as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Offsets = npt.NDArray[np.uint64]
 
 
 def region_offsets(layout: Layout, geometry: Geometry, blocks: int, parts: int = 1, *, dealt: bool = True) -> Offsets:
-    """Byte offsets of every region of `blocks` blocks, shape (blocks, layers × outer_dims).
+    """Return the byte offset of every region of `blocks` blocks, shape (blocks, layers × outer_dims).
 
-    Same order on every layout: layer by layer, outer dims inside; so row and column name the same KV.
-    With `parts`, each part is laid out on its own, and an offset counts from the start of the first as if they lay
-    behind each other. Files are dealt to: block `i` lies in part `i mod parts`. Devices are not: the first has the
-    first blocks.
+    The order is the same for every layout (by layer, then outer dim), so a row and column identify the same KV.
+    With `parts`, each part has a layout of its own, and offsets count from the start of the first part as if all
+    parts were contiguous. With `dealt` (files), block `i` lies in part `i mod parts`; without (devices), each part
+    holds a contiguous range of blocks.
     """
     if parts > 1:
         each, block = region_offsets(layout, geometry, blocks // parts), np.arange(blocks)
@@ -35,7 +35,7 @@ def region_offsets(layout: Layout, geometry: Geometry, blocks: int, parts: int =
 
 
 def describe(addresses: Offsets, size: int, devices: Offsets | int) -> npt.NDArray[np.uint64]:
-    """Descriptors (address, length, device), shape (N, 3), of N regions of `size` bytes."""
+    """Return the descriptors (address, bytes, device) of N regions of `size` bytes, shape (N, 3)."""
     flat = addresses.reshape(-1)
     out = np.empty((flat.size, 3), np.uint64)
     out[:, 0] = flat
@@ -45,11 +45,11 @@ def describe(addresses: Offsets, size: int, devices: Offsets | int) -> npt.NDArr
 
 
 def in_pairs(rows: npt.NDArray[np.uint64], pairs: int, batch: int) -> npt.NDArray[np.uint64]:
-    """Descriptors in the order requests take them: of each pair `batch` blocks, pair by pair, as nixlbench has it.
+    """Return descriptors in request order, shape (N, 3): `batch` blocks of each device pair in turn, as in nixlbench.
 
     Args:
-        rows: Descriptors of all blocks, shape (blocks, per block, 3); each pair's blocks lie beside each other.
-        pairs: How many pairs there are.
+        rows: Descriptors of all blocks, shape (blocks, per block, 3); each pair's blocks are contiguous.
+        pairs: Number of device pairs.
         batch: Blocks of one pair in one request.
     """
     if pairs == 1:
@@ -59,7 +59,7 @@ def in_pairs(rows: npt.NDArray[np.uint64], pairs: int, batch: int) -> npt.NDArra
 
 
 def merged_count(local: npt.NDArray[np.uint64], remote: npt.NDArray[np.uint64]) -> int:
-    """Descriptors left when those that are neighbours on both sides are merged, as `make_prepped_xfer` does."""
+    """Return the number of descriptors after merging those adjacent on both endpoints, as `make_prepped_xfer` does."""
     if len(local) == 0:
         return 0
     joins = np.ones(len(local) - 1, bool)

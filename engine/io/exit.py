@@ -1,4 +1,4 @@
-"""The end of a process that has loaded UCX: its wheel's libnl-route crashes in a destructor, so none is run."""
+"""Exit without destructors, for processes that have loaded UCX: its wheel's libnl-route crashes in a destructor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import NoReturn
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
-    """Run a process's main function, flush what it printed, and leave without destructors.
+    """Run a process's main function, flush its output, and exit without destructors.
 
-    The exit status is the function's where it returns a number, that of `SystemExit`, 1 after an error, else 0.
+    The exit status is the function's int result (else 0), the status of `SystemExit`, or 1 after any other error.
     """
     try:
         result = main()
@@ -29,7 +29,7 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """Flush what was printed, and leave with that status."""
+    """Flush stdout and stderr, and exit at once with `status`."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

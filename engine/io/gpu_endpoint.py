@@ -1,4 +1,4 @@
-"""A side of a transfer in GPU memory. Filling and checking go through host memory; transfers don't."""
+"""Endpoint in GPU memory; fill and check copy through host memory, transfers don't."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK = 16 << 20
 
 
 class DeviceSide:
-    """Memory of one GPU."""
+    """Endpoint in the memory of one GPU; every method that reaches the GPU raises UnavailableError if it refuses."""
 
     memory_type = "VRAM"
 

@@ -1,7 +1,7 @@
-"""Ends a process whose native call never comes back: NIXL's plugins have been seen to wait for ever inside one.
+"""Watchdog that ends a process whose native call never returns; calls into NIXL's plugins have hung permanently.
 
-A thread looks once a second; a call that holds Python's lock stops that thread too, and is then ended by
-`faulthandler`'s own, which needs no lock.
+A Python thread checks once a second. A native call that holds the GIL stops that thread too; then `faulthandler`'s
+own thread, which doesn't need the GIL, ends the process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from kvdeck.engine.io.exit import leave
 from kvdeck.sessions.units import number_text
 
 _LEAST_SECONDS = 60.0
-"""Time that every watched call has; a request by itself is given up after half of it."""
+"""Minimum time limit of a watched call; a single request fails after half of it (`initiator.COMPLETION_SECONDS`)."""
 _TIMES_EXPECTED = 20
+"""Factor from a call's expected time to the time added to its limit."""
 
 
 class _Watch:
-    """What is watched now; only one call at a time is."""
+    """The call watched now, if any; one call at a time."""
 
     def __init__(self, ended: Callable[[str], None], least_s: float) -> None:
         self.least_s = least_s
@@ -32,11 +33,11 @@ class _Watch:
         self._doing = ""
         self._limit_s = 0.0
         self._since = 0.0
-        """When the call began or last showed that it is alive, on the monotonic clock; 0 while nothing is watched."""
+        """Monotonic time (s) when the call began or last reported progress; 0 while no call is watched."""
         self._armed_since = 0.0
 
     def begin(self, doing: str, limit_s: float) -> bool:
-        """Watch from now on; false where something is watched already."""
+        """Watch a call from now on; False if another call is watched already."""
         if self._since:
             return False
         with self._lock:
@@ -54,7 +55,7 @@ class _Watch:
             self._since = time.monotonic()
 
     def look(self) -> None:
-        """For ever: see whether what is watched takes too long."""
+        """Check repeatedly whether the watched call exceeds its limit; never returns."""
         while True:
             time.sleep(self._pause_s)
             with self._lock:
@@ -77,11 +78,11 @@ _watch: _Watch | None = None
 
 
 def start(ended: Callable[[str], None], least_s: float = _LEAST_SECONDS) -> None:
-    """Watch this process from now on.
+    """Start the watchdog of this process.
 
     Args:
-        ended: Told what hangs, in an operator's words, before the process is left with status 0.
-        least_s: Seconds that every watched call has.
+        ended: Called with a message that describes the hang, before the process exits with status 0.
+        least_s: Minimum time limit of a watched call, in seconds.
     """
     global _watch
     _watch = _Watch(ended, least_s)
@@ -90,7 +91,10 @@ def start(ended: Callable[[str], None], least_s: float = _LEAST_SECONDS) -> None
 
 @contextlib.contextmanager
 def watched(doing: str, expected_s: float = 0.0) -> Iterator[None]:
-    """Let what happens within be ended if it takes far longer than expected; nothing unless `start` was called."""
+    """End the process if the body takes longer than the minimum limit plus 20 × `expected_s`.
+
+    Has no effect before `start`, or inside another watched call.
+    """
     watch = _watch
     if watch is None or not watch.begin(doing, watch.least_s + _TIMES_EXPECTED * expected_s):
         yield
@@ -102,6 +106,6 @@ def watched(doing: str, expected_s: float = 0.0) -> Iterator[None]:
 
 
 def alive() -> None:
-    """What is watched waits, and not in one call: its time begins anew."""
+    """Report progress: the watched code still returns to Python, so its time limit starts again."""
     if _watch is not None:
         _watch.alive()

@@ -1,7 +1,7 @@
-"""The measuring loop: requests posted and polled as fast as Python can, one clock read at each step's end.
+"""Measuring loop: posts and polls requests as fast as Python can, with one clock read after each post and completion.
 
-The clock is `CLOCK_MONOTONIC`, which processes of one host share. A request's post time begins where the
-request before it was seen done, so the loop's own cost (about 0.1 µs) is inside the figure, never beside it.
+The clock is `CLOCK_MONOTONIC`, which processes of one host share. A request's post time begins when the previous
+request completes, so it includes the loop's own cost (about 0.1 µs).
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import number_text
 
 _POLLS = 8
-"""Polls between two offers of the core to the kernel: messages over tcp/lo may need a thread of its own there, and a
-poller that never yields can make each of them wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
+"""Polls between two calls of `sched_yield`: kernel threads that deliver messages over tcp/lo may need this core, and
+without a yield each message can wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
 _LOOK_NS = 20_000_000
-"""About the time between two looks at the deadline, however long a poll takes."""
+"""Approximate time between two deadline checks in ns, whatever the duration of a poll."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What one visit measured: one time a request, in ns, and when the visit began and ended."""
+    """Measurements of one visit (a timed series of requests): times per request, and start and end, all in ns."""
 
     start_ns: int
     end_ns: int
     post_ns: tuple[int, ...]
     transfer_ns: tuple[int, ...]
     lane_ns: tuple[int, ...] = ()
-    """Where several lanes were visited at once, what each of them took; every one did as many requests."""
+    """Time of each initiator, if several ran at once; all ran the same number of requests."""
 
 
 class _Looks:
-    """When to look at the deadline: counted in offers, since a clock read at each would cost more than a poll."""
+    """Schedule of deadline checks, counted in yields, since a clock read at each yield would cost more than a poll."""
 
     __slots__ = ("_last", "_step", "due")
 
@@ -44,24 +44,29 @@ class _Looks:
         self.due, self._step, self._last = 1, 1, now_ns
 
     def look(self, offers: int, now_ns: int) -> None:
-        """A look was taken after so many offers: find when the next is due."""
+        """Schedule the next deadline check, after one at `now_ns` and `offers` yields."""
         self._step = self._step * 2 if now_ns - self._last < _LOOK_NS else max(1, self._step // 2)
         self.due, self._last = offers + self._step, now_ns
 
 
 class CancelledError(KvdeckError):
-    """The run was told to stop while requests were under way."""
+    """The run was cancelled while requests were in flight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for one completion, and who may ask for an earlier end."""
+    """Time limit of one completion, in seconds, and the callback that reports a cancelled run."""
 
     seconds: float
     cancelled: Callable[[], bool]
 
     def check(self, since_ns: int) -> None:
-        """Raise when the wait that began at `since_ns` should end."""
+        """Check a wait that began at `since_ns` (`CLOCK_MONOTONIC`), and report progress to the hang watchdog.
+
+        Raises:
+            CancelledError: The run was cancelled.
+            KvdeckError: The wait took longer than `seconds`.
+        """
         hang.alive()
         if self.cancelled():
             raise CancelledError("cancelled while a request was under way")
@@ -72,13 +77,17 @@ class Patience:
 def serial_visit(
     post: Callable[[Any], Any], status: Callable[[Any], Any], handles: Sequence[Any], patience: Patience
 ) -> Visit:
-    """Post each request when the one before it is done.
+    """Post each request when the previous one is done, and measure post and transfer times.
 
     Args:
         post: The binding's `postXferReq`; its result's `value` is 0 when done, 1 when in progress.
-        status: The binding's `getXferStatus`, likewise; both raise on errors.
-        handles: Request handles, in order.
-        patience: The limit of each wait.
+        status: The binding's `getXferStatus`, with the same result; both raise NIXL's exceptions on errors.
+        handles: Request handles, in order; at least one.
+        patience: Time limit of each wait.
+
+    Raises:
+        CancelledError: The run was cancelled.
+        KvdeckError: A request didn't complete in time.
     """
     clock = time.perf_counter_ns
     post_ends: list[int] = []
@@ -118,9 +127,10 @@ def pipelined_visit(
     depth: int,
     patience: Patience,
 ) -> Visit:
-    """Keep `depth` requests in flight; slot `s` posts handles `s`, `s + depth`, …, so none is posted twice at once.
+    """Measure with `depth` requests in flight; slot `s` posts handles `s`, `s + depth`, …, one after the other.
 
-    With requests beside each other a transfer time includes waiting for the poll of its neighbours.
+    A transfer time includes the wait while the other requests in flight are polled. Arguments and errors are those
+    of `serial_visit`.
     """
     clock = time.perf_counter_ns
     queues = [iter(handles[slot::depth]) for slot in range(depth)]

@@ -1,4 +1,4 @@
-"""The one module that imports nixl: everything else asks it for agents and backends."""
+"""NIXL agents, backends and registrations; the only module that imports nixl."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NEED_DRIVER = ("GDS", "GDS_MT", "GPUNETIO")
 
 @functools.cache
 def preload_cuda_libraries() -> dict[str, str]:
-    """Load libcudart and libcufile globally, so that the GDS plugins find them in the wheels they come in.
+    """Load libcudart and libcufile with RTLD_GLOBAL, so that the GDS plugins resolve them from the CUDA wheels.
 
     Returns:
-        Library name to the file that was loaded, or to why none could be.
+        Library name to the loaded file, or to the reason why none could be loaded.
     """
     major = (plugins.build() or "")[-2:]
     found: dict[str, str] = {}
@@ -46,15 +46,15 @@ def preload_cuda_libraries() -> dict[str, str]:
 
 
 def version() -> str:
-    """The installed NIXL's version."""
+    """Return the version of the installed `nixl` package; PackageNotFoundError if there is none."""
     return importlib.metadata.version("nixl")
 
 
 @functools.cache
 def load() -> Any:
-    """NIXL's `_api` module, of the build that fits this environment's CUDA.
+    """Import NIXL's `_api` module from the build that fits this environment's CUDA.
 
-    Its logger would print to stdout; here it prints warnings to stderr, or what `$NIXL_LOG_LEVEL` asks for.
+    NIXL's logger would print to stdout; here it prints to stderr, at `$NIXL_LOG_LEVEL` (default: WARN).
 
     Raises:
         UnavailableError: NIXL is not installed, or its library doesn't load.
@@ -62,7 +62,7 @@ def load() -> Any:
     os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
     name = plugins.build() or "nixl"
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where its handler then stays
+        with contextlib.redirect_stdout(sys.stderr):  # the log handler holds on to the stream it sees on import
             api = importlib.import_module(f"{name}._api")
     except ImportError as error:
         raise UnavailableError(f"NIXL does not load: {error}", "install the nixl package for this Python") from error
@@ -73,10 +73,10 @@ def load() -> Any:
 
 
 def make_agent(name: str, *, progress_thread: bool = False) -> Any:
-    """A NIXL agent without backends. NIXL's own default for the progress thread is on; ours is off.
+    """Create a NIXL agent without backends. The progress thread is off by default (NIXL's own default is on).
 
     Raises:
-        UnavailableError: NIXL isn't installed, or makes no agent since it finds no plugin.
+        UnavailableError: NIXL isn't installed, or creates no agent because it has no plugin.
     """
     api = load()
     try:
@@ -86,10 +86,10 @@ def make_agent(name: str, *, progress_thread: bool = False) -> Any:
 
 
 def require_plugin(backend: str) -> Path:
-    """The file of a plugin that is present and loads.
+    """Load a plugin's shared object and return its path.
 
     Raises:
-        UnavailableError: It isn't there, or a library it needs is missing; names that library.
+        UnavailableError: The plugin is missing, or a library that it needs is; the message names the library.
     """
     file = plugins.plugin_files().get(backend)
     if file is None:
@@ -108,9 +108,9 @@ def require_backend(backend: str) -> None:
     """Check what a backend needs before it is created: its plugin, its libraries, its driver.
 
     Raises:
-        UnavailableError: Something is missing.
+        UnavailableError: One of them is missing.
     """
-    # Without a driver, newer cuFile versions spin for ever instead of failing, so creating is not even tried.
+    # Without a driver, newer cuFile versions spin endlessly instead of failing: don't try to create the backend.
     driverless = backend in _NEED_DRIVER and not driver_present()
     try:
         require_plugin(backend)
@@ -121,10 +121,10 @@ def require_backend(backend: str) -> None:
 
 
 def plugin_parameters(agent: Any, backend: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """A plugin's parameters with their defaults, and its memory types as `DRAM`, `VRAM`, `FILE`, ….
+    """Return a plugin's parameters with their defaults, and its memory types (`DRAM`, `VRAM`, `FILE`, …).
 
     Raises:
-        UnavailableError: The plugin is missing or doesn't load.
+        UnavailableError: The plugin is missing, doesn't load, or NIXL refuses to list its parameters.
     """
     require_plugin(backend)
     with stdio.captured() as words:
@@ -143,13 +143,13 @@ def create_backend(agent: Any, backend: str, params: dict[str, str] | None = Non
     """Create a backend in the agent.
 
     Raises:
-        UnavailableError: It can't be created here; the reason is the native libraries', in an operator's words.
+        UnavailableError: It can't be created here; the reason explains what the native libraries wrote.
     """
     require_backend(backend)
     with stdio.captured() as words:
         try:
             agent.create_backend(backend, dict(params or {}))
-        except Exception as error:  # as above
+        except Exception as error:  # see plugin_parameters
             failure: Exception | None = error
         else:
             failure = None
@@ -158,18 +158,19 @@ def create_backend(agent: Any, backend: str, params: dict[str, str] | None = Non
 
 
 def register(agent: Any, backend: str, kind: str, pieces: Sequence[tuple[int, int, int]]) -> Any:
-    """Register memory or files with a backend; returns what `deregister_memory` takes.
+    """Register memory or files with a backend; return the handle for `deregister_memory`.
 
     Args:
         kind: NIXL's memory type: DRAM, VRAM or FILE.
-        pieces: Of each its address (0 for a file), bytes, and device (GPU or file descriptor).
+        pieces: (address, bytes, device) of each piece; the address is 0 for a file, the device is the GPU number or
+            the file descriptor.
 
     Raises:
-        UnavailableError: The backend refuses them; the reason is the native libraries', in an operator's words.
+        UnavailableError: The backend refuses them; the reason explains what the native libraries wrote.
     """
     with stdio.captured() as words:
         try:
             return agent.register_memory([(*piece, "") for piece in pieces], kind, [backend])
-        except Exception as error:  # as above
+        except Exception as error:  # see plugin_parameters
             failure = error
     raise reasons.not_registered(backend, kind, str(failure), words.text) from failure

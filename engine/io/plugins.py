@@ -1,4 +1,4 @@
-"""NIXL's builds and plugin files, found on disk without importing it; and which backends serve which path."""
+"""NIXL's builds and plugin files, located on disk without importing NIXL, and the backends of each path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kvdeck.sessions.model.records import (
 )
 
 STAGED = "staged:"
-"""Prefix of a backend that is reached through host memory and says so: `staged:POSIX`."""
+"""Prefix of a backend that is reached through host memory: `staged:POSIX`."""
 
 SERVES: dict[str, tuple[str, ...]] = {
     HOST_TO_HOST: ("UCX",),
@@ -32,29 +32,29 @@ SERVES: dict[str, tuple[str, ...]] = {
     DEVICE_TO_DISK: ("GDS", "GDS_MT", "staged:POSIX"),
     DISK_TO_DEVICE: ("GDS", "GDS_MT", "staged:POSIX"),
 }
-"""Backends of each path, the one to be chosen first at the front."""
+"""Backends of each path, in order of preference."""
 
 POSIX_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
-"""Parameter of the POSIX plugin that chooses each API."""
+"""Parameter of the POSIX plugin that selects each API."""
 
 _RUNTIME_WHEELS = (("cupy-cuda13x", 13), ("cupy-cuda12x", 12), ("nvidia-cuda-runtime-cu12", 12))
 _TOOLKITS = ("/usr/local/cuda*/lib64", "/usr/local/cuda*/lib", "/usr/lib/*-linux-gnu")
 
 
 def uses_device(path: str) -> bool:
-    """Whether a path has a GPU at one of its ends."""
+    """True if a path has a GPU at one of its ends."""
     return "Device" in path
 
 
 def memory_of(path: str) -> tuple[str, str]:
-    """NIXL's memory types of a path's source and destination."""
+    """Return NIXL's memory types (DRAM, VRAM or FILE) of a path's source and destination."""
     kinds = {"Host": "DRAM", "Device": "VRAM", "Disk": "FILE"}
     source, destination = path.split("To")
     return kinds[source], kinds[destination]
 
 
 def cuda_major() -> int | None:
-    """The CUDA major version this environment is set up for: by its wheels, else by an installed toolkit."""
+    """Return the CUDA major version of this environment's wheels, else of an installed toolkit; None without either."""
     for name, major in _RUNTIME_WHEELS:
         if _installed(name):
             return major
@@ -66,21 +66,24 @@ def cuda_major() -> int | None:
 
 
 def build() -> str | None:
-    """The NIXL package to import: the build for this environment's CUDA, else the newest one that is installed."""
+    """Return the NIXL package to import: the build for this environment's CUDA, else the newest one installed.
+
+    None if no build is installed.
+    """
     builds = [name for name in ("nixl_cu13", "nixl_cu12", "nixl_rocm") if importlib.util.find_spec(name)]
     wanted = f"nixl_cu{cuda_major()}"
     return wanted if wanted in builds else next(iter(builds), None)
 
 
 def nixl_version() -> str | None:
-    """The installed NIXL's version."""
+    """Return the installed NIXL's version; None if it isn't installed."""
     return _installed("nixl") or _installed((build() or "nixl").replace("_", "-"))
 
 
 def plugin_files() -> dict[str, Path]:
-    """Every plugin that NIXL finds: its name to its shared object.
+    """Return the name and shared object of every plugin in NIXL's search path.
 
-    Where `NIXL_PLUGIN_DIR` is set, even to nothing, NIXL looks in that folder only.
+    If `NIXL_PLUGIN_DIR` is set, even to an empty string, NIXL searches only that folder.
     """
     chosen = os.environ.get("NIXL_PLUGIN_DIR")
     folders = [Path(chosen)] if chosen else []
@@ -96,7 +99,7 @@ def plugin_files() -> dict[str, Path]:
 
 
 def library_files(name: str) -> list[str]:
-    """Files of a CUDA library: those in this environment's wheels first, then a toolkit's."""
+    """Return the files of a CUDA library: first those in this environment's wheels, then a toolkit's."""
     spec = importlib.util.find_spec("nvidia")
     roots = [] if spec is None else list(spec.submodule_search_locations or [])
     wheels = [str(path) for root in roots for path in sorted(Path(root).glob(f"*/lib/{name}*"))]
@@ -105,7 +108,7 @@ def library_files(name: str) -> list[str]:
 
 
 def cufile_config() -> tuple[str, bool]:
-    """Where cuFile looks for its configuration, and whether that file is there."""
+    """Return the path of cuFile's configuration file, and whether the file exists."""
     path = os.environ.get("CUFILE_ENV_PATH_JSON") or "/etc/cufile.json"
     return path, Path(path).is_file()
 

@@ -1,4 +1,4 @@
-"""The same bytes by plain means, beside a lane's transfers: memcpy, cudaMemcpy, or pread and pwrite on its files."""
+"""Reference for an initiator's transfers: the same bytes moved by memcpy, cudaMemcpy, or pread and pwrite."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from kvdeck.sessions.units import exact_size_text
 
 def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None, blocks: Sequence[int],
          begin_ns: int, batch: int = 1) -> tuple[int, int]:  # fmt: skip
-    """Move blocks one after the other, from `begin_ns` on; returns start and end in ns.
+    """Move blocks one after the other, not before `begin_ns`; return start and end in ns of `CLOCK_MONOTONIC`.
 
-    Copies by CUDA are begun for `batch` blocks at once and then waited for, as a request's are.
+    CUDA copies are started for `batch` blocks and then waited for once, as in one request.
+
+    Raises:
+        KvdeckError: A pread or pwrite moved fewer bytes than a block.
+        UnavailableError: A CUDA copy fails.
     """
     for side in (source, destination):
         if isinstance(side, FileSide):
@@ -37,7 +41,10 @@ def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer 
 
 
 def _mover(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None) -> Callable[[int], Any]:
-    """What moves one block of host memory, the source's or the destination's, to scratch memory of this process."""
+    """Return a function that copies one block to scratch memory of this process.
+
+    It reads the source, or the destination where the source has no regions in this process.
+    """
     assert scratch is not None
     size, to, regions = setup.geometry.block_bytes, scratch.address, (source.regions or destination.regions)
     each = setup.blocks // len(regions)
@@ -82,6 +89,6 @@ def _through_files(setup: LaneSetup, side: FileSide, scratch: HostBuffer, blocks
 
 
 def wait_until(begin_ns: int) -> None:
-    """Spin until a time of `CLOCK_MONOTONIC`."""
+    """Busy-wait until `begin_ns` of `CLOCK_MONOTONIC`."""
     while time.perf_counter_ns() < begin_ns:
         pass

@@ -1,4 +1,4 @@
-"""File descriptors 1 and 2, which native libraries write to as they please."""
+"""Redirection of file descriptors 1 and 2, which native libraries write to directly."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Words:
-    """What was written to stdout and stderr while captured."""
+    """Text written to stdout and stderr during `captured`; set when the capture ends."""
 
     text: str = ""
 
 
 def claim_stdout() -> int:
-    """Keep stdout for this program's own lines: a new descriptor for it; whatever else writes to 1 goes to stderr.
+    """Return a new descriptor for stdout and point descriptor 1 at stderr, so that only this program writes to stdout.
 
-    UCX, GUSLI and NIXL's Python logger write to stdout.
+    UCX, GUSLI and NIXL's Python logger write to descriptor 1. The new descriptor is not inherited by children.
     """
     sys.stdout.flush()
     own = os.dup(1)
@@ -31,9 +31,9 @@ def claim_stdout() -> int:
 
 @contextlib.contextmanager
 def captured() -> Iterator[Words]:
-    """Catch what native code writes meanwhile, and pass it on to stderr afterwards.
+    """Capture what native code writes to descriptors 1 and 2, and copy it to stderr afterwards.
 
-    Not for several threads at once: descriptors 1 and 2 belong to the whole process.
+    Only one thread may capture at a time: both descriptors belong to the whole process.
     """
     words = Words()
     _flush()
