@@ -79,7 +79,7 @@ class Ring:
             OSError: The file can't be read.
             SourceGone: The file isn't a telemetry ring of the supported version.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # O_NONBLOCK: don't wait for a FIFO's writer
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
