@@ -138,7 +138,7 @@ def _io_stat(text: str | None) -> tuple[float, float] | None:
 
 
 def _service_bytes(text: str | None) -> tuple[float, float] | None:
-    """Parse v1 lines `8:0 Read 1`, `8:0 Write 2` into bytes (read, written), ignoring totals; None if no device is listed."""
+    """Parse v1 lines `8:0 Read 1`, `8:0 Write 2` into bytes (read, written), without totals; None without a device."""
     sums: dict[str, float] = {}
     for line in (text or "").splitlines():
         fields = line.split()

@@ -61,7 +61,7 @@ class Parser:
         self._values: dict[Series, float] = {}
 
     def parse(self, text: str) -> Exposition:
-        """Return the samples of a response; the last value of a repeated key wins, values that aren't finite are skipped."""
+        """Return the samples of a response; skips non-finite values, and the last value of a repeated key wins."""
         if text == self._text and self._lines:
             return Exposition(self._values, changed=[])
         if text.endswith(END):
@@ -104,7 +104,7 @@ class Parser:
         return Exposition(self._values, changed=list(moved))
 
     def _parse_all(self, lines: list[str], found: Exposition) -> bool:
-        """Parse all lines into `found`; True if incremental parsing may follow: no duplicate, timestamp or unread line."""
+        """Parse all lines into `found`; True (incremental parsing may follow) if no duplicate, timestamp or unread line."""
         if len(self._keys) > MAX_KEYS or self._characters > MAX_KEY_CHARACTERS:
             self._keys.clear()
             self._characters = 0

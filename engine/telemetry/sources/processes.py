@@ -82,7 +82,7 @@ class Processes:
         return found[:MAX_PROCESSES]
 
     def _shared(self, group: Group) -> bool:
-        """True if one serving process implies that all in its group serve; not in a notebook service with mixed processes."""
+        """True if one serving process makes its whole group serving; False for mixed services such as a notebook server."""
         return group.container or self._pattern.search(group.name) is not None
 
     def _all(self) -> Iterator[tuple[int, str, Group | None, bool]]:
@@ -145,7 +145,7 @@ class Processes:
                     values[Series(f"container_{what}_bytes", labels, counter)] = value
 
     def look_at_disk_tier(self) -> Reading:
-        """Return size and allocated bytes of unlinked files that serving processes hold open; a sparse file uses less disk."""
+        """Return size and allocated bytes of unlinked files open in serving processes; sparse files allocate less."""
         values: dict[Series, float] = {}
         closed = 0
         found = self.found()
