@@ -1,1 +1,1 @@
-"""Live sources: what serving engines, NIXL and the host say about KV bytes on the move."""
+"""Telemetry sources: counters of serving engines, NIXL and the host for KV-cache transfers."""

@@ -1,10 +1,9 @@
-"""The sampling child: `python -m kvdeck.engine.telemetry '{"hz":1,"sources":[],"home":"…"}'`.
+"""Sampling process of the engine: `python -m kvdeck.engine.telemetry`, settings and commands on stdin.
 
-It prints a snapshot a line on stdout.
-
-On stdin it takes commands, a JSON object a line: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, `{"mark": NAME,
-"text": …, "kind": …, "t": …}`. What becomes of recordings it says in lines `{"recording": {…}}`. It ends when its
-stdin does: then the engine that started it is gone.
+The first line on stdin is a JSON object such as `{"hz": 1, "sources": [], "home": "…"}`. Each further line is a JSON
+command: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, or `{"mark": NAME, "text": …, "kind": …, "t": …}`.
+On stdout it prints one sample per line as JSON, and the state of recordings as `{"recording": {…}}`.
+It exits at the end of stdin, because then the engine that started it has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ ENGINE_ENDED = "the engine ended during the recording"
 
 
 def _obey(recorders: Recorders) -> None:
-    """Carry out what stdin says until it ends, and then end everything."""
+    """Execute commands from stdin; at its end, close all recordings and exit the process."""
     with open(0, "rb", buffering=0, closefd=False) as commands:
         rest = b""
         while data := commands.read(65536):
@@ -43,7 +42,7 @@ def _write(line: bytes) -> None:
 
 
 def _first_line() -> bytes:
-    """What to sample, byte by byte: what follows it on stdin are commands for another reader."""
+    """Return the settings line; reads single bytes, so that `_obey` gets all commands that follow."""
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte
@@ -51,7 +50,7 @@ def _first_line() -> bytes:
 
 
 def main() -> int:
-    """Sample until stdin ends."""
+    """Sample until stdin ends; return the exit code."""
     asked = load_record(_first_line())
     home = Path(asked["home"])
     recorders = Recorders(home, _write)
@@ -73,7 +72,7 @@ def main() -> int:
     try:
         stream(watching, say)
     except KvdeckError as error:
-        # Whoever watches is told on the screen, and again as often as the engine tries.
+        # A check shows the error on the screen; the engine restarts this process, which reports it again.
         recorders.refuse(str(error))
         recorders.say(orjson.dumps(to_mapping(_wrong(error)), option=orjson.OPT_APPEND_NEWLINE))
         return error.exit_code

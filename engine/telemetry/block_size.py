@@ -1,4 +1,4 @@
-"""How many bytes a KVBM block has: told, from a plan, or learned where one source counts a move in both."""
+"""Size of a KVBM block: given, computed from a plan, or derived from a source that counts bytes and blocks."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ if TYPE_CHECKING:
     from kvdeck.engine.telemetry.sample import Flow
 
 PLAN = "plan:"
-"""`plan:NAME` names a plan that the Plan screen saved."""
+"""Prefix that selects a plan saved on the Plan screen."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSize:
-    """Bytes of one block over all ranks, and who says so."""
+    """Bytes of one block over all ranks, and where the number comes from."""
 
     bytes: float
     claim: str
 
 
 def told(text: str, plans: Path) -> BlockSize:
-    """The size that `--block-bytes` names: a number, `plan:NAME`, or the path of a plan's YAML file.
+    """Return the block size that `--block-bytes` gives: bytes, `plan:NAME`, or the path of a plan's YAML file.
 
     Args:
-        plans: The folder with the saved plans.
+        text: The option's value.
+        plans: Folder of the saved plans.
 
     Raises:
-        UsageError: It is none of these, or the plan has no one size of a block.
+        UsageError: The text is none of these, or the plan has no single block size.
     """
     if text.isascii() and text.isdigit() and int(text) > 0:
         return BlockSize(float(text), "as given with --block-bytes")
@@ -50,11 +51,12 @@ def told(text: str, plans: Path) -> BlockSize:
 
 
 def of_plan(path: Path) -> BlockSize:
-    """The block of a saved plan: a page of tokens in all layers on all ranks of one replica, which is what KVBM's
-    leader counts as one.
+    """Return the block size of a saved plan: one page of tokens in all layers on all ranks of one replica.
+
+    This is the block that KVBM's leader counts.
 
     Raises:
-        UsageError: It can't be read, names no model, or its layers are of several kinds, each with a block of its own.
+        UsageError: The plan can't be read or names no model, or its layers are of several kinds with different blocks.
     """
     from kvdeck.engine.planning.kvbench import model_config
     from kvdeck.engine.planning.kvbm_block import leader_block_bytes
@@ -81,9 +83,12 @@ def of_plan(path: Path) -> BlockSize:
 
 
 def learned(flows: Iterable[Flow]) -> BlockSize | None:
-    """The size that one source's own counters agree on: bytes by blocks of every move that it counts in both.
+    """Return bytes / blocks of the flows for which one source counts both.
 
-    While a move goes on one counter may be ahead of the other, so only those that stand still are asked.
+    Only idle flows are used: during a transfer one counter may be ahead of the other.
+
+    Returns:
+        None if no flow counts both, a ratio isn't a positive integer, or the flows disagree.
     """
     found: dict[float, str] = {}
     for flow in flows:

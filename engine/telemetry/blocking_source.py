@@ -1,4 +1,4 @@
-"""Calls that may block, each source's in a daemon thread of its own: one that hangs stops no other, and no exit."""
+"""Blocking calls of a source, run on a daemon thread so that a hanging one delays neither other sources nor exit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Value = TypeVar("Value")
 
 
 class Aside:
-    """Runs one call at a time on its own thread.
+    """Runs blocking calls one at a time on one daemon thread, started by the first call.
 
-    While a call hangs, further ones are refused at once: the thread is not multiplied.
+    The caller checks `busy` first: while a call hangs, no further call or thread is started.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,11 +24,11 @@ class Aside:
 
     @property
     def busy(self) -> bool:
-        """A call goes on, wanted or not."""
+        """True while a call runs, also after its future was cancelled."""
         return self._busy
 
     def call(self, function: Callable[[], Value]) -> asyncio.Future[Value]:
-        """A future of the function's value, from the thread."""
+        """Return a future for `function()`, which runs on the thread; it raises what the function raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Value] = loop.create_future()
         if self._work is None:
@@ -58,7 +58,7 @@ class Aside:
         return future
 
     def close(self) -> None:
-        """End the thread once its call returns."""
+        """End the thread after its current call."""
         if self._work is not None:
             self._work.put(None)
             self._work = None

@@ -1,4 +1,4 @@
-"""Cross-checks: what several sources say together, in words, each with its evidence and what to try."""
+"""Cross-checks between the values of several sources, each with its evidence and advice."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 MUCH = 64 << 20
-"""Bytes since watching began below which nothing is concluded."""
+"""Minimum growth since sampling began, in bytes, for a check to conclude anything."""
 FEW_BLOCKS = 64
 AGREES = 0.02
+"""Relative difference up to which two counts agree."""
 
 
 def check(snapshot: Snapshot) -> tuple[Check, ...]:
-    """Every check that has something to say about this moment."""
+    """Run all cross-checks on a sample; return the results of those that apply."""
     return tuple(found for rule in _RULES if (found := rule(snapshot)) is not None)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Sum of what is known; None where nothing is."""
+    """Return the sum of the known values; None if none is known."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -44,7 +45,7 @@ def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = 
 
 
 def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
-    """vLLM counts what its NIXL connector pulled; NIXL's own exporter counts the same bytes."""
+    """Compare the bytes pulled by vLLM's NIXL connector with the bytes received by NIXL's own telemetry."""
     vllm = _sum(flow.bytes_gained for flow in _flows(snapshot, "vllm nixl"))
     agents = [*_flows(snapshot, "nixl rx"), *_flows(snapshot, "nixl ring rx")]
     nixl = _sum(flow.bytes_gained for flow in agents)
@@ -62,7 +63,7 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
 
 
 def disk_writes(snapshot: Snapshot) -> Check | None:
-    """Offload to disk must show as the devices' writes, later by as much as the page cache holds back."""
+    """Compare bytes offloaded to disk with device writes, which lag by what the page cache holds; warn below half."""
     to_disk = [flow for flow in snapshot.flows if flow.target_tier == "G3" and flow.source_tier in ("G1", "G2")]
     offloaded = _sum(flow.bytes_gained for flow in to_disk)
     written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
@@ -83,11 +84,12 @@ def disk_writes(snapshot: Snapshot) -> Check | None:
 
 
 def _is_whole_disk(number: Number) -> bool:
+    # Device mapper and md pass their I/O on to disks that are counted too.
     return not number.labels.get("device", "").startswith(("dm-", "md"))
 
 
 def compatibility_path(snapshot: Snapshot) -> Check | None:
-    """cuFile's `posix=` above zero: bytes go through host memory although GPUDirect Storage was wanted."""
+    """Warn if cuFile's `posix=` is above 0: its compatibility path copies through host memory, without GDS."""
     posix = _sum(number.value for number in _counters(snapshot, "cufile_posix_ops"))
     every = _sum(number.value for number in _counters(snapshot, "cufile_ops"))
     if posix is None or (posix == 0 and not every):
@@ -108,7 +110,7 @@ def compatibility_path(snapshot: Snapshot) -> Check | None:
 
 
 def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
-    """Blocks reach the host tier and none the disk, although there is a disk tier."""
+    """Warn if KVBM has a disk tier and offloads blocks to the host tier only."""
     to_host = _blocks(snapshot, "kvbm offload", target="G2")
     to_disk = _blocks(snapshot, "kvbm offload", target="G3")
     tier = _counters(snapshot, "disk_tier_bytes")
@@ -124,7 +126,7 @@ def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
 
 
 def nothing_matched(snapshot: Snapshot) -> Check | None:
-    """Blocks are offloaded and no token is ever found again."""
+    """Warn if blocks are offloaded and no token matches."""
     matched, offloaded = _kvbm(snapshot, "kvbm_matched_tokens"), _blocks(snapshot, "kvbm offload")
     if matched is None or matched > 0 or not offloaded or offloaded < FEW_BLOCKS // 2:
         return None
@@ -138,7 +140,7 @@ def nothing_matched(snapshot: Snapshot) -> Check | None:
 
 
 def matched_not_onboarded(snapshot: Snapshot) -> Check | None:
-    """Tokens match and no block comes back: a counter that is known to stand still."""
+    """Report matched tokens without onboarded blocks; that counter is known to stay 0 (dynamo #4549)."""
     matched, onboarded = _kvbm(snapshot, "kvbm_matched_tokens"), _blocks(snapshot, "kvbm onboard")
     if not matched or onboarded is None or onboarded > 0:
         return None
@@ -151,7 +153,7 @@ def matched_not_onboarded(snapshot: Snapshot) -> Check | None:
 
 
 def silent_nic(snapshot: Snapshot) -> Check | None:
-    """RDMA is said to flow and the cards' counters stand still."""
+    """Compare bytes from remote peers with the InfiniBand port counters; warn below half."""
     remote = [f for f in snapshot.flows if "remote" in (f.source_tier, f.target_tier)]
     moved = _sum(flow.bytes_gained for flow in remote)
     cards = _counters(snapshot, "fabric_sent_bytes", "fabric_received_bytes")
@@ -175,7 +177,7 @@ def silent_nic(snapshot: Snapshot) -> Check | None:
 
 
 def silent_prefill(snapshot: Snapshot) -> Check | None:
-    """In a prefill and decode pair only the side that pulls counts."""
+    """Report engines without NIXL transfers while another has some: in a prefill/decode pair only the puller counts."""
     flows = _flows(snapshot, "vllm nixl")
     still = [flow for flow in flows if not flow.transfers_total and not flow.bytes_total]
     if len(flows) < 2 or not still or len(still) == len(flows):
@@ -190,7 +192,7 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
 
 
 def failures(snapshot: Snapshot) -> Check | None:
-    """Transfers failed while watched."""
+    """Warn if transfers failed since sampling began."""
     failed = _sum(flow.failures_gained for flow in snapshot.flows)
     errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "failures"]
     if not failed and not errors:
@@ -206,7 +208,7 @@ def failures(snapshot: Snapshot) -> Check | None:
 
 
 def refused_requests(snapshot: Snapshot) -> Check | None:
-    """Requests were refused, cancelled, or lost their KV before it was fetched."""
+    """Report requests that were rejected or cancelled, or whose KV expired before it was fetched."""
     errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "requests"]
     if not errors:
         return None
@@ -220,7 +222,7 @@ def refused_requests(snapshot: Snapshot) -> Check | None:
 
 
 def container_io(snapshot: Snapshot) -> Check | None:
-    """A container moves storage bytes and none of its processes does, as far as can be read."""
+    """Report a container that moves storage bytes while none of its readable processes does."""
     for number in _counters(snapshot, "container_read_bytes", "container_write_bytes"):
         name = number.labels.get("container")
         way = number.name.removeprefix("container_")
@@ -244,7 +246,7 @@ def _words(labels: dict[str, str]) -> str:
 
 
 def frozen_ring(snapshot: Snapshot) -> Check | None:
-    """A telemetry ring is full: NIXL drops events in silence."""
+    """Warn if a telemetry ring is full: NIXL drops further events without reporting it."""
     full = [source for source in snapshot.sources if source.kind == "ring" and source.reason.startswith("full")]
     if not full:
         return None
@@ -257,7 +259,7 @@ def frozen_ring(snapshot: Snapshot) -> Check | None:
 
 
 def dropped_events(snapshot: Snapshot) -> Check | None:
-    """NIXL counted more than it could tell: its totals here are too low."""
+    """Warn if NIXL dropped telemetry events, so that its totals are too low."""
     numbers = _counters(snapshot, "agent_telemetry_events_dropped_total", "ring_events_dropped")
     dropped = _sum(number.value for number in numbers)
     if not dropped:
@@ -271,7 +273,7 @@ def dropped_events(snapshot: Snapshot) -> Check | None:
 
 
 def block_size(snapshot: Snapshot) -> Check | None:
-    """The size of a block that was told, against the source's own counters of bytes and blocks."""
+    """Warn if the given block size differs from the one derived from the source's bytes and blocks counters."""
     sized = next((flow for flow in snapshot.flows if flow.bytes_from_blocks and flow.blocks_total), None)
     if sized is None or sized.bytes_total is None or sized.blocks_total is None:
         return None

@@ -1,4 +1,4 @@
-"""Finding what can be watched on this host. Nothing is asked that does not listen on this host already."""
+"""Discovery of telemetry sources on this host; only ports that already listen are contacted."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.host.user_home import expanded
 
 USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
-"""Where KVBM, vLLM, Dynamo's frontend and workers, LMCache, NIXL's exporter and DCGM's listen."""
+"""Default metrics ports of KVBM, vLLM, Dynamo's frontend and workers, LMCache, and NIXL's and DCGM's exporters."""
 _LOOPBACK = {"0100007F", "00000000"}
 _ONLY_6 = "00000000000000000000000001000000"
 _LOOPBACK_6 = {"0" * 32, _ONLY_6, "0000000000000000FFFF00000100007F"}
 _LISTEN = "0A"
+"""TCP_LISTEN in /proc/net/tcp."""
 _LOOK_S = 0.5
+"""HTTP timeout while probing a port, s."""
 
 HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "cufile", "gpus", "processes", "disk-tier", "runs")
-"""Names of the host's own sources, as `--source` takes them."""
+"""Values of `--source` that name the host's own counters."""
 
 
 def listening(root: Path = Path("/")) -> dict[int, str]:
-    """TCP ports that something on this host's loopback listens on, each with the address to reach it at."""
+    """Map each TCP port that listens on loopback to its loopback address, from /proc/net/tcp and tcp6."""
     ports: dict[int, str] = {}
     for name, own in (("tcp6", _LOOPBACK_6), ("tcp", _LOOPBACK)):
         try:
@@ -56,7 +58,7 @@ def listening(root: Path = Path("/")) -> dict[int, str]:
 
 
 async def found_endpoints(ports: Iterable[int] = USUAL_PORTS) -> list[Endpoint]:
-    """Endpoints on the usual ports of the loopback that answer with metrics; each is asked once."""
+    """Return the endpoints on `ports` of the loopback that serve metrics; sends one request to each listening port."""
     there = listening()
     candidates = [Endpoint(f"http://{there[port]}:{port}/metrics", _LOOK_S) for port in ports if port in there]
     answers = await asyncio.gather(*(_answers(endpoint) for endpoint in candidates))
@@ -74,7 +76,7 @@ async def _answers(endpoint: Endpoint) -> bool:
 
 
 def host_sources(home: Path | None) -> list[Source]:
-    """The host's own counters, as far as this host has them."""
+    """Return the sources of the host's own counters that exist on this host."""
     found: list[Source] = [disks_source(), network_source()]
     if has_fabric():
         found.append(fabric_source())
@@ -91,7 +93,7 @@ def host_sources(home: Path | None) -> list[Source]:
 
 
 def file_sources() -> list[Source]:
-    """Telemetry rings in `NIXL_TELEMETRY_DIR`, and the session that Dynamo's benchmark has active."""
+    """Return the telemetry rings in `NIXL_TELEMETRY_DIR` and the active session of Dynamo's benchmark."""
     found: list[Source] = []
     folder = os.environ.get("NIXL_TELEMETRY_DIR")
     if folder:
@@ -104,19 +106,20 @@ def file_sources() -> list[Source]:
 
 
 async def everything(home: Path | None) -> list[Source]:
-    """All that is found by itself."""
+    """Return all sources that discovery detects: endpoints, files and host counters."""
     return [*await found_endpoints(), *file_sources(), *host_sources(home)]
 
 
 def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[Source]:
-    """The sources that `--source` names: an address, a path, a name of the host's own, or one as they are listed.
+    """Return the sources that `--source` names, without duplicates.
 
     Args:
-        wait: What isn't there, beside others that are, is a source that can't be reached yet: a ring that was
-            remembered takes nothing from the rest, and is watched once its agent runs again.
+        texts: Addresses, paths, names in `HOST_SOURCES`, or source names as `--list-sources` prints them.
+        wait: If at least one source exists, represent missing ones by `Awaited`, unreachable until they appear:
+            for example a saved ring whose agent isn't running.
 
     Raises:
-        UsageError: One is none of these; with `wait`, all of them.
+        UsageError: A text names no source; with `wait`, none of them does.
     """
     found: dict[str, Source] = {}
     refused: list[tuple[str, UsageError]] = []
@@ -127,14 +130,14 @@ def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[S
             refused.append((text, error))
             continue
         for source in of_text:
-            found.setdefault(source.name, source)  # named twice, watched and counted once
+            found.setdefault(source.name, source)  # a source named twice must not be counted twice
     if refused and not (wait and found):
         raise refused[0][1]
     return [*found.values(), *(Awaited(text, home) for text, _ in refused)]
 
 
 class Awaited:
-    """What a name will stand for once it is there: read as that source from then on."""
+    """A source that doesn't exist yet: each read looks for it, and reads it once it exists."""
 
     least_period_s = 1.0
 
@@ -145,7 +148,11 @@ class Awaited:
         self._source: Source | None = None
 
     async def read(self) -> Reading:
-        """A reading of what it stands for."""
+        """Read the source.
+
+        Raises:
+            SourceGone: It doesn't exist yet, or can't be read.
+        """
         if self._source is None:
             try:
                 self._source, *_ = _named(self.name, self._home)
@@ -156,7 +163,7 @@ class Awaited:
         return await self._source.read()
 
     async def close(self) -> None:
-        """Let go of what it stood for."""
+        """Close the source if it was opened."""
         if self._source is not None:
             await self._source.close()
 
@@ -199,5 +206,5 @@ def _named(text: str, home: Path | None) -> list[Source]:
 
 
 def _path(text: str) -> Path:
-    """The file or folder that a text may mean; sources of files are listed as `ring /path` and `session /path`."""
+    """Return the path in `text`, without the prefix of a listed source (`ring /path`, `session /path`)."""
     return expanded(text.removeprefix("ring ").removeprefix("session "))

@@ -1,4 +1,4 @@
-"""What the sampler knows as one Prometheus endpoint."""
+"""Prometheus endpoint that exports the sampler's current sample."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def _flows(snapshot: Snapshot) -> Iterator[Metric]:
 
 @asynccontextmanager
 async def serving(sampler: Sampler, host: str, port: int) -> AsyncIterator[int]:
-    """Serve `/metrics`; gives the port.
+    """Serve `/metrics` while the context is open; yields the port that is bound.
 
     Raises:
-        UsageError: The port is taken or not allowed.
+        UsageError: The port is in use or not permitted.
     """
     registry = CollectorRegistry()
     registry.register(_Known(sampler))

@@ -1,4 +1,4 @@
-"""The recordings that one sampling child writes, as the engine tells it to."""
+"""Recordings that a sampling process writes on commands from the engine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.records import RunState
 
 SAY_SECONDS = 2.0
-"""Between two lines that say how large a recording has become."""
+"""Minimum time between two size reports of a recording."""
 
 
 class Recorders:
-    """Moments come from the sampling thread, commands from another.
+    """The open recordings of a sampling process. Thread-safe: samples and commands come from different threads.
 
     Args:
-        say: Writes a line where the engine reads.
+        home: kvdeck's home folder, which holds the sessions.
+        say: Writes a line to the engine.
     """
 
     def __init__(self, home: Path, say: Callable[[bytes], None]) -> None:
@@ -34,12 +35,12 @@ class Recorders:
         self._refused = ""
 
     def say(self, line: bytes) -> None:
-        """Write a line that no other thread's line cuts in two."""
+        """Write a line to the engine without interleaving with lines of other threads."""
         with self._lock:
             self._say(line)
 
     def take(self, t: float, raw: bytes) -> None:
-        """Keep a moment in every recording; one that can't be written ends, and the others go on."""
+        """Append a sample to every open recording; one that can't be written ends as failed, the others continue."""
         with self._lock:
             for name, recorder in list(self._open.items()):
                 try:
@@ -50,7 +51,7 @@ class Recorders:
                     self._tell_size(name, recorder)
 
     def obey(self, line: bytes) -> None:
-        """Carry out a command; one that can't be read is passed over."""
+        """Execute a JSON command of the engine: record, stop or mark; ignores one that isn't valid JSON."""
         try:
             command = load_record(line)
         except ValueError:
@@ -64,13 +65,13 @@ class Recorders:
                 self._mark(command)
 
     def close(self, state: RunState, reason: str | None) -> None:
-        """End every recording."""
+        """End every recording with `state`."""
         with self._lock:
             for name in list(self._open):
                 self._end(name, state, reason)
 
     def refuse(self, reason: str) -> None:
-        """End every recording, also those that are still to begin: nothing can be watched."""
+        """End every recording as failed and begin no more, because no source can be sampled."""
         with self._lock:
             self._refused = reason
             for name in list(self._open):
@@ -79,7 +80,7 @@ class Recorders:
 
     def _begin(self, name: str) -> None:
         if self._refused:
-            return  # the engine was told, and writes it into the session
+            return  # `refuse` has reported it, and the engine sets the session's state
         try:
             self._open[name] = Recorder(self._home, name)
         except KvdeckError as error:
@@ -112,5 +113,5 @@ class Recorders:
         line = orjson.dumps({"recording": {"name": name, "state": state, **more}}, option=orjson.OPT_APPEND_NEWLINE)
         try:
             self._say(line)
-        except OSError:  # the engine is gone: nobody to tell, and the recording's files say it too
+        except OSError:  # the engine is gone; the recording's files hold the state too
             return

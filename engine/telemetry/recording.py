@@ -1,4 +1,4 @@
-"""Recordings of what is watched: written moment by moment, read back by time, also while they are written."""
+"""Telemetry recordings: written sample by sample, read by time, also while they are being written."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT, Writer
 from kvdeck.sessions.units import duration_text
 
 SUMMARY_SECONDS = 5.0
-"""Between two summaries that are kept while it is recorded."""
+"""Seconds between two summaries saved while recording."""
 
 __all__ = ["Mark", "Recorder", "Recording"]
 
 
 class Recorder:
-    """Writes one recording into its session; log first: call `take` before a moment is shown."""
+    """Writes one recording into its session; call `take` before showing a sample (write-ahead)."""
 
     def __init__(self, home: Path, name: str) -> None:
-        """Take over a session that `begin` made; one that was begun before goes on, with a gap.
+        """Open a session that `begin` created; an earlier recording in it is continued after a gap annotation.
 
         Raises:
-            KvdeckError: There is none, another process writes it, or it can't be written.
+            KvdeckError: The session doesn't exist, another process writes it, or it can't be written.
         """
         self.name, self._store = name, Store(home)
         self._folder = self._store.folder(name)
@@ -47,7 +47,7 @@ class Recorder:
         self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
         self._summary, self._kept = Summary(), 0.0
         self.first: float | None = None
-        """Unix time of the first moment, s."""
+        """Unix time of the first sample, s."""
         self._last: float | None = None
         if session.started is not None:
             before = MomentReader(self._folder)
@@ -67,18 +67,18 @@ class Recorder:
         block_bytes: float | None = None,
         limit: int = DEFAULT_LIMIT,
     ) -> Recorder:
-        """A new recording; arguments and errors are those of `keeping.begin`."""
+        """Create a session and return its recorder; arguments and errors as in `keeping.begin`."""
         kvdeck = importlib.metadata.version("kvdeck")
         keeping.begin(Store(home), name, hz=hz, sources=sources, block_bytes=block_bytes, limit=limit, kvdeck=kvdeck)
         return cls(home, name)
 
     @property
     def size(self) -> int:
-        """Bytes on the disk so far."""
+        """Bytes on disk so far."""
         return self._writer.size
 
     def take(self, snapshot: Snapshot) -> None:
-        """Keep a moment.
+        """Append a sample.
 
         Raises:
             SessionError: It can't be written.
@@ -86,16 +86,16 @@ class Recorder:
         self.take_json(snapshot.t, orjson.dumps(to_mapping(snapshot)))
 
     def take_json(self, t: float, raw: bytes) -> None:
-        """As `take`, of the moment's JSON."""
+        """As `take`, for a sample of Unix time `t` given as JSON."""
         if self._last is not None:
             self._note_gap(self._last, t)
         moment = self._writer.write(raw)
-        with contextlib.suppress(ValueError):  # what can't be added up is still kept
+        with contextlib.suppress(ValueError):  # record a sample even if it can't be summarised
             self._summary.take(moment)
         self.first, self._last = self.first or t, t
         if t - self._kept >= SUMMARY_SECONDS or t < self._kept:
             self._kept = t
-            with contextlib.suppress(OSError):  # it only saves a reader the adding up
+            with contextlib.suppress(OSError):  # best effort: readers can compute the summary from the samples
                 keeping.write_summary(self._summary, self._folder)
 
     def _note_gap(self, last: float, t: float) -> None:
@@ -106,7 +106,7 @@ class Recorder:
             self.mark(Mark(t, f"the clock was set back by {duration_text(-missing)}", "gap"))
 
     def mark(self, mark: Mark) -> None:
-        """Keep a word to a moment.
+        """Append an annotation.
 
         Raises:
             SessionError: It can't be written, or there are too many.
@@ -114,15 +114,15 @@ class Recorder:
         self._writer.mark(mark)
 
     def close(self, state: RunState = "done", reason: str | None = None) -> None:
-        """End the recording.
+        """End the recording and set its final state.
 
         Raises:
-            SessionError: The session can't be written; it then ends without a word.
+            SessionError: The session can't be written; readers then show it as interrupted.
         """
         try:
             self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
             keeping.write_summary(self._summary, self._folder)
-        except OSError:  # it is then added up from its moments
+        except OSError:  # readers compute the summary from the samples instead
             pass
         finally:
             self._writer.close()
@@ -130,7 +130,7 @@ class Recorder:
 
 
 class Recording:
-    """A recording as it is on the disk; at most one of its segments is in memory."""
+    """A recording on disk; at most one of its segments is in memory."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self.name = session.name
@@ -139,22 +139,22 @@ class Recording:
         self._reader = MomentReader(folder)
         self._rows = _Rows()
         self.begin = 0.0
-        """Unix time of its first moment, s."""
+        """Unix time of the first sample, s; the session's start or creation if there was none at the first refresh."""
         self.end = 0.0
-        """Unix time of its last moment so far."""
+        """Unix time of the last sample so far, s."""
         self.marks: tuple[Mark, ...] = ()
         self.bytes = 0
-        """On the disk."""
+        """Size on disk."""
         self.live = False
-        """It is still being written."""
+        """True while it is being written."""
         self.refresh()
 
     @classmethod
     def open(cls, home: Path, name: str) -> Recording:
-        """The recording of that name.
+        """Return the recording `name`.
 
         Raises:
-            KvdeckError: There is none of that name, it is another kind of session, or it can't be read.
+            KvdeckError: It doesn't exist, is another kind of session, or can't be read.
         """
         store = Store(home)
         if not store.exists(name):
@@ -167,7 +167,7 @@ class Recording:
         return cls(session, store.folder(name))
 
     def refresh(self) -> None:
-        """Take what was written since.
+        """Update to what has been written since the last refresh.
 
         Raises:
             SessionError: It can't be read.
@@ -181,23 +181,27 @@ class Recording:
 
     @property
     def thinned(self) -> tuple[tuple[float, float, int], ...]:
-        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        """Thinned spans as (begin, end, n): Unix times in s, and one stored sample per `n` recorded ones."""
         return tuple(self._reader.thinned)
 
     def at(self, t: float) -> Snapshot | None:
-        """The newest moment at or before `t`; null before the first."""
+        """Return the newest sample at or before Unix time `t`; None before the first.
+
+        Raises:
+            SessionError: The sample is damaged.
+        """
         moment = self._reader.at(t)
         return None if moment is None else self._rows.snapshot(moment)
 
     def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Snapshot]:
-        """The moments from `begin` to `end`, in order."""
+        """Yield the samples from Unix time `begin` to `end`, in order; skips damaged ones."""
         rows = _Rows()
         for moment in self._reader.moments(begin, end):
-            with contextlib.suppress(SessionError):  # a damaged one is passed over, as a damaged line is
+            with contextlib.suppress(SessionError):  # skip a damaged sample, as the reader skips damaged lines
                 yield rows.snapshot(moment)
 
     def mappings(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
-        """As `moments`, each as `kvdeck monitor --json` printed it."""
+        """As `moments`, each in the form of `kvdeck monitor --json`."""
         return self._reader.moments(begin, end)
 
 
@@ -205,16 +209,16 @@ Record = TypeVar("Record")
 
 
 class _Rows:
-    """Makes records of rows; a row that is the same object as in the moment before keeps its record."""
+    """Converts rows to records; reuses the record of a row that is the same object as in the previous sample."""
 
     def __init__(self) -> None:
         self._before: dict[str, list[tuple[Row, Any]]] = {}
 
     def snapshot(self, moment: Moment) -> Snapshot:
-        """The moment's records.
+        """Return the sample as records.
 
         Raises:
-            KvdeckError: It lacks what a moment must have.
+            SessionError: It is damaged.
         """
         try:
             return Snapshot(

@@ -1,4 +1,4 @@
-"""Everything watched at one moment: sources, flows between tiers, counters, gauges and what they say together."""
+"""One sample of all sources: states, flows between tiers, counters, gauges and cross-checks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.records import from_json
 
 EVERY = "*"
-"""The pin that means every series."""
+"""Pin that selects every series."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Bytes or blocks that one source saw moving between two tiers. What it did not say is null, not 0."""
+    """Bytes or blocks that one source counted between two tiers; a value that it doesn't report is None, not 0."""
 
     source: str
     name: str
     source_tier: Tier | None
     target_tier: Tier | None
     metric: str
-    """The metric that gave the bytes, or the blocks where there are no bytes."""
+    """Metric that counts the bytes, or the blocks if no metric counts bytes."""
     claim: str
+    """Provenance of the metric's definition."""
     bytes_total: float | None = None
     blocks_total: float | None = None
     bytes_per_s: float | None = None
@@ -40,19 +41,20 @@ class Flow:
     descriptors_total: float | None = None
     failures_total: float | None = None
     bytes_gained: float | None = None
-    """Growth since watching began, over resets."""
+    """Growth since sampling began, summed over resets; None after a single reading."""
     blocks_gained: float | None = None
     failures_gained: float | None = None
     bytes_from_blocks: bool = False
-    """The bytes are blocks times the size of a block."""
+    """True if the bytes are computed as blocks × block size."""
     moved_s: float | None = None
+    """Seconds since a counter of the flow last grew; None if none has."""
     bytes_claim: str = ""
-    """Who says how large a block is, where the bytes come of that."""
+    """Provenance of the block size, if `bytes_from_blocks`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A counter or gauge that is no flow. `total` of a gauge is its value."""
+    """A counter or gauge that belongs to no flow; a gauge has no `per_s` and no `gained`."""
 
     source: str
     name: str
@@ -62,25 +64,29 @@ class Number:
     value: float
     per_s: float | None = None
     gained: float | None = None
+    """Growth since sampling began; None after a single reading."""
     moved_s: float | None = None
+    """Seconds since the counter last grew; None if it hasn't."""
     limit_per_s: float | None = None
+    """Physical limit in units per second, such as a NIC's line rate."""
     claim: str = ""
+    """Provenance of the metric's definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One cross-check in words."""
+    """Result of one cross-check."""
 
     id: str
     verdict: str
-    """`ok`, `note` or `look`: look at it, something is not as one would think."""
+    """`ok`, `note` (information) or `look` (warning: the evidence contradicts expectations)."""
     evidence: str
     advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment."""
+    """One sample of all sources."""
 
     t: float
     """Unix time in seconds."""
@@ -101,14 +107,16 @@ def take(
     pins: frozenset[str] = frozenset(),
     wall: float | None = None,
 ) -> Snapshot:
-    """The moment as the tracks, each with its period in seconds, have it.
+    """Return a sample of the tracks' current state, without checks.
 
     Args:
-        block_bytes: Size of one KVBM block, where it was told: blocks then have bytes too. Where it was not, a source's
-            own counters may tell.
-        block_claim: Who told.
-        pins: Names of metrics to show whether their meaning is known or not; `*` is all of them.
-        wall: Unix time of the moment; now where left out.
+        tracks: Tracks with their sampling periods in seconds.
+        now_ns: Monotonic time of the sample, for ages.
+        block_bytes: Bytes of one KVBM block, used to convert blocks to bytes; None uses the size derived from the
+            source's own counters, if any.
+        block_claim: Provenance of `block_bytes`.
+        pins: Names of metrics to include in `pinned`, also metrics without a definition; `*` selects all.
+        wall: Unix time of the sample in seconds; None is the current time.
     """
     sources: list[SourceStatus] = []
     flows: list[Flow] = []
@@ -193,6 +201,7 @@ def _flow(
             metric = series.name
         if point.moved_ns is not None:
             moved = max(moved or 0, point.moved_ns)
+    # A sum that lacks the rate of one series would be too low.
     for rate in unrated:
         sums.pop(rate, None)
     return Flow(
@@ -225,9 +234,9 @@ def _sized(flow: Flow, size: BlockSize) -> Flow:
 
 
 def to_mapping(snapshot: Snapshot) -> dict[str, object]:
-    """The snapshot as `kvdeck monitor --json` prints it; orjson serialises the records inside.
+    """Return the sample as `kvdeck monitor --json` prints it; orjson serialises the records inside.
 
-    Flows and numbers carry `from`, `to` and `metric` as the issue's readers know them.
+    Flows use the keys `from` and `to` for `source_tier` and `target_tier`.
     """
     return {
         "t": snapshot.t,
@@ -249,10 +258,10 @@ def _flow_mapping(flow: Flow) -> dict[str, object]:
 
 
 def from_mapping(data: Mapping[str, Any]) -> Snapshot:
-    """The snapshot that `to_mapping` gave, from its JSON.
+    """Return the sample from the parsed JSON of a `to_mapping` result.
 
     Raises:
-        EngineError: It is no snapshot.
+        EngineError: The data isn't a valid sample.
     """
     try:
         flows = [{**flow, "source_tier": flow.get("from"), "target_tier": flow.get("to")} for flow in data["flows"]]

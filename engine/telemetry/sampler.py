@@ -1,4 +1,4 @@
-"""The loop that asks every source at its own pace: one that is slow or hangs delays none of the others."""
+"""Periodic sampling of all sources, one task per source, so that a slow or hanging one doesn't delay the others."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from kvdeck.sessions.errors import KvdeckError
 MAX_HZ = 10.0
 MIN_HZ = 0.05
 LONGEST_PAUSE_S = 5.0
-"""A source that keeps failing is asked at least so often, so that one that comes back is soon seen."""
+"""Longest pause, s, before a failing source is read again (its own period if longer), so recovery shows quickly."""
 
 
 class Sampler:
-    """Asks sources and keeps what they said.
+    """Reads all sources periodically and stores their current state.
 
     Args:
-        hz: How often to ask each; a source that costs more is asked less often.
-        block_bytes: Bytes of one KVBM block, if told.
-        block_claim: Who told.
+        hz: Readings per second, limited to MIN_HZ … MAX_HZ; a source's `least_period_s` may lower it further.
+        block_bytes: Bytes of one KVBM block; None if unknown.
+        pins: Names of metrics to include in `Snapshot.pinned`; `*` selects all.
+        block_claim: Provenance of `block_bytes`.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class Sampler:
         self._answered = [asyncio.Event() for _ in self._sources]
 
     async def start(self) -> None:
-        """Begin to ask, each source in a task of its own."""
+        """Start one sampling task per source."""
         for source, track, answered in zip(self._sources, self._tracks, self._answered, strict=True):
             self._tasks.append(asyncio.create_task(self._follow(source, track, answered)))
 
     async def close(self) -> None:
-        """Stop asking; let go of every source."""
+        """Stop sampling and close every source."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
@@ -60,7 +61,7 @@ class Sampler:
         await asyncio.gather(*(source.close() for source in self._sources), return_exceptions=True)
 
     async def first(self, timeout_s: float) -> None:
-        """Wait until every source has been asked once, or the time is up."""
+        """Wait until every source was read once, successfully or not, for at most `timeout_s`."""
         if self._answered:
             waiting = [asyncio.ensure_future(event.wait()) for event in self._answered]
             _, left = await asyncio.wait(waiting, timeout=timeout_s)
@@ -68,7 +69,7 @@ class Sampler:
                 task.cancel()
 
     def snapshot(self) -> Snapshot:
-        """The moment as it is known, with its checks."""
+        """Return a sample of the current state, with its cross-checks; doesn't read the sources."""
         paces = [max(self.period_s, source.least_period_s) for source in self._sources]
         moment = take(
             zip(self._tracks, paces, strict=True),
@@ -80,7 +81,7 @@ class Sampler:
         return replace(moment, checks=check(moment))
 
     async def snapshots(self, seconds: float | None = None) -> AsyncIterator[Snapshot]:
-        """A snapshot each period, until the time is up."""
+        """Yield a sample each period, for `seconds` or without end; skips periods that the consumer missed."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         tick = 0
@@ -101,7 +102,7 @@ class Sampler:
             except KvdeckError as error:
                 failures += 1
                 track.failed(str(error), time.monotonic_ns())
-            except Exception as error:  # a source that meets what nobody thought of must not end the others
+            except Exception as error:  # an unexpected error in one source must not stop the others
                 failures += 1
                 track.failed(f"{type(error).__name__}: {error}"[:200], time.monotonic_ns())
             answered.set()
@@ -110,5 +111,5 @@ class Sampler:
 
 
 def _pause(pace: float, failures: int) -> float:
-    """Seconds to the next reading: longer and longer for a source that keeps failing."""
+    """Return seconds until the next reading: exponential backoff from the third consecutive failure."""
     return pace if failures < 3 else min(pace * 2.0 ** min(failures - 2, 5), max(pace, LONGEST_PAUSE_S))

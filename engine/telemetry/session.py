@@ -1,4 +1,4 @@
-"""`kvdeck monitor` off the screen: what to watch, for how long, and the snapshots that come of it."""
+"""Sampling sessions without a screen: sources, duration, and the stream of samples."""
 
 from __future__ import annotations
 
@@ -15,29 +15,34 @@ from kvdeck.engine.telemetry.source import Source
 from kvdeck.engine.telemetry.sources.prometheus import TIMEOUT_S
 
 FIRST_S = TIMEOUT_S + 0.5
-"""How long the first snapshot waits for every source's first answer."""
+"""How long the first sample waits for the first reading of every source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """What to watch. No sources: what is found on this host."""
+    """Settings of a sampling session; without `sources`, all discovered on this host are sampled."""
 
     sources: tuple[str, ...] = ()
     hz: float = 1.0
     seconds: float | None = None
+    """Duration; None is without end."""
     block_bytes: float | None = None
     block_claim: str = "as given"
-    """Who says that a KVBM block has so many bytes."""
+    """Provenance of `block_bytes`."""
     pins: tuple[str, ...] = ()
     home: Path | None = None
     wait: bool = False
-    """Sources that aren't there are waited for, as long as one is."""
+    """If at least one source exists, wait for missing ones instead of failing."""
     prometheus: tuple[str, int] | None = None
-    """Address and port to serve what is known on."""
+    """Address and port of the Prometheus exporter; None disables it."""
 
 
 async def sources_of(watching: Watching) -> list[Source]:
-    """The sources, named or found."""
+    """Return the given sources, or all discovered ones if none are given.
+
+    Raises:
+        UsageError: A given source doesn't exist (see `discovery.named`).
+    """
     if watching.sources:
         return discovery.named(watching.sources, watching.home, watching.wait)
     return await discovery.everything(watching.home)
@@ -45,7 +50,7 @@ async def sources_of(watching: Watching) -> list[Source]:
 
 @asynccontextmanager
 async def sampling(watching: Watching) -> AsyncIterator[Sampler]:
-    """A sampler at work, each of its sources asked once or given up."""
+    """Run a sampler while the context is open; yields it once every source was read or FIRST_S have passed."""
     sources = await sources_of(watching)
     sampler = Sampler(sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim)
     await sampler.start()
@@ -63,7 +68,7 @@ async def sampling(watching: Watching) -> AsyncIterator[Sampler]:
 
 
 def once(watching: Watching) -> Snapshot:
-    """One snapshot: at once, or after `seconds` of sampling, and then with rates."""
+    """Return one sample: immediately, or with rates after sampling for `seconds`."""
 
     async def look() -> Snapshot:
         async with sampling(watching) as sampler:
@@ -75,7 +80,7 @@ def once(watching: Watching) -> Snapshot:
 
 
 def stream(watching: Watching, show: Callable[[Snapshot], None]) -> None:
-    """A snapshot each period to `show`, for `seconds` or without end."""
+    """Pass a sample to `show` each period, for `seconds` or without end."""
 
     async def follow() -> None:
         async with sampling(watching) as sampler:
@@ -86,7 +91,7 @@ def stream(watching: Watching, show: Callable[[Snapshot], None]) -> None:
 
 
 def found(home: Path | None) -> list[tuple[str, str]]:
-    """Name and kind of everything that can be watched on this host, found without being used."""
+    """Return name and kind of every source discovered on this host; doesn't start sampling."""
 
     async def look() -> list[tuple[str, str]]:
         sources = await discovery.everything(home)

@@ -1,4 +1,4 @@
-"""What a source is and what one reading of it gives."""
+"""Interface of a telemetry source, its series and its readings."""
 
 from __future__ import annotations
 
@@ -25,78 +25,78 @@ Kind = Literal[
     "process",
 ]
 State = Literal["live", "idle", "stale", "unreachable", "partial", "reset"]
-"""`partial`: answers, but something it should say is missing. `reset`: a counter went backwards just now."""
+"""`partial`: readable, but expected values are missing. `reset`: a counter decreased recently."""
 
 Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of numbers: a metric's name, its labels in order of name, and whether it only grows."""
+    """One time series: metric name, labels sorted by name, and whether it is a cumulative counter."""
 
     name: str
     labels: Labels = ()
     counter: bool = True
     wrap_bits: int = 64
-    """A counter that falls from near 2 ** wrap_bits to near 0 has wrapped; any other fall is a reset."""
+    """A counter that falls from near 2 ** wrap_bits to near 0 has wrapped; any other decrease is a reset."""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
-        # Each is looked up several times a reading: its labels are hashed once.
+        # A series is looked up several times per reading; hash its labels only once.
         object.__setattr__(self, "_hash", hash((self.name, self.labels)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def label(self, name: str) -> str:
-        """A label's value, empty where there is none."""
+        """Return a label's value, or an empty string if it is missing."""
         return next((value for key, value in self.labels if key == name), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a source said once. A series that it did not say is not in `values`: missing is not zero."""
+    """One reading of a source; a series that it doesn't report is absent from `values`, not 0."""
 
     t_ns: int
-    """When: the source's own time where it has one, else this process's monotonic clock."""
+    """Time in ns: the source's own if it has one, otherwise this process's monotonic clock."""
     values: Mapping[Series, float]
     times: Mapping[Series, int] = field(default_factory=dict)
-    """Times of single series that the source gave with them, in nanoseconds."""
+    """Timestamps that the source reports for single series, in ns."""
     kind: Kind | None = None
-    """Set where the answer showed what the source is."""
+    """Kind recognised from the reading; None if unchanged."""
     missing: str = ""
-    """What was left out and why, for the state `partial`."""
+    """What is missing and why; not empty sets the state `partial`."""
     quiet: str = ""
-    """Why there is nothing to say although all is well: the source is idle."""
+    """Why a healthy source has no values; not empty sets the state `idle`."""
     limits: Mapping[Series, float] = field(default_factory=dict)
-    """Physical limits of counters in units a second: a link's width, a NIC's rate."""
+    """Physical limits of series in units per second: a link's bandwidth, a NIC's line rate."""
     changed: Collection[Series] | None = None
-    """Those whose value differs from the reading of `changed_since`, which named the very same series; None where that
-    is not known."""
+    """Series whose value differs from the reading at `changed_since`, which had the same set of series; None if
+    unknown."""
     changed_since: int = 0
-    """`t_ns` of that reading."""
+    """`t_ns` of the reading that `changed` refers to."""
 
 
 class SourceGone(KvdeckError):
-    """A source gave no reading: the message says why."""
+    """A source can't be read; the message gives the reason."""
 
 
 class Source(Protocol):
-    """Something to watch. Reading never writes to what is watched."""
+    """A telemetry source; reading it never modifies the system it reads."""
 
     name: str
     kind: Kind
     least_period_s: float
-    """Asking more often than this would cost the watched more than it tells."""
+    """Minimum time between readings, s; more frequent ones would load the source without new information."""
 
     async def read(self) -> Reading:
-        """One reading.
+        """Return one reading.
 
         Raises:
-            SourceGone: There is none, and why.
+            SourceGone: The source can't be read.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of what reading holds open."""
+        """Close files, connections and threads used for reading."""
         ...

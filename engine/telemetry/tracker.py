@@ -1,4 +1,4 @@
-"""One source followed over time: rates, resets, ages and its state."""
+"""State of one source over successive readings: rates, resets, ages and status."""
 
 from __future__ import annotations
 
@@ -11,63 +11,67 @@ from kvdeck.engine.telemetry.source import Kind, Reading, Series, State
 from kvdeck.sessions.units import count_text, duration_text
 
 IDLE_S = 5.0
-"""No counter moved for so long: idle."""
+"""A source is idle if no counter changed for this long."""
 RESET_SHOWN_S = 10.0
-"""How long a reset stays the source's state."""
+"""How long a source is reported as `reset` after one."""
 MAX_POINTS = 20_000
-"""Series kept for one source."""
+"""Maximum number of series stored per source."""
 MAX_GONE = 1000
-"""Series kept that a source no longer says, beyond as many as it does say: labels that never come again."""
+"""Absent series stored beyond the number of present ones; bounds memory if labels change all the time."""
 _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
+"""Prefixes of metrics that grow in an idle process too, so their growth doesn't make a source live."""
 
 
 @dataclass(slots=True)
 class Point:
-    """One series: its last value, how fast it moves, and what it gained since watching began."""
+    """One series: its last value, rate, and growth since sampling began."""
 
     meaning: Meaning | None
     value: float
     t_ns: int
-    """When it was last given; a reading in which nothing changed may leave it as it is."""
+    """Time of the value in ns; not updated by incremental readings in which the value is unchanged."""
     rate: float | None = None
-    """Units a second between the last two readings; None until there are two, and over a reset."""
+    """Units per second between the last two readings; None before the second one and across a reset."""
     gained: float = 0.0
-    """Growth since watching began, resets and wraps accounted for."""
+    """Growth since sampling began, corrected for resets and wraps."""
     moved_ns: int | None = None
+    """Arrival time of the last growth, monotonic ns."""
     resets: int = 0
     gone: bool = False
-    """The source's last reading left it out."""
+    """True if the last reading lacks it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """One source as `kvdeck monitor` lists it."""
+    """Status of one source, as `kvdeck monitor` lists it."""
 
     name: str
     kind: Kind
     state: State
     reason: str
     age_s: float | None
-    """Since its last reading; null where there was none."""
+    """Seconds since the last reading; None if there was none."""
     moved_s: float | None = None
-    """Since a counter moved; null where none has been seen to move."""
+    """Seconds since a counter last grew; None if none has."""
     series: int = 0
+    """Number of series in the last reading."""
     unknown: int = 0
-    """Series that no meaning is known for."""
+    """Number of those without a metric definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The series of one source that are there now: those of each flow, and those that are numbers of their own."""
+    """Series in the last reading of a source, grouped into flows and single numbers."""
 
     flows: dict[str, list[tuple[Series, Point, Meaning]]]
     numbers: list[tuple[Series, Point, dict[str, str]]]
-    """With their labels."""
+    """Series outside any flow, with their labels."""
     gone: list[str]
-    """Names of metrics of a flow that the last reading left out."""
+    """Names of flow metrics that the last reading lacks."""
     present: int = 0
     unknown: int = 0
     counters: bool = False
+    """True if any series is a counter."""
 
 
 def _shape_of(points: dict[Series, Point]) -> Shape:
@@ -91,7 +95,7 @@ def _shape_of(points: dict[Series, Point]) -> Shape:
 
 
 class Track:
-    """The history of one source, as far as it is needed: two readings."""
+    """History of one source; rates come from its last two readings."""
 
     def __init__(self, name: str, kind: Kind) -> None:
         self.name = name
@@ -99,7 +103,7 @@ class Track:
         self.points: dict[Series, Point] = {}
         self.limits: dict[Series, float] = {}
         self.block_size: BlockSize | None = None
-        """Learned from its own counters, and kept: they need not agree at every moment."""
+        """Derived from the source's own counters; the last result stays valid while they disagree during a transfer."""
         self.readings = 0
         self._first_ns = 0
         self._last_ns: int | None = None
@@ -113,18 +117,18 @@ class Track:
         self._too_many = False
         self._t_ns = -1
         self._unsettled: list[Point] = []
-        """Points of the last reading whose rate is not 0."""
+        """Points whose rate isn't 0 after the last reading; an incremental reading resets them."""
         self._shape: Shape | None = None
 
     @property
     def shape(self) -> Shape:
-        """What is there now, sorted by what it is."""
+        """Grouped series of the last reading, computed when the set of series changes."""
         if self._shape is None:
             self._shape = _shape_of(self.points)
         return self._shape
 
     def took(self, reading: Reading, now_ns: int) -> None:
-        """Note a reading that arrived at `now_ns`."""
+        """Update from a reading that arrived at monotonic time `now_ns`."""
         self.kind = reading.kind or self.kind
         self.limits.update(reading.limits)
         self._missing = reading.missing
@@ -156,7 +160,7 @@ class Track:
             own = reading.times.get(series)
             if own is not None:
                 self._update(series, point, value, point.t_ns, own, now_ns)
-            else:  # it was not touched by readings in which it did not change
+            else:  # incremental readings don't update t_ns of an unchanged point
                 before = point.t_ns if point.gone else max(point.t_ns, self._t_ns)
                 self._update(series, point, value, before, reading.t_ns, now_ns)
         if len(points) != len(reading.values):
@@ -169,7 +173,7 @@ class Track:
         self._unsettled = [point for point in self.points.values() if point.rate != 0.0 and not point.gone]
 
     def _take_changed(self, reading: Reading, changed: Collection[Series], now_ns: int) -> None:
-        """The same series as before, and all but those in `changed` with the same value."""
+        """Update from an incremental reading: same set of series, and values differ only in `changed`."""
         for point in self._unsettled:
             point.rate = 0.0
         for series in changed:
@@ -178,7 +182,7 @@ class Track:
         self._unsettled = [self.points[series] for series in changed]
 
     def failed(self, reason: str, now_ns: int) -> None:
-        """Note that there was no reading."""
+        """Record a failed reading; all rates become unknown."""
         if self._failing_since is None:
             self._failing_since = now_ns
             for point in self.points.values():
@@ -186,7 +190,7 @@ class Track:
         self._failure = reason
 
     def _update(self, series: Series, point: Point, value: float, before_ns: int, t_ns: int, now_ns: int) -> None:
-        if t_ns == before_ns:  # the source has nothing newer to say
+        if t_ns == before_ns:  # the source has no newer value
             return
         if point.gone:
             self._shape = None
@@ -207,7 +211,7 @@ class Track:
         point.value, point.t_ns, point.gone = value, t_ns, False
 
     def _fallen(self, series: Series, point: Point, value: float, now_ns: int) -> float:
-        """The growth over a wrap, or -1 for a reset, whose growth nobody knows."""
+        """Return the growth across a wrap, or -1 for a reset, where the growth before the reset is unknown."""
         top = float(1 << series.wrap_bits)
         if point.value <= top and point.value > 0.9 * top and value < 0.1 * top:
             return top - point.value + value
@@ -217,7 +221,7 @@ class Track:
         return -1.0
 
     def status(self, now_ns: int, period_s: float) -> SourceStatus:
-        """The source's state at `now_ns`, when it is asked every `period_s`."""
+        """Return the status at monotonic time `now_ns` of a source that is read every `period_s` seconds."""
         state, reason = self._state(now_ns, period_s)
         age = None if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         moved = None if self._moved_ns is None else (now_ns - self._moved_ns) / 1e9

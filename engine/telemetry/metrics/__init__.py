@@ -1,1 +1,1 @@
-"""The metrics that are known, by who prints them; `definitions.py` is the one table of them all."""
+"""Metric definitions, one module per exporter; `definitions.py` combines them into one table."""

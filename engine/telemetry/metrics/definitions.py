@@ -1,8 +1,8 @@
-"""What every known metric means: which tiers the bytes move between, in what unit, and who says so.
+"""Table of all metric definitions, and lookup of a series' definition.
 
-This is the one place for it, gathered from `known/`, a file for each who prints them. Tiers are G1 device, G2 host,
-G3 disk, G4 object and `remote`; a tier that a source cannot know is None. What is not in this table is shown under
-its own name and never added to anything.
+The modules of this package define the metrics, one module per exporter. Tiers are G1 (device), G2 (host), G3 (disk),
+G4 (object) and `remote`; a tier that a source doesn't report is None. A metric without a definition is shown under
+its own name and never added to a total.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ for _meaning in TABLE:
 
 
 def meaning_of(series: Series) -> Meaning | None:
-    """What a series means, or None where it is not known.
+    """Return the definition of a series, or None if there is none.
 
-    KVBM's names are taken with or without the prefix `dynamo_` and the suffix `_total`.
+    KVBM's names match with or without the prefix `dynamo_` and the suffix `_total`.
     """
     name = series.name
     if name.startswith(("kvbm_", "dynamo_kvbm_")):

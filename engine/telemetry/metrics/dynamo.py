@@ -1,4 +1,4 @@
-"""What Dynamo's frontend, router and workers count, and KVBM in both its generations."""
+"""Definitions of the metrics of Dynamo's frontend, router and workers, and of both generations of KVBM."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _DYNAMO_LIVE = "Dynamo 1.6.1's frontend, seen under load; its help line"
 
 
 def kvbm() -> list[Meaning]:
-    """KVBM on its own port. The letters change their meaning: in an offload h2d is host to disk, in an onboard host
-    to device."""
+    """Return the metrics on KVBM's own port.
+
+    The letters depend on the direction: h2d is host to disk in an offload, and host to device in an onboard.
+    """
     moves: list[tuple[str, Tier, Tier, str]] = [
         ("offload_blocks_d2h", "G1", "G2", _KVBM),
         ("offload_blocks_h2d", "G2", "G3", _KVBM),
@@ -54,8 +56,10 @@ _DONE = ("", "ok", "success", "completed", "complete")
 
 
 def kvbm_transfer(series: Series) -> Meaning | None:
-    """KVBM's newer transfers: the route is a label such as `g1_to_g2`, which decides the tiers. A name or a route of
-    another shape stays unknown, and so do transfers whose outcome is not a good one."""
+    """Return the definition of a newer KVBM transfer metric; the label `route`, such as `g1_to_g2`, gives the tiers.
+
+    None if the name or route doesn't match, or the outcome isn't success.
+    """
     found = _TRANSFER.fullmatch(series.name.removeprefix("dynamo_").removesuffix("_total"))
     route = _ROUTE.fullmatch(series.label("route").lower())
     if found is None or route is None or series.label("outcome").lower() not in _DONE:
@@ -74,7 +78,7 @@ def kvbm_transfer(series: Series) -> Meaning | None:
 
 
 def dynamo() -> list[Meaning]:
-    """The frontend on its HTTP port and the workers on their system port."""
+    """Return the metrics on the frontend's HTTP port and on the workers' system port."""
     router = "dynamo_component_router_kv"
     numbers: list[tuple[str, str, str, Group]] = [
         ("dynamo_frontend_input_sequence_tokens_sum", "tokens", _DYNAMO, "tokens"),

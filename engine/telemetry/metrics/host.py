@@ -1,4 +1,4 @@
-"""What the host and the sessions on it count."""
+"""Definitions of the host's counters and of session counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One metric's place: what it measures, between which tiers, in what unit, and who says so."""
+"""The metric definition: measure, tiers, unit and provenance of one metric."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session"
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """One metric's place. Either it measures a flow, or it is a number of its own with a `group`."""
+    """Definition of one metric, which either measures a flow or is a single number with a `group`."""
 
     metric: str
     unit: str
     claim: str
-    """Who says that it means this: a sample, a document, or the letters of its name."""
+    """Provenance of the definition: a captured sample, a document, or the metric's name."""
     flow: str = ""
-    """Name of the flow; measures of one flow share it. Empty: no flow."""
+    """Name of the flow, shared by all its measures; empty if the metric belongs to none."""
     measure: Measure = "bytes"
     source: Tier | None = None
     target: Tier | None = None
     group: Group | None = None
     scale: float = 1.0
-    """Multiply by this to get the unit: the exporter counts in something else."""
+    """Factor from the exporter's unit to `unit`."""
     where: tuple[str, str] | None = None
-    """Only the series with this label."""
+    """Label and value that a series must have to match."""
     twin_of: str | None = None
-    """The same number under an older name: used only where this metric is missing."""
+    """Newer metric with the same number; this one is used only if that is missing."""

@@ -1,4 +1,4 @@
-"""What NIXL's exporters and rings, and LMCache, count."""
+"""Definitions of the metrics of NIXL's exporters and telemetry rings, and of LMCache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REMOTE: tuple[tuple[str, str, Measure], ...] = (
 
 
 def nixl() -> list[Meaning]:
-    """An agent does not say what memory it moves: its tiers stay open."""
+    """Return the exporter's metrics; tiers are None, since an agent doesn't report the memory type of a transfer."""
     found = []
     for way in ("tx", "rx"):
         found += [
@@ -32,6 +32,7 @@ def nixl() -> list[Meaning]:
 
 
 def ring() -> list[Meaning]:
+    """Return the metrics of NIXL's telemetry rings; tiers are None, as in `nixl`."""
     claim = "NIXL 1.5.1's telemetry ring, version 4; sample nixl_ring_telA.bin"
     found = []
     for way in ("tx", "rx"):
@@ -51,7 +52,7 @@ def ring() -> list[Meaning]:
 
 
 def lmcache() -> list[Meaning]:
-    """LMCache counts tokens, not bytes, but for its remote backend."""
+    """Return LMCache's metrics; it counts tokens, except for the bytes of its remote backend."""
     tokens = ("requested", "hit", "stored", "lookup", "vllm_hit")
     remote: list[tuple[str, Tier, Tier]] = [("read", "remote", "G2"), ("write", "G2", "remote")]
     return [

@@ -1,4 +1,4 @@
-"""What vLLM counts: its scheduler and caches, its offloading connector, and its NIXL and Mooncake connectors."""
+"""Definitions of vLLM's metrics: scheduler, caches, and the offloading, NIXL and Mooncake connectors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _TIER_WORDS: tuple[tuple[str, Tier], ...] = (
     ("p2p", "remote"),
     ("remote", "remote"),
 )
+"""Tier of a secondary tier by the start of its name."""
 
 
 def vllm() -> list[Meaning]:
-    """All of it."""
+    """Return all vLLM metrics whose tiers don't depend on a label."""
     return [*_offload(), *_nixl(), *_mooncake(), *_rest()]
 
 
@@ -54,14 +55,17 @@ def _offload() -> list[Meaning]:
 
 
 def tiering(series: Series) -> Meaning | None:
-    """vLLM's secondary tiers: the tier is a label such as `1:fs`, which decides where the bytes lie."""
+    """Return the definition of a secondary-tier metric; the label `tier`, such as `1:fs`, gives the tier.
+
+    None if the name doesn't match; the tier is None if the label isn't known.
+    """
     parts = series.name.removeprefix("vllm:kv_offload_tiering_").removesuffix("_total").split("_")
     if len(parts) != 2 or parts[0] not in ("read", "write") or parts[1] not in _TIERING:
         return None
     label = series.label("tier")
     word = label.rpartition(":")[2].lower()
     tier = next((tier for text, tier in _TIER_WORDS if word.startswith(text)), None)
-    if tier is None and "filesystem" in word:  # a tier manager of somebody's own goes by the name of its class
+    if tier is None and "filesystem" in word:  # a custom tier manager is labelled with its class name
         tier = "G3"
     unit, measure = _TIERING[parts[1]]
     flow = f"vllm tiering {parts[0]} {label}".strip()
@@ -91,7 +95,7 @@ def _nixl() -> list[Meaning]:
 
 
 def _mooncake() -> list[Meaning]:
-    """Bytes of failed operations did not arrive, so only those whose status is ok are a flow."""
+    """Return the Mooncake store metrics; `meaning_of` skips failed operations, whose bytes didn't arrive."""
     ways: list[tuple[str, Tier, Tier]] = [("load_get", "remote", "G1"), ("save_put", "G1", "remote")]
     measures: list[tuple[str, str, Measure]] = [
         ("operation_bytes_total", "bytes", "bytes"),

@@ -1,1 +1,1 @@
-"""One small module for each kind of source."""
+"""Telemetry sources, one module per kind."""

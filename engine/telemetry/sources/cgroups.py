@@ -1,4 +1,4 @@
-"""Control groups: which container or service a process belongs to, and what the whole group reads, writes and holds."""
+"""Control groups: container or service of a process, and storage I/O and memory use of the group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHORT = 12
-"""Characters of a container's id that its tools print."""
+"""Characters of a container id that container tools print."""
 _ID = re.compile(r"(?:^|[-_.:])([0-9a-f]{64})(?:\.scope)?$")
 _RUNTIMES = (
     ("docker", "docker"),
@@ -20,6 +20,7 @@ _RUNTIMES = (
 _NAMED = re.compile(r"^(?:lxc\.payload\.|machine-)(.+?)(?:\.scope)?$")
 _SERVICE = re.compile(r"^(.+)\.service$")
 _SERVICES_OF_ALL = re.compile(r"^(?:user@\d+|session-.*|init|ssh|sshd|cron|docker|containerd)$")
+"""Services that run unrelated processes, so they aren't a group of one application."""
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
@@ -30,18 +31,18 @@ class Group:
     name: str
     """`docker 3f2a91c0d4e7`, `lxc name` or `vllm.service`."""
     unified: str
-    """Its path in version 2 of the control groups, empty where it has none."""
+    """Path in cgroup v2, empty if it has none."""
     storage: str
-    """Its path in version 1's `blkio`."""
+    """Path in the cgroup v1 controller `blkio`."""
     memory: str
-    """Its path in version 1's `memory`."""
+    """Path in the cgroup v1 controller `memory`."""
     container: bool
-    """Not just a service of this host."""
+    """True for a container, False for a service of this host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a whole group did and holds; None where the kernel does not say."""
+    """Cumulative storage I/O and current memory of a whole group; None if the kernel doesn't report it."""
 
     read_bytes: float | None
     write_bytes: float | None
@@ -49,8 +50,10 @@ class Usage:
 
 
 def group_of(text: str) -> Group | None:
-    """The container or service from the content of `/proc/<pid>/cgroup`, versions 1, 2 and both at once; None for a
-    process that runs in a login, in the system's root group, or in a container that kvdeck runs in itself."""
+    """Return the container or service from the content of `/proc/<pid>/cgroup` (v1, v2 or hybrid).
+
+    None for a process in a login session, in the root group, or in the container that kvdeck itself runs in.
+    """
     unified = storage = memory = ""
     for line in text.splitlines():
         _, _, rest = line.partition(":")
@@ -86,12 +89,12 @@ def _name(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    r"""A systemd name without its escapes: `\x2d` is a hyphen."""
+    r"""Return a systemd name without escapes: `\x2d` is a hyphen."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
 
 
 def usage(group: Group, root: Path = Path("/sys/fs/cgroup")) -> Usage:
-    """What the group did, read from whichever version the kernel keeps it in; nothing is written."""
+    """Return the group's usage from cgroup v2, or else from v1; read-only."""
     for mount in (root, root / "unified"):
         folder = _inside(mount, group.unified)
         moved = _io_stat(_text(folder / "io.stat")) if folder else None
@@ -105,7 +108,10 @@ def usage(group: Group, root: Path = Path("/sys/fs/cgroup")) -> Usage:
 
 
 def _first_said(folder: Path) -> tuple[float, float] | tuple[None, None]:
-    """Newer kernels count for version 1 only where a scheduler or a limit makes them, and say `Total 0` else."""
+    """Return bytes (read, written) from the first v1 file that lists a device.
+
+    Newer kernels fill a v1 file only if a scheduler or limit is active; otherwise it holds `Total 0`.
+    """
     for name in ("throttle.io_service_bytes_recursive", "throttle.io_service_bytes", "bfq.io_service_bytes_recursive"):
         moved = _service_bytes(_text(folder / f"blkio.{name}"))
         if moved is not None:
@@ -114,13 +120,13 @@ def _first_said(folder: Path) -> tuple[float, float] | tuple[None, None]:
 
 
 def _inside(mount: Path, path: str) -> Path | None:
-    """The group's folder; None where it lies outside what this process can see."""
+    """Return the group's folder; None for the root group or a path outside this process's cgroup namespace."""
     parts = [part for part in path.split("/") if part]
     return mount.joinpath(*parts) if parts and ".." not in parts else None
 
 
 def _io_stat(text: str | None) -> tuple[float, float] | None:
-    """Version 2: `8:0 rbytes=1 wbytes=2 …`, a line a device; a group that did nothing has an empty file."""
+    """Parse v2 `io.stat`, `8:0 rbytes=1 wbytes=2 …` per device, into bytes (read, written); an empty file is (0, 0)."""
     if text is None:
         return None
     read = written = 0.0
@@ -132,7 +138,7 @@ def _io_stat(text: str | None) -> tuple[float, float] | None:
 
 
 def _service_bytes(text: str | None) -> tuple[float, float] | None:
-    """Version 1: `8:0 Read 1`, `8:0 Write 2`, and sums that are left out; None where no device is listed."""
+    """Parse v1 lines `8:0 Read 1`, `8:0 Write 2` into bytes (read, written), without totals; None without a device."""
     sums: dict[str, float] = {}
     for line in (text or "").splitlines():
         fields = line.split()

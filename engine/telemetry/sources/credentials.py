@@ -1,4 +1,4 @@
-"""Tokens for sources that want one: from the environment or a file that only its owner reads, sent to one host."""
+"""Bearer tokens of sources, from the environment or a private file; each is sent to one origin only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ VARIABLE = "KVDECK_MONITOR_TOKENS"
 _MOST_BYTES = 64 << 10
 _FIX = "write one `http://host:port=TOKEN` a line"
 FILE_VARIABLE = "KVDECK_MONITOR_TOKENS_FILE"
-"""Path of a file with mode 0600: one `http://host:port=TOKEN` a line."""
+"""Variable with the path of a file of mode 0600; one `http://host:port=TOKEN` per line."""
 
 
 def token_for(url: str) -> str:
-    """The token for an address, empty where there is none.
+    """Return the token for a URL's scheme, host and port; empty if there is none.
 
     Raises:
-        UsageError: The file can't be read, can be read by others, or holds something else than lines of text.
+        UsageError: The file can't be read, is readable by others, is too long, or isn't printable ASCII text.
     """
     parts = urlsplit(url)
     wanted = f"{parts.scheme}://{parts.netloc}"

@@ -1,8 +1,8 @@
-"""What cuFile counts for each serving process, asked of NVIDIA's own `gds_stats`, which only looks.
+"""cuFile counters of each serving process, read with NVIDIA's `gds_stats`, which doesn't change the process.
 
-cuFile keeps counters in shared memory where `profile.cufile_stats` in its cufile.json is above 0 (it is 0 by default),
-and names the path that served each operation where it is 3. A process in a container shows them inside that only.
-The output is read as the GPUDirect Storage guide prints it: no real `gds_stats` was at hand.
+cuFile has counters in shared memory if `profile.cufile_stats` in its cufile.json is above 0 (the default is 0), and
+counts operations per I/O path if it is 3. The counters of a process in a container are visible only inside it.
+The output format is taken from the GPUDirect Storage guide; it hasn't been tested with a real `gds_stats`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from kvdeck.sessions.units import number_text
 
 PERIOD_S = 5.0
 DEADLINE_S = 2.0
-"""How long one call may take before it is ended."""
+"""Time limit of one `gds_stats` call."""
 AGAIN_S = 60.0
-"""A process that shows no counters is asked again so often."""
+"""Time before a process without counters is queried again."""
 MAX_ASKED = 16
-"""Processes asked in one look."""
+"""Maximum number of processes queried per reading."""
 MAX_OUTPUT = 1 << 20
 _USUAL = "cuda*/gds/tools/gds_stats"
 _PER_GPU = re.compile(r"^GPU (\d+) +Read: (.*?) Write: (.*?)(?: BufRegister:.*)?$")
@@ -44,28 +44,28 @@ _COUNTED = {
 
 
 def find_gds_stats(cuda: Path = Path("/usr/local")) -> str | None:
-    """The program, on the path or where CUDA puts it."""
+    """Return the path of `gds_stats`, from PATH or CUDA's folders; None if it isn't installed."""
     return shutil.which("gds_stats") or next(map(str, sorted(cuda.glob(_USUAL), reverse=True)), None)
 
 
 def cufile_source(program: str | None = None, processes: Processes | None = None) -> LocalSource:
-    """cuFile's counters of all serving processes, every few seconds, off the main loop."""
+    """Return a source for the cuFile counters of all serving processes, read every PERIOD_S on a separate thread."""
     looking = Cufile(program or find_gds_stats(), processes or Processes())
     longest = MAX_ASKED * DEADLINE_S
     return LocalSource("cufile", "nvidia_fs", looking.look, least_period_s=PERIOD_S, hangs_s=longest + 1)
 
 
 class Cufile:
-    """Asks one process after the other; one that shows nothing is left alone for a minute."""
+    """Queries processes one after the other; one without counters is skipped for AGAIN_S."""
 
     def __init__(self, program: str | None, processes: Processes) -> None:
         self._program = program
         self._processes = processes
         self._silent: dict[int, tuple[float, str]] = {}
-        """By process: until when it is left alone, and why."""
+        """Process id → monotonic time until which it is skipped, and the reason."""
 
     def look(self) -> Reading:
-        """All counters.
+        """Return the counters of all serving processes.
 
         Raises:
             SourceGone: `gds_stats` is not installed.
@@ -91,7 +91,7 @@ class Cufile:
         return Reading(now_ns(), values, missing=", ".join(sorted(missing)))
 
     def _ask(self, process: Serving, values: dict[Series, float]) -> str:
-        """Add a process's counters; why there are none, else."""
+        """Add a process's counters to `values`; return why there are none, or an empty string."""
         assert self._program is not None
         try:
             status, text = _output([self._program, "-p", str(process.pid), "-l", "3"])
@@ -109,7 +109,10 @@ class Cufile:
 
 
 def _output(command: list[str]) -> tuple[int | None, str]:
-    """A program's exit status, None where it had to be ended, and what it printed, up to a bound."""
+    """Return a program's exit status and output.
+
+    The status is None if it was killed after DEADLINE_S or MAX_OUTPUT bytes. Raises OSError if it can't be started.
+    """
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -133,8 +136,10 @@ def _output(command: list[str]) -> tuple[int | None, str]:
 
 
 def counters(text: str, labels: Labels) -> dict[Series, float]:
-    """The counters of one process from its `gds_stats` output. Its bandwidths and latencies are averages over a second
-    and are left alone."""
+    """Parse the counters of one process from its `gds_stats` output.
+
+    Bandwidths and latencies are ignored: they are averages over one second.
+    """
     values: dict[Series, float] = {}
     totals: dict[str, float] = {}
     for line in text.splitlines():
@@ -152,7 +157,7 @@ def counters(text: str, labels: Labels) -> dict[Series, float]:
 
 
 def _add(values: dict[Series, float], fields: dict[str, str], way: str, labels: Labels) -> None:
-    """One GPU's reads or writes, if it had any."""
+    """Add the read or write counters of one GPU, unless it had no operations or errors."""
     if not float(fields.get("n", 0)) and not float(fields.get("err", 0)):
         return
     for field, value in fields.items():

@@ -1,4 +1,4 @@
-"""Block devices, network cards, InfiniBand and nvidia-fs: what the kernel counts, whoever moves the bytes."""
+"""Kernel counters of block devices, network cards, InfiniBand ports and nvidia-fs, for all processes together."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _PARTITION = re.compile(r"(nvme\d+n\d+p|mmcblk\d+p|[svx]v?d[a-z]+)\d+")
 _RATE = re.compile(r"([\d.]+)\s*Gb/sec")
 _FIELD = re.compile(r"(\w+)=(\d+)")
 RATES_S = 10.0
+"""Seconds between two readings of the link rates."""
 IB_WORD = 4
-"""InfiniBand's data counters count words of four bytes."""
+"""Bytes per unit of InfiniBand's data counters."""
 
 
 def disks_source() -> LocalSource:
-    """All whole block devices."""
+    """Return a source for all whole block devices: no partitions, no memory or loop devices."""
     return LocalSource("disks", "disk", _disks, inline=True)
 
 
@@ -39,12 +40,12 @@ def _disks() -> Reading:
 
 
 def network_source(root: Path = Path("/")) -> LocalSource:
-    """All network cards but the loopback, with their rates where the kernel knows them."""
+    """Return a source for all network cards except loopback, with line rates if the kernel reports them."""
     return LocalSource("network", "network", Network(root).look, inline=True)
 
 
 class Network:
-    """Cards and their rates; a rate is asked again every few seconds, for links change theirs."""
+    """Counters and line rates of network cards; rates are read again every RATES_S, since links renegotiate."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -52,7 +53,11 @@ class Network:
         self._asked = -RATES_S
 
     def look(self) -> Reading:
-        """Bytes of each card."""
+        """Return bytes sent and received per card, with limits in bytes per second.
+
+        Raises:
+            SourceGone: There is no card except loopback.
+        """
         if time.monotonic() - self._asked >= RATES_S:
             self._rates, self._asked = {}, time.monotonic()
         values: dict[Series, float] = {}
@@ -75,7 +80,7 @@ class Network:
 
 
 def fabric_source(root: Path = Path("/")) -> LocalSource:
-    """All InfiniBand and RoCE ports. Reading asks the card's firmware, so at most once a second."""
+    """Return a source for all InfiniBand and RoCE ports, read at most once per second: each read queries firmware."""
     return LocalSource("fabric", "fabric", lambda: _fabric(root), least_period_s=1.0)
 
 
@@ -95,7 +100,7 @@ def _fabric(root: Path) -> Reading:
             if words is None:
                 unread += 1
                 continue
-            series = Series(name, labels, wrap_bits=66)
+            series = Series(name, labels, wrap_bits=66)  # 64-bit counter of 4-byte words
             values[series] = words * IB_WORD
             if rate:
                 limits[series] = float(rate[1]) * 1e9 / 8
@@ -105,7 +110,7 @@ def _fabric(root: Path) -> Reading:
 
 
 def nvidia_fs_source(root: Path = Path("/")) -> LocalSource:
-    """The GPUDirect Storage driver's counters."""
+    """Return a source for the counters of the GPUDirect Storage driver."""
     return LocalSource("nvidia-fs", "nvidia_fs", lambda: nvidia_fs(root), least_period_s=0.5)
 
 
@@ -114,7 +119,11 @@ def has_nvidia_fs(root: Path = Path("/")) -> bool:
 
 
 def nvidia_fs(root: Path) -> Reading:
-    """Bytes and operations; its own bandwidth is left alone, for it goes stale when idle."""
+    """Return bytes, operations and errors; ignores the driver's bandwidth, which goes stale when idle.
+
+    Raises:
+        SourceGone: nvidia-fs isn't loaded.
+    """
     path = root / "proc/driver/nvidia-fs/stats"
     if not path.exists():
         raise SourceGone("nvidia-fs is not loaded; with the kernel's own NVMe P2PDMA it is not needed either")

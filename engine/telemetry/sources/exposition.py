@@ -1,4 +1,4 @@
-"""Prometheus text, read fast: each key is parsed once by prometheus-client, and then only lines that changed."""
+"""Incremental parser of Prometheus text: prometheus-client parses each key once; later only changed lines are read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from kvdeck.engine.telemetry.source import Series
 
 MAX_REMEMBERED = 1 << 20
-"""Characters of an answer up to which it is kept, to be held against the next one."""
+"""Maximum characters of a response that is stored for comparison with the next one."""
 MAX_KEYS = 200_000
 MAX_KEY_CHARACTERS = 16 << 20
-"""Keys remembered for one source; more are forgotten at once, so that labels without end cost no memory."""
+"""Limits of the key cache per source; beyond them it is cleared, so that ever-changing labels don't fill memory."""
 MAX_LINE = 8192
-"""Characters of a line; a longer one is no metric that anybody wants to see."""
+"""Maximum characters of a line; longer ones are counted as `unread`."""
 END = "# EOF"
-"""How OpenMetrics ends; there a time is in seconds, in Prometheus text in milliseconds."""
+"""Last line of OpenMetrics, where timestamps are in seconds; in Prometheus text they are in milliseconds."""
 _NEVER = ("_bucket", "_created")
 _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
@@ -29,24 +29,24 @@ _DERIVED = re.compile(r"_(sum|count|total)$")
 
 @dataclass(slots=True)
 class Exposition:
-    """What one answer held."""
+    """Parsed content of one response."""
 
     values: dict[Series, float] = field(default_factory=dict)
     times: dict[Series, int] = field(default_factory=dict)
+    """Timestamps in ns of the series that have one."""
     unread: int = 0
-    """Lines that are no Prometheus text."""
+    """Number of lines that aren't valid Prometheus text."""
     torn: bool = False
-    """The last line had no end and was left out."""
+    """True if the last line has no newline; it is ignored."""
     changed: list[Series] | None = None
-    """Those whose value differs from the answer before, which named the very same series; None where that is not
-    known."""
+    """Series whose value differs from the previous response, which had the same set of series; None if unknown."""
 
 
 class Parser:
-    """Parses one source's answers over and over; the keys of the last ones are remembered.
+    """Parses successive responses of one source, caching their keys.
 
     Args:
-        wanted: Which metric names to keep; buckets and `_created` are never kept.
+        wanted: Selects the metric names to include; `_bucket` and `_created` are always excluded.
     """
 
     def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
@@ -61,7 +61,7 @@ class Parser:
         self._values: dict[Series, float] = {}
 
     def parse(self, text: str) -> Exposition:
-        """The samples of an answer. Where a key comes twice, the last one stands; what is not finite is left out."""
+        """Return the samples of a response; skips non-finite values, and the last value of a repeated key wins."""
         if text == self._text and self._lines:
             return Exposition(self._values, changed=[])
         if text.endswith(END):
@@ -81,7 +81,7 @@ class Parser:
         return found
 
     def _parse_changed(self, lines: list[str]) -> Exposition | None:
-        """Only the lines that differ from the last answer's; None where more than their values differs."""
+        """Parse only the lines that differ from the last response; None if more than values differs."""
         known, before, values = self._keys, self._lines, self._values
         moved: dict[Series, float] = {}
         for index in compress(range(len(lines)), map(operator.ne, lines, before)):
@@ -95,7 +95,7 @@ class Parser:
                 value = float(number)
             except ValueError:
                 return None
-            if value - value != 0.0 or series not in values:  # not finite, or it was not there
+            if value - value != 0.0 or series not in values:  # not finite, or new
                 return None
             moved[series] = value
         self._lines = lines
@@ -104,7 +104,7 @@ class Parser:
         return Exposition(self._values, changed=list(moved))
 
     def _parse_all(self, lines: list[str], found: Exposition) -> bool:
-        """Every line. Whether each sample's line is one of its own, and says nothing but a value."""
+        """Parse all lines into `found`; True (incremental parsing may follow) if no duplicate, timestamp or unread line."""
         if len(self._keys) > MAX_KEYS or self._characters > MAX_KEY_CHARACTERS:
             self._keys.clear()
             self._characters = 0
@@ -129,20 +129,20 @@ class Parser:
         return taken == len(values) and not found.times and not found.unread
 
     def _unknown(self, line: str, key: str, found: Exposition) -> bool:
-        """Whether the line, whose key is met for the first time, gave a sample."""
+        """Parse a line with a new key into `found`; True if it gave a sample."""
         if not line.strip():
             return False
         if line.startswith("#"):
             if line not in self._type_lines:
                 self._note_type(line)
             return False
-        if key.partition("{")[0].endswith(_NEVER):  # most lines are buckets, and the library is slow
+        if key.partition("{")[0].endswith(_NEVER):  # avoid the slow library: most lines are buckets
             self._remember(key, None)
             return False
         if len(line) > MAX_LINE:
             found.unread += 1
             return False
-        plain, exemplar, _ = line.partition(" # {")  # the library would take an exemplar's number for a time
+        plain, exemplar, _ = line.partition(" # {")  # the library takes an exemplar's number for a timestamp
         try:
             sample = next(iter(text_string_to_metric_families(plain + "\n"))).samples[0]
         except (ValueError, StopIteration, IndexError, KeyError):
@@ -150,7 +150,7 @@ class Parser:
             return False
         series = self._series(sample.name, sample.labels)
         stamp = sample.timestamp
-        if stamp is None and not exemplar and key:  # a key of its own, not a line that is parted by tabs
+        if stamp is None and not exemplar and key:  # an empty key means a line separated by tabs
             self._remember(key, series)
         if series is None or sample.value - sample.value != 0.0:
             return False

@@ -1,4 +1,4 @@
-"""What the NVIDIA driver counts, through NVML: PCIe, NVLink, memory."""
+"""GPU telemetry from the NVIDIA driver through NVML: memory, utilisation, PCIe and NVLink."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 
 _ALL_LINKS = 0xFFFFFFFF
 _LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
-"""PCIe's net rate of one lane by generation, after its line code."""
+"""PCIe bandwidth per lane by generation, after line coding."""
 
 
 class Gpus:
-    """All GPUs of the driver. PCIe throughput blocks for 20 ms a direction and GPU, so a card that counts is asked
-    for its count instead."""
+    """Telemetry of all GPUs of the driver.
+
+    NVML's PCIe throughput is a 20 ms sample that blocks, per direction and GPU; NVLink has cumulative counters.
+    """
 
     def __init__(self) -> None:
         self._nvml: Any = None
         self._handles: list[Any] = []
 
     def look(self) -> Reading:
-        """One look at every GPU.
+        """Read every GPU.
 
         Raises:
-            SourceGone: There is no driver, or it lists no GPU.
+            SourceGone: NVML fails, or the driver lists no GPU.
         """
         import pynvml
 
@@ -97,5 +99,5 @@ class Gpus:
 
 
 def gpu_source() -> LocalSource:
-    """All GPUs, at most once a second: the driver's calls are slow."""
+    """Return a source for all GPUs, read at most once per second because the driver's calls are slow."""
     return LocalSource("gpus", "gpu", Gpus().look, least_period_s=1.0)

@@ -1,4 +1,4 @@
-"""A source that reads files or asks a driver: the reading is one blocking function."""
+"""Source whose reading is one blocking function, such as reading files or calling a driver."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from kvdeck.engine.telemetry.source import Kind, Reading, SourceGone
 from kvdeck.sessions.units import number_text
 
 HANGS_S = 5.0
-"""A call that takes longer counts as hanging; it is left alone, and nothing else is asked until it returns."""
+"""A longer call counts as hanging; no further call starts until it returns."""
 
 
 class LocalSource:
-    """Calls `look` off the main loop, or on it where `inline` says that it never waits.
+    """Source that calls `look` on a separate thread, or in the event loop if `inline`.
 
     Args:
-        look: Gives a reading, or raises SourceGone or OSError.
-        inline: Reads only what the kernel keeps in memory, so no thread is worth it.
+        look: Returns a reading, or raises SourceGone or OSError.
+        least_period_s: Minimum time between readings, s.
+        inline: `look` never blocks, because it only reads kernel memory; a thread would cost more.
+        hangs_s: Seconds after which a call counts as hanging.
     """
 
     def __init__(
@@ -40,7 +42,11 @@ class LocalSource:
         self._aside = None if inline else Aside(name)
 
     async def read(self) -> Reading:
-        """One reading."""
+        """Return one reading.
+
+        Raises:
+            SourceGone: `look` failed, or hangs.
+        """
         try:
             if self._aside is None:
                 return self._look()
@@ -52,7 +58,10 @@ class LocalSource:
             raise SourceGone(f"{error.strerror or error}{where}") from error
 
     async def _within(self, call: asyncio.Future[Reading]) -> Reading:
-        """What the call gives in time. Before Python 3.12 `wait_for` can swallow a cancellation, so it is not used."""
+        """Return the call's result; raises SourceGone after `hangs_s`.
+
+        `asyncio.wait_for` isn't used because it can swallow a cancellation before Python 3.12.
+        """
         try:
             done, _ = await asyncio.wait([call], timeout=self._hangs_s)
         finally:
@@ -63,11 +72,11 @@ class LocalSource:
         return call.result()
 
     async def close(self) -> None:
-        """Let the thread end."""
+        """End the thread after its current call."""
         if self._aside is not None:
             self._aside.close()
 
 
 def now_ns() -> int:
-    """This process's clock, by which readings are timed that bring no time of their own."""
+    """Return this process's monotonic clock in ns, for readings of sources without timestamps."""
     return time.monotonic_ns()

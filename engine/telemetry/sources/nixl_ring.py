@@ -1,4 +1,4 @@
-"""NIXL's telemetry rings, read without draining them: one file an agent in `NIXL_TELEMETRY_DIR`."""
+"""Reader of NIXL's telemetry rings, one file per agent in `NIXL_TELEMETRY_DIR`; doesn't drain them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 _HEADER = struct.Struct("<QQiiQQ")
 _EVENT = struct.Struct("<I4xQ")
 VERSION = 4
+"""Supported version of the ring format."""
 MAX_CAPACITY = 1 << 22
-"""Events that a ring may hold before it is taken for something else."""
+"""Maximum plausible capacity in events; a file with more isn't a ring."""
 
 _COUNTED = {
     0: "ring_tx_bytes",
@@ -28,6 +29,7 @@ _COUNTED = {
     7: "ring_xfer_post_time",
     20: "ring_events_dropped",
 }
+"""Event kind → counter."""
 _ERRORS = (
     "not_posted",
     "invalid_param",
@@ -42,6 +44,7 @@ _ERRORS = (
     "canceled",
     "no_telemetry",
 )
+"""Status names of the error events, whose kinds start at 8."""
 
 
 class _Header(NamedTuple):
@@ -54,10 +57,11 @@ class _Header(NamedTuple):
 
 
 class Ring:
-    """One agent's ring, summed up from where it was first seen.
+    """Sums of the events in one agent's ring.
 
-    What was in the ring then is counted, so an agent that nobody drains is known from its start. Between two looks
-    the positions tell what came; where somebody else drains the ring and it goes all the way round, that lap is lost.
+    The first reading counts the events already in the ring; without another reader that is all since the agent's
+    start. Later readings count the events between the old and the new write position; if another reader drains the
+    ring and it wraps around completely in between, one lap of events is lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,12 +73,13 @@ class Ring:
         self._drained = False
 
     def look(self) -> Reading:
-        """Read what came since the last look.
+        """Add the events since the last reading; return the sums.
 
         Raises:
-            SourceGone: The file is no telemetry ring of the version that is known.
+            OSError: The file can't be read.
+            SourceGone: The file isn't a telemetry ring of the supported version.
         """
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO is not waited for
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -106,7 +111,7 @@ class Ring:
         count = (write - start) & header.mask
         if self._position is None:
             self._drained = bool(header.read)
-            if not self._drained:
+            if not self._drained:  # counted from the start, so absent events mean 0
                 self._sums = {Series(_COUNTED[kind], self._labels): 0.0 for kind in (0, 1, 2, 3)}
         for position, length in ((start, min(count, header.capacity - start)), (0, count - (header.capacity - start))):
             if length > 0:
@@ -133,12 +138,12 @@ class Ring:
 
 
 def ring_source(path: Path) -> LocalSource:
-    """One agent's telemetry ring."""
+    """Return a source for one agent's telemetry ring."""
     return LocalSource(f"ring {path}", "ring", Ring(path).look, least_period_s=0.1)
 
 
 def is_ring(path: Path) -> bool:
-    """Whether a file begins like a telemetry ring."""
+    """True if a file starts with a plausible ring header of any version; False if it can't be read."""
     try:
         with path.open("rb") as file:
             raw = file.read(_HEADER.size)
@@ -151,7 +156,7 @@ def is_ring(path: Path) -> bool:
 
 
 def rings_in(folder: Path) -> list[Path]:
-    """The telemetry rings in a folder."""
+    """Return the telemetry rings in a folder, sorted; empty if it can't be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_file() and is_ring(path))
     except OSError:

@@ -1,4 +1,4 @@
-"""The serving processes: what each and its container reads and writes, and KVBM's disk tier, a file without a name."""
+"""Storage I/O of serving processes and their containers, and KVBM's disk tier, which is an unlinked open file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.units import count_text
 
 SERVING = re.compile(r"vllm|dynamo|sglang|trtllm|tensorrt_llm|lmcache|kvbm|nixlbench", re.IGNORECASE)
-"""What a serving process's command line holds."""
+"""Pattern in the command line of a serving process."""
 NOBODY = "no serving process on this host (vllm, dynamo, sglang, trtllm, lmcache)"
 RESCAN_S = 5.0
 MAX_PROCESSES = 200
 LEAST_FILE = 1 << 20
-"""Smaller unlinked files are no disk tier."""
+"""Minimum size in bytes for an unlinked file to count as a disk tier."""
 _NO_DISK = ("/dev/", "/memfd:", "/proc/", "/run/", "/SYSV")
+"""Path prefixes of open files that aren't on disk."""
 _WRAPPERS = ("bash", "sh", "tini", "dumb-init", "runc", "conmon", "containerd-shim-runc-v2", "docker", "podman")
 _NOT_SERVING = frozenset((*_WRAPPERS, "grep", "tail", "less", "vim", "nano", "ssh", "sshd", "tmux"))
 _NOT_SERVING_EITHER = ("kvdeck", "vim.", "tmux:", "sshd:")
@@ -38,16 +39,17 @@ class Serving:
 
     @property
     def labels(self) -> Labels:
-        """What tells its series from others'."""
+        """Labels of its series, sorted by name."""
         mine = (("name", self.name), ("pid", str(self.pid)))
         return mine if self.group is None else (("container", self.group.name), *mine)
 
 
 class Processes:
-    """Serving processes of this host, looked for every few seconds.
+    """Serving processes of this host, rescanned every RESCAN_S.
 
-    One serves if its command line says so, if the service that it runs in is called so, or if it shares a container
-    or such a service with one that does: the workers that an engine spawns say nothing on their command line.
+    A process is serving if its command line or the name of its service matches the pattern, or if it shares a
+    container or such a service with a serving process: the workers that an engine spawns have no matching command
+    line.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Processes:
         self._scanned = -RESCAN_S
 
     def found(self) -> list[Serving]:
-        """Each of them, by process id."""
+        """Return the serving processes sorted by process id, at most MAX_PROCESSES."""
         now = time.monotonic()
         if now - self._scanned >= RESCAN_S:
             self._found, self._scanned = self._scan(), now
@@ -80,18 +82,18 @@ class Processes:
         return found[:MAX_PROCESSES]
 
     def _shared(self, group: Group) -> bool:
-        """Whether one process that serves tells of the others: not in a notebook server, where it is one of many."""
+        """True if one serving process makes its whole group serving; False for mixed services such as a notebook server."""
         return group.container or self._pattern.search(group.name) is not None
 
     def _all(self) -> Iterator[tuple[int, str, Group | None, bool]]:
-        """Process id, name, group, and whether the command line or the group's name says that it serves."""
+        """Yield process id, name, group, and whether the command line or the group's name matches the pattern."""
         for entry in os.scandir(self._root):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():
                 continue
             try:
                 words = Path(entry.path, "cmdline").read_bytes()[:4096].decode("utf-8", "replace").split("\0")
                 if not words[0]:
-                    continue  # the kernel's own
+                    continue  # a kernel thread
                 group = group_of(Path(entry.path, "cgroup").read_text(errors="replace"))
             except OSError:
                 continue
@@ -102,8 +104,10 @@ class Processes:
             yield int(entry.name), name or ("" if watcher else program), group, bool(name) or by_group
 
     def look_at_io(self) -> Reading:
-        """Bytes that each process had from storage and gave to it, the page cache not in them; and the same of each
-        container or service, which counts those too that have ended."""
+        """Return bytes read from and written to storage (not the page cache) per process and per container or service.
+
+        A container's or service's counters include processes that have ended.
+        """
         values: dict[Series, float] = {}
         closed = 0
         found = self.found()
@@ -141,7 +145,7 @@ class Processes:
                     values[Series(f"container_{what}_bytes", labels, counter)] = value
 
     def look_at_disk_tier(self) -> Reading:
-        """Unlinked files that serving processes hold open: bytes on disk, not the size they were made with."""
+        """Return size and allocated bytes of unlinked files open in serving processes; sparse files allocate less."""
         values: dict[Series, float] = {}
         closed = 0
         found = self.found()
@@ -169,7 +173,7 @@ def _never_serves(program: str) -> bool:
 
 
 def _serving_name(words: list[str], pattern: re.Pattern[str]) -> str:
-    """A name for a serving process, empty for any other: an editor with vllm.py open is none."""
+    """Return the name of a serving process; empty for any other, such as an editor that has vllm.py open."""
     program = words[0].rpartition("/")[2]
     if _never_serves(program):
         return ""
@@ -187,6 +191,7 @@ def _serving_name(words: list[str], pattern: re.Pattern[str]) -> str:
 
 
 def _unlinked(folder: Path) -> Iterator[tuple[int, str, int, int]]:
+    """Yield inode, path, size and allocated bytes of each unlinked file; raises OSError if `folder` can't be listed."""
     seen = set()
     for entry in os.scandir(folder):
         try:
@@ -203,7 +208,7 @@ def _unlinked(folder: Path) -> Iterator[tuple[int, str, int, int]]:
 
 
 def process_sources(root: Path = Path("/proc")) -> list[LocalSource]:
-    """Per-process I/O, and the disk tier behind `/proc/<pid>/fd`."""
+    """Return two sources: storage I/O per process, and the disk tier from `/proc/<pid>/fd`."""
     processes, tier = Processes(root), Processes(root)
     return [
         LocalSource("processes", "process", processes.look_at_io, least_period_s=1.0),

@@ -1,4 +1,4 @@
-"""A Prometheus endpoint: asked over HTTP, recognised by the names it prints."""
+"""Prometheus endpoint: read over HTTP; its kind is recognised by its metric names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0
 MAX_BODY = 8 << 20
-"""Bytes of an answer, unpacked, that are read before it is given up."""
+"""Maximum response body in bytes, after decompression."""
 MAX_REDIRECTS = 3
 _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("kvbm", ("kvbm_", "dynamo_kvbm_")),
@@ -29,7 +29,7 @@ _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
 
 
 def recognise(exposition: Exposition) -> Kind:
-    """What prints such names. An endpoint that carries several kinds is called by the first of KVBM, Dynamo, vLLM…"""
+    """Return the first kind whose prefix a metric name has, in the order KVBM, Dynamo, vLLM, LMCache, NIXL."""
     names = {series.name for series in exposition.values}
     for kind, prefixes in _MARKS:
         if any(name.startswith(prefixes) for name in names):
@@ -38,11 +38,15 @@ def recognise(exposition: Exposition) -> Kind:
 
 
 class Endpoint:
-    """One `/metrics` address.
+    """One Prometheus endpoint.
 
     Args:
-        url: `http://host:port/path`; without a path, `/metrics`. No user and password: credentials never come from
-            a command line.
+        url: `http://host:port/path`; the default path is `/metrics`. User and password are refused: credentials never
+            come from a command line.
+        timeout_s: Timeout of one reading, in seconds.
+
+    Raises:
+        UsageError: The URL is invalid (see `checked_url`).
     """
 
     kind: Kind = "prometheus"
@@ -57,7 +61,12 @@ class Endpoint:
         self._session: aiohttp.ClientSession | None = None
 
     async def read(self) -> Reading:
-        """Ask once."""
+        """Send one request, following redirects on the same host.
+
+        Raises:
+            SourceGone: No connection, no complete response in time, an HTTP error, or no metrics in the response.
+            UsageError: The tokens file is invalid (see `token_for`).
+        """
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
@@ -127,10 +136,10 @@ class Endpoint:
 
 
 def checked_url(url: str) -> str:
-    """A source's address in full.
+    """Return the URL with scheme and path; the defaults are `http` and `/metrics`.
 
     Raises:
-        UsageError: It is no http address, or it carries a password.
+        UsageError: It isn't an HTTP address, or contains a credential.
     """
     text = refuse_credentials(url if "://" in url else f"http://{url}", "the source")
     try:
@@ -177,6 +186,6 @@ async def _body(answer: aiohttp.ClientResponse) -> str:
     except aiohttp.ClientPayloadError:
         if not parts:
             raise
-        # The connection broke: what came whole still counts, and the parser says that the end is torn.
+        # The connection broke: use the complete lines. Without its newline the parser marks the last line as torn.
         return b"".join(parts).decode("utf-8", "replace").rstrip("\n")
     return b"".join(parts).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Sessions as sources: Dynamo's session files, and kvdeck's own runs from their samples."""
+"""Sources that read sessions: Dynamo's session files, and the samples of kvdeck's own runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from kvdeck.sessions.store.event_log import LineReader, decode_event
 from kvdeck.sessions.store.index import names
 
 RECENT_S = 60.0
-"""A run whose samples grew so lately is watched."""
+"""A run is included if its samples file changed within this time."""
 RESCAN_S = 5.0
 _READ_LIMIT = 4 << 20
+"""Bytes after which one reading of a run stops; the next one continues there."""
 _MEASURES = {
     "bytes": ("session_bytes", 1.0),
     "blocks": ("session_blocks", 1.0),
@@ -25,16 +26,16 @@ _MEASURES = {
     "descriptors": ("session_descriptors", 1.0),
     "busy_ns": ("session_seconds", 1e-9),
 }
-"""Counters of a run's rounds, the metric each becomes, and its factor."""
+"""Counter of a round → metric, and the factor to the metric's unit."""
 
 
 def dynamo_file_source(path: Path) -> LocalSource:
-    """One of Dynamo's session files, read anew when it changes."""
+    """Return a source for one of Dynamo's session files, which is parsed again when it changes."""
     return LocalSource(f"session {path}", "session", DynamoFile(path).look)
 
 
 class DynamoFile:
-    """The totals in a session file. Its own rates are averages over its life and are left alone."""
+    """Totals of a session file; ignores the file's own rates, which are averages over the whole session."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +43,12 @@ class DynamoFile:
         self._reading: Reading | None = None
 
     def look(self) -> Reading:
-        """The totals; the time is the file's own."""
+        """Return the totals, timed by the file's modification time.
+
+        Raises:
+            OSError: The file doesn't exist.
+            SourceGone: It can't be read.
+        """
         status = self._path.stat()
         mark = (status.st_ino, status.st_mtime_ns, status.st_size)
         if mark == self._mark and self._reading is not None:
@@ -62,12 +68,12 @@ class DynamoFile:
 
 
 def runs_source(home: Path) -> LocalSource:
-    """kvdeck's own runs that go on now."""
+    """Return a source for kvdeck's own runs in progress."""
     return LocalSource("kvdeck runs", "session", OwnRuns(home).look, least_period_s=0.25)
 
 
 class OwnRuns:
-    """The counters of every run whose samples grew lately, added up over its steps by path."""
+    """Counters of every run whose samples changed recently, one set of series per step."""
 
     def __init__(self, home: Path) -> None:
         self._sessions = home / "sessions"
@@ -75,7 +81,7 @@ class OwnRuns:
         self._scanned = -RESCAN_S
 
     def look(self) -> Reading:
-        """The counters as the last whole line of each run has them."""
+        """Return the counters from the last complete line of each run and step."""
         now = time.monotonic()
         if now - self._scanned >= RESCAN_S:
             self._scanned = now
