@@ -1,10 +1,10 @@
-"""All YAML and JSON that is read: one loader, with limits, and errors in one line.
+"""Loaders for YAML and JSON with size limits and one-line errors.
 
-`load_yaml` and `load_json` read what a person or another tool has written; `load_record` reads kvdeck's own records
-and messages, and is fast.
+`load_yaml` and `load_json` read what a person or another tool wrote; `load_record` reads kvdeck's own records and
+messages, and is fast.
 
-YAML is read by YAML 1.2's core rules: `true` and `false` are the only booleans, dates are text, `010` is ten. What
-could not mean anything here is refused: tags, repeated keys, what refers to itself or grows without end by aliases.
+YAML follows the core rules of YAML 1.2: `true` and `false` are the only booleans, dates are text, `010` is ten.
+Rejected: tags, repeated keys, recursive aliases, and aliases that expand without bound.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_YAML = 1 << 20
-"""Bytes; parsing that many takes about half a second."""
+"""Bytes; parsing this much takes about half a second."""
 MAX_JSON = 8 << 20
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
-"""Values that a document may hold, those that aliases repeat counted each time."""
+"""Maximum values in a document, counting alias expansions each time."""
 _INT64 = (-(1 << 63), (1 << 64) - 1)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -38,18 +38,18 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 
 
 class DocumentError(ValueError):
-    """What is wrong with a document, in one line, with the line where it is wrong."""
+    """A document is invalid; the message is one line and names the line number if known."""
 
 
 class RefusedError(DocumentError):
-    """The document is whole, and holds what is refused here: a key twice, or a number that fits nowhere."""
+    """The document is complete but has a repeated key or a number out of range."""
 
 
 def load_yaml(data: bytes) -> Any:
-    """A YAML document's content; null for an empty one.
+    """Return a YAML document's content; None for an empty one.
 
     Raises:
-        DocumentError: It is no YAML, or holds what is refused here.
+        DocumentError: The data is not YAML, or has a rejected construct.
     """
     import yaml
 
@@ -72,11 +72,11 @@ def load_yaml(data: bytes) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """Plain values as YAML that `load_yaml` reads back the same, in the order that they have."""
+    """Return plain values as YAML that `load_yaml` reads back unchanged, in the given order."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Quotes what is text in YAML 1.1, by whose rules the library writes, and a number by those it is read by."""
+        """Quotes text that is not a string under YAML 1.1 (which PyYAML writes) or under the rules of `load_yaml`."""
 
     def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
         return dumper.represent_scalar(_TAG + "str", data, None if _is_text(data) else "'")
@@ -90,14 +90,14 @@ def _is_text(text: str) -> bool:
 
 
 def load_json(data: bytes, *, infinite: bool = False) -> Any:
-    """A JSON document's content.
+    """Return a JSON document's content.
 
     Args:
-        data: Its text.
-        infinite: `Infinity` and `NaN` are numbers, as Python writes them: a model's config.json has them in limits.
+        data: UTF-8 text.
+        infinite: Accept `Infinity` and `NaN`, as Python writes them: a model's config.json uses them in limits.
 
     Raises:
-        DocumentError: It is no JSON, or holds what is refused here.
+        DocumentError: The data is not JSON, or has a rejected construct.
     """
     text = _text(data, MAX_JSON)
     try:
@@ -119,12 +119,12 @@ def load_json(data: bytes, *, infinite: bool = False) -> Any:
 
 
 def load_record(data: bytes | str) -> Any:
-    """One of kvdeck's own records or messages, or a line of a child's output; of a repeated key the last counts.
+    """Return one of kvdeck's own records or messages, or a line of a child's output; the last of repeated keys applies.
 
     Raises:
-        ValueError: It is no JSON, or nested deeper than `MAX_DEPTH`.
+        ValueError: The data is not JSON, or nested deeper than `MAX_DEPTH`.
     """
-    import orjson  # the first screen draws without it
+    import orjson  # deferred: the first screen needs no orjson
 
     value = orjson.loads(data)
     if isinstance(data, str):
@@ -135,10 +135,10 @@ def load_record(data: bytes | str) -> Any:
 
 
 def check_record(data: bytes) -> None:
-    """Whether a record's text may be decoded by types: nested no deeper than `MAX_DEPTH`, integers within 64 bits.
+    """Check that a record's text is safe to decode by type: nesting up to `MAX_DEPTH`, integers within 64 bits.
 
     Raises:
-        DocumentError: It may not.
+        DocumentError: It is not.
     """
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         depth = 0
@@ -166,7 +166,7 @@ def _fail(what: str, mark: yaml.Mark | None = None) -> NoReturn:
 
 
 def _value(node: yaml.Node, depth: int, left: list[int], open_nodes: set[int]) -> Any:
-    """A node's value; `left` counts down how many more there may be."""
+    """Return a node's value; `left` holds the remaining number of values."""
     import yaml
 
     left[0] -= 1
@@ -227,7 +227,7 @@ def _plain(text: str, mark: yaml.Mark | None) -> Any:
 
 
 def _whole(text: str) -> int:
-    """An integer within 64 bits."""
+    """Return an integer; raises RefusedError beyond 64 bits."""
     if len(text) <= 30:
         value = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
         if _INT64[0] <= value <= _INT64[1]:
