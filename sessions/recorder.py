@@ -281,8 +281,7 @@ class _Counts:
 
 
 def time_buckets(seconds: Sequence[float]) -> list[int]:
-    """Return the upper 16 bits of each double (exponent and four bits of fraction), which gives 16 buckets per
-    octave."""
+    """Return the upper 16 bits of each double: exponent and four bits of fraction, hence 16 buckets per octave."""
     times = seconds if isinstance(seconds, array) else array("d", seconds)
     words = memoryview(times).cast("B").cast("H")
     return words[3 if sys.byteorder == "little" else 0 :: 4].tolist()

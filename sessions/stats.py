@@ -83,11 +83,10 @@ LEAST_BLOCKS = 6
 
 
 def block_median_interval(values: Sequence[float], resamples: int = 400, seed: int = 0) -> Interval | None:
-    """Return the median of consecutive, dependent values and its 95 % interval; None with fewer than `LEAST_BLOCKS`
-    blocks.
+    """Return the median of consecutive, dependent values with its 95 % interval.
 
     Moving-block bootstrap: resamples blocks of neighbouring values. Block length is the cube root of the number of
-    values, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995).
+    values, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995). None with fewer than `LEAST_BLOCKS` blocks.
     """
     count = len(values)
     length = max(1, round(count ** (1 / 3)))
