@@ -18,7 +18,7 @@ from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.units import range_text, ratio_text, shape_text, short_layout_name
 
 SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
-"""Changes that are worth a sentence: Dynamo's, and the same the other way round."""
+"""Changes in percent worth reporting: Dynamo's thresholds, applied in both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +343,7 @@ def regressions(diff: Diff, percent: float) -> list[Row]:
 
     A row without an interval is never a regression, because its error is unknown.
 
-    Rows across layouts count only if no path and layout is in both sessions.
+    Rows across layouts count only if the sessions share no key (path, layout and size).
     """
     rows = diff.keys or diff.paths
     return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 0.0) > 1]
