@@ -113,7 +113,7 @@ class Recorder:
                 return self._lanes.setdefault(key, _ignored)
             if self._file is None:
                 self._begin()
-            # `extend` with a tuple is one step for other threads, and leaves no object behind to collect.
+            # `list.extend` with a tuple is atomic between threads and leaves no object for the garbage collector.
             return self._lanes.setdefault(key, self._pending.setdefault(key, []).extend)
 
     def _begin(self) -> None:

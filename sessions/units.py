@@ -279,7 +279,7 @@ def _odd(value: float | None) -> str | None:
     try:
         if math.isfinite(value):
             return None
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer too large for a float
         return "∞" if value > 0 else "-∞"
     return UNKNOWN if math.isnan(value) else "∞" if value > 0 else "-∞"
 

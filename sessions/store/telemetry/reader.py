@@ -11,7 +11,7 @@ from kvdeck.sessions.store.telemetry.delta import Moment, decode, time_of
 from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, segments
 
 TRIES = 5
-"""How often the segments are listed again while a writer packs or thins them."""
+"""Maximum listings of the segments while a writer packs or thins them."""
 
 
 class MomentReader:
