@@ -1,1 +1,1 @@
-"""What a measurement is, and how it is kept."""
+"""Sessions: records of benchmark runs, traces and telemetry, and their storage, analysis and formats."""

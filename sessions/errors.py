@@ -1,17 +1,17 @@
-"""The errors that reach an operator: what is wrong, where, and the mend."""
+"""Exceptions whose messages are shown to the operator: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
 MAX_TEXT = 1000
-"""Characters of what is wrong; a value from a file can have any length."""
+"""Maximum characters of `what`; values quoted from files can have any length."""
 
 
 class KvdeckError(Exception):
-    """An error whose message may be shown as it is, in one line.
+    """Base of all errors whose message can be shown to the operator on one line.
 
     Args:
-        what: What is wrong and where, naming the thing; the middle of a very long one is left out.
-        mend: What to do about it.
+        what: What is wrong and where; text over `MAX_TEXT` characters loses its middle.
+        mend: The fix, empty if none is known.
     """
 
     exit_code = 1
@@ -25,17 +25,17 @@ class KvdeckError(Exception):
 
 
 class UsageError(KvdeckError):
-    """What was asked can't be asked: exit status 2."""
+    """Invalid arguments or options; exit status 2."""
 
     exit_code = 2
 
 
 class SessionError(KvdeckError):
-    """A session can't be found, read or written."""
+    """A session doesn't exist, or can't be read or written."""
 
 
 class ImportedFileError(SessionError):
-    """A file that was named can't be read as a session: exit status 2."""
+    """A file given by the operator can't be read as a session; exit status 2."""
 
     exit_code = 2
 
@@ -45,8 +45,8 @@ class UnavailableError(KvdeckError):
 
 
 class RunFailedError(KvdeckError):
-    """Ends the whole run, not only one step: a rank is lost, or the session can't be written."""
+    """Ends the whole run, not only the current step: a rank is lost, or the session can't be written."""
 
 
 class EngineError(KvdeckError):
-    """The engine can't be reached, or refused a command."""
+    """The engine is unreachable or rejected a command."""

@@ -1,11 +1,11 @@
-"""Counts transfers in whatever process they happen, for a session that others read while it runs.
+"""Counts transfers inside any process, for a session that others can read while the process runs.
 
-`record` is called from the program's own threads and only appends; a background thread adds up, twice a
-second, and writes this process's file whole. Every process has a file of its own, so ranks never overwrite
-each other. This module needs the standard library only: it also runs in environments without kvdeck's.
+`record` runs on the program's own threads and only appends; a background thread aggregates every
+`TICK_SECONDS` and replaces this process's file. Each process writes its own file, so ranks never overwrite
+each other. Standard library only: this module also runs in environments without kvdeck's dependencies.
 
 SESSION/recorder/control.json                 {"enabled": …, "epoch": …}, written by `kvdeck session`
-SESSION/recorder/EPOCH-HOST-PID-STARTED.json  what one process counted; a reset begins a new epoch
+SESSION/recorder/EPOCH-HOST-PID-STARTED.json  counts of one process; a reset starts a new epoch
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from pathlib import Path
 from typing import Any
 
 TICK_SECONDS = 0.5
-"""Within this time what was recorded is in the file, and a change of `control.json` is seen."""
+"""Interval in seconds between writes of the counts and reads of `control.json`."""
 MOST_SIZES = 256
-"""Distinct sizes kept exactly; beyond it they are counted by sixteenths of an octave."""
+"""Maximum distinct sizes counted exactly; above it sizes are binned, 16 bins per octave."""
 FAILED = -1
-"""In place of the bytes of a transfer that did not complete."""
+"""Replaces the byte count of a failed transfer."""
 _WIDTH = 4
 
 Add = Callable[[tuple[int, int, "float | None", int]], None]
 
 
 class Recorder:
-    """Counts into `folder`, a session's folder; without one, into the session that is asked for when it begins.
+    """Counts transfers into the session folder `folder`, or into the one `asked_folder` returns at the first transfer.
 
-    The thread and the file begin with the first transfer, in a forked child anew.
+    The thread and the file start with the first transfer, and again in each forked child.
     """
 
     _file: Path | None
@@ -59,36 +59,36 @@ class Recorder:
     def record(
         self, path: str, layout: str, bytes: int, blocks: int, seconds: float | None, descriptors: int = 0
     ) -> None:
-        """Count one transfer that has completed.
+        """Count one completed transfer.
 
         Args:
-            path: Such as `HostToDisk`.
+            path: Transfer path, such as `HostToDisk`.
             layout: Text of the layout.
-            bytes: Bytes it moved.
-            blocks: Blocks it completed: a block that takes several transfers is counted by its last.
-            seconds: From posting to completion; None where it was not timed.
-            descriptors: How many it was made of; 0 where that isn't known.
+            bytes: Bytes moved.
+            blocks: Blocks completed; if a block takes several transfers, count it with the last one.
+            seconds: Time from posting to completion; None if not timed.
+            descriptors: Number of descriptors; 0 if unknown.
         """
         self._lanes[path, layout]((bytes, blocks, seconds, descriptors))
 
     def failed(self, path: str, layout: str) -> None:
-        """Count one transfer that did not complete; it moved nothing."""
+        """Count one failed transfer; it counts no bytes."""
         self._lanes[path, layout]((FAILED, 0, None, 0))
 
     def attach(self, folder: Path | None) -> None:
-        """Count into another session from now on; what was counted stays with the one before."""
+        """Count into another session from now on; counts so far stay in the previous one."""
         self.close()
         with self._lock:
             self._folder = folder
             self._begin_empty()
 
     def flush(self) -> None:
-        """Add up and write now what was recorded so far."""
+        """Aggregate and write everything recorded so far."""
         with self._lock:
             self._tick()
 
     def close(self) -> None:
-        """Write the last counts; the next transfer begins again."""
+        """Write the final counts; a later transfer starts a new file."""
         self._stop.set()
         with self._lock:
             if self._file is not None:
@@ -105,7 +105,7 @@ class Recorder:
         self._enabled, self._epoch, self._changed = True, 0, False
 
     def _open_lane(self, key: tuple[str, str]) -> Add:
-        """What a first transfer of a path and layout appends to; what it does is never the program's trouble."""
+        """Return the append function for the first transfer of a path and layout; failures never reach the program."""
         with self._lock:
             if self._folder is None:
                 self._folder = asked_folder()
@@ -113,7 +113,7 @@ class Recorder:
                 return self._lanes.setdefault(key, _ignored)
             if self._file is None:
                 self._begin()
-            # `extend` with a tuple is one step for other threads, and leaves no object behind to collect.
+            # `list.extend` with a tuple is atomic between threads and leaves no object for the garbage collector.
             return self._lanes.setdefault(key, self._pending.setdefault(key, []).extend)
 
     def _begin(self) -> None:
@@ -125,7 +125,7 @@ class Recorder:
         threading.Thread(target=self._run, args=(self._stop,), name="kvdeck-recorder", daemon=True).start()
         atexit.register(self.close)
         forked = sys.modules.get("multiprocessing.util")
-        if forked is not None:  # a child of multiprocessing ends without `atexit`
+        if forked is not None:  # multiprocessing children skip `atexit`
             forked.Finalize(None, self.close, exitpriority=0)
 
     def _recorder_folder(self) -> Path:
@@ -133,7 +133,7 @@ class Recorder:
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(TICK_SECONDS):
-            # Whatever goes wrong here, the program goes on and the next tick tries again.
+            # Never disturb the host program: ignore errors, and retry at the next tick.
             with contextlib.suppress(Exception):
                 self.flush()
 
@@ -174,7 +174,7 @@ class Recorder:
             "ended": ended,
             "tallies": [counts.tally(*key) for key, counts in self._counts.items()],
         }
-        # A full disk or a session that was deleted is not the program's trouble; the next tick tries again.
+        # A full disk or a deleted session must not affect the program; the next tick retries.
         with contextlib.suppress(OSError):
             replace_file(self._file, json.dumps(data).encode())
             self._changed = False
@@ -194,11 +194,11 @@ class _Lanes(dict[tuple[str, str], Add]):
 
 
 def _ignored(_: object) -> None:
-    """Where nothing is asked for."""
+    """Drop the transfer: no session is being recorded."""
 
 
 class _Counts:
-    """What one process has counted of one path and layout."""
+    """Counts of one process for one path and layout."""
 
     def __init__(self) -> None:
         self.transfers = self.bytes = self.blocks = self.descriptors = self.failures = 0
@@ -211,7 +211,7 @@ class _Counts:
         self.coarse = False
 
     def add(self, items: Sequence[Any]) -> None:
-        """Add transfers, four values each; they are summed in columns, because that is C."""
+        """Add transfers, four values each. Summed by column, because column sums run in C."""
         try:
             self._add_columns(*(items[column::_WIDTH] for column in range(_WIDTH)))
         except (TypeError, ValueError, OverflowError):
@@ -260,7 +260,7 @@ class _Counts:
         self.sizes = coarse
 
     def tally(self, path: str, layout: str) -> dict[str, Any]:
-        """As a `Tally` of `kvdeck.sessions.model.records`."""
+        """Return the counts as the JSON form of `kvdeck.sessions.model.records.Tally`."""
         return {
             "path": path,
             "layout": layout,
@@ -281,14 +281,14 @@ class _Counts:
 
 
 def time_buckets(seconds: Sequence[float]) -> list[int]:
-    """The upper 16 bits of each double: its exponent and four bits of its fraction, so 16 buckets an octave."""
+    """Return the upper 16 bits of each double: exponent and four bits of fraction, hence 16 buckets per octave."""
     times = seconds if isinstance(seconds, array) else array("d", seconds)
     words = memoryview(times).cast("B").cast("H")
     return words[3 if sys.byteorder == "little" else 0 :: 4].tolist()
 
 
 def bucket_edge(bucket: int) -> float:
-    """The least time in seconds that falls into a bucket."""
+    """Return the lower edge of a bucket, in seconds."""
     (edge,) = struct.unpack(">d", struct.pack(">Q", bucket << 48))
     return float(edge)
 
@@ -298,7 +298,7 @@ def _safe(text: str) -> str:
 
 
 def read_control(folder: Path, known: tuple[bool, int] = (True, 0)) -> tuple[bool, int]:
-    """Whether recording is on, and its epoch; `known` where that can't be read."""
+    """Return (enabled, epoch) from `control.json`; `known` if it is missing or invalid."""
     try:
         data = json.loads(_read_small(folder / "control.json"))
         enabled, epoch = data["enabled"], data["epoch"]
@@ -309,7 +309,7 @@ def read_control(folder: Path, known: tuple[bool, int] = (True, 0)) -> tuple[boo
 
 
 def _read_small(path: Path, limit: int = 1 << 16) -> bytes:
-    """The beginning of a regular file; anything else that may lie there is not waited for."""
+    """Return up to `limit` bytes of a regular file; empty for anything else. Never blocks, even on a FIFO."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(descriptor, limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
@@ -318,14 +318,14 @@ def _read_small(path: Path, limit: int = 1 << 16) -> bytes:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader sees the old one whole or the new one whole. It need not survive a power cut.
+    """Replace a file atomically: readers see the whole old or the whole new content. Not fsynced.
 
     Raises:
-        OSError: It can't be written; the old file stays.
+        OSError: The file can't be written; the old one remains.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}")
     try:
-        # A name that nobody can guess, and never through a link that lies there: others may write in that folder.
+        # Other users may write in that folder: use an unguessable name and never follow a link.
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -337,7 +337,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def asked_folder() -> Path | None:
-    """The session's folder that this process is asked to record into: named outright, or the active session's."""
+    """Return the session folder this process records into; None if there is none.
+
+    `KVDECK_RECORD_FOLDER` names it, otherwise the active Dynamo session (only if its `recorder` folder exists).
+    """
     if folder := os.environ.get("KVDECK_RECORD_FOLDER"):
         return Path(folder)
     from kvdeck.sessions.formats.dynamo import active_session
@@ -363,7 +366,7 @@ os.register_at_fork(after_in_child=_forked)
 
 _process = Recorder()
 record = _process.record
-"""Count one transfer of this process into the session it is asked to record into; nothing where none is."""
+"""Count one transfer of this process into its session; does nothing without one."""
 failed = _process.failed
 attach = _process.attach
 flush = _process.flush

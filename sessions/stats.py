@@ -1,4 +1,4 @@
-"""Exact percentiles, intervals of medians and the verdict over them. Pure Python: sessions load no numpy."""
+"""Exact percentiles, median intervals and verdicts, in pure Python because sessions don't import numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvdeck.sessions.model.records import Interval, Percentiles, Verdict, is_sam
 
 
 def percentile(ordered: Sequence[float], fraction: float) -> float:
-    """Percentile of an ascending sequence by linear interpolation between the closest ranks.
+    """Return a percentile of an ascending sequence, by linear interpolation between the closest ranks.
 
     Args:
         ordered: At least one value, ascending.
@@ -28,7 +28,7 @@ def _at(ordered: Sequence[float], position: float) -> float:
 
 
 def summarise(nanoseconds: Sequence[int]) -> Percentiles | None:
-    """Percentiles in microseconds of times in nanoseconds; None of no times."""
+    """Return percentiles in µs of times in ns; None if empty."""
     if not nanoseconds:
         return None
     ordered = sorted(nanoseconds)
@@ -37,11 +37,11 @@ def summarise(nanoseconds: Sequence[int]) -> Percentiles | None:
 
 
 def median_interval(values: Sequence[float]) -> Interval | None:
-    """Median with its 95 % interval, whatever the values' distribution; None of no values.
+    """Return the median and its 95 % interval, valid for any distribution; None if empty.
 
-    The interval lies between order statistics: the number of values below the true median is binomial, so how often
-    two of them enclose it is known (Hettmansperger and Sheather 1986 interpolate to just 95 %). Nothing is drawn by
-    chance. Below six values even the extremes enclose it less often; they are the interval then.
+    The interval bounds lie between order statistics: the number of values below the true median is binomial, so the
+    coverage of two order statistics is known (Hettmansperger and Sheather 1986 interpolate to exactly 95 %). No
+    resampling. Below six values even the extremes cover less than 95 %; they are the interval then.
 
     The values should be means of rounds, not single requests: neighbouring requests are not independent.
     """
@@ -55,16 +55,16 @@ def median_interval(values: Sequence[float]) -> Interval | None:
 
 CONFIDENCE = 0.95
 _MOST_COUNTED = 200
-"""Values up to which the binomial is summed; above, its normal form differs by less than a hundredth of a position."""
+"""Maximum count for the exact binomial sum; above, the normal approximation differs by less than 0.01 positions."""
 
 
 @functools.lru_cache(maxsize=1024)
 def _depth(count: int) -> float:
-    """How far in from each end the interval begins, in positions: 0 is the extreme; a fraction lies between two."""
+    """Return how many positions the interval starts from each end: 0 is the extreme, fractions interpolate."""
     if count > _MOST_COUNTED:
         return (count - 1) / 2 - 0.5 * statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(count)
     outside, depth = 0, -1
-    share = 1.0  # how often the values at this depth and the same from the other end enclose the median
+    share = 1.0  # coverage of the interval at this depth
     while True:
         outside += math.comb(count, depth + 1)
         inner = 1 - 2 * outside / (1 << count)
@@ -79,15 +79,14 @@ def _depth(count: int) -> float:
 
 
 LEAST_BLOCKS = 6
-"""Blocks of neighbours below which a median of dependent values has no interval."""
+"""Minimum number of blocks for an interval of the median of dependent values."""
 
 
 def block_median_interval(values: Sequence[float], resamples: int = 400, seed: int = 0) -> Interval | None:
-    """Median of values that come one after the other and are not independent, with its 95 % interval.
+    """Return the median of consecutive, dependent values with its 95 % interval.
 
-    Whole blocks of neighbours are drawn anew (the moving-block bootstrap), each as long as the cube root of how
-    many values there are, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995). None with fewer than
-    `LEAST_BLOCKS` blocks.
+    Moving-block bootstrap: resamples blocks of neighbouring values. Block length is the cube root of the number of
+    values, the usual order (Künsch 1989; Hall, Horowitz and Jing 1995). None with fewer than `LEAST_BLOCKS` blocks.
     """
     count = len(values)
     length = max(1, round(count ** (1 / 3)))
@@ -106,23 +105,23 @@ def block_median_interval(values: Sequence[float], resamples: int = 400, seed: i
 
 
 def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Interval | None:
-    """Candidate's time over baseline's, round by round: drift that both rounds saw cancels.
+    """Return the ratio of the candidate's time to the baseline's, paired by round so that common drift cancels.
 
-    On the logarithmic scale, so that exchanging the two gives just the inverse.
+    Computed on the log scale, so that swapping the two gives the exact inverse.
 
     Args:
-        baseline: One time a round, above 0.
-        candidate: One time a round, of the same rounds; a longer tail of either is left out.
+        baseline: One time per round, above 0.
+        candidate: One time per round, same rounds; the longer sequence is truncated.
     """
     found = median_interval([math.log(b / a) for a, b in zip(baseline, candidate, strict=False)])
     return found and Interval(math.exp(found.median), math.exp(found.low), math.exp(found.high))
 
 
 def independent_ratio(baseline: Interval, candidate: Interval) -> Interval | None:
-    """Candidate over baseline, of two medians that were measured apart, each with its own interval.
+    """Return candidate over baseline for two independently measured medians; None if a value is not positive.
 
-    The intervals' distances add in squares on the logarithmic scale (the method of variance estimates recovery),
-    so nothing is drawn anew. None where a value is not positive.
+    The distances from median to bound add in squares on the log scale (method of variance estimates recovery), so no
+    resampling is needed.
     """
     if min(baseline.low, candidate.low, baseline.median, candidate.median) <= 0:
         return None
@@ -134,11 +133,11 @@ def independent_ratio(baseline: Interval, candidate: Interval) -> Interval | Non
 
 
 LEAST_ROUNDS = 6
-"""Rounds below which no verdict is given: with five, chance alone puts all on one side once in sixteen times."""
+"""Minimum rounds for a verdict; with five, chance alone puts all on one side in one of sixteen cases."""
 
 
 def verdict(ratio: Interval, rounds: int) -> Verdict:
-    """The word for a ratio of times: what the whole interval allows to be named, else `undecided`."""
+    """Return the verdict on a ratio of times, from its whole interval; `undecided` below `LEAST_ROUNDS` rounds."""
     if rounds < LEAST_ROUNDS:
         return "undecided"
     if ratio.high < 1:

@@ -1,8 +1,8 @@
-"""The one speller of figures: whatever shows a number to a person takes its text from here.
+"""Formatting of all numbers shown to a person.
 
-Amounts of bytes are 1024-based (`2 MiB`), rates are 1000-based (`1.23 GB/s`), counts have their thousands set apart
-(`36,864`), measured figures have three significant digits. No text has an exponent or a negative zero, a figure that
-rounds up to the next unit is written in it, and what is not known is a dash, never 0.
+Byte amounts are 1024-based (`2 MiB`), rates are 1000-based (`1.23 GB/s`), counts have thousands separators (`36,864`),
+measured figures have three significant digits. No text has an exponent or a negative zero, a figure that rounds up to
+the next unit is written in that unit, and unknown values are a dash, never 0.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ UNKNOWN = "–"
 _SIZES = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _MOST = 10**15
-"""From there on a number without a prefix is only said to be larger."""
+"""Unprefixed numbers from here on are shown as "larger than"."""
 _SCALED_FROM = 10**6
-"""Counts below it are whole, the rest have three digits and a prefix: seven columns hold any."""
+"""Counts below it are exact; larger ones have three digits and a prefix. Both fit in seven columns."""
 _LONGEST_S = 10**10
 
 
 def local_time(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
-    """A Unix time in this host's time zone, as `strftime` has it; `–` for one that no calendar has."""
+    """Format a Unix time in the local time zone, by `strftime`; `–` if out of range."""
     try:
         return time.strftime(form, time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
@@ -34,7 +34,7 @@ def local_time(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
 
 
 def figure(value: float | None) -> str:
-    """Three significant digits without an exponent: `0.0123`, `1.23`, `12.3`, `123`, `12,345`; `–` for null."""
+    """Format with three significant digits and no exponent: `0.0123`, `1.23`, `12.3`, `123`, `12,345`; `–` for None."""
     odd = _odd(value)
     if odd is not None or value is None:
         return odd or UNKNOWN
@@ -51,12 +51,12 @@ def figure(value: float | None) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """A number that was given or that is whole by nature, without zeros at its end: `2`, `0.5`, `12.3`, `1,234`."""
+    """Format an exact number without trailing zeros: `2`, `0.5`, `12.3`, `1,234`."""
     return _trimmed(figure(value))
 
 
 def count_text(value: float | None) -> str:
-    """How many there are: whole below a million, then with a prefix: `0.5`, `36,864`, `1.23M`; `–` for null."""
+    """Format a count, exact below a million, then with a prefix: `0.5`, `36,864`, `1.23M`; `–` for None."""
     odd = _odd(value)
     if odd is not None or value is None:
         return odd or UNKNOWN
@@ -69,12 +69,12 @@ def count_text(value: float | None) -> str:
 
 
 def many(count: float, noun: str) -> str:
-    """A count with its noun, which gets an `s` unless it is one: `1 source`, `1,024 tokens`."""
+    """Format a count with its noun, plural `s` unless 1: `1 source`, `1,024 tokens`."""
     return f"{count_text(count)} {noun}" + ("" if count == 1 else "s")
 
 
 def time_text(us: float | None) -> str:
-    """Microseconds in the unit that suits them: `812 ns`, `14.1 µs`, `3.21 ms`, `1.20 s`; `–` for null."""
+    """Format µs in a suitable unit: `812 ns`, `14.1 µs`, `3.21 ms`, `1.20 s`; `–` for None."""
     odd = _odd(us)
     if odd is not None or us is None:
         return odd or UNKNOWN
@@ -90,14 +90,14 @@ def time_text(us: float | None) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Seconds as `time_text` spells them: `12.3 µs`, `1.20 ms`, `3.40 s`."""
+    """Format seconds as `time_text` does: `12.3 µs`, `1.20 ms`, `3.40 s`."""
     return time_text(None if seconds is None else seconds * 1e6)
 
 
 def size_text(size: float | None) -> str:
-    """Bytes in a 1024-based unit, three digits at most: `512 B`, `576 KiB`, `2 MiB`, `22.5 GiB`; `–` for null.
+    """Format bytes in a 1024-based unit, at most three digits: `512 B`, `576 KiB`, `2 MiB`, `22.5 GiB`; `–` for None.
 
-    Zeros at the end say that it was rounded: `2 MiB` is exact, `2.00 MiB` isn't.
+    Trailing zeros mark a rounded value: `2 MiB` is exact, `2.00 MiB` is not.
     """
     odd = _odd(size)
     if odd is not None or size is None:
@@ -116,7 +116,7 @@ def size_text(size: float | None) -> str:
 
 
 def exact_size_text(size: float) -> str:
-    """Bytes to the last one, and in short where that is shorter: `2,097,152 B = 2 MiB`, `1,124,352 B ≈ 1.07 MiB`."""
+    """Format exact bytes, with the short form if it is shorter: `2,097,152 B = 2 MiB`, `1,124,352 B ≈ 1.07 MiB`."""
     if size < 1024 or size != int(size):
         return size_text(size)
     size = int(size)
@@ -127,17 +127,17 @@ def exact_size_text(size: float) -> str:
 
 
 def shape_text(block_bytes: int, batch: int | None) -> str:
-    """Bytes of a block and how many of them a request has: `2 MiB × 16`."""
+    """Format block size in bytes and blocks per request: `2 MiB × 16`."""
     return f"{size_text(block_bytes)} × {count_text(batch)}"
 
 
 def rate_text(bytes_per_s: float | None) -> str:
-    """A rate with decimal prefixes: `512 B/s`, `1.00 kB/s`, `1.23 GB/s`; `–` for null."""
+    """Format a rate in B/s with decimal prefixes: `512 B/s`, `1.00 kB/s`, `1.23 GB/s`; `–` for None."""
     return _decimal(bytes_per_s, "B/s")
 
 
 def rate_interval_text(median: float, low: float, high: float, unit: str) -> str:
-    """A median rate and its interval in the median's unit: `1.23 (1.20–1.31) GB/s`, `12.3 (11–13) blocks/s`."""
+    """Format a median rate and its interval in the median's unit: `1.23 (1.20–1.31) GB/s`, `12.3 (11–13) blocks/s`."""
     prefix, factor = "", 1.0
     if unit == "B/s":
         place = next((i for i in range(len(_PREFIXES)) if abs(median) < 999.5 * 1000**i), len(_PREFIXES) - 1)
@@ -146,7 +146,7 @@ def rate_interval_text(median: float, low: float, high: float, unit: str) -> str
 
 
 def percent_text(fraction: float | None) -> str:
-    """A fraction as a percentage with at most one decimal: `0 %`, `<0.1 %`, `5.3 %`, `64 %`, `100 %`; `–` for null."""
+    """Format a fraction as percent, at most one decimal: `0 %`, `<0.1 %`, `5.3 %`, `64 %`, `100 %`; `–` for None."""
     odd = _odd(fraction)
     if odd is not None or fraction is None:
         return odd or UNKNOWN
@@ -159,7 +159,7 @@ def percent_text(fraction: float | None) -> str:
 
 
 def done_text(fraction: float | None) -> str:
-    """How much is done, in whole percents; 100 only when all is: `99 %`."""
+    """Format progress (0 to 1) in whole percent; `100 %` only when complete: `99 %`."""
     odd = _odd(fraction)
     if odd is not None or fraction is None:
         return odd or UNKNOWN
@@ -167,7 +167,7 @@ def done_text(fraction: float | None) -> str:
 
 
 def change_text(percent: float | None) -> str:
-    """A change in percent with its sign: `+4.2 %`, `-12.3 %`, `0 %`; `new` for null, which is from nothing."""
+    """Format a change in percent with its sign: `+4.2 %`, `-12.3 %`, `0 %`; `new` for None (a change from zero)."""
     if percent is None:
         return "new"
     text = "0 %" if abs(percent) < 0.05 else percent_text(percent / 100)
@@ -175,7 +175,7 @@ def change_text(percent: float | None) -> str:
 
 
 def ratio_figure(ratio: float | None) -> str:
-    """A ratio without its sign, two decimals around 1: `0.98`, `1.31`, `12.3`, `0.0123`; `–` for null."""
+    """Format a ratio without `×`, two decimals near 1: `0.98`, `1.31`, `12.3`, `0.0123`; `–` for None."""
     odd = _odd(ratio)
     if odd is not None or ratio is None:
         return odd or UNKNOWN
@@ -183,7 +183,7 @@ def ratio_figure(ratio: float | None) -> str:
 
 
 def ratio_text(ratio: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A ratio, with its interval where it has one: `1.31×`, `1.31× (1.28–1.35)`; `–` for null."""
+    """Format a ratio, with its interval if given: `1.31×`, `1.31× (1.28–1.35)`; `–` for None."""
     if _odd(ratio) == UNKNOWN:
         return UNKNOWN
     if low is None or high is None:
@@ -192,30 +192,30 @@ def ratio_text(ratio: float | None, low: float | None = None, high: float | None
 
 
 def range_text(low: float | None, high: float | None) -> str:
-    """The interval of a ratio: `1.28–1.35`; `–` where an end is not known."""
+    """Format the interval of a ratio: `1.28–1.35`; `–` if a bound is None."""
     return UNKNOWN if low is None or high is None else f"{ratio_figure(low)}–{ratio_figure(high)}"
 
 
 def interval_text(interval: Interval | None) -> str:
-    """A median with its interval: `10.4 (10.2–10.6)`; a single figure has none, and null is `–`."""
+    """Format a median with its interval if known: `10.4 (10.2–10.6)`; `–` for None."""
     if interval is None:
         return UNKNOWN
     return bounded_text(interval.median, *((interval.low, interval.high) if interval.known else (None, None)))
 
 
 def bounded_text(value: float | None, low: float | None, high: float | None) -> str:
-    """A figure with its bounds where it has both: `10.4 (10.2–10.6)`; `–` for null."""
+    """Format a figure with its bounds if both are given: `10.4 (10.2–10.6)`; `–` for None."""
     if value is None or low is None or high is None:
         return figure(value)
     return f"{figure(value)} ({figure(low)}–{figure(high)})"
 
 
 def quantity_text(value: float | None, unit: str) -> str:
-    """A number of a source, in its unit: bytes, rates, seconds and ratios as spelled above, the rest as counts.
+    """Format a source's number by its unit: bytes, rates, seconds and ratios as above, others as counts.
 
     Args:
-        value: None where it is not known.
-        unit: `B`, `bytes`, `B/s`, `bytes/s`, `s`, `ratio`, `%` (a fraction, too), or any other word.
+        value: None if unknown.
+        unit: `B`, `bytes`, `B/s`, `bytes/s`, `s`, `ratio`, `%` (also a fraction), or any other word.
     """
     if value is None:
         return UNKNOWN
@@ -229,7 +229,7 @@ def quantity_text(value: float | None, unit: str) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """A span an operator waits for: `8.4 s`, `48 s`, `3 min 05 s`, `2 h 10 min`; `–` for null."""
+    """Format a duration in seconds: `8.4 s`, `48 s`, `3 min 05 s`, `2 h 10 min`; `–` for None."""
     odd = _odd(seconds)
     if odd is not None or seconds is None:
         return odd or UNKNOWN
@@ -248,7 +248,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def clock_text(seconds: float | None) -> str:
-    """Seconds that run, as `m:ss`, or `h:mm:ss` from an hour on; `–:––` for null."""
+    """Format running seconds as `m:ss`, or `h:mm:ss` from an hour on; `–:––` for None."""
     odd = _odd(seconds)
     if odd is not None or seconds is None:
         return "–:––"
@@ -258,11 +258,11 @@ def clock_text(seconds: float | None) -> str:
 
 
 def plain_text(value: float | None, decimals: int | None = None) -> str:
-    """Digits for a program that reads a table (CSV, TSV): no thousands set apart, no exponent; empty for null.
+    """Format a number for CSV or TSV: no thousands separators, no exponent; empty for None and non-finite values.
 
     Args:
-        value: An integer is written whole.
-        decimals: Of a float; without it, six significant digits.
+        value: An integer is written in full.
+        decimals: Decimals of a float; None for six significant digits.
     """
     if value is None or not math.isfinite(value):
         return ""
@@ -273,19 +273,19 @@ def plain_text(value: float | None, decimals: int | None = None) -> str:
 
 
 def _odd(value: float | None) -> str | None:
-    """What is written where there is no finite number."""
+    """Return the text for a missing or non-finite number; None for a finite one."""
     if value is None:
         return UNKNOWN
     try:
         if math.isfinite(value):
             return None
-    except OverflowError:  # an integer beyond every float
+    except OverflowError:  # an integer too large for a float
         return "∞" if value > 0 else "-∞"
     return UNKNOWN if math.isnan(value) else "∞" if value > 0 else "-∞"
 
 
 def _minus(text: str) -> str:
-    """The negative of a number's text, without a negative zero."""
+    """Negate a number's text, avoiding a negative zero."""
     if text.startswith("<"):
         return f">-{text[1:]}"
     if text.startswith(">"):
@@ -298,7 +298,7 @@ def _trimmed(text: str) -> str:
 
 
 def _prefixed(value: float) -> str:
-    """Three digits and a decimal prefix."""
+    """Format with three digits and a decimal prefix."""
     for prefix in _PREFIXES:
         if value < 999.5:
             return f"{figure(value)}{prefix}"
@@ -319,12 +319,12 @@ def _decimal(value: float | None, unit: str) -> str:
 
 
 def layout_name(text: str) -> str:
-    """A layout's text, short enough for a column: `LayerSeparate outer`, `ls -> fc`."""
+    """Return a layout's text, short enough for a column: `LayerSeparate outer`, `ls -> fc`."""
     return short_layout_name(text) if "->" in text else _named(text)
 
 
 def short_layout_name(text: str) -> str:
-    """A layout's shortest spelling, as `--layout` takes it: `fc`, `ls-outer`, `ls -> fc`."""
+    """Return a layout's shortest form, as `--layout` accepts it: `fc`, `ls-outer`, `ls -> fc`."""
     return " -> ".join(_SHORT.get(_named(side), side.strip()) for side in text.split("->"))
 
 

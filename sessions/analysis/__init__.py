@@ -1,1 +1,1 @@
-"""Comparing sessions."""
+"""Comparison and statistics of sessions."""

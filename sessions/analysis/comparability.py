@@ -1,4 +1,4 @@
-"""Whether two sessions compare at all: other hosts, other sizes, other ways to the disk are said before any ratio."""
+"""Reasons why two sessions can't be compared directly: other hosts, other sizes, other I/O settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvdeck.sessions.units import size_text
 
 
 def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[str]:
-    """What stands in the way of comparing them simply, a line for each."""
+    """Yield each obstacle to a direct comparison, one line each."""
     if said := mismatch(a, b):
         yield said
         return
@@ -29,7 +29,7 @@ def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[En
 
 
 def _single_figures(a: Session, b: Session) -> Iterable[str]:
-    """Programs that print one figure a step: a ratio with it has no interval, and no winner."""
+    """Yield programs that print one figure per step: their ratios have no interval, so no verdict."""
     for session in (a,) if a.name == b.name else (a, b):
         for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in session.results):
             if program:

@@ -1,6 +1,6 @@
-"""Two sessions set against each other: by path across layouts, and by path and layout.
+"""Comparison of two sessions: by path across layouts, and by path and layout.
 
-Ratios are of times for the same bytes, B over A: below 1, B is faster. Whether the two compare at all is said first.
+Ratios are of times for the same bytes, B over A: below 1, B is faster. Obstacles to a comparison are listed first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
 from kvdeck.sessions.units import range_text, ratio_text, shape_text, short_layout_name
 
 SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
-"""Changes that are worth a sentence: Dynamo's, and the same the other way round."""
+"""Changes in percent worth reporting: Dynamo's thresholds, applied in both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A path, or a path and layout, in both sessions."""
+    """Figures of both sessions for a path, or for a path and layout."""
 
     path: str
     layout: str | None
@@ -49,7 +49,7 @@ class Row:
     a: Side
     b: Side
     ratio: float | None
-    """B's time for the same bytes over A's; null where a side has no times."""
+    """B's time for the same bytes over A's; null if a session has no times."""
     low: float | None
     high: float | None
     verdict: Verdict | None
@@ -64,7 +64,7 @@ class Insight:
     layout: str
     what: Literal["size", "count", "rate"]
     percent: float | None
-    """Null where A has none."""
+    """Null if A's value is 0."""
     text: str
     block_bytes: int | None = None
     batch: int | None = None
@@ -72,12 +72,12 @@ class Insight:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """Two sessions, set against each other."""
+    """Comparison of two sessions."""
 
     a: str
     b: str
     differences: tuple[str, ...]
-    """Why the two don't simply compare."""
+    """Why the two can't be compared directly."""
     paths: tuple[Row, ...]
     keys: tuple[Row, ...]
     insights: tuple[Insight, ...]
@@ -86,7 +86,7 @@ class Diff:
 
 
 def compare(a: Session, b: Session) -> Diff:
-    """Set two sessions against each other; the same session may stand on both sides, in parts."""
+    """Compare two sessions; both may be parts of the same session."""
     of_a, of_b = entries(a), entries(b)
     paths = tuple(_path_rows(of_a, of_b, a, b))
     crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
@@ -103,7 +103,7 @@ def compare(a: Session, b: Session) -> Diff:
 
 
 def _label(session: Session, other: Session) -> str:
-    """The name, and the layouts where one session stands on both sides."""
+    """Return the name, with the layouts if both sides are the same session."""
     if session.name != other.name:
         return session.name
     items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
@@ -120,7 +120,7 @@ def _key(entry: Entry) -> tuple[str, str, int | None, int | None]:
 
 
 def _path_rows(of_a: Sequence[Entry], of_b: Sequence[Entry], a: Session, b: Session) -> Iterable[Row]:
-    """A row for each path and size that both have, or for the whole path where their sizes differ."""
+    """Yield a row per path and size in both sessions, or per path if they have no size in common."""
     measured = _measured(a) if a.name == b.name else {}
     theirs = _by_shape(of_b)
     for path, mine in _by_shape(of_a).items():
@@ -148,7 +148,7 @@ def _flat(shapes: Mapping[Shape, Sequence[Entry]]) -> list[Entry]:
 
 
 Measured = dict[tuple[str, Shape], list[Comparison]]
-"""What was measured with layouts interleaved, by path and shape."""
+"""Comparisons with interleaved layouts, by path and shape."""
 
 
 def _measured(session: Session) -> Measured:
@@ -159,7 +159,7 @@ def _measured(session: Session) -> Measured:
 
 
 def _paired(row: Row, measured: Measured) -> Row:
-    """The ratio that was measured with both layouts interleaved, where one run holds both sides."""
+    """Return the row with the ratio measured by interleaved layouts, if one run has both layouts; else unchanged."""
     for item in measured.get((row.path, (row.block_bytes, row.batch)), ()):
         sides = (item.baseline,), (item.candidate,)
         ratios = (item.ratio, item.low, item.high)
@@ -195,7 +195,7 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
 
 
 def _with_ratio(row: Row, ratio: Interval, rounds: int, sure: bool = True) -> Row:
-    """The row with its ratio; `sure` says whether both sides have an interval, without which the ratio has none."""
+    """Return the row with its ratio; the ratio has an interval only if `sure`: both sides have one."""
     known = ratio.known and sure
     return dataclasses.replace(
         row,
@@ -216,7 +216,7 @@ def _rate(side: Sequence[Entry]) -> Interval | None:
 def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     transfers = size = blocks = pieces = timed = 0
     busy = 0.0
-    for entry in side:  # one pass: a sweep has hundreds of sides
+    for entry in side:  # single pass for speed: a sweep has hundreds of sides
         transfers, size, blocks = transfers + entry.transfers, size + entry.bytes, blocks + entry.blocks
         pieces += entry.descriptors or entry.transfers
         timed, busy = timed + entry.timed_blocks, busy + entry.busy_s
@@ -236,19 +236,20 @@ def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
 
 
 def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str]) -> list[str]:
-    """Keys of one side, but not on paths where one layout stands against another."""
+    """Return keys of `here` missing in `there`, except on paths where different layouts are compared."""
     known = {_key(entry) for entry in there}
     alone = [entry for entry in here if _key(entry) not in known and entry.path not in crossed]
     return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in alone]
 
 
 def key_text(path: str, layout: str, block_bytes: int | None, batch: int | None) -> str:
+    """Return a key as text: `PATH LAYOUT`, with block size and batch if known."""
     shape = f", {shape_text(block_bytes, batch)}" if block_bytes is not None else ""
     return f"{path} {layout}{shape}"
 
 
 def percent_change(before: float, after: float) -> float | None:
-    """Change in percent; 0 of nothing to nothing, None of nothing to something."""
+    """Return the change in percent; 0 from 0 to 0, None from 0 to anything else."""
     if before == 0:
         return 0.0 if after == 0 else None
     return (after - before) / before * 100
@@ -280,7 +281,7 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
 
 
 def _undecided(a: Entry, b: Entry) -> bool:
-    """Whether both rates have intervals, and their ratio's holds 1."""
+    """True if both rates have intervals and the interval of their ratio contains 1."""
     if a.gb_per_s is None or b.gb_per_s is None:
         return False
     ratio = independent_ratio(a.gb_per_s, b.gb_per_s)
@@ -288,7 +289,7 @@ def _undecided(a: Entry, b: Entry) -> bool:
 
 
 def _crossed_insights(rows: Iterable[Row]) -> Iterable[Insight]:
-    """One layout against another, where the times say which is faster."""
+    """Yield rate insights of one layout against another, where the verdict is `faster` or `slower`."""
     for row in rows:
         if row.ratio is None or row.verdict not in ("faster", "slower") or set(row.a.layouts) & set(row.b.layouts):
             continue
@@ -308,8 +309,8 @@ What = Literal["size", "count", "rate"]
 
 
 def _changes(a: Entry, b: Entry) -> Iterable[tuple[What, tuple[float, float], float, int]]:
-    """What may have changed, before and after, its threshold, and which direction is good."""
-    if a.block_bytes is None:  # in a run, sizes are asked for and counts follow from its length
+    """Yield what may have changed, its values before and after, its threshold, and 1 if more is better, else -1."""
+    if a.block_bytes is None:  # in a run, sizes are configured, and counts follow from its length
         yield "size", (_average(a), _average(b)), SIZE_PERCENT, 1
         yield "count", (a.transfers, b.transfers), COUNT_PERCENT, -1
     yield "rate", _rates(a, b), RATE_PERCENT, 1
@@ -338,18 +339,18 @@ _TEXTS: dict[tuple[What, bool], str] = {
 
 
 def regressions(diff: Diff, percent: float) -> list[Row]:
-    """Rows whose time for the same bytes grew by more than that, with the whole of its interval above 1.
+    """Return rows whose time for the same bytes grew by more than `percent`, with the whole interval above 1.
 
-    Without an interval nothing is a regression: nobody knows how far the figure would be off the next time.
+    A row without an interval is never a regression, because its error is unknown.
 
-    Rows across layouts count where no layout is common to both sides.
+    Rows across layouts count only if the sessions share no key (path, layout and size).
     """
     rows = diff.keys or diff.paths
     return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 0.0) > 1]
 
 
 def ratio_sentence(row: Row) -> str:
-    """The ratio in words."""
+    """Return the ratio as a sentence."""
     if row.ratio is None:
         return "no times on both sides"
     if row.low is None or row.high is None:

@@ -1,4 +1,4 @@
-"""Two recordings set against each other, flow by flow: before and after a change of the configuration."""
+"""Comparison of two telemetry sessions by flow: before and after a change of the configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kvdeck.sessions.units import duration_text, exact_size_text, number_text
 
 Trend = Literal["faster", "slower", "no difference", "undecided"]
 DURATIONS_DIFFER = 1.25
-"""Recordings whose lengths differ by more than this factor don't compare by what moved in all."""
+"""Totals of recordings are not comparable if their lengths differ by more than this factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +26,17 @@ class FlowRow:
     ratio: float | None
     """B's median rate while moving over A's: above 1, B is faster."""
     low: float | None
-    """95 % interval of the ratio; null where a side has too few moments."""
+    """95 % interval of the ratio; null if one side has too few samples."""
     high: float | None
     trend: Trend | None
-    """Null where a side never moved."""
+    """Null if the flow moved nothing on one side."""
     same_source: bool
-    """Whether both come of a source of one name; otherwise they were matched by its kind."""
+    """True if the source has the same name on both sides; otherwise matched by source kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class NumberRow:
-    """A gauge's medians, a counter's growth, or a rate of hits over both recordings."""
+    """A gauge's medians, a counter's growth, or a hit rate, in both recordings."""
 
     name: str
     unit: str
@@ -46,24 +46,24 @@ class NumberRow:
 
 @dataclass(frozen=True, slots=True)
 class WatchedDiff:
-    """Two recordings, set against each other."""
+    """Comparison of two telemetry sessions."""
 
     a: str
     b: str
     differences: tuple[str, ...]
-    """Why the two don't simply compare."""
+    """Why the two can't be compared directly."""
     durations_s: tuple[float, float]
     flows: tuple[FlowRow, ...]
     gauges: tuple[NumberRow, ...]
     hit_rates: tuple[NumberRow, ...]
-    """Hits over queries, of what was gained over the recording."""
+    """Hits over queries, from their growth over the recording."""
     counters: tuple[NumberRow, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
 
 def mismatch(a: Session, b: Session) -> str | None:
-    """Why two sessions of different kinds can't be compared; null where one kind is compared with itself."""
+    """Return why two sessions of different kinds can't be compared; None if both or neither are telemetry."""
     mine, theirs = is_recording(a), is_recording(b)
     if mine == theirs:
         return None
@@ -72,13 +72,13 @@ def mismatch(a: Session, b: Session) -> str | None:
 
 
 def slower(diff: WatchedDiff, percent: float) -> list[FlowRow]:
-    """Flows that take more than `percent` longer for the same bytes, their whole interval on that side of 1."""
+    """Return flows that take over `percent` longer for the same bytes, with the whole interval on that side of 1."""
     rows = [row for row in diff.flows if row.ratio and row.high is not None]
     return [row for row in rows if 1 / (row.ratio or 1) > 1 + percent / 100 and (row.high or 0.0) < 1]
 
 
 def compare_recordings(a: Session, b: Session) -> WatchedDiff:
-    """Set two recordings against each other."""
+    """Compare two telemetry sessions."""
     mine, theirs = a.watched or Watched(), b.watched or Watched()
     flows = _matched(mine.flows, theirs.flows, _flow_key)
     gauges = _matched(mine.gauges, theirs.gauges, _number_key)
@@ -108,7 +108,7 @@ class _Matched:
 
 
 def _matched(a: Iterable[Item], b: Iterable[Item], key: Callable[[Item], tuple[Any, ...]]) -> _Matched:
-    """Items of one key: first those of a source of the same name, then the rest in the order of their names."""
+    """Pair items with equal keys: first those with the same source name, then the rest in order of source name."""
     groups: dict[tuple[Any, ...], tuple[list[Item], list[Item]]] = {}
     for side, items in enumerate((a, b)):
         for item in items:
@@ -132,7 +132,7 @@ def _flow_key(flow: FlowTotals) -> tuple[Any, ...]:
 
 
 _OWN = ("engine", "hostname", "worker_id", "instance", "pod", "dynamo_namespace", "inode")
-"""Labels that say which process it was: another one after a restart."""
+"""Labels that identify the process; they change on restart."""
 
 
 def _number_key(number: GaugeTotals | CounterTotals) -> tuple[Any, ...]:
@@ -160,7 +160,7 @@ def _flow_row(a: FlowTotals, b: FlowTotals) -> FlowRow:
 
 
 def _hit_rates(pairs: Sequence[tuple[CounterTotals, CounterTotals]]) -> Iterable[NumberRow]:
-    """Counters whose names differ by `hits` and `queries` only, put over each other."""
+    """Yield hit rates from counters whose names differ only by `hits` and `queries`."""
     queries = {(a.source, a.name, *sorted(a.labels.items())): (a, b) for a, b in pairs}
     for a, b in pairs:
         if "hits" not in a.name:

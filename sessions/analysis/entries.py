@@ -1,4 +1,4 @@
-"""What a session says of each path, layout and size, whether it was measured or counted: the same figures of both."""
+"""Figures per path, layout and size, in one form for measured and counted sessions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.stats import LEAST_ROUNDS
 
 LEAST_TIMED = 30
-"""Timed transfers below which a tally's rate has no interval."""
+"""Minimum number of timed transfers for an interval of a trace's rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one session says of one path and layout at one size: a step's result, or a tally."""
+    """Figures of one path and layout at one size, from a step result or from transfer counts."""
 
     path: str
     layout: str
@@ -31,11 +31,12 @@ class Entry:
     gb_per_s: Interval | None
     stated_bytes_per_s: int | None = None
     rounds: int = 0
-    """Enough for a verdict, or not; counted transfers are taken as rounds."""
+    """Rounds for `stats.verdict`: `LEAST_ROUNDS` if there is enough data for a verdict (timed transfers count as
+    rounds), else 0."""
 
 
 def entries(session: Session) -> list[Entry]:
-    """What a session measured or counted, in the usual order."""
+    """Return a session's entries in display order."""
     found = [_of_result(result) for result in session.results if result.gb_per_s is not None]
     return sorted([*found, *map(_of_tally, session.tallies)], key=_order)
 
@@ -86,7 +87,7 @@ def _of_tally(tally: Tally) -> Entry:
 
 
 def _tally_rate(tally: Tally) -> Interval | None:
-    """Bytes over time, with the 95 % interval of the mean time as the histogram spreads it."""
+    """Return bytes over time in GB/s, with the 95 % interval of the mean time from the histogram."""
     if tally.busy_s <= 0:
         return None
     rate = tally.timed_bytes / tally.busy_s / 1e9

@@ -1,4 +1,4 @@
-"""How request times spread: histograms of a session's steps, drawn from its samples a piece at a time."""
+"""Histograms of request times per step, read from a session's samples in chunks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from kvdeck.sessions.recorder import bucket_edge, time_buckets
 from kvdeck.sessions.store.event_log import LineReader
 
 MOST_BYTES = 64 << 20
-"""Of a samples file; a larger one is read in pieces spread over it, so a sweep's steps are all met."""
+"""Maximum bytes read of a samples file; of a larger one, chunks spread over it, so that every step of a sweep is
+sampled."""
 PIECE = 1 << 20
 
 Key = tuple[str, str, int | None, int | None]
-"""Path, layout, block bytes and batch: null where transfers were counted."""
+"""Path, layout, block bytes and batch; the last two are null for transfer counts."""
 Histogram = tuple[tuple[float, int], ...]
-"""Lower edges of buckets in seconds, and counts; sixteen buckets an octave."""
+"""Lower bucket edges in seconds, and counts; 16 buckets per octave."""
 
 
 def histograms(session: Session, samples: Path | None, most: int = MOST_BYTES) -> dict[Key, Histogram]:
-    """A histogram for each path, layout and size; the file is read, never held.
+    """Return a histogram per path, layout and size; the file is read in chunks, never loaded whole.
 
     Args:
-        samples: The session's `samples.jsonl`, where it has one.
-        most: Bytes that are read of it.
+        samples: The session's `samples.jsonl`, if it has one.
+        most: Maximum bytes to read of it.
     """
     found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.tallies if t.times}
     if samples is None or not session.results:

@@ -1,1 +1,1 @@
-"""Formats of other programs, and exports."""
+"""File formats of other programs, and exports of sessions."""

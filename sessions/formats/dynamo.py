@@ -1,7 +1,7 @@
-"""Dynamo's session files: where they lie, which session is active, and their JSON, read and written exactly.
+"""Dynamo's session files: locations, the active session, and lossless reading and writing of their JSON.
 
-What the format is, and what its own tool does with it, differs in places; here a key is never lost, and a
-file is never changed by reading it.
+The format's documentation and Dynamo's own tool differ in places; here no key is lost, and reading never changes a
+file.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from kvdeck.sessions.model.transfer_counts import LAYOUTS, average_bytes, ordere
 from kvdeck.sessions.units import size_text
 
 DYNAMO_PATHS = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE, DISK_TO_DEVICE, HOST_TO_HOST)
-"""The six paths Dynamo knows; with three layouts, eighteen keys."""
+"""The six paths of Dynamo; with three layouts, eighteen keys."""
 VARIABLE = "DYNAMO_BENCHMARK_SESSION"
 NO_MINIMUM = 2**64 - 1
-"""What `min_transfer_size` says before the first transfer."""
+"""Value of `min_transfer_size` before the first transfer."""
 MOST_BYTES = 4 << 20
-"""Far more than the eighteen keys take: a larger file is another program's."""
+"""Maximum file size in bytes, far above the size of eighteen keys: a larger file is another program's."""
 _FIELDS = ("transfer_count", "total_bytes", "total_blocks", "min_transfer_size", "max_transfer_size")
 _DERIVED = ("avg_transfer_size", "transfer_rate_bps", "block_rate_bps")
 _MOST_NAME = 4096
@@ -48,7 +48,7 @@ _RETRY_SECONDS = 0.004
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a file holds."""
+    """Content of a Dynamo session file."""
 
     name: str
     duration_s: float
@@ -57,35 +57,37 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """The active session, and what made it so: the environment, or a pointer file."""
+    """The active session and what selected it: the environment variable or a pointer file."""
 
     name: str
     source: str
 
 
 class _TornError(ValueError):
-    """The text is no JSON: perhaps it is only half written."""
+    """The text is not JSON, perhaps because it is only partly written."""
 
 
 def folders() -> dict[str, Path]:
-    """Where sessions lie: Dynamo's code writes to the temp folder, its README speaks of the home."""
+    """Return the session folders: Dynamo's code writes to the temp folder, its README names the home folder."""
     return {"temp": Path(os.environ.get("TMPDIR") or "/tmp"), "home": Path(os.path.expanduser("~")) / ".dynamo"}  # noqa: PTH111
 
 
 def session_paths(name: str) -> tuple[Path, Path]:
-    """A session's file in the temp folder, and in the home."""
+    """Return the paths of a session's file in the temp folder and in the home folder."""
     places = folders()
     return places["temp"] / f"dynamo_benchmark_{name}.json", places["home"] / f"bench_{name}.json"
 
 
 def pointer_paths() -> tuple[Path, Path]:
+    """Return the paths of the pointer file in the temp folder and in the home folder."""
     places = folders()
     pointer = "dynamo_benchmark_active_session.txt"
     return places["temp"] / pointer, places["home"] / pointer
 
 
 def active_session() -> Active | None:
-    """The session that the environment names, even by an empty name, else the newer pointer file's."""
+    """Return the session named by the environment (an empty name counts), else by the newer pointer file; None if
+    none."""
     if (name := os.environ.get(VARIABLE)) is not None:
         return Active(name.strip(), f"the environment, {VARIABLE}")
     found = []
@@ -102,7 +104,7 @@ def active_session() -> Active | None:
 
 
 def session_file(name: str) -> Path | None:
-    """The session's file, the newer where both are there."""
+    """Return the session's file, the newer one if both exist; None if there is none."""
     found = []
     for path in session_paths(name):
         try:
@@ -113,7 +115,7 @@ def session_file(name: str) -> Path | None:
 
 
 def found_files() -> dict[str, Path]:
-    """Name and file of every session of Dynamo's on this host."""
+    """Return the name and file of every Dynamo session on this host."""
     places = folders()
     found: dict[str, Path] = {}
     for folder, prefix in ((places["temp"], "dynamo_benchmark_"), (places["home"], "bench_")):
@@ -131,10 +133,10 @@ def found_files() -> dict[str, Path]:
 
 
 def read(path: Path, patience: float = 0.5) -> Counts:
-    """What a file holds; a half-written one is read again while another process may be writing it.
+    """Return a file's content; retry an incomplete file for `patience` seconds if it was written recently.
 
     Raises:
-        SessionError: It can't be read, or isn't such a file; the message says what is wrong with it.
+        SessionError: It can't be read or isn't a Dynamo session file; the message gives the reason.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -156,10 +158,10 @@ def read(path: Path, patience: float = 0.5) -> Counts:
 
 
 def parse(data: bytes) -> Counts:
-    """A file's content, by Dynamo's own rules, except that every key is kept.
+    """Return a file's content, parsed by Dynamo's own rules, except that all keys are accepted.
 
     Raises:
-        ValueError: It is not such a file.
+        ValueError: The data is not a Dynamo session file.
     """
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {size_text(MOST_BYTES)}")
@@ -211,9 +213,9 @@ def _tally(key: str, values: Any) -> Tally:
 
 
 def encode(counts: Counts) -> bytes:
-    """The file as Dynamo's tool writes it: two spaces, no newline at the end, nothing added.
+    """Return the file as Dynamo's tool writes it: indent of two spaces, no final newline, no extra fields.
 
-    What the format has no place for is left out; `left_out` says what.
+    Data that the format can't hold is omitted; `left_out` lists it.
     """
     metrics = {}
     for tally in ordered(counts.tallies):
@@ -236,26 +238,28 @@ def _values(tally: Tally, duration_s: float) -> dict[str, int]:
 
 
 def bytes_per_s(tally: Tally, duration_s: float | None) -> float:
-    """Dynamo's rate, which counts idle time: as the file says, else bytes over the session's duration; 0 of none."""
+    """Return Dynamo's rate in B/s, idle time included: as stated in the file, else bytes over session duration; 0 if
+    none."""
     if tally.stated_bytes_per_s is not None:
         return tally.stated_bytes_per_s
     return tally.bytes / duration_s if duration_s else 0.0
 
 
 def blocks_per_s(tally: Tally, duration_s: float | None) -> float:
+    """Return Dynamo's rate in blocks/s, idle time included, as `bytes_per_s` does."""
     if tally.stated_blocks_per_s is not None:
         return tally.stated_blocks_per_s
     return tally.blocks / duration_s if duration_s else 0.0
 
 
 def left_out(tallies: Sequence[Tally]) -> list[str]:
-    """What `encode` leaves out, in words."""
+    """Return descriptions of the data that `encode` omits."""
     said = [f"{tally.path} {tally.layout}" for tally in ordered(tallies) if not _has_place(tally)]
     return [*said, *beyond_counts([tally for tally in tallies if _has_place(tally)])]
 
 
 def beyond_counts(tallies: Sequence[Tally]) -> list[str]:
-    """What these hold that neither Dynamo's file nor its ten columns have, in words."""
+    """Return descriptions of data that neither Dynamo's file nor its ten CSV columns can hold."""
     held = {
         "failures": any(tally.failures for tally in tallies),
         "times": any(tally.timed_transfers for tally in tallies),
@@ -266,7 +270,7 @@ def beyond_counts(tallies: Sequence[Tally]) -> list[str]:
 
 
 def as_session(counts: Counts, path: Path, name: str | None = None) -> Session:
-    """A file's counts as a session that was read where it lies."""
+    """Return a file's counts as an imported session, without copying the file."""
     try:
         changed = path.stat().st_mtime
     except OSError:
@@ -285,7 +289,7 @@ def as_session(counts: Counts, path: Path, name: str | None = None) -> Session:
 
 
 def as_counts(session: Session) -> Counts:
-    """A session as far as the format can hold it."""
+    """Return the part of a session that the format can hold."""
     duration = session.duration_s
     if duration is None:
         duration = max(0.0, (session.ended or time.time()) - (session.started or session.created))
@@ -293,7 +297,7 @@ def as_counts(session: Session) -> Counts:
 
 
 def synthetic(count: int) -> list[tuple[str, str, int, int]]:
-    """The transfers of `test --count N`: path, layout, bytes and blocks of each, as Dynamo's tool makes them."""
+    """Return the transfers of `test --count N` as Dynamo's tool makes them: path, layout, bytes and blocks of each."""
     made = []
     for number in range(count):
         path, layout = (HOST_TO_DISK, HOST_TO_DEVICE, DEVICE_TO_HOST)[number % 3], LAYOUTS[number % 3]

@@ -1,4 +1,4 @@
-"""Sessions to and from files of other kinds: our JSON, Dynamo's JSON, its CSV, Markdown and Parquet."""
+"""Import and export of sessions: kvdeck's JSON, Dynamo's JSON, its CSV, Markdown and Parquet."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ CSV_HEADER = (
     *("min_transfer_size", "max_transfer_size", "transfer_rate_bps", "block_rate_bps"),
 )
 FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
-"""`json` is Dynamo's; `kvdeck` is ours, and keeps everything."""
+"""`json` is Dynamo's format; `kvdeck` is kvdeck's own and lossless."""
 _SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet", ".jsonl": "jsonl"}
 MOST_BYTES = MAX_DOCUMENT
-"""More takes seconds to read, and no session that can be imported has as many."""
+"""Maximum bytes of an imported file: larger ones take seconds to read, and no session that can be imported is as
+large."""
 
 
 def format_of(path: Path) -> str:
-    """The format a file's name suggests."""
+    """Return the format that a file's name suggests."""
     if path.name.endswith(".kvdeck.json"):
         return "kvdeck"
     return _SUFFIXES.get(path.suffix.lower(), "json")
 
 
 def encode(session: Session, form: str) -> bytes:
-    """A session as a file of that format.
+    """Return a session as a file of the given format.
 
     Raises:
-        UsageError: There is no such format.
-        SessionError: It needs a library that isn't there, or the session holds nothing for it.
+        UsageError: The format is unknown.
+        SessionError: A required library is missing, or the session has no data for the format.
     """
     encoders: Mapping[str, Callable[[Session], bytes]] = {
         "json": lambda session: dynamo.encode(dynamo.as_counts(counted_session(session))),
@@ -66,7 +67,7 @@ def encode(session: Session, form: str) -> bytes:
 
 
 def left_out(session: Session, form: str) -> list[str]:
-    """What a format has no place for, in words."""
+    """Return descriptions of the session's data that the format can't hold."""
     if form not in ("json", "csv", "parquet"):
         return []
     said = ["times and intervals of the run"] if session.results else []
@@ -78,7 +79,7 @@ def left_out(session: Session, form: str) -> list[str]:
 
 
 def counted_session(session: Session) -> Session:
-    """The session with tallies also where it was measured: a timed request is a transfer."""
+    """Return the session with transfer counts; of a measured session, each timed request counts as a transfer."""
     if not session.results:
         return session
     groups: dict[tuple[str, str], Tally] = {}
@@ -105,7 +106,7 @@ def counted_session(session: Session) -> Session:
 
 
 def csv_text(session: Session) -> str:
-    """Dynamo's ten columns, a row for each path and layout."""
+    """Return Dynamo's ten CSV columns, one row per path and layout."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
@@ -147,10 +148,10 @@ def _csv_tally(row: list[str]) -> Tally:
 
 
 def read(path: Path) -> Session:
-    """A session from a file: ours, Dynamo's or its CSV, or what nixlbench printed. The file is never changed.
+    """Read a session from a file: kvdeck's, Dynamo's JSON or CSV, or nixlbench's output. The file is never changed.
 
     Raises:
-        ImportedFileError: It can't be read or is no such file; says what is wrong.
+        ImportedFileError: The file can't be read or has another format; the message gives the reason.
     """
     try:
         with open_regular(path) as file:
@@ -209,7 +210,7 @@ def _changed(path: Path) -> float:
 
 
 def markdown(session: Session) -> str:
-    """The session's figures as a Markdown table."""
+    """Return the session's figures as a Markdown table."""
     counted = counted_session(session)
     lines = [f"## {inline(session.name)}", ""]
     facts = [str(session.host[key]) for key in ("hostname", "cpu") if session.host.get(key)]

@@ -1,6 +1,6 @@
-"""What nixlbench prints: its configuration and its table, read row by row.
+"""Reader for nixlbench's output: its configuration and its table, row by row.
 
-nixlbench's `Avg Lat.` is the wall time of the whole step over the descriptors moved, not the time of a request.
+nixlbench's `Avg Lat.` is the wall time of the whole step divided by the descriptors moved, not the time of a request.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _STORAGE = ("GDS", "GDS_MT", "POSIX", "HF3FS", "GUSLI", "OBJ", "AZURE_BLOB", "IN
 
 @dataclass(frozen=True, slots=True)
 class NixlbenchRow:
-    """One line of its table. GB is 1e9 bytes; times are means over descriptors or requests, in microseconds."""
+    """One table row. GB is 1e9 bytes; times are means over descriptors or requests, in µs."""
 
     block_bytes: int
     batch: int
     gb_per_s: float
     latency_us: float
-    """Per descriptor: wall time of the step over the descriptors moved."""
+    """Per descriptor: wall time of the step divided by the descriptors moved."""
     prep_us: float | None = None
     prep_p99_us: float | None = None
     post_us: float | None = None
@@ -60,19 +60,19 @@ class NixlbenchRow:
     transfer_p99_us: float | None = None
     aggregate_gb_per_s: float | None = None
     network_percent: float | None = None
-    """Against 50 GB/s for each pair of processes, whatever the network is."""
+    """Relative to 50 GB/s per pair of processes, regardless of the network."""
 
 
 @dataclass(slots=True)
 class NixlbenchReader:
-    """Reads the output line by line, as it comes."""
+    """Reads the output incrementally, line by line."""
 
     options: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The configuration it printed, by the words or the flag it printed it under."""
+    """The printed configuration, keyed by flag, else by the printed label."""
     columns: list[str] = dataclasses.field(default_factory=list)
 
     def take(self, line: str) -> NixlbenchRow | None:
-        """The row that a line holds, or None."""
+        """Return the table row of a line; None if it has none."""
         text = line.strip()
         if _HEADER.match(text):
             self.columns = [_FIELDS[name] for name in re.split(r"\s{2,}", text) if name in _FIELDS]
@@ -98,18 +98,18 @@ def _row(cells: Mapping[str, str]) -> NixlbenchRow | None:
 
 
 def is_nixlbench(text: str) -> bool:
-    """Whether a text holds nixlbench's table."""
+    """True if a text has nixlbench's table."""
     return any(_HEADER.match(line.strip()) for line in text.splitlines())
 
 
 def parse_nixlbench(text: str) -> list[NixlbenchRow]:
-    """Every row of its table, in order; what stands around it is passed over."""
+    """Return every table row in order; other lines are ignored."""
     reader = NixlbenchReader()
     return [row for row in map(reader.take, text.splitlines()) if row is not None]
 
 
 def parse_options(text: str) -> dict[str, str]:
-    """The configuration that it printed before its table."""
+    """Return the configuration printed before the table."""
     reader = NixlbenchReader()
     for line in text.splitlines():
         reader.take(line)
@@ -117,11 +117,12 @@ def parse_options(text: str) -> dict[str, str]:
 
 
 def as_results(rows: Sequence[NixlbenchRow], params: Mapping[str, Any]) -> tuple[StepResult, ...]:
-    """The rows as results: what it doesn't print is null, and its own columns stand in `settings.nixlbench`.
+    """Return the rows as step results: values that nixlbench doesn't print are null, its columns are in
+    `settings.nixlbench`.
 
     Args:
-        rows: Of one run.
-        params: Its parameters by flag, as far as they are known.
+        rows: Rows of one run.
+        params: The run's known parameters, by flag.
     """
     backend, op = str(params.get("backend") or "UCX"), str(params.get("op_type") or "WRITE")
     storage = backend in _STORAGE
@@ -153,10 +154,10 @@ def _result(number: int, row: NixlbenchRow, path: str, backend: str, params: Map
 
 
 def as_session(text: str, name: str, created: float) -> Session:
-    """A saved output as a session that is done.
+    """Return saved output as a session in state `done`.
 
     Raises:
-        ValueError: It holds no row of nixlbench's table.
+        ValueError: The text has no row of nixlbench's table.
     """
     rows = parse_nixlbench(text)
     if not rows:

@@ -1,4 +1,4 @@
-"""A session's counts as a Parquet file, a row for each path and layout; pyarrow does it, where it is installed."""
+"""Transfer counts as a Parquet file, one row per path and layout; needs pyarrow."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAGIC = b"PAR1"
 
 
 def encode(name: str, tallies: Sequence[Tally]) -> bytes:
-    """The file's bytes. Counts are unsigned 64-bit; histograms are lists of two fields.
+    """Return the file's bytes. Counts are unsigned 64-bit; histograms are lists of two-field structs.
 
     Raises:
-        SessionError: There is no pyarrow.
+        SessionError: pyarrow is not installed.
     """
     arrow, parquet = _library()
     columns: dict[str, list[Any]] = {"session": [name] * len(tallies)}
@@ -33,11 +33,11 @@ def encode(name: str, tallies: Sequence[Tally]) -> bytes:
 
 
 def decode(data: bytes) -> tuple[str, list[Tally]]:
-    """The session's name and its counts; columns that kvdeck doesn't write are passed over.
+    """Return the session's name and its transfer counts; unknown columns are ignored.
 
     Raises:
-        SessionError: There is no pyarrow.
-        ValueError: It is no Parquet file, or not of such columns.
+        SessionError: pyarrow is not installed.
+        ValueError: The data is not Parquet, or has other columns.
     """
     arrow, parquet = _library()
     try:

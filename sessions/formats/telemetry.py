@@ -1,4 +1,5 @@
-"""A recording's flows over time as a table, and its moments as lines: written as they are read, however long it is."""
+"""Exports of a telemetry session: flows over time as a table, samples as lines; streamed, so the length doesn't
+matter."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ from kvdeck.sessions.text.run_report import report_json
 from kvdeck.sessions.text.telemetry_report import recording_lines
 
 FORMATS = ("csv", "json", "jsonl", "kvdeck", "markdown")
-"""`csv` and `json`: flows over time; `jsonl`: every moment, as `kvdeck monitor --json` printed it; `kvdeck` and
-`markdown`: what the recording comes to."""
+"""`csv` and `json`: flows over time; `jsonl`: every sample, as printed by `kvdeck monitor --json`; `kvdeck` and
+`markdown`: the totals."""
 COLUMNS = (
     *("t", "source", "from", "to", "name", "metric", "bytes_total", "blocks_total", "bytes_per_s", "blocks_per_s"),
     *("bytes_gained", "blocks_gained", "transfers_total", "transfers_per_s", "seconds_total", "descriptors_total"),
@@ -32,11 +33,11 @@ COLUMNS = (
 
 
 def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
-    """The export, a piece at a time.
+    """Yield the export in chunks.
 
     Raises:
-        UsageError: There is no such format.
-        SessionError: It needs the moments, and only what they come to is here.
+        UsageError: The format is unknown.
+        SessionError: The format needs the samples, but only the totals are stored here.
     """
     if form not in FORMATS:
         raise UsageError(f"a recording can't be written as {form!r}", f"use {', '.join(FORMATS)}")
@@ -59,11 +60,11 @@ def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
 
 
 def write(session: Session, folder: Path, form: str, path: Path) -> None:
-    """Write the export to a file, which appears whole or not at all.
+    """Write the export to a file, atomically.
 
     Raises:
-        UsageError: As of `pieces`.
-        SessionError: As of `pieces`, or the file can't be written.
+        UsageError: As for `pieces`.
+        SessionError: As for `pieces`, or the file can't be written.
     """
     parts = pieces(session, folder, form)
     first = next(parts, b"")
@@ -114,6 +115,6 @@ def _json(moments: Iterable[Moment]) -> Iterator[bytes]:
 
 
 def markdown(session: Session) -> str:
-    """What the recording comes to, as an operator reads it, in a block that keeps its columns."""
+    """Return the totals as text under a heading; lines are indented, so Markdown preserves the columns."""
     heading, *lines = (line.text for line in recording_lines(session, 120))
     return "\n".join([f"## {inline(heading)}", "", *(f"    {visible(line)}" for line in lines), ""])

@@ -1,1 +1,1 @@
-"""What the operating system gives: files, documents, processes, names, escapes."""
+"""Access to the operating system: files, documents, processes, addresses, escapes."""

@@ -1,4 +1,4 @@
-"""Addresses as an operator types them: none may carry a credential, for addresses are shown, kept and passed on."""
+"""Checks that an address has no credential in it, because addresses are shown, stored and shared."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FIX = "set KVDECK_MONITOR_TOKENS_FILE to a file of mode 0600 with lines `http://
 
 
 def refuse_credentials(address: str, what: str = "the address", fix: str = FIX) -> str:
-    """The address, where it carries no credential: no user or password, no token in its query, fragment or path.
+    """Return the address if it has no credential: no user or password, no token in its query, fragment or path.
 
     Raises:
-        UsageError: It does; the message repeats nothing of it but the host.
+        UsageError: It has one; the message repeats only the host.
     """
     text = address if "://" in address else f"//{address}"
     rest = text.partition("//")[2]
@@ -32,7 +32,7 @@ def refuse_credentials(address: str, what: str = "the address", fix: str = FIX) 
 
 
 def carries_credentials(address: str) -> bool:
-    """Whether `refuse_credentials` would refuse it."""
+    """True if `refuse_credentials` rejects the address."""
     try:
         refuse_credentials(address)
     except UsageError:

@@ -1,7 +1,7 @@
-r"""Foreign text as it may be shown: what a terminal would obey, or not show at all, is written out as `\x1b`, `\u202e`.
+r"""Escaping of control and invisible characters in foreign text: shown as `\x1b`, `\u202e`.
 
-Names, labels, notes, messages of other programs and file names may hold control characters (C0, C1, DEL), marks that
-turn the direction of text, characters without width, and halves of surrogate pairs. All that is printed passes here.
+Names, labels, notes, messages of other programs and file names may hold control characters (C0, C1, DEL), direction
+marks, zero-width characters and halves of surrogate pairs. All printed text passes through here.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _INVISIBLE = (
-    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: a terminal obeys them
-    "\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # no width, or turn the direction
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1: a terminal interprets them
+    "\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # zero width, or change direction
     "\u2028\u2029"  # line and paragraph ends
-    "\ud800-\udfff"  # bytes that were no UTF-8
+    "\ud800-\udfff"  # bytes that were not UTF-8
     "\U000e0000-\U000e0fff"  # tags
 )
 _ANY = re.compile(f"[{_INVISIBLE}]")
@@ -24,26 +24,26 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""The text with every such character written out.
+    r"""Return the text with each such character escaped.
 
     Args:
         text: Any text.
-        lines: Newlines stay: the text is several lines of kvdeck's own.
+        lines: Leave newlines: the text is several lines of kvdeck's own.
     """
-    if text.isprintable():  # most texts; no character above is printable
+    if text.isprintable():  # fast path: no character above is printable
         return text
     return (_ANY_BUT_NEWLINE if lines else _ANY).sub(_written_out, text)
 
 
 def without_controls(text: str) -> str:
-    """The text without every such character."""
+    """Return the text without such characters."""
     return _ANY.sub("", text)
 
 
 def _written_out(match: re.Match[str]) -> str:
     char = match[0]
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return _SHORT.get(char) or (
         f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
@@ -51,7 +51,7 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""JSON text with the same characters as `\uXXXX`: its values stay what they are."""
+    r"""Return JSON text with such characters as `\uXXXX`; its values don't change."""
     if text.isprintable():
         return text
 
@@ -67,7 +67,7 @@ def _utf16(char: str) -> list[int]:
 
 
 def csv_text(text: T) -> T | str:
-    """A value for a CSV cell that no spreadsheet takes for a formula; numbers stay as they are."""
+    """Return a CSV cell value that no spreadsheet interprets as a formula; numbers are returned unchanged."""
     if isinstance(text, str) and text.startswith(_FORMULA) and not _is_number(text):
         return f"'{text}"
     return text

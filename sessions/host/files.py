@@ -1,4 +1,4 @@
-"""Opening files that somebody else may have put there: never blocking, regular files only, so many bytes at most.
+"""Safe opening of files from untrusted folders: never blocks, regular files only, limited size.
 
 A name in a shared folder, or one typed by an operator, may be a FIFO, a device, a link, a folder, or endless.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_DOCUMENT = 16 << 20
-"""Bytes of a file that a person writes or a tool makes for one: a spec, a model, a configuration."""
+"""Maximum bytes of a document written by a person or for one: a spec, a model, a configuration."""
 MAX_RECORD = 256 << 20
-"""Bytes of a file that kvdeck or a program it counts in has written."""
+"""Maximum bytes of a file written by kvdeck or by a program it counts in."""
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -36,25 +36,25 @@ _NO_ROOM = {
 
 
 def no_room(error: OSError) -> tuple[str, str] | None:
-    """What is wrong, and what to do, where a file can't grow; null for any other error."""
+    """Return (what is wrong, fix) if a file can't grow; None for any other error."""
     return _NO_ROOM.get(error.errno or 0)
 
 
 class NotRegular(OSError):
-    """It is there and is no regular file, or is none that may be read here; `strerror` says what it is."""
+    """The file exists but is not a regular file, or may not be read here; `strerror` gives the reason."""
 
 
 def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> BinaryIO:
-    """Open a regular file to read.
+    """Open a regular file for reading.
 
     Args:
-        path: Where.
-        shared: The folder is one in which others may make files: links are not followed, and the file must be
-            this user's or root's.
+        path: The file.
+        shared: Other users may create files in its folder: links are not followed, and the file must belong to this
+            user or root.
 
     Raises:
-        NotRegular: It is something else, or another user's.
-        OSError: It is not there, or can't be opened.
+        NotRegular: It is not a regular file, or belongs to another user.
+        OSError: It doesn't exist or can't be opened.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (os.O_NOFOLLOW if shared else 0)
     try:
@@ -81,16 +81,16 @@ def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> Binar
 
 
 def read_regular(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared: bool = False) -> bytes:
-    """The bytes of a regular file.
+    """Return the bytes of a regular file.
 
     Args:
-        path: Where.
-        limit: Bytes that it may have.
-        shared: As of `open_regular`.
+        path: The file.
+        limit: Maximum size in bytes.
+        shared: As for `open_regular`.
 
     Raises:
-        NotRegular: It is something else, another user's, or longer.
-        OSError: It is not there, or can't be read.
+        NotRegular: It is not a regular file, belongs to another user, or is longer than `limit`.
+        OSError: It doesn't exist or can't be read.
     """
     with open_regular(path, shared=shared) as file:
         data = file.read(limit + 1)
@@ -100,12 +100,12 @@ def read_regular(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, sha
 
 
 def read_text(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared: bool = False) -> str:
-    """The text of a regular file of UTF-8; raises as `read_regular`, and UnicodeDecodeError."""
+    """Return the text of a regular UTF-8 file; raises as `read_regular`, and UnicodeDecodeError."""
     return read_regular(path, limit, shared=shared).decode()
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file is there, through links; a name that no file can have is none."""
+    """True if the path is a regular file, through links; False for an invalid name."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there, through links; a name that no file can have is none."""
+    """True if the path is a folder, through links; False for an invalid name."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Processes of this host: who runs under a pid, and whether one that was noted earlier still does."""
+"""Identity of processes on this host, safe against reuse of pids."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process that no later one can be mistaken for: a pid alone comes round again."""
+    """Identifies a process beyond its pid, because pids are reused."""
 
     pid: int
     start: int
     """Start time in clock ticks since boot, as in /proc."""
     boot: str
     namespace: str
-    """The pid namespace: the same number means another process in another container."""
+    """The pid namespace: in another container the same pid is another process."""
     host: str
 
     @property
     def here(self) -> bool:
-        """Whether its pid can be looked up by this process."""
+        """True if this process can look up its pid: same boot, same pid namespace."""
         return self.boot == _boot_id() and self.namespace == _pid_namespace()
 
     @property
@@ -32,12 +32,12 @@ class ProcessIdentity:
 
     @property
     def gone(self) -> bool:
-        """Whether it has surely ended; of a process on another host nothing is sure."""
+        """True only if it certainly exited; False for processes on other hosts."""
         return not self.alive and (self.here or self.host == socket.gethostname())
 
 
 def identity(pid: int) -> ProcessIdentity | None:
-    """Who runs under that pid now, or null when none does."""
+    """Return the identity of the process with that pid; None if there is none."""
     start = process_start(pid)
     if start is None:
         return None
@@ -45,20 +45,20 @@ def identity(pid: int) -> ProcessIdentity | None:
 
 
 def own_identity() -> ProcessIdentity:
-    """Who this process is."""
+    """Return the identity of this process."""
     return ProcessIdentity(
         os.getpid(), process_start(os.getpid()) or 0, _boot_id(), _pid_namespace(), socket.gethostname()
     )
 
 
 def process_start(pid: int) -> int | None:
-    """Start time of a process in ticks since boot; null when it is not there or a zombie."""
+    """Return a process's start time in ticks since boot; None if it doesn't exist or is a zombie."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in ("Z", "X") else int(fields[19])
 
 
 def group_members(group: int) -> list[int]:
-    """Pids of the process group's members, zombies left out."""
+    """Return the pids of a process group, zombies excluded."""
     found = []
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit() and (fields := _stat(int(entry))) and int(fields[2]) == group and fields[0] not in "ZX":
@@ -67,7 +67,7 @@ def group_members(group: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the state on: the name before it may hold anything."""
+    """Return the fields of /proc/PID/stat after the name, which may hold any character; None if unreadable."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].decode().split()
@@ -84,7 +84,7 @@ def _pid_namespace() -> str:
 
 
 def signal_name(number: int) -> str:
-    """A signal's name, such as `SIGKILL`; real-time signals by their distance from the first, `SIGRTMIN+1`."""
+    """Return a signal's name, such as `SIGKILL`; real-time signals relative to the first: `SIGRTMIN+1`."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""This process makes files for its user only, whatever the umask; programs that it runs get the one it was given."""
+"""A private umask for this process; other programs that it runs get the original umask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _given: int | None = None
 
 
 def make_private() -> None:
-    """Make folders 0700 and files 0600 from now on."""
+    """Create folders with mode 0700 and files with 0600 from now on."""
     global _given
     before = os.umask(PRIVATE)
     _given = before if _given is None else _given
 
 
 def given() -> int:
-    """The umask that this process was started with, for a program that is not kvdeck's; -1 where it was kept."""
+    """Return the umask this process started with, for child programs other than kvdeck; -1 if it was not changed."""
     return -1 if _given is None else _given

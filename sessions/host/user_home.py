@@ -1,4 +1,4 @@
-"""The user's home folder, on hosts that know none: a uid without passwd entry, HOME unset or empty."""
+"""The user's home folder, including on hosts without one: no passwd entry, HOME unset or empty."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from kvdeck.sessions.errors import UsageError
 
 
 def ensure_home() -> str:
-    """Set HOME for this process and its children where there is no home, to a private folder of the temp folder.
+    """Set HOME for this process and its children; without a home, use a private folder in the temp folder.
 
     Returns:
-        What was done, in a sentence; empty where there is a home, or where KVDECK_HOME says where to keep things.
+        A message about the fallback; empty if there is a home or KVDECK_HOME is set.
     """
     if os.environ.get("HOME"):
         return ""
@@ -38,10 +38,10 @@ def ensure_home() -> str:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` and `~user` replaced.
+    """Return the path with `~` and `~user` expanded.
 
     Raises:
-        UsageError: It begins with a user who is not known here, or holds what no path can.
+        UsageError: The user is unknown, or the path has an invalid character.
     """
     text = os.fspath(path)
     try:

@@ -1,1 +1,1 @@
-"""What a measurement is: records, events and their codec."""
+"""Record types of sessions: results, events, telemetry totals and their codec."""

@@ -1,4 +1,4 @@
-"""Whether a record read from a stranger's file holds what its fields promise."""
+"""Type checks for records read from foreign files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 
 def check(record: Any, where: str = "") -> None:
-    """Compare every field with its type, records inside included.
+    """Check every field against its declared type, nested records included.
 
     Raises:
-        ValueError: A field holds something else; names it.
+        ValueError: A field has another type; the message names the field.
     """
     kind: type = type(record)
     hints = _hints(kind)

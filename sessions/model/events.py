@@ -1,6 +1,6 @@
-"""The lines of `samples.jsonl`: what a worker says while it measures, and the columns of its counters.
+"""Run events (the lines of `samples.jsonl`) and the columns of the worker's counters.
 
-`t` is the writer's monotonic clock in nanoseconds, `wall` the Unix time in seconds.
+`t` is the writer's monotonic clock in ns, `wall` the Unix time in seconds.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from kvdeck.sessions.model.records import Comparison, RunState, StepPlan, StepRe
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The worker has begun; carries every step it means to take. After tuning it comes again, with the steps as they
-    then are: the later one holds."""
+    """The worker started; lists all planned steps. Sent again after tuning with the final steps: the later one
+    applies."""
 
     kind: ClassVar[str] = "run_started"
     t: int
     wall: float
     steps: tuple[StepPlan, ...]
     host: dict[str, Any] = field(default_factory=dict)
-    """Facts that decide comparability, for `session.json`."""
+    """Facts that decide comparability, stored in `session.json`."""
     nixl: str | None = None
     spec: dict[str, Any] = field(default_factory=dict)
-    """The specification with every default filled in."""
+    """The specification with all defaults filled in."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step's memory is registered and its first round begins."""
+    """A step's memory is registered and its first round starts."""
 
     kind: ClassVar[str] = "step_started"
     t: int
@@ -38,7 +38,7 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One visit of the interleaved loop to one step. The three lists hold one time per request."""
+    """One visit of the interleaved loop to one step. `post_ns` and `transfer_ns` hold one time per request, in ns."""
 
     kind: ClassVar[str] = "round"
     t: int
@@ -47,14 +47,14 @@ class Round:
     post_ns: tuple[int, ...]
     transfer_ns: tuple[int, ...]
     busy_ns: int
-    """Wall time of this visit: with requests in flight beside each other, less than the sum of their times."""
+    """Wall time of this visit; less than the sum of request times if requests overlap."""
     values: tuple[float | None, ...]
     """The step's counters after this visit, in the order of `COUNTERS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceRound:
-    """One visit to the trial's reference, which moved the same bytes by plain means."""
+    """One visit to the trial's reference, which moves the same bytes by plain means."""
 
     kind: ClassVar[str] = "reference_round"
     t: int
@@ -67,7 +67,7 @@ class ReferenceRound:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """A step's result, final."""
+    """A step's final result."""
 
     kind: ClassVar[str] = "step_finished"
     t: int
@@ -76,7 +76,7 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A comparison, final."""
+    """A final comparison of two steps."""
 
     kind: ClassVar[str] = "compared"
     t: int
@@ -85,7 +85,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line for the operator."""
+    """A log line for the operator."""
 
     kind: ClassVar[str] = "log"
     t: int
@@ -95,7 +95,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The run has moved to another state; the last line of a finished run."""
+    """The run changed state; the last line of a finished run."""
 
     kind: ClassVar[str] = "state"
     t: int
@@ -103,9 +103,9 @@ class StateChanged:
     state: RunState
     reason: str | None = None
     signal: str | None = None
-    """Name of the signal that ended the worker, where one did."""
+    """Name of the signal that ended the worker, if any."""
     last_words: tuple[str, ...] = ()
-    """The last lines a crashed worker wrote to stderr."""
+    """The last stderr lines of a crashed worker."""
 
 
 Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
@@ -127,7 +127,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One column of a sample: counters only grow within a step, gauges are the state after the last round."""
+    """One column of a sample: a `counter` only grows within a step, a `gauge` is the state after the last round."""
 
     name: str
     unit: str
@@ -150,24 +150,24 @@ COUNTERS = (
     Counter("request_p99_ns", "ns", "gauge"),
     Counter("request_max_ns", "ns", "gauge"),
     Counter("reference_gb_per_s", "GB/s", "gauge"),
-    Counter("ratio", "", "gauge"),  # against the trial's first layout; null for that layout itself
+    Counter("ratio", "", "gauge"),  # to the trial's first layout; null for that layout itself
     Counter("ratio_low", "", "gauge"),
     Counter("ratio_high", "", "gauge"),
     Counter("fraction", "", "gauge"),  # of the whole run, 0 to 1
     Counter("eta_s", "s", "gauge"),
 )
-"""Columns of `Round.values` and of the socket's samples, in order. New ones are added at the end."""
+"""Columns of `Round.values` and of the socket's samples, in order. Append new ones at the end."""
 
 COUNTER_INDEX = {counter.name: index for index, counter in enumerate(COUNTERS)}
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """The event as a mapping for `orjson.dumps`, its kind first."""
+    """Return the event as a mapping for `orjson.dumps`, `kind` first."""
     return {"kind": event.kind, **to_json(event)}
 
 
 def event_from_json(line: dict[str, Any]) -> Event | None:
-    """The event a line holds, or None for a kind that this version doesn't know, and for a damaged one."""
+    """Return the event of a line; None if its kind is unknown to this version or its data is invalid."""
     kind = line.get("kind", "")
     cls = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
     try:

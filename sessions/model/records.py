@@ -1,8 +1,8 @@
-"""What a measurement is: the results drawn from the lines of `samples.jsonl`, and `session.json`.
+"""Records of a session: `session.json` and the results computed from `samples.jsonl`.
 
-Every record is a frozen dataclass whose JSON form has the same field names, so the file, the socket and
-`kvdeck run --json` speak one language. Times are integer nanoseconds where they were measured
-(`*_ns`) and microseconds where they are summarised (`*_us`). GB is 1e9 bytes.
+Every record is a frozen dataclass whose JSON form has the same field names, so the file, the socket and `kvdeck run
+--json` share one schema. Measured times are integer nanoseconds (`*_ns`), summarised times are microseconds (`*_us`).
+GB is 1e9 bytes.
 """
 
 from __future__ import annotations
@@ -39,31 +39,31 @@ PATHS = (
     DEVICE_TO_DISK,
     DISK_TO_DEVICE,
 )
-"""Transfer paths, in the order in which they are listed everywhere."""
+"""Transfer paths, in display order."""
 
 ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`faster`, `slower`: the whole interval lies on one side of 1. `no difference`: it lies within `SAME_WITHIN` of 1.
-`undecided`: neither, or too few rounds to say."""
+`undecided`: neither, or too few rounds."""
 SAME_WITHIN = 1.05
-"""What is called no difference may differ by 5 % at most: the part from which on a rate is worth a sentence."""
+"""Maximum ratio that counts as no difference (5 %), equal to the smallest rate change that is reported."""
 
 
 def is_same(low: float, high: float) -> bool:
-    """Whether an interval of a ratio lies so close to 1 that both sides are the same for all purposes."""
+    """True if the interval of a ratio lies within `SAME_WITHIN` of 1."""
     return 1 / SAME_WITHIN <= low <= high <= SAME_WITHIN
 
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
 SessionKind = Literal["run", "recorded", "imported", "watched"]
-"""`run`: measured here; `recorded`: counted in other programs; `imported`: read from a file; `watched`: what the
-Monitor saw."""
+"""`run`: measured here; `recorded`: trace, transfers counted in other programs; `imported`: read from a file;
+`watched`: telemetry recorded by the Monitor."""
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """An exact summary of measured times, in microseconds."""
+    """Exact percentiles of measured times, in µs."""
 
     p50: float
     p90: float
@@ -75,7 +75,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with its 95 % interval; the unit is in the field's name."""
+    """A median with its 95 % interval; the field that holds it names the unit."""
 
     median: float
     low: float
@@ -83,7 +83,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval: a single figure has none, and is no certainty."""
+        """True if there is an interval; a single figure has equal bounds."""
         return self.low < self.high
 
 
@@ -95,26 +95,26 @@ class StepPlan:
     trial: int
     path: str
     layout: str
-    """Text of the layout; `SOURCE -> DESTINATION` where the two differ."""
+    """Text of the layout; `SOURCE -> DESTINATION` if they differ."""
     backend: str
-    """NIXL backend, or `staged:GDS`-like names where a fallback is used, which is then named here."""
+    """NIXL backend, or the name of the fallback, such as `staged:GDS`."""
     api: str | None
     """`AIO`, `URING` or `POSIXAIO` with the POSIX backend, else null."""
     direct: bool | None
-    """O_DIRECT; null where there is no file."""
+    """O_DIRECT; null if no file is involved."""
     block_bytes: int
     batch: int
-    """Blocks in one request."""
+    """Blocks per request."""
     blocks: int
-    """Blocks in the working set that the requests walk over."""
+    """Blocks in the working set that the requests cycle over."""
     descriptors_per_block: int
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step measured: one entry of `results[]` in `kvdeck run --json`.
+    """Result of a step: one entry of `results[]` in `kvdeck run --json`.
 
-    A field is null where it was not measured; `reason` says why when `status` is not `ok`.
+    A field is null if not measured; `reason` explains a `status` other than `ok`.
     """
 
     step: int
@@ -125,48 +125,49 @@ class StepResult:
     api: str | None
     direct: bool | None
     page_cache: str | None
-    """`bypassed`, `dropped before each round` or `in use`; null where there is no file."""
+    """`bypassed`, `dropped before each round` or `in use`; null if no file is involved."""
     durable: bool | None
-    """Whether the written bytes were on the device when the time was taken; null where nothing is written to a file."""
+    """True if the time includes writing the bytes to the device; null if no file is written."""
     block_bytes: int
     batch: int
     descriptors_per_block: int
     descriptors_per_request: int
-    """Descriptors that reached the backend in one request: fewer than `batch × descriptors_per_block` when merged."""
+    """Descriptors per request that reached the backend: fewer than `batch × descriptors_per_block` when merged."""
     merged: bool
     blocks: int
     iterations: int
-    """Timed requests, warm-up not counted."""
+    """Timed requests, excluding warm-up."""
     warmup_iterations: int
     bytes: int
     """Bytes moved by the timed requests."""
     prep_us: Percentiles | None
-    """Making one request from prepared lists."""
+    """Time to create one request from prepared lists."""
     post_us: Percentiles | None
-    """From before the post call to its return."""
+    """Time from before the post call to its return."""
     transfer_us: Percentiles | None
-    """From the return of the post call until completion is observed."""
+    """Time from the return of the post call to observed completion."""
     request_us: Percentiles | None
-    """Post and transfer together."""
+    """Post plus transfer."""
     gb_per_s: Interval | None
     reference_gb_per_s: float | None
     reference: str | None
-    """What the reference is: `memcpy`, `pread`, `pwrite`, `cudaMemcpy`."""
+    """Name of the reference: `memcpy`, `pread`, `pwrite`, `cudaMemcpy`."""
     efficiency: float | None
-    """The former name of `reference_ratio`, written for one version more."""
+    """Former name of `reference_ratio`, still written for one more version."""
     verified: bool | None
-    """True or false after the bytes were compared; null where verification was switched off."""
+    """Whether the compared bytes match; null if verification was off."""
     status: ResultStatus
     reason: str | None
     settings: dict[str, Any] = field(default_factory=dict)
-    """What else decides the figure: threads, pipeline_depth, files, huge_pages, error_handling, pinning, params…"""
+    """Other settings that affect the figures: threads, pipeline_depth, files, huge_pages, error_handling, pinning,
+    params…"""
     reference_ratio: float | None = None
     """`gb_per_s.median / reference_gb_per_s`."""
     reference_is_limit: bool | None = None
-    """Whether the reference is what these bytes can't well exceed: then the ratio is the part of it that is reached."""
+    """True if the reference is an upper limit for these bytes; the ratio is then the part of it that is reached."""
 
     def __post_init__(self) -> None:
-        """Reckon the ratio from the two rates, whatever an earlier version wrote."""
+        """Recompute the ratio from the two rates: files of earlier versions may hold another value."""
         rate, reference = self.gb_per_s, self.reference_gb_per_s
         ratio = rate.median / reference if rate is not None and reference else None
         limit = None if ratio is None else is_limit(self.reference, self.block_bytes, ratio)
@@ -176,10 +177,10 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two interleaved steps of one trial, set against each other.
+    """Two interleaved steps of one trial, compared.
 
-    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over
-    rounds: below 1 the candidate is faster.
+    `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over rounds: below 1
+    the candidate is faster.
     """
 
     trial: int
@@ -194,47 +195,47 @@ class Comparison:
     verdict: Verdict
 
     def __post_init__(self) -> None:
-        # Files of earlier versions call every interval that holds 1 no difference, however wide.
+        # Earlier versions wrote "no difference" for every interval that contains 1, however wide.
         if self.verdict == "no difference" and not is_same(self.low, self.high):
             object.__setattr__(self, "verdict", "undecided")
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Transfers counted in a running program, of one path and one layout.
+    """Transfer counts of a program, for one path and one layout.
 
-    A transfer is one NIXL request or one copy; it is counted once it has completed, failures apart.
+    A transfer is one NIXL request or one copy, counted on completion; failures are counted separately.
     """
 
     path: str
     layout: str
-    """Text of the layout, or `Unknown` where nobody said."""
+    """Text of the layout, or `Unknown` if not given."""
     transfers: int = 0
     bytes: int = 0
     blocks: int = 0
     descriptors: int = 0
-    """0 where they were not counted."""
+    """0 if not counted."""
     min_bytes: int | None = None
-    """Of one transfer; null where there was none."""
+    """Bytes of the smallest transfer; null if there is none."""
     max_bytes: int = 0
     failures: int = 0
     timed_transfers: int = 0
-    """Those with a time; the next three are sums over them."""
+    """Transfers with a time; the next three fields are sums over them."""
     timed_bytes: int = 0
     timed_blocks: int = 0
     busy_s: float = 0.0
     sizes: tuple[tuple[int, int], ...] = ()
-    """Bytes of a transfer and how many had them, ascending; with many sizes, sixteenths of an octave."""
+    """Histogram of sizes: bytes per transfer and count, ascending; with many sizes, 16 buckets per octave."""
     times: tuple[tuple[float, int], ...] = ()
-    """Histogram of the times: a bucket's lower edge in seconds and its count; sixteen buckets an octave."""
+    """Histogram of times: lower bucket edge in seconds and count, 16 buckets per octave."""
     stated_bytes_per_s: int | None = None
-    """What the file it was read from says; Dynamo's counts idle time as well."""
+    """Rate stated in the imported file; Dynamo's rate includes idle time."""
     stated_blocks_per_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What one setting gave in `--tune`, against the setting before it."""
+    """Result of one setting in `--tune`, compared with the previous setting."""
 
     kind: ClassVar[str] = "tuned"
     t: int
@@ -249,7 +250,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`session.json`: who measured what, where and when, and what came of it."""
+    """`session.json`: what was measured, where, when, and the results."""
 
     name: str
     state: RunState
@@ -263,7 +264,7 @@ class Session:
     host: dict[str, Any] = field(default_factory=dict)
     """Facts that decide comparability: hostname, cpu, cores, memory_bytes, kernel, gpus, filesystem."""
     spec: dict[str, Any] = field(default_factory=dict)
-    """The run's specification with every default filled in: what `run.yaml` holds."""
+    """The run's specification with all defaults filled in, as in `run.yaml`."""
     results: tuple[StepResult, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     tuned: tuple[Tuned, ...] = ()
@@ -273,18 +274,18 @@ class Session:
     kind: SessionKind = "run"
     tallies: tuple[Tally, ...] = ()
     duration_s: float | None = None
-    """What an imported file says it took."""
+    """Duration in seconds that an imported file states."""
     source: str = ""
-    """The file it was imported from, or that is read where it lies."""
+    """The imported file, or the foreign file that is read in place."""
     watched: Watched | None = None
-    """Of a recording of the Monitor's: what it comes to."""
+    """Totals of a telemetry session; null for other kinds."""
 
 
 Record = TypeVar("Record")
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """A record's fields as they are; orjson serialises the records inside."""
+    """Return a record's fields unconverted; orjson serialises nested records."""
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
 
 
@@ -292,7 +293,7 @@ def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     """Build a record from its JSON mapping; unknown fields are ignored, so newer files can be read.
 
     Raises:
-        ValueError: A field without a default is missing, or holds a value of another type; names its path.
+        ValueError: A required field is missing or has another type; the message names its path.
     """
     try:
         return msgspec.convert(data, cls)
@@ -301,10 +302,10 @@ def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
 
 
 def decode_json(cls: type[Record], data: bytes) -> Record:
-    """As `from_json`, from JSON text.
+    """Build a record from JSON text, as `from_json` does from a mapping.
 
     Raises:
-        ValueError: It is no JSON, or not that record.
+        ValueError: The text is not JSON, or not that record.
     """
     check_record(data)
     try:

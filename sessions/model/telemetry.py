@@ -1,4 +1,4 @@
-"""What a recording comes to: what moved over which flow, how fast, and what gauges stood at meanwhile."""
+"""Totals of a telemetry session: bytes and rates per flow, gauge values and counter growth."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a value was spread over the moments in which it was taken.
+    """Distribution of a value over its samples.
 
-    Consecutive moments are not independent, so the interval comes of whole blocks of them drawn anew.
+    Consecutive samples are not independent, so the interval comes from a block bootstrap.
     """
 
     moments: int
     median: float
     low: float | None
-    """95 % interval of the median; null with too few moments to say."""
+    """95 % interval of the median; null with too few samples."""
     high: float | None
     p95: float
     least: float
@@ -25,7 +25,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class FlowTotals:
-    """One flow of one source, over the whole recording. Resets of the counters are accounted for."""
+    """Totals of one flow of one source over the whole recording, corrected for counter resets."""
 
     source: str
     source_kind: str
@@ -34,24 +34,24 @@ class FlowTotals:
     target_tier: str | None
     metric: str
     bytes_moved: float | None = None
-    """Null where the source tells no bytes and nobody gave the size of a block."""
+    """Null if the source reports no bytes and no block size was given."""
     blocks_moved: float | None = None
     transfers: float | None = None
     failures: float | None = None
     moving_s: float = 0.0
-    """Seconds of the recording in which it moved."""
+    """Seconds of the recording in which the flow moved data."""
     unit: Literal["B/s", "blocks/s"] = "B/s"
-    """Of the next two."""
+    """Unit of `mean` and `rate`."""
     mean: float | None = None
-    """Over the whole recording, idle time included."""
+    """Mean over the whole recording, idle time included."""
     rate: Spread | None = None
-    """Over the moments in which it moved; null where it never did."""
+    """Rates of the samples in which the flow moved data; null if it never did."""
     bytes_from_blocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GaugeTotals:
-    """A gauge over the whole recording."""
+    """A gauge's distribution over the whole recording."""
 
     source: str
     source_kind: str
@@ -64,7 +64,7 @@ class GaugeTotals:
 
 @dataclass(frozen=True, slots=True)
 class CounterTotals:
-    """A counter that is no flow, over the whole recording."""
+    """Growth of a counter that is not a flow, over the whole recording."""
 
     source: str
     source_kind: str
@@ -77,7 +77,7 @@ class CounterTotals:
 
 @dataclass(frozen=True, slots=True)
 class SourceSeen:
-    """A source, and in how many moments it was in which state."""
+    """A source, and the number of samples in each of its states."""
 
     name: str
     kind: str
@@ -86,22 +86,22 @@ class SourceSeen:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A recording as a whole."""
+    """Totals of a whole telemetry session."""
 
     begin: float | None = None
-    """Unix time of the first moment, s; null while there is none."""
+    """Unix time of the first sample, in seconds; null if there is none."""
     end: float | None = None
     moments: int = 0
     bytes: int = 0
-    """On the disk."""
+    """Size on disk."""
     thinned: tuple[tuple[float, float, int], ...] = ()
-    """Spans of which one moment in so many is kept: begin, end, and that number."""
+    """Thinned spans: begin, end (Unix seconds) and N, where one in N samples remains."""
     sources: tuple[SourceSeen, ...] = ()
     flows: tuple[FlowTotals, ...] = ()
     gauges: tuple[GaugeTotals, ...] = ()
     counters: tuple[CounterTotals, ...] = ()
     marks: tuple[tuple[float, str, str], ...] = ()
-    """The last of them: Unix time, text, kind."""
+    """The latest annotations: Unix time in seconds, text, kind."""
 
     @property
     def duration_s(self) -> float:

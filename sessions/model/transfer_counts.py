@@ -1,4 +1,4 @@
-"""Arithmetic over tallies: adding them up, and what their histograms say."""
+"""Arithmetic on transfer counts (`Tally`): sums, rates and histogram percentiles."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LAYOUTS = (
     "LayerSeparate { outer_contiguous: false }",
     "LayerSeparate { outer_contiguous: true }",
 )
-"""Layouts, in the order in which they are listed everywhere."""
+"""Layouts, in display order."""
 BUCKETS_AN_OCTAVE = 16
 
 
 def ordered(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
-    """By path, then by layout, each in its usual order; strange ones last, by name."""
+    """Sort by path, then by layout, in display order; unknown ones last, by name."""
     return tuple(sorted(tallies, key=lambda tally: (*_rank(PATHS, tally.path), *_rank(LAYOUTS, tally.layout))))
 
 
@@ -29,7 +29,7 @@ def _rank(known: Sequence[str], text: str) -> tuple[int, str]:
 
 
 def added(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
-    """One tally for each path and layout: sums, least and greatest, histograms laid over each other."""
+    """Merge into one tally per path and layout: sums, minimum and maximum, merged histograms."""
     groups: dict[tuple[str, str], list[Tally]] = {}
     for tally in tallies:
         groups.setdefault((tally.path, tally.layout), []).append(tally)
@@ -66,26 +66,27 @@ def _sum_known(values: Sequence[int | None]) -> int | None:
 
 
 def average_bytes(tally: Tally) -> float:
-    """Bytes of an average transfer; 0 of none."""
+    """Return the mean bytes per transfer; 0 without transfers."""
     return tally.bytes / tally.transfers if tally.transfers else 0.0
 
 
 def gb_per_s(tally: Tally) -> float | None:
-    """Bytes of the timed transfers over the sum of their times; null without times."""
+    """Return the rate of the timed transfers over the sum of their times, in GB/s; None without times."""
     return tally.timed_bytes / tally.busy_s / 1e9 if tally.busy_s > 0 else None
 
 
 def seconds_a_block(tally: Tally) -> float | None:
+    """Return the mean time per block in seconds; None without times or blocks."""
     return tally.busy_s / tally.timed_blocks if tally.timed_blocks and tally.busy_s > 0 else None
 
 
 def pieces_a_block(tally: Tally) -> float | None:
-    """Descriptors a block; transfers a block where descriptors were not counted; null without blocks."""
+    """Return descriptors per block, or transfers per block if descriptors were not counted; None without blocks."""
     return (tally.descriptors or tally.transfers) / tally.blocks if tally.blocks else None
 
 
 def time_percentiles(times: Sequence[tuple[float, int]]) -> Percentiles | None:
-    """Percentiles in microseconds from a histogram, each the middle of its bucket (within 3 %)."""
+    """Return percentiles in µs from a histogram in seconds, using bucket middles (within 3 %); None if empty."""
     total = sum(count for _, count in times)
     if not total:
         return None
@@ -96,7 +97,7 @@ def time_percentiles(times: Sequence[tuple[float, int]]) -> Percentiles | None:
 
 
 def middle(edge: float) -> float:
-    """The middle of the bucket that begins at `edge`: an octave has sixteen of one width."""
+    """Return the middle of the bucket that starts at `edge`; an octave has 16 buckets of equal width."""
     return edge + math.ldexp(0.5 / BUCKETS_AN_OCTAVE, math.frexp(edge)[1] - 1) if edge > 0 else 0.0
 
 

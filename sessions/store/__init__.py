@@ -1,1 +1,1 @@
-"""Where sessions lie, and how they are written and read."""
+"""Storage of sessions on disk: folders, files, index and locks."""

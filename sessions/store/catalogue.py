@@ -1,4 +1,4 @@
-"""Every session there is: kvdeck's own, and Dynamo's files where they lie."""
+"""List of all sessions: kvdeck's own and Dynamo's files in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIVE_LOOKED_AT = 50
 
 
 def catalogue(store: Store) -> list[SessionSummary]:
-    """Own sessions and Dynamo's, newest first; a file that can't be read has its reason in its row."""
+    """Return kvdeck's and Dynamo's sessions, newest first; the row of an unreadable file holds the reason."""
     own = _with_live(store, store.summaries())
     known = {summary.name for summary in own}
     theirs = [_of_file(name, path) for name, path in dynamo.found_files().items() if name not in known]
@@ -56,7 +56,7 @@ def _changed(path: Path) -> float:
 
 
 def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]:
-    """The rows, those that a process counts into now as `recording`; only the latest written ones are looked at."""
+    """Return the rows with state `recording` for those being recorded; checks only the most recently written traces."""
     recorded = [row for row in rows if row.kind == "recorded"]
     latest = sorted(recorded, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
     live = {row.name for row in latest if trace_counts.live(store.folder(row.name))}
@@ -65,7 +65,7 @@ def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]
 
 
 def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
-    """A recording that nobody ended: it goes on, or its process died."""
+    """Return the row of an unended telemetry session with its current state: still recording, queued or interrupted."""
     folder = store.folder(row.name)
     now = keeping.state_now(folder, row.state)
     if now == "running":
@@ -80,13 +80,13 @@ def _since(row: SessionSummary) -> str:
 
 
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:
-    """The rows in which every word is found, in whatever case: in name, paths, layouts, host, tags, note or date."""
+    """Return the rows that match every word, case-insensitively, in name, paths, layouts, host, tags, note or date."""
     wanted = [word.lower() for word in words]
     return [row for row in rows if all(word in haystack(row) for word in wanted)]
 
 
 def haystack(row: SessionSummary) -> str:
-    """The text that a filter looks through."""
+    """Return the text that a filter searches."""
     made = units.local_time(row.created)
     layouts = (*row.layouts, *map(short_layout_name, row.layouts))
     return " ".join(

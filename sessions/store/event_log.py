@@ -1,7 +1,7 @@
 """`samples.jsonl`: the append-only file of a run's events. A line's number, from 0, is its `seq`.
 
-A line is one write, so a writer that dies leaves at most a torn last line, which readers don't see and
-the next writer removes. Reading opens the file anew each time: that is what shows new data over NFS.
+A line is one write, so a writer that dies leaves at most a torn last line; readers ignore it, and the next writer
+removes it. Each read reopens the file, because that makes new data visible over NFS.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ FOLLOW_SECONDS = 0.25
 
 
 class SampleSource(Protocol):
-    """A run's events, wherever they come from: its file, the engine, or the file and then the engine.
+    """A run's events from any origin: its file, the engine, or the file and then the engine.
 
-    Rounds from the engine have empty `post_ns` and `transfer_ns`: only their counters travel.
+    Rounds from the engine have empty `post_ns` and `transfer_ns`: it sends only their counters.
     """
 
     def events(self) -> Iterator[tuple[int, Event]]:
-        """Each event with its `seq`, in order."""
+        """Yield each event with its `seq`, in order."""
         ...
 
 
 class FileSource:
-    """A `SampleSource` over the file alone; with `follow` it waits for the line that ends the run."""
+    """A `SampleSource` on the file alone; with `follow` it waits until the run ends or `stop` is set."""
 
     def __init__(
         self, path: Path, from_seq: int = 0, follow: bool = False, stop: threading.Event | None = None
@@ -50,7 +50,7 @@ class FileSource:
 
 
 class LineReader:
-    """Reads whole lines of a growing file, onward from line `from_seq`."""
+    """Reads complete lines of a growing file, from line `from_seq` on."""
 
     def __init__(self, path: Path, from_seq: int = 0) -> None:
         self._path, self._from_seq = path, from_seq
@@ -59,18 +59,19 @@ class LineReader:
 
     @property
     def seq(self) -> int:
-        """The next line that a read gives."""
+        """Number of the next line to be returned."""
         return max(self._seq, self._from_seq)
 
     def skip_to(self, seq: int) -> None:
-        """Leave out the lines before `seq`; going back takes a new reader."""
+        """Skip the lines before `seq`; going back needs a new reader."""
         self._from_seq = max(self._from_seq, seq)
 
     def read(self, limit: int = READ_BYTES) -> list[tuple[int, bytes]]:
-        """The next lines, about `limit` bytes of them, without their newlines; empty at the end of the file.
+        """Return the next lines, about `limit` bytes, without newlines; empty at the end of the file or if it is
+        missing.
 
         Raises:
-            SessionError: The file is there and can't be read.
+            SessionError: The file exists but can't be read.
         """
         try:
             with open_regular(self._path) as file:
@@ -106,14 +107,14 @@ class LineReader:
 
 
 def read_lines(path: Path, from_seq: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The file's whole lines from `from_seq` on, as they are now."""
+    """Yield the file's complete lines from `from_seq` to the current end."""
     reader = LineReader(path, from_seq)
     while batch := reader.read():
         yield from batch
 
 
 def read_events(path: Path, from_seq: int = 0) -> Iterator[tuple[int, Event]]:
-    """The file's events from `from_seq` on; lines that hold none (newer kinds, damage) are passed over."""
+    """Yield the file's events from `from_seq` on; lines of unknown kinds and damaged lines are skipped."""
     for seq, line in read_lines(path, from_seq):
         event = decode_event(line)
         if event is not None:
@@ -121,7 +122,7 @@ def read_events(path: Path, from_seq: int = 0) -> Iterator[tuple[int, Event]]:
 
 
 def follow_events(path: Path, from_seq: int = 0, stop: threading.Event | None = None) -> Iterator[tuple[int, Event]]:
-    """As `read_events`, then every event that is appended, until the run's final state or `stop`."""
+    """Yield as `read_events`, then every appended event, until the run's final state or `stop`."""
     stop = stop or threading.Event()
     reader = LineReader(path, from_seq)
     while not stop.is_set():
@@ -137,17 +138,17 @@ def follow_events(path: Path, from_seq: int = 0, stop: threading.Event | None = 
 
 
 def count_lines(path: Path) -> int:
-    """Whole lines in the file."""
+    """Return the number of complete lines in the file."""
     return sum(1 for _ in read_lines(path))
 
 
 def encode_event(event: Event) -> bytes:
-    """The event as a line, newline included."""
+    """Return the event as a line, newline included."""
     return orjson.dumps(event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode_event(line: bytes) -> Event | None:
-    """The event a line holds, or None for one that this version doesn't know or that is damaged."""
+    """Return the event of a line; None if its kind is unknown to this version or it is damaged."""
     try:
         data = load_record(line)
         return event_from_json(data) if isinstance(data, dict) else None
@@ -156,10 +157,10 @@ def decode_event(line: bytes) -> Event | None:
 
 
 def truncate_torn_tail(path: Path) -> int:
-    """Cut what follows the last newline, so that a line can be appended.
+    """Truncate the file after its last newline, so that a line can be appended.
 
     Returns:
-        Bytes cut; 0 where the file is whole or missing.
+        Bytes removed; 0 if the file is complete or missing.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -176,7 +177,7 @@ def truncate_torn_tail(path: Path) -> int:
 
 
 def drop_last_line(path: Path) -> None:
-    """Take back the last whole line, and a torn tail after it."""
+    """Remove the last complete line, and a torn tail after it."""
     truncate_torn_tail(path)
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -187,7 +188,7 @@ def drop_last_line(path: Path) -> None:
 
 
 def _line_start(fd: int, end: int) -> int:
-    """Offset just after the last newline before `end`."""
+    """Return the offset after the last newline before `end`."""
     while end > 0:
         start = max(0, end - 65536)
         newline = os.pread(fd, end - start, start).rfind(b"\n")
@@ -198,13 +199,13 @@ def _line_start(fd: int, end: int) -> int:
 
 
 def append_event(path: Path, event: Event) -> bytes:
-    """Append one line by one write, and make it durable; a torn tail is cut first.
+    """Append one line with a single write and fsync it; a torn tail is removed first.
 
     Returns:
         The line, newline included.
 
     Raises:
-        SessionError: It can't be written whole; then nothing of it stays.
+        SessionError: The line can't be written completely; none of it remains.
     """
     line = encode_event(event)
     try:

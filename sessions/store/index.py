@@ -1,7 +1,7 @@
-"""Sessions' names, and the list of them: ten thousand in a fraction of a second, over NFS too.
+"""Session names and list rows, cached so that ten thousand sessions load in a fraction of a second, also over NFS.
 
-What the list shows of a session is kept in `sessions.index` in the home, with the mark of the file it was read
-from. The index is only a saving: where it is missing, damaged or behind, `session.json` is read instead.
+The rows are cached in `sessions.index` in the home folder, each with the mark of the file it was read from. The index
+is optional: if it is missing, damaged or outdated, `session.json` is read instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _INDEX_VERSION = 2
 UNREADABLE = "unreadable"
-"""The state of a row whose session can't be read; its reason says why."""
+"""State of a row whose session can't be read; its `reason` explains why."""
 WORTH_KEEPING = 64
-"""Sessions that must have been read before the index is written anew."""
+"""Minimum number of sessions read from their files before the index is rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """What a list shows of a session."""
+    """A session's row in a list."""
 
     name: str
     state: str
@@ -45,18 +45,18 @@ class SessionSummary:
     ended: float | None
     reason: str | None
     paths: tuple[str, ...]
-    """Paths with a result, or the ones asked for while there is none."""
+    """Paths with a result; before the first result, the requested paths."""
     layouts: tuple[str, ...]
     steps: int
-    """Results, of any status."""
+    """Number of results, of any status."""
     tags: tuple[str, ...]
     note: str
     kind: str = "run"
     transfers: int = 0
-    """Counted transfers, where the session is recorded or imported."""
+    """Counted transfers of a trace or an imported session."""
     host: str = ""
     about: str = ""
-    """Of a recording: how long, of how many sources, and between which tiers something moved."""
+    """For telemetry: duration, number of sources, and the tiers between which data moved."""
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(SessionSummary))
@@ -65,7 +65,7 @@ _Row = tuple[
     list[int], str, str, float, float | None, float | None, str | None, tuple[str, ...], tuple[str, ...], int,
     tuple[str, ...], str, str, int, str, str,
 ]  # fmt: skip
-"""A row of the index: the mark, then the summary's fields in their order."""
+"""A row of the index: the mark, then the summary's fields in order."""
 
 
 class _Index(msgspec.Struct):
@@ -75,14 +75,14 @@ class _Index(msgspec.Struct):
 
 
 Mark = list[int]
-"""Inode, time and size of a `session.json`: it is replaced, never changed, so another one has another mark."""
+"""Inode, mtime in ns and size of a `session.json`: it is replaced, never modified, so a new version has a new mark."""
 
 
 def check_name(name: str) -> str:
-    """The name, if a session may have it.
+    """Return the name if it is a valid session name.
 
     Raises:
-        UsageError: It has other characters than A-Z a-z 0-9 . _ -, begins with a dot, is empty or too long.
+        UsageError: It has characters other than A-Z a-z 0-9 . _ -, starts with a dot, is empty or too long.
     """
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise UsageError(
@@ -93,10 +93,10 @@ def check_name(name: str) -> str:
 
 
 def names(sessions: Path) -> list[str]:
-    """Every session's name in that folder, in no order.
+    """Return all session names in that folder, unordered.
 
     Raises:
-        SessionError: The home is no folder.
+        SessionError: The home is not a folder.
     """
     try:
         return [name for name in os.listdir(sessions) if _NAME.fullmatch(name)]  # noqa: PTH208
@@ -107,7 +107,7 @@ def names(sessions: Path) -> list[str]:
 
 
 def summaries(home: Path) -> list[SessionSummary]:
-    """Every readable session of a home, newest first."""
+    """Return the rows of all sessions of a home, newest first; unreadable ones have state `unreadable`."""
     sessions, index = home / "sessions", _read_index(home)
     found: dict[str, tuple[Mark, SessionSummary]] = {}
     read = 0
@@ -116,7 +116,7 @@ def summaries(home: Path) -> list[SessionSummary]:
         try:
             status = os.stat(path)  # noqa: PTH116
         except NotADirectoryError:
-            continue  # a file among the sessions is none
+            continue  # a plain file, not a session
         except OSError as error:
             found[name] = ([], _unreadable(sessions / name, error.strerror or "can't be read"))
             continue
@@ -136,7 +136,7 @@ def summaries(home: Path) -> list[SessionSummary]:
 
 
 def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
-    """What nobody works on any longer is `interrupted`, whatever its file says."""
+    """Return the row with its current state: `interrupted` if the session has not ended and its owner is gone."""
     if summary.state in FINAL_STATES or summary.state == UNREADABLE:
         return summary
     folder = sessions / summary.name
@@ -154,7 +154,7 @@ def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
 
 
 def _read_summary(name: str, path: str) -> SessionSummary:
-    """A session's row; where its file can't be read, one that says why."""
+    """Return a session's row, or an `unreadable` row with the reason."""
     try:
         data = load_record(read_regular(path, MAX_RECORD))
         if data.get("kind") == "recorded":
@@ -200,7 +200,7 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
 
 
 def _about(watched: dict[str, Any]) -> str:
-    from kvdeck.sessions.text.telemetry_report import about  # only where there is a recording
+    from kvdeck.sessions.text.telemetry_report import about  # deferred: only telemetry needs it
 
     return about(watched)
 
@@ -222,7 +222,7 @@ def _write_index(home: Path, found: dict[str, tuple[Mark, SessionSummary]]) -> N
         if summary.state != UNREADABLE
     ]
     fresh = home / f".sessions.index.{os.getpid()}"
-    # A home that can't be written, or a half-written index after a power cut, costs time and nothing else.
+    # Best effort: without an index, or with a damaged one, listing is only slower.
     with contextlib.suppress(OSError):
         fresh.write_bytes(orjson.dumps({"version": _INDEX_VERSION, "fields": _FIELDS, "rows": rows}))
         fresh.replace(home / "sessions.index")

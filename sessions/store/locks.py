@@ -1,4 +1,4 @@
-"""One at a time: what reads a file, changes it and writes it back, in several processes at once."""
+"""A lock between processes, for read-modify-write of files in a folder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system without locks says."""
+"""Error numbers of file systems without locks."""
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process is in here for this folder, which keeps an empty `.lock`.
+    """Hold an exclusive lock on the folder; waits for other processes. Uses an empty file `.lock` in it.
 
-    A file and not the folder itself, because over NFS only what is open for writing can be locked. A file system
-    without locks lets everybody in: there two changes in the same instant can lose one of the two.
+    Locks a file and not the folder, because NFS can only lock files open for writing. On a file system without locks
+    there is no exclusion: one of two simultaneous changes can be lost.
 
     Raises:
-        OSError: The folder can't be written.
+        OSError: The folder is not writable.
     """
     fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""A session by what an operator calls it: a name of ours, a name of Dynamo's, or a file."""
+"""Lookup of a session by kvdeck name, Dynamo name or file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kvdeck.sessions.units import layout_name, short_layout_name
 
 
 def find(store: Store, called: str) -> Session:
-    """The session, as it is now; one that both kvdeck and Dynamo count into is the sum of both.
+    """Return the session in its current state; if both kvdeck and Dynamo count into it, the sum of both.
 
     Args:
         called: A name, or the path of a file that can be imported.
 
     Raises:
-        SessionError: There is none, or it can't be read.
-        UsageError: It is neither a name nor a file.
+        SessionError: It doesn't exist or can't be read.
+        UsageError: `called` is neither a valid name nor a file.
     """
     if "/" in called or Path(called).is_file():
         return exchange.read(expanded(called))
@@ -35,7 +35,7 @@ def find(store: Store, called: str) -> Session:
             return session
         try:
             counts = dynamo.read(theirs)
-        except SessionError as error:  # what kvdeck counted can still be shown
+        except SessionError as error:  # kvdeck's own counts are still valid
             return dataclasses.replace(session, reason=str(error), source=str(theirs))
         duration = max(session.duration_s or 0.0, counts.duration_s)
         return dataclasses.replace(
@@ -47,7 +47,7 @@ def find(store: Store, called: str) -> Session:
 
 
 def find_part(store: Store, called: str) -> Session:
-    """As `find`; `NAME:LAYOUT` is the part of a session that was measured in one layout."""
+    """Return the session as `find` does; `NAME:LAYOUT` selects the part with one layout."""
     name, colon, layout = called.rpartition(":")
     if not colon or "/" in layout:
         return find(store, called)
@@ -55,10 +55,10 @@ def find_part(store: Store, called: str) -> Session:
 
 
 def part(session: Session, layout: str) -> Session:
-    """What of a session was measured or counted in one layout, by any of its spellings.
+    """Return the part of a session with one layout, in any of its spellings.
 
     Raises:
-        SessionError: Nothing was.
+        SessionError: The session has nothing with that layout.
     """
     results = tuple(result for result in session.results if _is(result.layout, layout))
     tallies = tuple(tally for tally in session.tallies if _is(tally.layout, layout))

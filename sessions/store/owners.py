@@ -1,7 +1,7 @@
-"""Who works on a session that has not ended: `owner.json` in its folder, there from the session's first instant.
+"""Owner of a session that has not ended: `owner.json` in its folder, written before the session becomes visible.
 
-The owner is the process that made the session: the engine, or a `kvdeck` that records by itself. A session that is
-`queued` or `running` and whose owner is gone has been interrupted, whatever its files say.
+The owner is the process that created the session: the engine, or a standalone recording `kvdeck`. A session that is
+`queued` or `running` and whose owner is gone counts as interrupted, regardless of its files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_BYTES = 64 * 1024
 
 
 def encode_owner(owner: ProcessIdentity | None = None) -> bytes:
-    """The bytes of `owner.json`; by default of this process."""
+    """Return the bytes of `owner.json`; by default for this process."""
     return orjson.dumps(to_json(owner or own_identity()), option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -29,7 +29,7 @@ def owner_path(folder: Path) -> Path:
 
 
 def read_owner(folder: Path) -> ProcessIdentity | None:
-    """The process that made the session in that folder; null where none is noted, or it can't be read."""
+    """Return the process that created the session in that folder; None if not recorded or unreadable."""
     try:
         return decode_json(ProcessIdentity, read_regular(owner_path(folder), _MAX_BYTES))
     except (OSError, ValueError):
@@ -37,6 +37,6 @@ def read_owner(folder: Path) -> ProcessIdentity | None:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether nobody works on the session any longer: its owner is gone, or it never noted one."""
+    """True if the session's owner is gone, or no owner is recorded."""
     owner = read_owner(folder)
     return owner is None or owner.gone

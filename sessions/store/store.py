@@ -1,9 +1,9 @@
-"""The sessions of a home folder: names, `session.json`, and the folder `sessions/<name>/` that holds each.
+"""The sessions of a home folder: names, `session.json`, and the folder `sessions/<name>/` of each.
 
-session.json   atomic: a temp file, fsync, rename
-samples.jsonl  append-only, see `samples`
-run.yaml       what was asked, enough to repeat it
-engine.log     what the worker and its native libraries wrote to stderr
+session.json   written atomically: temp file, fsync, rename
+samples.jsonl  append-only, see `event_log`
+run.yaml       the requested run, enough to repeat it
+engine.log     stderr of the worker and its native libraries
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from kvdeck.sessions.store.unfinished import Unfinished
 
 
 class Store:
-    """Sessions under `home`; it holds no state besides the folder's path."""
+    """The sessions under `home`; stateless except for the folder's path."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.sessions = home / "sessions"
 
     def folder(self, name: str) -> Path:
-        """The session's folder, whether or not it is there.
+        """Return the session's folder, existing or not.
 
         Raises:
-            UsageError: The name would leave the store.
+            UsageError: The name is invalid, such as one that would leave the store.
         """
         return self.sessions / check_name(name)
 
@@ -62,15 +62,15 @@ class Store:
     def create(
         self, name: str | None, spec: Mapping[str, Any], run_yaml: str, *, label: str = "run", kvdeck: str = ""
     ) -> Session:
-        """Make a queued session; it appears whole or not at all.
+        """Create a queued session, atomically.
 
         Args:
-            name: Null for a name of the time and `label`, which never collides.
-            spec: The run's specification as plain values, every default filled in.
+            name: None to generate a unique name from the time and `label`.
+            spec: The run's specification as plain values, with all defaults filled in.
             run_yaml: Text of `run.yaml`.
 
         Raises:
-            UsageError: The name is not allowed, or taken.
+            UsageError: The name is invalid or taken.
             SessionError: The folder can't be written.
         """
         if name is not None and self.folder(name).exists():
@@ -95,7 +95,7 @@ class Store:
             if session.state not in FINAL_STATES:
                 owner_path(fresh).write_bytes(encode_owner())
             try:
-                # A rename onto a folder that isn't empty fails: two makers never share a name.
+                # Renaming onto a non-empty folder fails, so two processes never share a name.
                 fresh.rename(self.sessions / candidate)
             except OSError:
                 if not (self.sessions / candidate).exists():
@@ -105,10 +105,10 @@ class Store:
         raise UsageError(f"session {blank.name or 'of that name'!r} is there already", "choose another name")
 
     def keep(self, session: Session) -> Session:
-        """Make a session of what is already known: an imported one, or one that recorders will fill.
+        """Store a session that is not a run: imported, a trace, or telemetry.
 
         Raises:
-            UsageError: The name is not allowed, or taken.
+            UsageError: The name is invalid or taken.
             SessionError: The folder can't be written.
         """
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
@@ -123,13 +123,13 @@ class Store:
             shutil.rmtree(fresh, ignore_errors=True)
 
     def change(self, name: str, revised: Callable[[Session], Session]) -> Session:
-        """Change what the operator may say of a session: its tags and its note, also while it is counted into.
+        """Change what an operator may edit, tags and note; also allowed while transfers are being counted.
 
         Args:
-            revised: Makes the session anew of what it says now; no other process changes it meanwhile.
+            revised: Returns the changed session for the current one; other processes can't change it meanwhile.
 
         Raises:
-            SessionError: It is not there, is a run that goes on, or can't be written.
+            SessionError: It doesn't exist, is still running, or can't be written.
         """
         with self._alone():
             session = revised(self._ended(name, counting=True))
@@ -145,11 +145,11 @@ class Store:
             raise _write_error(self.sessions, error) from error
 
     def rename(self, name: str, new: str) -> None:
-        """Give a session that has ended another name.
+        """Rename a session that has ended.
 
         Raises:
-            UsageError: The new name is not allowed, or taken.
-            SessionError: It is not there, goes on, or can't be written.
+            UsageError: The new name is invalid or taken.
+            SessionError: It doesn't exist, has not ended, or can't be written.
         """
         with self._alone():
             session = self._ended(name)
@@ -160,10 +160,10 @@ class Store:
             self.write(dataclasses.replace(session, name=new))
 
     def delete(self, name: str) -> None:
-        """Remove a session that has ended, with everything in its folder.
+        """Delete a session that has ended, with its folder.
 
         Raises:
-            SessionError: It is not there, goes on, or can't be removed.
+            SessionError: It doesn't exist, has not ended, or can't be removed.
         """
         with self._alone():
             self._ended(name, damaged=True)
@@ -195,10 +195,10 @@ class Store:
         return session
 
     def read(self, name: str) -> Session:
-        """What `session.json` says.
+        """Return the content of `session.json`.
 
         Raises:
-            SessionError: There is no such session, or its file is damaged.
+            SessionError: The session doesn't exist, or its file is damaged.
         """
         path = self.folder(name) / "session.json"
         try:
@@ -211,18 +211,22 @@ class Store:
             raise SessionError(
                 f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
             ) from error
-        # The folder's name counts: after a copy, a move or a cut rename, what the file says is another session's.
+        # The folder's name takes precedence: a copy, move or interrupted rename leaves another name in the file.
         return session if session.name == name else dataclasses.replace(session, name=name)
 
     def load(self, name: str) -> Session:
-        """The session as it is now: while it is not final, with what `samples.jsonl` holds so far."""
+        """Return the session in its current state; before it ends, with the content of `samples.jsonl` so far.
+
+        Raises:
+            SessionError: The session doesn't exist, or its file is damaged.
+        """
         session = self.read(name)
         if session.kind == "recorded":
             return trace_counts.filled(session, self.folder(name))
         return self._settled(session)
 
     def _settled(self, session: Session) -> Session:
-        """The session as far as it has come; one that nobody works on any longer is `interrupted`."""
+        """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
         if session.kind == "watched":
             return self._watched(session)
         if session.state in FINAL_STATES:
@@ -243,10 +247,10 @@ class Store:
         return fold(base, [*events, StateChanged(0, wall, "interrupted", OWNER_GONE)])
 
     def settle(self, name: str) -> Session:
-        """Write down that a session nobody works on any longer was interrupted; the session as it is then.
+        """Write the final state of a session that was interrupted, and return it.
 
         Raises:
-            SessionError: There is no such session, or it can't be written.
+            SessionError: The session doesn't exist, or can't be written.
         """
         session = self.load(name)
         if session.state in FINAL_STATES and self.read(name).state not in FINAL_STATES:
@@ -254,15 +258,15 @@ class Store:
         return session
 
     def _watched(self, session: Session) -> Session:
-        from kvdeck.sessions.store.telemetry import session as keeping  # only where there is a recording
+        from kvdeck.sessions.store.telemetry import session as keeping  # deferred: only telemetry needs it
 
         return keeping.filled(session, self.folder(session.name))
 
     def write(self, session: Session) -> None:
-        """Replace `session.json`, atomically.
+        """Replace `session.json` atomically.
 
         Raises:
-            SessionError: It can't be written; the one before stays.
+            SessionError: It can't be written; the previous one remains.
         """
         folder = self.folder(session.name)
         try:
@@ -271,10 +275,10 @@ class Store:
             raise _write_error(folder, error) from error
 
     def rebuild(self, name: str) -> Session:
-        """The session drawn from `samples.jsonl` anew; `session.json` gives only what no event holds.
+        """Rebuild the session from `samples.jsonl`; `session.json` supplies only what no event holds.
 
         Raises:
-            SessionError: There is no such session.
+            SessionError: The session doesn't exist.
         """
         try:
             base = self.read(name)
@@ -293,11 +297,12 @@ class Store:
         return Session(name, "interrupted", folder.stat().st_mtime, spec=spec if isinstance(spec, dict) else {})
 
     def names(self) -> list[str]:
-        """Every session's name, in no order."""
+        """Return all session names, unordered."""
         return names(self.sessions)
 
     def mark(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Changes when a session comes, goes or is renamed, and when one of these is written to or counted into."""
+        """Return a value that changes if a session is added, removed or renamed, or one of `names` is written or
+        counted into."""
         found = [_changed(self.sessions)]
         for name in names:
             folder = self.folder(name)
@@ -305,14 +310,14 @@ class Store:
         return tuple(found)
 
     def summaries(self) -> list[SessionSummary]:
-        """Every readable session, newest first."""
+        """Return the rows of all sessions, newest first."""
         return summaries(self.home)
 
 
 def fold(base: Session, events: Iterable[Event]) -> Session:
-    """The session after these events, which replace its results, comparisons, times and state.
+    """Return the session after these events, which replace its results, comparisons, times and state.
 
-    Where the worker or a rank died, steps that have no result of their own get one from their rounds.
+    If the worker or a rank died, steps without a result get one from their rounds.
     """
     session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
     unfinished = Unfinished()
@@ -343,15 +348,15 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
 
 
 def encode_session(session: Session) -> bytes:
-    """`session.json`'s bytes."""
+    """Return the bytes of `session.json`."""
     return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old one whole or the new one whole.
+    """Replace a file atomically and durably: readers, also after a crash, see the whole old or the whole new content.
 
     Raises:
-        OSError: It can't be written; the old file stays.
+        OSError: It can't be written; the old file remains.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
     try:

@@ -1,4 +1,4 @@
-"""Sessions that count transfers in running programs: reading what their processes wrote, and steering them."""
+"""Traces, sessions that count transfers in running programs: reading the processes' files, and control of recording."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from kvdeck.sessions.model.transfer_counts import added as tallies_added
 from kvdeck.sessions.store.locks import alone_in
 
 _CLOCK_SLACK_S = 2.0
-"""Seconds by which a process may seem to have begun after its last update, clock steps considered."""
+"""Seconds by which a process may appear to start after its last update, because of clock steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What one process counted."""
+    """Transfer counts of one process."""
 
     epoch: int
     host: str
@@ -40,7 +40,7 @@ class Process:
 
 
 def prepare(session: Path) -> None:
-    """Make a session's folder one that recorders write into; recording is on unless it was switched off before.
+    """Create the folder that recorders write into; recording is on unless it was switched off before.
 
     Raises:
         SessionError: It can't be written.
@@ -55,12 +55,12 @@ def prepare(session: Path) -> None:
 
 
 def control(session: Path) -> tuple[bool, int]:
-    """Whether recording is on, and the epoch that counts now."""
+    """Return whether recording is on, and the current epoch."""
     return recorder.read_control(session / "recorder")
 
 
 def set_enabled(session: Path, enabled: bool) -> None:
-    """Let every process that records into it count, or stop counting, within a second.
+    """Switch counting on or off in every process that records into the session, within a second.
 
     Raises:
         SessionError: It can't be written.
@@ -71,10 +71,10 @@ def set_enabled(session: Path, enabled: bool) -> None:
 
 
 def reset(session: Path) -> int:
-    """Begin a new epoch: running processes count from zero within a second, and what was counted stays in its files.
+    """Start a new epoch: running processes count from zero within a second; previous counts stay in their files.
 
     Returns:
-        The epoch that is now archived.
+        The previous epoch, now archived.
 
     Raises:
         SessionError: It can't be written.
@@ -86,7 +86,7 @@ def reset(session: Path) -> int:
 
 
 def processes(session: Path, epoch: int | None = None) -> list[Process]:
-    """What each process counted in an epoch, by default the one that counts now; damaged files are passed over."""
+    """Return the counts of each process in an epoch, by default the current one; damaged files are skipped."""
     folder = session / "recorder"
     wanted = recorder.read_control(folder)[1] if epoch is None else epoch
     found = []
@@ -97,7 +97,7 @@ def processes(session: Path, epoch: int | None = None) -> list[Process]:
 
 
 def _file_names(folder: Path, epoch: int | None = None) -> list[str]:
-    """Names of the files that processes wrote in an epoch, or in any."""
+    """Return the names of the files that processes wrote in an epoch, or in any; empty if unreadable."""
     start = "" if epoch is None else f"{epoch}-"
     try:
         return sorted(name for name in os.listdir(folder) if name.startswith(start))  # noqa: PTH208
@@ -106,12 +106,12 @@ def _file_names(folder: Path, epoch: int | None = None) -> list[str]:
 
 
 def tallies(session: Path) -> tuple[Tally, ...]:
-    """What all processes counted in the present epoch, added up."""
+    """Return the counts of all processes in the current epoch, summed."""
     return tallies_added(tally for process in processes(session) for tally in process.tallies)
 
 
 def archived(session: Path) -> list[int]:
-    """Epochs before the present one that hold anything."""
+    """Return the epochs before the current one that have files."""
     present = control(session)[1]
     numbers = {
         int(epoch) for name in _file_names(session / "recorder") if (epoch := name.partition("-")[0]).isdecimal()
@@ -120,7 +120,7 @@ def archived(session: Path) -> list[int]:
 
 
 def live(session: Path) -> list[Process]:
-    """Processes that may still count: on this host those that run, elsewhere those that wrote in the last seconds."""
+    """Return processes that may still count: on this host the running ones, elsewhere those that wrote within 10 s."""
     here = os.uname().nodename
     return [
         process
@@ -130,7 +130,7 @@ def live(session: Path) -> list[Process]:
 
 
 def filled(session: Session, folder: Path) -> Session:
-    """The session with what its processes have counted so far, and when."""
+    """Return the session with its processes' counts so far, and their times."""
     found = processes(folder)
     if not found:
         return session
@@ -145,14 +145,14 @@ def filled(session: Session, folder: Path) -> Session:
 
 
 def _runs(process: Process) -> bool:
-    """Whether it still runs on this host: a zombie counts no more, nor does a later process of the same number."""
+    """True if it still runs on this host; False for a zombie and for a later process with the same pid."""
     try:
         stat = Path(f"/proc/{process.pid}/stat").read_bytes()
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
-        return True  # it can't be looked at: as long as nothing speaks against it, it may count
+        return True  # unreadable: assume that it may still count
     fields = stat.rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X"):
         return False
@@ -165,7 +165,7 @@ def _fresh(process: Process) -> bool:
 
 
 def mark(session: str) -> int:
-    """Changes whenever a process has written."""
+    """Return a value that changes when a process has written; 0 if unreadable."""
     try:
         return os.stat(f"{session}/recorder").st_mtime_ns  # noqa: PTH116
     except OSError:
@@ -173,7 +173,7 @@ def mark(session: str) -> int:
 
 
 def with_counts(data: dict[str, Any], session: str) -> dict[str, Any]:
-    """`session.json`'s mapping with the counts of the processes."""
+    """Return the mapping of `session.json` with the current counts."""
     return {**data, "tallies": [to_json(tally) for tally in tallies(Path(session))]}
 
 

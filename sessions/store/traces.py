@@ -1,4 +1,4 @@
-"""Sessions that programs count into: begun, reset and switched, for kvdeck's recorder and for Dynamo's hooks alike."""
+"""Start, reset and switching of traces, for kvdeck's recorder and for Dynamo's hooks alike."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kvdeck.sessions.store.store import Store
 
 
 def begin(store: Store, name: str) -> list[str]:
-    """Make the session, or open it again; nothing that was counted is lost.
+    """Create the session, or reopen it without losing counts.
 
     Returns:
-        What else was done that an operator should know.
+        Side effects that an operator should know.
 
     Raises:
-        SessionError: It can't be written, or is a run's.
+        SessionError: It can't be written, or is not a trace.
     """
     if not store.exists(name):
         now = time.time()
@@ -37,7 +37,8 @@ def begin(store: Store, name: str) -> list[str]:
 
 
 def _dynamo_files(name: str) -> Iterable[str]:
-    """Dynamo's hooks record only into a file that is there; a damaged one is set aside."""
+    """Create the files that Dynamo's hooks need in order to record; damaged ones are renamed, and one message each
+    yielded."""
     for path in dynamo.session_paths(name):
         try:
             if path.exists():
@@ -52,10 +53,10 @@ def _dynamo_files(name: str) -> Iterable[str]:
 
 
 def make_active(name: str) -> None:
-    """Write the pointer where Dynamo's hooks look.
+    """Write the pointer files that Dynamo's hooks read.
 
     Raises:
-        SessionError: It can't be written.
+        SessionError: They can't be written.
     """
     for path in dynamo.pointer_paths():
         _write(path, name.encode())
@@ -70,13 +71,13 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def reset(store: Store, name: str) -> list[str]:
-    """Count from zero; what was counted moves into an archive.
+    """Count from zero; previous counts are archived.
 
     Returns:
-        What was done, in words.
+        What was done, as messages.
 
     Raises:
-        SessionError: There is no such session to count into, or it can't be written.
+        SessionError: There is no such trace, or it can't be written.
     """
     theirs = [path for path in dynamo.session_paths(name) if path.exists()]
     if not store.exists(name) and not theirs:
@@ -98,10 +99,10 @@ def reset(store: Store, name: str) -> list[str]:
 
 
 def switch(store: Store, name: str, enabled: bool) -> None:
-    """Let every process that counts into the session go on, or stop.
+    """Switch counting on or off in every process that counts into the session.
 
     Raises:
-        SessionError: There is no such session to count into, or it can't be written.
+        SessionError: There is no such trace, or it can't be written.
     """
     if not store.exists(name):
         raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
@@ -112,5 +113,5 @@ def switch(store: Store, name: str, enabled: bool) -> None:
 
 
 def environment(folder: Path, name: str) -> dict[str, str]:
-    """Variables with which a program finds the session: Dynamo's, and the recorder's."""
+    """Return the variables by which a program finds the session: Dynamo's and the recorder's."""
     return {dynamo.VARIABLE: name, "KVDECK_RECORD_FOLDER": os.fspath(folder.absolute())}

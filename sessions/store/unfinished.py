@@ -1,4 +1,4 @@
-"""Results of steps whose worker died before it could draw them: from the rounds that are in the file."""
+"""Results of steps whose worker died before reporting them, computed from the recorded rounds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class _Gathered:
 
 
 class Unfinished:
-    """Gathers a run's rounds until their step's own result comes."""
+    """Collects a run's rounds until their step's own result arrives."""
 
     def __init__(self) -> None:
         self._steps: dict[int, _Gathered] = {}
         self._references: dict[int, list[ReferenceRound]] = {}
 
     def take(self, event: Event) -> None:
-        """Look at the next event of the run."""
+        """Process the next event of the run."""
         if isinstance(event, RunStarted):
             self._steps = {plan.step: _Gathered(plan) for plan in event.steps}
             self._references = {}
@@ -41,7 +41,7 @@ class Unfinished:
                 step.rounds.append(event)
 
     def results(self, reason: str) -> tuple[StepResult, ...]:
-        """A result for each step without one: `failed` where it had begun, else `cancelled`.
+        """Return a result for each step without one: `failed` if it had started, else `cancelled`.
 
         Args:
             reason: Why the run ended.

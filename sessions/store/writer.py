@@ -1,4 +1,4 @@
-"""Keeping what another program measures as a session, result by result."""
+"""Writer of a session measured by another program, result by result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kvdeck.sessions.store.store import Store, fold
 
 
 class External:
-    """A session that this process writes; no engine knows it."""
+    """A session that this process writes without the engine."""
 
     def __init__(self, store: Store, session: Session) -> None:
         self._store, self._session = store, session
@@ -24,16 +24,16 @@ class External:
 
     @classmethod
     def begin(cls, store: Store, name: str | None, program: str, spec: Mapping[str, Any]) -> External:
-        """Make the session.
+        """Create the session.
 
         Args:
-            store: Where.
-            name: Null for one of the time and the program's.
-            program: Who measures.
-            spec: What it was asked, as plain values.
+            store: Where to create it.
+            name: None to generate one from the time and the program's name.
+            program: The measuring program.
+            spec: Its parameters, as plain values.
 
         Raises:
-            UsageError: The name is not allowed, or taken.
+            UsageError: The name is invalid or taken.
             SessionError: It can't be written.
         """
         asked = dict(spec)
@@ -46,13 +46,13 @@ class External:
         return self._session.name
 
     def add(self, result: StepResult) -> None:
-        """Keep a result as the next step."""
+        """Append a result as the next step."""
         numbered = dataclasses.replace(result, step=self._count, trial=self._count)
         self._count += 1
         self._append(StepFinished(time.monotonic_ns(), numbered))
 
     def end(self, state: RunState, reason: str | None = None) -> None:
-        """Close the session."""
+        """Write the final state and `session.json`."""
         self._append(StateChanged(time.monotonic_ns(), time.time(), state, reason))
         events = event_log.read_events(self._store.samples_path(self.name))
         self._store.write(fold(self._session, (event for _, event in events)))

@@ -1,1 +1,1 @@
-"""Sessions that hold what the Monitor watched: their moments, their marks, and what the whole comes to."""
+"""Telemetry sessions of the Monitor: samples, annotations and totals."""

@@ -1,4 +1,4 @@
-"""Words to moments: `marks.jsonl` of a recording, append-only, and the lock that says that it is being written."""
+"""Annotations of a telemetry session: the append-only `marks.jsonl`, and the lock of the process that writes it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MOST_BYTES = 1 << 20
 MOST_TEXT = 500
 FRESH_SECONDS = 15.0
 ASKED_SECONDS = 0.5
-"""For which a lock may be held by those who only ask."""
+"""Maximum seconds that `is_written` calls of other processes may hold the lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A moment with a word to it."""
+    """An annotation: a time and a text."""
 
     t: float
     """Unix time in seconds."""
@@ -38,17 +38,17 @@ def marks_path(folder: Path) -> Path:
 
 
 def encode_mark(mark: Mark) -> bytes:
-    """The mark as a line, newline included; control characters become spaces, long words are cut."""
+    """Return the annotation as a line, newline included; control characters become spaces, long text is truncated."""
     text = " ".join("".join(c if c.isprintable() else " " for c in mark.text).split())[:MOST_TEXT]
     kind = mark.kind if mark.kind.isidentifier() and len(mark.kind) <= 32 else "note"
     return orjson.dumps(to_json(Mark(mark.t, text, kind)), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_marks(folder: Path) -> tuple[Mark, ...]:
-    """Every mark, in order of time; damaged lines are passed over.
+    """Return all annotations in order of time; damaged lines are skipped.
 
     Raises:
-        SessionError: The file is there and can't be read.
+        SessionError: The file exists but can't be read.
     """
     path = marks_path(folder)
     try:
@@ -73,9 +73,9 @@ def _mark(line: bytes) -> Mark | None:
 
 
 def lock(fd: int) -> bool:
-    """Take the writer's lock on an open `marks.jsonl`; whether it was free. It goes with the process.
+    """Take the writer's lock on an open `marks.jsonl`; False if another writer has it. Released when the process exits.
 
-    Who asks `is_written` holds a lock for an instant: only what is held for longer is a writer's.
+    `is_written` holds the lock for an instant, so only a lock held longer than `ASKED_SECONDS` is a writer's.
 
     Raises:
         OSError: It can't be locked, on a file system that has locks.
@@ -97,7 +97,7 @@ def lock(fd: int) -> bool:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether a process holds the recording open to write."""
+    """True if a process has the recording open for writing."""
     try:
         file = open_regular(marks_path(folder))
     except OSError:
@@ -115,7 +115,8 @@ def is_written(folder: Path) -> bool:
 
 
 def _fresh(folder: Path) -> bool:
-    """Without locks: whether it was added up just now, as its writer does every few seconds."""
+    """True if `summary.json` was updated recently, as writers do every few seconds; used on file systems without
+    locks."""
     try:
         return time.time() - (folder / "summary.json").stat().st_mtime < FRESH_SECONDS
     except OSError:

@@ -1,8 +1,8 @@
-"""Moments as lines: now and then a whole one, between them only what changed. What is read equals what was written.
+"""Lossless delta encoding of samples as lines: occasional full samples, only changes in between.
 
-A moment is the object that `kvdeck monitor --json` prints: `t`, and lists of flat rows (`sources`, `flows`, …).
-Lines are `{"key": moment}`, or `{"t": …, "ns": …, LIST: …}`: a list that is left out stays; a list of rows replaces
-it; a mapping gives `FIELD: [row, value, row, value, …]`. Ages (`moved_s`) of rows that are not named grow by `ns`.
+A sample (`Moment`) is the object that `kvdeck monitor --json` prints: `t`, and lists of flat rows (`sources`, `flows`,
+…). Lines are `{"key": sample}`, or `{"t": …, "ns": …, LIST: …}`: an omitted list is unchanged; a list of rows replaces
+it; a mapping gives `FIELD: [row, value, row, value, …]`. Ages (`moved_s`) of unlisted rows grow by `ns`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _KEY = b'{"key":'
 
 
 class Encoder:
-    """Turns moments into lines, each drawn from the one before."""
+    """Encodes samples as lines, each relative to the previous one."""
 
     def __init__(self) -> None:
         self._before: Moment | None = None
 
     @property
     def moment(self) -> Moment:
-        """The moment that the last line was made of."""
+        """The sample of the last line."""
         assert self._before is not None
         return self._before
 
     def restart(self) -> None:
-        """Let the next line be a whole moment."""
+        """Make the next line a full sample."""
         self._before = None
 
     def line(self, raw: bytes) -> bytes:
-        """The line, newline included, for a moment given as JSON.
+        """Return the line, newline included, for a sample given as JSON.
 
         Raises:
-            ValueError: It is no moment.
+            ValueError: It is not a sample.
         """
         moment = load_record(raw)
         check(moment)
         delta = None if self._before is None else _delta(self._before, moment)
         if delta is not None and self._before is not None:
-            # Whatever a delta can't say (1 and 1.0, -0.0) is seen here, and then the moment is written whole.
+            # A delta can't express every change (1 to 1.0, -0.0): then write the full sample.
             again = apply(self._before, delta)
             if orjson.dumps(again) == raw:
                 self._before = again
@@ -56,7 +56,7 @@ class Encoder:
 
 
 def check(moment: object) -> None:
-    """Whether it is a moment: a time, and lists of rows.
+    """Check that an object is a sample: a time, and lists of rows.
 
     Raises:
         ValueError: It is not.
@@ -69,12 +69,12 @@ def check(moment: object) -> None:
 
 
 def decode(line: bytes, before: Moment | None) -> Moment | None:
-    """The moment that a line and the moment before it give; null for a line that holds none.
+    """Return the sample of a line, given the previous sample; None for a line without one.
 
-    Rows that did not change are the same objects as before.
+    Unchanged rows are the same objects as before.
 
     Raises:
-        ValueError: The line is damaged, or the moment before it is missing.
+        ValueError: The line is damaged, or the previous sample is missing.
     """
     try:
         data = load_record(line)
@@ -92,7 +92,7 @@ def decode(line: bytes, before: Moment | None) -> Moment | None:
 
 
 def time_of(line: bytes) -> float | None:
-    """A line's time; null where it has none."""
+    """Return a line's Unix time in seconds; None if it has none."""
     try:
         data = load_record(line)
         t = data["key"]["t"] if "key" in data else data["t"]
@@ -102,10 +102,10 @@ def time_of(line: bytes) -> float | None:
 
 
 def apply(before: Moment, delta: dict[str, Any]) -> Moment:
-    """The moment after a delta.
+    """Return the sample after a delta.
 
     Raises:
-        ValueError: It does not fit the moment before.
+        ValueError: The delta doesn't fit the previous sample.
     """
     if not isinstance(delta["t"], (int, float)):
         raise ValueError("a moment without its time")
@@ -144,12 +144,12 @@ def _changed(rows: list[Row], change: Any, grown: int) -> list[Row]:
 
 
 def _older(age: float, grown: int) -> float:
-    """The age in seconds, `grown` nanoseconds later, exactly as the sampler would say it."""
+    """Return the age in seconds, `grown` ns later, rounded exactly as the sampler does."""
     return (round(age * 1e9) + grown) / 1e9
 
 
 def _delta(before: Moment, after: Moment) -> dict[str, Any] | None:
-    """What changed; null where it is as well written whole."""
+    """Return what changed; None if a full sample is needed."""
     if before.keys() != after.keys():
         return None
     delta: dict[str, Any] = {"t": after["t"]}
@@ -168,7 +168,7 @@ def _delta(before: Moment, after: Moment) -> dict[str, Any] | None:
 
 
 def _growth(before: Moment, after: Moment) -> int:
-    """Nanoseconds by which most ages grew."""
+    """Return the most common growth of ages, in ns."""
     seen: Counter[int] = Counter()
     for name, rows in after.items():
         if name == "t":
@@ -181,7 +181,7 @@ def _growth(before: Moment, after: Moment) -> int:
 
 
 def _changes(before: list[Row], after: list[Row], grown: int) -> dict[str, list[Any]] | None:
-    """Cells that changed, by field; null where the rows are others."""
+    """Return the changed cells by field; None if the rows don't correspond."""
     if len(before) != len(after):
         return None
     changes: dict[str, list[Any]] = {}

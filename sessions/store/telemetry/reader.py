@@ -1,4 +1,4 @@
-"""Reading a recording's moments, also while they are written: one segment in memory at a time."""
+"""Reader of a telemetry session's samples, also during recording; holds one segment in memory."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from kvdeck.sessions.store.telemetry.delta import Moment, decode, time_of
 from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, segments
 
 TRIES = 5
-"""How often the segments are listed again while a writer packs or thins them."""
+"""Maximum listings of the segments while a writer packs or thins them."""
 
 
 class MomentReader:
-    """Moments by their time. Going forward costs one line a moment; going elsewhere, at most one segment."""
+    """Reads samples by time. Going forward costs one line per sample; any other move, at most one segment."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "moments"
         self.segments: list[Segment] = []
         self.damaged = 0
-        """Lines that held no moment, of those that were read."""
+        """Number of lines read so far that hold no sample."""
         self._cursor: _Cursor | None = None
         self.refresh()
 
     def refresh(self) -> None:
-        """See what was written since."""
+        """Update to what was written since."""
         before = self.segments
         self.segments = segments(self._folder)
         cursor = self._cursor
@@ -41,13 +41,13 @@ class MomentReader:
 
     @property
     def begin(self) -> float | None:
-        """Time of the first moment; null where there is none."""
+        """Unix time of the first sample, in seconds; None if there is none."""
         first = next(self.moments(), None)
         return None if first is None else float(first["t"])
 
     @property
     def end(self) -> float | None:
-        """Time of the last moment."""
+        """Unix time of the last sample, in seconds; None if there is none."""
         for segment in reversed(self.segments):
             t = self._open(segment).last
             if t is not None:
@@ -56,12 +56,12 @@ class MomentReader:
 
     @property
     def size(self) -> int:
-        """Bytes of all segments, as they lie on the disk."""
+        """Bytes of all segments on disk."""
         return sum(segment.size for segment in self.segments)
 
     @property
     def thinned(self) -> list[tuple[float, float, int]]:
-        """Spans of which only one moment in so many was kept: begin, end, and that number."""
+        """Thinned spans: begin, end (Unix seconds) and N, where one in N samples remains."""
         spans: list[tuple[float, float, int]] = []
         for part, following in zip(self.segments, [*self.segments[1:], None], strict=False):
             end = part.begin if following is None else following.begin
@@ -72,7 +72,7 @@ class MomentReader:
         return spans
 
     def at(self, t: float) -> Moment | None:
-        """The newest moment at or before `t`; null before the first."""
+        """Return the newest sample at or before `t`; None before the first."""
         index = bisect_right(self.segments, t, key=lambda segment: segment.begin) - 1
         while index >= 0:
             found = self._in_segment(index, t)
@@ -91,11 +91,11 @@ class MomentReader:
         return found
 
     def moments(self, begin: float | None = None, end: float | None = None) -> Iterator[Moment]:
-        """Every moment from `begin` to `end`, both included, those written meanwhile too."""
+        """Yield every sample from `begin` to `end` inclusive, also those written meanwhile."""
         last = float("-inf")
         index = 0 if begin is None else bisect_right(self.segments, begin, key=lambda segment: segment.begin) - 1
         cursor = self._cursor_at(max(0, index))
-        known = True  # the beginning of a segment that was thinned meanwhile may have been given already
+        known = True  # the start of a segment thinned meanwhile may have been yielded already
         while cursor is not None:
             while (moment := cursor.step()) is not None:
                 t = moment["t"]
@@ -110,14 +110,14 @@ class MomentReader:
             known = known if cursor is before else True
 
     def _after(self, cursor: _Cursor) -> _Cursor | None:
-        """Where to go on when a segment has ended; null at the end of all."""
+        """Return the cursor to continue with at the end of a segment; None at the end of all."""
         self.segments = segments(self._folder)
         done = cursor.segment
         index = bisect_right(self.segments, done.number, key=lambda segment: segment.number) - 1
         if index >= 0:
             now = self.segments[index]
             if (now.number, now.every) != (done.number, done.every):
-                return self._cursor_at(index)  # it was thinned with others: the rest of it stands there
+                return self._cursor_at(index)  # thinned and merged: its remaining samples are in that segment
             if now.size != done.size or now.packed != done.packed:
                 with contextlib.suppress(FileNotFoundError):
                     if cursor.extend(now):
@@ -130,7 +130,7 @@ class MomentReader:
         return self._open(self.segments[index])
 
     def _open(self, segment: Segment) -> _Cursor:
-        """The beginning of a segment, or of the one that it became part of meanwhile."""
+        """Return a cursor at the start of a segment, or of the one it was merged into meanwhile."""
         for _ in range(TRIES):
             with contextlib.suppress(FileNotFoundError):
                 return _Cursor(segment, lines_of(segment))
@@ -143,14 +143,14 @@ class MomentReader:
 
 
 class _Cursor:
-    """A place in a segment's lines, and the moment that they come to there."""
+    """A position in a segment's lines, with the sample decoded there."""
 
     def __init__(self, segment: Segment, lines: list[bytes]) -> None:
         self.segment = segment
         self._lines = lines
         self._next = 0
         self._base: Moment | None = None
-        """What the next line changes; null where that is not known."""
+        """Base of the next line's delta; None if unknown."""
         self._moment: Moment | None = None
         self._ahead: Moment | None = None
         self._damaged = 0
@@ -161,11 +161,11 @@ class _Cursor:
 
     @property
     def last(self) -> float | None:
-        """Time of the segment's last moment; null where it holds none."""
+        """Unix time of the segment's last sample, in seconds; None if it has none."""
         return next((t for line in reversed(self._lines) if (t := time_of(line)) is not None), None)
 
     def extend(self, segment: Segment) -> bool:
-        """Take the lines that came since, and say whether there are any; a packed segment has the same ones."""
+        """Add new lines; True if there are any. Packing a segment doesn't change its lines."""
         lines, before = lines_of(segment), len(self._lines)
         if len(lines) >= before:
             self.segment, self._lines = segment, lines
@@ -176,7 +176,7 @@ class _Cursor:
         return count
 
     def until(self, t: float) -> Moment | None:
-        """Go on to the last moment at or before `t`."""
+        """Advance to the last sample at or before `t` and return it."""
         while True:
             ahead = self._ahead or self._decode()
             self._ahead = ahead
@@ -185,7 +185,7 @@ class _Cursor:
             self._moment, self._ahead = ahead, None
 
     def step(self) -> Moment | None:
-        """The next moment."""
+        """Return the next sample; None at the end."""
         self._moment = self._decode()
         return self._moment
 
@@ -196,7 +196,7 @@ class _Cursor:
             try:
                 moment = decode(line, self._base)
             except ValueError:
-                # What follows changes a moment that is not known: go on with the next whole one.
+                # The following deltas have no base: continue with the next full sample.
                 self._base = moment = None
             if moment is not None:
                 self._base = moment

@@ -1,7 +1,7 @@
-"""The files of a recording's moments: `moments/NUMBER-BEGIN-EVERY.jsonl`, or packed with `.gz` once it is full.
+"""Segment files of a telemetry session's samples: `moments/NUMBER-BEGIN-EVERY.jsonl`, with `.gz` once full and packed.
 
-BEGIN is the first moment's Unix time in ms. EVERY says that one moment in so many is kept. A name tells all that
-a reader needs to find its place. Each segment begins with a whole moment.
+BEGIN is the first sample's Unix time in ms. EVERY is N if one in N samples remains. Names hold all that a reader needs
+to seek. Each segment starts with a full sample.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.host.files import open_regular
 
 MOST_BYTES, MOST_LINES = 32 << 20, 4096
-"""Of one segment, unpacked: ours have about one MiB and 256 lines; what is beyond is not ours, and not read."""
+"""Limits of one unpacked segment: kvdeck's have about one MiB and 256 lines; data beyond is foreign and not read."""
 _NAME = re.compile(r"(\d{6,9})-(\d{10,16})-(\d{1,9})\.jsonl(\.gz)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One file of moments."""
+    """One file of samples."""
 
     number: int
     begin: float
-    """Unix time of its first moment, in whole milliseconds below."""
+    """Unix time of its first sample in seconds, rounded down to ms."""
     every: int
-    """One moment in so many was kept."""
+    """One in this many samples remains."""
     packed: bool
     path: Path
     size: int
@@ -40,10 +40,11 @@ def segment_name(number: int, begin: float, every: int, packed: bool) -> str:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """The segments there are, in order. Of one number the thinnest holds: it was made from the others.
+    """Return the existing segments in order. Of several with one number, the most thinned is used: it replaces the
+    others.
 
     Raises:
-        SessionError: The folder is there and can't be read.
+        SessionError: The folder exists but can't be read.
     """
     best: dict[int, Segment] = {}
     try:
@@ -69,7 +70,9 @@ def segments(folder: Path) -> list[Segment]:
 
 
 def lines_of(segment: Segment) -> list[bytes]:
-    """Its whole lines; a torn last one is left out. What can't be unpacked ends where the damage is.
+    """Return a segment's complete lines, without a torn last one.
+
+    A truncated packed file gives the lines before its end, a corrupt one none.
 
     Raises:
         FileNotFoundError: It was packed or thinned meanwhile: list the segments again.
@@ -92,7 +95,7 @@ def lines_of(segment: Segment) -> list[bytes]:
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Replace a file whole, for its owner only; raises OSError where that can't be, and the old one stays."""
+    """Replace a file atomically, with mode 0600; raises OSError if it can't be written, and the old one remains."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -104,5 +107,5 @@ def replace_private(path: Path, data: bytes) -> None:
 
 
 def pack(lines: list[bytes]) -> bytes:
-    """Lines, without their newlines, as a packed segment."""
+    """Return lines (without newlines) as a packed segment."""
     return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=3, mtime=0)

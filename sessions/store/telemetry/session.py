@@ -1,4 +1,4 @@
-"""A recording as a session: begun, ended, and seen for what it is when nobody ended it."""
+"""Telemetry sessions: start, end, current state and totals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
 MOST_MARKS = 200
-"""Kept in `session.json`; `marks.jsonl` has all."""
+"""Maximum annotations in `session.json`; `marks.jsonl` holds all."""
 
 
 def begin(
@@ -44,14 +44,14 @@ def begin(
     limit: int = DEFAULT_LIMIT,
     kvdeck: str = "",
 ) -> None:
-    """Make the session of a recording that is to begin.
+    """Create a queued telemetry session.
 
     Args:
-        sources: As they were asked for; none: what is found.
-        limit: Bytes on the disk beyond which old moments are thinned.
+        sources: The requested sources; empty to use the discovered ones.
+        limit: Bytes on disk above which old samples are thinned.
 
     Raises:
-        UsageError: The name is not allowed or taken, or the limit is too small.
+        UsageError: The name is invalid or taken, the limit is too small, or a source holds a credential.
         SessionError: It can't be written.
     """
     for source in sources:
@@ -64,7 +64,7 @@ def begin(
 
 
 def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
-    """Give a recording that nobody writes any longer its last state, and what it comes to.
+    """Write the final state and totals of a recording whose writer has ended.
 
     Raises:
         SessionError: It can't be read or written.
@@ -77,9 +77,9 @@ def end(store: Store, name: str, state: RunState, reason: str | None) -> Session
 
 
 def state_now(folder: Path, state: str) -> Literal["queued", "running", "interrupted"]:
-    """The state of a recording that nobody has ended.
+    """Return the state of a recording that has not ended.
 
-    While the engine that keeps it lives, it runs, also between two of its sampling processes.
+    It counts as running while its engine lives, also between two of the engine's sampling processes.
     """
     if is_written(folder):
         return "running"
@@ -89,7 +89,7 @@ def state_now(folder: Path, state: str) -> Literal["queued", "running", "interru
 
 
 def filled(session: Session, folder: Path) -> Session:
-    """The session as it is now: one that nobody writes and nobody ended is `interrupted`.
+    """Return the session in its current state; `interrupted` if it has neither a writer nor an end.
 
     Raises:
         SessionError: Its files can't be read.
@@ -105,7 +105,7 @@ def filled(session: Session, folder: Path) -> Session:
 
 
 def added_up(folder: Path) -> Watched:
-    """What a recording comes to: from where its last summary ends, moment by moment."""
+    """Return the totals of a recording, computed from the end of its last summary on."""
     reader, marks = MomentReader(folder), read_marks(folder)
     return dataclasses.replace(
         caught_up(folder, reader).result(),
@@ -116,7 +116,7 @@ def added_up(folder: Path) -> Watched:
 
 
 def caught_up(folder: Path, reader: MomentReader) -> Summary:
-    """The summary of all moments there are: the one that was kept, and what came after it."""
+    """Return the summary of all samples: the saved one plus later samples."""
     summary = read_summary(folder)
     for moment in reader.moments(summary.end):
         if summary.end is None or moment["t"] > summary.end:
@@ -130,12 +130,12 @@ def summary_path(folder: Path) -> Path:
 
 
 def write_summary(summary: Summary, folder: Path) -> None:
-    """Keep the state of a summary; raises OSError where that can't be written."""
+    """Save a summary's state; raises OSError if it can't be written."""
     replace_private(summary_path(folder), orjson.dumps(summary.to_json()))
 
 
 def read_summary(folder: Path) -> Summary:
-    """The summary as it was last kept; an empty one where there is none, or it is damaged."""
+    """Return the saved summary; an empty one if it is missing or damaged."""
     try:
         return Summary.from_json(load_record(read_regular(summary_path(folder), MAX_RECORD)))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Adding a recording up, moment by moment, in memory that does not grow with its length."""
+"""Running totals of a telemetry session, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTota
 from kvdeck.sessions.store.telemetry.delta import Moment, Row
 
 MOST_VALUES = 512
-"""Of one flow or gauge; of more, every second is kept, again and again."""
+"""Maximum values per flow or gauge; above, every second value is dropped, repeatedly."""
 MOST_ROWS = 2000
-"""Flows, gauges and counters each: what has more series than that is not summed up."""
+"""Maximum flows, gauges and counters (each); further series are not summarised."""
 LONGEST_S = 60.0
-"""A longer time between two moments is a gap, and counts as no time in which something moved."""
+"""Seconds; a longer time between two samples is a gap and doesn't count as moving time."""
 _GAUGES = ("queue", "hits", "memory")
 _COUNTERS = ("queue", "hits", "tokens", "errors")
 
@@ -26,7 +26,7 @@ Key = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Sample:
-    """Values spread evenly over all that were added."""
+    """A subset of values, spread evenly over all that were added."""
 
     values: list[float] = field(default_factory=list)
     every: int = 1
@@ -41,7 +41,7 @@ class Sample:
         self.seen += 1
 
     def spread(self, sure: bool = False) -> Spread | None:
-        """What the values come to, with `sure` an interval too; null of none."""
+        """Return the distribution of the values, with an interval if `sure`; None if there are no values."""
         if not self.values:
             return None
         ordered = sorted(self.values)
@@ -59,31 +59,31 @@ class Sample:
 
 @dataclass(slots=True)
 class Gained:
-    """What a counter gained over the recording: null until it was there.
+    """Growth of a counter over the recording; null until it first appears.
 
-    The sampler's own `gained` goes over resets and wraps, and begins at 0 when watching begins.
+    The source's own `gained` handles resets and wraps, and starts at 0 when monitoring starts.
     """
 
     last: float = 0.0
     moved: float | None = None
 
     def take(self, total: float | None, gained: float | None) -> float:
-        """The growth since the moment before."""
+        """Return the growth since the previous sample."""
         if total is None:
             return 0.0
-        if gained is None:  # the first reading of all
+        if gained is None:  # first reading of the source
             self.last, self.moved = 0.0, self.moved or 0.0
             return 0.0
-        if self.moved is None:  # it was watched before the recording began
+        if self.moved is None:  # monitored since before the recording started
             self.last = gained
-        grown = gained - self.last if gained >= self.last else gained  # watching began anew
+        grown = gained - self.last if gained >= self.last else gained  # monitoring restarted
         self.last, self.moved = gained, (self.moved or 0.0) + grown
         return grown
 
 
 @dataclass(slots=True)
 class Grown:
-    """What a total without a `gained` of its own grew by; one that fell began anew."""
+    """Growth of a total without its own `gained`; a total that falls restarted from 0."""
 
     last: float | None = None
     moved: float | None = None
@@ -107,7 +107,7 @@ class _Flow:
 
 
 class Summary:
-    """What the moments so far come to."""
+    """Totals of the samples so far."""
 
     def __init__(self) -> None:
         self.begin: float | None = None
@@ -120,10 +120,10 @@ class Summary:
         self._counters = _Numbers(Gained, _COUNTERS)
 
     def take(self, moment: Moment) -> None:
-        """Add a moment.
+        """Add a sample.
 
         Raises:
-            ValueError: It lacks what a moment has.
+            ValueError: A required field is missing or has another type.
         """
         try:
             self._take(moment)
@@ -167,7 +167,7 @@ class Summary:
                 flow.rates.add(float(rate))
 
     def result(self) -> Watched:
-        """All of it; sizes on the disk and marks are for others to add."""
+        """Return the totals; the caller adds size on disk and annotations."""
         return Watched(
             begin=self.begin,
             end=self.end,
@@ -211,10 +211,10 @@ class Summary:
         names = {key: row[key] for key in ("source", "name", "labels", "unit", "group")}
         return {**names, "source_kind": self._kinds.get(row["source"], "")}
 
-    # --- kept beside the moments, so that nobody need add up an hour again ---
+    # --- saved beside the samples, so that reopening needn't process all of them again ---
 
     def to_json(self) -> dict[str, Any]:
-        """All of its state; orjson serialises the records inside."""
+        """Return the whole state; orjson serialises the nested records."""
         return {
             "begin": self.begin,
             "end": self.end,
@@ -228,10 +228,10 @@ class Summary:
 
     @classmethod
     def from_json(cls, data: Any) -> Summary:
-        """What `to_json` gave.
+        """Return a summary from the output of `to_json`.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The data has another form.
         """
         made = cls()
         try:
@@ -257,7 +257,7 @@ Kept = TypeVar("Kept", Sample, Gained)
 
 
 class _Numbers(Generic[Kept]):
-    """What is kept of each number of some groups."""
+    """State per number (gauge or counter) of the given groups."""
 
     def __init__(self, make: Callable[[], Kept], groups: tuple[str, ...]) -> None:
         self._make: Callable[[], Kept] = make
@@ -273,11 +273,11 @@ class _Numbers(Generic[Kept]):
         self._known[_key(row)] = row, kept
 
     def of(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Kept]]:
-        """Each row that counts, with what is kept of its number."""
+        """Yield each row of the given groups with its number's state."""
         places = self._places
         for index, row in enumerate(rows):
             place = places[index] if index < len(places) else None
-            # Rows keep their places, and their labels are the same object from one whole moment to the next.
+            # Fast path: row positions and `labels` objects don't change between two full samples.
             if place is None or place[0]["labels"] is not row["labels"] or place[0]["name"] != row["name"]:
                 place = row, self._find(row)
                 places[index : index + 1] = [place]

@@ -1,7 +1,7 @@
-"""Writing a recording: moments into segments, bounded in size, and marks. One process at a time.
+"""Writer of a telemetry session: samples in size-bounded segments, and annotations. One process at a time.
 
-When the segments outgrow the limit, two neighbours become one that holds every second of their moments: those
-that are densest for their age first. So what is old is kept ever thinner, and nothing is cut off.
+If the segments exceed the limit, two neighbours are merged into one with every second of their samples, starting with
+the densest for their age. So old data gets thinner over time, and none is cut off.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ SEGMENT_BYTES = 1 << 20
 
 
 class Writer:
-    """Appends moments and marks to a session's folder; each is one write, so a kill tears the last line at most."""
+    """Appends samples and annotations to a session's folder; each is one write, so a kill tears at most the last
+    line."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
-        """Take the recording's lock and make its folders.
+        """Take the recording's lock and create its folders.
 
         Raises:
-            UsageError: Another process writes it.
-            SessionError: It can't be written.
+            UsageError: Another process is writing it.
+            SessionError: It can't be written or locked.
         """
         self._folder, self._moments, self._limit = folder, folder / "moments", limit
         self._segment_bytes = min(SEGMENT_BYTES, max(4096, limit // 16))
@@ -63,19 +64,19 @@ class Writer:
 
     @property
     def size(self) -> int:
-        """Bytes that moments and marks take on the disk."""
+        """Bytes of samples and annotations on disk."""
         live = 0 if self._live is None else self._live.size
         return sum(segment.size for segment in self._closed) + live + self._marks_bytes
 
     def write(self, raw: bytes) -> Moment:
-        """Append a moment, given as JSON.
+        """Append a sample, given as JSON.
 
         Returns:
-            The moment; rows that did not change are the same objects as before.
+            The sample; unchanged rows are the same objects as before.
 
         Raises:
-            SessionError: It can't be written; then nothing of it stays.
-            ValueError: It is no moment.
+            SessionError: It can't be written; none of it remains.
+            ValueError: It is not a sample.
         """
         if self._live is not None and self._live.full(self._segment_bytes):
             self._roll()
@@ -92,10 +93,10 @@ class Writer:
         return self._encoder.moment
 
     def mark(self, mark: Mark) -> None:
-        """Append a mark; there is room for some ten thousand, and further ones are refused.
+        """Append an annotation; there is room for about ten thousand, further ones fail.
 
         Raises:
-            SessionError: There is no room.
+            SessionError: There is no room, or it can't be written.
         """
         line = encode_mark(mark)
         if self._marks_bytes + len(line) > marks_module.MOST_BYTES and mark.kind != "end":
@@ -109,8 +110,8 @@ class Writer:
         self._marks_bytes += len(line)
 
     def close(self) -> None:
-        """Pack the last segment and let the lock go."""
-        with contextlib.suppress(SessionError):  # unpacked, it reads as well
+        """Pack the last segment and release the lock."""
+        with contextlib.suppress(SessionError):  # an unpacked segment is readable too
             self._roll()
         os.close(self._marks)
 
@@ -122,7 +123,7 @@ class Writer:
         return _Live(number, moment["t"], path)
 
     def _roll(self) -> None:
-        """Close the segment that is written, packed; then make room where the limit asks for it."""
+        """Close and pack the current segment, then thin old ones if over the limit."""
         live, self._live = self._live, None
         if live is None:
             return
@@ -136,7 +137,7 @@ class Writer:
             raise _error(self._moments, error) from error
 
     def _replace(self, old: list[Segment], lines: list[bytes], every: int) -> Segment:
-        """One packed segment in place of these; cut short, readers see the old ones or the new one."""
+        """Replace segments by one packed segment; if interrupted, readers see either the old ones or the new one."""
         first = old[0]
         path = self._moments / segment_name(first.number, first.begin, every, packed=True)
         data = pack(lines)
@@ -159,7 +160,7 @@ class Writer:
                                    "older moments are thinned", "thinned"))  # fmt: skip
 
     def _densest_for_its_age(self) -> int:
-        """The pair whose moments stand closest for how old they are; neighbours of one density where there are any."""
+        """Return the index of the pair that is densest for its age; pairs of equal density are preferred."""
         now = self._closed[-1].begin
         pairs = list(zip(self._closed, self._closed[1:], strict=False))
         alike = [index for index, (a, b) in enumerate(pairs) if a.every == b.every] or list(range(len(pairs)))
@@ -167,9 +168,9 @@ class Writer:
 
 
 def _every_second(pair: list[Segment]) -> list[bytes]:
-    """Every second moment of these segments, encoded anew; the first of all stays.
+    """Return every second sample of these segments, re-encoded, starting with the first.
 
-    Where a kill came between the thinning of two segments and the removal of the second, both hold its moments.
+    Samples already seen are skipped: a kill between merging two segments and removing the second leaves them in both.
     """
     encoder, kept = Encoder(), list[bytes]()
     count, last = 0, float("-inf")
@@ -194,7 +195,7 @@ def _every_second(pair: list[Segment]) -> list[bytes]:
 
 
 class _Live:
-    """The segment that is being written."""
+    """The segment being written."""
 
     def __init__(self, number: int, begin: float, path: Path) -> None:
         self.number, self.begin, self.path = number, begin, path
