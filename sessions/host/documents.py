@@ -166,7 +166,7 @@ def _fail(what: str, mark: yaml.Mark | None = None) -> NoReturn:
 
 
 def _value(node: yaml.Node, depth: int, left: list[int], open_nodes: set[int]) -> Any:
-    """Return a node's value; `left` holds the remaining number of values."""
+    """A node's value; `left` counts down how many more there may be."""
     import yaml
 
     left[0] -= 1
