@@ -117,7 +117,7 @@ class Recorder:
         """End the recording and set its final state.
 
         Raises:
-            SessionError: The session can't be written; readers then show it as interrupted.
+            SessionError: The end annotation or the session can't be written; the session's state isn't updated then.
         """
         try:
             self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))

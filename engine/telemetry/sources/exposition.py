@@ -104,7 +104,7 @@ class Parser:
         return Exposition(self._values, changed=list(moved))
 
     def _parse_all(self, lines: list[str], found: Exposition) -> bool:
-        """Parse all lines into `found`; True (incremental parsing may follow) if no duplicate, timestamp or unread line."""
+        """Parse all lines into `found`; True if no line is a duplicate, has a timestamp or is unread."""
         if len(self._keys) > MAX_KEYS or self._characters > MAX_KEY_CHARACTERS:
             self._keys.clear()
             self._characters = 0

@@ -82,7 +82,7 @@ class Processes:
         return found[:MAX_PROCESSES]
 
     def _shared(self, group: Group) -> bool:
-        """True if one serving process makes its whole group serving; False for mixed services such as a notebook server."""
+        """True if one serving process makes its whole group serving; False for mixed ones like a notebook server."""
         return group.container or self._pattern.search(group.name) is not None
 
     def _all(self) -> Iterator[tuple[int, str, Group | None, bool]]:
