@@ -173,7 +173,7 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     """Yield the settings that affect the result and aren't the usual ones.
 
     Args:
-        asked: The spec's plugin parameters; others are NIXL's defaults and left out.
+        asked: The spec's plugin parameters; parameters that the spec doesn't set are left out.
     """
     settings = result.settings
     for key, words in _COUNTED.items():

@@ -44,6 +44,7 @@ def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Colum
 
 
 def table_width(columns: Sequence[Column], gap: int = 2) -> int:
+    """Return a table's width in characters, with `gap` spaces before each column."""
     return sum(column.width + gap for column in columns)
 
 
