@@ -187,7 +187,7 @@ def path(environ: Mapping[str, str] = os.environ) -> Path:
     The file may be missing.
 
     Raises:
-        UsageError: `~USER` in `$KVDECK_CONFIG` can't be expanded.
+        UsageError: `$KVDECK_CONFIG` isn't a valid path or names an unknown `~user`.
     """
     if chosen := environ.get("KVDECK_CONFIG"):
         return expanded(chosen)
@@ -206,7 +206,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
-    """Return the config with new values; an invalid one keeps the previous value and adds to `problems`."""
+    """Return the config with new values. An invalid one is ignored and reported in `problems`."""
     for name, value in values.items():
         setting = _BY_NAME.get(name)
         if setting is None:

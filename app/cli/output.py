@@ -46,6 +46,7 @@ def _styled(line: Line, link: tuple[str, str] | None = None) -> str:
 
 
 def print_json(data: Any) -> None:
+    """Print data as indented JSON."""
     echo_json(data, indent=True)
 
 

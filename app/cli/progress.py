@@ -40,6 +40,7 @@ class Picture:
     """Text shown before the first sample."""
 
     def counter(self, name: str) -> float | None:
+        """Return a counter of the newest sample, or None if it has none. `name` is one of `COUNTERS`."""
         index = COUNTER_INDEX[name]
         return self.values[index] if index < len(self.values) else None
 
@@ -120,6 +121,7 @@ class Progress:
         self._draw()
 
     def event(self, event: Event) -> None:
+        """Show an event: on a terminal only warnings and errors of the log get a line of their own."""
         if isinstance(event, RunStarted):
             self.picture.steps = {step.step: step for step in event.steps}
             self.picture.waiting = "preparing memory and files"
@@ -142,6 +144,7 @@ class Progress:
         return repeated
 
     def sample(self, values: tuple[float | None, ...]) -> None:
+        """Show the newest counters of the running step, in the order of `COUNTERS`."""
         self.picture.values = values
         self._draw()
 

@@ -117,7 +117,7 @@ def echo_own(text: str, *, err: bool = False, newline: bool = True) -> None:
 
 
 def echo_json(data: Any, *, indent: bool = False) -> None:
-    """Print JSON on standard output, on one line or indented. Escapes (`\\uXXXX`) for controls keep values exact."""
+    """Print JSON on standard output, on one line or indented. Controls are escaped as `\\uXXXX`: values stay exact."""
     text = visible_json(_json_text(data, indent))
     stream: Any = sys.stdout
     if stream is None:

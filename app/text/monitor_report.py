@@ -36,12 +36,14 @@ def arrow(flow: Flow) -> str:
 
 
 def flow_total(flow: Flow) -> str:
+    """Return the bytes moved in total (`≈` if computed from blocks), or the blocks if the bytes are unknown."""
     if flow.bytes_total is not None:
         return ("≈ " if flow.bytes_from_blocks else "") + quantity_text(flow.bytes_total, "B")
     return quantity_text(flow.blocks_total, "blocks")
 
 
 def flow_rate(flow: Flow) -> str:
+    """Return the current rate in bytes per second, or in blocks per second if the bytes are unknown."""
     if flow.bytes_per_s is not None:
         return quantity_text(flow.bytes_per_s, "B/s")
     return quantity_text(flow.blocks_per_s, "blocks/s")

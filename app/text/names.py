@@ -15,5 +15,5 @@ def path_slug(path: str) -> str:
 
 
 def layout_slug(layout: str) -> str:
-    """Return the name of a layout's colour in a theme; `mixed` for a pair of layouts."""
+    """Return the name of a layout's colour in a theme; `mixed` for a pair or an unknown layout."""
     return _SLUGS.get(short_layout_name(layout), "mixed")

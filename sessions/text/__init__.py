@@ -1,1 +1,1 @@
-"""Reports of sessions as lines of text and as Markdown."""
+"""Reports on sessions as lines of text and as Markdown."""

@@ -1,4 +1,4 @@
-"""A comparison as text and as Markdown: first whether the two compare, then the rows, then what to make of them."""
+"""A comparison of sessions as text and as Markdown: differences in setup, then the rows, then the insights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
 
 
 def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
-    """The comparison as an operator reads it, at most `width` characters wide."""
+    """Return the comparison as text, at most `width` characters wide."""
     lines = [Line(text, "heading") for text in wrapped(f"A = {diff.a} · B = {diff.b}", width)]
     if diff.differences:
         lines.append(Line("The two don't simply compare:", "warning"))
@@ -98,7 +98,7 @@ def _rate(side: Side) -> str:
 
 
 def insight_text(item: Insight) -> str:
-    """An insight as a sentence with its figure."""
+    """Return an insight as a sentence with its change in percent."""
     percent = change_text(item.percent)
     return f"{key_text(item.path, layout_name(item.layout), item.block_bytes, item.batch)}: {item.text} ({percent})"
 
@@ -115,7 +115,7 @@ def _insight_lines(insights: Sequence[Insight], width: int) -> Iterable[Line]:
 
 
 def diff_markdown(diff: Diff) -> str:
-    """The comparison as Markdown: two tables, and the insights as a list."""
+    """Return the comparison as Markdown: two tables, and the insights as a list."""
     out = [f"## {inline(diff.a)} and {inline(diff.b)}", ""]
     if diff.differences:
         out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
@@ -145,7 +145,10 @@ def _markdown_cells(row: Row) -> tuple[str, ...]:
 
 
 def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
-    """Several sessions against one baseline: a row for each path and layout, a column of times for each session."""
+    """Return a table of several sessions against one baseline.
+
+    It has a row per path, layout and shape, and a column of time ratios per session.
+    """
     base = diffs[0].a
     lines = [Line(text, "heading") for text in wrapped(f"Baseline A = {base}", width)]
     letters = [chr(ord("B") + number) for number in range(len(diffs))]

@@ -1,4 +1,4 @@
-"""One Markdown table for all that is shared as text; foreign text can neither leave its cell nor become a link."""
+"""Markdown tables; foreign text is escaped, so that it can neither leave its cell nor become a link."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _SPECIAL = re.compile(r"([\\`|<\[*])")
 
 
 def inline(text: str) -> str:
-    """Foreign text within a line of Markdown."""
+    """Escape foreign text for a line of Markdown."""
     return _SPECIAL.sub(r"\\\1", visible(text.strip()))
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> list[str]:
-    """A table's lines, padded so that they read as text too.
+    """Return a table's lines, padded so that the source is readable too.
 
     Args:
-        titles: One for each column.
-        rows: A cell for each column.
-        right: Columns at the end that hold numbers.
+        titles: One title per column.
+        rows: One cell per column in each row.
+        right: Number of columns at the end that are aligned right.
     """
     lines = [tuple(map(inline, row)) for row in (titles, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]

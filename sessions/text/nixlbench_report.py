@@ -1,4 +1,4 @@
-"""nixlbench's columns for our own results: what it would have printed, and how it would count several devices."""
+"""kvdeck's results in nixlbench's columns, counted as nixlbench counts them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from kvdeck.sessions.text.tables import Column, fit, render, wrapped
 from kvdeck.sessions.units import count_text, figure, many
 
 LINK_GB_PER_S = 50.0
-"""What it takes a link for, whatever the network is."""
+"""Bandwidth of a link that nixlbench assumes for its network utilisation, on any network."""
 
 
 def as_row(result: StepResult) -> NixlbenchRow | None:
-    """One of our results in its columns; null where nothing was measured, or it prints nothing for such devices."""
+    """Return a kvdeck result as a nixlbench row.
+
+    None if there is no rate, or if nixlbench prints no row for these devices.
+    """
     if theirs := result.settings.get("nixlbench"):
         return NixlbenchRow(**theirs)
     if result.gb_per_s is None:
@@ -29,16 +32,17 @@ def as_row(result: StepResult) -> NixlbenchRow | None:
     }
     if scheme := result.settings.get("scheme"):
         return _paired_row(result, scheme, times)
-    # Wall time × threads over descriptors: what it prints, at our median rate.
+    # nixlbench prints wall time × threads / descriptors; here at the median rate.
     latency = result.block_bytes / result.gb_per_s.median / 1e3 * (result.settings.get("threads") or 1)
     return NixlbenchRow(result.block_bytes, result.batch, result.gb_per_s.median, latency, **times)
 
 
 def _paired_row(result: StepResult, scheme: Mapping[str, Any], times: Mapping[str, float]) -> NixlbenchRow | None:
-    """What its first initiator would print of several devices.
+    """Return the row that nixlbench's first initiator prints for several devices, or None if it prints none.
 
-    It counts one pair's bytes over that process's wall time, and all initiator devices' where they share a process and
-    are paired, or move to files. A process's time is its own, so of several processes ours is lane 0's rate.
+    nixlbench divides one pair's bytes by that process's wall time. It counts the bytes of all initiator devices if they
+    share a process and the scheme is pairwise, or if they transfer to files. Each process measures its own time, so
+    with several processes the rate is that of initiator 0.
     """
     assert result.gb_per_s is not None
     threads, several = result.settings.get("threads") or 1, scheme["lanes"] > 1
@@ -58,13 +62,13 @@ def _paired_row(result: StepResult, scheme: Mapping[str, Any], times: Mapping[st
 
 
 def _unpaired(scheme: Mapping[str, Any]) -> bool:
-    """Whether its processes would find no peer: outside pairwise and manytoone it knows only ranks 0 and 1."""
+    """True if nixlbench's processes find no peer: except in pairwise and manytoone, it pairs only ranks 0 and 1."""
     one_process = scheme["storage"] or scheme["mode"] == "MG"
     return not one_process and scheme["scheme"] not in ("pairwise", "manytoone")
 
 
 def _scheme_lines(results: Sequence[StepResult], width: int) -> list[str]:
-    """What a device is, and how nixlbench would count several."""
+    """Return notes on what counts as a device and how nixlbench counts several; [] without a scheme."""
     found = next((scheme for result in results if (scheme := result.settings.get("scheme"))), None)
     if found is None:
         return []
@@ -97,7 +101,7 @@ def _counting(scheme: Mapping[str, Any]) -> str:
 
 
 def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
-    """nixlbench's columns for our results, our time of a request beside them, and what its latency means."""
+    """Return kvdeck's results in nixlbench's columns, with the request times beside them and notes below."""
     pairs = [(result, row) for result in results if (row := as_row(result)) is not None]
     if not pairs:
         said = _scheme_lines(results, width)

@@ -1,6 +1,6 @@
-"""The report of a session: the object that `--json` prints, and the text an operator reads.
+"""The report of a session: the object of `--json`, and the text report.
 
-The text is lines with a tone; who prints them decides whether a tone is a colour.
+The text consists of lines with a tone, which the caller may show as a colour.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ Tone = Literal["plain", "heading", "bad", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a report; `bad` and `warning` are exceptions, and say so in words too."""
+    """One line of a report. The text of a `bad` or `warning` line is clear without its colour."""
 
     text: str
     tone: Tone = "plain"
 
 
 def report_json(session: Session) -> dict[str, Any]:
-    """The object of `kvdeck run --json`; docs/formats.md describes it."""
+    """Return the object of `kvdeck run --json`; docs/formats.md describes it."""
     data = dataclasses.asdict(session)
     return {"session": data.pop("name"), **data}
 
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
-    """The text report, at most `width` characters wide; 80 and more show everything that matters."""
+    """Return the text report, at most `width` characters wide; 80 is enough for all important columns."""
     if is_recording(session):
         from kvdeck.sessions.text.telemetry_report import recording_lines
 
         return recording_lines(session, width)
     if session.kind != "run":
-        from kvdeck.sessions.text.trace_report import counted_lines  # which writes with this module's lines
+        from kvdeck.sessions.text.trace_report import counted_lines  # it imports this module
 
         if not session.results:
             return counted_lines(session, width)
@@ -68,12 +68,12 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
 
 
 def is_recording(session: Session) -> bool:
-    """Whether it holds what the Monitor watched."""
+    """True if the session holds telemetry recorded by the Monitor."""
     return session.kind == "watched" or session.watched is not None
 
 
 def trouble(session: Session) -> bool:
-    """Whether a step failed, bytes differed, or the run ended otherwise than done or cancelled."""
+    """True if a step failed, bytes differed, or the run failed, crashed or was interrupted."""
     return session.state in ("failed", "crashed", "interrupted") or any(
         result.status == "failed" or result.verified is False for result in session.results
     )
@@ -118,7 +118,7 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
 
 
 def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
-    """What each of several initiators reached over its own time; together they are in the table."""
+    """Return each initiator's rate over its own time, for steps with several; the table shows their total."""
     lines: list[Line] = []
     for result in results:
         if lanes := result.settings.get("lanes_gb_per_s"):
@@ -129,7 +129,7 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
 
 
 def verdict_text(item: Comparison) -> str:
-    """A comparison in words: who takes how much longer, how sure that is, and the verdict."""
+    """Return a comparison as a sentence: the ratio of times, its 95 % interval, and the verdict."""
     return (
         f"{layout_name(item.candidate)} takes {ratio_text(item.ratio)} the time of {layout_name(item.baseline)} "
         f"(95 % interval {range_text(item.low, item.high)}): {item.verdict}"
@@ -170,7 +170,11 @@ def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list
 
 
 def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[str]:
-    """What else decides the figure, where it is not as usual; `asked` are the plugin parameters of the spec."""
+    """Yield the settings that affect the result and aren't the usual ones.
+
+    Args:
+        asked: The spec's plugin parameters; parameters that the spec doesn't set are left out.
+    """
     settings = result.settings
     for key, words in _COUNTED.items():
         if (settings.get(key) or 1) > 1:
@@ -209,11 +213,11 @@ _UNUSUAL = (
     ("notify", False, "without notification"),
 )
 _BETWEEN = ("operation", "notify")
-"""Settings that mean something between two processes only."""
+"""Settings that only apply between two processes."""
 
 
 def _said(texts: Iterable[str]) -> list[str]:
-    """What there is to say, once; several different things are set apart by slashes."""
+    """Return the distinct non-empty texts as one item, joined by slashes; [] without any."""
     distinct = [text for text in dict.fromkeys(texts) if text]
     return [" / ".join(distinct)] if distinct else []
 
@@ -279,7 +283,7 @@ def _all_verified(results: Sequence[StepResult]) -> bool:
 
 
 def _reference_word(results: Sequence[StepResult]) -> str:
-    """Whether the reference is the limit of all that is set against it."""
+    """Return `limit` if the reference is an upper bound for all results compared with it, or `compared with`."""
     found = {r.reference_is_limit for r in results if r.reference_ratio is not None}
     return "limit" if found == {True} else "compared with"
 
@@ -291,7 +295,7 @@ def _tone(result: StepResult) -> Tone:
 
 
 def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
-    """A sentence for each step with figures that yet did not end as it should."""
+    """Return a sentence per step that has results but differing bytes or a status other than ok."""
     lines = []
     for result in results:
         name = f"{layout_name(result.layout)}, {shape_text(result)}"
@@ -306,14 +310,14 @@ def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
 
 
 def _without_interval(results: Sequence[StepResult], width: int) -> list[Line]:
-    """Why a figure stands alone, where one does."""
+    """Return the reasons why rates have no interval, each once."""
     alone = [result for result in results if result.gb_per_s is not None and not result.gb_per_s.known]
     said = dict.fromkeys(why_no_interval(result) for result in alone)
     return [Line(text) for why in said for text in wrapped(f"  {why}", width, "    ")]
 
 
 def why_no_interval(result: StepResult) -> str:
-    """Why a result's rate has no interval, in words."""
+    """Return why a result's rate has no interval."""
     program = result.settings.get("measured_by")
     if program:
         return f"no interval: {program} prints one figure for a step"
@@ -321,7 +325,7 @@ def why_no_interval(result: StepResult) -> str:
 
 
 def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
-    """Steps that measured nothing, those with one reason together."""
+    """Return the steps without results, grouped by status and reason."""
     groups: dict[tuple[str, str], list[StepResult]] = {}
     for result in results:
         groups.setdefault((result.status, result.reason or "no reason given"), []).append(result)

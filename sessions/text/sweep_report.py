@@ -1,4 +1,4 @@
-"""A sweep as text: sizes down, batches across, and what the layouts' ratio does over them."""
+"""The text report of a sweep: tables of block sizes × batches, and the ratio of the layouts in each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kvdeck.sessions.text.tables import NO_BREAK, Column, render, table_width, w
 from kvdeck.sessions.units import UNKNOWN, count_text, figure, layout_name, many, range_text, ratio_text, size_text
 
 Shape = tuple[int, int]
-"""Block bytes and batch."""
+"""Block size in bytes, and batch in blocks."""
 
 
 def is_grid(shapes: Iterable[Shape]) -> bool:
-    """Whether both sizes and batches vary."""
+    """True if both block sizes and batches vary."""
     sizes, batches = zip(*shapes, strict=True)
     return len(set(sizes)) > 1 and len(set(batches)) > 1
 
 
 def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison], width: int) -> list[str]:
-    """GB/s of each layout, post and transfer time apart, then each pair's ratio, all as sizes × batches."""
+    """Return tables of block sizes × batches: each layout's GB/s and times, then the ratio of each pair of layouts."""
     shapes = sorted({(result.block_bytes, result.batch) for result in results})
     lines: list[str] = []
     for layout in dict.fromkeys(result.layout for result in results):
@@ -43,7 +43,7 @@ def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison],
 
 
 def sweep_ratios(comparisons: Sequence[Comparison], width: int) -> list[str]:
-    """Each pair's ratio along a sweep of one dimension, a row for each shape, and the sum of it."""
+    """Return each pair's ratios over a sweep of one dimension: a row per shape and a summary."""
     lines: list[str] = []
     for (candidate, baseline), items in _pairs(comparisons).items():
         columns = [
@@ -78,12 +78,12 @@ def _summary(candidate: str, baseline: str, items: Sequence[Comparison]) -> str:
 
 
 def shape_text(item: Comparison | StepResult) -> str:
-    """Block size and batch as one word that isn't broken: `2 MiB × 16`."""
+    """Return block size and batch with no-break spaces: `2 MiB × 16`."""
     return f"{size_text(item.block_bytes)} × {count_text(item.batch)}".replace(" ", NO_BREAK)
 
 
 def _grid(shapes: Sequence[Shape], width: int, cells: Mapping[Shape, str]) -> list[str]:
-    """The cells as a table; batches that don't fit beside each other go into a further table below."""
+    """Return the cells as a table; batches that don't fit the width follow in another table below."""
     sizes, batches = sorted({s for s, _ in shapes}), sorted({b for _, b in shapes})
     names = Column("", "block", tuple(size_text(size) for size in sizes))
     columns = [

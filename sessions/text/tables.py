@@ -1,4 +1,4 @@
-"""Plain-text tables that give up their least wanted columns where the width is short."""
+"""Plain-text tables that drop their least important columns to fit a width."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ NO_BREAK = "\u00a0"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: two header lines and a cell for each row."""
+    """A table column: two header lines and one cell per row."""
 
     over: str
     head: str
     cells: tuple[str, ...]
     left: bool = False
     rank: int = 0
-    """0 stays always; of the others the highest goes first."""
+    """0: never dropped; of the others, the highest is dropped first."""
 
     width: int = field(init=False)
-    """Characters of the widest text in it."""
+    """Characters of the column's widest text."""
 
     def __post_init__(self) -> None:
         widest = max(len(self.over), len(self.head), max(map(len, self.cells), default=0))
@@ -29,7 +29,10 @@ class Column:
 
 
 def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Column]]:
-    """The columns that fit into `width` characters, and those that were left out."""
+    """Return the columns that fit into `width` characters, and the dropped ones.
+
+    Columns of rank 0 are never dropped, so the result may still be too wide.
+    """
     kept, dropped = list(columns), list[Column]()
     needed = table_width(kept, 1)
     while needed > width and any(column.rank for column in kept):
@@ -41,11 +44,15 @@ def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Colum
 
 
 def table_width(columns: Sequence[Column], gap: int = 2) -> int:
+    """Return a table's width in characters, with `gap` spaces before each column."""
     return sum(column.width + gap for column in columns)
 
 
 def render(columns: Sequence[Column], width: int = 80) -> list[str]:
-    """The header lines (the upper one only where it says something) and one line for each row."""
+    """Return the header lines (the upper one only if it isn't empty) and one line per row.
+
+    The gap between columns is 2 spaces, or 1 if the table is wider than `width`.
+    """
     gap = " " if table_width(columns) > width else "  "
     heads = [tuple(column.over for column in columns)] if any(column.over for column in columns) else []
     heads.append(tuple(column.head for column in columns))
@@ -62,7 +69,7 @@ def _line(shapes: Sequence[tuple[bool, int]], texts: Sequence[str], gap: str) ->
 
 
 def joined(parts: Iterable[str], width: int, indent: str = "") -> list[str]:
-    """The parts set beside each other with ` · `, broken between parts where the width ends."""
+    """Join the parts by ` · ` into lines of at most `width`, broken between parts if possible."""
     lines, line = [], indent
     for part in parts:
         longer = f"{line} · {part}" if line != indent else f"{indent}{part}"
@@ -75,7 +82,10 @@ def joined(parts: Iterable[str], width: int, indent: str = "") -> list[str]:
 
 
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Text broken at plain spaces, never at a no-break space; lines after the first stand under `indent`."""
+    """Wrap text at plain spaces but not at no-break spaces; lines after the first start with `indent`.
+
+    The width is 20 at least. No-break spaces become plain ones in the result.
+    """
     words = text.lstrip(" ")
     lines = textwrap.wrap(
         words,

@@ -1,4 +1,4 @@
-"""Two recordings against each other as text and as Markdown."""
+"""A comparison of two recordings as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
 
 
 def watched_diff_lines(diff: WatchedDiff, width: int = 100) -> list[Line]:
-    """The comparison as an operator reads it, at most `width` characters wide."""
+    """Return the comparison as text, at most `width` characters wide."""
     lines = [Line(text, "heading") for text in wrapped(_title(diff), width)]
     if diff.differences:
         lines.append(Line("The two don't simply compare:", "warning"))
@@ -61,7 +61,7 @@ def _moved(flow: FlowTotals) -> bool:
 
 
 def ratio_sentence(row: FlowRow) -> str:
-    """The ratio of the rates in words."""
+    """Return the ratio of a flow's rates (B over A) as a sentence, with its 95 % interval."""
     if row.ratio is None:
         return "no rate on both sides" if not (_moved(row.a) and _moved(row.b)) else "no rate to compare"
     if row.low is None or row.high is None:
@@ -120,7 +120,7 @@ def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
 
 
 def watched_diff_markdown(diff: WatchedDiff) -> str:
-    """The comparison as Markdown."""
+    """Return the comparison as Markdown."""
     out = [f"## {inline(_title(diff))}", ""]
     if diff.differences:
         out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]

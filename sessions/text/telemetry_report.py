@@ -1,4 +1,4 @@
-"""A recording in words and tables: how long, of what, what moved, and what gauges stood at."""
+"""The text report of a recording: duration, sources, flows, gauges, counters, annotations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOTE = (
 
 
 def recording_lines(session: Session, width: int = 100) -> list[Line]:
-    """The report of a recording, at most `width` characters wide."""
+    """Return the report of a recording, at most `width` characters wide."""
     watched = session.watched or Watched()
     lines = _head(session, watched, width)
     if not watched.moments:
@@ -56,7 +56,11 @@ def recording_lines(session: Session, width: int = 100) -> list[Line]:
 
 
 def about(watched: Mapping[str, Any]) -> str:
-    """A recording in a few words, for a list, from what `session.json` says: making records of it all takes longer."""
+    """Return a recording's summary for a list: its moving flows' tiers, duration and number of sources.
+
+    Args:
+        watched: The mapping in `session.json`; reading it directly is faster than building records from it.
+    """
     moved = [flow for flow in watched["flows"] if flow["bytes_moved"] or flow["blocks_moved"]]
     moves = dict.fromkeys(f"{flow['source_tier'] or '?'} → {flow['target_tier'] or '?'}" for flow in moved)
     count, duration = len(watched["sources"]), (watched["end"] or 0.0) - (watched["begin"] or 0.0)
@@ -64,19 +68,19 @@ def about(watched: Mapping[str, Any]) -> str:
 
 
 def arrow(flow: FlowTotals) -> str:
-    """The tiers a flow goes between; a question mark where its source cannot know."""
+    """Return a flow's tiers as `G1 → G2`; `?` for a tier that its source doesn't report."""
     return f"{flow.source_tier or '?'} → {flow.target_tier or '?'}"
 
 
 def moved_text(flow: FlowTotals) -> str:
-    """Bytes, or blocks where nobody told bytes."""
+    """Return the bytes a flow moved (`≈` if computed from blocks), or its blocks if the bytes are unknown."""
     if flow.bytes_moved is not None:
         return ("≈ " if flow.bytes_from_blocks else "") + quantity_text(flow.bytes_moved, "B")
     return quantity_text(flow.blocks_moved, "blocks")
 
 
 def rate_text(spread: Spread | None, unit: str) -> str:
-    """The median with its interval where it has one."""
+    """Return a rate's median, with its interval if it has one."""
     if spread is None:
         return UNKNOWN
     if spread.low is None or spread.high is None:
@@ -85,7 +89,7 @@ def rate_text(spread: Spread | None, unit: str) -> str:
 
 
 def p95_text(flow: FlowTotals) -> str:
-    """The rate that it exceeded in one of twenty moments in which it moved."""
+    """Return the 95th percentile of a flow's rate over the samples in which it moved."""
     return quantity_text(flow.rate.p95 if flow.rate else None, flow.unit)
 
 
@@ -127,7 +131,7 @@ def _sources(watched: Watched, width: int) -> Iterable[Line]:
 
 
 def states_text(source: SourceSeen) -> str:
-    """In what share of the moments it was in which state; only the state where it was one."""
+    """Return each state's share of a source's samples; only the state's name if there is one."""
     total = sum(source.states.values())
     if len(source.states) == 1:
         return next(iter(source.states))
@@ -142,7 +146,7 @@ def _flows(flows: Sequence[FlowTotals], width: int) -> list[Line]:
 
 
 def _flow_lines(flow: FlowTotals, width: int) -> Iterable[Line]:
-    """A flow where there is no room for a table."""
+    """Yield a flow's lines, used if the table doesn't fit the width."""
     yield from (Line(text) for text in wrapped(f"  {arrow(flow)}  {flow.name}", width, "    "))
     said = [moved_text(flow)]
     said += [f"{rate_text(flow.rate, flow.unit)} while moving"] if flow.rate else []
@@ -196,7 +200,7 @@ _DULL = ("engine", "model_name", "served_model_name", "dynamo_namespace", "hostn
 
 
 def named(number: GaugeTotals | CounterTotals) -> str:
-    """A number's name, with the labels that tell one series from the next."""
+    """Return a metric's name, with the values of its series' distinguishing labels in brackets."""
     shown = ", ".join(value for key, value in number.labels.items() if key not in _DULL)
     return f"{number.name} ({shown})" if shown else number.name
 

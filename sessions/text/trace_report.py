@@ -1,4 +1,4 @@
-"""The text report of what was counted: every path and layout by name, in an order that stays."""
+"""The text report of transfer counts: all paths and layouts by name, in a stable order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kvdeck.sessions.units import (
 
 
 def summary_text(session: Session) -> str:
-    """Dynamo's one line: transfers, bytes, and how many paths and layouts."""
+    """Return Dynamo's summary line: transfers, bytes, and the number of paths (one per path and layout)."""
     tallies = session.tallies
     return (
         f"Benchmark '{session.name}': {many(sum(tally.transfers for tally in tallies), 'transfer')}, "
@@ -31,7 +31,7 @@ def summary_text(session: Session) -> str:
 
 
 def counted_lines(session: Session, width: int) -> list[Line]:
-    """The report of a session that was counted; 80 characters and more show everything."""
+    """Return the report of a session with transfer counts; 80 characters are enough for all columns."""
     lines = [Line(f"kvdeck session {session.name}: {_kind(session)}", "heading")]
     facts = [f"duration {duration_text(session.duration_s)}"] if session.duration_s is not None else []
     facts += [units.local_time(session.started or session.created)]
@@ -91,7 +91,7 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
 
 
 def _parts(columns: list[Column], width: int) -> list[list[Column]]:
-    """The columns, in two tables below each other where the width is short."""
+    """Return the columns as one table, or split over two if they exceed the width."""
     if table_width(columns, 1) <= width:
         return [columns]
     half = (len(columns) + 1) // 2
