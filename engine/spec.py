@@ -305,7 +305,7 @@ def parse_range(text: str) -> Range:
 
 
 MAX_DIGITS = 18
-"""Most digits of a number in a size; keeps it within 64 bits."""
+"""Most digits of the number in a size, so that it fits in 64 bits without its unit."""
 
 
 def parse_size(text: str) -> int:

@@ -23,7 +23,7 @@ GRACE_S = 1.0
 
 
 def main() -> int:
-    """Run the program and return its exit status: 128 plus the signal's number after a signal, 127 if it can't start."""
+    """Run the program and return its exit status: 128 plus the number after a signal, 127 if it can't start."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"

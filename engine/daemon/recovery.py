@@ -107,7 +107,7 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     session = store.rebuild(name)
     path = store.samples_path(name)
     if session.reason == ENGINE_ENDED:
-        # The worker wrote a cancelled state, but no user cancelled the run; a file holds only one last state.
+        # The worker wrote `cancelled`, but no user cancelled the run: replace it, as a file has only one last state.
         event_log.drop_last_line(path)
         session = store.rebuild(name)
     if session.state not in FINAL_STATES:
