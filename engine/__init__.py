@@ -1,1 +1,1 @@
-"""Everything that happens off the screen: planning, transfers, the background process."""
+"""Planning, transfers, telemetry, doctor and the background process; no user interface."""

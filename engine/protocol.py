@@ -1,7 +1,7 @@
-"""The messages between the engine and its clients: one JSON object a line, `{"v": 1, "type": …}`.
+"""Messages between the engine and its clients: one JSON object per line, `{"v": 1, "type": …}`.
 
-A client sends commands; each has an `id` that its `reply` echoes. The engine sends `hello` first, then
-replies, and to subscribers `event`, `sample`, `runs` and `recordings`. Unknown types are ignored by both sides.
+A client sends commands; the `reply` echoes the command's `id`. The engine sends `hello` first, then replies, and
+`event`, `sample`, `runs` and `recordings` to subscribers. Both sides ignore messages of unknown type.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from kvdeck.sessions.model.records import RunState, from_json, to_json
 
 VERSION = 1
 MAX_LINE = 8 << 20
-"""Longest line either side accepts, in bytes."""
+"""Longest line that either side accepts, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """One run as the queue shows it; runs are known by their session's name."""
+    """Queue entry of one run, identified by its session's name."""
 
     session: str
     state: RunState
     created: float
     position: int | None = None
-    """Place in the queue, 1 is next; null when not queued."""
+    """Position in the queue, starting at 1; null if not queued."""
     pid: int | None = None
     fraction: float = 0.0
     eta_s: float | None = None
     seq: int = 0
-    """Lines in its samples.jsonl so far."""
+    """Number of lines in its samples.jsonl so far."""
     paths: tuple[str, ...] = ()
     reason: str | None = None
 
@@ -43,7 +43,7 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First line on every connection."""
+    """First message of the engine on every connection."""
 
     type: ClassVar[str] = "hello"
     version: int
@@ -58,7 +58,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer to the command with the same `id`. `error` and `mend` are set when `ok` is false."""
+    """Reply to the command with the same `id`. If `ok` is false, `error` is set and `mend` holds the fix, if any."""
 
     type: ClassVar[str] = "reply"
     id: int
@@ -71,7 +71,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class RunsChanged:
-    """The queue, whole, after anything in it changed."""
+    """The complete queue, sent after a change."""
 
     type: ClassVar[str] = "runs"
     runs: tuple[RunInfo, ...]
@@ -79,7 +79,7 @@ class RunsChanged:
 
 @dataclass(frozen=True, slots=True)
 class EventMessage:
-    """A line of a run's samples.jsonl, rounds apart (those come as samples). `seq` is its line number from 0."""
+    """A line of a run's samples.jsonl, except rounds, which are sent as samples. `seq` is its line number from 0."""
 
     type: ClassVar[str] = "event"
     session: str
@@ -89,7 +89,7 @@ class EventMessage:
 
 @dataclass(frozen=True, slots=True)
 class SampleMessage:
-    """A round's counters in the order of `hello.counters`, with the worker's clock. Old ones may be dropped."""
+    """A round's counters in the order of `hello.counters`; `t` is the worker's clock in ns. Samples may be dropped."""
 
     type: ClassVar[str] = "sample"
     session: str
@@ -97,37 +97,37 @@ class SampleMessage:
     t: int
     values: tuple[float | None, ...]
     missed: int = 0
-    """Samples left out before this one because the client or its `hz` was slower."""
+    """Samples dropped before this one because the client or its `hz` is slower."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchSample:
-    """What is watched at one moment, as `kvdeck monitor --json` prints it. A slow client gets the newest."""
+    """A telemetry sample, as `kvdeck monitor --json` prints it. A slow client gets only the newest."""
 
     type: ClassVar[str] = "watch_sample"
     snapshot: dict[str, Any]
     missed: int = 0
-    """Moments left out before this one."""
+    """Telemetry samples dropped before this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingState:
-    """A recording that the engine makes or made."""
+    """State of a telemetry recording of this engine, running or ended."""
 
     name: str
     state: RunState
-    """`queued` until its first moment is due."""
+    """`queued` until its first sample is due."""
     begin: float | None = None
-    """Unix time in seconds of its first moment."""
+    """Unix time of its first sample, in seconds."""
     bytes: int = 0
-    """On the disk."""
+    """Size on disk in bytes."""
     reason: str | None = None
-    """Why it ended."""
+    """Why it ended, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingsChanged:
-    """The engine's recordings, after one of them changed; with `subscribe` as they are."""
+    """The engine's telemetry recordings, sent after `subscribe` and after each change."""
 
     type: ClassVar[str] = "recordings"
     recordings: tuple[RecordingState, ...]
@@ -135,7 +135,7 @@ class RecordingsChanged:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Last line on a connection whose engine ends."""
+    """Last message before the engine closes the connection."""
 
     type: ClassVar[str] = "goodbye"
     reason: str
@@ -146,12 +146,12 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Follow the queue and, if named, one run from a line on; `hz` bounds live samples, 0 is every one.
+    """Subscribe to the queue and, if `session` is set, to that run from line `from_seq` on.
 
-    With `hz` above 0, history is sent whole and live samples are thinned to the newest of each step, so many
-    times a second; live reference rounds are left out. A `readonly` client's later commands that change anything
-    are refused. A new `subscribe` replaces the one before. Reply: `{session, live_from}`, the second the first
-    line that is no history.
+    `hz` limits live samples per second; 0 sends every line. With `hz` above 0, history is sent completely, live
+    samples are thinned to the newest of each step, and live reference rounds are dropped. Once `readonly`, the client's
+    later commands that change state are refused. A new `subscribe` replaces the previous one.
+    Reply: `{session, live_from}`; `live_from` is the first line after the history. Empty without `session`.
     """
 
     type: ClassVar[str] = "subscribe"
@@ -164,7 +164,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Queue a run. `spec` is a `RunSpec` mapping; without a name the engine makes one. Reply: `{session}`."""
+    """Queue a run. `spec` is a `RunSpec` mapping; without `session` the engine chooses the name. Reply: `{session}`."""
 
     type: ClassVar[str] = "submit"
     id: int
@@ -174,7 +174,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End a queued or running run, or a recording; what there is of it is kept."""
+    """End a queued or running run, or a telemetry recording; saved data remains. Reply: `{session}`."""
 
     type: ClassVar[str] = "cancel"
     id: int
@@ -183,7 +183,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
+    """Request the status. Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
 
     type: ClassVar[str] = "status"
     id: int
@@ -191,27 +191,27 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Send what is watched, `hz` times a second, until `hz` is 0. Without sources: what is found on this host.
+    """Send telemetry samples, `hz` per second, until `hz` is 0. Without sources: those discovered on this host.
 
-    Clients that ask for the same share one child that samples. Any client may watch, a read-only one too.
+    Clients with equal requests share one sampling child. Read-only clients may send this too.
     """
 
     type: ClassVar[str] = "watch"
     id: int
     hz: float = 1.0
     sources: tuple[str, ...] = ()
-    """As `kvdeck monitor --source` takes them; paths in full."""
+    """Sources as `kvdeck monitor --source` accepts them; paths must be absolute."""
     block_bytes: float | None = None
-    """Bytes of one KVBM block, where known."""
+    """Bytes of one KVBM block, if known."""
     pins: tuple[str, ...] = ()
-    """Metrics to give whether their meaning is known or not."""
+    """Metrics to include even without a metric definition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Keep what is watched in a new session, `hz` moments a second, until `stop_recording`. Reply: `{session}`.
+    """Record telemetry to a new session, `hz` samples per second, until `stop_recording`. Reply: `{session}`.
 
-    The other fields are as of `watch`: where they are alike, watchers and recordings share one child.
+    The other fields are those of `watch`; clients and recordings with equal fields share one sampling child.
     """
 
     type: ClassVar[str] = "record"
@@ -222,12 +222,12 @@ class Record:
     block_bytes: float | None = None
     pins: tuple[str, ...] = ()
     limit_bytes: int | None = None
-    """On the disk; beyond it old moments are thinned."""
+    """Size limit on disk in bytes; above it, old samples are thinned. Null: the default limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRecording:
-    """End a recording; it has ended when `recordings` says so."""
+    """End a telemetry recording. The reply comes at once; `recordings` reports the end. Reply: `{session}`."""
 
     type: ClassVar[str] = "stop_recording"
     id: int
@@ -236,7 +236,7 @@ class StopRecording:
 
 @dataclass(frozen=True, slots=True)
 class Annotate:
-    """Set a mark in a recording, with the time at which the engine hears of it."""
+    """Add an annotation to a telemetry recording, stamped with the time at which the engine receives it."""
 
     type: ClassVar[str] = "annotate"
     id: int
@@ -247,9 +247,9 @@ class Annotate:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the engine. Refused while a run goes on unless `force`, which cancels it and leaves it little time.
+    """End the engine. Refused while a run or recording is active, unless `force`, which ends them within a few seconds.
 
-    Every version sends and takes it as it is here, whatever becomes of the other messages: see `shutdown`.
+    This message is the same in every protocol version, so that any client can stop any engine: see `shutdown`.
     """
 
     type: ClassVar[str] = "stop"
@@ -286,15 +286,15 @@ _TYPES: dict[str, type[Message]] = {
 
 
 def encode(message: Message) -> bytes:
-    """The message as one line, newline included."""
+    """Return the message as one line, newline included."""
     return orjson.dumps({"v": VERSION, "type": message.type, **to_json(message)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(line: bytes) -> Message | None:
-    """The message a line holds, or None for a type that this version doesn't know.
+    """Return the message on a line, or None if its type is unknown to this version.
 
     Raises:
-        ValueError: The line is no JSON object, or a field is missing.
+        ValueError: The line is not a JSON object, or a field is missing or invalid.
     """
     data = load_record(line)
     if not isinstance(data, dict):

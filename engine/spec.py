@@ -1,4 +1,4 @@
-"""What a run is asked to do: a `RunSpec`, read from YAML or options, checked, and kept as `run.yaml`."""
+"""The configuration of a run (`RunSpec`), its parser for YAML and command-line options, and its checks."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DEFAULT_LAYOUTS = ("FullyContiguous", "LayerSeparate { outer_contiguous: false }
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A geometric sweep: `start`, `start × factor`, … up to and with `stop`."""
+    """A geometric sweep: `start`, `start × factor`, … up to and including `stop`."""
 
     start: int
     stop: int
     factor: int = 2
 
     def values(self) -> tuple[int, ...]:
-        """Every value of the sweep, rising."""
+        """Return all values of the sweep in ascending order."""
         out, value = [], self.start
         while value <= self.stop:
             out.append(value)
@@ -43,10 +43,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One run. Null means: decide what fits this host, and record what was decided."""
+    """Configuration of one run, saved as `run.yaml`. Null: the engine chooses for this host and records its choice."""
 
     paths: tuple[str, ...] | None = None
-    """Null: every path that is ready here."""
+    """Transfer paths. Null: every path that is ready on this host."""
     layouts: tuple[str, ...] = DEFAULT_LAYOUTS
     layers: int = LLAMA_3_1_8B.layers
     outer_dims: int = LLAMA_3_1_8B.outer_dims
@@ -54,79 +54,79 @@ class RunSpec:
     inner_dim: int = LLAMA_3_1_8B.inner_dim
     dtype: str = LLAMA_3_1_8B.dtype
     block_size: int | None = None
-    """Plain block size in bytes instead of a geometry: one region of bytes, so FullyContiguous only."""
+    """Plain block size in bytes instead of a geometry: one region, so FullyContiguous only."""
     blocks: int | None = None
-    """Blocks in the working set. Null: larger than the last-level cache, and what memory and disk allow."""
+    """Blocks in the working set. Null: larger than the last-level cache, within free memory and disk space."""
     batch: int | None = None
-    """Blocks in one request. Null: 16, or fewer where the working set is smaller."""
+    """Blocks per request. Null: 16, or the working set if it is smaller."""
     sweep_block_sizes: Range | None = None
-    """Block sizes in bytes; a structured block is scaled by its page size."""
+    """Block sizes in bytes; a structured block is scaled through its page size."""
     sweep_batches: Range | None = None
     effort: Effort = "normal"
     iterations: int | None = None
-    """Timed requests of each step; with `seconds` and `interval_width` null, exactly so many."""
+    """Timed requests of each step; exact if `seconds` and `interval_width` are null."""
     seconds: float | None = None
-    """Time for each trial, all its layouts and its reference together."""
+    """Seconds per trial, for all its layouts and its reference together."""
     interval_width: float | None = None
-    """End a trial once (high - low) / median of every step's GB/s is below this fraction."""
+    """End a trial when (high - low) / median of every step's GB/s is below this fraction."""
     warmup_iterations: int | None = None
     warmup_seconds: float | None = None
     backend: str | None = None
-    """NIXL backend for every chosen path; null: UCX for memory, POSIX for files (GDS for device and disk)."""
+    """NIXL backend of all paths. Null: UCX for memory, POSIX for files (GDS between device and disk)."""
     api: str | None = None
     """POSIX plugin's API: AIO, URING or POSIXAIO."""
     direct: Direct = "auto"
-    """O_DIRECT: `auto` uses it where the filesystem can, and the result says which."""
+    """O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice."""
     durable: bool = False
-    """Writes are followed by fsync inside the timed round."""
+    """Call fsync after writes, inside the timed round."""
     page_cache: Literal["drop", "keep"] = "drop"
-    """Buffered reads: drop the file's pages before each round, or leave them in and measure memory."""
+    """Buffered reads: drop the file's pages before each round, or leave them cached and measure memory."""
     files: int = 1
     threads: int = 1
-    """Initiator processes, each over its own part of the working set."""
+    """Initiator processes, each with its own part of the working set."""
     scheme: str = "pairwise"
-    """nixlbench's: `pairwise`, `manytoone`, `onetomany` or `tp`."""
+    """nixlbench's scheme: `pairwise`, `manytoone`, `onetomany` or `tp`."""
     mode: str = "SG"
-    """`SG`: a process for each device; `MG`: one for all of a side."""
+    """`SG`: one process per device; `MG`: one process for all devices of an endpoint."""
     initiators: int = 1
-    """Devices of the initiating side. Several are regions of host memory."""
+    """Initiator devices. If more than one, they are regions of host memory."""
     targets: int = 1
-    """Devices of the other side."""
+    """Target devices. If more than one, they are regions of host memory."""
     pipeline_depth: int = 1
-    """Requests in flight in one initiator."""
+    """Requests in flight per initiator process."""
     loopback: bool = False
-    """HostToHost and DeviceToDevice within one process instead of between two."""
+    """Run HostToHost and DeviceToDevice within one process instead of between two."""
     operation: Literal["WRITE", "READ"] = "WRITE"
-    """Direction of the NIXL call between two processes: push or pull. File paths fix it themselves."""
+    """Direction of the NIXL call between two processes: push or pull. File paths ignore it."""
     notify: bool = True
-    """Between two processes each request carries a notification, as serving engines send one."""
+    """Send a notification with each request between two processes, as serving engines do."""
     merge: bool = False
     """Let NIXL merge neighbouring descriptors."""
     huge_pages: bool = False
     error_handling: Literal["auto", "peer", "none"] = "auto"
-    """UCX: `none` is faster for small transfers and gives up noticing a dead peer. `auto`: `peer`, NIXL's default, but
-    `none` where GPU memory stays in one process, for with `peer` UCX has no CUDA copy there and goes over TCP."""
+    """UCX: `none` is faster for small transfers but does not detect a dead peer. `auto`: `peer`, NIXL's default, but
+    `none` for GPU memory within one process: with `peer`, UCX has no CUDA copy there and uses TCP."""
     progress_thread: bool = False
     pin: bool = True
-    """Initiator and target on cores of their own, where there are two."""
+    """Pin initiator and target to separate cores, if there are two."""
     params: dict[str, str] = field(default_factory=dict)
-    """Plugin parameters, passed to NIXL as they are."""
+    """Plugin parameters, passed to NIXL unchanged."""
     tune: bool = False
     verify: bool = True
     reference: bool = True
     folder: str | None = None
-    """Where test files go; null: a folder of the run's own under the temp dir's filesystem."""
+    """Folder for test files. Null: the run creates its own on the temporary directory's filesystem."""
 
     @property
     def geometry(self) -> Geometry:
-        """The block's geometry; a plain `block_size` is one region of bytes."""
+        """Geometry of a block; a plain `block_size` is one region of 1-byte elements."""
         if self.block_size is not None:
             return Geometry(1, 1, 1, self.block_size, "int8")
         return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
 
     @property
     def topology(self) -> Topology:
-        """How the devices of a path between memories are paired."""
+        """Devices and their pairing on a path between memories."""
         return Topology(self.scheme, self.mode, self.initiators, self.targets)
 
     @property
@@ -135,11 +135,11 @@ class RunSpec:
 
     @property
     def plain(self) -> bool:
-        """Whether every layout keeps blocks in one piece on both sides, so that a block needs no structure."""
+        """True if all layouts are FullyContiguous on both endpoints, so that a block needs no geometry."""
         return all(pair.source.kind == pair.destination.kind == "FullyContiguous" for pair in self.layout_pairs)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain values for YAML and JSON, every field named."""
+        """Return all fields as values that YAML and JSON can represent."""
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def to_yaml(self) -> str:
@@ -184,14 +184,14 @@ _FRACTIONS = ("seconds", "interval_width", "warmup_seconds")
 
 
 def spec_from_mapping(data: Any, source: str = "the spec") -> RunSpec:
-    """Check a mapping (from YAML, JSON or options) and make the spec it asks for.
+    """Return the `RunSpec` of a mapping (from YAML, JSON or options) after checking it.
 
     Args:
-        data: Field names of `RunSpec` to values; sweeps are mappings `{start, stop, factor}`.
-        source: What to call the mapping in an error.
+        data: `RunSpec` field names to values; sweeps are mappings `{start, stop, factor}` or text for `parse_range`.
+        source: Name of the mapping in error messages.
 
     Raises:
-        UsageError: A key or a value is wrong; the message names it and the mend.
+        UsageError: A key or a value is invalid, or values conflict; the message names it and its fix.
     """
     if not isinstance(data, dict):
         raise UsageError(f"{source} is not a mapping", "write one `key: value` a line, as in a session's run.yaml")
@@ -205,10 +205,10 @@ def spec_from_mapping(data: Any, source: str = "the spec") -> RunSpec:
 
 
 def spec_from_yaml(path: Path) -> RunSpec:
-    """Read a `SPEC.yaml`.
+    """Return the `RunSpec` in a YAML file; an empty file gives the defaults.
 
     Raises:
-        UsageError: The file can't be read, is no YAML, or asks for something wrong.
+        UsageError: The file can't be read, is not YAML, or has an invalid key or value.
     """
     try:
         data = load_yaml(read_regular(path))
@@ -276,10 +276,10 @@ def _checked_names(key: str, value: Any, source: str) -> tuple[str, ...]:
 
 
 def parse_path(text: str) -> str:
-    """The transfer path a spelling means; case, `-` and `_` don't matter (`host-to-disk`).
+    """Return the transfer path of a spelling; case, spaces, `-` and `_` are ignored (`host-to-disk`).
 
     Raises:
-        UsageError: No path is spelled so.
+        UsageError: The path is unknown.
     """
     squeezed = text.replace("-", "").replace("_", "").replace(" ", "").lower()
     for path in PATHS:
@@ -289,10 +289,10 @@ def parse_path(text: str) -> str:
 
 
 def parse_range(text: str) -> Range:
-    """`FROM:TO`, `FROM:TO:FACTOR` or one value; sizes may end in K, M or G (1024-based).
+    """Return the range of `FROM:TO`, `FROM:TO:FACTOR` or one value; numbers may end in K, M or G (1024-based).
 
     Raises:
-        UsageError: The text is no such range.
+        UsageError: The text is not such a range.
     """
     parts = text.split(":")
     if not 1 <= len(parts) <= 3:
@@ -305,14 +305,14 @@ def parse_range(text: str) -> Range:
 
 
 MAX_DIGITS = 18
-"""Of a size, so that it fits in 64 bits."""
+"""Most digits of the number in a size, so that it fits in 64 bits without its unit."""
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
+    """Return the bytes of a size: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
 
     Raises:
-        UsageError: The text is no size, or not above 0.
+        UsageError: The text is not a size, or not above 0.
     """
     squeezed = text.strip().lower().removesuffix("b").removesuffix("i")
     shift = {"k": 10, "m": 20, "g": 30}.get(squeezed[-1:], 0)
@@ -359,7 +359,7 @@ def _check_together(spec: RunSpec, source: str) -> None:
 
 
 def _check_sweep(spec: RunSpec, source: str) -> None:
-    """A structured block grows by whole tokens."""
+    """Refuse block sizes that are not a multiple of the geometry's token size."""
     if spec.sweep_block_sizes is None or spec.block_size is not None or spec.plain:
         return
     token = spec.geometry.block_bytes // spec.page_size
@@ -373,7 +373,7 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
 
 
 def _check_devices(spec: RunSpec, source: str) -> None:
-    """Several devices are regions of host memory, so the path's ends are host memory and files."""
+    """Refuse several devices on paths with a GPU: devices are regions of host memory."""
     if spec.topology.plain and spec.scheme in SCHEMES:
         return
     paths = spec.paths or PATHS

@@ -1,7 +1,7 @@
-"""Who transfers to whom: nixlbench's schemes and modes as pairs of devices, in whole numbers.
+"""nixlbench's schemes and modes as pairs of initiator and target devices.
 
-A pair is one initiator's device and one target's device that move a batch of blocks in each iteration. On host memory a
-device is a region of its own, registered with NIXL under a device number of its own; no device sits behind it.
+A pair is one initiator device and one target device that move a batch of blocks per iteration. On host memory, a device
+is a separate region, registered with NIXL under its own device number; it has no hardware device.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from kvdeck.sessions.units import many
 SCHEMES = ("pairwise", "manytoone", "onetomany", "tp")
 MODES = ("SG", "MG")
 MOST_DEVICES = 64
-"""Of one side: beyond it processes and registrations cost more than they show."""
+"""Most devices per endpoint; more processes and registrations would cost more than they show."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Devices of both sides and how they are paired.
+    """Devices of both endpoints and their pairing.
 
-    SG gives each device a process of its own, MG gives all devices of a side to one. Files have no process: storage is
-    one process with all initiator devices, whichever the mode, and targets count only where a scheme multiplies them.
+    SG: one process per device. MG: one process for all devices of an endpoint. Storage: one process with all initiator
+    devices in both modes, since files need no target process; targets count only in `onetomany` and `tp`.
     """
 
     scheme: str = "pairwise"
@@ -33,12 +33,12 @@ class Topology:
 
     @property
     def plain(self) -> bool:
-        """Whether it is one pair, whatever it is called."""
+        """True for one initiator and one target device, in any scheme."""
         return self.initiators == self.targets == 1
 
     @property
     def pairs(self) -> int:
-        """Pairs of one thread."""
+        """Pairs per thread."""
         if not self.storage:
             return max(self.initiators, self.targets)
         times = {"onetomany": self.targets, "tp": max(1, self.targets // self.initiators)}
@@ -46,44 +46,44 @@ class Topology:
 
     @property
     def lanes(self) -> int:
-        """Initiator processes of one thread; each posts requests of its own."""
+        """Initiator processes per thread; each posts its own requests."""
         return 1 if self.storage or self.mode == "MG" else self.initiators
 
     @property
     def lane_pairs(self) -> int:
-        """Pairs that one initiator process serves."""
+        """Pairs per initiator process."""
         return self.pairs // self.lanes
 
     @property
     def own_devices(self) -> int:
-        """Devices of one initiator process."""
+        """Devices per initiator process."""
         return self.initiators if self.storage or self.mode == "MG" else 1
 
     @property
     def lane_targets(self) -> int:
-        """Target processes that one initiator process reaches."""
+        """Target processes per initiator process."""
         return 1 if self.storage or self.mode == "MG" else max(1, self.targets // self.initiators)
 
     @property
     def target_devices(self) -> int:
-        """Devices of one target process."""
+        """Devices per target process."""
         return self.targets if self.mode == "MG" else 1
 
     @property
     def sharers(self) -> int:
-        """Initiator processes that reach the same target process."""
+        """Initiator processes per target process."""
         return 1 if self.storage or self.mode == "MG" else max(1, self.initiators // self.targets)
 
     @property
     def processes(self) -> int:
-        """Processes of one thread."""
+        """Processes per thread."""
         return 1 if self.storage else 2 if self.mode == "MG" else self.initiators + self.targets
 
     def check(self) -> None:
-        """Refuse what nixlbench's own lists of descriptors can't match.
+        """Refuse device counts for which nixlbench's descriptor lists would not match.
 
         Raises:
-            UsageError: The counts don't go with the scheme; the message says which would.
+            UsageError: The scheme does not allow the counts, or one is above `MOST_DEVICES`; the message has a fix.
         """
         devices = f"{self.initiators} initiator and {self.targets} target devices"
         if max(self.initiators, self.targets) > MOST_DEVICES:
@@ -100,7 +100,7 @@ class Topology:
             raise UsageError(f"scheme manytoone has {devices}", "give one target device, or use scheme tp")
 
     def said(self) -> str:
-        """In words: `onetomany MG: 1 device to 4, 4 pairs, 2 processes`."""
+        """Return a summary: `onetomany MG: 1 device to 4, 4 pairs, 2 processes`."""
         near = f"{self.initiators} device{'s' * (self.initiators > 1)}"
         far = "files" if self.storage else str(self.targets)
         several = f"{self.processes} process{'es' * (self.processes > 1)}"

@@ -1,1 +1,1 @@
-"""Child processes: started, limited, ended, and told why they ended."""
+"""Child processes: worker, doctor and foreign programs; start, time limits and end."""

@@ -1,4 +1,4 @@
-"""One worker child: start it in a session of its own, read its lines, end it and everything it started."""
+"""The worker process: start in its own process group, read its lines, end it and its descendants."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ EOF_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 LAST_WORDS = 20
 HURRY_SECONDS = 1.5
-"""What a worker has left when the engine is ended by force."""
+"""Seconds a worker has to end when the engine is stopped by force."""
 KILL_AT_ONCE_SECONDS = 0.5
 KILL_SECONDS = 5.0
-"""Within which the kernel must have ended what was killed: what waits for a dead disk or device does not end."""
+"""Seconds to wait after SIGKILL; a process blocked on a dead disk or device never ends."""
 SESSION_VARIABLE = "KVDECK_SESSION_DIR"
-"""In the environment of a worker and of its ranks: whose they are."""
+"""Environment variable of a worker and its ranks that holds their session folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds a worker has before it is killed."""
+    """Time limits of a worker in seconds, after which it is killed."""
 
     grace: float = 10.0
-    """After it was asked to cancel."""
+    """After SIGTERM (cancellation)."""
     linger: float = 60.0
-    """After its last line: it may have many gigabytes of test files to remove."""
+    """After its last line; it may have many gigabytes of test files to remove."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a worker ended."""
+    """Result of a worker process."""
 
     returncode: int
-    """Exit status; negative: the number of the signal."""
+    """Exit status; if negative, minus the signal number."""
     killed: bool
-    """It did not go when asked, and was killed by the engine."""
+    """True if the engine killed the worker because it did not end in time."""
 
 
 class WorkerLines:
-    """Reads a worker's stdout and splits it into lines; what is no event goes to `stray`.
+    """Reader of a worker's stdout: passes event lines to `take`, other lines to `stray`.
 
-    Hundreds of rounds a second would each wake the engine: while they come that fast, it looks into the pipe
-    at a fixed pace instead, and goes back to waiting for the pipe once a look finds nothing.
+    To avoid a wake-up per round at hundreds of rounds per second, it polls the pipe every `LOOK_SECONDS` while lines
+    arrive that fast, and waits for the pipe again once a poll returns nothing.
     """
 
     def __init__(self, fd: int, take: Callable[[list[bytes]], None], stray: Callable[[list[bytes]], None]) -> None:
@@ -66,12 +66,12 @@ class WorkerLines:
         self._timer: asyncio.TimerHandle | None = None
         self.ended = asyncio.Event()
         self.broken: Exception | None = None
-        """Why reading ended before the pipe did: what takes the lines failed."""
+        """Error of `take` or `stray` that ended reading before the end of the pipe."""
         os.set_blocking(fd, False)
         self._loop.add_reader(fd, self._on_readable)
 
     def close(self) -> None:
-        """Stop reading, whether or not the pipe has ended."""
+        """Stop reading, even before the end of the pipe."""
         self._loop.remove_reader(self._fd)
         if self._timer is not None:
             self._timer.cancel()
@@ -95,7 +95,7 @@ class WorkerLines:
             self._timer = self._loop.call_at(when, self._look)
 
     def _read(self) -> int:
-        """Bytes read; 0 when there are none yet, -1 at the end."""
+        """Return the number of bytes read; 0 if none are available, -1 at the end or after an error."""
         try:
             data = os.read(self._fd, PIPE_BYTES // 4)
         except BlockingIOError:
@@ -107,7 +107,7 @@ class WorkerLines:
         try:
             self._split(data)
         except Exception as error:
-            # This runs in the loop's callback, where nobody waits for an answer: whoever waits for the worker does.
+            # An event-loop callback has no caller to raise to: `Worker.run` raises this error.
             self.broken = error
             self.close()
             self.ended.set()
@@ -126,21 +126,21 @@ class WorkerLines:
 
 
 def _next_tick(now: float) -> float:
-    """On the same grid as the clients' samples, so that one wake-up serves both."""
+    """Return the next poll time on the grid that clients' samples use too, so that one wake-up serves both."""
     return (now // LOOK_SECONDS + 1) * LOOK_SECONDS
 
 
 class Worker:
-    """A running worker child. Its stdin stays open for its life: the pipe's closing says that the engine is gone."""
+    """A running worker process. Its stdin stays open while the engine lives; end of file means that the engine died."""
 
     def __init__(self, argv: Sequence[str], folder: Path) -> None:
-        """Start it with `--session-dir FOLDER`; its stderr goes to the folder's `engine.log`.
+        """Start the worker with `--session-dir FOLDER`; its stderr goes to the folder's `engine.log`.
 
         Raises:
-            OSError: It can't be started.
+            OSError: The log can't be opened or the process can't be started.
         """
         self.ending = asyncio.Event()
-        """Set once the worker has said its last line: it goes by itself."""
+        """Set by the caller after the worker's last line: it ends by itself, so no SIGTERM is sent."""
         self._log = (folder / "engine.log").open("ab", buffering=0)
         try:
             self._process = subprocess.Popen(
@@ -160,25 +160,25 @@ class Worker:
     async def run(
         self, take: Callable[[list[bytes]], None], cancel: asyncio.Event, limits: Limits, hurry: asyncio.Event
     ) -> Ending:
-        """Pass its lines to `take` until it and everything in its process group has ended.
+        """Pass the worker's lines to `take` until the worker and its process group have ended.
 
-        Once `cancel` is set it gets a SIGTERM, and a SIGKILL for its whole group after the grace; once `hurry` is
-        set, after `HURRY_SECONDS`. However this ends, nothing of the worker runs after it.
+        After `cancel`, the worker gets SIGTERM, and its group SIGKILL after `limits.grace`; after `hurry`, within
+        `HURRY_SECONDS`. No process of the group remains when this returns or raises.
 
         Raises:
-            EngineError: It was killed, and the kernel does not end it.
-            Exception: What `take` raised.
+            EngineError: The worker was killed, but the kernel does not end it.
+            Exception: An error of `take`.
         """
         assert self._process.stdout is not None
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a smaller pipe is sooner full, nothing else
+        with contextlib.suppress(OSError):  # a larger pipe is only an optimization
             fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         lines = WorkerLines(self._process.stdout.fileno(), take, self._stray)
         exited = asyncio.ensure_future(_exit_of(self.pid))
         try:
             await _first_of(exited, cancel, self.ending, hurry, lines.ended)
             killed = not await self._goes(exited, limits, hurry)
-            # Until it is waited for, the worker is a zombie and its group's number its own: end the ranks it left.
+            # Kill remaining ranks before reaping the worker: while it is a zombie, its group id can't be reused.
             self._signal_group(signal.SIGKILL)
             await asyncio.wait({exited}, timeout=KILL_SECONDS)
             returncode = self._process.poll()
@@ -198,7 +198,7 @@ class Worker:
         return Ending(returncode, killed)
 
     def _abandon(self) -> None:
-        """Kill what still runs of it and close its files, whatever has happened before."""
+        """Kill the worker's group if it still runs, and close its files."""
         if self._process.poll() is None:
             self._signal_group(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -209,7 +209,7 @@ class Worker:
                     file.close()
 
     async def _goes(self, exited: asyncio.Future[None], limits: Limits, hurry: asyncio.Event) -> bool:
-        """Whether it ends within its time."""
+        """Send SIGTERM unless the worker is ending, and return True if it exits within its time limit."""
         if not exited.done() and not self.ending.is_set():
             os.kill(self.pid, signal.SIGTERM)
         seconds = limits.linger if self.ending.is_set() else limits.grace
@@ -236,10 +236,10 @@ async def _first_of(exited: asyncio.Future[None], *events: asyncio.Event) -> Non
 
 
 async def _exit_of(pid: int) -> None:
-    """Wait for a child's end without a thread, of which there may be none; the child stays a zombie."""
+    """Wait for a child's exit without reaping it, and without a thread, as the host may have none left."""
     try:
         fd = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # an old kernel, a filter of system calls, Python without it
+    except (OSError, AttributeError):  # old kernel, seccomp filter, or Python built without it
         while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
             await asyncio.sleep(LOOK_SECONDS)
         return
@@ -253,7 +253,7 @@ async def _exit_of(pid: int) -> None:
 
 
 def last_words(log: Path) -> tuple[str, ...]:
-    """The last lines of a worker's stderr."""
+    """Return the last `LAST_WORDS` non-blank lines of a worker's log; empty if unreadable."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
@@ -264,17 +264,17 @@ def last_words(log: Path) -> tuple[str, ...]:
 
 
 def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
-    """End a worker, and its ranks, that a dead engine left behind.
+    """End a worker and its ranks that a dead engine left behind.
 
-    Only processes are touched of which the pid *and* the start time are known, or that sit in that worker's
-    group with its session in their environment.
+    It kills only the worker with this pid *and* start time, and processes in its group that have its session in their
+    environment.
 
     Args:
         start: Start time of the worker in clock ticks since boot.
-        seconds: How long the worker may take to end by itself: it knows that the engine is gone.
+        seconds: Time for the worker to end by itself, since it notices the engine's end.
 
     Returns:
-        Whether there was any.
+        True if there was such a process.
     """
     if process_start(pid) not in (None, start):
         return False
@@ -290,7 +290,11 @@ def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
 
 
 def end_left(folder: Path) -> list[int]:
-    """Kill every process of this user that has the session in its environment: a worker of which nobody took note."""
+    """Kill every process with the session in its environment: a worker whose pid was never written.
+
+    Returns:
+        The pids of the killed processes.
+    """
     ended = []
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit() and int(entry) != os.getpid() and _belongs(int(entry), folder):

@@ -1,4 +1,4 @@
-"""What is asked of a child that may hang or die, so that whoever asks does neither."""
+"""The doctor's report, made in a child process, since drivers may hang or crash it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DOCTOR_SECONDS = 20.0
 
 
 def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) -> dict[str, Any]:
-    """What `python -m kvdeck.engine.doctor.report --json` says, asked in a child that may hang or die.
+    """Return the JSON object that a child process `python -m kvdeck.engine.doctor.report --json` prints.
 
     Args:
-        folder: Where test files would go.
-        timeout: Seconds after which the child is killed with whatever it started.
+        folder: Folder for test files.
+        timeout: Seconds after which the child and its process group are killed.
 
     Raises:
-        KvdeckError: It said nothing that can be read.
+        KvdeckError: The child did not end in time, or printed no JSON object.
     """
     argv = [sys.executable, "-m", "kvdeck.engine.doctor.report", "--json"]
     if folder is not None:

@@ -1,8 +1,8 @@
-"""Runs a foreign program as a child that can't outlive `kvdeck`: `python -I -S guard.py PROGRAM …`.
+"""Guard process that runs a foreign program so that it can't outlive `kvdeck`: `python -I -S guard.py PROGRAM …`.
 
-Its stdin is a pipe that `kvdeck` holds open. When that closes, however `kvdeck` ended, the program and everything it
-started are ended: what sits in the guard's process group, and what left it but has the guard's mark in its
-environment. Standard library only: it starts in 20 ms.
+Its stdin is a pipe that `kvdeck` holds open. When the pipe closes, the guard ends the program and its descendants: all
+processes in the guard's group, and those outside it with the guard's mark in their environment. It uses only the
+standard library, to start in 20 ms.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 MARK = "KVDECK_GUARD"
 GRACE_S = 1.0
-"""What the program gets after SIGTERM before it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 def main() -> int:
-    """Run the program to its end; its exit status, or 128 and the number of the signal that ended it."""
+    """Run the program and return its exit status: 128 plus the number after a signal, 127 if it can't start."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -53,7 +53,7 @@ def _take_signals() -> None:
 
 
 def _wait(child: subprocess.Popen[bytes]) -> bool:
-    """Wait for the program's end, or for kvdeck's; whether it was the program's."""
+    """Wait for the end of the program (return True) or of kvdeck (False)."""
     reading, writing = os.pipe()
     os.set_inheritable(reading, False)
     os.set_blocking(writing, False)
@@ -69,7 +69,7 @@ def _wait(child: subprocess.Popen[bytes]) -> bool:
 
 
 def end_marked(guard: int) -> None:
-    """Kill what a guard that was killed itself has left; it can be told by its mark alone."""
+    """Kill the processes that a killed guard left, identified by its mark in their environment."""
     _signal_all(signal.SIGKILL, lambda pid: _has_mark(pid, f"{guard}-"))
 
 
@@ -79,7 +79,7 @@ def _signal(number: signal.Signals, mark: str) -> None:
 
 
 def _signal_all(number: signal.Signals, ours: Callable[[int], bool]) -> None:
-    """Send a signal to each such process, until there is no new one."""
+    """Send a signal to all matching processes, repeated until no new one appears (they may fork meanwhile)."""
     sent: set[int] = set()
     while found := {pid for pid in _pids() if pid not in sent and ours(pid)}:
         for pid in found:

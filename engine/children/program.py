@@ -1,4 +1,4 @@
-"""A foreign program and its output, line by line, with every way in which `kvdeck` itself may be ended."""
+"""A foreign program run under a guard: its output lines, and its end when `kvdeck` ends."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from kvdeck.sessions.host import umask
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1
 _PATIENCE_S = 3.0
-"""For the guard to end everything below it."""
+"""Seconds for the guard to end the program and its descendants."""
 
 
 class Signals:
-    """The signals that asked this process to end, in the order in which they came."""
+    """Termination signals received by this process, in order of arrival."""
 
     def __init__(self, wakes: int) -> None:
         self.wakes = wakes
-        """Readable once one has come."""
+        """File descriptor that becomes readable when a signal arrives."""
         self.came: list[signal.Signals] = []
 
 
 @contextlib.contextmanager
 def noted_signals() -> Iterator[Signals]:
-    """Note SIGHUP, SIGINT and SIGTERM instead of being ended by them."""
+    """Collect SIGHUP, SIGINT and SIGTERM in the context instead of being ended by them."""
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signals = Signals(reading)
 
@@ -51,13 +51,13 @@ def noted_signals() -> Iterator[Signals]:
 
 
 class Program:
-    """A running program below a guard (see `guard`), in a process group of its own."""
+    """A running program under a guard (see `guard`), in its own process group."""
 
     def __init__(self, argv: Sequence[str], signals: Signals) -> None:
-        """Start it.
+        """Start the guard, which starts the program.
 
         Raises:
-            OSError: No process can be started.
+            OSError: The guard can't be started.
         """
         self._signals = signals
         self._guard = subprocess.Popen(
@@ -69,14 +69,14 @@ class Program:
         )
 
     def lines(self) -> Iterator[str]:
-        """Its output, until it ends or a signal has come."""
+        """Yield the program's output lines until it ends or a signal arrives."""
         assert self._guard.stdout is not None
         fd, rest = self._guard.stdout.fileno(), b""
         while not self._signals.came:
             ready, _, _ = select.select([fd, self._signals.wakes], [], [], _LOOK_S)
             if fd not in ready:
                 if not ready and self._guard.poll() is not None:
-                    return  # it was killed, and what it guarded may hold the pipe open for long
+                    return  # the guard was killed; its program may still hold the pipe open
                 continue
             data = os.read(fd, 65536)
             *lines, rest = (rest + data).split(b"\n")
@@ -86,7 +86,7 @@ class Program:
                 return
 
     def end(self) -> int:
-        """End it where it still runs, with everything below it; its exit status."""
+        """End the program and its descendants if they still run; return its exit status."""
         assert self._guard.stdin is not None
         assert self._guard.stdout is not None
         with contextlib.suppress(OSError):
@@ -94,14 +94,14 @@ class Program:
         self._guard.stdout.close()
         try:
             self._guard.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:  # somebody has stopped the guard
+        except subprocess.TimeoutExpired:  # the guard was stopped (SIGSTOP)
             self._guard.kill()
         status = self._guard.wait()
         guard.end_marked(self._guard.pid)
         return status if status >= 0 else 128 - status
 
     def wait(self) -> int:
-        """Its exit status once its output has ended; 128 and the signal's number where one ended it."""
+        """Wait for the program or a signal; return the exit status, 128 plus the signal's number after a signal."""
         while not self._signals.came and self._guard.poll() is None:
             select.select([self._signals.wakes], [], [], _LOOK_S)
         return self.end()

@@ -1,1 +1,1 @@
-"""The way to the engine: start it, talk to it, stop it."""
+"""Client of the engine: start, connect, send commands, stop."""

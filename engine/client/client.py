@@ -1,4 +1,4 @@
-"""How the command line and the screens reach the engine: attach, start it where it is missing, ask, follow."""
+"""The client that the command line and user interface use to connect to the engine and send commands."""
 
 from __future__ import annotations
 
@@ -35,43 +35,43 @@ REPLY_SECONDS = 30.0
 
 
 def home() -> Path:
-    """The folder of sessions and logs; it need not be there yet."""
+    """Return the folder of sessions and logs; it may not exist yet."""
     return home_folder()
 
 
 def store() -> Store:
-    """The sessions of `home()`, readable without an engine."""
+    """Return the session store in `home()`; reading it needs no engine."""
     return Store(home())
 
 
 def engine_pid() -> int | None:
-    """The pid of this user's engine; null where none runs."""
+    """Return the pid of this user's engine; None if none runs."""
     record = runtime.read_record(runtime.runtime_folder())
     return record.process.pid if record is not None and record.process.alive else None
 
 
 def stop_engine(force: bool = False) -> int | None:
-    """End this user's engine, of whatever version; see `shutdown.stop_engine`."""
+    """Stop this user's engine, of any version, and return its pid; see `shutdown.stop_engine`."""
     return shutdown.stop_engine(runtime.runtime_folder(), force)
 
 
 def log_path() -> Path:
-    """The engine's own log."""
+    """Return the path of the engine's log."""
     return runtime.log_path(home())
 
 
 class EngineGone(EngineError):
-    """The engine ended, or let go of this client: attach again."""
+    """The engine ended or closed the connection; connect again."""
 
 
 class Client:
-    """A connection to the engine. Any thread may call any method; one reads for all that wait."""
+    """A connection to the engine. Thread-safe: one waiting thread reads the socket for all."""
 
     def __init__(self, connected: socket.socket, timeout: float = CONNECT_SECONDS) -> None:
-        """Take a connected socket and wait for the engine's hello.
+        """Take over a connected socket and wait for the engine's `hello`, at most `timeout` seconds.
 
         Raises:
-            EngineError: The engine doesn't answer, or speaks another protocol.
+            EngineError: The engine doesn't answer, or uses another protocol version.
         """
         self._socket = connected
         self._poll = select.poll()
@@ -84,7 +84,7 @@ class Client:
         self._reading = False
         self._gone = False
         self._farewell = ""
-        """Why the engine ended, in its own words."""
+        """Reason in the engine's `goodbye`."""
         self._closed = False
         self._last_id = 0
         connected.settimeout(REPLY_SECONDS)
@@ -96,14 +96,14 @@ class Client:
 
     @classmethod
     def connect(cls, start: bool = True, timeout: float = CONNECT_SECONDS) -> Client:
-        """Attach to this user's engine.
+        """Connect to this user's engine.
 
         Args:
-            start: Start one where there is none.
-            timeout: Seconds within which it must have said hello.
+            start: Start an engine if none runs.
+            timeout: Seconds until the engine's `hello` must have arrived.
 
         Raises:
-            EngineError: There is none, it doesn't come up, or it keeps its sessions in another home.
+            EngineError: No engine runs, it doesn't start, or its home differs from `KVDECK_HOME`.
         """
         deadline = time.monotonic() + timeout
         folder = runtime.prepare_runtime(runtime.runtime_folder())
@@ -116,7 +116,7 @@ class Client:
                 client = cls(connected, max(1.0, deadline - time.monotonic()))
                 break
             except EngineGone:
-                # An engine that is just dying still takes connections for a moment.
+                # An ending engine still accepts connections for a moment.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(TRY_SECONDS)
@@ -136,20 +136,20 @@ class Client:
 
     @property
     def home(self) -> Path:
-        """The engine's home."""
+        """Home folder of the engine."""
         return Path(self.hello.home)
 
     @property
     def store(self) -> Store:
-        """The engine's sessions."""
+        """Session store of the engine."""
         return Store(self.home)
 
     def fileno(self) -> int:
-        """For `select`; first empty the inbox with `receive(0)`, which may hold messages that were read already."""
+        """Return the descriptor for `select`; first call `receive(0)` until None, as messages may be buffered."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Let go; whoever waits in another thread comes back at once. The engine and its runs go on."""
+        """Close the connection; calls waiting in other threads return at once. The engine and its runs continue."""
         with self._changed:
             self._closed = True
             with contextlib.suppress(OSError):
@@ -161,11 +161,11 @@ class Client:
     # --- commands ---
 
     def request(self, command: FromClient, timeout: float = REPLY_SECONDS) -> Reply:
-        """Send a command, under an id of this client's own, and wait for its reply.
+        """Send a command with a new id and return its reply.
 
         Raises:
-            EngineError: The engine refused it, has gone, or doesn't answer.
-            UsageError: What was asked can't be asked.
+            EngineError: The engine refused the command, ended, or doesn't reply within `timeout` seconds.
+            UsageError: The engine rejected the command as invalid.
         """
         data = to_json(command)
         with self._sending:
@@ -181,7 +181,7 @@ class Client:
         return reply
 
     def submit(self, spec: RunSpec | Mapping[str, Any], session: str | None = None) -> str:
-        """Queue a run; a relative folder in it is taken from this process's folder.
+        """Queue a run; a relative `folder` in it is resolved against the current directory.
 
         Returns:
             The session's name.
@@ -192,18 +192,18 @@ class Client:
         return str(self.request(protocol.Submit(0, mapping, session)).data["session"])
 
     def cancel(self, session: str) -> None:
-        """End a queued or running run; it has ended when its state says so."""
+        """Cancel a queued or running run, or a telemetry recording; returns before it has ended."""
         self.request(protocol.Cancel(0, session))
 
     def status(self) -> dict[str, Any]:
-        """`{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
+        """Return `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
         return self.request(protocol.Status(0)).data
 
     def stop(self, force: bool = False, timeout: float = 60.0) -> None:
-        """End the engine and wait until it is gone.
+        """Stop the engine and wait at most `timeout` seconds until it has ended.
 
         Raises:
-            EngineError: A run goes on and `force` is false, or it doesn't end in time.
+            EngineError: A run or recording is active and `force` is false, or the engine doesn't end in time.
         """
         self.request(protocol.Stop(0, force))
         deadline = time.monotonic() + timeout
@@ -217,7 +217,7 @@ class Client:
     def subscribe(
         self, session: str | None = None, from_seq: int = 0, hz: float = 10.0, readonly: bool = False
     ) -> Reply:
-        """Follow the queue and, if named, a run from a line on. Reply data: `{session, live_from}`."""
+        """Subscribe to the queue and, if named, a run from a line on. Reply data: `{session, live_from}`."""
         return self.request(protocol.Subscribe(0, session, from_seq, hz, readonly))
 
     def watch(
@@ -227,7 +227,7 @@ class Client:
         block_bytes: float | None = None,
         pins: Sequence[str] = (),
     ) -> None:
-        """Have `WatchSample` messages sent, `hz` times a second; 0 ends it. Without sources, what is found."""
+        """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered."""
         self.request(protocol.Watch(0, hz, tuple(sources), block_bytes, tuple(pins)))
 
     def record(
@@ -239,29 +239,29 @@ class Client:
         pins: Sequence[str] = (),
         limit_bytes: int | None = None,
     ) -> Reply:
-        """Have the engine record what it watches into a new session; it goes on when this client has gone.
+        """Start a telemetry recording in the engine; it continues after this client disconnects.
 
         Raises:
-            UsageError: The name is not allowed or taken, or a number can't be.
+            UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
         return self.request(protocol.Record(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
 
     def stop_recording(self, name: str) -> None:
-        """End a recording; it has ended when `RecordingsChanged` says so."""
+        """End a telemetry recording; `RecordingsChanged` reports the end."""
         self.request(protocol.StopRecording(0, name))
 
     def annotate(self, name: str, text: str, kind: str = "note") -> None:
-        """Set a mark in a recording, now."""
+        """Add an annotation to a telemetry recording, stamped with the current time."""
         self.request(protocol.Annotate(0, name, text, kind))
 
     # --- messages ---
 
     def receive(self, timeout: float | None = None) -> FromEngine | None:
-        """The next message that is no reply; null after `timeout` seconds, or once this client was closed.
+        """Return the next message other than a reply; None after `timeout` seconds or once this client is closed.
 
         Raises:
-            EngineGone: The engine has gone.
+            EngineGone: The engine ended or closed the connection.
         """
         message: FromEngine | None = self._wait(self._next_message, timeout)
         return message
@@ -270,10 +270,10 @@ class Client:
         return self._inbox.popleft() if self._inbox else None
 
     def messages(self, timeout: float | None = None) -> Iterator[FromEngine]:
-        """Messages as they come, until none came for `timeout` seconds or this client was closed.
+        """Yield messages until none arrives for `timeout` seconds or this client is closed.
 
         Raises:
-            EngineGone: The engine has gone.
+            EngineGone: The engine ended or closed the connection.
         """
         while (message := self.receive(timeout)) is not None:
             yield message
@@ -302,7 +302,10 @@ class Client:
         return hello
 
     def _wait(self, take: Callable[[], Any], timeout: float | None) -> Any:
-        """What `take` gives once it gives something; meanwhile read, unless another thread does."""
+        """Return the first result of `take` other than None; meanwhile read, unless another thread does.
+
+        None on timeout or close; raises EngineGone if the engine has gone.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         tried = False
         with self._changed:
@@ -320,7 +323,7 @@ class Client:
         return found
 
     def _read(self, timeout: float | None) -> None:
-        """Read once, with the condition let go meanwhile; called with it held."""
+        """Read the socket once. Call with the condition held; it is released during the read."""
         self._reading = True
         self._changed.release()
         data: bytes | None = None
@@ -355,19 +358,19 @@ class Client:
 
 
 class EngineSource:
-    """A `SampleSource` over the engine: the run's file from a line on, then what it writes as it writes it.
+    """A `SampleSource` over the engine: the run's saved lines from `from_seq` on, then live ones.
 
-    It ends with the run's last state. Rounds carry their counters and no times of single requests.
+    It ends with the run's final state. Rounds hold counters, but no times of single requests.
     """
 
     def __init__(self, client: Client, session: str, from_seq: int = 0, hz: float = 10.0) -> None:
         self._client, self._session, self._from_seq, self._hz = client, session, from_seq, hz
 
     def events(self) -> Iterator[tuple[int, Event]]:
-        """Each event with its `seq`; messages about other things on this client are dropped.
+        """Yield each event with its `seq`; other messages to this client are dropped.
 
         Raises:
-            EngineGone: The engine has gone; another source can go on from the last `seq` + 1.
+            EngineGone: The engine has gone; another source can continue from the last `seq` + 1.
         """
         self._client.subscribe(self._session, self._from_seq, self._hz)
         for message in self._client.messages():
@@ -380,7 +383,7 @@ class EngineSource:
 
 
 def event_of(message: EventMessage | SampleMessage) -> Event | None:
-    """The record that a message carries; null for a kind that this version doesn't know."""
+    """Return the event of a message; None if its kind is unknown to this version."""
     if isinstance(message, EventMessage):
         return event_from_json(message.event)
     step, number, busy = (_whole(message.values, name) for name in ("step", "round", "busy_ns"))

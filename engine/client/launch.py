@@ -1,4 +1,4 @@
-"""Reaching the engine's socket, and starting an engine where there is none."""
+"""Connection to the engine's socket, and start of the engine."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from kvdeck.engine.daemon import runtime
 from kvdeck.sessions.errors import EngineError
 
 TRY_SECONDS = 0.02
-"""Between two looks whether an engine has come or gone."""
+"""Polling interval in seconds while an engine starts or ends."""
 LOCKED = 3
-"""Exit status of an engine that finds another in its runtime folder."""
+"""Exit status of an engine whose runtime folder is locked by another engine."""
 _started: list[subprocess.Popen[bytes]] = []
-"""Engines that this process started: kept so that their end can be waited for."""
+"""Engines started by this process, to reap when they end."""
 
 
 def attach(folder: Path) -> socket.socket | None:
-    """Connect to the engine's socket; null where nobody listens.
+    """Return a socket connected to the engine; None if no engine listens.
 
     Raises:
-        EngineError: The socket is there and can't be used.
+        EngineError: The connection fails for another reason.
     """
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -39,20 +39,29 @@ def attach(folder: Path) -> socket.socket | None:
 
 
 def start_and_attach(folder: Path, home: Path, deadline: float) -> socket.socket:
-    """Start an engine and attach; of two that are started at once one goes, and both starters get the other."""
+    """Start an engine and return a connected socket.
+
+    If two processes start engines at once, one engine ends and both processes connect to the other.
+
+    Args:
+        deadline: `time.monotonic()` value, in seconds.
+
+    Raises:
+        EngineError: The engine can't be started, ended at once, or did not listen before the deadline.
+    """
     log = runtime.log_path(runtime.prepare_home(home))
     engine = _start(folder, home)
     while time.monotonic() < deadline:
         connected = attach(folder)
         if connected is not None:
             if runtime.peer(connected).pid != engine.pid:
-                # Another starter's engine was first; ours must not come up once that one has gone.
+                # Another process's engine was first; this one must not take over when that one ends.
                 engine.terminate()
                 engine.wait()
             return connected
         status = engine.poll()
         if status == LOCKED:
-            # Another engine holds the folder: it comes up, or it is just ending and makes room.
+            # Another engine holds the folder: it is either starting (wait) or ending (start again).
             engine = engine if _holder_lives(folder) else _start(folder, home)
         elif status is not None:
             raise EngineError(f"the engine ended with status {status} at its start: {_tail(log)}", f"see {log}")
@@ -88,12 +97,12 @@ def _holder_lives(folder: Path) -> bool:
 
 
 def reap() -> None:
-    """Wait for engines that this process started and that have ended."""
+    """Reap engines that this process started and that have ended."""
     _started[:] = [engine for engine in _started if engine.poll() is None]
 
 
 def _tail(log: Path) -> str:
-    """The log's last line."""
+    """Return the log's last line that is not blank."""
     try:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:

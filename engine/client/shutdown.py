@@ -1,7 +1,7 @@
-"""Ending an engine of any version, in any state: by its answer to `stop`, or by its pid.
+"""Shutdown of an engine of any version, in any state: by the `stop` command, or by its pid.
 
-What is sent here never changes: one line, `{"type": "stop", "id": 1, "force": …}`, without waiting for a hello.
-Of the answer only `id`, `ok`, `error` and its fix are read.
+The line sent here must never change: `{"v": 1, "type": "stop", "id": 1, "force": …}`, without waiting for a hello.
+Only `id`, `ok`, `error` and `fix` (or the older `mend`) of the reply are read.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from kvdeck.sessions.store.store import Store
 ANSWER_SECONDS = 10.0
 END_SECONDS = 60.0
 FORCED_ANSWER_SECONDS = 1.0
-"""With force: what does not answer within that time hangs."""
+"""With force: seconds after which an engine that doesn't reply counts as hanging."""
 FORCED_END_SECONDS = 3.2
-"""With force: what has not ended then, counted from the beginning, is killed."""
+"""With force: seconds from the call after which an engine that still runs is killed."""
 LEFT_SECONDS = 0.4
-"""For children of a killed engine, which see that it is gone and end by themselves."""
+"""Seconds for children of a killed engine, which notice its end, to end by themselves."""
 
 
 def stop_engine(folder: Path, force: bool = False) -> int | None:
-    """End the engine of a runtime folder and wait until it is gone; with `force` that takes 5 s at most.
+    """Stop the engine of a runtime folder and wait until it has ended; with `force`, within 5 s.
 
     Args:
-        force: Even while something runs, and whether or not the engine answers: what hangs is killed, its worker
-            too, and its runs are `interrupted` with all they measured.
+        force: Stop even during a run, and without a reply: a hanging engine is killed with its worker, and its runs
+            become `interrupted`; their results are saved.
 
     Returns:
-        The engine's pid; null when there was none.
+        The engine's pid; None if there was none.
 
     Raises:
-        EngineError: It refuses, does not answer (without `force`), or can't be ended.
+        EngineError: The engine refuses, does not reply (without `force`), or can't be ended.
     """
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -71,14 +71,14 @@ def _connect(folder: Path, seconds: float) -> socket.socket | None:
     connected.settimeout(seconds)
     try:
         connected.connect(str(runtime.socket_path(folder)))
-    except OSError:  # none, nobody behind it, or one that takes no more: the record says whose it is
+    except OSError:  # no socket, no listener, or a full backlog: the record has the pid
         connected.close()
         return None
     return connected
 
 
 def _engine(folder: Path, connected: socket.socket | None) -> ProcessIdentity | None:
-    """The engine: who listens, else who is noted in the runtime folder, else who holds its lock."""
+    """Return the engine's process: the listener, else the one in `engine.json`, else the lock's holder."""
     if connected is not None and (found := identity(runtime.peer(connected).pid)) is not None:
         return found
     record = runtime.read_record(folder)
@@ -89,10 +89,10 @@ def _engine(folder: Path, connected: socket.socket | None) -> ProcessIdentity | 
 
 
 def _ask(connected: socket.socket, force: bool) -> bool:
-    """Whether the engine has agreed to end; false when it does not answer.
+    """Request the stop; return True if the engine agrees or closes the connection, False if it does not reply.
 
     Raises:
-        EngineError: It refuses.
+        EngineError: The engine refuses.
     """
     rest, deadline = b"", time.monotonic() + (connected.gettimeout() or 0.0)
     try:
@@ -107,7 +107,7 @@ def _ask(connected: socket.socket, force: bool) -> bool:
                 if answer is not None:
                     return True
             if not data:
-                return True  # it has let go: it is ending
+                return True  # the engine closed the connection: it is ending
     except OSError:
         return False
     return False
@@ -131,10 +131,10 @@ def _has_ended(engine: ProcessIdentity, deadline: float) -> bool:
 
 
 def _kill(folder: Path, engine: ProcessIdentity) -> None:
-    """Kill an engine, end what it leaves, and say of its runs that they were interrupted.
+    """Kill an engine and its children, remove its runtime files, and set its runs to `interrupted`.
 
     Raises:
-        EngineError: The kernel does not end it, or it is another user's.
+        EngineError: The kernel does not end the engine, or it belongs to another user.
     """
     record = runtime.read_record(folder)
     own_group = _group(engine.pid) == engine.pid
@@ -152,9 +152,9 @@ def _kill(folder: Path, engine: ProcessIdentity) -> None:
     if own_group:
         _end_group(engine.pid)
     deadline = time.monotonic() + LEFT_SECONDS
-    while (lock := runtime.take_lock(folder)) is None:  # its last threads may hold it for a moment longer
+    while (lock := runtime.take_lock(folder)) is None:  # its last threads may hold the lock for a moment longer
         if time.monotonic() > deadline:
-            return  # another engine is there already, and puts all of this right itself
+            return  # another engine runs already, and does this recovery itself
         time.sleep(TRY_SECONDS)
     try:
         runtime.socket_path(folder).unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def _group(pid: int) -> int | None:
 
 
 def _end_group(group: int) -> None:
-    """End the children in a dead engine's process group, which have a moment to do so by themselves."""
+    """Kill the processes in a dead engine's group that don't end by themselves within `LEFT_SECONDS`."""
     deadline = time.monotonic() + LEFT_SECONDS
     while (members := group_members(group)) and time.monotonic() < deadline:
         time.sleep(TRY_SECONDS)

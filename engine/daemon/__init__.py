@@ -1,1 +1,1 @@
-"""The parts of the background process: its folder and lock, its connections, its children, its log, its recovery."""
+"""The background process: folders and lock, connections, run queue, telemetry, log and recovery."""

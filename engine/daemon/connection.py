@@ -1,8 +1,7 @@
-"""One client at the engine: its commands, and what it is sent, at the pace at which it reads.
+"""One client's connection in the engine: its commands, and the messages it receives at its own pace.
 
-A client pulls: it has a place in its run's lines, and goes on from there whenever its socket takes more.
-So the engine never waits for a client, a slow one costs no memory, and no event is lost: what has left
-the memory is read from the file.
+The engine stores a cursor per client and sends from it when the socket accepts more. So the engine never waits for a
+client, a slow client costs no memory, and no event is lost: lines that have left memory are read from the file.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.store.event_log import LineReader
 
 WRITE_AHEAD = 64 * 1024
-"""Bytes that wait in the engine for a client's socket before the client counts as slow."""
+"""Bytes buffered for a client's socket before the engine pauses sending to it."""
 AT_ONCE = 256
-"""Lines that a client without `hz` gets before it is looked at whether its socket takes more."""
+"""Lines sent to a client without `hz` before the socket's buffer is checked again."""
 WAITING_REPLIES = 64
 HISTORY_BYTES = 64 * 1024
 
@@ -32,26 +31,26 @@ log = logging.getLogger("kvdeck.engine")
 
 @dataclass(slots=True)
 class Following:
-    """A client's place in a run."""
+    """A client's subscription to a run: cursor, rate and samples dropped."""
 
     feed: Feed
     cursor: int
-    """Seq of the next line it is to get."""
+    """Seq of the next line to send."""
     live_from: int
-    """Lines before this one are history and are sent whole."""
+    """Seq of the first live line; earlier lines are history, sent completely."""
     hz: float
     reader: LineReader
     next_sample: float = 0.0
-    """Loop time before which no further sample is sent."""
+    """Loop time in seconds before which no further sample is sent."""
     missed: int = 0
-    """Samples left out since the last one that was sent."""
+    """Samples dropped since the last one sent."""
 
     def take(self, samples: list[Line], now: float) -> bytes:
-        """The newest of these samples, of each step one, as messages; the others are counted as missed."""
+        """Return the newest sample of each step as messages; count the others as missed."""
         newest = sorted({line.step: line for line in samples}.values())
         missed, self.missed = self.missed + len(samples) - len(newest), 0
         if self.hz > 0:
-            # On a grid that all clients share: several of one pace cost one wake-up, not one each.
+            # Aligned to a grid that all clients share, so that clients with the same rate share one wake-up.
             self.next_sample = (now * self.hz // 1 + 1) / self.hz
         return newest[0].encode(missed) + b"".join(line.encode(0) for line in newest[1:])
 
@@ -60,9 +59,9 @@ class Connection:
     """A connected client.
 
     Args:
-        answer: Carries out a command.
-        runs: Gives the queue as an encoded message.
-        recordings: Gives the recordings as an encoded message.
+        answer: Executes a command and returns its reply.
+        runs: Returns the queue as an encoded message.
+        recordings: Returns the telemetry recordings as an encoded message.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Connection:
         writer.transport.set_write_buffer_limits(high=WRITE_AHEAD)
 
     async def serve(self, hello: FromEngine) -> None:
-        """Talk to the client until it goes."""
+        """Send `hello`, then serve the client until it disconnects or `leave` is called."""
         self._writer.write(encode(hello))
         writing = asyncio.ensure_future(self._write())
         reading = asyncio.ensure_future(self._read())
@@ -107,7 +106,7 @@ class Connection:
                 await self._writer.wait_closed()
 
     def subscribe(self, following: Following | None, readonly: bool) -> None:
-        """Send the queue from now on and, where given, a run's lines; replaces what was followed before."""
+        """Send the queue from now on and, if given, a run's lines; replaces the previous subscription."""
         self.unfollow()
         self.readonly = self.readonly or readonly
         self._subscribed = True
@@ -126,28 +125,28 @@ class Connection:
             self._timer = None
 
     def runs_changed(self) -> None:
-        """Send the queue, if this client wants it, as soon as its socket takes it."""
+        """Send the queue, if subscribed, as soon as the socket accepts it."""
         self._runs_due = self._subscribed
         self._wake.set()
 
     def recordings_changed(self) -> None:
-        """Send the recordings, if this client wants them, as soon as its socket takes them."""
+        """Send the telemetry recordings, if subscribed, as soon as the socket accepts them."""
         self._recordings_due = self._subscribed
         self._wake.set()
 
     def watched(self, snapshot: bytes) -> None:
-        """Send this moment, a JSON object, unless a newer one comes before the socket takes it."""
+        """Send a telemetry sample (JSON) unless a newer one arrives before the socket accepts it."""
         self._watch_missed += self._watched is not None
         self._watched = snapshot
         self._wake.set()
 
     def leave(self, reason: str) -> None:
-        """End the connection once what is due was sent, and why."""
+        """Close the connection after the due messages and a `goodbye` with the reason."""
         self._leaving = True
         self._replies.append(encode(Goodbye(reason)))
         self._wake.set()
 
-    # --- what the client says ---
+    # --- commands from the client ---
 
     async def _read(self) -> None:
         while True:
@@ -182,12 +181,12 @@ class Connection:
         except KvdeckError as error:
             return Reply(message.id, False, error=error.what, mend=error.mend, exit_code=error.exit_code)
         except Exception:
-            # Whatever a client sends, the engine and the runs of the others go on.
+            # A command must not end the engine or other clients' runs.
             log.exception("%s failed", message.type)
             return Reply(message.id, False, error=f"{message.type} failed in the engine", mend="see the engine's log",
                          exit_code=1)  # fmt: skip
 
-    # --- what the client is sent ---
+    # --- messages to the client ---
 
     async def _write(self) -> None:
         while not self._leaving:
@@ -199,7 +198,7 @@ class Connection:
                 await self._writer.drain()
 
     async def _send(self) -> bool:
-        """Write some of what is due; whether there is more."""
+        """Write some of the due messages; return True if more are due."""
         while self._replies:
             self._writer.write(self._replies.popleft())
         self._room.set()
@@ -221,7 +220,7 @@ class Connection:
         return self._send_live(following)
 
     async def _send_from_file(self, following: Following) -> None:
-        """History is sent whole. Of live lines that have left the memory already, the samples are left out."""
+        """Send a batch of lines from the file: history completely, live lines that left memory without samples."""
         if following.reader.seq > following.cursor:
             following.reader = LineReader(following.feed.path)
         following.reader.skip_to(following.cursor)
@@ -231,7 +230,7 @@ class Connection:
         whole = following.cursor < following.live_from
         end = following.live_from if whole else following.feed.next_seq
         lines = [to_line(following.feed.session, seq, raw) for seq, raw in batch if seq < end]
-        if not lines:  # the file has lost lines that were there: nothing to wait for
+        if not lines:  # the file was truncated: its lines will not come back
             following.cursor = max(following.live_from, following.feed.first_kept)
             return
         following.cursor = lines[-1].seq + 1
@@ -254,7 +253,7 @@ class Connection:
         return following.hz <= 0 and following.cursor < following.feed.next_seq
 
     def _set_timer(self, following: Following) -> None:
-        """Come back for the sample that was not due yet."""
+        """Wake up when the next pending sample is due."""
         if following.hz <= 0 or following.cursor >= following.feed.next_seq or self._timer is not None:
             return
         self._timer = asyncio.get_running_loop().call_at(following.next_sample, self._on_time)
@@ -274,16 +273,15 @@ class Connection:
 
 
 def watch_line(snapshot: bytes, missed: int) -> bytes:
-    """A `watch_sample` around an object that is JSON already: the supervisor passes it on unread."""
+    """Return a `watch_sample` line around an encoded sample, which the engine forwards without decoding it."""
     return b'{"v":%d,"type":"watch_sample","missed":%d,"snapshot":%s}\n' % (VERSION, missed, snapshot)
 
 
 def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
-    """Of these live lines every event, before it the newest samples, and at the end the newest ones if they are due.
+    """Return messages for live lines: every event, and the newest samples before each event and, if due, at the end.
 
-    Interleaved steps take turns, so it is the newest of each step that counts. Samples at the end that aren't
-    due stay for the next time: the cursor stops before them. Reference rounds
-    are left out: what they tell is in the samples' `reference_gb_per_s`.
+    "Newest" is per step, since interleaved steps alternate. Samples at the end that aren't due are left for the next
+    call: the cursor stops before them. Reference rounds are dropped: the samples' `reference_gb_per_s` covers them.
     """
     out: list[bytes] = []
     samples: list[Line] = []
@@ -304,7 +302,7 @@ def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
 
 
 def _id_of(line: bytes) -> int:
-    """The id of a command that can't be read otherwise; 0 where there is none."""
+    """Return the id of an invalid command; 0 if it has none."""
     try:
         data = load_record(line)
     except ValueError:

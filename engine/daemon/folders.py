@@ -1,4 +1,4 @@
-"""Where the home is; in a module of its own, because the screens ask before anything else is loaded."""
+"""Path of kvdeck's home; a separate module because the user interface needs it before it loads anything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvdeck.sessions.host.user_home import expanded
 
 
 def home_folder() -> Path:
-    """`$KVDECK_HOME`, or the user's data folder; it need not be there yet."""
+    """Return `$KVDECK_HOME`, or the user's data folder; it may not exist yet."""
     chosen = os.environ.get("KVDECK_HOME")
     if chosen:
         return expanded(chosen).absolute()

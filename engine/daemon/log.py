@@ -1,4 +1,4 @@
-"""The engine's own log: bounded in size, and whatever reaches stdout or stderr is in it too."""
+"""The engine's log file, limited in size, which also receives its stdout and stderr."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 MAX_BYTES = 1 << 20
-"""Size at which the log becomes `engine.log.1` and a new one begins."""
+"""Size in bytes above which the log is renamed to `engine.log.1` and a new one starts."""
 
 
 class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to stderr, which is the log file, and starts that file anew when it is full."""
+    """Write to stderr, which is the log file, and rotate that file when it exceeds `MAX_BYTES`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def point_output_at(path: Path) -> None:
-    """Send this process's stdout and stderr, native libraries' too, to the end of a file."""
+    """Append this process's stdout and stderr, including native libraries', to a file."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
@@ -33,7 +33,7 @@ def point_output_at(path: Path) -> None:
 
 
 def start_log(path: Path) -> None:
-    """Log to `path` from now on."""
+    """Start logging to `path` at level INFO, with stdout and stderr redirected there."""
     point_output_at(path)
     handler = EngineLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))

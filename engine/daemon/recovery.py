@@ -1,7 +1,7 @@
-"""What a run leaves behind when its worker or its engine dies, and how that is put right.
+"""Recovery of runs and telemetry recordings whose engine died: end their processes, remove test files, set the state.
 
-While a run is queued or going on, `active/<session>.json` in the home names the engine and the worker it
-belongs to: an engine that starts finds there what a dead one left, without looking through every session.
+While a run is queued or running, `active/<session>.json` in the home names its engine and worker, so that a starting
+engine need not read every session.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ SCRATCH_MARKER = ".kvdeck-scratch"
 log = logging.getLogger("kvdeck.engine")
 
 ENGINE_ENDED = "the engine ended"
-"""The reason a worker gives when it ends because its engine is gone."""
+"""The reason a worker writes when it ends because its engine is gone."""
 RECORDING_CUT = "the engine and the process that recorded ended without a word"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who works on a run that is not over."""
+    """Engine and worker of a run or recording that is not over."""
 
     engine: ProcessIdentity
     worker: ProcessIdentity | None = None
 
 
 def write_owner(store: Store, name: str, owner: Owner) -> None:
-    """Note who works on the run; raises OSError where that can't be written."""
+    """Write the owner of a session; raises OSError if that fails."""
     path = _owner_path(store, name)
     path.parent.mkdir(exist_ok=True, mode=0o700)
     write_atomically(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE))
@@ -65,15 +65,15 @@ def _read_owner(path: Path) -> Owner | None:
 
 
 def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
-    """Put right every run whose engine is dead: end its processes, remove its test files, say `interrupted`.
+    """Recover every session whose engine is dead: end its processes, remove its test files, set it to `interrupted`.
 
-    Runs of an engine that lives, here or on another host with the same home, are left alone.
+    Sessions of a live engine, here or on another host with the same home, are left alone.
 
     Args:
-        grace: Seconds that a worker left behind has to end by itself.
+        grace: Seconds that an orphaned worker has to end by itself.
 
     Returns:
-        Each such session, and what was done in words for the log.
+        Each recovered session, and a log message about it.
     """
     for leftover in store.sessions.glob(".new-*"):
         if time.time() - leftover.stat().st_mtime > 60:
@@ -86,7 +86,7 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
         name = path.name.removesuffix(".json")
         try:
             recovered.append(_interrupt(store, name, owner, grace))
-        except Exception as error:  # whatever lies there, the engine starts
+        except Exception as error:  # one broken session must not stop the engine from starting
             log.error("%s: %s", name, error, exc_info=None if isinstance(error, (KvdeckError, OSError)) else error)
             if not (store.sessions / name).is_dir():
                 path.unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     session = store.rebuild(name)
     path = store.samples_path(name)
     if session.reason == ENGINE_ENDED:
-        # Nobody cancelled it, whatever its worker could know; a file has one last state.
+        # The worker wrote `cancelled`, but no user cancelled the run: replace it, as a file has only one last state.
         event_log.drop_last_line(path)
         session = store.rebuild(name)
     if session.state not in FINAL_STATES:
@@ -123,7 +123,7 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
 
 
 def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]:
-    """Its sampling child knows that the engine is gone and ends it; where that was killed too, this does."""
+    """Wait for the recording's sampling child to end it; if that child is dead too, end it here."""
     deadline = time.monotonic() + grace
     while is_written(store.folder(name)) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -138,10 +138,10 @@ def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]
 def remove_scratch(folder: Path) -> list[str]:
     """Remove the test files of a session whose worker is gone.
 
-    Only a real folder that holds the marker is removed: `scratch.txt` alone is no leave to delete.
+    Only real folders (no links) that hold the marker are removed: a path in `scratch.txt` alone is not enough.
 
     Returns:
-        What was done, in words.
+        A log message per folder that was removed, left alone, or could not be removed.
     """
     note = folder / "scratch.txt"
     try:
@@ -166,7 +166,7 @@ def _remove_scratch_folder(scratch: Path) -> str:
 
 
 def _remove_tree(scratch: Path) -> None:
-    # The marker goes last: cut short, the rest can still be removed the next time.
+    # Remove the marker last, so that an interrupted removal can continue next time.
     for entry in scratch.iterdir():
         if entry.name == SCRATCH_MARKER:
             continue

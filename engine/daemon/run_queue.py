@@ -1,4 +1,4 @@
-"""The queue of runs: one worker at a time, in the order in which they were asked for."""
+"""The run queue: one worker at a time, in order of submission."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from kvdeck.sessions.store.event_log import append_event, decode_event, encode_e
 from kvdeck.sessions.store.store import Store
 
 KEPT_RUNS = 20
-"""Runs that are over and still shown in the queue."""
+"""Number of finished runs still shown in the queue."""
 
 log = logging.getLogger("kvdeck.engine")
 
 
 @dataclass(slots=True)
 class Job:
-    """One run, from its place in the queue to its end."""
+    """One run, from submission to its end."""
 
     session: Session
     feed: Feed
@@ -40,12 +40,12 @@ class Job:
     pid: int | None = None
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    """The engine is ended by force: no time is left."""
+    """Set if the engine is stopped by force: the worker gets only `child.HURRY_SECONDS`."""
     cancel_reason: str | None = None
     paths: tuple[str, ...] = ()
     newest: Line | None = None
     last_line: bytes | None = None
-    """The worker's own last line, once it has come."""
+    """The worker's line with the run's last state, once received."""
 
     @property
     def name(self) -> str:
@@ -56,7 +56,7 @@ class Job:
         return self.state in FINAL_STATES
 
     def info(self, position: int | None) -> RunInfo:
-        """The run as the queue shows it."""
+        """Return the run's queue entry."""
         values: list[Any] = sample_values(self.newest) if self.newest is not None else []
         fraction = _value(values, "fraction")
         return RunInfo(
@@ -80,13 +80,13 @@ def _value(values: list[Any], counter: str) -> float | None:
 
 
 def _paths(steps: Any) -> tuple[str, ...]:
-    """The paths of a `run_started` line's steps."""
+    """Return the distinct paths of a `run_started` line's steps."""
     found = (step.get("path") for step in (steps if isinstance(steps, list) else ()) if isinstance(step, dict))
     return tuple(dict.fromkeys(path for path in found if isinstance(path, str)))
 
 
 class Jobs:
-    """Runs and their order. `changed(urgent)` is called when the queue looks different; not urgent: progress only."""
+    """The runs in order. Calls `changed(urgent)` after each change; `urgent` is False for mere progress."""
 
     def __init__(
         self, store: Store, argv: Sequence[str], limits: Limits, kvdeck: str, changed: Callable[[bool], None]
@@ -99,27 +99,27 @@ class Jobs:
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._unclosed: dict[str, StateChanged] = {}
-        """Runs whose last state could not be written yet."""
+        """Last states that could not be written yet, by session name."""
 
     @property
     def busy(self) -> bool:
-        """Whether any run is queued or going on."""
+        """True if a run is queued or running."""
         return any(not job.over for job in self._jobs.values())
 
     def infos(self) -> tuple[RunInfo, ...]:
-        """The run that goes on, the queue in order, then the ones that are over, newest first."""
+        """Return the running run, the queued ones in order, then the finished ones, newest first."""
         jobs = list(self._jobs.values())
         running = [job.info(None) for job in jobs if job.state == "running"]
         queued = [job.info(place) for place, job in enumerate((j for j in jobs if j.state == "queued"), 1)]
         return (*running, *queued, *(job.info(None) for job in reversed(jobs) if job.over))
 
     def feed(self, name: str) -> Feed | None:
-        """The feed of a run of this engine's life."""
+        """Return the stream of a run in this engine's queue; None if there is no such run."""
         job = self._jobs.get(name)
         return None if job is None else job.feed
 
     def adopt(self, session: Session, lines: int) -> None:
-        """Show a run that was found interrupted at the start."""
+        """Add a run that recovery set to interrupted; `lines` is the length of its samples.jsonl."""
         job = Job(session, Feed(session.name, self._store.samples_path(session.name), lines), session.state)
         job.reason = session.reason
         job.paths = tuple(dict.fromkeys(result.path for result in session.results))
@@ -129,10 +129,10 @@ class Jobs:
         """Queue a run.
 
         Returns:
-            Its session's name.
+            The session's name.
 
         Raises:
-            UsageError: The name is not allowed, or taken.
+            UsageError: The name is invalid or taken.
             SessionError: The session can't be written.
         """
         session = await asyncio.to_thread(self._create, spec, name)
@@ -156,10 +156,10 @@ class Jobs:
             log.error("%s: can't note whose run it is: %s", name, error)
 
     def cancel(self, name: str, reason: str | None = None) -> None:
-        """End a run that is queued or going on; what it measured is kept.
+        """Cancel a queued or running run; results so far are saved.
 
         Raises:
-            EngineError: There is none of that name, or it is over.
+            EngineError: There is no such run, or it is over.
         """
         job = self._jobs.get(name)
         if job is None:
@@ -173,10 +173,10 @@ class Jobs:
             self._spawn(self._guarded(job, self._finish(job, StateChanged(*_now(), "cancelled", reason))))
 
     def cancel_all(self, reason: str, hurry: bool = False) -> None:
-        """End every run.
+        """Cancel all runs.
 
         Args:
-            hurry: A worker that does not end at once is killed.
+            hurry: Kill a worker that does not end within `child.HURRY_SECONDS`.
         """
         for job in list(self._jobs.values()):
             if not job.over:
@@ -185,24 +185,24 @@ class Jobs:
                     job.hurry.set()
 
     def hurry(self) -> None:
-        """Leave no more time to what is being cancelled."""
+        """Shorten the time for workers to end to `child.HURRY_SECONDS`."""
         for job in self._jobs.values():
             job.hurry.set()
 
     async def settle(self) -> None:
-        """Wait until nothing is queued, going on, or being written."""
+        """Wait until all runs are over and written."""
         while self.busy or self._tasks:
             self._idle.clear()
             await self._idle.wait()
         await self._close_left()
 
     async def interrupt(self, reason: str) -> None:
-        """Write `interrupted` for every run that is not over: the queue itself has failed and ends nothing more."""
+        """Set all unfinished runs to `interrupted`, after the queue's own task failed."""
         for job in [job for job in self._jobs.values() if not job.over]:
             await self._fail(job, StateChanged(*_now(), "interrupted", reason))
 
     async def work(self) -> None:
-        """Take runs from the queue, for ever."""
+        """Execute queued runs, one after the other; never returns."""
         while True:
             await self._more.wait()
             self._more.clear()
@@ -225,7 +225,7 @@ class Jobs:
         task.add_done_callback(done)
 
     async def _guarded(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        """No run's trouble, whatever it is, ends the queue."""
+        """Await `work`; an error fails the run, not the queue."""
         try:
             await work
         except Exception as error:
@@ -235,7 +235,7 @@ class Jobs:
             await self._fail(job, StateChanged(*_now(), "failed", reason))
 
     async def _fail(self, job: Job, verdict: StateChanged) -> None:
-        """End a run whose own way to its end has failed: as much of it as can be written is."""
+        """End a run whose normal end failed; write its last state, now or once that is possible."""
         job.pid = None
         if job.over:
             self._unclosed[job.name] = StateChanged(*_now(), job.state, job.reason)
@@ -250,7 +250,7 @@ class Jobs:
             job.feed.push([encode_event(verdict).rstrip(b"\n")])
 
     async def _close_left(self) -> None:
-        """Write the last states that could not be written before, because the disk was full."""
+        """Write the last states that could not be written earlier, for example because the disk was full."""
         for name, verdict in list(self._unclosed.items()):
             try:
                 await asyncio.to_thread(self._close_with, name, verdict)
@@ -285,7 +285,7 @@ class Jobs:
         await self._finish(job, _verdict(job, ending, last_words(self._store.log_path(job.name))))
 
     def _take(self, job: Job, worker: Worker | None, lines: list[bytes]) -> None:
-        """Pass lines on, up to the one that ends the run: that one says that everything is in its place."""
+        """Stream lines up to the run's last one; `_finish` streams that one after the files are complete."""
         end = next((place for place, raw in enumerate(lines) if _is_last(raw)), None)
         if end is not None and worker is not None:
             worker.ending.set()
@@ -304,23 +304,23 @@ class Jobs:
         self._changed(urgent)
 
     async def _finish(self, job: Job, verdict: StateChanged) -> None:
-        """Bring a run's files in order; `verdict` is its last line where the worker wrote none."""
+        """Complete a run's files and set its state; `verdict` is its last line if the worker wrote none."""
         path = self._store.samples_path(job.name)
-        # A worker that was killed may have written lines to the file that never came through the pipe.
+        # A killed worker may have written lines to the file that never arrived through the pipe.
         lines = await asyncio.to_thread(_unseen, path, job.feed.next_seq)
         end = next((place for place, raw in enumerate(lines) if _is_last(raw)), len(lines))
         self._pass_on(job, lines[:end])
-        # Test files go first: on a full disk they are what makes room for the last line.
+        # Remove test files first: on a full disk that makes room for the last line.
         for note in await asyncio.to_thread(recovery.remove_scratch, self._store.folder(job.name)):
             log.info("%s: %s", job.name, note)
         said = None if job.last_line is None else decode_event(job.last_line)
         if isinstance(said, StateChanged):
-            verdict = said  # it came through the pipe, and the disk did not take it
+            verdict = said  # it arrived through the pipe, but may be missing in the file (full disk)
         last = lines[end:] or [(await asyncio.to_thread(append_event, path, verdict)).rstrip(b"\n")]
         try:
             job.session = await asyncio.to_thread(self._close, job.name)
         except (KvdeckError, OSError) as error:
-            # The samples hold the truth: session.json is drawn from them once it can be written.
+            # samples.jsonl is authoritative: session.json is rebuilt from it once it can be written.
             log.error("%s: %s", job.name, error)
             self._unclosed[job.name] = verdict
         ended = decode_event(last[0])
@@ -349,7 +349,7 @@ def _now() -> tuple[int, float]:
 
 
 def _is_last(raw: bytes) -> bool:
-    """Whether the line ends a run."""
+    """True if the line holds a final state."""
     if not raw.startswith(b'{"kind":"state"'):
         return False
     event = decode_event(raw)
@@ -362,7 +362,7 @@ def _unseen(path: Path, from_seq: int) -> list[bytes]:
 
 
 def _verdict(job: Job, ending: Ending, words: tuple[str, ...]) -> StateChanged:
-    """The last line of a run whose worker ended without one."""
+    """Return the last state of a run whose worker ended without writing one."""
     died_of = signal_name(-ending.returncode) if ending.returncode < 0 else None
     if job.cancel.is_set():
         reason = job.cancel_reason

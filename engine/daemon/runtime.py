@@ -1,4 +1,4 @@
-"""Where the engine lives on this host: its home, its runtime folder, its lock, and who holds it."""
+"""The engine's home, its runtime folder with socket, record and lock, and the process that holds the lock."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from kvdeck.sessions.store.store import write_atomically
 
 _OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
 MAX_SOCKET_PATH = 107
-"""Bytes that `sockaddr_un` takes, its closing NUL not counted."""
+"""Longest path in `sockaddr_un` in bytes, without the closing NUL."""
 
 
 def runtime_folder() -> Path:
-    """`$KVDECK_RUNTIME`, or `kvdeck-<uid>` in the temp folder; it need not be there yet."""
+    """Return `$KVDECK_RUNTIME`, or `kvdeck-<uid>` in the temporary folder; it may not exist yet."""
     chosen = os.environ.get("KVDECK_RUNTIME")
     if chosen:
         return Path(os.path.realpath(expanded(chosen)))
@@ -36,10 +36,10 @@ def runtime_folder() -> Path:
 
 
 def prepare_home(home: Path) -> Path:
-    """Make the home where it is missing.
+    """Create the home if missing, and return it.
 
     Raises:
-        EngineError: It can't be made or written.
+        EngineError: The home can't be created or is not writable.
     """
     try:
         (home / "sessions").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,10 +51,11 @@ def prepare_home(home: Path) -> Path:
 
 
 def prepare_runtime(folder: Path) -> Path:
-    """Make the runtime folder where it is missing, and refuse one that others could have prepared.
+    """Create the runtime folder if missing, and return it; refuse one that another user could have prepared.
 
     Raises:
-        EngineError: It is a link, another user's, open to others, or too long for a socket's path.
+        EngineError: It can't be created, is not a folder (a link, too), belongs to another user, is accessible to
+            others, or its path is too long for a socket.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,15 +85,15 @@ def socket_path(folder: Path) -> Path:
 
 
 def log_path(home: Path) -> Path:
-    """The engine's own log; a session's is in its folder."""
+    """Return the path of the engine's log; a session's log is in the session's folder."""
     return home / "engine.log"
 
 
 def take_lock(folder: Path) -> int | None:
-    """Lock the runtime folder for this process's life.
+    """Lock the runtime folder until this process ends or closes the lock.
 
     Returns:
-        The lock's file descriptor, or null when another engine holds it.
+        The lock's file descriptor, or None if another engine holds it.
     """
     fd = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -104,7 +105,7 @@ def take_lock(folder: Path) -> int | None:
 
 
 def lock_holder(folder: Path) -> int | None:
-    """The pid of the engine that holds the folder's lock; null where none does, or it can't be told."""
+    """Return the pid of the engine that holds the folder's lock (from /proc/locks); None if none, or unknown."""
     try:
         status = (folder / "engine.lock").stat()
         lines = Path("/proc/locks").read_text().splitlines()
@@ -119,7 +120,7 @@ def lock_holder(folder: Path) -> int | None:
 
 
 class Peer(NamedTuple):
-    """Who is at the other end of a Unix socket."""
+    """Credentials of the process at the other end of a Unix socket."""
 
     pid: int
     uid: int
@@ -127,14 +128,14 @@ class Peer(NamedTuple):
 
 
 def peer(connected: socket.socket) -> Peer:
-    """Ask the kernel, not the peer. To a client, the pid is the one that listens."""
+    """Return the peer's credentials from the kernel (SO_PEERCRED). On a client's socket, the pid is the listener's."""
     size = struct.calcsize("3i")
     return Peer(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """`engine.json` in the runtime folder: who serves the socket beside it."""
+    """`engine.json` in the runtime folder: the process that serves the socket there; `started` in Unix time."""
 
     process: ProcessIdentity
     started: float
@@ -147,7 +148,7 @@ def write_record(folder: Path, record: EngineRecord) -> None:
 
 
 def read_record(folder: Path) -> EngineRecord | None:
-    """The record of the last engine here, alive or not; null where there is none that can be read."""
+    """Return the record of the last engine, alive or not; None if missing or unreadable."""
     try:
         return decode_json(EngineRecord, read_regular(folder / "engine.json", shared=True))
     except (OSError, ValueError):
@@ -155,7 +156,7 @@ def read_record(folder: Path) -> EngineRecord | None:
 
 
 def remove_runtime_files(folder: Path, socket_inode: int) -> None:
-    """Remove the socket and the record at the engine's end, unless they are a later engine's already."""
+    """Remove the ending engine's socket and record, unless a later engine has replaced them."""
     try:
         if socket_path(folder).lstat().st_ino != socket_inode:
             return

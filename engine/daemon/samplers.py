@@ -1,7 +1,7 @@
-"""Who watches what: one sampling child for all clients and recordings that ask for the same.
+"""Telemetry sampling children: one child per distinct request, shared by clients and recordings.
 
-The child loads what watching needs (HTTP, NVML), so the supervisor stays small, and lives on if the child does not.
-It writes the recordings itself, before it passes a moment on: no client, however slow, costs one a moment.
+The child loads the libraries for sampling (HTTP, NVML), so the engine stays small and survives the child's death.
+The child writes a sample to its recordings before it forwards it, so a slow client never costs a recording a sample.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from kvdeck.sessions.units import number_text
 MAX_HZ = 10.0
 RESTART_SECONDS = 2.0
 RECORDING = b'{"recording":'
-"""How a line begins that tells of a recording and not of a moment."""
+"""Start of a child's line that reports on a recording; other lines are samples."""
 
 log = logging.getLogger("kvdeck.engine")
 
 
 class Asked(NamedTuple):
-    """What a child samples: all that makes one child differ from another."""
+    """Parameters of a sampling child; equal parameters share one child."""
 
     hz: float
     sources: tuple[str, ...]
@@ -42,10 +42,10 @@ class Asked(NamedTuple):
 
 
 def asked(command: Watch | Record) -> Asked:
-    """What a command wants sampled.
+    """Return the sampling parameters of a command.
 
     Raises:
-        UsageError: Its numbers or texts can't be.
+        UsageError: A number or text is invalid, or a source contains credentials.
     """
     hz, block_bytes = command.hz, command.block_bytes
     if not _is_number(hz) or not 0 <= hz <= MAX_HZ:
@@ -70,10 +70,10 @@ def _texts(values: Sequence[object], what: str) -> tuple[str, ...]:
 
 
 class Sampling:
-    """One child at work, started again when it dies, until it is closed.
+    """A running sampling child, restarted when it dies, until `close`.
 
     Args:
-        said: Called with what it says of a recording.
+        said: Called with the child's reports on recordings.
     """
 
     def __init__(self, home: Path, what: Asked, said: Callable[[Asked, dict[str, Any]], None]) -> None:
@@ -81,7 +81,7 @@ class Sampling:
         self.clients: set[Connection] = set()
         self.recordings: set[str] = set()
         self._ending: dict[str, str | None] = {}
-        """Recordings that were told to end, and why: a child that dies before it did is followed by one that does."""
+        """Recordings to end, and the reason; passed to a new child if the child dies before it ends them."""
         self._child: asyncio.subprocess.Process | None = None
         self._task = asyncio.ensure_future(self._sample())
 
@@ -91,15 +91,15 @@ class Sampling:
 
     @property
     def works(self) -> bool:
-        """Whether there is a child to talk to; for a moment after one died there is none."""
+        """True if a child runs; False for a moment after one died."""
         return self._child is not None
 
     def close(self) -> None:
-        """End the child."""
+        """Stop the child and don't restart it."""
         self._task.cancel()
 
     def tell(self, command: dict[str, Any]) -> None:
-        """Have the child do something; one that is just being started hears of recordings when it is there."""
+        """Send a command to the child, if one runs; a new child receives the recordings when it starts."""
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.write(orjson.dumps(command, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -108,12 +108,12 @@ class Sampling:
         self.tell({"record": name})
 
     def end_recording(self, name: str, reason: str | None) -> None:
-        """Have the child end a recording, now or as soon as there is one again."""
+        """Request the child, or the next one if none runs, to end a recording."""
         self._ending[name] = reason
         self.tell({"stop": name, "reason": reason})
 
     def forget(self, name: str) -> None:
-        """The recording has ended."""
+        """Drop an ended recording."""
         self.recordings.discard(name)
         self._ending.pop(name, None)
 
@@ -121,7 +121,7 @@ class Sampling:
         while True:
             try:
                 await self._sample_on()
-            except Exception:  # a child may print anything: the next one samples for those who watch
+            except Exception:  # a child may print anything; start the next one
                 log.exception("watching failed")
             await asyncio.sleep(RESTART_SECONDS)
 
@@ -139,7 +139,7 @@ class Sampling:
                 log.warning("can't start watching: %s", error)
             else:
                 assert child.stdin is not None
-                child.stdin.write(what + b"\n")  # not as an argument, which every user of the host can read
+                child.stdin.write(what + b"\n")  # not as an argument: every user of the host can read those
                 await self._pass_on(child)
                 log.warning("watching ended with status %s", child.returncode)
             await asyncio.sleep(RESTART_SECONDS)
@@ -169,17 +169,17 @@ class Sampling:
 
 
 class Watching:
-    """The sampling children, and who of the clients gets what of which."""
+    """The sampling children, and the clients that receive their samples."""
 
     def __init__(self, home: Path, said: Callable[[Asked, dict[str, Any]], None]) -> None:
         self._home, self._said = home, said
         self._samplings: dict[Asked, Sampling] = {}
 
     def watch(self, connection: Connection, command: Watch) -> None:
-        """Begin, change or end what a client watches.
+        """Start, change or (at 0 Hz) end a client's telemetry.
 
         Raises:
-            UsageError: The command's numbers or sources can't be.
+            UsageError: A number, source or pin is invalid.
         """
         what = asked(command)
         if what.hz:
@@ -190,24 +190,24 @@ class Watching:
                 self.let_go(other)
 
     def leave(self, connection: Connection) -> None:
-        """A client watches no more."""
+        """End a client's telemetry."""
         for what, sampling in list(self._samplings.items()):
             sampling.clients.discard(connection)
             self.let_go(what)
 
     def sampling(self, what: Asked) -> Sampling:
-        """The child that samples this, started where there is none."""
+        """Return the child for these parameters, started if there is none."""
         if what not in self._samplings:
             self._samplings[what] = Sampling(self._home, what, self._said)
         return self._samplings[what]
 
     def let_go(self, what: Asked) -> None:
-        """End the child where nobody wants it any longer."""
+        """Stop the child if no client and no recording uses it."""
         sampling = self._samplings.get(what)
         if sampling is not None and not sampling.wanted:
             self._samplings.pop(what).close()
 
     def close(self) -> None:
-        """End every child."""
+        """Stop all children."""
         for sampling in self._samplings.values():
             sampling.close()

@@ -1,6 +1,6 @@
-"""The supervisor: `python -m kvdeck.engine.daemon.server`. One a user and runtime folder; it outlives every screen.
+"""The engine's main process: `python -m kvdeck.engine.daemon.server`, one per runtime folder.
 
-It moves no bytes and loads neither NIXL nor CUDA: what can die of those is a worker, a child of its own.
+It outlives its clients. It transfers nothing and loads neither NIXL nor CUDA, so that their crashes end only a worker.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ from kvdeck.sessions.store.store import Store
 WORKER = (sys.executable, "-m", "kvdeck.engine.transfer.worker")
 IDLE_EXIT_SECONDS = 3600.0
 PROGRESS_SECONDS = 1.0
-"""Shortest time between two pictures of the queue that differ by progress only."""
+"""Minimum interval in seconds between queue messages that differ in progress only."""
 FAREWELL_SECONDS = 2.0
 HURRIED_FAREWELL_SECONDS = 0.3
 THREADS = 4
-"""For file work off the loop; they are there from the start, as later there may be none to be had."""
+"""Threads for file operations; started up front, since the host may have none left later."""
 RECOVERY_SECONDS = 3.0
 
 log = logging.getLogger("kvdeck.engine")
@@ -71,21 +71,21 @@ log = logging.getLogger("kvdeck.engine")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Where an engine lives and what it starts."""
+    """Folders, worker command and time limits of an engine."""
 
     home: Path
     runtime: Path
     worker: tuple[str, ...] = WORKER
     idle_exit: float = IDLE_EXIT_SECONDS
-    """Seconds without clients and runs after which it ends; 0: never."""
+    """Seconds without clients, runs and recordings after which the engine ends; 0: never."""
     limits: Limits = field(default_factory=Limits)
 
 
 def config_from_environment() -> Config:
-    """`KVDECK_HOME`, `KVDECK_RUNTIME`, `KVDECK_IDLE_EXIT` (seconds) and, for tests, `KVDECK_WORKER` and `KVDECK_GRACE`.
+    """Read `KVDECK_HOME`, `KVDECK_RUNTIME`, `KVDECK_IDLE_EXIT` (s) and, for tests, `KVDECK_WORKER`, `KVDECK_GRACE` (s).
 
     Raises:
-        UsageError: One of them is no number.
+        UsageError: A number of seconds is invalid.
     """
     worker = shlex.split(os.environ.get("KVDECK_WORKER", ""))
     return Config(
@@ -109,7 +109,7 @@ def _seconds(variable: str, default: float) -> float:
 
 
 class Server:
-    """The engine's one object with state: its jobs, its clients, and when it ends."""
+    """The engine: run queue, telemetry recordings, connections, and its own end."""
 
     def __init__(self, config: Config, store: Store) -> None:
         self._config, self._store = config, store
@@ -123,11 +123,11 @@ class Server:
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._hurry = False
-        """It ends by force: nothing gets more than a moment."""
+        """Set if the engine is stopped by force: shorter time limits apply."""
         self._why = "it ends"
 
     async def run(self) -> None:
-        """Serve until stopped, or idle for long enough."""
+        """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_started_threads())
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -168,7 +168,7 @@ class Server:
         self._stopping.set()
 
     async def _queue_failed(self, working: asyncio.Task[None]) -> None:
-        """Without its queue the engine is of no use: note why, end what goes on, and go."""
+        """Log the failure of the queue's task and interrupt runs and recordings; the engine ends."""
         error = working.exception() if not working.cancelled() else None
         self._why = f"its queue failed: {type(error).__name__}: {error}" if error else "its queue ended"
         log.critical("the engine ends: %s", self._why, exc_info=error)
@@ -231,7 +231,7 @@ class Server:
         self._watch_idle()
 
     def _runs_message(self) -> bytes:
-        """The queue as a message, made once for all clients and not at all without one."""
+        """Return the encoded queue, cached until the next change."""
         if self._runs is None:
             self._runs = encode(RunsChanged(self._jobs.infos()))
         return self._runs
@@ -245,7 +245,7 @@ class Server:
         return encode(RecordingsChanged(self._recordings.states))
 
     def _watch_idle(self) -> None:
-        """Arm the idle timer when nobody is there and nothing goes on; disarm it otherwise."""
+        """Start the idle timer if there is no client, run or recording; cancel it otherwise."""
         busy = self._jobs.busy or self._recordings.busy
         idle = not self._connections and not busy and self._config.idle_exit > 0
         if not idle and self._idle_timer is not None:
@@ -307,7 +307,7 @@ class Server:
         return Reply(command.id, True, data)
 
     def _old_feed(self, name: str) -> Feed:
-        """A feed for a session of an earlier time: history only."""
+        """Return a stream with only history, for a session that is not in the queue."""
         if not self._store.exists(name):
             raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them")
         path = self._store.samples_path(name)
@@ -343,10 +343,10 @@ class Server:
 
 
 def _started_threads() -> ThreadPoolExecutor:
-    """A pool all of whose threads run already.
+    """Return a thread pool whose threads have all started.
 
     Raises:
-        EngineError: The host has no threads left for this user.
+        EngineError: This user can't start more threads.
     """
     pool, barrier = ThreadPoolExecutor(THREADS, "files"), threading.Barrier(THREADS + 1)
     try:
@@ -360,7 +360,7 @@ def _started_threads() -> ThreadPoolExecutor:
 
 
 def main() -> int:
-    """Serve in the foreground of this process; its output belongs in the engine's log."""
+    """Run the engine in the foreground, logging to its file; return the exit status (`LOCKED` if one runs already)."""
     umask.make_private()
     ensure_home()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A run's lines on their way to the clients: the newest in memory, all of them in `samples.jsonl`."""
+"""The stream of a run's lines to clients: the newest in memory, all of them in `samples.jsonl`."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _VALUES = b'"values":['
 
 
 class Line(NamedTuple):
-    """One line as the message it becomes, up to where a sample's `missed` goes; null: nothing to send."""
+    """A line of `samples.jsonl` as a message without its end; `message` is None if there is nothing to send."""
 
     seq: int
     kind: Literal["event", "sample", "reference"]
-    """`reference`: a reference round, an event of which there are as many as samples."""
+    """`reference`: a reference round, an event as frequent as samples."""
     message: bytes | None
     step: bytes = b""
-    """Of a sample: which step's counters these are."""
+    """Index of a sample's step, as text."""
 
     @property
     def is_sample(self) -> bool:
         return self.kind == "sample"
 
     def encode(self, missed: int) -> bytes:
-        """The message with its newline; `missed` counts the samples left out before a sample."""
+        """Return the complete message with newline; a sample includes `missed`, the samples dropped before it."""
         if self.message is None:
             return b""
         return self.message + (b',"missed":%d}\n' % missed if self.is_sample else b"}\n")
 
 
 class Feed:
-    """What a run has written so far, and who wants to hear of more.
+    """The newest lines of a run, and the listeners for further ones.
 
-    Memory is bounded: a client that is further behind than `KEPT_LINES` goes on from the file.
+    Memory is bounded: a client that is more than `KEPT_LINES` behind reads from the file.
     """
 
     def __init__(self, session: str, path: Path, next_seq: int = 0) -> None:
@@ -51,7 +51,7 @@ class Feed:
         self.path = path
         self.next_seq = next_seq
         self.listeners: set[Callable[[bool], None]] = set()
-        """Called after lines came, with whether there was more among them than rounds."""
+        """Called after new lines; the argument is True if one is an event (no round)."""
         self._newest: deque[Line] = deque(maxlen=KEPT_LINES)
 
     @property
@@ -60,7 +60,7 @@ class Feed:
         return self.next_seq - len(self._newest)
 
     def push(self, lines: list[bytes]) -> list[Line]:
-        """Take the lines that come next, without their newlines."""
+        """Append the next lines (without newlines), notify the listeners, and return the lines as messages."""
         made = []
         for raw in lines:
             made.append(to_line(self.session, self.next_seq, raw))
@@ -72,12 +72,12 @@ class Feed:
         return made
 
     def since(self, seq: int) -> list[Line]:
-        """Lines from `seq` on, which must be in memory."""
+        """Return the lines from `seq` on, which must be in memory."""
         return list(itertools.islice(self._newest, seq - self.first_kept, None))
 
 
 def to_line(session: str, seq: int, raw: bytes) -> Line:
-    """The message for a line of `samples.jsonl`."""
+    """Return a line of `samples.jsonl` as a message."""
     head = b'{"v":1,"type":"%%s","session":"%s","seq":%d,' % (session.encode(), seq)
     parts = _split_round(raw)
     if parts is not None:
@@ -94,10 +94,9 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
 
 
 def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:
-    """A round's `t` and `values` as they are written; null for another kind of line.
+    """Return a round's `t` and `values` as encoded in the line; None for other lines.
 
-    A round holds a time for each request and comes many times a second: cutting two pieces out of it costs
-    a hundredth of decoding it.
+    Rounds are frequent and hold a time per request: slicing two fields out costs a hundredth of decoding the line.
     """
     if not raw.startswith(b'{"kind":"round"'):
         return None
@@ -109,7 +108,7 @@ def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
-    """As `_split_round`, for a writer that spells its JSON another way."""
+    """Return the same as `_split_round` for JSON with different spacing or field order."""
     try:
         data = load_record(raw)
         return b"%d" % data["t"], orjson.dumps(data["values"])
@@ -118,18 +117,18 @@ def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
 
 
 def sample_values(line: Line) -> list[Any]:
-    """The counters of a sample; empty for another line, and for a damaged one."""
+    """Return the counters of a sample; empty for other or damaged lines."""
     if not line.is_sample or line.message is None:
         return []
     try:
         values = load_record(line.message[line.message.rfind(_VALUES) + len(_VALUES) - 1 :])
-    except ValueError:  # a round's line is cut and not read, so that the damage shows only here
+    except ValueError:  # a round's line is sliced without decoding, so damage shows only here
         return []
     return values if isinstance(values, list) else []
 
 
 def event_data(line: Line) -> dict[str, Any]:
-    """The event of a line that isn't a sample; empty where it holds none."""
+    """Return the event of a line; empty for samples and lines without an event."""
     if line.is_sample or line.message is None:
         return {}
     data = load_record(line.message[line.message.find(b'"event":') + len(b'"event":') :])

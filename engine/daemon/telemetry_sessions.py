@@ -1,7 +1,7 @@
-"""The engine's recordings: which there are, what became of them, and that none is lost without a word.
+"""The engine's telemetry recordings: start, annotate, stop and report their states.
 
-A recording is written by the child that samples for it. While it goes on, `active/NAME.json` in the home names this
-engine, so that the next one can say of a recording that its engine died.
+The sampling child writes the recording. While it is active, `active/NAME.json` in the home names this engine, so that
+the next engine can mark a recording whose engine died as interrupted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("kvdeck.engine")
 
 
 class Recordings:
-    """Begins, marks and ends recordings; `changed` is called when a client should hear of it."""
+    """Starts, annotates and ends telemetry recordings; calls `changed` after each change of state."""
 
     def __init__(self, store: Store, kvdeck: str, changed: Callable[[], None]) -> None:
         self._store, self._kvdeck, self._changed = store, kvdeck, changed
@@ -43,7 +43,7 @@ class Recordings:
 
     @property
     def states(self) -> tuple[RecordingState, ...]:
-        """Those that go on and the last that ended, in the order in which they began."""
+        """Active recordings and the last `KEPT_ENDED` ended ones, in order of start."""
         return tuple(self._states.values())
 
     @property
@@ -51,14 +51,14 @@ class Recordings:
         return bool(self._asked)
 
     def makes(self, name: object) -> bool:
-        """Whether a recording of that name goes on."""
+        """True if a recording of that name is active."""
         return name in self._asked
 
     async def begin(self, command: Record) -> str:
-        """Make the session and have it filled.
+        """Create the session, start recording to it, and return its name.
 
         Raises:
-            UsageError: The name is not allowed or taken, or a number can't be.
+            UsageError: The name is invalid or taken, or a number is invalid.
             SessionError: The session can't be written.
         """
         what = asked(command)
@@ -91,25 +91,25 @@ class Recordings:
         recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
 
     def stop(self, name: str, reason: str | None = None) -> None:
-        """End a recording.
+        """Request the end of a recording; the sampling child writes its last lines.
 
         Raises:
-            SessionError: The engine makes none of that name.
+            SessionError: No recording of that name is active.
         """
         what = self._what(name)
         sampling = self.watching.sampling(what)
         if sampling.works:
             sampling.end_recording(name, reason)
-        else:  # between two children: there is nobody to write an ending, and nothing more to come
+        else:  # no child runs now (one died, the next is not started): end the session here
             self._end(name, what, replace(self._states[name], state="done", reason=reason))
             self._changed()
 
     def mark(self, command: Annotate) -> None:
-        """Set a mark in a recording.
+        """Add an annotation to a recording, stamped with the current time.
 
         Raises:
-            SessionError: The engine makes none of that name.
-            UsageError: There is no text.
+            SessionError: No recording of that name is active, or no sampling child runs at this moment.
+            UsageError: The text is empty, or a field is not text.
         """
         what = self._what(command.name)
         if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
@@ -127,7 +127,7 @@ class Recordings:
         return what
 
     async def settle(self, hurry: bool = False) -> None:
-        """End every recording properly, within a few seconds; in a hurry, within one."""
+        """End all recordings within `SETTLE_SECONDS` (`HURRY_SECONDS` with `hurry`); the rest become `interrupted`."""
         for name in list(self._asked):
             self.stop(name, "the engine was stopped")
         if self._asked:
@@ -137,7 +137,7 @@ class Recordings:
             self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
 
     def _said(self, what: Asked, said: dict[str, Any]) -> None:
-        """A child tells of one of its recordings, or, without a name, that none can be made."""
+        """Apply a child's report on one of its recordings, or, without a name, on all of them (recording failed)."""
         names = [said["name"]] if said["name"] else [name for name, own in self._asked.items() if own == what]
         for name in names:
             known = self._states.get(name)

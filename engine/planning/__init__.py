@@ -1,1 +1,1 @@
-"""Models, layouts and plans: pure arithmetic."""
+"""KV-cache sizes: models, layouts, plans and nixlbench parameters; pure arithmetic."""

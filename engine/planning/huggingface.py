@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` read as an architecture: layers, KV heads, MLA ranks, windows, hybrids."""
+"""Reader of Hugging Face's `config.json`: layers, KV heads, MLA ranks, windows, hybrid models."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _UNKNOWN = {
 
 
 def architecture(config: Config, name: str) -> Architecture:
-    """The architecture that a `config.json` describes.
+    """Return the architecture in a `config.json`.
 
     Args:
-        config: Its content; the text model of a multimodal one is looked up.
-        name: What to call the model.
+        config: The file's content; of a multimodal model, the nested text model is used.
+        name: Name of the model.
 
     Raises:
-        UsageError: It is no decoder, a key is missing, or its attention is of a kind that is not known here.
+        UsageError: The model is not a decoder, a key is missing or invalid, or its attention is not supported.
     """
     _check_decoder(config, name)
     outer = config
@@ -73,7 +73,7 @@ def _count(config: Config, keys: Sequence[str], name: str) -> int:
 
 
 def _layer_words(config: Config, layers: int, name: str) -> list[str]:
-    """A word for each layer; layers with one word are alike."""
+    """Return each layer's type as a word, such as `full`, `sliding` or `mamba`."""
     words = _written_out(config, layers) or _by_rule(config, layers)
     if len(words) != layers:
         raise UsageError(f"{name} lists {many(len(words), 'layer')} and says {layers}", "mend its list of layers")
@@ -142,7 +142,7 @@ def _parts(config: Config, query_heads: int, word: str, name: str) -> tuple[Any,
     if config.get("kv_lora_rank"):
         rank, rope = (checked_count(key, config.get(key), name) for key in ("kv_lora_rank", "qk_rope_head_dim"))
         index = int(config.get("index_head_dim") or 0)
-        # vLLM and SGLang keep an indexer's key as fp8 with an fp32 scale for each 128 elements.
+        # vLLM and SGLang store an indexer's key as fp8 with an fp32 scale per 128 elements.
         return latent(rank, rope, index + -(-index // 128) * 4 if index else 0)
     heads_key, heads = _first(config, (*_special(word, "heads"), *_KV_HEADS))
     if not heads_key:

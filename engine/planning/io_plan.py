@@ -1,4 +1,4 @@
-"""From a model and KVBench's configuration to I/Os: their size, how many make the whole, and the plan behind them."""
+"""Plans and I/O sizes for a model and a KVBench configuration."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from kvdeck.engine.planning.precision import parse_precision
 
 @dataclass(frozen=True, slots=True)
 class Ios:
-    """One I/O is a block of a rank, or one layer of it; the batch is what moves the whole model's KV once."""
+    """I/O size and batch; an I/O is a rank's block, or one layer of it."""
 
     size: int
-    """Bytes."""
+    """Bytes per I/O."""
     batch: int
+    """I/Os that transfer the whole model's KV of all requests once."""
 
 
 def plan_of(model: Architecture, config: ModelConfig) -> Plan:
-    """The plan that a configuration asks for.
+    """Return the plan of a configuration.
 
     Raises:
-        UsageError: Something in it can't be; the message names it.
+        UsageError: A value is invalid or doesn't fit the model; the message names it.
     """
     return make_plan(
         model,
@@ -44,10 +45,10 @@ def plan_of(model: Architecture, config: ModelConfig) -> Plan:
 
 
 def ios(model: Architecture, config: ModelConfig, compat: bool = False) -> Ios:
-    """The I/Os of a configuration, exactly, or with `compat` as KVBench computes them.
+    """Return the I/Os of a configuration, exact, or with `compat` as KVBench computes them.
 
     Raises:
-        UsageError: Something in it can't be; the message names it.
+        UsageError: A value is invalid or doesn't fit the model; the message names it.
     """
     if compat:
         size = kvbench.io_size(model, config)

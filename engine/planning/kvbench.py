@@ -1,7 +1,7 @@
-"""KVBench's files and its arithmetic, quirks included: what `--compat kvbench` prints.
+"""KVBench's files and its arithmetic, quirks included, for `--compat kvbench`.
 
-Its quirks: the weights' precision decides the KV cache's in three of four families, layers are divided by PP without
-rounding, MLA's latent is divided by TP, and one pair moves what all ranks hold.
+The quirks: in three of four families the weights' precision is used for the KV cache, layers are divided by PP without
+rounding, MLA's latent is divided by TP, and one pair transfers the data of all ranks.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "gpt_oss": (*_COMMON, "num_query_heads", "num_kv_heads"),
     "qwen3": (*_COMMON, "num_query_heads", "num_kv_heads"),
 }
-"""Fields of each family, in the order in which a `model_name` is looked for; all are required."""
+"""Fields of each model family, all required; the first family contained in `model_name` applies."""
 
 _BYTES = {"fp8": 1, "int8": 1, "fp16": 2, "bfloat16": 2}
 
 
 def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence[str], source: str) -> None:
-    """Refuse keys that are not known and name those that are missing.
+    """Check that all required keys are present and none is unknown.
 
     Raises:
-        UsageError: There are some.
+        UsageError: A key is unknown or missing; the message names the keys.
     """
     if unknown := sorted(str(key) for key in data if key not in known):
         raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(known)}")
@@ -46,10 +46,10 @@ def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence
 
 
 def architecture(data: Mapping[str, Any], source: str) -> Architecture:
-    """A model from KVBench's fields; null values count as absent.
+    """Return the model of KVBench's fields; null values count as absent.
 
     Raises:
-        UsageError: The family is not known, or a key is missing, unknown or wrong.
+        UsageError: The family is unknown, or a key is missing, unknown or invalid.
     """
     data = {key: value for key, value in data.items() if value is not None}
     name = str(data.get("model_name"))
@@ -79,7 +79,7 @@ def architecture(data: Mapping[str, Any], source: str) -> Architecture:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """KVBench's second file: strategy, runtime and system, and kvdeck's sizes beside them."""
+    """KVBench's model configuration file (strategy, runtime, system), extended with kvdeck's fields."""
 
     tp_size: int = 1
     pp_size: int = 1
@@ -101,16 +101,16 @@ class ModelConfig:
     destination: str | None = None
 
     def overridden(self, **values: Any) -> ModelConfig:
-        """With other values where one is given."""
+        """Return a copy with the given values; None leaves a field unchanged."""
         return replace(self, **{key: value for key, value in values.items() if value is not None})
 
     @property
     def access(self) -> str:
-        """`block`, or `layer` for everything else, as KVBench has it."""
+        """`block`, or `layer` for every other access pattern, as in KVBench."""
         return "block" if self.access_pattern == "block" else "layer"
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """KVBench's three sections."""
+        """Return the fields as KVBench's three sections."""
         values = {**{key: getattr(self, key) for keys in SECTIONS.values() for key in keys}}
         values["pp_layers"] = ",".join(map(str, self.pp_layers)) or None
         return {name: {key: values[key] for key in keys} for name, keys in SECTIONS.items()}
@@ -125,7 +125,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "system": ("backend", "hardware", "page_size", "access_pattern", "source", "destination"),
 }
 _SAVED = ("model", "transfer")
-"""What kvdeck adds to the file when it saves a plan."""
+"""Keys that kvdeck adds to the file when it saves a plan."""
 _TEXTS = (
     *("pp_rule", "model_quant_mode", "kvcache_quant_mode"),
     *("backend", "hardware", "access_pattern", "source", "destination"),
@@ -133,10 +133,10 @@ _TEXTS = (
 
 
 def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The configuration a file holds, and the keys in it that mean nothing, which KVBench passes over too.
+    """Return the configuration in a file's data, and its unknown keys, which KVBench ignores too.
 
     Raises:
-        UsageError: A section is no mapping, or a number is no whole number above 0.
+        UsageError: The data or a section is not a mapping, no section is present, or a value is invalid.
     """
     data = {} if data is None else data
     if not isinstance(data, Mapping):
@@ -164,10 +164,10 @@ def _value(key: str, value: Any, source: str) -> Any:
 
 
 def parse_layers(value: Any, source: str) -> tuple[int, ...]:
-    """Layers of each stage from `16,15,15,15` or a list; 0 is a stage without any.
+    """Return the layers of each stage from `16,15,15,15` or a list; a stage may have 0.
 
     Raises:
-        UsageError: Something in it is no whole number.
+        UsageError: An item is not a whole number of at most 9 digits.
     """
     parts = value if isinstance(value, (list, tuple)) else str(value).split(",")
     texts = [str(part).strip() for part in parts]
@@ -184,7 +184,11 @@ def _precision(model: Architecture, config: ModelConfig) -> int:
 
 
 def kv_bytes(model: Architecture, config: ModelConfig, tokens: int = 1) -> int:
-    """KVBench's bytes of so many tokens in all layers; windows don't exist in it."""
+    """Return the bytes of `tokens` tokens in all layers as KVBench computes them: without windows.
+
+    Raises:
+        UsageError: KVBench doesn't know the precision.
+    """
     elements = sum(
         model.order.count(index) * sum(part.heads * part.dim for part in kind.parts if not part.fixed_bytes)
         for index, kind in enumerate(model.kinds)
@@ -193,10 +197,10 @@ def kv_bytes(model: Architecture, config: ModelConfig, tokens: int = 1) -> int:
 
 
 def io_size(model: Architecture, config: ModelConfig, page_size: int | None = None) -> int:
-    """KVBench's I/O size in bytes, computed in floats as it does.
+    """Return KVBench's I/O size in bytes, computed in floats as KVBench does.
 
     Raises:
-        UsageError: The precision is none of KVBench's, or nothing is left after the divisions.
+        UsageError: KVBench doesn't know the precision, or the size is below 1 byte.
     """
     layer = int(kv_bytes(model, config) / model.layers)
     page = config.page_size if page_size is None else page_size
@@ -216,5 +220,5 @@ def io_size(model: Architecture, config: ModelConfig, page_size: int | None = No
 
 
 def batch_size(model: Architecture, config: ModelConfig, size: int) -> int:
-    """KVBench's batch: I/Os of that size for the whole model's KV of all requests."""
+    """Return KVBench's batch: I/Os of `size` bytes for the whole model's KV of all requests."""
     return math.ceil((kv_bytes(model, config, config.isl) / size) * config.num_requests)

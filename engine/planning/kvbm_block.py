@@ -1,4 +1,4 @@
-"""The block that KVBM's leader counts: what turns its block counts into bytes."""
+"""Size of the block that KVBM's leader counts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from kvdeck.sessions.errors import UsageError
 
 
 def leader_block_bytes(plan: Plan) -> int:
-    """Bytes of one block over all ranks of a replica.
+    """Return the bytes of one block over all ranks of a replica.
 
-    KVBM's leader counts a block once and takes the sum of its workers' bytes for its size (Dynamo's
-    `block_manager/distributed/leader.rs`, which says that this is right for TP and open for PP and DP).
+    KVBM's leader counts a block once, with the sum of its workers' bytes as its size (Dynamo's
+    `block_manager/distributed/leader.rs`, whose comment calls this correct for TP and undecided for PP and DP).
 
     Raises:
-        UsageError: The model's layers are of several kinds, each with a block of its own.
+        UsageError: The model has several kinds of layers, each with its own block.
     """
     stages = plan.stages()
     if any(len(stage.groups) != 1 for stage in stages):

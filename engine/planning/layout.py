@@ -1,4 +1,4 @@
-"""Block geometry and layouts: how a block of KV cache lies in memory, in exact integers."""
+"""Geometry and memory layout of KV-cache blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPE_BYTES = {"fp8": 1, "int8": 1, "fp16": 2, "bf16": 2, "bfloat16": 2, "fp32":
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The KV of one block on one rank: `layers × outer_dims × page_size × inner_dim` elements of `dtype`.
+    """A block on one rank: `layers × outer_dims × page_size × inner_dim` elements of `dtype`.
 
     A plain block size without structure is one region: `layers = outer_dims = page_size = 1`.
     """
@@ -26,7 +26,7 @@ class Geometry:
 
     @property
     def region_bytes(self) -> int:
-        """Bytes of one layer's one outer dim of a block."""
+        """Bytes of one outer dim of one layer of a block."""
         return self.page_size * self.inner_dim * DTYPE_BYTES[self.dtype]
 
     @property
@@ -40,14 +40,14 @@ class Geometry:
 
 
 LLAMA_3_1_8B = Geometry(layers=32, outer_dims=2, page_size=16, inner_dim=1024, dtype="bf16")
-"""8 KV heads of 128 in 32 layers: 2 MiB a block, 64 regions of 32 KiB."""
+"""8 KV heads of 128 in 32 layers: 2 MiB per block, 64 regions of 32 KiB."""
 
 LayoutKind = Literal["FullyContiguous", "LayerSeparate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a block lies in memory; the text is the Rust debug form that Dynamo's session files use.
+    """Memory layout of blocks; `str()` is the Rust debug form used in Dynamo's session files.
 
     With `blocks` blocks, FullyContiguous is `[blocks, layers, outer, region]`. LayerSeparate is, per layer,
     `[blocks, outer, region]`, or `[outer, blocks, region]` when `outer_contiguous`.
@@ -62,7 +62,7 @@ class Layout:
         return f"LayerSeparate {{ outer_contiguous: {str(self.outer_contiguous).lower()} }}"
 
     def region_offset(self, geometry: Geometry, blocks: int, block: int, layer: int, outer: int) -> int:
-        """Byte offset of a region in a buffer of `blocks` blocks."""
+        """Return a region's byte offset in a buffer of `blocks` blocks."""
         size, dims = geometry.region_bytes, geometry.outer_dims
         if self.kind == "FullyContiguous":
             return ((block * geometry.layers + layer) * dims + outer) * size
@@ -88,10 +88,10 @@ _SPELLINGS = {
 
 
 def parse_layout(text: str) -> Layout:
-    """The layout a spelling means; case, spaces and underscores in the name don't matter.
+    """Return the layout of a spelling; case, spaces and underscores in the name are ignored.
 
     Raises:
-        UsageError: No layout is spelled so.
+        UsageError: The layout is unknown.
     """
     squeezed = re.sub(r"\s+", "", text).lower()
     layout = _SPELLINGS.get(squeezed) or _SPELLINGS.get(squeezed.replace("_", ""))
@@ -105,7 +105,7 @@ def parse_layout(text: str) -> Layout:
 
 @dataclass(frozen=True, slots=True)
 class LayoutPair:
-    """Layouts of a transfer's two sides; the finer side decides how many descriptors a block needs."""
+    """Layouts of a transfer's two endpoints; the finer one determines the descriptors per block."""
 
     source: Layout
     destination: Layout
@@ -114,17 +114,17 @@ class LayoutPair:
         return str(self.source) if self.source == self.destination else f"{self.source} -> {self.destination}"
 
     def descriptors_per_block(self, geometry: Geometry) -> int:
-        """1 where both sides keep a block in one piece, else `layers × outer_dims`."""
+        """Return 1 if both endpoints are FullyContiguous, else `layers × outer_dims`."""
         if self.source.kind == self.destination.kind == "FullyContiguous":
             return 1
         return geometry.regions
 
 
 def parse_layout_pair(text: str) -> LayoutPair:
-    """`LAYOUT` for both sides, or `SOURCE -> DESTINATION` (also `SOURCE:DESTINATION` with short names).
+    """Return the pair of `LAYOUT` (both endpoints) or `SOURCE -> DESTINATION` (or `SOURCE:DESTINATION`, short names).
 
     Raises:
-        UsageError: A side is no layout.
+        UsageError: A layout is unknown, or there are more than two.
     """
     parts = re.split(r"\s*->\s*", text) if "->" in text else [text]
     if len(parts) == 1 and "{" not in text and ":" in text:

@@ -1,4 +1,4 @@
-"""Models from the catalogue, from YAML (kvdeck's and KVBench's fields) and from Hugging Face's `config.json`."""
+"""Readers of models: the catalogue, YAML (kvdeck's or KVBench's fields) and Hugging Face's `config.json`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "laten
 
 @lru_cache(maxsize=1)
 def catalogue() -> dict[str, Architecture]:
-    """Every model of the catalogue by name, in the order of its files."""
+    """Return the catalogue's models by name, in file order."""
     found = [from_mapping(entry, path.name) for path in sorted(CATALOGUE.glob("*.yaml")) for entry in read_yaml(path)]
     return {model.name: model for model in found}
 
 
 def find_model(text: str) -> Architecture:
-    """The model that a name of the catalogue, or the path of a YAML file, a `config.json` or its folder, means.
+    """Return the model of a catalogue name, or of the path of a YAML file, a `config.json` or its folder.
 
     Raises:
-        UsageError: There is none, or its file is wrong; the message names the key.
+        UsageError: There is no such model, or its file is invalid; the message names the key.
     """
     path = expanded(text)
     if is_folder(path) and is_regular(path / "config.json"):
@@ -62,15 +62,15 @@ def _squeezed(text: str) -> str:
 
 
 def read_model(path: Path) -> Architecture:
-    """A model's file: JSON is Hugging Face's, YAML kvdeck's or KVBench's.
+    """Return the model in a file: JSON as in Hugging Face, YAML with kvdeck's, KVBench's or Hugging Face's fields.
 
     Raises:
-        UsageError: It can't be read, or a key is missing, unknown or wrong.
+        UsageError: The file can't be read, or a key is missing, unknown or invalid.
     """
     try:
         return _read_model(path)
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
-        # Hundreds of keys of other people's files, each with a type of its own: what none of the readers checked.
+        # Foreign files have hundreds of keys; the readers don't check the type of each one.
         raise UsageError(
             f"{path} holds a value that its key doesn't take: {error}", "compare it with the model's published file"
         ) from error
@@ -102,10 +102,10 @@ def _read_json(path: Path) -> Mapping[str, Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file's content.
+    """Return the content of a YAML file.
 
     Raises:
-        UsageError: It can't be read or is no YAML.
+        UsageError: The file can't be read or is not YAML.
     """
     try:
         return load_yaml(read_regular(path))
@@ -116,10 +116,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
-    """A model from kvdeck's own fields, as the catalogue's files have them.
+    """Return the model in a mapping with kvdeck's fields, as in the catalogue.
+
+    Args:
+        source: Name of the file in error messages.
 
     Raises:
-        UsageError: A key is missing, unknown or wrong.
+        UsageError: A key is missing, unknown or invalid.
     """
     kvbench.check_keys(data, _FIELDS, ("name", "layers", "kinds"), source)
     name, layers = str(data["name"]), checked_layers("layers", data["layers"], source)

@@ -1,4 +1,4 @@
-"""Numbers from files: whole, above 0, and in proportion."""
+"""Checks of numbers from model files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MAX_COUNT = 2**63 - 1
 
 
 def checked_count(name: str, value: object, source: str) -> int:
-    """A whole number above 0; `116.8e9` and `116_800_000_000` count as one.
+    """Return a whole number above 0; text such as `116.8e9` or `116_800_000_000` is accepted.
 
     Raises:
-        UsageError: It is none; the message names the key.
+        UsageError: The value is not such a number or exceeds 64 bits; the message names the key.
     """
     text = str(value).replace("_", "")
     if isinstance(value, (str, float)) and re.fullmatch(
@@ -32,10 +32,10 @@ def checked_count(name: str, value: object, source: str) -> int:
 
 
 def checked_layers(name: str, value: object, source: str) -> int:
-    """A count of layers that a model may have.
+    """Return a number of layers.
 
     Raises:
-        UsageError: It is none, or out of all proportion.
+        UsageError: The value is not a whole number above 0, or above `MOST_LAYERS`.
     """
     layers = checked_count(name, value, source)
     if layers > MOST_LAYERS:

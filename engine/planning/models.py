@@ -1,4 +1,4 @@
-"""What of a model decides its KV cache: layers, heads, dimensions and windows."""
+"""Model architectures, reduced to what determines the KV cache: layers, heads, dimensions, windows and states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvdeck.engine.planning.recurrent_state import State
 from kvdeck.sessions.units import count_text, many
 
 STATELESS = ("none", "mlp", "moe", "shared")
-"""Names of layers that keep nothing at all, or another layer's KV."""
+"""Names of layers without KV or state, or that reuse another layer's KV (`shared`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,52 +19,52 @@ class Part:
     heads: int
     dim: int
     split: bool = True
-    """Whether tensor parallelism divides the heads; MLA's latent stands whole on every rank."""
+    """True if tensor parallelism divides the heads; False for MLA's latent, complete on every rank."""
     fixed_bytes: int = 0
-    """Bytes of a token where the KV precision doesn't matter."""
+    """Bytes per token if independent of the KV precision; 0 otherwise."""
 
     def token_bytes(self, precision: Precision, heads: int | None = None) -> int:
-        """Bytes of one token with all heads, or so many."""
+        """Return the bytes per token of all heads, or of `heads` heads."""
         return self.fixed_bytes or (self.heads if heads is None else heads) * precision.vector_bytes(self.dim)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Layers that are alike. One without parts keeps nothing that grows with the tokens; it may have a state."""
+    """A kind of layer. Without parts it has no KV cache, but may have a recurrent state."""
 
     name: str
     parts: tuple[Part, ...]
     window: int | None = None
-    """Tokens that are kept: the newest so many, or with `chunked` those of the chunk that goes on."""
+    """Tokens retained: the newest `window`, or with `chunked` those of the current chunk. Null: all."""
     chunked: bool = False
     state: State | None = None
-    """What a layer keeps of a sequence besides, whatever its length: of a convolution, a recurrence."""
+    """Recurrent state per sequence (convolution, recurrence), independent of its length."""
 
     def kept(self, tokens: int) -> tuple[int, int]:
-        """First token that is kept of so many, and how many are."""
+        """Return the first retained token of a sequence of `tokens`, and the number of retained tokens."""
         if self.window is None or not tokens:
             return 0, tokens
         first = (tokens - 1) // self.window * self.window if self.chunked else max(0, tokens - self.window)
         return first, tokens - first
 
     def pages(self, tokens: int, page_size: int) -> int:
-        """Pages that hold a kept token of a sequence of so many."""
+        """Return the number of pages with a retained token of a sequence of `tokens`."""
         first, kept = self.kept(tokens)
         return (tokens - 1) // page_size - first // page_size + 1 if kept else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A model as far as its KV cache goes."""
+    """A model, reduced to what determines its KV cache."""
 
     name: str
     kinds: tuple[Kind, ...]
     order: bytes
-    """For each layer the index of its kind."""
+    """Index of each layer's kind."""
     query_heads: int | None = None
     parameters: int | None = None
     source: str = ""
-    """Where the figures come from."""
+    """Source of the numbers."""
     title: str = ""
 
     @property
@@ -73,28 +73,28 @@ class Architecture:
 
     @property
     def latent(self) -> bool:
-        """Whether it has MLA's latent instead of heads."""
+        """True if the model uses MLA's latent instead of KV heads."""
         return any(not part.split and not part.fixed_bytes for kind in self.kinds for part in kind.parts)
 
     @property
     def attention(self) -> str:
-        """Its layers in words: `36 × sliding 128, 36 × full GQA 8 × 64`."""
+        """Layers as text: `18 GQA 8 × 64 window 128, 18 GQA 8 × 64`."""
         counted = ((self.order.count(index), kind) for index, kind in enumerate(self.kinds))
         return ", ".join(f"{count} {_kind_text(kind, self.query_heads)}" for count, kind in counted if count)
 
     def token_bytes(self, precision: Precision) -> int:
-        """Bytes that one token adds in all layers, whole model, nothing replicated."""
+        """Return the bytes per token of all layers of the whole model, without replicas."""
         return sum(
             self.order.count(index) * sum(part.token_bytes(precision) for part in kind.parts)
             for index, kind in enumerate(self.kinds)
         )
 
     def state_bytes(self) -> int:
-        """Bytes of one sequence's recurrent states in all layers, whole model, nothing replicated."""
+        """Return the bytes of recurrent states per sequence, whole model, without replicas."""
         return sum(self.order.count(index) * kind.state.bytes() for index, kind in enumerate(self.kinds) if kind.state)
 
     def without_state(self) -> tuple[str, ...]:
-        """Layers that keep a state of which nothing is known here."""
+        """Return texts (`24 mamba layers`) for layers whose state size is unknown."""
         return tuple(
             f"{many(self.order.count(index), f'{kind.name} layer')}"
             for index, kind in enumerate(self.kinds)
@@ -102,7 +102,7 @@ class Architecture:
         )
 
     def request_bytes(self, precision: Precision, tokens: int) -> int:
-        """Bytes of a sequence of so many tokens in all layers, windows respected, nothing replicated."""
+        """Return the KV bytes of a sequence of `tokens` tokens, whole model, within windows, without replicas."""
         return sum(
             self.order.count(index) * kind.kept(tokens)[1] * sum(part.token_bytes(precision) for part in kind.parts)
             for index, kind in enumerate(self.kinds)
@@ -110,17 +110,17 @@ class Architecture:
 
 
 def uniform(name: str, layers: int, kind: Kind, **more: object) -> Architecture:
-    """A model whose layers are all alike."""
+    """Return a model with identical layers."""
     return Architecture(name, (kind,), bytes(layers), **more)  # type: ignore[arg-type]
 
 
 def keys_and_values(heads: int, dim: int, value_dim: int | None = None) -> tuple[Part, ...]:
-    """K and V of grouped-query (or multi-head, or multi-query) attention."""
+    """Return K and V of grouped-query (or multi-head, or multi-query) attention."""
     return Part(heads, dim), Part(heads, value_dim or dim)
 
 
 def latent(rank: int, rope: int, indexer_bytes: int = 0) -> tuple[Part, ...]:
-    """MLA: the latent vector with its rope part, and the indexer's keys where there is one."""
+    """Return MLA's latent vector with its rope part, and the indexer's keys if there is one."""
     whole = Part(1, rank + rope, split=False)
     return (whole, Part(1, indexer_bytes, split=False, fixed_bytes=indexer_bytes)) if indexer_bytes else (whole,)
 

@@ -1,4 +1,4 @@
-"""nixlbench's command line: its parameters, what a plan sets of them, and what it would refuse."""
+"""nixlbench's command line: parameters, their values for a plan, and its checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 
 Target = Literal["nixlbench", "seed"]
-"""`seed`: KVBench's command as its first README shows it, which today's nixlbench may refuse."""
+"""`seed`: KVBench's command as in its first README, which today's nixlbench may refuse."""
 
 DEFAULTS: dict[str, Any] = {
     "benchmark_group": "default",
@@ -62,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "large_blk_iter_ftr": 16,
     "recreate_xfer": False,
 }
-"""Every parameter with its default, in the order in which KVBench writes them."""
+"""All parameters with their defaults, in KVBench's order."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "initiator_seg_type": ("DRAM", "VRAM"),
@@ -82,11 +82,11 @@ STORAGE = (*CUFILE, "POSIX", "HF3FS", "GUSLI")
 OBJECT = ("OBJ", "AZURE_BLOB", "INFINIA")
 BACKENDS = (*NETWORK, *STORAGE, *OBJECT)
 LARGE_BLOCK = 1 << 20
-"""Above this size nixlbench divides its iterations by `large_blk_iter_ftr`."""
+"""Block size in bytes above which nixlbench divides its iterations by `large_blk_iter_ftr`."""
 
 
 def parse_backend(text: str, target: Target = "nixlbench") -> str:
-    """The backend's own spelling, in whatever case it was typed.
+    """Return nixlbench's spelling of a backend; case is ignored.
 
     Raises:
         UsageError: nixlbench has no such backend.
@@ -108,21 +108,21 @@ def nixlbench_params(
     tp: int = 1,
     target: Target = "nixlbench",
 ) -> dict[str, Any]:
-    """Every parameter of the command for blocks of a size in batches of a count.
+    """Return all parameters of a nixlbench command.
 
     Args:
-        block_bytes: Bytes of an I/O.
-        batch: I/Os in a batch.
-        given: Parameters that were asked for; sweep sizes among them go over the plan's.
-        source: `file`, `memory` or `gpu`; null for what suits the backend.
-        destination: Likewise.
+        block_bytes: Bytes per I/O.
+        batch: I/Os per batch.
+        given: Parameters set by the user; they override those of the plan.
+        source: `file`, `memory` or `gpu`; None: chosen by backend.
+        destination: `file`, `memory` or `gpu`; None: chosen by backend.
         tp: Ranks of the target, for the scheme `tp`.
-        target: Whom the command is for.
+        target: Form of the command: today's nixlbench or KVBench's first README.
 
     Raises:
-        UsageError: nixlbench would refuse it; the message says why.
+        UsageError: nixlbench would refuse the parameters, or a value contains credentials; the message has the reason.
     """
-    for name, value in given.items():  # what is given ends up in a command line, which every user of the host can read
+    for name, value in given.items():  # every user of the host can read a command line
         if isinstance(value, str) and "://" in value:
             refuse_credentials(
                 value, name, "name a server that takes none, or keep it in the server's own configuration"
@@ -167,7 +167,7 @@ def _backend(asked: str | None, source: str | None, destination: str | None, tar
 
 def _segments(backend: str, source: str | None, destination: str | None, given: Mapping[str, Any],
               target: Target) -> dict[str, Any]:  # fmt: skip
-    """Memory types and direction; what was given by hand stays."""
+    """Return memory types and direction; values in `given` take precedence."""
     if backend in NETWORK or backend == "UCX_MO":
         if "file" in (source, destination):
             raise UsageError(f"{backend} moves between memories, not to or from a file", "use POSIX, GDS or GDS_MT")
@@ -189,7 +189,7 @@ def _memory(place: str | None) -> str:
 
 
 def _direction(backend: str, source: str | None, destination: str | None, given: Mapping[str, Any]) -> tuple[bool, str]:
-    """Whether storage is written, and the memory type of the other side."""
+    """Return True if storage is written (False: read), and the memory type of the other endpoint."""
     op = given.get("op_type")
     if source is None and destination is None:
         writes = op == "WRITE"
@@ -207,7 +207,7 @@ def _direction(backend: str, source: str | None, destination: str | None, given:
 
 
 def _buffer(params: Mapping[str, Any], asked: int | None) -> int:
-    """Bytes of `total_buffer_size`: a batch of the largest blocks for every device and thread, and divisible."""
+    """Return `total_buffer_size` in bytes: the largest batch on every device and thread, rounded up to be divisible."""
     threads = params["num_threads"]
     devices = params["num_initiator_dev"], params["num_target_dev"]
     unit = math.lcm(*(count * threads for count in devices)) * (4096 if params["storage_enable_direct"] else 1)
@@ -233,7 +233,7 @@ def _check_files(params: Mapping[str, Any]) -> None:
 
 
 def command_line(params: Mapping[str, Any], target: Target = "nixlbench") -> str:
-    """The command as KVBench writes it: what differs from the defaults, one a line."""
+    """Return the command as KVBench writes it: the parameters that differ from the defaults, one per line."""
     left_out = ("total_buffer_size",) if target == "seed" else ()
     changed = [
         f"    --{name} {params[name]}"
@@ -244,7 +244,7 @@ def command_line(params: Mapping[str, Any], target: Target = "nixlbench") -> str
 
 
 def arguments(params: Mapping[str, Any]) -> list[str]:
-    """The same as a list for starting it."""
+    """Return the arguments that differ from the defaults, as a list to start nixlbench with."""
     return [f"--{name}={_flag(params[name])}" for name, default in DEFAULTS.items() if params[name] != default]
 
 
@@ -253,7 +253,7 @@ def _flag(value: Any) -> str:
 
 
 def rounds(params: Mapping[str, Any], block_bytes: int) -> tuple[int, int]:
-    """Timed and warm-up iterations that nixlbench really runs at a block size: rounded up, fewer for large blocks."""
+    """Return the timed and warm-up iterations nixlbench runs at a block size: rounded up, fewer for large blocks."""
     unit = params["num_threads"] * params["large_blk_iter_ftr"]
     divisor = params["large_blk_iter_ftr"] if block_bytes > LARGE_BLOCK else 1
     timed, warm_up = (-(-params[name] // unit) * unit // divisor for name in ("num_iter", "warmup_iter"))

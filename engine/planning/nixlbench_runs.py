@@ -1,4 +1,4 @@
-"""nixlbench's parameters as runs of kvdeck's own engine, with the same sweep, or why they can't be."""
+"""Conversion of nixlbench parameters to `RunSpec` mappings for kvdeck's engine, with the same sweep."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ _PLUGIN_PARAMS = {
 
 
 def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`RunSpec` mappings that do what nixlbench would; two where a sweep crosses 1 MiB, above which it iterates less.
+    """Return `RunSpec` mappings for the transfers nixlbench would do.
+
+    There are two if the sweep crosses 1 MiB, since nixlbench does fewer iterations above that block size.
 
     Raises:
-        UnavailableError: The engine can't do it; the message names the parameter.
-        UsageError: The devices don't go with the scheme.
+        UnavailableError: The engine does not support a parameter; the message names it.
+        UsageError: The scheme does not allow the device counts.
     """
     for name, (only, why) in _ONLY.items():
         if params[name] != only:
@@ -49,7 +51,7 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_devices(params: Mapping[str, Any]) -> None:
-    """Several devices are regions of host memory; several GPUs are more than the engine drives."""
+    """Refuse several GPUs per endpoint: several devices are regions of host memory."""
     topology = topology_of(params)
     topology.check()
     sides = {"num_initiator_dev": "initiator_seg_type", "num_target_dev": "target_seg_type"}
@@ -81,7 +83,7 @@ def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
         "mode": params["mode"],
         "initiators": params["num_initiator_dev"],
         "targets": params["num_target_dev"],
-        "iterations": timed * topology.lanes,  # each initiator process does nixlbench's count, and ours is of all
+        "iterations": timed * topology.lanes,  # nixlbench counts per initiator process, `RunSpec` over all of them
         "warmup_iterations": warm_up * topology.lanes,
         "warmup_seconds": 0,
         "threads": params["num_threads"],
@@ -108,13 +110,13 @@ def _sweep(one: str, many: str, start: int, stop: int) -> dict[str, Any]:
 
 
 def topology_of(params: Mapping[str, Any]) -> Topology:
-    """How nixlbench would pair the devices."""
+    """Return nixlbench's devices and their pairing."""
     counts = params["num_initiator_dev"], params["num_target_dev"]
     return Topology(params["scheme"], params["mode"], *counts, storage=params["backend"] not in NETWORK)
 
 
 def path_of(params: Mapping[str, Any]) -> str:
-    """The transfer path that nixlbench's memory types and direction mean."""
+    """Return the transfer path for nixlbench's memory types, backend and direction."""
     initiator, target = params["initiator_seg_type"], params["target_seg_type"]
     writes = params["op_type"] == "WRITE"
     if params["backend"] in NETWORK:
@@ -124,7 +126,7 @@ def path_of(params: Mapping[str, Any]) -> str:
 
 
 def bytes_needed(params: Mapping[str, Any]) -> int:
-    """Memory that the largest batch takes on all threads and pairs, both sides where both are host memory."""
+    """Return the host memory in bytes that the largest batch needs on all threads, pairs and host-memory endpoints."""
     pairs = topology_of(params).pairs
     one: int = params["max_block_size"] * params["max_batch_size"] * params["num_threads"] * pairs
     sides = (params["initiator_seg_type"], params["target_seg_type"] if params["backend"] in NETWORK else "")
@@ -132,7 +134,7 @@ def bytes_needed(params: Mapping[str, Any]) -> int:
 
 
 def bytes_moved(specs: list[dict[str, Any]]) -> int:
-    """Bytes that the timed and warm-up requests of all steps move."""
+    """Return the bytes that the timed and warm-up requests of all steps transfer."""
     return sum(
         size * batch * _lane_pairs(spec) * (spec["iterations"] + spec["warmup_iterations"])
         for spec in specs

@@ -1,7 +1,8 @@
-"""How tensor, pipeline, data, context and expert parallelism divide a KV cache, exactly.
+"""Division of a KV cache by tensor, pipeline, data, context and expert parallelism.
 
-Engines give the layers that PP leaves over to different stages, each by its own rule: TensorRT-LLM to the first
-(`Mapping.pp_layers`), vLLM to those before the last (`get_pp_indices`), SGLang to the last (its `get_pp_indices`).
+Where PP doesn't divide the layers, engines assign the remaining ones by different rules: TensorRT-LLM to the first
+stages (`Mapping.pp_layers`), vLLM to those before the last (`get_pp_indices`), SGLang to the last (its
+`get_pp_indices`).
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ PP_RULES = {
     "vllm": "vLLM's rule: the stages before the last have one more",
     "sglang": "SGLang's rule: the last stages have one more",
 }
-"""Whose rule, in words."""
+"""Description of each PP rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """Sizes of a deployment; `tp × pp × cp × dp` GPUs."""
+    """Parallel sizes of a deployment with `tp × pp × cp × dp` GPUs."""
 
     tp: int = 1
-    """Ranks that share the KV heads; MLA's latent and heads that don't suffice are replicated."""
+    """Ranks that split the KV heads; MLA's latent, and heads fewer than the ranks, are replicated."""
     pp: int = 1
-    """Stages that share the layers."""
+    """Stages that split the layers."""
     dp: int = 1
-    """Replicas that share the requests."""
+    """Replicas that split the requests."""
     cp: int = 1
-    """Ranks that share the pages of each sequence, in turn."""
+    """Ranks that split the pages of each sequence, round-robin."""
     ep: int = 1
-    """Ranks that share the experts; changes nothing in the KV cache."""
+    """Ranks that split the experts; does not affect the KV cache."""
     pp_rule: str = "trtllm"
-    """Whose rule says which stages have one layer more, where PP doesn't divide the layers."""
+    """Engine whose rule assigns the remaining layers if PP doesn't divide them; a key of `PP_RULES`."""
     pp_layers: tuple[int, ...] = ()
-    """Layers of each stage where they are given; vLLM's `VLLM_PP_LAYER_PARTITION`."""
+    """Layers of each stage, overriding the rule (vLLM's `VLLM_PP_LAYER_PARTITION`)."""
 
     @property
     def gpus(self) -> int:
@@ -46,10 +47,10 @@ class Parallelism:
 
 
 def check(parallel: Parallelism, model: Architecture) -> None:
-    """Refuse a division that a serving engine would refuse.
+    """Check that serving engines accept this division.
 
     Raises:
-        UsageError: A size is below 1, or doesn't divide what it must; the message names both.
+        UsageError: A size is below 1 or doesn't divide the heads, layers or ranks; the message names both numbers.
     """
     for name in ("tp", "pp", "dp", "cp", "ep"):
         if (size := getattr(parallel, name)) < 1:
@@ -103,25 +104,25 @@ def _divisors(heads: int) -> str:
 
 
 def heads_on_rank(part: Part, tp: int) -> int:
-    """Heads that each rank holds; at least one, so TP above the heads replicates them."""
+    """Return the heads per rank; at least one, so TP above the number of heads replicates them."""
     return max(1, part.heads // tp) if part.split else part.heads
 
 
 def copies(part: Part, tp: int) -> int:
-    """On how many ranks each head stands."""
+    """Return the number of ranks that hold the same head."""
     return max(1, tp // part.heads) if part.split else tp
 
 
 def stage_bounds(
     layers: int, pp: int, rule: str = "trtllm", given: tuple[int, ...] = ()
 ) -> tuple[tuple[int, int], ...]:
-    """First layer of each stage and the one after its last; together every layer once.
+    """Return the half-open layer range (first, end) of each stage.
 
     Args:
-        layers: Of the model.
-        pp: Stages.
-        rule: Whose: `trtllm`, `vllm` or `sglang`.
-        given: Each stage's layers, instead of a rule.
+        layers: Number of layers of the model.
+        pp: Number of stages.
+        rule: Rule for remaining layers: `trtllm`, `vllm` or `sglang`.
+        given: Layers of each stage, overriding the rule.
     """
     least, more = divmod(layers, pp)
     first = {"trtllm": 0, "vllm": pp - 1 - more, "sglang": pp - more}[rule]
@@ -130,5 +131,5 @@ def stage_bounds(
 
 
 def share(count: int, ranks: int, rank: int = 0) -> int:
-    """What a rank has of things dealt out in turn; rank 0 has the most."""
+    """Return a rank's share of `count` items dealt round-robin; rank 0 has the most."""
     return (count - rank + ranks - 1) // ranks

@@ -1,8 +1,8 @@
-"""The plan: what a model, its parallelism and its traffic mean in blocks, bytes and descriptors, per GPU and in all.
+"""The plan: blocks, bytes and descriptors of a model, its parallelism and its requests, per GPU and in total.
 
-A block is a page of tokens of all layers of one kind on one rank, as serving engines keep it: a model that mixes full
-and sliding attention has a block of each. FullyContiguous is one descriptor a block, LayerSeparate one for each layer
-and outer dim.
+A block is a page of tokens of all layers of one kind on one rank, as in serving engines: a model with full and sliding
+attention has one block of each. FullyContiguous has one descriptor per block, LayerSeparate one per layer and outer
+dim.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from kvdeck.engine.planning.precision import Precision
 from kvdeck.sessions.errors import UsageError
 
 DIRECT_ALIGNMENTS = (4096, 512)
-"""What O_DIRECT asks of sizes, the most common first; bytes."""
+"""Size alignments that O_DIRECT requires, in bytes, the most common first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The traffic: tokens are KV tokens of one request."""
+    """The requests; `isl` and `osl` are KV tokens per request."""
 
     isl: int
     requests: int = 1
     page_size: int = 16
     osl: int = 0
-    """Tokens that a request adds after its prompt; they count for room, not for what is transferred."""
+    """Output tokens per request; they count for the memory needed, not for transfers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,85 +37,85 @@ class Group:
     kind: Kind
     layers: int
     part_bytes: tuple[int, ...]
-    """One token in one layer, for each outer dim, on one rank."""
+    """Bytes per token of each outer dim of one layer on one rank."""
     page_size: int
     tokens: int
-    """Kept tokens of a request of ISL tokens."""
+    """Retained tokens of a request of ISL tokens."""
     blocks: int
     """Blocks of a request of ISL tokens, over all context-parallel ranks."""
 
     @property
     def token_bytes(self) -> int:
-        """One token in all its layers."""
+        """Bytes per token in all layers of the group."""
         return self.layers * sum(self.part_bytes)
 
     @property
     def layer_bytes(self) -> int:
-        """One layer of a block, all outer dims: what KVBench moves with layer access."""
+        """Bytes of one layer of a block, all outer dims: KVBench's I/O with layer access."""
         return sum(self.part_bytes) * self.page_size
 
     @property
     def block_bytes(self) -> int:
-        """The block: FullyContiguous's one descriptor."""
+        """Bytes of a block: one descriptor in FullyContiguous."""
         return self.layers * self.layer_bytes
 
     @property
     def region_bytes(self) -> int:
-        """LayerSeparate's smallest descriptor."""
+        """Bytes of the smallest descriptor in LayerSeparate."""
         return min(self.part_bytes) * self.page_size
 
     @property
     def regions(self) -> int:
-        """LayerSeparate's descriptors of a block."""
+        """Descriptors per block in LayerSeparate."""
         return self.layers * len(self.part_bytes)
 
     def region_sizes(self) -> tuple[int, ...]:
-        """Bytes of every region of a block."""
+        """Return the bytes of each region of a block."""
         return tuple(size * self.page_size for size in self.part_bytes) * self.layers
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pipeline stage; every one of its ranks holds as much."""
+    """One pipeline stage; all its ranks hold the same amount."""
 
     index: int
     first_layer: int
     layers: int
     groups: tuple[Group, ...]
     state_bytes: int = 0
-    """Recurrent states of one request on one tensor-parallel rank, whatever its length."""
+    """Bytes of recurrent states per request and tensor-parallel rank, independent of the request's length."""
 
     def request_bytes(self) -> int:
-        """Kept bytes of one request on one tensor-parallel rank."""
+        """Return the retained KV bytes per request on one tensor-parallel rank."""
         return sum(group.token_bytes * group.tokens for group in self.groups)
 
     def blocks(self) -> int:
-        """Blocks of one request over all context-parallel ranks."""
+        """Return the blocks per request over all context-parallel ranks."""
         return sum(group.blocks for group in self.groups)
 
     def block_bytes(self) -> int:
-        """Bytes of those blocks, the last page of each filled up."""
+        """Return the bytes of those blocks, with the last pages counted in full."""
         return sum(group.blocks * group.block_bytes for group in self.groups)
 
     def regions(self) -> int:
-        """LayerSeparate's descriptors of those blocks."""
+        """Return the descriptors of those blocks in LayerSeparate."""
         return sum(group.blocks * group.regions for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Blocks, descriptors and bytes that are kept or moved."""
+    """Blocks, descriptors and bytes that are stored or transferred."""
 
     blocks: int
     regions: int
-    """Descriptors in LayerSeparate; in FullyContiguous they are as many as the blocks."""
+    """Descriptors in LayerSeparate; FullyContiguous has one per block."""
     block_bytes: int
-    """With the last pages filled up: what is transferred, in either layout."""
+    """Bytes transferred in either layout, with the last pages counted in full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that follows; `stage` is the one with the most bytes: it needs the room and sets the pace."""
+    """A computed plan; `stage` is the stage with the most bytes, which limits memory and speed."""
 
     model: Architecture
     precision: Precision
@@ -125,60 +125,60 @@ class Plan:
 
     @property
     def group(self) -> Group:
-        """The stage's group with the largest block: what `block` means without further words."""
+        """The stage's group with the largest block, full attention first; its block is "the block" of the plan."""
         return max(self.stage.groups, key=lambda group: (group.kind.window is None, group.block_bytes))
 
     @property
     def token_bytes(self) -> int:
-        """One token, whole model, nothing replicated."""
+        """KV bytes per token, whole model, without replicas."""
         return self.model.token_bytes(self.precision)
 
     @property
     def request_bytes(self) -> int:
-        """One request of ISL tokens, whole model, nothing replicated."""
+        """KV bytes per request of ISL tokens, whole model, without replicas."""
         return self.model.request_bytes(self.precision, self.work.isl)
 
     @property
     def total_bytes(self) -> int:
-        """All requests, whole model, nothing replicated."""
+        """KV bytes of all requests, whole model, without replicas."""
         return self.request_bytes * self.work.requests
 
     @property
     def state_bytes(self) -> int:
-        """One request's recurrent states, whole model, nothing replicated: apart from the KV, in no block."""
+        """Bytes of recurrent states per request, whole model, without replicas; not part of the KV or its blocks."""
         return self.model.state_bytes()
 
     @property
     def all_state_bytes(self) -> int:
-        """Recurrent states of all requests on all GPUs, replicas counted."""
+        """Bytes of recurrent states of all requests on all GPUs, with replicas."""
         held = sum(stage.state_bytes for stage in self.stages())
         return held * self.parallel.tp * self.parallel.cp * self.work.requests
 
     def gpu_state_bytes(self, stage: Stage | None = None) -> int:
-        """Recurrent states on a GPU of a stage, or of that with the most: those of its requests."""
+        """Return the bytes of recurrent states on the fullest GPU of a stage, by default of the stage with the most."""
         most = stage.state_bytes if stage else max(one.state_bytes for one in self.stages())
         return most * share(self.work.requests, self.parallel.dp)
 
     def room_bytes(self) -> int:
-        """What the fullest GPU must have room for when every request has its OSL: KV and recurrent states."""
+        """Return the bytes of KV and recurrent states on the fullest GPU when all requests have their OSL tokens."""
         end = self.at_the_end()
         return max(end.per_gpu(stage).block_bytes + end.gpu_state_bytes(stage) for stage in end.stages())
 
     def remainder(self) -> str:
-        """Whose rule gave some stages more layers, in words; empty where all have as many."""
+        """Return the rule that gave some stages more layers, as text; empty if PP divides the layers."""
         if self.parallel.pp_layers:
             return "given"
         return PP_RULES[self.parallel.pp_rule] if self.model.layers % self.parallel.pp else ""
 
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage, in order."""
+        """Return all stages in order."""
         return tuple(
             _stage(self.model, self.precision, self.parallel, self.work, index, bounds)
             for index, bounds in enumerate(_bounds(self.model, self.parallel))
         )
 
     def per_gpu(self, stage: Stage | None = None) -> Load:
-        """What the fullest GPU, or one of another stage, holds after the prompts: its requests, its pages."""
+        """Return the KV load after the prompts on the fullest GPU of a stage, by default of the largest stage."""
         requests, cp = share(self.work.requests, self.parallel.dp), self.parallel.cp
         held = [(share(group.blocks, cp) * requests, group) for group in (stage or self.stage).groups]
         return Load(
@@ -188,7 +188,7 @@ class Plan:
         )
 
     def in_all(self) -> Load:
-        """What all GPUs hold together, replicas counted."""
+        """Return the KV load of all GPUs together, with replicas."""
         stages, ranks = self.stages(), self.parallel.tp * self.work.requests
         return Load(
             sum(stage.blocks() for stage in stages) * ranks,
@@ -197,12 +197,12 @@ class Plan:
         )
 
     def at_the_end(self) -> Plan:
-        """The same with every request grown by its OSL: the room that must be there."""
+        """Return the plan for requests of ISL + OSL tokens: the memory needed."""
         return make_plan(self.model, self.precision, self.parallel, dataclasses.replace(
             self.work, isl=self.work.isl + self.work.osl, osl=0))  # fmt: skip
 
     def replication(self) -> str:
-        """Why ranks hold the same, in words; empty where none do."""
+        """Return the reason for replicas on TP ranks, as text; empty if there are none."""
         most = max((copies(part, self.parallel.tp) for kind in self.model.kinds for part in kind.parts), default=1)
         if most == 1:
             return ""
@@ -211,10 +211,10 @@ class Plan:
 
 
 def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, work: Work) -> Plan:
-    """Work it out.
+    """Return the plan of a model, precision, parallelism and requests.
 
     Raises:
-        UsageError: A number is below 1, or a parallel size doesn't divide what it must.
+        UsageError: A number is too small, a parallel size doesn't divide the model, or the model has no KV cache.
     """
     for name, value in (("ISL", work.isl), ("num_requests", work.requests), ("page_size", work.page_size)):
         if value < 1:
@@ -265,5 +265,5 @@ def _stage(model: Architecture, precision: Precision, parallel: Parallelism, wor
 
 
 def aligned(size: int) -> int | None:
-    """The largest of O_DIRECT's usual alignments that divides a size; null where none does."""
+    """Return the largest of `DIRECT_ALIGNMENTS` that divides a size in bytes; None if none does."""
     return next((alignment for alignment in DIRECT_ALIGNMENTS if size % alignment == 0), None)

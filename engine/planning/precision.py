@@ -1,4 +1,4 @@
-"""Element types of the KV cache and the bytes they take, scales included, in exact integers."""
+"""Element types of the KV cache and their sizes in bytes, scales included."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from kvdeck.sessions.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """An element type; small ones share a scale between neighbouring elements of one head's vector."""
+    """An element type; neighbouring elements of a head's vector may share a scale."""
 
     name: str
     bits: int
     scale_every: int = 0
-    """Elements that share one scale; 0 where scales are per tensor or head and take no room in a block."""
+    """Elements that share one scale; 0 if scales are per tensor or head, outside the block."""
     scale_bytes: int = 0
 
     def vector_bytes(self, elements: int) -> int:
-        """Bytes of one head's vector of so many elements: its elements in whole bytes, and their scales."""
+        """Return the bytes of one head's vector: its elements, rounded up to whole bytes, and their scales."""
         return -(-elements * self.bits // 8) + self.vector_scale_bytes(elements)
 
     def vector_scale_bytes(self, elements: int) -> int:
-        """Bytes of the scales of one head's vector."""
+        """Return the bytes of the scales of one head's vector."""
         return -(-elements // self.scale_every) * self.scale_bytes if self.scale_every else 0
 
     @property
     def said(self) -> str:
-        """The type in words: `4 bits + 1 B of scale for each 16 elements`."""
+        """Element size as text: `4 bits + 1 B of scale for each 16 elements`."""
         if not self.scale_every:
             return f"{self.bits // 8} B an element"
         return f"{self.bits} bits + {self.scale_bytes} B of scale for each {self.scale_every} elements"
@@ -41,7 +41,7 @@ PRECISIONS = {
         Precision("fp16", 16),
         Precision("bf16", 16),
         Precision("fp32", 32),
-        # SGLang's fp4_e2m1 and TensorRT-LLM's NVFP4 both keep a byte of scale for 16 elements; OCP's MXFP4 for 32.
+        # SGLang's fp4_e2m1 and TensorRT-LLM's NVFP4 store 1 byte of scale per 16 elements, OCP's MXFP4 per 32.
         Precision("fp4", 4, 16, 1),
         Precision("nvfp4", 4, 16, 1),
         Precision("mxfp4", 4, 32, 1),
@@ -59,10 +59,10 @@ _SPELLINGS = {
 
 
 def parse_precision(text: str) -> Precision:
-    """The element type a spelling means, in whatever case.
+    """Return the element type of a spelling; case is ignored.
 
     Raises:
-        UsageError: No type is spelled so.
+        UsageError: The type is unknown.
     """
     name = str(text).strip().lower().replace("-", "_")
     precision = PRECISIONS.get(_SPELLINGS.get(name, name))

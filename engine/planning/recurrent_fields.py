@@ -1,4 +1,4 @@
-"""Recurrent states in Hugging Face's `config.json`: which fields of which family hold vLLM's numbers."""
+"""Recurrent states in Hugging Face's `config.json`: the fields of each model family that hold vLLM's numbers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from kvdeck.engine.planning.recurrent_state import State, state_of
 
 Config = Mapping[str, Any]
 Named = tuple[str, dict[str, str]]
-"""A kind of state, and for each of its numbers the field that holds it; `a*b` is the product of two fields."""
+"""A kind of state, and the field of each of its numbers; `a*b` is a product and `a/b` a quotient of two fields."""
 
 
 def state_in(config: Config, word: str, name: str) -> State | None:
-    """The state of a layer of that word; None where the layer keeps none, or the file has no fields known here.
+    """Return the state of a type of layer; None if it has none, or its fields are missing or unknown.
 
     Args:
-        config: The text model's.
-        word: `mamba`, `linear`, `conv` and the like.
-        name: What to call the model in an error.
+        config: The text model's configuration.
+        word: Type of layer: `mamba`, `mamba2`, `ssm`, `linear` or `conv`.
+        name: Name of the model in error messages.
 
     Raises:
-        UsageError: A field is no whole number above 0.
+        UsageError: A field is not a whole number above 0, or an element type is unknown.
     """
     kimi = config.get("linear_attn_config")
     fields = {**config, **kimi} if isinstance(kimi, Mapping) and word == "linear" else config
@@ -39,7 +39,7 @@ def state_in(config: Config, word: str, name: str) -> State | None:
 
 
 def _number(config: Config, key: str, name: str) -> int | None:
-    """A field's number, or a product's or quotient's; None where one is missing."""
+    """Return the number of a field, product or quotient; None if a field is missing."""
     for sign in "/*":  # a quotient's parts may be products
         if sign in key:
             first, second = (_number(config, part, name) for part in key.split(sign))
@@ -49,7 +49,7 @@ def _number(config: Config, key: str, name: str) -> int | None:
 
 def _ssm_dtype(config: Config) -> Any:
     named = config.get("mamba_ssm_cache_dtype") or config.get("mamba_ssm_dtype")
-    # vLLM's NemotronHForCausalLMConfig keeps fp32 where the file doesn't say.
+    # vLLM's NemotronHForCausalLMConfig uses fp32 if the file has no type.
     return named or ("float32" if config.get("model_type") == "nemotron_h" else None)
 
 

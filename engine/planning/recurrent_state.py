@@ -1,7 +1,7 @@
-"""Recurrent states: what Mamba, linear attention and short convolutions keep of a sequence, whatever its length.
+"""Recurrent states of Mamba, linear attention and short convolutions; their size doesn't depend on sequence length.
 
 The shapes are those of vLLM's `MambaStateShapeCalculator` (vllm/model_executor/layers/mamba/mamba_utils.py), without
-rows for speculative tokens: a convolution's last inputs, `kernel - 1` rows of them, and the recurrence's state.
+rows for speculative tokens: the convolution's last `kernel - 1` input rows, and the recurrence's state.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "short_conv": ("conv_dim", "conv_kernel"),
     "linear_attention": ("num_heads", "head_dim"),
 }
-"""Numbers of each kind of state, by vLLM's names."""
+"""Required numbers of each kind of state, by vLLM's names."""
 DTYPES = ("dtype", "ssm_dtype")
-"""Optional beside them: of the convolution (bf16), and of the recurrence (the same; fp32 for kda, as vLLM has it)."""
+"""Optional types: convolution (default bf16) and recurrence (default the same; fp32 for kda, as in vLLM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +33,36 @@ class State:
 
     kind: str
     conv_rows: int
-    """Inputs that the convolution looks back on; 0 without one."""
+    """Input rows stored for the convolution (`kernel - 1`); 0 without one."""
     conv_dim: int
-    """Elements of a row that tensor parallelism divides."""
+    """Elements per row, divided by tensor parallelism."""
     groups: int
-    """Mamba 2's groups of B and C, which follow in each row; a rank needs at least one whole."""
+    """Mamba 2's groups of B and C, appended to each row; a rank needs at least one complete group."""
     group_dim: int
     heads: int
-    """Heads (or channels) of the recurrence, divided likewise; 0 without one."""
+    """Heads (or channels) of the recurrence, divided by tensor parallelism; 0 without one."""
     head_elements: int
     dtype: str = "bf16"
     ssm_dtype: str = "bf16"
 
     def conv_bytes(self, tp: int = 1) -> int:
-        """The convolution's bytes on one of `tp` ranks; 1 rank has all."""
+        """Return the convolution's bytes on one of `tp` ranks."""
         groups = self.groups if self.groups % tp == 0 else tp
         return (self.conv_dim + 2 * groups * self.group_dim) // tp * self.conv_rows * _width(self.dtype)
 
     def ssm_bytes(self, tp: int = 1) -> int:
-        """The recurrence's bytes on one of `tp` ranks."""
+        """Return the recurrence's bytes on one of `tp` ranks."""
         return self.heads // tp * self.head_elements * _width(self.ssm_dtype)
 
     def bytes(self, tp: int = 1) -> int:
-        """Both."""
+        """Return the state's total bytes on one of `tp` ranks."""
         return self.conv_bytes(tp) + self.ssm_bytes(tp)
 
     def check(self, tp: int, model: str) -> None:
-        """Refuse a division that a serving engine refuses.
+        """Check that serving engines accept this tensor parallelism.
 
         Raises:
-            UsageError: TP doesn't divide heads, row or groups.
+            UsageError: TP doesn't divide the heads or the row, or TP and groups don't divide one another.
         """
         for words, count in {
             "heads of its recurrence": self.heads,
@@ -77,7 +77,7 @@ class State:
 
     @property
     def said(self) -> str:
-        """Its kind and types in words."""
+        """Kind and element types, as text."""
         types = self.dtype if self.ssm_dtype == self.dtype or not self.heads else f"{self.dtype}, {self.ssm_dtype}"
         return f"{self.kind.replace('_', ' ')} {types}"
 
@@ -87,10 +87,14 @@ def _width(dtype: str) -> int:
 
 
 def state_of(kind: str, fields: Mapping[str, Any], source: str) -> State:
-    """A layer's state from vLLM's numbers for its kind.
+    """Return a layer's state from vLLM's numbers for its kind.
+
+    Args:
+        fields: The numbers in `FIELDS` and optional types in `DTYPES`.
+        source: Name of the file or model in error messages.
 
     Raises:
-        UsageError: The kind is unknown, or a number or type is missing, unknown or wrong.
+        UsageError: The kind is unknown, or a number or type is missing, unknown or invalid.
     """
     if kind not in FIELDS:
         raise UsageError(f"state {kind!r} in {source} is unknown", f"use {', '.join(FIELDS)}")
@@ -107,7 +111,7 @@ def state_of(kind: str, fields: Mapping[str, Any], source: str) -> State:
 
 
 def _shape(kind: str, n: Mapping[str, int]) -> tuple[int, int, int, int, int]:
-    """Elements of a convolution's row, its groups and a group's elements, heads, and a head's elements."""
+    """Return `State`'s fields (conv_dim, groups, group_dim, heads, head_elements)."""
     if kind == "mamba1":
         return n["intermediate_size"], 0, 0, n["intermediate_size"], n["state_size"]
     if kind == "mamba2":

@@ -1,1 +1,1 @@
-"""Models by name, as YAML; each file holds a list, `engine/planning/model_files.py` reads them."""
+"""The model catalogue: YAML files, each with a list of models, read by `engine/planning/model_files.py`."""
