@@ -190,7 +190,7 @@ class RemoteSide:
         target: Remote | None,
         memory_type: str = "DRAM",
     ) -> None:
-        """Args: `places`: address and NIXL device number of each region in the target."""
+        """`places`: address and NIXL device number of each region in the target."""
         self.geometry, self.blocks, self.target, self.memory_type = geometry, blocks, target, memory_type
         self.each = blocks // len(places)
         size = geometry.block_bytes * self.each
