@@ -122,7 +122,7 @@ def serve(seat: Seat, rank: str, served: Served) -> None:
 def _answer(served: Served, call: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": getattr(served, call["method"])(**call["arguments"])}
-    except Exception as error:  # rank 0 reports it, whatever the type
+    except Exception as error:  # rank 0 reports errors of any type
         return {"error": str(error) or type(error).__name__, "lost": isinstance(error, RunFailedError)}
 
 
