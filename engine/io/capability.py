@@ -1,4 +1,4 @@
-"""Whether a path can run here by a backend, asked before a step: cheap, in this process, in doctor's words."""
+"""Checks before a step whether a path can run here with a backend: cheap, in this process, with doctor's reasons."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _FILE_BYTES = 4096
 
 
 def check(path: str, backend: str, folder: Path | None = None, *, api: str | None = None) -> None:
-    """Return if the path can run here by that backend.
+    """Return if the path can run here with that backend.
 
-    The first call for a backend creates it once in an agent of its own (tens of milliseconds); later ones remember.
+    The first call for a backend creates it in a separate agent (tens of milliseconds); the result is cached.
 
     Args:
         path: One of `records.PATHS`.
-        backend: A NIXL backend, or `staged:` and the one that the host's side uses.
-        folder: Where the path's files would go; null leaves out whether cuFile takes files there.
-        api: The POSIX plugin's API; null lets the plugin choose.
+        backend: A NIXL backend, or `staged:` and the backend between host memory and disk.
+        folder: Folder of the path's files; None skips the check whether cuFile accepts files there.
+        api: The POSIX plugin's API; None lets the plugin choose.
 
     Raises:
-        UnavailableError: It can't; with the reason and the mend.
+        UnavailableError: The path can't run; with the reason and the fix.
     """
     plain = backend.removeprefix(plugins.STAGED)
     if plain not in plugins.plugin_files():
@@ -47,7 +47,7 @@ def check(path: str, backend: str, folder: Path | None = None, *, api: str | Non
 
 
 def limit_of_files(backend: str, folder: Path) -> UnavailableError | None:
-    """What an operator must know of files in that folder by cuFile, once `check` has passed; None without a limit."""
+    """Return how cuFile is limited with files in `folder`, once `check` has passed; None without a limit."""
     if backend not in ("GDS", "GDS_MT"):
         return None
     _takes_file(backend, folder)
@@ -55,10 +55,10 @@ def limit_of_files(backend: str, folder: Path) -> UnavailableError | None:
 
 
 def usable_folder(folder: Path) -> FolderFacts:
-    """The facts of a folder that files can be written in.
+    """Return the facts of a writable folder.
 
     Raises:
-        UnavailableError: They can't.
+        UnavailableError: No file can be written in the folder.
     """
     facts = folder_facts(folder)
     if not facts.writable:
@@ -67,7 +67,7 @@ def usable_folder(folder: Path) -> FolderFacts:
 
 
 def folder_limit(facts: FolderFacts) -> UnavailableError | None:
-    """What makes measurements in this folder say less than they seem to; None where nothing does."""
+    """Return why measurements in this folder don't reflect a disk (in memory, no O_DIRECT); None if they do."""
     if facts.in_memory:
         return reasons.in_memory(facts.path, facts.filesystem)
     if facts.direct_alignment is None:
@@ -90,13 +90,13 @@ def _creates(backend: str, params: tuple[tuple[str, str], ...]) -> UnavailableEr
 
 @functools.cache
 def _takes_file(backend: str, folder: Path) -> UnavailableError | None:
-    """Why cuFile registers no file in that folder, which it decides by the disk below; None when it does."""
+    """Return why cuFile can't register files in `folder` (it depends on the underlying disk); None if it can."""
     try:
         agent = nixl.make_agent(f"kvdeck-check-file-{backend}")
         nixl.create_backend(agent, backend)
         with tempfile.NamedTemporaryFile(prefix=".kvdeck-check-", dir=folder) as file:
             os.ftruncate(file.fileno(), _FILE_BYTES)
-            plain = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)  # cuFile refuses the flags of a temporary file's own
+            plain = os.open(file.name, os.O_RDWR | os.O_CLOEXEC)  # cuFile refuses the flags that tempfile opens with
             try:
                 piece = nixl.register(agent, backend, "FILE", [(0, _FILE_BYTES, plain)])
                 agent.deregister_memory(piece, backends=[backend])
@@ -108,7 +108,7 @@ def _takes_file(backend: str, folder: Path) -> UnavailableError | None:
 
 
 def _check_memory(path: str, backend: str) -> None:
-    """A plugin that kvdeck has no table entry for serves a path when it takes both ends' kinds of memory."""
+    """Raise UnavailableError if a plugin missing from `plugins.SERVES` lacks a memory type of the path's ends."""
     _, kinds = nixl.plugin_parameters(nixl.make_agent("kvdeck-check-memory"), backend)
     missing = [kind for kind in plugins.memory_of(path) if kind not in kinds]
     if missing:

@@ -1,4 +1,4 @@
-"""GPU memory, and the one module that imports cupy. Without a GPU every function here raises and says why."""
+"""GPU memory; the only module that imports cupy. Without a usable GPU every function raises UnavailableError."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KINDS: dict[Direction, int] = {"HostToDevice": 1, "DeviceToHost": 2, "DeviceToD
 
 @dataclass(frozen=True, slots=True)
 class DeviceBuffer:
-    """Bytes on one GPU, allocated by cudaMalloc and not from a pool."""
+    """Memory of one GPU, allocated by cudaMalloc and not from a pool; size in bytes."""
 
     device: int
     address: int
@@ -32,14 +32,14 @@ class DeviceBuffer:
 
 @dataclass(frozen=True, slots=True)
 class PinnedBuffer:
-    """Page-locked host memory, which the GPU reads and writes at full speed."""
+    """Page-locked host memory, which the GPU reads and writes at full speed; size in bytes."""
 
     address: int
     size: int
 
 
 def require() -> int:
-    """The number of GPUs that can be used here, at least one.
+    """Return the number of usable GPUs, at least one.
 
     Raises:
         UnavailableError: There is no driver, no cupy, or no GPU.
@@ -55,7 +55,7 @@ def require() -> int:
 
 
 def memory_info(device: int = 0) -> tuple[int, int]:
-    """Free and total bytes of a GPU.
+    """Return the free and total memory of a GPU, in bytes.
 
     Raises:
         UnavailableError: The GPU can't be used.
@@ -66,10 +66,10 @@ def memory_info(device: int = 0) -> tuple[int, int]:
 
 
 def allocate(device: int, size: int) -> DeviceBuffer:
-    """Allocate bytes on a GPU; `release` gives them back.
+    """Allocate `size` bytes on a GPU; free them with `release`.
 
     Raises:
-        UnavailableError: The GPU can't be used, or has no room.
+        UnavailableError: The GPU can't be used, or has too little free memory.
     """
     with _on(device, f"allocating {size_text(size)} on GPU {device}") as runtime:
         return DeviceBuffer(device, int(runtime.malloc(size)), size)
@@ -86,7 +86,7 @@ def release(buffer: DeviceBuffer) -> None:
 
 
 def allocate_pinned(size: int) -> PinnedBuffer:
-    """Allocate page-locked host memory; `release_pinned` gives it back.
+    """Allocate `size` bytes of page-locked host memory; free them with `release_pinned`.
 
     Raises:
         UnavailableError: No GPU can be used, or the memory can't be pinned.
@@ -106,27 +106,27 @@ def release_pinned(buffer: PinnedBuffer) -> None:
 
 
 def fill(buffer: DeviceBuffer, host_address: int, size: int, offset: int = 0) -> None:
-    """Copy host bytes into a GPU buffer and wait for them.
+    """Copy `size` bytes from host memory to a GPU buffer at `offset`, and wait for the copy.
 
     Raises:
         UnavailableError: The copy fails.
-        ValueError: The bytes don't fit.
+        ValueError: The bytes don't fit into the buffer.
     """
     copy(buffer.device, "HostToDevice", _within(buffer, offset, size), host_address, size)
 
 
 def read(buffer: DeviceBuffer, host_address: int, size: int, offset: int = 0) -> None:
-    """Copy bytes of a GPU buffer to host memory and wait for them.
+    """Copy `size` bytes of a GPU buffer from `offset` on to host memory, and wait for the copy.
 
     Raises:
         UnavailableError: The copy fails.
-        ValueError: The buffer is shorter.
+        ValueError: The buffer ends before `offset + size`.
     """
     copy(buffer.device, "DeviceToHost", host_address, _within(buffer, offset, size), size)
 
 
 def poison(buffer: DeviceBuffer, value: int = 0xDB) -> None:
-    """Overwrite a GPU buffer, so that bytes which never arrived can't look right.
+    """Overwrite a GPU buffer with `value`, so that bytes which never arrived can't match, and wait.
 
     Raises:
         UnavailableError: The GPU refuses.
@@ -137,10 +137,10 @@ def poison(buffer: DeviceBuffer, value: int = 0xDB) -> None:
 
 
 def copy(device: int, direction: Direction, destination: int, source: int, size: int) -> int:
-    """cudaMemcpy between two addresses, waited for: the reference for the device paths.
+    """Copy `size` bytes between two addresses by cudaMemcpyAsync, and wait: the reference for the device paths.
 
     Returns:
-        Nanoseconds from the call until the stream was done.
+        Time from the call until the stream is done, in ns.
 
     Raises:
         UnavailableError: The copy fails.
@@ -155,13 +155,13 @@ def copy(device: int, direction: Direction, destination: int, source: int, size:
 def copy_pieces(
     device: int, direction: Direction, destinations: npt.NDArray[np.uint64], sources: npt.NDArray[np.uint64]
 ) -> None:
-    """cudaMemcpy of many pieces, begun one after another and waited for once.
+    """Copy many pieces by cudaMemcpyAsync, started one after another, and wait once.
 
     Args:
-        device: The GPU whose stream carries them.
-        direction: From where to where.
+        device: GPU whose stream carries the copies.
+        direction: Kind of copy, as cudaMemcpyKind.
         destinations: Rows (address, bytes, device), shape (N, 3).
-        sources: Likewise; its bytes are those of the destinations.
+        sources: Rows of the same shape; the bytes are those of the destinations.
 
     Raises:
         UnavailableError: A copy fails.
@@ -171,7 +171,7 @@ def copy_pieces(
 
 
 def copy_all(device: int, direction: Direction, pieces: Sequence[tuple[int, int, int]]) -> None:
-    """cudaMemcpy of pieces (destination, source, bytes), begun one after another and waited for once.
+    """Copy pieces (destination, source, bytes) by cudaMemcpyAsync, started one after another, and wait once.
 
     Raises:
         UnavailableError: A copy fails.
@@ -191,7 +191,7 @@ def _within(buffer: DeviceBuffer, offset: int, size: int) -> int:
 
 @contextlib.contextmanager
 def _on(device: int, doing: str) -> Iterator[Any]:
-    """The CUDA runtime with that GPU current; its errors become ours."""
+    """Yield the CUDA runtime with `device` current; its errors become UnavailableError with `doing` in the message."""
     count, runtime = require(), _runtime()
     if not 0 <= device < count:
         raise UnavailableError(f"there is no GPU {device}", f"use 0 to {count - 1}")

@@ -1,4 +1,4 @@
-"""The two sides of a transfer: host memory or files that can be described, filled, poisoned and checked."""
+"""Endpoints of a transfer: host memory, a target's memory or files, with descriptors, fill, poison and check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IO_CHUNK = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One registered piece for NIXL: address (0 for a file), bytes, and device (GPU or file descriptor)."""
+    """One piece to register with NIXL: address (0 for a file), bytes, and device (GPU number or file descriptor)."""
 
     address: int
     size: int
@@ -32,29 +32,29 @@ class Region:
 
 
 class Side(Protocol):
-    """One side of a transfer: `blocks` blocks of one geometry, readable under any layout."""
+    """One endpoint of a transfer: `blocks` blocks of one geometry, accessible under any layout."""
 
     memory_type: str
-    """NIXL's name: DRAM, VRAM or FILE."""
+    """NIXL's memory type: DRAM, VRAM or FILE."""
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """What is to be registered."""
+        """Regions that this process registers."""
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        """Descriptors (address, length, device), shape (blocks, per block, 3); whole blocks or single regions."""
+        """Return descriptors (address, bytes, device), shape (blocks, per block, 3): one per block, or per region."""
 
     def fill(self, seed: int, position: int = 0) -> None:
-        """Write the pattern over everything, as if it began `position` bytes into a larger whole."""
+        """Overwrite all blocks with the pattern from byte `position` on."""
 
     def poison(self) -> None:
-        """Overwrite everything with what no pattern holds."""
+        """Overwrite all blocks with a constant that never matches the pattern."""
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        """What is wrong with the bytes that should have come from `origin`; None when all are there."""
+        """Compare all blocks with the bytes of `origin`; return the first difference as a message, or None."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free memory, or close and delete files."""
 
 
 def _shaped(addresses: Offsets, devices: Offsets | int, size: int) -> npt.NDArray[np.uint64]:
@@ -62,7 +62,7 @@ def _shaped(addresses: Offsets, devices: Offsets | int, size: int) -> npt.NDArra
 
 
 def _offsets(layout: Layout, geometry: Geometry, blocks: int, files: int, *, whole: bool) -> tuple[Offsets, int]:
-    """Offsets of shape (blocks, per block) and the bytes at each."""
+    """Return offsets in bytes, shape (blocks, per block), and the number of bytes at each."""
     offsets = descriptors.region_offsets(layout, geometry, blocks, files)
     return (offsets[:, :1], geometry.block_bytes) if whole else (offsets, geometry.region_bytes)
 
@@ -70,36 +70,37 @@ def _offsets(layout: Layout, geometry: Geometry, blocks: int, files: int, *, who
 def region_descriptors(
     layout: Layout, geometry: Geometry, each: int, regions: Sequence[Region], *, whole: bool
 ) -> npt.NDArray[np.uint64]:
-    """Descriptors, shape (blocks, per block, 3), of regions that have `each` blocks, one region after the other."""
+    """Return descriptors, shape (blocks, per block, 3), of regions with `each` blocks each, in region order."""
     return np.concatenate([address_descriptors(layout, geometry, each, region, whole=whole) for region in regions])
 
 
 def address_descriptors(
     layout: Layout, geometry: Geometry, blocks: int, region: Region, *, whole: bool
 ) -> npt.NDArray[np.uint64]:
-    """Descriptors, shape (blocks, per block, 3), of blocks that lie in one piece of memory."""
+    """Return descriptors, shape (blocks, per block, 3), of blocks in one piece of memory."""
     offsets, size = _offsets(layout, geometry, blocks, 1, whole=whole)
     return _shaped(offsets + np.uint64(region.address), region.device, size)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How the bytes lay where they came from: enough to know what each region must hold."""
+    """Layout and position of the source's bytes, from which the expected content of each region follows."""
 
     layout: Layout
     files: int
-    """Files, or with `devices` regions, that the source's blocks lay in."""
+    """Number of files (with `devices`: of regions) that hold the source's blocks."""
     seed: int
     devices: bool = False
+    """True if each region holds a contiguous range of blocks; False if block `i` lies in file `i mod files`."""
     position: int = 0
-    """Where in the pattern the source began; bytes."""
+    """Offset of the source's start in the pattern, in bytes."""
     first: int = 0
-    """The source's block that should be the destination's first."""
+    """Index of the source block that belongs to the destination's first block."""
     blocks: int = 0
-    """The source's blocks; 0 for as many as the destination has."""
+    """Number of the source's blocks; 0 if equal to the destination's."""
 
     def offsets(self, geometry: Geometry, blocks: int) -> Offsets:
-        """Where in the pattern each region of so many blocks must be from, shape (blocks, regions)."""
+        """Return the expected pattern offset, in bytes, of each region of `blocks` blocks, shape (blocks, regions)."""
         whole = descriptors.region_offsets(
             self.layout, geometry, self.blocks or blocks, self.files, dealt=not self.devices
         )
@@ -108,7 +109,7 @@ class Origin:
 
 def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: Layout, files: int,
                  origin: Origin) -> str | None:  # fmt: skip
-    """Name the first region of `content` that does not hold its origin's bytes; None when all do."""
+    """Return a message that names the first region of `content` with bytes other than the origin's, or None."""
     size = geometry.region_bytes
     to = descriptors.region_offsets(own, geometry, blocks, files)
     source = origin.offsets(geometry, blocks)
@@ -123,7 +124,7 @@ def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: L
 
 
 def register(agent: Any, side: Side, backend: str) -> Any:
-    """Register a side's memory or files with one backend; returns what `deregister_memory` takes.
+    """Register an endpoint's memory or files with one backend; return the handle for `deregister_memory`.
 
     Raises:
         UnavailableError: The backend refuses them.
@@ -133,7 +134,10 @@ def register(agent: Any, side: Side, backend: str) -> Any:
 
 
 class HostSide:
-    """Host memory of this process: a region a device, each with its run of the blocks."""
+    """Host memory of this process: one region per device, each with a contiguous range of the blocks.
+
+    ValueError if the blocks don't divide between the devices.
+    """
 
     memory_type = "DRAM"
 
@@ -173,7 +177,10 @@ class HostSide:
 
 
 class RemoteSide:
-    """Memory of a target process, seen from the initiator; a region a device, each with its run of the blocks."""
+    """Memory of a target process, as the initiator addresses it: one region per device, each with a range of blocks.
+
+    Without a `target`, fill, poison and check do nothing: rank 0 calls a shared target once for all its initiators.
+    """
 
     def __init__(
         self,
@@ -183,7 +190,7 @@ class RemoteSide:
         target: Remote | None,
         memory_type: str = "DRAM",
     ) -> None:
-        """`places` are each region's address and NIXL device number in the target."""
+        """`places`: address and NIXL device number of each region in the target."""
         self.geometry, self.blocks, self.target, self.memory_type = geometry, blocks, target, memory_type
         self.each = blocks // len(places)
         size = geometry.block_bytes * self.each
@@ -191,7 +198,7 @@ class RemoteSide:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Nothing: the target registers its own memory."""
+        """Empty: the target registers its own memory."""
         return ()
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
@@ -206,30 +213,36 @@ class RemoteSide:
             self.target.call("poison")
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        """What the target finds; nothing where others share it, for then their rank 0 asks it."""
+        """Return the target's check result; None for a shared target, which rank 0 checks."""
         if self.target is None:
             return None
         found = self.target.call("check", own=str(own), origin=origin_to_json(origin))
         return None if found is None else str(found)
 
     def close(self) -> None:
-        """Nothing: the target process ends with its memory."""
+        """Do nothing: the target process frees its memory."""
 
 
 def origin_to_json(origin: Origin) -> dict[str, Any]:
-    """An origin for another process."""
+    """Return an origin as JSON values, for another process."""
     return {**asdict(origin), "layout": str(origin.layout)}
 
 
 def origin_from_json(data: dict[str, Any]) -> Origin:
-    """An origin that crossed a process boundary."""
+    """Return the origin that `origin_to_json` encoded."""
     return Origin(**{**data, "layout": parse_layout(data["layout"])})
 
 
 class FileSide:
-    """Files that hold the blocks: block `i` lies in file `i mod files`, each file laid out on its own.
+    """Files that hold the blocks: block `i` lies in file `i mod files`, and each file has a layout of its own.
 
-    The files are written through once at the start, so no timed write pays for allocation.
+    `fill` and `poison` write every file through to the device; the initiator does so once at the start, so no timed
+    write includes allocation.
+
+    Raises:
+        ValueError: The blocks don't divide between the files.
+        UnavailableError: The filesystem doesn't support O_DIRECT and `direct` is set.
+        OSError: A file can't be created.
     """
 
     memory_type = "FILE"
@@ -247,7 +260,7 @@ class FileSide:
             if direct and error.errno == errno.EINVAL:
                 raise reasons.no_direct(str(folder), folder_facts(folder).filesystem) from error
             raise
-        # Preparing goes through handles of its own: a size may not suit O_DIRECT, and the cache is dropped after.
+        # Separate descriptors for preparation: its sizes may not suit O_DIRECT, and the page cache is dropped after.
         self._plain = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in self.paths]
 
     @property
@@ -268,7 +281,7 @@ class FileSide:
             self._write(index, None)
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        """Read the files back past the page cache and compare."""
+        """Drop the files' page cache, read them back and compare; OSError if a file is too short."""
         self.drop_cache()
         content = memory.allocate(self.size * self.files)
         try:
@@ -281,7 +294,7 @@ class FileSide:
             content.close()
 
     def drop_cache(self) -> None:
-        """Write back and forget the files' pages, so that a buffered read comes from the device."""
+        """Write back and drop the files' cached pages, so that a buffered read comes from the device."""
         for fd in self._plain:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

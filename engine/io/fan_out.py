@@ -1,4 +1,4 @@
-"""One iteration as several requests, where its devices stand in several agents: posted in turn, done when all are."""
+"""Fan-out requests: one iteration as several NIXL requests, one per remote agent, done when all are done."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 
 class Volley:
-    """Requests that go out together; its `value` is how many are still under way, as a status's is 0 when done."""
+    """Fan-out request; `value` is the number of its requests in progress, 0 when done, like a NIXL status."""
 
     __slots__ = ("handles", "pending")
 
     def __init__(self, handles: tuple[Any, ...]) -> None:
         self.handles = handles
-        """NIXL's own handles."""
+        """NIXL's request handles."""
         self.pending: list[Any] = []
 
     @property
     def _handle(self) -> Volley:
-        """What the measuring loop posts, in the place of a request's handle."""
+        """The object that the measuring loop posts, in place of a NIXL request's handle."""
         return self
 
     @property
@@ -26,21 +26,21 @@ class Volley:
 
 
 class VolleyBinding:
-    """Takes the place of NIXL's binding in the measuring loop."""
+    """Replaces NIXL's binding in the measuring loop."""
 
     def __init__(self, bound: Any) -> None:
         self._post, self._status = bound.postXferReq, bound.getXferStatus
 
     def postXferReq(self, volley: Volley) -> Volley:
-        """Post every request.
+        """Post every request, in order.
 
         Raises:
-            Exception: NIXL's own, where one is refused.
+            Exception: NIXL's own, if it refuses a request.
         """
         volley.pending = [handle for handle in volley.handles if self._post(handle._handle).value]
         return volley
 
     def getXferStatus(self, volley: Volley) -> Volley:
-        """Look at those that are not done; raises NIXL's own exceptions where one has failed."""
+        """Poll the requests in progress; NIXL's own exceptions are raised if one has failed."""
         volley.pending = [handle for handle in volley.pending if self._status(handle._handle).value]
         return volley

@@ -1,4 +1,4 @@
-"""What probing found: one row a path and backend, one a plugin."""
+"""Probe results: one row per path and backend, and one per plugin."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ State = Literal["ready", "degraded", "unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class PathFinding:
-    """Whether a path can run here by a backend, and why not."""
+    """Probe result of one path and backend: its state on this host, with the reason and fix if it isn't `ready`."""
 
     path: str
     backend: str
     mode: str | None = None
-    """`two processes` or `loopback`, where a path can run either way."""
+    """`two processes` or `loopback`, if the path can run either way."""
     api: str | None = None
-    """The POSIX plugin's API that was tried, or that a run would choose."""
+    """The POSIX plugin's API that was probed, or that a run would choose."""
     state: State = "unavailable"
     reason: str | None = None
     mend: str | None = None
     memory: tuple[str, ...] = ()
-    """NIXL's memory types of the two ends."""
+    """NIXL's memory types of source and destination."""
     apis: dict[str, str] = field(default_factory=dict)
-    """State of each POSIX API, with its reason where there is one."""
+    """State of each POSIX API, with the reason if there is one."""
     transports: tuple[str, ...] = ()
-    """What UCX moved the bytes over, such as `cma/memory` or `tcp/lo`."""
+    """UCX transports that moved the bytes, such as `cma/memory` or `tcp/lo`."""
 
     def refused(self, error: UnavailableError) -> PathFinding:
-        """It can't run, for this reason."""
+        """Return a copy with state `unavailable` and the error's reason and fix."""
         return dataclasses.replace(self, state="unavailable", reason=error.what, mend=error.mend)
 
     def working(self, limit: UnavailableError | None = None) -> PathFinding:
-        """It runs, perhaps with a limit that an operator must know."""
+        """Return a copy with state `ready`, or `degraded` with the limit's reason and fix."""
         if limit is None:
             return dataclasses.replace(self, state="ready")
         return dataclasses.replace(self, state="degraded", reason=limit.what, mend=limit.mend)
@@ -48,7 +48,7 @@ class PathFinding:
 
 @dataclass(frozen=True, slots=True)
 class PluginFinding:
-    """How far a plugin gets on this host; null where it wasn't tried."""
+    """Probe result of one plugin: present, loads, creates a backend; None for a step that wasn't tried."""
 
     name: str
     present: bool = True
@@ -57,10 +57,10 @@ class PluginFinding:
     creates: bool | None = None
     memory_types: tuple[str, ...] = ()
     params: dict[str, str] = field(default_factory=dict)
-    """Its parameters with their defaults."""
+    """Plugin parameters with their defaults."""
     reason: str | None = None
     mend: str | None = None
 
     def refused(self, error: UnavailableError) -> PluginFinding:
-        """It gets no further, for this reason."""
+        """Return a copy with the reason and fix of the step that failed."""
         return dataclasses.replace(self, reason=error.what, mend=error.mend)

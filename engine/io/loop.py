@@ -20,7 +20,7 @@ _POLLS = 8
 """Polls between two calls of `sched_yield`: kernel threads that deliver messages over tcp/lo may need this core, and
 without a yield each message can wait for a time slice (measured: 8 ms instead of 0.05 ms)."""
 _LOOK_NS = 20_000_000
-"""Approximate time between two deadline checks in ns, whatever the duration of a poll."""
+"""Approximate time between two deadline checks in ns, independent of the duration of a poll."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Host memory for transfers: page-aligned, touched before use, on huge pages when asked."""
+"""Host memory for transfers: aligned to 2 MiB, touched before use, optionally on huge pages."""
 
 from __future__ import annotations
 
@@ -14,40 +14,39 @@ HUGE_PAGE = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class HostBuffer:
-    """Anonymous memory that stays where it is until the process ends or `close` is called."""
+    """Anonymous memory at a fixed address, until `close` or the end of the process; address and size in bytes."""
 
     mapping: mmap.mmap
     address: int
     size: int
     huge_pages: bool
-    """Whether huge pages were asked for and the kernel took the advice."""
+    """True if huge pages were requested and the kernel accepted the advice."""
 
     @property
     def array(self) -> npt.NDArray[np.uint8]:
-        """The bytes as a writable array that shares the memory."""
+        """The memory as a writable array, without a copy."""
         return np.frombuffer(self.mapping, np.uint8, self.size, self.address - _address(self.mapping))
 
     def close(self) -> None:
-        """Give the memory back; no array over it may be left.
+        """Free the memory.
 
         Raises:
-            BufferError: An array over it is still alive.
+            BufferError: An array that shares the memory still exists.
         """
         self.mapping.close()
 
 
 def allocate(size: int, *, huge_pages: bool = False) -> HostBuffer:
-    """Allocate `size` bytes aligned to 2 MiB, every page touched so that no round pays for a page fault.
+    """Allocate `size` bytes aligned to 2 MiB, and touch every page so that no round includes page faults.
 
-    2 MiB alignment makes the memory fit for huge pages and, being a multiple of every block device's sector,
-    for O_DIRECT.
+    The 2 MiB alignment suits huge pages, and O_DIRECT, since it is a multiple of every block device's sector.
     """
     mapping = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     advice = mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE
     taken = huge_pages
     try:
         mapping.madvise(advice)
-    except OSError:  # a kernel without transparent huge pages refuses either advice
+    except OSError:  # a kernel without transparent huge pages refuses both kinds of advice
         taken = False
     start = _address(mapping)
     address = -(-start // HUGE_PAGE) * HUGE_PAGE

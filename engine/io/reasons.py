@@ -1,4 +1,4 @@
-"""Why something can't run here, and the mend: one table, so that doctor and a run say the same."""
+"""Reasons why something can't run here, each with a fix; shared by doctor and runs, so that both report the same."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.host import files
 from kvdeck.sessions.units import number_text, size_text
 
+# Start of a library's file name -> (name, fix).
 _LIBRARIES = {
     "libcufile": ("cuFile", 'install the wheels: uv tool install "kvdeck[cuda13]" (or cuda12), or the CUDA toolkit'),
     "libcudart": ("the CUDA runtime", 'install the wheels: uv tool install "kvdeck[cuda13]" (or cuda12)'),
@@ -34,10 +35,10 @@ _CUFILE_ERRORS = {
 }
 
 ENOUGH_MEMLOCK = 64 << 20
-"""Bytes of locked memory below which registering memory with a network card or cuFile soon fails."""
+"""Limit of locked memory, in bytes, below which registering memory with a NIC or cuFile soon fails."""
 
 _LOG_TAIL = 64 << 10
-"""Bytes of cuFile's log that are looked at."""
+"""Bytes read from the end of cuFile's log."""
 
 _PREFIXES = {
     "UCX": ("UCX_", "NIXL_", "CUDA_"),
@@ -45,12 +46,13 @@ _PREFIXES = {
     "GDS": ("CUFILE_", "NIXL_", "CUDA_"),
     "GDS_MT": ("CUFILE_", "NIXL_", "CUDA_"),
 }
-"""Of the variables that each backend reads."""
+"""Prefixes of the environment variables that each backend reads."""
 _UNSET = "unset what is set there, or set it to what this host has"
 _PLUGIN_DIR_FIX = (
     "unset NIXL_PLUGIN_DIR where the engine is started, then `kvdeck engine stop`; or name the right folder in it"
 )
 
+# Text in a native library's output -> (reason, fix).
 _WORDS = {
     "AZURE_STORAGE_CONTAINER_NAME": ("it needs an Azure container", "set AZURE_STORAGE_CONTAINER_NAME and its account"),
     "bucket": ("it needs a bucket", "give it by --param bucket=NAME, with AWS credentials in the environment"),
@@ -59,7 +61,7 @@ _WORDS = {
 
 
 def no_driver(also: UnavailableError | None = None) -> UnavailableError:
-    """The driver is missing, and perhaps something else with it."""
+    """Return the error for a missing NVIDIA driver, joined with `also`."""
     what, mend = "no NVIDIA driver is loaded", "install the NVIDIA driver; in a container, start it with --gpus all"
     if also is None:
         return UnavailableError(what, mend)
@@ -67,7 +69,7 @@ def no_driver(also: UnavailableError | None = None) -> UnavailableError:
 
 
 def no_gpu(why: str) -> UnavailableError:
-    """The driver is there and no GPU can be used."""
+    """Return the error for a host with a driver but no usable GPU."""
     return UnavailableError(f"no GPU can be used: {why}", "see what nvidia-smi says")
 
 
@@ -78,19 +80,19 @@ def no_cupy(why: str = "cupy isn't installed") -> UnavailableError:
 
 
 def no_agent(error: str) -> UnavailableError:
-    """NIXL makes no agent at all: it finds no plugin."""
+    """Return the error for NIXL failing to create an agent because it has no plugin."""
     fix = _PLUGIN_DIR_FIX if "NIXL_PLUGIN_DIR" in os.environ else "reinstall nixl"
     return UnavailableError(f"NIXL can't start: {error}{blamed(('NIXL_',))}", fix)
 
 
 def step_failed(backend: str, error: str) -> UnavailableError:
-    """A request failed while a step was measured; names the variables that decide what its backend does."""
+    """Return the error for a request that failed during a step; names the environment variables its backend reads."""
     blame = blamed(_PREFIXES.get(backend.rpartition(":")[2], ("NIXL_",)))
     return UnavailableError(f"{error}{blame}", _UNSET if blame else "")
 
 
 def no_room(folder: str, error: OSError) -> UnavailableError | None:
-    """A test file found no room; null for any other error."""
+    """Return the error for a test file on a full disk; None for any other OSError."""
     words = files.no_room(error)
     if words is None:
         return None
@@ -121,7 +123,7 @@ def wrong_memory(path: str, backend: str, missing: list[str]) -> UnavailableErro
 
 
 def does_not_load(backend: str, error: str) -> UnavailableError:
-    """The plugin's shared object can't be loaded; the loader's message names the library that is missing."""
+    """Return the error for a plugin that can't be loaded; the loader's message names the missing library."""
     library = error.split(":")[0].strip()
     for start, (name, mend) in _LIBRARIES.items():
         if library.startswith(start):
@@ -134,11 +136,12 @@ def does_not_load(backend: str, error: str) -> UnavailableError:
 
 
 def not_created(backend: str, error: str, words: str) -> UnavailableError:
-    """NIXL refused to create a backend.
+    """Return the error for a backend that NIXL refused to create.
 
     Args:
-        error: NIXL's own exception, mostly a bare status.
-        words: What the native libraries wrote to stderr meanwhile.
+        backend: The backend's name.
+        error: NIXL's exception, usually a bare status.
+        words: Output of the native libraries during the call.
     """
     cufile = re.search(r"err(?:or)?=(5\d{3})", words)
     if cufile:
@@ -159,11 +162,13 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
 
 
 def not_registered(backend: str, kind: str, error: str, words: str) -> UnavailableError:
-    """NIXL refused to register memory or a file with a backend.
+    """Return the error for memory or a file that NIXL refused to register with a backend.
 
     Args:
-        error: NIXL's own exception, mostly a bare status.
-        words: What the native libraries wrote to stderr meanwhile.
+        backend: The backend's name.
+        kind: NIXL's memory type: DRAM, VRAM or FILE.
+        error: NIXL's exception, usually a bare status.
+        words: Output of the native libraries during the call.
     """
     doing = f"registering {'a file' if kind == 'FILE' else f'{kind} memory'} with {backend}"
     cufile = re.search(r"err(?:or)?=(5\d{3})", words)
@@ -181,13 +186,13 @@ def not_registered(backend: str, kind: str, error: str, words: str) -> Unavailab
 
 
 def cufile_limit() -> UnavailableError | None:
-    """What cuFile's own log says about how it moves the bytes; None where it goes straight to the disk."""
+    """Return the compatibility-mode error if cuFile's log reports that mode; None if bytes go straight to the disk."""
     log = _cufile_log().lower()
     return compatibility_mode() if "compatible mode" in log or "compat mode" in log else None
 
 
 def _cufile_log() -> str:
-    """The end of cuFile's own log, which says what its status doesn't; empty where there is none."""
+    """Return the end of cuFile's log, which has details that its status lacks; empty if it can't be read."""
     try:
         with files.open_regular(os.environ.get("CUFILE_LOGFILE_PATH") or "cufile.log") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
@@ -197,12 +202,12 @@ def _cufile_log() -> str:
 
 
 def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
-    """A native call failed where it should work; says the library's own words."""
+    """Return the error for an unexpected failure of a native call, with the library's own message."""
     return UnavailableError(f"{doing} failed: {_last_words(words) or error}", "see what the libraries wrote to stderr")
 
 
 def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
-    """Bytes between memories of this host go over the network stack."""
+    """Return the limit: bytes between host memories of two processes go over the network stack."""
     what = f"bytes go over {transports}, since copying between processes' memories isn't allowed"
     if ptrace_scope > 0:
         return UnavailableError(
@@ -212,7 +217,7 @@ def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
 
 
 def pulls_over_tcp(transports: str) -> UnavailableError:
-    """Bytes that READ pulls from another process's GPU memory go over the network stack; those pushed don't."""
+    """Return the limit: READ of another process's GPU memory goes over the network stack; WRITE doesn't."""
     return UnavailableError(
         f"READ goes over {transports}, since this UCX pulls no GPU memory by CUDA",
         "push by WRITE, as a run does unless it is told --op read",
@@ -220,7 +225,7 @@ def pulls_over_tcp(transports: str) -> UnavailableError:
 
 
 def device_over_tcp(transports: str) -> UnavailableError:
-    """Bytes of GPU memory go over the network stack."""
+    """Return the limit: bytes of GPU memory go over the network stack."""
     return UnavailableError(
         f"bytes go over {transports}, since UCX can't copy them by CUDA here",
         "leave cuda_copy and cuda_ipc in UCX_TLS; in a container, share the host's: --ipc=host --pid=host",
@@ -235,7 +240,7 @@ def compatibility_mode() -> UnavailableError:
 
 
 def little_memlock(limit: int | None) -> UnavailableError | None:
-    """A limit on locked memory that a run which pins its memory will meet; None where it is large enough."""
+    """Return the error for a limit on locked memory (bytes) too low for a run that pins memory; None if it suffices."""
     if limit is None or limit >= ENOUGH_MEMLOCK:
         return None
     return UnavailableError(
@@ -263,7 +268,7 @@ def bad_folder(path: str, why: str) -> UnavailableError:
 
 
 def io_uring_off(switch: int | None) -> UnavailableError:
-    """io_uring is refused by the kernel's switch, or by a container's filter."""
+    """Return the error for io_uring disabled by the kernel's switch, or by a container's seccomp filter."""
     if switch:
         return UnavailableError(
             f"io_uring is off (kernel.io_uring_disabled is {switch})", "sudo sysctl kernel.io_uring_disabled=0"
@@ -274,7 +279,7 @@ def io_uring_off(switch: int | None) -> UnavailableError:
 
 
 def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
-    """A probe hung, and was ended."""
+    """Return the error for a probe that was ended because it hung; both times in seconds."""
     return UnavailableError(
         f"no answer within {number_text(seconds)} s while trying {trying}; the probe was ended",
         f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
@@ -288,7 +293,7 @@ def silent_folder(path: str, seconds: float) -> UnavailableError:
 
 
 def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
-    """A probe died."""
+    """Return the error for a probe process that crashed."""
     said = f": {last_words}" if last_words else ""
     return UnavailableError(
         f"trying {trying} ended with {how}{said}", "report it with the output of kvdeck doctor --json"
@@ -303,13 +308,13 @@ def not_tried(backend: str) -> UnavailableError:
 
 
 def staged(also: str | None) -> UnavailableError:
-    """A fallback that works, and is not the real thing."""
+    """Return the limit: bytes are staged through host memory instead of GPUDirect Storage."""
     what = "bytes are copied through host memory: this is not GPUDirect Storage"
     return UnavailableError(f"{what}; {also}" if also else what, "to go straight to the disk, make GDS ready")
 
 
 def _last_words(words: str) -> str:
-    """The most telling line: the first error logged, without its time stamp."""
+    """Return the most informative line: the first logged error without its time stamp, else the first line."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     errors = [match[1] for line in lines if (match := re.match(r"E\d{4} [^\]]*\] (.*)", line))]
     return (errors or lines or [""])[0]

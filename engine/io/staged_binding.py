@@ -1,6 +1,6 @@
-"""Transfers between device and disk that go through host memory: the fallback where no plugin moves them directly.
+"""Staged transfers between device and disk through host memory: the fallback if no plugin moves the bytes directly.
 
-A staged request is the device copy and the file request together; both are inside its time.
+A staged request is a device copy plus a file request; its time includes both.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.uint64]
 CopyPieces = Callable[[Rows, Rows], None]
-"""Copies pieces, each row (address, bytes, device): destinations first, sources second; returns when all are there."""
+"""Function (destinations, sources) that copies pieces, each row (address, bytes, device), and waits for all of them."""
 
 
 class StagedBinding:
-    """Takes the place of NIXL's binding in the measuring loop, with the device copy before or after each request."""
+    """Replaces NIXL's binding in the measuring loop; copies on the device before each write and after each read."""
 
     def __init__(self, bound: Any, copy: CopyPieces, *, write: bool) -> None:
         self._bound, self._copy, self._write = bound, copy, write
         self._pieces: dict[int, tuple[Rows, Rows]] = {}
 
     def stage(self, handle: int, device: Rows, host: Rows) -> None:
-        """Say which pieces a request carries, on the device and in the host memory it goes through."""
+        """Set the pieces of a request, on the device and in the host memory used for staging; shape (N, 3) each."""
         self._pieces[handle] = (host, device) if self._write else (device, host)
 
     def postXferReq(self, handle: int, notification: bytes = b"") -> Any:

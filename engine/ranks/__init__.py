@@ -1,1 +1,1 @@
-"""The processes of one run, and how they meet."""
+"""Ranks: the processes of one run, their rendezvous and their calls."""

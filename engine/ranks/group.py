@@ -1,6 +1,6 @@
-"""All the lanes of a run, driven as one: they begin each visit together, and their times come back as one.
+"""Rank group: all initiators of a run driven as one; they start each visit together, and their times are combined.
 
-Where several lanes reach one target process, rank 0 opens it, and fills, poisons, checks and attends to it for all.
+If several initiators share a target process, rank 0 opens, fills, poisons, checks and polls it for all of them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,29 @@ from kvdeck.engine.ranks.rendezvous import Board, check_board, naming_losses
 from kvdeck.engine.ranks.rpc import Remote
 
 _SLOW_BYTES_PER_S = 200e6
-"""A rate below which nothing is expected to prepare or compare memory and files."""
-_HEADSTART_NS = 3_000_000  # for a call to reach the other processes
+"""Lowest expected rate of filling, preparing or comparing memory and files; sets the hang watchdog's limits."""
+_HEADSTART_NS = 3_000_000  # time for a call to reach the other processes
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What preparing a step cost and gave."""
+    """Times and descriptor count of a prepared step."""
 
     prep_ns: tuple[int, ...]
+    """Preparation time of each request, over all initiators."""
     list_ns: int
+    """Time to prepare the descriptor lists, of the slowest initiator."""
     descriptors: int
-    """Descriptors in one request, as they reach the backend."""
+    """Descriptors that one request passes to the backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """A target process of several lanes, and what each of them was told."""
+    """A target process shared by several initiators."""
 
     remote: Remote
     setup: LaneSetup
-    """The first sharer's."""
+    """Setup of the first sharer."""
 
     @property
     def sharers(self) -> int:
@@ -56,13 +58,16 @@ class _Shared:
         return self.setup.shared.position
 
     def origin(self, layout: str, seed: int) -> dict[str, Any]:
-        """Where its bytes come from when its lanes write: their sources lie behind each other in the pattern."""
+        """Return the origin of the bytes that the initiators write; their sources are contiguous in the pattern."""
         source = parse_layout_pair(layout).source
         return origin_to_json(Origin(source, self.sharers, seed, True, self.setup.position))
 
 
 class Crew:
-    """Rank 0's lane, and one process for each further thread or initiator device."""
+    """Rank group: rank 0's initiator, plus one process per further thread or initiator device.
+
+    `visit`, `verify` and the other calls raise RunFailedError if a rank is lost.
+    """
 
     def __init__(self, setups: list[LaneSetup], cancelled: Callable[[], bool]) -> None:
         self._board: Board | None = None
@@ -70,7 +75,7 @@ class Crew:
         self._shared: list[_Shared] = []
         self._layouts: dict[int, str] = {}
         self._pace: dict[int, float] = {}
-        """Seconds of a request at each step's last visit."""
+        """Seconds per request in each step's last visit."""
         self._bytes, self._backend = sum(setup.bytes for setup in setups), setups[0].backend
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
@@ -79,7 +84,7 @@ class Crew:
             with naming_losses(self._boards), hang.watched(f"opening {setups[0].backend}", opening):
                 self._open(setups, cancelled)
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error counts
+            with contextlib.suppress(Exception):  # report the first error, not one of closing
                 self.close()
             raise
 
@@ -98,7 +103,7 @@ class Crew:
             remote.result(number)
 
     def _open_shared(self, board: Board, setups: list[LaneSetup]) -> list[LaneSetup]:
-        """Open each target that several lanes share; returns the setups with where it is."""
+        """Open each shared target; return the setups completed with the target's name, metadata and places."""
         found: dict[int, dict[str, Any]] = {}
         for setup in setups:
             shared = setup.shared
@@ -114,7 +119,7 @@ class Crew:
         return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
 
     def _everywhere(self, method: str, *, begin_together: bool = False, **arguments: Any) -> list[Any]:
-        """Call a method on every lane at once; rank 0's result comes first, unconverted."""
+        """Call a method on all initiators at once; return their results, rank 0's first and not converted to JSON."""
         if begin_together and self._others:
             arguments["begin_ns"] = time.perf_counter_ns() + _HEADSTART_NS
         with naming_losses(self._boards):
@@ -133,7 +138,7 @@ class Crew:
         return Prepared(times, max(one["list_ns"] for one in found), found[0]["descriptors"])
 
     def visit(self, step: int, count: int) -> Visit:
-        """`count` requests on every lane, timed from the first start to the last end."""
+        """Run `count` requests on each initiator; return the combined visit, from the first start to the last end."""
         with hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count):
             found = self._everywhere("visit", begin_together=True, step=step, count=count)
         visits = [one if isinstance(one, Visit) else Visit(**one) for one in found]
@@ -147,12 +152,12 @@ class Crew:
         )
 
     def reference(self, batch: int, count: int, at: int) -> int:
-        """Wall time in ns of the same bytes on every lane by plain means."""
+        """Return the wall time in ns of the reference moving the same bytes, on all initiators at once."""
         spans = self._everywhere("reference", begin_together=True, batch=batch, count=count, at=at)
         return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
     def verify(self, step: int, seed: int) -> str | None:
-        """What is wrong with the bytes on the first lane that has something wrong."""
+        """Transfer the whole working set once and compare; return the first initiator's difference, or None."""
         with hang.watched(f"verifying what {self._backend} moved", self._bytes / _SLOW_BYTES_PER_S):
             return self._verify(step, seed)
 
@@ -187,7 +192,7 @@ class Crew:
         self._everywhere("release", step=step)
 
     def close(self) -> None:
-        """End every lane and its processes."""
+        """Close all initiators and end their processes and the shared targets."""
         for remote in self._others:
             remote.close()
         if self._lane is not None:

@@ -1,7 +1,8 @@
-"""One initiator with both sides of its transfers: it prepares requests, times visits, verifies and refers.
+"""Initiator with both endpoints of its transfers: prepares requests, times visits, verifies, and runs the reference.
 
-A lane is the unit of concurrency: rank 0 drives its own, and each further thread or initiator device of its own process
-is another's. Its public methods take and return JSON values, so another rank can call them.
+An initiator (`Lane`) is the unit of concurrency: rank 0 drives one in its own process, and each further thread, or
+initiator device with a process of its own, adds one. Public methods take and return JSON values (`visit` returns a
+dataclass that serializes to JSON), so that another rank can call them.
 """
 
 from __future__ import annotations
@@ -32,31 +33,38 @@ from kvdeck.engine.ranks.rpc import Remote
 from kvdeck.engine.transfer.trials import FILE_PATHS
 
 COMPLETION_SECONDS = 30.0
+"""Time limit for one completion."""
 _AnySide = TypeVar("_AnySide", bound=Side)
-_LEAST_PREPARED = 32  # requests made to time prep, so that its percentiles mean something
+_LEAST_PREPARED = 32  # minimum number of requests made to time preparation, enough for percentiles
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """A step's requests, and where in the working set its next visit begins."""
+    """A step's requests, and the index of the request with which its next visit begins."""
 
     pair: LayoutPair
     handles: list[Any]
     lists: list[tuple[Any, Any]]
-    """Prepared descriptors of both sides, for each remote agent."""
+    """Prepared descriptor lists (own, other endpoint) for each remote agent."""
     batch: int
     depth: int
     next: int = 0
 
     def take(self, count: int) -> list[int]:
-        """The binding's handles of the next `count` requests, round the working set."""
+        """Return the binding's handles of the next `count` requests, cycling through the working set."""
         ring = self.handles
         first, self.next = self.next, (self.next + count) % len(ring)
         return [ring[(first + index) % len(ring)]._handle for index in range(count)]
 
 
 class Lane:
-    """An initiator, its sides and its prepared steps."""
+    """Initiator with its endpoints and prepared steps; `__init__` opens them and starts its own target processes.
+
+    Raises:
+        UnavailableError: The backend, GPU or filesystem can't be used.
+        RunFailedError: A target process is gone.
+        KvdeckError: A target process failed to open.
+    """
 
     def __init__(self, setup: LaneSetup, name: str, cancelled: Callable[[], bool]) -> None:
         self.busy = False
@@ -74,7 +82,7 @@ class Lane:
         try:
             self._open(name)
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error counts
+            with contextlib.suppress(Exception):  # report the first error, not one of closing
                 self.close()
             raise
 
@@ -94,7 +102,7 @@ class Lane:
         for source in self._sources:
             source.fill(0)
         for side in self._others:
-            if isinstance(side, FileSide) and self._writes:  # so that no timed write pays for allocating the file
+            if isinstance(side, FileSide) and self._writes:  # so that no timed write includes allocating the file
                 side.poison()
         if setup.reference and setup.two_processes and self._own.memory_type == "VRAM":
             self._device_scratch = self._device(self._own.regions[0].device)
@@ -107,7 +115,7 @@ class Lane:
 
     @property
     def _other(self) -> Side:
-        """The first of the other sides: all but several target processes have one."""
+        """The first other endpoint; there are more only with several target processes."""
         return self._others[0]
 
     @property
@@ -120,15 +128,15 @@ class Lane:
 
     @property
     def board(self) -> Board | None:
-        """Where its own target is met; null where it has none."""
+        """Rendezvous server of this initiator's own targets; None without such targets."""
         return self._board
 
     def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
-        """Whether the run was cancelled; raises where the target that a request waits for is gone."""
+        """True if the run was cancelled; RunFailedError if one of its own targets is gone."""
         return check_board(self._board) or cancelled()
 
     def _open_sides(self, name: str) -> tuple[Side, list[Side]]:
-        """The initiator's own side and the others."""
+        """Open and return the initiator's own endpoint and the other endpoints."""
         path = self._setup.path
         if path == "HostToHost":
             return self._host(self._setup.devices), self._far_hosts(name)
@@ -153,14 +161,14 @@ class Lane:
         return self._targets_of(name)
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[Side]:
-        """A process for each target, with its memory on the host or on that GPU."""
+        """Start a process for each target, with memory on the host or on `gpu`, and return the endpoints."""
         self._remote_names.clear()
         board = self._board = Board()
         numbers = range(self._setup.targets)
         return [self._open_target(board, f"{name}-target{number or ''}", gpu) for number in numbers]
 
     def _open_bounce(self) -> HostSide | None:
-        """Host memory that staged requests go through, laid out byte for byte like the device's."""
+        """Open host memory for staged requests, with the same layout as the device's; None without staging."""
         if not self._setup.backend.startswith(plugins.STAGED):
             return None
         write = self._setup.operation == "WRITE"
@@ -181,7 +189,7 @@ class Lane:
         return self._keep(FileSide(setup.geometry, setup.blocks, Path(setup.folder), setup.files, direct=setup.direct))
 
     def _keep(self, side: _AnySide) -> _AnySide:
-        """Note a side that `close` gives back."""
+        """Record an endpoint for `close`."""
         self._opened.append(side)
         return side
 
@@ -196,11 +204,11 @@ class Lane:
         return RemoteSide(setup.geometry, blocks, opened["places"], target, "DRAM" if gpu is None else "VRAM")
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> dict[str, Any]:
-        """Make a step's requests.
+        """Make a step's requests; `batch` is in blocks per request, `depth` in requests in flight.
 
         Returns:
-            `prep_ns`, one time a request made; `list_ns`, the time of preparing both descriptor lists; and
-            `descriptors`, how many of them one request hands to the backend.
+            `prep_ns`: one preparation time per request made; `list_ns`: time to prepare the descriptor lists of both
+            endpoints; `descriptors`: number of descriptors that one request passes to the backend.
         """
         setup, pair = self._setup, parse_layout_pair(layout)
         whole = pair.descriptors_per_block(setup.geometry) == 1
@@ -243,7 +251,7 @@ class Lane:
         return {"prep_ns": prep_ns, "list_ns": list_ns, "descriptors": counted}
 
     def _rows_of(self, side: Side, layout: Layout, whole: bool) -> npt.NDArray[np.uint64]:
-        """The other side's descriptors; of a shared target's those of this lane's blocks."""
+        """Return the other endpoint's descriptors; for a shared target, those of this initiator's blocks."""
         rows, shared = side.describe(layout, whole=whole), self._setup.shared
         return rows if shared is None else rows[shared.place * self._setup.blocks :][: self._setup.blocks]
 
@@ -276,12 +284,18 @@ class Lane:
             self._agent.release_xfer_handle(handle)
 
     def visit(self, step: int, count: int, begin_ns: int = 0) -> loop.Visit:
-        """Time `count` requests of a step, from `begin_ns` on, so that lanes begin together."""
+        """Time `count` requests of a step, from `begin_ns` (`CLOCK_MONOTONIC`) on, a start shared by all initiators.
+
+        Raises:
+            CancelledError: The run was cancelled.
+            RunFailedError: A target is gone.
+            KvdeckError: A request didn't complete in time.
+        """
         prepared, bound = self._steps[step], self._bound
         other = self._other
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
-        os.sched_setaffinity(0, self._setup.cores[0])  # another lane of this process may have moved it
+        os.sched_setaffinity(0, self._setup.cores[0])  # another initiator opened in this process may have changed it
         handles = prepared.take(count)
         reference.wait_until(begin_ns)
         if prepared.depth == 1:
@@ -296,7 +310,7 @@ class Lane:
         return visit
 
     def verify(self, step: int, seed: int) -> str | None:
-        """Move the whole working set once, from fresh bytes onto poison; returns what is wrong, or None."""
+        """Transfer the whole working set once, from fresh bytes onto poison; return the first difference, or None."""
         self.ready(seed)
         self.attend(True)
         try:
@@ -306,7 +320,7 @@ class Lane:
         return self.compare(step, seed)
 
     def ready(self, seed: int) -> None:
-        """Fresh bytes into the source and poison into the destination, as far as they are this lane's."""
+        """Fill the sources and poison the destinations; shared targets are left to rank 0."""
         position = self._setup.position
         for source in self._sources:
             source.fill(seed, position)
@@ -317,14 +331,14 @@ class Lane:
             self._bounce.poison()
 
     def sweep(self, step: int) -> None:
-        """Every request of a step once."""
+        """Run every request of a step once."""
         prepared, bound = self._steps[step], self._bound
         prepared.next = 0
         ring = prepared.take(len(prepared.handles))
         loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
 
     def compare(self, step: int, seed: int) -> str | None:
-        """What is wrong with the bytes that arrived, where the destination is this lane's; None when all are there."""
+        """Compare the bytes in this initiator's destinations; return the first difference as a message, or None."""
         setup, pair = self._setup, self._steps[step].pair
         if self._writes:
             origin = Origin(pair.source, setup.devices, seed, True, setup.position, 0, setup.blocks)
@@ -342,24 +356,24 @@ class Lane:
         return None
 
     def attend(self, busy: bool) -> None:
-        """Let the targets poll for notifications, or rest."""
+        """Start or stop polling for notifications in this initiator's own targets."""
         for target in self._targets:
             target.call("attend", busy=busy)
 
     def reference(self, batch: int, count: int, at: int, begin_ns: int = 0) -> tuple[int, int]:
-        """Move the bytes of `count` requests by plain means: memcpy, cudaMemcpy, or pread and pwrite on the same files.
+        """Move the bytes of `count` requests by memcpy, cudaMemcpy, or pread and pwrite on the same files.
 
         Returns:
-            Start and end, ns.
+            Start and end in ns of `CLOCK_MONOTONIC`.
         """
         blocks = [(at * batch + index) % self._setup.blocks for index in range(batch * count)]
         source, destination = self._sources[0], self._destinations[0]
-        if self._device_scratch is not None:  # the target's memory isn't this process's: within the own GPU instead
+        if self._device_scratch is not None:  # the target's memory belongs to another process: copy within our GPU
             source, destination = self._own, self._device_scratch
         return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns, batch)
 
     def release(self, step: int) -> None:
-        """Give a step's requests back."""
+        """Release a step's requests and descriptor lists."""
         prepared = self._steps.pop(step)
         for handle in prepared.handles:
             self._release(handle.handles if isinstance(handle, Volley) else (handle,))
@@ -371,7 +385,7 @@ class Lane:
         """Nothing to do between calls."""
 
     def close(self) -> None:
-        """Give everything back in NIXL's order: requests, registrations, agent, memory."""
+        """Release everything in the order that NIXL requires: requests, registrations, agent, memory."""
         for step in list(self._steps):
             self.release(step)
         for registered in self._registered:
@@ -394,7 +408,7 @@ class Lane:
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:
-    """What a target process is opened with."""
+    """Return the arguments of `Target.open`, except `gpu`."""
     return {
         "geometry": dataclasses.asdict(setup.geometry),
         "blocks": blocks,

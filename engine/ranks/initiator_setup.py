@@ -1,4 +1,4 @@
-"""Everything about a lane that is decided before it opens, as it crosses process boundaries."""
+"""Settings of one initiator, fixed before it opens and sent to its process as JSON."""
 
 from __future__ import annotations
 
@@ -10,66 +10,72 @@ from kvdeck.engine.planning.layout import Geometry
 
 @dataclass(frozen=True, slots=True)
 class SharedTarget:
-    """A target process that several lanes reach; rank 0 opens it and tells them where it is."""
+    """A target process shared by several initiators; rank 0 opens it and fills in name, metadata and places."""
 
     number: int
-    """Which of the run's shared targets it is."""
+    """Index among the run's shared targets."""
     sharers: int
+    """Number of initiators that share the target."""
     place: int
-    """This lane's place among those that share it: its run of the target's blocks."""
+    """This initiator's index among the sharers, which selects its range of the target's blocks."""
     position: int
-    """Where in the pattern the target's first block lies, in bytes."""
+    """Offset of the target's first block in the pattern, in bytes."""
     name: str = ""
+    """Name of the target's NIXL agent."""
     metadata: str = ""
-    """The agent's, in base64."""
+    """Metadata of the target's NIXL agent, in base64."""
     places: tuple[tuple[int, int], ...] = ()
-    """Address and device number of each of its regions."""
+    """Address and device number of each of the target's regions."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneSetup:
-    """Everything that stays the same while a lane lives."""
+    """Settings of one initiator, constant while it is open."""
 
     path: str
     backend: str
     backend_params: dict[str, str]
     geometry: Geometry
     blocks: int
-    """Blocks of this lane's working set."""
+    """Blocks in this initiator's working set."""
     folder: str
     files: int
     direct: bool
+    """Open the files with O_DIRECT."""
     durable: bool
+    """Sync the files at the end of each visit, inside its time."""
     drop_cache: bool
+    """Drop the files' page cache before each visit."""
     huge_pages: bool
     progress_thread: bool
     notify: bool
     two_processes: bool
     operation: str
-    """NIXL's operation as the initiator sees it: WRITE from its own side, READ into it."""
+    """NIXL's operation from the initiator's view: WRITE from its own endpoint, READ into it."""
     cores: tuple[tuple[int, ...], tuple[int, ...]]
-    """Cores that the initiator and the target may use: one each where they are pinned."""
+    """CPU cores allowed for the initiator and for its targets; one core per process if pinned."""
     reference: bool
+    """Allocate the scratch memory for the reference copies."""
     devices: int = 1
-    """Devices of the initiator: regions of host memory of their own."""
+    """Devices of the initiator, each a separate region of host memory."""
     pairs: int = 1
-    """Pairs of devices that a request serves, each with its run of the blocks."""
+    """Device pairs per request, each with its own range of the blocks."""
     targets: int = 1
-    """Target processes; each has its run of the blocks."""
+    """Target processes, each with its own range of the blocks."""
     target_devices: int = 1
-    """Devices of each of them."""
+    """Devices of each target."""
     position: int = 0
-    """Where in the pattern this lane's first block lies, in bytes, so that no two lanes carry the same."""
+    """Offset of this initiator's first block in the pattern, in bytes; different for each initiator."""
     shared: SharedTarget | None = None
 
     @property
     def bytes(self) -> int:
-        """Of its working set, on one side."""
+        """Size of the working set on one endpoint."""
         return self.blocks * self.geometry.block_bytes
 
 
 def setup_from_json(data: dict[str, Any]) -> LaneSetup:
-    """A setup that crossed a process boundary."""
+    """Return the setup that `dataclasses.asdict` and JSON encoded."""
     initiator, target = data["cores"]
     shared = data.get("shared")
     if shared is not None:

@@ -1,4 +1,4 @@
-"""A further initiator of a run, in a process of its own, driven by rank 0."""
+"""Process of a further initiator, driven by rank 0."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvdeck.engine.ranks.rpc import serve, take_seat
 
 
 class Rank:
-    """A lane that is opened by a call; every other call goes to it."""
+    """Served object that opens an initiator on `open` and forwards every other call to it."""
 
     busy = False
 

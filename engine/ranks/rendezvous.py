@@ -1,7 +1,7 @@
-"""Where the ranks of a run meet: a board of keys that is written once each and waited for.
+"""Rendezvous of a run's ranks: a key-value store with write-once keys that a reader can wait for.
 
-The board lives in rank 0's process and is reached over an abstract Unix socket, one JSON object a line.
-The interface is what etcd offers too (put, and wait for a key), so ranks on several hosts can share it.
+The server (`Board`) runs in rank 0's process; clients (`Seat`) connect over an abstract Unix socket, one JSON object
+per line. etcd offers the same operations (put, and wait for a key), so it could serve ranks on several hosts.
 """
 
 from __future__ import annotations
@@ -25,32 +25,37 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 _END_SEEN_S = 0.3
+"""Wait after a lost connection, so that the rank's parent can report first how the process ended."""
 _LOSS_SEEN_S = 0.5
+"""Wait after an error for the report of a lost rank that may have caused it."""
 
 
 class Rendezvous(Protocol):
-    """What ranks need of each other: values under keys."""
+    """Key-value interface between ranks, implemented by `Board` and `Seat`."""
 
     def put(self, key: str, value: Any) -> None:
-        """Write a JSON value under a key."""
+        """Store a JSON value under a key."""
 
     def get(self, key: str, timeout: float) -> Any:
-        """Wait for a key's value.
+        """Wait for a key's value and return it.
 
         Raises:
             RunFailedError: A rank is gone.
-            KvdeckError: It did not come within `timeout` seconds, or the other side is gone.
+            KvdeckError: The value didn't arrive within `timeout` seconds, or rank 0 is gone.
         """
 
 
 def gather(board: Rendezvous, name: str, rank: int, ranks: Sequence[int], value: Any, timeout: float) -> list[Any]:
-    """Give a value under a name used once and get every rank's, in the order of `ranks`: a barrier with data."""
+    """Publish this rank's value and return every rank's, in the order of `ranks`: a barrier with data.
+
+    Use each `name` once. Waits up to `timeout` seconds per rank; errors are those of `Rendezvous.get`.
+    """
     board.put(f"{name}/{rank}", value)
     return [board.get(f"{name}/{other}", timeout) for other in ranks]
 
 
 class Board:
-    """The board itself, in rank 0's process."""
+    """Rendezvous server in rank 0's process; rejects connections from other users."""
 
     def __init__(self) -> None:
         self.address = f"kvdeck-{os.getpid()}-{secrets.token_hex(8)}"
@@ -83,11 +88,11 @@ class Board:
 
     @property
     def lost(self) -> str | None:
-        """Which rank is gone, and how it went; null while all are there."""
+        """The first lost rank and how it ended, as a message; None while all ranks are connected."""
         return self._lost[0] if self._lost else None
 
     def lose(self, who: str) -> None:
-        """Wake every waiter: a rank is gone, as `who` says, and its keys won't come."""
+        """Record a lost rank (`who` describes it and its end), and wake every waiter: its keys will never arrive."""
         with self._changed:
             self._lost.append(who)
             self._changed.notify_all()
@@ -116,7 +121,7 @@ class Board:
                 clean = "bye" in message
                 self._answer(connection, message)
         if not clean:
-            time.sleep(_END_SEEN_S)  # whoever started it knows how it ended
+            time.sleep(_END_SEEN_S)  # the process that started the rank reports its exit status
             if self.lost is None:
                 self.lose(f"{who} has closed its connection")
 
@@ -132,10 +137,10 @@ class Board:
 
 
 def check_board(board: Board | None) -> bool:
-    """Raise where a rank is gone that a transfer may be waiting for; else false.
+    """Return False unless a rank is lost that a transfer may wait for.
 
     Raises:
-        RunFailedError: Says which, and how it ended.
+        RunFailedError: A rank is lost; names it and how it ended.
     """
     if board is not None and board.lost is not None:
         raise RunFailedError(f"{board.lost} during the transfers", "see the session's engine.log")
@@ -144,10 +149,12 @@ def check_board(board: Board | None) -> bool:
 
 @contextlib.contextmanager
 def naming_losses(boards: Callable[[], Iterable[Board | None]]) -> Iterator[None]:
-    """Where a rank is gone, its end is the error: a backend notices the dead connection before its name is known.
+    """Replace an error in the body by the loss of a rank, if one is reported within 0.5 s.
+
+    A backend notices a dead connection before the rank's parent reports which rank ended.
 
     Raises:
-        RunFailedError: Which rank is gone, and how it ended.
+        RunFailedError: A rank is lost; names it and how it ended.
     """
     try:
         yield
@@ -164,13 +171,13 @@ def naming_losses(boards: Callable[[], Iterable[Board | None]]) -> Iterator[None
 
 
 def _plain(key: str) -> str:
-    """A key in words: what is waited for of whom."""
+    """Return a readable form of a key: `answer/RANK/3` becomes `the answer of RANK`."""
     kind, _, rest = key.partition("/")
     return f"the {kind} of {rest.rpartition('/')[0]}" if kind in ("answer", "call") else key
 
 
 class Seat:
-    """A rank's connection to the board; for one thread."""
+    """Rendezvous client of one rank; not thread-safe."""
 
     def __init__(self, address: str, who: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -188,13 +195,15 @@ class Seat:
         return self.answer()
 
     def ask(self, key: str, timeout: float) -> None:
-        """Ask for a key without waiting; `answered` tells when `answer` won't block."""
+        """Request a key without waiting; read the value with `answer`."""
         self._send({"get": key, "timeout": timeout})
 
     def answered(self) -> bool:
+        """True if `answer` won't block."""
         return bool(self._poll.poll(0))
 
     def answer(self) -> Any:
+        """Wait for the value requested by `ask`; errors are those of `Rendezvous.get`."""
         line = self._lines.readline()
         if not line:
             raise KvdeckError("rank 0 is gone", "see the session's engine.log")

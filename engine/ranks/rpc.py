@@ -1,4 +1,4 @@
-"""Calls between rank 0 and a run's other ranks, over the rendezvous: a method's name, its arguments, its result."""
+"""Remote calls from rank 0 to a run's other ranks over the rendezvous: method name, arguments, result."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ ANSWER_SECONDS = 120.0
 CLOSE_SECONDS = 5.0
 _LAST_LINES_BYTES = 4096
 _LAST_LINES_S = 0.3
-"""How long to wait for the end of a dead rank's stderr: a child of its own may hold it open."""
+"""Time to wait for the end of a dead rank's stderr, since a child of that rank may hold it open."""
 _FOREVER = 10 * 365 * 86400.0
 _PR_SET_PDEATHSIG = 1
 
 
 class Served(Protocol):
-    """An object whose public methods another rank calls with JSON values."""
+    """Object whose public methods rank 0 calls with JSON values."""
 
     busy: bool
-    """Whether `poll` wants to be called while no call is waiting."""
+    """True if `serve` should call `poll` repeatedly between calls."""
 
     def poll(self) -> None:
-        """A short piece of background work."""
+        """Do a short piece of background work."""
 
 
 class Remote:
-    """Rank 0's handle on a child process that serves an object."""
+    """Rank 0's client of a child process that serves an object; starts the process."""
 
     def __init__(self, board: Board, module: str, rank: str) -> None:
         self._board, self._rank, self._calls = board, rank, 0
@@ -54,16 +54,16 @@ class Remote:
         threading.Thread(target=self._watch, name=f"watch-{rank}", daemon=True).start()
 
     def _copy_stderr(self) -> None:
-        """Copy the process's stderr to this one's, which is the session's engine.log, and keep its tail."""
+        """Copy the child's stderr to this process's, which is the session's engine.log, and store its tail."""
         assert self._process.stderr is not None
         with self._process.stderr as stream:
             while data := os.read(stream.fileno(), 65536):
                 self._tail = (self._tail + data)[-_LAST_LINES_BYTES:]
-                with contextlib.suppress(OSError):  # a log on a full disk must not hold the rank up
+                with contextlib.suppress(OSError):  # a log on a full disk must not block the rank
                     os.write(2, data)
 
     def _watch(self) -> None:
-        """Tell the board when the process ends without having been asked, also before it has connected."""
+        """Report the rank as lost if its process ends before `close`, even if it never connected."""
         status = self._process.wait()
         if not self._closing:
             how = f"died of {signal_name(-status)}" if status < 0 else f"ended with status {status}"
@@ -75,18 +75,18 @@ class Remote:
         self._ended.set()
 
     def start(self, method: str, **arguments: Any) -> int:
-        """Begin a call; `result` of the number returned waits for it."""
+        """Start a call and return its number; `result` waits for it."""
         number = self._calls
         self._calls += 1
         self._board.put(f"call/{self._rank}/{number}", {"method": method, "arguments": arguments})
         return number
 
     def result(self, number: int) -> Any:
-        """The call's result.
+        """Wait up to 120 s for a call's result and return it.
 
         Raises:
-            RunFailedError: The rank, or a target of its own, is gone.
-            KvdeckError: The method raised.
+            RunFailedError: The rank, or one of its own targets, is gone.
+            KvdeckError: The method raised, or no answer arrived in time.
         """
         answer = self._board.get(f"answer/{self._rank}/{number}", ANSWER_SECONDS)
         if "error" in answer:
@@ -97,7 +97,7 @@ class Remote:
         return self.result(self.start(method, **arguments))
 
     def close(self) -> None:
-        """Ask the process to end, and end it if it doesn't."""
+        """Request the process to end; kill it after 5 s."""
         self._closing = True
         self._board.put(f"call/{self._rank}/{self._calls}", {"method": "", "arguments": {}})
         if not self._ended.wait(CLOSE_SECONDS):
@@ -106,7 +106,7 @@ class Remote:
 
 
 def serve(seat: Seat, rank: str, served: Served) -> None:
-    """Answer calls until one asks to end, or rank 0 is gone."""
+    """Answer calls until rank 0 requests the end; KvdeckError if rank 0 is gone."""
     number = 0
     while True:
         seat.ask(f"call/{rank}/{number}", _FOREVER)
@@ -122,12 +122,16 @@ def serve(seat: Seat, rank: str, served: Served) -> None:
 def _answer(served: Served, call: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": getattr(served, call["method"])(**call["arguments"])}
-    except Exception as error:  # the other rank must hear of it, whatever it is
+    except Exception as error:  # rank 0 reports errors of any type
         return {"error": str(error) or type(error).__name__, "lost": isinstance(error, RunFailedError)}
 
 
 def take_seat() -> tuple[Seat, str]:
-    """In a rank's process: read the options `Remote` gave it, and sit down at the board."""
+    """Parse the options from `Remote`, tie this process to its parent, and connect to the rendezvous server.
+
+    Returns:
+        The client and the rank's name.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--board", required=True)
     parser.add_argument("--rank", required=True)
@@ -138,7 +142,11 @@ def take_seat() -> tuple[Seat, str]:
 
 
 def follow_parent(parent: int) -> None:
-    """End with the process that started this one, however it ends, and leave Ctrl-C to it."""
+    """Kill this process when its parent ends for any reason, and ignore SIGINT, which the parent handles.
+
+    Raises:
+        SystemExit: The parent has already ended.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

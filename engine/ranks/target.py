@@ -1,4 +1,4 @@
-"""The passive side of a two-process transfer: memory that another process writes to or reads from."""
+"""Target process of a transfer: memory that an initiator in another process writes to or reads from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvdeck.engine.ranks.rpc import serve, take_seat
 
 
 class Target:
-    """Registered memory, and an agent that is polled so that notifications are taken in."""
+    """Registered memory, and a NIXL agent that polls for notifications while `busy`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,10 +35,13 @@ class Target:
         devices: int = 1,
         gpu: int | None = None,
     ) -> dict[str, Any]:
-        """Allocate and register, on a GPU where one is given.
+        """Allocate memory, on `gpu` if given and else on the host, and register it with the backend.
 
         Returns:
-            The agent's `name`, its `metadata` in base64, and `places`: each region's address and device number.
+            The agent's `name`, its `metadata` in base64, and `places`: address and device number of each region.
+
+        Raises:
+            UnavailableError: The backend or the GPU can't be used.
         """
         os.sched_setaffinity(0, cores)
         shape = Geometry(**geometry)
@@ -63,16 +66,16 @@ class Target:
         return self._opened().check(parse_layout(own), origin_from_json(origin))
 
     def attend(self, busy: bool) -> None:
-        """Poll for notifications from now on, or rest."""
+        """Start or stop polling for notifications between calls."""
         self.busy = busy
 
     def poll(self) -> None:
         for _ in range(2):
             self._agent.agent.getNotifs({}, [])
-        os.sched_yield()  # the kernel's threads on this core carry the messages that are waited for: see loop._POLLS
+        os.sched_yield()  # kernel threads on this core deliver the messages; see loop._POLLS
 
     def close(self) -> None:
-        """Give memory and agent back, before the interpreter ends."""
+        """Deregister and free the memory and the agent, before the interpreter ends."""
         if self._side is not None:
             self._agent.deregister_memory(self._regions)
             self._agent = None

@@ -1,1 +1,1 @@
-"""Paths, memory, NIXL agents and the measuring loop."""
+"""Runs of transfer benchmarks: trials, preflight checks, tuning, and the worker process."""

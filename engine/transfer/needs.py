@@ -1,4 +1,4 @@
-"""What a trial will allocate, counted before it does."""
+"""Resource needs of a trial, computed before it allocates anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
 
 
 def needs_of(spec: RunSpec, trial: Trial) -> Needs:
-    """The most that the trial holds at once; with tuning, two settings are open beside each other."""
+    """Return the peak needs of a trial; tuning doubles them, since it opens two settings at a time.
+
+    Raises:
+        KvdeckError: A plugin parameter isn't a whole number.
+    """
     size = trial.blocks // trial.lanes * trial.geometry.block_bytes
     crews = 2 if spec.tune else 1
     lanes = trial.lanes * crews
@@ -26,7 +30,7 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
         blocks=trial.blocks,
         open_files=2 * trial.files * lanes if on_file else 0,
         aio_slots=_parameter(spec, "kernel_queue_size", _POSIX_QUEUE) * lanes if aio else 0,
-        # the plugin's pool serves all requests in flight
+        # the plugin's descriptor pool is shared by all requests in flight
         request_descriptors=max(plan.descriptors_per_block for plan in trial.steps)
         * trial.batch
         * min(spec.pipeline_depth, trial.blocks // trial.lanes // trial.batch),
@@ -35,7 +39,7 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
 
 
 def _host_buffers(spec: RunSpec, trial: Trial) -> int:
-    """Working sets in host memory: the sides that are there, the reference's, and what verifying reads back."""
+    """Return the number of working sets in host memory: endpoints, reference scratch, verification and staging."""
     source, destination = trial.path.split("To")
     sides = (source == "Host") + (destination == "Host")
     reference = spec.reference and (trial.path == "HostToHost" or trial.path in FILE_PATHS)
@@ -45,7 +49,7 @@ def _host_buffers(spec: RunSpec, trial: Trial) -> int:
 
 
 def _device_buffers(spec: RunSpec, path: str) -> int:
-    """Working sets in GPU memory: the sides, and the reference's where the other side is another process's."""
+    """Return the number of working sets in GPU memory: endpoints, and the reference's with a target process."""
     return path.count("Device") + (path == DEVICE_TO_DEVICE and spec.reference and between_processes(spec, path))
 
 

@@ -1,4 +1,4 @@
-"""What a run needs set against what there is, before anything is allocated."""
+"""Preflight: compare a run's needs with this host's resources before anything is allocated."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.units import count_text, many, size_text
 
 _SPARE = 0.9
-"""Share of the available memory or disk that a run may take: the rest keeps the host alive."""
+"""Share of the available memory or disk that a run may use; the rest is left to the host."""
 _OWN_FILES = 64
-"""Descriptors that Python, NIXL and the engine's channels hold besides a run's own."""
+"""File descriptors used by Python, NIXL and the engine's channels, in addition to a run's files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """So many buffers of one size; a file's part is so many files."""
+    """`count` buffers, or files, of `bytes` each."""
 
     count: int
     bytes: int
@@ -32,32 +32,32 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one run allocates at its most."""
+    """Peak resource needs of one run."""
 
     host: tuple[Part, ...] = ()
-    """Host memory, each kind of buffer a part."""
+    """Host memory, one part per kind of buffer."""
     device: tuple[Part, ...] = ()
     """GPU memory, all on `device_index`."""
     disk: tuple[Part, ...] = ()
     device_index: int = 0
     blocks: int | None = None
-    """Blocks in the working set, from which the mend is reckoned."""
+    """Blocks in the working set, from which the suggested `--blocks` is computed."""
     open_files: int = 0
     locked_bytes: int = 0
-    """Bytes that are locked in memory: registered with a network card, or pinned without CUDA."""
+    """Locked memory: registered with a NIC, or pinned without CUDA."""
     aio_slots: int = 0
-    """Kernel AIO events of all initiators: each one's `kernel_queue_size`."""
+    """Kernel AIO events: `kernel_queue_size`, summed over all initiators."""
     request_descriptors: int = 0
-    """Descriptors of one initiator in flight at once: of its largest request, times its pipeline depth."""
+    """Descriptors that one initiator has in flight: those of its largest request times its pipeline depth."""
     request_limit: int | None = None
-    """The most an initiator may have in flight: `ios_pool_size` with the POSIX plugin, which refuses more."""
+    """Limit of descriptors in flight per initiator: the POSIX plugin refuses more than its `ios_pool_size`."""
 
 
 def check_room(needs: Needs, host: HostFacts) -> None:
     """Return if the run fits this host.
 
     Raises:
-        UnavailableError: It doesn't; one line with the sum, what is available, and the mend.
+        UnavailableError: It doesn't fit; one line with the need, the available amount, and the fix.
     """
     _fits(needs.host, host.memory_available_bytes, "memory", needs.blocks)
     if needs.device:
@@ -118,11 +118,12 @@ def _fits_limits(needs: Needs, host: HostFacts) -> None:
 
 
 def default_folder() -> Path:
-    """Where test files go unless a folder is named: `$KVDECK_SCRATCH`, or the first of the temp dir, /var/tmp and
-    the home that lies on a disk and can be written to.
+    """Return the default folder for test files: `$KVDECK_SCRATCH`, else the first writable folder.
+
+    Candidates are the temp dir, /var/tmp and the home folder; those on a disk come before those in memory.
 
     Raises:
-        UnavailableError: None of them can be written to.
+        UnavailableError: `$KVDECK_SCRATCH`, or every candidate, isn't writable.
     """
     chosen = os.environ.get("KVDECK_SCRATCH")
     if chosen:

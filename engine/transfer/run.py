@@ -1,4 +1,4 @@
-"""A run from its first trial to its last: lanes opened, trials measured, results told; what fails is said and left."""
+"""Execution of a run: open the initiators of each trial, measure, report results; report and skip failed trials."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
-_NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")
+_NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
 _API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
@@ -44,14 +44,16 @@ def execute(
     emit: Callable[[Event], None],
     cancelled: Callable[[], bool],
 ) -> records.RunState:
-    """Take every trial with its spec; returns `done`, `failed` when a step failed, or `cancelled`.
+    """Measure every trial with its spec; return `done`, `failed` if a step failed, or `cancelled`.
+
+    A path that can't run here counts as failed only if the spec names its paths.
 
     Raises:
         RunFailedError: A rank is lost, or the session can't be written: no further step can be measured.
     """
     progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
-    for spec, trial in planned:  # what can't run is said at once, not when its turn comes
+    for spec, trial in planned:  # report paths that can't run at once, not when their turn comes
         refusal = _refusal(trial, folder)
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
@@ -73,7 +75,7 @@ def execute(
 
 
 def _refusal(trial: Trial, folder: str) -> str | None:
-    """Why a trial's path can't run here by its backend; None when it can."""
+    """Return why a trial's path can't run here with its backend; None if it can."""
     try:
         capability.check(trial.path, trial.backend, Path(folder), api=trial.api)
     except UnavailableError as error:
@@ -82,7 +84,7 @@ def _refusal(trial: Trial, folder: str) -> str | None:
 
 
 def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progress) -> records.RunState:
-    """Measure one trial and tell its results."""
+    """Measure one trial and emit its results; return its state."""
     emit = progress.emit
     for note in trial.notes:
         emit(events.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
@@ -102,7 +104,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
         return "done" if spec.paths is None else "failed"
     except RunFailedError:
         raise
-    except Exception as error:  # NIXL and the kernel raise what they like; one step's failure must not end the run
+    except Exception as error:  # NIXL raises arbitrary types; one trial's failure must not end the run
         reason = _reason_of(error, trial, folder)
         emit(events.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
         _tell_none(spec, trial, emit, "failed", reason)
@@ -119,20 +121,20 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
 
 
 def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
-    """Why a trial failed, in an operator's words."""
+    """Return why a trial failed, as a message with a fix if one is known."""
     base = str(Path(folder).parent)
     if isinstance(error, OSError) and (full := reasons.no_room(base, error)) is not None:
         return str(full)
     if isinstance(error, KvdeckError):
         return str(error)
     text = str(error) or type(error).__name__
-    if trial.path in FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on what the kernel said
+    if trial.path in FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on the kernel's error code
         return f"{text}: {reasons.no_room(base, OSError(errno.ENOSPC, ''))}"
     return str(reasons.step_failed(trial.backend, text))
 
 
 def _is_full(folder: str, trial: Trial) -> bool:
-    """Whether the folder's disk has no room for one more block."""
+    """True if the folder's disk has less free space than one block; False if it can't be read."""
     try:
         status = os.statvfs(folder)
     except OSError:
@@ -143,7 +145,7 @@ def _is_full(folder: str, trial: Trial) -> bool:
 def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
     try:
         crew.close()
-    except Exception as error:  # the figures stand; the operator should still know
+    except Exception as error:  # the results are still valid
         emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
 
 
@@ -164,10 +166,10 @@ def _tell_none(
 
 
 def check_trial(spec: RunSpec, trial: Trial, room: Room, folder: str) -> None:
-    """Refuse what can't be, before anything is allocated.
+    """Check a trial before anything is allocated.
 
     Raises:
-        KvdeckError: O_DIRECT was asked for and isn't there, sizes don't suit it, or more is needed than there is.
+        KvdeckError: O_DIRECT is required but not supported, sizes don't suit it, or the needs exceed this host.
     """
     if trial.direct and room.direct is None and room.host.folder is not None:
         refusal = reasons.no_direct(str(Path(folder).parent), room.host.folder.filesystem)
@@ -181,12 +183,12 @@ def check_trial(spec: RunSpec, trial: Trial, room: Room, folder: str) -> None:
         )
     try:
         check_room(needs_of(spec, trial), room.host)
-    except UnavailableError as error:  # the path could run: it is this run that doesn't fit
+    except UnavailableError as error:  # the path itself can run; only this run doesn't fit
         raise KvdeckError(error.what, error.mend) from error
 
 
 def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
-    """The plugin's parameters: what the settings mean, and over it what was given by name."""
+    """Return the plugin's parameters: those derived from settings, overridden by the spec's `params`."""
     params: dict[str, str] = {}
     if trial.backend == "UCX":
         params["ucx_error_handling_mode"] = error_handling(spec, trial.path)
@@ -196,7 +198,7 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
 
 
 def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[LaneSetup]:
-    """One setup an initiator process, each with its share of the working set and, where there are enough, a core."""
+    """Return one setup per initiator process, with its share of the working set and, if there are enough, a core."""
     two = between_processes(spec, trial.path)
     reads = trial.path in ("DiskToHost", "DiskToDevice")
     pulls = trial.path in (records.HOST_TO_HOST, records.DEVICE_TO_DEVICE)
@@ -236,7 +238,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
 
 
 def _shared(topology: Topology, lane: int, size: int) -> SharedTarget | None:
-    """The target that a lane shares with others, where it does; each lane moves `size` bytes."""
+    """Return the target that an initiator shares with others, or None; each initiator moves `size` bytes."""
     sharers = topology.sharers
     if sharers == 1:
         return None
@@ -247,12 +249,12 @@ Cores = tuple[int, ...]
 
 
 def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
-    """Cores of a lane's initiator and of its targets: one each, or all where they are not pinned or would share."""
+    """Return the cores of an initiator and of its targets: one per process, or all cores if unpinned or too few."""
     lanes, cores = spec.threads * topology.lanes, room.cores
     targets = lanes * topology.lane_targets // topology.sharers if two else 0
     if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
-    if targets in (0, lanes):  # neighbours share a cache
+    if targets in (0, lanes):  # put each pair on adjacent cores, which share a cache
         width = 2 if targets else 1
         return (cores[lane * width],), (cores[lane * width + width - 1],)
     first = lanes + lane // topology.sharers * topology.lane_targets
@@ -260,7 +262,7 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
-    """What else decided a trial's figures, as it was and not as it was asked."""
+    """Return the other settings that affect a trial's results, with the values used rather than requested."""
     on_file = trial.path in FILE_PATHS
     return {
         "threads": trial.threads,
@@ -284,7 +286,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
 
 
 def _scheme_settings(trial: Trial) -> dict[str, Any]:
-    """How devices were paired, where there are several."""
+    """Return how several devices were paired; {} for the plain topology."""
     topology = trial.topology
     if topology.plain:
         return {}

@@ -1,4 +1,4 @@
-"""One trial: its layouts and its reference in turn, A B R R B A …, until time, count or interval says enough."""
+"""Measurement of one trial: layouts and reference in turn, A B R R B A …, until a time, count or interval limit."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from kvdeck.sessions.model.records import Comparison, Interval, StepPlan, StepRe
 from kvdeck.sessions.model.references import reference_of
 
 _VISIT_SECONDS = 0.02
-_MOST_SAMPLES = 60_000  # of one step, where neither count nor time was asked for
-_LEAST_ROUNDS = 16
+_MOST_SAMPLES = 60_000  # of one step, if the spec sets neither count nor time
+_LEAST_ROUNDS = 16  # before an interval's width may end the trial
 _MOST_ROUNDS = 400
-_LIVE_SECONDS = 0.2
-_ENOUGH_WIDTH = 0.01
+_LIVE_SECONDS = 0.2  # between two updates of a step's summaries
+_ENOUGH_WIDTH = 0.01  # of the interval, as a fraction of its median
 
 
 @dataclass(slots=True)
 class Progress:
-    """Where the run as a whole is; the worker knows the trials, a trial its own share."""
+    """Progress of the whole run, updated by `run.execute` between trials."""
 
     emit: Callable[[events.Event], None]
     cancelled: Callable[[], bool]
     total_seconds: float = 1.0
-    """What all trials together are expected to take."""
+    """Expected time of all trials together."""
     done_seconds: float = 0.0
-    """The trials before this one's share of it."""
+    """Expected time of the finished trials."""
     trials_left: int = 0
-    """Trials after this one."""
+    """Number of trials after the current one."""
     overheads: list[float] = field(default_factory=list)
-    """Seconds that each trial so far took besides its rounds: opening, warming up, verifying."""
+    """Seconds that each finished trial took beyond its rounds: opening, warm-up, verification."""
 
     def state(self, share: float, trial_seconds: float) -> tuple[float, float]:
-        """Fraction of the run and seconds left, from this trial's share and what others cost besides."""
+        """Return the fraction of the run done and the seconds left, overhead of later trials included.
+
+        `share` is the part of the current trial that is done, 0 to 1.
+        """
         done = self.done_seconds + share * trial_seconds
         overhead = statistics.fmean(self.overheads) if self.overheads else 0.0
         return done / self.total_seconds, self.total_seconds - done + overhead * self.trials_left
@@ -52,7 +55,7 @@ class Progress:
 
 @dataclass(slots=True)
 class _Step:
-    """What a step has gathered so far."""
+    """Measurements of one step so far; times in ns."""
 
     plan: StepPlan
     prepared: Prepared
@@ -70,7 +73,7 @@ class _Step:
 
     @property
     def seconds_per_request(self) -> list[float]:
-        """One figure a round: wall time over requests."""
+        """Time per request in each round, over wall time; in ns, as only ratios are used."""
         return [busy / count for busy, count in zip(self.busy, self.counts, strict=True)]
 
     def take(self, visit: Visit) -> None:
@@ -84,7 +87,7 @@ class _Step:
         return self.plan.block_bytes * self.plan.batch
 
     def lane_rates(self) -> list[float]:
-        """Median GB/s of each lane by its own time, where there are several: they began together, but end apart."""
+        """Return the median GB/s of each initiator by its own time, since ends differ; [] for a single initiator."""
         size, lanes = self.request_bytes(), len(self.lane_busy[0]) if self.lane_busy else 0
         return [
             round(statistics.median(
@@ -93,13 +96,13 @@ class _Step:
         ] if lanes > 1 else []  # fmt: skip
 
     def rates(self) -> list[float]:
-        """GB/s of each round."""
+        """Return the GB/s of each round."""
         size = self.request_bytes()
         return [count * size / busy for busy, count in zip(self.busy, self.counts, strict=True)]
 
 
 class TrialRun:
-    """A trial under way: opened lanes, prepared steps, rounds gathered."""
+    """A running trial: its rank group, prepared steps and rounds so far."""
 
     def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: Progress) -> None:
         self.spec, self.trial, self.crew, self.progress = spec, trial, crew, progress
@@ -110,10 +113,10 @@ class TrialRun:
         self.reference_name = reference_of(trial.path) if spec.reference else None
 
     def measure(self) -> None:
-        """Prepare, warm up, visit in turn, verify; what was gathered stays readable after a cancel.
+        """Prepare, warm up, visit in turn, and verify; measurements remain available after a cancellation.
 
         Raises:
-            CancelledError: The run was told to stop.
+            CancelledError: The run was cancelled.
         """
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
@@ -128,7 +131,7 @@ class TrialRun:
             self._verify()
 
     def _warm_up(self) -> int:
-        """Run every step until both count and time are reached; returns the requests of one visit."""
+        """Run every step until both warm-up count and time are reached; return the number of requests per visit."""
         quick = self.spec.effort == "quick"
         least = 8 if self.spec.warmup_iterations is None else self.spec.warmup_iterations
         seconds = (0.1 if quick else 0.25) if self.spec.warmup_seconds is None else self.spec.warmup_seconds
@@ -152,11 +155,11 @@ class TrialRun:
             count = max(1, min(count, -(-self.spec.iterations // self.trial.lanes // 8)))
         requests = self.trial.blocks // self.trial.lanes // self.trial.batch
         if self.trial.path == "DiskToHost" and not self.trial.direct:
-            count = min(count, requests)  # one round never reads a page twice
+            count = min(count, requests)  # don't read a page twice in one round: it would come from the page cache
         return count
 
     def _rounds(self, count: int) -> None:
-        """Visit in turn, each round in the opposite order of the one before."""
+        """Visit steps and reference in turn, reversing the order each round, with garbage collection disabled."""
         self.began = time.monotonic()
         turn: list[_Step | None] = [*self.steps, *([None] if self.reference_name else [])]
         number = 0
@@ -208,7 +211,7 @@ class TrialRun:
         )
 
     def _refresh(self, step: _Step) -> None:
-        """Summaries for the screen, not more often than an eye can follow."""
+        """Update the step's live summaries, at most every 0.2 s, which is enough for a display."""
         now = time.monotonic()
         if now - step.fresh < _LIVE_SECONDS and len(step.busy) > 1:
             return
@@ -243,7 +246,7 @@ class TrialRun:
         )
 
     def _share(self, number: int) -> float:
-        """How much of this trial is done, 0 to 1."""
+        """Return the part of this trial that is done, 0 to 1."""
         if self.spec.iterations is not None:
             return min(1.0, sum(self.steps[0].counts) / self.spec.iterations)
         return min(1.0, max((time.monotonic() - self.began) / self.trial.seconds, number / _MOST_ROUNDS))
@@ -266,7 +269,7 @@ class TrialRun:
         return settled and (len(self.steps[0].post) >= _MOST_SAMPLES or self._width() <= _ENOUGH_WIDTH)
 
     def _width(self) -> float:
-        """The widest interval of the steps' GB/s, as a fraction of its median."""
+        """Return the widest interval of the steps' GB/s, as a fraction of its median."""
         found = [stats.median_interval(step.rates()) for step in self.steps]
         return max((one.high - one.low) / one.median for one in found if one)
 
@@ -277,12 +280,12 @@ class TrialRun:
             step.verified = step.wrong is None
 
     def reference_rate(self) -> float | None:
-        """Median GB/s of the reference's rounds."""
+        """Return the median GB/s of the reference's rounds; None without rounds."""
         pairs = zip(self.reference_bytes, self.reference_busy, strict=True)
         return statistics.median([moved / busy for moved, busy in pairs]) if self.reference_busy else None
 
     def results(self, settings: dict[str, Any], *, cancelled: bool = False) -> list[StepResult]:
-        """A result for each step that was prepared."""
+        """Return a result for each prepared step."""
         return [self._result(step, settings, cancelled) for step in self.steps]
 
     def _result(self, step: _Step, settings: dict[str, Any], cancelled: bool) -> StepResult:
@@ -318,7 +321,7 @@ class TrialRun:
         )
 
     def comparisons(self) -> list[Comparison]:
-        """Every layout against the trial's first."""
+        """Return a comparison of each further layout with the trial's first."""
         first, found = self.steps[0], []
         for step in self.steps[1:]:
             ratio = stats.paired_ratio(first.seconds_per_request, step.seconds_per_request)
@@ -342,7 +345,7 @@ class TrialRun:
 
 
 def without_result(plan: StepPlan, spec: RunSpec, status: records.ResultStatus, reason: str) -> StepResult:
-    """The result of a step that measured nothing, and why."""
+    """Return the result of a step without measurements, with its status and reason."""
     return StepResult(
         **_planned(plan),
         page_cache=None,
@@ -374,7 +377,7 @@ CACHE_DROPPED = "dropped before each round"
 
 
 def page_cache(trial: Trial, spec: RunSpec) -> str | None:
-    """What the page cache had to do with a trial's figures."""
+    """Return the page cache's role: `bypassed`, `dropped before each round` or `in use`; None without files."""
     if trial.path not in FILE_PATHS:
         return None
     if trial.direct and not trial.in_memory:

@@ -1,4 +1,4 @@
-"""From what was asked to what will be done here: paths, sizes and settings that fit this host."""
+"""Planning of a run's trials: paths, sizes and settings that fit this host, from the spec."""
 
 from __future__ import annotations
 
@@ -29,48 +29,52 @@ DEFAULT_BACKENDS = {
     "DiskToDevice": "GDS",
 }
 DIRECT_ALIGNMENT = 4096
-"""What O_DIRECT pieces are taken to need where the filesystem doesn't say."""
+"""Assumed O_DIRECT alignment in bytes if the filesystem reports none."""
 DEFAULT_BATCH = 16
-_DESCRIPTORS_KEPT = 1 << 18  # prepared lists beyond this cost more memory than the blocks they describe
+_DESCRIPTORS_KEPT = 1 << 18  # longer prepared lists need more memory than the blocks they describe
 _EFFORT_SECONDS = {"quick": (6.6, 2.2), "normal": (40.0, 12.0), "thorough": (1e9, 40.0)}
+"""Seconds of each effort: for all trials together, and at most for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What of this host decides sizes; bytes."""
+    """Host resources that determine sizes; all sizes in bytes."""
 
     cache: int
     """Last-level cache."""
     memory: int
+    """Available memory."""
     disk: int
+    """Free space in the target folder."""
     direct: int | None
-    """Smallest O_DIRECT transfer in bytes that the target folder's filesystem takes; null where it takes none."""
+    """O_DIRECT alignment of the target folder's filesystem; None if it doesn't support O_DIRECT."""
     cores: tuple[int, ...]
+    """CPU cores that this process may use."""
     host: HostFacts
 
 
 @dataclass(frozen=True, slots=True)
 class StandIn:
-    """A backend in the place of a path's default one, under its own name, and why."""
+    """Backend that replaces a path's default, and the reason."""
 
     backend: str
     why: str
 
 
 def between_processes(spec: RunSpec, path: str) -> bool:
-    """Whether a path's ends lie in processes of their own."""
+    """True if a path's source and destination are in different processes."""
     return path in (HOST_TO_HOST, DEVICE_TO_DEVICE) and not spec.loopback
 
 
 def error_handling(spec: RunSpec, path: str) -> Literal["peer", "none"]:
-    """UCX's error handling on a path, with `auto` decided."""
+    """Return UCX's error handling mode on a path, with `auto` resolved."""
     if spec.error_handling != "auto":
         return spec.error_handling
     return "none" if plugins.uses_device(path) and not between_processes(spec, path) else "peer"
 
 
 def room_of(host: HostFacts) -> Room:
-    """The room that a host has; its facts include the target folder's."""
+    """Return the resources of a host; its facts include the target folder's."""
     folder = host.folder
     return Room(
         cache=host.last_level_cache_bytes or 32 << 20,
@@ -84,7 +88,7 @@ def room_of(host: HostFacts) -> Room:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Steps that are measured interleaved: one path, block size and batch; one step a layout."""
+    """Steps measured interleaved: one path, block size and batch, with one step per layout."""
 
     index: int
     path: str
@@ -93,27 +97,28 @@ class Trial:
     direct: bool | None
     geometry: Geometry
     batch: int
-    """Blocks of one request, over all the pairs of devices that it serves."""
+    """Blocks per request, over all device pairs of the request."""
     blocks: int
-    """Blocks of the whole working set, over all lanes."""
+    """Blocks in the whole working set, over all initiators."""
     threads: int
     topology: Topology
     files: int
     pairs: tuple[LayoutPair, ...]
+    """Layouts of source and destination, one pair per step."""
     first_step: int
     seconds: float
     in_memory: bool
-    """Whether the files lie on a filesystem in memory, so that no cache can be dropped."""
+    """True if the files are on an in-memory filesystem, where no cache can be dropped."""
     notes: tuple[str, ...]
 
     @property
     def lanes(self) -> int:
-        """Initiator processes."""
+        """Number of initiator processes."""
         return self.threads * self.topology.lanes
 
     @property
     def steps(self) -> tuple[StepPlan, ...]:
-        """One step a layout, numbered through the run."""
+        """One step per layout, numbered across the run."""
         return tuple(
             StepPlan(
                 step=self.first_step + index,
@@ -138,13 +143,13 @@ def plan_trials(
     tuned: Mapping[str, RunSpec] | None = None,
     stand_ins: Mapping[str, StandIn] | None = None,
 ) -> tuple[Trial, ...]:
-    """Every trial of a run, in the order they are taken: path by path, sizes rising.
+    """Return all trials of a run in the order of measurement: by path, then block size, then batch.
 
     Args:
-        spec: What was asked.
-        room: What this host has.
-        tuned: Specs that take the place of `spec` on single paths.
-        stand_ins: Backends that take the default's place on single paths where none was asked for.
+        spec: The requested run.
+        room: Resources of this host.
+        tuned: Specs that replace `spec` on single paths.
+        stand_ins: Backends that replace the default on single paths if the spec names no backend.
     """
     combinations = [
         (path, geometry, batch)
@@ -163,7 +168,7 @@ def plan_trials(
 
 
 def share_time(spec: RunSpec, trials: tuple[Trial, ...], can_run: Callable[[Trial], bool]) -> tuple[Trial, ...]:
-    """Divide the effort's time between the trials that can run; `seconds`, where asked for, is each trial's."""
+    """Set each trial's seconds: the spec's `seconds`, else an equal share of the effort's time; 0 if it can't run."""
     total, most = _EFFORT_SECONDS[spec.effort]
     able = [can_run(trial) for trial in trials]
     each = spec.seconds or max(0.3, min(most, total / max(sum(able), 1)))
@@ -179,7 +184,7 @@ def _geometries(spec: RunSpec) -> list[Geometry]:
 
 
 def _resized(spec: RunSpec, size: int) -> Geometry:
-    """The asked geometry at another block size, by its page size; a plain block takes any size."""
+    """Return the spec's geometry at another block size in bytes: change the page size, or use one plain block."""
     if spec.block_size is not None or spec.plain:
         return Geometry(1, 1, 1, size, "int8")
     token = spec.geometry.block_bytes // spec.page_size
@@ -232,7 +237,7 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
 def _direct(
     spec: RunSpec, room: Room, geometry: Geometry, pairs: tuple[LayoutPair, ...]
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether to use O_DIRECT and, where it was left open and can't be, why not."""
+    """Return whether to use O_DIRECT and, if `auto` resolves to no, a note that explains why."""
     if spec.direct != "auto":
         return spec.direct == "on", ()
     if room.direct is None:
@@ -244,14 +249,18 @@ def _direct(
 
 
 def smallest_piece(geometry: Geometry, pairs: tuple[LayoutPair, ...]) -> int:
-    """Bytes of the smallest descriptor that any of the layouts needs."""
+    """Return the size in bytes of the smallest descriptor of the given layouts."""
     fine = any(pair.descriptors_per_block(geometry) > 1 for pair in pairs)
     return geometry.region_bytes if fine else geometry.block_bytes
 
 
 def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tuple[LayoutPair, ...],
             lanes: int, *, on_file: bool) -> tuple[int, tuple[str, ...]]:  # fmt: skip
-    """Blocks in the working set: whole requests for every lane and file, and more bytes than the cache holds."""
+    """Return the blocks in the working set, and notes about it.
+
+    The number is a multiple of whole requests on every initiator and file; by default the working set is larger than
+    the last-level cache, if memory and disk allow.
+    """
     unit = math.lcm(batch, spec.files if on_file else 1) * lanes
     if spec.blocks is not None:
         blocks = -(-spec.blocks // unit) * unit

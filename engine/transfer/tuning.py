@@ -1,4 +1,4 @@
-"""Tuning: what matters on this host is tried in short interleaved races, one setting after another."""
+"""Tuning: compares one setting after another in short interleaved races on this host."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _RACE_SECONDS = 1.2
 _VISIT_SECONDS = 0.02
 
 Change = dict[str, Any]
+"""Fields of a RunSpec to replace; `params` is merged."""
 
 
 def tune(
@@ -32,13 +33,13 @@ def tune(
     emit: Callable[[events.Event], None],
     cancelled: Callable[[], bool],
 ) -> RunSpec:
-    """Try each setting against the best so far, keep it where its whole interval is faster, and tell each.
+    """Race each setting against the best spec so far, adopt it if its whole interval is faster, and emit the result.
 
     Returns:
-        The spec with the settings to use for this path.
+        The spec with the best settings for this path.
 
     Raises:
-        CancelledError: The run was told to stop.
+        CancelledError: The run was cancelled.
         RunFailedError: A rank is lost, or the session can't be written.
     """
     best = dataclasses.replace(spec, paths=(path,))
@@ -53,7 +54,7 @@ def tune(
             ratio = race(best, changed, room, folder, cancelled)
         except (CancelledError, RunFailedError):
             raise
-        except Exception as error:  # a setting that this host refuses is a finding, not the end of the run
+        except Exception as error:  # a setting that this host refuses must not end the run
             emit(events.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
             continue
         chosen = ratio.high < 1
@@ -64,9 +65,9 @@ def tune(
 
 
 def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
-    """Settings worth trying on a path, each left out where the spec already decides it.
+    """Yield settings to try on a path; skip those that the spec already fixes.
 
-    Buffered writes are not tried against O_DIRECT: they would win by leaving the work for later.
+    Buffered writes aren't tried against O_DIRECT: they would win only because write-back happens later.
     """
     if not spec.huge_pages:
         yield {"huge_pages": True}
@@ -91,7 +92,7 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
 
 
 def race(now: RunSpec, then: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]) -> Interval:
-    """Time of the same bytes under `then` over that under `now`, all layouts together, with its interval."""
+    """Return the time ratio `then` / `now` for the same bytes, over all layouts together, with its interval."""
     crews: list[tuple[Crew, Trial]] = []
     try:
         for spec in (now, then):
@@ -112,7 +113,7 @@ def _open(spec: RunSpec, trial: Trial, room: Room, folder: str, cancelled: Calla
 
 def _run_race(crews: list[tuple[Crew, Trial]]) -> Interval:
     slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
-    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
+    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)  # again: the first lap is the warm-up
     count = max(1, int(_VISIT_SECONDS / slowest))
     times: list[list[float]] = [[], []]
     deadline = time.monotonic() + _RACE_SECONDS
@@ -127,7 +128,7 @@ def _run_race(crews: list[tuple[Crew, Trial]]) -> Interval:
 
 
 def _lap(crew: Crew, trial: Trial, count: int) -> float:
-    """Seconds of one request, summed over the trial's layouts; more lanes share the work, so they count less."""
+    """Return seconds per request, summed over the trial's layouts; wall time over the requests of all initiators."""
     crew.attend(True)
     seconds = 0.0
     for plan in trial.steps:

@@ -1,7 +1,7 @@
-"""A run's own process: it measures, writes the session's samples, and tells the supervisor the same lines.
+"""Worker process of one run: measures, and writes each event to the session's samples and to the supervisor.
 
-`python -m kvdeck.engine.transfer.worker --session-dir DIR` reads `DIR/run.yaml`. SIGTERM cancels; so does the end of
-stdin, which means that the supervisor is gone.
+`python -m kvdeck.engine.transfer.worker --session-dir DIR` reads `DIR/run.yaml`. SIGTERM cancels the run; so does
+EOF on stdin, which means that the supervisor is gone.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.records import PATHS
 
 MARKER = ".kvdeck-scratch"
+"""File that marks a scratch folder as made by kvdeck, so that it may be removed."""
 ENGINE_ENDED = "the engine ended"
 HANG_SECONDS = 30.0
+"""Time from the end of stdin until a run that doesn't stop is killed."""
 
 
 class Scribe:
-    """Writes each event to the session first and to the supervisor second."""
+    """Writer of events: to the session's samples.jsonl first, then to the supervisor on stdout."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # Native libraries print where they like: stdout is kept for events, and what others print joins stderr.
+        # Native libraries print to descriptor 1: reserve the real stdout for events and send their output to stderr.
         self._stream: int | None = os.dup(1)
         os.dup2(2, 1)
 
@@ -51,7 +53,7 @@ class Scribe:
         """Write one event.
 
         Raises:
-            RunFailedError: The session can't be written; the supervisor still gets the event.
+            RunFailedError: The session can't be written; the event is still sent to the supervisor.
         """
         line = orjson.dumps(events.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
         try:
@@ -65,7 +67,7 @@ class Scribe:
         if self._stream is not None:
             try:
                 _write(self._stream, line)
-            except BrokenPipeError:  # the supervisor is gone; stdin's end says so too, and cancels
+            except BrokenPipeError:  # the supervisor is gone; the end of stdin cancels the run
                 self._stream = None
 
 
@@ -76,7 +78,7 @@ def _write(fd: int, line: bytes) -> None:
 
 
 class Stop:
-    """Whether the run was told to stop, and why."""
+    """Stop request of the run and its reason: SIGTERM, or the end of stdin. SIGINT is ignored."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -95,12 +97,17 @@ class Stop:
             pass
         self.ask(ENGINE_ENDED)
         time.sleep(HANG_SECONDS)
-        # Nobody is left to end a run that hangs in a native call; its ranks follow it.
+        # No supervisor is left to end a run that hangs in a native call; the ranks end with this process.
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make_scratch(session: Path, spec: RunSpec) -> Path:
-    """A folder of the run's own for test files; where it lies is noted before it is made."""
+    """Create the run's scratch folder for test files; its path is saved in scratch.txt before it is created.
+
+    Raises:
+        KvdeckError: The folder can't be created.
+        UnavailableError: No default folder is writable.
+    """
     base = Path(spec.folder) if spec.folder else default_folder()
     scratch = base / f"kvdeck-{session.name}-{os.getpid()}"
     (session / "scratch.txt").write_text(f"{scratch}\n")
@@ -115,16 +122,22 @@ def make_scratch(session: Path, spec: RunSpec) -> Path:
 
 
 def remove_scratch(session: Path, scratch: Path) -> None:
-    """Remove the test files and the note of where they were."""
+    """Remove the scratch folder, if it holds the marker, and the session's scratch.txt."""
     if (scratch / MARKER).exists():
         shutil.rmtree(scratch, ignore_errors=True)
     (session / "scratch.txt").unlink(missing_ok=True)
 
 
 def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
-    """The run itself; returns its final state and a reason."""
+    """Run the session's spec: plan, tune, measure; return the final state and, if it was stopped, the reason.
+
+    Raises:
+        KvdeckError: The spec is invalid, or no scratch folder can be created.
+        RunFailedError: A rank is lost, or the session can't be written.
+    """
     spec = spec_from_yaml(session / "run.yaml")
-    os.environ.setdefault("CUFILE_LOGFILE_PATH", str(session / "cufile.log"))  # else it lands where the engine stands
+    # The default is the current folder, which is the engine's.
+    os.environ.setdefault("CUFILE_LOGFILE_PATH", str(session / "cufile.log"))
     scratch = make_scratch(session, spec)
     try:
         room = room_of(host_facts(scratch))
@@ -143,7 +156,10 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
 
 
 def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe) -> tuple[Trial, ...]:
-    """Tell the steps to come, before anything is measured and again where tuning changed them."""
+    """Divide the time between the trials, emit RunStarted with all steps, and return the trials.
+
+    Called before the first measurement, and again if tuning changed the trials.
+    """
     trials = share_time(spec, trials, lambda trial: can_run(trial, scratch))
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
@@ -160,10 +176,10 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
 
 def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
-    """Where a default backend can't run and staging through host memory can, the latter, under its own name.
+    """Return a staged backend for each path whose default (GDS) can't run, if staging through host memory can.
 
-    So too where cuFile would go through host memory itself: there NIXL's GDS plugin was seen to wait for ever for a
-    request of 16 × 2 MiB (NIXL 1.5.1, cuFile 1.15, H100).
+    A path also gets one if cuFile would use host memory itself (compatibility mode): NIXL's GDS plugin never
+    completed a request of 16 × 2 MiB in that mode (NIXL 1.5.1, cuFile 1.15, H100).
     """
     found: dict[str, StandIn] = {}
     for path, backend in DEFAULT_BACKENDS.items():
@@ -183,6 +199,7 @@ def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
 
 
 def can_run(trial: Trial, scratch: Path) -> bool:
+    """True if the trial's path can run here with its backend and API."""
     try:
         capability.check(trial.path, trial.backend, scratch, api=trial.api)
     except UnavailableError:
@@ -192,7 +209,11 @@ def can_run(trial: Trial, scratch: Path) -> bool:
 
 def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
                stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
-    """The best settings for each path; a path that can't be tuned keeps what was asked, and says why."""
+    """Return the best spec for each tuned path; log a warning for a path that can't be tuned.
+
+    Raises:
+        RunFailedError: A rank is lost, or the session can't be written.
+    """
     found: dict[str, RunSpec] = {}
     for path in dict.fromkeys(trial.path for trial in trials):
         if not any(can_run(trial, scratch) for trial in trials if trial.path == path):
@@ -226,14 +247,14 @@ def main() -> None:
 
 
 def tell_end(scribe: Scribe, state: records.RunState, reason: str | None) -> None:
-    """Tell the run's last line."""
-    # Where the disk is full the engine still hears of it, and writes it down once the test files are gone.
+    """Emit the run's last event: its final state."""
+    # On a full disk the engine still receives the event, and writes it once the test files are removed.
     with contextlib.suppress(RunFailedError):
         scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))
 
 
 def write_error(error: OSError, session: Path) -> tuple[str, str]:
-    """An error of the file system: what is wrong, and what to do; the session's own files are those without a name."""
+    """Return message and fix of a filesystem error; an error without a file name is about the session's own files."""
     where = error.filename if isinstance(error.filename, str) else str(session)
     what, fix = no_room(error) or (os.strerror(error.errno or 0), "check its owner and mode")
     return f"can't write in {where}: {what}", f"{fix}, or set KVDECK_HOME to a folder on another disk"
