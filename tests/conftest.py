@@ -57,6 +57,15 @@ class Exit:
             leave(self.status)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-goldens", action="store_true", help="keep the screens as they are painted now")
+
+
+@pytest.fixture
+def update_goldens(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("update_goldens"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("kvdeck", deadline=None)  # a timing never fails a test
     hypothesis.settings.load_profile("kvdeck")

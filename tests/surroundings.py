@@ -10,10 +10,7 @@ from pathlib import Path
 
 GIVEN = dict(os.environ)
 """The environment as it was when the tests were started: uv's settings and caches are found by it."""
-CHOICES = (
-    *("KVDECK_HEAVY", "KVDECK_BROWSER", "KVDECK_VLLM_PYTHON", "KVDECK_KILLS_QUICK"),
-    "TEXTUAL_SNAPSHOT_TEMPDIR",  # of the plugin that compares pictures
-)
+CHOICES = ("KVDECK_HEAVY", "KVDECK_BROWSER", "KVDECK_VLLM_PYTHON", "KVDECK_KILLS_QUICK")
 """Variables that choose which tests run, and how; they stay."""
 PREFIXES = (
     *(

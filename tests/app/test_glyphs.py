@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,9 @@ from kvdeck.app.tui import glyphs
 from kvdeck.app.tui.bindings import OPENING
 from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
 
-from . import a_run
+from . import a_run, test_pictures
 from .conftest import DeckOfFiles
-from .test_pictures import a_deck
-from .test_state_pictures import ALL
+from .painted import BIG
 
 APP = Path(kvdeck.app.__path__[0])
 
@@ -92,15 +92,10 @@ def not_ascii(deck: DeckOfFiles) -> set[str]:
     return {c for strip in deck.screen._compositor.render_strips() for c in strip.text if not c.isascii()}
 
 
-@pytest.mark.parametrize("scene", ALL)
-async def test_no_scene_has_another_character_than_ascii(scene: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KVDECK_THEME", "dark")
-    snapshot, keys = ALL[scene]
-    deck, set_the_scene = a_deck(scene, snapshot, keys, ascii=True)
-    async with deck.run_test(size=(120, 40)) as pilot:
-        await set_the_scene(pilot)
-        await pilot.pause()
-        assert not_ascii(deck) == set()
+@pytest.mark.parametrize("name", [name for name, scene in test_pictures.SCENES.items() if not scene.ascii])
+async def test_no_scene_has_another_character_than_ascii(name: str):
+    (picture,) = (await replace(test_pictures.SCENES[name], ascii=True, sizes=(BIG,), themes=()).pictures()).values()
+    assert {character for character in picture if not character.isascii()} == set()
 
 
 @pytest.mark.parametrize("mode", OPENING, ids=lambda binding: binding.description)

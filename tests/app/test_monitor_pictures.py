@@ -1,15 +1,18 @@
-"""Pictures of the Monitor in its states, at every size, and some in light and in the terminal's own palette."""
+"""Pictures of the Monitor in its states and sizes, as text and some in colour; `--update-goldens` keeps new ones."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
 from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
@@ -19,12 +22,12 @@ from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Moment
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
-from . import a_monitor, a_run
+from . import a_monitor, a_run, painted
 from .conftest import DeckOfFiles
+from .painted import BIG, EVERY, HUGE, SMALL, THREE, Scene, Size
 from .test_monitor_live import record_course, until
 
-SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
-LIGHT, ASCII = "kvdeck-light", "kvdeck-ascii"
+GOLDENS = painted.GOLDENS / "monitor"
 IDLE = Snapshot("connected", "", 4242)
 FOUND = (
     Found("http://127.0.0.1:6880/metrics", "kvbm"),
@@ -34,94 +37,112 @@ FOUND = (
     Found("processes", "process"),
     Found("disk tier", "process"),
 )
-SCENES: dict[str, tuple[str, ...]] = {
-    "live": (),
-    "sized": (),
-    "looked-at": (),
-    "paused": ("p",),
-    "sought": ("left_curly_bracket", "left_square_bracket"),
-    "empty": (),
-    "unspoken": (),
-    "lost": (),
-    "replay": (),
-    "recording": (),
-    "zoomed": ("tab", "z"),
-    "tiers-alone": ("z",),
-    "threshold": ("tab", "down", "t", *"> 1 GB/s"),
-    "chooser": ("s",),
-    "series": ("b",),
-    "series-found": ("b", "slash", *"external", "enter", "space"),
-    "help": ("question_mark",),
-}
-STATES = ("live", "sought", "empty", "lost", "replay", "looked-at")
-PICTURES = [
-    *((scene, size, theme.DEFAULT) for scene in STATES for size in (SMALL, BIG, HUGE)),
-    *((scene, BIG, name) for scene in ("live", "sought") for name in (LIGHT, theme.ANSI, ASCII)),
-    *(
-        (scene, BIG, theme.DEFAULT)
-        for scene in ("sized", "paused", "unspoken", "recording", "zoomed", "threshold", "chooser", "series", "help")
-    ),
-    *((scene, SMALL, theme.DEFAULT) for scene in ("recording", "chooser", "series-found", "zoomed")),
-    ("tiers-alone", HUGE, theme.DEFAULT),
-]
+WATCHING: dict[str, Any] = {"sources": list(a_monitor.KINDS), "known": [found.name for found in FOUND]}
+PINNED = {**WATCHING, "pins": [a_monitor.PIN]}
+SIZED = {**PINNED, "block_bytes": a_monitor.BLOCK_BYTES, "block_from": "from the plan"}
+NOTHING = {**WATCHING, "sources": []}
+SMALLER = (SMALL, BIG)
 
 
-@pytest.mark.parametrize(
-    ("scene", "size", "name"), PICTURES, ids=[f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in PICTURES]
-)
-def test_picture(
-    scene: str, size: tuple[int, int], name: str, snap_compare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.setenv("KVDECK_THEME", theme.DEFAULT if name == ASCII else name)
-    settings: dict[str, Any] = {"sources": list(a_monitor.KINDS), "known": [f.name for f in FOUND]}
-    if scene in ("live", "sized", "sought"):
-        settings["pins"] = [a_monitor.PIN]
-    if scene == "empty":
-        settings["sources"] = []
-    if scene == "sized":
-        settings |= {"block_bytes": a_monitor.BLOCK_BYTES, "block_from": "from the plan"}
-    memory = {"view": "monitor", "monitor": {} if scene == "chooser" else settings}
-    deck = DeckOfFiles(config=Config(ascii=name == ASCII), memory=memory)
-    if scene == "replay":
-        record_course(tmp_path / "home")
+def scene(
+    *keys: str,
+    moments: Callable[[], Sequence[Moment]] = a_monitor.all_moments,
+    settings: dict[str, Any] = WATCHING,
+    then: Callable[[MonitorScreen], None] | None = None,
+    replay: bool = False,
+    found: tuple[Found, ...] = (),
+    snapshot: Snapshot = IDLE,
+    sizes: Sequence[Size] = (BIG,),
+    themes: Sequence[str] = (),
+    ascii: bool = False,
+    anew: bool = False,
+) -> Scene:
+    """A Monitor that has seen moments; then something else comes to pass, and keys are pressed."""
 
-    async def set_the_scene(pilot: Pilot[None]) -> None:
-        await pilot.pause()
-        deck.post_message(SnapshotTaken(a_run.disconnected() if scene == "lost" else IDLE))
+    async def show(pilot: Pilot[None]) -> None:
+        deck = pilot.app
+        assert isinstance(deck, DeckOfFiles)
+        deck.post_message(SnapshotTaken(snapshot))
+        await pilot.pause(0)
         screen = deck.screen_stack[0]
         assert isinstance(screen, MonitorScreen)
-        for moment in moments(scene):
+        for moment in moments():
             screen.note_moment(MomentSeen(moment))
-        if scene in ("live", "sought", "recording"):
-            screen.timeline.marks.add(Mark(a_monitor.BEGIN + 41, "load started"))
-        if scene == "recording":
-            screen.note_recordings(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 12_345_678),)))
-        if scene == "lost":
-            screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
-        await pilot.pause()
+        if then is not None:
+            then(screen)
+        await pilot.pause(0)
         screen.draw()
-        if scene == "replay":
+        if replay:
+            record_course(Path(os.environ["KVDECK_HOME"]))
             deck.paused = True
             await deck.replay("course")
             await until(pilot, lambda: screen.timeline.seen is not None)
             await pilot.press("end", "left_curly_bracket", "plus", "plus")
             await until(pilot, lambda: "12:01:59" in screen.query_one(MonitorBar).plain)
-        deck.found = FOUND if scene == "chooser" else ()
-        for key in SCENES[scene]:
+        deck.found = found
+        for key in keys:
             await pilot.press(key)
-            await pilot.pause()
+            await pilot.pause(0)
 
-    assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)
+    memory = {"view": "monitor", "monitor": settings}
+    return Scene(show, partial(DeckOfFiles, memory=memory), sizes, "", themes, anew, ascii)
 
 
-def moments(scene: str) -> tuple[Moment, ...]:
-    """What was seen until the picture is taken."""
-    if scene in ("empty", "chooser", "replay"):
-        return ()
-    if scene == "sized":
-        return a_monitor.sized_moments()
-    if scene == "looked-at":
-        return a_monitor.troubled_moments()
-    if scene == "unspoken":
-        return tuple(replace(m, flows=(), gauges=()) for m in a_monitor.all_moments()[:5])
-    return a_monitor.all_moments()
+def none() -> tuple[Moment, ...]:
+    return ()
+
+
+def unspoken() -> tuple[Moment, ...]:
+    return tuple(replace(moment, flows=(), gauges=()) for moment in a_monitor.all_moments()[:5])
+
+
+def marks(screen: MonitorScreen) -> None:
+    screen.timeline.marks.add(Mark(a_monitor.BEGIN + 41, "load started"))
+
+
+def records(screen: MonitorScreen) -> None:
+    marks(screen)
+    screen.note_recordings(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 12_345_678),)))
+
+
+def loses_the_engine(screen: MonitorScreen) -> None:
+    screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+
+
+SEEK = ("left_curly_bracket", "left_square_bracket")
+SCENES = {
+    "live": scene(settings=PINNED, then=marks, sizes=EVERY, themes=THREE),
+    "live-ascii": scene(settings=PINNED, then=marks, ascii=True),
+    "sized": scene(settings=SIZED, moments=a_monitor.sized_moments),
+    "looked-at": scene(moments=a_monitor.troubled_moments, sizes=EVERY, themes=(theme.DEFAULT,)),
+    "paused": scene("p"),
+    "sought": scene(*SEEK, settings=PINNED, then=marks, sizes=EVERY),
+    "sought-ascii": scene(*SEEK, settings=PINNED, then=marks, ascii=True),
+    "empty": scene(settings=NOTHING, moments=none, sizes=EVERY),
+    "unspoken": scene(moments=unspoken),
+    "lost": scene(snapshot=a_run.disconnected(), then=loses_the_engine, sizes=EVERY),
+    "replay": scene(moments=none, replay=True, sizes=EVERY),
+    "recording": scene(then=records, sizes=SMALLER),
+    "zoomed": scene("tab", "z", sizes=SMALLER, anew=True),
+    "tiers-alone": scene("z", sizes=(HUGE,)),
+    "threshold": scene("tab", "down", "t", *"> 1 GB/s", themes=(theme.DEFAULT,)),
+    "chooser": scene("s", settings={}, moments=none, found=FOUND, sizes=SMALLER, anew=True),
+    "series": scene("b"),
+    "series-found": scene("b", "slash", *"external", "enter", "space", sizes=(SMALL,)),
+    "help": scene("question_mark"),
+}
+PICTURES = [(name, picture) for name, scene in SCENES.items() for picture in scene.names()]
+
+
+@cache
+def pictures(name: str) -> dict[str, str]:
+    return asyncio.run(SCENES[name].pictures())
+
+
+@pytest.mark.parametrize(("name", "picture"), PICTURES, ids=map("-".join, PICTURES))
+def test_picture(name: str, picture: str, update_goldens: bool, tmp_path: Path):
+    painted.compare(GOLDENS / f"{name}-{picture}", pictures(name)[picture], update_goldens, tmp_path)
+
+
+def test_every_golden_has_its_picture():
+    assert {file.name for file in GOLDENS.iterdir()} == set(map("-".join, PICTURES))

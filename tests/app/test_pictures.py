@@ -1,107 +1,195 @@
-"""A picture of every screen in its states; `--snapshot-update` keeps new ones, to be looked at by eye."""
+"""Pictures of every screen but the Monitor's, in its states and sizes; `--update-goldens` keeps new ones.
+
+What is on the screen is kept as text, that of a size once for all themes; a few pictures are kept with their colours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import pytest
+from textual.message_pump import MessagePump
 from textual.pilot import Pilot
 
-from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
-
-from . import a_run
-from .conftest import DeckOfFiles
-
-Picture = tuple[str, tuple[int, int], str]
-Scenery = Callable[[Pilot[None]], Awaitable[None]]
-SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
-IDLE = Snapshot("connected", "", 4242)
-SCENES = {
-    "run-empty": (Snapshot(), ()),
-    "run-live": (a_run.live(), ()),
-    "run-finished": (a_run.finished(), ()),
-    "run-crashed": (a_run.crashed(), ()),
-    "run-lost": (a_run.disconnected(), ()),
-    "run-form": (a_run.live(), ("f",)),
-    "run-cancel": (a_run.live(), ("x",)),
-    "run-help": (a_run.live(), ("question_mark",)),
-    "run-paused": (a_run.live(), ("p",)),
-    "plan": (IDLE, ("1",)),
-    "plan-mixed": (IDLE, ("1", "m", *"gpt-oss-120b", "enter", "plus", "plus", "plus", "down", "plus", "plus")),
-    "plan-latent": (IDLE, ("1", "m", *"r1", "enter", "plus", "down", *["plus"] * 4, "g", "right", "right", "plus")),
-    "plan-hybrid": (
-        IDLE,
-        ("1", "m", *"qwen3-next", "enter", *["plus"] * 3, "down", "enter", "5", "enter", "down", "plus"),
-    ),
-    "plan-wrong": (IDLE, ("1", "enter", "3", "enter")),
-    "plan-models": (IDLE, ("1", "m", "q", "w", "e", "n", "down")),
-    "sessions": (a_run.live(), ("4",)),
-    "sessions-empty": (IDLE, ("4",)),
-    "sessions-none-found": (IDLE, ("4", "slash", "x", "y")),
-    "result": (IDLE, ("4", "enter")),
-    "sessions-marked": (IDLE, ("4", "space", "space")),
-    "sessions-rename": (IDLE, ("4", "n")),
-    "diff": (IDLE, ("4", "space", "down", "d")),
-    "diff-layouts": (IDLE, ("4", "d")),
-    "diff-sweep": (IDLE, ("4", "d")),
-    "versus": (IDLE, ("4", "space", "space", "space", "d")),
-    "doctor": (IDLE, ("9",)),
-    "doctor-empty": (Snapshot(), ("9",)),
-}
-TOLD_BY_THE_SMALL_ONE = (
-    "sessions-rename",
-    "versus",
-    "run-form",
-    "run-cancel",
-    "plan-wrong",
-    "plan-models",
-    "sessions-none-found",
-    "sessions-empty",
-    "doctor-empty",
+from kvdeck.app.tui.messages import (
+    DoctorReported,
+    SessionPreviewed,
+    SessionRead,
+    SessionsCompared,
+    SessionsListed,
+    SnapshotTaken,
 )
-PICTURES = [
-    *((scene, SMALL, theme.DEFAULT) for scene in SCENES if scene != "run-paused"),
-    *((scene, BIG, theme.DEFAULT) for scene in SCENES if scene not in TOLD_BY_THE_SMALL_ONE),
-    *((scene, HUGE, theme.DEFAULT) for scene in ("run-live", "plan-mixed", "sessions", "result", "diff", "doctor")),
-    *(
-        (scene, BIG, name)
-        for scene in ("run-live", "plan-latent", "diff", "doctor")
-        for name in ("kvdeck-light", theme.ANSI)
+from kvdeck.app.tui.state import Doctor, Snapshot
+
+from . import a_run, painted
+from .conftest import DeckOfFiles, a_slow_link
+from .painted import BIG, EVERY, SMALL, THREE, Scene, Size
+
+GOLDENS = painted.GOLDENS / "deck"
+Deed = str | Callable[[DeckOfFiles], object]
+NOTHING, LIVE = Snapshot(), a_run.live()
+IDLE = Snapshot("connected", "", 4242)
+LOST = replace(IDLE, link="lost", detail="no engine is running", engine_pid=None)
+QUEUED = replace(LIVE, runs=(a_run.QUEUED,), run=None)
+DARK = (theme.DEFAULT,)
+SMALLER = (SMALL, BIG)
+
+
+class NoSessions(DeckOfFiles):
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.kept = ()
+
+
+class Swept(DeckOfFiles):
+    """Compares sessions that swept over sizes."""
+
+    def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
+        sessions = (a_run.swept(name, 1.3 if name.endswith("ls") else 1.0) for name in names)
+        asker.post_message(SessionsCompared(tuple(sessions)))
+
+
+class Crashed(DeckOfFiles):
+    """Reads sessions whose worker crashed half way."""
+
+    def read_session(self, asker: MessagePump, name: str) -> None:
+        whole = a_run.session()
+        ended = replace(whole, state="crashed", reason="the worker ended by SIGABRT", results=whole.results[:2])
+        asker.post_message(SessionRead(name, replace(ended, name=name, comparisons=())))
+
+    def preview_session(self, asker: MessagePump, name: str) -> None:
+        asker.post_message(SessionPreviewed(name, a_run.session(name)))
+
+
+def scene(
+    snapshot: Snapshot,
+    *deeds: Deed,
+    sizes: Sequence[Size] = EVERY,
+    themes: Sequence[str] = (),
+    waits_for: str = "",
+    doctor: bool = True,
+    ascii: bool = False,
+    anew: bool = False,
+    deck: type[DeckOfFiles] = DeckOfFiles,
+) -> Scene:
+    """A deck that is told of a snapshot, and of what the doctor found; then keys are pressed, and other deeds done."""
+
+    async def show(pilot: Pilot[None]) -> None:
+        opened = pilot.app
+        assert isinstance(opened, DeckOfFiles)
+        if doctor:
+            opened.post_message(DoctorReported(a_run.doctor()))
+        opened.post_message(SnapshotTaken(snapshot))
+        await pilot.pause(0)
+        for deed in deeds:
+            if isinstance(deed, str):
+                await pilot.press(deed)
+            else:
+                deed(opened)
+            await pilot.pause(0)
+
+    return Scene(show, deck, sizes, waits_for, themes, anew, ascii)
+
+
+def reports(doctor: Doctor) -> Deed:
+    return lambda deck: deck.post_message(DoctorReported(doctor))
+
+
+def ends(deck: DeckOfFiles) -> None:
+    deck.post_message(SnapshotTaken(a_run.finished()))
+
+
+def fails_to_list(deck: DeckOfFiles) -> None:
+    deck.screen.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
+
+
+def slows(deck: DeckOfFiles) -> None:
+    deck.link = a_slow_link()
+    deck.post_message(SnapshotTaken(LIVE))
+
+
+def hides_the_log(deck: DeckOfFiles) -> None:
+    deck.deck_screens[0].switch_pane("log")
+
+
+def submits(deck: DeckOfFiles) -> None:
+    deck._unsent = 1
+
+
+UP = ("plus",)
+SCENES = {
+    "first": scene(IDLE),
+    "run-empty": scene(NOTHING, doctor=False),
+    "run-live": scene(LIVE, themes=(*THREE, "kvdeck-contrast", "kvdeck-safe"), anew=True),
+    "run-live-ascii": scene(LIVE, sizes=(BIG,), ascii=True),
+    "run-finished": scene(a_run.finished(), anew=True),
+    "run-crashed": scene(a_run.crashed(), themes=DARK, anew=True),
+    "run-lost": scene(a_run.disconnected(), anew=True),
+    "run-paused": scene(LIVE, "p", anew=True),
+    "run-queued": scene(QUEUED),
+    "run-more": scene(IDLE, "m", "down", "down", "enter", *"16k", "enter", "down"),
+    "run-form": scene(LIVE, "f", sizes=(SMALL,)),
+    "run-cancel": scene(LIVE, "x", sizes=SMALLER, anew=True),
+    "run-help": scene(LIVE, "question_mark", sizes=SMALLER, themes=DARK, anew=True),
+    "run-help-ascii": scene(LIVE, "question_mark", sizes=(BIG,), ascii=True),
+    "run-no-log": scene(LIVE, hides_the_log, sizes=(BIG,)),
+    "run-slow": scene(NOTHING, slows, sizes=(SMALL,)),
+    "run-jump": scene(LIVE, "w", sizes=SMALLER, anew=True),
+    "run-closing": scene(LIVE, submits, "q", sizes=(SMALL,)),
+    "run-told": scene(LIVE, ends, sizes=(BIG,), waits_for="is done", themes=DARK),
+    "run-told-ascii": scene(LIVE, ends, sizes=(BIG,), waits_for="is done", ascii=True),
+    "palette": scene(LIVE, "colon", sizes=(BIG,), waits_for="Search", themes=DARK),
+    "palette-ascii": scene(LIVE, "colon", sizes=(BIG,), waits_for="Search", ascii=True),
+    "too-small": scene(NOTHING, sizes=((60, 20),)),
+    "plan": scene(IDLE, "1"),
+    "plan-paused": scene(IDLE, "1", "p"),
+    "plan-lost": scene(LOST, "1"),
+    "plan-wrong": scene(IDLE, "1", "enter", "3", "enter"),
+    "plan-models": scene(IDLE, "1", "m", *"qwen", "down", sizes=SMALLER, anew=True),
+    "plan-mixed": scene(IDLE, "1", "m", *"gpt-oss-120b", "enter", *UP * 3, "down", *UP * 2),
+    "plan-latent": scene(
+        *(IDLE, "1", "m", *"r1", "enter", *UP, "down", *UP * 4, "g", "right", "right", *UP), sizes=SMALLER, themes=THREE
     ),
-]
+    "plan-hybrid": scene(
+        *(IDLE, "1", "m", *"qwen3-next", "enter", *UP * 3, "down", "enter", "5", "enter", "down", *UP), sizes=SMALLER
+    ),
+    "sessions": scene(LIVE, "4", waits_for="done after", themes=THREE),
+    "sessions-empty": scene(IDLE, "4", deck=NoSessions),
+    "sessions-none-found": scene(IDLE, "4", "slash", "x", "y", sizes=SMALLER),
+    "sessions-marked": scene(IDLE, "4", "space", "space", waits_for="kvdeck session before"),
+    "sessions-paused": scene(LIVE, "4", "p", waits_for="done after"),
+    "sessions-lost": scene(LOST, "4", waits_for="done after"),
+    "sessions-error": scene(IDLE, "4", fails_to_list),
+    "sessions-rename": scene(IDLE, "4", "n", sizes=SMALLER, waits_for="done after", anew=True),
+    "result": scene(IDLE, "4", "enter", themes=THREE),
+    "result-crashed": scene(IDLE, "4", "enter", deck=Crashed),
+    "diff": scene(IDLE, "4", "space", "down", "d", themes=THREE),
+    "diff-layouts": scene(IDLE, "4", "d", sizes=SMALLER),
+    "diff-sweep": scene(IDLE, "4", "d", sizes=SMALLER, deck=Swept),
+    "versus": scene(IDLE, "4", "space", "space", "space", "d", themes=DARK),
+    "doctor": scene(IDLE, "9", themes=THREE),
+    "doctor-empty": scene(NOTHING, "9", doctor=False),
+    "doctor-looking": scene(NOTHING, "9", reports(Doctor(looking=True))),
+    "doctor-error": scene(IDLE, "9", reports(Doctor(error="doctor did not answer within 60 s: its log says why"))),
+    "doctor-lost": scene(LOST, "9"),
+}
+PICTURES = [(name, picture) for name, scene in SCENES.items() for picture in scene.names()]
 
 
-def named(pictures: Sequence[Picture]) -> pytest.MarkDecorator:
-    """A test for each picture, called by its scene, size and theme."""
-    ids = [f"{scene}-{w}x{h}-{name[7:]}" for scene, (w, h), name in pictures]
-    return pytest.mark.parametrize(("scene", "size", "name"), pictures, ids=ids)
+@cache
+def pictures(name: str) -> dict[str, str]:
+    return asyncio.run(SCENES[name].pictures())
 
 
-def a_deck(scene: str, snapshot: Snapshot, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
-    """A deck, and what shows the scene in it."""
-    deck = DeckOfFiles(config=Config(ascii=ascii))
-    if scene == "sessions-empty":
-        deck.kept = ()
-
-    async def set_the_scene(pilot: Pilot[None]) -> None:
-        if not scene.endswith("-empty") or scene == "sessions-empty":
-            deck.post_message(DoctorReported(a_run.doctor()))
-        deck.post_message(SnapshotTaken(snapshot))
-        await pilot.pause()
-        for key in keys:
-            await pilot.press(key)
-            await pilot.pause(0.2 if scene.startswith(("sessions", "diff")) else None)
-
-    return deck, set_the_scene
+@pytest.mark.parametrize(("name", "picture"), PICTURES, ids=map("-".join, PICTURES))
+def test_picture(name: str, picture: str, update_goldens: bool, tmp_path: Path):
+    painted.compare(GOLDENS / f"{name}-{picture}", pictures(name)[picture], update_goldens, tmp_path)
 
 
-@named(PICTURES)
-def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("KVDECK_THEME", name)
-    if scene == "diff-sweep":
-        monkeypatch.setattr(a_run, "compared", lambda name: a_run.swept(name, 1.3 if name.endswith("ls") else 1.0))
-    deck, set_the_scene = a_deck(scene, *SCENES[scene])
-    assert snap_compare(deck, terminal_size=size, run_before=set_the_scene)
+def test_every_golden_has_its_picture():
+    assert {file.name for file in GOLDENS.iterdir()} == set(map("-".join, PICTURES))
