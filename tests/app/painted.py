@@ -93,7 +93,7 @@ async def settle(pilot: Pilot[None], waits_for: str = "") -> str:
         for field in pilot.app.screen.query(Input):
             field.cursor_blink, field._cursor_visible = False, True
         now = painted(pilot.app)
-        same = same + 1 if now == before else 0
+        same = same + 1 if now and now == before else 0
         if same == 3 and waits_for in now:
             return now
         before = now
@@ -113,6 +113,8 @@ def painted(app: App[object]) -> str:
     """
     update = app.screen._compositor.render_update(full=True, screen_stack=app._background_screens)
     rows = [list(Strip.join(row)) for row in update.strips]  # type: ignore[union-attr]
+    if not rows:
+        return ""  # a dialog that has no size yet
     lines = ["".join(segment.text for segment in row).rstrip() for row in rows]
     return "\n".join([*lines, "-- styles --", *_styles(rows, app.theme_variables), ""])
 

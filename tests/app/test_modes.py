@@ -6,16 +6,18 @@ import itertools
 import os
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
-from textual.widget import Widget
+from textual.pilot import Pilot
 
 from kvdeck.app.tui import session_requests
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.messages import RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
-from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
+from kvdeck.app.tui.messages import DoctorReported, Found, RunSubmitted, SessionsListed, SnapshotTaken
 from kvdeck.app.tui.state import Snapshot
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.store import Store
@@ -23,40 +25,70 @@ from kvdeck.sessions.store.store import Store
 from . import a_run
 from .a_terminal import Terminal
 from .conftest import DeckOfFiles
+from .painted import BIG, SMALL, settle
 
 KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "doctor": "9"}
 MODES = Path(__file__).parents[2] / "app" / "tui" / "modes"
 
 
-def regions(deck: Deck) -> dict[str, tuple[int, ...]]:
-    """Where each pane of the screen in front stands."""
-    screen = deck.screen
-    return {
-        f"{type(pane).__name__}#{pane.id}": (*pane.region, pane.display)
-        for pane in screen.walk_children(Widget)
-        if pane.id and pane.id != "keys"
-    }
+PAIRS = list(itertools.permutations(KEYS, 2))
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-async def test_each_mode_looks_the_same_whatever_was_visited_before(size: tuple[int, int]):
-    first = {}
-    for mode, key in KEYS.items():
-        deck = DeckOfFiles(memory={"view": mode})
-        async with deck.run_test(size=size) as pilot:
-            await pilot.press(key)
-            await pilot.pause()
-            first[mode] = regions(deck)
-            assert first[mode]
-    for order in itertools.permutations(KEYS, 3):
-        if order[0] == "doctor" or order[2] in ("monitor", "run"):
-            continue  # enough of the sixty: every pair, and Doctor and Sessions before every other
-        deck = DeckOfFiles(memory={"view": order[0]})
-        async with deck.run_test(size=size) as pilot:
-            for mode in (*order, *order):
-                await pilot.press(KEYS[mode])
-                await pilot.pause()
-                assert regions(deck) == first[mode], (order, mode)
+def every_pair_once() -> list[str]:
+    """Modes one after the other, such that each is entered once from every other."""
+    left = {mode: [other for other in KEYS if other != mode] for mode in KEYS}
+    walk, going = [], [next(iter(KEYS))]
+    while going:
+        if left[going[-1]]:
+            going.append(left[going[-1]].pop())
+        else:
+            walk.append(going.pop())
+    return walk[::-1]
+
+
+async def enter(pilot: Pilot[None], mode: str) -> str:
+    """Switch to a mode; all that it paints once it has come to rest."""
+    await pilot.press(KEYS[mode])
+    previewed = mode == "sessions" and pilot.app.size.width >= 120
+    return await settle(pilot, "done after" if previewed else "")
+
+
+@asynccontextmanager
+async def opened_in(mode: str, size: tuple[int, int], deck: type[DeckOfFiles] = DeckOfFiles) -> AsyncIterator[Any]:
+    """The pilot of a deck that opens in a mode, with a run going on."""
+    made = deck(memory={"view": mode})
+    async with made.run_test(size=size) as pilot:
+        made.post_message(DoctorReported(a_run.doctor()))
+        made.post_message(SnapshotTaken(a_run.live()))
+        yield pilot
+
+
+async def alone(size: tuple[int, int]) -> dict[str, str]:
+    """What each mode paints if no other was ever opened."""
+    found = {}
+    for mode in KEYS:
+        async with opened_in(mode, size) as pilot:
+            found[mode] = await enter(pilot, mode)
+    return found
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG])
+async def test_each_mode_paints_the_same_whichever_it_is_entered_from(size: tuple[int, int]):
+    first, walk = await alone(size), every_pair_once()
+    assert set(itertools.pairwise(walk)) == set(PAIRS)
+    async with opened_in(walk[0], size) as pilot:
+        for before, mode in itertools.pairwise(walk):
+            assert await enter(pilot, mode) == first[mode], (before, mode)
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG])
+async def test_opening_a_mode_for_the_first_time_changes_no_other(size: tuple[int, int]):
+    first = await alone(size)
+    for before, mode in PAIRS:
+        async with opened_in(before, size) as pilot:
+            assert await enter(pilot, before) == first[before]
+            assert await enter(pilot, mode) == first[mode], (before, mode)
+            assert await enter(pilot, before) == first[before], (mode, before)
 
 
 @pytest.mark.parametrize("file", sorted(MODES.rglob("*.tcss")), ids=lambda path: path.stem)
@@ -70,27 +102,52 @@ def test_every_style_rule_is_its_screens_own(file: Path):
 class Late(DeckOfFiles):
     """Answers a question only when it is told to."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiting: list[tuple[object, SessionRead]] = []
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.waiting: list[tuple[str, Any]] = []
+        self.found = (Found("disks", "disk"),)
 
-    def read_session(self, asker, name: str) -> None:
-        self.waiting.append((asker, SessionRead(name, a_run.session(name))))
+    def answer(self, mode: str) -> int:
+        """Answer what the screen of that mode has asked; how many questions that were."""
+        asked = [later for asker, later in self.waiting if asker == mode]
+        self.waiting = [(asker, later) for asker, later in self.waiting if asker != mode]
+        for later in asked:
+            later()
+        return len(asked)
 
 
-async def test_an_answer_reaches_who_asked_and_opens_nothing_over_another_mode():
-    deck = Late()
-    async with deck.run_test(size=(120, 40)) as pilot:
+def _late(name: str) -> Any:
+    def ask(self: Late, asker: Any, *question: Any) -> None:
+        mode = type(asker).__name__.removesuffix("Screen").lower()
+        self.waiting.append((mode, lambda: getattr(DeckOfFiles, name)(self, asker, *question)))
+
+    return ask
+
+
+QUESTIONS = ("list_sessions", "preview_session", "compare_sessions", "read_session", "measure_paths", "find_sources")
+for _name in QUESTIONS:
+    setattr(Late, _name, _late(_name))
+ASKS = {"plan": "", "run": "d", "monitor": "", "sessions": "enter", "doctor": ""}
+"""A key that makes a mode ask for more than it asks for when it is opened."""
+
+
+@pytest.mark.parametrize(("before", "mode"), PAIRS)
+async def test_an_answer_that_comes_late_changes_nothing_in_another_mode(before: str, mode: str):
+    async with opened_in(before, SMALL, Late) as pilot:
+        deck = pilot.app
         deck.post_message(SnapshotTaken(a_run.finished()))
-        await pilot.pause()
-        await pilot.press("2", "d", "4")
-        await pilot.pause()
-        ((asker, answer),) = deck.waiting
-        assert type(asker).__name__ == "RunScreen"
-        asker.post_message(answer)
-        await pilot.pause()
-        assert isinstance(deck.screen, SessionsScreen)
-        assert len(deck.screen_stack) == 1
+        await settle(pilot)
+        if before == "sessions":
+            deck.answer(before)
+            await settle(pilot)
+        await pilot.press(*filter(None, (ASKS[before],)), KEYS[mode])
+        painted = await settle(pilot)
+        while deck.answer(mode):
+            painted = await settle(pilot)
+        lies_over = len(deck.screen_stack)
+        assert deck.answer(before) or not ASKS[before]
+        assert await settle(pilot) == painted
+        assert len(deck.screen_stack) == lies_over
 
 
 async def test_an_answer_to_a_screen_that_was_closed_reaches_nobody(deck: DeckOfFiles):
