@@ -309,7 +309,7 @@ class Server:
     def _old_feed(self, name: str) -> Feed:
         """Return a stream with only history, for a session that is not in the queue."""
         if not self._store.exists(name):
-            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them")
+            raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
         path = self._store.samples_path(name)
         return Feed(name, path, count_lines(path))
 

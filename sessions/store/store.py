@@ -76,7 +76,7 @@ class Store:
         if name is not None and self.folder(name).exists():
             raise UsageError(f"session {name!r} is there already", "choose another name")
         created = time.time()
-        candidates = [name] if name is not None else _generated_names(created, label)
+        candidates = [name] if name is not None else generated_names(created, label)
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             fresh.mkdir(parents=True, mode=0o700)
@@ -204,7 +204,7 @@ class Store:
         try:
             session = decode_json(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
-            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them") from error
+            raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them") from error
         except OSError as error:
             raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
         except ValueError as error:
@@ -387,7 +387,8 @@ def _changed(folder: Path) -> int:
         return 0
 
 
-def _generated_names(created: float, label: str) -> Iterable[str]:
+def generated_names(created: float, label: str) -> Iterable[str]:
+    """Yield session names made of a Unix time and a label; the second and later ones are numbered."""
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "run"
     stem = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{slug}"
     yield stem

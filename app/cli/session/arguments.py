@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from kvdeck.app.cli.standard_output import write_bytes
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
@@ -12,6 +14,9 @@ from kvdeck.sessions.host.user_home import expanded
 if TYPE_CHECKING:
     from kvdeck.sessions.model.records import Session
     from kvdeck.sessions.store.store import Store
+
+
+SESSION = click.option("-s", "--session", metavar="NAME", help="Default: the active session.")
 
 
 def store() -> Store:
