@@ -118,3 +118,28 @@ def test_one_session_and_one_format_are_printed(run: Callable[..., Printed], tmp
     assert run("session", "show", "own", "--json", "-f", "csv")[0] == 2
     assert run("session", "show", "own", "--json", "-o", str(tmp_path / "own.json"))[0] == 0
     assert json.loads((tmp_path / "own.json").read_bytes())["session"] == "own"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("session list", "session show x", "session compare x y", "session export -s x json out.json"),
+        *("session init x", "session test", "session reset -s x", "session enable -s x", "session rename x y"),
+        *("session tag x", "session note x", "session delete x --yes", "attach x", "cancel x", "run --quick"),
+        *("trace -- true", "monitor --once", "monitor --list-sources", "monitor --seconds 1", "monitor --replay x"),
+        *("monitor --record x --seconds 1", "engine start", "engine log"),
+    ],
+)
+def test_a_home_that_is_a_file_is_named_on_one_line(
+    verb: str, run: Callable[..., Printed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").chmod(0o700)
+    (tmp_path / "note.txt").write_text("mine")
+    for place in ("note.txt", "note.txt/below"):
+        monkeypatch.setenv("KVDECK_HOME", str(tmp_path / place))
+        status, out, err = run(*verb.split())
+        assert (status, out) == (2, b"")
+        assert err.decode().splitlines() == [
+            f"kvdeck: {tmp_path / place} is no folder · set KVDECK_HOME to a folder of yours"
+        ]
+    assert (tmp_path / "note.txt").read_text() == "mine"

@@ -21,9 +21,10 @@ SESSION = click.option("-s", "--session", metavar="NAME", help="Default: the act
 
 def store() -> Store:
     """Return the session store of the engine's home folder."""
-    from kvdeck.engine.client import client
+    from kvdeck.engine.daemon.folders import home_folder
+    from kvdeck.sessions.store.store import Store
 
-    return client.store()
+    return Store(home_folder())
 
 
 def checked(name: str) -> str:
