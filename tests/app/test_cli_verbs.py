@@ -1,4 +1,4 @@
-"""The tables of verbs: every row loads, help lists each verb under a topic, earlier spellings work like the new ones."""
+"""The tables of verbs: every row loads, help lists it under its topic, and earlier spellings work like the new ones."""
 
 from __future__ import annotations
 
