@@ -21,7 +21,7 @@ def attach(name: str, as_json: bool) -> int:
     from kvdeck.engine.client.client import Client, store
 
     session = store().load(name)
-    if session.state not in FINAL_STATES and session.kind != "watched":
+    if session.state not in FINAL_STATES and session.kind != "telemetry":
         with Client.connect() as client, counted_interrupts() as interrupts:
             return follow(client, name, as_json, interrupts)
     print_session(session, as_json)

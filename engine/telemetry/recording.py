@@ -158,11 +158,11 @@ class Recording:
         """
         store = Store(home)
         if not store.exists(name):
-            raise SessionError(f"there is no recording {name!r}", "`kvdeck session list watched` lists them")
+            raise SessionError(f"there is no recording {name!r}", "`kvdeck session list telemetry` lists them")
         session = store.load(name)
-        if session.kind != "watched":
+        if session.kind != "telemetry":
             raise SessionError(
-                f"session {name!r} is no recording of the Monitor's", "`kvdeck session list watched` lists those"
+                f"session {name!r} is no recording of the Monitor's", "`kvdeck session list telemetry` lists those"
             )
         return cls(session, store.folder(name))
 

@@ -114,7 +114,7 @@ class Store:
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             fresh.mkdir(parents=True, mode=0o700)
-            if session.kind == "recorded":
+            if session.kind == "trace":
                 trace_counts.prepare(fresh)
             return self._move_in(fresh, [session.name], session)
         except OSError as error:
@@ -182,14 +182,14 @@ class Store:
                 raise
             return Session(name, "interrupted", 0.0)
         session = self._settled(session)
-        if session.kind == "watched" and session.state == "running":
+        if session.kind == "telemetry" and session.state == "running":
             raise SessionError(
                 f"session {name!r} is being recorded",
                 f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
             )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
-        if session.kind == "recorded" and not counting and (live := trace_counts.live(self.folder(name))):
+        if session.kind == "trace" and not counting and (live := trace_counts.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
             raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
         return session
@@ -221,13 +221,13 @@ class Store:
             SessionError: The session doesn't exist, or its file is damaged.
         """
         session = self.read(name)
-        if session.kind == "recorded":
+        if session.kind == "trace":
             return trace_counts.filled(session, self.folder(name))
         return self._settled(session)
 
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
-        if session.kind == "watched":
+        if session.kind == "telemetry":
             return self._watched(session)
         if session.state in FINAL_STATES:
             return session

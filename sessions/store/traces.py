@@ -30,8 +30,8 @@ def begin(store: Store, name: str) -> list[str]:
     if not store.exists(name):
         now = time.time()
         host = {"hostname": platform.node()}
-        store.keep(Session(name, "done", now, started=now, kind="recorded", host=host))
-    elif store.read(name).kind != "recorded":
+        store.keep(Session(name, "done", now, started=now, kind="trace", host=host))
+    elif store.read(name).kind != "trace":
         raise SessionError(f"session {name!r} holds what was measured or imported", "choose another name to count into")
     trace_counts.prepare(store.folder(name))
     return list(_dynamo_files(name))
@@ -107,7 +107,7 @@ def switch(store: Store, name: str, enabled: bool) -> None:
     """
     if not store.exists(name):
         raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
-    if store.read(name).kind != "recorded":
+    if store.read(name).kind != "trace":
         raise SessionError(f"session {name!r} holds what was measured or imported", "it does not count")
     trace_counts.prepare(store.folder(name))
     trace_counts.set_enabled(store.folder(name), enabled)

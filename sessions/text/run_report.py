@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvdeck.sessions import units
-from kvdeck.sessions.model.records import Comparison, Percentiles, Session, StepResult, Tuned
+from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
@@ -43,7 +43,7 @@ class Line:
 def report_json(session: Session) -> dict[str, Any]:
     """Return the object of `kvdeck run --json`; docs/formats.md describes it."""
     data = dataclasses.asdict(session)
-    return {"session": data.pop("name"), **data}
+    return {"session": data.pop("name"), **data, "kind_v1": KIND_V1.get(session.kind, session.kind)}
 
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
@@ -69,7 +69,7 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
 
 def is_recording(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    return session.kind == "watched" or session.watched is not None
+    return session.kind == "telemetry" or session.watched is not None
 
 
 def trouble(session: Session) -> bool:

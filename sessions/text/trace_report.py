@@ -48,7 +48,7 @@ def counted_lines(session: Session, width: int) -> list[Line]:
 
 
 def _kind(session: Session) -> str:
-    return {"recorded": "counted in running programs", "imported": "imported"}.get(session.kind, session.state)
+    return {"trace": "trace, counted in running programs", "imported": "imported"}.get(session.kind, session.state)
 
 
 def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:

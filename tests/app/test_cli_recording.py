@@ -100,7 +100,7 @@ def test_before_and_after_are_compared_by_flow(
 ) -> None:
     record(environment, server, "before", "/slow", 4)
     record(environment, server, "after", "/fast", 4)
-    listed = kvdeck(environment, "session", "list", "watched").stdout
+    listed = kvdeck(environment, "session", "list", "telemetry").stdout
     assert listed.count("G1 → G2") == 2
     diff = orjson.loads(kvdeck(environment, "session", "compare", "before", "after", "--json").stdout)
     (row,) = diff["flows"]

@@ -60,7 +60,7 @@ async def test_before_and_after_on_the_screen(home: Path, size: tuple[int, int])
         row = next(line for line in plain(deck, "#list").splitlines() if "after" in line)
         assert "0:59" in row
         if size[0] != 120:  # there the preview takes the room
-            assert "watched" in row
+            assert "telemetry" in row
         await pilot.press("down", "space", "up", "up", "space", "d")
         await until(pilot, lambda: isinstance(deck.screen, RecordingsScreen))
         shown = plain(deck, "#recordings")

@@ -40,7 +40,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "home")
-        self.store.keep(Session("shared", "done", time.time(), kind="recorded"))
+        self.store.keep(Session("shared", "done", time.time(), kind="trace"))
         self.environ = {"KVDECK_HOME": str(folder / "home"), "KVDECK_RUNTIME": str(folder / "rt")}
         self.environ |= {"HOME": str(folder), "TMPDIR": str(folder), "KVDECK_IDLE_EXIT": "1"}
         self.decks = [Terminal((120, 40), DECK, **self.environ) for _ in "AB"]

@@ -160,7 +160,7 @@ def _keep_sessions(home: Path) -> None:
     store.create(OPEN, {"paths": ["HostToHost"]}, SPEC)
     store.write(dataclasses.replace(store.read(OPEN), state="running"))
     store.samples_path(OPEN).write_bytes(events(ended=False))
-    store.keep(Session(COUNTED, "done", BEGIN, started=BEGIN, kind="recorded"))
+    store.keep(Session(COUNTED, "done", BEGIN, started=BEGIN, kind="trace"))
     recorder = Recorder(store.folder(COUNTED))
     for number in range(60):
         recorder.record(PATHS[number % 3], LAYOUTS[number % 3], 4096 << number % 4, 2, 0.001 + number * 1e-5, 64)

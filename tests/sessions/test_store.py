@@ -208,7 +208,7 @@ for number in range(25):
 
 
 def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) -> None:
-    store.keep(Session("shared", "done", 1.0, kind="recorded"))
+    store.keep(Session("shared", "done", 1.0, kind="trace"))
     command = [sys.executable, "-c", TAGGER, str(store.home)]
     taggers = [subprocess.Popen([*command, letter]) for letter in "abcd"]
     assert [tagger.wait(timeout=60) for tagger in taggers] == [0] * 4
@@ -217,7 +217,7 @@ def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) 
 
 
 def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Store) -> None:
-    store.keep(Session("shared", "done", 1.0, kind="recorded"))
+    store.keep(Session("shared", "done", 1.0, kind="trace"))
     recorder = Recorder(store.folder("shared"))
     recorder.record("HostToDisk", "FullyContiguous", 1, 1, None)
     recorder.flush()

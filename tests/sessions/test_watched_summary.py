@@ -199,7 +199,7 @@ def text(lines: Sequence[Any]) -> str:
 def test_a_recording_is_listed_and_reported_as_what_it_is(store: Store) -> None:
     session = recorded(store, "one", rates(1e9, 1))
     (row,) = catalogue(store)
-    assert (row.kind, row.state, row.about) == ("watched", "done", "G1 → G2 · 59 s of 1 source")
+    assert (row.kind, row.state, row.about) == ("telemetry", "done", "G1 → G2 · 59 s of 1 source")
     assert matching([row], ["G1"]) == [row]
     shown = text(report_lines(session, 100))
     assert "a recording of 59 s" in shown

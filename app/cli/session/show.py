@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
-    from kvdeck.sessions.store.catalogue import catalogue, matching
+    from kvdeck.sessions.store.catalogue import catalogue, matching, row_json
     from kvdeck.sessions.text.run_report import Line
     from kvdeck.sessions.text.tables import Column, fit, render
 
     found = matching(catalogue(store()), words)
     if as_json:
-        print_json(found)
+        print_json([row_json(row) for row in found])
         return 0
     if not found:
         click.echo("No session has these words." if words else "No sessions yet: `kvdeck run --quick` makes one.")
@@ -54,7 +54,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
 
 
 def _transfers(item: SessionSummary) -> str:
-    return "" if item.kind in ("run", "watched") else count_text(item.transfers)
+    return "" if item.kind in ("run", "telemetry") else count_text(item.transfers)
 
 
 @click.command()

@@ -60,7 +60,7 @@ def begin(
         raise UsageError(f"{size_text(limit)} can't hold a recording", f"give {size_text(LEAST_LIMIT)} or more")
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
-    store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="watched"))
+    store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))
 
 
 def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
