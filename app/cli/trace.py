@@ -96,26 +96,30 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
     Raises:
         UsageError: The command can't be run.
     """
-    # Signals are waited for, not handled: only so is it known whether the terminal sent one (Ctrl-C). It sends to the
-    # whole foreground group, and a program that got SIGINT twice would take that as the order to quit at once.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*FORWARDED, signal.SIGCHLD})
+    early: list[int] = []
+    # The command doesn't inherit handlers, as it would a blocked or an ignored signal. What is ignored (nohup) stays so.
+    heard = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
+    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in heard}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        child = subprocess.Popen(
-            command,
-            env=variables,
-            umask=umask.given(),
-            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
-        )
+        child = subprocess.Popen(command, env=variables, umask=umask.given())
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*heard, signal.SIGCHLD})
+        for number in early:
+            child.send_signal(number)
+        # Waited for, since a handler can't see who sent a signal. The terminal (Ctrl-C) sends it to the whole
+        # foreground group, and a program that got SIGINT twice would take that as the order to quit at once.
         while child.poll() is None:
-            received = signal.sigwaitinfo({*FORWARDED, signal.SIGCHLD})
-            if received.si_signo in FORWARDED and received.si_code <= 0:  # above 0: from the kernel, for the terminal
+            received = signal.sigwaitinfo({*heard, signal.SIGCHLD})
+            if received.si_signo in heard and received.si_code <= 0:  # above 0: sent by the kernel for the terminal
                 child.send_signal(received.si_signo)
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
     finally:
-        while signal.sigtimedwait(FORWARDED, 0) is not None:  # the counts are still to be printed
+        while signal.sigtimedwait(heard, 0) is not None:  # the counts are still to be printed
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
