@@ -16,7 +16,7 @@ import orjson
 
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.protocol import EventMessage, SampleMessage, encode
-from kvdeck.engine.telemetry.recording import Recorder as Recording
+from kvdeck.engine.telemetry.recording import TelemetryRecorder
 from kvdeck.engine.telemetry.sample import take
 from kvdeck.engine.telemetry.source import Reading
 from kvdeck.engine.telemetry.sources.exposition import Parser
@@ -166,7 +166,7 @@ def _keep_sessions(home: Path) -> None:
         recorder.record(PATHS[number % 3], LAYOUTS[number % 3], 4096 << number % 4, 2, 0.001 + number * 1e-5, 64)
     recorder.failed(*_key())
     recorder.close()
-    recording = Recording.begin(home, SEEN, sources=("http://127.0.0.1:8000/metrics",))
+    recording = TelemetryRecorder.begin(home, SEEN, sources=("http://127.0.0.1:8000/metrics",))
     for moment in moments():
         recording.take(moment)
     recording.mark(Mark(BEGIN + 3, "a mark"))
