@@ -26,7 +26,7 @@ from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
 from kvdeck.sessions.model.events import Round, event_from_json
 from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store.event_log import encode_event
 from kvdeck.sessions.store.index import summaries
 from kvdeck.sessions.store.store import Store
@@ -161,7 +161,7 @@ def _keep_sessions(home: Path) -> None:
     store.write(dataclasses.replace(store.read(OPEN), state="running"))
     store.samples_path(OPEN).write_bytes(events(ended=False))
     store.keep(Session(COUNTED, "done", BEGIN, started=BEGIN, kind="trace"))
-    recorder = Recorder(store.folder(COUNTED))
+    recorder = TransferCounter(store.folder(COUNTED))
     for number in range(60):
         recorder.record(PATHS[number % 3], LAYOUTS[number % 3], 4096 << number % 4, 2, 0.001 + number * 1e-5, 64)
     recorder.failed(*_key())
