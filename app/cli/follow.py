@@ -65,7 +65,7 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
     except EngineError as error:
         raise EngineError(
             f"the engine ended during the run; what was measured is kept in {client.store.folder(name)}",
-            f"`kvdeck report {name}` prints it",
+            f"`kvdeck session show {name}` prints it",
         ) from error
     finally:
         progress.clear()

@@ -15,17 +15,9 @@ from typing import Any
 
 import click
 
-from kvdeck.app.cli.config import config, configured, deck_options
-from kvdeck.app.cli.doctor import doctor
-from kvdeck.app.cli.engine import engine
-from kvdeck.app.cli.monitor import monitor
-from kvdeck.app.cli.plan import iosize, kvcache, plan
-from kvdeck.app.cli.profile import profile
-from kvdeck.app.cli.run import run
-from kvdeck.app.cli.runs import attach, cancel, report, sessions
-from kvdeck.app.cli.serve import serve
-from kvdeck.app.cli.session.commands import session
+from kvdeck.app.cli.config import configured, deck_options
 from kvdeck.app.cli.standard_output import OutputError, guard_streams
+from kvdeck.app.cli.verbs import VERBS, AliasedGroup
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.user_home import ensure_home
@@ -37,6 +29,8 @@ CLOSED_PIPE = 141
 
 
 @click.group(
+    cls=AliasedGroup,
+    verbs=VERBS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Without a verb the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",
@@ -63,14 +57,6 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     from kvdeck.app.tui.app import run_deck
 
     return run_deck(readonly, found)
-
-
-VERBS = (
-    *(plan, kvcache, iosize, profile, run, monitor),
-    *(attach, cancel, report, sessions, session, engine, doctor, config, serve),
-)
-for verb in VERBS:
-    kvdeck.add_command(verb)
 
 
 FEWER_COLLECTIONS = (50_000, 20, 20)

@@ -20,11 +20,11 @@ from kvdeck.app.cli.plan_options import (
     given_parameters,
     options,
 )
-from kvdeck.app.cli.plan_rows import beside_lines, kvcache_row, size_said, state_row
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import csv_text
 
 if TYPE_CHECKING:
+    from kvdeck.engine.planning.io_plan import Ios
     from kvdeck.engine.planning.kvbench import ModelConfig
     from kvdeck.engine.planning.models import Architecture
 
@@ -62,12 +62,12 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
 
     def text(asked: Asked, params: Mapping[str, Any]) -> str:
         command = command_line(params, "seed" if target == "seed" else "nixlbench")
-        for line in () if plainly else beside_lines(model, asked.config):
+        for line in () if plainly else _beside_lines(model, asked.config):
             click.echo(f"kvdeck: {asked.file + ': ' if asked.file else ''}{line}", err=True)
         return "\n".join((*header(asked), command, ""))
 
     def row(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {**params, **({} if plainly else state_row(model, asked.config)), "config_file": asked.file}
+        return {**params, **({} if plainly else _state_row(model, asked.config)), "config_file": asked.file}
 
     return _each(values, style, made, text, row, lambda asked: _sections(model, asked.config))
 
@@ -117,7 +117,7 @@ def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
 @FOR
 def kvcache(style: str, target: str, **values: Any) -> int:
     """Show a model's KV cache as KVBench does: number of I/Os (batch size) and bytes of each."""
-    from kvdeck.engine.planning.io_plan import Ios, ios
+    from kvdeck.engine.planning.io_plan import ios
 
     model = asked_model(values)
 
@@ -130,14 +130,14 @@ def kvcache(style: str, target: str, **values: Any) -> int:
             "Model": model.title or model.name,
             "Input Sequence Length": asked.config.isl,
             "Batch Size": found.batch,
-            "IO Size": size_said(found.size),
+            "IO Size": _size_text(found.size),
         }
         if not values["compat"] and target != "seed" and model.state_bytes():
-            lines["Recurrent State"] = f"{size_said(model.state_bytes())} a request, apart from these"
+            lines["Recurrent State"] = f"{_size_text(model.state_bytes())} a request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
     def row(asked: Asked, found: Ios) -> dict[str, Any]:
-        return kvcache_row(model, asked, found, bool(values["compat"]))
+        return _kvcache_row(model, asked, found, bool(values["compat"]))
 
     return _each(values, style, made, text, row)
 
@@ -211,6 +211,98 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 def _sections(model: Architecture, config: ModelConfig) -> dict[str, Any]:
     named = {f"model_{name}_{key}": value for name, keys in config.sections().items() for key, value in keys.items()}
     return {"model": model.name, **named}
+
+
+def _kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> dict[str, Any]:
+    """Return a configuration's row: KVBench's columns, followed by kvdeck's unless `compat`. Sizes are in bytes."""
+    from kvdeck.engine.planning.io_plan import plan_of
+    from kvdeck.engine.planning.kvbench import kv_bytes
+
+    config = asked.config
+    row = {
+        "model": model.name,
+        "isl": config.isl,
+        "num_requests": config.num_requests,
+        "batch_size": found.batch,
+        "io_size": found.size,
+        "tp": config.tp_size,
+        "pp": config.pp_size,
+        "page_size": config.page_size,
+        "access": config.access,
+        "config_file": asked.file,
+    }
+    if compat:
+        return {**row, "kv_bytes_per_token": kv_bytes(model, config)}
+    plan = plan_of(model, config)
+    gpu, whole = plan.per_gpu(), plan.in_all()
+    return {
+        **row,
+        "kv_bytes_per_token": plan.token_bytes,
+        "kv_bytes_per_request": plan.request_bytes,
+        "kv_bytes": plan.total_bytes,
+        "block_bytes": plan.group.block_bytes,
+        "region_bytes": plan.group.region_bytes,
+        "regions_per_block": plan.group.regions,
+        "stage_layers": [stage.layers for stage in plan.stages()],
+        "stage_rule": plan.remainder(),
+        "stage_request_bytes": [stage.request_bytes() for stage in plan.stages()],
+        "gpus": plan.parallel.gpus,
+        "gpu_blocks": gpu.blocks,
+        "gpu_regions": gpu.regions,
+        "gpu_bytes": gpu.block_bytes,
+        "all_blocks": whole.blocks,
+        "all_regions": whole.regions,
+        "all_bytes": whole.block_bytes,
+        **_state_row(model, config),
+    }
+
+
+def _beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
+    """Return lines on what the nixlbench command leaves out.
+
+    These are recurrent states, and the layers of each stage if `pp_layers` or a `pp_rule` is set.
+    """
+    from kvdeck.engine.planning.io_plan import plan_of
+    from kvdeck.engine.planning.kvbench import ModelConfig
+    from kvdeck.sessions.units import exact_size_text, size_text
+
+    plan = plan_of(model, config)
+    lines = []
+    if plan.state_bytes:
+        lines.append(
+            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} a request, "
+            f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
+        )
+    lines += [f"no state known: {words}" for words in model.without_state()]
+    asked = config.pp_layers or config.pp_rule != ModelConfig().pp_rule
+    if asked and (rule := plan.remainder()):
+        lines.append(f"layers of the stages {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
+    return tuple(lines)
+
+
+def _state_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+    """Return the columns (in bytes) for a hybrid model's recurrent states; {} for other models, to match KVBench."""
+    from kvdeck.engine.planning.io_plan import plan_of
+
+    if not model.state_bytes():
+        return {}
+    plan = plan_of(model, config)
+    return {
+        "state_bytes_per_request": plan.state_bytes,
+        "state_bytes_per_layer": {kind.name: kind.state.bytes() for kind in model.kinds if kind.state},
+        "gpu_state_bytes": plan.gpu_state_bytes(),
+        "all_state_bytes": plan.all_state_bytes,
+    }
+
+
+def _size_text(size: int) -> str:
+    """Return bytes as KVBench prints them: 1024-based units, two decimals, ties to even."""
+    value: float = size
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1024:
+            return f"{round(value, 2)} {unit}"
+        value /= 1024
+    return f"{round(value, 2)} TB"
 
 
 def _list_models() -> int:

@@ -1,57 +1,143 @@
-"""Runs another program with transfer counting enabled."""
+"""`kvdeck trace`: runs a command and counts its transfers."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kvdeck.app.cli.session.arguments import checked, store
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host import umask
 
 if TYPE_CHECKING:
-    from kvdeck.sessions.store.store import Store
+    from kvdeck.sessions.model.records import Session
+
+FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+AFTER_DASHES = "kvdeck.app.cli.trace.command"
+"""Key of the words after `--` in the click context."""
+NATIVE = (
+    "native agents (KVBM, C++, Rust) aren't counted: `kvdeck monitor` shows KVBM's metrics, from port 6880 of its host"
+)
 
 
-def run_recorded(
-    store: Store, name: str, command: Sequence[str], layout: str | None, descriptors_per_block: int | None
-) -> int:
-    """Run a command and print a summary of the transfers counted in it on stderr.
+class _SplitAtDashes(click.Command):
+    """Sets the words after `--` aside, so that the name before it can be left out."""
 
-    Args:
-        layout: Layout of the program's transfers, which can't be detected.
-        descriptors_per_block: Descriptors that make up a block; needed to count blocks.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[AFTER_DASHES] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
 
-    Returns:
-        The command's exit status, or 128 + the number of the signal that ended it.
 
-    Raises:
-        UsageError: The command can't be run.
+@click.command(cls=_SplitAtDashes)
+@click.argument("words", metavar="[NAME] -- COMMAND...", nargs=-1)
+@click.option("--layout", metavar="LAYOUT", help="What the program's transfers are laid out as; it can't be seen.")
+@click.option(
+    "--descriptors-per-block",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Descriptors that make a block, so that blocks can be counted.",
+)
+@click.pass_context
+def trace(context: click.Context, words: tuple[str, ...], layout: str | None, descriptors_per_block: int | None) -> int:
+    """Run a command and count the NIXL transfers of all its Python processes.
+
+    The counts go into the session NAME, a new one or an earlier trace; default: a name made of the time and the
+    command. The exit status is the command's, or 128 + the number of the signal that ended it. SIGTERM, SIGINT,
+    SIGHUP and SIGQUIT are passed on. A program without NIXL runs unchanged.
     """
+    from kvdeck.engine.planning.layout import parse_layout_pair
     from kvdeck.engine.tracing import environment
     from kvdeck.sessions.store import traces
     from kvdeck.sessions.store.lookup import find
     from kvdeck.sessions.text.trace_report import summary_text
 
-    variables = {**os.environ, **traces.environment(store.folder(name), name)}
-    variables |= environment(os.environ.get("PYTHONPATH"), layout, descriptors_per_block)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    name, command = _name_and_command(words, context.meta[AFTER_DASHES])
+    text = str(parse_layout_pair(layout)) if layout is not None else None
+    if shutil.which(command[0]) is None:
+        raise UsageError(f"can't run {command[0]!r}: it is no program that can be found", "check its name and mode")
+    kept = store()
+    name = traces.new_name(kept, Path(command[0]).name) if name is None else checked(name)
+    for line in traces.begin(kept, name):
+        click.echo(line, err=True)
+    folder = kept.folder(name)
+    before = _counted(find(kept, name))
+    traces.forget_loaded(folder)
+    variables = {**os.environ, **traces.environment(folder, name)}
+    variables |= environment(os.environ.get("PYTHONPATH"), text, descriptors_per_block)
+    status = run_command(command, variables)
+    found = find(kept, name)
+    click.echo(summary_text(found), err=True)
+    if _counted(found) == before:
+        click.echo(f"kvdeck: no transfer was counted: {_why_nothing(folder, name)}", err=True)
+    return status
+
+
+def _name_and_command(words: Sequence[str], after: list[str]) -> tuple[str | None, list[str]]:
+    """Return the session's name, None if not given, and the command; without `--`, the first word is the name."""
+    name, command = (words, after) if after else (words[:1], [*words[1:]])
+    if len(name) > 1:
+        raise UsageError(f"{' '.join(name)!r} stands before --", "give one session name there, or none")
+    if not command:
+        raise UsageError("no command is given", "put it after --: `kvdeck trace -- COMMAND`")
+    return (name[0] if name else None), command
+
+
+def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
+    """Run a command, pass signals on to it, and return its exit status, or 128 + the signal that ended it.
+
+    Raises:
+        UsageError: The command can't be run.
+    """
+    early: list[int] = []
+    # The command inherits no handlers, as it would a blocked or ignored signal. What is ignored (nohup) stays ignored.
+    heard = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
+    before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in heard}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        # Ctrl-C is for the command: this process ignores it and waits.
-        status = subprocess.Popen(command, env=variables, preexec_fn=_listen, umask=umask.given()).wait()
+        child = subprocess.Popen(command, env=variables, umask=umask.given())
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*heard, signal.SIGCHLD})
+        for number in early:
+            child.send_signal(number)
+        # Waited for, since a handler can't see who sent a signal. The terminal (Ctrl-C) sends it to the whole
+        # foreground group, and a program that got SIGINT twice would take that as the order to quit at once.
+        while child.poll() is None:
+            received = signal.sigwaitinfo({*heard, signal.SIGCHLD})
+            if received.si_signo in heard and received.si_code <= 0:  # above 0: sent by the kernel for the terminal
+                child.send_signal(received.si_signo)
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
     finally:
-        for number, handler in handlers.items():
+        while signal.sigtimedwait(heard, 0) is not None:  # the counts are still to be printed
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
             signal.signal(number, handler)
-    click.echo(summary_text(find(store, name)), err=True)
-    return status if status >= 0 else 128 - status
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def _listen() -> None:
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
+def _counted(session: Session) -> int:
+    return sum(tally.transfers + tally.failures for tally in session.tallies)
+
+
+def _why_nothing(folder: Path, name: str) -> str:
+    """Return why a command's transfers weren't counted, and what to do."""
+    from kvdeck.sessions.store import trace_counts, traces
+
+    if not trace_counts.control(folder)[0]:
+        return f"counting is disabled · `kvdeck session enable -s {name}` enables it"
+    loaded = traces.loaded(folder)
+    if failed := [line for line in loaded if line.startswith("failed ")]:
+        return f"the hook {failed[0]} · set KVDECK_RECORD_DEBUG=1 and report it"
+    if modules := [line for line in loaded if line != "python"]:
+        return f"{', '.join(modules)} was loaded, and no transfer through it completed · {NATIVE}"
+    if loaded:
+        return f"none of the Python processes loaded NIXL's Python API or vLLM's offloading · {NATIVE}"
+    return f"no Python process loaded kvdeck's hook (-I, -E and -S prevent it, so does a new PYTHONPATH) · {NATIVE}"

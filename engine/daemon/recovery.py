@@ -94,7 +94,7 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
 
 
 def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tuple[Session, str]:
-    if store.exists(name) and store.read(name).kind == "watched":
+    if store.exists(name) and store.read(name).kind == "telemetry":
         return _end_recording(store, name, grace)
     folder = store.folder(name)
     done = []

@@ -17,7 +17,7 @@ from typing import Any
 
 _NIXL = "kvdeck.engine.tracing.nixl"
 _VLLM = "kvdeck.engine.tracing.vllm"
-WATCHED = {
+TRACED = {
     "nixl._bindings": _NIXL,
     "nixl_cu12._bindings": _NIXL,
     "nixl_cu13._bindings": _NIXL,
@@ -28,9 +28,10 @@ WATCHED = {
 """Traced module to the module of its hook, which is imported only once the traced one is."""
 
 
-def watch() -> None:
+def install() -> None:
     """Instrument the traced modules imported already, and install the finder for later ones."""
-    for name in WATCHED:
+    _note("python")
+    for name in TRACED:
         if name in sys.modules:
             _instrument(sys.modules[name], name)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -39,11 +40,25 @@ def watch() -> None:
 
 def _instrument(module: ModuleType, name: str) -> None:
     try:
-        importlib.import_module(WATCHED[name]).instrument(module)
+        importlib.import_module(TRACED[name]).instrument(module)
+        _note(name)
     except Exception as error:
+        _note(f"failed for {name}: {error!r}")
         if os.environ.get("KVDECK_RECORD_DEBUG"):
             with contextlib.suppress(Exception):
                 sys.stderr.write(f"kvdeck does not record {name}: {error!r}\n")
+
+
+def _note(text: str) -> None:
+    """Append a line to `recorder/loaded` of the session, from which `kvdeck trace` says why it counted nothing."""
+    folder = os.environ.get("KVDECK_RECORD_FOLDER")
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with contextlib.suppress(Exception):
+        descriptor = os.open(f"{folder}/recorder/loaded", flags, 0o666)
+        try:
+            os.write(descriptor, f"{' '.join(text.split())[:300]}\n".encode())
+        finally:
+            os.close(descriptor)
 
 
 class _Finder(MetaPathFinder):
@@ -53,7 +68,7 @@ class _Finder(MetaPathFinder):
         self._searching: set[str] = set()
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        if fullname not in WATCHED or fullname in self._searching:
+        if fullname not in TRACED or fullname in self._searching:
             return None
         self._searching.add(fullname)
         try:

@@ -55,9 +55,21 @@ def is_same(low: float, high: float) -> bool:
 
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
-SessionKind = Literal["run", "recorded", "imported", "watched"]
-"""`run`: measured here; `recorded`: trace, transfers counted in other programs; `imported`: read from a file;
-`watched`: telemetry recorded by the Monitor."""
+SessionKind = Literal["run", "trace", "imported", "telemetry"]
+"""`run`: measured here; `trace`: transfers counted in other programs; `imported`: read from a file; `telemetry`:
+samples recorded by the Monitor."""
+FormerKind = Literal["recorded", "watched"]
+KIND_V1 = {"trace": "recorded", "telemetry": "watched"}
+"""Former words of two kinds. Files of earlier versions hold them; printed JSON holds them as `kind_v1` for one more
+version."""
+_PRESENT_KIND = {former: kind for kind, former in KIND_V1.items()}
+
+
+def present_kind(kind: str) -> str:
+    """Return the kind for a word of this version or of an earlier one."""
+    return _PRESENT_KIND.get(kind, kind)
+
+
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
@@ -271,7 +283,8 @@ class Session:
     tags: tuple[str, ...] = ()
     note: str = ""
     schema: int = SCHEMA_VERSION
-    kind: SessionKind = "run"
+    kind: SessionKind | FormerKind = "run"
+    """A `SessionKind`; the former words are replaced when a file of an earlier version is read."""
     tallies: tuple[Tally, ...] = ()
     duration_s: float | None = None
     """Duration in seconds that an imported file states."""
@@ -279,6 +292,10 @@ class Session:
     """The imported file, or the foreign file that is read in place."""
     watched: Watched | None = None
     """Totals of a telemetry session; null for other kinds."""
+
+    def __post_init__(self) -> None:
+        if self.kind in _PRESENT_KIND:
+            object.__setattr__(self, "kind", _PRESENT_KIND[self.kind])
 
 
 Record = TypeVar("Record")

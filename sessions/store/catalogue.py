@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.model.records import KIND_V1, to_json
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
 from kvdeck.sessions.store.store import Store
@@ -56,15 +58,20 @@ def _changed(path: Path) -> float:
 
 
 def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]:
-    """Return the rows with state `recording` for those being recorded; checks only the most recently written traces."""
-    recorded = [row for row in rows if row.kind == "recorded"]
-    latest = sorted(recorded, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
-    live = {row.name for row in latest if trace_counts.live(store.folder(row.name))}
+    """Return the rows with state `recording` where something is recorded now; checks only the latest traces."""
+    traces = [row for row in rows if row.kind == "trace"]
+    latest = sorted(traces, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
+    live = {row.name for row in latest if _is_counting(store.folder(row.name))}
     rows = [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
-    return [_watched_now(store, row) if row.kind == "watched" and row.ended is None else row for row in rows]
+    return [_telemetry_now(store, row) if row.kind == "telemetry" and row.ended is None else row for row in rows]
 
 
-def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
+def _is_counting(trace: Path) -> bool:
+    """True if a process counts into the trace now; False while counting is disabled."""
+    return bool(trace_counts.live(trace)) and trace_counts.control(trace)[0]
+
+
+def _telemetry_now(store: Store, row: SessionSummary) -> SessionSummary:
     """Return the row of an unended telemetry session with its current state: still recording, queued or interrupted."""
     folder = store.folder(row.name)
     now = keeping.state_now(folder, row.state)
@@ -79,6 +86,11 @@ def _since(row: SessionSummary) -> str:
     return units.local_time(row.started or row.created, "%H:%M:%S")
 
 
+def row_json(row: SessionSummary) -> dict[str, Any]:
+    """Return the object of `kvdeck session list --json` for one session; docs/formats.md describes it."""
+    return {**to_json(row), "kind_v1": KIND_V1.get(row.kind, row.kind)}
+
+
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:
     """Return the rows that match every word, case-insensitively, in name, paths, layouts, host, tags, note or date."""
     wanted = [word.lower() for word in words]
@@ -90,5 +102,17 @@ def haystack(row: SessionSummary) -> str:
     made = units.local_time(row.created)
     layouts = (*row.layouts, *map(short_layout_name, row.layouts))
     return " ".join(
-        (row.name, row.kind, row.state, *row.paths, *layouts, row.host, *row.tags, row.note, row.about, made)
+        (
+            row.name,
+            row.kind,
+            KIND_V1.get(row.kind, ""),
+            row.state,
+            *row.paths,
+            *layouts,
+            row.host,
+            *row.tags,
+            row.note,
+            row.about,
+            made,
+        )
     ).lower()

@@ -20,7 +20,7 @@ import orjson
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular
-from kvdeck.sessions.model.records import FINAL_STATES, to_json
+from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, present_kind, to_json
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 
@@ -122,7 +122,7 @@ def summaries(home: Path) -> list[SessionSummary]:
             continue
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
-        if known is not None and known[1].kind == "recorded":
+        if known is not None and known[1].kind == "trace":
             mark.append(trace_counts.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known
@@ -141,7 +141,7 @@ def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
         return summary
     folder = sessions / summary.name
     state: str = summary.state
-    if summary.kind == "watched":
+    if summary.kind == "telemetry":
         from kvdeck.sessions.store.telemetry.session import state_now
 
         state = state_now(folder, state)
@@ -157,7 +157,7 @@ def _read_summary(name: str, path: str) -> SessionSummary:
     """Return a session's row, or an `unreadable` row with the reason."""
     try:
         data = load_record(read_regular(path, MAX_RECORD))
-        if data.get("kind") == "recorded":
+        if present_kind(data.get("kind") or "run") == "trace":
             data = trace_counts.with_counts(data, path.removesuffix("/session.json"))
         return msgspec.convert(to_json(_summarise(name, data)), SessionSummary)
     except OSError as error:
@@ -192,7 +192,7 @@ def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
         steps=len(results),
         tags=tuple(data.get("tags") or ()),
         note=data.get("note") or "",
-        kind=data.get("kind") or "run",
+        kind=present_kind(data.get("kind") or "run"),
         transfers=sum(tally["transfers"] for tally in data.get("tallies") or ()),
         host=str((data.get("host") or {}).get("hostname") or ""),
         about=_about(data["watched"]) if data.get("watched") else "",
@@ -212,7 +212,11 @@ def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:
         return {}
     if index.version != _INDEX_VERSION or index.fields != _FIELDS:
         return {}
-    return {row[1]: (row[0], SessionSummary(*row[1:])) for row in index.rows}
+    rows = {row[1]: (row[0], SessionSummary(*row[1:])) for row in index.rows}
+    former = {name: known for name, known in rows.items() if known[1].kind in KIND_V1.values()}
+    for name, (mark, summary) in former.items():  # of an index that an earlier version wrote
+        rows[name] = (mark, dataclasses.replace(summary, kind=present_kind(summary.kind)))
+    return rows
 
 
 def _write_index(home: Path, found: dict[str, tuple[Mark, SessionSummary]]) -> None:

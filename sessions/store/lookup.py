@@ -31,7 +31,7 @@ def find(store: Store, called: str) -> Session:
     theirs = dynamo.session_file(name)
     if store.exists(name):
         session = store.load(name)
-        if session.kind != "recorded" or theirs is None:
+        if session.kind != "trace" or theirs is None:
             return session
         try:
             counts = dynamo.read(theirs)

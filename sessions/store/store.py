@@ -76,7 +76,7 @@ class Store:
         if name is not None and self.folder(name).exists():
             raise UsageError(f"session {name!r} is there already", "choose another name")
         created = time.time()
-        candidates = [name] if name is not None else _generated_names(created, label)
+        candidates = [name] if name is not None else generated_names(created, label)
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             fresh.mkdir(parents=True, mode=0o700)
@@ -114,7 +114,7 @@ class Store:
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
         try:
             fresh.mkdir(parents=True, mode=0o700)
-            if session.kind == "recorded":
+            if session.kind == "trace":
                 trace_counts.prepare(fresh)
             return self._move_in(fresh, [session.name], session)
         except OSError as error:
@@ -182,14 +182,14 @@ class Store:
                 raise
             return Session(name, "interrupted", 0.0)
         session = self._settled(session)
-        if session.kind == "watched" and session.state == "running":
+        if session.kind == "telemetry" and session.state == "running":
             raise SessionError(
                 f"session {name!r} is being recorded",
                 f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
             )
         if session.state not in FINAL_STATES:
             raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
-        if session.kind == "recorded" and not counting and (live := trace_counts.live(self.folder(name))):
+        if session.kind == "trace" and not counting and (live := trace_counts.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
             raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
         return session
@@ -204,7 +204,7 @@ class Store:
         try:
             session = decode_json(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
-            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them") from error
+            raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them") from error
         except OSError as error:
             raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
         except ValueError as error:
@@ -221,14 +221,14 @@ class Store:
             SessionError: The session doesn't exist, or its file is damaged.
         """
         session = self.read(name)
-        if session.kind == "recorded":
+        if session.kind == "trace":
             return trace_counts.filled(session, self.folder(name))
         return self._settled(session)
 
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
-        if session.kind == "watched":
-            return self._watched(session)
+        if session.kind == "telemetry":
+            return self._telemetry(session)
         if session.state in FINAL_STATES:
             return session
         events = event_log.read_events(self.samples_path(session.name))
@@ -257,10 +257,10 @@ class Store:
             self.write(session)
         return session
 
-    def _watched(self, session: Session) -> Session:
-        from kvdeck.sessions.store.telemetry import session as keeping  # deferred: only telemetry needs it
+    def _telemetry(self, session: Session) -> Session:
+        from kvdeck.sessions.store.telemetry import session as telemetry  # deferred: only telemetry needs it
 
-        return keeping.filled(session, self.folder(session.name))
+        return telemetry.filled(session, self.folder(session.name))
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.
@@ -387,7 +387,8 @@ def _changed(folder: Path) -> int:
         return 0
 
 
-def _generated_names(created: float, label: str) -> Iterable[str]:
+def generated_names(created: float, label: str) -> Iterable[str]:
+    """Yield session names made of a Unix time and a label; the second and later ones are numbered."""
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:40] or "run"
     stem = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{slug}"
     yield stem

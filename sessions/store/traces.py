@@ -11,10 +11,11 @@ from pathlib import Path
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.recorder import replace_file
 from kvdeck.sessions.store import trace_counts
-from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.store.store import Store, generated_names
 
 
 def begin(store: Store, name: str) -> list[str]:
@@ -29,8 +30,8 @@ def begin(store: Store, name: str) -> list[str]:
     if not store.exists(name):
         now = time.time()
         host = {"hostname": platform.node()}
-        store.keep(Session(name, "done", now, started=now, kind="recorded", host=host))
-    elif store.read(name).kind != "recorded":
+        store.keep(Session(name, "done", now, started=now, kind="trace", host=host))
+    elif store.read(name).kind != "trace":
         raise SessionError(f"session {name!r} holds what was measured or imported", "choose another name to count into")
     trace_counts.prepare(store.folder(name))
     return list(_dynamo_files(name))
@@ -106,10 +107,33 @@ def switch(store: Store, name: str, enabled: bool) -> None:
     """
     if not store.exists(name):
         raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
-    if store.read(name).kind != "recorded":
+    if store.read(name).kind != "trace":
         raise SessionError(f"session {name!r} holds what was measured or imported", "it does not count")
     trace_counts.prepare(store.folder(name))
     trace_counts.set_enabled(store.folder(name), enabled)
+
+
+def new_name(store: Store, label: str) -> str:
+    """Return a session name that is not taken, made of the time and `label`."""
+    return next(name for name in generated_names(time.time(), label) if not store.folder(name).exists())
+
+
+def loaded(folder: Path) -> list[str]:
+    """Return what the traced processes loaded since `forget_loaded`, each once.
+
+    `python` for a Python process with kvdeck's hook, the name of a module that is traced, `failed for NAME: ERROR`.
+    """
+    try:
+        lines = read_regular(folder / "recorder/loaded", MAX_RECORD).decode(errors="replace").splitlines()
+    except (OSError, ValueError):
+        return []
+    return list(dict.fromkeys(lines))
+
+
+def forget_loaded(folder: Path) -> None:
+    """Remove the list of `loaded`, before another command is traced."""
+    with contextlib.suppress(OSError):
+        (folder / "recorder/loaded").unlink(missing_ok=True)
 
 
 def environment(folder: Path, name: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kvdeck.sessions import units
-from kvdeck.sessions.model.records import Comparison, Percentiles, Session, StepResult, Tuned
+from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
@@ -43,20 +43,20 @@ class Line:
 def report_json(session: Session) -> dict[str, Any]:
     """Return the object of `kvdeck run --json`; docs/formats.md describes it."""
     data = dataclasses.asdict(session)
-    return {"session": data.pop("name"), **data}
+    return {"session": data.pop("name"), **data, "kind_v1": KIND_V1.get(session.kind, session.kind)}
 
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """Return the text report, at most `width` characters wide; 80 is enough for all important columns."""
-    if is_recording(session):
-        from kvdeck.sessions.text.telemetry_report import recording_lines
+    if is_telemetry(session):
+        from kvdeck.sessions.text.telemetry_report import telemetry_lines
 
-        return recording_lines(session, width)
+        return telemetry_lines(session, width)
     if session.kind != "run":
-        from kvdeck.sessions.text.trace_report import counted_lines  # it imports this module
+        from kvdeck.sessions.text.trace_report import trace_lines  # it imports this module
 
         if not session.results:
-            return counted_lines(session, width)
+            return trace_lines(session, width)
     lines = _head(session, width)
     measured = [result for result in session.results if _has_figures(result)]
     for path in dict.fromkeys(result.path for result in measured):
@@ -67,9 +67,9 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
 
 
-def is_recording(session: Session) -> bool:
+def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    return session.kind == "watched" or session.watched is not None
+    return session.kind == "telemetry" or session.watched is not None
 
 
 def trouble(session: Session) -> bool:

@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Place, tmp_path: Path
 def test_help_and_version_need_no_terminal(place: Place) -> None:
     done = place.kvdeck("--help")
     assert done.returncode == 0
-    for verb in ("run", "doctor", "engine", "attach", "cancel", "report", "sessions"):
+    for verb in ("run", "doctor", "engine", "attach", "cancel", "trace", "session"):
         assert f"\n  {verb} " in done.stdout
     assert place.kvdeck("--version").stdout.startswith("kvdeck ")
 

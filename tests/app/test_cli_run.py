@@ -181,7 +181,7 @@ def test_a_dead_engine_is_said_and_nothing_is_lost(place: Place) -> None:
         assert child.returncode == 1
         assert out == ""
         assert err.splitlines()[-1].startswith("kvdeck: the engine ended during the run")
-        assert "kvdeck report orphan" in err
+        assert "kvdeck session show orphan" in err
         assert place.kvdeck("engine", "start").returncode == 0
         done = place.kvdeck("report", "orphan", "--json")
         assert json.loads(done.stdout)["state"] in ("cancelled", "interrupted")

@@ -24,7 +24,7 @@ from kvdeck.app.tui.state import Snapshot
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.client.client import home
 from kvdeck.engine.telemetry.discovery import named
-from kvdeck.engine.telemetry.recording import Mark, Recorder
+from kvdeck.engine.telemetry.recording import Mark, TelemetryRecorder
 from tests.engine.a_metrics_server import metrics_server, sample, says
 from tests.engine.conftest import folders  # noqa: F401
 
@@ -120,7 +120,7 @@ def test_a_recording_opens_in_the_deck_from_the_command_line(tmp_path: Path):
 
 def record_course(home: Path) -> None:
     """The course as a recording, with a note in it."""
-    recorder = Recorder.begin(home, "course")
+    recorder = TelemetryRecorder.begin(home, "course")
     for moment in a_monitor.all_moments():
         recorder.take(moment)
     recorder.mark(Mark(a_monitor.BEGIN, "load started"))
@@ -158,4 +158,4 @@ async def test_a_recording_is_played_sought_and_left(tmp_path: Path):
         await pilot.pause()
         assert "replay" not in plain(deck, MonitorBar)
         await deck.replay("no-such")
-        await until(pilot, lambda: any("no recording" in note for note in notes(deck)))
+        await until(pilot, lambda: any("no telemetry session" in note for note in notes(deck)))

@@ -60,7 +60,7 @@ async def test_before_and_after_on_the_screen(home: Path, size: tuple[int, int])
         row = next(line for line in plain(deck, "#list").splitlines() if "after" in line)
         assert "0:59" in row
         if size[0] != 120:  # there the preview takes the room
-            assert "watched" in row
+            assert "telemetry" in row
         await pilot.press("down", "space", "up", "up", "space", "d")
         await until(pilot, lambda: isinstance(deck.screen, RecordingsScreen))
         shown = plain(deck, "#recordings")
@@ -77,7 +77,7 @@ async def test_the_preview_says_what_moved(home: Path) -> None:
     deck = DeckOfRecordings(home)
     async with deck.run_test(size=(120, 40)) as pilot:
         await pilot.press("4")
-        await until(pilot, lambda: "a recording of 59 s" in plain(deck, "#preview"))
+        await until(pilot, lambda: "telemetry of 59 s" in plain(deck, "#preview"))
         shown = plain(deck, "#preview")
         assert "while moving" in shown
         assert "load started" in shown

@@ -184,7 +184,7 @@ async def test_the_preview_follows_the_cursor(deck: DeckOfFiles):
 
 
 async def test_a_session_that_is_recorded_into_ticks(deck: DeckOfFiles):
-    row = replace(KEPT[0], kind="recorded", state="recording", transfers=5, steps=1)
+    row = replace(KEPT[0], kind="trace", state="recording", transfers=5, steps=1)
     async with deck.run_test(size=(200, 60)) as pilot:
         deck.kept = (row,)
         await pilot.press("4")

@@ -22,8 +22,8 @@ DECK = "from kvdeck.app.tui.app import Deck; Deck().run()"
 RECORDER = """
 import sys, threading
 from pathlib import Path
-from kvdeck.sessions.recorder import Recorder
-recorder, stop, count = Recorder(Path(sys.argv[1])), threading.Event(), 0
+from kvdeck.sessions.recorder import TransferCounter
+recorder, stop, count = TransferCounter(Path(sys.argv[1])), threading.Event(), 0
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 while not stop.wait(0.001):
     for _ in range(50):
@@ -40,7 +40,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "home")
-        self.store.keep(Session("shared", "done", time.time(), kind="recorded"))
+        self.store.keep(Session("shared", "done", time.time(), kind="trace"))
         self.environ = {"KVDECK_HOME": str(folder / "home"), "KVDECK_RUNTIME": str(folder / "rt")}
         self.environ |= {"HOME": str(folder), "TMPDIR": str(folder), "KVDECK_IDLE_EXIT": "1"}
         self.decks = [Terminal((120, 40), DECK, **self.environ) for _ in "AB"]

@@ -201,7 +201,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("kind", ["run", "watched"])
+@pytest.mark.parametrize("kind", ["run", "telemetry"])
 def test_a_session_whose_maker_was_killed_at_once_is_interrupted_and_can_be_ended(folders: Path, kind: str):
     home = folders / "home"
     (home / "sessions").mkdir(parents=True)

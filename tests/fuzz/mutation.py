@@ -27,7 +27,8 @@ VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e308, -1e308, 5e-324, float("nan"), float("inf"), float("-inf")),
     *(2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**30, 10**400),
     *("", " ", "x", "0", "-1", "1e9", "9" * 5000, "NaN", "null", "a\nb", "\x00", "\x1b[31m", "\u202eabc", "\ud800"),
-    *("💥", "../../x", "/dev/zero", "user:secret@host", "x" * 70_000, "HostToHost", "running", "queued", "watched"),
+    *("💥", "../../x", "/dev/zero", "user:secret@host", "x" * 70_000, "HostToHost", "running", "queued"),
+    *("watched", "telemetry", "recorded", "trace"),
     *([], {}, [[]], [None], [{}], {"": None}, {"kind": "x"}, [1, "2", None], [0] * 3000, {"a": {"b": {"c": []}}}),
 )  # fmt: skip
 """What is put in place of a value."""

@@ -31,9 +31,9 @@ SIGNALS = (
 )  # fmt: skip
 COUNTING = """
 import sys, time
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from pathlib import Path
-recorder = Recorder(Path(sys.argv[1]))
+recorder = TransferCounter(Path(sys.argv[1]))
 while True:
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5, 1)
     time.sleep(0.001)
@@ -247,7 +247,7 @@ def kill_trace(world: World, chance: random.Random) -> str:
     """A program that counts, or the `kvdeck` that started it."""
     folder = world.home / "sessions/trace"
     tracer = world.kvdeck(
-        "session", "record", "trace", "--", sys.executable, "-c", COUNTING, str(folder), output=world.root / "out"
+        "trace", "trace", "--", sys.executable, "-c", COUNTING, str(folder), output=world.root / "out"
     )
     time.sleep(chance.uniform(0.0, 3.0))
     counted = transfers(world)

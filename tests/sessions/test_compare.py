@@ -33,7 +33,7 @@ def session(name: str, *results: StepResult, **changes: object) -> Session:
 
 
 def counted(name: str, *tallies: Tally) -> Session:
-    return Session(name, "done", 1.0, kind="recorded", host={"hostname": "dgx"}, tallies=tallies)
+    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, tallies=tallies)
 
 
 def said(diff) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.model.events import Compared, RunStarted, StateChanged
 from kvdeck.sessions.model.records import Comparison, Session, Tuned
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import index as listing
 from kvdeck.sessions.store.event_log import append_event
 from kvdeck.sessions.store.index import check_name
@@ -208,7 +208,7 @@ for number in range(25):
 
 
 def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) -> None:
-    store.keep(Session("shared", "done", 1.0, kind="recorded"))
+    store.keep(Session("shared", "done", 1.0, kind="trace"))
     command = [sys.executable, "-c", TAGGER, str(store.home)]
     taggers = [subprocess.Popen([*command, letter]) for letter in "abcd"]
     assert [tagger.wait(timeout=60) for tagger in taggers] == [0] * 4
@@ -217,8 +217,8 @@ def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) 
 
 
 def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Store) -> None:
-    store.keep(Session("shared", "done", 1.0, kind="recorded"))
-    recorder = Recorder(store.folder("shared"))
+    store.keep(Session("shared", "done", 1.0, kind="trace"))
+    recorder = TransferCounter(store.folder("shared"))
     recorder.record("HostToDisk", "FullyContiguous", 1, 1, None)
     recorder.flush()
     try:

@@ -187,7 +187,7 @@ ALLOWED = {
         "a limit in whole MiB, in modules that the speller itself stands on",
     ),
     "app/cli/plan.py: config.isl": "KVBench's own lines, compared byte for byte with what it prints",
-    "app/cli/plan_rows.py: round(value, 2)": "KVBench's own lines, compared byte for byte with what it prints",
+    "app/cli/plan.py: round(value, 2)": "KVBench's own lines, compared byte for byte with what it prints",
     "sessions/store/telemetry/segments.py: number:06d": "a file's name, of one width so that names sort",
     "sessions/store/telemetry/segments.py: int(begin * 1000):013d": "a file's name, of one width so that names sort",
     "engine/daemon/runtime.py: mode:04o": "a file's mode, in octal as chmod takes it",

@@ -379,7 +379,7 @@ def test_a_recording_whose_keeper_lives_is_not_interrupted_between_two_writers(t
     """The engine starts another sampling process when one dies; meanwhile nobody holds the files."""
     store = Store(tmp_path)
     session = store.create("kept", {}, "")
-    store.write(dataclasses.replace(session, kind="watched", state="running"))
+    store.write(dataclasses.replace(session, kind="telemetry", state="running"))
     folder = store.folder("kept")
     writer = Writer(folder)
     assert keeping.state_now(folder, "running") == "running"

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from kvdeck.sessions.analysis.compare import compare
-from kvdeck.sessions.analysis.compare_telemetry import compare_recordings, slower
+from kvdeck.sessions.analysis.compare_telemetry import compare_flows, slower
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.formats import exchange, telemetry
 from kvdeck.sessions.model.records import RunState, Session
@@ -29,7 +29,7 @@ from kvdeck.sessions.store.telemetry.annotations import Mark
 from kvdeck.sessions.store.telemetry.summary import MOST_VALUES, Sample, Summary
 from kvdeck.sessions.store.telemetry.writer import Writer
 from kvdeck.sessions.text.run_report import report_lines
-from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 
 FLOW: dict[str, Any] = {
     "from": "G1",
@@ -199,10 +199,10 @@ def text(lines: Sequence[Any]) -> str:
 def test_a_recording_is_listed_and_reported_as_what_it_is(store: Store) -> None:
     session = recorded(store, "one", rates(1e9, 1))
     (row,) = catalogue(store)
-    assert (row.kind, row.state, row.about) == ("watched", "done", "G1 → G2 · 59 s of 1 source")
+    assert (row.kind, row.state, row.about) == ("telemetry", "done", "G1 → G2 · 59 s of 1 source")
     assert matching([row], ["G1"]) == [row]
     shown = text(report_lines(session, 100))
-    assert "a recording of 59 s" in shown
+    assert "telemetry of 59 s" in shown
     assert "kvbm offload" in shown
     assert "load started" in shown
     assert "not independent" in shown
@@ -246,7 +246,7 @@ def test_one_that_goes_on_is_not_renamed_or_deleted(store: Store) -> None:
 def test_before_and_after_a_change(store: Store) -> None:
     before = recorded(store, "before", rates(1.0e9, 1))
     after = recorded(store, "after", rates(1.4e9, 2), source="http://b:2/metrics")
-    diff = compare_recordings(before, after)
+    diff = compare_flows(before, after)
     (row,) = diff.flows
     assert row.trend == "faster"
     assert row.ratio == pytest.approx(1.4, rel=0.05)
@@ -256,23 +256,23 @@ def test_before_and_after_a_change(store: Store) -> None:
     assert diff.differences == ()
     assert [(g.a, g.b) for g in diff.gauges] == [(4.0, 4.0)]
     assert [(h.name, h.a, h.b) for h in diff.hit_rates] == [("prefix_cache_hit rate", 0.4, 0.4)]
-    shown = text(watched_diff_lines(diff, 100))
+    shown = text(telemetry_diff_lines(diff, 100))
     assert "matched by kind" in shown
     assert "faster" in shown
     for width in (60, 80, 120):
-        assert max(map(len, text(watched_diff_lines(diff, width)).splitlines())) <= width
-    assert "| G1 → G2 | kvbm offload |" in " ".join(watched_diff_markdown(diff).split())
+        assert max(map(len, text(telemetry_diff_lines(diff, width)).splitlines())) <= width
+    assert "| G1 → G2 | kvbm offload |" in " ".join(telemetry_diff_markdown(diff).split())
     assert slower(diff, 5) == []
-    assert [found.a.name for found in slower(compare_recordings(after, before), 5)] == ["kvbm offload"]
+    assert [found.a.name for found in slower(compare_flows(after, before), 5)] == ["kvbm offload"]
 
 
 def test_one_rate_has_no_winner(store: Store) -> None:
-    diff = compare_recordings(recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2)))
+    diff = compare_flows(recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2)))
     assert diff.flows[0].trend in ("no difference", "undecided")
 
 
 def test_few_moments_decide_nothing(store: Store) -> None:
-    diff = compare_recordings(recorded(store, "a", rates(1e9, 1, 6)), recorded(store, "b", rates(9e9, 2, 6)))
+    diff = compare_flows(recorded(store, "a", rates(1e9, 1, 6)), recorded(store, "b", rates(9e9, 2, 6)))
     assert (diff.flows[0].trend, diff.flows[0].low) == ("undecided", None)
     assert slower(diff, 0) == []
 
@@ -282,12 +282,12 @@ def test_what_does_not_compare_is_said_first(store: Store) -> None:
     b = dataclasses.replace(
         recorded(store, "b", rates(1e9, 2, 20)), host={"hostname": "other"}, state="interrupted", reason="killed"
     )
-    said = " · ".join(compare_recordings(a, b).differences)
+    said = " · ".join(compare_flows(a, b).differences)
     for words in ("b is interrupted: killed", "1 min 39 s and 19 s long", "other"):
         assert words in said
     run = Session("run", "done", T0)
     for pair in ((a, run), (run, a)):
-        assert any("is a recording" in text for text in compare(*pair).differences)
+        assert any("is a telemetry session" in text for text in compare(*pair).differences)
         assert not compare(*pair).paths
 
 
@@ -296,7 +296,7 @@ def test_flows_of_one_side_stand_apart(store: Store) -> None:
     assert a.watched is not None
     other = dataclasses.replace(a.watched.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
     a = dataclasses.replace(a, watched=dataclasses.replace(a.watched, flows=(*a.watched.flows, other)))
-    diff = compare_recordings(a, b)
+    diff = compare_flows(a, b)
     assert len(diff.flows) == 1
     assert "G2 → G1 kvbm onboard" in diff.only_a[0]
     assert diff.only_b == ()
@@ -315,12 +315,12 @@ def test_flows_over_time_as_csv_and_json(store: Store, tmp_path: Path) -> None:
     assert [row["bytes_total"] for row in as_json] == [float(row["bytes_total"]) for row in rows]
     lines = b"".join(telemetry.pieces(session, folder, "jsonl")).splitlines()
     assert orjson.loads(lines[7])["t"] == T0 + 7
-    assert b"a recording of" in b"".join(telemetry.pieces(session, folder, "markdown"))
+    assert b"telemetry of" in b"".join(telemetry.pieces(session, folder, "markdown"))
     telemetry.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
     again = exchange.read(tmp_path / "one.kvdeck.json")
     assert again.watched == session.watched
     kept = store.keep(dataclasses.replace(again, name="kept", kind="imported"))
-    assert "a recording of" in text(report_lines(store.load(kept.name), 100))
+    assert "telemetry of" in text(report_lines(store.load(kept.name), 100))
     with pytest.raises(SessionError, match="holds no moments here"):
         b"".join(telemetry.pieces(kept, store.folder("kept"), "csv"))
     with pytest.raises(UsageError, match="can't be written as"):

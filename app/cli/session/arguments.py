@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
 from kvdeck.app.cli.standard_output import write_bytes
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
@@ -14,11 +16,15 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
 
+SESSION = click.option("-s", "--session", metavar="NAME", help="Default: the active session.")
+
+
 def store() -> Store:
     """Return the session store of the engine's home folder."""
-    from kvdeck.engine.client import client
+    from kvdeck.engine.daemon.folders import home_folder
+    from kvdeck.sessions.store.store import Store
 
-    return client.store()
+    return Store(home_folder())
 
 
 def checked(name: str) -> str:

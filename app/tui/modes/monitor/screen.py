@@ -331,7 +331,7 @@ class MonitorScreen(DeckScreen):
             return
         from kvdeck.app.tui.dialogs.picker import Choice, Picker
 
-        choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "watched"]
+        choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "telemetry"]
 
         def taken(name: str | None) -> None:
             if name is not None:

@@ -30,7 +30,7 @@ from kvdeck.app.tui.widgets.list import Listing, Page
 from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions import units
 from kvdeck.sessions.store.catalogue import matching
-from kvdeck.sessions.text.run_report import is_recording, report_lines
+from kvdeck.sessions.text.run_report import is_telemetry, report_lines
 from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
 
@@ -71,12 +71,14 @@ def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
         Column("session", name, lambda r: r.name, right=False),
         Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
         Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
-        Column("took", 7, lambda r: "" if r.kind not in ("run", "watched") else clock_text(_took(r)), lambda _: "dim"),
+        Column(
+            "took", 7, lambda r: "" if r.kind not in ("run", "telemetry") else clock_text(_took(r)), lambda _: "dim"
+        ),
     ]
     if width >= 100:
         columns.append(Column("steps", 5, lambda r: count_text(r.steps) if r.kind == "run" else ""))
         columns.append(
-            Column("counted", 11, lambda r: count_text(r.transfers) if r.kind not in ("run", "watched") else "")
+            Column("counted", 11, lambda r: count_text(r.transfers) if r.kind not in ("run", "telemetry") else "")
         )
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
     columns.append(Column("  paths", max(7, left), _about, right=False))
@@ -90,7 +92,9 @@ def _mark(name: str, marked: Sequence[str]) -> str:
 
 def _about(row: SessionSummary) -> str:
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
-    origin = {"dynamo": "dynamo's ", "imported": "imported ", "watched": "watched "}.get(row.kind, "")
+    origin = {"dynamo": "dynamo's ", "imported": "imported ", "trace": "trace ", "telemetry": "telemetry "}.get(
+        row.kind, ""
+    )
     return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
 
 
@@ -313,7 +317,7 @@ class SessionsScreen(DeckScreen):
             return
         if message.error:
             self.notify(message.error, severity="error", markup=False)
-        elif all(map(is_recording, message.sessions)):
+        elif all(map(is_telemetry, message.sessions)):
             from kvdeck.app.tui.modes.sessions.diff_telemetry import open_recordings
 
             open_recordings(self, message.sessions)
@@ -338,7 +342,7 @@ class SessionsScreen(DeckScreen):
         row = self._here()
         if row is not None:
             note = ".json: Dynamo's · .kvdeck.json: all of it · .csv · .md · .parquet"
-            if row.kind == "watched":
+            if row.kind == "telemetry":
                 note = ".csv, .json: flows over time · .jsonl: every moment · .md"
             self._ask_text("export", row.name, f"Export {row.name} to", f"{row.name}.json", note)
 
@@ -369,7 +373,7 @@ class SessionsScreen(DeckScreen):
                 self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
 
         counted = many(row.transfers, "counted transfer")
-        held = {"run": many(row.steps, "result"), "watched": "moments"}.get(row.kind, counted)
+        held = {"run": many(row.steps, "result"), "telemetry": "samples"}.get(row.kind, counted)
         self.app.push_screen(Ask(f"Delete {row.name}?", f"with its {held}"), once)
 
     def _own(self) -> SessionSummary | None:
@@ -387,7 +391,7 @@ class SessionsScreen(DeckScreen):
 
     async def on_row_opened(self, message: RowOpened) -> None:
         row = self._here()
-        if row is not None and row.kind == "watched":
+        if row is not None and row.kind == "telemetry":
             await self.app.replay(row.name)
         else:
             self.app.read_session(self, message.key)
