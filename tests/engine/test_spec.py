@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvdeck.engine.spec import Range, RunSpec, parse_range, parse_size, spec_from_mapping, spec_from_yaml
+from kvdeck.engine.quantities import Range, parse_range, parse_size
+from kvdeck.engine.spec import RunSpec, spec_from_mapping, spec_from_yaml
 from kvdeck.sessions.errors import UsageError
 
 
