@@ -23,6 +23,7 @@ from kvdeck.sessions.model.records import (
     DEVICE_TO_DISK,
     DISK_TO_DEVICE,
     DISK_TO_HOST,
+    FILE_PATHS,
     HOST_TO_DISK,
     HOST_TO_HOST,
     PATHS,
@@ -33,9 +34,8 @@ APIS = ("AIO", "URING", "POSIXAIO")
 _API_SPELLINGS = {"LIBAIO": "AIO", "IOURING": "URING", "LINUXAIO": "AIO"}
 DEFAULT_LAYOUTS = ("FullyContiguous", "LayerSeparate { outer_contiguous: false }")
 _DTYPES = tuple(DTYPE_BYTES)
-_FILES = tuple(path for path in PATHS if "Disk" in path)
 _WRITES, _READS = (HOST_TO_DISK, DEVICE_TO_DISK), (DISK_TO_HOST, DISK_TO_DEVICE)
-_MEMORY = tuple(path for path in PATHS if path not in _FILES)
+_MEMORY = tuple(path for path in PATHS if path not in FILE_PATHS)
 _BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
 _SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
 
@@ -162,11 +162,11 @@ class RunSpec:
     )
     api: str | None = setting(
         None, "--api NAME", HOW, "The POSIX backend's API: aio, uring or posixaio.", choices=APIS, parse=_parse_api,
-        paths=_FILES, form=Cell("Run", "api", "what the POSIX backend calls"),
+        paths=FILE_PATHS, form=Cell("Run", "api", "what the POSIX backend calls"),
     )
     direct: Literal["auto", "on", "off"] = setting(
         "auto", "--direct/--no-direct", HOW, "O_DIRECT past the page cache. Default: where the filesystem can.",
-        doc="O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice.", paths=_FILES,
+        doc="O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice.", paths=FILE_PATHS,
         form=Cell("Run", "direct", "O_DIRECT, past the page cache; auto where the filesystem can"),
     )
     durable: bool = setting(
@@ -180,7 +180,7 @@ class RunSpec:
         paths=_READS, form=Cell("Care", "page cache", "buffered reads: drop the file's pages first, or not"),
     )
     files: int = setting(
-        1, "--files N", HOW, "Files the blocks are spread over. Default: 1.", paths=_FILES,
+        1, "--files N", HOW, "Files the blocks are spread over. Default: 1.", paths=FILE_PATHS,
         form=Cell("Load", "files", "files that the blocks are spread over"),
     )
     threads: int = setting(
@@ -267,7 +267,7 @@ class RunSpec:
         form=Cell("Care", "reference", "measure memcpy or plain system calls beside it"),
     )
     folder: str | None = setting(
-        None, "--folder DIR", HOST, "Where test files go. Default: the temp dir.", after="pin", paths=_FILES,
+        None, "--folder DIR", HOST, "Where test files go. Default: the temp dir.", after="pin", paths=FILE_PATHS,
         doc="Folder for test files. Null: the run creates its own on the temporary directory's filesystem.",
     )
     # fmt: on
@@ -283,6 +283,11 @@ class RunSpec:
     def topology(self) -> Topology:
         """Devices and their pairing on a path between memories."""
         return Topology(self.scheme, self.mode, self.initiators, self.targets)
+
+    @property
+    def label(self) -> str:
+        """Middle part of a generated session name."""
+        return self.paths[0] if self.paths is not None and len(self.paths) == 1 else "run"
 
     @property
     def layout_pairs(self) -> tuple[LayoutPair, ...]:

@@ -30,7 +30,7 @@ from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.ranks.rendezvous import Board, check_board
 from kvdeck.engine.ranks.rpc import Remote
-from kvdeck.engine.transfer.trials import FILE_PATHS
+from kvdeck.sessions.model.records import FILE_PATHS
 
 COMPLETION_SECONDS = 30.0
 """Time limit for one completion."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from kvdeck.engine.io import plugins
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.preflight import Needs, Part
-from kvdeck.engine.transfer.trials import FILE_PATHS, Trial, between_processes
+from kvdeck.engine.transfer.trials import Trial, between_processes
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.model.records import DEVICE_TO_DEVICE
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, FILE_PATHS
 
 _POSIX_QUEUE, _POSIX_POOL = 256, 65536  # the POSIX plugin's defaults
 

@@ -21,7 +21,6 @@ from kvdeck.engine.transfer.preflight import check_room
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
-    FILE_PATHS,
     Room,
     Trial,
     between_processes,
@@ -128,7 +127,7 @@ def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
     if isinstance(error, KvdeckError):
         return str(error)
     text = str(error) or type(error).__name__
-    if trial.path in FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on the kernel's error code
+    if trial.path in records.FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on the kernel's error code
         return f"{text}: {reasons.no_room(base, OSError(errno.ENOSPC, ''))}"
     return str(reasons.step_failed(trial.backend, text))
 
@@ -263,7 +262,7 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
     """Return the other settings that affect a trial's results, with the values used rather than requested."""
-    on_file = trial.path in FILE_PATHS
+    on_file = trial.path in records.FILE_PATHS
     return {
         "threads": trial.threads,
         "pipeline_depth": spec.pipeline_depth,

@@ -14,10 +14,10 @@ import numpy as np
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.ranks.group import Crew, Prepared
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer.trials import FILE_PATHS, Trial
+from kvdeck.engine.transfer.trials import Trial
 from kvdeck.sessions import stats
 from kvdeck.sessions.model import events, records
-from kvdeck.sessions.model.records import Comparison, Interval, StepPlan, StepResult
+from kvdeck.sessions.model.records import FILE_PATHS, Comparison, Interval, StepPlan, StepResult
 from kvdeck.sessions.model.references import reference_of
 
 _VISIT_SECONDS = 0.02
