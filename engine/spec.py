@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from kvdeck.engine.planning.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
 from kvdeck.engine.quantities import MOST, MOST_SECONDS, Range
-from kvdeck.engine.setting import BYTES, Cell, Setting, setting, settings_of
+from kvdeck.engine.run_field import BYTES, Cell, RunField, run_field, run_fields
 from kvdeck.engine.topology import MODES, SCHEMES, Topology
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, dump_yaml, load_yaml
@@ -71,202 +71,202 @@ class RunSpec:
     """Settings of one run, saved as `run.yaml`. Null: the engine chooses for this host and records its choice."""
 
     # fmt: off
-    paths: tuple[str, ...] | None = setting(
+    paths: tuple[str, ...] | None = run_field(
         None, "--path PATH", MOVED, "Such as HostToDisk; repeatable. Default: every path that is ready.",
         doc="Transfer paths. Null: every path that is ready on this host.", parse=parse_path,
     )
-    layouts: tuple[str, ...] = setting(
+    layouts: tuple[str, ...] = run_field(
         DEFAULT_LAYOUTS, "--layout LAYOUT", MOVED,
         "FullyContiguous (fc), LayerSeparate (ls), ls-outer, or 'SOURCE -> DESTINATION'; repeatable. "
         "Default: fc and ls.", parse=_parse_layouts,
     )
-    layers: int = setting(
+    layers: int = run_field(
         LLAMA_3_1_8B.layers, "--layers N", BLOCK, "Local layers. Default: 32, as in Llama 3.1 8B.",
         form=Cell("Block", "layers", "layers that this rank holds"),
     )
-    outer_dims: int = setting(
+    outer_dims: int = run_field(
         LLAMA_3_1_8B.outer_dims, "--outer-dims N", BLOCK, "2 for K and V, 1 for MLA. Default: 2.",
         form=Cell("Block", "outer dims", "2 for K and V, 1 for MLA"),
     )
-    page_size: int = setting(
+    page_size: int = run_field(
         LLAMA_3_1_8B.page_size, "--page-size N", BLOCK, "Tokens in a block. Default: 16.", unit="tokens",
         form=Cell("Block", "page size", "tokens in a block"),
     )
-    inner_dim: int = setting(
+    inner_dim: int = run_field(
         LLAMA_3_1_8B.inner_dim, "--inner-dim N", BLOCK, "Elements of a token in one layer's K or V. Default: 1024.",
         form=Cell("Block", "inner dim", "elements of one token in one layer and outer dim: KV heads × head size"),
     )
-    dtype: str = setting(
+    dtype: str = run_field(
         LLAMA_3_1_8B.dtype, "--dtype NAME", BLOCK, "fp8, int8, fp16, bf16 or fp32. Default: bf16.", choices=_DTYPES,
         form=Cell("Block", "dtype", "type of an element", tuple(name for name in _DTYPES if name != "bfloat16")),
     )
-    block_size: int | None = setting(
+    block_size: int | None = run_field(
         None, "--block-size SIZE", BLOCK, "A plain block of that size, without layers: 4096, 64K, 2M.",
         doc="Plain block size instead of a geometry: one region, so FullyContiguous only.", unit=BYTES,
         form=Cell("Shape", "plain block", "a block of so many bytes instead of layers: 4096, 64K"),
     )
-    blocks: int | None = setting(
+    blocks: int | None = run_field(
         None, "--blocks N", MOVED, "Blocks in the working set that requests walk over.",
         doc="Blocks in the working set. Null: larger than the last-level cache, within free memory and disk space.",
         form=Cell("Run", "blocks", "blocks in the working set; auto is larger than the last-level cache"),
     )
-    batch: int | None = setting(
+    batch: int | None = run_field(
         None, "--batch N", MOVED, "Blocks in one request. Default: 16.",
         doc="Blocks per request. Null: 16, or the working set if it is smaller.", unit="blocks",
         form=Cell("Run", "batch", "blocks in one request; auto is 16, or fewer in a small working set"),
     )
-    sweep_block_sizes: Range | None = setting(
+    sweep_block_sizes: Range | None = run_field(
         None, "--sweep-block-sizes/--block-sizes FROM:TO[:FACTOR]", SWEEPS,
         "Block sizes, such as 64K:4M or 64K:4M:4 (default factor 2).",
         doc="Sweep of block sizes; a block with layers is scaled through its page size.", unit=BYTES,
         form=Cell("Shape", "sizes", "a sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
     )
-    sweep_batches: Range | None = setting(
+    sweep_batches: Range | None = run_field(
         None, "--sweep-batches/--batches FROM:TO[:FACTOR]", SWEEPS, "Batches, such as 1:64:4.",
         doc="Sweep of batches.", unit="blocks",
         form=Cell("Shape", "batch", "a sweep of blocks in one request, doubling", key="batches"),
     )
-    effort: Literal["quick", "normal", "thorough"] = setting(
+    effort: Literal["quick", "normal", "thorough"] = run_field(
         "normal", "", "", "How long each comparison is measured: --quick, --thorough.", after="direct",
         form=Cell("Run", "effort", "how long each comparison is measured"),
     )
-    iterations: int | None = setting(
+    iterations: int | None = run_field(
         None, "--iterations N", LENGTH, "Timed requests of each step.",
         doc="Timed requests of each step; exact if `seconds` and `interval_width` are null.",
         form=Cell("Time", "iterations", "timed requests of each step; auto is by time"),
     )
-    seconds: float | None = setting(
+    seconds: float | None = run_field(
         None, "--seconds SECONDS", LENGTH, "For the layouts of one path at one size, reference included.",
         doc="Time of a trial: all layouts of one path at one size, and their reference.", unit="s", most=MOST_SECONDS,
         form=Cell("Shape", "seconds", "for the layouts of one path at one size; auto is by the effort"),
     )
-    interval_width: float | None = setting(
+    interval_width: float | None = run_field(
         None, "--interval-width PART", LENGTH, "Stop once intervals are below that part of the median: 0.02, 2%.",
         doc="End a trial when (high - low) / median of every step's GB/s is below this fraction.",
         form=Cell("Time", "interval", "stop once every interval is narrower than this part of its median",
              ("0.05", "0.02", "0.01", "0.005")),
     )
-    warmup_iterations: int | None = setting(
+    warmup_iterations: int | None = run_field(
         None, "--warmup-iterations N", LENGTH, "Requests before the timed ones.", zero=True,
         form=Cell("Time", "warm-up", "requests before the timed ones"),
     )
-    warmup_seconds: float | None = setting(
+    warmup_seconds: float | None = run_field(
         None, "--warmup-seconds SECONDS", LENGTH, "Time before the timed requests.", zero=True, unit="s",
         most=MOST_SECONDS, form=Cell("Time", "warm-up s", "seconds before the timed requests"),
     )
-    backend: str | None = setting(
+    backend: str | None = run_field(
         None, "--backend NAME", HOW, "NIXL backend: UCX, POSIX, GDS, GDS_MT … Default: the path's usual one.",
         doc="NIXL backend of all paths. Null: UCX for memory, POSIX for files (GDS between device and disk).",
         form=Cell("Run", "backend", "NIXL backend; auto is UCX for memory, POSIX for files, GDS for device and disk",
              ("UCX", "POSIX", "GDS", "GDS_MT")),
     )
-    api: str | None = setting(
+    api: str | None = run_field(
         None, "--api NAME", HOW, "The POSIX backend's API: aio, uring or posixaio.", choices=APIS, parse=_parse_api,
         paths=FILE_PATHS, form=Cell("Run", "api", "what the POSIX backend calls"),
     )
-    direct: Literal["auto", "on", "off"] = setting(
+    direct: Literal["auto", "on", "off"] = run_field(
         "auto", "--direct/--no-direct", HOW, "O_DIRECT past the page cache. Default: where the filesystem can.",
         doc="O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice.", paths=FILE_PATHS,
         form=Cell("Run", "direct", "O_DIRECT, past the page cache; auto where the filesystem can"),
     )
-    durable: bool = setting(
+    durable: bool = run_field(
         False, "--durable", HOW, "Writes are on the device before the time is taken.", after="page_cache",
         doc="Call fsync after writes, inside the timed round.", paths=_WRITES,
         form=Cell("Load", "durable", "writes are on the device before the time is taken"),
     )
-    page_cache: Literal["drop", "keep"] = setting(
+    page_cache: Literal["drop", "keep"] = run_field(
         "drop", "--page-cache drop|keep", HOW, "Buffered reads: drop the file's pages before each round (default).",
         doc="Buffered reads: drop the file's pages before each round, or leave them cached and measure memory.",
         paths=_READS, form=Cell("Care", "page cache", "buffered reads: drop the file's pages first, or not"),
     )
-    files: int = setting(
+    files: int = run_field(
         1, "--files N", HOW, "Files the blocks are spread over. Default: 1.", paths=FILE_PATHS,
         form=Cell("Load", "files", "files that the blocks are spread over"),
     )
-    threads: int = setting(
+    threads: int = run_field(
         1, "--threads N", HOW, "Initiators, each a process with its part of the blocks. Default: 1.",
         form=Cell("Load", "threads", "initiators, each a process with its part of the blocks"),
     )
-    scheme: str = setting(
+    scheme: str = run_field(
         "pairwise", "--scheme NAME", HOW, "Pairs of devices: pairwise (default), manytoone, onetomany, tp.",
         doc="nixlbench's scheme: which initiator device moves blocks to which target device. `batch` is then each "
         "pair's, and a result's `batch` the whole request's.", choices=SCHEMES,
         paths=_SEVERAL, form=Cell("Devices", "scheme", "which initiator devices pair with which targets"),
     )
-    mode: str = setting(
+    mode: str = run_field(
         "SG", "--mode SG|MG", HOW, "SG: a process for each device. MG: one for all of a side. Default: SG.",
         choices=MODES, paths=_SEVERAL,
         form=Cell("Devices", "mode", "SG: a process for each device; MG: one for a side"),
     )
-    initiators: int = setting(
+    initiators: int = run_field(
         1, "--initiators N", HOW, "Devices of the initiator, regions of host memory. Default: 1.", paths=_SEVERAL,
         doc="Initiator devices. If more than one, they are regions of host memory.",
         form=Cell("Devices", "initiators", "devices of the initiator, regions of host memory"),
     )
-    targets: int = setting(
+    targets: int = run_field(
         1, "--targets N", HOW, "Devices of the target. Default: 1.", paths=_SEVERAL,
         doc="Target devices. If more than one, they are regions of host memory.",
         form=Cell("Devices", "targets", "devices of the target, regions of host memory"),
     )
-    pipeline_depth: int = setting(
+    pipeline_depth: int = run_field(
         1, "--pipeline-depth N", HOW, "Requests in flight in one initiator. Default: 1.",
         form=Cell("Load", "depth", "requests in flight in one initiator"),
     )
-    loopback: bool = setting(
+    loopback: bool = run_field(
         False, "--loopback", HOW, "HostToHost, DeviceToDevice within one process, not two.", after="notify",
         paths=_BETWEEN, form=Cell("Load", "loopback", "memory to memory within one process instead of between two"),
     )
-    operation: Literal["WRITE", "READ"] = setting(
+    operation: Literal["WRITE", "READ"] = run_field(
         "WRITE", "--op read|write", HOW, "Between processes: write (push, the default) or read (pull).",
         doc="Direction of the NIXL call between two processes: push or pull. File paths ignore it.", paths=_BETWEEN,
         form=Cell("Load", "operation", "between processes: WRITE pushes, READ pulls"),
     )
-    notify: bool = setting(
+    notify: bool = run_field(
         True, "--notify/--no-notify", HOW, "Requests between processes carry a notification. Default: they do.",
         doc="Send a notification with each request between two processes, as serving engines do.", paths=_BETWEEN,
         form=Cell("Load", "notify", "requests between processes carry a notification"),
     )
-    merge: bool = setting(
+    merge: bool = run_field(
         False, "--merge", HOW, "Let NIXL merge neighbouring descriptors.", after="params",
         form=Cell("Load", "merge", "let NIXL merge neighbouring descriptors"),
     )
-    huge_pages: bool = setting(
+    huge_pages: bool = run_field(
         False, "--huge-pages", HOST, "Memory in huge pages.", form=Cell("Care", "huge pages", "memory in huge pages"),
     )
-    error_handling: Literal["auto", "peer", "none"] = setting(
+    error_handling: Literal["auto", "peer", "none"] = run_field(
         "auto", "--error-handling auto|peer|none", HOW,
         "UCX: none is faster. Default: peer, none within one GPU process.",
         doc="UCX: `none` is faster for small transfers but does not detect a dead peer. `auto`: `peer`, NIXL's "
         "default, but `none` for GPU memory within one process: with `peer`, UCX has no CUDA copy there and uses TCP.",
         paths=_MEMORY, form=Cell("Care", "UCX errors", "none is faster and doesn't notice a dead peer"),
     )
-    progress_thread: bool = setting(
+    progress_thread: bool = run_field(
         False, "--progress-thread/--no-progress-thread", HOW, "NIXL's progress thread. Default: off.",
         form=Cell("Care", "progress", "NIXL's own progress thread"),
     )
-    pin: bool = setting(
+    pin: bool = run_field(
         True, "--pin/--no-pin", HOST, "Each process on a core of its own. Default: where there are enough.",
         doc="Pin initiator and target to separate cores, if there are two.",
         form=Cell("Care", "pin", "each process on a core of its own, where there are enough"),
     )
-    params: dict[str, str] = setting(
+    params: dict[str, str] = run_field(
         {}, "--param KEY=VALUE", HOW, "Plugin parameter, passed to NIXL as it is; repeatable.", after="pipeline_depth",
         doc="Plugin parameters, passed to NIXL unchanged.",
     )
-    tune: bool = setting(
+    tune: bool = run_field(
         False, "--tune", HOST, "First try what matters on this host, then run with the best.",
         form=Cell("Run", "tune", "first try what matters on this host, then run with the best"),
     )
-    verify: bool = setting(
+    verify: bool = run_field(
         True, "--no-verify", HOST, "Don't compare the bytes that arrived.", doc="Compare the bytes that arrived.",
         form=Cell("Care", "verify", "compare the bytes that arrived"),
     )
-    reference: bool = setting(
+    reference: bool = run_field(
         True, "--no-reference", HOST, "Don't measure memcpy or plain system calls beside it.",
         doc="Measure memcpy or plain system calls beside the transfers.",
         form=Cell("Care", "reference", "measure memcpy or plain system calls beside it"),
     )
-    folder: str | None = setting(
+    folder: str | None = run_field(
         None, "--folder DIR", HOST, "Where test files go. Default: the temp dir.", after="pin", paths=FILE_PATHS,
         doc="Folder for test files. Null: the run creates its own on the temporary directory's filesystem.",
     )
@@ -314,12 +314,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-FIELDS: tuple[Setting, ...] = settings_of(RunSpec)
+FIELDS: tuple[RunField, ...] = run_fields(RunSpec)
 """The rows of `RunSpec`, in the order of run.yaml."""
 
 
 def spec_from_mapping(
-    data: Any, source: str = "the spec", kind: type[RunSpec] = RunSpec, rows: tuple[Setting, ...] = FIELDS
+    data: Any, source: str = "the spec", kind: type[RunSpec] = RunSpec, rows: tuple[RunField, ...] = FIELDS
 ) -> RunSpec:
     """Return the `RunSpec` of a mapping (from YAML, JSON or options) after checking it.
 
@@ -327,7 +327,7 @@ def spec_from_mapping(
         data: `RunSpec` field names to values; sweeps are mappings `{start, stop, factor}` or text for `parse_range`.
         source: Name of the mapping in error messages.
         kind: Class of the spec.
-        rows: Its rows, from `settings_of`.
+        rows: Its rows, from `run_fields`.
 
     Raises:
         UsageError: A key or a value is invalid, or values conflict; the message names it and its fix.

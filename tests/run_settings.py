@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvdeck.engine.setting import Kind, Setting
+from kvdeck.engine.run_field import Kind, RunField
 from kvdeck.engine.spec import FIELDS
 from kvdeck.sessions.model.records import PATHS
 
@@ -29,25 +29,25 @@ _VALUES: dict[Kind, str] = {
 }
 
 
-def page(fields: tuple[Setting, ...]) -> str:
+def page(fields: tuple[RunField, ...]) -> str:
     """Return the page: a row for each field, in the order of run.yaml."""
     return HEAD + "".join(f"| {' | '.join(_cells(row))} |\n" for row in fields)
 
 
-def _cells(row: Setting) -> tuple[str, ...]:
+def _cells(row: RunField) -> tuple[str, ...]:
     option = row.option.replace("|", "\\|") or ("--quick, --thorough" if row.name == "effort" else "")
     paths = "" if row.paths == PATHS else f" Paths: {', '.join(row.paths)}."
     return (f"`{row.name}`", f"`{option}`", _values(row), _default(row), f"{row.doc}{paths}".replace("|", "\\|"))
 
 
-def _values(row: Setting) -> str:
+def _values(row: RunField) -> str:
     text = ", ".join(f"`{choice}`" for choice in row.choices) or _VALUES[row.kind]
     unit = f", {row.unit}" if row.unit else ""
     least = {"count": " from 0" if row.zero else " from 1", "decimal": " from 0" if row.zero else " above 0"}
     return f"{text}{least.get(row.kind, '')}{unit}"
 
 
-def _default(row: Setting) -> str:
+def _default(row: RunField) -> str:
     if row.default is None:
         return "null"
     if isinstance(row.default, bool):

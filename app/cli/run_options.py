@@ -7,23 +7,23 @@ from typing import Any
 
 import click
 
-from kvdeck.engine.setting import Setting, in_order
+from kvdeck.engine.run_field import RunField, in_order
 from kvdeck.sessions.errors import UsageError
 
 _STRUCTURE = ("layers", "outer_dims", "page_size", "inner_dim", "dtype")
 
 
-def options_of(fields: tuple[Setting, ...]) -> list[click.Option]:
+def options_of(fields: tuple[RunField, ...]) -> list[click.Option]:
     """Return a click option per field. Click passes their text through: `spec_from_mapping` checks all values."""
     return [_option(row) for row in in_order(fields) if row.option]
 
 
-def headings_of(fields: tuple[Setting, ...]) -> dict[str, str]:
+def headings_of(fields: tuple[RunField, ...]) -> dict[str, str]:
     """Return the heading of each field's option, by the field's name."""
     return {row.name: row.group for row in fields if row.option}
 
 
-def _option(row: Setting) -> click.Option:
+def _option(row: RunField) -> click.Option:
     spelling, _, metavar = row.option.partition(" ")
     if "/--no-" in spelling:
         return click.Option([spelling, row.name], default=None, help=row.help)
@@ -34,7 +34,7 @@ def _option(row: Setting) -> click.Option:
     return click.Option([*spelling.split("/"), row.name], multiple=many, metavar=metavar, help=row.help)
 
 
-def asked_mapping(values: Mapping[str, Any], fields: tuple[Setting, ...]) -> dict[str, Any]:
+def asked_mapping(values: Mapping[str, Any], fields: tuple[RunField, ...]) -> dict[str, Any]:
     """Return the options that were given, as a mapping for `spec_from_mapping`.
 
     Raises:
@@ -58,7 +58,7 @@ def over_file(asked: Mapping[str, Any], from_file: Mapping[str, Any]) -> dict[st
     return {**merged, **{key: value for key, value in asked.items() if key != "params"}}
 
 
-def _read(row: Setting, value: Any) -> Any:
+def _read(row: RunField, value: Any) -> Any:
     if isinstance(value, bool):
         return value if row.kind == "flag" else row.text(value)
     if row.kind == "names":
@@ -72,12 +72,12 @@ def _read(row: Setting, value: Any) -> Any:
         raise UsageError(f"{_spelling(row)}: {error.what}", error.mend) from error
 
 
-def _pair(row: Setting, text: str) -> tuple[str, str]:
+def _pair(row: RunField, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"{_spelling(row)} {text!r} is no KEY=VALUE", "write it like --param num_threads=4")
     return key, value
 
 
-def _spelling(row: Setting) -> str:
+def _spelling(row: RunField) -> str:
     return row.option.split("/")[0].split()[0]

@@ -15,7 +15,7 @@ from kvdeck.app.tui.modes.run.form_fields import Field as Field
 from kvdeck.app.tui.state import Doctor
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.quantities import Range, parse_size
-from kvdeck.engine.setting import AUTO, Setting
+from kvdeck.engine.run_field import AUTO, RunField
 from kvdeck.engine.spec import RunSpec, spec_from_mapping
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
@@ -61,7 +61,7 @@ class Form:
         value = self._value(item)
         return size_text(value) if item.size and value is not None else self._row(item).text(value)
 
-    def _row(self, item: Field) -> Setting:
+    def _row(self, item: Field) -> RunField:
         return self.table.edits[item.key][0]
 
     def _value(self, item: Field) -> Any:

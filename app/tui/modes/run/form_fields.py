@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
-from kvdeck.engine.setting import AUTO, BYTES, Cell, Setting, in_order
+from kvdeck.engine.run_field import AUTO, BYTES, Cell, RunField, in_order
 from kvdeck.engine.spec import FIELDS
 from kvdeck.sessions.model.records import PATHS
 
@@ -66,10 +66,10 @@ _TITLES = (("Paths", "Block", "Run"), ("Shape", "Load", "Care"), ("Time", "Devic
 class FormTable:
     """The form's pages, and what their fields edit."""
 
-    rows: tuple[Setting, ...]
+    rows: tuple[RunField, ...]
     pages: tuple[Page, ...]
     """The first one is shown at first."""
-    edits: dict[str, tuple[Setting, End]]
+    edits: dict[str, tuple[RunField, End]]
     """By a field's key: a row of the run, and which end of a sweep."""
 
     @property
@@ -83,14 +83,14 @@ class FormTable:
         return tuple(item for page in self.pages[1:] for item in _items(page))
 
 
-def form_table(rows: tuple[Setting, ...]) -> FormTable:
+def form_table(rows: tuple[RunField, ...]) -> FormTable:
     """Return the form's pages for a run's rows."""
     made = [(row.cell.column, field) for row in in_order(rows) if row.cell for field in _made(row, row.cell)]
     pages = tuple(
         {title: (*_TOGGLES.get(title, ()), *(field for column, field in made if column == title)) for title in titles}
         for titles in _TITLES
     )
-    edits: dict[str, tuple[Setting, End]] = {}
+    edits: dict[str, tuple[RunField, End]] = {}
     for row in rows:
         if row.cell and row.kind == "range":
             edits |= {f"{row.cell.key}_from": (row, "start"), f"{row.cell.key}_to": (row, "stop")}
@@ -103,7 +103,7 @@ def _items(page: Page) -> tuple[Field, ...]:
     return tuple(item for column in page.values() for item in column if item.kind != "toggle")
 
 
-def _made(row: Setting, cell: Cell) -> tuple[Field, ...]:
+def _made(row: RunField, cell: Cell) -> tuple[Field, ...]:
     size = row.unit == BYTES
     if row.kind == "range":
         return (

@@ -41,7 +41,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RunField:
     """One field of a run. Its kind, default and choices follow from the declaration in `RunSpec`."""
 
     name: str
@@ -97,7 +97,7 @@ class Setting:
         return _CHECKS[self.kind](self, value, source)
 
 
-def setting(
+def run_field(
     default: T,
     option: str,
     group: str,
@@ -149,13 +149,13 @@ def setting(
     return dataclasses.field(default=default, metadata=row)
 
 
-def settings_of(spec: type[Any]) -> tuple[Setting, ...]:
-    """Return the rows of a dataclass whose fields are declared by `setting`, in its order."""
+def run_fields(spec: type[Any]) -> tuple[RunField, ...]:
+    """Return the rows of a dataclass whose fields are declared by `run_field`, in its order."""
     types = typing.get_type_hints(spec)
     return tuple(_row(item, types[item.name]) for item in dataclasses.fields(spec))
 
 
-def _row(item: dataclasses.Field[Any], hint: Any) -> Setting:
+def _row(item: dataclasses.Field[Any], hint: Any) -> RunField:
     members = [member for member in typing.get_args(hint) if member is not NoneType]
     optional = NoneType in typing.get_args(hint)
     base = members[0] if optional else hint
@@ -163,16 +163,16 @@ def _row(item: dataclasses.Field[Any], hint: Any) -> Setting:
     row = {**item.metadata, **({"choices": typing.get_args(base)} if literal else {})}
     kind = _KINDS.get(typing.get_origin(base) or base) or ("choice" if row["choices"] else "text")
     default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
-    return Setting(name=item.name, kind=kind, default=default, optional=optional, **row)
+    return RunField(name=item.name, kind=kind, default=default, optional=optional, **row)
 
 
-def in_order(settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+def in_order(settings: tuple[RunField, ...]) -> tuple[RunField, ...]:
     """Return the rows in the order of the help and the form: each after the one that its `after` names."""
-    following: dict[str, list[Setting]] = {}
+    following: dict[str, list[RunField]] = {}
     for row in settings:
         following.setdefault(row.after, []).append(row)
 
-    def walk(name: str) -> Iterator[Setting]:
+    def walk(name: str) -> Iterator[RunField]:
         for row in following.get(name, ()):
             yield row
             yield from walk(row.name)
@@ -195,7 +195,7 @@ def _decimal(text: str) -> float | str:
     return value / 100 if part != text else value
 
 
-def _number(row: Setting, value: Any, source: str) -> int | float:
+def _number(row: RunField, value: Any, source: str) -> int | float:
     whole = row.kind == "count"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not _is_finite(value):
         raise UsageError(f"{row.name} in {source} is {value!r}", f"give a {'whole ' * whole}number")
@@ -212,26 +212,26 @@ def _is_finite(value: int | float) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
-def _flag(row: Setting, value: Any, source: str) -> bool:
+def _flag(row: RunField, value: Any, source: str) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{row.name} in {source} is {value!r}", "use true or false")
     return value
 
 
-def _names(row: Setting, value: Any, source: str) -> tuple[str, ...]:
+def _names(row: RunField, value: Any, source: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names:
         raise UsageError(f"{row.name} in {source} names nothing", f"name at least one of the {row.name}")
     return tuple(dict.fromkeys(row.parse(str(name)) if row.parse else str(name) for name in names))
 
 
-def _pairs(row: Setting, value: Any, source: str) -> dict[str, str]:
+def _pairs(row: RunField, value: Any, source: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise UsageError(f"{row.name} in {source} is not a mapping", f"write `{row.name}: {{key: value}}`")
     return {str(name): str(item) for name, item in value.items()}
 
 
-def _choice(row: Setting, value: Any, source: str) -> str:
+def _choice(row: RunField, value: Any, source: str) -> str:
     if isinstance(value, bool) and "on" in row.choices:  # YAML 1.1 reads `on` and `off` as booleans
         value = row.text(value)
     text = row.parse(str(value)) if row.parse else str(value)
@@ -241,7 +241,7 @@ def _choice(row: Setting, value: Any, source: str) -> str:
     return text
 
 
-_CHECKS: dict[Kind, Callable[[Setting, Any, str], Any]] = {
+_CHECKS: dict[Kind, Callable[[RunField, Any, str], Any]] = {
     "flag": _flag,
     "count": _number,
     "decimal": _number,

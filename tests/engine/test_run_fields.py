@@ -13,7 +13,7 @@ from kvdeck.app.cli.run import run
 from kvdeck.app.cli.run_options import asked_mapping, headings_of, options_of
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_fields import form_table
-from kvdeck.engine.setting import Cell, in_order, setting, settings_of
+from kvdeck.engine.run_field import Cell, in_order, run_field, run_fields
 from kvdeck.engine.spec import FIELDS, HOST, RunSpec, spec_from_mapping, spec_from_yaml
 from kvdeck.sessions.errors import UsageError
 from tests.run_settings import PAGE, page
@@ -26,7 +26,7 @@ LARGEST = 2**63 - 1
 class SpecWithRow(RunSpec):
     """A run with one more field."""
 
-    numa_nodes: int = setting(
+    numa_nodes: int = run_field(
         1,
         "--numa-nodes N",
         HOST,
@@ -37,7 +37,7 @@ class SpecWithRow(RunSpec):
     )
 
 
-ROWS = settings_of(SpecWithRow)
+ROWS = run_fields(SpecWithRow)
 
 
 def test_a_row_makes_the_check() -> None:
