@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.io import capability, reasons
+from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
@@ -33,7 +33,6 @@ from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
-_API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
 def execute(
@@ -192,7 +191,7 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
     if trial.backend == "UCX":
         params["ucx_error_handling_mode"] = error_handling(spec, trial.path)
     if trial.api is not None:
-        params |= {name: str(api == trial.api).lower() for api, name in _API_PARAMS.items()}
+        params |= {name: str(api == trial.api).lower() for api, name in plugins.POSIX_PARAMS.items()}
     return params | spec.params
 
 
