@@ -154,7 +154,7 @@ class TrialRun:
         if self.spec.iterations is not None:  # at least eight rounds, where the count allows it
             count = max(1, min(count, -(-self.spec.iterations // self.trial.lanes // 8)))
         requests = self.trial.blocks // self.trial.lanes // self.trial.batch
-        if self.trial.path == "DiskToHost" and not self.trial.direct:
+        if self.trial.path in ("DiskToHost", "DiskToDevice") and not self.trial.direct:
             count = min(count, requests)  # don't read a page twice in one round: it would come from the page cache
         return count
 
