@@ -30,6 +30,29 @@ class Range:
         return tuple(out)
 
 
+def parse_count(text: str) -> int:
+    """Return a whole number from 1 to `MOST`; commas and underscores between digits are ignored.
+
+    Raises:
+        UsageError: The text is not such a number.
+    """
+    digits = text.strip().replace(",", "").replace("_", "")
+    if not _is_whole(digits):
+        raise UsageError(f"{text!r} is not a whole number above 0", "write it in digits")
+    if (number := _whole(digits)) > MOST:
+        raise UsageError(f"{text!r} does not fit in 64 bits", f"give at most {MOST}")
+    return number
+
+
+def _is_whole(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and bool(digits.strip("0"))
+
+
+def _whole(digits: str) -> int:
+    """Return the number, or one above `MOST` for more digits than that has: Python refuses to convert thousands."""
+    return int(digits) if len(digits.lstrip("0")) <= len(str(MOST)) else MOST + 1
+
+
 def parse_size(text: str) -> int:
     """Return the bytes of a size: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
 
@@ -39,13 +62,12 @@ def parse_size(text: str) -> int:
     squeezed = text.strip().lower().removesuffix("b").removesuffix("i")
     shift = {"k": 10, "m": 20, "g": 30}.get(squeezed[-1:], 0)
     digits = squeezed[:-1] if shift else squeezed
-    if not digits.isascii() or not digits.isdigit() or not digits.strip("0"):
-        raise UsageError(f"size {text!r} is not a whole number above 0", "write bytes, or 64K, 2M, 1G")
-    # Python refuses to convert thousands of digits, so their number is checked first.
-    size = int(digits) << shift if len(digits.lstrip("0")) <= len(str(MOST)) else MOST + 1
-    if size > MOST:
+    if _is_whole(digits):
+        size = _whole(digits) << shift
+        if size <= MOST:
+            return size
         raise UsageError(f"size {text!r} does not fit in 64 bits", "give at most 8589934591G")
-    return size
+    raise UsageError(f"size {text!r} is not a whole number above 0", "write bytes, or 64K, 2M, 1G")
 
 
 def parse_range(text: str) -> Range:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvdeck.engine.quantities import parse_count
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.user_home import expanded
 
@@ -35,8 +36,8 @@ def told(text: str, plans: Path) -> BlockSize:
     Raises:
         UsageError: The text is none of these, or the plan has no single block size.
     """
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return BlockSize(float(text), "as given with --block-bytes")
+    if text.isascii() and text.isdigit():
+        return BlockSize(float(parse_count(text)), "as given with --block-bytes")
     if text.startswith(PLAN):
         name = text.removeprefix(PLAN)
         path = plans / f"{name}.yaml"

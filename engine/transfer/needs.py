@@ -55,6 +55,6 @@ def _device_buffers(spec: RunSpec, path: str) -> int:
 
 def _parameter(spec: RunSpec, name: str, default: int) -> int:
     text = spec.params.get(name, str(default))
-    if not text.isdigit() or not text.isascii():
+    if not text.isdigit() or not text.isascii() or len(text) > 18:
         raise KvdeckError(f"plugin parameter {name}={text!r} is no whole number", f"give --param {name}={default}, say")
     return int(text)
