@@ -22,12 +22,12 @@ import orjson
 from kvdeck.engine.doctor.probes import Probed, probe, probe_command
 from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.environment import deciding_variables
+from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.io import plugins, reasons
 from kvdeck.engine.io.findings import PathFinding, PluginFinding
 from kvdeck.engine.quantities import MOST_SECONDS
 from kvdeck.engine.spec import APIS
-from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 

@@ -16,8 +16,7 @@ from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
-from kvdeck.engine.transfer.needs import needs_of
-from kvdeck.engine.transfer.preflight import check_room
+from kvdeck.engine.transfer.needs import check_room, needs_of
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
