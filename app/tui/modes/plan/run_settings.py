@@ -7,8 +7,8 @@ from typing import Any
 
 from kvdeck.app.tui.modes.plan.form import PlanForm
 from kvdeck.app.tui.modes.run.form import Form
-from kvdeck.engine.planning.kvbm_block import leader_block_bytes
 from kvdeck.engine.planning.parallelism import share
+from kvdeck.engine.planning.plan import leader_block_bytes
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
 
