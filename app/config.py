@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.quantities import parse_count
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
 from kvdeck.sessions.host.files import read_regular
@@ -84,10 +85,10 @@ def _hz(value: Any) -> float:
 
 
 def _size(value: Any) -> float:
-    text = str(value).replace("_", "").replace(",", "")
-    if isinstance(value, bool) or not text.isdigit() or not int(text):
-        raise ValueError("takes a whole number of bytes")
-    return float(text)
+    try:
+        return float(parse_count("" if isinstance(value, bool) else str(value)))
+    except UsageError:
+        raise ValueError("takes a whole number of bytes") from None
 
 
 def _keymap(value: Any) -> dict[str, str]:

@@ -16,6 +16,8 @@ from kvdeck.sessions.model.events import COUNTERS, Counter
 from kvdeck.sessions.model.records import RunState, from_json, to_json
 
 VERSION = 1
+TRANSFER = "transfer"
+"""The kind of a job if a client or an engine of an earlier version names none."""
 MAX_LINE = 8 << 20
 """Longest line that either side accepts, in bytes."""
 
@@ -36,6 +38,8 @@ class RunInfo:
     """Number of lines in its samples.jsonl so far."""
     paths: tuple[str, ...] = ()
     reason: str | None = None
+    kind: str = TRANSFER
+    """Kind of the job, a key of `job_kinds.JOB_KINDS`."""
 
 
 # --- from the engine ---
@@ -164,12 +168,16 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Queue a run. `spec` is a `RunSpec` mapping; without `session` the engine chooses the name. Reply: `{session}`."""
+    """Queue a job. `spec` is a mapping that the parser of its kind accepts: for a transfer, one of `RunSpec`.
+
+    Without `session` the engine chooses the name. Reply: `{session}`.
+    """
 
     type: ClassVar[str] = "submit"
     id: int
     spec: dict[str, Any]
     session: str | None = None
+    kind: str = TRANSFER
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,121 +1,276 @@
-"""The configuration of a run (`RunSpec`), its parser for YAML and command-line options, and its checks."""
+"""The settings of a run: `RunSpec`, the table of its fields, its parser and the checks across fields.
+
+A new setting is one row in `RunSpec` and the line that uses it. From the row come its check, its option of
+`kvdeck run`, its place in the Run form, and its entry in docs/run-settings.md.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from kvdeck.engine.planning.layout import DTYPE_BYTES, LLAMA_3_1_8B, Geometry, LayoutPair, parse_layout_pair
+from kvdeck.engine.quantities import MOST, MOST_SECONDS, Range
+from kvdeck.engine.run_field import BYTES, Cell, RunField, run_field, run_fields
 from kvdeck.engine.topology import MODES, SCHEMES, Topology
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, dump_yaml, load_yaml
 from kvdeck.sessions.host.files import read_regular
-from kvdeck.sessions.model.records import PATHS
+from kvdeck.sessions.model.records import (
+    DEVICE_TO_DEVICE,
+    DEVICE_TO_DISK,
+    DISK_TO_DEVICE,
+    DISK_TO_HOST,
+    FILE_PATHS,
+    HOST_TO_DISK,
+    HOST_TO_HOST,
+    PATHS,
+)
 from kvdeck.sessions.units import count_text, exact_size_text, many
-
-Effort = Literal["quick", "normal", "thorough"]
-Direct = Literal["auto", "on", "off"]
 
 APIS = ("AIO", "URING", "POSIXAIO")
 _API_SPELLINGS = {"LIBAIO": "AIO", "IOURING": "URING", "LINUXAIO": "AIO"}
 DEFAULT_LAYOUTS = ("FullyContiguous", "LayerSeparate { outer_contiguous: false }")
+_DTYPES = tuple(DTYPE_BYTES)
+_WRITES, _READS = (HOST_TO_DISK, DEVICE_TO_DISK), (DISK_TO_HOST, DISK_TO_DEVICE)
+_MEMORY = tuple(path for path in PATHS if path not in FILE_PATHS)
+_BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
+_SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
+
+# Headings of the options in `kvdeck run --help`.
+MOVED, BLOCK, SWEEPS = "What is moved", "Geometry of a block", "Sweeps"
+LENGTH, HOW, HOST = "How long", "How it is moved", "This host"
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """A geometric sweep: `start`, `start × factor`, … up to and including `stop`."""
+def parse_path(text: str) -> str:
+    """Return the transfer path of a spelling; case, spaces, `-` and `_` are ignored (`host-to-disk`).
 
-    start: int
-    stop: int
-    factor: int = 2
+    Raises:
+        UsageError: The path is unknown.
+    """
+    squeezed = text.replace("-", "").replace("_", "").replace(" ", "").lower()
+    for path in PATHS:
+        if path.lower() == squeezed:
+            return path
+    raise UsageError(f"unknown path {text!r}", f"use one of {', '.join(PATHS)}")
 
-    def values(self) -> tuple[int, ...]:
-        """Return all values of the sweep in ascending order."""
-        out, value = [], self.start
-        while value <= self.stop:
-            out.append(value)
-            value *= self.factor
-        return tuple(out)
+
+def _parse_layouts(text: str) -> str:
+    return str(parse_layout_pair(text))
+
+
+def _parse_api(text: str) -> str:
+    api = text.upper().replace("_", "").replace("-", "").replace(" ", "")
+    return _API_SPELLINGS.get(api, api)
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Configuration of one run, saved as `run.yaml`. Null: the engine chooses for this host and records its choice."""
+    """Settings of one run, saved as `run.yaml`. Null: the engine chooses for this host and records its choice."""
 
-    paths: tuple[str, ...] | None = None
-    """Transfer paths. Null: every path that is ready on this host."""
-    layouts: tuple[str, ...] = DEFAULT_LAYOUTS
-    layers: int = LLAMA_3_1_8B.layers
-    outer_dims: int = LLAMA_3_1_8B.outer_dims
-    page_size: int = LLAMA_3_1_8B.page_size
-    inner_dim: int = LLAMA_3_1_8B.inner_dim
-    dtype: str = LLAMA_3_1_8B.dtype
-    block_size: int | None = None
-    """Plain block size in bytes instead of a geometry: one region, so FullyContiguous only."""
-    blocks: int | None = None
-    """Blocks in the working set. Null: larger than the last-level cache, within free memory and disk space."""
-    batch: int | None = None
-    """Blocks per request. Null: 16, or the working set if it is smaller."""
-    sweep_block_sizes: Range | None = None
-    """Block sizes in bytes; a structured block is scaled through its page size."""
-    sweep_batches: Range | None = None
-    effort: Effort = "normal"
-    iterations: int | None = None
-    """Timed requests of each step; exact if `seconds` and `interval_width` are null."""
-    seconds: float | None = None
-    """Seconds per trial, for all its layouts and its reference together."""
-    interval_width: float | None = None
-    """End a trial when (high - low) / median of every step's GB/s is below this fraction."""
-    warmup_iterations: int | None = None
-    warmup_seconds: float | None = None
-    backend: str | None = None
-    """NIXL backend of all paths. Null: UCX for memory, POSIX for files (GDS between device and disk)."""
-    api: str | None = None
-    """POSIX plugin's API: AIO, URING or POSIXAIO."""
-    direct: Direct = "auto"
-    """O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice."""
-    durable: bool = False
-    """Call fsync after writes, inside the timed round."""
-    page_cache: Literal["drop", "keep"] = "drop"
-    """Buffered reads: drop the file's pages before each round, or leave them cached and measure memory."""
-    files: int = 1
-    threads: int = 1
-    """Initiator processes, each with its own part of the working set."""
-    scheme: str = "pairwise"
-    """nixlbench's scheme: `pairwise`, `manytoone`, `onetomany` or `tp`."""
-    mode: str = "SG"
-    """`SG`: one process per device; `MG`: one process for all devices of an endpoint."""
-    initiators: int = 1
-    """Initiator devices. If more than one, they are regions of host memory."""
-    targets: int = 1
-    """Target devices. If more than one, they are regions of host memory."""
-    pipeline_depth: int = 1
-    """Requests in flight per initiator process."""
-    loopback: bool = False
-    """Run HostToHost and DeviceToDevice within one process instead of between two."""
-    operation: Literal["WRITE", "READ"] = "WRITE"
-    """Direction of the NIXL call between two processes: push or pull. File paths ignore it."""
-    notify: bool = True
-    """Send a notification with each request between two processes, as serving engines do."""
-    merge: bool = False
-    """Let NIXL merge neighbouring descriptors."""
-    huge_pages: bool = False
-    error_handling: Literal["auto", "peer", "none"] = "auto"
-    """UCX: `none` is faster for small transfers but does not detect a dead peer. `auto`: `peer`, NIXL's default, but
-    `none` for GPU memory within one process: with `peer`, UCX has no CUDA copy there and uses TCP."""
-    progress_thread: bool = False
-    pin: bool = True
-    """Pin initiator and target to separate cores, if there are two."""
-    params: dict[str, str] = field(default_factory=dict)
-    """Plugin parameters, passed to NIXL unchanged."""
-    tune: bool = False
-    verify: bool = True
-    reference: bool = True
-    folder: str | None = None
-    """Folder for test files. Null: the run creates its own on the temporary directory's filesystem."""
+    # fmt: off
+    paths: tuple[str, ...] | None = run_field(
+        None, "--path PATH", MOVED, "Such as HostToDisk; repeatable. Default: every path that is ready.",
+        doc="Transfer paths. Null: every path that is ready on this host.", parse=parse_path,
+    )
+    layouts: tuple[str, ...] = run_field(
+        DEFAULT_LAYOUTS, "--layout LAYOUT", MOVED,
+        "FullyContiguous (fc), LayerSeparate (ls), ls-outer, or 'SOURCE -> DESTINATION'; repeatable. "
+        "Default: fc and ls.", parse=_parse_layouts,
+    )
+    layers: int = run_field(
+        LLAMA_3_1_8B.layers, "--layers N", BLOCK, "Local layers. Default: 32, as in Llama 3.1 8B.",
+        form=Cell("Block", "layers", "layers that this rank holds"),
+    )
+    outer_dims: int = run_field(
+        LLAMA_3_1_8B.outer_dims, "--outer-dims N", BLOCK, "2 for K and V, 1 for MLA. Default: 2.",
+        form=Cell("Block", "outer dims", "2 for K and V, 1 for MLA"),
+    )
+    page_size: int = run_field(
+        LLAMA_3_1_8B.page_size, "--page-size N", BLOCK, "Tokens in a block. Default: 16.", unit="tokens",
+        form=Cell("Block", "page size", "tokens in a block"),
+    )
+    inner_dim: int = run_field(
+        LLAMA_3_1_8B.inner_dim, "--inner-dim N", BLOCK, "Elements of a token in one layer's K or V. Default: 1024.",
+        form=Cell("Block", "inner dim", "elements of one token in one layer and outer dim: KV heads × head size"),
+    )
+    dtype: str = run_field(
+        LLAMA_3_1_8B.dtype, "--dtype NAME", BLOCK, "fp8, int8, fp16, bf16 or fp32. Default: bf16.", choices=_DTYPES,
+        form=Cell("Block", "dtype", "type of an element", tuple(name for name in _DTYPES if name != "bfloat16")),
+    )
+    block_size: int | None = run_field(
+        None, "--block-size SIZE", BLOCK, "A plain block of that size, without layers: 4096, 64K, 2M.",
+        doc="Plain block size instead of a geometry: one region, so FullyContiguous only.", unit=BYTES,
+        form=Cell("Shape", "plain block", "a block of so many bytes instead of layers: 4096, 64K"),
+    )
+    blocks: int | None = run_field(
+        None, "--blocks N", MOVED, "Blocks in the working set that requests walk over.",
+        doc="Blocks in the working set. Null: larger than the last-level cache, within free memory and disk space.",
+        form=Cell("Run", "blocks", "blocks in the working set; auto is larger than the last-level cache"),
+    )
+    batch: int | None = run_field(
+        None, "--batch N", MOVED, "Blocks in one request. Default: 16.",
+        doc="Blocks per request. Null: 16, or the working set if it is smaller.", unit="blocks",
+        form=Cell("Run", "batch", "blocks in one request; auto is 16, or fewer in a small working set"),
+    )
+    sweep_block_sizes: Range | None = run_field(
+        None, "--sweep-block-sizes/--block-sizes FROM:TO[:FACTOR]", SWEEPS,
+        "Block sizes, such as 64K:4M or 64K:4M:4 (default factor 2).",
+        doc="Sweep of block sizes; a block with layers is scaled through its page size.", unit=BYTES,
+        form=Cell("Shape", "sizes", "a sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
+    )
+    sweep_batches: Range | None = run_field(
+        None, "--sweep-batches/--batches FROM:TO[:FACTOR]", SWEEPS, "Batches, such as 1:64:4.",
+        doc="Sweep of batches.", unit="blocks",
+        form=Cell("Shape", "batch", "a sweep of blocks in one request, doubling", key="batches"),
+    )
+    effort: Literal["quick", "normal", "thorough"] = run_field(
+        "normal", "", "", "How long each comparison is measured: --quick, --thorough.", after="direct",
+        form=Cell("Run", "effort", "how long each comparison is measured"),
+    )
+    iterations: int | None = run_field(
+        None, "--iterations N", LENGTH, "Timed requests of each step.",
+        doc="Timed requests of each step; exact if `seconds` and `interval_width` are null.",
+        form=Cell("Time", "iterations", "timed requests of each step; auto is by time"),
+    )
+    seconds: float | None = run_field(
+        None, "--seconds SECONDS", LENGTH, "For the layouts of one path at one size, reference included.",
+        doc="Time of a trial: all layouts of one path at one size, and their reference.", unit="s", most=MOST_SECONDS,
+        form=Cell("Shape", "seconds", "for the layouts of one path at one size; auto is by the effort"),
+    )
+    interval_width: float | None = run_field(
+        None, "--interval-width PART", LENGTH, "Stop once intervals are below that part of the median: 0.02, 2%.",
+        doc="End a trial when (high - low) / median of every step's GB/s is below this fraction.",
+        form=Cell("Time", "interval", "stop once every interval is narrower than this part of its median",
+             ("0.05", "0.02", "0.01", "0.005")),
+    )
+    warmup_iterations: int | None = run_field(
+        None, "--warmup-iterations N", LENGTH, "Requests before the timed ones.", zero=True,
+        form=Cell("Time", "warm-up", "requests before the timed ones"),
+    )
+    warmup_seconds: float | None = run_field(
+        None, "--warmup-seconds SECONDS", LENGTH, "Time before the timed requests.", zero=True, unit="s",
+        most=MOST_SECONDS, form=Cell("Time", "warm-up s", "seconds before the timed requests"),
+    )
+    backend: str | None = run_field(
+        None, "--backend NAME", HOW, "NIXL backend: UCX, POSIX, GDS, GDS_MT … Default: the path's usual one.",
+        doc="NIXL backend of all paths. Null: UCX for memory, POSIX for files (GDS between device and disk).",
+        form=Cell("Run", "backend", "NIXL backend; auto is UCX for memory, POSIX for files, GDS for device and disk",
+             ("UCX", "POSIX", "GDS", "GDS_MT")),
+    )
+    api: str | None = run_field(
+        None, "--api NAME", HOW, "The POSIX backend's API: aio, uring or posixaio.", choices=APIS, parse=_parse_api,
+        paths=FILE_PATHS, form=Cell("Run", "api", "what the POSIX backend calls"),
+    )
+    direct: Literal["auto", "on", "off"] = run_field(
+        "auto", "--direct/--no-direct", HOW, "O_DIRECT past the page cache. Default: where the filesystem can.",
+        doc="O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice.", paths=FILE_PATHS,
+        form=Cell("Run", "direct", "O_DIRECT, past the page cache; auto where the filesystem can"),
+    )
+    durable: bool = run_field(
+        False, "--durable", HOW, "Writes are on the device before the time is taken.", after="page_cache",
+        doc="Call fsync after writes, inside the timed round.", paths=_WRITES,
+        form=Cell("Load", "durable", "writes are on the device before the time is taken"),
+    )
+    page_cache: Literal["drop", "keep"] = run_field(
+        "drop", "--page-cache drop|keep", HOW, "Buffered reads: drop the file's pages before each round (default).",
+        doc="Buffered reads: drop the file's pages before each round, or leave them cached and measure memory.",
+        paths=_READS, form=Cell("Care", "page cache", "buffered reads: drop the file's pages first, or not"),
+    )
+    files: int = run_field(
+        1, "--files N", HOW, "Files the blocks are spread over. Default: 1.", paths=FILE_PATHS,
+        form=Cell("Load", "files", "files that the blocks are spread over"),
+    )
+    threads: int = run_field(
+        1, "--threads N", HOW, "Initiators, each a process with its part of the blocks. Default: 1.",
+        form=Cell("Load", "threads", "initiators, each a process with its part of the blocks"),
+    )
+    scheme: str = run_field(
+        "pairwise", "--scheme NAME", HOW, "Pairs of devices: pairwise (default), manytoone, onetomany, tp.",
+        doc="nixlbench's scheme: which initiator device moves blocks to which target device. `batch` is then each "
+        "pair's, and a result's `batch` the whole request's.", choices=SCHEMES,
+        paths=_SEVERAL, form=Cell("Devices", "scheme", "which initiator devices pair with which targets"),
+    )
+    mode: str = run_field(
+        "SG", "--mode SG|MG", HOW, "SG: a process for each device. MG: one for all of a side. Default: SG.",
+        choices=MODES, paths=_SEVERAL,
+        form=Cell("Devices", "mode", "SG: a process for each device; MG: one for a side"),
+    )
+    initiators: int = run_field(
+        1, "--initiators N", HOW, "Devices of the initiator, regions of host memory. Default: 1.", paths=_SEVERAL,
+        doc="Initiator devices. If more than one, they are regions of host memory.",
+        form=Cell("Devices", "initiators", "devices of the initiator, regions of host memory"),
+    )
+    targets: int = run_field(
+        1, "--targets N", HOW, "Devices of the target. Default: 1.", paths=_SEVERAL,
+        doc="Target devices. If more than one, they are regions of host memory.",
+        form=Cell("Devices", "targets", "devices of the target, regions of host memory"),
+    )
+    pipeline_depth: int = run_field(
+        1, "--pipeline-depth N", HOW, "Requests in flight in one initiator. Default: 1.",
+        form=Cell("Load", "depth", "requests in flight in one initiator"),
+    )
+    loopback: bool = run_field(
+        False, "--loopback", HOW, "HostToHost, DeviceToDevice within one process, not two.", after="notify",
+        paths=_BETWEEN, form=Cell("Load", "loopback", "memory to memory within one process instead of between two"),
+    )
+    operation: Literal["WRITE", "READ"] = run_field(
+        "WRITE", "--op read|write", HOW, "Between processes: write (push, the default) or read (pull).",
+        doc="Direction of the NIXL call between two processes: push or pull. File paths ignore it.", paths=_BETWEEN,
+        form=Cell("Load", "operation", "between processes: WRITE pushes, READ pulls"),
+    )
+    notify: bool = run_field(
+        True, "--notify/--no-notify", HOW, "Requests between processes carry a notification. Default: they do.",
+        doc="Send a notification with each request between two processes, as serving engines do.", paths=_BETWEEN,
+        form=Cell("Load", "notify", "requests between processes carry a notification"),
+    )
+    merge: bool = run_field(
+        False, "--merge", HOW, "Let NIXL merge neighbouring descriptors.", after="params",
+        form=Cell("Load", "merge", "let NIXL merge neighbouring descriptors"),
+    )
+    huge_pages: bool = run_field(
+        False, "--huge-pages", HOST, "Memory in huge pages.", form=Cell("Care", "huge pages", "memory in huge pages"),
+    )
+    error_handling: Literal["auto", "peer", "none"] = run_field(
+        "auto", "--error-handling auto|peer|none", HOW,
+        "UCX: none is faster. Default: peer, none within one GPU process.",
+        doc="UCX: `none` is faster for small transfers but does not detect a dead peer. `auto`: `peer`, NIXL's "
+        "default, but `none` for GPU memory within one process: with `peer`, UCX has no CUDA copy there and uses TCP.",
+        paths=_MEMORY, form=Cell("Care", "UCX errors", "none is faster and doesn't notice a dead peer"),
+    )
+    progress_thread: bool = run_field(
+        False, "--progress-thread/--no-progress-thread", HOW, "NIXL's progress thread. Default: off.",
+        form=Cell("Care", "progress", "NIXL's own progress thread"),
+    )
+    pin: bool = run_field(
+        True, "--pin/--no-pin", HOST, "Each process on a core of its own. Default: where there are enough.",
+        doc="Pin initiator and target to separate cores, if there are two.",
+        form=Cell("Care", "pin", "each process on a core of its own, where there are enough"),
+    )
+    params: dict[str, str] = run_field(
+        {}, "--param KEY=VALUE", HOW, "Plugin parameter, passed to NIXL as it is; repeatable.", after="pipeline_depth",
+        doc="Plugin parameters, passed to NIXL unchanged.",
+    )
+    tune: bool = run_field(
+        False, "--tune", HOST, "First try what matters on this host, then run with the best.",
+        form=Cell("Run", "tune", "first try what matters on this host, then run with the best"),
+    )
+    verify: bool = run_field(
+        True, "--no-verify", HOST, "Don't compare the bytes that arrived.", doc="Compare the bytes that arrived.",
+        form=Cell("Care", "verify", "compare the bytes that arrived"),
+    )
+    reference: bool = run_field(
+        True, "--no-reference", HOST, "Don't measure memcpy or plain system calls beside it.",
+        doc="Measure memcpy or plain system calls beside the transfers.",
+        form=Cell("Care", "reference", "measure memcpy or plain system calls beside it"),
+    )
+    folder: str | None = run_field(
+        None, "--folder DIR", HOST, "Where test files go. Default: the temp dir.", after="pin", paths=FILE_PATHS,
+        doc="Folder for test files. Null: the run creates its own on the temporary directory's filesystem.",
+    )
+    # fmt: on
 
     @property
     def geometry(self) -> Geometry:
@@ -128,6 +283,11 @@ class RunSpec:
     def topology(self) -> Topology:
         """Devices and their pairing on a path between memories."""
         return Topology(self.scheme, self.mode, self.initiators, self.targets)
+
+    @property
+    def label(self) -> str:
+        """Middle part of a generated session name."""
+        return self.paths[0] if self.paths is not None and len(self.paths) == 1 else "run"
 
     @property
     def layout_pairs(self) -> tuple[LayoutPair, ...]:
@@ -154,52 +314,31 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_FIELDS = {f.name: f for f in dataclasses.fields(RunSpec)}
-_POSITIVE = ("layers", "outer_dims", "page_size", "inner_dim", "block_size", "blocks", "batch", "iterations", "files",
-             "threads", "initiators", "targets", "pipeline_depth", "seconds", "interval_width")  # fmt: skip
-_NOT_NEGATIVE = ("warmup_iterations", "warmup_seconds")
-_FLAGS = (
-    "durable",
-    "loopback",
-    "notify",
-    "merge",
-    "huge_pages",
-    "progress_thread",
-    "pin",
-    "tune",
-    "verify",
-    "reference",
-)
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "dtype": tuple(DTYPE_BYTES),
-    "effort": ("quick", "normal", "thorough"),
-    "direct": ("auto", "on", "off"),
-    "operation": ("WRITE", "READ"),
-    "error_handling": ("auto", "peer", "none"),
-    "page_cache": ("drop", "keep"),
-    "scheme": SCHEMES,
-    "mode": MODES,
-}
-_FRACTIONS = ("seconds", "interval_width", "warmup_seconds")
+FIELDS: tuple[RunField, ...] = run_fields(RunSpec)
+"""The rows of `RunSpec`, in the order of run.yaml."""
 
 
-def spec_from_mapping(data: Any, source: str = "the spec") -> RunSpec:
+def spec_from_mapping(
+    data: Any, source: str = "the spec", kind: type[RunSpec] = RunSpec, rows: tuple[RunField, ...] = FIELDS
+) -> RunSpec:
     """Return the `RunSpec` of a mapping (from YAML, JSON or options) after checking it.
 
     Args:
         data: `RunSpec` field names to values; sweeps are mappings `{start, stop, factor}` or text for `parse_range`.
         source: Name of the mapping in error messages.
+        kind: Class of the spec.
+        rows: Its rows, from `run_fields`.
 
     Raises:
         UsageError: A key or a value is invalid, or values conflict; the message names it and its fix.
     """
     if not isinstance(data, dict):
         raise UsageError(f"{source} is not a mapping", "write one `key: value` a line, as in a session's run.yaml")
-    unknown = sorted(str(key) for key in data if key not in _FIELDS)
+    known = {row.name: row for row in rows}
+    unknown = sorted(str(key) for key in data if key not in known)
     if unknown:
-        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(_FIELDS)}")
-    values = {key: _checked(key, value, source) for key, value in data.items()}
-    spec = RunSpec(**values)
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(known)}")
+    spec = kind(**{key: known[key].checked(value, source) for key, value in data.items()})
     _check_together(spec, source)
     return spec
 
@@ -219,125 +358,6 @@ def spec_from_yaml(path: Path) -> RunSpec:
     return spec_from_mapping({} if data is None else data, str(path))
 
 
-def _checked(key: str, value: Any, source: str) -> Any:
-    optional = "None" in str(_FIELDS[key].type)
-    if value is None:
-        if optional:
-            return None
-        raise UsageError(f"{key} in {source} is empty", "give it a value or leave it out")
-    if key in ("paths", "layouts"):
-        return _checked_names(key, value, source)
-    if key.startswith("sweep_"):
-        return _checked_range(key, value, source)
-    if key == "params":
-        if not isinstance(value, dict):
-            raise UsageError(f"params in {source} is not a mapping", "write `params: {key: value}`")
-        return {str(name): str(item) for name, item in value.items()}
-    if key in _FLAGS:
-        if not isinstance(value, bool):
-            raise UsageError(f"{key} in {source} is {value!r}", "use true or false")
-        return value
-    if key in _POSITIVE or key in _NOT_NEGATIVE:
-        return _checked_number(key, value, source)
-    if key == "direct" and isinstance(value, bool):  # YAML reads `on` and `off` as booleans
-        return "on" if value else "off"
-    if key == "api":
-        api = str(value).upper().replace("_", "").replace("-", "").replace(" ", "")
-        return _checked_choice(key, _API_SPELLINGS.get(api, api), APIS, source)
-    if key in _CHOICES:
-        choices = _CHOICES[key]
-        return _checked_choice(key, str(value).upper() if choices[0].isupper() else str(value), choices, source)
-    return str(value)
-
-
-def _checked_choice(key: str, value: str, choices: tuple[str, ...], source: str) -> str:
-    if value not in choices:
-        raise UsageError(f"{key} {value!r} in {source} is unknown", f"use {', '.join(choices)}")
-    return value
-
-
-def _checked_number(key: str, value: Any, source: str) -> int | float:
-    kinds = (int, float) if key in _FRACTIONS else (int,)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-        what = "a number" if key in _FRACTIONS else "a whole number"
-        raise UsageError(f"{key} in {source} is {value!r}", f"give {what}")
-    if value < 0 or (value == 0 and key in _POSITIVE):
-        raise UsageError(f"{key} in {source} is {value}", "give a number above 0")
-    return value
-
-
-def _checked_names(key: str, value: Any, source: str) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)) or not names:
-        raise UsageError(f"{key} in {source} names nothing", f"name at least one of the {key}")
-    if key == "layouts":
-        return tuple(dict.fromkeys(str(parse_layout_pair(str(name))) for name in names))
-    return tuple(dict.fromkeys(parse_path(str(name)) for name in names))
-
-
-def parse_path(text: str) -> str:
-    """Return the transfer path of a spelling; case, spaces, `-` and `_` are ignored (`host-to-disk`).
-
-    Raises:
-        UsageError: The path is unknown.
-    """
-    squeezed = text.replace("-", "").replace("_", "").replace(" ", "").lower()
-    for path in PATHS:
-        if path.lower() == squeezed:
-            return path
-    raise UsageError(f"unknown path {text!r}", f"use one of {', '.join(PATHS)}")
-
-
-def parse_range(text: str) -> Range:
-    """Return the range of `FROM:TO`, `FROM:TO:FACTOR` or one value; numbers may end in K, M or G (1024-based).
-
-    Raises:
-        UsageError: The text is not such a range.
-    """
-    parts = text.split(":")
-    if not 1 <= len(parts) <= 3:
-        raise UsageError(f"range {text!r} has too many parts", "write FROM:TO or FROM:TO:FACTOR")
-    numbers = [parse_size(part) for part in parts]
-    start, stop = numbers[0], numbers[1] if len(numbers) > 1 else numbers[0]
-    return _checked_range(
-        "range", {"start": start, "stop": stop, "factor": numbers[2] if len(numbers) > 2 else 2}, text
-    )
-
-
-MAX_DIGITS = 18
-"""Most digits of the number in a size, so that it fits in 64 bits without its unit."""
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size: `4096`, `64K`, `2M`, `1G`, with an optional `iB` or `B` (all 1024-based).
-
-    Raises:
-        UsageError: The text is not a size, or not above 0.
-    """
-    squeezed = text.strip().lower().removesuffix("b").removesuffix("i")
-    shift = {"k": 10, "m": 20, "g": 30}.get(squeezed[-1:], 0)
-    digits = squeezed[:-1] if shift else squeezed
-    if not digits.isascii() or not digits.isdigit() or len(digits) > MAX_DIGITS or int(digits) == 0:
-        raise UsageError(f"size {text!r} is not a whole number above 0", "write bytes, or 64K, 2M, 1G")
-    return int(digits) << shift
-
-
-def _checked_range(key: str, value: Any, source: str) -> Range:
-    if isinstance(value, str):
-        return parse_range(value)
-    if not isinstance(value, dict) or not {"start", "stop"} <= set(value) <= {"start", "stop", "factor"}:
-        raise UsageError(f"{key} in {source} is {value!r}", "write {start: 4096, stop: 1048576, factor: 2}")
-    numbers = {name: value.get(name, 2) for name in ("start", "stop", "factor")}
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < (2 if name == "factor" else 1):
-            raise UsageError(
-                f"{name} of {key} in {source} is {number!r}", "give a whole number above 0 (a factor above 1)"
-            )
-    if numbers["stop"] < numbers["start"]:
-        raise UsageError(f"{key} in {source} stops below its start", "give a stop that is at least the start")
-    return Range(**numbers)
-
-
 def _check_together(spec: RunSpec, source: str) -> None:
     if spec.blocks is not None and spec.batch is not None and spec.batch > spec.blocks:
         raise UsageError(
@@ -346,6 +366,7 @@ def _check_together(spec: RunSpec, source: str) -> None:
             "lower the batch or raise blocks",
         )
     _check_sweep(spec, source)
+    _check_bytes(spec, source)
     _check_devices(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
         raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
@@ -370,6 +391,16 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
                 f"{exact_size_text(token)} (layers × outer dims × inner dim × dtype)",
                 f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
             )
+
+
+def _check_bytes(spec: RunSpec, source: str) -> None:
+    """Refuse a working set or a request whose bytes don't fit in 64 bits."""
+    sizes, batches = spec.sweep_block_sizes, spec.sweep_batches
+    block = spec.geometry.block_bytes if sizes is None else sizes.stop
+    if max(spec.blocks or 1, spec.batch or 1, batches.stop if batches else 1) * block > MOST:
+        raise UsageError(
+            f"the bytes of a working set in {source} don't fit in 64 bits", "lower blocks or the block size"
+        )
 
 
 def _check_devices(spec: RunSpec, source: str) -> None:

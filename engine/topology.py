@@ -83,9 +83,11 @@ class Topology:
         """Refuse device counts for which nixlbench's descriptor lists would not match.
 
         Raises:
-            UsageError: The scheme does not allow the counts, or one is above `MOST_DEVICES`; the message has a fix.
+            UsageError: The scheme does not allow the counts, or one is not in 1 to `MOST_DEVICES`; with a fix.
         """
         devices = f"{self.initiators} initiator and {self.targets} target devices"
+        if min(self.initiators, self.targets) < 1:
+            raise UsageError(f"there are {devices}", "give at least 1 of either")
         if max(self.initiators, self.targets) > MOST_DEVICES:
             raise UsageError(f"there are {devices}", f"give at most {MOST_DEVICES} of either")
         if self.scheme == "tp" and max(self.initiators, self.targets) % min(self.initiators, self.targets):

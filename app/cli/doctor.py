@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
-from kvdeck.app.cli.run_options import checked_folder
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import NO_BREAK, Column, joined, render, wrapped
 from kvdeck.sessions.units import size_text

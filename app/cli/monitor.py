@@ -134,7 +134,7 @@ def _recorded(
     Raises:
         KvdeckError: A source, the name or the limit is invalid.
     """
-    from kvdeck.engine.spec import parse_size
+    from kvdeck.engine.quantities import parse_size
     from kvdeck.engine.telemetry.discovery import named
     from kvdeck.engine.telemetry.recording import TelemetryRecorder
     from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT

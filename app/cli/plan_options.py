@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvdeck.engine.quantities import MOST
+from kvdeck.engine.topology import MODES, SCHEMES
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.user_home import expanded
 
@@ -17,7 +19,18 @@ if TYPE_CHECKING:
     from kvdeck.engine.planning.kvbench import ModelConfig
     from kvdeck.engine.planning.models import Architecture
 
-COUNT = click.IntRange(min=1)
+
+class Count(click.IntRange):
+    """A whole number within 64 bits, which the help needn't say."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if number > MOST:
+            self.fail(f"{number} does not fit in 64 bits.", param, ctx)
+        return number
+
+
+COUNT, COUNT_FROM_0 = Count(min=1), Count(min=0)
 SPELLINGS = {
     "etcd_endpoints": ("etcd_endpoints", "etcd_endpoint"),
     "filepath": ("filepath", "gds_filepath"),
@@ -42,7 +55,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "cp_size": (COUNT, "Context parallelism: ranks that share each sequence's pages."),
     "ep_size": (COUNT, "Expert parallelism; changes nothing in the KV cache."),
     "isl": (COUNT, "Input sequence length in tokens."),
-    "osl": (click.IntRange(min=0), "Output sequence length in tokens."),
+    "osl": (COUNT_FROM_0, "Output sequence length in tokens."),
     "num_requests": (COUNT, "Requests at a time."),
     "page_size": (COUNT, "Tokens in a block."),
     "access_pattern": (click.Choice(["block", "layer"]), "One I/O is a block, or a layer of one."),
@@ -54,8 +67,8 @@ BENCHMARK: dict[str, tuple[Any, str]] = {
     "op_type": (click.Choice(["READ", "WRITE"], case_sensitive=False), "Direction; storage takes it from the sides."),
     "initiator_seg_type": (click.Choice(["DRAM", "VRAM"]), "Initiator's memory."),
     "target_seg_type": (click.Choice(["DRAM", "VRAM"]), "Target's memory."),
-    "scheme": (click.Choice(["pairwise", "manytoone", "onetomany", "tp"]), "Who transfers to whom."),
-    "mode": (click.Choice(["SG", "MG"]), "One GPU a process, or many."),
+    "scheme": (click.Choice(SCHEMES), "Who transfers to whom."),
+    "mode": (click.Choice(MODES), "One GPU a process, or many."),
     "worker_type": (click.Choice(["nixl", "nvshmem"]), "What transfers."),
     "check_consistency": (bool, "Compare the bytes that arrived."),
     "total_buffer_size": (COUNT, "Buffer in bytes. Default: what the largest batch needs."),
@@ -64,13 +77,13 @@ BENCHMARK: dict[str, tuple[Any, str]] = {
     "start_batch_size": (COUNT, "First batch of a sweep. Default: the plan's."),
     "max_batch_size": (COUNT, "Last batch. Default: the plan's."),
     "num_iter": (COUNT, "Timed iterations. Default: 1000."),
-    "warmup_iter": (click.IntRange(min=0), "Iterations before. Default: 100."),
+    "warmup_iter": (COUNT_FROM_0, "Iterations before. Default: 100."),
     "large_blk_iter_ftr": (COUNT, "Above 1 MiB iterations are divided by it. Default: 16."),
     "num_threads": (COUNT, "Threads. Default: 1."),
     "num_initiator_dev": (COUNT, "Devices of the initiator. Default: 1."),
     "num_target_dev": (COUNT, "Devices of the target. Default: 1."),
     "enable_pt": (bool, "Progress thread."),
-    "progress_threads": (click.IntRange(min=0), "Progress threads. Default: 0."),
+    "progress_threads": (COUNT_FROM_0, "Progress threads. Default: 0."),
     "device_list": (str, "Device names with commas. Default: all."),
     "enable_vmm": (bool, "VMM memory."),
     "recreate_xfer": (bool, "Make the request anew in each iteration."),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
 from kvdeck.app.cli.plan import SIDES, asked_parameters, header
 from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, asked_configs, asked_model, options
-from kvdeck.app.cli.run_options import checked_folder
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.text.run_report import Line
 from kvdeck.sessions.units import count_text, many, size_text

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
-from kvdeck.app.cli.run_options import GROUPS, HEADINGS, asked_mapping, checked_folder, click_options, over_file
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
     from kvdeck.engine.spec import RunSpec
 
 
-class GroupedCommand(click.Command):
-    """A command whose help groups its options under headings."""
+class RunCommand(click.Command):
+    """`kvdeck run`: its options come from the table of a run's fields, which other commands needn't load."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_table()[0]]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings = _table()[1]
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and not isinstance(parameter, click.Argument):
-                groups.setdefault(HEADINGS.get(parameter.name or "", "This run"), []).append(record)
-        for heading in dict.fromkeys(("This run", *GROUPS)):
+                groups.setdefault(headings.get(parameter.name or "", "This run"), []).append(record)
+        for heading in dict.fromkeys(("This run", *headings.values())):
             with formatter.section(heading):
                 formatter.write_dl(groups[heading])
 
 
+@functools.cache
+def _table() -> tuple[list[click.Option], dict[str, str]]:
+    """Return the options of a run's fields, and their headings in the help by field."""
+    from kvdeck.app.cli.run_options import headings_of, options_of
+    from kvdeck.engine.spec import FIELDS
+
+    return options_of(FIELDS), headings_of(FIELDS)
+
+
 @click.command(
-    cls=GroupedCommand,
+    cls=RunCommand,
     epilog="Alone: both layouts on every ready path, in under a minute. Exit status: 0 done, 1 failed, "
     "2 bad arguments, 130 cancelled. Ctrl-C cancels and keeps what was measured; a second one leaves the run "
     "to the engine.",
@@ -63,18 +77,16 @@ def run(
     return _run(spec, session, detach, as_json)
 
 
-run.params += click_options()
-
-
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     """Return the spec of a file and the options, validated before anything is started or written.
 
     Raises:
         UsageError: A value is invalid; the message names it and the fix.
     """
-    from kvdeck.engine.spec import spec_from_mapping, spec_from_yaml
+    from kvdeck.app.cli.run_options import asked_mapping, over_file
+    from kvdeck.engine.spec import FIELDS, spec_from_mapping, spec_from_yaml
 
-    asked = asked_mapping(values)
+    asked = asked_mapping(values, FIELDS)
     if values["quick"] and values["thorough"]:
         raise UsageError("--quick and --thorough exclude each other", "leave one of them out")
     if values["quick"] or values["thorough"]:

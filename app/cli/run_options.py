@@ -1,147 +1,50 @@
-"""The options of `kvdeck run`, one per field of `RunSpec`, and their parsing."""
+"""The options of `kvdeck run`, made from the table of a run's fields, and their parsing."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from kvdeck.engine.run_field import RunField, in_order
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.host.files import is_folder
-from kvdeck.sessions.host.user_home import expanded
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One option: how its text is parsed, its spellings and placeholder, its help, and the field it sets."""
-
-    kind: str
-    """One of `number`, `decimal`, `size`, `range`, `names`, `text`, `pairs`, `on`, `off`, `on/off`."""
-    spelling: str
-    help: str
-    named: str = ""
-    """Field of `RunSpec`, if it differs from the spelling."""
-
-    @property
-    def option(self) -> str:
-        return self.spelling.split("/")[0].split()[0]
-
-    @property
-    def field(self) -> str:
-        return self.named or self.option.removeprefix("--").replace("-", "_")
-
-
-GROUPS: dict[str, tuple[Asked, ...]] = {
-    "What is moved": (
-        Asked("names", "--path PATH", "Such as HostToDisk; repeatable. Default: every path that is ready.", "paths"),
-        Asked(
-            "names",
-            "--layout LAYOUT",
-            "FullyContiguous (fc), LayerSeparate (ls), ls-outer, or 'SOURCE -> DESTINATION'; repeatable. "
-            "Default: fc and ls.",
-            "layouts",
-        ),
-        Asked("number", "--blocks N", "Blocks in the working set that requests walk over."),
-        Asked("number", "--batch N", "Blocks in one request. Default: 16."),
-    ),
-    "Geometry of a block": (
-        Asked("number", "--layers N", "Local layers. Default: 32, as in Llama 3.1 8B."),
-        Asked("number", "--outer-dims N", "2 for K and V, 1 for MLA. Default: 2."),
-        Asked("number", "--page-size N", "Tokens in a block. Default: 16."),
-        Asked("number", "--inner-dim N", "Elements of a token in one layer's K or V. Default: 1024."),
-        Asked("text", "--dtype NAME", "fp8, int8, fp16, bf16 or fp32. Default: bf16."),
-        Asked("size", "--block-size SIZE", "A plain block of that size, without layers: 4096, 64K, 2M."),
-    ),
-    "Sweeps": (
-        Asked(
-            "range",
-            "--sweep-block-sizes/--block-sizes FROM:TO[:FACTOR]",
-            "Block sizes, such as 64K:4M or 64K:4M:4 (default factor 2).",
-        ),
-        Asked("range", "--sweep-batches/--batches FROM:TO[:FACTOR]", "Batches, such as 1:64:4."),
-    ),
-    "How long": (
-        Asked("number", "--iterations N", "Timed requests of each step."),
-        Asked("decimal", "--seconds SECONDS", "For the layouts of one path at one size, reference included."),
-        Asked("decimal", "--interval-width PART", "Stop once intervals are below that part of the median: 0.02, 2%."),
-        Asked("number", "--warmup-iterations N", "Requests before the timed ones."),
-        Asked("decimal", "--warmup-seconds SECONDS", "Time before the timed requests."),
-    ),
-    "How it is moved": (
-        Asked("text", "--backend NAME", "NIXL backend: UCX, POSIX, GDS, GDS_MT … Default: the path's usual one."),
-        Asked("text", "--api NAME", "The POSIX backend's API: aio, uring or posixaio."),
-        Asked("on/off", "--direct/--no-direct", "O_DIRECT past the page cache. Default: where the filesystem can."),
-        Asked("text", "--page-cache drop|keep", "Buffered reads: drop the file's pages before each round (default)."),
-        Asked("on", "--durable", "Writes are on the device before the time is taken."),
-        Asked("number", "--files N", "Files the blocks are spread over. Default: 1."),
-        Asked("number", "--threads N", "Initiators, each a process with its part of the blocks. Default: 1."),
-        Asked("text", "--scheme NAME", "Pairs of devices: pairwise (default), manytoone, onetomany, tp."),
-        Asked("text", "--mode SG|MG", "SG: a process for each device. MG: one for all of a side. Default: SG."),
-        Asked("number", "--initiators N", "Devices of the initiator, regions of host memory. Default: 1."),
-        Asked("number", "--targets N", "Devices of the target. Default: 1."),
-        Asked("number", "--pipeline-depth N", "Requests in flight in one initiator. Default: 1."),
-        Asked("pairs", "--param KEY=VALUE", "Plugin parameter, passed to NIXL as it is; repeatable.", "params"),
-        Asked("on", "--merge", "Let NIXL merge neighbouring descriptors."),
-        Asked("text", "--op read|write", "Between processes: write (push, the default) or read (pull).", "operation"),
-        Asked("on/off", "--notify/--no-notify", "Requests between processes carry a notification. Default: they do."),
-        Asked("on", "--loopback", "HostToHost, DeviceToDevice within one process, not two."),
-        Asked(
-            "text",
-            "--error-handling auto|peer|none",
-            "UCX: none is faster. Default: peer, none within one GPU process.",
-        ),
-        Asked("on/off", "--progress-thread/--no-progress-thread", "NIXL's progress thread. Default: off."),
-    ),
-    "This host": (
-        Asked("on", "--huge-pages", "Memory in huge pages."),
-        Asked("on/off", "--pin/--no-pin", "Each process on a core of its own. Default: where there are enough."),
-        Asked("text", "--folder DIR", "Where test files go. Default: the temp dir."),
-        Asked("on", "--tune", "First try what matters on this host, then run with the best."),
-        Asked("off", "--no-verify", "Don't compare the bytes that arrived.", "verify"),
-        Asked("off", "--no-reference", "Don't measure memcpy or plain system calls beside it.", "reference"),
-    ),
-}
-ASKED = tuple(asked for group in GROUPS.values() for asked in group)
-HEADINGS = {asked.field: heading for heading, group in GROUPS.items() for asked in group}
 
 _STRUCTURE = ("layers", "outer_dims", "page_size", "inner_dim", "dtype")
 
 
-def click_options() -> list[click.Option]:
+def options_of(fields: tuple[RunField, ...]) -> list[click.Option]:
     """Return a click option per field. Click passes their text through: `spec_from_mapping` checks all values."""
-    return [_click_option(asked) for asked in ASKED]
+    return [_option(row) for row in in_order(fields) if row.option]
 
 
-def _click_option(asked: Asked) -> click.Option:
-    spelling, _, metavar = asked.spelling.partition(" ")
-    if asked.kind == "on/off":
-        return click.Option([spelling, asked.field], default=None, help=asked.help)
-    if asked.kind in ("on", "off"):
-        value = asked.kind == "on"
-        return click.Option([spelling, asked.field], is_flag=True, flag_value=value, default=None, help=asked.help)
-    many = asked.kind in ("names", "pairs")
-    return click.Option([*spelling.split("/"), asked.field], multiple=many, metavar=metavar, help=asked.help)
+def headings_of(fields: tuple[RunField, ...]) -> dict[str, str]:
+    """Return the heading of each field's option, by the field's name."""
+    return {row.name: row.group for row in fields if row.option}
 
 
-def asked_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
+def _option(row: RunField) -> click.Option:
+    spelling, _, metavar = row.option.partition(" ")
+    if "/--no-" in spelling:
+        return click.Option([spelling, row.name], default=None, help=row.help)
+    if row.kind == "flag":
+        value = not spelling.startswith("--no-")
+        return click.Option([spelling, row.name], is_flag=True, flag_value=value, default=None, help=row.help)
+    many = row.kind in ("names", "pairs")
+    return click.Option([*spelling.split("/"), row.name], multiple=many, metavar=metavar, help=row.help)
+
+
+def asked_mapping(values: Mapping[str, Any], fields: tuple[RunField, ...]) -> dict[str, Any]:
     """Return the options that were given, as a mapping for `spec_from_mapping`.
 
     Raises:
         UsageError: An option's text can't be parsed, or two options contradict each other.
     """
-    given = {asked: values[asked.field] for asked in ASKED if values.get(asked.field) not in (None, ())}
-    mapping = {asked.field: _read(asked, value) for asked, value in given.items()}
-    structure = [asked for asked in given if asked.field in _STRUCTURE]
+    given = [row for row in in_order(fields) if values.get(row.name) not in (None, ())]
+    mapping = {row.name: _read(row, values[row.name]) for row in given if row.option}
+    structure = [row for row in given if row.name in _STRUCTURE]
     if "block_size" in mapping and structure:
-        raise UsageError(
-            f"--block-size and {structure[0].spelling} give two sizes of one block", "leave one of them out"
-        )
+        raise UsageError(f"--block-size and {structure[0].option} give two sizes of one block", "leave one of them out")
     return mapping
 
 
@@ -155,74 +58,26 @@ def over_file(asked: Mapping[str, Any], from_file: Mapping[str, Any]) -> dict[st
     return {**merged, **{key: value for key, value in asked.items() if key != "params"}}
 
 
-def _read(asked: Asked, value: Any) -> Any:
+def _read(row: RunField, value: Any) -> Any:
     if isinstance(value, bool):
-        return {True: "on", False: "off"}[value] if asked.field == "direct" else value
-    if asked.kind == "names":
+        return value if row.kind == "flag" else row.text(value)
+    if row.kind == "names":
         return [name for text in value for name in text.split(",")]
-    if asked.kind == "pairs":
-        return dict(_pair(asked, text) for text in value)
+    if row.kind == "pairs":
+        return dict(_pair(row, text) for text in value)
     try:
-        return _READERS[asked.kind](value)
+        read = row.read(value)
+        return row.checked(read, "the options") if row.kind == "range" else read
     except UsageError as error:
-        raise UsageError(f"{asked.option}: {error.what}", error.mend) from error
+        raise UsageError(f"{_spelling(row)}: {error.what}", error.mend) from error
 
 
-def _pair(asked: Asked, text: str) -> tuple[str, str]:
+def _pair(row: RunField, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"{asked.option} {text!r} is no KEY=VALUE", "write it like --param num_threads=4")
+        raise UsageError(f"{_spelling(row)} {text!r} is no KEY=VALUE", "write it like --param num_threads=4")
     return key, value
 
 
-def _number(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else text
-
-
-def _decimal(text: str) -> float | str:
-    part = text.removesuffix("%")
-    try:
-        value = float(part)
-    except ValueError:
-        return text
-    if not math.isfinite(value):
-        return text
-    return value / 100 if part != text else value
-
-
-def _size(text: str) -> int:
-    from kvdeck.engine.spec import parse_size
-
-    return parse_size(text)
-
-
-def _range(text: str) -> dict[str, int]:
-    from kvdeck.engine.spec import parse_range
-
-    return dataclasses.asdict(parse_range(text))
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    "number": _number,
-    "decimal": _decimal,
-    "size": _size,
-    "range": _range,
-    "text": str,
-}
-
-
-def checked_folder(folder: str) -> str:
-    """Return the folder for test files as an absolute path, since the engine has another working directory.
-
-    Raises:
-        UsageError: It is not a folder, or not writable.
-    """
-    path = expanded(folder).absolute()
-    if not is_folder(path):
-        raise UsageError(
-            f"folder {path} {'is no folder' if os.path.lexists(path) else 'does not exist'}",
-            "make it, or give another --folder",
-        )
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"can't write in folder {path}", "give one of yours with --folder")
-    return str(path)
+def _spelling(row: RunField) -> str:
+    return row.option.split("/")[0].split()[0]

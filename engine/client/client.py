@@ -180,8 +180,10 @@ class Client:
             raise error(reply.error or f"{command.type} was refused", reply.mend or "")
         return reply
 
-    def submit(self, spec: RunSpec | Mapping[str, Any], session: str | None = None) -> str:
-        """Queue a run; a relative `folder` in it is resolved against the current directory.
+    def submit(
+        self, spec: RunSpec | Mapping[str, Any], session: str | None = None, kind: str = protocol.TRANSFER
+    ) -> str:
+        """Queue a job; a relative `folder` in it is resolved against the current directory.
 
         Returns:
             The session's name.
@@ -189,7 +191,7 @@ class Client:
         mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
         if isinstance(mapping.get("folder"), str):
             mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-        return str(self.request(protocol.Submit(0, mapping, session)).data["session"])
+        return str(self.request(protocol.Submit(0, mapping, session, kind)).data["session"])
 
     def cancel(self, session: str) -> None:
         """Cancel a queued or running run, or a telemetry recording; returns before it has ended."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from kvdeck.engine.children.child import Ending, Limits, Worker, last_words
 from kvdeck.engine.daemon import recovery
+from kvdeck.engine.daemon.job_kinds import JobSpec, job_kind
 from kvdeck.engine.daemon.stream import Feed, Line, event_data, sample_values
-from kvdeck.engine.protocol import RunInfo
-from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.protocol import TRANSFER, RunInfo
 from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.host.processes import identity, own_identity, signal_name
 from kvdeck.sessions.model.events import COUNTER_INDEX, StateChanged
@@ -43,6 +43,7 @@ class Job:
     """Set if the engine is stopped by force: the worker gets only `child.HURRY_SECONDS`."""
     cancel_reason: str | None = None
     paths: tuple[str, ...] = ()
+    kind: str = TRANSFER
     newest: Line | None = None
     last_line: bytes | None = None
     """The worker's line with the run's last state, once received."""
@@ -70,6 +71,7 @@ class Job:
             seq=self.feed.next_seq,
             paths=self.paths,
             reason=self.reason,
+            kind=self.kind,
         )
 
 
@@ -122,11 +124,12 @@ class Jobs:
         """Add a run that recovery set to interrupted; `lines` is the length of its samples.jsonl."""
         job = Job(session, Feed(session.name, self._store.samples_path(session.name), lines), session.state)
         job.reason = session.reason
+        job.kind = str(session.spec.get("job", TRANSFER))
         job.paths = tuple(dict.fromkeys(result.path for result in session.results))
         self._jobs[session.name] = job
 
-    async def submit(self, spec: RunSpec, name: str | None) -> str:
-        """Queue a run.
+    async def submit(self, spec: JobSpec, name: str | None, kind: str = TRANSFER) -> str:
+        """Queue a job.
 
         Returns:
             The session's name.
@@ -135,16 +138,17 @@ class Jobs:
             UsageError: The name is invalid or taken.
             SessionError: The session can't be written.
         """
-        session = await asyncio.to_thread(self._create, spec, name)
-        job = Job(session, Feed(session.name, self._store.samples_path(session.name)), paths=spec.paths or ())
+        session = await asyncio.to_thread(self._create, spec, name, kind)
+        feed = Feed(session.name, self._store.samples_path(session.name))
+        job = Job(session, feed, paths=spec.paths or (), kind=kind)
         self._jobs[job.name] = job
         self._more.set()
         self._changed(True)
         return job.name
 
-    def _create(self, spec: RunSpec, name: str | None) -> Session:
-        label = spec.paths[0] if spec.paths is not None and len(spec.paths) == 1 else "run"
-        session = self._store.create(name, spec.to_mapping(), spec.to_yaml(), label=label, kvdeck=self._kvdeck)
+    def _create(self, spec: JobSpec, name: str | None, kind: str) -> Session:
+        mapping = spec.to_mapping() if kind == TRANSFER else {"job": kind, **spec.to_mapping()}
+        session = self._store.create(name, mapping, spec.to_yaml(), label=spec.label, kvdeck=self._kvdeck)
         self._note_owner(session.name, None)
         return session
 
@@ -271,7 +275,8 @@ class Jobs:
         running = dataclasses.replace(job.session, state="running", started=time.time())
         await asyncio.to_thread(self._store.write, running)
         try:
-            worker = Worker(self._argv, folder)
+            own = self._argv if job.kind == TRANSFER else ()
+            worker = Worker(own or job_kind(job.kind).command, folder)
         except OSError as error:
             await self._finish(job, StateChanged(*_now(), "failed", f"the worker can't be started: {error}"))
             return

@@ -24,6 +24,7 @@ from kvdeck.engine.client.launch import LOCKED
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.daemon.connection import Connection, Following
 from kvdeck.engine.daemon.folders import home_folder
+from kvdeck.engine.daemon.job_kinds import job_kind
 from kvdeck.engine.daemon.log import start_log
 from kvdeck.engine.daemon.run_queue import Jobs
 from kvdeck.engine.daemon.stream import Feed
@@ -47,7 +48,6 @@ from kvdeck.engine.protocol import (
     Watch,
     encode,
 )
-from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.processes import own_identity, signal_name
@@ -56,7 +56,6 @@ from kvdeck.sessions.model.records import FINAL_STATES, to_json
 from kvdeck.sessions.store.event_log import LineReader, count_lines
 from kvdeck.sessions.store.store import Store
 
-WORKER = (sys.executable, "-m", "kvdeck.engine.transfer.worker")
 IDLE_EXIT_SECONDS = 3600.0
 PROGRESS_SECONDS = 1.0
 """Minimum interval in seconds between queue messages that differ in progress only."""
@@ -75,7 +74,8 @@ class Config:
 
     home: Path
     runtime: Path
-    worker: tuple[str, ...] = WORKER
+    worker: tuple[str, ...] = ()
+    """Command of the worker of transfers, if it is not the one of `job_kinds`."""
     idle_exit: float = IDLE_EXIT_SECONDS
     """Seconds without clients, runs and recordings after which the engine ends; 0: never."""
     limits: Limits = field(default_factory=Limits)
@@ -91,7 +91,7 @@ def config_from_environment() -> Config:
     return Config(
         home=home_folder(),
         runtime=runtime.runtime_folder(),
-        worker=tuple(worker) or WORKER,
+        worker=tuple(worker),
         idle_exit=_seconds("KVDECK_IDLE_EXIT", IDLE_EXIT_SECONDS),
         limits=Limits(grace=_seconds("KVDECK_GRACE", Limits().grace)),
     )
@@ -272,8 +272,9 @@ class Server:
         if self._stopping.is_set():
             raise EngineError("the engine is stopping", "try again in a moment")
         if isinstance(command, Submit):
-            spec = spec_from_mapping(command.spec)
-            return Reply(command.id, True, {"session": await self._jobs.submit(spec, command.session)})
+            spec = job_kind(command.kind).parse(command.spec)
+            session = await self._jobs.submit(spec, command.session, command.kind)
+            return Reply(command.id, True, {"session": session})
         if isinstance(command, Cancel):
             if self._recordings.makes(command.session):
                 self._recordings.stop(command.session)

@@ -6,6 +6,7 @@ Doesn't import NIXL: everything that may hang or crash runs in child processes w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -21,12 +22,13 @@ import orjson
 from kvdeck.engine.doctor.probes import Probed, probe, probe_command
 from kvdeck.engine.host import GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.environment import deciding_variables
+from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.gpu import driver_present, gpu_facts
 from kvdeck.engine.io import plugins, reasons
 from kvdeck.engine.io.findings import PathFinding, PluginFinding
+from kvdeck.engine.quantities import MOST_SECONDS
 from kvdeck.engine.spec import APIS
-from kvdeck.engine.transfer.preflight import default_folder
-from kvdeck.sessions.errors import KvdeckError, UnavailableError
+from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
 LIMIT_S = 2.6
@@ -38,6 +40,21 @@ GPU_LIMIT_S = 8.0
 def default_limit_s() -> float:
     """Return the default time limit in seconds for all probes on this host."""
     return GPU_LIMIT_S if driver_present() else LIMIT_S
+
+
+def _limit_from_environment() -> float | None:
+    """Return `$KVDECK_DOCTOR_LIMIT` in seconds; None if it is not set.
+
+    Raises:
+        UsageError: It is not a number above 0.
+    """
+    text = os.environ.get("KVDECK_DOCTOR_LIMIT")
+    if not text:
+        return None
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= MOST_SECONDS:
+            return float(text)
+    raise UsageError(f"KVDECK_DOCTOR_LIMIT is {text!r}", "give a number of seconds above 0")
 
 
 def report(folder: Path, limit_s: float) -> dict[str, Any]:
@@ -168,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, help="seconds for all probes together")
     options = parser.parse_args(arguments)
     try:
-        limit_s = options.limit or float(os.environ.get("KVDECK_DOCTOR_LIMIT") or default_limit_s())
+        limit_s = options.limit or _limit_from_environment() or default_limit_s()
         found = report(options.folder or default_folder(), limit_s)
     except KvdeckError as error:
         sys.stderr.write(f"{error}\n")

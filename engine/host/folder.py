@@ -1,4 +1,4 @@
-"""Facts of a target folder: filesystem, free space, and whether O_DIRECT works."""
+"""The folder for test files: its filesystem, free space, whether O_DIRECT works, and the default one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from kvdeck.engine.host.facts import FolderFacts
+from kvdeck.engine.host.facts import MEMORY_FILESYSTEMS, FolderFacts
+from kvdeck.sessions.errors import UnavailableError
 
 _ALIGNMENTS = (512, 4096, 65536)
 
@@ -36,6 +37,37 @@ def folder_facts(folder: Path) -> FolderFacts:
         direct_alignment=alignment,
         reason=reason,
     )
+
+
+def default_folder() -> Path:
+    """Return the default folder for test files: `$KVDECK_SCRATCH`, else the first writable folder.
+
+    Candidates are the temp dir, /var/tmp and the home folder; those on a disk come before those in memory.
+
+    Raises:
+        UnavailableError: `$KVDECK_SCRATCH`, or every candidate, isn't writable.
+    """
+    chosen = os.environ.get("KVDECK_SCRATCH")
+    if chosen:
+        return _writable(Path(chosen), "set KVDECK_SCRATCH to a folder you may write to")
+    candidates = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home()]
+    on_disk = [folder for folder in candidates if not _in_memory(folder)]
+    for folder in (*on_disk, *candidates):
+        if folder_facts(folder).writable:
+            return folder
+    names = ", ".join(str(folder) for folder in candidates)
+    raise UnavailableError(f"no test file can be written in {names}", "name a folder by --folder or KVDECK_SCRATCH")
+
+
+def _in_memory(folder: Path) -> bool:
+    return mount_of(Path(os.path.realpath(folder)))[1] in MEMORY_FILESYSTEMS
+
+
+def _writable(folder: Path, mend: str) -> Path:
+    facts = folder_facts(folder)
+    if not facts.writable:
+        raise UnavailableError(f"no test file can be written in {folder}: {facts.reason}", mend)
+    return folder
 
 
 def mount_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[str, str, str]:

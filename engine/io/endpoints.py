@@ -1,4 +1,4 @@
-"""Endpoints of a transfer: host memory, a target's memory or files, with descriptors, fill, poison and check."""
+"""Endpoints of a transfer: host memory, GPU memory or files, with descriptors, fill, poison and check."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kvdeck.engine.host.folder import folder_facts
-from kvdeck.engine.io import descriptors, memory, nixl, pattern, reasons
+from kvdeck.engine.io import cuda, descriptors, memory, nixl, pattern, reasons
 from kvdeck.engine.io.descriptors import Offsets
 from kvdeck.engine.planning.layout import Geometry, Layout, parse_layout
-from kvdeck.engine.ranks.rpc import Remote
 from kvdeck.sessions.units import exact_size_text
 
-_IO_CHUNK = 4 << 20
+_IO_CHUNK, _GPU_CHUNK = 4 << 20, 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,51 +175,43 @@ class HostSide:
             buffer.close()
 
 
-class RemoteSide:
-    """Memory of a target process, as the initiator addresses it: one region per device, each with a range of blocks.
+class DeviceSide:
+    """Endpoint in the memory of one GPU; every method that reaches the GPU raises UnavailableError if it refuses."""
 
-    Without a `target`, fill, poison and check do nothing: rank 0 calls a shared target once for all its initiators.
-    """
+    memory_type = "VRAM"
 
-    def __init__(
-        self,
-        geometry: Geometry,
-        blocks: int,
-        places: Sequence[tuple[int, int]],
-        target: Remote | None,
-        memory_type: str = "DRAM",
-    ) -> None:
-        """`places`: address and NIXL device number of each region in the target."""
-        self.geometry, self.blocks, self.target, self.memory_type = geometry, blocks, target, memory_type
-        self.each = blocks // len(places)
-        size = geometry.block_bytes * self.each
-        self._there = tuple(Region(address, size, number) for address, number in places)
+    def __init__(self, geometry: Geometry, blocks: int, gpu: int) -> None:
+        self.geometry, self.blocks = geometry, blocks
+        self.buffer = cuda.allocate(gpu, geometry.block_bytes * blocks)
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Empty: the target registers its own memory."""
-        return ()
+        return (Region(self.buffer.address, self.buffer.size, self.buffer.device),)
 
     def describe(self, layout: Layout, *, whole: bool) -> npt.NDArray[np.uint64]:
-        return region_descriptors(layout, self.geometry, self.each, self._there, whole=whole)
+        region = self.regions[0]
+        return address_descriptors(layout, self.geometry, self.blocks, region, whole=whole)
 
     def fill(self, seed: int, position: int = 0) -> None:
-        if self.target is not None:
-            self.target.call("fill", seed=seed, position=position)
+        staging = memory.allocate(min(_GPU_CHUNK, self.buffer.size))
+        for at in range(0, self.buffer.size, staging.size):
+            count = min(staging.size, self.buffer.size - at)
+            pattern.fill(staging.array[:count], seed, position + at)
+            cuda.fill(self.buffer, staging.address, count, at)
+        staging.close()
 
     def poison(self) -> None:
-        if self.target is not None:
-            self.target.call("poison")
+        cuda.poison(self.buffer, pattern.POISON)
 
     def check(self, own: Layout, origin: Origin) -> str | None:
-        """Return the target's check result; None for a shared target, which rank 0 checks."""
-        if self.target is None:
-            return None
-        found = self.target.call("check", own=str(own), origin=origin_to_json(origin))
-        return None if found is None else str(found)
+        content = memory.allocate(self.buffer.size)
+        cuda.read(self.buffer, content.address, self.buffer.size)
+        found = wrong_region(content.array, self.geometry, self.blocks, own, 1, origin)
+        content.close()
+        return found
 
     def close(self) -> None:
-        """Do nothing: the target process frees its memory."""
+        cuda.release(self.buffer)
 
 
 def origin_to_json(origin: Origin) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -43,11 +42,6 @@ def preload_cuda_libraries() -> dict[str, str]:
             found[name] = candidate
             break
     return found
-
-
-def version() -> str:
-    """Return the version of the installed `nixl` package; PackageNotFoundError if there is none."""
-    return importlib.metadata.version("nixl")
 
 
 @functools.cache

@@ -88,9 +88,9 @@ def plugin_files() -> dict[str, Path]:
     chosen = os.environ.get("NIXL_PLUGIN_DIR")
     folders = [Path(chosen)] if chosen else []
     spec = importlib.util.find_spec(build() or "nixl") if chosen is None else None
-    for root in [] if spec is None else list(spec.submodule_search_locations or []):
-        site = Path(root).parent
-        folders += [site / f".{spec.name}.mesonpy.libs" / "plugins" if spec else site, Path(root) / "plugins"]
+    if spec is not None:
+        for root in map(Path, spec.submodule_search_locations or ()):
+            folders += [root.parent / f".{spec.name}.mesonpy.libs" / "plugins", root / "plugins"]
     found: dict[str, Path] = {}
     for folder in folders:
         for file in sorted(folder.glob("libplugin_*.so")):

@@ -233,6 +233,23 @@ def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, 
     return Plan(model, precision, parallel, work, _stage(model, precision, parallel, work, heaviest, bounds[heaviest]))
 
 
+def leader_block_bytes(plan: Plan) -> int:
+    """Return the bytes of one block over all ranks of a replica.
+
+    KVBM's leader counts a block once, with the sum of its workers' bytes as its size (Dynamo's
+    `block_manager/distributed/leader.rs`, whose comment calls this correct for TP and undecided for PP and DP).
+
+    Raises:
+        UsageError: The model has several kinds of layers, each with its own block.
+    """
+    stages = plan.stages()
+    if any(len(stage.groups) != 1 for stage in stages):
+        raise UsageError(
+            f"{plan.model.name} has layers of several kinds, each with a block of its own", "give the number of bytes"
+        )
+    return sum(stage.groups[0].block_bytes for stage in stages) * plan.parallel.tp
+
+
 def _bounds(model: Architecture, parallel: Parallelism) -> tuple[tuple[int, int], ...]:
     return stage_bounds(model.layers, parallel.pp, parallel.pp_rule, parallel.pp_layers)
 

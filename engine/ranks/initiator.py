@@ -21,16 +21,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins, reference
-from kvdeck.engine.io.endpoints import FileSide, HostSide, Origin, RemoteSide, Side, register
-from kvdeck.engine.io.fan_out import Volley, VolleyBinding
-from kvdeck.engine.io.gpu_endpoint import DeviceSide
-from kvdeck.engine.io.staged_binding import StagedBinding
+from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
+from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
+from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, Side, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
+from kvdeck.engine.ranks import reference
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import Board, check_board
 from kvdeck.engine.ranks.rpc import Remote
-from kvdeck.engine.transfer.trials import FILE_PATHS
+from kvdeck.sessions.model.records import FILE_PATHS
 
 COMPLETION_SECONDS = 30.0
 """Time limit for one completion."""

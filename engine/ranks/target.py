@@ -7,9 +7,8 @@ import os
 from typing import Any
 
 from kvdeck.engine.io import nixl
-from kvdeck.engine.io.endpoints import HostSide, Side, origin_from_json, register
+from kvdeck.engine.io.endpoints import DeviceSide, HostSide, Side, origin_from_json, register
 from kvdeck.engine.io.exit import run_and_exit
-from kvdeck.engine.io.gpu_endpoint import DeviceSide
 from kvdeck.engine.planning.layout import Geometry, parse_layout
 from kvdeck.engine.ranks.rpc import serve, take_seat
 

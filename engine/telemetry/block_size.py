@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvdeck.engine.quantities import parse_count
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.user_home import expanded
 
@@ -35,8 +36,8 @@ def told(text: str, plans: Path) -> BlockSize:
     Raises:
         UsageError: The text is none of these, or the plan has no single block size.
     """
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return BlockSize(float(text), "as given with --block-bytes")
+    if text.isascii() and text.isdigit() and text.strip("0"):
+        return BlockSize(float(parse_count(text)), "as given with --block-bytes")
     if text.startswith(PLAN):
         name = text.removeprefix(PLAN)
         path = plans / f"{name}.yaml"
@@ -58,25 +59,17 @@ def of_plan(path: Path) -> BlockSize:
     Raises:
         UsageError: The plan can't be read or names no model, or its layers are of several kinds with different blocks.
     """
+    from kvdeck.engine.planning.io_plan import plan_of
     from kvdeck.engine.planning.kvbench import model_config
-    from kvdeck.engine.planning.kvbm_block import leader_block_bytes
     from kvdeck.engine.planning.model_files import find_model, read_yaml
-    from kvdeck.engine.planning.parallelism import Parallelism
-    from kvdeck.engine.planning.plan import Work, make_plan
-    from kvdeck.engine.planning.precision import parse_precision
+    from kvdeck.engine.planning.plan import leader_block_bytes
 
     data = read_yaml(path)
     config, _ = model_config(data, str(path))
     if not data.get("model"):
         raise UsageError(f"{path} names no model", "save it on the Plan screen (s), or add `model: NAME`")
     model = find_model(str(data["model"]))
-    plan = make_plan(
-        model,
-        parse_precision(config.kvcache_quant_mode),
-        Parallelism(config.tp_size, config.pp_size, config.dp_size, config.cp_size),
-        Work(config.isl, config.num_requests, config.page_size),
-    )
-    size = leader_block_bytes(plan)
+    size = leader_block_bytes(plan_of(model, config))
     ranks = config.tp_size * config.pp_size
     over = f" over {ranks} ranks" if ranks > 1 else ""
     return BlockSize(float(size), f"from the plan {path.stem}: {config.page_size} tokens of {model.name}{over}")

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.io import capability, reasons
+from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
-from kvdeck.engine.transfer.needs import needs_of
-from kvdeck.engine.transfer.preflight import check_room
+from kvdeck.engine.transfer.needs import check_room, needs_of
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
-    FILE_PATHS,
     Room,
     Trial,
     between_processes,
@@ -34,7 +32,6 @@ from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
 _NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
-_API_PARAMS = {"AIO": "use_aio", "URING": "use_uring", "POSIXAIO": "use_posix_aio"}
 
 
 def execute(
@@ -128,7 +125,7 @@ def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
     if isinstance(error, KvdeckError):
         return str(error)
     text = str(error) or type(error).__name__
-    if trial.path in FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on the kernel's error code
+    if trial.path in records.FILE_PATHS and _is_full(folder, trial):  # NIXL doesn't pass on the kernel's error code
         return f"{text}: {reasons.no_room(base, OSError(errno.ENOSPC, ''))}"
     return str(reasons.step_failed(trial.backend, text))
 
@@ -193,7 +190,7 @@ def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:
     if trial.backend == "UCX":
         params["ucx_error_handling_mode"] = error_handling(spec, trial.path)
     if trial.api is not None:
-        params |= {name: str(api == trial.api).lower() for api, name in _API_PARAMS.items()}
+        params |= {name: str(api == trial.api).lower() for api, name in plugins.POSIX_PARAMS.items()}
     return params | spec.params
 
 
@@ -263,7 +260,7 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
     """Return the other settings that affect a trial's results, with the values used rather than requested."""
-    on_file = trial.path in FILE_PATHS
+    on_file = trial.path in records.FILE_PATHS
     return {
         "threads": trial.threads,
         "pipeline_depth": spec.pipeline_depth,

@@ -14,10 +14,10 @@ import numpy as np
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.ranks.group import Crew, Prepared
 from kvdeck.engine.spec import RunSpec
-from kvdeck.engine.transfer.trials import FILE_PATHS, Trial
+from kvdeck.engine.transfer.trials import Trial
 from kvdeck.sessions import stats
 from kvdeck.sessions.model import events, records
-from kvdeck.sessions.model.records import Comparison, Interval, StepPlan, StepResult
+from kvdeck.sessions.model.records import FILE_PATHS, Comparison, Interval, StepPlan, StepResult
 from kvdeck.sessions.model.references import reference_of
 
 _VISIT_SECONDS = 0.02
@@ -154,7 +154,7 @@ class TrialRun:
         if self.spec.iterations is not None:  # at least eight rounds, where the count allows it
             count = max(1, min(count, -(-self.spec.iterations // self.trial.lanes // 8)))
         requests = self.trial.blocks // self.trial.lanes // self.trial.batch
-        if self.trial.path == "DiskToHost" and not self.trial.direct:
+        if self.trial.path in ("DiskToHost", "DiskToDevice") and not self.trial.direct:
             count = min(count, requests)  # don't read a page twice in one round: it would come from the page cache
         return count
 

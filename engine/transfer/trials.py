@@ -14,20 +14,10 @@ from kvdeck.engine.io import plugins
 from kvdeck.engine.planning.layout import Geometry, LayoutPair
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
-from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_HOST, PATHS, StepPlan
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, FILE_PATHS, HOST_TO_HOST, PATHS, StepPlan
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
-FILE_PATHS = ("HostToDisk", "DiskToHost", "DeviceToDisk", "DiskToDevice")
-DEFAULT_BACKENDS = {
-    "HostToHost": "UCX",
-    "HostToDisk": "POSIX",
-    "DiskToHost": "POSIX",
-    "HostToDevice": "UCX",
-    "DeviceToHost": "UCX",
-    "DeviceToDevice": "UCX",
-    "DeviceToDisk": "GDS",
-    "DiskToDevice": "GDS",
-}
+DEFAULT_BACKENDS = {path: backends[0] for path, backends in plugins.SERVES.items()}
 DIRECT_ALIGNMENT = 4096
 """Assumed O_DIRECT alignment in bytes if the filesystem reports none."""
 DEFAULT_BATCH = 16

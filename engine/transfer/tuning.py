@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -94,21 +95,15 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
 def race(now: RunSpec, then: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]) -> Interval:
     """Return the time ratio `then` / `now` for the same bytes, over all layouts together, with its interval."""
     crews: list[tuple[Crew, Trial]] = []
-    try:
+    with contextlib.ExitStack() as opened:
         for spec in (now, then):
             trial = plan_trials(dataclasses.replace(spec, reference=False, effort="quick"), room)[0]
-            crews.append((_open(spec, trial, room, folder, cancelled), trial))
+            crew = Crew(lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled)
+            opened.callback(crew.close)
+            for plan in trial.steps:
+                crew.prepare(plan.step, plan.layout, plan.batch, spec.pipeline_depth, spec.merge)
+            crews.append((crew, trial))
         return _run_race(crews)
-    finally:
-        for crew, _ in crews:
-            crew.close()
-
-
-def _open(spec: RunSpec, trial: Trial, room: Room, folder: str, cancelled: Callable[[], bool]) -> Crew:
-    crew = Crew(lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled)
-    for plan in trial.steps:
-        crew.prepare(plan.step, plan.layout, plan.batch, spec.pipeline_depth, spec.merge)
-    return crew
 
 
 def _run_race(crews: list[tuple[Crew, Trial]]) -> Interval:

@@ -19,11 +19,11 @@ from pathlib import Path
 import orjson
 
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
-from kvdeck.engine.transfer.preflight import default_folder
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.tuning import tune

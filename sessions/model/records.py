@@ -40,6 +40,8 @@ PATHS = (
     DISK_TO_DEVICE,
 )
 """Transfer paths, in display order."""
+FILE_PATHS = tuple(path for path in PATHS if "Disk" in path)
+"""Paths with a file at one end."""
 
 ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
 Verdict = Literal["faster", "slower", "no difference", "undecided"]

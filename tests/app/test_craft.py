@@ -147,21 +147,21 @@ async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
     deck = DeckOfFiles(memory=memory)
     async with deck.run_test(size=SMALL) as pilot:
         deck.post_message(DoctorReported(a_run.doctor()))
-        await pilot.press("m", "right", "down", "enter", "8", "enter", "m")
+        await pilot.press("m", "right", *["down"] * 3, "enter", "8", "enter", "m", "m")
         await pilot.pause()
-        assert deck.screen.query_one(FormPane).columns is COLUMNS
+        assert deck.screen.query_one(FormPane).columns == COLUMNS
     assert memory["run"] == {"pipeline_depth": 8}
     again = DeckOfFiles(memory=memory)
     async with again.run_test(size=SMALL) as pilot:
         await pilot.pause()
-        assert again.screen.query_one(FormPane).form.pipeline_depth == 8
+        assert again.screen.query_one(FormPane).form.spec.pipeline_depth == 8
         assert "depth 8" in again.screen.query_one(FormPane).plain
         await pilot.press("r")
         await pilot.pause()
         assert again.asked[-1][1]["pipeline_depth"] == 8
         await pilot.press("R")
         await pilot.pause()
-        assert again.screen.query_one(FormPane).form.pipeline_depth == 1
+        assert again.screen.query_one(FormPane).form.spec.pipeline_depth == 1
     assert memory["run"] == {}
 
 

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.tui.modes.run.form import COLUMNS, LAYOUTS, Form, remembered
-from kvdeck.app.tui.modes.run.form_fields import MIXED, MORE_COLUMNS
-from kvdeck.engine.spec import Range, RunSpec, spec_from_mapping
+from kvdeck.app.tui.modes.run.form import LAYOUTS, Form, remembered
+from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE
+from kvdeck.engine.quantities import Range
+from kvdeck.engine.spec import RunSpec, spec_from_mapping
 
 from . import a_run
 
-FIELDS = {field.key: field for column in (*COLUMNS, *MORE_COLUMNS) for field in column}
+FIELDS = {
+    field.key: field for column in (column for page in TABLE.pages for column in page.values()) for field in column
+}
 SEEN = Form(doctor=a_run.doctor())
 
 
@@ -58,17 +61,17 @@ def test_geometry_says_what_it_means():
 def test_numbers_double_halve_and_go_back_to_auto():
     blocks = FIELDS["blocks"]
     once = SEEN.stepped(blocks, 1)
-    assert (once.blocks, once.stepped(blocks, 1).blocks, once.stepped(blocks, -1).blocks) == (1, 2, None)
-    assert SEEN.typed(blocks, "300").blocks == 300
+    assert (once.spec.blocks, once.stepped(blocks, 1).spec.blocks, once.stepped(blocks, -1).spec.blocks) == (1, 2, None)
+    assert SEEN.typed(blocks, "300").spec.blocks == 300
     assert SEEN.typed(blocks, "0") == SEEN
-    assert SEEN.typed(FIELDS["layers"], "").layers == SEEN.layers
+    assert SEEN.typed(FIELDS["layers"], "").spec.layers == SEEN.spec.layers
 
 
 def test_what_can_not_be_launched_says_why():
     assert "no layout" in replace(SEEN, layouts=frozenset()).problem()
     assert "no path" in replace(SEEN, unwanted=frozenset({"HostToHost", "HostToDisk", "DiskToHost"})).problem()
-    assert "batch 8" in replace(SEEN, blocks=4, batch=8).problem()
-    assert "api URING" in replace(SEEN, api="URING", backend="UCX").problem()
+    assert "batch 8" in SEEN.but(blocks=4, batch=8).problem()
+    assert "api URING" in SEEN.but(api="URING", backend="UCX").problem()
     assert SEEN.toggled(FIELDS[LAYOUTS[2]]).problem() == ""
 
 
@@ -98,7 +101,7 @@ def test_the_second_page_asks_for_what_the_command_line_can():
 def test_what_the_second_page_has_set_is_said_on_the_first():
     form = SEEN.typed(FIELDS["threads"], "4").typed(FIELDS["block_size"], "64k")
     assert form.derived() == "plain block 64 KiB, threads 4 · 65,536 B = 64 KiB"
-    assert replace(form, block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB a block")
+    assert form.but(block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB a block")
 
 
 def test_sizes_are_stepped_and_typed_with_their_unit():
@@ -113,14 +116,15 @@ def test_sizes_are_stepped_and_typed_with_their_unit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sizes_from": 65536}, "needs both its ends"),
-        ({"sizes_from": 65536, "sizes_to": 4096}, "stops below its start"),
-        ({"sizes_from": 5000, "sizes_to": 20000}, "no whole number of tokens"),
-        ({"block_size": 4096, "layouts": frozenset(LAYOUTS[1:2])}, "has one layout"),
+        ({"sweep_block_sizes": Range(65536, 0)}, "needs both its ends"),
+        ({"sweep_block_sizes": Range(65536, 4096)}, "stops below its start"),
+        ({"sweep_block_sizes": Range(5000, 20000)}, "no whole number of tokens"),
+        ({"block_size": 4096, "dtype": "fp8"}, "has one layout"),
     ],
 )
 def test_what_does_not_go_together_on_the_second_page_is_said(changes: dict, said: str):
-    assert said in replace(SEEN, **changes).problem()
+    form = replace(SEEN, layouts=frozenset(LAYOUTS[1:2])) if "block_size" in changes else SEEN
+    assert said in form.but(**changes).problem()
 
 
 def test_a_form_is_remembered_by_what_differs():

@@ -110,7 +110,7 @@ async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: DeckOfFiles)
 
 async def test_e_carries_the_block_into_the_run_form(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
-        await pilot.press("2", "m", "down", "down", "plus", "m")  # a plain block size, which would go over the plan's
+        await pilot.press("2", "m", "down", "down", "plus", "m", "m")  # a plain block size, that the plan's replaces
         await open_plan(pilot)
         await pilot.press("plus", "right", "enter", *"512", "enter", "e")
         await pilot.pause()
@@ -118,24 +118,24 @@ async def test_e_carries_the_block_into_the_run_form(deck: DeckOfFiles):
         assert deck.current_mode == "run"
         form = deck.screen.query_one(FormPane).form
         assert spec_from_mapping(form.to_mapping()).geometry.block_bytes == 524288
-        assert (form.to_mapping()["paths"], form.batch, form.blocks) == (["HostToHost"], 32, 512)
+        assert (form.to_mapping()["paths"], form.spec.batch, form.spec.blocks) == (["HostToHost"], 32, 512)
         assert form.problem() == ""
 
 
 def test_a_working_set_beyond_the_memory_is_left_to_the_worker():
     small = replace(R1, doctor=Doctor(host={"memory_available_bytes": 4 << 30}))
-    assert (onto(small, Form()).batch, onto(small, Form()).blocks) == (40, 400)
+    assert (onto(small, Form()).spec.batch, onto(small, Form()).spec.blocks) == (40, 400)
     large = replace(small, requests=10_000)
-    assert (onto(large, Form()).batch, onto(large, Form()).blocks) == (40, None)
-    assert onto(replace(large, isl=10**7), Form()).batch is None
-    assert onto(replace(small, doctor=Doctor()), Form()).batch is None
+    assert (onto(large, Form()).spec.batch, onto(large, Form()).spec.blocks) == (40, None)
+    assert onto(replace(large, isl=10**7), Form()).spec.batch is None
+    assert onto(replace(small, doctor=Doctor()), Form()).spec.batch is None
 
 
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_plan_carries_a_block_of_its_size(precision: str):
     for name in catalogue():
         form = replace(R1, model=find_model(name), precision=precision, pp=1)
-        assert onto(form, Form()).geometry.block_bytes == form.plan().group.block_bytes
+        assert onto(form, Form()).spec.geometry.block_bytes == form.plan().group.block_bytes
 
 
 async def test_the_plan_is_remembered_and_its_block_offered(deck: DeckOfFiles):

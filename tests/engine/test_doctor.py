@@ -272,3 +272,12 @@ def test_transports_are_those_of_the_operation_and_the_memory_asked_for(
     heading: str, transports: tuple[str, ...]
 ) -> None:
     assert transports_in(UCX_SAID, heading) == transports
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf", "1e300"])
+def test_a_limit_that_is_no_time_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVDECK_DOCTOR_LIMIT", text)
+    assert doctor.main(["--json"]) == 2
+    assert capsys.readouterr().err == f"KVDECK_DOCTOR_LIMIT is {text!r} · give a number of seconds above 0\n"

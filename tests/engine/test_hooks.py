@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine import tracing
+from kvdeck.engine.tracing.nixl import instrument
 from kvdeck.sessions.store import trace_counts, traces
 
 PROGRAM = Path(__file__).parent / "a_nixl_program.py"
@@ -204,3 +205,67 @@ def test_the_plugin_is_off_unless_asked_for() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "KVDECK_RECORD_FOLDER"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=30)
     assert result.stdout == "[]\n", result.stderr
+
+
+class Status:
+    value = 1
+
+
+class NamedBindings:
+    """The bindings' calls, as a later NIXL could name their parameters."""
+
+    NIXL_READ = 1
+
+    class nixlXferDList:
+        pass
+
+    class nixlAgent:
+        def createXferReq(self, operation: int, local_descs: object, remote_descs: object) -> int:
+            return 7
+
+        def prepXferDlist(self, agent_name: str, descs: object) -> int:
+            return 8
+
+        def makeXferReq(self, operation: int, local_side: int, local_indices: list[int], remote_side: int) -> int:
+            return 7
+
+        def postXferReq(self, reqh: int) -> type[Status]:
+            return Status
+
+        def getXferStatus(self, req_handle: int) -> type[Status]:
+            return Status
+
+        def releaseXferReq(self, req_handle: int) -> tuple[str, int]:
+            return "released", req_handle
+
+        def releasedDlistH(self, dlist_handle: int) -> tuple[str, int]:
+            return "released", dlist_handle
+
+
+def test_a_hooked_call_takes_what_the_call_takes() -> None:
+    instrument(NamedBindings)  # type: ignore[arg-type]
+    agent = NamedBindings.nixlAgent()
+    assert agent.getXferStatus(3) is agent.getXferStatus(req_handle=3) is Status
+    assert agent.releaseXferReq(3) == agent.releaseXferReq(req_handle=3) == ("released", 3)
+    assert agent.releasedDlistH(3) == agent.releasedDlistH(dlist_handle=3) == ("released", 3)
+    for wrong in ({"handle": 3}, {"req_handle": 3, "more": 4}):
+        for call in (agent.getXferStatus, agent.releaseXferReq):
+            with pytest.raises(TypeError, match="unexpected keyword argument"):
+                call(**wrong)
+
+
+def test_nixl_refuses_the_same_calls_with_and_without_hooks(session: Path) -> None:
+    code = """
+        from kvdeck.engine.io import nixl
+        agent = nixl.make_agent("hooked").agent
+        for call in ("getXferStatus", "releaseXferReq", "releasedDlistH"):
+            for named in ({"handle": 1}, {"arg0": 1}):
+                try:
+                    getattr(agent, call)(**named)
+                except TypeError as error:
+                    print(str(error).splitlines()[0])
+    """
+    hooked = run(session, "-c", textwrap.dedent(code))
+    plain = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert hooked.stdout == plain.stdout
+    assert hooked.stdout.count("incompatible function arguments") == 6

@@ -215,3 +215,16 @@ def test_what_decides_nothing_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert "CUDA_VISIBLE_DEVICES=3" in str(reasons.step_failed("UCX", "NIXL_ERR_BACKEND"))
     assert "=x" not in str(reasons.step_failed("UCX", "NIXL_ERR_BACKEND"))
+
+
+def test_plugins_are_searched_where_nixl_searches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed = plugins.plugin_files()
+    assert "POSIX" in installed
+    monkeypatch.setenv("NIXL_PLUGIN_DIR", "")
+    assert plugins.plugin_files() == {}
+    monkeypatch.setenv("NIXL_PLUGIN_DIR", str(tmp_path))
+    (tmp_path / "libplugin_MINE.so").symlink_to(installed["POSIX"])
+    assert plugins.plugin_files() == {"MINE": tmp_path / "libplugin_MINE.so"}
+    monkeypatch.delenv("NIXL_PLUGIN_DIR")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert plugins.plugin_files() == {}

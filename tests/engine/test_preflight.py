@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine.host import FolderFacts, Gpu, GpuFacts, HostFacts, host_facts
-from kvdeck.engine.transfer.preflight import Needs, Part, check_room, default_folder
+from kvdeck.engine.host.folder import default_folder
+from kvdeck.engine.transfer.needs import Needs, Part, check_room
 from kvdeck.sessions.errors import UnavailableError
 
 GB = 10**9

@@ -199,3 +199,11 @@ def test_devices_that_dont_go_together_are_refused(changes: dict[str, Any], name
     with pytest.raises(UsageError) as caught:
         spec_from_mapping({**SMALL, **changes})
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, 0), (-1, 1)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("storage", [True, False])
+def test_fewer_than_one_device_is_refused(scheme: str, storage: bool, counts: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match="give at least 1 of either"):
+        Topology(scheme, "SG", *counts, storage=storage).check()

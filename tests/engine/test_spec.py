@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kvdeck.engine.spec import Range, RunSpec, parse_range, parse_size, spec_from_mapping, spec_from_yaml
+from kvdeck.engine.spec import RunSpec, spec_from_mapping, spec_from_yaml
 from kvdeck.sessions.errors import UsageError
 
 
@@ -62,23 +62,6 @@ def test_what_is_wrong_is_named_in_one_line_with_its_mend(mapping: object, named
     assert named in caught.value.what
     assert caught.value.mend
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("64K", 65536), ("2MiB", 2 << 20), ("1gb", 1 << 30)])
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5M", "M", "two", "²"])
-def test_no_sizes(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_size(text)
-
-
-def test_ranges() -> None:
-    assert parse_range("4K:64K:4").values() == (4096, 16384, 65536)
-    assert Range(1, 5).values() == (1, 2, 4)
-    assert parse_range("7").values() == (7,)
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1", "\x00"])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from kvdeck.engine.io import nixl
+from kvdeck.engine.io.bindings import Rows, StagedBinding
 from kvdeck.engine.io.endpoints import FileSide, HostSide, Origin, register
 from kvdeck.engine.io.loop import Patience, serial_visit
-from kvdeck.engine.io.staged_binding import Rows, StagedBinding
 from kvdeck.engine.planning.layout import LAYER_SEPARATE, Geometry
 
 GEOMETRY = Geometry(2, 2, 1, 4096, "int8")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kvdeck.app.text.monitor_names import short, source_name
 from kvdeck.app.text.monitor_report import arrow, labels_text
 from kvdeck.app.tui.modes.monitor.history import flow_key, number_key
+from kvdeck.engine.quantities import MOST
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.errors import UsageError
 
@@ -50,6 +51,8 @@ def parse(text: str) -> Threshold:
     unit = "B" + unit[len(base) :] if base in _BYTES else unit
     scale = float(1024 if binary else 1000) ** _SCALES[prefix]
     value = float(number.replace("_", "").replace(",", "")) * scale
+    if value > MOST:
+        raise UsageError(f"{text[:40]!r} does not fit in 64 bits", MEND)
     return Threshold(side == ">", value / 100 if unit == "%" else value, unit, " ".join(text.split()))
 
 

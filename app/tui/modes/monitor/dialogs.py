@@ -12,6 +12,7 @@ from kvdeck.app.tui.dialogs.prompt import AskText
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.engine.quantities import parse_count
 from kvdeck.engine.telemetry.sample import Number
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.store.telemetry.annotations import Mark
@@ -90,11 +91,12 @@ def block(screen: MonitorScreen) -> None:
     def typed(text: str | None) -> None:
         if text is None:
             return
-        number = text.replace(",", "").replace("_", "")
-        if number and not (number.isdigit() and int(number)):
-            screen.notify("give a whole number of bytes", severity="warning")
+        try:
+            size = float(parse_count(text)) if text.strip() else None
+        except UsageError as error:
+            screen.notify(str(error), severity="warning", markup=False)
         else:
-            screen.set_block(float(number) if number else None, "as typed")
+            screen.set_block(size, "as typed")
 
     size = screen.settings.block_bytes
     note = "empty: not known, blocks stay blocks; the palette takes it from the plan"

@@ -7,8 +7,8 @@ from typing import Any
 
 from kvdeck.app.tui.modes.plan.form import PlanForm
 from kvdeck.app.tui.modes.run.form import Form
-from kvdeck.engine.planning.kvbm_block import leader_block_bytes
 from kvdeck.engine.planning.parallelism import share
+from kvdeck.engine.planning.plan import leader_block_bytes
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
 
@@ -44,20 +44,12 @@ def onto(plan: PlanForm, form: Form) -> Form:
     room = int(host.get("memory_available_bytes") or host.get("memory_bytes") or 0) // ROOM
     batch = share(group.blocks, plan.cp)
     blocks = batch * share(plan.requests, plan.dp)
-    return replace(
-        form,
-        unwanted=frozenset(PATHS) - {plan.path},
-        layouts=plan.layouts,
-        layers=spec["layers"],
-        outer_dims=spec["outer_dims"],
-        page_size=spec["page_size"],
-        inner_dim=spec["inner_dim"],
-        dtype=spec["dtype"],
+    block = {name: spec[name] for name in ("layers", "outer_dims", "page_size", "inner_dim", "dtype")}
+    return replace(form, unwanted=frozenset(PATHS) - {plan.path}, layouts=plan.layouts).but(
+        **block,
         batch=batch if 2 * batch * group.block_bytes <= room else None,
         blocks=blocks if blocks * group.block_bytes <= room else None,
         block_size=None,
-        sizes_from=None,
-        sizes_to=None,
-        batches_from=None,
-        batches_to=None,
+        sweep_block_sizes=None,
+        sweep_batches=None,
     )

@@ -1,27 +1,28 @@
-"""The Run screen's form: paths, layouts, geometry and effort, and the `RunSpec` mapping it produces."""
+"""The Run screen's form: the settings of a run, and the `RunSpec` mapping it produces."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvdeck.app.tui.modes.run.form_fields import AUTO as AUTO
 from kvdeck.app.tui.modes.run.form_fields import COLUMNS as COLUMNS
 from kvdeck.app.tui.modes.run.form_fields import LAYOUTS as LAYOUTS
 from kvdeck.app.tui.modes.run.form_fields import MAX_NUMBER as MAX_NUMBER
-from kvdeck.app.tui.modes.run.form_fields import MIXED, MORE
+from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE, FormTable
 from kvdeck.app.tui.modes.run.form_fields import Field as Field
 from kvdeck.app.tui.state import Doctor
-from kvdeck.engine.planning.layout import LLAMA_3_1_8B, Geometry, parse_layout_pair
+from kvdeck.engine.planning.layout import parse_layout_pair
+from kvdeck.engine.quantities import Range, parse_size
+from kvdeck.engine.run_field import AUTO, RunField
+from kvdeck.engine.spec import RunSpec, spec_from_mapping
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import count_text, exact_size_text, many, short_layout_name, size_text
 
 LEAST_SIZE = 4096
 _EVERY_LAYOUT = (*LAYOUTS, *MIXED)
-_SWEEPS = {"sweep_block_sizes": ("sizes_from", "sizes_to"), "sweep_batches": ("batches_from", "batches_to")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +32,14 @@ class Form:
     unwanted: frozenset[str] = frozenset()
     """Paths the operator has deselected; all other ready paths run."""
     layouts: frozenset[str] = frozenset(LAYOUTS[:2])
-    layers: int = LLAMA_3_1_8B.layers
-    outer_dims: int = LLAMA_3_1_8B.outer_dims
-    page_size: int = LLAMA_3_1_8B.page_size
-    inner_dim: int = LLAMA_3_1_8B.inner_dim
-    dtype: str = LLAMA_3_1_8B.dtype
-    blocks: int | None = None
-    batch: int | None = None
-    backend: str = AUTO
-    api: str = AUTO
-    direct: str = AUTO
-    effort: str = "normal"
-    tune: str = "off"
-    block_size: int | None = None
-    sizes_from: int | None = None
-    sizes_to: int | None = None
-    batches_from: int | None = None
-    batches_to: int | None = None
-    seconds: int | None = None
-    threads: int = 1
-    pipeline_depth: int = 1
-    files: int = 1
-    operation: str = "WRITE"
-    loopback: str = "off"
-    notify: str = "on"
-    merge: str = "off"
-    durable: str = "off"
-    page_cache: str = "drop"
-    verify: str = "on"
-    reference: str = "on"
-    huge_pages: str = "off"
-    pin: str = "on"
-    error_handling: str = "auto"
-    progress_thread: str = "off"
+    spec: RunSpec = field(default_factory=RunSpec)
+    """All other fields, unchecked: a sweep with only one end has 0 for the other."""
     doctor: Doctor = field(default_factory=Doctor)
+    table: FormTable = field(default=TABLE, compare=False, repr=False)
 
-    @property
-    def geometry(self) -> Geometry:
-        return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
+    def but(self, **changes: Any) -> Form:
+        """Return the form with other values of a run's fields."""
+        return replace(self, spec=replace(self.spec, **changes))
 
     def available(self, path: str) -> bool:
         """True if a path can be chosen; before doctor has reported, every path can."""
@@ -87,12 +58,23 @@ class Form:
             if self.chosen(item.key):
                 return "[x]"
             return "[ ]" if item.key in _EVERY_LAYOUT or self.available(item.key) else " – "
-        value = getattr(self, item.key)
-        return AUTO if value is None else size_text(value) if item.size else str(value)
+        value = self._value(item)
+        return size_text(value) if item.size and value is not None else self._row(item).text(value)
+
+    def _row(self, item: Field) -> RunField:
+        return self.table.edits[item.key][0]
+
+    def _value(self, item: Field) -> Any:
+        row, end = self.table.edits[item.key]
+        value = getattr(self.spec, row.name)
+        return (getattr(value, end) or None) if end and value is not None else value
 
     def _with(self, item: Field, value: Any) -> Form:
-        change: dict[str, Any] = {item.key: value}
-        return replace(self, **change)
+        row, end = self.table.edits[item.key]
+        if end:
+            sweep = replace(getattr(self.spec, row.name) or Range(0, 0), **{end: value or 0})
+            value = sweep if sweep.start or sweep.stop else None
+        return self.but(**{row.name: value})
 
     def toggled(self, item: Field) -> Form:
         """Return the form with a toggle switched or a choice's next option; numbers and unavailable paths don't
@@ -112,16 +94,20 @@ class Form:
         """
         if item.kind == "toggle":
             return self.toggled(item)
-        value = getattr(self, item.key)
+        value = self._value(item)
         if item.kind == "choice":
-            place = (item.options.index(value) + by) % len(item.options)
-            return self._with(item, item.options[place])
+            place = (item.options.index(self.text(item)) + by) % len(item.options)
+            return self._chosen(item, item.options[place])
         least = LEAST_SIZE if item.size else 1
         if value is None:
             return self._with(item, least) if by > 0 else self
         if by < 0 and value <= least:
             return self._with(item, None) if item.optional else self
         return self._with(item, min(MAX_NUMBER, value * 2 if by > 0 else max(1, value // 2)))
+
+    def _chosen(self, item: Field, option: str) -> Form:
+        row = self._row(item)
+        return self._with(item, None if option == AUTO and row.optional else row.read(option))
 
     def typed(self, item: Field, text: str) -> Form:
         """Return the form with a typed number, for sizes also as 64K. Empty means auto if optional; invalid text
@@ -144,11 +130,11 @@ class Form:
         return f"{said} · {row.mend}" if row.mend else said
 
     def derived(self) -> str:
-        """Return the settings of the second page, and the geometry in bytes and descriptors."""
+        """Return the settings of the other pages, and the geometry in bytes and descriptors."""
         said = f"{', '.join(more)} · " if (more := list(self.more())) else ""
-        if self.block_size is not None:
-            return f"{said}{exact_size_text(self.block_size)}"
-        shape = self.geometry
+        shape = self.spec.geometry
+        if self.spec.block_size is not None:
+            return f"{said}{exact_size_text(shape.block_bytes)}"
         counts = ", ".join(
             f"{short_layout_name(text)} {count_text(parse_layout_pair(text).descriptors_per_block(shape))}"
             for text in _EVERY_LAYOUT
@@ -160,99 +146,89 @@ class Form:
         )
 
     def more(self) -> Iterator[str]:
-        """Yield each changed setting of the second page, short; shown on both pages so that none applies unseen."""
-        for item in MORE:
-            if getattr(self, item.key) != _DEFAULTS[item.key]:
+        """Yield each changed setting of the other pages, short; shown on all pages so that none applies unseen."""
+        default = replace(self, spec=type(self.spec)())
+        for item in self.table.more:
+            if self._value(item) != default._value(item):
                 yield f"{item.label} {self.text(item)}"
 
     def carried(self) -> str:
         """Return block, batch and working set, short."""
-        batch = "batch auto" if self.batch is None else f"{count_text(self.batch)} a request"
-        blocks = "working set auto" if self.blocks is None else f"{count_text(self.blocks)} in the working set"
-        return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
+        spec = self.spec
+        batch = "batch auto" if spec.batch is None else f"{count_text(spec.batch)} a request"
+        blocks = "working set auto" if spec.blocks is None else f"{count_text(spec.blocks)} in the working set"
+        return f"{size_text(spec.geometry.block_bytes)}, {batch}, {blocks}"
 
     def problem(self) -> str:
         """Return why this can't be launched, or ""."""
+        spec = self.spec
         if not any(self.chosen(path) for path in PATHS):
             return "no path is chosen · switch one on with space"
         if not self.layouts:
             return "no layout is chosen · switch one on with space"
-        if self.blocks is not None and self.batch is not None and self.batch > self.blocks:
-            batch, blocks = count_text(self.batch), many(self.blocks, "block")
+        if spec.blocks is not None and spec.batch is not None and spec.batch > spec.blocks:
+            batch, blocks = count_text(spec.batch), many(spec.blocks, "block")
             return f"batch {batch} is larger than the {blocks} · lower batch or raise blocks"
-        if self.api != AUTO and self.backend not in (AUTO, "POSIX"):
-            return f"api {self.api} goes with the POSIX backend, not {self.backend} · set one of them to auto"
-        if self.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):
+        if spec.api is not None and spec.backend not in (None, "POSIX"):
+            return f"api {spec.api} goes with the POSIX backend, not {spec.backend} · set one of them to auto"
+        if spec.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):
             return "a plain block has one layout, FullyContiguous · set it to auto, or the others off"
-        for name, (start, stop) in _SWEEPS.items():
-            if (getattr(self, start) is None) != (getattr(self, stop) is None):
-                what = name.removeprefix("sweep_").replace("_", " ")
+        for row in self.table.rows:
+            sweep = getattr(spec, row.name)
+            if isinstance(sweep, Range) and not (sweep.start and sweep.stop):
+                what = row.name.removeprefix("sweep_").replace("_", " ")
                 return f"the sweep of {what} needs both its ends, from and to · m shows them"
-        return self._problem_together() if any(self.more()) else ""
-
-    def _problem_together(self) -> str:
-        from kvdeck.engine.spec import spec_from_mapping
-
         try:
-            spec_from_mapping(self.to_mapping(), "the form")
+            spec_from_mapping(self.to_mapping(), "the form", type(spec), self.table.rows)
         except UsageError as error:
             return str(error)
         return ""
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the `RunSpec` mapping. Auto fields are left out, and so are the paths until doctor has reported or
+        """Return the `RunSpec` mapping. Defaults are left out, and so are the paths until doctor has reported or
         one is deselected."""
-        data: dict[str, Any] = {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name not in _APART and getattr(self, item.name) not in (None, AUTO)
-        }
-        for item in MORE:
-            value = getattr(self, item.key)
-            if item.key in _SPECS and value != _DEFAULTS[item.key]:
-                data[item.key] = value == "on" if value in ("on", "off") else value
-        for name, (start, stop) in _SWEEPS.items():
-            if (first := getattr(self, start)) and (last := getattr(self, stop)):
-                data[name] = {"start": first, "stop": last, "factor": 2}
+        values, rows = self.spec.to_mapping(), self.table.rows
+        data = {row.name: values[row.name] for row in rows if getattr(self.spec, row.name) != row.default}
         data["layouts"] = [text for text in _EVERY_LAYOUT if text in self.layouts]
-        data["tune"] = self.tune == "on"
         if self.unwanted or self.doctor.paths:
             data["paths"] = [path for path in PATHS if self.chosen(path)]
         return data
 
     def kept(self) -> dict[str, Any]:
         """Return the values that differ from the defaults, as plain values for the UI state."""
-        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "doctor"}
-        changed = {name: value for name, value in values.items() if value != _DEFAULTS[name]}
-        return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in changed.items()}
+        default = Form(spec=type(self.spec)(), table=self.table)
+        found: dict[str, Any] = {
+            name: sorted(getattr(self, name))
+            for name in ("unwanted", "layouts")
+            if getattr(self, name) != getattr(default, name)
+        }
+        for item in self.table.items:
+            if (value := self._value(item)) != default._value(item):
+                found[item.key] = value if item.kind == "number" else self.text(item)
+        return found
 
 
 def remembered(kept: object) -> Form:
     """Return the form from the UI state; values that are no longer valid take their default."""
+    form = Form()
     if not isinstance(kept, Mapping):
-        return Form()
-    found: dict[str, Any] = {}
-    for column in (*COLUMNS, MORE):
-        for item in column:
-            value = kept.get(item.key)
-            number = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
-            if value in item.options if item.kind == "choice" else item.kind == "number" and number:
-                found[item.key] = value
+        return form
+    for item in form.table.items:
+        value = kept.get(item.key)
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
+        if item.kind == "number" and number:
+            form = form._with(item, value)
+        elif item.kind == "choice" and value in item.options:
+            form = form._chosen(item, str(value))
     for name, known in (("unwanted", PATHS), ("layouts", _EVERY_LAYOUT)):
         if isinstance(value := kept.get(name), list):
-            found[name] = frozenset(value).intersection(known)
-    return Form(**found)
+            change: dict[str, Any] = {name: frozenset(value).intersection(known)}
+            form = replace(form, **change)
+    return form
 
 
 def _typed_size(text: str) -> int:
-    from kvdeck.engine.spec import parse_size
-
     try:
         return parse_size(text)
     except UsageError:
         return 0
-
-
-_DEFAULTS = {item.name: getattr(Form(), item.name) for item in fields(Form)}
-_APART = {"unwanted", "doctor", "layouts", "tune", *(item.key for item in MORE)}
-_SPECS = {item.key for item in MORE} - {key for ends in _SWEEPS.values() for key in ends}

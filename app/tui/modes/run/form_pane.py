@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kvdeck.app.tui.modes.run.form import COLUMNS, Field, Form, remembered
-from kvdeck.app.tui.modes.run.form_fields import MORE_COLUMNS
+from kvdeck.app.tui.modes.run.form_fields import TABLE
 from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.fields import FieldsPane
 from kvdeck.app.tui.widgets.lines import Row, cell
@@ -15,8 +15,6 @@ from kvdeck.sessions.model.records import PATHS
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
 
-
-TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Shape", "Load", "Care")
 KEPT = "run"
 """Key of the form in the deck's UI state."""
 
@@ -26,18 +24,22 @@ class FormPane(FieldsPane[Form]):
 
     app: Deck
     columns = COLUMNS
-    titles = TITLES
+    titles = tuple(TABLE.pages[0])
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(Form(), id=id)
+        self.page = 0
 
     def on_mount(self) -> None:
         self.form = remembered(self.app.memory.get(KEPT))
 
     def turn(self) -> None:
-        """Switch to the other page of fields."""
-        more = self.columns is COLUMNS
-        self.columns, self.titles = (MORE_COLUMNS, MORE_TITLES) if more else (COLUMNS, TITLES)
+        """Switch to the next page of fields."""
+        pages = self.form.table.pages
+        self.page = (self.page + 1) % len(pages)
+        page = pages[self.page]
+        self.columns, self.titles = tuple(page.values()), tuple(page)
+        self.column = min(self.column, len(page) - 1)
         self.typing = None
         self.action_move(0, 0)
 
@@ -58,7 +60,7 @@ class FormPane(FieldsPane[Form]):
         super().become(form)
 
     def widths(self, width: int) -> tuple[int, ...]:
-        if self.columns is not COLUMNS:
+        if self.page:
             return super().widths(width)
         block, run = (24, 20) if width < 110 else (32, 30) if width < 160 else (52, 48)
         return width - block - run, block, run
