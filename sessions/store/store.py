@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -23,13 +24,14 @@ import orjson
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
 from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular
-from kvdeck.sessions.model.events import Compared, Event, RunStarted, StateChanged, StepFinished
-from kvdeck.sessions.model.records import FINAL_STATES, Session, Tuned, decode_json, to_json
+from kvdeck.sessions.model.events import Event, StateChanged
+from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
+from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.store.locks import alone_in
 from kvdeck.sessions.store.owners import OWNER_GONE, encode_owner, is_abandoned, owner_path
-from kvdeck.sessions.store.unfinished import Unfinished
+from kvdeck.sessions.store.unfinished import Rounds
 
 
 class Store:
@@ -231,20 +233,19 @@ class Store:
             return self._watched(session)
         if session.state in FINAL_STATES:
             return session
-        events = event_log.read_events(self.samples_path(session.name))
-        now = fold(session, (event for _, event in events))
+        now = fold(session, event_log.read_events(self.samples_path(session.name)))
         if now.state in FINAL_STATES or not is_abandoned(self.folder(session.name)):
             return now
         return self._interrupted(session.name, session)
 
     def _interrupted(self, name: str, base: Session) -> Session:
         path = self.samples_path(name)
-        events = [event for _, event in event_log.read_events(path)]
+        events = event_log.read_events(path)
         try:
             wall = path.stat().st_mtime
         except OSError:
             wall = base.created
-        return fold(base, [*events, StateChanged(0, wall, "interrupted", OWNER_GONE)])
+        return fold(base, itertools.chain(events, (StateChanged(0, wall, "interrupted", OWNER_GONE),)))
 
     def settle(self, name: str) -> Session:
         """Write the final state of a session that was interrupted, and return it.
@@ -286,7 +287,7 @@ class Store:
             if not self.folder(name).is_dir():
                 raise
             base = self._base(name)
-        return fold(base, (event for _, event in event_log.read_events(self.samples_path(name))))
+        return fold(base, event_log.read_events(self.samples_path(name)))
 
     def _base(self, name: str) -> Session:
         folder = self.folder(name)
@@ -319,32 +320,38 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
 
     If the worker or a rank died, steps without a result get one from their rounds.
     """
-    session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
-    unfinished = Unfinished()
+    state, rounds = run_state_of(base), Rounds()
     for event in events:
-        unfinished.take(event)
-        if isinstance(event, RunStarted):
-            session = dataclasses.replace(
-                session,
-                state="running",
-                started=session.started or event.wall,
-                host=event.host or session.host,
-                nixl=event.nixl or session.nixl,
-                spec=event.spec or session.spec,
-            )
-        elif isinstance(event, StepFinished):
-            session = dataclasses.replace(session, results=(*session.results, event.result))
-        elif isinstance(event, Compared):
-            session = dataclasses.replace(session, comparisons=(*session.comparisons, event.comparison))
-        elif isinstance(event, Tuned):
-            session = dataclasses.replace(session, tuned=(*session.tuned, event))
-        elif isinstance(event, StateChanged):
-            ended = event.wall if event.state in FINAL_STATES else None
-            session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
-    if session.state in ("crashed", "failed", "interrupted"):
-        left = unfinished.results(session.reason or session.state)
-        session = dataclasses.replace(session, results=(*session.results, *left))
-    return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
+        state = apply(state, event)
+        rounds.take(event)
+    left = rounds.results(state) if state.state in CUT_SHORT else ()
+    return dataclasses.replace(
+        base,
+        state=state.state,
+        reason=state.reason,
+        started=state.started,
+        ended=state.ended,
+        host=state.host,
+        nixl=state.nixl,
+        spec=state.spec,
+        results=tuple(sorted((*state.results, *left), key=lambda result: result.step)),
+        comparisons=state.comparisons,
+        tuned=state.tuned,
+    )
+
+
+def run_state_of(base: Session) -> RunState:
+    """Return the state of a session's run before the first line of its log."""
+    return RunState(
+        base.name,
+        base.state,
+        reason=base.reason,
+        started=base.started,
+        ended=base.ended,
+        host=base.host,
+        nixl=base.nixl,
+        spec=base.spec,
+    )
 
 
 def encode_session(session: Session) -> bytes:
