@@ -117,15 +117,14 @@ class Recorder:
         """End the recording and set its final state.
 
         Raises:
-            SessionError: The end annotation or the session can't be written; the session's state isn't updated then.
+            SessionError: The session can't be written; its state isn't updated then.
         """
-        try:
+        # On a full disk both may fail: session.json holds the end too, and readers can compute the summary.
+        with contextlib.suppress(SessionError):
             self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
+        with contextlib.suppress(OSError):
             keeping.write_summary(self._summary, self._folder)
-        except OSError:  # readers compute the summary from the samples instead
-            pass
-        finally:
-            self._writer.close()
+        self._writer.close()
         keeping.end(self._store, self.name, state, reason)
 
 

@@ -11,6 +11,7 @@ from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
+from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.units import short_layout_name
@@ -72,7 +73,7 @@ def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
         return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
     if now == "queued":
         return dataclasses.replace(row, state="queued")
-    return dataclasses.replace(row, state="interrupted", reason=keeping.NO_WORD)
+    return dataclasses.replace(row, state="interrupted", reason=OWNER_GONE)
 
 
 def _since(row: SessionSummary) -> str:

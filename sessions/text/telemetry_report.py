@@ -161,9 +161,7 @@ def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
         Column("", "flow", tuple(flow.name for flow in flows), left=True),
         Column("", "moved", tuple(moved_text(flow) for flow in flows)),
         Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
-        Column(
-            "", "p95", tuple(quantity_text(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2
-        ),
+        Column("", "p95", tuple(p95_text(flow) for flow in flows), rank=2),
         Column("", "mean", tuple(quantity_text(flow.mean, flow.unit) for flow in flows), rank=1),
         Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
         Column("", "failed", tuple(quantity_text(flow.failures, "") for flow in flows), rank=5),

@@ -17,6 +17,7 @@ from kvdeck.engine.telemetry.recording import Recorder, Recording
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import is_written
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
@@ -139,10 +140,7 @@ def test_when_both_were_killed_the_next_engine_says_so(client: Client, server: M
     assert catalogue(store)[0].state == "interrupted"
     with Client.connect():
         session = store.read("one")
-        assert (session.state, session.reason) == (
-            "interrupted",
-            "the engine and the process that recorded ended without a word",
-        )
+        assert (session.state, session.reason) == ("interrupted", OWNER_GONE)
 
 
 def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: MetricsServer) -> None:

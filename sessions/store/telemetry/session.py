@@ -18,7 +18,7 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.model.telemetry import Watched
-from kvdeck.sessions.store.owners import is_abandoned
+from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 from kvdeck.sessions.store.telemetry.annotations import is_written, read_marks
 from kvdeck.sessions.store.telemetry.reader import MomentReader
 from kvdeck.sessions.store.telemetry.segments import replace_private
@@ -29,7 +29,6 @@ from kvdeck.sessions.units import size_text
 if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
-NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
 MOST_MARKS = 200
 """Maximum annotations in `session.json`; `marks.jsonl` holds all."""
 
@@ -101,7 +100,7 @@ def filled(session: Session, folder: Path) -> Session:
     session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
     if now != "interrupted":
         return dataclasses.replace(session, state=now)
-    return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=watched.end or session.created)
+    return dataclasses.replace(session, state="interrupted", reason=OWNER_GONE, ended=watched.end or session.created)
 
 
 def added_up(folder: Path) -> Watched:
