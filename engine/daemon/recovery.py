@@ -17,13 +17,13 @@ import orjson
 
 from kvdeck.engine.children.child import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.host.files import read_regular, read_text
+from kvdeck.sessions.host.files import read_regular, read_text, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity
 from kvdeck.sessions.model.events import StateChanged
 from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
 from kvdeck.sessions.store import event_log
 from kvdeck.sessions.store.owners import ENGINE_ENDED, OWNER_GONE
-from kvdeck.sessions.store.store import Store, write_atomically
+from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import is_written
 
@@ -43,7 +43,7 @@ def write_owner(store: Store, name: str, owner: Owner) -> None:
     """Write the owner of a session; raises OSError if that fails."""
     path = _owner_path(store, name)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    write_atomically(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE))
+    replace_file(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE), durable=True)
 
 
 def remove_owner(store: Store, name: str) -> None:

@@ -23,7 +23,7 @@ import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
-from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular, replace_file
 from kvdeck.sessions.model.events import Event, StateChanged
 from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
 from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
@@ -93,7 +93,7 @@ class Store:
     def _move_in(self, fresh: Path, candidates: Iterable[str], blank: Session) -> Session:
         for candidate in candidates:
             session = dataclasses.replace(blank, name=check_name(candidate))
-            write_atomically(fresh / "session.json", encode_session(session))
+            replace_file(fresh / "session.json", encode_session(session), durable=True)
             if session.state not in FINAL_STATES:
                 owner_path(fresh).write_bytes(encode_owner())
             try:
@@ -271,7 +271,7 @@ class Store:
         """
         folder = self.folder(session.name)
         try:
-            write_atomically(folder / "session.json", encode_session(session))
+            replace_file(folder / "session.json", encode_session(session), durable=True)
         except OSError as error:
             raise _write_error(folder, error) from error
 
@@ -357,34 +357,6 @@ def run_state_of(base: Session) -> RunState:
 def encode_session(session: Session) -> bytes:
     """Return the bytes of `session.json`."""
     return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably: readers, also after a crash, see the whole old or the whole new content.
-
-    Raises:
-        OSError: It can't be written; the old file remains.
-    """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
-    try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _changed(folder: Path) -> int:

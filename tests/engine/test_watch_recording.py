@@ -248,3 +248,16 @@ def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[st
     assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]
     with contextlib.suppress(SessionError):
         assert found.at(2.5) is not None
+
+
+def test_a_full_disk_keeps_no_recording_from_ending(tmp_path: Path) -> None:
+    recorder = Recorder.begin(tmp_path, "one")
+    recorder.take(Snapshot(1000.0))
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, recorder._writer._marks)  # what is written there fails as on a full disk
+    recorder.close()
+    os.close(full)
+    session = Store(tmp_path).read("one")
+    assert (session.state, session.reason) == ("done", None)
+    assert (Store(tmp_path).folder("one") / "summary.json").exists()
+    assert not is_written(Store(tmp_path).folder("one"))

@@ -107,18 +107,6 @@ def _unpacked(packed: bytes) -> bytes:
     return bytes(data) if unpacker.eof else bytes(data[: data.rfind(b"\n") + 1]) + b"\n"
 
 
-def replace_private(path: Path, data: bytes) -> None:
-    """Replace a file atomically, with mode 0600; raises OSError if it can't be written, and the old one remains."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
 def pack(lines: list[bytes]) -> bytes:
     """Return lines (without newlines) as a packed segment."""
     return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=3, mtime=0)

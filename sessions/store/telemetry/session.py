@@ -15,13 +15,12 @@ import orjson
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.model.telemetry import Watched
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 from kvdeck.sessions.store.telemetry.annotations import is_written, read_marks
 from kvdeck.sessions.store.telemetry.reader import MomentReader
-from kvdeck.sessions.store.telemetry.segments import replace_private
 from kvdeck.sessions.store.telemetry.summary import Summary
 from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT, LEAST_LIMIT
 from kvdeck.sessions.units import size_text
@@ -130,7 +129,7 @@ def summary_path(folder: Path) -> Path:
 
 def write_summary(summary: Summary, folder: Path) -> None:
     """Save a summary's state; raises OSError if it can't be written."""
-    replace_private(summary_path(folder), orjson.dumps(summary.to_json()))
+    replace_file(summary_path(folder), orjson.dumps(summary.to_json()))
 
 
 def read_summary(folder: Path) -> Summary:
