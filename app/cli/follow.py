@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -12,17 +13,19 @@ from typing import TYPE_CHECKING
 from kvdeck.app.cli.output import print_session
 from kvdeck.app.cli.progress import Progress
 from kvdeck.engine.client.run_log import JoinedLog, SocketLog
-from kvdeck.engine.protocol import FromEngine, RunsChanged
+from kvdeck.engine.protocol import FromEngine, RecordingsChanged, RunsChanged
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.records import FINAL_STATES, Session
 from kvdeck.sessions.model.run_state import RunState
 from kvdeck.sessions.store.event_log import FileLog
+from kvdeck.sessions.store.telemetry.session import INSIDE
 from kvdeck.sessions.text.run_report import trouble
 
 if TYPE_CHECKING:
     from kvdeck.engine.client.client import Client
 
 CANCELLED = 130
+_WRITTEN_S = 5.0
 _HZ = 5
 """Live samples per second and step."""
 
@@ -74,6 +77,7 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
     if ended is None:
         progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
         return CANCELLED
+    _wait_for_telemetry(client, name)
     session = client.store.load(name)
     if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file
         session = replace(session, state=ended.state, reason=ended.reason)
@@ -81,6 +85,21 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         progress.say(f"{ended.state}: {ended.reason}")
     print_session(session, as_json)
     return exit_status(session)
+
+
+def _wait_for_telemetry(client: Client, name: str) -> None:
+    """Wait until the recording inside a run that has ended is written, at most `_WRITTEN_S`."""
+    inside = client.store.inside(name)
+    if not inside.exists(INSIDE) or inside.read(INSIDE).state in FINAL_STATES:
+        return
+    deadline = time.monotonic() + _WRITTEN_S
+    with contextlib.suppress(EngineError):  # what is written so far is in the report
+        client.subscribe()
+        while (left := deadline - time.monotonic()) > 0:
+            message = client.receive(left)
+            states = message.recordings if isinstance(message, RecordingsChanged) else ()
+            if any(one.name == f"{name}/{INSIDE}" and one.state in FINAL_STATES for one in states):
+                return
 
 
 def exit_status(session: Session) -> int:

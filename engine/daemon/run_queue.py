@@ -100,6 +100,10 @@ class Jobs:
         queued = [job.info(place) for place, job in enumerate((j for j in jobs if j.state == "queued"), 1)]
         return (*running, *queued, *(job.info(None) for job in reversed(jobs) if job.over))
 
+    def states(self) -> dict[str, RunState]:
+        """Return each run's state, by its session's name."""
+        return {job.name: job.state for job in self._jobs.values()}
+
     def feed(self, name: str) -> Feed | None:
         """Return the stream of a run in this engine's queue; None if there is no such run."""
         job = self._jobs.get(name)

@@ -40,9 +40,9 @@ class Recorder:
         Raises:
             KvdeckError: The session doesn't exist, another process writes it, or it can't be written.
         """
-        self.name, self._store = name, Store(home)
-        self._folder = self._store.folder(name)
-        session = self._store.read(name)
+        self._store, self.name = keeping.addressed(Store(home), name)
+        self._folder = self._store.folder(self.name)
+        session = self._store.read(self.name)
         self._period = 1 / float(session.spec.get("hz") or 1.0)
         self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
         self._summary, self._kept = Summary(), 0.0
@@ -150,7 +150,7 @@ class Recording:
 
     @classmethod
     def open(cls, home: Path, name: str) -> Recording:
-        """Return the recording `name`.
+        """Return the recording `name`, or the one inside the run `name`.
 
         Raises:
             KvdeckError: It doesn't exist, is another kind of session, or can't be read.
@@ -159,6 +159,11 @@ class Recording:
         if not store.exists(name):
             raise SessionError(f"there is no recording {name!r}", "`kvdeck session list watched` lists them")
         session = store.load(name)
+        inside = store.inside(name)
+        if session.kind != "watched" and inside.exists(keeping.INSIDE):
+            recording = cls(inside.load(keeping.INSIDE), inside.folder(keeping.INSIDE))
+            recording.name = name
+            return recording
         if session.kind != "watched":
             raise SessionError(
                 f"session {name!r} is no recording of the Monitor's", "`kvdeck session list watched` lists those"

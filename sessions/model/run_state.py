@@ -151,6 +151,8 @@ class RunState(msgspec.Struct, frozen=True):
     next_seq: int = 0
     """Sequence number of the first line not folded yet: where to follow from."""
     first_t: int | None = None
+    first_wall: float | None = None
+    """Unix time of `first_t` in seconds; None before the run has started."""
     last_t: int | None = None
     measured_t: int | None = None
     """Time of the newest round or reference round, ns of the worker's clock."""
@@ -194,6 +196,13 @@ class RunState(msgspec.Struct, frozen=True):
     def elapsed_s(self) -> float:
         """Seconds between the first and the newest line, by the worker's clock."""
         return 0.0 if self.first_t is None or self.last_t is None else (self.last_t - self.first_t) / 1e9
+
+    def unix_time(self, t: int) -> float | None:
+        """Return the Unix time in seconds of a time of the worker's clock; None before the run has started.
+
+        The first `run_started` line holds both clocks: telemetry of the same time is found by it.
+        """
+        return None if self.first_wall is None or self.first_t is None else self.first_wall + (t - self.first_t) / 1e9
 
     def step(self, number: int) -> StepState | None:
         """Return the step with that number, or None."""
@@ -261,6 +270,7 @@ def _begun(state: RunState, event: RunStarted) -> RunState:
         state="running",
         # Lines before the start (queued, waiting) don't count in the run's time.
         first_t=state.first_t if again else event.t,
+        first_wall=state.first_wall if again else event.wall,
         last_t=state.last_t if again else event.t,
         started=state.started or event.wall,
         host=event.host or state.host,

@@ -37,9 +37,13 @@ from kvdeck.sessions.store.unfinished import Rounds
 class Store:
     """The sessions under `home`; stateless except for the folder's path."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, sessions: Path | None = None) -> None:
         self.home = home
-        self.sessions = home / "sessions"
+        self.sessions = home / "sessions" if sessions is None else sessions
+
+    def inside(self, name: str) -> Store:
+        """Return the store of what is kept inside a session: its telemetry."""
+        return Store(self.home, self.folder(name))
 
     def folder(self, name: str) -> Path:
         """Return the session's folder, existing or not.
@@ -231,6 +235,8 @@ class Store:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
         if session.kind == "watched":
             return self._watched(session)
+        if session.kind == "run":
+            session = self._with_telemetry(session)
         if session.state in FINAL_STATES:
             return session
         now = fold(session, event_log.read_events(self.samples_path(session.name)))
@@ -262,6 +268,19 @@ class Store:
         from kvdeck.sessions.store.telemetry import session as keeping  # deferred: only telemetry needs it
 
         return keeping.filled(session, self.folder(session.name))
+
+    def _with_telemetry(self, session: Session) -> Session:
+        """Return the session with the totals of the telemetry recorded inside it, if there is any."""
+        from kvdeck.sessions.store.telemetry import session as keeping
+
+        inside = self.inside(session.name)
+        if not inside.exists(keeping.INSIDE):
+            return session
+        try:
+            found = inside.load(keeping.INSIDE)
+        except SessionError:  # damaged telemetry must not hide the run
+            return session
+        return dataclasses.replace(session, watched=found.watched)
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.

@@ -37,7 +37,18 @@ def recording_lines(session: Session, width: int = 100) -> list[Line]:
     lines = _head(session, watched, width)
     if not watched.moments:
         return [*lines, Line(""), Line("It holds no moment yet." if session.reason is None else "It holds no moment.")]
-    lines += [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
+    return [*lines, *_totals(watched, width), Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+
+
+def inside_lines(watched: Watched, width: int) -> list[Line]:
+    """Return what was recorded inside a run, as a part of the run's report."""
+    facts = ["Telemetry of that time", duration_text(watched.duration_s), many(watched.moments, "moment")]
+    lines = [Line(text, "heading") for text in joined(facts, width)]
+    return [*lines, *_totals(watched, width)] if watched.moments else lines
+
+
+def _totals(watched: Watched, width: int) -> list[Line]:
+    lines = [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
     moved = [flow for flow in watched.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
     if moved:
         lines += [Line(""), Line("What moved", "heading"), *_flows(moved, width)]
@@ -52,7 +63,7 @@ def recording_lines(session: Session, width: int = 100) -> list[Line]:
         lines += [Line(""), Line("Counted", "heading"), *_counters(counters, width)]
     if watched.marks:
         lines += [Line(""), Line("Marks", "heading"), *_marks(watched, width)]
-    return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+    return lines
 
 
 def about(watched: Mapping[str, Any]) -> str:

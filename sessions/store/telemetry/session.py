@@ -28,6 +28,8 @@ from kvdeck.sessions.units import size_text
 if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
+INSIDE = "telemetry"
+"""Name of the recording inside another session: a folder in that session's folder, of the same form as any other."""
 MOST_MARKS = 200
 """Maximum annotations in `session.json`; `marks.jsonl` holds all."""
 
@@ -59,6 +61,20 @@ def begin(
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="watched"))
+
+
+def addressed(store: Store, name: str) -> tuple[Store, str]:
+    """Return the store and the name of a recording given as `NAME`, or as `NAME/telemetry` inside another session.
+
+    Raises:
+        UsageError: No recording can have that name.
+    """
+    owner, slash, inside = name.partition("/")
+    if not slash:
+        return store, name
+    if inside != INSIDE:
+        raise UsageError(f"{name!r} is no recording's name", f"give NAME, or NAME/{INSIDE}")
+    return store.inside(owner), INSIDE
 
 
 def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
