@@ -229,14 +229,13 @@ class Store:
         session = self.read(name)
         if session.kind == "recorded":
             return trace_counts.filled(session, self.folder(name))
-        return self._settled(session)
+        session = self._settled(session)
+        return self._with_telemetry(session) if session.kind == "run" else session
 
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
         if session.kind == "watched":
             return self._watched(session)
-        if session.kind == "run":
-            session = self._with_telemetry(session)
         if session.state in FINAL_STATES:
             return session
         now = fold(session, event_log.read_events(self.samples_path(session.name)))
@@ -259,10 +258,12 @@ class Store:
         Raises:
             SessionError: The session doesn't exist, or can't be written.
         """
-        session = self.load(name)
-        if session.state in FINAL_STATES and self.read(name).state not in FINAL_STATES:
-            self.write(session)
-        return session
+        before = self.read(name)
+        if before.state not in FINAL_STATES and before.kind != "recorded":
+            now = self._settled(before)
+            if now.state in FINAL_STATES:
+                self.write(now)
+        return self.load(name)
 
     def _watched(self, session: Session) -> Session:
         from kvdeck.sessions.store.telemetry import session as keeping  # deferred: only telemetry needs it
@@ -270,7 +271,7 @@ class Store:
         return keeping.filled(session, self.folder(session.name))
 
     def _with_telemetry(self, session: Session) -> Session:
-        """Return the session with the totals of the telemetry recorded inside it, if there is any."""
+        """Return the run with the totals of the telemetry inside it, if there is any; `session.json` has them not."""
         from kvdeck.sessions.store.telemetry import session as keeping
 
         inside = self.inside(session.name)

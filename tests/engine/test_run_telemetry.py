@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -86,6 +87,9 @@ def test_a_run_holds_telemetry_of_its_time_on_its_clock(client: Client, server: 
     assert "Telemetry of that time · " in shown
     assert server.url() in shown
     assert store.rebuild(name) == store.read(name)
+    store.change(name, lambda found: dataclasses.replace(found, tags=("cold",)))
+    assert store.read(name).watched is None
+    assert store.summaries()[0].about == ""
     store.rename(name, "another")
     assert len(list(Recording.open(client.home, "another").moments())) == len(times)
 
