@@ -29,6 +29,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvdeck.sessions.host.files import replace_file
+
 TICK_SECONDS = 0.5
 """Interval in seconds between writes of the counts and reads of `control.json`."""
 MOST_SIZES = 256
@@ -176,7 +178,7 @@ class TransferCounter:
         }
         # A full disk or a deleted session must not affect the program; the next tick retries.
         with contextlib.suppress(OSError):
-            replace_file(self._file, json.dumps(data).encode())
+            replace_file(self._file, json.dumps(data).encode(), mode=0o666)
             self._changed = False
 
 
@@ -315,25 +317,6 @@ def _read_small(path: Path, limit: int = 1 << 16) -> bytes:
         return os.read(descriptor, limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
     finally:
         os.close(descriptor)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file atomically: readers see the whole old or the whole new content. Not fsynced.
-
-    Raises:
-        OSError: The file can't be written; the old one remains.
-    """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}")
-    try:
-        # Other users may write in that folder: use an unguessable name and never follow a link.
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
 
 
 def asked_folder() -> Path | None:

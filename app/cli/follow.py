@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -11,18 +12,22 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.cli.output import print_session
 from kvdeck.app.cli.progress import Progress
-from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
+from kvdeck.engine.client.run_log import JoinedLog, SocketLog
+from kvdeck.engine.protocol import FromEngine, RecordingsChanged, RunsChanged
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.model.events import StateChanged, event_from_json
 from kvdeck.sessions.model.records import FINAL_STATES, Session
+from kvdeck.sessions.model.run_state import RunState
+from kvdeck.sessions.store.event_log import FileLog
+from kvdeck.sessions.store.telemetry.session import INSIDE
 from kvdeck.sessions.text.run_report import trouble
 
 if TYPE_CHECKING:
     from kvdeck.engine.client.client import Client
 
 CANCELLED = 130
-_LOOK_S = 0.2
-"""Seconds between two checks for Ctrl-C while no message arrives."""
+_WRITTEN_S = 5.0
+_HZ = 5
+"""Live samples per second and step."""
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
     Raises:
         EngineError: The engine exited or the connection was lost.
     """
-    progress = Progress()
+    progress = Progress(name)
     progress.say(f"session {name}")
     try:
         ended = _until_end(client, name, progress, interrupts)
@@ -72,6 +77,7 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
     if ended is None:
         progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
         return CANCELLED
+    _wait_for_telemetry(client, name)
     session = client.store.load(name)
     if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file
         session = replace(session, state=ended.state, reason=ended.reason)
@@ -79,6 +85,21 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         progress.say(f"{ended.state}: {ended.reason}")
     print_session(session, as_json)
     return exit_status(session)
+
+
+def _wait_for_telemetry(client: Client, name: str) -> None:
+    """Wait until the recording inside a run that has ended is written, at most `_WRITTEN_S`."""
+    inside = client.store.inside(name)
+    if not inside.exists(INSIDE) or inside.read(INSIDE).state in FINAL_STATES:
+        return
+    deadline = time.monotonic() + _WRITTEN_S
+    with contextlib.suppress(EngineError):  # what is written so far is in the report
+        client.subscribe()
+        while (left := deadline - time.monotonic()) > 0:
+            message = client.receive(left)
+            states = message.recordings if isinstance(message, RecordingsChanged) else ()
+            if any(one.name == f"{name}/{INSIDE}" and one.state in FINAL_STATES for one in states):
+                return
 
 
 def exit_status(session: Session) -> int:
@@ -92,35 +113,29 @@ def exit_status(session: Session) -> int:
     return 0 if session.state == "done" and ran and not trouble(session) else 1
 
 
-def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> StateChanged | None:
-    """Return the run's last event, or None if a second Ctrl-C leaves it to the engine."""
-    client.subscribe(name, hz=5)
+def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> RunState | None:
+    """Return the run's final state, or None if a second Ctrl-C leaves it to the engine.
+
+    When the final state arrives, the session's files are complete.
+    """
     cancelled = False
-    while interrupts.count < 2:
+
+    def going() -> bool:
+        nonlocal cancelled
         if interrupts.count and not cancelled:
             cancelled = True
             progress.say("cancelling, what was measured is kept · Ctrl-C again leaves that to the engine")
             with contextlib.suppress(EngineError):  # it may have just ended: the next message holds its state
                 client.cancel(name)
-        message = client.receive(_LOOK_S)
-        state = None if message is None else _show(message, name, progress)
-        if state is not None:
-            return state
-    return None
+        return interrupts.count < 2
 
+    def queued(message: FromEngine) -> None:
+        if isinstance(message, RunsChanged):
+            run = next((run for run in message.runs if run.session == name), None)
+            if run is not None and run.position is not None:
+                progress.waiting(f"queued, place {run.position}")
 
-def _show(message: FromEngine, name: str, progress: Progress) -> StateChanged | None:
-    """Show a message. Return the run's last event, or None; when it arrives, the session's files are complete."""
-    if isinstance(message, SampleMessage) and message.session == name:
-        progress.sample(message.values)
-    elif isinstance(message, EventMessage) and message.session == name:
-        event = event_from_json(message.event)
-        if event is not None:
-            progress.event(event)
-        if isinstance(event, StateChanged) and event.state in FINAL_STATES:
-            return event
-    elif isinstance(message, RunsChanged):
-        run = next((run for run in message.runs if run.session == name), None)
-        if run is not None and run.position is not None:
-            progress.waiting(f"queued, place {run.position}")
-    return None
+    live = SocketLog(client, name, _HZ, going=going, other=queued)
+    for entry in JoinedLog(FileLog(client.store.samples_path(name)), live).follow():
+        progress.take(entry)
+    return progress.run if progress.run.over else None

@@ -6,106 +6,66 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import click
 
 from kvdeck.app.cli.standard_output import echo_own
+from kvdeck.app.text.run_events import event_text, plan_text
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Log, RunStarted, StateChanged, StepFinished, StepStarted
-from kvdeck.sessions.model.records import StepPlan, StepResult, Tuned
-from kvdeck.sessions.units import (
-    done_text,
-    duration_text,
-    figure,
-    interval_text,
-    layout_name,
-    many,
-    ratio_text,
-    shape_text,
-)
+from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Log, StateChanged, StepFinished
+from kvdeck.sessions.model.run_state import LogEntry, RunState, StepState, advance
+from kvdeck.sessions.units import done_text, duration_text, figure, layout_name, ratio_text
 
 REDRAW_S = 0.2
 """Seconds between two drawings of the line, at least."""
 
 
-@dataclass(slots=True)
-class Picture:
-    """A run's state from the messages received so far."""
-
-    steps: dict[int, StepPlan] = field(default_factory=dict)
-    values: tuple[float | None, ...] = ()
-    """Newest counters of the running step, in the order of `COUNTERS`; empty before the first sample."""
-    waiting: str = "starting"
-    """Text shown before the first sample."""
-
-    def counter(self, name: str) -> float | None:
-        """Return a counter of the newest sample, or None if it has none. `name` is one of `COUNTERS`."""
-        index = COUNTER_INDEX[name]
-        return self.values[index] if index < len(self.values) else None
+def _counter(run: RunState, name: str) -> float | None:
+    """Return a counter of the newest sample, or None if it has none. `name` is one of `COUNTERS`."""
+    index = COUNTER_INDEX[name]
+    return run.newest[index] if index < len(run.newest) else None
 
 
-def plan_text(step: StepPlan | StepResult) -> str:
-    """Return a step's name: path, layout, block size and batch."""
-    return f"{step.path} {layout_name(step.layout)} {shape_text(step.block_bytes, step.batch)}"
+def waiting_text(run: RunState, queued: str) -> str:
+    """Return what the run does before its first sample; `queued` if it hasn't started."""
+    if not run.steps:
+        return queued
+    step = None if run.current is None else run.step(run.current)
+    return "preparing memory and files" if step is None else f"warming up {plan_text(step.plan)}"
 
 
-def event_text(event: Event) -> str | None:
-    """Return an event as one line, or None if it isn't shown."""
-    if isinstance(event, RunStarted):
-        paths = ", ".join(dict.fromkeys(step.path for step in event.steps))
-        return f"{many(len(event.steps), 'step')} on {paths or 'no path'}"
-    if isinstance(event, StepFinished):
-        return _result_text(event.result)
-    if isinstance(event, Tuned):
-        words = " · kept" if event.chosen else ""
-        return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
-    if isinstance(event, Log):
-        return event.text if event.level == "info" else f"{event.level}: {event.text}"
-    return None
-
-
-def _result_text(result: StepResult) -> str:
-    if result.status == "unavailable":
-        return f"{result.path}: unavailable: {result.reason}"
-    text = plan_text(result)
-    if result.gb_per_s is not None:
-        text += f": {interval_text(result.gb_per_s)} GB/s"
-    if result.status != "ok":
-        text += f": {result.status}" + (f": {result.reason}" if result.reason else "")
-    return text + (": the bytes that arrived differ" if result.verified is False else "")
-
-
-def line_text(picture: Picture, width: int) -> str:
+def line_text(run: RunState, width: int, queued: str = "starting") -> str:
     """Return the progress line: share done, time left, the running step's rate; its sizes only if they fit."""
-    if not picture.values:
-        return picture.waiting[:width]
-    step = picture.steps.get(int(picture.counter("step") or 0))
-    start = [done_text(picture.counter("fraction") or 0).rjust(5)]
-    eta = picture.counter("eta_s")
+    if not run.newest:
+        return waiting_text(run, queued)[:width]
+    step = run.step(int(_counter(run, "step") or 0))
+    start = [done_text(_counter(run, "fraction") or 0).rjust(5)]
+    eta = _counter(run, "eta_s")
     if eta is not None:
         start.append(f"{duration_text(eta)} left")
-    end = _figures(picture, step)
+    end = _figures(run, step)
     if step is None:
         return " · ".join((*start, *end))[:width]
-    line = " · ".join((*start, plan_text(step), *end))
-    return line if len(line) <= width else " · ".join((*start, f"{step.path} {layout_name(step.layout)}", *end))[:width]
+    plan = step.plan
+    line = " · ".join((*start, plan_text(plan), *end))
+    return line if len(line) <= width else " · ".join((*start, f"{plan.path} {layout_name(plan.layout)}", *end))[:width]
 
 
-def _figures(picture: Picture, step: StepPlan | None) -> list[str]:
-    moved, busy, ratio = picture.counter("bytes"), picture.counter("busy_ns"), picture.counter("ratio")
+def _figures(run: RunState, step: StepState | None) -> list[str]:
+    moved, busy, ratio = (_counter(run, name) for name in ("bytes", "busy_ns", "ratio"))
     figures = [f"{figure(moved / busy)} GB/s"] if moved is not None and busy else []
     if ratio is not None and step is not None:
-        first = next(other for other in picture.steps.values() if other.trial == step.trial)
+        first = run.trial_of(step.plan.step)[0].plan
         figures.append(f"{ratio_text(ratio)} {layout_name(first.layout)}")
     return figures
 
 
 class Progress:
-    """Draws a run's messages on stderr: a line that is redrawn if stderr is a terminal, otherwise plain lines."""
+    """Draws a run's lines on stderr: a line that is redrawn if stderr is a terminal, otherwise plain lines."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.picture = Picture()
+    def __init__(self, session: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run = RunState(session)
+        self._queued = "starting"
         self._live = sys.stderr is not None and sys.stderr.isatty()
         self._clock = clock
         self._drawn_at = -REDRAW_S
@@ -113,23 +73,19 @@ class Progress:
         self._said_reasons: set[str | None] = set()
 
     def waiting(self, text: str) -> None:
-        """Show what the run waits for; has no effect after the first sample."""
-        if text != self.picture.waiting and not self.picture.values:
-            self.picture.waiting = text
+        """Show what the run waits for; has no effect once it has started."""
+        if text != self._queued and not self.run.steps:
+            self._queued = text
             if not self._live:
                 self.say(text)
         self._draw()
 
-    def event(self, event: Event) -> None:
-        """Show an event: on a terminal only warnings and errors of the log get a line of their own."""
-        if isinstance(event, RunStarted):
-            self.picture.steps = {step.step: step for step in event.steps}
-            self.picture.waiting = "preparing memory and files"
-        elif isinstance(event, StepStarted) and not self.picture.values and event.step in self.picture.steps:
-            self.picture.waiting = f"warming up {plan_text(self.picture.steps[event.step])}"
-        elif isinstance(event, StateChanged):
+    def take(self, entry: LogEntry) -> None:
+        """Show a line of the run: on a terminal only warnings and errors of its log get a line of their own."""
+        self.run, event = advance(self.run, entry), entry.event
+        if isinstance(event, StateChanged):
             self.clear()
-        text = None if self._is_repeated(event) else event_text(event)
+        text = None if event is None or self._is_repeated(event) else event_text(event)
         loud = isinstance(event, Log) and event.level != "info"
         if text is not None and (loud or not self._live):
             self.say(text, loud)
@@ -142,11 +98,6 @@ class Progress:
         repeated = event.result.reason in self._said_reasons
         self._said_reasons.add(event.result.reason)
         return repeated
-
-    def sample(self, values: tuple[float | None, ...]) -> None:
-        """Show the newest counters of the running step, in the order of `COUNTERS`."""
-        self.picture.values = values
-        self._draw()
 
     def say(self, text: str, loud: bool = False) -> None:
         """Print a permanent line, in yellow if `loud`."""
@@ -165,5 +116,5 @@ class Progress:
         if not self._live or now - self._drawn_at < REDRAW_S:
             return
         width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
-        echo_own(f"\r{visible(line_text(self.picture, width))}\x1b[K", newline=False, err=True)
+        echo_own(f"\r{visible(line_text(self.run, width, self._queued))}\x1b[K", newline=False, err=True)
         self._shown, self._drawn_at = True, now

@@ -55,6 +55,13 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
 @click.option("--quick", is_flag=True, help="Short: about five seconds a path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
 @click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
+@click.option(
+    "--record",
+    "recorded",
+    metavar="SOURCE",
+    multiple=True,
+    help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
 def run(
     spec_file: str | None,
@@ -62,6 +69,7 @@ def run(
     quick: bool,
     thorough: bool,
     detach: bool,
+    recorded: tuple[str, ...],
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -74,7 +82,7 @@ def run(
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
-    return _run(spec, session, detach, as_json)
+    return _run(spec, session, detach, as_json, _sources(recorded))
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
@@ -98,12 +106,32 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))
 
 
-def _run(spec: RunSpec, session: str | None, detach: bool, as_json: bool) -> int:
+def _sources(recorded: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the sources to record, checked before anything is started; empty for all, None for no recording.
+
+    Raises:
+        UsageError: There is no such source.
+    """
+    if not recorded:
+        return None
+    from kvdeck.engine.client.client import home
+    from kvdeck.engine.telemetry.discovery import named
+
+    sources = () if "all" in recorded else recorded
+    named(sources, home())
+    return sources
+
+
+def _run(
+    spec: RunSpec, session: str | None, detach: bool, as_json: bool, sources: tuple[str, ...] | None = None
+) -> int:
     from kvdeck.app.cli.follow import counted_interrupts, follow
     from kvdeck.engine.client.client import Client
 
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec, session)
+        if sources is not None:
+            client.record(name, sources=sources)
         if not detach:
             return follow(client, name, as_json, interrupts)
     if as_json:

@@ -17,13 +17,14 @@ from textual.message import Message
 
 from kvdeck.app.tui.messages import CommandRefused, DoctorReported, PathsMeasured, RunSubmitted, SnapshotTaken
 from kvdeck.app.tui.modes.plan.bandwidth import Measured, Reader
-from kvdeck.app.tui.run_state import RunView, fold
 from kvdeck.app.tui.session_requests import told
 from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.client import client as engine
+from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import FINAL_STATES
+from kvdeck.sessions.model.run_state import RunState, advance
 
 TICK_S = 0.5
 """Minimum time between two snapshots, in s."""
@@ -33,7 +34,7 @@ AGAIN_S = 1.0
 """Time between two attempts to connect to an engine, in s."""
 
 
-def followed(runs: tuple[RunInfo, ...], run: RunView | None, wanted: str | None) -> str | None:
+def followed(runs: tuple[RunInfo, ...], run: RunState | None, wanted: str | None) -> str | None:
     """Return the session to follow: the requested one, else the running one, else the current run, else the first
     queued one.
 
@@ -251,8 +252,8 @@ class Feed:
             return False
         run = self._snapshot.run
         if run is None or run.session != message.session:
-            run = RunView(message.session)
-        self._change(run=fold(run, message))
+            run = RunState(message.session)
+        self._change(run=advance(run, entry_of(message)))
         if self._wanted == message.session and self._snapshot.run and self._snapshot.run.state in FINAL_STATES:
             self._wanted = None
         return True

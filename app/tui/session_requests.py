@@ -23,11 +23,12 @@ from kvdeck.sessions.analysis.histograms import histograms
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.formats import exchange
 from kvdeck.sessions.formats import telemetry as recording_export
+from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.catalogue import catalogue
 from kvdeck.sessions.store.lookup import find, find_part
-from kvdeck.sessions.store.store import Store, write_atomically
+from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.text.run_report import is_telemetry
 
 Post = Callable[[Message], object]
@@ -146,7 +147,7 @@ def _export(store: Store, name: str, value: str, _: str) -> str:
     if is_telemetry(session):
         recording_export.write(session, store.folder(name), form, path)
         return f"{name} is in {path}"
-    write_atomically(path, exchange.encode(session, form))
+    replace_file(path, exchange.encode(session, form), durable=True)
     left = exchange.left_out(session, form)
     return f"{name} is in {path}" + (f", without {'; '.join(left)}" if left else "")
 

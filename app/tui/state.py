@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui.run_state import RunView
     from kvdeck.engine.protocol import RunInfo
+    from kvdeck.sessions.model.run_state import RunState
 
 Link = Literal["starting", "connected", "lost"]
 
@@ -23,7 +23,7 @@ class Snapshot:
     restarts: int = 0
     """Number of times a different engine process has answered."""
     runs: tuple[RunInfo, ...] = ()
-    run: RunView | None = None
+    run: RunState | None = None
 
 
 @dataclass(frozen=True, slots=True)

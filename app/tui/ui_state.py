@@ -24,9 +24,9 @@ def recall() -> dict[str, Any]:
 
 def keep(facts: dict[str, Any]) -> None:
     """Replace the file atomically; write errors are ignored (best effort)."""
-    from kvdeck.sessions.store.store import write_atomically
+    from kvdeck.sessions.host.files import replace_file
 
     home = home_folder()
     with contextlib.suppress(OSError):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(home / FILE, json.dumps(facts, indent=1).encode() + b"\n")
+        replace_file(home / FILE, json.dumps(facts, indent=1).encode() + b"\n", durable=True)

@@ -19,11 +19,10 @@ from kvdeck.engine.client import shutdown
 from kvdeck.engine.client.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.engine.daemon import runtime
 from kvdeck.engine.daemon.folders import home_folder
-from kvdeck.engine.protocol import EventMessage, FromClient, FromEngine, Goodbye, Hello, Reply, SampleMessage
+from kvdeck.engine.protocol import FromClient, FromEngine, Goodbye, Hello, Reply
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.host.processes import identity
 from kvdeck.sessions.host.user_home import expanded
-from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Round, StateChanged, event_from_json
 from kvdeck.sessions.model.records import to_json
 from kvdeck.sessions.store.store import Store
 
@@ -143,6 +142,11 @@ class Client:
     def store(self) -> Store:
         """Session store of the engine."""
         return Store(self.home)
+
+    @property
+    def closed(self) -> bool:
+        """True once `close` was called."""
+        return self._closed
 
     def fileno(self) -> int:
         """Return the descriptor for `select`; first call `receive(0)` until None, as messages may be buffered."""
@@ -357,41 +361,3 @@ class Client:
                 self._replies[message.id] = message
             elif isinstance(message, FromEngine):
                 self._inbox.append(message)
-
-
-class EngineSource:
-    """A `SampleSource` over the engine: the run's saved lines from `from_seq` on, then live ones.
-
-    It ends with the run's final state. Rounds hold counters, but no times of single requests.
-    """
-
-    def __init__(self, client: Client, session: str, from_seq: int = 0, hz: float = 10.0) -> None:
-        self._client, self._session, self._from_seq, self._hz = client, session, from_seq, hz
-
-    def events(self) -> Iterator[tuple[int, Event]]:
-        """Yield each event with its `seq`; other messages to this client are dropped.
-
-        Raises:
-            EngineGone: The engine has gone; another source can continue from the last `seq` + 1.
-        """
-        self._client.subscribe(self._session, self._from_seq, self._hz)
-        for message in self._client.messages():
-            if isinstance(message, (EventMessage, SampleMessage)) and message.session == self._session:
-                event = event_of(message)
-                if event is not None:
-                    yield message.seq, event
-                if isinstance(event, StateChanged) and event.state not in ("queued", "running"):
-                    return
-
-
-def event_of(message: EventMessage | SampleMessage) -> Event | None:
-    """Return the event of a message; None if its kind is unknown to this version."""
-    if isinstance(message, EventMessage):
-        return event_from_json(message.event)
-    step, number, busy = (_whole(message.values, name) for name in ("step", "round", "busy_ns"))
-    return Round(message.t, step, number, (), (), busy, message.values)
-
-
-def _whole(values: tuple[float | None, ...], counter: str) -> int:
-    index = COUNTER_INDEX[counter]
-    return int(values[index] or 0) if len(values) > index else 0

@@ -17,21 +17,18 @@ import orjson
 
 from kvdeck.engine.children.child import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.host.files import read_regular, read_text
+from kvdeck.sessions.host.files import read_regular, read_text, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity
 from kvdeck.sessions.model.events import StateChanged
 from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
 from kvdeck.sessions.store import event_log
-from kvdeck.sessions.store.store import Store, write_atomically
+from kvdeck.sessions.store.owners import ENGINE_ENDED, OWNER_GONE
+from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import is_written
 
 SCRATCH_MARKER = ".kvdeck-scratch"
 log = logging.getLogger("kvdeck.engine")
-
-ENGINE_ENDED = "the engine ended"
-"""The reason a worker writes when it ends because its engine is gone."""
-RECORDING_CUT = "the engine and the process that recorded ended without a word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ def write_owner(store: Store, name: str, owner: Owner) -> None:
     """Write the owner of a session; raises OSError if that fails."""
     path = _owner_path(store, name)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    write_atomically(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE))
+    replace_file(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE), durable=True)
 
 
 def remove_owner(store: Store, name: str) -> None:
@@ -129,7 +126,7 @@ def _end_recording(store: Store, name: str, grace: float) -> tuple[Session, str]
         time.sleep(0.02)
     session = store.read(name)
     if session.state not in FINAL_STATES:
-        keeping.end(store, name, "interrupted", RECORDING_CUT)
+        keeping.end(store, name, "interrupted", OWNER_GONE)
     remove_owner(store, name)
     session = store.read(name)
     return session, f"{name}: recording {session.state}"

@@ -14,11 +14,11 @@ from typing import Any
 from kvdeck.engine.children.child import Ending, Limits, Worker, last_words
 from kvdeck.engine.daemon import recovery
 from kvdeck.engine.daemon.job_kinds import JobSpec, job_kind
-from kvdeck.engine.daemon.stream import Feed, Line, event_data, sample_values
+from kvdeck.engine.daemon.stream import Feed
 from kvdeck.engine.protocol import TRANSFER, RunInfo
 from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.host.processes import identity, own_identity, signal_name
-from kvdeck.sessions.model.events import COUNTER_INDEX, StateChanged
+from kvdeck.sessions.model.events import StateChanged
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.store.event_log import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
 from kvdeck.sessions.store.store import Store
@@ -43,8 +43,8 @@ class Job:
     """Set if the engine is stopped by force: the worker gets only `child.HURRY_SECONDS`."""
     cancel_reason: str | None = None
     paths: tuple[str, ...] = ()
+    """Paths that were requested, until the run plans its steps."""
     kind: str = TRANSFER
-    newest: Line | None = None
     last_line: bytes | None = None
     """The worker's line with the run's last state, once received."""
 
@@ -58,33 +58,20 @@ class Job:
 
     def info(self, position: int | None) -> RunInfo:
         """Return the run's queue entry."""
-        values: list[Any] = sample_values(self.newest) if self.newest is not None else []
-        fraction = _value(values, "fraction")
+        run = self.feed.run
         return RunInfo(
             session=self.name,
             state=self.state,
             created=self.session.created,
             position=position,
             pid=self.pid,
-            fraction=1.0 if self.state == "done" else fraction or 0.0,
-            eta_s=None if self.over else _value(values, "eta_s"),
+            fraction=1.0 if self.state == "done" else run.fraction,
+            eta_s=None if self.over else run.eta_s,
             seq=self.feed.next_seq,
-            paths=self.paths,
+            paths=run.paths or self.paths,
             reason=self.reason,
             kind=self.kind,
         )
-
-
-def _value(values: list[Any], counter: str) -> float | None:
-    index = COUNTER_INDEX[counter]
-    value = values[index] if len(values) > index else None
-    return value if isinstance(value, (int, float)) else None  # a damaged line may hold anything
-
-
-def _paths(steps: Any) -> tuple[str, ...]:
-    """Return the distinct paths of a `run_started` line's steps."""
-    found = (step.get("path") for step in (steps if isinstance(steps, list) else ()) if isinstance(step, dict))
-    return tuple(dict.fromkeys(path for path in found if isinstance(path, str)))
 
 
 class Jobs:
@@ -114,6 +101,10 @@ class Jobs:
         running = [job.info(None) for job in jobs if job.state == "running"]
         queued = [job.info(place) for place, job in enumerate((j for j in jobs if j.state == "queued"), 1)]
         return (*running, *queued, *(job.info(None) for job in reversed(jobs) if job.over))
+
+    def states(self) -> dict[str, RunState]:
+        """Return each run's state, by its session's name."""
+        return {job.name: job.state for job in self._jobs.values()}
 
     def feed(self, name: str) -> Feed | None:
         """Return the stream of a run in this engine's queue; None if there is no such run."""
@@ -299,14 +290,8 @@ class Jobs:
             job.last_line = None if end is None else lines[end]
 
     def _pass_on(self, job: Job, lines: list[bytes]) -> None:
-        urgent = False
-        for line in job.feed.push(lines):
-            if line.is_sample:
-                job.newest = line
-            elif (event := event_data(line)).get("kind") == "run_started":
-                job.paths = _paths(event.get("steps"))
-                urgent = True
-        self._changed(urgent)
+        job.feed.push(lines)
+        self._changed(any(raw.startswith(b'{"kind":"run_started"') for raw in lines))
 
     async def _finish(self, job: Job, verdict: StateChanged) -> None:
         """Complete a run's files and set its state; `verdict` is its last line if the worker wrote none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import socket
 import stat
@@ -14,11 +14,11 @@ from typing import NamedTuple
 import orjson
 
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.files import read_regular, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity
 from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.model.records import decode_json, to_json
-from kvdeck.sessions.store.store import write_atomically
+from kvdeck.sessions.store.locks import lock
 
 _OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
 MAX_SOCKET_PATH = 107
@@ -94,11 +94,19 @@ def take_lock(folder: Path) -> int | None:
 
     Returns:
         The lock's file descriptor, or None if another engine holds it.
+
+    Raises:
+        OSError: The file system has no locks, or the folder is not writable.
     """
     fd = os.open(folder / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        found = lock(fd)
+        if found == "unsupported":
+            raise OSError(errno.ENOLCK, "the file system has no locks", str(folder))
+    except OSError:
+        os.close(fd)
+        raise
+    if found == "busy":
         os.close(fd)
         return None
     return fd
@@ -144,7 +152,7 @@ class EngineRecord:
 
 
 def write_record(folder: Path, record: EngineRecord) -> None:
-    write_atomically(folder / "engine.json", orjson.dumps(to_json(record), option=orjson.OPT_APPEND_NEWLINE))
+    replace_file(folder / "engine.json", orjson.dumps(to_json(record), option=orjson.OPT_APPEND_NEWLINE), durable=True)
 
 
 def read_record(folder: Path) -> EngineRecord | None:

@@ -217,6 +217,7 @@ class Server:
 
     def _runs_changed(self, urgent: bool) -> None:
         if urgent:
+            self._recordings.runs_changed(self._jobs.states())
             self._send_runs()
         elif self._runs_timer is None:
             self._runs_timer = asyncio.get_running_loop().call_later(PROGRESS_SECONDS, self._send_runs)
@@ -282,7 +283,10 @@ class Server:
                 self._jobs.cancel(command.session)
             return Reply(command.id, True, {"session": command.session})
         if isinstance(command, Record):
-            return Reply(command.id, True, {"session": await self._recordings.begin(command)})
+            of_run = self._jobs.states().get(command.name, "done") not in FINAL_STATES
+            name = await self._recordings.begin(command, of_run)
+            self._recordings.runs_changed(self._jobs.states())
+            return Reply(command.id, True, {"session": name})
         if isinstance(command, StopRecording):
             self._recordings.stop(command.name)
             return Reply(command.id, True, {"session": command.name})

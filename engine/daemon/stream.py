@@ -6,12 +6,14 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.events import ReferenceRound
+from kvdeck.sessions.model.run_state import RunState, apply
+from kvdeck.sessions.store.event_log import decode_event
 
 KEPT_LINES = 2048
 
@@ -48,6 +50,9 @@ class Feed:
 
     def __init__(self, session: str, path: Path, next_seq: int = 0) -> None:
         self.session = session
+        self._run = RunState(session)
+        self._newest_round: bytes | None = None
+        """A round that `_run` doesn't hold yet."""
         self.path = path
         self.next_seq = next_seq
         self.listeners: set[Callable[[bool], None]] = set()
@@ -66,10 +71,26 @@ class Feed:
             made.append(to_line(self.session, self.next_seq, raw))
             self._newest.append(made[-1])
             self.next_seq += 1
+            self._fold(made[-1], raw)
         urgent = any(line.kind == "event" for line in made)
         for listener in tuple(self.listeners):
             listener(urgent)
         return made
+
+    @property
+    def run(self) -> RunState:
+        """State of the run after the lines pushed so far; its steps hold only a few of their samples."""
+        if self._newest_round is not None:
+            self._run = _applied(self._run, self._newest_round)
+            self._newest_round = None
+        return self._run
+
+    def _fold(self, line: Line, raw: bytes) -> None:
+        # Counters are cumulative, so the newest round replaces those before it; decoding each would cost the most.
+        if line.is_sample:
+            self._newest_round = raw
+        elif line.kind == "event":
+            self._run = _applied(self.run, raw)
 
     def since(self, seq: int) -> list[Line]:
         """Return the lines from `seq` on, which must be in memory."""
@@ -116,20 +137,6 @@ def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
         return None
 
 
-def sample_values(line: Line) -> list[Any]:
-    """Return the counters of a sample; empty for other or damaged lines."""
-    if not line.is_sample or line.message is None:
-        return []
-    try:
-        values = load_record(line.message[line.message.rfind(_VALUES) + len(_VALUES) - 1 :])
-    except ValueError:  # a round's line is sliced without decoding, so damage shows only here
-        return []
-    return values if isinstance(values, list) else []
-
-
-def event_data(line: Line) -> dict[str, Any]:
-    """Return the event of a line; empty for samples and lines without an event."""
-    if line.is_sample or line.message is None:
-        return {}
-    data = load_record(line.message[line.message.find(b'"event":') + len(b'"event":') :])
-    return data if isinstance(data, dict) else {}
+def _applied(run: RunState, raw: bytes) -> RunState:
+    event = decode_event(raw)
+    return run if event is None else apply(run, event)

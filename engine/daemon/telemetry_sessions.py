@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class TelemetrySessions:
         self.watching = Watching(store.home, self._said)
         self._states: dict[str, RecordingState] = {}
         self._asked: dict[str, Asked] = {}
+        self._of_runs: dict[str, bool] = {}
+        """Recordings inside runs, by the run's name: whether it has begun to sample."""
         self._over = asyncio.Event()
 
     @property
@@ -54,8 +56,13 @@ class TelemetrySessions:
         """True if a telemetry session of that name is active."""
         return name in self._asked
 
-    async def begin(self, command: Record) -> str:
+    async def begin(self, command: Record, of_run: bool = False) -> str:
         """Create the session, start recording to it, and return its name.
+
+        Args:
+            command: What to record.
+            of_run: A queued or running run has that name: record inside its session, from when it starts until it
+                ends. The caller passes the runs' states to `runs_changed`.
 
         Raises:
             UsageError: The name is invalid or taken, or a number is invalid.
@@ -69,26 +76,44 @@ class TelemetrySessions:
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
         if not isinstance(limit, int):
             raise UsageError(f"can't keep a telemetry session within {limit!r} bytes", "give a whole number")
-        await asyncio.to_thread(self._make, command.name, what, limit)
-        self._asked[command.name] = what
-        self._states.pop(command.name, None)
-        self._states[command.name] = RecordingState(command.name, "queued")
-        self.watching.sampling(what).record(command.name)
+        name = f"{command.name}/{session.INSIDE}" if of_run else command.name
+        await asyncio.to_thread(self._make, name, what, limit)
+        self._asked[name] = what
+        self._states.pop(name, None)
+        self._states[name] = RecordingState(name, "queued")
+        if of_run:
+            self._of_runs[command.name] = False
+        else:
+            self.watching.sampling(what).record(name)
         self._over.clear()
         self._changed()
-        return command.name
+        return name
+
+    def runs_changed(self, states: Mapping[str, str]) -> None:
+        """Begin or end the recordings inside runs, by the runs' states."""
+        for run, begun in list(self._of_runs.items()):
+            name, state = f"{run}/{session.INSIDE}", states.get(run, "done")
+            if state in FINAL_STATES:
+                del self._of_runs[run]
+                if name in self._asked:
+                    self.stop(name)
+            elif state == "running" and not begun and name in self._asked:
+                self._of_runs[run] = True
+                self.watching.sampling(self._asked[name]).record(name)
 
     def _make(self, name: str, what: Asked, limit: int) -> None:
+        store, own = session.addressed(self._store, name)
         session.begin(
-            self._store,
-            name,
+            store,
+            own,
             hz=what.hz,
             sources=what.sources,
             block_bytes=what.block_bytes,
             limit=limit,
             kvdeck=self._kvdeck,
         )
-        recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
+        if own == name:  # a run has a note already, and its own recovery
+            recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
 
     def stop(self, name: str, reason: str | None = None) -> None:
         """Request the end of a telemetry session; the sampling child writes its last lines.
@@ -161,11 +186,13 @@ class TelemetrySessions:
         sampling.forget(name)
         self.watching.let_go(what)
         try:
-            if self._store.read(name).state not in FINAL_STATES:
-                session.end(self._store, name, state.state, state.reason)
+            store, own = session.addressed(self._store, name)
+            if store.read(own).state not in FINAL_STATES:
+                session.end(store, own, state.state, state.reason)
         except (KvdeckError, OSError) as error:
             log.warning("telemetry session %s: %s", name, error)
-        with contextlib.suppress(OSError):
-            recovery.remove_owner(self._store, name)
+        if "/" not in name:
+            with contextlib.suppress(OSError):
+                recovery.remove_owner(self._store, name)
         if not self._asked:
             self._over.set()

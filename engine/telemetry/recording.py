@@ -40,9 +40,9 @@ class TelemetryRecorder:
         Raises:
             KvdeckError: The session doesn't exist, another process writes it, or it can't be written.
         """
-        self.name, self._store = name, Store(home)
-        self._folder = self._store.folder(name)
-        session = self._store.read(name)
+        self._store, self.name = keeping.addressed(Store(home), name)
+        self._folder = self._store.folder(self.name)
+        session = self._store.read(self.name)
         self._period = 1 / float(session.spec.get("hz") or 1.0)
         self._writer = Writer(self._folder, int(session.spec.get("limit_bytes") or DEFAULT_LIMIT))
         self._summary, self._kept = Summary(), 0.0
@@ -117,15 +117,14 @@ class TelemetryRecorder:
         """End the telemetry session and set its final state.
 
         Raises:
-            SessionError: The end annotation or the session can't be written; the session's state isn't updated then.
+            SessionError: The session can't be written; its state isn't updated then.
         """
-        try:
+        # On a full disk both may fail: session.json holds the end too, and readers can compute the summary.
+        with contextlib.suppress(SessionError):
             self._writer.mark(Mark(time.time(), reason or "the recording ended", "end"))
+        with contextlib.suppress(OSError):
             keeping.write_summary(self._summary, self._folder)
-        except OSError:  # readers compute the summary from the samples instead
-            pass
-        finally:
-            self._writer.close()
+        self._writer.close()
         keeping.end(self._store, self.name, state, reason)
 
 
@@ -151,7 +150,7 @@ class TelemetrySession:
 
     @classmethod
     def open(cls, home: Path, name: str) -> TelemetrySession:
-        """Return the telemetry session `name`.
+        """Return the telemetry session `name`, or the one inside the run `name`.
 
         Raises:
             KvdeckError: It doesn't exist, is another kind of session, or can't be read.
@@ -160,6 +159,11 @@ class TelemetrySession:
         if not store.exists(name):
             raise SessionError(f"there is no telemetry session {name!r}", "`kvdeck session list telemetry` lists them")
         session = store.load(name)
+        inside = store.inside(name)
+        if session.kind != "telemetry" and inside.exists(keeping.INSIDE):
+            recording = cls(inside.load(keeping.INSIDE), inside.folder(keeping.INSIDE))
+            recording.name = name
+            return recording
         if session.kind != "telemetry":
             raise SessionError(
                 f"session {name!r} is no telemetry session", "`kvdeck session list telemetry` lists those"

@@ -31,10 +31,10 @@ from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.host.files import no_room
 from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.records import PATHS
+from kvdeck.sessions.store.owners import ENGINE_ENDED
 
 MARKER = ".kvdeck-scratch"
 """File that marks a scratch folder as made by kvdeck, so that it may be removed."""
-ENGINE_ENDED = "the engine ended"
 HANG_SECONDS = 30.0
 """Time from the end of stdin until a run that doesn't stop is killed."""
 

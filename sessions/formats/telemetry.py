@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import time
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.escapes import csv_text, visible
+from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.telemetry.delta import Moment
 from kvdeck.sessions.store.telemetry.reader import MomentReader
@@ -67,25 +67,11 @@ def write(session: Session, folder: Path, form: str, path: Path) -> None:
         SessionError: As for `pieces`, or the file can't be written.
     """
     parts = pieces(session, folder, form)
-    first = next(parts, b"")
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    first = next(parts, b"")  # before anything is written: it may raise
     try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                _write_all(file, first, parts)
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        replace_file(path, itertools.chain((first,), parts))
     except OSError as error:
         raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
-
-
-def _write_all(file: IO[bytes], first: bytes, parts: Iterator[bytes]) -> None:
-    file.write(first)
-    for part in parts:
-        file.write(part)
 
 
 def _rows(moment: Moment) -> Iterator[dict[str, Any]]:

@@ -1,13 +1,15 @@
-"""Safe opening of files from untrusted folders: never blocks, regular files only, limited size.
+"""Safe opening of files from untrusted folders (never blocks, regular files only, limited size), and atomic writes.
 
 A name in a shared folder, or one typed by an operator, may be a FIFO, a device, a link, a folder, or endless.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,6 +104,45 @@ def read_regular(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, sha
 def read_text(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, shared: bool = False) -> str:
     """Return the text of a regular UTF-8 file; raises as `read_regular`, and UnicodeDecodeError."""
     return read_regular(path, limit, shared=shared).decode()
+
+
+def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600, durable: bool = False) -> None:
+    """Replace a file atomically: readers see the whole old or the whole new content.
+
+    Args:
+        path: The file.
+        data: Its new content, whole or in pieces.
+        mode: Of the new file, before the umask.
+        durable: Also after a crash of the host: the file and its folder are fsynced.
+
+    Raises:
+        OSError: It can't be written; the old file remains. The same holds for what `data` raises.
+    """
+    # Other users may write in that folder: an unguessable name, and never through a link.
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(8).hex()}")
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(fd, "wb") as file:
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
+            if durable:
+                file.flush()
+                os.fsync(fd)
+        fresh.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def is_regular(path: Path) -> bool:

@@ -13,6 +13,7 @@ from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.model.records import KIND_V1, to_json
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
+from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.units import short_layout_name
@@ -79,7 +80,7 @@ def _telemetry_now(store: Store, row: SessionSummary) -> SessionSummary:
         return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
     if now == "queued":
         return dataclasses.replace(row, state="queued")
-    return dataclasses.replace(row, state="interrupted", reason=keeping.NO_WORD)
+    return dataclasses.replace(row, state="interrupted", reason=OWNER_GONE)
 
 
 def _since(row: SessionSummary) -> str:

@@ -17,36 +17,48 @@ import orjson
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import open_regular
-from kvdeck.sessions.model.events import Event, StateChanged, event_from_json, event_to_json
+from kvdeck.sessions.model.events import Event, event_from_json, event_to_json
+from kvdeck.sessions.model.run_state import LogEntry
 
 READ_BYTES = 256 * 1024
 FOLLOW_SECONDS = 0.25
 
 
-class SampleSource(Protocol):
-    """A run's events from any origin: its file, the engine, or the file and then the engine.
+class LogSource(Protocol):
+    """A run's lines from any origin: its file, its engine, or the file and then the engine.
 
     Rounds from the engine have empty `post_ns` and `transfer_ns`: it sends only their counters.
     """
 
-    def events(self) -> Iterator[tuple[int, Event]]:
-        """Yield each event with its `seq`, in order."""
+    def follow(self, from_seq: int = 0) -> Iterator[LogEntry]:
+        """Yield the lines from number `from_seq` on, in order, each once."""
         ...
 
 
-class FileSource:
-    """A `SampleSource` on the file alone; with `follow` it waits until the run ends or `stop` is set."""
+class FileLog:
+    """A `LogSource` over the file alone; with `wait` it waits at its end until the run ends or `stop` is set."""
 
-    def __init__(
-        self, path: Path, from_seq: int = 0, follow: bool = False, stop: threading.Event | None = None
-    ) -> None:
-        self._path, self._from_seq, self._follow, self._stop = path, from_seq, follow, stop
+    def __init__(self, path: Path, *, wait: bool = False, stop: threading.Event | None = None) -> None:
+        self._path, self._wait, self._stop = path, wait, stop or threading.Event()
 
-    def events(self) -> Iterator[tuple[int, Event]]:
-        if self._follow:
-            yield from follow_events(self._path, self._from_seq, self._stop)
-        else:
-            yield from read_events(self._path, self._from_seq)
+    def follow(self, from_seq: int = 0) -> Iterator[LogEntry]:
+        """Yield the file's lines from `from_seq` on.
+
+        Raises:
+            SessionError: The file exists but can't be read.
+        """
+        reader = LineReader(self._path, from_seq)
+        while not self._stop.is_set():
+            batch = reader.read()
+            for seq, raw in batch:
+                entry = entry_of_line(seq, raw)
+                yield entry
+                if self._wait and entry.ends:
+                    return
+            if not batch:
+                if not self._wait:
+                    return
+                self._stop.wait(FOLLOW_SECONDS)
 
 
 class LineReader:
@@ -113,28 +125,9 @@ def read_lines(path: Path, from_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         yield from batch
 
 
-def read_events(path: Path, from_seq: int = 0) -> Iterator[tuple[int, Event]]:
-    """Yield the file's events from `from_seq` on; lines of unknown kinds and damaged lines are skipped."""
-    for seq, line in read_lines(path, from_seq):
-        event = decode_event(line)
-        if event is not None:
-            yield seq, event
-
-
-def follow_events(path: Path, from_seq: int = 0, stop: threading.Event | None = None) -> Iterator[tuple[int, Event]]:
-    """Yield as `read_events`, then every appended event, until the run's final state or `stop`."""
-    stop = stop or threading.Event()
-    reader = LineReader(path, from_seq)
-    while not stop.is_set():
-        batch = reader.read()
-        for seq, line in batch:
-            event = decode_event(line)
-            if event is not None:
-                yield seq, event
-            if isinstance(event, StateChanged) and event.state not in ("queued", "running"):
-                return
-        if not batch:
-            stop.wait(FOLLOW_SECONDS)
+def read_events(path: Path) -> Iterator[Event]:
+    """Yield the file's events; lines of unknown kinds and damaged lines are skipped."""
+    return (entry.event for entry in FileLog(path).follow() if entry.event is not None)
 
 
 def count_lines(path: Path) -> int:
@@ -145,6 +138,11 @@ def count_lines(path: Path) -> int:
 def encode_event(event: Event) -> bytes:
     """Return the event as a line, newline included."""
     return orjson.dumps(event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def entry_of_line(seq: int, line: bytes) -> LogEntry:
+    """Return line number `seq` of the file, given without its newline."""
+    return LogEntry(seq, decode_event(line))
 
 
 def decode_event(line: bytes) -> Event | None:

@@ -19,7 +19,7 @@ import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, present_kind, to_json
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
@@ -225,8 +225,8 @@ def _write_index(home: Path, found: dict[str, tuple[Mark, SessionSummary]]) -> N
         for mark, summary in found.values()
         if summary.state != UNREADABLE
     ]
-    fresh = home / f".sessions.index.{os.getpid()}"
     # Best effort: without an index, or with a damaged one, listing is only slower.
     with contextlib.suppress(OSError):
-        fresh.write_bytes(orjson.dumps({"version": _INDEX_VERSION, "fields": _FIELDS, "rows": rows}))
-        fresh.replace(home / "sessions.index")
+        replace_file(
+            home / "sessions.index", orjson.dumps({"version": _INDEX_VERSION, "fields": _FIELDS, "rows": rows})
+        )

@@ -14,6 +14,8 @@ from kvdeck.sessions.host.files import read_regular
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
 from kvdeck.sessions.model.records import decode_json, to_json
 
+ENGINE_ENDED = "the engine ended"
+"""The reason a worker writes when it ends because its engine is gone; recovery replaces it."""
 OWNER_GONE = "the process that worked on it ended without a word: it was killed, or the host went down"
 _FILE = "owner.json"
 _MAX_BYTES = 64 * 1024

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -22,22 +23,27 @@ import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
-from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular
-from kvdeck.sessions.model.events import Compared, Event, RunStarted, StateChanged, StepFinished
-from kvdeck.sessions.model.records import FINAL_STATES, Session, Tuned, decode_json, to_json
+from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular, replace_file
+from kvdeck.sessions.model.events import Event, StateChanged
+from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
+from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.store.locks import alone_in
 from kvdeck.sessions.store.owners import OWNER_GONE, encode_owner, is_abandoned, owner_path
-from kvdeck.sessions.store.unfinished import Unfinished
+from kvdeck.sessions.store.unfinished import Rounds
 
 
 class Store:
     """The sessions under `home`; stateless except for the folder's path."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, sessions: Path | None = None) -> None:
         self.home = home
-        self.sessions = home / "sessions"
+        self.sessions = home / "sessions" if sessions is None else sessions
+
+    def inside(self, name: str) -> Store:
+        """Return the store of what is kept inside a session: its telemetry."""
+        return Store(self.home, self.folder(name))
 
     def folder(self, name: str) -> Path:
         """Return the session's folder, existing or not.
@@ -91,7 +97,7 @@ class Store:
     def _move_in(self, fresh: Path, candidates: Iterable[str], blank: Session) -> Session:
         for candidate in candidates:
             session = dataclasses.replace(blank, name=check_name(candidate))
-            write_atomically(fresh / "session.json", encode_session(session))
+            replace_file(fresh / "session.json", encode_session(session), durable=True)
             if session.state not in FINAL_STATES:
                 owner_path(fresh).write_bytes(encode_owner())
             try:
@@ -223,7 +229,8 @@ class Store:
         session = self.read(name)
         if session.kind == "trace":
             return trace_counts.filled(session, self.folder(name))
-        return self._settled(session)
+        session = self._settled(session)
+        return self._with_telemetry(session) if session.kind == "run" else session
 
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
@@ -231,20 +238,19 @@ class Store:
             return self._telemetry(session)
         if session.state in FINAL_STATES:
             return session
-        events = event_log.read_events(self.samples_path(session.name))
-        now = fold(session, (event for _, event in events))
+        now = fold(session, event_log.read_events(self.samples_path(session.name)))
         if now.state in FINAL_STATES or not is_abandoned(self.folder(session.name)):
             return now
         return self._interrupted(session.name, session)
 
     def _interrupted(self, name: str, base: Session) -> Session:
         path = self.samples_path(name)
-        events = [event for _, event in event_log.read_events(path)]
+        events = event_log.read_events(path)
         try:
             wall = path.stat().st_mtime
         except OSError:
             wall = base.created
-        return fold(base, [*events, StateChanged(0, wall, "interrupted", OWNER_GONE)])
+        return fold(base, itertools.chain(events, (StateChanged(0, wall, "interrupted", OWNER_GONE),)))
 
     def settle(self, name: str) -> Session:
         """Write the final state of a session that was interrupted, and return it.
@@ -252,15 +258,30 @@ class Store:
         Raises:
             SessionError: The session doesn't exist, or can't be written.
         """
-        session = self.load(name)
-        if session.state in FINAL_STATES and self.read(name).state not in FINAL_STATES:
-            self.write(session)
-        return session
+        before = self.read(name)
+        if before.state not in FINAL_STATES and before.kind != "recorded":
+            now = self._settled(before)
+            if now.state in FINAL_STATES:
+                self.write(now)
+        return self.load(name)
 
     def _telemetry(self, session: Session) -> Session:
         from kvdeck.sessions.store.telemetry import session as telemetry  # deferred: only telemetry needs it
 
         return telemetry.filled(session, self.folder(session.name))
+
+    def _with_telemetry(self, session: Session) -> Session:
+        """Return the run with the totals of the telemetry inside it, if there is any; `session.json` has them not."""
+        from kvdeck.sessions.store.telemetry import session as keeping
+
+        inside = self.inside(session.name)
+        if not inside.exists(keeping.INSIDE):
+            return session
+        try:
+            found = inside.load(keeping.INSIDE)
+        except SessionError:  # damaged telemetry must not hide the run
+            return session
+        return dataclasses.replace(session, watched=found.watched)
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.
@@ -270,7 +291,7 @@ class Store:
         """
         folder = self.folder(session.name)
         try:
-            write_atomically(folder / "session.json", encode_session(session))
+            replace_file(folder / "session.json", encode_session(session), durable=True)
         except OSError as error:
             raise _write_error(folder, error) from error
 
@@ -286,7 +307,7 @@ class Store:
             if not self.folder(name).is_dir():
                 raise
             base = self._base(name)
-        return fold(base, (event for _, event in event_log.read_events(self.samples_path(name))))
+        return fold(base, event_log.read_events(self.samples_path(name)))
 
     def _base(self, name: str) -> Session:
         folder = self.folder(name)
@@ -319,65 +340,43 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
 
     If the worker or a rank died, steps without a result get one from their rounds.
     """
-    session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
-    unfinished = Unfinished()
+    state, rounds = run_state_of(base), Rounds()
     for event in events:
-        unfinished.take(event)
-        if isinstance(event, RunStarted):
-            session = dataclasses.replace(
-                session,
-                state="running",
-                started=session.started or event.wall,
-                host=event.host or session.host,
-                nixl=event.nixl or session.nixl,
-                spec=event.spec or session.spec,
-            )
-        elif isinstance(event, StepFinished):
-            session = dataclasses.replace(session, results=(*session.results, event.result))
-        elif isinstance(event, Compared):
-            session = dataclasses.replace(session, comparisons=(*session.comparisons, event.comparison))
-        elif isinstance(event, Tuned):
-            session = dataclasses.replace(session, tuned=(*session.tuned, event))
-        elif isinstance(event, StateChanged):
-            ended = event.wall if event.state in FINAL_STATES else None
-            session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
-    if session.state in ("crashed", "failed", "interrupted"):
-        left = unfinished.results(session.reason or session.state)
-        session = dataclasses.replace(session, results=(*session.results, *left))
-    return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
+        state = apply(state, event)
+        rounds.take(event)
+    left = rounds.results(state) if state.state in CUT_SHORT else ()
+    return dataclasses.replace(
+        base,
+        state=state.state,
+        reason=state.reason,
+        started=state.started,
+        ended=state.ended,
+        host=state.host,
+        nixl=state.nixl,
+        spec=state.spec,
+        results=tuple(sorted((*state.results, *left), key=lambda result: result.step)),
+        comparisons=state.comparisons,
+        tuned=state.tuned,
+    )
+
+
+def run_state_of(base: Session) -> RunState:
+    """Return the state of a session's run before the first line of its log."""
+    return RunState(
+        base.name,
+        base.state,
+        reason=base.reason,
+        started=base.started,
+        ended=base.ended,
+        host=base.host,
+        nixl=base.nixl,
+        spec=base.spec,
+    )
 
 
 def encode_session(session: Session) -> bytes:
     """Return the bytes of `session.json`."""
     return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file atomically and durably: readers, also after a crash, see the whole old or the whole new content.
-
-    Raises:
-        OSError: It can't be written; the old file remains.
-    """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
-    try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _changed(folder: Path) -> int:

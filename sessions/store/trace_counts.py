@@ -16,7 +16,7 @@ import orjson
 from kvdeck.sessions import recorder
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import Session, Tally, from_json, to_json
 from kvdeck.sessions.model.transfer_counts import added as tallies_added
 from kvdeck.sessions.store.locks import alone_in
@@ -188,7 +188,7 @@ def _changing(session: Path) -> Iterator[Path]:
 
 
 def _write_control(folder: Path, enabled: bool, epoch: int) -> None:
-    recorder.replace_file(folder / "control.json", orjson.dumps({"enabled": enabled, "epoch": epoch}))
+    replace_file(folder / "control.json", orjson.dumps({"enabled": enabled, "epoch": epoch}), mode=0o666)
 
 
 def _error(folder: Path, error: OSError) -> SessionError:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import Session
-from kvdeck.sessions.recorder import replace_file
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.store import Store, generated_names
 
@@ -66,7 +65,7 @@ def make_active(name: str) -> None:
 def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data)
+        replace_file(path, data, mode=0o666)
     except OSError as error:
         raise SessionError(f"can't write {path}: {error.strerror}", "check the folder's owner and room") from error
 

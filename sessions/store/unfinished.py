@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.model.events import Event, ReferenceRound, Round, RunStarted, StepFinished, StepStarted
-from kvdeck.sessions.model.records import StepPlan, StepResult, to_json
+from kvdeck.sessions.model.events import Event, ReferenceRound, Round, RunStarted, StepFinished
+from kvdeck.sessions.model.records import StepResult, to_json
+from kvdeck.sessions.model.run_state import RunState, StepState
 from kvdeck.sessions.units import many
 
 
-@dataclass(slots=True)
-class _Gathered:
-    plan: StepPlan
-    begun: bool = False
-    rounds: list[Round] = field(default_factory=list)
-
-
-class Unfinished:
-    """Collects a run's rounds until their step's own result arrives."""
+class Rounds:
+    """The rounds of a run's steps that have no result yet; the state alone has only their newest counters."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, _Gathered] = {}
+        self._rounds: dict[int, list[Round]] = {}
         self._references: dict[int, list[ReferenceRound]] = {}
 
     def take(self, event: Event) -> None:
         """Process the next event of the run."""
-        if isinstance(event, RunStarted):
-            self._steps = {plan.step: _Gathered(plan) for plan in event.steps}
-            self._references = {}
+        if isinstance(event, Round):
+            self._rounds.setdefault(event.step, []).append(event)
         elif isinstance(event, ReferenceRound):
             self._references.setdefault(event.trial, []).append(event)
         elif isinstance(event, StepFinished):
-            self._steps.pop(event.result.step, None)
-        elif isinstance(event, (StepStarted, Round)) and event.step in self._steps:
-            step = self._steps[event.step]
-            step.begun = True
-            if isinstance(event, Round):
-                step.rounds.append(event)
+            self._rounds.pop(event.result.step, None)
+        elif isinstance(event, RunStarted):
+            self._rounds, self._references = {}, {}
 
-    def results(self, reason: str) -> tuple[StepResult, ...]:
-        """Return a result for each step without one: `failed` if it had started, else `cancelled`.
+    def results(self, state: RunState) -> tuple[StepResult, ...]:
+        """Return a result for each step of an ended run without one: `failed` if it had started, else `cancelled`."""
+        reason = state.reason or state.state
+        return tuple(self._result(step, reason) for step in state.steps if step.result is None)
 
-        Args:
-            reason: Why the run ended.
-        """
-        return tuple(self._result(step, reason) for step in self._steps.values())
-
-    def _result(self, step: _Gathered, reason: str) -> StepResult:
-        plan, rounds = step.plan, step.rounds
+    def _result(self, step: StepState, reason: str) -> StepResult:
+        plan, rounds = step.plan, self._rounds.get(step.plan.step, [])
         post = [time for each in rounds for time in each.post_ns]
         transfer = [time for each in rounds for time in each.transfer_ns]
         size = plan.block_bytes * plan.batch

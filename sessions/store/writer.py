@@ -54,8 +54,7 @@ class External:
     def end(self, state: RunState, reason: str | None = None) -> None:
         """Write the final state and `session.json`."""
         self._append(StateChanged(time.monotonic_ns(), time.time(), state, reason))
-        events = event_log.read_events(self._store.samples_path(self.name))
-        self._store.write(fold(self._session, (event for _, event in events)))
+        self._store.write(fold(self._session, event_log.read_events(self._store.samples_path(self.name))))
 
     def _append(self, event: RunStarted | StepFinished | StateChanged) -> None:
         event_log.append_event(self._store.samples_path(self.name), event)

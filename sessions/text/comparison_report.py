@@ -202,6 +202,4 @@ _VERDICTS = {"slower": ">", "faster": "<", "no difference": "~", "undecided": "?
 def _many_cell(row: Row | None) -> str:
     if row is None or row.ratio is None:
         return f"{UNKNOWN}  "
-    return f"{ratio_text(row.ratio)} " + {"slower": ">", "faster": "<", "no difference": "~", "undecided": "?"}.get(
-        row.verdict or "", " "
-    )
+    return f"{ratio_text(row.ratio)} {_VERDICTS.get(row.verdict or '', ' ')}"

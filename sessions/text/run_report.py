@@ -64,12 +64,17 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     lines += _without_interval(measured, width)
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
+    if session.watched is not None:
+        from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
+
+        lines += [Line(""), *inside_lines(session.watched, width)]
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
 
 
 def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    return session.kind == "telemetry" or session.watched is not None
+    alone = session.watched is not None and session.kind != "run" and not session.results
+    return session.kind == "telemetry" or alone
 
 
 def trouble(session: Session) -> bool:

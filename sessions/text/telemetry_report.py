@@ -37,7 +37,18 @@ def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
     lines = _head(session, watched, width)
     if not watched.moments:
         return [*lines, Line(""), Line("It holds no moment yet." if session.reason is None else "It holds no moment.")]
-    lines += [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
+    return [*lines, *_totals(watched, width), Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+
+
+def inside_lines(watched: Watched, width: int) -> list[Line]:
+    """Return what was recorded inside a run, as a part of the run's report."""
+    facts = ["Telemetry of that time", duration_text(watched.duration_s), many(watched.moments, "moment")]
+    lines = [Line(text, "heading") for text in joined(facts, width)]
+    return [*lines, *_totals(watched, width)] if watched.moments else lines
+
+
+def _totals(watched: Watched, width: int) -> list[Line]:
+    lines = [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
     moved = [flow for flow in watched.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
     if moved:
         lines += [Line(""), Line("What moved", "heading"), *_flows(moved, width)]
@@ -52,7 +63,7 @@ def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
         lines += [Line(""), Line("Counted", "heading"), *_counters(counters, width)]
     if watched.marks:
         lines += [Line(""), Line("Marks", "heading"), *_marks(watched, width)]
-    return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+    return lines
 
 
 def about(watched: Mapping[str, Any]) -> str:
@@ -161,9 +172,7 @@ def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
         Column("", "flow", tuple(flow.name for flow in flows), left=True),
         Column("", "moved", tuple(moved_text(flow) for flow in flows)),
         Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
-        Column(
-            "", "p95", tuple(quantity_text(flow.rate.p95 if flow.rate else None, flow.unit) for flow in flows), rank=2
-        ),
+        Column("", "p95", tuple(p95_text(flow) for flow in flows), rank=2),
         Column("", "mean", tuple(quantity_text(flow.mean, flow.unit) for flow in flows), rank=1),
         Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
         Column("", "failed", tuple(quantity_text(flow.failures, "") for flow in flows), rank=5),

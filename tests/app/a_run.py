@@ -9,8 +9,8 @@ from dataclasses import replace
 import orjson
 
 from kvdeck.app.tui.modes.plan.bandwidth import Measured, Point
-from kvdeck.app.tui.run_state import RunView, fold_all
 from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
+from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
 from kvdeck.sessions.model.events import (
@@ -25,6 +25,7 @@ from kvdeck.sessions.model.events import (
     event_to_json,
 )
 from kvdeck.sessions.model.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
+from kvdeck.sessions.model.run_state import RunState, advance_all
 from kvdeck.sessions.store.lookup import part
 
 NAME = "20260101-120000-run"
@@ -164,9 +165,9 @@ def stream(end: str | None = "done", reason: str | None = None) -> Iterator[Even
     yield event(StateChanged(t, 1_767_268_830.0, end, reason, signal, words))  # type: ignore[arg-type]
 
 
-def view(end: str | None = "done", reason: str | None = None) -> RunView:
+def view(end: str | None = "done", reason: str | None = None) -> RunState:
     """The run folded."""
-    return fold_all(RunView(NAME), stream(end, reason))
+    return advance_all(RunState(NAME), map(entry_of, stream(end, reason)))
 
 
 QUEUED = RunInfo("20260101-120500-sweep", "queued", 1_767_268_900.0, position=1, paths=("HostToHost",))

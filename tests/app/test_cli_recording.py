@@ -16,8 +16,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
-from kvdeck.sessions.store.telemetry.session import NO_WORD
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, says
 
 from .test_cli_monitor import command
@@ -143,10 +143,10 @@ def test_after_kill_9_what_was_printed_is_there(environment: dict[str, str], ser
     printed = [line for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     process.wait()
     session = store(environment).load("one")
-    assert (session.state, session.reason) == ("interrupted", NO_WORD)
+    assert (session.state, session.reason) == ("interrupted", OWNER_GONE)
     replayed = kvdeck(environment, "monitor", "--replay", "one", "--json").stdout
     assert all(line in replayed for line in printed)
-    assert NO_WORD.partition(":")[0] in kvdeck(environment, "session", "show", "one").stdout
+    assert OWNER_GONE.partition(":")[0] in kvdeck(environment, "session", "show", "one").stdout
     assert kvdeck(environment, "session", "delete", "one", "--yes").returncode == 0
 
 

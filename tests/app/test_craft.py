@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from textual.binding import Binding
 
 from kvdeck.app.config import Config
@@ -177,7 +178,7 @@ async def test_what_stands_under_another_screen_is_not_painted_and_is_new_when_i
         draw = deck._display
         monkeypatch.setattr(deck, "_display", lambda screen, what: (painted.append(what), draw(screen, what)))
         for state in ("queued", "running"):
-            deck.post_message(SnapshotTaken(replace(a_run.live(), run=replace(a_run.view(None), state=state))))
+            deck.post_message(SnapshotTaken(replace(a_run.live(), run=structs.replace(a_run.view(None), state=state))))
             deck.deck_screens[0].query_one(StatusBar).refresh()
             await pilot.pause(0.2)
         assert [type(what).__name__ for what in painted if type(what).__name__ == "LayoutUpdate"] == []

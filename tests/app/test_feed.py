@@ -25,10 +25,10 @@ from kvdeck.app.tui.messages import (
     SessionsListed,
     SnapshotTaken,
 )
-from kvdeck.app.tui.run_state import RunView
 from kvdeck.app.tui.state import Snapshot
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RunInfo
+from kvdeck.sessions.model.run_state import RunState
 
 PATIENCE_S = 40.0
 SHORT = {"paths": ["HostToHost"], "layers": 2, "blocks": 8, "batch": 4, "seconds": 0.5, "reference": False}
@@ -180,6 +180,6 @@ def test_who_is_followed():
     assert followed(runs, None, None) == "a"
     assert followed(runs, None, "b") == "b"
     assert followed(runs[1:], None, None) == "b"
-    assert followed(runs, RunView("old", "done"), None) == "a"
-    assert followed(runs[1:], RunView("old", "done"), None) == "old"
-    assert followed(runs, RunView("b", "running"), None) == "b"
+    assert followed(runs, RunState("old", "done"), None) == "a"
+    assert followed(runs[1:], RunState("old", "done"), None) == "old"
+    assert followed(runs, RunState("b", "running"), None) == "b"

@@ -214,14 +214,14 @@ def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.M
 BROKEN_FEED = """
 import sys
 from kvdeck.app.tui import connection as feed, app as tui
-real, count = feed.fold, 0
+real, count = feed.advance, 0
 def broken(*given):
     global count
     count += 1
     if count == 3:
         raise LookupError("no such thing")
     return real(*given)
-feed.fold = broken
+feed.advance = broken
 tui.run_deck()
 """
 

@@ -27,10 +27,11 @@ FAR_S = 60.0
 FAR_SIZES = ((80, 24), (120, 40), (200, 60))
 HOUR = """
 import asyncio, time
-from kvdeck.app.tui.run_state import RunView, fold
+from kvdeck.sessions.model.run_state import RunState, advance
 from kvdeck.app.tui.messages import SnapshotTaken
 from kvdeck.app.tui.state import Snapshot
 from kvdeck.app.tui.app import Deck
+from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import SampleMessage
 from tests.app import a_run
 class Hour(Deck):
@@ -44,7 +45,7 @@ class Hour(Deck):
         for number in range(TICKS):
             t = run.last_t + 500_000_000
             values = a_run.values(plan, 20 + number, min(0.99, number / TICKS))
-            run = fold(run, SampleMessage(run.session, run.next_seq, t, values))
+            run = advance(run, entry_of(SampleMessage(run.session, run.next_seq, t, values)))
             self.post_message(SnapshotTaken(Snapshot("connected", "", number, 0, a_run.live().runs, run)))
             painted = asyncio.Event()
             self.call_after_refresh(painted.set)

@@ -89,7 +89,7 @@ def test_three_paths_are_measured_compared_and_verified(engine: Client, folders:
 
 def test_layouts_are_interleaved_and_moved_the_same_bytes(engine: Client) -> None:
     session = run(engine, layouts=["fc", "ls", "ls-outer"])
-    events = (event for _, event in read_events(engine.store.samples_path(session.name)))
+    events = read_events(engine.store.samples_path(session.name))
     order = [event.step for event in events if isinstance(event, Round)]
     assert order[:6] == [0, 1, 2, 2, 1, 0]
     assert len({result.bytes for result in session.results}) == 1
@@ -167,7 +167,7 @@ def test_killing_the_engine_ends_its_run_and_the_next_says_so(engine: Client, fo
         runs_until_known = again.store.read(session)
         assert runs_until_known.state in ("interrupted", "cancelled")
         assert runs_until_known.reason
-        events = [event for _, event in read_events(again.store.samples_path(session))]
+        events = list(read_events(again.store.samples_path(session)))
         assert any(isinstance(event, Round) for event in events)
         assert dataclasses.asdict(again.store.rebuild(session)) == dataclasses.asdict(runs_until_known)
 

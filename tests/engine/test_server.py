@@ -13,12 +13,13 @@ import orjson
 import pytest
 
 from kvdeck.engine import protocol
-from kvdeck.engine.client.client import Client, EngineSource
+from kvdeck.engine.client.client import Client
+from kvdeck.engine.client.run_log import SocketLog
 from kvdeck.engine.daemon import runtime
 from kvdeck.engine.protocol import MAX_LINE, EventMessage, Reply, SampleMessage
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.model.events import COUNTERS, Round, RunStarted
-from kvdeck.sessions.store.event_log import FileSource, count_lines
+from kvdeck.sessions.store.event_log import FileLog, count_lines
 
 from .conftest import DEADLINE, alive, eventually, kill_engine, lines_until_end, run_to_end, runs_until, submit
 
@@ -50,13 +51,15 @@ def test_the_session_is_in_its_file_when_the_last_line_comes(client: Client):
 
 def test_engine_and_file_give_the_same_events(client: Client):
     session = submit(client, rounds=5)
-    live = list(EngineSource(client, session, hz=0).events())
-    kept = list(FileSource(client.store.samples_path(session)).events())
-    assert [(seq, type(event)) for seq, event in live] == [(seq, type(event)) for seq, event in kept]
-    pairs = [(a, b) for (_, a), (_, b) in zip(live, kept, strict=True) if isinstance(a, Round) and isinstance(b, Round)]
-    assert [(a.t, a.step, a.round, a.values) for a, _ in pairs] == [(b.t, b.step, b.round, b.values) for _, b in pairs]
-    assert isinstance(live[0][1], RunStarted)
-    assert live[0][1] == kept[0][1]
+    live = list(SocketLog(client, session, hz=0).follow())
+    kept = list(FileLog(client.store.samples_path(session)).follow())
+    assert [(entry.seq, type(entry.event)) for entry in live] == [(entry.seq, type(entry.event)) for entry in kept]
+    pairs = [(a.event, b.event) for a, b in zip(live, kept, strict=True) if isinstance(a.event, Round)]
+    for a, b in pairs:
+        assert isinstance(b, Round)
+        assert (a.t, a.step, a.round, a.values) == (b.t, b.step, b.round, b.values)
+    assert isinstance(live[0].event, RunStarted)
+    assert live[0].event == kept[0].event
 
 
 def test_a_late_client_gets_history_and_then_live_without_gap_or_duplicate(client: Client):

@@ -17,6 +17,7 @@ from kvdeck.engine.telemetry.recording import TelemetryRecorder, TelemetrySessio
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import is_written
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
@@ -139,10 +140,7 @@ def test_when_both_were_killed_the_next_engine_says_so(client: Client, server: M
     assert catalogue(store)[0].state == "interrupted"
     with Client.connect():
         session = store.read("one")
-        assert (session.state, session.reason) == (
-            "interrupted",
-            "the engine and the process that recorded ended without a word",
-        )
+        assert (session.state, session.reason) == ("interrupted", OWNER_GONE)
 
 
 def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: MetricsServer) -> None:
@@ -250,3 +248,16 @@ def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[st
     assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]
     with contextlib.suppress(SessionError):
         assert found.at(2.5) is not None
+
+
+def test_a_full_disk_keeps_no_recording_from_ending(tmp_path: Path) -> None:
+    recorder = TelemetryRecorder.begin(tmp_path, "one")
+    recorder.take(Snapshot(1000.0))
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, recorder._writer._marks)  # what is written there fails as on a full disk
+    recorder.close()
+    os.close(full)
+    session = Store(tmp_path).read("one")
+    assert (session.state, session.reason) == ("done", None)
+    assert (Store(tmp_path).folder("one") / "summary.json").exists()
+    assert not is_written(Store(tmp_path).folder("one"))

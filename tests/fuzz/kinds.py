@@ -24,12 +24,12 @@ from kvdeck.app.tui.modes.monitor.settings import recalled
 from kvdeck.app.tui.modes.plan.bandwidth import Reader
 from kvdeck.app.tui.modes.plan.form import PlanForm, plan_in
 from kvdeck.app.tui.modes.run.form import remembered
-from kvdeck.app.tui.run_state import RunView, fold
-from kvdeck.engine.client.client import Client, EngineGone, event_of
+from kvdeck.engine.client.client import Client, EngineGone
+from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.daemon.server import Config as EngineConfig
 from kvdeck.engine.daemon.server import Server
-from kvdeck.engine.daemon.stream import event_data, sample_values, to_line
+from kvdeck.engine.daemon.stream import Feed, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.recording import TelemetrySession
@@ -39,7 +39,8 @@ from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.analysis import histograms
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.store.event_log import follow_events, read_lines
+from kvdeck.sessions.model.run_state import RunState, advance
+from kvdeck.sessions.store.event_log import FileLog, read_lines
 from kvdeck.sessions.store.store import Store
 
 from . import seeds
@@ -110,35 +111,21 @@ def _read_samples(world: World) -> None:
     """As the report, the deck and the engine's clients read a run's lines."""
     store = Store(world.home)
     path = store.samples_path(OPEN if world.rng.random() < 0.5 else RUN)
-    for _ in follow_events(path, stop=_stopped()):
-        pass
-    view, progress = RunView(RUN), Progress()
+    state, progress, feed = RunState(RUN), Progress(RUN), Feed(RUN, path)
     with contextlib.redirect_stderr(io.StringIO()):
         for seq, raw in read_lines(path):
-            line = to_line(RUN, seq, raw)
-            sample_values(line), event_data(line)
-            encoded = line.encode(0)
+            encoded = to_line(RUN, seq, raw).encode(0)
+            feed.push([raw])
             if not encoded:
                 continue
             with contextlib.suppress(ValueError):  # as the engine's client does
                 message = decode(encoded)
                 if isinstance(message, (EventMessage, SampleMessage)):
-                    event_of(message)
-                    view = fold(view, message)
-        for _, event in follow_events(path, stop=_stopped()):
-            progress.event(event)
+                    state = advance(state, entry_of(message))
+        for entry in FileLog(path).follow():
+            progress.take(entry)
+        orjson.dumps(feed.run.fraction)
     histograms.histograms(store.read(RUN), path)
-
-
-def _stopped() -> threading.Event:
-    """A stop that is set once the file is read."""
-
-    class AtTheEnd(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            self.set()
-            return True
-
-    return AtTheEnd()
 
 
 def _rebuilt(world: World) -> None:
@@ -292,11 +279,10 @@ def _answered(world: World) -> None:
         sending = _sending(ours, (world.root / "tmp/answers.jsonl").read_bytes())
         try:
             client = Client(theirs, timeout=1.0)
-            view = RunView(RUN)
+            state = RunState(RUN)
             for message in client.messages(1.0):
                 if isinstance(message, (EventMessage, SampleMessage)):
-                    event_of(message)
-                    view = fold(view, message)
+                    state = advance(state, entry_of(message))
                 elif isinstance(message, WatchSample):
                     monitor_lines(from_mapping(message.snapshot), 100)
                 else:

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from kvdeck.sessions import recorder
+from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.model.records import to_json
 from kvdeck.sessions.model.transfer_counts import gb_per_s, seconds_a_block, time_percentiles
 from kvdeck.sessions.recorder import TransferCounter
@@ -274,5 +275,5 @@ def test_a_link_that_lies_under_the_temporary_name_is_not_followed(tmp_path: Pat
     target = tmp_path / "mine"
     target.write_text("untouched")
     (tmp_path / f".x.json.{os.getpid()}").symlink_to(target)
-    recorder.replace_file(tmp_path / "x.json", b"new")
+    replace_file(tmp_path / "x.json", b"new")
     assert (target.read_text(), (tmp_path / "x.json").read_bytes()) == ("untouched", b"new")

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.model.events import Log, Round, StateChanged
+from kvdeck.sessions.model.run_state import LogEntry
 from kvdeck.sessions.store.event_log import (
-    FileSource,
+    FileLog,
     LineReader,
     append_event,
     count_lines,
     decode_event,
     drop_last_line,
     encode_event,
-    follow_events,
     read_events,
     read_lines,
     truncate_torn_tail,
@@ -67,14 +67,14 @@ def test_an_event_is_appended_after_a_torn_tail(path: Path):
     with path.open("ab") as file:
         file.write(b'{"kind":"log","t":')
     append_event(path, log("two"))
-    assert [(seq, event) for seq, event in read_events(path)] == [(0, log("one")), (1, log("two"))]
+    assert list(read_events(path)) == [log("one"), log("two")]
 
 
 def test_the_last_line_can_be_taken_back(path: Path):
     for text in ("one", "two"):
         append_event(path, log(text))
     drop_last_line(path)
-    assert list(read_events(path)) == [(0, log("one"))]
+    assert list(read_events(path)) == [log("one")]
     drop_last_line(path)
     drop_last_line(path)
     assert path.read_bytes() == b""
@@ -87,7 +87,8 @@ def test_a_full_disk_leaves_no_half_line():
 
 def test_damaged_and_unknown_lines_are_passed_over_and_counted(path: Path):
     path.write_bytes(b'noise\n[1]\n{"kind":"from the future"}\n{"kind":"log","t":1}\n' + encode_event(log("good")))
-    assert list(read_events(path)) == [(4, log("good"))]
+    assert list(read_events(path)) == [log("good")]
+    assert [(entry.seq, entry.event) for entry in FileLog(path).follow(2)] == [(2, None), (3, None), (4, log("good"))]
 
 
 def test_a_round_survives_the_way_to_the_file_and_back():
@@ -98,22 +99,22 @@ def test_a_round_survives_the_way_to_the_file_and_back():
 def test_following_ends_with_the_run(path: Path):
     append_event(path, log("one"))
     got: list[object] = []
-    reader = threading.Thread(target=lambda: got.extend(FileSource(path, follow=True).events()))
+    reader = threading.Thread(target=lambda: got.extend(FileLog(path, wait=True).follow()))
     reader.start()
     append_event(path, log("two"))
     end = StateChanged(3, 4.0, "done")
     append_event(path, end)
     reader.join(20)
-    assert got == [(0, log("one")), (1, log("two")), (2, end)]
+    assert got == [LogEntry(0, log("one")), LogEntry(1, log("two")), LogEntry(2, end)]
 
 
 def test_following_can_be_stopped(path: Path):
     append_event(path, log("one"))
     stop = threading.Event()
-    events = follow_events(path, stop=stop)
-    assert next(events) == (0, log("one"))
+    entries = FileLog(path, wait=True, stop=stop).follow()
+    assert next(entries) == LogEntry(0, log("one"))
     stop.set()
-    assert list(events) == []
+    assert list(entries) == []
 
 
 def test_a_missing_file_has_no_lines(path: Path):

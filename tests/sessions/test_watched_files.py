@@ -257,6 +257,27 @@ def test_a_damaged_segment_costs_only_itself(tmp_path: Path, spoil: Callable[[Pa
     assert found["t"] >= 1000.0 + (SEGMENT_MOMENTS - 1) / 10
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("spoil", [lambda data, at: data[:at], lambda data, at: data[:at] + b"\xff" * 40])
+def test_a_damaged_packed_segment_gives_what_is_before_the_damage(tmp_path: Path, spoil: Any, place: float) -> None:
+    randomly = random.Random(1)
+    writer = Writer(tmp_path)
+    for number in range(SEGMENT_MOMENTS + 10):
+        rows = [{"name": "a", "value": randomly.random()}]
+        writer.write(orjson.dumps({"t": 1000.0 + number, "sources": [], "flows": rows}))
+    writer.close()
+    first, second = segments(tmp_path / "moments")
+    data = first.path.read_bytes()
+    first.path.write_bytes(spoil(data, int(place * len(data))))
+    reader = MomentReader(tmp_path)
+    times = [moment["t"] for moment in reader.moments()]
+    left = [t for t in times if t < second.begin]
+    assert left == [1000.0 + number for number in range(len(left))]
+    assert place - 0.3 < len(left) / SEGMENT_MOMENTS < place + 0.1
+    assert [t for t in times if t >= second.begin] == [second.begin + number for number in range(10)]
+    assert reader.damaged >= 1
+
+
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     written(tmp_path, 3)
     for name in ("notes.txt", "000000.jsonl", "000009-1-1.jsonl", ".000000-1000000000000-1.jsonl.gz.7"):
@@ -364,7 +385,7 @@ def test_asking_whether_a_recording_is_written_keeps_no_writer_out(tmp_path: Pat
             assert asker.stdout.readline() == b"ready\n"
         for _ in range(300):
             fd = os.open(marks_path(tmp_path), os.O_WRONLY)
-            assert marks.lock(fd)
+            assert marks.lock_as_writer(fd)
             assert marks.is_written(tmp_path)
             os.close(fd)
     finally:

@@ -22,7 +22,7 @@ from kvdeck.sessions.model.records import RunState, Session
 from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.stats import block_median_interval, median_interval
 from kvdeck.sessions.store.catalogue import catalogue, matching
-from kvdeck.sessions.store.owners import owner_path
+from kvdeck.sessions.store.owners import OWNER_GONE, owner_path
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import Mark
@@ -211,6 +211,15 @@ def test_a_recording_is_listed_and_reported_as_what_it_is(store: Store) -> None:
     assert max(map(len, text(report_lines(session, 60)).splitlines())) <= 60
 
 
+def test_what_nobody_ended_has_one_reason_whatever_it_is(store: Store) -> None:
+    recorded(store, "telemetry", rates(1e9, 1), state=None)
+    store.create("run", {}, "")
+    for name in ("telemetry", "run"):
+        owner_path(store.folder(name)).unlink()
+        assert store.load(name).reason == OWNER_GONE
+    assert {row.reason for row in catalogue(store)} == {OWNER_GONE}
+
+
 def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
     session = recorded(store, "cut", rates(1e9, 1), state=None)
     assert session.state == "queued", "the writer never said that it began"
@@ -218,12 +227,12 @@ def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
     assert store.load("cut").state == "running", "its owner, this process, lives"
     owner_path(store.folder("cut")).unlink()
     session = store.load("cut")
-    assert (session.state, session.reason, session.ended) == ("interrupted", keeping.NO_WORD, T0 + 59)
+    assert (session.state, session.reason, session.ended) == ("interrupted", OWNER_GONE, T0 + 59)
     assert session.watched is not None
     assert session.watched.moments == 60
     assert "without a word" in text(report_lines(session, 100))
     (row,) = catalogue(store)
-    assert (row.state, row.reason) == ("interrupted", keeping.NO_WORD)
+    assert (row.state, row.reason) == ("interrupted", OWNER_GONE)
     store.rename("cut", "kept")
     store.delete("kept")
 

@@ -75,11 +75,11 @@ def give(data: bytes, output: str | None) -> int:
     if output is None:
         write_bytes(data if data.endswith(b"\n") else data + b"\n")
         return 0
-    from kvdeck.sessions.store.store import write_atomically
+    from kvdeck.sessions.host.files import replace_file
 
     path = expanded(output)
     try:
-        write_atomically(path, data)
+        replace_file(path, data, durable=True)
     except OSError as error:
         raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
     return 0

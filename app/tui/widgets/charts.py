@@ -10,7 +10,7 @@ from kvdeck.sessions.units import clock_text, number_text, plain_text, short_lay
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
-    from kvdeck.app.tui.run_state import RunView, StepView
+    from kvdeck.sessions.model.run_state import RunState, StepState
 
 SPANS_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400)
 """Lengths of the time axis in s: it grows in jumps, so that between them only new dots are painted."""
@@ -69,9 +69,9 @@ class Canvas:
 class Plot(Lines):
     """GB/s of the step's trial: all its layouts over the same time."""
 
-    _trial: tuple[StepView, ...] = ()
+    _trial: tuple[StepState, ...] = ()
 
-    def apply(self, run: RunView | None, step: int | None) -> None:
+    def apply(self, run: RunState | None, step: int | None) -> None:
         """Show the trial of a step; None for the running step."""
         self._trial = () if run is None else run.trial_of(run.current if step is None else step)
         self.redraw()
@@ -116,7 +116,7 @@ def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
         canvas.line(start, end, style)
 
 
-def _labels(trial: tuple[StepView, ...], height: int, top: float) -> dict[int, Span]:
+def _labels(trial: tuple[StepState, ...], height: int, top: float) -> dict[int, Span]:
     """Return the layouts' labels by row, at the height of their means, the fastest on top.
 
     At the lines' last points the labels would jump.

@@ -10,8 +10,8 @@ from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.events import COUNTERS, ReferenceRound, Round, RunStarted
-from kvdeck.sessions.store.event_log import LineReader, decode_event
+from kvdeck.sessions.model.run_state import RunState, advance
+from kvdeck.sessions.store.event_log import LineReader, entry_of_line
 from kvdeck.sessions.store.index import names
 
 RECENT_S = 60.0
@@ -73,7 +73,7 @@ def runs_source(home: Path) -> LocalSource:
 
 
 class OwnRuns:
-    """Counters of every run whose samples changed recently, one set of series per step."""
+    """Counters of every run whose samples changed recently, one set of series per path and layout."""
 
     def __init__(self, home: Path) -> None:
         self._sessions = home / "sessions"
@@ -81,7 +81,7 @@ class OwnRuns:
         self._scanned = -RESCAN_S
 
     def look(self) -> Reading:
-        """Return the counters from the last complete line of each run and step."""
+        """Return the counters from the last complete line of each run."""
         now = time.monotonic()
         if now - self._scanned >= RESCAN_S:
             self._scanned = now
@@ -108,35 +108,24 @@ class OwnRuns:
 
 class _Run:
     def __init__(self, name: str, path: Path) -> None:
-        self._name = name
         self._reader = LineReader(path)
-        self._paths: dict[int, tuple[str, str]] = {}
-        self._counters: dict[int, tuple[float | None, ...]] = {}
-        self._t = 0
+        self._state = RunState(name)
 
     def read(self) -> None:
         taken = 0
         while taken < _READ_LIMIT and (lines := self._reader.read()):
-            for _, raw in lines:
+            for seq, raw in lines:
                 taken += len(raw)
-                try:
-                    event = decode_event(raw)
-                except ValueError:
-                    continue
-                if isinstance(event, RunStarted):
-                    self._paths = {step.step: (step.path, step.layout) for step in event.steps}
-                elif isinstance(event, Round):
-                    self._counters[event.step] = event.values
-                if isinstance(event, (Round, ReferenceRound)):
-                    self._t = event.t
+                self._state = advance(self._state, entry_of_line(seq, raw))
 
     def add_to(self, values: dict[Series, float], times: dict[Series, int]) -> None:
-        for step, counters in self._counters.items():
-            path, layout = self._paths.get(step, ("", ""))
-            for counter, value in zip(COUNTERS, counters, strict=False):
-                if counter.name in _MEASURES and value is not None:
-                    metric, factor = _MEASURES[counter.name]
-                    labels = (("layout", layout), ("path", path), ("session", self._name), ("step", str(step)))
+        """Add the run's series: one per counter, path and layout, summed over its steps."""
+        for step in self._state.steps:
+            plan = step.plan
+            labels = (("layout", plan.layout), ("path", plan.path), ("session", self._state.session))
+            for counter, (metric, factor) in _MEASURES.items():
+                value = step.counter(counter)
+                if value is not None:
                     series = Series(metric, labels)
-                    values[series] = value * factor
-                    times[series] = self._t
+                    values[series] = values.get(series, 0.0) + value * factor
+                    times[series] = self._state.measured_t or 0

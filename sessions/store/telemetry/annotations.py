@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import open_regular
 from kvdeck.sessions.model.records import to_json
-from kvdeck.sessions.store.locks import NO_LOCKS
+from kvdeck.sessions.store.locks import lock
 
 MOST_BYTES = 1 << 20
 MOST_TEXT = 500
@@ -72,7 +71,7 @@ def _mark(line: bytes) -> Mark | None:
     return Mark(float(t), text, kind) if right else None
 
 
-def lock(fd: int) -> bool:
+def lock_as_writer(fd: int) -> bool:
     """Take the writer's lock on an open `marks.jsonl`; False if another writer has it. Released when the process exits.
 
     `is_written` holds the lock for an instant, so only a lock held longer than `ASKED_SECONDS` is a writer's.
@@ -81,37 +80,21 @@ def lock(fd: int) -> bool:
         OSError: It can't be locked, on a file system that has locks.
     """
     deadline = time.monotonic() + ASKED_SECONDS
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.001)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            return True
-        else:
-            return True
+    while lock(fd) == "busy":
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def is_written(folder: Path) -> bool:
     """True if a process has the telemetry session open for writing."""
     try:
-        file = open_regular(marks_path(folder))
+        with open_regular(marks_path(folder)) as file:
+            found = lock(file.fileno(), shared=True)
     except OSError:
         return False
-    fd = file.fileno()
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        return error.errno in NO_LOCKS and _fresh(folder)
-    finally:
-        file.close()
-    return False
+    return found == "busy" or (found == "unsupported" and _fresh(folder))
 
 
 def _fresh(folder: Path) -> bool:

@@ -18,6 +18,8 @@ from kvdeck.sessions.host.files import open_regular
 
 MOST_BYTES, MOST_LINES = 32 << 20, 4096
 """Limits of one unpacked segment: kvdeck's have about one MiB and 256 lines; data beyond is foreign and not read."""
+PIECE = 512
+"""Bytes of a packed segment that are unpacked at a time."""
 _NAME = re.compile(r"(\d{6,9})-(\d{10,16})-(\d{1,9})\.jsonl(\.gz)?")
 
 
@@ -72,7 +74,8 @@ def segments(folder: Path) -> list[Segment]:
 def lines_of(segment: Segment) -> list[bytes]:
     """Return a segment's complete lines, without a torn last one.
 
-    A truncated packed file gives the lines before its end, a corrupt one none.
+    A truncated or corrupt packed file gives the lines before the damage, and one last line that is no sample, so that
+    the damage is counted.
 
     Raises:
         FileNotFoundError: It was packed or thinned meanwhile: list the segments again.
@@ -86,24 +89,22 @@ def lines_of(segment: Segment) -> list[bytes]:
     except OSError as error:
         raise SessionError(f"can't read {segment.path}: {error.strerror}", "check its owner and mode") from error
     if segment.packed:
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            data = unpacker.decompress(data, MOST_BYTES)
-        except zlib.error:
-            data = b""
+        data = _unpacked(data)
     return data.split(b"\n", MOST_LINES)[:-1]
 
 
-def replace_private(path: Path, data: bytes) -> None:
-    """Replace a file atomically, with mode 0600; raises OSError if it can't be written, and the old one remains."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+def _unpacked(packed: bytes) -> bytes:
+    """Return the content of a packed segment, at most `MOST_BYTES`; what is damaged is replaced by an empty line."""
+    unpacker, data = zlib.decompressobj(wbits=31), bytearray()
     try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+        # In pieces: an error gives nothing of the piece in which it occurs.
+        for start in range(0, len(packed), PIECE):
+            data += unpacker.decompress(packed[start : start + PIECE], MOST_BYTES - len(data))
+            if unpacker.eof or len(data) >= MOST_BYTES:
+                break
+    except zlib.error:
+        pass
+    return bytes(data) if unpacker.eof else bytes(data[: data.rfind(b"\n") + 1]) + b"\n"
 
 
 def pack(lines: list[bytes]) -> bytes:

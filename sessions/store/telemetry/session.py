@@ -15,13 +15,12 @@ import orjson
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.host.files import MAX_RECORD, read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
 from kvdeck.sessions.model.telemetry import Watched
-from kvdeck.sessions.store.owners import is_abandoned
+from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 from kvdeck.sessions.store.telemetry.annotations import is_written, read_marks
 from kvdeck.sessions.store.telemetry.reader import MomentReader
-from kvdeck.sessions.store.telemetry.segments import replace_private
 from kvdeck.sessions.store.telemetry.summary import Summary
 from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT, LEAST_LIMIT
 from kvdeck.sessions.units import size_text
@@ -29,7 +28,8 @@ from kvdeck.sessions.units import size_text
 if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
-NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
+INSIDE = "telemetry"
+"""Name of the recording inside another session: a folder in that session's folder, of the same form as any other."""
 MOST_MARKS = 200
 """Maximum annotations in `session.json`; `marks.jsonl` holds all."""
 
@@ -61,6 +61,20 @@ def begin(
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))
+
+
+def addressed(store: Store, name: str) -> tuple[Store, str]:
+    """Return the store and the name of a recording given as `NAME`, or as `NAME/telemetry` inside another session.
+
+    Raises:
+        UsageError: No recording can have that name.
+    """
+    owner, slash, inside = name.partition("/")
+    if not slash:
+        return store, name
+    if inside != INSIDE:
+        raise UsageError(f"{name!r} is no recording's name", f"give NAME, or NAME/{INSIDE}")
+    return store.inside(owner), INSIDE
 
 
 def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
@@ -101,7 +115,7 @@ def filled(session: Session, folder: Path) -> Session:
     session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
     if now != "interrupted":
         return dataclasses.replace(session, state=now)
-    return dataclasses.replace(session, state="interrupted", reason=NO_WORD, ended=watched.end or session.created)
+    return dataclasses.replace(session, state="interrupted", reason=OWNER_GONE, ended=watched.end or session.created)
 
 
 def added_up(folder: Path) -> Watched:
@@ -131,7 +145,7 @@ def summary_path(folder: Path) -> Path:
 
 def write_summary(summary: Summary, folder: Path) -> None:
     """Save a summary's state; raises OSError if it can't be written."""
-    replace_private(summary_path(folder), orjson.dumps(summary.to_json()))
+    replace_file(summary_path(folder), orjson.dumps(summary.to_json()))
 
 
 def read_summary(folder: Path) -> Summary:

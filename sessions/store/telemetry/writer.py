@@ -15,10 +15,11 @@ from pathlib import Path
 import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
+from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.store.telemetry import annotations as marks_module
 from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, marks_path
 from kvdeck.sessions.store.telemetry.delta import Encoder, Moment, decode
-from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, pack, replace_private, segment_name, segments
+from kvdeck.sessions.store.telemetry.segments import Segment, lines_of, pack, segment_name, segments
 from kvdeck.sessions.units import size_text
 
 DEFAULT_LIMIT = 256 << 20
@@ -51,7 +52,7 @@ class Writer:
         except OSError as error:
             raise _error(folder, error) from error
         try:
-            free = marks_module.lock(self._marks)
+            free = marks_module.lock_as_writer(self._marks)
         except OSError as error:
             os.close(self._marks)
             raise SessionError(
@@ -141,7 +142,7 @@ class Writer:
         first = old[0]
         path = self._moments / segment_name(first.number, first.begin, every, packed=True)
         data = pack(lines)
-        replace_private(path, data)
+        replace_file(path, data)
         for segment in old:
             if segment.path != path:
                 segment.path.unlink(missing_ok=True)

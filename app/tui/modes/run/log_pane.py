@@ -5,11 +5,12 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from kvdeck.app.text.run_events import log_text
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.sessions.units import clock_text
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui.run_state import RunView
+    from kvdeck.sessions.model.run_state import RunState
 
 _TONES = {"info": "", "warning": "warn", "error": "bad"}
 _MARKS = {"info": " ", "warning": "!", "error": "✗"}
@@ -18,9 +19,9 @@ _MARKS = {"info": " ", "warning": "!", "error": "✗"}
 class LogPane(Lines):
     """The tail of the run's log, with the last output of a crashed worker."""
 
-    run: RunView | None = None
+    run: RunState | None = None
 
-    def apply(self, run: RunView | None) -> None:
+    def apply(self, run: RunState | None) -> None:
         self.run = run
         self.redraw()
 
@@ -30,7 +31,7 @@ class LogPane(Lines):
         for line in () if run is None else run.log[-height:]:
             tone = _TONES[line.level]
             stamp = (f" {clock_text(line.seconds):>5} {_MARKS[line.level]} ", tone or "dim")
-            first, *rest = wrap(line.text, room) or [""]
+            first, *rest = wrap(log_text(line.event), room) or [""]
             lines.append((stamp, cell(first, room, tone)))
             lines += [(cell("", 9), cell(text, room, tone)) for text in rest]
         for text in () if run is None else run.last_words:

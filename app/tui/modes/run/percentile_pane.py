@@ -13,9 +13,9 @@ from kvdeck.sessions.units import count_text, figure, short_layout_name, size_te
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
-    from kvdeck.app.tui.run_state import RunView, StepView
+    from kvdeck.sessions.model.run_state import RunState, StepState
 
-COLUMNS: list[Column[StepView]] = [
+COLUMNS: list[Column[StepState]] = [
     Column("layout", 14, lambda s: short_layout_name(s.plan.layout), lambda s: f"layout:{s.plan.layout}", right=False),
     Column("p50", 7, lambda s: time_text(s.micros("request", "p50"))),
     Column("p90", 7, lambda s: time_text(s.micros("request", "p90"))),
@@ -33,7 +33,7 @@ COLUMNS: list[Column[StepView]] = [
 class Percentiles(Lines):
     """Request times, reference and counters of the interleaved layouts."""
 
-    def apply(self, run: RunView | None, step: int | None) -> None:
+    def apply(self, run: RunState | None, step: int | None) -> None:
         """Show the trial of a step; None for the running step."""
         before = len(self._trial)
         self._trial = () if run is None else run.trial_of(run.current if step is None else step)
@@ -44,7 +44,7 @@ class Percentiles(Lines):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         return 1 + min(4, max(2, len(self._trial)))
 
-    _trial: tuple[StepView, ...] = ()
+    _trial: tuple[StepState, ...] = ()
 
     def table(self) -> Table | None:
         return shared("request-times", COLUMNS, self._trial)

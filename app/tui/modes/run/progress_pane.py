@@ -11,8 +11,8 @@ from kvdeck.sessions.units import clock_text, count_text, done_text, short_layou
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
-    from kvdeck.app.tui.run_state import RunView
     from kvdeck.app.tui.state import Doctor, Snapshot
+    from kvdeck.sessions.model.run_state import RunState
 
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
 
@@ -77,10 +77,10 @@ class Progress(Lines):
         rest = "· a run goes on when the deck is closed"
         return (*spans, cell(rest if used + len(rest) <= width else "", max(1, width - used), "dim"))
 
-    def _tone(self, run: RunView) -> str:
+    def _tone(self, run: RunState) -> str:
         return {"failed": "bad", "crashed": "bad", "cancelled": "warn", "interrupted": "warn"}.get(run.state, "dim")
 
-    def _below(self, run: RunView) -> str:
+    def _below(self, run: RunState) -> str:
         chosen = None if self.picked is None else run.step(self.picked)
         if chosen is not None and chosen.result is not None and chosen.result.reason:
             return f"{chosen.plan.path} {short_layout_name(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
@@ -105,7 +105,7 @@ class Progress(Lines):
         return f"{said or run.state} · what was measured is kept"
 
 
-def _ran(run: RunView) -> str:
+def _ran(run: RunState) -> str:
     """Return block size and batch if all steps share them, else ""; a sweep's table shows them better."""
     plans = [step.plan for step in run.steps]
     if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
@@ -113,7 +113,7 @@ def _ran(run: RunView) -> str:
     return f"blocks of {size_text(plans[0].block_bytes)}, {count_text(plans[0].batch)} a request"
 
 
-def _doing(run: RunView) -> str:
+def _doing(run: RunState) -> str:
     step = None if run.current is None else run.step(run.current)
     if step is None:
         return "preparing memory and files"

@@ -17,32 +17,32 @@ from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, s
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
-    from kvdeck.app.tui.run_state import RunView, StepView
+    from kvdeck.sessions.model.run_state import RunState, StepState
 
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}
 
 
-def backend_text(step: StepView) -> str:
+def backend_text(step: StepState) -> str:
     """Return backend, API and O_DIRECT, short: `POSIX AIO direct`."""
     plan = step.plan
     parts = (plan.backend, plan.api or "", "direct" if plan.direct else "")
     return " ".join(part for part in parts if part)
 
 
-def state_text(step: StepView) -> str:
+def state_text(step: StepState) -> str:
     """Return a step's state, and its reason if it has one and isn't ok."""
     reason = step.result.reason if step.result is not None else None
     word = {"ok": "done"}.get(step.state, step.state)
     return f"{word}: {reason}" if reason and step.state != "ok" else word
 
 
-def against(step: StepView) -> str:
+def against(step: StepState) -> str:
     """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`."""
     return reference_text(step.reference_ratio, reference_of(step.plan.path), step.reference_is_limit)
 
 
-def _ratio(step: StepView) -> str:
+def _ratio(step: StepState) -> str:
     """Return the time over the baseline's: the worker's estimate while it runs, then the final comparison."""
     if (found := step.compared) is not None:
         return ratio_text(found.ratio, found.low, found.high)
@@ -51,18 +51,18 @@ def _ratio(step: StepView) -> str:
     return ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
 
 
-def _columns(width: int) -> list[Column[StepView]]:
+def _columns(width: int) -> list[Column[StepState]]:
     wide = width >= 112
     dim_until_run = {"waiting": "dim"}
 
-    def tone(step: StepView) -> str:
+    def tone(step: StepState) -> str:
         return dim_until_run.get(step.state, "")
 
-    def layout_style(step: StepView) -> str:
+    def layout_style(step: StepState) -> str:
         return f"layout:{step.plan.layout}"
 
     name = layout_name if wide else short_layout_name
-    columns: list[Column[StepView]] = [
+    columns: list[Column[StepState]] = [
         Column("", 1, lambda s: MARKS[s.state], lambda s: TONES[s.state], right=False),
         Column("path", 14, lambda s: s.plan.path, lambda s: f"path:{s.plan.path}", right=False),
         Column(
@@ -102,11 +102,11 @@ class StepTable(Lines, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.run: RunView | None = None
+        self.run: RunState | None = None
         self.picked: int | None = None
         self.top = 0
 
-    def apply(self, run: RunView | None) -> None:
+    def apply(self, run: RunState | None) -> None:
         """Show a run; another run than before clears the picked step."""
         if run is None or self.run is None or run.session != self.run.session:
             self.picked, self.top = None, 0
@@ -161,6 +161,6 @@ class StepTable(Lines, can_focus=True):
         shown = self.run.steps[self.top : self.top + room]
         return [head, *(self._row(columns, step, self.top + i == place) for i, step in enumerate(shown))]
 
-    def _row(self, columns: list[Column[StepView]], step: StepView, here: bool) -> Row:
+    def _row(self, columns: list[Column[StepState]], step: StepState, here: bool) -> Row:
         marked = here and self.picked is not None
         return table_row(columns, step, "▸" if marked else " ", cursor=marked)

@@ -1,21 +1,21 @@
-"""The picture of a run is the same however its lines arrive."""
+"""The state of a run is the same however its lines arrive, and whoever folds them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvdeck.app.tui.run_state import MAX_POINTS, RunView, fold, fold_all
-from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.model.events import COUNTER_INDEX
+from kvdeck.engine.client.run_log import Cursor, entry_of
+from kvdeck.engine.protocol import EventMessage
+from kvdeck.sessions.model.events import COUNTER_INDEX, Round
+from kvdeck.sessions.model.run_state import MAX_POINTS, LogEntry, RunState, advance, advance_all
 
-from . import a_run
+from ..app import a_run
 
-STREAM = list(a_run.stream())
+STREAM = [entry_of(message) for message in a_run.stream()]
 WHOLE = a_run.view()
 
 
@@ -44,14 +44,13 @@ def test_a_running_run_shows_what_came_so_far():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, len(STREAM)), st.integers(0, 20))
 def test_a_late_attach_with_an_overlap_gives_the_same_picture(cut: int, overlap: int):
-    first = fold_all(RunView(a_run.NAME), STREAM[:cut])
-    assert fold_all(first, STREAM[max(0, cut - overlap) :]) == WHOLE
+    first = advance_all(RunState(a_run.NAME), STREAM[:cut])
+    assert advance_all(first, STREAM[max(0, cut - overlap) :]) == WHOLE
 
 
-def test_lines_of_another_run_change_nothing():
-    view = a_run.view(None)
-    for message in a_run.stream():
-        assert fold(view, replace(message, session="another")) is view
+def test_lines_of_another_run_are_not_picked():
+    cursor = Cursor("another")
+    assert [cursor.take(message) for message in a_run.stream()] == [None] * len(STREAM)
 
 
 def test_rates_come_from_the_counters_own_times():
@@ -71,21 +70,13 @@ def test_rates_over_longer_stretches_keep_the_mean():
 def test_a_long_run_keeps_a_bounded_line_and_exact_rates():
     start, *_ = STREAM
     values = [0.0] * len(COUNTER_INDEX)
-    messages: list[EventMessage | SampleMessage] = [start]
+    entries = [start]
     for i in range(1, 4 * MAX_POINTS):
         values[COUNTER_INDEX["bytes"]], values[COUNTER_INDEX["busy_ns"]] = 3e9 * i, 1e9 * i
-        messages.append(SampleMessage(a_run.NAME, i, i * 1_000_000_000, tuple(values)))
-    step = fold_all(RunView(a_run.NAME), messages).steps[0]
+        entries.append(LogEntry(i, Round(i * 1_000_000_000, 0, i, (), (), 0, tuple(values))))
+    step = advance_all(RunState(a_run.NAME), entries).steps[0]
     assert len(step.points) <= MAX_POINTS
     assert all(rate == pytest.approx(3.0) for _, rate in step.rates())
-
-
-def test_a_round_in_the_file_is_a_sample_on_the_socket():
-    samples = [message for message in STREAM if isinstance(message, SampleMessage)]
-    for message in samples[:3]:
-        line = {"kind": "round", "t": message.t, "step": 0, "round": 1, "values": list(message.values)}
-        before = fold(RunView(a_run.NAME), STREAM[0])
-        assert fold(before, EventMessage(a_run.NAME, message.seq, line)) == fold(before, message)
 
 
 def test_a_crash_keeps_what_was_measured_and_the_last_words():
@@ -97,6 +88,7 @@ def test_a_crash_keeps_what_was_measured_and_the_last_words():
 
 
 def test_lines_of_unknown_kinds_are_counted_and_left_alone():
-    view = fold(a_run.view(None), EventMessage(a_run.NAME, 10_000, {"kind": "from_the_future", "t": 1}))
+    message = EventMessage(a_run.NAME, 10_000, {"kind": "from_the_future", "t": 1})
+    view = advance(a_run.view(None), entry_of(message))
     assert view.unknown == 1
     assert view.steps == a_run.view(None).steps
