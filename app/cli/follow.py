@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from kvdeck.app.cli.output import print_session
 from kvdeck.app.cli.progress import Progress
 from kvdeck.engine.protocol import EventMessage, FromEngine, RunsChanged, SampleMessage
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.model.events import StateChanged, event_from_json
+from kvdeck.sessions.model.events import StateChanged, convert_event
 from kvdeck.sessions.model.records import FINAL_STATES, Session
 from kvdeck.sessions.text.run_report import trouble
 
@@ -114,7 +116,7 @@ def _show(message: FromEngine, name: str, progress: Progress) -> StateChanged | 
     if isinstance(message, SampleMessage) and message.session == name:
         progress.sample(message.values)
     elif isinstance(message, EventMessage) and message.session == name:
-        event = event_from_json(message.event)
+        event = convert_event(message.event)
         if event is not None:
             progress.event(event)
         if isinstance(event, StateChanged) and event.state in FINAL_STATES:

@@ -17,7 +17,7 @@ from kvdeck.sessions.model.events import (
     StateChanged,
     StepFinished,
     StepStarted,
-    event_from_json,
+    convert_event,
 )
 from kvdeck.sessions.model.records import FINAL_STATES, Comparison, Percentiles, RunState, StepPlan, StepResult, Tuned
 from kvdeck.sessions.model.references import is_limit, reference_of
@@ -183,7 +183,7 @@ def fold_all(view: RunView, messages: Iterable[EventMessage | SampleMessage]) ->
 
 
 def _happened(view: RunView, line: dict[str, Any]) -> RunView:
-    event = event_from_json(line)
+    event = convert_event(line)
     if event is None:
         return replace(view, unknown=view.unknown + 1)
     view = _at(view, event.t)

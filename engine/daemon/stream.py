@@ -17,6 +17,7 @@ KEPT_LINES = 2048
 
 _ROUND = b'{"kind":"round","t":'
 _VALUES = b'"values":['
+_REFERENCE = ReferenceRound.__struct_config__.tag
 
 
 class Line(NamedTuple):
@@ -89,7 +90,7 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
         data = None
     if not isinstance(data, dict):
         return Line(seq, "event", None)
-    kind: Literal["event", "reference"] = "reference" if data.get("kind") == ReferenceRound.kind else "event"
+    kind: Literal["event", "reference"] = "reference" if data.get("kind") == _REFERENCE else "event"
     return Line(seq, kind, head % b"event" + b'"event":' + raw)
 
 

@@ -11,12 +11,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
+
 from kvdeck.engine.daemon import recovery
+from kvdeck.engine.daemon.connection import Connection
+from kvdeck.engine.daemon.dispatch import answers
 from kvdeck.engine.daemon.samplers import Asked, Watching, asked
-from kvdeck.engine.protocol import Annotate, Record, RecordingState
+from kvdeck.engine.protocol import Annotate, RecordingState, StartRecording, StopRecording
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host.processes import own_identity
 from kvdeck.sessions.model.records import FINAL_STATES
@@ -54,8 +57,9 @@ class Recordings:
         """True if a recording of that name is active."""
         return name in self._asked
 
-    async def begin(self, command: Record) -> str:
-        """Create the session, start recording to it, and return its name.
+    @answers(StartRecording)
+    async def begin(self, _: Connection, command: StartRecording) -> dict[str, Any]:
+        """Create the session and start recording to it.
 
         Raises:
             UsageError: The name is invalid or taken, or a number is invalid.
@@ -64,11 +68,7 @@ class Recordings:
         what = asked(command)
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
-        if not isinstance(command.name, str):
-            raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
-        if not isinstance(limit, int):
-            raise UsageError(f"can't keep a recording within {limit!r} bytes", "give a whole number")
         await asyncio.to_thread(self._make, command.name, what, limit)
         self._asked[command.name] = what
         self._states.pop(command.name, None)
@@ -76,7 +76,7 @@ class Recordings:
         self.watching.sampling(what).record(command.name)
         self._over.clear()
         self._changed()
-        return command.name
+        return {"session": command.name}
 
     def _make(self, name: str, what: Asked, limit: int) -> None:
         session.begin(
@@ -89,6 +89,11 @@ class Recordings:
             kvdeck=self._kvdeck,
         )
         recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
+
+    @answers(StopRecording)
+    def stop_recording(self, _: Connection, command: StopRecording) -> dict[str, Any]:
+        self.stop(command.name)
+        return {"session": command.name}
 
     def stop(self, name: str, reason: str | None = None) -> None:
         """Request the end of a recording; the sampling child writes its last lines.
@@ -104,15 +109,16 @@ class Recordings:
             self._end(name, what, replace(self._states[name], state="done", reason=reason))
             self._changed()
 
-    def mark(self, command: Annotate) -> None:
+    @answers(Annotate)
+    def mark(self, _: Connection, command: Annotate) -> None:
         """Add an annotation to a recording, stamped with the current time.
 
         Raises:
             SessionError: No recording of that name is active, or no sampling child runs at this moment.
-            UsageError: The text is empty, or a field is not text.
+            UsageError: The text is empty.
         """
         what = self._what(command.name)
-        if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
+        if not command.text.strip():
             raise UsageError("a mark needs a text", "say what happens at this moment")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
         sampling = self.watching.sampling(what)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
@@ -60,7 +61,7 @@ def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]
     recorded = [row for row in rows if row.kind == "recorded"]
     latest = sorted(recorded, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
     live = {row.name for row in latest if trace_counts.live(store.folder(row.name))}
-    rows = [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
+    rows = [replace(row, state="recording") if row.name in live else row for row in rows]
     return [_watched_now(store, row) if row.kind == "watched" and row.ended is None else row for row in rows]
 
 
@@ -69,10 +70,10 @@ def _watched_now(store: Store, row: SessionSummary) -> SessionSummary:
     folder = store.folder(row.name)
     now = keeping.state_now(folder, row.state)
     if now == "running":
-        return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
+        return replace(row, state="recording", about=f"since {_since(row)}")
     if now == "queued":
-        return dataclasses.replace(row, state="queued")
-    return dataclasses.replace(row, state="interrupted", reason=keeping.NO_WORD)
+        return replace(row, state="queued")
+    return replace(row, state="interrupted", reason=keeping.NO_WORD)
 
 
 def _since(row: SessionSummary) -> str:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orjson
-
 from kvdeck.sessions.host.files import read_regular
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
-from kvdeck.sessions.model.records import decode_json, to_json
+from kvdeck.sessions.model.encoding import decode, encode_line
 
 OWNER_GONE = "the process that worked on it ended without a word: it was killed, or the host went down"
 _FILE = "owner.json"
@@ -21,7 +19,7 @@ _MAX_BYTES = 64 * 1024
 
 def encode_owner(owner: ProcessIdentity | None = None) -> bytes:
     """Return the bytes of `owner.json`; by default for this process."""
-    return orjson.dumps(to_json(owner or own_identity()), option=orjson.OPT_APPEND_NEWLINE)
+    return encode_line(owner or own_identity())
 
 
 def owner_path(folder: Path) -> Path:
@@ -31,7 +29,7 @@ def owner_path(folder: Path) -> Path:
 def read_owner(folder: Path) -> ProcessIdentity | None:
     """Return the process that created the session in that folder; None if not recorded or unreadable."""
     try:
-        return decode_json(ProcessIdentity, read_regular(owner_path(folder), _MAX_BYTES))
+        return decode(ProcessIdentity, read_regular(owner_path(folder), _MAX_BYTES))
     except (OSError, ValueError):
         return None
 

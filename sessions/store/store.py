@@ -9,7 +9,6 @@ engine.log     stderr of the worker and its native libraries
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -18,13 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
+from msgspec.structs import astuple, replace
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
 from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular
-from kvdeck.sessions.model.events import Compared, Event, RunStarted, StateChanged, StepFinished
-from kvdeck.sessions.model.records import FINAL_STATES, Session, Tuned, decode_json, to_json
+from kvdeck.sessions.model.encoding import decode, encode_document
+from kvdeck.sessions.model.events import Compared, Event, RunStarted, SettingTuned, StateChanged, StepFinished
+from kvdeck.sessions.model.records import FINAL_STATES, Session, Tuned
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.store.locks import alone_in
@@ -90,7 +90,7 @@ class Store:
 
     def _move_in(self, fresh: Path, candidates: Iterable[str], blank: Session) -> Session:
         for candidate in candidates:
-            session = dataclasses.replace(blank, name=check_name(candidate))
+            session = replace(blank, name=check_name(candidate))
             write_atomically(fresh / "session.json", encode_session(session))
             if session.state not in FINAL_STATES:
                 owner_path(fresh).write_bytes(encode_owner())
@@ -157,7 +157,7 @@ class Store:
             if target.exists():
                 raise UsageError(f"session {new!r} is there already", "choose another name")
             folder.rename(target)
-            self.write(dataclasses.replace(session, name=new))
+            self.write(replace(session, name=new))
 
     def delete(self, name: str) -> None:
         """Delete a session that has ended, with its folder.
@@ -202,7 +202,7 @@ class Store:
         """
         path = self.folder(name) / "session.json"
         try:
-            session = decode_json(Session, read_regular(path, MAX_RECORD))
+            session = decode(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
             raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them") from error
         except OSError as error:
@@ -212,7 +212,7 @@ class Store:
                 f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
             ) from error
         # The folder's name takes precedence: a copy, move or interrupted rename leaves another name in the file.
-        return session if session.name == name else dataclasses.replace(session, name=name)
+        return session if session.name == name else replace(session, name=name)
 
     def load(self, name: str) -> Session:
         """Return the session in its current state; before it ends, with the content of `samples.jsonl` so far.
@@ -319,12 +319,12 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
 
     If the worker or a rank died, steps without a result get one from their rounds.
     """
-    session = dataclasses.replace(base, results=(), comparisons=(), tuned=())
+    session = replace(base, results=(), comparisons=(), tuned=())
     unfinished = Unfinished()
     for event in events:
         unfinished.take(event)
         if isinstance(event, RunStarted):
-            session = dataclasses.replace(
+            session = replace(
                 session,
                 state="running",
                 started=session.started or event.wall,
@@ -333,23 +333,23 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
                 spec=event.spec or session.spec,
             )
         elif isinstance(event, StepFinished):
-            session = dataclasses.replace(session, results=(*session.results, event.result))
+            session = replace(session, results=(*session.results, event.result))
         elif isinstance(event, Compared):
-            session = dataclasses.replace(session, comparisons=(*session.comparisons, event.comparison))
-        elif isinstance(event, Tuned):
-            session = dataclasses.replace(session, tuned=(*session.tuned, event))
+            session = replace(session, comparisons=(*session.comparisons, event.comparison))
+        elif isinstance(event, SettingTuned):
+            session = replace(session, tuned=(*session.tuned, Tuned(*astuple(event))))
         elif isinstance(event, StateChanged):
             ended = event.wall if event.state in FINAL_STATES else None
-            session = dataclasses.replace(session, state=event.state, reason=event.reason, ended=ended)
+            session = replace(session, state=event.state, reason=event.reason, ended=ended)
     if session.state in ("crashed", "failed", "interrupted"):
         left = unfinished.results(session.reason or session.state)
-        session = dataclasses.replace(session, results=(*session.results, *left))
-    return dataclasses.replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
+        session = replace(session, results=(*session.results, *left))
+    return replace(session, results=tuple(sorted(session.results, key=lambda result: result.step)))
 
 
 def encode_session(session: Session) -> bytes:
     """Return the bytes of `session.json`."""
-    return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return encode_document(session)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

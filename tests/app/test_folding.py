@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kvdeck.app.tui.run_state import MAX_POINTS, RunView, fold, fold_all
 from kvdeck.engine.protocol import EventMessage, SampleMessage

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
+import msgspec
 import pytest
 
 from kvdeck.app.tui import theme
@@ -60,8 +61,10 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
     deck, set_the_scene = a_deck(scene, *ALL[scene])
     if scene == "result-crashed":
         whole = a_run.session()
-        ended = replace(whole, state="crashed", reason="the worker ended by SIGABRT", results=whole.results[:2])
-        monkeypatch.setattr(a_run, "session", lambda name: replace(ended, name=name, comparisons=()))
+        ended = msgspec.structs.replace(
+            whole, state="crashed", reason="the worker ended by SIGABRT", results=whole.results[:2]
+        )
+        monkeypatch.setattr(a_run, "session", lambda name: msgspec.structs.replace(ended, name=name, comparisons=()))
 
     async def show(pilot) -> None:
         await set_the_scene(pilot)

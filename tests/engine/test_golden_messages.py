@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.engine import protocol
 from kvdeck.engine.daemon import recovery, runtime
@@ -17,24 +17,24 @@ from kvdeck.engine.protocol import (
     EventMessage,
     Goodbye,
     Hello,
-    Record,
     RecordingsChanged,
     RecordingState,
     Reply,
     RunInfo,
     RunsChanged,
     SampleMessage,
+    StartRecording,
     Status,
-    Stop,
+    StopEngine,
     StopRecording,
     Submit,
     Subscribe,
-    Watch,
     WatchSample,
+    WatchTelemetry,
 )
 from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.host.processes import ProcessIdentity
-from kvdeck.sessions.store import event_log
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.store.store import Store
 from tests.goldens import check_golden
 from tests.sessions.test_golden_files import EVENTS
@@ -60,22 +60,22 @@ FROM_ENGINE: list[protocol.FromEngine] = [
     RecordingsChanged(RECORDINGS),
     Goodbye("it ends"),
 ]
-FROM_CLIENT: list[protocol.FromClient] = [
+FROM_CLIENT: list[protocol.Command] = [
     Subscribe(1),
     Subscribe(2, "a", 5, 0, True),
     Submit(3, {"paths": ["HostToHost"], "params": {"x": "1"}, "hz": 1e17}, "a"),
     Submit(4, {}),
     Cancel(5, "a"),
     Status(6),
-    Watch(7),
-    Watch(8, 2.5, ("nixl:/a", "kvbm:http://h"), 1e6, ("x",)),
-    Record(9, "t"),
-    Record(10, "t", 2, ("a",), 2.0, ("b",), 1 << 40),
+    WatchTelemetry(7),
+    WatchTelemetry(8, 2.5, ("nixl:/a", "kvbm:http://h"), 1e6, ("x",)),
+    StartRecording(9, "t"),
+    StartRecording(10, "t", 2, ("a",), 2.0, ("b",), 1 << 40),
     StopRecording(11, "t"),
     Annotate(12, "t", "text"),
     Annotate(13, "t", "text", "threshold"),
-    Stop(14),
-    Stop(15, True),
+    StopEngine(14),
+    StopEngine(15, True),
 ]
 OWNER = ProcessIdentity(12, 345, "boot", "pid:[4026531836]", "host")
 
@@ -90,7 +90,7 @@ def test_messages(name: str, messages: list[protocol.Message]):
 
 
 def test_lines_of_a_run_as_messages():
-    lines = [to_line("a", seq, event_log.encode_event(event).rstrip(b"\n")) for seq, event in enumerate(EVENTS)]
+    lines = [to_line("a", seq, encode_line(event).rstrip(b"\n")) for seq, event in enumerate(EVENTS)]
     data = b"".join(line.encode(5) for line in lines) + watch_line(b'{"t":1.0}', 2)
     check_golden(GOLDENS / "lines.jsonl", data)
     assert [line.kind for line in lines if line.kind != "event"] == ["sample", "reference"]
@@ -101,7 +101,7 @@ def test_records_of_the_engine(tmp_path: Path):
     runtime.write_record(tmp_path, record)
     check_golden(GOLDENS / "engine.json", (tmp_path / "engine.json").read_bytes())
     assert runtime.read_record(tmp_path) == record
-    for name, worker in (("owner", None), ("owner-of-a-worker", dataclasses.replace(OWNER, pid=13))):
+    for name, worker in (("owner", None), ("owner-of-a-worker", replace(OWNER, pid=13))):
         recovery.write_owner(Store(tmp_path), "a", recovery.Owner(OWNER, worker))
         check_golden(GOLDENS / f"{name}.json", (tmp_path / "active" / "a.json").read_bytes())
 

@@ -10,6 +10,7 @@ import pytest
 from kvdeck.sessions.formats import exchange
 from kvdeck.sessions.host.processes import ProcessIdentity
 from kvdeck.sessions.model import events
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.records import (
     Comparison,
     Interval,
@@ -21,7 +22,7 @@ from kvdeck.sessions.model.records import (
     Tuned,
 )
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
-from kvdeck.sessions.store import event_log, index, owners
+from kvdeck.sessions.store import index, owners
 from kvdeck.sessions.store.store import Store, encode_session
 from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, read_marks
 from kvdeck.sessions.store.telemetry.session import read_summary, summary_path, write_summary
@@ -49,7 +50,7 @@ BARE = StepResult(
     efficiency=None, verified=None, status="failed", reason="\"quoted\" \\ \u0007 \u2028 \U0001f600",
 )  # fmt: skip
 COMPARISON = Comparison(0, "HostToHost", "FullyContiguous", "LayerSeparate", 4096, 16, 1.25, 1.2, 1.3, "slower")
-TUNED = Tuned(7, "HostToDisk", "threads", "4", 0.9, 0.85, 0.95, True)
+TUNED = (7, "HostToDisk", "threads", "4", 0.9, 0.85, 0.95, True)
 TALLY = Tally(
     "HostToDisk", "FullyContiguous", transfers=3, bytes=12288, blocks=3, descriptors=3, min_bytes=4096, max_bytes=4096,
     failures=1, timed_transfers=2, timed_bytes=8192, timed_blocks=2, busy_s=0.5, sizes=((4096, 3),),
@@ -71,7 +72,7 @@ WATCHED = Watched(
 RUN = Session(
     "a-run", "crashed", 1000.125, 1001.0, 1002, "killed", "0.1.0", "1.4.0",
     host={"hostname": "h", "cores": 8, "gpus": [{"name": "x"}]}, spec={"paths": ["HostToHost"], "hz": 1.0},
-    results=(RESULT, BARE), comparisons=(COMPARISON,), tuned=(TUNED,), tags=("a", "b"), note="ñ",
+    results=(RESULT, BARE), comparisons=(COMPARISON,), tuned=(Tuned(*TUNED),), tags=("a", "b"), note="ñ",
 )  # fmt: skip
 SESSIONS = {
     "blank": Session("blank", "queued", 5.0),
@@ -91,7 +92,7 @@ EVENTS: list[events.Event] = [
     events.StepFinished(5, RESULT),
     events.StepFinished(5, BARE),
     events.Compared(6, COMPARISON),
-    TUNED,
+    events.SettingTuned(*TUNED),
     events.Log(8, "warning", "text"),
     events.StateChanged(9, 2.0, "crashed", "why", "SIGSEGV", ("last", "words")),
     events.StateChanged(10, 3.5, "done"),
@@ -131,9 +132,9 @@ def test_session_json(name: str, tmp_path: Path):
 
 
 def test_lines_of_samples_jsonl():
-    lines = [event_log.encode_event(event) for event in EVENTS]
+    lines = [encode_line(event) for event in EVENTS]
     check_golden(GOLDENS / "samples.jsonl", b"".join(lines))
-    read = [event_log.decode_event(line) for line in lines]
+    read = [events.decode_event(line) for line in lines]
     assert [event for event in read if not isinstance(event, events.Round)] == [
         event for event in EVENTS if not isinstance(event, events.Round)
     ]

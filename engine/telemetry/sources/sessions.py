@@ -10,8 +10,8 @@ from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.events import COUNTERS, ReferenceRound, Round, RunStarted
-from kvdeck.sessions.store.event_log import LineReader, decode_event
+from kvdeck.sessions.model.events import COUNTERS, ReferenceRound, Round, RunStarted, decode_event
+from kvdeck.sessions.store.event_log import LineReader
 from kvdeck.sessions.store.index import names
 
 RECENT_S = 60.0
