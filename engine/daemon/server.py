@@ -117,8 +117,8 @@ class Server:
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
         self._recordings = Recordings(store, self._kvdeck, self._recordings_changed)
         self._topics: list[Topic] = []
-        self._runs = self._topic(lambda: RunsChanged(self._jobs.infos()))
-        self._recorded = self._topic(lambda: RecordingsChanged(self._recordings.states))
+        self._runs = self.topic(lambda: RunsChanged(self._jobs.infos()))
+        self._recorded = self.topic(lambda: RecordingsChanged(self._recordings.states))
         self._handlers = handlers(self, self._recordings, self._recordings.watching)
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -216,7 +216,7 @@ class Server:
             runs=self._jobs.infos(),
         )
 
-    def _topic(self, message: Callable[[], FromEngine]) -> Topic:
+    def topic(self, message: Callable[[], FromEngine]) -> Topic:
         """Return a state that every subscriber receives, from now on."""
         topic = Topic(message, self._connections)
         self._topics.append(topic)
