@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import orjson
+from msgspec import Struct
 
 from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.model.encoding import decode
 from kvdeck.sessions.model.events import ReferenceRound
 
 KEPT_LINES = 2048
@@ -39,6 +41,11 @@ class Line(NamedTuple):
         if self.message is None:
             return b""
         return self.message + (b',"missed":%d}\n' % missed if self.is_sample else b"}\n")
+
+
+class _RoundLine(Struct):
+    t: int
+    values: list[Any]
 
 
 class Feed:
@@ -111,10 +118,10 @@ def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:
 def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
     """Return the same as `_split_round` for JSON with different spacing or field order."""
     try:
-        data = load_record(raw)
-        return b"%d" % data["t"], orjson.dumps(data["values"])
-    except (ValueError, TypeError, KeyError):
+        line = decode(_RoundLine, raw)
+    except ValueError:
         return None
+    return b"%d" % line.t, orjson.dumps(line.values)
 
 
 def sample_values(line: Line) -> list[Any]:
