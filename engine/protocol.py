@@ -2,18 +2,24 @@
 
 A client sends commands; the `reply` echoes the command's `id`. The engine sends `hello` first, then replies, and
 `event`, `sample`, `runs` and `recordings` to subscribers. Both sides ignore messages of unknown type.
+
+A new message is a subclass of `Command` or `FromEngine` with its own tag, and its owner in the engine: a method marked
+`@answers(...)`, or a `Topic` that subscribers receive.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import msgspec
 import orjson
+from msgspec import Struct
 
-from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.host.documents import check_record
+from kvdeck.sessions.model.encoding import RecordError, fields_of
 from kvdeck.sessions.model.events import COUNTERS, Counter
-from kvdeck.sessions.model.records import RunState, from_json, to_json
+from kvdeck.sessions.model.records import RunState
 
 VERSION = 1
 TRANSFER = "transfer"
@@ -22,8 +28,28 @@ MAX_LINE = 8 << 20
 """Longest line that either side accepts, in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunInfo:
+class Message(Struct, frozen=True, tag_field="type"):
+    """Base of all messages; a subclass with its own `tag` is a message of that type, known to both sides."""
+
+    @property
+    def type(self) -> str:
+        return str(self.__struct_config__.tag)
+
+
+class FromEngine(Message, frozen=True):
+    """A message from the engine."""
+
+
+class Command(Message, frozen=True):
+    """A message from a client; the reply echoes its `id`. The engine's method marked `@answers(...)` executes it."""
+
+    changes_state: ClassVar[bool] = True
+    """Refused from a read-only client, and while the engine is stopping."""
+
+    id: int
+
+
+class RunInfo(Struct, frozen=True):
     """Queue entry of one run, identified by its session's name."""
 
     session: str
@@ -45,11 +71,9 @@ class RunInfo:
 # --- from the engine ---
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(FromEngine, frozen=True, tag="hello"):
     """First message of the engine on every connection."""
 
-    type: ClassVar[str] = "hello"
     version: int
     engine_pid: int
     kvdeck: str
@@ -60,42 +84,34 @@ class Hello:
     runs: tuple[RunInfo, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(FromEngine, frozen=True, tag="reply"):
     """Reply to the command with the same `id`. If `ok` is false, `error` is set and `mend` holds the fix, if any."""
 
-    type: ClassVar[str] = "reply"
     id: int
     ok: bool
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = {}
     error: str | None = None
     mend: str | None = None
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunsChanged:
+class RunsChanged(FromEngine, frozen=True, tag="runs"):
     """The complete queue, sent after a change."""
 
-    type: ClassVar[str] = "runs"
     runs: tuple[RunInfo, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EventMessage:
+class EventMessage(FromEngine, frozen=True, tag="event"):
     """A line of a run's samples.jsonl, except rounds, which are sent as samples. `seq` is its line number from 0."""
 
-    type: ClassVar[str] = "event"
     session: str
     seq: int
     event: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class SampleMessage:
+class SampleMessage(FromEngine, frozen=True, tag="sample"):
     """A round's counters in the order of `hello.counters`; `t` is the worker's clock in ns. Samples may be dropped."""
 
-    type: ClassVar[str] = "sample"
     session: str
     seq: int
     t: int
@@ -104,18 +120,15 @@ class SampleMessage:
     """Samples dropped before this one because the client or its `hz` is slower."""
 
 
-@dataclass(frozen=True, slots=True)
-class WatchSample:
+class WatchSample(FromEngine, frozen=True, tag="watch_sample"):
     """A telemetry sample, as `kvdeck monitor --json` prints it. A slow client gets only the newest."""
 
-    type: ClassVar[str] = "watch_sample"
     snapshot: dict[str, Any]
     missed: int = 0
     """Telemetry samples dropped before this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingState:
+class RecordingState(Struct, frozen=True):
     """State of a telemetry recording of this engine, running or ended."""
 
     name: str
@@ -129,27 +142,22 @@ class RecordingState:
     """Why it ended, if known."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingsChanged:
+class RecordingsChanged(FromEngine, frozen=True, tag="recordings"):
     """The engine's telemetry recordings, sent after `subscribe` and after each change."""
 
-    type: ClassVar[str] = "recordings"
     recordings: tuple[RecordingState, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Goodbye:
+class Goodbye(FromEngine, frozen=True, tag="goodbye"):
     """Last message before the engine closes the connection."""
 
-    type: ClassVar[str] = "goodbye"
     reason: str
 
 
 # --- from a client ---
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
+class Subscribe(Command, frozen=True, tag="subscribe"):
     """Subscribe to the queue and, if `session` is set, to that run from line `from_seq` on.
 
     `hz` limits live samples per second; 0 sends every line. With `hz` above 0, history is sent completely, live
@@ -158,54 +166,45 @@ class Subscribe:
     Reply: `{session, live_from}`; `live_from` is the first line after the history. Empty without `session`.
     """
 
-    type: ClassVar[str] = "subscribe"
-    id: int
+    changes_state = False
+
     session: str | None = None
     from_seq: int = 0
     hz: float = 10.0
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(Command, frozen=True, tag="submit"):
     """Queue a job. `spec` is a mapping that the parser of its kind accepts: for a transfer, one of `RunSpec`.
 
     Without `session` the engine chooses the name. Reply: `{session}`.
     """
 
-    type: ClassVar[str] = "submit"
-    id: int
     spec: dict[str, Any]
     session: str | None = None
     kind: str = TRANSFER
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Command, frozen=True, tag="cancel"):
     """End a queued or running run, or a telemetry recording; saved data remains. Reply: `{session}`."""
 
-    type: ClassVar[str] = "cancel"
-    id: int
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Command, frozen=True, tag="status"):
     """Request the status. Reply: `{pid, started, kvdeck, home, runtime, clients, idle_exit_s, runs, recordings}`."""
 
-    type: ClassVar[str] = "status"
-    id: int
+    changes_state = False
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class WatchTelemetry(Command, frozen=True, tag="watch"):
     """Send telemetry samples, `hz` per second, until `hz` is 0. Without sources: those discovered on this host.
 
     Clients with equal requests share one sampling child. Read-only clients may send this too.
     """
 
-    type: ClassVar[str] = "watch"
-    id: int
+    changes_state = False
+
     hz: float = 1.0
     sources: tuple[str, ...] = ()
     """Sources as `kvdeck monitor --source` accepts them; paths must be absolute."""
@@ -215,15 +214,12 @@ class Watch:
     """Metrics to include even without a metric definition."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class StartRecording(Command, frozen=True, tag="record"):
     """Record telemetry to a new session, `hz` samples per second, until `stop_recording`. Reply: `{session}`.
 
     The other fields are those of `watch`; clients and recordings with equal fields share one sampling child.
     """
 
-    type: ClassVar[str] = "record"
-    id: int
     name: str
     hz: float = 1.0
     sources: tuple[str, ...] = ()
@@ -233,85 +229,72 @@ class Record:
     """Size limit on disk in bytes; above it, old samples are thinned. Null: the default limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRecording:
+class StopRecording(Command, frozen=True, tag="stop_recording"):
     """End a telemetry recording. The reply comes at once; `recordings` reports the end. Reply: `{session}`."""
 
-    type: ClassVar[str] = "stop_recording"
-    id: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Annotate:
+class Annotate(Command, frozen=True, tag="annotate"):
     """Add an annotation to a telemetry recording, stamped with the time at which the engine receives it."""
 
-    type: ClassVar[str] = "annotate"
-    id: int
     name: str
     text: str
     kind: str = "note"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class StopEngine(Command, frozen=True, tag="stop"):
     """End the engine. Refused while a run or recording is active, unless `force`, which ends them within a few seconds.
 
     This message is the same in every protocol version, so that any client can stop any engine: see `shutdown`.
     """
 
-    type: ClassVar[str] = "stop"
-    id: int
     force: bool = False
 
 
-FromEngine = Hello | Reply | RunsChanged | EventMessage | SampleMessage | WatchSample | RecordingsChanged | Goodbye
-FromClient = Subscribe | Submit | Cancel | Status | Watch | Record | StopRecording | Annotate | Stop
-Message = FromEngine | FromClient
+class _Head(Struct):
+    type: Any = None
+    id: Any = 0
 
-_TYPES: dict[str, type[Message]] = {
-    message.type: message
-    for message in (
-        Hello,
-        Reply,
-        RunsChanged,
-        EventMessage,
-        SampleMessage,
-        WatchSample,
-        RecordingsChanged,
-        Goodbye,
-        Subscribe,
-        Submit,
-        Cancel,
-        Status,
-        Watch,
-        Record,
-        StopRecording,
-        Annotate,
-        Stop,
-    )
-}
+
+class MessageError(RecordError):
+    """A line is not a valid message; the text names the field."""
+
+    id = 0
+    """Id of the command, if the line has one."""
+
+
+_decoders: dict[str, Callable[[bytes], Message]] = {}
+
+
+def _decoder(name: object) -> Callable[[bytes], Message] | None:
+    """Return the decoder of a message type; None if it is unknown to this version."""
+    if not isinstance(name, str):
+        return None
+    if name not in _decoders:
+        known = (*FromEngine.__subclasses__(), *Command.__subclasses__())
+        _decoders.update({str(cls.__struct_config__.tag): msgspec.json.Decoder(cls).decode for cls in known})
+    return _decoders.get(name)
 
 
 def encode(message: Message) -> bytes:
     """Return the message as one line, newline included."""
-    return orjson.dumps({"v": VERSION, "type": message.type, **to_json(message)}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps({"v": VERSION, **fields_of(message)}, default=fields_of, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(line: bytes) -> Message | None:
     """Return the message on a line, or None if its type is unknown to this version.
 
     Raises:
-        ValueError: The line is not a JSON object, or a field is missing or invalid.
+        MessageError: The line is not a JSON object, or a field is missing or invalid.
     """
-    data = load_record(line)
-    if not isinstance(data, dict):
-        raise ValueError("a message is a JSON object")
-    name = data.get("type", "")
-    cls = _TYPES.get(name) if isinstance(name, str) else None
-    if cls is None:
-        return None
+    head = _Head()
     try:
-        return from_json(cls, data)
-    except TypeError as error:
-        raise ValueError(f"{cls.type}: {error}") from error
+        check_record(line)
+        head = msgspec.json.decode(line, type=_Head)
+        decoded = _decoder(head.type)
+        return None if decoded is None else decoded(line)
+    except (ValueError, RecursionError) as error:
+        refused = MessageError(error)
+        refused.id = head.id if type(head.id) is int else 0
+        raise refused from error

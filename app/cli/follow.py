@@ -6,9 +6,11 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from kvdeck.app.cli.output import print_session
 from kvdeck.app.cli.progress import Progress

@@ -127,14 +127,17 @@ def echo_json(data: Any, *, indent: bool = False) -> None:
 
 
 def _json_text(data: Any, indent: bool) -> str:
+    from kvdeck.sessions.model.encoding import fields_of  # deferred: help needs no records
+
     try:
-        return orjson.dumps(data, option=orjson.OPT_INDENT_2 if indent else 0).decode()
+        return orjson.dumps(data, default=fields_of, option=orjson.OPT_INDENT_2 if indent else 0).decode()
     except TypeError:  # integers beyond 64 bits, which orjson rejects
         import json
-        from dataclasses import asdict
 
-        separators = None if indent else (",", ":")
-        return json.dumps(data, default=asdict, indent=2 if indent else None, separators=separators, ensure_ascii=False)
+        import msgspec
+
+        plain, separators = msgspec.to_builtins(data), None if indent else (",", ":")
+        return json.dumps(plain, indent=2 if indent else None, separators=separators, ensure_ascii=False)
 
 
 def write_bytes(data: bytes) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.model.events import Compared, Event, Log, RunStarted, StepFinished
-from kvdeck.sessions.model.records import StepPlan, StepResult, Tuned
+from kvdeck.sessions.model.events import Compared, Event, Log, RunStarted, SettingTuned, StepFinished
+from kvdeck.sessions.model.records import StepPlan, StepResult
 from kvdeck.sessions.text.run_report import verdict_text
 from kvdeck.sessions.units import interval_text, layout_name, many, ratio_text, shape_text
 
@@ -20,7 +20,7 @@ def event_text(event: Event) -> str | None:
         return f"{many(len(event.steps), 'step')} on {paths or 'no path'}"
     if isinstance(event, StepFinished):
         return _result_text(event.result)
-    if isinstance(event, Tuned):
+    if isinstance(event, SettingTuned):
         words = " · kept" if event.chosen else ""
         return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
     if isinstance(event, Log):
@@ -28,7 +28,7 @@ def event_text(event: Event) -> str | None:
     return None
 
 
-def log_text(event: StepFinished | Compared | Tuned | Log) -> str:
+def log_text(event: StepFinished | Compared | SettingTuned | Log) -> str:
     """Return an event as a line of a log that shows its level apart."""
     if isinstance(event, Log):
         return event.text

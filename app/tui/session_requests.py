@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
 from textual.message import Message
 
 from kvdeck.app.tui.messages import (
@@ -123,7 +123,7 @@ def _tag(store: Store, name: str, value: str, before: str) -> str:
     def tagged(now: Session) -> Session:
         kept = [tag for tag in now.tags if tag in wanted or tag not in known]
         added = [tag for tag in wanted if tag in now.tags or tag not in known]
-        return dataclasses.replace(now, tags=tuple(dict.fromkeys([*kept, *added])))
+        return replace(now, tags=tuple(dict.fromkeys([*kept, *added])))
 
     tags = store.change(name, tagged).tags
     return f"{name}: tags {' '.join(tags) or 'taken away'}"
@@ -134,7 +134,7 @@ def _note(store: Store, name: str, value: str, before: str) -> str:
 
     def noted(now: Session) -> Session:
         meanwhile.append(now.note)
-        return dataclasses.replace(now, note=value)
+        return replace(now, note=value)
 
     store.change(name, noted)
     said = f"{name}: note {'kept' if value else 'taken away'}"

@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from kvdeck.engine import protocol
 from kvdeck.engine.children.doctor_report import doctor_report as doctor_report
 from kvdeck.engine.client import shutdown
 from kvdeck.engine.client.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.engine.daemon import runtime
 from kvdeck.engine.daemon.folders import home_folder
-from kvdeck.engine.protocol import FromClient, FromEngine, Goodbye, Hello, Reply
+from kvdeck.engine.protocol import Command, FromEngine, Goodbye, Hello, Reply
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.host.processes import identity
 from kvdeck.sessions.host.user_home import expanded
-from kvdeck.sessions.model.records import to_json
 from kvdeck.sessions.store.store import Store
 
 if TYPE_CHECKING:
@@ -164,18 +165,17 @@ class Client:
 
     # --- commands ---
 
-    def request(self, command: FromClient, timeout: float = REPLY_SECONDS) -> Reply:
+    def request(self, command: Command, timeout: float = REPLY_SECONDS) -> Reply:
         """Send a command with a new id and return its reply.
 
         Raises:
             EngineError: The engine refused the command, ended, or doesn't reply within `timeout` seconds.
             UsageError: The engine rejected the command as invalid.
         """
-        data = to_json(command)
         with self._sending:
             self._last_id += 1
             number = self._last_id
-            self._send(protocol.encode(type(command)(**{**data, "id": number})))
+            self._send(protocol.encode(replace(command, id=number)))
         reply: Reply | None = self._wait(lambda: self._replies.pop(number, None), timeout)
         if reply is None:
             raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
@@ -211,7 +211,7 @@ class Client:
         Raises:
             EngineError: A run or recording is active and `force` is false, or the engine doesn't end in time.
         """
-        self.request(protocol.Stop(0, force))
+        self.request(protocol.StopEngine(0, force))
         deadline = time.monotonic() + timeout
         engine = identity(self.hello.engine_pid)
         while engine is not None and engine.alive:
@@ -234,7 +234,7 @@ class Client:
         pins: Sequence[str] = (),
     ) -> None:
         """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered."""
-        self.request(protocol.Watch(0, hz, tuple(sources), block_bytes, tuple(pins)))
+        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins)))
 
     def record(
         self,
@@ -251,7 +251,7 @@ class Client:
             UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
-        return self.request(protocol.Record(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
+        return self.request(protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
 
     def stop_recording(self, name: str) -> None:
         """End a telemetry recording; `RecordingsChanged` reports the end."""

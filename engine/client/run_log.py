@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvdeck.engine.protocol import EventMessage, FromEngine, SampleMessage
-from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Round, event_from_json
+from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Round, convert_event
 from kvdeck.sessions.model.run_state import LogEntry
 from kvdeck.sessions.store.event_log import LineReader, LogSource, entry_of_line
 
@@ -29,7 +29,7 @@ def entry_of(message: EventMessage | SampleMessage) -> LogEntry:
     """Return the line of a message. A sample is a round without the times of its requests."""
     if isinstance(message, SampleMessage):
         return LogEntry(message.seq, _round_of(message), message.missed)
-    return LogEntry(message.seq, event_from_json(message.event))
+    return LogEntry(message.seq, convert_event(message.event))
 
 
 def _round_of(message: SampleMessage) -> Event | None:

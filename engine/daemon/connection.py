@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from kvdeck.engine.daemon.stream import Feed, Line, to_line
-from kvdeck.engine.protocol import VERSION, FromClient, FromEngine, Goodbye, Reply, decode, encode
+from kvdeck.engine.protocol import VERSION, Command, FromEngine, Goodbye, MessageError, Reply, decode, encode
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.store.event_log import LineReader
 
 WRITE_AHEAD = 64 * 1024
@@ -55,28 +54,50 @@ class Following:
         return newest[0].encode(missed) + b"".join(line.encode(0) for line in newest[1:])
 
 
+class Topic:
+    """A state that each subscriber receives as one whole message, after `subscribe` and after each change.
+
+    Args:
+        message: Returns the state now.
+        connections: All clients; the collection is read at each change.
+    """
+
+    def __init__(self, message: Callable[[], FromEngine], connections: Iterable[Connection]) -> None:
+        self._message, self._connections = message, connections
+        self._line: bytes | None = None
+
+    def changed(self) -> None:
+        """Send the new state to every subscriber, as soon as its socket accepts it."""
+        self._line = None
+        for connection in self._connections:
+            connection.send_topic(self)
+
+    def line(self) -> bytes:
+        """Return the encoded message, cached until the next change."""
+        if self._line is None:
+            self._line = encode(self._message())
+        return self._line
+
+
 class Connection:
     """A connected client.
 
     Args:
         answer: Executes a command and returns its reply.
-        runs: Returns the queue as an encoded message.
-        recordings: Returns the telemetry recordings as an encoded message.
+        topics: The states that the client receives once it subscribes, in the order in which they are sent.
     """
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        answer: Callable[[Connection, FromClient], Awaitable[Reply]],
-        runs: Callable[[], bytes],
-        recordings: Callable[[], bytes],
+        answer: Callable[[Connection, Command], Awaitable[Reply]],
+        topics: Iterable[Topic],
     ) -> None:
-        self._reader, self._writer, self._answer = reader, writer, answer
-        self._runs, self._recordings = runs, recordings
+        self._reader, self._writer, self._answer, self._topics = reader, writer, answer, topics
         self.readonly = False
         self._subscribed = False
-        self._runs_due = self._recordings_due = False
+        self._due: dict[Topic, None] = {}
         self._following: Following | None = None
         self._leaving = False
         self._watched: bytes | None = None
@@ -106,15 +127,15 @@ class Connection:
                 await self._writer.wait_closed()
 
     def subscribe(self, following: Following | None, readonly: bool) -> None:
-        """Send the queue from now on and, if given, a run's lines; replaces the previous subscription."""
+        """Send the topics from now on and, if given, a run's lines; replaces the previous subscription."""
         self.unfollow()
         self.readonly = self.readonly or readonly
         self._subscribed = True
         self._following = following
         if following is not None:
             following.feed.listeners.add(self._on_lines)
-        self.runs_changed()
-        self.recordings_changed()
+        for topic in self._topics:
+            self.send_topic(topic)
 
     def unfollow(self) -> None:
         if self._following is not None:
@@ -124,15 +145,11 @@ class Connection:
             self._timer.cancel()
             self._timer = None
 
-    def runs_changed(self) -> None:
-        """Send the queue, if subscribed, as soon as the socket accepts it."""
-        self._runs_due = self._subscribed
-        self._wake.set()
-
-    def recordings_changed(self) -> None:
-        """Send the telemetry recordings, if subscribed, as soon as the socket accepts them."""
-        self._recordings_due = self._subscribed
-        self._wake.set()
+    def send_topic(self, topic: Topic) -> None:
+        """Send the topic's state, if subscribed, once the socket accepts it."""
+        if self._subscribed:
+            self._due[topic] = None
+            self._wake.set()
 
     def watched(self, snapshot: bytes) -> None:
         """Send a telemetry sample (JSON) unless a newer one arrives before the socket accepts it."""
@@ -172,9 +189,9 @@ class Connection:
     async def _reply(self, line: bytes) -> Reply | None:
         try:
             message = decode(line)
-        except ValueError as error:
-            return Reply(_id_of(line), False, error=f"not a command: {error}", exit_code=2)
-        if not isinstance(message, FromClient):
+        except MessageError as error:
+            return Reply(error.id, False, error=f"not a command: {error}", exit_code=2)
+        if not isinstance(message, Command):
             return None
         try:
             return await self._answer(self, message)
@@ -202,12 +219,9 @@ class Connection:
         while self._replies:
             self._writer.write(self._replies.popleft())
         self._room.set()
-        if self._runs_due:
-            self._runs_due = False
-            self._writer.write(self._runs())
-        if self._recordings_due:
-            self._recordings_due = False
-            self._writer.write(self._recordings())
+        due, self._due = self._due, {}
+        for topic in due:
+            self._writer.write(topic.line())
         if self._watched is not None:
             self._writer.write(watch_line(self._watched, self._watch_missed))
             self._watched, self._watch_missed = None, 0
@@ -299,13 +313,3 @@ def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
     elif samples:
         following.cursor = samples[0].seq
     return out
-
-
-def _id_of(line: bytes) -> int:
-    """Return the id of an invalid command; 0 if it has none."""
-    try:
-        data = load_record(line)
-    except ValueError:
-        return 0
-    number = data.get("id") if isinstance(data, dict) else None
-    return number if isinstance(number, int) else 0

@@ -10,17 +10,17 @@ import contextlib
 import logging
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
+from msgspec import Struct
 
 from kvdeck.engine.children.child import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.files import read_regular, read_text, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity
+from kvdeck.sessions.model.encoding import decode, encode_line
 from kvdeck.sessions.model.events import StateChanged
-from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
+from kvdeck.sessions.model.records import FINAL_STATES, Session
 from kvdeck.sessions.store import event_log
 from kvdeck.sessions.store.owners import ENGINE_ENDED, OWNER_GONE
 from kvdeck.sessions.store.store import Store
@@ -31,8 +31,7 @@ SCRATCH_MARKER = ".kvdeck-scratch"
 log = logging.getLogger("kvdeck.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Engine and worker of a run or recording that is not over."""
 
     engine: ProcessIdentity
@@ -43,7 +42,7 @@ def write_owner(store: Store, name: str, owner: Owner) -> None:
     """Write the owner of a session; raises OSError if that fails."""
     path = _owner_path(store, name)
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    replace_file(path, orjson.dumps(to_json(owner), option=orjson.OPT_APPEND_NEWLINE), durable=True)
+    replace_file(path, encode_line(owner), durable=True)
 
 
 def remove_owner(store: Store, name: str) -> None:
@@ -56,7 +55,7 @@ def _owner_path(store: Store, name: str) -> Path:
 
 def _read_owner(path: Path) -> Owner | None:
     try:
-        return decode_json(Owner, read_regular(path))
+        return decode(Owner, read_regular(path))
     except (OSError, ValueError):
         return None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from kvdeck.engine.children.child import Ending, Limits, Worker, last_words
 from kvdeck.engine.daemon import recovery
@@ -18,9 +19,10 @@ from kvdeck.engine.daemon.stream import Feed
 from kvdeck.engine.protocol import TRANSFER, RunInfo
 from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.host.processes import identity, own_identity, signal_name
-from kvdeck.sessions.model.events import StateChanged
+from kvdeck.sessions.model.encoding import encode_line
+from kvdeck.sessions.model.events import StateChanged, decode_event
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
-from kvdeck.sessions.store.event_log import append_event, decode_event, encode_event, read_lines, truncate_torn_tail
+from kvdeck.sessions.store.event_log import append_event, read_lines, truncate_torn_tail
 from kvdeck.sessions.store.store import Store
 
 KEPT_RUNS = 20
@@ -242,7 +244,7 @@ class Jobs:
             self._unclosed[job.name] = verdict
             await self._close_left()
             self._set_state(job, verdict.state, verdict.reason)
-            job.feed.push([encode_event(verdict).rstrip(b"\n")])
+            job.feed.push([encode_line(verdict).rstrip(b"\n")])
 
     async def _close_left(self) -> None:
         """Write the last states that could not be written earlier, for example because the disk was full."""
@@ -263,7 +265,7 @@ class Jobs:
     async def _run(self, job: Job) -> None:
         folder = self._store.folder(job.name)
         self._set_state(job, "running", None)
-        running = dataclasses.replace(job.session, state="running", started=time.time())
+        running = replace(job.session, state="running", started=time.time())
         await asyncio.to_thread(self._store.write, running)
         try:
             own = self._argv if job.kind == TRANSFER else ()

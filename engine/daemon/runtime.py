@@ -7,17 +7,16 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import orjson
+from msgspec import Struct
 
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.host.files import read_regular, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity
 from kvdeck.sessions.host.user_home import expanded
-from kvdeck.sessions.model.records import decode_json, to_json
+from kvdeck.sessions.model.encoding import decode, encode_line
 from kvdeck.sessions.store.locks import lock
 
 _OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
@@ -141,8 +140,7 @@ def peer(connected: socket.socket) -> Peer:
     return Peer(*struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRecord:
+class EngineRecord(Struct, frozen=True):
     """`engine.json` in the runtime folder: the process that serves the socket there; `started` in Unix time."""
 
     process: ProcessIdentity
@@ -152,13 +150,13 @@ class EngineRecord:
 
 
 def write_record(folder: Path, record: EngineRecord) -> None:
-    replace_file(folder / "engine.json", orjson.dumps(to_json(record), option=orjson.OPT_APPEND_NEWLINE), durable=True)
+    replace_file(folder / "engine.json", encode_line(record), durable=True)
 
 
 def read_record(folder: Path) -> EngineRecord | None:
     """Return the record of the last engine, alive or not; None if missing or unreadable."""
     try:
-        return decode_json(EngineRecord, read_regular(folder / "engine.json", shared=True))
+        return decode(EngineRecord, read_regular(folder / "engine.json", shared=True))
     except (OSError, ValueError):
         return None
 

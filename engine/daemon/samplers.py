@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvdeck.engine.daemon.connection import Connection
-from kvdeck.engine.protocol import MAX_LINE, Record, Watch
+from kvdeck.engine.daemon.dispatch import answers
+from kvdeck.engine.protocol import MAX_LINE, StartRecording, WatchTelemetry
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
@@ -41,32 +41,20 @@ class Asked(NamedTuple):
     pins: tuple[str, ...]
 
 
-def asked(command: Watch | Record) -> Asked:
+def asked(command: WatchTelemetry | StartRecording) -> Asked:
     """Return the sampling parameters of a command.
 
     Raises:
-        UsageError: A number or text is invalid, or a source contains credentials.
+        UsageError: A number is out of range, or a source contains credentials.
     """
     hz, block_bytes = command.hz, command.block_bytes
-    if not _is_number(hz) or not 0 <= hz <= MAX_HZ:
+    if not 0 <= hz <= MAX_HZ:
         raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
-    if block_bytes is not None and not (_is_number(block_bytes) and 0 < block_bytes < math.inf):
+    if block_bytes is not None and block_bytes <= 0:
         raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or none")
-    sources = _texts(command.sources, "source to watch")
-    for source in sources:
+    for source in command.sources:
         refuse_credentials(source, "the source")
-    return Asked(float(hz), sources, block_bytes, _texts(command.pins, "pin"))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _texts(values: Sequence[object], what: str) -> tuple[str, ...]:
-    texts = tuple(value for value in values if isinstance(value, str))
-    if len(texts) != len(values):
-        raise UsageError(f"a {what} is no text", "give addresses and paths" if "source" in what else "give names")
-    return texts
+    return Asked(hz, command.sources, block_bytes, command.pins)
 
 
 class Sampling:
@@ -175,7 +163,8 @@ class Watching:
         self._home, self._said = home, said
         self._samplings: dict[Asked, Sampling] = {}
 
-    def watch(self, connection: Connection, command: Watch) -> None:
+    @answers(WatchTelemetry)
+    def watch(self, connection: Connection, command: WatchTelemetry) -> None:
         """Start, change or (at 0 Hz) end a client's telemetry.
 
         Raises:

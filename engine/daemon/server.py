@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 from kvdeck.engine.children.child import Limits
 from kvdeck.engine.client.launch import LOCKED
 from kvdeck.engine.daemon import recovery, runtime
-from kvdeck.engine.daemon.connection import Connection, Following
+from kvdeck.engine.daemon.connection import Connection, Following, Topic
+from kvdeck.engine.daemon.dispatch import answers, handlers
 from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.engine.daemon.job_kinds import job_kind
 from kvdeck.engine.daemon.log import start_log
@@ -32,27 +34,24 @@ from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
-    Annotate,
     Cancel,
-    FromClient,
+    Command,
+    FromEngine,
     Hello,
-    Record,
     RecordingsChanged,
     Reply,
     RunsChanged,
+    StartRecording,
     Status,
-    Stop,
-    StopRecording,
+    StopEngine,
     Submit,
     Subscribe,
-    Watch,
-    encode,
 )
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.processes import own_identity, signal_name
 from kvdeck.sessions.host.user_home import ensure_home
-from kvdeck.sessions.model.records import FINAL_STATES, to_json
+from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.store.event_log import LineReader, count_lines
 from kvdeck.sessions.store.store import Store
 
@@ -118,7 +117,10 @@ class Server:
         self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
         self._recordings = TelemetrySessions(store, self._kvdeck, self._recordings_changed)
-        self._runs: bytes | None = None
+        self._topics: list[Topic] = []
+        self._runs = self.topic(lambda: RunsChanged(self._jobs.infos()))
+        self._recorded = self.topic(lambda: RecordingsChanged(self._recordings.states))
+        self._handlers = handlers(self, self._recordings, self._recordings.watching)
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
@@ -192,7 +194,7 @@ class Server:
             log.warning("refused a client of user %d", uid)
             writer.close()
             return
-        connection = Connection(reader, writer, self._answer, self._runs_message, self._recordings_message)
+        connection = Connection(reader, writer, self._answer, self._topics)
         task = asyncio.current_task()
         assert task is not None
         self._connections[connection] = task
@@ -215,6 +217,12 @@ class Server:
             runs=self._jobs.infos(),
         )
 
+    def topic(self, message: Callable[[], FromEngine]) -> Topic:
+        """Return a state that every subscriber receives, from now on."""
+        topic = Topic(message, self._connections)
+        self._topics.append(topic)
+        return topic
+
     def _runs_changed(self, urgent: bool) -> None:
         if urgent:
             self._recordings.runs_changed(self._jobs.states())
@@ -226,24 +234,12 @@ class Server:
         if self._runs_timer is not None:
             self._runs_timer.cancel()
             self._runs_timer = None
-        self._runs = None
-        for connection in self._connections:
-            connection.runs_changed()
+        self._runs.changed()
         self._watch_idle()
-
-    def _runs_message(self) -> bytes:
-        """Return the encoded queue, cached until the next change."""
-        if self._runs is None:
-            self._runs = encode(RunsChanged(self._jobs.infos()))
-        return self._runs
 
     def _recordings_changed(self) -> None:
-        for connection in self._connections:
-            connection.recordings_changed()
+        self._recorded.changed()
         self._watch_idle()
-
-    def _recordings_message(self) -> bytes:
-        return encode(RecordingsChanged(self._recordings.states))
 
     def _watch_idle(self) -> None:
         """Start the idle timer if there is no client, run or recording; cancel it otherwise."""
@@ -258,46 +254,42 @@ class Server:
 
     # --- commands ---
 
-    async def _answer(self, connection: Connection, command: FromClient) -> Reply:
-        if isinstance(command, Subscribe):
-            return await self._subscribe(connection, command)
-        if isinstance(command, Status):
-            return Reply(command.id, True, self._status())
-        if isinstance(command, Watch):
-            self._recordings.watching.watch(connection, command)
-            return Reply(command.id, True)
-        if connection.readonly:
-            raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
-        if isinstance(command, Stop):
-            return self._stop_asked(command)
-        if self._stopping.is_set():
-            raise EngineError("the engine is stopping", "try again in a moment")
-        if isinstance(command, Submit):
-            spec = job_kind(command.kind).parse(command.spec)
-            session = await self._jobs.submit(spec, command.session, command.kind)
-            return Reply(command.id, True, {"session": session})
-        if isinstance(command, Cancel):
-            if self._recordings.makes(command.session):
-                self._recordings.stop(command.session)
-            else:
-                self._jobs.cancel(command.session)
-            return Reply(command.id, True, {"session": command.session})
-        if isinstance(command, Record):
-            of_run = self._jobs.states().get(command.name, "done") not in FINAL_STATES
-            name = await self._recordings.begin(command, of_run)
-            self._recordings.runs_changed(self._jobs.states())
-            return Reply(command.id, True, {"session": name})
-        if isinstance(command, StopRecording):
-            self._recordings.stop(command.name)
-            return Reply(command.id, True, {"session": command.name})
-        if isinstance(command, Annotate):
-            self._recordings.mark(command)
-            return Reply(command.id, True)
-        raise UsageError(f"no such command: {command.type}")
+    async def _answer(self, connection: Connection, command: Command) -> Reply:
+        handler = self._handlers.get(type(command))
+        if handler is None:
+            raise UsageError(f"no such command: {command.type}")
+        if command.changes_state:
+            if connection.readonly:
+                raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
+            if self._stopping.is_set() and not isinstance(command, StopEngine):
+                raise EngineError("the engine is stopping", "try again in a moment")
+        data = handler(connection, command)
+        return Reply(command.id, True, (await data if isinstance(data, Awaitable) else data) or {})
 
-    async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
+    @answers(Submit)
+    async def _submit(self, _: Connection, command: Submit) -> dict[str, Any]:
+        spec = job_kind(command.kind).parse(command.spec)
+        return {"session": await self._jobs.submit(spec, command.session, command.kind)}
+
+    @answers(StartRecording)
+    async def _start_recording(self, _: Connection, command: StartRecording) -> dict[str, Any]:
+        of_run = self._jobs.states().get(command.name, "done") not in FINAL_STATES
+        name = await self._recordings.begin(command, of_run)
+        self._recordings.runs_changed(self._jobs.states())
+        return {"session": name}
+
+    @answers(Cancel)
+    def _cancel(self, _: Connection, command: Cancel) -> dict[str, Any]:
+        if self._recordings.makes(command.session):
+            self._recordings.stop(command.session)
+        else:
+            self._jobs.cancel(command.session)
+        return {"session": command.session}
+
+    @answers(Subscribe)
+    async def _subscribe(self, connection: Connection, command: Subscribe) -> dict[str, Any]:
         hz, from_seq = command.hz, command.from_seq
-        if not isinstance(hz, (int, float)) or not isinstance(from_seq, int) or not (hz >= 0 and from_seq >= 0):
+        if hz < 0 or from_seq < 0:
             raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers from 0 on")
         following: Following | None = None
         data: dict[str, Any] = {}
@@ -306,10 +298,10 @@ class Server:
             if feed is None:
                 feed = await asyncio.to_thread(self._old_feed, command.session)
             reader = LineReader(feed.path, from_seq)
-            following = Following(feed, from_seq, feed.next_seq, float(hz), reader)
+            following = Following(feed, from_seq, feed.next_seq, hz, reader)
             data = {"session": command.session, "live_from": feed.next_seq}
-        connection.subscribe(following, bool(command.readonly))
-        return Reply(command.id, True, data)
+        connection.subscribe(following, command.readonly)
+        return data
 
     def _old_feed(self, name: str) -> Feed:
         """Return a stream with only history, for a session that is not in the queue."""
@@ -318,7 +310,8 @@ class Server:
         path = self._store.samples_path(name)
         return Feed(name, path, count_lines(path))
 
-    def _status(self) -> dict[str, Any]:
+    @answers(Status)
+    def _status(self, _: Connection, __: Status) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "started": self._started,
@@ -327,24 +320,24 @@ class Server:
             "runtime": str(self._config.runtime),
             "clients": len(self._connections),
             "idle_exit_s": self._config.idle_exit,
-            "runs": [to_json(info) for info in self._jobs.infos()],
-            "recordings": [to_json(state) for state in self._recordings.states],
+            "runs": self._jobs.infos(),
+            "recordings": self._recordings.states,
         }
 
-    def _stop_asked(self, command: Stop) -> Reply:
+    @answers(StopEngine)
+    def _stop_asked(self, _: Connection, command: StopEngine) -> None:
         if self._stopping.is_set():
             if command.force:
                 self._hurry = True
                 self._jobs.hurry()
-            return Reply(command.id, True)
+            return
         if self._jobs.busy and not command.force:
             raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
         if self._recordings.busy and not command.force:
             names = ", ".join(state.name for state in self._recordings.states if state.state not in FINAL_STATES)
             raise EngineError(f"a recording is going on: {names}", "end it, or stop with force: what it has stays")
-        self._hurry = bool(command.force)
+        self._hurry = command.force
         self._stop("a client asked for it")
-        return Reply(command.id, True)
 
 
 def _started_threads() -> ThreadPoolExecutor:

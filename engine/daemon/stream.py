@@ -6,19 +6,21 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
+from msgspec import Struct
 
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.model.events import ReferenceRound
+from kvdeck.sessions.model.encoding import decode
+from kvdeck.sessions.model.events import ReferenceRound, decode_event
 from kvdeck.sessions.model.run_state import RunState, apply
-from kvdeck.sessions.store.event_log import decode_event
 
 KEPT_LINES = 2048
 
 _ROUND = b'{"kind":"round","t":'
 _VALUES = b'"values":['
+_REFERENCE = ReferenceRound.__struct_config__.tag
 
 
 class Line(NamedTuple):
@@ -40,6 +42,11 @@ class Line(NamedTuple):
         if self.message is None:
             return b""
         return self.message + (b',"missed":%d}\n' % missed if self.is_sample else b"}\n")
+
+
+class _RoundLine(Struct):
+    t: int
+    values: list[Any]
 
 
 class Feed:
@@ -110,7 +117,7 @@ def to_line(session: str, seq: int, raw: bytes) -> Line:
         data = None
     if not isinstance(data, dict):
         return Line(seq, "event", None)
-    kind: Literal["event", "reference"] = "reference" if data.get("kind") == ReferenceRound.kind else "event"
+    kind: Literal["event", "reference"] = "reference" if data.get("kind") == _REFERENCE else "event"
     return Line(seq, kind, head % b"event" + b'"event":' + raw)
 
 
@@ -131,10 +138,10 @@ def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:
 def _decode_round(raw: bytes) -> tuple[bytes, bytes] | None:
     """Return the same as `_split_round` for JSON with different spacing or field order."""
     try:
-        data = load_record(raw)
-        return b"%d" % data["t"], orjson.dumps(data["values"])
-    except (ValueError, TypeError, KeyError):
+        line = decode(_RoundLine, raw)
+    except ValueError:
         return None
+    return b"%d" % line.t, orjson.dumps(line.values)
 
 
 def _applied(run: RunState, raw: bytes) -> RunState:

@@ -11,12 +11,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
+
 from kvdeck.engine.daemon import recovery
+from kvdeck.engine.daemon.connection import Connection
+from kvdeck.engine.daemon.dispatch import answers
 from kvdeck.engine.daemon.samplers import Asked, Watching, asked
-from kvdeck.engine.protocol import Annotate, Record, RecordingState
+from kvdeck.engine.protocol import Annotate, RecordingState, StartRecording, StopRecording
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host.processes import own_identity
 from kvdeck.sessions.model.records import FINAL_STATES
@@ -56,7 +59,7 @@ class TelemetrySessions:
         """True if a telemetry session of that name is active."""
         return name in self._asked
 
-    async def begin(self, command: Record, of_run: bool = False) -> str:
+    async def begin(self, command: StartRecording, of_run: bool = False) -> str:
         """Create the session, start recording to it, and return its name.
 
         Args:
@@ -71,11 +74,7 @@ class TelemetrySessions:
         what = asked(command)
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
-        if not isinstance(command.name, str):
-            raise UsageError("a telemetry session needs a name", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
-        if not isinstance(limit, int):
-            raise UsageError(f"can't keep a telemetry session within {limit!r} bytes", "give a whole number")
         name = f"{command.name}/{session.INSIDE}" if of_run else command.name
         await asyncio.to_thread(self._make, name, what, limit)
         self._asked[name] = what
@@ -115,6 +114,11 @@ class TelemetrySessions:
         if own == name:  # a run has a note already, and its own recovery
             recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
 
+    @answers(StopRecording)
+    def stop_recording(self, _: Connection, command: StopRecording) -> dict[str, Any]:
+        self.stop(command.name)
+        return {"session": command.name}
+
     def stop(self, name: str, reason: str | None = None) -> None:
         """Request the end of a telemetry session; the sampling child writes its last lines.
 
@@ -129,15 +133,16 @@ class TelemetrySessions:
             self._end(name, what, replace(self._states[name], state="done", reason=reason))
             self._changed()
 
-    def mark(self, command: Annotate) -> None:
+    @answers(Annotate)
+    def mark(self, _: Connection, command: Annotate) -> None:
         """Add an annotation to a telemetry session, stamped with the current time.
 
         Raises:
             SessionError: No telemetry session of that name is active, or no sampling child runs at this moment.
-            UsageError: The text is empty, or a field is not text.
+            UsageError: The text is empty.
         """
         what = self._what(command.name)
-        if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
+        if not command.text.strip():
             raise UsageError("a mark needs a text", "say what happens at this moment")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
         sampling = self.watching.sampling(what)

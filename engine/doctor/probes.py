@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
+
+from msgspec import Struct
 
 from kvdeck.engine.io import reasons
 from kvdeck.engine.io.findings import PathFinding, PluginFinding
 from kvdeck.sessions.errors import UnavailableError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.processes import signal_name
-from kvdeck.sessions.model.records import from_json
+from kvdeck.sessions.model.encoding import decode
 
 _PATIENCE = 4
 """All probes end after this many times the limit, even if they waited for a core."""
@@ -51,6 +52,20 @@ def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> 
     runnable but got no core isn't counted, up to `_PATIENCE` times the limit, so that a busy host doesn't look broken.
     """
     return _Probing(command, limit_s).run(groups)
+
+
+class _Failed(Struct):
+    reason: str
+    mend: str
+
+
+class _Line(Struct):
+    """A line of a child, see `probe.checks`: one of these, or what is of no interest here."""
+
+    row: PathFinding | None = None
+    plugin: PluginFinding | None = None
+    failed: _Failed | None = None
+    done: str | None = None
 
 
 @dataclass(slots=True)
@@ -129,7 +144,7 @@ class _Probing:
         if data:
             *lines, child.pending = (child.pending + data).split(b"\n")
             for line in lines:
-                self._note(child, load_record(line))
+                self._note(child, decode(_Line, line))
             return
         status = child.process.wait()
         if child.left:
@@ -137,17 +152,16 @@ class _Probing:
             self._found.failures[trying] = reasons.crashed(trying, _how(status), _last_line(child.words))
         self._leave(child)
 
-    def _note(self, child: _Child, line: dict[str, Any]) -> None:
+    def _note(self, child: _Child, line: _Line) -> None:
         found = self._found
-        if "row" in line:
-            found.rows.append(from_json(PathFinding, line["row"]))
-        elif "plugin" in line:
-            plugin = from_json(PluginFinding, line["plugin"])
-            found.plugins[plugin.name] = plugin
-        elif "failed" in line and child.left:
-            found.failures[child.left[0]] = UnavailableError(line["failed"]["reason"], line["failed"]["mend"])
-        elif "done" in line:
-            child.left.remove(line["done"])
+        if line.row is not None:
+            found.rows.append(line.row)
+        elif line.plugin is not None:
+            found.plugins[line.plugin.name] = line.plugin
+        elif line.failed is not None and child.left:
+            found.failures[child.left[0]] = UnavailableError(line.failed.reason, line.failed.mend)
+        elif line.done is not None:
+            child.left.remove(line.done)
             child.next_check()
 
     def _give_up(self, child: _Child) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from kvdeck.engine.planning.layout import Geometry
 
@@ -72,17 +71,3 @@ class LaneSetup:
     def bytes(self) -> int:
         """Size of the working set on one endpoint."""
         return self.blocks * self.geometry.block_bytes
-
-
-def setup_from_json(data: dict[str, Any]) -> LaneSetup:
-    """Return the setup that `dataclasses.asdict` and JSON encoded."""
-    initiator, target = data["cores"]
-    shared = data.get("shared")
-    if shared is not None:
-        shared = SharedTarget(**{**shared, "places": tuple((address, device) for address, device in shared["places"])})
-    changes = {
-        "geometry": Geometry(**data["geometry"]),
-        "cores": (tuple(initiator), tuple(target)),
-        "shared": shared,
-    }
-    return LaneSetup(**{**data, **changes})

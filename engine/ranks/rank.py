@@ -9,9 +9,10 @@ from typing import Any
 
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.ranks.initiator import Lane
-from kvdeck.engine.ranks.initiator_setup import setup_from_json
+from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.ranks.rendezvous import naming_losses
 from kvdeck.engine.ranks.rpc import serve, take_seat
+from kvdeck.sessions.model.encoding import convert
 
 
 class Rank:
@@ -24,7 +25,7 @@ class Rank:
         self._lane: Lane | None = None
 
     def open(self, setup: dict[str, Any]) -> None:
-        self._lane = Lane(setup_from_json(setup), self._name, lambda: False)
+        self._lane = Lane(convert(LaneSetup, setup), self._name, lambda: False)
 
     def __getattr__(self, method: str) -> Any:
         if method.startswith("_") or self._lane is None:

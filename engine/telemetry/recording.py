@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import time
 from collections.abc import Iterator
@@ -11,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+from msgspec.structs import replace
 
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, to_mapping
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.model.records import RunState, Session, from_json
+from kvdeck.sessions.model.encoding import convert
+from kvdeck.sessions.model.records import RunState, Session
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry import session as keeping
 from kvdeck.sessions.store.telemetry.annotations import Mark, is_written, read_marks
@@ -54,7 +55,7 @@ class TelemetryRecorder:
             self._summary = keeping.caught_up(self._folder, before)
             self.first, self._last = before.begin, before.end
         started = session.started or time.time()
-        self._store.write(dataclasses.replace(session, state="running", started=started, ended=None, reason=None))
+        self._store.write(replace(session, state="running", started=started, ended=None, reason=None))
 
     @classmethod
     def begin(
@@ -251,4 +252,4 @@ class _Rows:
 def _record(cls: type[Record], row: Row) -> Record:
     if cls is Flow:
         row = {**row, "source_tier": row.get("from"), "target_tier": row.get("to")}
-    return from_json(cls, row)
+    return convert(cls, row)

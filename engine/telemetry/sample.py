@@ -12,7 +12,7 @@ from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure,
 from kvdeck.engine.telemetry.source import Series
 from kvdeck.engine.telemetry.tracker import Point, SourceStatus, Track
 from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.model.records import from_json
+from kvdeck.sessions.model.encoding import convert
 
 EVERY = "*"
 """Pin that selects every series."""
@@ -265,6 +265,6 @@ def from_mapping(data: Mapping[str, Any]) -> Snapshot:
     """
     try:
         flows = [{**flow, "source_tier": flow.get("from"), "target_tier": flow.get("to")} for flow in data["flows"]]
-        return from_json(Snapshot, {**data, "flows": flows})
+        return convert(Snapshot, {**data, "flows": flows})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise EngineError(f"a moment can't be read: {error}", "restart the engine: `kvdeck engine stop`") from error

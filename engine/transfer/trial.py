@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict
 
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.ranks.group import Crew, Prepared
@@ -293,7 +294,7 @@ class TrialRun:
         iterations = sum(step.counts)
         status: records.ResultStatus = "cancelled" if cancelled else "failed" if step.wrong else "ok"
         return StepResult(
-            **_planned(step.plan),
+            **asdict(step.plan),
             page_cache=page_cache(self.trial, self.spec),
             durable=self.spec.durable if self.trial.path in ("HostToDisk", "DeviceToDisk") else None,
             descriptors_per_request=step.prepared.descriptors,
@@ -347,7 +348,7 @@ class TrialRun:
 def without_result(plan: StepPlan, spec: RunSpec, status: records.ResultStatus, reason: str) -> StepResult:
     """Return the result of a step without measurements, with its status and reason."""
     return StepResult(
-        **_planned(plan),
+        **asdict(plan),
         page_cache=None,
         durable=None,
         descriptors_per_request=plan.descriptors_per_block * plan.batch,
@@ -367,10 +368,6 @@ def without_result(plan: StepPlan, spec: RunSpec, status: records.ResultStatus, 
         status=status,
         reason=reason,
     )
-
-
-def _planned(plan: StepPlan) -> dict[str, Any]:
-    return records.to_json(plan)
 
 
 CACHE_DROPPED = "dropped before each round"

@@ -15,7 +15,7 @@ from kvdeck.engine.transfer.run import lane_setups
 from kvdeck.engine.transfer.trials import Room, Trial, between_processes, error_handling, plan_trials
 from kvdeck.sessions import stats
 from kvdeck.sessions.errors import RunFailedError
-from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model import events
 from kvdeck.sessions.model.records import Interval
 
 _ROUNDS = 12
@@ -59,7 +59,7 @@ def tune(
             emit(events.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
             continue
         chosen = ratio.high < 1
-        emit(records.Tuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))
+        emit(events.SettingTuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))
         if chosen:
             best = changed
     return best

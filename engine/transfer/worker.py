@@ -16,8 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-import orjson
-
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.io import capability, hang, plugins
@@ -30,6 +28,7 @@ from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.host.files import no_room
 from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.store.owners import ENGINE_ENDED
 
@@ -55,7 +54,7 @@ class Scribe:
         Raises:
             RunFailedError: The session can't be written; the event is still sent to the supervisor.
         """
-        line = orjson.dumps(events.event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
+        line = encode_line(event)
         try:
             _write(self._file, line)
         except OSError as error:

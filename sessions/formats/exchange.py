@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
+from msgspec.structs import replace
 
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import ImportedFileError, SessionError, UsageError
@@ -19,8 +18,8 @@ from kvdeck.sessions.formats.nixlbench import as_session, is_nixlbench
 from kvdeck.sessions.host.documents import load_json
 from kvdeck.sessions.host.escapes import csv_text as csv_cell
 from kvdeck.sessions.host.files import MAX_DOCUMENT, open_regular
-from kvdeck.sessions.model.codec import check
-from kvdeck.sessions.model.records import Session, Tally, from_json
+from kvdeck.sessions.model.encoding import checked, convert, encode_document
+from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import report_json, verdict_text
@@ -55,9 +54,7 @@ def encode(session: Session, form: str) -> bytes:
     encoders: Mapping[str, Callable[[Session], bytes]] = {
         "json": lambda session: dynamo.encode(dynamo.as_counts(counted_session(session))),
         "csv": lambda session: csv_text(counted_session(session)).encode(),
-        "kvdeck": lambda session: orjson.dumps(
-            report_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-        ),
+        "kvdeck": lambda session: encode_document(report_json(session)),
         "markdown": lambda session: markdown(session).encode(),
         "parquet": lambda session: parquet.encode(session.name, counted_session(session).tallies),
     }
@@ -89,7 +86,7 @@ def counted_session(session: Session) -> Session:
         known = groups.get((result.path, result.layout)) or Tally(result.path, result.layout)
         size, blocks = result.bytes // result.iterations, result.bytes // result.block_bytes
         busy = result.bytes / result.gb_per_s.median / 1e9 if result.gb_per_s and result.gb_per_s.median else 0.0
-        groups[result.path, result.layout] = dataclasses.replace(
+        groups[result.path, result.layout] = replace(
             known,
             transfers=known.transfers + result.iterations,
             bytes=known.bytes + result.bytes,
@@ -102,7 +99,7 @@ def counted_session(session: Session) -> Session:
             timed_blocks=known.timed_blocks + (blocks if busy else 0),
             busy_s=known.busy_s + busy,
         )
-    return dataclasses.replace(session, tallies=ordered([*groups.values(), *session.tallies]))
+    return replace(session, tallies=ordered([*groups.values(), *session.tallies]))
 
 
 def csv_text(session: Session) -> str:
@@ -182,24 +179,20 @@ def read(path: Path) -> Session:
 
 
 def _from_nixlbench(text: str, path: Path) -> Session:
-    session = dataclasses.replace(as_session(text, path.stem, _changed(path)), kind="imported", source=str(path))
-    check(session)
-    return session
+    return checked(replace(as_session(text, path.stem, _changed(path)), kind="imported", source=str(path)))
 
 
 def _from_ours(data: Any, path: Path) -> Session:
     if not isinstance(data, dict) or not isinstance(data.get("state"), str):
         raise ValueError("it holds no session")
     name = data.get("session", data.get("name"))
-    session = from_json(Session, {**data, "name": name if isinstance(name, str) else path.stem})
-    check(session)
-    return dataclasses.replace(session, source=session.source or str(path))
+    session = convert(Session, {**data, "name": name if isinstance(name, str) else path.stem})
+    return replace(session, source=session.source or str(path))
 
 
 def _imported(path: Path, tallies: tuple[Tally, ...], name: str = "") -> Session:
-    session = Session(name or path.stem, "done", _changed(path), kind="imported", tallies=tallies, source=str(path))
-    check(session)
-    return session
+    blank = Session(name or path.stem, "done", _changed(path), kind="imported", source=str(path))
+    return checked(replace(blank, tallies=tallies))
 
 
 def _changed(path: Path) -> float:

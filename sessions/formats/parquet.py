@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import importlib.util
 import typing
@@ -10,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.model.records import Tally, from_json
+from kvdeck.sessions.model.encoding import convert
+from kvdeck.sessions.model.records import Tally
 
 MAGIC = b"PAR1"
 
@@ -23,8 +23,8 @@ def encode(name: str, tallies: Sequence[Tally]) -> bytes:
     """
     arrow, parquet = _library()
     columns: dict[str, list[Any]] = {"session": [name] * len(tallies)}
-    for field in dataclasses.fields(Tally):
-        columns[field.name] = [getattr(tally, field.name) for tally in tallies]
+    for field in Tally.__struct_fields__:
+        columns[field] = [getattr(tally, field) for tally in tallies]
     for histogram, first in _HISTOGRAMS.items():
         columns[histogram] = [[{first: value, "count": n} for value, n in pairs] for pairs in columns[histogram]]
     sink = arrow.BufferOutputStream()
@@ -47,7 +47,7 @@ def decode(data: bytes) -> tuple[str, list[Tally]]:
     tallies = []
     for row in rows:
         histograms = {name: _pairs(row.get(name), first) for name, first in _HISTOGRAMS.items()}
-        tallies.append(from_json(Tally, {**row, **histograms}))
+        tallies.append(convert(Tally, {**row, **histograms}))
     return str(rows[0].get("session") or "") if rows else "", tallies
 
 

@@ -26,6 +26,7 @@ MAX_VALUES = 200_000
 _INT64 = (-(1 << 63), (1 << 64) - 1)
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG = b"0" * 19
 _LONG_INT = re.compile(rb"(?<![0-9.eE+])-?[0-9]{19,}(?![0-9.eE])")
@@ -140,7 +141,7 @@ def check_record(data: bytes) -> None:
     Raises:
         DocumentError: It may not.
     """
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and not _is_flat(data):
         depth = 0
         for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
             depth += 1 if bracket in b"[{" else -1
@@ -149,6 +150,17 @@ def check_record(data: bytes) -> None:
     if _LONG in data.translate(_ZEROS):
         for found in _LONG_INT.finditer(_STRING.sub(b"", data)):
             _whole(found[0].decode())
+
+
+def _is_flat(data: bytes) -> bool:
+    """Return True if brackets nest no deeper than `MAX_DEPTH`; False also if those inside of texts don't match."""
+    brackets = data.translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
+            break
+        brackets = inner
+    return not brackets
 
 
 def _text(data: bytes, limit: int) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
+
+class ProcessIdentity(Struct, frozen=True):
     """Identifies a process beyond its pid, because pids are reused."""
 
     pid: int

@@ -5,42 +5,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from kvdeck.sessions.model.records import Comparison, RunState, StepPlan, StepResult, Tuned, from_json, to_json
+import msgspec
+from msgspec import Struct
+
+from kvdeck.sessions.host.documents import check_record
+from kvdeck.sessions.model.records import Comparison, RunState, StepPlan, StepResult, Tuned
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, tag="run_started", tag_field="kind"):
     """The worker started; lists all planned steps. Sent again after tuning with the final steps: the later one
     applies."""
 
-    kind: ClassVar[str] = "run_started"
     t: int
     wall: float
     steps: tuple[StepPlan, ...]
-    host: dict[str, Any] = field(default_factory=dict)
+    host: dict[str, Any] = {}
     """Facts that decide comparability, stored in `session.json`."""
     nixl: str | None = None
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = {}
     """The specification with all defaults filled in."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepStarted:
+class StepStarted(Struct, frozen=True, tag="step_started", tag_field="kind"):
     """A step's memory is registered and its first round starts."""
 
-    kind: ClassVar[str] = "step_started"
     t: int
     step: int
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(Struct, frozen=True, tag="round", tag_field="kind"):
     """One visit of the interleaved loop to one step. `post_ns` and `transfer_ns` hold one time per request, in ns."""
 
-    kind: ClassVar[str] = "round"
     t: int
     step: int
     round: int
@@ -52,11 +49,9 @@ class Round:
     """The step's counters after this visit, in the order of `COUNTERS`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceRound:
+class ReferenceRound(Struct, frozen=True, tag="reference_round", tag_field="kind"):
     """One visit to the trial's reference, which moves the same bytes by plain means."""
 
-    kind: ClassVar[str] = "reference_round"
     t: int
     trial: int
     round: int
@@ -65,39 +60,31 @@ class ReferenceRound:
     busy_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepFinished:
+class StepFinished(Struct, frozen=True, tag="step_finished", tag_field="kind"):
     """A step's final result."""
 
-    kind: ClassVar[str] = "step_finished"
     t: int
     result: StepResult
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True, tag="compared", tag_field="kind"):
     """A final comparison of two steps."""
 
-    kind: ClassVar[str] = "compared"
     t: int
     comparison: Comparison
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True, tag="log", tag_field="kind"):
     """A log line for the operator."""
 
-    kind: ClassVar[str] = "log"
     t: int
     level: Literal["info", "warning", "error"]
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class StateChanged:
+class StateChanged(Struct, frozen=True, tag="state", tag_field="kind"):
     """The run changed state; the last line of a finished run."""
 
-    kind: ClassVar[str] = "state"
     t: int
     wall: float
     state: RunState
@@ -108,25 +95,14 @@ class StateChanged:
     """The last stderr lines of a crashed worker."""
 
 
-Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | Tuned | Log | StateChanged
-EVENT_TYPES: dict[str, type[Event]] = {
-    event.kind: event
-    for event in (
-        RunStarted,
-        StepStarted,
-        Round,
-        ReferenceRound,
-        StepFinished,
-        Compared,
-        Tuned,
-        Log,
-        StateChanged,
-    )
-}
+class SettingTuned(Tuned, frozen=True, tag="tuned", tag_field="kind"):
+    """The result of one setting in `--tune`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | SettingTuned | Log | StateChanged
+
+
+class Counter(Struct, frozen=True):
     """One column of a sample: a `counter` only grows within a step, a `gauge` is the state after the last round."""
 
     name: str
@@ -160,17 +136,22 @@ COUNTERS = (
 
 COUNTER_INDEX = {counter.name: index for index, counter in enumerate(COUNTERS)}
 
-
-def event_to_json(event: Event) -> dict[str, Any]:
-    """Return the event as a mapping for `orjson.dumps`, `kind` first."""
-    return {"kind": event.kind, **to_json(event)}
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
-def event_from_json(line: dict[str, Any]) -> Event | None:
-    """Return the event of a line; None if its kind is unknown to this version or its data is invalid."""
-    kind = line.get("kind", "")
-    cls = EVENT_TYPES.get(kind) if isinstance(kind, str) else None
+def decode_event(line: bytes) -> Event | None:
+    """Return the event of a line; None if its kind is unknown to this version or it is damaged."""
     try:
-        return None if cls is None else from_json(cls, line)
-    except (ValueError, TypeError, AttributeError, KeyError):
+        check_record(line)
+        return _decoder.decode(line)
+    except (ValueError, RecursionError):
         return None
+
+
+def convert_event(line: dict[str, Any]) -> Event | None:
+    """Return the event of a line that is decoded already, as `decode_event` does."""
+    try:
+        event: Event = msgspec.convert(line, Event)
+    except (ValueError, RecursionError):
+        return None
+    return event

@@ -1,20 +1,17 @@
 """Records of a session: `session.json` and the results computed from `samples.jsonl`.
 
-Every record is a frozen dataclass whose JSON form has the same field names, so the file, the socket and `kvdeck run
---json` share one schema. Measured times are integer nanoseconds (`*_ns`), summarised times are microseconds (`*_us`).
-GB is 1e9 bytes.
+Every record is a frozen struct whose JSON form has the same field names, so the file, the socket and `kvdeck run
+--json` share one schema; `encoding` writes and reads it. Measured times are integer nanoseconds (`*_ns`), summarised
+times are microseconds (`*_us`). GB is 1e9 bytes.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
-from kvdeck.sessions.host.documents import check_record
 from kvdeck.sessions.model.references import is_limit
 from kvdeck.sessions.model.telemetry import Watched
 
@@ -75,8 +72,7 @@ def present_kind(kind: str) -> str:
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
 
 
-@dataclass(frozen=True, slots=True)
-class Percentiles:
+class Percentiles(Struct, frozen=True):
     """Exact percentiles of measured times, in µs."""
 
     p50: float
@@ -87,8 +83,7 @@ class Percentiles:
     mean: float
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """A median with its 95 % interval; the field that holds it names the unit."""
 
     median: float
@@ -101,8 +96,7 @@ class Interval:
         return self.low < self.high
 
 
-@dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(Struct, frozen=True):
     """One step: one path and one layout at one block size and batch. Steps of one `trial` are interleaved."""
 
     step: int
@@ -124,8 +118,7 @@ class StepPlan:
     descriptors_per_block: int
 
 
-@dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Struct, frozen=True):
     """Result of a step: one entry of `results[]` in `kvdeck run --json`.
 
     A field is null if not measured; `reason` explains a `status` other than `ok`.
@@ -172,7 +165,7 @@ class StepResult:
     """Whether the compared bytes match; null if verification was off."""
     status: ResultStatus
     reason: str | None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = {}
     """Other settings that affect the figures: threads, pipeline_depth, files, huge_pages, error_handling, pinning,
     params…"""
     reference_ratio: float | None = None
@@ -186,11 +179,10 @@ class StepResult:
         ratio = rate.median / reference if rate is not None and reference else None
         limit = None if ratio is None else is_limit(self.reference, self.block_bytes, ratio)
         for name, value in (("reference_ratio", ratio), ("efficiency", ratio), ("reference_is_limit", limit)):
-            object.__setattr__(self, name, value)
+            force_setattr(self, name, value)
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """Two interleaved steps of one trial, compared.
 
     `ratio` is the candidate's time for the same bytes over the baseline's, with its 95 % interval over rounds: below 1
@@ -211,11 +203,10 @@ class Comparison:
     def __post_init__(self) -> None:
         # Earlier versions wrote "no difference" for every interval that contains 1, however wide.
         if self.verdict == "no difference" and not is_same(self.low, self.high):
-            object.__setattr__(self, "verdict", "undecided")
+            force_setattr(self, "verdict", "undecided")
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """Transfer counts of a program, for one path and one layout.
 
     A transfer is one NIXL request or one copy, counted on completion; failures are counted separately.
@@ -247,11 +238,9 @@ class Tally:
     stated_blocks_per_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tuned:
+class Tuned(Struct, frozen=True):
     """Result of one setting in `--tune`, compared with the previous setting."""
 
-    kind: ClassVar[str] = "tuned"
     t: int
     path: str
     setting: str
@@ -262,8 +251,7 @@ class Tuned:
     chosen: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """`session.json`: what was measured, where, when, and the results."""
 
     name: str
@@ -275,9 +263,9 @@ class Session:
     reason: str | None = None
     kvdeck: str = ""
     nixl: str | None = None
-    host: dict[str, Any] = field(default_factory=dict)
+    host: dict[str, Any] = {}
     """Facts that decide comparability: hostname, cpu, cores, memory_bytes, kernel, gpus, filesystem."""
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = {}
     """The run's specification with all defaults filled in, as in `run.yaml`."""
     results: tuple[StepResult, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -298,36 +286,3 @@ class Session:
     def __post_init__(self) -> None:
         if self.kind in _PRESENT_KIND:
             object.__setattr__(self, "kind", _PRESENT_KIND[self.kind])
-
-
-Record = TypeVar("Record")
-
-
-def to_json(record: Any) -> dict[str, Any]:
-    """Return a record's fields unconverted; orjson serialises nested records."""
-    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-
-
-def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
-    """Build a record from its JSON mapping; unknown fields are ignored, so newer files can be read.
-
-    Raises:
-        ValueError: A required field is missing or has another type; the message names its path.
-    """
-    try:
-        return msgspec.convert(data, cls)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
-
-
-def decode_json(cls: type[Record], data: bytes) -> Record:
-    """Build a record from JSON text, as `from_json` does from a mapping.
-
-    Raises:
-        ValueError: The text is not JSON, or not that record.
-    """
-    check_record(data)
-    try:
-        return msgspec.json.decode(data, type=cls)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(str(error)) from error

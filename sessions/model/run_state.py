@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from kvdeck.sessions.model.events import (
     COUNTER_INDEX,
@@ -18,6 +18,7 @@ from kvdeck.sessions.model.events import (
     ReferenceRound,
     Round,
     RunStarted,
+    SettingTuned,
     StateChanged,
     StepFinished,
     StepStarted,
@@ -134,7 +135,7 @@ class LogLine:
     """An event that the operator reads; `seconds` since the run's start."""
 
     seconds: float
-    event: StepFinished | Compared | Tuned | Log
+    event: StepFinished | Compared | SettingTuned | Log
 
     @property
     def level(self) -> Level:
@@ -234,8 +235,8 @@ def apply(state: RunState, event: Event) -> RunState:
     elif isinstance(event, Compared):
         steps = tuple(_compared(step, event.comparison) for step in state.steps)
         state = replace(state, comparisons=(*state.comparisons, event.comparison), steps=steps)
-    elif isinstance(event, Tuned):
-        state = replace(state, tuned=(*state.tuned, event))
+    elif isinstance(event, SettingTuned):
+        state = replace(state, tuned=(*state.tuned, Tuned(*astuple(event))))
     seconds = 0.0 if state.first_t is None else (event.t - state.first_t) / 1e9
     return replace(state, log=(*state.log[-MAX_LOG + 1 :], LogLine(seconds, event)))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+
+class Spread(Struct, frozen=True):
     """Distribution of a value over its samples.
 
     Consecutive samples are not independent, so the interval comes from a block bootstrap.
@@ -23,8 +23,7 @@ class Spread:
     greatest: float
 
 
-@dataclass(frozen=True, slots=True)
-class FlowTotals:
+class FlowTotals(Struct, frozen=True):
     """Totals of one flow of one source over the whole session, corrected for counter resets."""
 
     source: str
@@ -49,8 +48,7 @@ class FlowTotals:
     bytes_from_blocks: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GaugeTotals:
+class GaugeTotals(Struct, frozen=True):
     """A gauge's distribution over the whole session."""
 
     source: str
@@ -62,8 +60,7 @@ class GaugeTotals:
     value: Spread
 
 
-@dataclass(frozen=True, slots=True)
-class CounterTotals:
+class CounterTotals(Struct, frozen=True):
     """Growth of a counter that is not a flow, over the whole session."""
 
     source: str
@@ -75,17 +72,15 @@ class CounterTotals:
     gained: float
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSeen:
+class SourceSeen(Struct, frozen=True):
     """A source, and the number of samples in each of its states."""
 
     name: str
     kind: str
-    states: dict[str, int] = field(default_factory=dict)
+    states: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """Totals of a whole telemetry session."""
 
     begin: float | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
 
 from kvdeck.sessions.model.records import PATHS, Percentiles, Tally
 
@@ -42,7 +43,7 @@ def _sum(group: Sequence[Tally]) -> Tally:
     for tally in group:
         sizes.update(dict(tally.sizes))
         times.update(dict(tally.times))
-    return dataclasses.replace(
+    return replace(
         group[0],
         **{name: sum(getattr(tally, name) for tally in group) for name in _SUMS},
         min_bytes=min(least, default=None),

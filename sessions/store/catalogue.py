@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import asdict, replace
+
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.records import KIND_V1, to_json
+from kvdeck.sessions.model.records import KIND_V1
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.index import UNREADABLE, SessionSummary
 from kvdeck.sessions.store.owners import OWNER_GONE
@@ -63,7 +64,7 @@ def _with_live(store: Store, rows: list[SessionSummary]) -> list[SessionSummary]
     traces = [row for row in rows if row.kind == "trace"]
     latest = sorted(traces, key=lambda row: -trace_counts.mark(str(store.folder(row.name))))[:LIVE_LOOKED_AT]
     live = {row.name for row in latest if _is_counting(store.folder(row.name))}
-    rows = [dataclasses.replace(row, state="recording") if row.name in live else row for row in rows]
+    rows = [replace(row, state="recording") if row.name in live else row for row in rows]
     return [_telemetry_now(store, row) if row.kind == "telemetry" and row.ended is None else row for row in rows]
 
 
@@ -77,10 +78,10 @@ def _telemetry_now(store: Store, row: SessionSummary) -> SessionSummary:
     folder = store.folder(row.name)
     now = keeping.state_now(folder, row.state)
     if now == "running":
-        return dataclasses.replace(row, state="recording", about=f"since {_since(row)}")
+        return replace(row, state="recording", about=f"since {_since(row)}")
     if now == "queued":
-        return dataclasses.replace(row, state="queued")
-    return dataclasses.replace(row, state="interrupted", reason=OWNER_GONE)
+        return replace(row, state="queued")
+    return replace(row, state="interrupted", reason=OWNER_GONE)
 
 
 def _since(row: SessionSummary) -> str:
@@ -89,7 +90,7 @@ def _since(row: SessionSummary) -> str:
 
 def row_json(row: SessionSummary) -> dict[str, Any]:
     """Return the object of `kvdeck session list --json` for one session; docs/formats.md describes it."""
-    return {**to_json(row), "kind_v1": KIND_V1.get(row.kind, row.kind)}
+    return {**asdict(row), "kind_v1": KIND_V1.get(row.kind, row.kind)}
 
 
 def matching(rows: Iterable[SessionSummary], words: Sequence[str]) -> list[SessionSummary]:

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import orjson
-
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import open_regular
-from kvdeck.sessions.model.events import Event, event_from_json, event_to_json
+from kvdeck.sessions.model.encoding import encode_line
+from kvdeck.sessions.model.events import Event, decode_event
 from kvdeck.sessions.model.run_state import LogEntry
 
 READ_BYTES = 256 * 1024
@@ -135,23 +133,9 @@ def count_lines(path: Path) -> int:
     return sum(1 for _ in read_lines(path))
 
 
-def encode_event(event: Event) -> bytes:
-    """Return the event as a line, newline included."""
-    return orjson.dumps(event_to_json(event), option=orjson.OPT_APPEND_NEWLINE)
-
-
 def entry_of_line(seq: int, line: bytes) -> LogEntry:
     """Return line number `seq` of the file, given without its newline."""
     return LogEntry(seq, decode_event(line))
-
-
-def decode_event(line: bytes) -> Event | None:
-    """Return the event of a line; None if its kind is unknown to this version or it is damaged."""
-    try:
-        data = load_record(line)
-        return event_from_json(data) if isinstance(data, dict) else None
-    except (ValueError, TypeError, AttributeError):
-        return None
 
 
 def truncate_torn_tail(path: Path) -> int:
@@ -205,7 +189,7 @@ def append_event(path: Path, event: Event) -> bytes:
     Raises:
         SessionError: The line can't be written completely; none of it remains.
     """
-    line = encode_event(event)
+    line = encode_line(event)
     try:
         truncate_torn_tail(path)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -7,20 +7,22 @@ is optional: if it is missing, damaged or outdated, `session.json` is read inste
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
-from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, present_kind, to_json
+from kvdeck.sessions.model.encoding import decode
+from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, Tally, present_kind
+from kvdeck.sessions.model.telemetry import Watched
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 
@@ -33,8 +35,7 @@ WORTH_KEEPING = 64
 """Minimum number of sessions read from their files before the index is rewritten."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSummary:
+class SessionSummary(Struct, frozen=True):
     """A session's row in a list."""
 
     name: str
@@ -59,7 +60,7 @@ class SessionSummary:
     """For telemetry: duration, number of sources, and the tiers between which data moved."""
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(SessionSummary))
+_FIELDS = SessionSummary.__struct_fields__
 
 _Row = tuple[
     list[int], str, str, float, float | None, float | None, str | None, tuple[str, ...], tuple[str, ...], int,
@@ -68,7 +69,35 @@ _Row = tuple[
 """A row of the index: the mark, then the summary's fields in order."""
 
 
-class _Index(msgspec.Struct):
+class _Place(Struct):
+    path: str
+    layout: str
+
+
+class _Wanted(Struct):
+    paths: tuple[str, ...] | None = None
+    layouts: tuple[str, ...] | None = None
+
+
+class _Listed(Struct):
+    """The fields of a `session.json` that its row shows; the others are skipped unread."""
+
+    state: str
+    created: float
+    started: float | None = None
+    ended: float | None = None
+    reason: str | None = None
+    host: dict[str, Any] | None = None
+    spec: _Wanted | None = None
+    results: tuple[_Place, ...] | None = None
+    tags: tuple[str, ...] | None = None
+    note: str | None = None
+    kind: str | None = None
+    tallies: tuple[Tally, ...] | None = None
+    watched: Watched | None = None
+
+
+class _Index(Struct):
     version: int
     fields: tuple[str, ...]
     rows: list[_Row]
@@ -149,23 +178,18 @@ def _settled(sessions: Path, summary: SessionSummary) -> SessionSummary:
     else:
         abandoned = is_abandoned(folder)
     if not abandoned:
-        return dataclasses.replace(summary, state=state)
-    return dataclasses.replace(summary, state="interrupted", reason=OWNER_GONE)
+        return replace(summary, state=state)
+    return replace(summary, state="interrupted", reason=OWNER_GONE)
 
 
 def _read_summary(name: str, path: str) -> SessionSummary:
     """Return a session's row, or an `unreadable` row with the reason."""
     try:
-        data = load_record(read_regular(path, MAX_RECORD))
-        if present_kind(data.get("kind") or "run") == "trace":
-            data = trace_counts.with_counts(data, path.removesuffix("/session.json"))
-        return msgspec.convert(to_json(_summarise(name, data)), SessionSummary)
+        return _summarise(name, decode(_Listed, read_regular(path, MAX_RECORD)), path.removesuffix("/session.json"))
     except OSError as error:
         why = error.strerror or "can't be read"
-    except KeyError as error:
-        why = f"has no {error}"
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        why = f"is damaged: {' '.join(str(error).split())[:200]}"
+    except ValueError as error:
+        why = " ".join(str(error).split())[:200]
     return _unreadable(Path(path).parent, why)
 
 
@@ -178,28 +202,30 @@ def _unreadable(folder: Path, why: str) -> SessionSummary:
     return SessionSummary(folder.name, UNREADABLE, changed, None, None, reason, (), (), 0, (), "")
 
 
-def _summarise(name: str, data: dict[str, Any]) -> SessionSummary:
-    results, spec = data.get("results") or data.get("tallies") or (), data.get("spec") or {}
+def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
+    counted = trace_counts.tallies(Path(folder)) if listed.kind == "recorded" else listed.tallies or ()
+    results: Sequence[_Place | Tally] = listed.results or counted
+    wanted = listed.spec or _Wanted()
     return SessionSummary(
         name=name,
-        state=data["state"],
-        created=float(data["created"]),
-        started=data.get("started"),
-        ended=data.get("ended"),
-        reason=data.get("reason"),
-        paths=tuple(dict.fromkeys(result["path"] for result in results) if results else spec.get("paths") or ()),
-        layouts=tuple(dict.fromkeys(result["layout"] for result in results) if results else spec.get("layouts") or ()),
+        state=listed.state,
+        created=listed.created,
+        started=listed.started,
+        ended=listed.ended,
+        reason=listed.reason,
+        paths=tuple(dict.fromkeys(result.path for result in results)) or wanted.paths or (),
+        layouts=tuple(dict.fromkeys(result.layout for result in results)) or wanted.layouts or (),
         steps=len(results),
-        tags=tuple(data.get("tags") or ()),
-        note=data.get("note") or "",
-        kind=present_kind(data.get("kind") or "run"),
-        transfers=sum(tally["transfers"] for tally in data.get("tallies") or ()),
-        host=str((data.get("host") or {}).get("hostname") or ""),
-        about=_about(data["watched"]) if data.get("watched") else "",
+        tags=listed.tags or (),
+        note=listed.note or "",
+        kind=present_kind(listed.kind or "run"),
+        transfers=sum(tally.transfers for tally in counted),
+        host=str((listed.host or {}).get("hostname") or ""),
+        about=_about(listed.watched) if listed.watched else "",
     )
 
 
-def _about(watched: dict[str, Any]) -> str:
+def _about(watched: Watched) -> str:
     from kvdeck.sessions.text.telemetry_report import about  # deferred: only telemetry needs it
 
     return about(watched)
@@ -215,7 +241,7 @@ def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:
     rows = {row[1]: (row[0], SessionSummary(*row[1:])) for row in index.rows}
     former = {name: known for name, known in rows.items() if known[1].kind in KIND_V1.values()}
     for name, (mark, summary) in former.items():  # of an index that an earlier version wrote
-        rows[name] = (mark, dataclasses.replace(summary, kind=present_kind(summary.kind)))
+        rows[name] = (mark, msgspec.structs.replace(summary, kind=present_kind(summary.kind)))
     return rows
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo, exchange
@@ -36,9 +37,9 @@ def find(store: Store, called: str) -> Session:
         try:
             counts = dynamo.read(theirs)
         except SessionError as error:  # kvdeck's own counts are still valid
-            return dataclasses.replace(session, reason=str(error), source=str(theirs))
+            return replace(session, reason=str(error), source=str(theirs))
         duration = max(session.duration_s or 0.0, counts.duration_s)
-        return dataclasses.replace(
+        return replace(
             session, tallies=added([*session.tallies, *counts.tallies]), duration_s=duration, source=str(theirs)
         )
     if theirs is not None:
@@ -66,7 +67,7 @@ def part(session: Session, layout: str) -> Session:
         texts = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
         there = sorted({short_layout_name(text) for text in texts})
         raise SessionError(f"session {session.name!r} has no layout {layout!r}", f"it has {', '.join(there) or 'none'}")
-    return dataclasses.replace(session, results=results, tallies=tallies)
+    return replace(session, results=results, tallies=tallies)
 
 
 def _is(text: str, spelling: str) -> bool:

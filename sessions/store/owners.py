@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import orjson
-
 from kvdeck.sessions.host.files import read_regular
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
-from kvdeck.sessions.model.records import decode_json, to_json
+from kvdeck.sessions.model.encoding import decode, encode_line
 
 ENGINE_ENDED = "the engine ended"
 """The reason a worker writes when it ends because its engine is gone; recovery replaces it."""
@@ -23,7 +21,7 @@ _MAX_BYTES = 64 * 1024
 
 def encode_owner(owner: ProcessIdentity | None = None) -> bytes:
     """Return the bytes of `owner.json`; by default for this process."""
-    return orjson.dumps(to_json(owner or own_identity()), option=orjson.OPT_APPEND_NEWLINE)
+    return encode_line(owner or own_identity())
 
 
 def owner_path(folder: Path) -> Path:
@@ -33,7 +31,7 @@ def owner_path(folder: Path) -> Path:
 def read_owner(folder: Path) -> ProcessIdentity | None:
     """Return the process that created the session in that folder; None if not recorded or unreadable."""
     try:
-        return decode_json(ProcessIdentity, read_regular(owner_path(folder), _MAX_BYTES))
+        return decode(ProcessIdentity, read_regular(owner_path(folder), _MAX_BYTES))
     except (OSError, ValueError):
         return None
 

@@ -9,7 +9,6 @@ engine.log     stderr of the worker and its native libraries
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import os
 import re
@@ -19,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_yaml
 from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular, replace_file
+from kvdeck.sessions.model.encoding import decode, encode_document
 from kvdeck.sessions.model.events import Event, StateChanged
-from kvdeck.sessions.model.records import FINAL_STATES, Session, decode_json, to_json
+from kvdeck.sessions.model.records import FINAL_STATES, Session
 from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
@@ -96,7 +96,7 @@ class Store:
 
     def _move_in(self, fresh: Path, candidates: Iterable[str], blank: Session) -> Session:
         for candidate in candidates:
-            session = dataclasses.replace(blank, name=check_name(candidate))
+            session = replace(blank, name=check_name(candidate))
             replace_file(fresh / "session.json", encode_session(session), durable=True)
             if session.state not in FINAL_STATES:
                 owner_path(fresh).write_bytes(encode_owner())
@@ -163,7 +163,7 @@ class Store:
             if target.exists():
                 raise UsageError(f"session {new!r} is there already", "choose another name")
             folder.rename(target)
-            self.write(dataclasses.replace(session, name=new))
+            self.write(replace(session, name=new))
 
     def delete(self, name: str) -> None:
         """Delete a session that has ended, with its folder.
@@ -208,7 +208,7 @@ class Store:
         """
         path = self.folder(name) / "session.json"
         try:
-            session = decode_json(Session, read_regular(path, MAX_RECORD))
+            session = decode(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
             raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them") from error
         except OSError as error:
@@ -218,7 +218,7 @@ class Store:
                 f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
             ) from error
         # The folder's name takes precedence: a copy, move or interrupted rename leaves another name in the file.
-        return session if session.name == name else dataclasses.replace(session, name=name)
+        return session if session.name == name else replace(session, name=name)
 
     def load(self, name: str) -> Session:
         """Return the session in its current state; before it ends, with the content of `samples.jsonl` so far.
@@ -281,7 +281,7 @@ class Store:
             found = inside.load(keeping.INSIDE)
         except SessionError:  # damaged telemetry must not hide the run
             return session
-        return dataclasses.replace(session, watched=found.watched)
+        return replace(session, watched=found.watched)
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.
@@ -345,7 +345,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         state = apply(state, event)
         rounds.take(event)
     left = rounds.results(state) if state.state in CUT_SHORT else ()
-    return dataclasses.replace(
+    return replace(
         base,
         state=state.state,
         reason=state.reason,
@@ -376,7 +376,7 @@ def run_state_of(base: Session) -> RunState:
 
 def encode_session(session: Session) -> bytes:
     """Return the bytes of `session.json`."""
-    return orjson.dumps(to_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return encode_document(session)
 
 
 def _changed(folder: Path) -> int:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvdeck.sessions import recorder
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
-from kvdeck.sessions.model.records import Session, Tally, from_json, to_json
+from kvdeck.sessions.model.encoding import decode
+from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import added as tallies_added
 from kvdeck.sessions.store.locks import alone_in
 
@@ -25,8 +24,7 @@ _CLOCK_SLACK_S = 2.0
 """Seconds by which a process may appear to start after its last update, because of clock steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """Transfer counts of one process."""
 
     epoch: int
@@ -91,8 +89,8 @@ def processes(session: Path, epoch: int | None = None) -> list[Process]:
     wanted = recorder.read_control(folder)[1] if epoch is None else epoch
     found = []
     for name in _file_names(folder, wanted):
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            found.append(from_json(Process, load_record(read_regular(folder / name, MAX_RECORD))))
+        with contextlib.suppress(OSError, ValueError):
+            found.append(decode(Process, read_regular(folder / name, MAX_RECORD)))
     return found
 
 
@@ -135,7 +133,7 @@ def filled(session: Session, folder: Path) -> Session:
     if not found:
         return session
     started, ended = min(process.started for process in found), max(process.updated for process in found)
-    return dataclasses.replace(
+    return replace(
         session,
         tallies=tallies_added(tally for process in found for tally in process.tallies),
         started=started,
@@ -170,11 +168,6 @@ def mark(session: str) -> int:
         return os.stat(f"{session}/recorder").st_mtime_ns  # noqa: PTH116
     except OSError:
         return 0
-
-
-def with_counts(data: dict[str, Any], session: str) -> dict[str, Any]:
-    """Return the mapping of `session.json` with the current counts."""
-    return {**data, "tallies": [to_json(tally) for tally in tallies(Path(session))]}
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 
+from msgspec.structs import asdict
+
 from kvdeck.sessions import stats
 from kvdeck.sessions.model.events import Event, ReferenceRound, Round, RunStarted, StepFinished
-from kvdeck.sessions.model.records import StepResult, to_json
+from kvdeck.sessions.model.records import StepResult
 from kvdeck.sessions.model.run_state import RunState, StepState
 from kvdeck.sessions.units import many
 
@@ -43,7 +45,7 @@ class Rounds:
         references = [each for each in self._references.get(plan.trial, ()) if each.busy_ns]
         reference = statistics.median([each.bytes / each.busy_ns for each in references]) if references else None
         return StepResult(
-            **to_json(plan),
+            **asdict(plan),
             page_cache=None,
             durable=None,
             descriptors_per_request=plan.descriptors_per_block * plan.batch,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec.structs import replace
 
 from kvdeck.sessions.host.documents import dump_yaml
 from kvdeck.sessions.model.events import RunStarted, StateChanged, StepFinished
@@ -47,7 +48,7 @@ class External:
 
     def add(self, result: StepResult) -> None:
         """Append a result as the next step."""
-        numbered = dataclasses.replace(result, step=self._count, trial=self._count)
+        numbered = replace(result, step=self._count, trial=self._count)
         self._count += 1
         self._append(StepFinished(time.monotonic_ns(), numbered))
 

@@ -5,10 +5,11 @@ The text consists of lines with a tone, which the caller may show as a colour.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
@@ -42,7 +43,7 @@ class Line:
 
 def report_json(session: Session) -> dict[str, Any]:
     """Return the object of `kvdeck run --json`; docs/formats.md describes it."""
-    data = dataclasses.asdict(session)
+    data = msgspec.to_builtins(session)
     return {"session": data.pop("name"), **data, "kind_v1": KIND_V1.get(session.kind, session.kind)}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session
@@ -66,16 +65,11 @@ def _totals(watched: Watched, width: int) -> list[Line]:
     return lines
 
 
-def about(watched: Mapping[str, Any]) -> str:
-    """Return a telemetry session's summary for a list: its moving flows' tiers, duration and number of sources.
-
-    Args:
-        watched: The mapping in `session.json`; reading it directly is faster than building records from it.
-    """
-    moved = [flow for flow in watched["flows"] if flow["bytes_moved"] or flow["blocks_moved"]]
-    moves = dict.fromkeys(f"{flow['source_tier'] or '?'} → {flow['target_tier'] or '?'}" for flow in moved)
-    count, duration = len(watched["sources"]), (watched["end"] or 0.0) - (watched["begin"] or 0.0)
-    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(max(0.0, duration))} of {many(count, 'source')}"
+def about(watched: Watched) -> str:
+    """Return a telemetry session's summary for a list: its moving flows' tiers, duration and number of sources."""
+    moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
+    count = many(len(watched.sources), "source")
+    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(watched.duration_s)} of {count}"
 
 
 def arrow(flow: FlowTotals) -> str:

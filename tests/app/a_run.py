@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
+import msgspec
 import orjson
 
 from kvdeck.app.tui.modes.plan.bandwidth import Measured, Point
@@ -13,6 +13,7 @@ from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import (
     COUNTERS,
     Compared,
@@ -22,7 +23,6 @@ from kvdeck.sessions.model.events import (
     StateChanged,
     StepFinished,
     StepStarted,
-    event_to_json,
 )
 from kvdeck.sessions.model.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
 from kvdeck.sessions.model.run_state import RunState, advance_all
@@ -133,7 +133,7 @@ def stream(end: str | None = "done", reason: str | None = None) -> Iterator[Even
     def event(happened: Event) -> EventMessage:
         nonlocal seq
         seq += 1
-        return EventMessage(NAME, seq - 1, orjson.loads(orjson.dumps(event_to_json(happened))))
+        return EventMessage(NAME, seq - 1, orjson.loads(encode_line(happened)))
 
     steps = plans()
     total = len(steps) * ROUNDS
@@ -229,13 +229,15 @@ def compared(name: str) -> Session:
     slower = 1.0 if name.startswith("before") else 1.22
     host = {**kept.host, "hostname": "dgx-02"}
     if "sweep" in name:
-        return replace(kept, results=tuple(_sweep()), comparisons=(), host=host)
-    return replace(kept, results=tuple(_at(r, r.block_bytes, 1 / slower) for r in kept.results), comparisons=())
+        return msgspec.structs.replace(kept, results=tuple(_sweep()), comparisons=(), host=host)
+    return msgspec.structs.replace(
+        kept, results=tuple(_at(r, r.block_bytes, 1 / slower) for r in kept.results), comparisons=()
+    )
 
 
 def swept(name: str, slower: float = 1.0) -> Session:
     """Both layouts of one path at nine block sizes."""
-    return replace(session(name), results=tuple(_sweep(slower)), comparisons=())
+    return msgspec.structs.replace(session(name), results=tuple(_sweep(slower)), comparisons=())
 
 
 def _sweep(slower: float = 1.0) -> Iterator[StepResult]:
@@ -248,7 +250,7 @@ def _sweep(slower: float = 1.0) -> Iterator[StepResult]:
 def _at(found: StepResult, block_bytes: int, times: float) -> StepResult:
     assert found.gb_per_s is not None
     rate = found.gb_per_s.median * times
-    return replace(found, block_bytes=block_bytes, gb_per_s=Interval(rate, rate * 0.97, rate * 1.03))
+    return msgspec.structs.replace(found, block_bytes=block_bytes, gb_per_s=Interval(rate, rate * 0.97, rate * 1.03))
 
 
 def spreads(of: Session) -> dict[tuple[str, str, int, int], tuple[tuple[float, int], ...]]:

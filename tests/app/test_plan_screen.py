@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
@@ -341,7 +342,7 @@ def test_measured_reads_finished_sessions_of_this_host(tmp_path: Path):
     for name in ("one", "two"):
         store.create(name, {}, "")
         session = a_run.session(name)
-        store.write(replace(session, host={"hostname": "dgx-01" if name == "one" else "other"}))
+        store.write(msgspec.structs.replace(session, host={"hostname": "dgx-01" if name == "one" else "other"}))
     reader = Reader(store)
     found = reader.read("dgx-01")
     assert {point.session for point in found.points} == {"one"}

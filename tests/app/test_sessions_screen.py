@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from textual.pilot import Pilot
 
 from kvdeck.app.tui.messages import SessionChanged, SessionsListed, SnapshotTaken

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.app.tui import export
 from kvdeck.app.tui.export import Table, csv_text, kept, markdown

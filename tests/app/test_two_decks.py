@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store import trace_counts
@@ -106,7 +106,7 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
     for deck in decks:
         assert deck.shows(f"{total:,}")
     both_write(decks, "n", "New name of", ("-done", "-other"), ("is now shared-done", "there is no session"))
-    place.store.change("shared-done", lambda now: dataclasses.replace(now, tags=(*now.tags, "late")))
+    place.store.change("shared-done", lambda now: replace(now, tags=(*now.tags, "late")))
     for deck in decks:
         assert deck.shows("shared-done")
         assert deck.shows("alpha, beta, late")

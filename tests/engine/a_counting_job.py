@@ -15,8 +15,8 @@ import yaml
 from kvdeck.engine.daemon import server
 from kvdeck.engine.daemon.job_kinds import JOB_KINDS, JobKind
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import Log, RunStarted, StateChanged
-from kvdeck.sessions.store.event_log import encode_event
 
 MODULE = "tests.engine.a_counting_job"
 
@@ -49,7 +49,7 @@ def work(folder: Path) -> None:
 
     def write(event: Any) -> None:
         for descriptor in (file, 1):
-            os.write(descriptor, encode_event(event))
+            os.write(descriptor, encode_line(event))
 
     last = yaml.safe_load((folder / "run.yaml").read_text())["to"]
     write(RunStarted(time.monotonic_ns(), time.time(), ()))

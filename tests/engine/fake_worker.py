@@ -20,9 +20,9 @@ from pathlib import Path
 import orjson
 import yaml
 
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged
 from kvdeck.sessions.model.records import StepPlan
-from kvdeck.sessions.store.event_log import encode_event
 
 
 def plan() -> StepPlan:
@@ -49,9 +49,9 @@ class FakeWorker:
         step = number % int(self.params.get("steps", 1))
         values[0], values[1], values[2], values[-2], values[-1] = step, number, number + 1, (number + 1) / total, 1.0
         times = (1000,) * int(self.params.get("wide", 1))
-        self.write(encode_event(Round(time.monotonic_ns(), step, number, times, times, 2000, tuple(values))))
+        self.write(encode_line(Round(time.monotonic_ns(), step, number, times, times, 2000, tuple(values))))
         if number % 10 == 5:
-            self.write(encode_event(ReferenceRound(time.monotonic_ns(), 0, number, "memcpy", 4096, 2000)))
+            self.write(encode_line(ReferenceRound(time.monotonic_ns(), 0, number, "memcpy", 4096, 2000)))
 
     def wait(self, seconds: float) -> str | None:
         """Wait; why to stop, if at all. EOF on stdin: the engine is gone."""
@@ -71,7 +71,7 @@ class FakeWorker:
         if self.scratch is not None:
             shutil.rmtree(self.scratch)
             (self.folder / "scratch.txt").unlink()
-        self.write(encode_event(StateChanged(time.monotonic_ns(), time.time(), state, reason)))  # type: ignore[arg-type]
+        self.write(encode_line(StateChanged(time.monotonic_ns(), time.time(), state, reason)))  # type: ignore[arg-type]
         sys.exit(0)
 
     def run(self) -> None:
@@ -81,12 +81,12 @@ class FakeWorker:
         if "rank" in params:
             rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.DEVNULL)
             Path(params["rank"]).write_text(str(rank.pid))
-        self.write(encode_event(RunStarted(time.monotonic_ns(), time.time(), (plan(),))))
+        self.write(encode_line(RunStarted(time.monotonic_ns(), time.time(), (plan(),))))
         total = int(params.get("rounds", 3))
         for number in range(total):
             self.round(number, total)
             if number % 100 == 50:
-                self.write(encode_event(Log(time.monotonic_ns(), "info", f"round {number}")))
+                self.write(encode_line(Log(time.monotonic_ns(), "info", f"round {number}")))
             why = self.wait(float(params.get("every", 0)))
             if why is not None and params.get("end") != "deaf":
                 self.end("cancelled", why or None)

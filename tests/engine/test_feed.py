@@ -13,8 +13,8 @@ from kvdeck.engine import protocol
 from kvdeck.engine.daemon import log
 from kvdeck.engine.daemon.stream import KEPT_LINES, Feed, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import ReferenceRound, Round, RunStarted, StateChanged
-from kvdeck.sessions.store.event_log import encode_event
 
 ROUND = Round(12, 3, 4, (1, 2), (3, 4), 9, (3.0, 4.0, None, 1e-9))
 
@@ -23,7 +23,7 @@ ROUND = Round(12, 3, 4, (1, 2), (3, 4), 9, (3.0, 4.0, None, 1e-9))
     "spell", [lambda line: line, lambda line: orjson.dumps(dict(reversed(orjson.loads(line).items())))]
 )
 def test_a_round_becomes_a_sample_however_it_is_spelled(spell):
-    raw = spell(encode_event(ROUND).rstrip(b"\n"))
+    raw = spell(encode_line(ROUND).rstrip(b"\n"))
     if not raw.startswith(b'{"kind":"round"'):
         raw = b'{"kind":"round", ' + raw[1:].replace(b',"kind":"round"', b"")
     line = to_line("s", 7, raw)
@@ -35,10 +35,10 @@ def test_a_round_becomes_a_sample_however_it_is_spelled(spell):
     "event", [RunStarted(1, 2.0, ()), StateChanged(1, 2.0, "done"), ReferenceRound(1, 0, 0, "memcpy", 1, 1)]
 )
 def test_other_lines_become_events(event):
-    line = to_line("s", 0, encode_event(event).rstrip(b"\n"))
+    line = to_line("s", 0, encode_line(event).rstrip(b"\n"))
     message = protocol.decode(line.encode(0))
     assert isinstance(message, EventMessage)
-    assert message.event == orjson.loads(encode_event(event))
+    assert message.event == orjson.loads(encode_line(event))
     assert line.kind == ("reference" if isinstance(event, ReferenceRound) else "event")
 
 
@@ -50,8 +50,8 @@ def test_damaged_lines_are_counted_and_not_sent(raw: bytes):
 def test_a_feed_keeps_the_newest_lines_only():
     feed, heard = Feed("s", Path("nowhere")), []
     feed.listeners.add(heard.append)
-    feed.push([encode_event(ROUND).rstrip(b"\n")] * (KEPT_LINES + 10))
-    feed.push([encode_event(RunStarted(1, 2.0, ())).rstrip(b"\n")])
+    feed.push([encode_line(ROUND).rstrip(b"\n")] * (KEPT_LINES + 10))
+    feed.push([encode_line(RunStarted(1, 2.0, ())).rstrip(b"\n")])
     assert (feed.next_seq, feed.first_kept) == (KEPT_LINES + 11, 11)
     assert [line.seq for line in feed.since(KEPT_LINES + 8)] == [KEPT_LINES + 8, KEPT_LINES + 9, KEPT_LINES + 10]
     assert heard == [False, True]

@@ -21,9 +21,10 @@ from kvdeck.engine.daemon import runtime
 from kvdeck.engine.daemon.stream import Feed, to_line
 from kvdeck.engine.protocol import EventMessage, FromEngine, SampleMessage
 from kvdeck.engine.telemetry.sources.sessions import OwnRuns
-from kvdeck.sessions.model.events import COUNTER_INDEX, ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.model.encoding import encode_line
+from kvdeck.sessions.model.events import COUNTER_INDEX, ReferenceRound, Round, RunStarted, StateChanged, decode_event
 from kvdeck.sessions.model.run_state import CUT_SHORT, LogEntry, RunState, advance, advance_all
-from kvdeck.sessions.store.event_log import FileLog, decode_event, encode_event
+from kvdeck.sessions.store.event_log import FileLog
 from kvdeck.sessions.store.store import Store
 
 from .conftest import DEADLINE, kill_engine, submit
@@ -242,7 +243,7 @@ def test_steps_are_summed_per_path_and_layout(tmp_path: Path):
         values[COUNTER_INDEX["bytes"]] = 10.0
         rounds.append(Round(number, number, 0, (), (), 1, tuple(values)))
     events = (begun, *rounds, ReferenceRound(99, 0, 0, "memcpy", 1, 1))
-    store.samples_path(NAME).write_bytes(b"".join(map(encode_event, events)))
+    store.samples_path(NAME).write_bytes(b"".join(map(encode_line, events)))
     reading = OwnRuns(tmp_path).look()
     found = {series: value for series, value in reading.values.items() if series.name == "session_bytes"}
     assert list(found.values()) == [500.0]

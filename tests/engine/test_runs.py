@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -169,7 +168,7 @@ def test_killing_the_engine_ends_its_run_and_the_next_says_so(engine: Client, fo
         assert runs_until_known.reason
         events = list(read_events(again.store.samples_path(session)))
         assert any(isinstance(event, Round) for event in events)
-        assert dataclasses.asdict(again.store.rebuild(session)) == dataclasses.asdict(runs_until_known)
+        assert again.store.rebuild(session) == runs_until_known
 
 
 def test_two_initiators_share_the_working_set(engine: Client) -> None:

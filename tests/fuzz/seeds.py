@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import orjson
+from msgspec.structs import replace
 
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.protocol import EventMessage, SampleMessage, encode
@@ -23,11 +23,11 @@ from kvdeck.engine.telemetry.sources.exposition import Parser
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.formats import dynamo, exchange
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
-from kvdeck.sessions.model.events import Round, event_from_json
+from kvdeck.sessions.model.encoding import encode_document, encode_line
+from kvdeck.sessions.model.events import Round, convert_event
 from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.recorder import TransferCounter
-from kvdeck.sessions.store.event_log import encode_event
 from kvdeck.sessions.store.index import summaries
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import Mark
@@ -152,13 +152,11 @@ def _keep_sessions(home: Path) -> None:
     store = Store(home)
     for name in (RUN, OTHER):
         store.create(name, {"paths": ["HostToHost"], "layouts": ["fc"]}, SPEC)
-        session = dataclasses.replace(
-            a_run.session(name), host={"hostname": platform.node(), "cpu": "x"}, note="a note"
-        )
-        store.write(dataclasses.replace(session, tags=("cold", "nvme")))
+        session = replace(a_run.session(name), host={"hostname": platform.node(), "cpu": "x"}, note="a note")
+        store.write(replace(session, tags=("cold", "nvme")))
         store.samples_path(name).write_bytes(events())
     store.create(OPEN, {"paths": ["HostToHost"]}, SPEC)
-    store.write(dataclasses.replace(store.read(OPEN), state="running"))
+    store.write(replace(store.read(OPEN), state="running"))
     store.samples_path(OPEN).write_bytes(events(ended=False))
     store.keep(Session(COUNTED, "done", BEGIN, started=BEGIN, kind="trace"))
     recorder = TransferCounter(store.folder(COUNTED))
@@ -182,13 +180,13 @@ def events(ended: bool = True) -> bytes:
     lines = []
     for message in a_run.stream("done" if ended else None):
         if isinstance(message, EventMessage):
-            event = event_from_json(message.event)
+            event = convert_event(message.event)
             assert event is not None
-            lines.append(encode_event(event))
+            lines.append(encode_line(event))
         elif isinstance(message, SampleMessage):
             step, number = int(message.values[0] or 0), int(message.values[1] or 0)
             times = tuple(round(a_run.micros(a_run.plans()[step], number) * 1e3 + extra) for extra in range(8))
-            lines.append(encode_event(Round(message.t, step, number, (2400,) * 8, times, sum(times), message.values)))
+            lines.append(encode_line(Round(message.t, step, number, (2400,) * 8, times, sum(times), message.values)))
     return b"".join(lines[:60] + lines[-12:])
 
 
@@ -218,7 +216,7 @@ def index() -> Files:
             folder = home / "sessions" / f"s{number}"
             folder.mkdir(parents=True)
             session = Session(f"s{number}", "done", BEGIN + number, tags=("t",), host={"hostname": "h"})
-            (folder / "session.json").write_bytes(orjson.dumps(session))
+            (folder / "session.json").write_bytes(encode_document(session))
         summaries(home)
         for number in range(5, 66):
             shutil.rmtree(home / "sessions" / f"s{number}")
@@ -235,7 +233,7 @@ def owners() -> Files:
         gone = ProcessIdentity(2**22 + 1, 1, "a boot", "a namespace", platform.node())
         for name in (RUN,):
             store.create(name, {"paths": ["HostToHost"]}, SPEC)
-            store.write(dataclasses.replace(store.read(name), state="running"))
+            store.write(replace(store.read(name), state="running"))
             store.samples_path(name).write_bytes(events(ended=False))
             recovery.write_owner(store, name, recovery.Owner(gone, None))
 
@@ -246,7 +244,7 @@ def owners() -> Files:
 def imported() -> Files:
     """Files that `session import` and every verb that takes a session's file reads."""
     counts = dynamo.Counts("one", 12.5, tallies())
-    session = dataclasses.replace(a_run.session(), tags=("cold",))
+    session = replace(a_run.session(), tags=("cold",))
     kept = Session("kept", "done", BEGIN, kind="imported", tallies=tallies())
     return {
         "tmp/nixlbench.txt": NIXLBENCH.encode(),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.compare import compare, percent_change, regressions
 from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, Tally
@@ -24,12 +24,12 @@ def step(number: int, layout: str = FC, rate: float = 10.0, **changes: object) -
         gb_per_s=Interval(rate, rate * 0.98, rate * 1.02), reference_gb_per_s=None, reference=None, efficiency=None,
         verified=True, status="ok", reason=None,
     )  # fmt: skip
-    return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
+    return replace(result, **changes)  # type: ignore[arg-type]
 
 
 def session(name: str, *results: StepResult, **changes: object) -> Session:
     made = Session(name, "done", 1.0, host={"hostname": "dgx"}, results=results)
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def counted(name: str, *tallies: Tally) -> Session:
@@ -65,7 +65,7 @@ def test_what_one_side_has_alone_is_named() -> None:
 def test_one_run_s_own_ratio_is_the_interleaved_one() -> None:
     comparison = Comparison(0, "HostToHost", FC, LS, 1 << 20, 16, 1.9, 1.8, 2.0, "slower")
     run = session("a", step(0, FC), step(1, LS, 5.0), comparisons=(comparison,))
-    parts = [dataclasses.replace(run, results=(result,)) for result in run.results]
+    parts = [replace(run, results=(result,)) for result in run.results]
     (row,) = compare(*parts).paths
     assert (row.ratio, row.low, row.high) == (1.9, 1.8, 2.0)
     (row,) = compare(*reversed(parts)).paths

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from pathlib import Path
 
 import orjson
 import pyarrow.parquet
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import exchange
@@ -24,16 +24,16 @@ KEPT = Session("kept", "done", 1.0, kind="imported", tallies=(TALLY,), host={"ho
 def test_our_own_json_keeps_everything(tmp_path: Path) -> None:
     path = tmp_path / "kept.kvdeck.json"
     path.write_bytes(exchange.encode(KEPT, exchange.format_of(path)))
-    assert exchange.read(path) == dataclasses.replace(KEPT, source=str(path))
+    assert exchange.read(path) == replace(KEPT, source=str(path))
 
 
 def test_what_a_format_has_no_place_for_is_said() -> None:
     assert exchange.left_out(KEPT, "kvdeck") == []
     assert set(exchange.left_out(KEPT, "json")) == {"failures", "times", "descriptors", "the distribution of sizes"}
     assert set(exchange.left_out(KEPT, "csv")) == {"failures", "times", "descriptors", "the distribution of sizes"}
-    plain = dataclasses.replace(KEPT, tallies=(Tally("HostToDisk", "FullyContiguous", 1, sizes=((5, 1),)),))
+    plain = replace(KEPT, tallies=(Tally("HostToDisk", "FullyContiguous", 1, sizes=((5, 1),)),))
     assert exchange.left_out(plain, "csv") == ["the distribution of sizes"]
-    strange = dataclasses.replace(KEPT, tallies=(Tally("DiskToHost", "Unknown", 1),))
+    strange = replace(KEPT, tallies=(Tally("DiskToHost", "Unknown", 1),))
     assert exchange.left_out(strange, "json") == ["DiskToHost Unknown"]
 
 
@@ -46,7 +46,7 @@ OTHER = Tally("DiskToHost", "Unknown", 1, 2**64 - 1, min_bytes=2**64 - 1, max_by
 
 
 def test_parquet_is_a_table_to_others_and_keeps_every_count(tmp_path: Path) -> None:
-    two = dataclasses.replace(KEPT, tallies=(TALLY, OTHER))
+    two = replace(KEPT, tallies=(TALLY, OTHER))
     path = tmp_path / "counts.parquet"
     path.write_bytes(exchange.encode(two, exchange.format_of(path)))
     assert exchange.left_out(two, "parquet") == []
@@ -62,7 +62,7 @@ def test_parquet_is_a_table_to_others_and_keeps_every_count(tmp_path: Path) -> N
 
 def test_a_session_of_nothing_is_a_parquet_file_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "empty.parquet"
-    path.write_bytes(exchange.encode(dataclasses.replace(KEPT, tallies=()), "parquet"))
+    path.write_bytes(exchange.encode(replace(KEPT, tallies=()), "parquet"))
     assert exchange.read(path).tallies == ()
 
 

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
 import pytest
 
 from kvdeck.sessions import recorder
 from kvdeck.sessions.host.files import replace_file
-from kvdeck.sessions.model.records import to_json
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.transfer_counts import gb_per_s, seconds_a_block, time_percentiles
 from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import trace_counts
@@ -91,7 +90,6 @@ RANK = """
 import sys
 from pathlib import Path
 from kvdeck.sessions.recorder import TransferCounter
-from kvdeck.sessions.model.records import to_json
 recorder = TransferCounter(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5)
@@ -133,7 +131,7 @@ def test_a_zombie_and_a_pid_that_was_given_again_count_no_more(session: Path) ->
         for pid, updated, lives in ((zombie.pid, time.time(), 0), (os.getpid(), 1.0, 0), (os.getpid(), time.time(), 1)):
             process = trace_counts.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, tallies=())
             trace_counts.prepare(session)
-            (session / "recorder" / "0-x.json").write_bytes(orjson.dumps(to_json(process)))
+            (session / "recorder" / "0-x.json").write_bytes(encode_line(process))
             assert len(trace_counts.live(session)) == lives
 
 
@@ -179,7 +177,6 @@ BUSY = """
 import sys, time
 from pathlib import Path
 from kvdeck.sessions.recorder import TransferCounter
-from kvdeck.sessions.model.records import to_json
 recorder, count, end = TransferCounter(Path(sys.argv[1])), 0, time.monotonic() + 1.6
 while time.monotonic() < end:
     for _ in range(200):

@@ -8,10 +8,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.formats.exchange import markdown
+from kvdeck.sessions.model.encoding import convert, encode_line
 from kvdeck.sessions.model.records import (
     DEVICE_TO_HOST,
     DISK_TO_HOST,
@@ -25,7 +28,6 @@ from kvdeck.sessions.model.records import (
     StepResult,
     Tally,
     Tuned,
-    from_json,
 )
 from kvdeck.sessions.model.references import reference_text
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
@@ -82,7 +84,7 @@ def step(number: int, path: str = HOST_TO_HOST, layout: str = FC, **changes: obj
         status="ok",
         reason=None,
     )
-    return dataclasses.replace(result, **changes)  # type: ignore[arg-type]
+    return replace(result, **changes)  # type: ignore[arg-type]
 
 
 def unmeasured(number: int, path: str, layout: str, status: str, reason: str) -> StepResult:
@@ -136,9 +138,9 @@ def test_json_has_every_key_that_was_promised() -> None:
         Spread,
     ],
 )
-def test_every_field_is_documented(record: type) -> None:
+def test_every_field_is_documented(record: type[Struct]) -> None:
     documented = FORMATS.read_text()
-    fields = {field.name for field in dataclasses.fields(record)} - ({"name"} if record is Session else set())
+    fields = set(record.__struct_fields__) - ({"name"} if record is Session else set())
     assert [name for name in fields if not re.search(rf"`{name}(\[\])?`", documented)] == []
 
 
@@ -298,16 +300,16 @@ def test_a_part_is_told_of_a_limit_only(reference: str, block_bytes: int, ratio:
 
 
 def test_a_file_of_an_earlier_version_has_its_ratio() -> None:
-    new = orjson.loads(orjson.dumps(step(0, reference_gb_per_s=20.8)))
+    new = orjson.loads(encode_line(step(0, reference_gb_per_s=20.8)))
     old = {key: value for key, value in new.items() if key not in ("reference_ratio", "reference_is_limit")}
-    read = from_json(StepResult, old)
+    read = convert(StepResult, old)
     assert (read.reference_ratio, read.reference_is_limit, read.efficiency) == (0.5, True, 0.5)
-    assert orjson.loads(orjson.dumps(read)) == new
+    assert orjson.loads(encode_line(read)) == new
 
 
 def test_one_value_reads_the_same_in_every_text() -> None:
     a = session(step(0), step(1, layout=LS, gb_per_s=Interval(3.24, 3.1, 3.4)))
-    b = dataclasses.replace(a, name="try-2")
+    b = replace(a, name="try-2")
     diff = compare(a, b)
     shown = {
         "report": text(a),

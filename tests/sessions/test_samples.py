@@ -10,16 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.model.events import Log, Round, StateChanged
+from kvdeck.sessions.model.encoding import encode_line
+from kvdeck.sessions.model.events import Log, Round, StateChanged, decode_event
 from kvdeck.sessions.model.run_state import LogEntry
 from kvdeck.sessions.store.event_log import (
     FileLog,
     LineReader,
     append_event,
     count_lines,
-    decode_event,
     drop_last_line,
-    encode_event,
     read_events,
     read_lines,
     truncate_torn_tail,
@@ -86,14 +85,14 @@ def test_a_full_disk_leaves_no_half_line():
 
 
 def test_damaged_and_unknown_lines_are_passed_over_and_counted(path: Path):
-    path.write_bytes(b'noise\n[1]\n{"kind":"from the future"}\n{"kind":"log","t":1}\n' + encode_event(log("good")))
+    path.write_bytes(b'noise\n[1]\n{"kind":"from the future"}\n{"kind":"log","t":1}\n' + encode_line(log("good")))
     assert list(read_events(path)) == [log("good")]
     assert [(entry.seq, entry.event) for entry in FileLog(path).follow(2)] == [(2, None), (3, None), (4, log("good"))]
 
 
 def test_a_round_survives_the_way_to_the_file_and_back():
     event = Round(5, 1, 2, (10, 11), (20, 21), 44, (None, 1.5, 2.0))
-    assert decode_event(encode_event(event)) == event
+    assert decode_event(encode_line(event)) == event
 
 
 def test_following_ends_with_the_run(path: Path):

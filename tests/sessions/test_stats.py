@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.model.records import Comparison, Interval, from_json
+from kvdeck.sessions.model.encoding import convert
+from kvdeck.sessions.model.records import Comparison, Interval
 from kvdeck.sessions.stats import verdict
 
 
@@ -161,5 +162,5 @@ def test_the_verdict_says_no_more_than_the_interval(low: float, high: float, rou
 def test_a_saved_verdict_that_said_too_much_is_corrected():
     data = {"trial": 0, "path": "HostToHost", "baseline": "a", "candidate": "b", "block_bytes": 1, "batch": 1,
             "ratio": 1.2, "low": 0.91, "high": 1.76, "verdict": "no difference"}  # fmt: skip
-    assert from_json(Comparison, data).verdict == "undecided"
-    assert from_json(Comparison, {**data, "low": 0.99, "high": 1.02}).verdict == "no difference"
+    assert convert(Comparison, data).verdict == "undecided"
+    assert convert(Comparison, {**data, "low": 0.99, "high": 1.02}).verdict == "no difference"

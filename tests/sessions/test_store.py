@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -15,9 +14,10 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError, UsageError
-from kvdeck.sessions.model.events import Compared, RunStarted, StateChanged
+from kvdeck.sessions.model.events import Compared, RunStarted, SettingTuned, StateChanged
 from kvdeck.sessions.model.records import Comparison, Session, Tuned
 from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import index as listing
@@ -95,17 +95,17 @@ def test_missing_and_damaged_sessions_are_told_apart(store: Store):
     assert store.rebuild("x").spec == {"paths": ["HostToDisk"]}
     (row,) = store.summaries()
     assert (row.name, row.state) == ("x", "unreadable")
-    assert "is damaged" in str(row.reason)
+    assert row.reason == "session.json: no valid JSON: Input data was truncated"
 
 
 def test_a_session_is_folded_from_its_events(store: Store):
     made = store.create("x", {"a": 1}, "a: 1\n")
     compared = Comparison(0, "HostToHost", "FullyContiguous", "LayerSeparate", 4096, 1, 1.2, 1.1, 1.3, "slower")
-    tuned = Tuned(3, "HostToHost", "huge_pages", "true", 0.9, 0.8, 0.95, True)
-    for event in (RunStarted(1, 100.0, ()), Compared(2, compared), tuned):
+    tuned = (3, "HostToHost", "huge_pages", "true", 0.9, 0.8, 0.95, True)
+    for event in (RunStarted(1, 100.0, ()), Compared(2, compared), SettingTuned(*tuned)):
         append_event(store.samples_path("x"), event)
-    assert store.load("x") == dataclasses.replace(
-        made, state="running", started=100.0, comparisons=(compared,), tuned=(tuned,)
+    assert store.load("x") == replace(
+        made, state="running", started=100.0, comparisons=(compared,), tuned=(Tuned(*tuned),)
     )
     assert store.read("x").state == "queued"
     append_event(store.samples_path("x"), StateChanged(4, 101.0, "crashed", "it died"))
@@ -126,9 +126,10 @@ def test_a_killed_writer_leaves_the_old_session_or_the_new(store: Store):
     """Kill a process that rewrites session.json as fast as it can: the file is whole, and no temp file is a session."""
     store.create("x", {"filler": "x" * 100_000}, "{}\n")
     code = (
-        "import dataclasses, sys; from pathlib import Path; from kvdeck.sessions.store.store import Store\n"
+        "import sys; from msgspec.structs import replace; from pathlib import Path\n"
+        "from kvdeck.sessions.store.store import Store\n"
         "store = Store(Path(sys.argv[1])); s = store.read('x')\n"
-        "n = 0\nwhile True:\n n += 1; store.write(dataclasses.replace(s, note=str(n))); print(n, flush=True)"
+        "n = 0\nwhile True:\n n += 1; store.write(replace(s, note=str(n))); print(n, flush=True)"
     )
     for _ in range(3):
         child = subprocess.Popen([sys.executable, "-c", code, str(store.home)], stdout=subprocess.PIPE)
@@ -145,7 +146,7 @@ def test_a_killed_writer_leaves_the_old_session_or_the_new(store: Store):
 def test_summaries_are_the_newest_first_and_pass_over_strangers(store: Store):
     for number, name in enumerate("abc"):
         made = store.create(name, {"paths": ["HostToHost"], "layouts": ["fc"]}, "{}\n")
-        store.write(dataclasses.replace(made, created=float(number), tags=("t",), note="n"))
+        store.write(replace(made, created=float(number), tags=("t",), note="n"))
     (store.sessions / "empty").mkdir()
     (store.sessions / ".new-1-1").mkdir()
     (store.sessions / "file").touch()
@@ -176,12 +177,12 @@ def test_an_empty_home_has_no_sessions(tmp_path: Path):
 def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(listing, "WORTH_KEEPING", 10)
     for number in range(10):
-        store.write(dataclasses.replace(store.create(f"s{number}", {}, "{}\n"), created=float(number)))
+        store.write(replace(store.create(f"s{number}", {}, "{}\n"), created=float(number)))
     first = store.summaries()
     index = store.home / "sessions.index"
     assert index.exists()
     # Changed after the index was written, gone, and new: each is seen.
-    store.write(dataclasses.replace(store.read("s5"), note="changed"))
+    store.write(replace(store.read("s5"), note="changed"))
     (store.folder("s6") / "session.json").unlink()
     store.create("new", {}, "{}\n")
     second = {summary.name: summary for summary in store.summaries()}
@@ -198,12 +199,13 @@ def test_the_index_saves_reading_and_is_never_believed_over_a_file(store: Store,
 
 
 TAGGER = """
-import dataclasses, sys
+import sys
+from msgspec.structs import replace
 from pathlib import Path
 from kvdeck.sessions.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(25):
-    store.change("shared", lambda now: dataclasses.replace(now, tags=(*now.tags, f"{sys.argv[2]}{number}")))
+    store.change("shared", lambda now: replace(now, tags=(*now.tags, f"{sys.argv[2]}{number}")))
 """
 
 
@@ -222,7 +224,7 @@ def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Sto
     recorder.record("HostToDisk", "FullyContiguous", 1, 1, None)
     recorder.flush()
     try:
-        assert store.change("shared", lambda now: dataclasses.replace(now, note="live")).note == "live"
+        assert store.change("shared", lambda now: replace(now, note="live")).note == "live"
         with pytest.raises(SessionError, match="is being recorded into"):
             store.rename("shared", "other")
     finally:

@@ -196,7 +196,6 @@ ALLOWED = {
     "engine/daemon/server.py: hz": "what a client sent, whatever it is, by its repr",
     "engine/daemon/samplers.py: hz": "what a client sent, whatever it is, by its repr",
     "engine/daemon/samplers.py: block_bytes": "what a client sent, whatever it is, by its repr",
-    "engine/daemon/telemetry_sessions.py: limit": "what a client sent, whatever it is, by its repr",
     "engine/daemon/runtime.py: length": "the bytes of a path beside the kernel's limit of 107: a few digits",
     "engine/planning/models.py: kind.name": "a name",
     "engine/telemetry/block_size.py: config.page_size": "a setting, as its program takes it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import itertools
 import os
@@ -17,6 +16,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
@@ -400,7 +400,7 @@ def test_a_recording_whose_keeper_lives_is_not_interrupted_between_two_writers(t
     """The engine starts another sampling process when one dies; meanwhile nobody holds the files."""
     store = Store(tmp_path)
     session = store.create("kept", {}, "")
-    store.write(dataclasses.replace(session, kind="telemetry", state="running"))
+    store.write(replace(session, kind="telemetry", state="running"))
     folder = store.folder("kept")
     writer = Writer(folder)
     assert keeping.state_now(folder, "running") == "running"

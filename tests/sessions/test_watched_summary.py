@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import math
 import random
@@ -13,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.analysis.compare_telemetry import compare_flows, slower
@@ -223,7 +223,7 @@ def test_what_nobody_ended_has_one_reason_whatever_it_is(store: Store) -> None:
 def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
     session = recorded(store, "cut", rates(1e9, 1), state=None)
     assert session.state == "queued", "the writer never said that it began"
-    store.write(dataclasses.replace(store.read("cut"), state="running", started=T0))
+    store.write(replace(store.read("cut"), state="running", started=T0))
     assert store.load("cut").state == "running", "its owner, this process, lives"
     owner_path(store.folder("cut")).unlink()
     session = store.load("cut")
@@ -240,12 +240,12 @@ def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
 def test_one_that_goes_on_is_not_renamed_or_deleted(store: Store) -> None:
     keeping.begin(store, "live")
     writer = Writer(store.folder("live"))
-    store.write(dataclasses.replace(store.read("live"), state="running", started=T0))
+    store.write(replace(store.read("live"), state="running", started=T0))
     assert catalogue(store)[0].state == "recording"
     for what in (
         lambda: store.rename("live", "other"),
         lambda: store.delete("live"),
-        lambda: store.change("live", lambda session: dataclasses.replace(session, note="x")),
+        lambda: store.change("live", lambda session: replace(session, note="x")),
     ):
         with pytest.raises(SessionError, match="is being recorded"):
             what()
@@ -288,7 +288,7 @@ def test_few_moments_decide_nothing(store: Store) -> None:
 
 def test_what_does_not_compare_is_said_first(store: Store) -> None:
     a = recorded(store, "a", rates(1e9, 1, 100))
-    b = dataclasses.replace(
+    b = replace(
         recorded(store, "b", rates(1e9, 2, 20)), host={"hostname": "other"}, state="interrupted", reason="killed"
     )
     said = " · ".join(compare_flows(a, b).differences)
@@ -303,8 +303,8 @@ def test_what_does_not_compare_is_said_first(store: Store) -> None:
 def test_flows_of_one_side_stand_apart(store: Store) -> None:
     a, b = recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2))
     assert a.watched is not None
-    other = dataclasses.replace(a.watched.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
-    a = dataclasses.replace(a, watched=dataclasses.replace(a.watched, flows=(*a.watched.flows, other)))
+    other = replace(a.watched.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
+    a = replace(a, watched=replace(a.watched, flows=(*a.watched.flows, other)))
     diff = compare_flows(a, b)
     assert len(diff.flows) == 1
     assert "G2 → G1 kvbm onboard" in diff.only_a[0]
@@ -328,7 +328,7 @@ def test_flows_over_time_as_csv_and_json(store: Store, tmp_path: Path) -> None:
     telemetry.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
     again = exchange.read(tmp_path / "one.kvdeck.json")
     assert again.watched == session.watched
-    kept = store.keep(dataclasses.replace(again, name="kept", kind="imported"))
+    kept = store.keep(replace(again, name="kept", kind="imported"))
     assert "telemetry of" in text(report_lines(store.load(kept.name), 100))
     with pytest.raises(SessionError, match="holds no moments here"):
         b"".join(telemetry.pieces(kept, store.folder("kept"), "csv"))

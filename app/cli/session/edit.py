@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from kvdeck.app.cli.session.arguments import checked, store
 from kvdeck.sessions.errors import SessionError, UsageError
@@ -58,7 +58,7 @@ def import_(file: str, name: str | None) -> int:
     with waiting(f"reading {path}{size_of(path)}"):
         read = exchange.read(path)
     chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
-    kept = store().keep(dataclasses.replace(read, name=checked(chosen), kind=_kept_kind(read)))
+    kept = store().keep(replace(read, name=checked(chosen), kind=_kept_kind(read)))
     click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")
     return 0
 
@@ -76,7 +76,7 @@ def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
 
     def tagged(now: Session) -> Session:
         kept = [item for item in now.tags if item not in tags]
-        return dataclasses.replace(now, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
+        return replace(now, tags=tuple(kept if remove else [*kept, *dict.fromkeys(tags)]))
 
     found = store().change(checked(name), tagged) if tags else store().read(checked(name))
     click.echo(" ".join(found.tags))
@@ -95,7 +95,7 @@ def note(name: str, text: str | None) -> int:
 
     def noted(now: Session) -> Session:
         before.append(now.note)
-        return dataclasses.replace(now, note=text)
+        return replace(now, note=text)
 
     click.echo(store().change(checked(name), noted).note)
     if before[0] not in ("", text):

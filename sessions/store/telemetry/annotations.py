@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
+from msgspec import Struct
 
 from kvdeck.sessions.errors import SessionError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import open_regular
-from kvdeck.sessions.model.records import to_json
+from kvdeck.sessions.model.encoding import decode, encode_line
 from kvdeck.sessions.store.locks import lock
 
 MOST_BYTES = 1 << 20
@@ -21,8 +19,7 @@ ASKED_SECONDS = 0.5
 """Maximum seconds that `is_written` calls of other processes may hold the lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """An annotation: a time and a text."""
 
     t: float
@@ -40,7 +37,7 @@ def encode_mark(mark: Mark) -> bytes:
     """Return the annotation as a line, newline included; control characters become spaces, long text is truncated."""
     text = " ".join("".join(c if c.isprintable() else " " for c in mark.text).split())[:MOST_TEXT]
     kind = mark.kind if mark.kind.isidentifier() and len(mark.kind) <= 32 else "note"
-    return orjson.dumps(to_json(Mark(mark.t, text, kind)), option=orjson.OPT_APPEND_NEWLINE)
+    return encode_line(Mark(mark.t, text, kind))
 
 
 def read_marks(folder: Path) -> tuple[Mark, ...]:
@@ -63,12 +60,9 @@ def read_marks(folder: Path) -> tuple[Mark, ...]:
 
 def _mark(line: bytes) -> Mark | None:
     try:
-        data = load_record(line)
-        t, text, kind = data["t"], data["text"], data.get("kind", "note")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return decode(Mark, line)
+    except ValueError:
         return None
-    right = isinstance(t, (int, float)) and isinstance(text, str) and isinstance(kind, str)
-    return Mark(float(t), text, kind) if right else None
 
 
 def lock_as_writer(fd: int) -> bool:

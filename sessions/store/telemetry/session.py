@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import platform
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import orjson
+from msgspec.structs import replace
 
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
@@ -85,7 +85,7 @@ def end(store: Store, name: str, state: RunState, reason: str | None) -> Session
     """
     session = filled(store.read(name), store.folder(name))
     ended = session.watched.end if session.watched else None
-    session = dataclasses.replace(session, state=state, reason=reason, ended=ended or session.created)
+    session = replace(session, state=state, reason=reason, ended=ended or session.created)
     store.write(session)
     return session
 
@@ -112,16 +112,16 @@ def filled(session: Session, folder: Path) -> Session:
         return session
     now = state_now(folder, session.state)
     watched = added_up(folder)
-    session = dataclasses.replace(session, watched=watched, started=watched.begin or session.started)
+    session = replace(session, watched=watched, started=watched.begin or session.started)
     if now != "interrupted":
-        return dataclasses.replace(session, state=now)
-    return dataclasses.replace(session, state="interrupted", reason=OWNER_GONE, ended=watched.end or session.created)
+        return replace(session, state=now)
+    return replace(session, state="interrupted", reason=OWNER_GONE, ended=watched.end or session.created)
 
 
 def added_up(folder: Path) -> Watched:
     """Return the totals of a telemetry session, computed from the end of its last summary on."""
     reader, marks = MomentReader(folder), read_marks(folder)
-    return dataclasses.replace(
+    return replace(
         caught_up(folder, reader).result(),
         bytes=reader.size,
         thinned=tuple(reader.thinned),

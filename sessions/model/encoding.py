@@ -1,0 +1,88 @@
+"""Records as JSON: how they are written, and read with every field's type checked.
+
+orjson writes, because files keep its spelling of numbers (`1e+16`); msgspec reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from kvdeck.sessions.host.documents import check_record
+
+Record = TypeVar("Record")
+
+
+class RecordError(ValueError):
+    """Data is not the expected record; the message names the field: `$.results[3].step: expected int, got str`."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(_text(error))
+
+
+def _text(error: Exception) -> str:
+    what, _, path = str(error).partition(" - at `")
+    if isinstance(error, msgspec.ValidationError):
+        return f"{path.removesuffix('`') or '$'}: {what[:1].lower()}{what[1:]}".replace("`", "")
+    return f"no valid JSON: {error}" if isinstance(error, msgspec.DecodeError) else str(error)
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """Return a record's JSON fields, those of records inside unconverted: `default` of `orjson.dumps`.
+
+    Raises:
+        TypeError: It is no record.
+    """
+    if not isinstance(record, msgspec.Struct):
+        raise TypeError(f"no record: {type(record).__name__}")
+    config, fields = record.__struct_config__, msgspec.structs.asdict(record)
+    return fields if config.tag_field is None else {config.tag_field: config.tag, **fields}
+
+
+def encode_line(record: Any) -> bytes:
+    """Return the record as one line, newline included."""
+    return orjson.dumps(record, default=fields_of, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def encode_document(record: Any) -> bytes:
+    """Return the record as an indented document, newline included."""
+    return orjson.dumps(record, default=fields_of, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(cls: type[Record], data: bytes) -> Record:
+    """Build a record from JSON text; unknown fields are ignored, so newer files can be read.
+
+    Raises:
+        RecordError: The text is not JSON, or not that record; the message names the field.
+    """
+    try:
+        check_record(data)
+        return msgspec.json.decode(data, type=cls)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(error) from error
+
+
+def convert(cls: type[Record], data: Any) -> Record:
+    """Build a record from its JSON fields, as `decode` does from text.
+
+    Raises:
+        RecordError: A required field is missing or has another type; the message names the field.
+    """
+    try:
+        return msgspec.convert(data, cls)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(error) from error
+
+
+def checked(record: Record) -> Record:
+    """Return a record made from foreign data, as it comes back from its file.
+
+    Raises:
+        RecordError: It can't be written: a number is not finite or has more than 64 bits, or a type is wrong.
+    """
+    try:
+        return decode(type(record), orjson.dumps(record, default=fields_of))
+    except TypeError as error:
+        raise RecordError(error) from error
