@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kvdeck.app.cli.progress import Progress
 from kvdeck.engine import protocol
@@ -236,7 +236,7 @@ def test_steps_are_summed_per_path_and_layout(tmp_path: Path):
     store.create(NAME, {}, "")
     begun = decode_event(LOGS[1].read_bytes().splitlines()[0])
     assert isinstance(begun, RunStarted)
-    begun = dataclasses.replace(begun, steps=tuple(dataclasses.replace(begun.steps[0], step=n) for n in range(50)))
+    begun = replace(begun, steps=tuple(replace(begun.steps[0], step=n) for n in range(50)))
     values = [0.0] * len(COUNTER_INDEX)
     rounds = []
     for number in range(50):
