@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.dialogs.prompt import AskText
 from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.modes.monitor import dialogs
 from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
@@ -246,6 +248,18 @@ async def test_recording_is_begun_and_ended_by_the_engine():
         await pilot.pause()
         assert "REC" not in plain(deck, MonitorBar)
         assert "x is kept" in notes(deck)[-1]
+
+
+@pytest.mark.parametrize("text", ["²", "0", "9" * 19])
+async def test_a_block_that_is_no_size_is_refused(text: str):
+    deck = monitor(settings={"block_bytes": 4096})
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        dialogs.block(screen)
+        await pilot.pause()
+        deck.screen.query_one(Input).value = text
+        await pilot.press("enter")
+        assert (screen.settings.block_bytes, notes(deck)[-1].split(" ", 1)[0]) == (4096, repr(text))
 
 
 async def test_a_read_only_deck_records_nothing():
