@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -32,26 +31,24 @@ def run_recorded(
     Raises:
         UsageError: The command can't be run.
     """
+    from kvdeck.engine.children.child import Child, shell_status
     from kvdeck.engine.tracing import environment
     from kvdeck.sessions.store import traces
     from kvdeck.sessions.store.lookup import find
     from kvdeck.sessions.text.trace_report import summary_text
 
-    variables = {**os.environ, **traces.environment(store.folder(name), name)}
+    variables = traces.environment(store.folder(name), name)
     variables |= environment(os.environ.get("PYTHONPATH"), layout, descriptors_per_block)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    # Ctrl-C is for the command: this process waits. A handler, unlike SIG_IGN, isn't passed on to the command.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
-        # Ctrl-C is for the command: this process ignores it and waits.
-        status = subprocess.Popen(command, env=variables, preexec_fn=_listen, umask=umask.given()).wait()
+        child = Child(command, stdin=None, env=variables, own_group=False, umask=umask.given())
+        status = child.wait()
+        assert status is not None
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     click.echo(summary_text(find(store, name)), err=True)
-    return status if status >= 0 else 128 - status
-
-
-def _listen() -> None:
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
+    return shell_status(status)

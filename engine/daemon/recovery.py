@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.children.child import end_group, end_left
+from kvdeck.engine.children.worker_process import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.files import read_regular, read_text
 from kvdeck.sessions.host.processes import ProcessIdentity

@@ -40,7 +40,7 @@ class Line(NamedTuple):
         return self.message + (b',"missed":%d}\n' % missed if self.is_sample else b"}\n")
 
 
-class Feed:
+class RunStream:
     """The newest lines of a run, and the listeners for further ones.
 
     Memory is bounded: a client that is more than `KEPT_LINES` behind reads from the file.
