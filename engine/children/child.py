@@ -6,7 +6,6 @@ It works from any thread and imports no asyncio; `pipes` reads a child's output 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import selectors
 import signal
@@ -225,6 +224,8 @@ def die_with_parent(parent: int | None = None) -> None:
     Raises:
         SystemExit: The parent has already ended.
     """
+    import ctypes  # takes milliseconds, which clients of the engine don't have to spend
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         raise SystemExit("the parent has ended")
