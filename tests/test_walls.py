@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,41 @@ def test_every_package_is_in_the_wheel() -> None:
         for init in (ROOT / room).rglob("__init__.py"):
             package = ".".join(("kvdeck", *init.parent.relative_to(ROOT).parts))
             assert f'"{package}"' in declared, f"{package} is not in pyproject.toml's packages"
+
+
+def _calls(room: str, *names: str) -> set[str]:
+    """Files in which one of these functions or classes is called, whatever module it is taken from."""
+    found = set()
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
+            if name in names:
+                found.add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_one_module_starts_processes() -> None:
+    """The guard runs as a script with the standard library alone, beside a foreign program."""
+    starting = ("Popen", "create_subprocess_exec", "create_subprocess_shell", "fork", "posix_spawn", "system", "popen")
+    found = {path for room in ("app", "engine", "sessions") for path in _calls(room, *starting)}
+    assert found == {"engine/children/child.py", "engine/children/guard.py"}
+    importing = {
+        str(path.relative_to(ROOT))
+        for room in ("app", "engine", "sessions")
+        for path in (ROOT / room).rglob("*.py")
+        if "import subprocess" in path.read_text() or "from subprocess" in path.read_text()
+    }
+    assert importing == found
+
+
+def test_every_thread_of_the_engine_reports_what_kills_it() -> None:
+    assert _calls("engine", "Thread", "Timer") == {"engine/threads.py"}
+
+
+def test_every_task_of_the_engine_belongs_to_a_group() -> None:
+    assert _calls("engine", "ensure_future") == set()
+    for path in (ROOT / "engine").rglob("*.py"):
+        text = path.read_text()
+        assert "asyncio.create_task" not in text, path
+        assert "loop.create_task" not in text, path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,22 +95,24 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
     Raises:
         UsageError: The command can't be run.
     """
+    from kvdeck.engine.children.child import Child, shell_status
+
     early: list[int] = []
     # The command inherits no handlers, as it would a blocked or ignored signal. What is ignored (nohup) stays ignored.
     heard = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
     before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in heard}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        child = subprocess.Popen(command, env=variables, umask=umask.given())
+        child = Child(command, stdin=None, env=variables, own_group=False, umask=umask.given())
         signal.pthread_sigmask(signal.SIG_BLOCK, {*heard, signal.SIGCHLD})
         for number in early:
-            child.send_signal(number)
+            child.signal(number)
         # Waited for, since a handler can't see who sent a signal. The terminal (Ctrl-C) sends it to the whole
         # foreground group, and a program that got SIGINT twice would take that as the order to quit at once.
-        while child.poll() is None:
+        while (status := child.poll()) is None:
             received = signal.sigwaitinfo({*heard, signal.SIGCHLD})
             if received.si_signo in heard and received.si_code <= 0:  # above 0: sent by the kernel for the terminal
-                child.send_signal(received.si_signo)
+                child.signal(received.si_signo)
     except OSError as error:
         raise UsageError(f"can't run {command[0]!r}: {error.strerror}", "check its name and mode") from error
     finally:
@@ -120,7 +121,7 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
-    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+    return shell_status(status)
 
 
 def _counted(session: Session) -> int:

@@ -1,311 +1,258 @@
-"""The worker process: start in its own process group, read its lines, end it and its descendants."""
+"""The one place that starts processes: their group, environment, umask, time limits, output bounds and end.
+
+It works from any thread and imports no asyncio; `pipes` reads a child's output and awaits its end on an event loop.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import fcntl
 import os
+import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from kvdeck.engine.protocol import MAX_LINE
-from kvdeck.sessions.errors import EngineError
-from kvdeck.sessions.host.processes import group_members, process_start
+from kvdeck.sessions.host.processes import signal_name
 
-PIPE_BYTES = 1 << 20
-EOF_SECONDS = 5.0
-LOOK_SECONDS = 0.05
-LAST_WORDS = 20
-HURRY_SECONDS = 1.5
-"""Seconds a worker has to end when the engine is stopped by force."""
-KILL_AT_ONCE_SECONDS = 0.5
-KILL_SECONDS = 5.0
-"""Seconds to wait after SIGKILL; a process blocked on a dead disk or device never ends."""
-SESSION_VARIABLE = "KVDECK_SESSION_DIR"
-"""Environment variable of a worker and its ranks that holds their session folder."""
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+STDOUT = subprocess.STDOUT
+MOST_OUTPUT = 64 << 20
+"""Bytes of a child's output after which `run` kills it, unless told otherwise."""
+KILL_SECONDS = 0.5
+"""Seconds to wait after SIGKILL; a process that is stuck in a driver or on a dead disk never ends, and is left."""
+TAIL_BYTES = 8192
+_LOOK_SECONDS = 0.1
+_PR_SET_PDEATHSIG = 1
+
+Stream = int | IO[Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Time limits of a worker in seconds, after which it is killed."""
-
-    grace: float = 10.0
-    """After SIGTERM (cancellation)."""
-    linger: float = 60.0
-    """After its last line; it may have many gigabytes of test files to remove."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Result of a worker process."""
-
-    returncode: int
-    """Exit status; if negative, minus the signal number."""
-    killed: bool
-    """True if the engine killed the worker because it did not end in time."""
-
-
-class WorkerLines:
-    """Reader of a worker's stdout: passes event lines to `take`, other lines to `stray`.
-
-    To avoid a wake-up per round at hundreds of rounds per second, it polls the pipe every `LOOK_SECONDS` while lines
-    arrive that fast, and waits for the pipe again once a poll returns nothing.
-    """
-
-    def __init__(self, fd: int, take: Callable[[list[bytes]], None], stray: Callable[[list[bytes]], None]) -> None:
-        self._fd, self._take, self._stray = fd, take, stray
-        self._rest = b""
-        self._loop = asyncio.get_running_loop()
-        self._next_look = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self.ended = asyncio.Event()
-        self.broken: Exception | None = None
-        """Error of `take` or `stray` that ended reading before the end of the pipe."""
-        os.set_blocking(fd, False)
-        self._loop.add_reader(fd, self._on_readable)
-
-    def close(self) -> None:
-        """Stop reading, even before the end of the pipe."""
-        self._loop.remove_reader(self._fd)
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _on_readable(self) -> None:
-        now = self._loop.time()
-        if now < self._next_look:
-            self._loop.remove_reader(self._fd)
-            self._timer = self._loop.call_at(self._next_look, self._look)
-        else:
-            self._next_look = _next_tick(now)
-            self._read()
-
-    def _look(self) -> None:
-        found = self._read()
-        if found == 0:
-            self._loop.add_reader(self._fd, self._on_readable)
-        elif found > 0:
-            now = self._loop.time()
-            when = _next_tick(now) if found < PIPE_BYTES // 16 else now
-            self._timer = self._loop.call_at(when, self._look)
-
-    def _read(self) -> int:
-        """Return the number of bytes read; 0 if none are available, -1 at the end or after an error."""
-        try:
-            data = os.read(self._fd, PIPE_BYTES // 4)
-        except BlockingIOError:
-            return 0
-        if not data:
-            self.close()
-            self.ended.set()
-            return -1
-        try:
-            self._split(data)
-        except Exception as error:
-            # An event-loop callback has no caller to raise to: `Worker.run` raises this error.
-            self.broken = error
-            self.close()
-            self.ended.set()
-            return -1
-        return len(data)
-
-    def _split(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            self._rest = b""
-        events = [line for line in lines if line.startswith(b'{"kind":"')]
-        if len(events) < len(lines):
-            self._stray([line for line in lines if not line.startswith(b'{"kind":"')])
-        if events:
-            self._take(events)
-
-
-def _next_tick(now: float) -> float:
-    """Return the next poll time on the grid that clients' samples use too, so that one wake-up serves both."""
-    return (now // LOOK_SECONDS + 1) * LOOK_SECONDS
-
-
-class Worker:
-    """A running worker process. Its stdin stays open while the engine lives; end of file means that the engine died."""
-
-    def __init__(self, argv: Sequence[str], folder: Path) -> None:
-        """Start the worker with `--session-dir FOLDER`; its stderr goes to the folder's `engine.log`.
-
-        Raises:
-            OSError: The log can't be opened or the process can't be started.
-        """
-        self.ending = asyncio.Event()
-        """Set by the caller after the worker's last line: it ends by itself, so no SIGTERM is sent."""
-        self._log = (folder / "engine.log").open("ab", buffering=0)
-        try:
-            self._process = subprocess.Popen(
-                [*argv, "--session-dir", str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                cwd="/",
-                env={**os.environ, SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
-                start_new_session=True,
-            )
-        except OSError:
-            self._log.close()
-            raise
-        self.pid = self._process.pid
-
-    async def run(
-        self, take: Callable[[list[bytes]], None], cancel: asyncio.Event, limits: Limits, hurry: asyncio.Event
-    ) -> Ending:
-        """Pass the worker's lines to `take` until the worker and its process group have ended.
-
-        After `cancel`, the worker gets SIGTERM, and its group SIGKILL after `limits.grace`; after `hurry`, within
-        `HURRY_SECONDS`. No process of the group remains when this returns or raises.
-
-        Raises:
-            EngineError: The worker was killed, but the kernel does not end it.
-            Exception: An error of `take`.
-        """
-        assert self._process.stdout is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # a larger pipe is only an optimization
-            fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        lines = WorkerLines(self._process.stdout.fileno(), take, self._stray)
-        exited = asyncio.ensure_future(_exit_of(self.pid))
-        try:
-            await _first_of(exited, cancel, self.ending, hurry, lines.ended)
-            killed = not await self._goes(exited, limits, hurry)
-            # Kill remaining ranks before reaping the worker: while it is a zombie, its group id can't be reused.
-            self._signal_group(signal.SIGKILL)
-            await asyncio.wait({exited}, timeout=KILL_SECONDS)
-            returncode = self._process.poll()
-            if returncode is None:
-                raise EngineError(
-                    f"worker {self.pid} was killed and does not end: the kernel waits for a disk or a device for it",
-                    f"see `cat /proc/{self.pid}/stack`",
-                )
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(lines.ended.wait(), EOF_SECONDS)
-        finally:
-            exited.cancel()
-            lines.close()
-            self._abandon()
-        if lines.broken is not None:
-            raise lines.broken
-        return Ending(returncode, killed)
-
-    def _abandon(self) -> None:
-        """Kill the worker's group if it still runs, and close its files."""
-        if self._process.poll() is None:
-            self._signal_group(signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(KILL_AT_ONCE_SECONDS)
-        for file in (self._process.stdout, self._process.stdin, self._log):
-            if file is not None:
-                with contextlib.suppress(OSError):
-                    file.close()
-
-    async def _goes(self, exited: asyncio.Future[None], limits: Limits, hurry: asyncio.Event) -> bool:
-        """Send SIGTERM unless the worker is ending, and return True if it exits within its time limit."""
-        if not exited.done() and not self.ending.is_set():
-            os.kill(self.pid, signal.SIGTERM)
-        seconds = limits.linger if self.ending.is_set() else limits.grace
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(_first_of(exited, hurry), seconds)
-        if hurry.is_set():
-            await asyncio.wait({exited}, timeout=HURRY_SECONDS)
-        return exited.done()
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
-
-    def _stray(self, lines: list[bytes]) -> None:
-        with contextlib.suppress(OSError):  # a full disk must not end the run
-            self._log.write(b"".join(line + b"\n" for line in lines))
-
-
-async def _first_of(exited: asyncio.Future[None], *events: asyncio.Event) -> None:
-    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait({exited, *waiting}, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-
-
-async def _exit_of(pid: int) -> None:
-    """Wait for a child's exit without reaping it, and without a thread, as the host may have none left."""
-    try:
-        fd = os.pidfd_open(pid)
-    except (OSError, AttributeError):  # old kernel, seccomp filter, or Python built without it
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            await asyncio.sleep(LOOK_SECONDS)
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(fd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
-
-
-def last_words(log: Path) -> tuple[str, ...]:
-    """Return the last `LAST_WORDS` non-blank lines of a worker's log; empty if unreadable."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ()
-    return tuple(line.rstrip() for line in lines if line.strip())[-LAST_WORDS:]
-
-
-def end_group(pid: int, start: int, folder: Path, seconds: float) -> bool:
-    """End a worker and its ranks that a dead engine left behind.
-
-    It kills only the worker with this pid *and* start time, and processes in its group that have its session in their
-    environment.
+class Child:
+    """A started process.
 
     Args:
-        start: Start time of the worker in clock ticks since boot.
-        seconds: Time for the worker to end by itself, since it notices the engine's end.
+        stdin: As for `subprocess`: a file, a descriptor, `PIPE`, `DEVNULL`, or None to inherit it; likewise the others.
+        env: Variables added to this process's environment.
+        own_group: Start a session and a process group for the child and its descendants, which `kill` then ends
+            together. Otherwise it stays in this process's group, and ends when that group is killed.
+        umask: The child's umask; -1 keeps this process's.
+        signal_mask: Signals blocked in the child; None keeps this thread's mask. Only for a process with one thread.
 
-    Returns:
-        True if there was such a process.
+    Raises:
+        OSError: The process can't be started.
     """
-    if process_start(pid) not in (None, start):
-        return False
-    members = [member for member in group_members(pid) if member == pid or _belongs(member, folder)]
-    deadline = time.monotonic() + seconds
-    while process_start(pid) == start and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for member in group_members(pid):
-        if member in members:
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: Stream = DEVNULL,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        own_group: bool = True,
+        umask: int = -1,
+        signal_mask: Iterable[int] | None = None,
+    ) -> None:
+        # Code between fork and exec can deadlock beside threads, so it is used only where a mask has to be set.
+        before_exec = None if signal_mask is None else _setting_mask(signal_mask)
+        self._process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=None if env is None else {**os.environ, **env},
+            start_new_session=own_group,
+            umask=umask,
+            preexec_fn=before_exec,
+        )
+        self._own_group = own_group
+        self.pid = self._process.pid
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The write end of the child's stdin, if it is a `PIPE`."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The read end of the child's stdout, if it is a `PIPE`."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def stderr(self) -> IO[bytes]:
+        """The read end of the child's stderr, if it is a `PIPE`."""
+        assert self._process.stderr is not None
+        return self._process.stderr
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, minus the signal's number if a signal ended it; None until the child was reaped."""
+        return self._process.returncode
+
+    def exited(self) -> bool:
+        """True if the child has ended; doesn't reap it, so its process and group id can't be reused yet."""
+        if self.status is not None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        except ChildProcessError:
+            return True
+
+    def poll(self) -> int | None:
+        """Reap the child if it has ended; return its status, None while it runs."""
+        return self._process.poll()
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait for the child's end and reap it; return its status, or None after `seconds`."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child only; does nothing once it was reaped."""
+        self._process.send_signal(number)
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the child and its descendants, also to those that are left of a child that has exited.
+
+        Call it before the child is reaped: afterwards its group id may belong to other processes.
+        """
+        if not self._own_group:
+            self.signal(number)
+        elif self.status is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
-    return bool(members)
+                os.killpg(self.pid, number)
+
+    def kill(self, seconds: float = KILL_SECONDS) -> int | None:
+        """Send SIGKILL to the child and its group and reap it; return its status, None if it doesn't end in time."""
+        self.signal_group(signal.SIGKILL)
+        return self.wait(seconds)
+
+    def close(self) -> None:
+        """Close this process's ends of the child's pipes."""
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
-def end_left(folder: Path) -> list[int]:
-    """Kill every process with the session in its environment: a worker whose pid was never written.
+def _setting_mask(signal_mask: Iterable[int]) -> Callable[[], object]:
+    mask = frozenset(signal_mask)
+    return lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    Returns:
-        The pids of the killed processes.
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Result of a child that `run` has run to its end."""
+
+    status: int | None
+    """Exit status, minus the signal's number if a signal ended it; None if `run` killed it."""
+    output: bytes
+    errors: bytes
+    """The end of its stderr, at most `TAIL_BYTES`; empty if stderr went into `output`."""
+
+
+def run(
+    argv: Sequence[str],
+    seconds: float,
+    *,
+    most_output: int = MOST_OUTPUT,
+    merge_stderr: bool = False,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    own_group: bool = True,
+) -> Finished:
+    """Run a child to its end and return what it wrote. Blocks for at most `seconds` and a moment.
+
+    A child that runs longer, or writes more than `most_output` bytes, is killed with its descendants. One that the
+    kernel can't end is left behind.
+
+    Raises:
+        OSError: The process can't be started.
     """
-    ended = []
-    for entry in os.listdir("/proc"):  # noqa: PTH208
-        if entry.isdigit() and int(entry) != os.getpid() and _belongs(int(entry), folder):
-            with contextlib.suppress(OSError):
-                os.kill(int(entry), signal.SIGKILL)
-                ended.append(int(entry))
-    return ended
+    stderr = STDOUT if merge_stderr else PIPE
+    child = Child(argv, stdout=PIPE, stderr=stderr, cwd=cwd, env=env, own_group=own_group)
+    output, errors = bytearray(), bytearray()
+    deadline = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, output)
+        if not merge_stderr:
+            selector.register(child.stderr, selectors.EVENT_READ, errors)
+        ended = False
+        while selector.get_map() and len(output) <= most_output and time.monotonic() < deadline:
+            ready = selector.select(max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic())))
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                key.data.extend(data)
+                if not data:
+                    selector.unregister(key.fileobj)
+            del errors[:-TAIL_BYTES]
+            if not ready and ended:
+                break  # a descendant outlives it and holds its pipes open
+            ended = not ready and child.exited()
+        in_time = ended or (not selector.get_map() and _exits(child, deadline))
+    status = child.kill() if own_group or not in_time else child.wait()
+    child.close()
+    return Finished(status if in_time and len(output) <= most_output else None, bytes(output), bytes(errors))
 
 
-def _belongs(pid: int, folder: Path) -> bool:
-    try:
-        return f"{SESSION_VARIABLE}={folder}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
+def _exits(child: Child, deadline: float) -> bool:
+    """Wait until the child has ended, without reaping it; return False at the deadline."""
+    while not child.exited():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when the thread that started it ends, for any reason.
+
+    Args:
+        parent: The parent's process id, if it is known; closes the gap in which the parent may have ended already.
+
+    Raises:
+        SystemExit: The parent has already ended.
+    """
+    import ctypes  # takes milliseconds, which clients of the engine don't have to spend
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        raise SystemExit("the parent has ended")
+
+
+def exit_reason(status: int) -> str:
+    """Return how a process ended: `died of SIGSEGV`, or `ended with status 3`."""
+    return f"died of {signal_name(-status)}" if status < 0 else f"ended with status {status}"
+
+
+def shell_status(status: int) -> int:
+    """Return the exit status as a shell gives it: 128 plus the signal's number for a process that a signal ended."""
+    return status if status >= 0 else 128 - status
+
+
+def last_lines(written: bytes, count: int) -> tuple[str, ...]:
+    """Return the last lines of a process's output that aren't blank, oldest first."""
+    lines = written[-TAIL_BYTES:].decode(errors="replace").splitlines()
+    return tuple(line.rstrip() for line in lines if line.strip())[-count:]
+
+
+def last_line(written: bytes, missing: str = "") -> str:
+    """Return the last line of a process's output that isn't blank; `missing` if there is none."""
+    return next(iter(last_lines(written, 1)), missing).strip()
+
+
+def tail_of(file: IO[bytes]) -> bytes:
+    """Return the last `TAIL_BYTES` of an open file."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+    return file.read(TAIL_BYTES)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
 import sys
 from typing import Any
 
+from kvdeck.engine.children.child import last_line, run
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.user_home import expanded
@@ -30,24 +27,14 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
     argv = [sys.executable, "-m", "kvdeck.engine.doctor.report", "--json"]
     if folder is not None:
         argv += ["--folder", str(expanded(folder).absolute())]
-    child = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", start_new_session=True
-    )
+    child = run(argv, timeout, cwd="/")
+    if child.status is None:
+        raise KvdeckError(f"the doctor did not end within {number_text(timeout)} s", "a driver may hang: see dmesg")
     try:
-        output, errors = child.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        raise KvdeckError(
-            f"the doctor did not end within {number_text(timeout)} s", "a driver may hang: see dmesg"
-        ) from None
-    try:
-        report = load_record(output)
+        report = load_record(child.output)
     except ValueError:
-        words = errors.decode(errors="replace").strip().splitlines()
-        said = words[-1] if words else "nothing"
-        raise KvdeckError(f"the doctor ended with status {child.returncode} and said: {said}") from None
+        said = last_line(child.errors, "nothing")
+        raise KvdeckError(f"the doctor ended with status {child.status} and said: {said}") from None
     if not isinstance(report, dict):
         raise KvdeckError("the doctor's report is no JSON object", "this is a fault of kvdeck: please report it")
     return report

@@ -6,12 +6,13 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from kvdeck.engine.children import guard
+from kvdeck.engine.children.child import PIPE, Child, shell_status
+from kvdeck.engine.lines import LineBuffer
 from kvdeck.sessions.host import umask
 
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -60,18 +61,13 @@ class Program:
             OSError: The guard can't be started.
         """
         self._signals = signals
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            umask=umask.given(),
+        self._guard = Child(
+            [sys.executable, "-I", "-S", guard.__file__, *argv], stdin=PIPE, stdout=PIPE, umask=umask.given()
         )
 
     def lines(self) -> Iterator[str]:
         """Yield the program's output lines until it ends or a signal arrives."""
-        assert self._guard.stdout is not None
-        fd, rest = self._guard.stdout.fileno(), b""
+        fd, buffer = self._guard.stdout.fileno(), LineBuffer()
         while not self._signals.came:
             ready, _, _ = select.select([fd, self._signals.wakes], [], [], _LOOK_S)
             if fd not in ready:
@@ -79,26 +75,21 @@ class Program:
                     return  # the guard was killed; its program may still hold the pipe open
                 continue
             data = os.read(fd, 65536)
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines if data else [rest] if rest else []:
+            lines = buffer.take(data) if data else list(filter(None, [buffer.rest()]))
+            for line in lines:
                 yield line.decode(errors="replace")
             if not data:
                 return
 
     def end(self) -> int:
         """End the program and its descendants if they still run; return its exit status."""
-        assert self._guard.stdin is not None
-        assert self._guard.stdout is not None
-        with contextlib.suppress(OSError):
-            self._guard.stdin.close()
-        self._guard.stdout.close()
-        try:
-            self._guard.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:  # the guard was stopped (SIGSTOP)
-            self._guard.kill()
+        self._guard.close()
+        if self._guard.wait(_PATIENCE_S) is None:  # the guard was stopped (SIGSTOP)
+            self._guard.signal(signal.SIGKILL)
         status = self._guard.wait()
+        assert status is not None
         guard.end_marked(self._guard.pid)
-        return status if status >= 0 else 128 - status
+        return shell_status(status)
 
     def wait(self) -> int:
         """Wait for the program or a signal; return the exit status, 128 plus the signal's number after a signal."""

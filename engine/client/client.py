@@ -21,7 +21,8 @@ from kvdeck.engine.client import shutdown
 from kvdeck.engine.client.launch import TRY_SECONDS, attach, reap, start_and_attach
 from kvdeck.engine.daemon import runtime
 from kvdeck.engine.daemon.folders import home_folder
-from kvdeck.engine.protocol import Command, FromEngine, Goodbye, Hello, Reply
+from kvdeck.engine.lines import LineBuffer
+from kvdeck.engine.protocol import MAX_LINE, Command, FromEngine, Goodbye, Hello, Reply
 from kvdeck.sessions.errors import EngineError, UsageError
 from kvdeck.sessions.host.processes import identity
 from kvdeck.sessions.host.user_home import expanded
@@ -76,7 +77,7 @@ class Client:
         self._socket = connected
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
-        self._rest = b""
+        self._lines = LineBuffer(16 * MAX_LINE)
         self._inbox: deque[FromEngine] = deque()
         self._replies: dict[int, Reply] = {}
         self._changed = threading.Condition()
@@ -349,8 +350,7 @@ class Client:
 
     def _take(self, data: bytes) -> None:
         self._gone = not data
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        for line in self._lines.take(data):
             try:
                 message = protocol.decode(line)
             except ValueError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from kvdeck.engine.children.child import Child, last_line, tail_of
 from kvdeck.engine.daemon import runtime
 from kvdeck.sessions.errors import EngineError
 
@@ -16,7 +16,7 @@ TRY_SECONDS = 0.02
 """Polling interval in seconds while an engine starts or ends."""
 LOCKED = 3
 """Exit status of an engine whose runtime folder is locked by another engine."""
-_started: list[subprocess.Popen[bytes]] = []
+_started: list[Child] = []
 """Engines started by this process, to reap when they end."""
 
 
@@ -56,7 +56,7 @@ def start_and_attach(folder: Path, home: Path, deadline: float) -> socket.socket
         if connected is not None:
             if runtime.peer(connected).pid != engine.pid:
                 # Another process's engine was first; this one must not take over when that one ends.
-                engine.terminate()
+                engine.signal(signal.SIGTERM)
                 engine.wait()
             return connected
         status = engine.poll()
@@ -69,19 +69,17 @@ def start_and_attach(folder: Path, home: Path, deadline: float) -> socket.socket
     raise EngineError(f"the engine did not come up: {_tail(log)}", f"see {log}")
 
 
-def _start(folder: Path, home: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, home: Path) -> Child:
     reap()
     log = runtime.log_path(home)
     try:
         with log.open("ab") as output:
-            engine = subprocess.Popen(
+            engine = Child(
                 [sys.executable, "-m", "kvdeck.engine.daemon.server"],
-                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
-                env={**os.environ, "KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(folder)},
-                start_new_session=True,
+                env={"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(folder)},
             )
     except OSError as error:
         raise EngineError(
@@ -104,7 +102,7 @@ def reap() -> None:
 def _tail(log: Path) -> str:
     """Return the log's last line that is not blank."""
     try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        with log.open("rb") as file:
+            return last_line(tail_of(file), "its log is empty")
     except OSError:
-        lines = []
-    return lines[-1].strip() if lines else "its log is empty"
+        return "its log is empty"

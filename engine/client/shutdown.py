@@ -19,6 +19,7 @@ import orjson
 from kvdeck.engine.client.launch import TRY_SECONDS, reap
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.daemon.folders import home_folder
+from kvdeck.engine.lines import LineBuffer
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.processes import ProcessIdentity, group_members, identity
@@ -94,13 +95,12 @@ def _ask(connected: socket.socket, force: bool) -> bool:
     Raises:
         EngineError: The engine refuses.
     """
-    rest, deadline = b"", time.monotonic() + (connected.gettimeout() or 0.0)
+    buffer, deadline = LineBuffer(), time.monotonic() + (connected.gettimeout() or 0.0)
     try:
         connected.sendall(orjson.dumps({"v": 1, "type": "stop", "id": 1, "force": force}) + b"\n")
         while time.monotonic() < deadline:
             data = connected.recv(1 << 18)
-            *lines, rest = (rest + data).split(b"\n")
-            for answer in map(_answer, lines):
+            for answer in map(_answer, buffer.take(data)):
                 if answer is not None and not answer.get("ok"):
                     fix = answer.get("fix") or answer.get("mend") or ""
                     raise EngineError(str(answer.get("error") or "the engine refused to stop"), str(fix))

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from kvdeck.engine.daemon.stream import Feed, Line, to_line
+from kvdeck.engine.daemon.stream import Line, RunStream, to_line
 from kvdeck.engine.protocol import VERSION, Command, FromEngine, Goodbye, MessageError, Reply, decode, encode
+from kvdeck.engine.tasks import BaseExceptionGroup, TaskGroup, first_of
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.store.event_log import LineReader
 
@@ -32,7 +33,7 @@ log = logging.getLogger("kvdeck.engine")
 class Following:
     """A client's subscription to a run: cursor, rate and samples dropped."""
 
-    feed: Feed
+    feed: RunStream
     cursor: int
     """Seq of the next line to send."""
     live_from: int
@@ -111,17 +112,18 @@ class Connection:
     async def serve(self, hello: FromEngine) -> None:
         """Send `hello`, then serve the client until it disconnects or `leave` is called."""
         self._writer.write(encode(hello))
-        writing = asyncio.ensure_future(self._write())
-        reading = asyncio.ensure_future(self._read())
         try:
-            await asyncio.wait({writing, reading}, return_when=asyncio.FIRST_COMPLETED)
+            async with TaskGroup() as tasks:
+                both = [tasks.create_task(self._write()), tasks.create_task(self._read())]
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for task in both:
+                    task.cancel()
+        except BaseExceptionGroup as failures:
+            error = first_of(failures)
+            if not isinstance(error, OSError):
+                log.error("a client's connection failed", exc_info=error)
         finally:
             self.unfollow()
-            for task in (writing, reading):
-                task.cancel()
-            for result in await asyncio.gather(writing, reading, return_exceptions=True):
-                if isinstance(result, Exception) and not isinstance(result, (OSError, asyncio.CancelledError)):
-                    log.error("a client's connection failed", exc_info=result)
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()

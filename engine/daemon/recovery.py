@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kvdeck.engine.children.child import end_group, end_left
+from kvdeck.engine.children.worker_process import end_group, end_left
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.files import read_regular, read_text, replace_file
 from kvdeck.sessions.host.processes import ProcessIdentity

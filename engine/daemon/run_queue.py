@@ -1,372 +1,491 @@
-"""The run queue: one worker at a time, in order of submission."""
+"""The run queue as a state machine without I/O: one worker at a time, in order of submission.
+
+`RunQueue.handle` takes an event, something that happened, and returns instructions, what is to be done now. It knows no
+process, file or clock, so any order of events can be tried without them; `run_executor` executes the instructions and
+reports each outcome as an event. Events that don't fit a run's phase, such as a late one, change nothing.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from msgspec.structs import replace
-
-from kvdeck.engine.children.child import Ending, Limits, Worker, last_words
-from kvdeck.engine.daemon import recovery
-from kvdeck.engine.daemon.job_kinds import JobSpec, job_kind
-from kvdeck.engine.daemon.stream import Feed
-from kvdeck.engine.protocol import TRANSFER, RunInfo
-from kvdeck.sessions.errors import EngineError, KvdeckError
-from kvdeck.sessions.host.processes import identity, own_identity, signal_name
-from kvdeck.sessions.model.encoding import encode_line
-from kvdeck.sessions.model.events import StateChanged, decode_event
-from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
-from kvdeck.sessions.store.event_log import append_event, read_lines, truncate_torn_tail
-from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.host.processes import signal_name
+from kvdeck.sessions.model.records import FINAL_STATES, RunState
 
 KEPT_RUNS = 20
 """Number of finished runs still shown in the queue."""
 
-log = logging.getLogger("kvdeck.engine")
+Phase = Literal["queued", "starting", "working", "closing", "over"]
+"""`closing`: its files are being completed. The worker, if there was one, has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A run's last state, decided by the queue if the worker wrote none."""
+
+    state: RunState
+    reason: str | None = None
+    signal: str | None = None
+    """Name of the signal that ended the worker."""
+    last_words: tuple[str, ...] = ()
+    """Last lines of the worker's log."""
+
+
+# --- events ---
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The run's session was created; it waits for its turn."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A run of a dead engine, which recovery has ended."""
+
+    name: str
+    state: RunState
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """The run's worker process runs."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNotStarted:
+    """The worker's process can't be started."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastLine:
+    """The worker has written the run's last state; it ends by itself now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """The worker and its ranks have ended."""
+
+    name: str
+    status: int
+    """Exit status; minus the signal's number if a signal ended it."""
+    killed: bool
+    """True if the engine killed it, because it did not end in time."""
+    last_words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """An error in running the worker or in reading its lines; no process of it is left."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCompleted:
+    """The run's event log holds its last state."""
+
+    name: str
+    state: RunState
+    reason: str | None
+    closed: bool = True
+    """False if session.json can't be written yet; it is rebuilt from the event log once it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesFailed:
+    """The run's files can't be completed, for example because the disk is full."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftWritten:
+    """A last state that could not be written earlier is written now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftFailed:
+    """A last state that could not be written earlier still can't be."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A client cancels a run."""
+
+    name: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """Workers have less time to end from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The engine ends: cancel every run, and start none."""
+
+    reason: str
+    hurry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All runs are over, and the engine is about to end: the last chance to write what is left."""
+
+
+Event = (
+    Submitted
+    | Adopted
+    | WorkerStarted
+    | WorkerNotStarted
+    | LastLine
+    | WorkerEnded
+    | WorkerFailed
+    | FilesCompleted
+    | FilesFailed
+    | LeftWritten
+    | LeftFailed
+    | Cancel
+    | Hurry
+    | Stop
+    | Settled
+)
+
+
+# --- instructions ---
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Mark the session as running and start its worker; answered by `WorkerStarted`, `…NotStarted` or `…Failed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """Request the worker to end, and kill it after its time limit; answered by `WorkerEnded` or `WorkerFailed`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HurryWorker:
+    """Shorten the time that the worker has to end."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetWorkerEnd:
+    """Give the worker time to end by itself after its last line."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteFiles:
+    """Read what the worker wrote, remove its test files, write the last state; answered by `Files…`.
+
+    The verdict counts if the worker wrote no last state itself.
+    """
+
+    name: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ShowVerdict:
+    """Send clients a last state that is in no file yet."""
+
+    name: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLeft:
+    """Try again to write a last state; answered by `LeftWritten` or `LeftFailed`."""
+
+    name: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop a finished run from the queue; its session stays."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellClients:
+    """The queue that clients see has changed."""
+
+
+Instruction = (
+    StartWorker
+    | StopWorker
+    | HurryWorker
+    | LetWorkerEnd
+    | CompleteFiles
+    | ShowVerdict
+    | WriteLeft
+    | Forget
+    | TellClients
+)
+
+
+# --- the machine ---
 
 
 @dataclass(slots=True)
-class Job:
+class Run:
     """One run, from submission to its end."""
 
-    session: Session
-    feed: Feed
+    name: str
+    phase: Phase = "queued"
     state: RunState = "queued"
+    """What clients see; `cancelled` at once for a queued run, though its files are still to be completed."""
     reason: str | None = None
     pid: int | None = None
-    cancel: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set if the engine is stopped by force: the worker gets only `child.HURRY_SECONDS`."""
+    """The worker's, while it runs."""
+    cancelled: bool = False
     cancel_reason: str | None = None
-    paths: tuple[str, ...] = ()
-    """Paths that were requested, until the run plans its steps."""
-    kind: str = TRANSFER
-    last_line: bytes | None = None
-    """The worker's line with the run's last state, once received."""
-
-    @property
-    def name(self) -> str:
-        return self.session.name
+    gives_up: bool = False
+    """True if completing its files failed before, and once more is enough."""
 
     @property
     def over(self) -> bool:
         return self.state in FINAL_STATES
 
-    def info(self, position: int | None) -> RunInfo:
-        """Return the run's queue entry."""
-        run = self.feed.run
-        return RunInfo(
-            session=self.name,
-            state=self.state,
-            created=self.session.created,
-            position=position,
-            pid=self.pid,
-            fraction=1.0 if self.state == "done" else run.fraction,
-            eta_s=None if self.over else run.eta_s,
-            seq=self.feed.next_seq,
-            paths=run.paths or self.paths,
-            reason=self.reason,
-            kind=self.kind,
-        )
 
+class RunQueue:
+    """The runs in order of submission; `active` is the only one that may have a worker."""
 
-class Jobs:
-    """The runs in order. Calls `changed(urgent)` after each change; `urgent` is False for mere progress."""
-
-    def __init__(
-        self, store: Store, argv: Sequence[str], limits: Limits, kvdeck: str, changed: Callable[[bool], None]
-    ) -> None:
-        self._store, self._argv, self._limits, self._kvdeck = store, argv, limits, kvdeck
-        self._changed = changed
-        self._engine = own_identity()
-        self._jobs: dict[str, Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._more = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._unclosed: dict[str, StateChanged] = {}
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.active: Run | None = None
+        self.unclosed: dict[str, Verdict] = {}
         """Last states that could not be written yet, by session name."""
+        self._writing: set[str] = set()
+        """Names in `unclosed` of which an attempt to write is on its way."""
+        self._stop: Stop | None = None
+        self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
+            Submitted: self._submitted,
+            Adopted: self._adopted,
+            WorkerStarted: self._worker_started,
+            WorkerNotStarted: self._worker_not_started,
+            LastLine: self._last_line,
+            WorkerEnded: self._worker_ended,
+            WorkerFailed: self._worker_failed,
+            FilesCompleted: self._files_completed,
+            FilesFailed: self._files_failed,
+            LeftWritten: self._left_written,
+            LeftFailed: self._left_failed,
+            Cancel: self._cancel,
+            Hurry: self._hurry,
+            Stop: self._stopped,
+            Settled: self._settled,
+        }
 
     @property
     def busy(self) -> bool:
         """True if a run is queued or running."""
-        return any(not job.over for job in self._jobs.values())
+        return any(not run.over for run in self.runs.values())
 
-    def infos(self) -> tuple[RunInfo, ...]:
+    @property
+    def settled(self) -> bool:
+        """True if no run is queued or running, and no answer to an instruction is due."""
+        return not self._writing and all(run.phase == "over" for run in self.runs.values())
+
+    def ordered(self) -> list[Run]:
         """Return the running run, the queued ones in order, then the finished ones, newest first."""
-        jobs = list(self._jobs.values())
-        running = [job.info(None) for job in jobs if job.state == "running"]
-        queued = [job.info(place) for place, job in enumerate((j for j in jobs if j.state == "queued"), 1)]
-        return (*running, *queued, *(job.info(None) for job in reversed(jobs) if job.over))
+        runs = list(self.runs.values())
+        shown = [run for state in ("running", "queued") for run in runs if run.state == state]
+        return [*shown, *(run for run in reversed(runs) if run.over)]
 
-    def states(self) -> dict[str, RunState]:
-        """Return each run's state, by its session's name."""
-        return {job.name: job.state for job in self._jobs.values()}
+    def handle(self, event: Event) -> list[Instruction]:
+        """Return what is to be done after an event, in order."""
+        return self._handlers[type(event)](event)
 
-    def feed(self, name: str) -> Feed | None:
-        """Return the stream of a run in this engine's queue; None if there is no such run."""
-        job = self._jobs.get(name)
-        return None if job is None else job.feed
+    # --- from submission to the worker's end ---
 
-    def adopt(self, session: Session, lines: int) -> None:
-        """Add a run that recovery set to interrupted; `lines` is the length of its samples.jsonl."""
-        job = Job(session, Feed(session.name, self._store.samples_path(session.name), lines), session.state)
-        job.reason = session.reason
-        job.kind = str(session.spec.get("job", TRANSFER))
-        job.paths = tuple(dict.fromkeys(result.path for result in session.results))
-        self._jobs[session.name] = job
+    def _submitted(self, event: Submitted) -> list[Instruction]:
+        known = self.runs.get(event.name)
+        if known is not None and known.phase != "over":
+            return []
+        self.runs.pop(event.name, None)  # its session was deleted, and the name is free again
+        self.unclosed.pop(event.name, None)
+        run = self.runs[event.name] = Run(event.name)
+        if self._stop is not None:
+            return self._cancel_run(run, self._stop.reason)
+        return [TellClients(), *self._start_next()]
 
-    async def submit(self, spec: JobSpec, name: str | None, kind: str = TRANSFER) -> str:
-        """Queue a job.
+    def _adopted(self, event: Adopted) -> list[Instruction]:
+        if event.name in self.runs or event.state not in FINAL_STATES:
+            return []
+        self.runs[event.name] = Run(event.name, "over", event.state, event.reason)
+        return []
 
-        Returns:
-            The session's name.
+    def _start_next(self) -> list[Instruction]:
+        if self.active is not None or self._stop is not None:
+            return []
+        run = next((run for run in self.runs.values() if run.phase == "queued"), None)
+        if run is None:
+            return []
+        self.active = run
+        run.phase, run.state, run.reason = "starting", "running", None
+        return [TellClients(), StartWorker(run.name)]
 
-        Raises:
-            UsageError: The name is invalid or taken.
-            SessionError: The session can't be written.
-        """
-        session = await asyncio.to_thread(self._create, spec, name, kind)
-        feed = Feed(session.name, self._store.samples_path(session.name))
-        job = Job(session, feed, paths=spec.paths or (), kind=kind)
-        self._jobs[job.name] = job
-        self._more.set()
-        self._changed(True)
-        return job.name
+    def _worker_started(self, event: WorkerStarted) -> list[Instruction]:
+        run = self._in(event.name, "starting")
+        if run is None:
+            return []
+        run.phase, run.pid = "working", event.pid
+        return [TellClients()]
 
-    def _create(self, spec: JobSpec, name: str | None, kind: str) -> Session:
-        mapping = spec.to_mapping() if kind == TRANSFER else {"job": kind, **spec.to_mapping()}
-        session = self._store.create(name, mapping, spec.to_yaml(), label=spec.label, kvdeck=self._kvdeck)
-        self._note_owner(session.name, None)
-        return session
+    def _last_line(self, event: LastLine) -> list[Instruction]:
+        run = self._in(event.name, "working")
+        return [] if run is None else [LetWorkerEnd(run.name)]
 
-    def _note_owner(self, name: str, worker_pid: int | None) -> None:
-        worker = None if worker_pid is None else identity(worker_pid)
-        try:
-            recovery.write_owner(self._store, name, recovery.Owner(self._engine, worker))
-        except OSError as error:
-            log.error("%s: can't note whose run it is: %s", name, error)
+    def _worker_not_started(self, event: WorkerNotStarted) -> list[Instruction]:
+        run = self._in(event.name, "starting")
+        verdict = Verdict("failed", f"the worker can't be started: {event.reason}")
+        return [] if run is None else self._complete(run, verdict)
 
-    def cancel(self, name: str, reason: str | None = None) -> None:
-        """Cancel a queued or running run; results so far are saved.
+    def _worker_ended(self, event: WorkerEnded) -> list[Instruction]:
+        run = self._in(event.name, "working")
+        return [] if run is None else self._complete(run, _verdict(run, event))
 
-        Raises:
-            EngineError: There is no such run, or it is over.
-        """
-        job = self._jobs.get(name)
-        if job is None:
-            raise EngineError(f"no run {name!r} is queued or going on", "`kvdeck engine status` shows the queue")
-        if job.over:
-            raise EngineError(f"run {name!r} is {job.state} already", "there is nothing to cancel")
-        job.cancel_reason = reason
-        job.cancel.set()
-        if job.state == "queued":
-            self._set_state(job, "cancelled", reason)
-            self._spawn(self._guarded(job, self._finish(job, StateChanged(*_now(), "cancelled", reason))))
+    def _worker_failed(self, event: WorkerFailed) -> list[Instruction]:
+        run = self._in(event.name, "starting", "working")
+        if run is None:
+            return []
+        run.gives_up = True
+        return self._complete(run, Verdict("failed", event.reason))
 
-    def cancel_all(self, reason: str, hurry: bool = False) -> None:
-        """Cancel all runs.
+    # --- cancellation ---
 
-        Args:
-            hurry: Kill a worker that does not end within `child.HURRY_SECONDS`.
-        """
-        for job in list(self._jobs.values()):
-            if not job.over:
-                self.cancel(job.name, reason)
-                if hurry:
-                    job.hurry.set()
+    def _cancel(self, event: Cancel) -> list[Instruction]:
+        run = self.runs.get(event.name)
+        return [] if run is None or run.over else self._cancel_run(run, event.reason)
 
-    def hurry(self) -> None:
-        """Shorten the time for workers to end to `child.HURRY_SECONDS`."""
-        for job in self._jobs.values():
-            job.hurry.set()
+    def _cancel_run(self, run: Run, reason: str | None) -> list[Instruction]:
+        run.cancelled, run.cancel_reason = True, reason
+        if run.phase == "queued":
+            run.state, run.reason = "cancelled", reason
+            return [TellClients(), *self._complete(run, Verdict("cancelled", reason))]
+        return [StopWorker(run.name)] if run.phase in ("starting", "working") else []
 
-    async def settle(self) -> None:
-        """Wait until all runs are over and written."""
-        while self.busy or self._tasks:
-            self._idle.clear()
-            await self._idle.wait()
-        await self._close_left()
+    def _hurry(self, _event: Hurry | Stop) -> list[Instruction]:
+        run = self.active
+        return [] if run is None or run.phase == "closing" else [HurryWorker(run.name)]
 
-    async def interrupt(self, reason: str) -> None:
-        """Set all unfinished runs to `interrupted`, after the queue's own task failed."""
-        for job in [job for job in self._jobs.values() if not job.over]:
-            await self._fail(job, StateChanged(*_now(), "interrupted", reason))
+    def _stopped(self, event: Stop) -> list[Instruction]:
+        self._stop = event
+        stops = [one for run in self.runs.values() if not run.over for one in self._cancel_run(run, event.reason)]
+        return stops + (self._hurry(event) if event.hurry else [])
 
-    async def work(self) -> None:
-        """Execute queued runs, one after the other; never returns."""
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while (job := self._next()) is not None:
-                await self._guarded(job, self._run(job))
-                await self._close_left()
-                self._forget_old()
-                self._idle.set()
+    def _settled(self, _event: Settled) -> list[Instruction]:
+        return self._write_left()
 
-    def _next(self) -> Job | None:
-        return next((job for job in self._jobs.values() if job.state == "queued"), None)
+    # --- the end of a run ---
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        def done(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            self._idle.set()
+    def _complete(self, run: Run, verdict: Verdict) -> list[Instruction]:
+        run.phase, run.pid = "closing", None
+        return [CompleteFiles(run.name, verdict)]
 
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(done)
+    def _files_completed(self, event: FilesCompleted) -> list[Instruction]:
+        run = self._in(event.name, "closing")
+        if run is None:
+            return []
+        verdict = Verdict(run.state, run.reason) if run.over else Verdict(event.state, event.reason)
+        if not event.closed:
+            self.unclosed[run.name] = verdict
+        return self._end(run, verdict)
 
-    async def _guarded(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
-        """Await `work`; an error fails the run, not the queue."""
-        try:
-            await work
-        except Exception as error:
-            expected = isinstance(error, (KvdeckError, OSError))
-            log.error("%s: %s", job.name, error, exc_info=None if expected else error)
-            reason = str(error) if expected else f"unexpected {type(error).__name__}: {error}"
-            await self._fail(job, StateChanged(*_now(), "failed", reason))
+    def _files_failed(self, event: FilesFailed) -> list[Instruction]:
+        run = self._in(event.name, "closing")
+        if run is None:
+            return []
+        if run.over:  # a queued run that was cancelled
+            self.unclosed[run.name] = Verdict(run.state, run.reason)
+            return self._end(run, Verdict(run.state, run.reason))
+        verdict = Verdict("failed", event.reason)
+        if not run.gives_up:
+            run.gives_up = True
+            return self._complete(run, verdict)
+        self.unclosed[run.name] = verdict
+        return [*self._end(run, verdict), ShowVerdict(run.name, verdict)]
 
-    async def _fail(self, job: Job, verdict: StateChanged) -> None:
-        """End a run whose normal end failed; write its last state, now or once that is possible."""
-        job.pid = None
-        if job.over:
-            self._unclosed[job.name] = StateChanged(*_now(), job.state, job.reason)
-            return
-        try:
-            await self._finish(job, verdict)
-        except Exception as error:
-            log.error("%s: %s", job.name, error, exc_info=None if isinstance(error, OSError) else error)
-            self._unclosed[job.name] = verdict
-            await self._close_left()
-            self._set_state(job, verdict.state, verdict.reason)
-            job.feed.push([encode_line(verdict).rstrip(b"\n")])
+    def _end(self, run: Run, verdict: Verdict) -> list[Instruction]:
+        run.phase, run.state, run.reason = "over", verdict.state, verdict.reason
+        if self.active is not run:
+            return [TellClients()]
+        self.active = None
+        return [TellClients(), *self._write_left(), *self._forget_old(), *self._start_next()]
 
-    async def _close_left(self) -> None:
-        """Write the last states that could not be written earlier, for example because the disk was full."""
-        for name, verdict in list(self._unclosed.items()):
-            try:
-                await asyncio.to_thread(self._close_with, name, verdict)
-            except Exception as error:
-                log.warning("%s: its last state can't be written yet: %s", name, error)
-            else:
-                del self._unclosed[name]
+    def _forget_old(self) -> list[Instruction]:
+        over = [run.name for run in self.runs.values() if run.phase == "over"][:-KEPT_RUNS]
+        for name in over:
+            del self.runs[name]
+        return [Forget(name) for name in over]
 
-    def _close_with(self, name: str, verdict: StateChanged) -> None:
-        session = self._store.rebuild(name)
-        if session.state not in FINAL_STATES:
-            append_event(self._store.samples_path(name), verdict)
-        self._close(name)
+    def _write_left(self) -> list[Instruction]:
+        due = [name for name in self.unclosed if name not in self._writing]
+        self._writing.update(due)
+        return [WriteLeft(name, self.unclosed[name]) for name in due]
 
-    async def _run(self, job: Job) -> None:
-        folder = self._store.folder(job.name)
-        self._set_state(job, "running", None)
-        running = replace(job.session, state="running", started=time.time())
-        await asyncio.to_thread(self._store.write, running)
-        try:
-            own = self._argv if job.kind == TRANSFER else ()
-            worker = Worker(own or job_kind(job.kind).command, folder)
-        except OSError as error:
-            await self._finish(job, StateChanged(*_now(), "failed", f"the worker can't be started: {error}"))
-            return
-        job.pid = worker.pid
-        log.info("%s: worker %d", job.name, worker.pid)
-        self._changed(True)
-        await asyncio.to_thread(self._note_owner, job.name, worker.pid)
-        ending = await worker.run(lambda lines: self._take(job, worker, lines), job.cancel, self._limits, job.hurry)
-        job.pid = None
-        log.info("%s: worker %d ended with %d", job.name, worker.pid, ending.returncode)
-        await self._finish(job, _verdict(job, ending, last_words(self._store.log_path(job.name))))
+    def _left_written(self, event: LeftWritten) -> list[Instruction]:
+        if event.name in self._writing:
+            self._writing.discard(event.name)
+            self.unclosed.pop(event.name, None)
+        return []
 
-    def _take(self, job: Job, worker: Worker | None, lines: list[bytes]) -> None:
-        """Stream lines up to the run's last one; `_finish` streams that one after the files are complete."""
-        end = next((place for place, raw in enumerate(lines) if _is_last(raw)), None)
-        if end is not None and worker is not None:
-            worker.ending.set()
-        if job.last_line is None:
-            self._pass_on(job, lines[:end])
-            job.last_line = None if end is None else lines[end]
+    def _left_failed(self, event: LeftFailed) -> list[Instruction]:
+        self._writing.discard(event.name)
+        return []
 
-    def _pass_on(self, job: Job, lines: list[bytes]) -> None:
-        job.feed.push(lines)
-        self._changed(any(raw.startswith(b'{"kind":"run_started"') for raw in lines))
-
-    async def _finish(self, job: Job, verdict: StateChanged) -> None:
-        """Complete a run's files and set its state; `verdict` is its last line if the worker wrote none."""
-        path = self._store.samples_path(job.name)
-        # A killed worker may have written lines to the file that never arrived through the pipe.
-        lines = await asyncio.to_thread(_unseen, path, job.feed.next_seq)
-        end = next((place for place, raw in enumerate(lines) if _is_last(raw)), len(lines))
-        self._pass_on(job, lines[:end])
-        # Remove test files first: on a full disk that makes room for the last line.
-        for note in await asyncio.to_thread(recovery.remove_scratch, self._store.folder(job.name)):
-            log.info("%s: %s", job.name, note)
-        said = None if job.last_line is None else decode_event(job.last_line)
-        if isinstance(said, StateChanged):
-            verdict = said  # it arrived through the pipe, but may be missing in the file (full disk)
-        last = lines[end:] or [(await asyncio.to_thread(append_event, path, verdict)).rstrip(b"\n")]
-        try:
-            job.session = await asyncio.to_thread(self._close, job.name)
-        except (KvdeckError, OSError) as error:
-            # samples.jsonl is authoritative: session.json is rebuilt from it once it can be written.
-            log.error("%s: %s", job.name, error)
-            self._unclosed[job.name] = verdict
-        ended = decode_event(last[0])
-        assert isinstance(ended, StateChanged)
-        self._set_state(job, ended.state, ended.reason)
-        job.feed.push(last)
-
-    def _close(self, name: str) -> Session:
-        session = self._store.rebuild(name)
-        self._store.write(session)
-        recovery.remove_owner(self._store, name)
-        return session
-
-    def _set_state(self, job: Job, state: RunState, reason: str | None) -> None:
-        job.state, job.reason = state, reason
-        self._changed(True)
-
-    def _forget_old(self) -> None:
-        over = [name for name, job in self._jobs.items() if job.over]
-        for name in over[:-KEPT_RUNS]:
-            del self._jobs[name]
+    def _in(self, name: str, *phases: Phase) -> Run | None:
+        run = self.runs.get(name)
+        return run if run is not None and run.phase in phases else None
 
 
-def _now() -> tuple[int, float]:
-    return time.monotonic_ns(), time.time()
-
-
-def _is_last(raw: bytes) -> bool:
-    """True if the line holds a final state."""
-    if not raw.startswith(b'{"kind":"state"'):
-        return False
-    event = decode_event(raw)
-    return isinstance(event, StateChanged) and event.state in FINAL_STATES
-
-
-def _unseen(path: Path, from_seq: int) -> list[bytes]:
-    truncate_torn_tail(path)
-    return [line for _, line in read_lines(path, from_seq)]
-
-
-def _verdict(job: Job, ending: Ending, words: tuple[str, ...]) -> StateChanged:
+def _verdict(run: Run, ended: WorkerEnded) -> Verdict:
     """Return the last state of a run whose worker ended without writing one."""
-    died_of = signal_name(-ending.returncode) if ending.returncode < 0 else None
-    if job.cancel.is_set():
-        reason = job.cancel_reason
-        if ending.killed:
+    died_of = signal_name(-ended.status) if ended.status < 0 else None
+    if run.cancelled:
+        reason = run.cancel_reason
+        if ended.killed:
             reason = "it did not stop when asked and was killed"
         elif died_of not in (None, "SIGTERM"):
             reason = f"it died of {died_of} while it stopped"
-        return StateChanged(*_now(), "cancelled", reason, died_of, words)
+        return Verdict("cancelled", reason, died_of, ended.last_words)
     if died_of is None:
-        reason = f"the worker exited with status {ending.returncode} before it was done"
+        reason = f"the worker exited with status {ended.status} before it was done"
     elif died_of == "SIGKILL":
         reason = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
     else:
         reason = f"the worker died of {died_of}"
-    return StateChanged(*_now(), "crashed", reason, died_of, words)
+    return Verdict("crashed", reason, died_of, ended.last_words)

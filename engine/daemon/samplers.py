@@ -9,25 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from kvdeck.engine.children.child import PIPE, Child, exit_reason
+from kvdeck.engine.children.pipes import PipeLines, exit_of
+from kvdeck.engine.children.restarts import Restarts
 from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
-from kvdeck.engine.protocol import MAX_LINE, StartRecording, WatchTelemetry
+from kvdeck.engine.protocol import StartRecording, WatchTelemetry
+from kvdeck.engine.tasks import TaskGroup, start_part
+from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 MAX_HZ = 10.0
-RESTART_SECONDS = 2.0
+COMMAND = (sys.executable, "-m", "kvdeck.engine.telemetry")
 RECORDING = b'{"recording":'
 """Start of a child's line that reports on a recording; other lines are samples."""
+
+LAST_LINES_SECONDS = 1.0
+"""Time from a child's end to that of its output, or the other way round."""
 
 log = logging.getLogger("kvdeck.engine")
 
@@ -58,20 +66,27 @@ def asked(command: WatchTelemetry | StartRecording) -> Asked:
 
 
 class Sampling:
-    """A running sampling child, restarted when it dies, until `close`.
+    """A sampling child, restarted when it dies, until `close`, or until it has failed too often.
 
     Args:
-        said: Called with the child's reports on recordings.
+        group: Owner of its task.
+        said: Called with the child's reports on recordings, and with its failure, which is without a name.
     """
 
-    def __init__(self, home: Path, what: Asked, said: Callable[[Asked, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, group: TaskGroup, home: Path, what: Asked, said: Callable[[Asked, dict[str, Any]], None]
+    ) -> None:
         self._home, self._what, self._said = home, what, said
         self.clients: set[Connection] = set()
         self.recordings: set[str] = set()
         self._ending: dict[str, str | None] = {}
         """Recordings to end, and the reason; passed to a new child if the child dies before it ends them."""
-        self._child: asyncio.subprocess.Process | None = None
-        self._task = asyncio.ensure_future(self._sample())
+        self._refused = ""
+        """Why the child samples nothing, in its own words."""
+        self._restarts = Restarts()
+        self._stdin: asyncio.WriteTransport | None = None
+        self._wanted_again = asyncio.Event()
+        self._task = start_part(group, f"sampling of {', '.join(what.sources) or 'this host'}", self._keep_sampling())
 
     @property
     def wanted(self) -> bool:
@@ -79,17 +94,23 @@ class Sampling:
 
     @property
     def works(self) -> bool:
-        """True if a child runs; False for a moment after one died."""
-        return self._child is not None
+        """True if a child runs; False for a moment after one died, and after it has failed too often."""
+        return self._stdin is not None
 
     def close(self) -> None:
         """Stop the child and don't restart it."""
+        self._restarts.stop()
         self._task.cancel()
+
+    def revive(self) -> None:
+        """Start a child that has failed too often once more, since somebody asks for it."""
+        if self._restarts.again():
+            self._wanted_again.set()
 
     def tell(self, command: dict[str, Any]) -> None:
         """Send a command to the child, if one runs; a new child receives the recordings when it starts."""
-        if self._child is not None and self._child.stdin is not None:
-            self._child.stdin.write(orjson.dumps(command, option=orjson.OPT_APPEND_NEWLINE))
+        if self._stdin is not None:
+            self._stdin.write(orjson.dumps(command, option=orjson.OPT_APPEND_NEWLINE))
 
     def record(self, name: str) -> None:
         self.recordings.add(name)
@@ -105,63 +126,102 @@ class Sampling:
         self.recordings.discard(name)
         self._ending.pop(name, None)
 
-    async def _sample(self) -> None:
+    async def _keep_sampling(self) -> None:
+        loop, restarts = asyncio.get_running_loop(), self._restarts
         while True:
-            try:
-                await self._sample_on()
-            except Exception:  # a child may print anything; start the next one
-                log.exception("watching failed")
-            await asyncio.sleep(RESTART_SECONDS)
-
-    async def _sample_on(self) -> None:
-        what = orjson.dumps({**self._what._asdict(), "home": str(self._home)})
-        while True:
-            try:
-                child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "kvdeck.engine.telemetry"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    limit=MAX_LINE,
-                )
-            except OSError as error:
-                log.warning("can't start watching: %s", error)
+            reason = await self._sample()
+            pause = restarts.ended(loop.time(), reason)
+            log.warning("sampling ended: %s", reason)
+            if pause is not None:
+                await asyncio.sleep(pause)
+                restarts.due()
             else:
-                assert child.stdin is not None
-                child.stdin.write(what + b"\n")  # not as an argument: every user of the host can read those
-                await self._pass_on(child)
-                log.warning("watching ended with status %s", child.returncode)
-            await asyncio.sleep(RESTART_SECONDS)
+                self._fail()
+                self._wanted_again.clear()
+                await self._wanted_again.wait()
 
-    async def _pass_on(self, child: asyncio.subprocess.Process) -> None:
-        assert child.stdout is not None
-        self._child = child
+    async def _sample(self) -> str:
+        """Run one child from its start to its end, and return how it ended."""
         try:
+            # In the engine's group, so that ending a hanging engine's group ends it too.
+            child = Child(COMMAND, stdin=PIPE, stdout=PIPE, own_group=False)
+        except OSError as error:
+            return f"it can't be started: {error}"
+        loop = asyncio.get_running_loop()
+        self._restarts.started(loop.time())
+        lines = PipeLines(child.stdout, self._take)
+        stdin: asyncio.WriteTransport | None = None
+        try:
+            stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
+            # Not as an argument: every user of the host can read those.
+            stdin.write(orjson.dumps({**self._what._asdict(), "home": str(self._home)}) + b"\n")
+            self._stdin = stdin
             for name in sorted(self.recordings):
                 self.tell({"record": name})
                 if name in self._ending:
                     self.tell({"stop": name, "reason": self._ending[name]})
-            while line := await child.stdout.readline():
-                if line.startswith(RECORDING):
-                    self._said(self._what, load_record(line)["recording"])
-                    continue
-                for connection in self.clients:
-                    connection.watched(line.rstrip(b"\n"))
-            await child.wait()
-        except ValueError:
-            log.warning("watching: a moment is longer than %d bytes", MAX_LINE)
+            await self._end_of(child, lines)
         finally:
-            self._child = None
-            if child.returncode is None:
-                with suppress(ProcessLookupError):
-                    child.kill()
+            self._stdin = None
+            if stdin is not None and not stdin.is_closing():
+                stdin.abort()
+            lines.close()
+            status = child.kill()
+            child.close()
+        if lines.broken is not None:
+            raise lines.broken
+        if lines.dropped:
+            log.warning("sampling: %d lines were too long", lines.dropped)
+        return "was killed and does not end" if status is None else exit_reason(status)
+
+    async def _end_of(self, child: Child, lines: PipeLines) -> None:
+        """Wait until the child has ended and its last lines are read, or until it closes its output."""
+        async with TaskGroup() as tasks:
+            exited = tasks.create_task(exit_of(child))
+            closed = tasks.create_task(lines.ended.wait())
+            await asyncio.wait((exited, closed), return_when=asyncio.FIRST_COMPLETED)
+            if lines.broken is None:
+                await asyncio.wait((exited, closed), timeout=LAST_LINES_SECONDS)
+            exited.cancel()
+            closed.cancel()
+
+    def _take(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if not line.startswith(RECORDING):
+                for connection in self.clients:
+                    connection.watched(line)
+                continue
+            try:
+                said = load_record(line)["recording"]
+                if not said["name"]:
+                    self._refused = str(said["reason"])
+                self._said(self._what, said)
+            except (ValueError, TypeError, KeyError) as error:  # a child may print anything
+                log.warning("a sampling child's report can't be read: %s", error)
+
+    def _fail(self) -> None:
+        """Tell clients and recordings that there will be no more samples."""
+        how = self._refused or f"the sampling process {self._restarts.reason}"
+        what = f"{how} ({self._restarts.failures} times; not tried again)"
+        log.error("sampling failed: %s", what)
+        self._said(self._what, {"name": "", "state": "failed", "reason": what})
+        check = Check("sources", "look", what, "see the engine's log; leave the Monitor and come back to try again")
+        sample = orjson.dumps(to_mapping(Snapshot(time.time(), checks=(check,))))
+        for connection in self.clients:
+            connection.watched(sample)
 
 
 class Watching:
-    """The sampling children, and the clients that receive their samples."""
+    """The sampling children, and the clients that receive their samples. `start` comes first."""
 
     def __init__(self, home: Path, said: Callable[[Asked, dict[str, Any]], None]) -> None:
         self._home, self._said = home, said
+        self._group: TaskGroup | None = None
         self._samplings: dict[Asked, Sampling] = {}
+
+    def start(self, group: TaskGroup) -> None:
+        """Let the children's tasks belong to `group`."""
+        self._group = group
 
     @answers(WatchTelemetry)
     def watch(self, connection: Connection, command: WatchTelemetry) -> None:
@@ -172,7 +232,9 @@ class Watching:
         """
         what = asked(command)
         if what.hz:
-            self.sampling(what).clients.add(connection)
+            sampling = self.sampling(what)
+            sampling.clients.add(connection)
+            sampling.revive()
         for other, sampling in list(self._samplings.items()):
             if other != what or not what.hz:
                 sampling.clients.discard(connection)
@@ -187,8 +249,15 @@ class Watching:
     def sampling(self, what: Asked) -> Sampling:
         """Return the child for these parameters, started if there is none."""
         if what not in self._samplings:
-            self._samplings[what] = Sampling(self._home, what, self._said)
+            assert self._group is not None
+            self._samplings[what] = Sampling(self._group, self._home, what, self._said)
         return self._samplings[what]
+
+    def release(self, what: Asked, recording: str) -> None:
+        """Drop an ended recording, and its child if nothing else uses it."""
+        if what in self._samplings:
+            self._samplings[what].forget(recording)
+            self.let_go(what)
 
     def let_go(self, what: Asked) -> None:
         """Stop the child if no client and no recording uses it."""
@@ -198,5 +267,5 @@ class Watching:
 
     def close(self) -> None:
         """Stop all children."""
-        for sampling in self._samplings.values():
-            sampling.close()
+        for what in list(self._samplings):
+            self._samplings.pop(what).close()

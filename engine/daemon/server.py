@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.children.child import Limits
+from kvdeck.engine.children.worker_process import Limits
 from kvdeck.engine.client.launch import LOCKED
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.daemon.connection import Connection, Following, Topic
@@ -28,8 +28,8 @@ from kvdeck.engine.daemon.dispatch import answers, handlers
 from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.engine.daemon.job_kinds import job_kind
 from kvdeck.engine.daemon.log import start_log
-from kvdeck.engine.daemon.run_queue import Jobs
-from kvdeck.engine.daemon.stream import Feed
+from kvdeck.engine.daemon.run_executor import RunExecutor
+from kvdeck.engine.daemon.stream import RunStream
 from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 from kvdeck.engine.protocol import (
     MAX_LINE,
@@ -47,11 +47,12 @@ from kvdeck.engine.protocol import (
     Submit,
     Subscribe,
 )
+from kvdeck.engine.tasks import BaseExceptionGroup, TaskGroup, failure_of, first_of, start_part
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.processes import own_identity, signal_name
 from kvdeck.sessions.host.user_home import ensure_home
-from kvdeck.sessions.model.records import FINAL_STATES
+from kvdeck.sessions.model.records import FINAL_STATES, Session
 from kvdeck.sessions.store.event_log import LineReader, count_lines
 from kvdeck.sessions.store.store import Store
 
@@ -114,8 +115,10 @@ class Server:
         self._config, self._store = config, store
         self._kvdeck = importlib.metadata.version("kvdeck")
         self._started = time.time()
-        self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
-        self._connections: dict[Connection, asyncio.Task[Any]] = {}
+        self._jobs = RunExecutor(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
+        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._clients: TaskGroup | None = None
+        """Owner of the connections' tasks."""
         self._recordings = TelemetrySessions(store, self._kvdeck, self._recordings_changed)
         self._topics: list[Topic] = []
         self._runs = self.topic(lambda: RunsChanged(self._jobs.infos()))
@@ -124,58 +127,91 @@ class Server:
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
+        self._failed = False
+        """Set if a part died; the engine ends with an error then."""
+        self._broken: Exception | None = None
+        """Error in a callback of the event loop, such as a timer or an accepted connection."""
         self._hurry = False
         """Set if the engine is stopped by force: shorter time limits apply."""
         self._why = "it ends"
 
     async def run(self) -> None:
-        """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`."""
+        """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`.
+
+        Raises:
+            EngineError: A part died of an error that nobody expected. Runs and recordings are interrupted, and clients
+                know why.
+        """
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_started_threads())
+        loop.set_exception_handler(self._on_loop_error)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal_name(number))
+        for session, lines in await asyncio.to_thread(self._recover):
+            self._jobs.adopt(session, lines)
+        path = runtime.socket_path(self._config.runtime)
+        path.unlink(missing_ok=True)
+        async with TaskGroup() as self._clients:
+            try:
+                async with TaskGroup() as parts:
+                    self._jobs.start(parts)
+                    self._recordings.start(parts)
+                    server = await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE)
+                    inode = path.lstat().st_ino
+                    log.info("engine %d serves %s, sessions in %s", os.getpid(), path, self._store.home)
+                    self._watch_idle()
+                    try:
+                        await self._stopping.wait()
+                    finally:
+                        runtime.remove_runtime_files(self._config.runtime, inode)
+                        server.close()
+                    await self._end_work()
+            except BaseExceptionGroup as failures:
+                await self._part_failed(first_of(failures))
+            await self._farewell()
+        log.info("engine %d ends", os.getpid())
+        if self._failed:
+            raise EngineError(f"the engine failed: {self._why}", "please report it with the engine's log")
+
+    def _recover(self) -> list[tuple[Session, int]]:
+        """Recover sessions of dead engines; return the runs among them with the lengths of their event logs."""
+        found = []
         for session, done in recovery.recover(self._store, min(RECOVERY_SECONDS, self._config.limits.grace)):
             log.warning("%s", done)
             if session.kind == "run":
-                self._jobs.adopt(session, count_lines(self._store.samples_path(session.name)))
-        path = runtime.socket_path(self._config.runtime)
-        path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE)
-        inode = path.lstat().st_ino
-        log.info("engine %d serves %s, sessions in %s", os.getpid(), path, self._store.home)
-        working = asyncio.ensure_future(self._jobs.work())
-        stopped = asyncio.ensure_future(self._stopping.wait())
-        self._watch_idle()
-        try:
-            await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            runtime.remove_runtime_files(self._config.runtime, inode)
-            server.close()
-            if working.done():
-                await self._queue_failed(working)
-            else:
-                self._jobs.cancel_all("the engine was stopped", self._hurry)
-                await self._recordings.settle(self._hurry)
-                await self._jobs.settle()
-            await self._farewell()
-        finally:
-            stopped.cancel()
-            working.cancel()
-            self._recordings.watching.close()
-            runtime.remove_runtime_files(self._config.runtime, inode)
-        log.info("engine %d ends", os.getpid())
+                found.append((session, count_lines(self._store.samples_path(session.name))))
+        return found
+
+    async def _end_work(self) -> None:
+        """End runs and recordings, and with them every task of theirs."""
+        if self._broken is not None:
+            raise self._broken
+        self._jobs.stop("the engine was stopped", self._hurry)
+        await self._recordings.settle(self._hurry)
+        await self._jobs.settle()
+        self._recordings.watching.close()
 
     def _stop(self, why: str) -> None:
         log.info("stopping: %s", why)
         self._why = why
         self._stopping.set()
 
-    async def _queue_failed(self, working: asyncio.Task[None]) -> None:
-        """Log the failure of the queue's task and interrupt runs and recordings; the engine ends."""
-        error = working.exception() if not working.cancelled() else None
-        self._why = f"its queue failed: {type(error).__name__}: {error}" if error else "its queue ended"
-        log.critical("the engine ends: %s", self._why, exc_info=error)
-        await self._jobs.interrupt(f"the engine failed ({self._why})")
-        await self._recordings.settle(hurry=True)
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """End the engine after an error in a callback; log others, such as a failed `accept`, which is tried again."""
+        error = context.get("exception")
+        if "handle" in context and isinstance(error, Exception) and not isinstance(error, MemoryError):
+            self._broken = failure_of("event loop", error)
+            self._stop(str(self._broken))
+        loop.default_exception_handler(context)
+
+    async def _part_failed(self, error: BaseException) -> None:
+        """Interrupt runs and recordings after a part died; its tasks and those of the other parts have ended."""
+        self._stopping.set()
+        self._failed, self._why = True, str(error)
+        log.critical("the engine ends: %s", self._why, exc_info=error.__cause__ or error)
+        reason = f"the engine failed ({self._why})"
+        await self._jobs.interrupt(reason)
+        await self._recordings.interrupt(reason)
 
     async def _farewell(self) -> None:
         for connection in self._connections:
@@ -188,19 +224,26 @@ class Server:
 
     # --- clients ---
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        uid = runtime.peer(writer.get_extra_info("socket")).uid
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            uid = runtime.peer(writer.get_extra_info("socket")).uid
+        except OSError:
+            writer.close()
+            return
         if uid not in (os.geteuid(), 0):
             log.warning("refused a client of user %d", uid)
             writer.close()
             return
+        assert self._clients is not None
         connection = Connection(reader, writer, self._answer, self._topics)
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[connection] = task
+        self._connections[connection] = start_part(self._clients, "connection", self._serve(connection))
         self._watch_idle()
+
+    async def _serve(self, connection: Connection) -> None:
         try:
             await connection.serve(self._hello())
+        except Exception:  # one client's connection must not end the engine
+            log.exception("a client's connection failed")
         finally:
             del self._connections[connection]
             self._recordings.watching.leave(connection)
@@ -303,12 +346,12 @@ class Server:
         connection.subscribe(following, command.readonly)
         return data
 
-    def _old_feed(self, name: str) -> Feed:
+    def _old_feed(self, name: str) -> RunStream:
         """Return a stream with only history, for a session that is not in the queue."""
         if not self._store.exists(name):
             raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
         path = self._store.samples_path(name)
-        return Feed(name, path, count_lines(path))
+        return RunStream(name, path, count_lines(path))
 
     @answers(Status)
     def _status(self, _: Connection, __: Status) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class _RoundLine(Struct):
     values: list[Any]
 
 
-class Feed:
+class RunStream:
     """The newest lines of a run, and the listeners for further ones.
 
     Memory is bounded: a client that is more than `KEPT_LINES` behind reads from the file.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
 from kvdeck.engine.daemon.samplers import Asked, Watching, asked
 from kvdeck.engine.protocol import Annotate, RecordingState, StartRecording, StopRecording
+from kvdeck.engine.tasks import TaskGroup, start_part
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host.processes import own_identity
 from kvdeck.sessions.model.records import FINAL_STATES
@@ -44,7 +46,17 @@ class TelemetrySessions:
         self._asked: dict[str, Asked] = {}
         self._of_runs: dict[str, bool] = {}
         """Recordings inside runs, by the run's name: whether it has begun to sample."""
+        self._closing: set[str] = set()
+        """Recordings whose files are being completed."""
+        self._writing = threading.Lock()
+        """Held while an end is written: a task that is cancelled leaves its thread behind."""
         self._over = asyncio.Event()
+        self._group: TaskGroup | None = None
+
+    def start(self, group: TaskGroup) -> None:
+        """Let tasks belong to `group`."""
+        self._group = group
+        self.watching.start(group)
 
     @property
     def states(self) -> tuple[RecordingState, ...]:
@@ -80,10 +92,12 @@ class TelemetrySessions:
         self._asked[name] = what
         self._states.pop(name, None)
         self._states[name] = RecordingState(name, "queued")
+        sampling = self.watching.sampling(what)
         if of_run:
             self._of_runs[command.name] = False
         else:
-            self.watching.sampling(what).record(name)
+            sampling.record(name)
+        sampling.revive()
         self._over.clear()
         self._changed()
         return name
@@ -130,8 +144,7 @@ class TelemetrySessions:
         if sampling.works:
             sampling.end_recording(name, reason)
         else:  # no child runs now (one died, the next is not started): end the session here
-            self._end(name, what, replace(self._states[name], state="done", reason=reason))
-            self._changed()
+            self._end(name, replace(self._states[name], state="done", reason=reason))
 
     @answers(Annotate)
     def mark(self, _: Connection, command: Annotate) -> None:
@@ -165,8 +178,13 @@ class TelemetrySessions:
         if self._asked:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), HURRY_SECONDS if hurry else SETTLE_SECONDS)
-        for name, what in list(self._asked.items()):
-            self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
+        await self.interrupt("its process did not end in time")
+
+    async def interrupt(self, reason: str) -> None:
+        """Set all unfinished recordings to `interrupted`; their files are complete when this returns."""
+        for name in list(self._asked):
+            await asyncio.to_thread(self._write_end, name, RecordingState(name, "interrupted", reason=reason))
+            self._ended(name, RecordingState(name, "interrupted", reason=reason))
 
     def _said(self, what: Asked, said: dict[str, Any]) -> None:
         """Apply a child's report on one of its sessions, or, without a name, on all of them (recording failed)."""
@@ -176,28 +194,46 @@ class TelemetrySessions:
             if known is None or name not in self._asked:
                 continue
             news = {key: said[key] for key in ("state", "begin", "bytes") if said.get(key) is not None}
-            state = self._states[name] = replace(known, **news, reason=said.get("reason"))
+            state = replace(known, **news, reason=said.get("reason"))
             if state.state in FINAL_STATES:
-                self._end(name, what, state)
+                self._end(name, state)
+            elif name not in self._closing:
+                self._states[name] = state
         self._changed()
 
-    def _end(self, name: str, what: Asked, state: RecordingState) -> None:
-        del self._asked[name]
+    def _end(self, name: str, state: RecordingState) -> None:
+        """Complete a recording's files on a thread; clients are told when that is done."""
+        assert self._group is not None
+        if name not in self._closing:
+            self._closing.add(name)
+            start_part(self._group, "recordings", self._complete(name, state))
+
+    async def _complete(self, name: str, state: RecordingState) -> None:
+        await asyncio.to_thread(self._write_end, name, state)
+        self._ended(name, state)
+
+    def _write_end(self, name: str, state: RecordingState) -> None:
+        with self._writing:
+            try:
+                store, own = session.addressed(self._store, name)
+                if store.read(own).state not in FINAL_STATES:
+                    session.end(store, own, state.state, state.reason)
+            except (KvdeckError, OSError) as error:
+                log.warning("telemetry session %s: %s", name, error)
+            if "/" not in name:
+                with contextlib.suppress(OSError):
+                    recovery.remove_owner(self._store, name)
+
+    def _ended(self, name: str, state: RecordingState) -> None:
+        what = self._asked.pop(name, None)
+        self._closing.discard(name)
+        if what is None:
+            return
         self._states[name] = state
         ended = [one for one in self._states.values() if one.state in FINAL_STATES]
         for old in ended[:-KEPT_ENDED]:
             del self._states[old.name]
-        sampling = self.watching.sampling(what)
-        sampling.forget(name)
-        self.watching.let_go(what)
-        try:
-            store, own = session.addressed(self._store, name)
-            if store.read(own).state not in FINAL_STATES:
-                session.end(store, own, state.state, state.reason)
-        except (KvdeckError, OSError) as error:
-            log.warning("telemetry session %s: %s", name, error)
-        if "/" not in name:
-            with contextlib.suppress(OSError):
-                recovery.remove_owner(self._store, name)
+        self.watching.release(what, name)
         if not self._asked:
             self._over.set()
+        self._changed()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,8 +15,10 @@ from typing import IO
 
 from msgspec import Struct
 
+from kvdeck.engine.children.child import PIPE, Child, last_line, tail_of
 from kvdeck.engine.io import reasons
 from kvdeck.engine.io.findings import PathFinding, PluginFinding
+from kvdeck.engine.lines import LineBuffer
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.host.processes import signal_name
 from kvdeck.sessions.model.encoding import decode
@@ -69,8 +69,8 @@ class _Line(Struct):
 
 
 @dataclass(slots=True)
-class _Child:
-    process: subprocess.Popen[bytes]
+class _Group:
+    process: Child
     words: IO[bytes]
     left: list[str]
     """Checks not done yet; the first one is running."""
@@ -82,7 +82,7 @@ class _Child:
     """Seconds without a core before `since`."""
     starved_at_last_s: float = 0.0
     """Seconds without a core at the last look."""
-    pending: bytes = b""
+    lines: LineBuffer = field(default_factory=LineBuffer)
 
     def used_s(self) -> float:
         """Return seconds that the running check has used, without time spent waiting for a core."""
@@ -118,41 +118,33 @@ class _Probing:
                         self._give_up(key.data)
         return self._found
 
-    def _allowed_s(self, child: _Child) -> float:
+    def _allowed_s(self, child: _Group) -> float:
         return child.budget_s if len(child.left) <= 1 else min(child.budget_s, self._limit_s / 2)
 
-    def _remaining_s(self, child: _Child) -> float:
+    def _remaining_s(self, child: _Group) -> float:
         return min(self._allowed_s(child) - child.used_s(), self._end - time.monotonic())
 
     def _start(self, checks: list[str], budget_s: float) -> None:
         words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its child
-        process = subprocess.Popen(
-            self._command(checks),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=words,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
+        process = Child(self._command(checks), stdout=PIPE, stderr=words)
         os.set_blocking(process.stdout.fileno(), False)
-        child = _Child(process, words, checks, budget_s, time.monotonic())
+        child = _Group(process, words, checks, budget_s, time.monotonic())
         self._selector.register(process.stdout, selectors.EVENT_READ, child)
 
-    def _hear(self, child: _Child) -> None:
-        assert child.process.stdout is not None
+    def _hear(self, child: _Group) -> None:
         data = child.process.stdout.read()
         if data:
-            *lines, child.pending = (child.pending + data).split(b"\n")
-            for line in lines:
+            for line in child.lines.take(data):
                 self._note(child, decode(_Line, line))
             return
         status = child.process.wait()
+        assert status is not None
         if child.left:
             trying = child.left[0]
-            self._found.failures[trying] = reasons.crashed(trying, _how(status), _last_line(child.words))
+            self._found.failures[trying] = reasons.crashed(trying, _how(status), last_line(tail_of(child.words))[:200])
         self._leave(child)
 
-    def _note(self, child: _Child, line: _Line) -> None:
+    def _note(self, child: _Group, line: _Line) -> None:
         found = self._found
         if line.row is not None:
             found.rows.append(line.row)
@@ -164,21 +156,17 @@ class _Probing:
             child.left.remove(line.done)
             child.next_check()
 
-    def _give_up(self, child: _Child) -> None:
+    def _give_up(self, child: _Group) -> None:
         allowed = self._allowed_s(child)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver it can't die: leave it behind
-            child.process.wait(timeout=0.1)
+        child.process.kill(0.1)  # stuck in a driver it can't die: leave it behind
         if child.left:
             self._found.failures[child.left[0]] = reasons.no_answer(child.left[0], allowed, self._limit_s)
         self._leave(child)
 
-    def _leave(self, child: _Child) -> None:
+    def _leave(self, child: _Group) -> None:
         """Close a child that ended, and start another for the checks after the one that ended it, if time is left."""
-        assert child.process.stdout is not None
         self._selector.unregister(child.process.stdout)
-        child.process.stdout.close()
+        child.process.close()
         child.words.close()
         budget_s = child.budget_s - child.used_s()
         if len(child.left) > 1 and budget_s > 0 and time.monotonic() < self._end:
@@ -199,9 +187,3 @@ def _how(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     return signal_name(-status)
-
-
-def _last_line(words: IO[bytes]) -> str:
-    words.seek(0)
-    lines = [line.strip() for line in words.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""

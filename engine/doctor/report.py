@@ -11,7 +11,6 @@ import dataclasses
 import importlib.metadata
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from kvdeck.engine.io import plugins, reasons
 from kvdeck.engine.io.findings import PathFinding, PluginFinding
 from kvdeck.engine.quantities import MOST_SECONDS
 from kvdeck.engine.spec import APIS
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, HOST_TO_DISK, HOST_TO_HOST, PATHS
 
@@ -65,18 +65,18 @@ def report(folder: Path, limit_s: float) -> dict[str, Any]:
         limit_s: Seconds after which a probe is killed.
     """
     facts: list[HostFacts] = []
+    failures: list[Exception] = []
     end = time.monotonic() + limit_s
     # In a daemon thread: a call to a network filesystem that is gone may block it for good.
-    looking = threading.Thread(
-        target=lambda: facts.append(host_facts(folder, gpu=gpu_facts(limit_s * 0.7))), daemon=True
+    looking = start_thread(
+        "host facts", lambda: facts.append(host_facts(folder, gpu=gpu_facts(limit_s * 0.7))), failures.append
     )
-    looking.start()
     probed = probe(groups(), probe_command(folder), limit_s)
     looking.join(max(0.2, end - time.monotonic()))
     if facts:
         return assembled(facts[0], probed)
-    silent = reasons.silent_folder(str(folder), limit_s)
-    return assembled(host_facts(gpu=GpuFacts(reason="not asked: " + silent.what)), probed)
+    why = str(failures[0]) if failures else reasons.silent_folder(str(folder), limit_s).what
+    return assembled(host_facts(gpu=GpuFacts(reason=f"not asked: {why}")), probed)
 
 
 def groups() -> list[list[str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.children.child import run
 from kvdeck.engine.host.facts import Gpu, GpuFacts
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
@@ -25,22 +25,13 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
     """Return the GPUs and their driver; no GPUs, with the reason, if NVML fails or takes over `limit_s` seconds."""
     if not driver_present():
         return GpuFacts(reason="no NVIDIA driver is loaded")
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from kvdeck.engine.host import gpu; gpu.main()"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        output, _ = child.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        child.kill()  # not waited for: a process stuck in the driver can't die
+    child = run([sys.executable, "-c", "from kvdeck.engine.host import gpu; gpu.main()"], limit_s)
+    if child.status is None:
         return GpuFacts(reason=f"the NVIDIA driver gave no answer within {number_text(limit_s)} s")
     try:
-        return parse(load_record(output))
+        return parse(load_record(child.output))
     except ValueError:
-        return GpuFacts(reason=f"asking the NVIDIA driver ended with status {child.returncode}")
+        return GpuFacts(reason=f"asking the NVIDIA driver ended with status {child.status}")
 
 
 def parse(data: dict[str, Any]) -> GpuFacts:

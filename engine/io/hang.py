@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from kvdeck.engine.io.exit import leave
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.units import number_text
 
 _LEAST_SECONDS = 60.0
@@ -86,7 +87,7 @@ def start(ended: Callable[[str], None], least_s: float = _LEAST_SECONDS) -> None
     """
     global _watch
     _watch = _Watch(ended, least_s)
-    threading.Thread(target=_watch.look, name="hang", daemon=True).start()
+    start_thread("hang", _watch.look)
 
 
 @contextlib.contextmanager

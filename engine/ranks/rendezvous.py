@@ -7,6 +7,7 @@ per line. etcd offers the same operations (put, and wait for a key), so it could
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import select
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import orjson
 
 from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
@@ -65,7 +67,7 @@ class Board:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(f"\0{self.address}")
         self._socket.listen()
-        threading.Thread(target=self._accept, name="rendezvous", daemon=True).start()
+        self._accepting = start_thread("rendezvous", self._accept, self._broken)
 
     def put(self, key: str, value: Any) -> None:
         with self._changed:
@@ -98,7 +100,14 @@ class Board:
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Accept no more connections, and end the thread that does."""
+        with contextlib.suppress(OSError):  # closing alone would not wake the thread
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._socket.close()
+
+    def _broken(self, error: Exception) -> None:
+        self.lose(f"the rendezvous failed ({type(error).__name__}: {error})")
 
     def _accept(self) -> None:
         while True:
@@ -110,7 +119,7 @@ class Board:
             if uid != os.getuid():
                 connection.close()
                 continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            start_thread("rendezvous-rank", functools.partial(self._serve, connection), self._broken)
 
     def _serve(self, connection: socket.socket) -> None:
         who, clean = "a rank", False
@@ -214,6 +223,7 @@ class Seat:
 
     def close(self) -> None:
         self._send({"bye": True})
+        self._lines.close()  # it holds the socket open too
         self._socket.close()
 
     def _send(self, message: dict[str, Any]) -> None:

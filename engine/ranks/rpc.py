@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
-import subprocess
 import sys
 import threading
 from typing import Any, Protocol
 
+from kvdeck.engine.children.child import DEVNULL, PIPE, TAIL_BYTES, Child, die_with_parent, exit_reason, last_line
 from kvdeck.engine.ranks.rendezvous import Board, Seat
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
-from kvdeck.sessions.host.processes import signal_name
 
 ANSWER_SECONDS = 120.0
 CLOSE_SECONDS = 5.0
-_LAST_LINES_BYTES = 4096
 _LAST_LINES_S = 0.3
 """Time to wait for the end of a dead rank's stderr, since a child of that rank may hold it open."""
 _FOREVER = 10 * 365 * 86400.0
-_PR_SET_PDEATHSIG = 1
 
 
 class Served(Protocol):
@@ -40,38 +37,40 @@ class Remote:
 
     def __init__(self, board: Board, module: str, rank: str) -> None:
         self._board, self._rank, self._calls = board, rank, 0
-        self._process = subprocess.Popen(
+        # In this process's group, so that killing the worker's group ends its ranks too.
+        self._process = Child(
             [sys.executable, "-m", module, "--board", board.address, "--rank", rank, "--parent", str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            own_group=False,
         )
         self._closing = False
         self._ended = threading.Event()
         self._tail = b""
-        self._stderr = threading.Thread(target=self._copy_stderr, name=f"stderr-{rank}", daemon=True)
-        self._stderr.start()
-        threading.Thread(target=self._watch, name=f"watch-{rank}", daemon=True).start()
+        self._stderr = start_thread(f"stderr-{rank}", self._copy_stderr)
+        start_thread(f"watch-{rank}", self._watch, self._unwatched)
 
     def _copy_stderr(self) -> None:
         """Copy the child's stderr to this process's, which is the session's engine.log, and store its tail."""
-        assert self._process.stderr is not None
         with self._process.stderr as stream:
             while data := os.read(stream.fileno(), 65536):
-                self._tail = (self._tail + data)[-_LAST_LINES_BYTES:]
+                self._tail = (self._tail + data)[-TAIL_BYTES:]
                 with contextlib.suppress(OSError):  # a log on a full disk must not block the rank
                     os.write(2, data)
 
     def _watch(self) -> None:
         """Report the rank as lost if its process ends before `close`, even if it never connected."""
         status = self._process.wait()
+        assert status is not None
         if not self._closing:
-            how = f"died of {signal_name(-status)}" if status < 0 else f"ended with status {status}"
             self._stderr.join(_LAST_LINES_S)
-            lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
-            if lines:
-                how += f" ({lines[-1][:300]})"
+            words = last_line(self._tail)[:300]
+            how = exit_reason(status) + (f" ({words})" if words else "")
             self._board.lose(f"{self._rank} (process {self._process.pid}) {how}")
+        self._ended.set()
+
+    def _unwatched(self, error: Exception) -> None:
+        self._board.lose(f"{self._rank} (process {self._process.pid}) can't be watched: {error}")
         self._ended.set()
 
     def start(self, method: str, **arguments: Any) -> int:
@@ -101,7 +100,7 @@ class Remote:
         self._closing = True
         self._board.put(f"call/{self._rank}/{self._calls}", {"method": "", "arguments": {}})
         if not self._ended.wait(CLOSE_SECONDS):
-            self._process.kill()
+            self._process.signal(signal.SIGKILL)
             self._ended.wait()
 
 
@@ -148,6 +147,4 @@ def follow_parent(parent: int) -> None:
         SystemExit: The parent has already ended.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit("the parent has ended")
+    die_with_parent(parent)

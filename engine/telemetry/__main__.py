@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
 import orjson
 
+from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.telemetry.recorders import TelemetryRecorders
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.engine.telemetry.session import Watching, stream
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.documents import load_record
 
@@ -28,10 +29,9 @@ ENGINE_ENDED = "the engine ended during the recording"
 def _obey(recorders: TelemetryRecorders) -> None:
     """Execute commands from stdin; at its end, close all telemetry sessions and exit the process."""
     with open(0, "rb", buffering=0, closefd=False) as commands:
-        rest = b""
+        buffer = LineBuffer()
         while data := commands.read(65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
+            for line in buffer.take(data):
                 recorders.obey(line)
     recorders.close("interrupted", ENGINE_ENDED)
     os._exit(0)
@@ -60,7 +60,12 @@ def main() -> int:
         recorders.take(snapshot.t, raw)
         recorders.say(raw + b"\n")
 
-    threading.Thread(target=_obey, args=(recorders,), daemon=True).start()
+    def deaf(error: Exception) -> None:
+        # Nobody could end a recording any more: end them all, and let the engine start another process.
+        recorders.close("failed", f"commands can't be read: {error}")
+        os._exit(1)
+
+    start_thread("commands", lambda: _obey(recorders), deaf)
     watching = Watching(
         tuple(asked["sources"]),
         asked["hz"],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from kvdeck.engine.threads import start_thread
 
 Value = TypeVar("Value")
 
@@ -33,7 +35,7 @@ class Aside:
         future: asyncio.Future[Value] = loop.create_future()
         if self._work is None:
             self._work = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(self._work,), name=f"watch-{self._name}", daemon=True).start()
+            start_thread(f"watch-{self._name}", functools.partial(_serve, self._work))
         self._busy = True
 
         def done(value: Any, error: BaseException | None) -> None:

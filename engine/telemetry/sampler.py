@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
+from kvdeck.engine.tasks import TaskGroup
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.sample import Snapshot, take
 from kvdeck.engine.telemetry.source import Source
@@ -45,28 +47,29 @@ class Sampler:
         self._pins = frozenset(pins)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._running = AsyncExitStack()
         self._answered = [asyncio.Event() for _ in self._sources]
 
     async def start(self) -> None:
-        """Start one sampling task per source."""
+        """Start one sampling task per source. An error that ends one is raised by `close`, in the same task."""
+        group = await self._running.enter_async_context(TaskGroup())
         for source, track, answered in zip(self._sources, self._tracks, self._answered, strict=True):
-            self._tasks.append(asyncio.create_task(self._follow(source, track, answered)))
+            self._tasks.append(group.create_task(self._follow(source, track, answered)))
 
     async def close(self) -> None:
         """Stop sampling and close every source."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(source.close() for source in self._sources), return_exceptions=True)
+        try:
+            await self._running.aclose()
+        finally:
+            await asyncio.gather(*(source.close() for source in self._sources), return_exceptions=True)
 
     async def first(self, timeout_s: float) -> None:
         """Wait until every source was read once, successfully or not, for at most `timeout_s`."""
-        if self._answered:
-            waiting = [asyncio.ensure_future(event.wait()) for event in self._answered]
-            _, left = await asyncio.wait(waiting, timeout=timeout_s)
-            for task in left:
-                task.cancel()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(event.wait() for event in self._answered)), timeout_s)
 
     def snapshot(self) -> Snapshot:
         """Return a sample of the current state, with its cross-checks; doesn't read the sources."""

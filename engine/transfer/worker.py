@@ -12,7 +12,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
+from kvdeck.engine.threads import start_thread
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.engine.transfer.tuning import tune
@@ -83,7 +83,7 @@ class Stop:
         self.reason: str | None = None
         signal.signal(signal.SIGTERM, lambda *_: self.ask("cancelled"))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=self._watch_stdin, name="stdin", daemon=True).start()
+        start_thread("stdin", self._watch_stdin, lambda error: self.ask(f"its stdin can't be read: {error}"))
 
     def ask(self, reason: str) -> None:
         self.reason = self.reason or reason

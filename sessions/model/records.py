@@ -285,4 +285,4 @@ class Session(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if self.kind in _PRESENT_KIND:
-            object.__setattr__(self, "kind", _PRESENT_KIND[self.kind])
+            force_setattr(self, "kind", _PRESENT_KIND[self.kind])

@@ -11,7 +11,7 @@ import pytest
 
 from kvdeck.engine import protocol
 from kvdeck.engine.daemon import log
-from kvdeck.engine.daemon.stream import KEPT_LINES, Feed, to_line
+from kvdeck.engine.daemon.stream import KEPT_LINES, RunStream, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage
 from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import ReferenceRound, Round, RunStarted, StateChanged
@@ -48,7 +48,7 @@ def test_damaged_lines_are_counted_and_not_sent(raw: bytes):
 
 
 def test_a_feed_keeps_the_newest_lines_only():
-    feed, heard = Feed("s", Path("nowhere")), []
+    feed, heard = RunStream("s", Path("nowhere")), []
     feed.listeners.add(heard.append)
     feed.push([encode_line(ROUND).rstrip(b"\n")] * (KEPT_LINES + 10))
     feed.push([encode_line(RunStarted(1, 2.0, ())).rstrip(b"\n")])

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine.client.client import Client, EngineGone, stop_engine
+from kvdeck.engine.client.launch import attach
 from kvdeck.engine.daemon import runtime
+from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.host.processes import signal_name
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.store import Store
@@ -40,6 +42,20 @@ def engine_of(folders: Path, changes: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def listens(folders: Path) -> bool:
+    connected = attach(folders / "rt")
+    if connected is not None:
+        connected.close()
+    return connected is not None
+
+
+def read_on(client: Client) -> None:
+    """Read messages until the engine has gone."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        client.receive(DEADLINE)
 
 
 def running_worker(client: Client, session: str) -> int:
@@ -96,32 +112,80 @@ def test_without_threads_or_memory_to_be_had_runs_still_end(client: Client):
     assert last_event(run_to_end(client)[1])["state"] == "done"
 
 
-def test_an_engine_whose_queue_fails_says_so_and_ends(folders: Path):
-    changes = """
-import asyncio
-async def fail(self):
-    await self._more.wait()
-    job = self._next()
-    running = asyncio.ensure_future(self._run(job))
-    await asyncio.sleep(1)
-    raise LookupError("no such thing")
-server.Jobs.work = fail
-"""
+BROKEN = {
+    "queue": """
+from kvdeck.engine.daemon.run_queue import RunQueue, Submitted
+handle = RunQueue.handle
+def broken(self, event):
+    if isinstance(event, Submitted):
+        fail()
+    return handle(self, event)
+RunQueue.handle = broken
+""",
+    "timer": """
+changed = server.Server._runs_changed
+def broken(self, urgent):
+    if not urgent:
+        import asyncio
+        asyncio.get_running_loop().call_later(0.0, fail)
+    changed(self, urgent)
+server.Server._runs_changed = broken
+""",
+    "sampler": """
+from kvdeck.engine.daemon import samplers
+take = samplers.Sampling._take
+def broken(self, lines):
+    fail()
+    take(self, lines)
+samplers.Sampling._take = broken
+""",
+    "accept": """
+peer = server.runtime.peer
+def broken(connected):
+    fail()
+    return peer(connected)
+server.runtime.peer = broken
+""",
+}
+"""A change of a part, which calls `fail`; that raises an error once the file `break` is there."""
+
+
+@pytest.mark.parametrize("part", list(BROKEN))
+def test_an_engine_of_which_a_part_dies_says_so_and_ends(folders: Path, part: str):
+    flag = folders / "break"
+    changes = f"""
+from pathlib import Path
+def fail():
+    if Path({str(flag)!r}).exists():
+        raise LookupError("no such thing")
+{BROKEN[part]}"""
+    named = {"queue": "queue", "sampler": "sampling of disks"}.get(part, "event loop")
     with engine_of(folders, changes) as process:
-        eventually(lambda: runtime.socket_path(folders / "rt").exists())
+        eventually(lambda: listens(folders))
         with Client.connect(start=False) as client:
             session = submit(client, rounds=100_000, every=0.01)
             worker = running_worker(client, session)
-            with pytest.raises(EngineGone, match="queue failed: LookupError: no such thing"):
-                for _ in client.messages(DEADLINE):
+            client.record("telemetry", hz=10, sources=("disks",))
+            samples = client.store.samples_path(session)
+            eventually(lambda: samples.read_bytes().count(b'"kind":"round"') > 10)
+            eventually(lambda: bool(client.store.load("telemetry").watched.moments))  # type: ignore[union-attr]
+            flag.touch()
+            if part == "queue":
+                with pytest.raises(EngineError, match="submit failed in the engine"):
+                    submit(client)
+            if part == "accept":
+                with contextlib.suppress(EngineError), Client.connect(start=False, timeout=5):
                     pass
-        process.wait(DEADLINE)
+            with pytest.raises(EngineGone, match=f"its {named} failed: LookupError: no such thing"):
+                read_on(client)
+        assert process.wait(DEADLINE) == 1
         assert not alive(worker)
-    assert "the engine ends: its queue failed" in (folders / "home" / "engine.log").read_text()
+    assert f"the engine ends: its {named} failed" in (folders / "home" / "engine.log").read_text()
     kept = Store(folders / "home").read(session)
     assert (kept.state, kept.results[0].status) == ("interrupted", "failed")
     assert kept.results[0].iterations > 10
     assert "no such thing" in str(kept.reason)
+    assert Store(folders / "home").load("telemetry").state == "interrupted"
     with Client.connect() as client:
         assert last_event(run_to_end(client)[1])["state"] == "done"
 

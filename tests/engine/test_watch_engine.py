@@ -16,6 +16,7 @@ from kvdeck.sessions.errors import UsageError
 from tests.engine.a_metrics_server import metrics_server, sample, says
 
 from .conftest import DEADLINE, eventually
+from .test_supervision import engine_of, listens
 
 COLD, REPEAT = sample("dynamo_kvbm_metrics_host_cold.prom"), sample("dynamo_kvbm_metrics_host_repeat.prom")
 
@@ -91,3 +92,35 @@ def test_sources_that_cannot_be_are_said_on_the_screen(client: Client, tmp_path:
 def test_an_impossible_pace_is_refused(client: Client, hz: float) -> None:
     with pytest.raises(UsageError, match=r"can't watch at|expected float"):
         client.watch(hz)
+
+
+def test_a_child_that_keeps_dying_is_given_up_and_clients_are_told(folders: Path) -> None:
+    changes = """
+from kvdeck.engine.children import restarts
+from kvdeck.engine.daemon import samplers
+restarts.FIRST_PAUSE_S = 0.01
+command, samplers.COMMAND = samplers.COMMAND, (sys.executable, "-c", "import os; os.kill(os.getpid(), 11)")
+from pathlib import Path
+child = samplers.Child
+def repaired(argv, **more):
+    return child(command if Path(%r).exists() else argv, **more)
+samplers.Child = repaired
+"""
+    flag = folders / "repaired"
+    with engine_of(folders, changes % str(flag)):
+        eventually(lambda: listens(folders))
+        with Client.connect(start=False) as client:
+            client.subscribe()
+            client.record("one", 10, ["disks"])
+            client.watch(10, ["disks"])
+            (check,) = next_snapshot(client).checks
+            assert check.evidence == "the sampling process died of SIGSEGV (5 times; not tried again)"
+            eventually(lambda: client.status()["recordings"][0]["state"] == "failed")
+            assert client.status()["recordings"][0]["reason"] == check.evidence
+            session = client.store.load("one")
+            assert (session.state, session.reason) == ("failed", check.evidence)
+            flag.touch()
+            client.watch(10, ["disks"])
+            assert [source.name for source in next_snapshot(client).sources] == ["disks"], (
+                "asked for, it is tried again"
+            )

@@ -26,11 +26,12 @@ from kvdeck.app.tui.modes.plan.form import PlanForm, plan_in
 from kvdeck.app.tui.modes.run.form import remembered
 from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import entry_of
-from kvdeck.engine.daemon import recovery, runtime
+from kvdeck.engine.daemon import recovery, run_queue, runtime
 from kvdeck.engine.daemon.server import Config as EngineConfig
 from kvdeck.engine.daemon.server import Server
 from kvdeck.engine.daemon.stream import Feed, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
+from kvdeck.engine.tasks import TaskGroup
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.recording import TelemetrySession
 from kvdeck.engine.telemetry.sample import from_mapping, take, to_mapping
@@ -232,9 +233,15 @@ async def _served(world: World) -> None:
     logger.addHandler(failed)
     server = Server(EngineConfig(world.home, world.root / "rt", ("true",)), Store(world.home))
     ours, theirs = socket.socketpair()
+    stack = contextlib.AsyncExitStack()
     try:
         reader, writer = await asyncio.open_unix_connection(sock=theirs, limit=8 << 20)
-        serving = asyncio.ensure_future(server._accept(reader, writer))
+        group = server._clients = await stack.enter_async_context(TaskGroup())
+        server._jobs.start(group)
+        server._jobs._orders[run_queue.StartWorker] = lambda _: None
+        server._recordings.start(group)
+        server._accept(reader, writer)
+        (serving,) = server._connections.values()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(ours, (world.root / "tmp/commands.jsonl").read_bytes() + b"\n")
@@ -252,8 +259,7 @@ async def _served(world: World) -> None:
         logger.removeHandler(failed)
         server._recordings.watching.close()
         ours.close()
-        if left := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(left, timeout=5)
+        await asyncio.wait_for(stack.aclose(), 5)
     if failed.lines:
         raise Broken(f"the engine's log: {failed.lines[0]}")
     if b'"id":77777' not in data and b"too long" not in data:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import subprocess
 import sys
 
+from kvdeck.engine.children.child import DEVNULL, PIPE, Child, die_with_parent
+
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a hung probe must not outlive its doctor
+    die_with_parent()  # a hung probe must not outlive its doctor
     # Started before the large imports, so that both processes load in parallel.
     peer = None
     if "UCX" in sys.argv[1:]:
-        peer = subprocess.Popen(
+        peer = Child(
             [sys.executable, "-m", "kvdeck.engine.doctor.probe.peer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            own_group=False,  # the doctor kills the probe's group
         )
     from kvdeck.engine.doctor.probe import checks
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 
+from kvdeck.engine.children.child import Child
 from kvdeck.engine.doctor.probe import files, memory
 from kvdeck.engine.doctor.probe.plugin import probe_plugin
 from kvdeck.engine.io import cuda, nixl, stdio
@@ -23,7 +23,7 @@ from kvdeck.engine.io.findings import PathFinding
 from kvdeck.sessions.errors import UnavailableError
 
 
-def main(peer: subprocess.Popen[bytes] | None) -> None:
+def main(peer: Child | None) -> None:
     """Run the checks of the command line, print each finding at once, and exit; `peer` is UCX's second process."""
     parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.probe")
     parser.add_argument("checks", nargs="*", metavar="CHECK")
@@ -42,7 +42,7 @@ def main(peer: subprocess.Popen[bytes] | None) -> None:
     os._exit(0)
 
 
-def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iterator[tuple[str, object]]:
+def _run(check: str, folder: Path, peer: Child | None) -> Iterator[tuple[str, object]]:
     backend, _, api = check.partition(":")
     if backend == "DEVICE":
         cuda.require()
@@ -62,7 +62,7 @@ def _run(check: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iter
     yield "plugin", dataclasses.replace(found, creates=True)
 
 
-def _rows(backend: str, api: str, folder: Path, peer: subprocess.Popen[bytes] | None) -> Iterator[PathFinding]:
+def _rows(backend: str, api: str, folder: Path, peer: Child | None) -> Iterator[PathFinding]:
     if backend == "UCX":
         assert peer is not None
         yield from memory.probe_ucx(peer)

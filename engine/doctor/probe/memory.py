@@ -7,10 +7,10 @@ import dataclasses
 import os
 import re
 import select
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+from kvdeck.engine.children.child import Child
 from kvdeck.engine.doctor.probe.transfer import DEADLINE_S, SIZE, Pages, move, register
 from kvdeck.engine.host.machine import kernel_switch
 from kvdeck.engine.io import cuda, nixl, plugins, reasons, stdio
@@ -37,7 +37,7 @@ _HEADINGS = {
 """Patterns of UCX's table headings, for the tables with the transports of each path."""
 
 
-def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
+def probe_ucx(peer: Child) -> Iterator[PathFinding]:
     """Yield rows of every path that UCX serves.
 
     Args:
@@ -59,7 +59,7 @@ def probe_ucx(peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
             agent.deregister_memory(piece, backends=["UCX"])
     finally:
         peer.kill()
-        peer.wait()
+        peer.close()
 
 
 def _row(mode: str, attempt: Any) -> PathFinding:
@@ -88,7 +88,7 @@ def _to_self(agent: Any, here: Pages, there: Pages) -> None:
         raise reasons.native_failure("a transfer within one process", "the bytes that arrived are wrong")
 
 
-def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
+def _to_peer(agent: Any, here: Pages, peer: Child) -> None:
     doing = "a transfer between two processes"
     told = _told_by(peer, doing)
     name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
@@ -111,13 +111,12 @@ def _to_peer(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> None:
         raise reasons.native_failure(doing, "the bytes that came back are wrong")
 
 
-def _told_by(peer: subprocess.Popen[bytes], doing: str) -> dict[str, Any]:
+def _told_by(peer: Child, doing: str) -> dict[str, Any]:
     """Return the second process's next JSON line.
 
     Raises:
         UnavailableError: There is none within `DEADLINE_S` seconds.
     """
-    assert peer.stdout is not None
     readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
     line = peer.stdout.readline() if readable else b""
     if not line:
@@ -153,7 +152,7 @@ def _limit_of(transports: tuple[str, ...]) -> UnavailableError | None:
     return reasons.only_tcp(", ".join(transports), kernel_switch("kernel/yama/ptrace_scope") or 0)
 
 
-def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iterator[PathFinding]:
+def _device_rows(agent: Any, here: Pages, peer: Child) -> Iterator[PathFinding]:
     """Yield rows of the paths with a GPU: within one process, and for GPU to GPU also between two.
 
     Within one process UCX's error handling is off, as in a run: with it on, UCX has no CUDA copy there.
@@ -199,7 +198,7 @@ def _device_rows(agent: Any, here: Pages, peer: subprocess.Popen[bytes]) -> Iter
         cuda.release(buffer)
 
 
-def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: subprocess.Popen[bytes]) -> None:
+def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: Child) -> None:
     """Write to the second process's GPU memory, read back, and compare.
 
     Raises:

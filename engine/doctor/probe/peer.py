@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import json
 import os
 import select
-import signal
 import sys
 from typing import Any
 
+from kvdeck.engine.children.child import die_with_parent
 from kvdeck.engine.doctor.probe.transfer import SIZE, Pages, register
 from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.io import cuda, nixl, stdio
@@ -22,7 +21,7 @@ _KEPT: list[Any] = []
 
 def main() -> None:
     """Register memory, print a JSON line with its metadata and address (a second for GPU memory), await stdin's end."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    die_with_parent()
     stdout = stdio.claim_stdout()
     agent = nixl.make_agent("kvdeck-peer")
     nixl.create_backend(agent, "UCX")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import threading
 import time
 from pathlib import Path
 
+from kvdeck.engine.children.child import run
 from kvdeck.engine.telemetry.source import Labels, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.engine.telemetry.sources.processes import NOBODY, Processes, Serving
@@ -94,45 +93,21 @@ class Cufile:
         """Add a process's counters to `values`; return why there are none, or an empty string."""
         assert self._program is not None
         try:
-            status, text = _output([self._program, "-p", str(process.pid), "-l", "3"])
+            # In this process's group, so that ending the engine's group ends it too.
+            command = [self._program, "-p", str(process.pid), "-l", "3"]
+            asked = run(command, DEADLINE_S, most_output=MAX_OUTPUT, merge_stderr=True, own_group=False)
         except OSError as error:
             return f"gds_stats can't be run: {error.strerror}"
-        if status is None:
+        text = asked.output.decode("utf-8", "replace")
+        if asked.status is None:
             return f"gds_stats gave no end within {number_text(DEADLINE_S)} s"
-        if status != 0 or not text.strip():
+        if asked.status != 0 or not text.strip():
             return "no serving process shows cuFile's statistics: profile.cufile_stats in cufile.json turns them on"
         if _HEAD not in text:
             return f"gds_stats says something else than statistics: {text.strip().splitlines()[0][:80]!r}"
         counted = counters(text, process.labels)
         values.update(counted)
         return "" if counted else "gds_stats' output is of a version that is not known here"
-
-
-def _output(command: list[str]) -> tuple[int | None, str]:
-    """Return a program's exit status and output.
-
-    The status is None if it was killed after DEADLINE_S or MAX_OUTPUT bytes. Raises OSError if it can't be started.
-    """
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(DEADLINE_S, end)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            raw = process.stdout.read(MAX_OUTPUT)
-            if len(raw) == MAX_OUTPUT:
-                end()
-            process.wait()
-        finally:
-            timer.cancel()
-    return None if late.is_set() else process.returncode, raw.decode("utf-8", "replace")
 
 
 def counters(text: str, labels: Labels) -> dict[Series, float]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 
 from kvdeck.app.tui.messages import Found, SourcesFound
+from kvdeck.engine.children.child import last_line, run
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
@@ -19,16 +19,14 @@ def look(post: Callable[[SourcesFound], object]) -> None:
     Posts no sources and an error text if it fails or runs longer than `LONGEST_S` seconds.
     """
     argv = [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--list-sources", "--json"]
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_S, check=False, start_new_session=True
-        )
-        rows = load_record(done.stdout)["sources"]
-        found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
-    except subprocess.TimeoutExpired:
+    done = run(argv, LONGEST_S)
+    if done.status is None:
         post(SourcesFound((), f"looking for sources did not end within {number_text(LONGEST_S)} s"))
+        return
+    try:
+        rows = load_record(done.output)["sources"]
+        found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
     except (ValueError, KeyError, TypeError):
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        post(SourcesFound((), f"looking for sources failed: {words[-1] if words else done.returncode}"))
+        post(SourcesFound((), f"looking for sources failed: {last_line(done.errors, str(done.status))}"))
     else:
         post(SourcesFound(found))
