@@ -40,7 +40,7 @@ _WIDTH = 4
 Add = Callable[[tuple[int, int, "float | None", int]], None]
 
 
-class Recorder:
+class TransferCounter:
     """Counts transfers into the session folder `folder`, or into the one `asked_folder` returns at the first transfer.
 
     The thread and the file start with the first transfer, and again in each forked child.
@@ -181,7 +181,7 @@ class Recorder:
 
 
 class _Lanes(dict[tuple[str, str], Add]):
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: TransferCounter) -> None:
         super().__init__()
         self._recorder = weakref.ref(recorder)
 
@@ -353,7 +353,7 @@ def asked_folder() -> Path | None:
     return folder_path if (folder_path / "recorder").is_dir() else None
 
 
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+_recorders: weakref.WeakSet[TransferCounter] = weakref.WeakSet()
 
 
 def _forked() -> None:
@@ -364,7 +364,7 @@ def _forked() -> None:
 
 os.register_at_fork(after_in_child=_forked)
 
-_process = Recorder()
+_process = TransferCounter()
 record = _process.record
 """Count one transfer of this process into its session; does nothing without one."""
 failed = _process.failed

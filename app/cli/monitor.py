@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 @click.option(
     "--record-limit",
     metavar="SIZE",
-    help="Bytes of the recording, as 64M; beyond it old moments are thinned.  [default: 256 MB]",
+    help="Bytes of the telemetry session, as 64M; beyond it old moments are thinned.  [default: 256 MB]",
 )
-@click.option("--replay", "replayed", metavar="NAME", help="Play a recording instead of watching.")
+@click.option("--replay", "replayed", metavar="NAME", help="Play a telemetry session instead of watching.")
 @click.option(
     "--speed",
     type=click.FloatRange(0, 10_000),
@@ -75,9 +75,9 @@ def monitor(
         _refuse_beside_replay(context)
         return replay(replayed, once, as_json, speed, seconds)
     if speed is not None:
-        raise UsageError("--speed is for a recording", "give --replay NAME too")
+        raise UsageError("--speed is for a telemetry session", "give --replay NAME too")
     if record_limit is not None and record is None:
-        raise UsageError("--record-limit is for a recording", "give --record NAME too")
+        raise UsageError("--record-limit is for a telemetry session", "give --record NAME too")
     if record is not None and (once or list_sources):
         raise UsageError("--record keeps what is watched over time, and --once or --list-sources end at once",
                          "leave one out")  # fmt: skip
@@ -120,26 +120,28 @@ def _refuse_beside_replay(context: click.Context) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         if name not in _WITH_REPLAY and context.get_parameter_source(name) not in (given, None):
-            raise UsageError(f"{parameter.opts[0]} does not go with --replay", "a recording has what was watched then")
+            raise UsageError(
+                f"{parameter.opts[0]} does not go with --replay", "a telemetry session has what was watched then"
+            )
 
 
 @contextlib.contextmanager
 def _recorded(
     name: str, watching: Watching, limit: str | None, show: Callable[[Snapshot], None]
 ) -> Iterator[Callable[[Snapshot], None]]:
-    """Yield a function that records a sample, then shows it. The recording is closed however the block ends.
+    """Yield a function that records a sample, then shows it. The session is closed however the block ends.
 
     Raises:
         KvdeckError: A source, the name or the limit is invalid.
     """
     from kvdeck.engine.spec import parse_size
     from kvdeck.engine.telemetry.discovery import named
-    from kvdeck.engine.telemetry.recording import Recorder
+    from kvdeck.engine.telemetry.recording import TelemetryRecorder
     from kvdeck.sessions.store.telemetry.writer import DEFAULT_LIMIT
 
     assert watching.home is not None
     named(watching.sources, watching.home)  # an invalid source is refused before a session is created
-    recorder = Recorder.begin(
+    recorder = TelemetryRecorder.begin(
         watching.home,
         name,
         hz=watching.hz,
@@ -152,7 +154,7 @@ def _recorded(
         recorder.take(snapshot)
         show(snapshot)
 
-    # SIGTERM and SIGHUP must also reach the `finally` below, which closes the recording.
+    # SIGTERM and SIGHUP must also reach the `finally` below, which closes the telemetry session.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     state: RunState = "done"

@@ -1,4 +1,4 @@
-"""`kvdeck monitor --replay`: plays a recording in the deck, or prints it in the format of live telemetry."""
+"""`kvdeck monitor --replay`: plays a telemetry session in the deck, or prints it in the format of live telemetry."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from kvdeck.app.cli.standard_output import echo_json
 from kvdeck.sessions.errors import SessionError
 
 if TYPE_CHECKING:
-    from kvdeck.engine.telemetry.recording import Mark, Recording
+    from kvdeck.engine.telemetry.recording import Mark, TelemetrySession
     from kvdeck.engine.telemetry.sample import Snapshot
     from kvdeck.sessions.store.telemetry.delta import Moment
 
 Shown = TypeVar("Shown")
 LONGEST_S = 2.0
-"""Longest pause for a gap in a recording, in seconds at speed 1."""
+"""Longest pause for a gap in a telemetry session, in seconds at speed 1."""
 
 
 def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: float | None) -> int:
-    """Play a recording, and return the exit status.
+    """Play a telemetry session, and return the exit status.
 
     On a terminal without further options it plays in the deck's Monitor, otherwise as one line per sample.
 
     Args:
         once: Print the last sample only.
         speed: Factor over the recorded pace; 0: without pauses. None: 0 as JSON, otherwise 1.
-        seconds: Length to play in seconds, from the start of the recording; None: all of it.
+        seconds: Length to play in seconds, from its start; None: all of it.
 
     Raises:
-        KvdeckError: There is no such recording, or it is empty.
+        KvdeckError: There is no such telemetry session, or it is empty.
     """
     from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.recording import Recording
+    from kvdeck.engine.telemetry.recording import TelemetrySession
 
-    recording = Recording.open(home(), name)
+    recording = TelemetrySession.open(home(), name)
     if not (once or as_json) and speed is None and seconds is None and _on_a_terminal():
         from kvdeck.app.tui.app import run_deck
 
@@ -65,10 +65,12 @@ def _on_a_terminal() -> bool:
 
 
 def _empty(name: str) -> SessionError:
-    return SessionError(f"the recording {name!r} holds no moment", "`kvdeck session show` says what became of it")
+    return SessionError(
+        f"the telemetry session {name!r} holds no moment", "`kvdeck session show` says what became of it"
+    )
 
 
-def _last(recording: Recording, end: float | None, as_json: bool) -> int:
+def _last(recording: TelemetrySession, end: float | None, as_json: bool) -> int:
     from kvdeck.app.text.monitor_report import monitor_lines
     from kvdeck.engine.telemetry.sample import to_mapping
 

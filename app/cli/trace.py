@@ -97,7 +97,7 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
         UsageError: The command can't be run.
     """
     early: list[int] = []
-    # The command doesn't inherit handlers, as it would a blocked or an ignored signal. What is ignored (nohup) stays so.
+    # The command inherits no handlers, as it would a blocked or ignored signal. What is ignored (nohup) stays ignored.
     heard = {number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN}
     before = {number: signal.signal(number, lambda number, _: early.append(number)) for number in heard}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())

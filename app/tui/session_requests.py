@@ -28,7 +28,7 @@ from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.catalogue import catalogue
 from kvdeck.sessions.store.lookup import find, find_part
 from kvdeck.sessions.store.store import Store, write_atomically
-from kvdeck.sessions.text.run_report import is_recording
+from kvdeck.sessions.text.run_report import is_telemetry
 
 Post = Callable[[Message], object]
 log = logging.getLogger("kvdeck.app")
@@ -143,7 +143,7 @@ def _note(store: Store, name: str, value: str, before: str) -> str:
 def _export(store: Store, name: str, value: str, _: str) -> str:
     path = expanded(value)
     session, form = find(store, name), exchange.format_of(path)
-    if is_recording(session):
+    if is_telemetry(session):
         recording_export.write(session, store.folder(name), form, path)
         return f"{name} is in {path}"
     write_atomically(path, exchange.encode(session, form))

@@ -27,7 +27,7 @@ from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.engine.daemon.log import start_log
 from kvdeck.engine.daemon.run_queue import Jobs
 from kvdeck.engine.daemon.stream import Feed
-from kvdeck.engine.daemon.telemetry_sessions import Recordings
+from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 from kvdeck.engine.protocol import (
     MAX_LINE,
     VERSION,
@@ -117,7 +117,7 @@ class Server:
         self._started = time.time()
         self._jobs = Jobs(store, config.worker, config.limits, self._kvdeck, self._runs_changed)
         self._connections: dict[Connection, asyncio.Task[Any]] = {}
-        self._recordings = Recordings(store, self._kvdeck, self._recordings_changed)
+        self._recordings = TelemetrySessions(store, self._kvdeck, self._recordings_changed)
         self._runs: bytes | None = None
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None

@@ -1,7 +1,7 @@
-"""The engine's telemetry recordings: start, annotate, stop and report their states.
+"""The engine's telemetry sessions: start, annotate, stop and report their states.
 
-The sampling child writes the recording. While it is active, `active/NAME.json` in the home names this engine, so that
-the next engine can mark a recording whose engine died as interrupted.
+The sampling child writes the session's files. While it is active, `active/NAME.json` in the home names this engine, so
+that the next engine can mark a telemetry session whose engine died as interrupted.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ HURRY_SECONDS = 1.0
 log = logging.getLogger("kvdeck.engine")
 
 
-class Recordings:
-    """Starts, annotates and ends telemetry recordings; calls `changed` after each change of state."""
+class TelemetrySessions:
+    """Starts, annotates and ends telemetry sessions; calls `changed` after each change of state."""
 
     def __init__(self, store: Store, kvdeck: str, changed: Callable[[], None]) -> None:
         self._store, self._kvdeck, self._changed = store, kvdeck, changed
@@ -43,7 +43,7 @@ class Recordings:
 
     @property
     def states(self) -> tuple[RecordingState, ...]:
-        """Active recordings and the last `KEPT_ENDED` ended ones, in order of start."""
+        """Active telemetry sessions and the last `KEPT_ENDED` ended ones, in order of start."""
         return tuple(self._states.values())
 
     @property
@@ -51,7 +51,7 @@ class Recordings:
         return bool(self._asked)
 
     def makes(self, name: object) -> bool:
-        """True if a recording of that name is active."""
+        """True if a telemetry session of that name is active."""
         return name in self._asked
 
     async def begin(self, command: Record) -> str:
@@ -65,10 +65,10 @@ class Recordings:
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
         if not isinstance(command.name, str):
-            raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
+            raise UsageError("a telemetry session needs a name", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
         if not isinstance(limit, int):
-            raise UsageError(f"can't keep a recording within {limit!r} bytes", "give a whole number")
+            raise UsageError(f"can't keep a telemetry session within {limit!r} bytes", "give a whole number")
         await asyncio.to_thread(self._make, command.name, what, limit)
         self._asked[command.name] = what
         self._states.pop(command.name, None)
@@ -91,10 +91,10 @@ class Recordings:
         recovery.write_owner(self._store, name, recovery.Owner(own_identity()))
 
     def stop(self, name: str, reason: str | None = None) -> None:
-        """Request the end of a recording; the sampling child writes its last lines.
+        """Request the end of a telemetry session; the sampling child writes its last lines.
 
         Raises:
-            SessionError: No recording of that name is active.
+            SessionError: No telemetry session of that name is active.
         """
         what = self._what(name)
         sampling = self.watching.sampling(what)
@@ -105,10 +105,10 @@ class Recordings:
             self._changed()
 
     def mark(self, command: Annotate) -> None:
-        """Add an annotation to a recording, stamped with the current time.
+        """Add an annotation to a telemetry session, stamped with the current time.
 
         Raises:
-            SessionError: No recording of that name is active, or no sampling child runs at this moment.
+            SessionError: No telemetry session of that name is active, or no sampling child runs at this moment.
             UsageError: The text is empty, or a field is not text.
         """
         what = self._what(command.name)
@@ -123,11 +123,13 @@ class Recordings:
     def _what(self, name: str) -> Asked:
         what = self._asked.get(name)
         if what is None:
-            raise SessionError(f"the engine makes no recording {name!r}", "it has ended, or another process makes it")
+            raise SessionError(
+                f"the engine makes no telemetry session {name!r}", "it has ended, or another process makes it"
+            )
         return what
 
     async def settle(self, hurry: bool = False) -> None:
-        """End all recordings within `SETTLE_SECONDS` (`HURRY_SECONDS` with `hurry`); the rest become `interrupted`."""
+        """End all within `SETTLE_SECONDS` (`HURRY_SECONDS` with `hurry`); the rest become `interrupted`."""
         for name in list(self._asked):
             self.stop(name, "the engine was stopped")
         if self._asked:
@@ -137,7 +139,7 @@ class Recordings:
             self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
 
     def _said(self, what: Asked, said: dict[str, Any]) -> None:
-        """Apply a child's report on one of its recordings, or, without a name, on all of them (recording failed)."""
+        """Apply a child's report on one of its sessions, or, without a name, on all of them (recording failed)."""
         names = [said["name"]] if said["name"] else [name for name, own in self._asked.items() if own == what]
         for name in names:
             known = self._states.get(name)
@@ -162,7 +164,7 @@ class Recordings:
             if self._store.read(name).state not in FINAL_STATES:
                 session.end(self._store, name, state.state, state.reason)
         except (KvdeckError, OSError) as error:
-            log.warning("recording %s: %s", name, error)
+            log.warning("telemetry session %s: %s", name, error)
         with contextlib.suppress(OSError):
             recovery.remove_owner(self._store, name)
         if not self._asked:

@@ -2,7 +2,7 @@
 
 The first line on stdin is a JSON object such as `{"hz": 1, "sources": [], "home": "…"}`. Each further line is a JSON
 command: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, or `{"mark": NAME, "text": …, "kind": …, "t": …}`.
-On stdout it prints one sample per line as JSON, and the state of recordings as `{"recording": {…}}`.
+On stdout it prints one sample per line as JSON, and the state of telemetry sessions as `{"recording": {…}}`.
 It exits at the end of stdin, because then the engine that started it has ended.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from kvdeck.engine.telemetry.recorders import Recorders
+from kvdeck.engine.telemetry.recorders import TelemetryRecorders
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.engine.telemetry.session import Watching, stream
 from kvdeck.sessions.errors import KvdeckError
@@ -25,8 +25,8 @@ from kvdeck.sessions.host.documents import load_record
 ENGINE_ENDED = "the engine ended during the recording"
 
 
-def _obey(recorders: Recorders) -> None:
-    """Execute commands from stdin; at its end, close all recordings and exit the process."""
+def _obey(recorders: TelemetryRecorders) -> None:
+    """Execute commands from stdin; at its end, close all telemetry sessions and exit the process."""
     with open(0, "rb", buffering=0, closefd=False) as commands:
         rest = b""
         while data := commands.read(65536):
@@ -53,7 +53,7 @@ def main() -> int:
     """Sample until stdin ends; return the exit code."""
     asked = load_record(_first_line())
     home = Path(asked["home"])
-    recorders = Recorders(home, _write)
+    recorders = TelemetryRecorders(home, _write)
 
     def say(snapshot: Snapshot) -> None:
         raw = orjson.dumps(to_mapping(snapshot))

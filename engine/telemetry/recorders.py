@@ -1,4 +1,4 @@
-"""Recordings that a sampling process writes on commands from the engine."""
+"""Telemetry sessions that a sampling process writes on commands from the engine."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import orjson
 
-from kvdeck.engine.telemetry.recording import Mark, Recorder
+from kvdeck.engine.telemetry.recording import Mark, TelemetryRecorder
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.records import RunState
 
 SAY_SECONDS = 2.0
-"""Minimum time between two size reports of a recording."""
+"""Minimum time between two size reports of a telemetry session."""
 
 
-class Recorders:
-    """The open recordings of a sampling process. Thread-safe: samples and commands come from different threads.
+class TelemetryRecorders:
+    """The open telemetry sessions of a sampling process. Thread-safe: samples and commands come from different threads.
 
     Args:
         home: kvdeck's home folder, which holds the sessions.
@@ -30,7 +30,7 @@ class Recorders:
     def __init__(self, home: Path, say: Callable[[bytes], None]) -> None:
         self._home, self._say = home, say
         self._lock = threading.Lock()
-        self._open: dict[str, Recorder] = {}
+        self._open: dict[str, TelemetryRecorder] = {}
         self._said: dict[str, float] = {}
         self._refused = ""
 
@@ -40,7 +40,7 @@ class Recorders:
             self._say(line)
 
     def take(self, t: float, raw: bytes) -> None:
-        """Append a sample to every open recording; one that can't be written ends as failed, the others continue."""
+        """Append a sample to every open session; one that can't be written ends as failed, the others continue."""
         with self._lock:
             for name, recorder in list(self._open.items()):
                 try:
@@ -65,13 +65,13 @@ class Recorders:
                 self._mark(command)
 
     def close(self, state: RunState, reason: str | None) -> None:
-        """End every recording with `state`."""
+        """End every telemetry session with `state`."""
         with self._lock:
             for name in list(self._open):
                 self._end(name, state, reason)
 
     def refuse(self, reason: str) -> None:
-        """End every recording as failed and begin no more, because no source can be sampled."""
+        """End every telemetry session as failed and begin no more, because no source can be sampled."""
         with self._lock:
             self._refused = reason
             for name in list(self._open):
@@ -82,7 +82,7 @@ class Recorders:
         if self._refused:
             return  # `refuse` has reported it, and the engine sets the session's state
         try:
-            self._open[name] = Recorder(self._home, name)
+            self._open[name] = TelemetryRecorder(self._home, name)
         except KvdeckError as error:
             self._tell(name, "failed", reason=str(error))
         else:
@@ -103,7 +103,7 @@ class Recorders:
             state, reason = "failed", reason or str(error)
         self._tell(name, state, bytes=recorder.size, reason=reason)
 
-    def _tell_size(self, name: str, recorder: Recorder) -> None:
+    def _tell_size(self, name: str, recorder: TelemetryRecorder) -> None:
         now = time.monotonic()
         if now - self._said.get(name, float("-inf")) >= SAY_SECONDS:
             self._said[name] = now
@@ -113,5 +113,5 @@ class Recorders:
         line = orjson.dumps({"recording": {"name": name, "state": state, **more}}, option=orjson.OPT_APPEND_NEWLINE)
         try:
             self._say(line)
-        except OSError:  # the engine is gone; the recording's files hold the state too
+        except OSError:  # the engine is gone; the telemetry session's files hold the state too
             return

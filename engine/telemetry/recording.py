@@ -1,4 +1,4 @@
-"""Telemetry recordings: written sample by sample, read by time, also while they are being written."""
+"""Telemetry sessions: written sample by sample, read by time, also while they are being written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from kvdeck.sessions.units import duration_text
 SUMMARY_SECONDS = 5.0
 """Seconds between two summaries saved while recording."""
 
-__all__ = ["Mark", "Recorder", "Recording"]
+__all__ = ["Mark", "TelemetryRecorder", "TelemetrySession"]
 
 
-class Recorder:
+class TelemetryRecorder:
     """Writes one recording into its session; call `take` before showing a sample (write-ahead)."""
 
     def __init__(self, home: Path, name: str) -> None:
-        """Open a session that `begin` created; an earlier recording in it is continued after a gap annotation.
+        """Open a session that `begin` created; an earlier telemetry session in it is continued after a gap annotation.
 
         Raises:
             KvdeckError: The session doesn't exist, another process writes it, or it can't be written.
@@ -66,7 +66,7 @@ class Recorder:
         sources: tuple[str, ...] = (),
         block_bytes: float | None = None,
         limit: int = DEFAULT_LIMIT,
-    ) -> Recorder:
+    ) -> TelemetryRecorder:
         """Create a session and return its recorder; arguments and errors as in `keeping.begin`."""
         kvdeck = importlib.metadata.version("kvdeck")
         keeping.begin(Store(home), name, hz=hz, sources=sources, block_bytes=block_bytes, limit=limit, kvdeck=kvdeck)
@@ -114,7 +114,7 @@ class Recorder:
         self._writer.mark(mark)
 
     def close(self, state: RunState = "done", reason: str | None = None) -> None:
-        """End the recording and set its final state.
+        """End the telemetry session and set its final state.
 
         Raises:
             SessionError: The end annotation or the session can't be written; the session's state isn't updated then.
@@ -129,8 +129,8 @@ class Recorder:
         keeping.end(self._store, self.name, state, reason)
 
 
-class Recording:
-    """A recording on disk; at most one of its segments is in memory."""
+class TelemetrySession:
+    """A telemetry session on disk; at most one of its segments is in memory."""
 
     def __init__(self, session: Session, folder: Path) -> None:
         self.name = session.name
@@ -150,19 +150,19 @@ class Recording:
         self.refresh()
 
     @classmethod
-    def open(cls, home: Path, name: str) -> Recording:
-        """Return the recording `name`.
+    def open(cls, home: Path, name: str) -> TelemetrySession:
+        """Return the telemetry session `name`.
 
         Raises:
             KvdeckError: It doesn't exist, is another kind of session, or can't be read.
         """
         store = Store(home)
         if not store.exists(name):
-            raise SessionError(f"there is no recording {name!r}", "`kvdeck session list telemetry` lists them")
+            raise SessionError(f"there is no telemetry session {name!r}", "`kvdeck session list telemetry` lists them")
         session = store.load(name)
         if session.kind != "telemetry":
             raise SessionError(
-                f"session {name!r} is no recording of the Monitor's", "`kvdeck session list telemetry` lists those"
+                f"session {name!r} is no telemetry session", "`kvdeck session list telemetry` lists those"
             )
         return cls(session, store.folder(name))
 

@@ -9,17 +9,17 @@ from typing import Any, Literal, TypeVar
 from kvdeck.sessions.model.records import Interval, Session, is_same
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, Watched
 from kvdeck.sessions.stats import independent_ratio
-from kvdeck.sessions.text.run_report import is_recording
+from kvdeck.sessions.text.run_report import is_telemetry
 from kvdeck.sessions.units import duration_text, exact_size_text, number_text
 
 Trend = Literal["faster", "slower", "no difference", "undecided"]
 DURATIONS_DIFFER = 1.25
-"""Totals of recordings are not comparable if their lengths differ by more than this factor."""
+"""Totals of telemetry sessions are not comparable if their lengths differ by more than this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRow:
-    """One flow in both recordings."""
+    """One flow in both telemetry sessions."""
 
     a: FlowTotals
     b: FlowTotals
@@ -36,7 +36,7 @@ class FlowRow:
 
 @dataclass(frozen=True, slots=True)
 class NumberRow:
-    """A gauge's medians, a counter's growth, or a hit rate, in both recordings."""
+    """A gauge's medians, a counter's growth, or a hit rate, in both telemetry sessions."""
 
     name: str
     unit: str
@@ -45,7 +45,7 @@ class NumberRow:
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedDiff:
+class TelemetryDiff:
     """Comparison of two telemetry sessions."""
 
     a: str
@@ -56,7 +56,7 @@ class WatchedDiff:
     flows: tuple[FlowRow, ...]
     gauges: tuple[NumberRow, ...]
     hit_rates: tuple[NumberRow, ...]
-    """Hits over queries, from their growth over the recording."""
+    """Hits over queries, from their growth over the session."""
     counters: tuple[NumberRow, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
@@ -64,26 +64,26 @@ class WatchedDiff:
 
 def mismatch(a: Session, b: Session) -> str | None:
     """Return why two sessions of different kinds can't be compared; None if both or neither are telemetry."""
-    mine, theirs = is_recording(a), is_recording(b)
+    mine, theirs = is_telemetry(a), is_telemetry(b)
     if mine == theirs:
         return None
-    recording, other = (a.name, b.name) if mine else (b.name, a.name)
-    return f"{recording} is a recording of what the Monitor saw, {other} is none: nothing in them compares"
+    telemetry, other = (a.name, b.name) if mine else (b.name, a.name)
+    return f"{telemetry} is a telemetry session, {other} is none: nothing in them compares"
 
 
-def slower(diff: WatchedDiff, percent: float) -> list[FlowRow]:
+def slower(diff: TelemetryDiff, percent: float) -> list[FlowRow]:
     """Return flows that take over `percent` longer for the same bytes, with the whole interval on that side of 1."""
     rows = [row for row in diff.flows if row.ratio and row.high is not None]
     return [row for row in rows if 1 / (row.ratio or 1) > 1 + percent / 100 and (row.high or 0.0) < 1]
 
 
-def compare_recordings(a: Session, b: Session) -> WatchedDiff:
+def compare_flows(a: Session, b: Session) -> TelemetryDiff:
     """Compare two telemetry sessions."""
     mine, theirs = a.watched or Watched(), b.watched or Watched()
     flows = _matched(mine.flows, theirs.flows, _flow_key)
     gauges = _matched(mine.gauges, theirs.gauges, _number_key)
     counters = _matched(mine.counters, theirs.counters, _number_key)
-    return WatchedDiff(
+    return TelemetryDiff(
         a=a.name,
         b=b.name,
         differences=tuple(_differences(a, b, mine, theirs)),

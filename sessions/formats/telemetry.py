@@ -20,7 +20,7 @@ from kvdeck.sessions.store.telemetry.delta import Moment
 from kvdeck.sessions.store.telemetry.reader import MomentReader
 from kvdeck.sessions.text.markdown import inline
 from kvdeck.sessions.text.run_report import report_json
-from kvdeck.sessions.text.telemetry_report import recording_lines
+from kvdeck.sessions.text.telemetry_report import telemetry_lines
 
 FORMATS = ("csv", "json", "jsonl", "kvdeck", "markdown")
 """`csv` and `json`: flows over time; `jsonl`: every sample, as printed by `kvdeck monitor --json`; `kvdeck` and
@@ -40,7 +40,7 @@ def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
         SessionError: The format needs the samples, but only the totals are stored here.
     """
     if form not in FORMATS:
-        raise UsageError(f"a recording can't be written as {form!r}", f"use {', '.join(FORMATS)}")
+        raise UsageError(f"a telemetry session can't be written as {form!r}", f"use {', '.join(FORMATS)}")
     if form == "kvdeck":
         yield orjson.dumps(report_json(session), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     elif form == "markdown":
@@ -116,5 +116,5 @@ def _json(moments: Iterable[Moment]) -> Iterator[bytes]:
 
 def markdown(session: Session) -> str:
     """Return the totals as text under a heading; lines are indented, so Markdown preserves the columns."""
-    heading, *lines = (line.text for line in recording_lines(session, 120))
+    heading, *lines = (line.text for line in telemetry_lines(session, 120))
     return "\n".join([f"## {inline(heading)}", "", *(f"    {visible(line)}" for line in lines), ""])

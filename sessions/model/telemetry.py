@@ -25,7 +25,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class FlowTotals:
-    """Totals of one flow of one source over the whole recording, corrected for counter resets."""
+    """Totals of one flow of one source over the whole session, corrected for counter resets."""
 
     source: str
     source_kind: str
@@ -39,11 +39,11 @@ class FlowTotals:
     transfers: float | None = None
     failures: float | None = None
     moving_s: float = 0.0
-    """Seconds of the recording in which the flow moved data."""
+    """Seconds of the session in which the flow moved data."""
     unit: Literal["B/s", "blocks/s"] = "B/s"
     """Unit of `mean` and `rate`."""
     mean: float | None = None
-    """Mean over the whole recording, idle time included."""
+    """Mean over the whole session, idle time included."""
     rate: Spread | None = None
     """Rates of the samples in which the flow moved data; null if it never did."""
     bytes_from_blocks: bool = False
@@ -51,7 +51,7 @@ class FlowTotals:
 
 @dataclass(frozen=True, slots=True)
 class GaugeTotals:
-    """A gauge's distribution over the whole recording."""
+    """A gauge's distribution over the whole session."""
 
     source: str
     source_kind: str
@@ -64,7 +64,7 @@ class GaugeTotals:
 
 @dataclass(frozen=True, slots=True)
 class CounterTotals:
-    """Growth of a counter that is not a flow, over the whole recording."""
+    """Growth of a counter that is not a flow, over the whole session."""
 
     source: str
     source_kind: str

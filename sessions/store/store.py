@@ -228,7 +228,7 @@ class Store:
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
         if session.kind == "telemetry":
-            return self._watched(session)
+            return self._telemetry(session)
         if session.state in FINAL_STATES:
             return session
         events = event_log.read_events(self.samples_path(session.name))
@@ -257,10 +257,10 @@ class Store:
             self.write(session)
         return session
 
-    def _watched(self, session: Session) -> Session:
-        from kvdeck.sessions.store.telemetry import session as keeping  # deferred: only telemetry needs it
+    def _telemetry(self, session: Session) -> Session:
+        from kvdeck.sessions.store.telemetry import session as telemetry  # deferred: only telemetry needs it
 
-        return keeping.filled(session, self.folder(session.name))
+        return telemetry.filled(session, self.folder(session.name))
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.

@@ -48,15 +48,15 @@ def report_json(session: Session) -> dict[str, Any]:
 
 def report_lines(session: Session, width: int = 100) -> list[Line]:
     """Return the text report, at most `width` characters wide; 80 is enough for all important columns."""
-    if is_recording(session):
-        from kvdeck.sessions.text.telemetry_report import recording_lines
+    if is_telemetry(session):
+        from kvdeck.sessions.text.telemetry_report import telemetry_lines
 
-        return recording_lines(session, width)
+        return telemetry_lines(session, width)
     if session.kind != "run":
-        from kvdeck.sessions.text.trace_report import counted_lines  # it imports this module
+        from kvdeck.sessions.text.trace_report import trace_lines  # it imports this module
 
         if not session.results:
-            return counted_lines(session, width)
+            return trace_lines(session, width)
     lines = _head(session, width)
     measured = [result for result in session.results if _has_figures(result)]
     for path in dict.fromkeys(result.path for result in measured):
@@ -67,7 +67,7 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
 
 
-def is_recording(session: Session) -> bool:
+def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
     return session.kind == "telemetry" or session.watched is not None
 

@@ -1,11 +1,11 @@
-"""A comparison of two recordings as text and as Markdown."""
+"""A comparison of two telemetry sessions as text and as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions.analysis.compare import percent_change
-from kvdeck.sessions.analysis.compare_telemetry import FlowRow, NumberRow, WatchedDiff
+from kvdeck.sessions.analysis.compare_telemetry import FlowRow, NumberRow, TelemetryDiff
 from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
@@ -16,7 +16,7 @@ from kvdeck.sessions.units import change_text, duration_text, quantity_text, ran
 _TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
 
 
-def watched_diff_lines(diff: WatchedDiff, width: int = 100) -> list[Line]:
+def telemetry_diff_lines(diff: TelemetryDiff, width: int = 100) -> list[Line]:
     """Return the comparison as text, at most `width` characters wide."""
     lines = [Line(text, "heading") for text in wrapped(_title(diff), width)]
     if diff.differences:
@@ -41,17 +41,17 @@ def watched_diff_lines(diff: WatchedDiff, width: int = 100) -> list[Line]:
     return [*lines, Line(""), *(Line(text) for text in wrapped(NOTE, width))]
 
 
-def _tables(diff: WatchedDiff) -> Iterable[tuple[str, Sequence[NumberRow]]]:
+def _tables(diff: TelemetryDiff) -> Iterable[tuple[str, Sequence[NumberRow]]]:
     for title, rows in (
         ("Queues and caches, medians", [row for row in diff.gauges if row.a or row.b]),
         ("Hits over queries", diff.hit_rates),
-        ("Counted over the recording", diff.counters),
+        ("Counted over the session", diff.counters),
     ):
         if rows:
             yield title, rows
 
 
-def _title(diff: WatchedDiff) -> str:
+def _title(diff: TelemetryDiff) -> str:
     lengths = [duration_text(seconds) for seconds in diff.durations_s]
     return f"A = {diff.a} ({lengths[0]}) · B = {diff.b} ({lengths[1]})"
 
@@ -119,7 +119,7 @@ def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
     return [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
 
 
-def watched_diff_markdown(diff: WatchedDiff) -> str:
+def telemetry_diff_markdown(diff: TelemetryDiff) -> str:
     """Return the comparison as Markdown."""
     out = [f"## {inline(_title(diff))}", ""]
     if diff.differences:

@@ -1,4 +1,4 @@
-"""The text report of a recording: duration, sources, flows, gauges, counters, annotations."""
+"""The text report of a telemetry session: duration, sources, flows, gauges, counters, annotations."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from kvdeck.sessions.units import (
 SHOWN_MARKS = 20
 NOTE = (
     "Rates are medians over the moments in which something moved, with a 95 % interval of blocks of neighbouring "
-    "moments: consecutive moments are not independent. The mean is over all of the recording, idle time included. "
+    "moments: consecutive moments are not independent. The mean is over all of the session, idle time included. "
     "≈: blocks times the size of a block that was given. GB = 1e9 bytes, GiB = 2^30 bytes."
 )
 
 
-def recording_lines(session: Session, width: int = 100) -> list[Line]:
-    """Return the report of a recording, at most `width` characters wide."""
+def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
+    """Return the report of a telemetry session, at most `width` characters wide."""
     watched = session.watched or Watched()
     lines = _head(session, watched, width)
     if not watched.moments:
@@ -56,7 +56,7 @@ def recording_lines(session: Session, width: int = 100) -> list[Line]:
 
 
 def about(watched: Mapping[str, Any]) -> str:
-    """Return a recording's summary for a list: its moving flows' tiers, duration and number of sources.
+    """Return a telemetry session's summary for a list: its moving flows' tiers, duration and number of sources.
 
     Args:
         watched: The mapping in `session.json`; reading it directly is faster than building records from it.
@@ -99,7 +99,7 @@ def _head(session: Session, watched: Watched, width: int) -> list[Line]:
     )
     bad = session.state in ("failed", "interrupted", "crashed")
     tone: Tone = "warning" if bad else "heading"
-    title = f"kvdeck session {session.name}: a recording of {duration_text(watched.duration_s)}{state}"
+    title = f"kvdeck session {session.name}: telemetry of {duration_text(watched.duration_s)}{state}"
     lines = [Line(text, tone) for text in wrapped(title, width)]
     if session.reason:
         lines += [Line(text, tone) for text in wrapped(f"  {session.reason}", width, "  ")]

@@ -30,7 +30,7 @@ def summary_text(session: Session) -> str:
     )
 
 
-def counted_lines(session: Session, width: int) -> list[Line]:
+def trace_lines(session: Session, width: int) -> list[Line]:
     """Return the report of a session with transfer counts; 80 characters are enough for all columns."""
     lines = [Line(f"kvdeck session {session.name}: {_kind(session)}", "heading")]
     facts = [f"duration {duration_text(session.duration_s)}"] if session.duration_s is not None else []

@@ -199,9 +199,9 @@ def test_rename_tag_note_delete(kvdeck: Callable[..., Said], home: Path) -> None
 def test_compare_for_a_pipeline(kvdeck: Callable[..., Said], home: Path) -> None:
     for name, time in (("fast", 0.001), ("slow", 0.002)):
         kvdeck("init", name)
-        from kvdeck.sessions.recorder import Recorder
+        from kvdeck.sessions.recorder import TransferCounter
 
-        recorder = Recorder(store(home).folder(name))
+        recorder = TransferCounter(store(home).folder(name))
         for number in range(100):
             recorder.record("HostToDisk", "FullyContiguous", 4096, 1, time + number * 1e-6)
         recorder.close()

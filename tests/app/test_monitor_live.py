@@ -24,7 +24,7 @@ from kvdeck.app.tui.state import Snapshot
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.client.client import home
 from kvdeck.engine.telemetry.discovery import named
-from kvdeck.engine.telemetry.recording import Mark, Recorder
+from kvdeck.engine.telemetry.recording import Mark, TelemetryRecorder
 from tests.engine.a_metrics_server import metrics_server, sample, says
 from tests.engine.conftest import folders  # noqa: F401
 
@@ -120,7 +120,7 @@ def test_a_recording_opens_in_the_deck_from_the_command_line(tmp_path: Path):
 
 def record_course(home: Path) -> None:
     """The course as a recording, with a note in it."""
-    recorder = Recorder.begin(home, "course")
+    recorder = TelemetryRecorder.begin(home, "course")
     for moment in a_monitor.all_moments():
         recorder.take(moment)
     recorder.mark(Mark(a_monitor.BEGIN, "load started"))

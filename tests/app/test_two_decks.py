@@ -22,8 +22,8 @@ DECK = "from kvdeck.app.tui.app import Deck; Deck().run()"
 RECORDER = """
 import sys, threading
 from pathlib import Path
-from kvdeck.sessions.recorder import Recorder
-recorder, stop, count = Recorder(Path(sys.argv[1])), threading.Event(), 0
+from kvdeck.sessions.recorder import TransferCounter
+recorder, stop, count = TransferCounter(Path(sys.argv[1])), threading.Event(), 0
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
 while not stop.wait(0.001):
     for _ in range(50):

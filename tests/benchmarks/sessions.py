@@ -14,7 +14,7 @@ from time import perf_counter
 from kvdeck.engine import tracing
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.model.records import Interval, Session, StepResult
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import trace_counts, traces
 from kvdeck.sessions.store.store import Store
 from tests.benchmarks.table import Row
@@ -60,7 +60,7 @@ def _recording(home: Path) -> list[Row]:
     session = home / "counting"
     session.mkdir()
     trace_counts.prepare(session)
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     record, calls, folds = recorder.record, [], []
     empty = min(_timed(_nothing) for _ in range(9))
     for _ in range(60):

@@ -13,7 +13,7 @@ import pytest
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
-from kvdeck.engine.telemetry.recording import Recorder, Recording
+from kvdeck.engine.telemetry.recording import TelemetryRecorder, TelemetrySession
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
@@ -75,7 +75,7 @@ def test_what_is_replayed_is_what_was_watched(client: Client, server: MetricsSer
     client.stop_recording("one")
     state = recording(client, "one", ended)
     assert (state.state, state.reason) == ("done", None)
-    found = Recording.open(client.home, "one")
+    found = TelemetrySession.open(client.home, "one")
     kept = [orjson.dumps(moment) for moment in found.mappings()]
     assert set(seen) - set(kept) <= set(seen[:2]), "all that was seen since it began is kept, to the byte"
     assert [mark.text for mark in found.marks] == ["load started", "the recording ended"]
@@ -95,7 +95,7 @@ def test_a_recording_outlives_the_client_that_asked_for_it(client: Client, serve
         other.subscribe()
         assert recording(other, "one", lambda state: state.state == "running")
         (pid,) = samplers(other)
-        live = Recording.open(other.home, "one")
+        live = TelemetrySession.open(other.home, "one")
         assert live.live
         first = live.end
         eventually(lambda: live.refresh() is None and live.end > first)
@@ -149,7 +149,7 @@ def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: Met
     begun(client, server)
     (pid,) = samplers(client)
     os.kill(pid, signal.SIGKILL)
-    found = Recording.open(client.home, "one")
+    found = TelemetrySession.open(client.home, "one")
     before = found.end
     eventually(lambda: found.refresh() is None and found.end > before + 1)
     client.stop_recording("one")
@@ -214,7 +214,7 @@ def test_a_client_that_does_not_read_costs_no_moment(client: Client, server: Met
     begun(client, server)
     with Client.connect() as slow:
         slow.watch(10, [server.url()])
-        found = Recording.open(client.home, "one")
+        found = TelemetrySession.open(client.home, "one")
         begin = found.end
         eventually(lambda: found.refresh() is None and found.end > begin + 2)
         slow.watch(0)
@@ -239,12 +239,12 @@ def test_a_client_that_does_not_read_costs_no_moment(client: Client, server: Met
     ],
 )
 def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[str, object]) -> None:
-    recorder = Recorder.begin(tmp_path, "one")
+    recorder = TelemetryRecorder.begin(tmp_path, "one")
     recorder.take(Snapshot(1.0))
     recorder.take_json(2.0, orjson.dumps(moment))
     recorder.take(Snapshot(3.0))
     recorder.close()
-    found = Recording.open(tmp_path, "one")
+    found = TelemetrySession.open(tmp_path, "one")
     times = [snapshot.t for snapshot in found.moments()]
     assert times in ([1.0, 3.0], [1.0, 2.0, 3.0])
     assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]

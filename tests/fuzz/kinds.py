@@ -32,7 +32,7 @@ from kvdeck.engine.daemon.server import Server
 from kvdeck.engine.daemon.stream import event_data, sample_values, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
 from kvdeck.engine.telemetry.checks import check
-from kvdeck.engine.telemetry.recording import Recording
+from kvdeck.engine.telemetry.recording import TelemetrySession
 from kvdeck.engine.telemetry.sample import from_mapping, take, to_mapping
 from kvdeck.engine.telemetry.source import SourceGone
 from kvdeck.engine.telemetry.sources.prometheus import Endpoint
@@ -160,7 +160,7 @@ def _measured(world: World) -> None:
 
 
 def _replayed(world: World) -> None:
-    recording = Recording.open(world.home, SEEN)
+    recording = TelemetrySession.open(world.home, SEEN)
     for moment in recording.moments():
         monitor_lines(moment, 100)
         to_mapping(moment)

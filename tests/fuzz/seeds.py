@@ -16,7 +16,7 @@ import orjson
 
 from kvdeck.engine.daemon import recovery, runtime
 from kvdeck.engine.protocol import EventMessage, SampleMessage, encode
-from kvdeck.engine.telemetry.recording import Recorder as Recording
+from kvdeck.engine.telemetry.recording import TelemetryRecorder
 from kvdeck.engine.telemetry.sample import take
 from kvdeck.engine.telemetry.source import Reading
 from kvdeck.engine.telemetry.sources.exposition import Parser
@@ -26,7 +26,7 @@ from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
 from kvdeck.sessions.model.events import Round, event_from_json
 from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store.event_log import encode_event
 from kvdeck.sessions.store.index import summaries
 from kvdeck.sessions.store.store import Store
@@ -161,12 +161,12 @@ def _keep_sessions(home: Path) -> None:
     store.write(dataclasses.replace(store.read(OPEN), state="running"))
     store.samples_path(OPEN).write_bytes(events(ended=False))
     store.keep(Session(COUNTED, "done", BEGIN, started=BEGIN, kind="trace"))
-    recorder = Recorder(store.folder(COUNTED))
+    recorder = TransferCounter(store.folder(COUNTED))
     for number in range(60):
         recorder.record(PATHS[number % 3], LAYOUTS[number % 3], 4096 << number % 4, 2, 0.001 + number * 1e-5, 64)
     recorder.failed(*_key())
     recorder.close()
-    recording = Recording.begin(home, SEEN, sources=("http://127.0.0.1:8000/metrics",))
+    recording = TelemetryRecorder.begin(home, SEEN, sources=("http://127.0.0.1:8000/metrics",))
     for moment in moments():
         recording.take(moment)
     recording.mark(Mark(BEGIN + 3, "a mark"))

@@ -31,9 +31,9 @@ SIGNALS = (
 )  # fmt: skip
 COUNTING = """
 import sys, time
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from pathlib import Path
-recorder = Recorder(Path(sys.argv[1]))
+recorder = TransferCounter(Path(sys.argv[1]))
 while True:
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5, 1)
     time.sleep(0.001)

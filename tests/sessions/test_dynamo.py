@@ -15,7 +15,7 @@ from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.model.records import Tally
 from kvdeck.sessions.model.transfer_counts import LAYOUTS, ordered
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import trace_counts
 
 ONE_KEY = b"""{
@@ -178,7 +178,7 @@ def test_a_reader_beside_a_writer_sees_whole_sessions_only(tmp_path: Path) -> No
 
 def test_the_fixture_of_test_count_100(tmp_path: Path) -> None:
     trace_counts.prepare(tmp_path)
-    recorder = Recorder(tmp_path)
+    recorder = TransferCounter(tmp_path)
     for path, layout, size, blocks in dynamo.synthetic(100):
         recorder.record(path, layout, size, blocks, None)
     recorder.close()

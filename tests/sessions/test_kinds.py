@@ -10,7 +10,7 @@ import pytest
 
 from kvdeck.sessions.formats import exchange
 from kvdeck.sessions.model.records import Session, Tally
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import catalogue, index, lookup, traces
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.text.run_report import report_json
@@ -30,7 +30,7 @@ def keep(store: Store, kind: str, name: str = "") -> str:
     name = name or f"a-{kind}"
     store.keep(Session(name, "done", 1.0, ended=2.0, kind=kind, tallies=(Tally("HostToDisk", "Unknown", 2, 64),)))
     if kind == "trace":
-        recorder = Recorder(store.folder(name))
+        recorder = TransferCounter(store.folder(name))
         for _ in range(4):
             recorder.record("HostToDisk", "FullyContiguous", 4096, 1, None)
         recorder.close()
@@ -114,7 +114,7 @@ def test_another_kind_is_refused(store: Store) -> None:
 
 def test_a_trace_is_recording_only_while_something_is_counted(store: Store) -> None:
     traces.begin(store, "live")
-    recorder = Recorder(store.folder("live"))
+    recorder = TransferCounter(store.folder("live"))
     assert catalogue.catalogue(store)[0].state == "done"
     recorder.record("HostToDisk", "FullyContiguous", 4096, 1, None)
     recorder.flush()

@@ -17,7 +17,7 @@ import pytest
 from kvdeck.sessions import recorder
 from kvdeck.sessions.model.records import to_json
 from kvdeck.sessions.model.transfer_counts import gb_per_s, seconds_a_block, time_percentiles
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import trace_counts
 
 FC = "FullyContiguous"
@@ -41,7 +41,7 @@ def transfers(session: Path) -> int:
 
 
 def test_what_was_recorded_is_there(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     recorder.record("HostToDisk", FC, 4096, 2, 0.001, 64)
     recorder.record("HostToDisk", FC, 8192, 0, 0.003, 64)
     recorder.record("HostToDisk", FC, 100, 1, None)
@@ -61,7 +61,7 @@ def test_what_was_recorded_is_there(session: Path) -> None:
 
 
 def test_threads_lose_no_count(session: Path) -> None:
-    recorder, each = Recorder(session), 20_000
+    recorder, each = TransferCounter(session), 20_000
     stop = threading.Event()
 
     def flush() -> None:
@@ -89,9 +89,9 @@ def test_threads_lose_no_count(session: Path) -> None:
 RANK = """
 import sys
 from pathlib import Path
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.model.records import to_json
-recorder = Recorder(Path(sys.argv[1]))
+recorder = TransferCounter(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     recorder.record("DeviceToHost", "FullyContiguous", 2048, 1, 2e-5)
 print("recorded", flush=True)
@@ -137,7 +137,7 @@ def test_a_zombie_and_a_pid_that_was_given_again_count_no_more(session: Path) ->
 
 
 def test_a_forked_child_counts_for_itself(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     recorder.record("HostToHost", FC, 1, 1, None)
     child = os.fork()
     if child == 0:
@@ -150,7 +150,7 @@ def test_a_forked_child_counts_for_itself(session: Path) -> None:
 
 
 def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     recorder.record("HostToHost", FC, 1, 1, None)
     until(lambda: transfers(session) == 1)
     trace_counts.set_enabled(session, False)
@@ -177,9 +177,9 @@ def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
 BUSY = """
 import sys, time
 from pathlib import Path
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.model.records import to_json
-recorder, count, end = Recorder(Path(sys.argv[1])), 0, time.monotonic() + 1.6
+recorder, count, end = TransferCounter(Path(sys.argv[1])), 0, time.monotonic() + 1.6
 while time.monotonic() < end:
     for _ in range(200):
         recorder.record("HostToHost", "FullyContiguous", 10, 1, 1e-5)
@@ -204,7 +204,7 @@ def test_a_reset_in_the_middle_loses_no_count(session: Path) -> None:
 
 
 def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     for size, seconds in ((None, 1.0), ("x", 1.0), (-5, 1.0), (1, float("nan")), (1, -1.0), (7, 1.0)):
         recorder.record("HostToHost", FC, size, 1, seconds)  # type: ignore[arg-type]
     recorder.close()
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None
 
 
 def test_many_sizes_are_kept_coarsely(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     for size in range(10_000, 20_000):
         recorder.record("HostToHost", FC, size, 1, None)
     recorder.close()
@@ -235,7 +235,7 @@ def test_without_a_session_nothing_happens(tmp_path: Path) -> None:
 
 
 def test_a_session_removed_meanwhile_stays_removed(session: Path) -> None:
-    recorder = Recorder(session)
+    recorder = TransferCounter(session)
     recorder.record("HostToHost", FC, 1, 1, None)
     until(lambda: transfers(session) == 1)
     for file in (session / "recorder").iterdir():

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.model.events import Compared, RunStarted, StateChanged
 from kvdeck.sessions.model.records import Comparison, Session, Tuned
-from kvdeck.sessions.recorder import Recorder
+from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import index as listing
 from kvdeck.sessions.store.event_log import append_event
 from kvdeck.sessions.store.index import check_name
@@ -218,7 +218,7 @@ def test_processes_that_change_one_session_at_once_lose_no_change(store: Store) 
 
 def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Store) -> None:
     store.keep(Session("shared", "done", 1.0, kind="trace"))
-    recorder = Recorder(store.folder("shared"))
+    recorder = TransferCounter(store.folder("shared"))
     recorder.record("HostToDisk", "FullyContiguous", 1, 1, None)
     recorder.flush()
     try:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from kvdeck.sessions.analysis.compare import compare
-from kvdeck.sessions.analysis.compare_telemetry import compare_recordings, slower
+from kvdeck.sessions.analysis.compare_telemetry import compare_flows, slower
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.formats import exchange, telemetry
 from kvdeck.sessions.model.records import RunState, Session
@@ -29,7 +29,7 @@ from kvdeck.sessions.store.telemetry.annotations import Mark
 from kvdeck.sessions.store.telemetry.summary import MOST_VALUES, Sample, Summary
 from kvdeck.sessions.store.telemetry.writer import Writer
 from kvdeck.sessions.text.run_report import report_lines
-from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 
 FLOW: dict[str, Any] = {
     "from": "G1",
@@ -246,7 +246,7 @@ def test_one_that_goes_on_is_not_renamed_or_deleted(store: Store) -> None:
 def test_before_and_after_a_change(store: Store) -> None:
     before = recorded(store, "before", rates(1.0e9, 1))
     after = recorded(store, "after", rates(1.4e9, 2), source="http://b:2/metrics")
-    diff = compare_recordings(before, after)
+    diff = compare_flows(before, after)
     (row,) = diff.flows
     assert row.trend == "faster"
     assert row.ratio == pytest.approx(1.4, rel=0.05)
@@ -256,23 +256,23 @@ def test_before_and_after_a_change(store: Store) -> None:
     assert diff.differences == ()
     assert [(g.a, g.b) for g in diff.gauges] == [(4.0, 4.0)]
     assert [(h.name, h.a, h.b) for h in diff.hit_rates] == [("prefix_cache_hit rate", 0.4, 0.4)]
-    shown = text(watched_diff_lines(diff, 100))
+    shown = text(telemetry_diff_lines(diff, 100))
     assert "matched by kind" in shown
     assert "faster" in shown
     for width in (60, 80, 120):
-        assert max(map(len, text(watched_diff_lines(diff, width)).splitlines())) <= width
-    assert "| G1 → G2 | kvbm offload |" in " ".join(watched_diff_markdown(diff).split())
+        assert max(map(len, text(telemetry_diff_lines(diff, width)).splitlines())) <= width
+    assert "| G1 → G2 | kvbm offload |" in " ".join(telemetry_diff_markdown(diff).split())
     assert slower(diff, 5) == []
-    assert [found.a.name for found in slower(compare_recordings(after, before), 5)] == ["kvbm offload"]
+    assert [found.a.name for found in slower(compare_flows(after, before), 5)] == ["kvbm offload"]
 
 
 def test_one_rate_has_no_winner(store: Store) -> None:
-    diff = compare_recordings(recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2)))
+    diff = compare_flows(recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2)))
     assert diff.flows[0].trend in ("no difference", "undecided")
 
 
 def test_few_moments_decide_nothing(store: Store) -> None:
-    diff = compare_recordings(recorded(store, "a", rates(1e9, 1, 6)), recorded(store, "b", rates(9e9, 2, 6)))
+    diff = compare_flows(recorded(store, "a", rates(1e9, 1, 6)), recorded(store, "b", rates(9e9, 2, 6)))
     assert (diff.flows[0].trend, diff.flows[0].low) == ("undecided", None)
     assert slower(diff, 0) == []
 
@@ -282,7 +282,7 @@ def test_what_does_not_compare_is_said_first(store: Store) -> None:
     b = dataclasses.replace(
         recorded(store, "b", rates(1e9, 2, 20)), host={"hostname": "other"}, state="interrupted", reason="killed"
     )
-    said = " · ".join(compare_recordings(a, b).differences)
+    said = " · ".join(compare_flows(a, b).differences)
     for words in ("b is interrupted: killed", "1 min 39 s and 19 s long", "other"):
         assert words in said
     run = Session("run", "done", T0)
@@ -296,7 +296,7 @@ def test_flows_of_one_side_stand_apart(store: Store) -> None:
     assert a.watched is not None
     other = dataclasses.replace(a.watched.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
     a = dataclasses.replace(a, watched=dataclasses.replace(a.watched, flows=(*a.watched.flows, other)))
-    diff = compare_recordings(a, b)
+    diff = compare_flows(a, b)
     assert len(diff.flows) == 1
     assert "G2 → G1 kvbm onboard" in diff.only_a[0]
     assert diff.only_b == ()

@@ -108,7 +108,7 @@ def _switch(session: str | None, enabled: bool) -> int:
 def test(count: int) -> int:
     """Count synthetic transfers, to check that counting works."""
     from kvdeck.sessions.formats import dynamo
-    from kvdeck.sessions.recorder import Recorder
+    from kvdeck.sessions.recorder import TransferCounter
     from kvdeck.sessions.store import trace_counts, traces
     from kvdeck.sessions.text.trace_report import summary_text
 
@@ -117,7 +117,7 @@ def test(count: int) -> int:
     traces.begin(store(), name)
     if active is None:
         traces.make_active(name)
-    recorder = Recorder(store().folder(name))
+    recorder = TransferCounter(store().folder(name))
     for path, layout, size, blocks in dynamo.synthetic(count):
         recorder.record(path, layout, size, blocks, None)
     recorder.close()

@@ -66,7 +66,7 @@ def _transfers(item: SessionSummary) -> str:
 def show(name: str | None, as_json: bool, form: str, output: str | None, session: str | None) -> int:
     """Print a session, given by name or file; default: the active one."""
     from kvdeck.sessions.formats import exchange
-    from kvdeck.sessions.text.run_report import is_recording, report_json, report_lines
+    from kvdeck.sessions.text.run_report import is_telemetry, report_json, report_lines
 
     if name is not None and session not in (None, name):
         raise UsageError(f"two sessions are given: {name} and {session}", "give one")
@@ -75,8 +75,8 @@ def show(name: str | None, as_json: bool, form: str, output: str | None, session
         raise UsageError("--json and --format are two formats", "give one")
     if as_json and output is not None:
         return give(orjson.dumps(report_json(found), option=orjson.OPT_INDENT_2), output)
-    if is_recording(found) and form != "text":
-        return export_recording(found, form, output)
+    if is_telemetry(found) and form != "text":
+        return _export_telemetry(found, form, output)
     if form in ("json", "csv"):
         return give(exchange.encode(found, form), output)
     if output is not None:
@@ -94,11 +94,11 @@ def export(form: str | None, target: str | None, output: str | None, session: st
     """Write the session to a file: `export csv F`, or `export --session S --output F`.
 
     FORMAT is json (exactly Dynamo's), csv, kvdeck (complete), markdown or parquet; default: by the file's name.
-    For a recording of the Monitor: csv or json (flows over time), jsonl (every sample), kvdeck or markdown.
+    For a telemetry session: csv or json (flows over time), jsonl (every sample), kvdeck or markdown.
     """
     from kvdeck.app.cli.spinner import waiting
     from kvdeck.sessions.formats import dynamo, exchange
-    from kvdeck.sessions.text.run_report import is_recording
+    from kvdeck.sessions.text.run_report import is_telemetry
 
     if form not in (None, *exchange.FORMATS) and target is None and output is None:
         form, target = None, form
@@ -110,9 +110,9 @@ def export(form: str | None, target: str | None, output: str | None, session: st
         raise SessionError(f"unsupported format {chosen!r}", f"use {', '.join(exchange.FORMATS)}")
     wanted = wanted_name(session)
     found = find(wanted)
-    if is_recording(found):
+    if is_telemetry(found):
         with waiting(f"writing {place}"):
-            export_recording(found, chosen, place)
+            _export_telemetry(found, chosen, place)
         click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
         return 0
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
@@ -151,24 +151,24 @@ def compare(
     """Compare two sessions, given as names, files, or NAME:LAYOUT for one layout.
 
     Compares by path across layouts, then by path and layout; differences in setup are listed first. Of more than two
-    sessions, each is compared with the first. Two recordings of the Monitor are compared flow by flow.
+    sessions, each is compared with the first. Two telemetry sessions are compared flow by flow.
     """
     from kvdeck.sessions.analysis.compare import compare as compared
     from kvdeck.sessions.analysis.compare import key_text, regressions
     from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown, many_lines
-    from kvdeck.sessions.text.run_report import is_recording
+    from kvdeck.sessions.text.run_report import is_telemetry
 
     if more:
         if as_json or markdown or output is not None or percent is not None:
             raise UsageError("these options compare two sessions", "leave out the third, or the options")
         baseline, *others = (find(name, part=True) for name in (before, after, *more))
-        if is_recording(baseline):
-            raise UsageError("recordings are compared two at a time", "leave out the third")
+        if is_telemetry(baseline):
+            raise UsageError("telemetry sessions are compared two at a time", "leave out the third")
         print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
         return 0
     a, b = find(before, part=True), find(after, part=True)
-    if is_recording(a) and is_recording(b):
-        return compare_recordings(a, b, output, as_json, markdown, percent)
+    if is_telemetry(a) and is_telemetry(b):
+        return _compare_telemetry(a, b, output, as_json, markdown, percent)
     diff = compared(a, b)
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
@@ -188,10 +188,10 @@ def compare(
     return 1 if worse else 0
 
 
-def compare_recordings(
+def _compare_telemetry(
     a: Session, b: Session, output: str | None, as_json: bool, markdown: bool, percent: float | None
 ) -> int:
-    """Print or write the comparison of two recordings.
+    """Print or write the comparison of two telemetry sessions.
 
     Args:
         percent: Report flows that take more than this many percent longer in `b` for the same bytes, with the whole
@@ -201,26 +201,26 @@ def compare_recordings(
         The exit status: 1 if such a flow exists, otherwise 0.
     """
     from kvdeck.sessions.analysis import compare_telemetry
-    from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
+    from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 
-    diff = compare_telemetry.compare_recordings(a, b)
+    diff = compare_telemetry.compare_flows(a, b)
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
         give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
     elif markdown:
-        give(watched_diff_markdown(diff).encode(), output)
+        give(telemetry_diff_markdown(diff).encode(), output)
     elif output is not None:
-        give("".join(f"{line.text}\n" for line in watched_diff_lines(diff)).encode(), output)
+        give("".join(f"{line.text}\n" for line in telemetry_diff_lines(diff)).encode(), output)
     else:
-        print_lines(watched_diff_lines(diff, report_width()))
+        print_lines(telemetry_diff_lines(diff, report_width()))
     for row in worse:
         click.echo(f"regression: {row.a.name} of {row.a.source}: {ratio_text(row.ratio)} the rate", err=True)
     return 1 if worse else 0
 
 
-def export_recording(session: Session, form: str, output: str | None) -> int:
-    """Write a recording to a file, or piece by piece to stdout; return exit status 0."""
+def _export_telemetry(session: Session, form: str, output: str | None) -> int:
+    """Write a telemetry session to a file, or piece by piece to stdout; return exit status 0."""
     from kvdeck.sessions.formats import telemetry
 
     folder = store().folder(session.name)

@@ -97,7 +97,7 @@ def lock(fd: int) -> bool:
 
 
 def is_written(folder: Path) -> bool:
-    """True if a process has the recording open for writing."""
+    """True if a process has the telemetry session open for writing."""
     try:
         file = open_regular(marks_path(folder))
     except OSError:

@@ -57,14 +57,14 @@ def begin(
     for source in sources:
         refuse_credentials(source, "the source")
     if limit < LEAST_LIMIT:
-        raise UsageError(f"{size_text(limit)} can't hold a recording", f"give {size_text(LEAST_LIMIT)} or more")
+        raise UsageError(f"{size_text(limit)} can't hold a telemetry session", f"give {size_text(LEAST_LIMIT)} or more")
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))
 
 
 def end(store: Store, name: str, state: RunState, reason: str | None) -> Session:
-    """Write the final state and totals of a recording whose writer has ended.
+    """Write the final state and totals of a telemetry session whose writer has ended.
 
     Raises:
         SessionError: It can't be read or written.
@@ -77,7 +77,7 @@ def end(store: Store, name: str, state: RunState, reason: str | None) -> Session
 
 
 def state_now(folder: Path, state: str) -> Literal["queued", "running", "interrupted"]:
-    """Return the state of a recording that has not ended.
+    """Return the state of a telemetry session that has not ended.
 
     It counts as running while its engine lives, also between two of the engine's sampling processes.
     """
@@ -105,7 +105,7 @@ def filled(session: Session, folder: Path) -> Session:
 
 
 def added_up(folder: Path) -> Watched:
-    """Return the totals of a recording, computed from the end of its last summary on."""
+    """Return the totals of a telemetry session, computed from the end of its last summary on."""
     reader, marks = MomentReader(folder), read_marks(folder)
     return dataclasses.replace(
         caught_up(folder, reader).result(),

@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Gained:
-    """Growth of a counter over the recording; null until it first appears.
+    """Growth of a counter over the session; null until it first appears.
 
     The source's own `gained` handles resets and wraps, and starts at 0 when monitoring starts.
     """
@@ -74,7 +74,7 @@ class Gained:
         if gained is None:  # first reading of the source
             self.last, self.moved = 0.0, self.moved or 0.0
             return 0.0
-        if self.moved is None:  # monitored since before the recording started
+        if self.moved is None:  # monitored since before the telemetry session started
             self.last = gained
         grown = gained - self.last if gained >= self.last else gained  # monitoring restarted
         self.last, self.moved = gained, (self.moved or 0.0) + grown

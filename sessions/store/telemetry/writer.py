@@ -32,7 +32,7 @@ class Writer:
     line."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
-        """Take the recording's lock and create its folders.
+        """Take the telemetry session's lock and create its folders.
 
         Raises:
             UsageError: Another process is writing it.
@@ -55,11 +55,11 @@ class Writer:
         except OSError as error:
             os.close(self._marks)
             raise SessionError(
-                f"can't lock {marks_path(folder)}: {error.strerror}", "keep recordings on a local disk"
+                f"can't lock {marks_path(folder)}: {error.strerror}", "keep telemetry sessions on a local disk"
             ) from error
         if not free:
             os.close(self._marks)
-            raise UsageError(f"the recording {folder.name!r} is being written already", "choose another name")
+            raise UsageError(f"the telemetry session {folder.name!r} is being written already", "choose another name")
         self._closed = segments(self._moments)
 
     @property
@@ -100,7 +100,7 @@ class Writer:
         """
         line = encode_mark(mark)
         if self._marks_bytes + len(line) > marks_module.MOST_BYTES and mark.kind != "end":
-            raise SessionError("the recording has no room for more marks", "begin another recording")
+            raise SessionError("the telemetry session has no room for more marks", "begin another telemetry session")
         try:
             if os.write(self._marks, line) != len(line):
                 os.ftruncate(self._marks, self._marks_bytes)

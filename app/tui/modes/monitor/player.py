@@ -32,9 +32,9 @@ class Player:
             KvdeckError: No recording has that name, or it can't be read.
         """
         from kvdeck.engine.client.client import home
-        from kvdeck.engine.telemetry.recording import Recording
+        from kvdeck.engine.telemetry.recording import TelemetrySession
 
-        recording = await asyncio.to_thread(Recording.open, home(), name)
+        recording = await asyncio.to_thread(TelemetrySession.open, home(), name)
         timeline = self._screen.timeline
         timeline.live()
         timeline.replay = Replay(recording)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvdeck.app.tui.modes.monitor.history import SPARK_S, Rates
-from kvdeck.engine.telemetry.recording import Recording
+from kvdeck.engine.telemetry.recording import TelemetrySession
 from kvdeck.engine.telemetry.sample import Snapshot
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -24,7 +24,7 @@ class Seen:
 class Replay:
     """Reads samples of a recording. Not thread-safe: any thread may call it, but only one call at a time."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: TelemetrySession) -> None:
         self.recording = recording
         self.speed = 1.0
         self.position = self.begin

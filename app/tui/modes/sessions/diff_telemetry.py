@@ -1,4 +1,4 @@
-"""Comparison of two telemetry recordings, flow by flow."""
+"""Comparison of two telemetry sessions, flow by flow."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from kvdeck.app.tui.modes.sessions.report import line_row
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, heading
 from kvdeck.app.tui.widgets.list import Page
-from kvdeck.sessions.analysis.compare_telemetry import compare_recordings
-from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
+from kvdeck.sessions.analysis.compare_telemetry import compare_flows
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 
 if TYPE_CHECKING:
     from kvdeck.sessions.model.records import Session
 
 
 class RecordingsScreen(DeckScreen):
-    """Compares recordings A and B; Esc returns to the list."""
+    """Compares telemetry sessions A and B; Esc returns to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
@@ -33,7 +33,7 @@ class RecordingsScreen(DeckScreen):
     def __init__(self, a: Session, b: Session) -> None:
         super().__init__()
         self.a, self.b = a, b
-        self.diff = compare_recordings(a, b)
+        self.diff = compare_flows(a, b)
 
     def body(self) -> ComposeResult:
         yield Page(self._rows, id="recordings")
@@ -43,16 +43,16 @@ class RecordingsScreen(DeckScreen):
         super().on_mount()
 
     def _rows(self, width: int, focused: bool) -> list[Row]:
-        rows = [line_row(line, width - 1) for line in watched_diff_lines(self.diff, width - 2)]
-        return [heading("Two recordings, flow by flow", width, focused), *rows]
+        rows = [line_row(line, width - 1) for line in telemetry_diff_lines(self.diff, width - 2)]
+        return [heading("Two telemetry sessions, flow by flow", width, focused), *rows]
 
     def action_swap(self) -> None:
         self.a, self.b = self.b, self.a
-        self.diff = compare_recordings(self.a, self.b)
+        self.diff = compare_flows(self.a, self.b)
         self.query_one(Page).redraw()
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(watched_diff_markdown(self.diff))
+        self.app.copy_to_clipboard(telemetry_diff_markdown(self.diff))
         self.notify("copied as Markdown, if the terminal takes it (OSC 52)", markup=False)
 
     def action_back(self) -> None:
@@ -60,8 +60,8 @@ class RecordingsScreen(DeckScreen):
 
 
 def open_recordings(screen: DeckScreen, sessions: tuple[Session, ...]) -> None:
-    """Open the comparison of two recordings; warn if there are more or fewer."""
+    """Open the comparison of two telemetry sessions; warn if there are more or fewer."""
     if len(sessions) == 2:
         screen.app.push_screen(RecordingsScreen(*sessions))
     else:
-        screen.notify("recordings are compared two at a time", severity="warning")
+        screen.notify("telemetry sessions are compared two at a time", severity="warning")

@@ -30,7 +30,7 @@ from kvdeck.app.tui.widgets.list import Listing, Page
 from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions import units
 from kvdeck.sessions.store.catalogue import matching
-from kvdeck.sessions.text.run_report import is_recording, report_lines
+from kvdeck.sessions.text.run_report import is_telemetry, report_lines
 from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
 
@@ -317,7 +317,7 @@ class SessionsScreen(DeckScreen):
             return
         if message.error:
             self.notify(message.error, severity="error", markup=False)
-        elif all(map(is_recording, message.sessions)):
+        elif all(map(is_telemetry, message.sessions)):
             from kvdeck.app.tui.modes.sessions.diff_telemetry import open_recordings
 
             open_recordings(self, message.sessions)
