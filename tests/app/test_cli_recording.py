@@ -111,7 +111,7 @@ def test_before_and_after_are_compared_by_flow(
     assert said.returncode == 1
     assert "regression: kvbm offload_blocks_d2h" in said.stderr
     shown = kvdeck(environment, "session", "show", "after").stdout
-    assert "a recording of" in shown
+    assert "telemetry of" in shown
     for name in ("t.csv", "t.json", "t.jsonl", "t.md", "t.kvdeck.json"):
         done = kvdeck(environment, "session", "export", "--session", "after", "-o", str(tmp_path / name))
         assert done.returncode == 0, done.stderr
@@ -205,7 +205,7 @@ def test_what_is_no_recording_is_said(environment: dict[str, str]) -> None:
 
     (Path(environment["KVDECK_HOME"]) / "sessions").mkdir(parents=True)
     store(environment).keep(Session("run", "done", 1.0))
-    for name, said in (("nothing", "there is no recording"), ("run", "is no recording of the Monitor's")):
+    for name, said in (("nothing", "there is no telemetry session"), ("run", "is no telemetry session")):
         done = kvdeck(environment, "monitor", "--replay", name)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert said in done.stderr

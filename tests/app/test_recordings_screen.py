@@ -77,7 +77,7 @@ async def test_the_preview_says_what_moved(home: Path) -> None:
     deck = DeckOfRecordings(home)
     async with deck.run_test(size=(120, 40)) as pilot:
         await pilot.press("4")
-        await until(pilot, lambda: "a recording of 59 s" in plain(deck, "#preview"))
+        await until(pilot, lambda: "telemetry of 59 s" in plain(deck, "#preview"))
         shown = plain(deck, "#preview")
         assert "while moving" in shown
         assert "load started" in shown

@@ -187,7 +187,7 @@ def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer
     with pytest.raises(UsageError, match="must not carry a user or password"):
         client.record("two", 1, ["http://me:secret@host:1/metrics"])
     for what in (lambda: client.stop_recording("two"), lambda: client.annotate("two", "x")):
-        with pytest.raises((SessionError, EngineError), match="makes no recording 'two'"):
+        with pytest.raises((SessionError, EngineError), match="makes no telemetry session 'two'"):
             what()
     with pytest.raises(UsageError, match="needs a text"):
         client.annotate("one", "  ")

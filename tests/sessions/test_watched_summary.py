@@ -202,7 +202,7 @@ def test_a_recording_is_listed_and_reported_as_what_it_is(store: Store) -> None:
     assert (row.kind, row.state, row.about) == ("telemetry", "done", "G1 → G2 · 59 s of 1 source")
     assert matching([row], ["G1"]) == [row]
     shown = text(report_lines(session, 100))
-    assert "a recording of 59 s" in shown
+    assert "telemetry of 59 s" in shown
     assert "kvbm offload" in shown
     assert "load started" in shown
     assert "not independent" in shown
@@ -287,7 +287,7 @@ def test_what_does_not_compare_is_said_first(store: Store) -> None:
         assert words in said
     run = Session("run", "done", T0)
     for pair in ((a, run), (run, a)):
-        assert any("is a recording" in text for text in compare(*pair).differences)
+        assert any("is a telemetry session" in text for text in compare(*pair).differences)
         assert not compare(*pair).paths
 
 
@@ -315,12 +315,12 @@ def test_flows_over_time_as_csv_and_json(store: Store, tmp_path: Path) -> None:
     assert [row["bytes_total"] for row in as_json] == [float(row["bytes_total"]) for row in rows]
     lines = b"".join(telemetry.pieces(session, folder, "jsonl")).splitlines()
     assert orjson.loads(lines[7])["t"] == T0 + 7
-    assert b"a recording of" in b"".join(telemetry.pieces(session, folder, "markdown"))
+    assert b"telemetry of" in b"".join(telemetry.pieces(session, folder, "markdown"))
     telemetry.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
     again = exchange.read(tmp_path / "one.kvdeck.json")
     assert again.watched == session.watched
     kept = store.keep(dataclasses.replace(again, name="kept", kind="imported"))
-    assert "a recording of" in text(report_lines(store.load(kept.name), 100))
+    assert "telemetry of" in text(report_lines(store.load(kept.name), 100))
     with pytest.raises(SessionError, match="holds no moments here"):
         b"".join(telemetry.pieces(kept, store.folder("kept"), "csv"))
     with pytest.raises(UsageError, match="can't be written as"):
