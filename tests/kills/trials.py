@@ -247,7 +247,7 @@ def kill_trace(world: World, chance: random.Random) -> str:
     """A program that counts, or the `kvdeck` that started it."""
     folder = world.home / "sessions/trace"
     tracer = world.kvdeck(
-        "session", "record", "trace", "--", sys.executable, "-c", COUNTING, str(folder), output=world.root / "out"
+        "trace", "trace", "--", sys.executable, "-c", COUNTING, str(folder), output=world.root / "out"
     )
     time.sleep(chance.uniform(0.0, 3.0))
     counted = transfers(world)
