@@ -28,7 +28,7 @@ TRACED = {
 """Traced module to the module of its hook, which is imported only once the traced one is."""
 
 
-def watch() -> None:
+def install() -> None:
     """Instrument the traced modules imported already, and install the finder for later ones."""
     _note("python")
     for name in TRACED:

@@ -28,7 +28,7 @@ _WORDS = 3
 
 
 @dataclass(slots=True)
-class Side:
+class Regions:
     """A descriptor list: its place (`Host`, `Device`, …) and the sizes of its regions in bytes."""
 
     place: str
@@ -57,28 +57,28 @@ class Request:
     posted: float | None = None
 
 
-class Watch:
+class AgentTrace:
     """Descriptor lists and requests of this process, by handle."""
 
     def __init__(self, bindings: ModuleType) -> None:
         self.bindings: Any = bindings
         self.layout = os.environ.get(LAYOUT) or "Unknown"
         self.per_block = int(os.environ.get(DESCRIPTORS) or (1 if self.layout == "FullyContiguous" else 0))
-        self.lists: dict[int, tuple[weakref.ref[Any], Side]] = {}
-        self.prepared: dict[int, Side] = {}
+        self.lists: dict[int, tuple[weakref.ref[Any], Regions]] = {}
+        self.prepared: dict[int, Regions] = {}
         self.requests: dict[int, Request] = {}
         self.over = 0
         """Descriptors of finished requests that don't fill a block yet."""
 
-    def side(self, descriptors: Any) -> Side:
+    def regions(self, descriptors: Any) -> Regions:
         """Return a descriptor list's place and sizes; cached while the list exists and its length is the same."""
         known, count = self.lists.get(id(descriptors)), descriptors.descCount()
         if known is not None and known[0]() is descriptors and known[1].count == count:
             return known[1]
-        side = _side(self.place(descriptors.getType()), lengths(descriptors, count))
+        regions = _regions(self.place(descriptors.getType()), lengths(descriptors, count))
         key = id(descriptors)
-        self.lists[key] = weakref.ref(descriptors, lambda _: self.lists.pop(key, None) and None), side
-        return side
+        self.lists[key] = weakref.ref(descriptors, lambda _: self.lists.pop(key, None) and None), regions
+        return regions
 
     def place(self, memory: Any) -> str:
         name = str(memory).rpartition(".")[2].removesuffix("_SEG")
@@ -88,14 +88,16 @@ class Watch:
         """Store a prepared list: a descriptor list, or a memory type and an N×5 array of strided runs."""
         for before, value in zip((None, *arguments), arguments, strict=False):
             if isinstance(value, self.bindings.nixlXferDList):
-                self.prepared[handle] = self.side(value)
+                self.prepared[handle] = self.regions(value)
             elif getattr(value, "ndim", 0) == 2:
                 runs = [(int(row[1]), int(row[4])) for row in value.tolist()]
                 sizes = [size for size, count in runs for _ in range(count)]
-                self.prepared[handle] = _side(self.place(before), sizes)
+                self.prepared[handle] = _regions(self.place(before), sizes)
 
-    def request(self, handle: int, reads: bool, local: Side | None, remote: Side | None, size: int, count: int) -> None:
-        places = [side.place if side is not None else "Unknown" for side in (local, remote)]
+    def request(
+        self, handle: int, reads: bool, local: Regions | None, remote: Regions | None, size: int, count: int
+    ) -> None:
+        places = [regions.place if regions is not None else "Unknown" for regions in (local, remote)]
         source, target = reversed(places) if reads else places
         self.requests[handle] = Request(f"{source}To{target}", size, count)
 
@@ -116,9 +118,9 @@ class Watch:
             recorder.failed(request.path, self.layout)
 
 
-def _side(place: str, sizes: Sequence[int]) -> Side:
+def _regions(place: str, sizes: Sequence[int]) -> Regions:
     alike = bool(sizes) and min(sizes) == max(sizes)
-    return Side(place, len(sizes), sizes[0] if alike else 0, () if alike else sizes)
+    return Regions(place, len(sizes), sizes[0] if alike else 0, () if alike else sizes)
 
 
 def lengths(descriptors: Any, count: int) -> Sequence[int]:
@@ -142,8 +144,8 @@ def instrument(bindings: ModuleType) -> None:
     agent: Any = bindings.nixlAgent
     if getattr(agent.postXferReq, "kvdeck", False):
         return
-    watch = Watch(bindings)
-    wrappers: dict[str, Callable[[Watch, Callable[..., Any]], Callable[..., Any]]] = {
+    trace = AgentTrace(bindings)
+    wrappers: dict[str, Callable[[AgentTrace, Callable[..., Any]], Callable[..., Any]]] = {
         "createXferReq": _created,
         "prepXferDlist": _prepared,
         "makeXferReq": _made,
@@ -154,115 +156,115 @@ def instrument(bindings: ModuleType) -> None:
     }
     for name, wrap in wrappers.items():
         original = getattr(agent, name)
-        wrapper = functools.wraps(original)(wrap(watch, original))
+        wrapper = functools.wraps(original)(wrap(trace, original))
         wrapper.kvdeck = True  # type: ignore[attr-defined]
         setattr(agent, name, wrapper)
 
 
-def _created(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _created(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def create(agent: Any, *args: Any, **named: Any) -> Any:
         handle = call(agent, *args, **named)
         with contextlib.suppress(Exception):
             operation, *lists = arguments(args, named, ("operation", "local_descs", "remote_descs"))
-            local, remote = (watch.side(descriptors) for descriptors in lists)
-            watch.request(handle, _reads(watch, operation), local, remote, local.bytes, local.count)
+            local, remote = (trace.regions(descriptors) for descriptors in lists)
+            trace.request(handle, _reads(trace, operation), local, remote, local.bytes, local.count)
         return handle
 
     return create
 
 
-def _prepared(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _prepared(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def prepare(agent: Any, *args: Any, **named: Any) -> Any:
         handle = call(agent, *args, **named)
         with contextlib.suppress(Exception):
-            watch.prepare(handle, (*args, *named.values()))
+            trace.prepare(handle, (*args, *named.values()))
         return handle
 
     return prepare
 
 
-def _made(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _made(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     names = ("operation", "local_side", "local_indices", "remote_side")
 
     def make(agent: Any, *args: Any, **named: Any) -> Any:
         handle = call(agent, *args, **named)
         with contextlib.suppress(Exception):
             operation, local, indices, remote = arguments(args, named, names)
-            sides = watch.prepared.get(int(local)), watch.prepared.get(int(remote))
-            size = 0 if sides[0] is None else sides[0].bytes_of(indices)
-            watch.request(handle, _reads(watch, operation), *sides, size, len(indices))
+            lists = trace.prepared.get(int(local)), trace.prepared.get(int(remote))
+            size = 0 if lists[0] is None else lists[0].bytes_of(indices)
+            trace.request(handle, _reads(trace, operation), *lists, size, len(indices))
         return handle
 
     return make
 
 
-def _posted(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _posted(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def post(agent: Any, *args: Any, **named: Any) -> Any:
         started = perf_counter()
         try:
             status = call(agent, *args, **named)
         except Exception:
             with contextlib.suppress(Exception):
-                watch.failed(*arguments(args, named, ("reqh",)))
+                trace.failed(*arguments(args, named, ("reqh",)))
             raise
         with contextlib.suppress(Exception):
             handle = args[0] if args else named["reqh"]
             if status.value == 0:
-                watch.finished(handle, started)
+                trace.finished(handle, started)
             elif status.value > 0:
-                watch.requests[handle].posted = started
+                trace.requests[handle].posted = started
             else:
-                watch.failed(handle)
+                trace.failed(handle)
         return status
 
     return post
 
 
-def _checked(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
-    def check(agent: Any, handle: int) -> Any:
+def _checked(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
+    def check(agent: Any, handle: int) -> Any:  # the bindings name no parameter here: by position only
         try:
             status = call(agent, handle)
         except Exception:
             with contextlib.suppress(Exception):
-                _end(watch, handle, None)
+                _end(trace, handle, None)
             raise
         if status.value != 1:
             with contextlib.suppress(Exception):
-                _end(watch, handle, status.value)
+                _end(trace, handle, status.value)
         return status
 
     return check
 
 
-def _end(watch: Watch, handle: int, status: int | None) -> None:
+def _end(trace: AgentTrace, handle: int, status: int | None) -> None:
     """Count a posted request as done (status 0) or failed; does nothing if it has ended before."""
-    request = watch.requests.get(handle)
+    request = trace.requests.get(handle)
     if request is None or request.posted is None:
         return
     posted, request.posted = request.posted, None
     if status == 0:
-        watch.finished(handle, posted)
+        trace.finished(handle, posted)
     else:
-        watch.failed(handle)
+        trace.failed(handle)
 
 
-def _released(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _released(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def release(agent: Any, handle: int) -> Any:
         with contextlib.suppress(Exception):
-            _end(watch, handle, None)
-            watch.requests.pop(handle, None)
+            _end(trace, handle, None)
+            trace.requests.pop(handle, None)
         return call(agent, handle)
 
     return release
 
 
-def _released_list(watch: Watch, call: Callable[..., Any]) -> Callable[..., Any]:
+def _released_list(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def release(agent: Any, handle: int) -> Any:
-        watch.prepared.pop(handle, None)
+        trace.prepared.pop(handle, None)
         return call(agent, handle)
 
     return release
 
 
-def _reads(watch: Watch, operation: Any) -> bool:
-    return bool(operation == watch.bindings.NIXL_READ)
+def _reads(trace: AgentTrace, operation: Any) -> bool:
+    return bool(operation == trace.bindings.NIXL_READ)

@@ -28,7 +28,7 @@ def register() -> None:
         from kvdeck.engine.tracing import import_hook
 
         with contextlib.suppress(Exception):
-            import_hook.watch()
+            import_hook.install()
 
 
 def instrument(module: ModuleType) -> None:

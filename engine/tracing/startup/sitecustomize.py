@@ -6,7 +6,7 @@ import sys
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
 
 
-def _watch() -> None:
+def _install() -> None:
     if not os.environ.get("KVDECK_RECORD_FOLDER"):
         return
     try:
@@ -14,7 +14,7 @@ def _watch() -> None:
     except Exception:
         _borrow_kvdeck()
         from kvdeck.engine.tracing import import_hook
-    import_hook.watch()
+    import_hook.install()
 
 
 def _borrow_kvdeck() -> None:
@@ -42,7 +42,7 @@ def _run_the_other() -> None:
 
 
 try:
-    _watch()
+    _install()
 except Exception as error:
     if os.environ.get("KVDECK_RECORD_DEBUG"):
         sys.stderr.write(f"kvdeck does not record in this process: {error!r}\n")
