@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from kvdeck.app import cli
 from kvdeck.app.cli import session as session_verbs
 from kvdeck.app.cli.main import call, kvdeck
 from kvdeck.app.cli.verbs import ALIASES, VERBS, Verb, VerbGroup
@@ -143,3 +144,14 @@ def test_a_home_that_is_a_file_is_named_on_one_line(
             f"kvdeck: {tmp_path / place} is no folder · set KVDECK_HOME to a folder of yours"
         ]
     assert (tmp_path / "note.txt").read_text() == "mine"
+
+
+def test_a_row_is_all_that_a_verb_needs(run: Callable[..., Printed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = "import click\n@click.command()\ndef traffic():\n    click.echo('moved')\n    return 3\n"
+    (tmp_path / "traffic.py").write_text(module)
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    row = Verb("traffic", "traffic:traffic", "Measure", "Move bytes between ranks.")
+    monkeypatch.setattr(kvdeck, "verbs", {**kvdeck.verbs, "traffic": row})
+    assert run("traffic") == (3, b"moved\n", b"")
+    assert b"\n  traffic  Move bytes between ranks.\n" in run("--help")[1]
+    del sys.modules["kvdeck.app.cli.traffic"]
