@@ -106,6 +106,7 @@ def take(
     block_claim: str = "",
     pins: frozenset[str] = frozenset(),
     wall: float | None = None,
+    advance: bool = True,
 ) -> Snapshot:
     """Return a sample of the tracks' current state, without checks.
 
@@ -117,6 +118,8 @@ def take(
         block_claim: Provenance of `block_bytes`.
         pins: Names of metrics to include in `pinned`, also metrics without a definition; `*` selects all.
         wall: Unix time of the sample in seconds; None is the current time.
+        advance: Whether the sample is a moment: its rates cover the time since the moment before. Otherwise its rates
+            are those of the last moment.
     """
     sources: list[SourceStatus] = []
     flows: list[Flow] = []
@@ -124,6 +127,8 @@ def take(
     gauges: list[Number] = []
     pinned: list[Number] = []
     for track, period in tracks:
+        if advance:
+            track.moment(now_ns)
         sources.append(track.status(now_ns, period))
         moving = [_flow(track, name, found, now_ns) for name, found in track.shape.flows.items()]
         track.block_size = learned(moving) or track.block_size
@@ -145,6 +150,7 @@ def _number(track: Track, series: Series, point: Point, labels: dict[str, str], 
     meaning = point.meaning
     scale = meaning.scale if meaning else 1.0
     moves = series.counter
+    rate = track.rate(point) if moves else None
     return Number(
         source=track.name,
         name=series.name,
@@ -152,7 +158,7 @@ def _number(track: Track, series: Series, point: Point, labels: dict[str, str], 
         unit=meaning.unit if meaning else "",
         group=meaning.group if meaning else None,
         value=point.value * scale,
-        per_s=None if point.rate is None or not moves else point.rate * scale,
+        per_s=None if rate is None else rate * scale,
         gained=point.gained * scale if moves and track.readings > 1 else None,
         moved_s=_since(point.moved_ns, now_ns),
         limit_per_s=track.limits.get(series),
@@ -193,14 +199,19 @@ def _flow(
         if gained is not None and track.readings > 1:
             sums[gained] = sums.get(gained, 0.0) + point.gained * meaning.scale
         if rate is not None:
-            if point.rate is None:
+            per_s = track.rate(point)
+            if per_s is None:
                 unrated.add(rate)
             else:
-                sums[rate] = sums.get(rate, 0.0) + point.rate * meaning.scale
+                sums[rate] = sums.get(rate, 0.0) + per_s * meaning.scale
         if meaning.measure in ("bytes", "blocks") and (not metric or meaning.measure == "bytes"):
             metric = series.name
         if point.moved_ns is not None:
             moved = max(moved or 0, point.moved_ns)
+    for point, meaning in track.shape.vanished.get(name, ()):
+        gained = _FIELDS[meaning.measure][2]
+        if gained in sums and not (meaning.twin_of is not None and meaning.twin_of in present):
+            sums[gained] += point.gained * meaning.scale
     # A sum that lacks the rate of one series would be too low.
     for rate in unrated:
         sums.pop(rate, None)

@@ -72,9 +72,12 @@ def once(watching: Watching) -> Snapshot:
 
     async def look() -> Snapshot:
         async with sampling(watching) as sampler:
-            if watching.seconds:
-                await asyncio.sleep(watching.seconds)
-            return sampler.snapshot()
+            if not watching.seconds:
+                return sampler.snapshot()
+            newest = sampler.snapshot()
+            async for snapshot in sampler.snapshots(watching.seconds):
+                newest = snapshot
+            return newest
 
     return asyncio.run(look())
 

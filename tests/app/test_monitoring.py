@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -64,47 +65,77 @@ def test_a_spark_leaves_out_what_is_not_known_and_stands_still_between_steps():
     for second in range(120):
         rates.note(at(1200.0 + second, flow(None if second < 60 else float(second))))
     before = rates.flow_spark(flow(), 1319.0, 24)
-    assert before[:12].strip() == ""
-    assert before[12:].strip() == before[12:]
+    assert before[:11].strip() == ""
+    assert before[11:].strip() == before[11:], "the first rate covers the second before it"
     assert before[-1] == "█"
     assert rates.flow_spark(flow(), 1319.9, 24) == before
-    assert rates.flow_spark(flow(), 1320.0, 24) == before[1:] + " "
+    assert rates.flow_spark(flow(), 1320.0, 24) == before[1:] + " ", "a new step has no rate yet"
 
 
 def test_a_spark_of_a_slow_rate_has_no_holes_and_a_gap_is_one():
     rates = Rates()
     for t in (100.0, 105.0, 110.0, 115.0, 120.0):
         rates.note(at(t, flow(1.0)))
-    assert rates.cells("s n blocks", 120.0, 40, 40.0)[-21:] == [1.0] * 21
+    assert rates.cells("s n blocks", 120.0, 40, 40.0)[-21:-1] == [1.0] * 20
     rates.note(at(150.0, flow(1.0)))
     cells = rates.cells("s n blocks", 150.0, 40, 40.0)
-    assert cells[-1] == 1.0
-    assert cells[-29:-1] == [None] * 28
+    assert cells[-2] == 1.0
+    assert cells[-29:-2] == [None] * 27
+
+
+def test_an_answer_that_comes_late_fills_the_time_that_it_covers():
+    rates = Rates()
+    source = SourceStatus("s", "vllm", "live", "", 0.0, over_s=1.0)
+    for t, rate, over in ((101.0, 4.0, 1.0), (102.0, None, None), (103.0, 6.0, 2.0), (143.0, 1.0, 40.0)):
+        rates.note(replace(at(t, flow(rate)), sources=(replace(source, over_s=over),)))
+        if t == 103.0:
+            assert rates.cells("s n blocks", 103.0, 40, 40.0)[-4:-1] == [4.0, 6.0, 6.0]
+    assert rates.cells("s n blocks", 143.0, 40, 40.0)[:-1] == [1.0] * 39
+
+
+def test_the_growth_in_a_spark_is_the_growth():
+    """Whatever the lateness and the width: the sum over the cells of rate × known time is that over the samples."""
+    chance = random.Random(5)
+    rates, t, whole = Rates(), 1000.0, 0.0
+    while t < 1110.0:
+        over = chance.choice((0.1, 0.3, 1.0, 1.0, 2.0, 7.0))
+        t += over
+        rate = chance.uniform(0, 1e9)
+        whole += rate * over
+        rates.note(replace(at(t, flow(rate)), sources=(SourceStatus("s", "vllm", "live", "", 0.0, over_s=over),)))
+        for width in (7, 24):
+            rates.cells("s n blocks", t, width)
+            drawn = rates._drawn["s n blocks", width]
+            newest = rates._rates["s n blocks"][-1]
+            left = newest.value * (newest.end - newest.begin) if drawn.next < len(rates._rates["s n blocks"]) else 0.0
+            assert sum(drawn.growth) + left == pytest.approx(whole)
 
 
 def test_sparks_drawn_on_are_those_drawn_anew():
     rates, fresh = Rates(), Rates()
-    fresh._times, fresh._values = rates._times, rates._values
+    fresh._rates, fresh._dropped = rates._rates, rates._dropped
     t = 0.0
     for number in range(1500):
         t += (0.1, 0.5, 1.0, 1.0, 5.0, 12.0)[number * 7 % 6]
         rates.note(at(t, flow(None if number % 5 == 0 else number % 11)))
         fresh._drawn.clear()
         for width in (8, 24):
-            assert rates.cells("s n blocks", t, width) == fresh.cells("s n blocks", t, width)
+            known, anew = (of.cells("s n blocks", t, width) for of in (rates, fresh))
+            assert [cell is None for cell in known] == [cell is None for cell in anew]
+            assert [cell or 0.0 for cell in known] == pytest.approx([cell or 0.0 for cell in anew])
 
 
 def test_rates_are_kept_as_long_as_they_can_be_seen_and_are_not_mixed_when_blocks_become_bytes():
     rates = Rates()
     for second in range(4000):
         rates.note(at(float(second), flow(5.0)))
-    assert len(rates._times["s n blocks"]) < 2 * RATES_S
+    assert len(rates._rates["s n blocks"]) < 2 * RATES_S
     sized = replace(flow(5.0), bytes_total=10.0, bytes_per_s=50.0)
     rates.note(at(4000.0, sized))
     assert rates.cells("s n bytes", 4000.0, 4)[-1] == 50.0
     assert 50.0 not in rates.cells("s n blocks", 4000.0, 4)
     rates.note(at(9000.0))
-    assert not rates._times
+    assert not rates._rates
 
 
 # --- thresholds ---

@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from kvdeck.engine.telemetry.source import Kind, Reading, SourceGone
+from kvdeck.engine.telemetry.source import Kind, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.credentials import token_for
 from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
 from kvdeck.engine.telemetry.sources.local_source import now_ns
@@ -26,6 +26,9 @@ _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("lmcache", ("lmcache:",)),
     ("nixl", ("agent_tx_", "agent_rx_", "agent_xfer_")),
 )
+
+
+_STARTED = Series("process_start_time_seconds", counter=False)
 
 
 def recognise(exposition: Exposition) -> Kind:
@@ -121,11 +124,12 @@ class Endpoint:
         return Reading(
             self._last_ns,
             found.values,
-            found.times,
             self._recognised,
             ", ".join(missing),
             changed=found.changed,
             changed_since=since,
+            started=found.values.get(_STARTED),
+            created=self._parser.created,
         )
 
     async def close(self) -> None:

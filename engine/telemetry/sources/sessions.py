@@ -10,7 +10,7 @@ from kvdeck.engine.telemetry.source import Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.events import COUNTERS, ReferenceRound, Round, RunStarted
+from kvdeck.sessions.model.events import COUNTERS, Round, RunStarted
 from kvdeck.sessions.store.event_log import LineReader, decode_event
 from kvdeck.sessions.store.index import names
 
@@ -87,11 +87,10 @@ class OwnRuns:
             self._scanned = now
             self._rescan()
         values: dict[Series, float] = {}
-        times: dict[Series, int] = {}
         for run in self._runs.values():
             run.read()
-            run.add_to(values, times)
-        return Reading(now_ns(), values, times, quiet="" if values else "no run of kvdeck goes on")
+            run.add_to(values)
+        return Reading(now_ns(), values, quiet="" if values else "no run of kvdeck goes on")
 
     def _rescan(self) -> None:
         fresh = {}
@@ -112,7 +111,6 @@ class _Run:
         self._reader = LineReader(path)
         self._paths: dict[int, tuple[str, str]] = {}
         self._counters: dict[int, tuple[float | None, ...]] = {}
-        self._t = 0
 
     def read(self) -> None:
         taken = 0
@@ -127,16 +125,12 @@ class _Run:
                     self._paths = {step.step: (step.path, step.layout) for step in event.steps}
                 elif isinstance(event, Round):
                     self._counters[event.step] = event.values
-                if isinstance(event, (Round, ReferenceRound)):
-                    self._t = event.t
 
-    def add_to(self, values: dict[Series, float], times: dict[Series, int]) -> None:
+    def add_to(self, values: dict[Series, float]) -> None:
         for step, counters in self._counters.items():
             path, layout = self._paths.get(step, ("", ""))
             for counter, value in zip(COUNTERS, counters, strict=False):
                 if counter.name in _MEASURES and value is not None:
                     metric, factor = _MEASURES[counter.name]
                     labels = (("layout", layout), ("path", path), ("session", self._name), ("step", str(step)))
-                    series = Series(metric, labels)
-                    values[series] = value * factor
-                    times[series] = self._t
+                    values[Series(metric, labels)] = value * factor
