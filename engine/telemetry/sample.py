@@ -50,6 +50,8 @@ class Flow:
     """Seconds since a counter of the flow last grew; None if none has."""
     bytes_claim: str = ""
     """Provenance of the block size, if `bytes_from_blocks`."""
+    stale: bool = False
+    """True if the source doesn't answer, so the values are those of its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ class Number:
     """Physical limit in units per second, such as a NIC's line rate."""
     claim: str = ""
     """Provenance of the metric's definition."""
+    above_0_s: float | None = None
+    """Seconds for which a gauge has been above 0; None if it isn't, or for a counter."""
+    stale: bool = False
+    """True if the source doesn't answer, so the value is that of its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +135,18 @@ def take(
     for track, period in tracks:
         if advance:
             track.moment(now_ns)
-        sources.append(track.status(now_ns, period))
-        moving = [_flow(track, name, found, now_ns) for name, found in track.shape.flows.items()]
+        status = track.status(now_ns, period)
+        sources.append(status)
+        moving = [_flow(track, name, found, now_ns, status.stale) for name, found in track.shape.flows.items()]
         track.block_size = learned(moving) or track.block_size
         size = track.block_size if block_bytes is None else BlockSize(block_bytes, block_claim)
         flows += moving if size is None else [_sized(flow, size) for flow in moving]
         for series, point, labels in track.shape.numbers:
-            (counters if series.counter else gauges).append(_number(track, series, point, labels, now_ns))
+            number = _number(track, series, point, labels, now_ns, status.stale)
+            (counters if series.counter else gauges).append(number)
         if pins:
             pinned += [
-                _number(track, series, point, dict(series.labels), now_ns)
+                _number(track, series, point, dict(series.labels), now_ns, status.stale)
                 for series, point in track.points.items()
                 if (series.name in pins or EVERY in pins) and not point.gone
             ]
@@ -146,7 +154,7 @@ def take(
     return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
 
 
-def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int) -> Number:
+def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int, stale: bool) -> Number:
     meaning = point.meaning
     scale = meaning.scale if meaning else 1.0
     moves = series.counter
@@ -163,6 +171,8 @@ def _number(track: Track, series: Series, point: Point, labels: dict[str, str], 
         moved_s=_since(point.moved_ns, now_ns),
         limit_per_s=track.limits.get(series),
         claim=meaning.claim if meaning else "",
+        above_0_s=_since(point.since_ns, now_ns),
+        stale=stale,
     )
 
 
@@ -185,6 +195,7 @@ def _flow(
     name: str,
     members: list[tuple[Series, Point, Meaning]],
     now_ns: int,
+    stale: bool,
 ) -> Flow:
     present = {series.name for series, _, _ in members}
     sums: dict[str, float] = {}
@@ -223,6 +234,7 @@ def _flow(
         metric=metric or members[0][0].name,
         claim=first.claim,
         moved_s=_since(moved, now_ns),
+        stale=stale,
         **sums,  # type: ignore[arg-type]
     )
 

@@ -69,6 +69,8 @@ class Point:
     resets: int = 0
     gone: bool = False
     """True if the last reading lacks it."""
+    since_ns: int | None = None
+    """Of a gauge: arrival time since which it has been above 0, monotonic ns; None while it isn't."""
     expected: bool = True
     """False if it is absent because its process was restarted and hasn't counted it yet."""
 
@@ -91,6 +93,8 @@ class SourceStatus:
     """Number of those without a metric definition."""
     over_s: float | None = None
     """Seconds that the source's rates cover; None if it wasn't read since the last sample, so has no rates."""
+    stale: bool = False
+    """True if the source doesn't answer, so its values are as old as `age_s` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +265,8 @@ class Track:
         A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
         """
         point = Point(meaning_of(series), value, self.readings + 1)
+        if not series.counter and value > 0:
+            point.since_ns = now_ns
         if series.counter and self._began_at_0(series, reading):
             point.born, point.value = 0, 0.0
             self._update(series, point, value, now_ns)
@@ -290,6 +296,7 @@ class Track:
             if series.counter:
                 point.resets += point.value > 0
                 point.value = 0.0
+            point.since_ns = None
             point.expected = series in reading.values
         self._shape = None
         at = "" if reading.started is None else f" at {local_time(reading.started, '%H:%M:%S')}"
@@ -307,7 +314,10 @@ class Track:
         point.gone, point.expected = False, True
         delta = value - point.value
         point.value = value
-        if not series.counter or not delta:
+        if not series.counter:
+            point.since_ns = None if value <= 0 else now_ns if point.since_ns is None else point.since_ns
+            return
+        if not delta:
             return
         if delta < 0:
             delta = self._fallen(series, point, value - delta, value, now_ns)
@@ -333,7 +343,8 @@ class Track:
         age = None if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         moved = None if self._moved_ns is None else (now_ns - self._moved_ns) / 1e9
         present, unknown = self.shape.present, self.shape.unknown
-        return SourceStatus(self.name, self.kind, state, reason, age, moved, present, unknown, self.over_s)
+        stale = state in ("unreachable", "stale")
+        return SourceStatus(self.name, self.kind, state, reason, age, moved, present, unknown, self.over_s, stale)
 
     def _state(self, now_ns: int, period_s: float) -> tuple[State, str]:
         if self._failing_since is not None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -14,11 +15,13 @@ import pytest
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
 from kvdeck.engine.telemetry.recording import Recorder, Recording
-from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sample import Flow, Snapshot
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import is_written
+from kvdeck.sessions.store.telemetry.session import added_up
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 
 from .conftest import DEADLINE, eventually, kill_engine
@@ -250,3 +253,30 @@ def test_foreign_moments_are_read_or_passed_over(tmp_path: Path, moment: dict[st
     assert [one["t"] for one in found.mappings()] == [1.0, 2.0, 3.0]
     with contextlib.suppress(SessionError):
         assert found.at(2.5) is not None
+
+
+def test_a_restart_is_noted_once_in_the_recording(tmp_path: Path) -> None:
+    recorder = Recorder.begin(tmp_path, "one")
+    status = SourceStatus("a", "vllm", "live", "", 0.1)
+    restarted = replace(status, state="reset", reason="restarted at 01:28:20; totals begin again")
+    for second, source in enumerate(
+        (status, restarted, restarted, status, replace(restarted, reason="restarted again"))
+    ):
+        recorder.take(Snapshot(float(second), (source,)))
+    marks = [(mark.t, mark.text) for mark in Recording.open(tmp_path, "one").marks if mark.kind == "restart"]
+    assert marks == [(1.0, "a restarted at 01:28:20; totals begin again"), (4.0, "a restarted again")]
+    recorder.close()
+
+
+def test_a_flow_that_begins_in_a_recording_is_counted_whole(tmp_path: Path) -> None:
+    """vLLM's labelled counters are absent before their first use: what they grew by then belongs to the recording."""
+    recorder = Recorder.begin(tmp_path, "one")
+    source = SourceStatus("a", "vllm", "live", "", 0.1, over_s=1.0)
+    store = Flow("a", "store", "G1", "G2", "m", "c", bytes_total=9e9, bytes_gained=2e9, bytes_per_s=0.0)
+    load = Flow("a", "load", "G2", "G1", "m", "c", bytes_total=3e9, bytes_gained=3e9, bytes_per_s=3e9)
+    recorder.take(Snapshot(0.0, (source,), (store,)))
+    recorder.take(Snapshot(1.0, (source,), (store, load)))
+    recorder.close()
+    flows = {flow.name: flow for flow in added_up(tmp_path / "sessions" / "one").flows}
+    assert (flows["store"].bytes_moved, flows["load"].bytes_moved) == (0.0, 3e9)
+    assert (flows["load"].moving_s, flows["load"].rate.median) == (1.0, 3e9)
