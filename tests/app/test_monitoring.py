@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kvdeck.app.text import monitor_names
+from kvdeck.app.text.monitor_report import distinct_names
 from kvdeck.app.tui.modes.monitor.alerts import TOLD_AGAIN_S, Thresholds, parse
 from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
 from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
@@ -298,19 +299,75 @@ def test_tiers_are_spoken_of_by_flows_and_gauges_only():
     moment = a_monitor.all_moments()[-1]
     full = fills(moment)
     assert full["G1"][0].text == "KV 87 %"
-    assert full["G2"][0].share == pytest.approx(0.41)
+    assert "G2" not in full, "what active transfers pin is not how full the host tier is"
     assert spoken_of(moment, full) == {"remote", "G1", "G2", "G3", "G4"}
     nothing = Snapshot(1.0)
     assert spoken_of(nothing, fills(nothing)) == set()
 
 
-def test_the_disk_tiers_file_is_as_full_as_its_blocks():
+def test_the_disk_tiers_file_is_a_capacity_and_no_use():
     gauges = tuple(
         Number("s", "disk_tier_bytes", {"what": what, "inode": "1"}, "bytes", "memory", size)
-        for what, size in (("size", 100e9), ("allocated", 25e9))
+        for what, size in (("size", 100e9), ("allocated", 100e9))
     )
     (fill,) = fills(Snapshot(1.0, gauges=gauges))["G3"]
-    assert (fill.share, fill.text) == (0.25, "23.3 GiB")
+    assert (fill.share, fill.text) == (None, "of 93.1 GiB")
+
+
+def rates_of(*counters: tuple[str, dict[str, str], float, float]) -> Numbers:
+    """Counters of one source: name, labels, total, growth per second."""
+    numbers = tuple(Number("s", *item[:2], "tokens", "hits", item[2], per_s=item[3], gained=1.0) for item in counters)
+    return Numbers(Snapshot(1.0, (SourceStatus("s", "vllm", "live", "", 0.1),), counters=numbers))
+
+
+def test_each_tier_has_a_hit_rate_of_its_own():
+    """Summed, 8.9 % of the host tier and 96.5 % of the disk tier would read 47.6 %."""
+    name = "vllm:kv_offload_tiering_chunk_{}_total"
+    numbers = rates_of(
+        (name.format("queries"), {"tier": "0:cpu"}, 1000.0, 10.0),
+        (name.format("hits"), {"tier": "0:cpu"}, 89.0, 1.0),
+        (name.format("queries"), {"tier": "1:fs"}, 911.0, 10.0),
+        (name.format("hits"), {"tier": "1:fs"}, 879.0, 9.0),
+    )
+    found = {hit.what: (round(hit.share or 0, 3), hit.now) for hit in hits(numbers)}
+    assert found == {"tier chunks 0:cpu": (0.089, 0.1), "tier chunks 1:fs": (0.965, 0.9)}
+
+
+def test_two_engines_behind_one_address_have_a_hit_rate_each():
+    query, hit = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+    numbers = rates_of(
+        *((query, {"engine": engine}, 100.0, 0.0) for engine in "01"),
+        (hit, {"engine": "0"}, 90.0, 0.0),
+        (hit, {"engine": "1"}, 10.0, 0.0),
+    )
+    assert [(found.what, found.share) for found in hits(numbers)] == [("prefix 0", 0.9), ("prefix 1", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "now"),
+    [((400.0, 1.0), (384.0, 1.0), 0.96), ((0.0, 0.0), (384.0, 1.0), None), ((800.0, 2.0), (384.0, 1.0), None)],
+)
+def test_a_share_is_of_the_same_requests(asked: tuple[float, float], answered: tuple[float, float], now: float | None):
+    """Dynamo's frontend counts a prompt's tokens when it arrives, and the cached ones when it is answered."""
+    stem = "dynamo_frontend_{}_tokens_{}"
+    numbers = rates_of(
+        (stem.format("input_sequence", "sum"), {}, 40_000.0, asked[0]),
+        (stem.format("input_sequence", "count"), {}, 100.0, asked[1]),
+        (stem.format("cached", "sum"), {}, 38_400.0, answered[0]),
+        (stem.format("cached", "count"), {}, 100.0, answered[1]),
+    )
+    (found,) = hits(numbers)
+    assert (found.share, found.now) == (0.96, now)
+    (origin,) = origins(numbers)
+    assert [(part.name, part.tier) for part in origin.parts] == [("not cached", ""), ("cached", "")]
+
+
+def test_series_of_two_engines_are_told_apart_in_the_report():
+    two = [
+        Number("s", "vllm:kv_cache_usage_perc", {"engine": e, "model_name": "m"}, "ratio", "memory", 0.9) for e in "01"
+    ]
+    assert distinct_names(two) == ["vllm:kv_cache_usage_perc (engine 0)", "vllm:kv_cache_usage_perc (engine 1)"]
+    assert distinct_names(two[:1]) == ["vllm:kv_cache_usage_perc"]
 
 
 @pytest.mark.parametrize(
