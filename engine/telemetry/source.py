@@ -73,6 +73,8 @@ class Reading:
     unknown."""
     changed_since: int = 0
     """`t_ns` of the reading that `changed` refers to."""
+    took_s: float = 0.0
+    """Seconds that the source took to answer."""
     started: float | None = None
     """Unix time in seconds at which the process that counts was started; None if the source doesn't report it."""
     created: Callable[[Series], float | None] | None = None

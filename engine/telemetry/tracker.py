@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kvdeck.engine.telemetry.block_size import BlockSize
 from kvdeck.engine.telemetry.metrics.definitions import Meaning, meaning_of
 from kvdeck.engine.telemetry.source import Kind, Reading, Series, State
-from kvdeck.sessions.units import count_text, duration_text, local_time
+from kvdeck.sessions.units import count_text, duration_text, local_time, seconds_text
 
 IDLE_S = 5.0
 """A source is idle if no counter changed for this long."""
@@ -151,6 +151,7 @@ class Track:
         """Seconds that the last moment's rates cover; None if that moment had no reading."""
         self._began = time.time()
         self._started: float | None = None
+        self._took_s = 0.0
         self._since_ns = 0
         """Time of the last moment with a reading; before the first moment, of the first reading."""
         self._fresh = False
@@ -224,6 +225,7 @@ class Track:
         self._missing = reading.missing
         self._quiet = reading.quiet
         self._failing_since = None
+        self._took_s = reading.took_s
         self._started = reading.started if reading.started is not None else self._started
         if not self.readings:
             self._first_ns = now_ns
@@ -356,14 +358,16 @@ class Track:
         if self._last_ns is None:
             return "unreachable", "no answer yet"
         age = (now_ns - self._last_ns) / 1e9
-        if age > max(3 * period_s, 3.0):
+        if age > max(3 * period_s, 3.0, 2 * self._took_s + period_s):
             return "stale", f"last answered {duration_text(int(age))} ago"
         if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
             return "reset", self._reset_what
         missing = self._what_is_missing()
         if missing:
             return "partial", missing
-        return self._idle_or_live(now_ns)
+        state, reason = self._idle_or_live(now_ns)
+        slow = f"slow ({seconds_text(self._took_s)} per answer)" if self._took_s > period_s else ""
+        return state, "; ".join(part for part in (slow, reason) if part)
 
     def _what_is_missing(self) -> str:
         if self._missing:
