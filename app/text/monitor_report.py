@@ -43,6 +43,23 @@ def flow_total(flow: Flow) -> str:
     return quantity_text(flow.blocks_total, "blocks")
 
 
+def flow_before(flow: Flow) -> str:
+    """Return what the source had counted before watching began, in the unit of `flow_total`."""
+    return _amount(flow, flow.bytes_before, flow.blocks_before)
+
+
+def flow_gained(flow: Flow) -> str:
+    """Return what moved since watching began, in the unit of `flow_total`; `–` after a single reading."""
+    return _amount(flow, flow.bytes_gained, flow.blocks_gained)
+
+
+def _amount(flow: Flow, size: float | None, blocks: float | None) -> str:
+    if flow.bytes_total is None:
+        return quantity_text(blocks, "blocks")
+    about = "≈ " if flow.bytes_from_blocks and size is not None else ""
+    return about + quantity_text(size, "B")
+
+
 def flow_rate(flow: Flow) -> str:
     """Return the current rate in bytes per second, or in blocks per second if the bytes are unknown."""
     if flow.bytes_per_s is not None:
@@ -103,7 +120,8 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
         [
             Column("", "move", tuple(arrow(row) for row in rows), left=True),
             Column("", "flow", tuple(row.name for row in rows), left=True),
-            Column("", "total", tuple(flow_total(row) for row in rows)),
+            Column("", "before", tuple(flow_before(row) for row in rows)),
+            Column("", "watched", tuple(flow_gained(row) for row in rows)),
             Column("", "now", tuple(flow_rate(row) for row in rows)),
             Column("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
             Column("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),

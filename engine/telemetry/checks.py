@@ -295,9 +295,9 @@ def dropped_stores(snapshot: Snapshot) -> Check | None:
 
 def earlier_failures(snapshot: Snapshot) -> Check | None:
     """Report what failed before sampling began; it is no fault of this moment."""
-    failed = _sum((f.failures_total or 0.0) - (f.failures_gained or 0.0) for f in snapshot.flows if f.failures_total)
-    errors = [(n, n.value - (n.gained or 0.0)) for unit in ("failures", "requests") for n in _errors(snapshot, unit)]
-    parts = [f"{many(failed, 'transfer')} failed"] if failed and failed > 0 else []
+    failed = _sum(flow.failures_before for flow in snapshot.flows)
+    errors = [(n, n.before or 0.0) for unit in ("failures", "requests") for n in _errors(snapshot, unit)]
+    parts = [f"{many(failed, 'transfer')} failed"] if failed else []
     parts += [f"{n.name}{_words(n.labels)} {count_text(before)}" for n, before in errors if before > 0][:4]
     if not parts:
         return None

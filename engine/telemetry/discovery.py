@@ -255,6 +255,8 @@ def _named(text: str, home: Path | None) -> list[Source]:
         return rings
     if path.is_file():
         return [dynamo_file_source(path) if path.suffix == ".json" else ring_source(path)]
+    if text.startswith(":") and text[1:].isdigit():
+        return [Endpoint(f"127.0.0.1{text}")]
     with contextlib.suppress(UsageError):
         host, _, port = text.partition("/")[0].rpartition(":")
         if host and port.isdigit():

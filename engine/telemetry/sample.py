@@ -44,6 +44,10 @@ class Flow:
     """Growth since sampling began, summed over resets; None after a single reading."""
     blocks_gained: float | None = None
     failures_gained: float | None = None
+    bytes_before: float | None = None
+    """What the source had counted when it was first read, before watching began."""
+    blocks_before: float | None = None
+    failures_before: float | None = None
     bytes_from_blocks: bool = False
     """True if the bytes are computed as blocks × block size."""
     moved_s: float | None = None
@@ -67,6 +71,8 @@ class Number:
     per_s: float | None = None
     gained: float | None = None
     """Growth since sampling began; None after a single reading."""
+    before: float | None = None
+    """A counter's value when it was first read, before watching began."""
     moved_s: float | None = None
     """Seconds since the counter last grew; None if it hasn't."""
     limit_per_s: float | None = None
@@ -168,6 +174,7 @@ def _number(track: Track, series: Series, point: Point, labels: dict[str, str], 
         value=point.value * scale,
         per_s=None if rate is None else rate * scale,
         gained=point.gained * scale if moves and track.readings > 1 else None,
+        before=point.before * scale if moves else None,
         moved_s=_since(point.moved_ns, now_ns),
         limit_per_s=track.limits.get(series),
         claim=meaning.claim if meaning else "",
@@ -207,6 +214,9 @@ def _flow(
             continue  # the same number under an older name
         total, rate, gained = _FIELDS[meaning.measure]
         sums[total] = sums.get(total, 0.0) + point.value * meaning.scale
+        if gained is not None:
+            before = gained.replace("gained", "before")
+            sums[before] = sums.get(before, 0.0) + point.before * meaning.scale
         if gained is not None and track.readings > 1:
             sums[gained] = sums.get(gained, 0.0) + point.gained * meaning.scale
         if rate is not None:
@@ -251,6 +261,7 @@ def _sized(flow: Flow, size: BlockSize) -> Flow:
         bytes_total=times(flow.blocks_total),
         bytes_per_s=times(flow.blocks_per_s),
         bytes_gained=times(flow.blocks_gained),
+        bytes_before=times(flow.blocks_before),
         bytes_from_blocks=True,
         bytes_claim=size.claim,
     )

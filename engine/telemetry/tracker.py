@@ -58,6 +58,8 @@ class Point:
     value: float
     born: int = 0
     """Number of readings of the source when the series was first read; 0 if the series is known to have begun at 0."""
+    before: float = 0.0
+    """Value at the first reading, counted before watching began; 0 if the series is known to have begun later."""
     gained: float = 0.0
     """Growth since sampling began, corrected for restarts and wraps."""
     counted: float = 0.0
@@ -266,11 +268,11 @@ class Track:
 
         A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
         """
-        point = Point(meaning_of(series), value, self.readings + 1)
+        point = Point(meaning_of(series), value, self.readings + 1, before=value)
         if not series.counter and value > 0:
             point.since_ns = now_ns
         if series.counter and self._began_at_0(series, reading):
-            point.born, point.value = 0, 0.0
+            point.born, point.value, point.before = 0, 0.0, 0.0
             self._update(series, point, value, now_ns)
         return point
 

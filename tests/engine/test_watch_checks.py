@@ -105,7 +105,7 @@ def test_a_silent_prefill_side_is_normal() -> None:
 
 
 def test_failures_are_counted_while_watched() -> None:
-    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2)
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2, failures_before=7)
     assert verdicts(failing) == {"failures": "look", "failed-before": "note"}
     assert verdicts(replace(failing, failures_gained=0)) == {"failed-before": "note"}, "old failures are history"
 
@@ -131,7 +131,7 @@ def test_failures_and_lost_requests_are_two_things() -> None:
     lost = error("dynamo_rejection_request_total", 3, "requests")
     assert verdicts(counters=(failed,)) == {"failures": "look"}
     assert verdicts(counters=(lost,)) == {"requests-lost": "note"}
-    assert verdicts(counters=(replace(lost, gained=0.0), replace(failed, gained=None))) == {"failed-before": "note"}
+    assert verdicts(counters=(replace(lost, gained=0.0), replace(failed, gained=None))) == {}
 
 
 @pytest.mark.parametrize(("mine", "speaks"), [(0.0, True), (GB, False), (None, True)])
@@ -263,8 +263,8 @@ def test_stores_that_a_slow_tier_drops_are_no_fault_of_a_peer() -> None:
 
 
 def test_what_failed_before_watching_is_a_note() -> None:
-    old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0)
-    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_gained=None)
+    old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0, before=7.0)
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
     (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
     assert (found.id, found.verdict) == ("failed-before", "note")
     assert found.evidence == "before watching began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
