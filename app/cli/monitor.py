@@ -15,6 +15,7 @@ from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError, UsageError
 
 if TYPE_CHECKING:
+    from kvdeck.engine.telemetry.discovery import Search
     from kvdeck.engine.telemetry.sample import Snapshot
     from kvdeck.engine.telemetry.session import Watching
     from kvdeck.sessions.model.records import RunState
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after so long; without end by default.")
 @click.option("--hz", type=click.FloatRange(0.05, 10), default=1.0, show_default=True, help="Snapshots a second.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 60),
+    metavar="S",
+    help="Seconds an endpoint may take to answer.  [default: four times its usual answer, 2 to 10]",
+)
 @click.option("--list-sources", is_flag=True, help="Say what there is to watch on this host, and end.")
 @click.option(
     "--block-bytes", "block", metavar="N|PLAN", help="Bytes of a KVBM block: a number, plan:NAME, or a plan's file."
@@ -58,6 +65,7 @@ def monitor(
     sources: tuple[str, ...],
     seconds: float | None,
     hz: float,
+    timeout: float | None,
     list_sources: bool,
     block: str | None,
     pins: tuple[str, ...],
@@ -98,6 +106,7 @@ def monitor(
         block_claim="" if size is None else size.claim,
         pins=pins,
         home=home(),
+        timeout_s=timeout,
         prometheus=None if prometheus is None else (bind, prometheus),
     )
     show = _print_line_json if as_json else print_line
@@ -174,12 +183,15 @@ def _recorded(
         click.echo(f"Recorded as '{name}': `kvdeck monitor --replay {name}`", err=True)
 
 
-def _list(found: list[tuple[str, str]], as_json: bool) -> int:
+def _list(found: Search, as_json: bool) -> int:
     if as_json:
-        print_json({"sources": [{"name": name, "kind": kind} for name, kind in found]})
+        sources = [{"name": source.name, "kind": source.kind} for source in found.sources]
+        print_json({"sources": sources, "silent": [{"process": name, "reason": why} for name, why in found.silent]})
     else:
-        for name, kind in found:
-            click.echo(f"{kind:<10} {name}")
+        for source in found.sources:
+            click.echo(f"{source.kind:<10} {source.name}")
+        for name, why in found.silent:
+            click.echo(f"{'–':<10} {name}: no endpoint ({why})")
     return 0
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import Column, fit, render
-from kvdeck.sessions.units import exact_size_text, quantity_text
+from kvdeck.sessions.units import UNKNOWN, count_text, exact_size_text, quantity_text
 
 _DULL = frozenset(
     [
@@ -40,6 +41,23 @@ def flow_total(flow: Flow) -> str:
     if flow.bytes_total is not None:
         return ("≈ " if flow.bytes_from_blocks else "") + quantity_text(flow.bytes_total, "B")
     return quantity_text(flow.blocks_total, "blocks")
+
+
+def flow_before(flow: Flow) -> str:
+    """Return what the source had counted before watching began, in the unit of `flow_total`."""
+    return _amount(flow, flow.bytes_before, flow.blocks_before)
+
+
+def flow_gained(flow: Flow) -> str:
+    """Return what moved since watching began, in the unit of `flow_total`; `–` after a single reading."""
+    return _amount(flow, flow.bytes_gained, flow.blocks_gained)
+
+
+def _amount(flow: Flow, size: float | None, blocks: float | None) -> str:
+    if flow.bytes_total is None:
+        return quantity_text(blocks, "blocks")
+    about = "≈ " if flow.bytes_from_blocks and size is not None else ""
+    return about + quantity_text(size, "B")
 
 
 def flow_rate(flow: Flow) -> str:
@@ -88,6 +106,9 @@ def _sources(snapshot: Snapshot, width: int) -> list[Line]:
     lines = []
     for row in snapshot.sources:
         lines.append(Line(f"  {row.state:<11}  {row.kind:<9}  {row.name}", "warning" if row.state in _BAD else "plain"))
+        if row.unknown:
+            known = f"{count_text(row.series)} series, {count_text(row.series - row.unknown)} of them known"
+            lines.append(Line(f"{' ' * 26}{known}: --pin NAME shows any, --pin '*' all"))
         if row.reason:
             lines += [Line(f"{' ' * 26}{text}") for text in textwrap.wrap(row.reason, max(20, width - 26))]
     return lines
@@ -99,7 +120,8 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
         [
             Column("", "move", tuple(arrow(row) for row in rows), left=True),
             Column("", "flow", tuple(row.name for row in rows), left=True),
-            Column("", "total", tuple(flow_total(row) for row in rows)),
+            Column("", "before", tuple(flow_before(row) for row in rows)),
+            Column("", "watched", tuple(flow_gained(row) for row in rows)),
             Column("", "now", tuple(flow_rate(row) for row in rows)),
             Column("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
             Column("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
@@ -121,7 +143,7 @@ def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
 
 def _numbers(rows: list[Number], width: int) -> list[Line]:
     most = max(40, width - OTHER_COLUMNS)
-    names = tuple(_cut(row.name + labels_text(row), most) for row in rows)
+    names = tuple(_cut(name, most) for name in distinct_names(rows))
     now = tuple(quantity_text(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
     return _table(
         [
@@ -142,6 +164,22 @@ def labels_text(number: Number) -> str:
     """Return the values of a series' distinguishing labels, in brackets; empty without any."""
     shown = ", ".join(value for key, value in number.labels.items() if value and key not in _DULL)
     return f" ({shown})" if shown else ""
+
+
+def distinct_names(rows: Sequence[Number]) -> list[str]:
+    """Return each series' name and labels; labels that usually tell nothing are added where two rows need them."""
+    names = [row.name + labels_text(row) for row in rows]
+    alike = Counter((row.source, name) for row, name in zip(rows, names, strict=True))
+    differing: dict[tuple[str, str], list[str]] = {}
+    for place, row in enumerate(rows):
+        if alike[row.source, names[place]] > 1:
+            key = row.source, row.name
+            if key not in differing:
+                same = [other.labels for other in rows if (other.source, other.name) == key]
+                differing[key] = [label for label in row.labels if len({labels.get(label) for labels in same}) > 1]
+            shown = ", ".join(f"{label} {row.labels.get(label, UNKNOWN)}" for label in differing[key])
+            names[place] = f"{row.name} ({shown})"
+    return names
 
 
 def _table(columns: list[Column], width: int) -> list[Line]:

@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from kvdeck.engine.telemetry.block_size import learned
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
-from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
+from kvdeck.sessions.units import count_text, duration_text, exact_size_text, many, size_text
 
 MUCH = 64 << 20
 """Minimum growth since sampling began, in bytes, for a check to conclude anything."""
 FEW_BLOCKS = 64
+STUCK_S = 30.0
+"""Seconds without progress after which an engine with running requests counts as stuck."""
+_RUNNING = (
+    "vllm:num_requests_running",
+    "dynamo_frontend_inflight_requests",
+    "dynamo_component_inflight_requests",
+)
+"""Gauges of the requests that an engine or a frontend works on."""
+_PROGRESS = (
+    "vllm:generation_tokens_total",
+    "vllm:prompt_tokens_total",
+    "vllm:request_success_total",
+    "vllm:iteration_tokens_total_count",
+    "dynamo_frontend_output_tokens_total",
+    "dynamo_frontend_requests_total",
+    "dynamo_component_requests_total",
+)
+"""Counters that grow while requests are worked on."""
 AGREES = 0.02
 """Relative difference up to which two counts agree."""
 
 
-def check(snapshot: Snapshot) -> tuple[Check, ...]:
-    """Run all cross-checks on a sample; return the results of those that apply."""
-    return tuple(found for rule in _RULES if (found := rule(snapshot)) is not None)
+def check(snapshot: Snapshot, stuck_s: float = STUCK_S) -> tuple[Check, ...]:
+    """Run all cross-checks on a sample; return the results of those that apply.
+
+    Values of a source that doesn't answer are left out: what they say of this moment isn't known.
+
+    Args:
+        stuck_s: Seconds without progress after which an engine with running requests counts as stuck.
+    """
+    fresh = replace(
+        snapshot,
+        flows=tuple(flow for flow in snapshot.flows if not flow.stale),
+        counters=tuple(number for number in snapshot.counters if not number.stale),
+        gauges=tuple(number for number in snapshot.gauges if not number.stale),
+    )
+    stuck = stuck_engines(fresh, stuck_s)
+    return (*stuck, *(found for rule in _RULES if (found := rule(fresh)) is not None))
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -44,6 +76,39 @@ def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = 
     return _sum(flow.blocks_total for flow in flows)
 
 
+def stuck_engines(snapshot: Snapshot, stuck_s: float) -> list[Check]:
+    """Warn of each engine whose requests have run for `stuck_s` seconds while none of its progress counters grew."""
+    engines: dict[tuple[str, ...], list[Number]] = {}
+    for number in (*snapshot.counters, *snapshot.gauges):
+        if number.name in _RUNNING or number.name in _PROGRESS:
+            who = [number.labels[label] for label in ("server", "instance", "engine") if label in number.labels]
+            engines.setdefault((number.source, *who), []).append(number)
+    several = len(engines) > 1
+    return [found for who, here in engines.items() if (found := _stuck(who, here, stuck_s, several)) is not None]
+
+
+def _stuck(who: tuple[str, ...], here: list[Number], stuck_s: float, several: bool) -> Check | None:
+    running = [number for number in here if number.name in _RUNNING and number.value > 0]
+    progress = [number for number in here if number.name in _PROGRESS]
+    if not running or not progress:
+        return None
+    # A counter that has not grown since sampling began stands still for as long as the requests are known to run.
+    running_s = max(number.above_0_s or 0.0 for number in running)
+    still_s = min(running_s, *(number.moved_s for number in progress if number.moved_s is not None), float("inf"))
+    if still_s < stuck_s:
+        return None
+    requests = max(number.value for number in running)
+    name = who[0] + (f" ({', '.join(who[1:])})" if len(who) > 1 else "")
+    return Check(
+        "-".join(("stuck", *who)) if several else "stuck",
+        "look",
+        f"{name}: {many(requests, 'request')} running for {duration_text(float(int(running_s)))}, and for "
+        f"{duration_text(float(int(still_s)))} no token was generated, no prompt token computed, no request finished",
+        "the engine hangs: look at its log and at its GPU's utilisation; with KV offload or disaggregation the usual "
+        "causes are a transfer that never completes and a peer that died",
+    )
+
+
 def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
     """Compare the bytes pulled by vLLM's NIXL connector with the bytes received by NIXL's own telemetry."""
     vllm = _sum(flow.bytes_gained for flow in _flows(snapshot, "vllm nixl"))
@@ -63,14 +128,21 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
 
 
 def disk_writes(snapshot: Snapshot) -> Check | None:
-    """Compare bytes offloaded to disk with device writes, which lag by what the page cache holds; warn below half."""
+    """Compare bytes offloaded to disk with bytes written, which lag by what the page cache holds; warn below half.
+
+    What the serving processes wrote counts, if it can be read; else what the disks wrote, for whomever.
+    """
     to_disk = [flow for flow in snapshot.flows if flow.target_tier == "G3" and flow.source_tier in ("G1", "G2")]
     offloaded = _sum(flow.bytes_gained for flow in to_disk)
-    written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
+    written = _sum(n.gained for n in _counters(snapshot, "process_write_bytes"))
+    who = "the serving processes"
+    if written is None:
+        written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
+        who = "the disks"
     if offloaded is None or written is None or offloaded < MUCH:
         return None
     evidence = (
-        f"since watching began {size_text(offloaded)} went to the disk tier, and the disks wrote {size_text(written)}"
+        f"since watching began {size_text(offloaded)} went to the disk tier, and {who} wrote {size_text(written)}"
     )
     if written >= 0.5 * offloaded:
         return Check("disk-writes", "ok", evidence)
@@ -194,7 +266,7 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
 def failures(snapshot: Snapshot) -> Check | None:
     """Warn if transfers failed since sampling began."""
     failed = _sum(flow.failures_gained for flow in snapshot.flows)
-    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "failures"]
+    errors = [n for n in _errors(snapshot, "failures") if n.gained and not _is_drop(n)]
     if not failed and not errors:
         return None
     parts = [f"{many(failed, 'transfer')} failed"] if failed else []
@@ -207,9 +279,47 @@ def failures(snapshot: Snapshot) -> Check | None:
     )
 
 
+def dropped_stores(snapshot: Snapshot) -> Check | None:
+    """Warn if a secondary tier was too slow to take what was offloaded, so that it was dropped."""
+    drops = [n for n in _errors(snapshot, "failures") if n.gained and _is_drop(n)]
+    if not drops:
+        return None
+    return Check(
+        "stores-dropped",
+        "look",
+        "since watching began " + ", ".join(f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in drops[:4]),
+        "the secondary tier writes more slowly than blocks arrive: give it a faster disk or file system, or let fewer "
+        "blocks through to it; dropped blocks are computed again",
+    )
+
+
+def earlier_failures(snapshot: Snapshot) -> Check | None:
+    """Report what failed before sampling began; it is no fault of this moment."""
+    failed = _sum(flow.failures_before for flow in snapshot.flows)
+    errors = [(n, n.before or 0.0) for unit in ("failures", "requests") for n in _errors(snapshot, unit)]
+    parts = [f"{many(failed, 'transfer')} failed"] if failed else []
+    parts += [f"{n.name}{_words(n.labels)} {count_text(before)}" for n, before in errors if before > 0][:4]
+    if not parts:
+        return None
+    return Check(
+        "failed-before",
+        "note",
+        "before watching began: " + ", ".join(parts),
+        "counted since the engine started; what fails from now on is a warning of its own",
+    )
+
+
+def _errors(snapshot: Snapshot, unit: str) -> list[Number]:
+    return [number for number in snapshot.counters if number.group == "errors" and number.unit == unit]
+
+
+def _is_drop(number: Number) -> bool:
+    return "backpressure" in number.name
+
+
 def refused_requests(snapshot: Snapshot) -> Check | None:
     """Report requests that were rejected or cancelled, or whose KV expired before it was fetched."""
-    errors = [n for n in snapshot.counters if n.group == "errors" and n.gained and n.unit == "requests"]
+    errors = [n for n in _errors(snapshot, "requests") if n.gained]
     if not errors:
         return None
     return Check(
@@ -300,6 +410,8 @@ _RULES: tuple[Callable[[Snapshot], Check | None], ...] = (
     silent_nic,
     silent_prefill,
     failures,
+    dropped_stores,
+    earlier_failures,
     refused_requests,
     container_io,
     frozen_ring,

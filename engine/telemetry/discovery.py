@@ -1,13 +1,16 @@
-"""Discovery of telemetry sources on this host; only ports that already listen are contacted."""
+"""Discovery of telemetry sources on this host: usual ports, ports of serving processes, files, host counters."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from kvdeck.engine.telemetry.listeners import Listener, listeners, sockets_of
 from kvdeck.engine.telemetry.source import Kind, Reading, Source, SourceGone
 from kvdeck.engine.telemetry.sources.cufile import cufile_source, find_gds_stats
 from kvdeck.engine.telemetry.sources.devices import (
@@ -20,59 +23,112 @@ from kvdeck.engine.telemetry.sources.devices import (
 )
 from kvdeck.engine.telemetry.sources.gpu import gpu_source
 from kvdeck.engine.telemetry.sources.nixl_ring import ring_source, rings_in
-from kvdeck.engine.telemetry.sources.processes import process_sources
+from kvdeck.engine.telemetry.sources.processes import Processes, Serving, process_sources
 from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.sources.sessions import dynamo_file_source, runs_source
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.host.user_home import expanded
 
-USUAL_PORTS = (6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 19090)
-"""Default metrics ports of KVBM, vLLM, Dynamo's frontend and workers, LMCache, and NIXL's and DCGM's exporters."""
-_LOOPBACK = {"0100007F", "00000000"}
-_ONLY_6 = "00000000000000000000000001000000"
-_LOOPBACK_6 = {"0" * 32, _ONLY_6, "0000000000000000FFFF00000100007F"}
-_LISTEN = "0A"
-"""TCP_LISTEN in /proc/net/tcp."""
-_LOOK_S = 0.5
-"""HTTP timeout while probing a port, s."""
+NIXL_PORT = 19090
+NIXL_RANKS = 64
+USUAL_PORTS = (
+    *(6880, 6881, 7001, 8000, 8001, 8002, 8080, 8081, 8082, 9090, 9091, 9400, 30000),
+    *range(NIXL_PORT, NIXL_PORT + NIXL_RANKS),
+)
+"""Default metrics ports of KVBM, vLLM, Dynamo's frontend and workers, LMCache, DCGM's exporter, SGLang, and NIXL's
+exporters, whose rank i listens on 19090 + i."""
+SEARCH_S = 2.5
+"""Longest time, s, that a search waits for the answers of all ports."""
 
 HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "cufile", "gpus", "processes", "disk-tier", "runs")
 """Values of `--source` that name the host's own counters."""
 
 
-def listening(root: Path = Path("/")) -> dict[int, str]:
-    """Map each TCP port that listens on loopback to its loopback address, from /proc/net/tcp and tcp6."""
-    ports: dict[int, str] = {}
-    for name, own in (("tcp6", _LOOPBACK_6), ("tcp", _LOOPBACK)):
-        try:
-            lines = (root / "proc/net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            address, _, port = fields[1].partition(":")
-            if fields[3] == _LISTEN and address in own:
-                ports[int(port, 16)] = "[::1]" if address == _ONLY_6 else "127.0.0.1"
-    return ports
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Result of a search on this host."""
+
+    sources: tuple[Source, ...]
+    silent: tuple[tuple[str, str], ...]
+    """Serving processes without an endpoint: name and process id, and the reason."""
 
 
-async def found_endpoints(ports: Iterable[int] = USUAL_PORTS) -> list[Endpoint]:
-    """Return the endpoints on `ports` of the loopback that serve metrics; sends one request to each listening port."""
-    there = listening()
-    candidates = [Endpoint(f"http://{there[port]}:{port}/metrics", _LOOK_S) for port in ports if port in there]
-    answers = await asyncio.gather(*(_answers(endpoint) for endpoint in candidates))
-    return [endpoint for endpoint, answered in zip(candidates, answers, strict=True) if answered]
+async def search(home: Path | None) -> Search:
+    """Search this host; only ports that listen are contacted, each with one request, for at most SEARCH_S."""
+    serving = await asyncio.to_thread(Processes().found)
+    endpoints, silent = await found_endpoints(USUAL_PORTS, serving)
+    return Search((*endpoints, *file_sources(), *host_sources(home)), silent)
 
 
-async def _answers(endpoint: Endpoint) -> bool:
+async def found_endpoints(
+    ports: Iterable[int] = USUAL_PORTS, serving: Sequence[Serving] = (), root: Path = Path("/")
+) -> tuple[list[Endpoint], tuple[tuple[str, str], ...]]:
+    """Return the endpoints that serve metrics, and the serving processes that have none, with the reason.
+
+    Args:
+        ports: Ports of the loopback to look at.
+        serving: Processes whose own ports are looked at, whatever they are.
+        root: Where /proc is.
+    """
+    there = listeners(root)
+    wanted = frozenset(ports)
+    owned = {process.pid: sockets_of(process.pid, root) for process in serving}
+    inodes = frozenset().union(*(mine for mine in owned.values() if mine))
+    chosen = [found for found in there if (found.loopback and found.port in wanted) or found.inode in inodes]
+    # A wildcard socket and a loopback one on the same port are one endpoint.
+    addresses = {(found.host, found.port): found for found in reversed(chosen)}
+    endpoints = [Endpoint(f"http://{host}:{port}/metrics", SEARCH_S) for host, port in sorted(addresses, key=_by_port)]
+    answers = await asyncio.gather(*(_answers(endpoint) for endpoint in endpoints))
+    found = [endpoint for endpoint, reason in zip(endpoints, answers, strict=True) if not reason]
+    reasons = {endpoint.url: reason for endpoint, reason in zip(endpoints, answers, strict=True)}
+    silent = {process: _silence(owned[process.pid], there, reasons) for process in serving}
+    # The workers of an engine have no endpoint of their own: they run in its session or container.
+    heard = {where for process, reason in silent.items() if not reason for where in _places(process, root)}
+    named = [
+        (f"{process.name} {process.pid}", reason)
+        for process, reason in silent.items()
+        if reason and not heard.intersection(_places(process, root))
+    ]
+    return found, tuple(named)
+
+
+def _places(process: Serving, root: Path) -> set[str]:
+    """Return the session and, if it has one, the container or service that a process runs in."""
+    places = {process.group.name} if process.group is not None else set()
+    with contextlib.suppress(OSError, IndexError):
+        # Fields after the program's name, which may hold blanks: state, parent, process group, session.
+        fields = (root / "proc" / str(process.pid) / "stat").read_text(errors="replace").rpartition(") ")[2].split()
+        places.add(f"session {fields[3]}")
+    return places
+
+
+def _by_port(address: tuple[str, int]) -> tuple[int, str]:
+    return address[1], address[0]
+
+
+def _silence(inodes: frozenset[int] | None, there: list[Listener], reasons: dict[str, str]) -> str:
+    """Return why a process has no endpoint; empty if it has one."""
+    if inodes is None:
+        return "another user's process: its ports can't be read"
+    urls = [f"http://{found.host}:{found.port}/metrics" for found in there if found.inode in inodes]
+    if not urls:
+        return "listens on no TCP port"
+    if any(not reasons.get(url, "") for url in urls):
+        return ""
+    return "; ".join(f"port {urlsplit(url).port}: {reasons[url]}" for url in urls)[:300]
+
+
+async def _answers(endpoint: Endpoint) -> str:
+    """Return why an address serves no metrics; empty if it does."""
     try:
         endpoint.kind = (await endpoint.read()).kind or endpoint.kind
-    except SourceGone:
-        return False
+    except SourceGone as error:
+        return error.what
     finally:
         await endpoint.close()
-    return True
+    endpoint.patience_s = None
+    return ""
 
 
 def host_sources(home: Path | None) -> list[Source]:
@@ -106,17 +162,18 @@ def file_sources() -> list[Source]:
 
 
 async def everything(home: Path | None) -> list[Source]:
-    """Return all sources that discovery detects: endpoints, files and host counters."""
-    return [*await found_endpoints(), *file_sources(), *host_sources(home)]
+    """Return all sources that a search finds: endpoints, files and host counters."""
+    return list((await search(home)).sources)
 
 
-def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[Source]:
+def named(texts: Iterable[str], home: Path | None, wait: bool = False, timeout_s: float | None = None) -> list[Source]:
     """Return the sources that `--source` names, without duplicates.
 
     Args:
         texts: Addresses, paths, names in `HOST_SOURCES`, or source names as `--list-sources` prints them.
         wait: If at least one source exists, represent missing ones by `Awaited`, unreachable until they appear:
             for example a saved ring whose agent isn't running.
+        timeout_s: Timeout of an endpoint, in seconds; None follows the pace of its answers.
 
     Raises:
         UsageError: A text names no source; with `wait`, none of them does.
@@ -133,6 +190,9 @@ def named(texts: Iterable[str], home: Path | None, wait: bool = False) -> list[S
             found.setdefault(source.name, source)  # a source named twice must not be counted twice
     if refused and not (wait and found):
         raise refused[0][1]
+    for source in found.values():
+        if isinstance(source, Endpoint):
+            source.patience_s = timeout_s
     return [*found.values(), *(Awaited(text, home) for text, _ in refused)]
 
 
@@ -195,6 +255,8 @@ def _named(text: str, home: Path | None) -> list[Source]:
         return rings
     if path.is_file():
         return [dynamo_file_source(path) if path.suffix == ".json" else ring_source(path)]
+    if text.startswith(":") and text[1:].isdigit():
+        return [Endpoint(f"127.0.0.1{text}")]
     with contextlib.suppress(UsageError):
         host, _, port = text.partition("/")[0].rpartition(":")
         if host and port.isdigit():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -10,12 +11,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sample import Number, Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.sessions.errors import UsageError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FLOW = ["source", "flow", "from", "to"]
+_ADDED = ("source", "stale")
+"""Labels that the export adds; a series' own label of that name is left out."""
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_:]")
 
 
 class _Known(Collector):
@@ -30,6 +34,23 @@ class _Known(Collector):
         for found in snapshot.checks:
             checks.add_metric([found.id, found.verdict], 1)
         yield checks
+        yield from _numbers(snapshot.counters, CounterMetricFamily)
+        yield from _numbers(snapshot.gauges, GaugeMetricFamily)
+
+
+def _numbers(numbers: Iterable[Number], kind: type[CounterMetricFamily] | type[GaugeMetricFamily]) -> Iterator[Metric]:
+    """Yield one family per metric, as `kvdeck_` and its own name, with its own labels and its source."""
+    metrics: dict[str, list[Number]] = {}
+    for number in numbers:
+        metrics.setdefault(number.name, []).append(number)
+    for name, rows in metrics.items():
+        own = dict.fromkeys(label for row in rows for label in row.labels if label not in _ADDED)
+        base = f"kvdeck_{_NOT_IN_A_NAME.sub('_', name)}".removesuffix("_total")
+        family = kind(base, f"{name}, {rows[0].unit or 'no unit'}: {rows[0].claim}", labels=["source", "stale", *own])
+        for row in rows:
+            labels = [row.source, "1" if row.stale else "0", *(row.labels.get(label, "") for label in own)]
+            family.add_metric(labels, row.value)
+        yield family
 
 
 def _sources(snapshot: Snapshot) -> Iterator[Metric]:
@@ -44,7 +65,7 @@ def _sources(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _flows(snapshot: Snapshot) -> Iterator[Metric]:
-    for unit in ("bytes", "blocks", "transfers", "failures"):
+    for unit in ("bytes", "blocks", "transfers", "descriptors", "seconds", "failures"):
         family = CounterMetricFamily(f"kvdeck_flow_{unit}", f"{unit} moved, as the source counts them", labels=_FLOW)
         for flow in snapshot.flows:
             total = getattr(flow, f"{unit}_total")

@@ -50,6 +50,8 @@ class TelemetryRecorder:
         self.first: float | None = None
         """Unix time of the first sample, s."""
         self._last: float | None = None
+        self._restarts: dict[str, str | None] = {}
+        """The restart that each source's last sample reported, by name; None without one."""
         if session.started is not None:
             before = MomentReader(self._folder)
             self._summary = keeping.caught_up(self._folder, before)
@@ -93,11 +95,20 @@ class TelemetryRecorder:
         moment = self._writer.write(raw)
         with contextlib.suppress(ValueError):  # record a sample even if it can't be summarised
             self._summary.take(moment)
+        self._note_restarts(moment, t)
         self.first, self._last = self.first or t, t
         if t - self._kept >= SUMMARY_SECONDS or t < self._kept:
             self._kept = t
             with contextlib.suppress(OSError):  # best effort: readers can compute the summary from the samples
                 keeping.write_summary(self._summary, self._folder)
+
+    def _note_restarts(self, moment: Moment, t: float) -> None:
+        """Annotate each restart of a source once; its state says so for several samples."""
+        for row in moment.get("sources") or ():
+            name, reason = row.get("name"), row.get("reason") if row.get("state") == "reset" else None
+            if reason is not None and self._restarts.get(name) != reason:
+                self.mark(Mark(t, f"{name} {reason}", "restart"))
+            self._restarts[name] = reason
 
     def _note_gap(self, last: float, t: float) -> None:
         missing = t - last

@@ -44,12 +44,18 @@ class Flow:
     """Growth since sampling began, summed over resets; None after a single reading."""
     blocks_gained: float | None = None
     failures_gained: float | None = None
+    bytes_before: float | None = None
+    """What the source had counted when it was first read, before watching began."""
+    blocks_before: float | None = None
+    failures_before: float | None = None
     bytes_from_blocks: bool = False
     """True if the bytes are computed as blocks × block size."""
     moved_s: float | None = None
     """Seconds since a counter of the flow last grew; None if none has."""
     bytes_claim: str = ""
     """Provenance of the block size, if `bytes_from_blocks`."""
+    stale: bool = False
+    """True if the source doesn't answer, so the values are those of its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,18 @@ class Number:
     per_s: float | None = None
     gained: float | None = None
     """Growth since sampling began; None after a single reading."""
+    before: float | None = None
+    """A counter's value when it was first read, before watching began."""
     moved_s: float | None = None
     """Seconds since the counter last grew; None if it hasn't."""
     limit_per_s: float | None = None
     """Physical limit in units per second, such as a NIC's line rate."""
     claim: str = ""
     """Provenance of the metric's definition."""
+    above_0_s: float | None = None
+    """Seconds for which a gauge has been above 0; None if it isn't, or for a counter."""
+    stale: bool = False
+    """True if the source doesn't answer, so the value is that of its last answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,7 @@ def take(
     block_claim: str = "",
     pins: frozenset[str] = frozenset(),
     wall: float | None = None,
+    advance: bool = True,
 ) -> Snapshot:
     """Return a sample of the tracks' current state, without checks.
 
@@ -117,6 +130,8 @@ def take(
         block_claim: Provenance of `block_bytes`.
         pins: Names of metrics to include in `pinned`, also metrics without a definition; `*` selects all.
         wall: Unix time of the sample in seconds; None is the current time.
+        advance: Whether the sample is a moment: its rates cover the time since the moment before. Otherwise its rates
+            are those of the last moment.
     """
     sources: list[SourceStatus] = []
     flows: list[Flow] = []
@@ -124,16 +139,20 @@ def take(
     gauges: list[Number] = []
     pinned: list[Number] = []
     for track, period in tracks:
-        sources.append(track.status(now_ns, period))
-        moving = [_flow(track, name, found, now_ns) for name, found in track.shape.flows.items()]
+        if advance:
+            track.moment(now_ns)
+        status = track.status(now_ns, period)
+        sources.append(status)
+        moving = [_flow(track, name, found, now_ns, status.stale) for name, found in track.shape.flows.items()]
         track.block_size = learned(moving) or track.block_size
         size = track.block_size if block_bytes is None else BlockSize(block_bytes, block_claim)
         flows += moving if size is None else [_sized(flow, size) for flow in moving]
         for series, point, labels in track.shape.numbers:
-            (counters if series.counter else gauges).append(_number(track, series, point, labels, now_ns))
+            number = _number(track, series, point, labels, now_ns, status.stale)
+            (counters if series.counter else gauges).append(number)
         if pins:
             pinned += [
-                _number(track, series, point, dict(series.labels), now_ns)
+                _number(track, series, point, dict(series.labels), now_ns, status.stale)
                 for series, point in track.points.items()
                 if (series.name in pins or EVERY in pins) and not point.gone
             ]
@@ -141,10 +160,11 @@ def take(
     return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
 
 
-def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int) -> Number:
+def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int, stale: bool) -> Number:
     meaning = point.meaning
     scale = meaning.scale if meaning else 1.0
     moves = series.counter
+    rate = track.rate(point) if moves else None
     return Number(
         source=track.name,
         name=series.name,
@@ -152,11 +172,14 @@ def _number(track: Track, series: Series, point: Point, labels: dict[str, str], 
         unit=meaning.unit if meaning else "",
         group=meaning.group if meaning else None,
         value=point.value * scale,
-        per_s=None if point.rate is None or not moves else point.rate * scale,
+        per_s=None if rate is None else rate * scale,
         gained=point.gained * scale if moves and track.readings > 1 else None,
+        before=point.before * scale if moves else None,
         moved_s=_since(point.moved_ns, now_ns),
         limit_per_s=track.limits.get(series),
         claim=meaning.claim if meaning else "",
+        above_0_s=_since(point.since_ns, now_ns),
+        stale=stale,
     )
 
 
@@ -179,6 +202,7 @@ def _flow(
     name: str,
     members: list[tuple[Series, Point, Meaning]],
     now_ns: int,
+    stale: bool,
 ) -> Flow:
     present = {series.name for series, _, _ in members}
     sums: dict[str, float] = {}
@@ -190,17 +214,25 @@ def _flow(
             continue  # the same number under an older name
         total, rate, gained = _FIELDS[meaning.measure]
         sums[total] = sums.get(total, 0.0) + point.value * meaning.scale
+        if gained is not None:
+            before = gained.replace("gained", "before")
+            sums[before] = sums.get(before, 0.0) + point.before * meaning.scale
         if gained is not None and track.readings > 1:
             sums[gained] = sums.get(gained, 0.0) + point.gained * meaning.scale
         if rate is not None:
-            if point.rate is None:
+            per_s = track.rate(point)
+            if per_s is None:
                 unrated.add(rate)
             else:
-                sums[rate] = sums.get(rate, 0.0) + point.rate * meaning.scale
+                sums[rate] = sums.get(rate, 0.0) + per_s * meaning.scale
         if meaning.measure in ("bytes", "blocks") and (not metric or meaning.measure == "bytes"):
             metric = series.name
         if point.moved_ns is not None:
             moved = max(moved or 0, point.moved_ns)
+    for point, meaning in track.shape.vanished.get(name, ()):
+        gained = _FIELDS[meaning.measure][2]
+        if gained in sums and not (meaning.twin_of is not None and meaning.twin_of in present):
+            sums[gained] += point.gained * meaning.scale
     # A sum that lacks the rate of one series would be too low.
     for rate in unrated:
         sums.pop(rate, None)
@@ -212,6 +244,7 @@ def _flow(
         metric=metric or members[0][0].name,
         claim=first.claim,
         moved_s=_since(moved, now_ns),
+        stale=stale,
         **sums,  # type: ignore[arg-type]
     )
 
@@ -228,6 +261,7 @@ def _sized(flow: Flow, size: BlockSize) -> Flow:
         bytes_total=times(flow.blocks_total),
         bytes_per_s=times(flow.blocks_per_s),
         bytes_gained=times(flow.blocks_gained),
+        bytes_before=times(flow.blocks_before),
         bytes_from_blocks=True,
         bytes_claim=size.claim,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, suppress
@@ -15,6 +16,9 @@ from kvdeck.engine.telemetry.source import Source
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.errors import KvdeckError
 
+OFFSET = 0.75
+OFFSET_S = 0.75
+"""A moment follows the readings' due time by this part of a period, at most so many s: later answers miss it."""
 MAX_HZ = 10.0
 MIN_HZ = 0.05
 LONGEST_PAUSE_S = 5.0
@@ -46,6 +50,8 @@ class Sampler:
         self._block_claim = block_claim
         self._pins = frozenset(pins)
         self._closing = False
+        self._begin = 0.0
+        """Time of the first readings, on the event loop's clock."""
         self._tasks: list[asyncio.Task[None]] = []
         self._running = AsyncExitStack()
         self._answered = [asyncio.Event() for _ in self._sources]
@@ -53,6 +59,7 @@ class Sampler:
     async def start(self) -> None:
         """Start one sampling task per source. An error that ends one is raised by `close`, in the same task."""
         group = await self._running.enter_async_context(TaskGroup())
+        self._begin = asyncio.get_running_loop().time()
         for source, track, answered in zip(self._sources, self._tracks, self._answered, strict=True):
             self._tasks.append(group.create_task(self._follow(source, track, answered)))
 
@@ -71,8 +78,12 @@ class Sampler:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(event.wait() for event in self._answered)), timeout_s)
 
-    def snapshot(self) -> Snapshot:
-        """Return a sample of the current state, with its cross-checks; doesn't read the sources."""
+    def snapshot(self, advance: bool = False) -> Snapshot:
+        """Return a sample of the current state, with its cross-checks; doesn't read the sources.
+
+        Args:
+            advance: Whether it is the next moment. Otherwise its rates are those of the last moment.
+        """
         paces = [max(self.period_s, source.least_period_s) for source in self._sources]
         moment = take(
             zip(self._tracks, paces, strict=True),
@@ -80,24 +91,29 @@ class Sampler:
             block_bytes=self._block_bytes,
             block_claim=self._block_claim,
             pins=self._pins,
+            advance=advance,
         )
         return replace(moment, checks=check(moment))
 
     async def snapshots(self, seconds: float | None = None) -> AsyncIterator[Snapshot]:
-        """Yield a sample each period, for `seconds` or without end; skips periods that the consumer missed."""
+        """Yield a sample each period, for `seconds` or without end; skips periods that the consumer missed.
+
+        Readings are due at whole periods, and moments follow them by OFFSET: between two moments lies one reading of
+        each source that answers in time, so a steady flow has a steady rate.
+        """
         loop = asyncio.get_running_loop()
-        start = loop.time()
-        tick = 0
-        while seconds is None or tick * self.period_s <= seconds + 1e-6:
-            yield self.snapshot()
-            tick = max(tick + 1, int((loop.time() - start) / self.period_s) + 1)
-            await asyncio.sleep(max(0.0, start + tick * self.period_s - loop.time()))
+        offset = min(OFFSET * self.period_s, OFFSET_S)
+        first = tick = math.ceil((loop.time() - self._begin - offset) / self.period_s)
+        while seconds is None or (tick - first) * self.period_s <= seconds + 1e-6:
+            await asyncio.sleep(max(0.0, self._begin + tick * self.period_s + offset - loop.time()))
+            yield self.snapshot(advance=True)
+            tick = max(tick + 1, math.ceil((loop.time() - self._begin - offset) / self.period_s))
 
     async def _follow(self, source: Source, track: Track, answered: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
         pace = max(self.period_s, source.least_period_s)
         failures = 0
-        due = loop.time()
+        due = self._begin
         while not self._closing:
             try:
                 track.took(await source.read(), time.monotonic_ns())
@@ -109,7 +125,9 @@ class Sampler:
                 failures += 1
                 track.failed(f"{type(error).__name__}: {error}"[:200], time.monotonic_ns())
             answered.set()
-            due = max(due + _pause(pace, failures), loop.time())
+            due += _pause(pace, failures)
+            if due < loop.time():  # keep to whole periods after a late answer
+                due = self._begin + self.period_s * math.ceil((loop.time() - self._begin) / self.period_s)
             await asyncio.sleep(due - loop.time())
 
 

@@ -12,10 +12,10 @@ from kvdeck.engine.telemetry import discovery
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.engine.telemetry.source import Source
-from kvdeck.engine.telemetry.sources.prometheus import TIMEOUT_S
+from kvdeck.engine.telemetry.sources.prometheus import LONGEST_S
 
-FIRST_S = TIMEOUT_S + 0.5
-"""How long the first sample waits for the first reading of every source."""
+FIRST_S = 2.5
+"""How long a stream's first sample waits for the first reading of every source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Watching:
     """Provenance of `block_bytes`."""
     pins: tuple[str, ...] = ()
     home: Path | None = None
+    timeout_s: float | None = None
+    """Timeout of an endpoint's answer; None follows the pace of its answers, up to 10 s."""
     wait: bool = False
     """If at least one source exists, wait for missing ones instead of failing."""
     prometheus: tuple[str, int] | None = None
@@ -44,18 +46,18 @@ async def sources_of(watching: Watching) -> list[Source]:
         UsageError: A given source doesn't exist (see `discovery.named`).
     """
     if watching.sources:
-        return discovery.named(watching.sources, watching.home, watching.wait)
+        return discovery.named(watching.sources, watching.home, watching.wait, watching.timeout_s)
     return await discovery.everything(watching.home)
 
 
 @asynccontextmanager
-async def sampling(watching: Watching) -> AsyncIterator[Sampler]:
-    """Run a sampler while the context is open; yields it once every source was read or FIRST_S have passed."""
+async def sampling(watching: Watching, first_s: float = FIRST_S) -> AsyncIterator[Sampler]:
+    """Run a sampler while the context is open; yields it once every source was read or `first_s` have passed."""
     sources = await sources_of(watching)
     sampler = Sampler(sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim)
     await sampler.start()
     try:
-        await sampler.first(FIRST_S)
+        await sampler.first(first_s)
         if watching.prometheus is None:
             yield sampler
         else:
@@ -71,10 +73,13 @@ def once(watching: Watching) -> Snapshot:
     """Return one sample: immediately, or with rates after sampling for `seconds`."""
 
     async def look() -> Snapshot:
-        async with sampling(watching) as sampler:
-            if watching.seconds:
-                await asyncio.sleep(watching.seconds)
-            return sampler.snapshot()
+        async with sampling(watching, (watching.timeout_s or LONGEST_S) + 0.5) as sampler:
+            if not watching.seconds:
+                return sampler.snapshot()
+            newest = sampler.snapshot()
+            async for snapshot in sampler.snapshots(watching.seconds):
+                newest = snapshot
+            return newest
 
     return asyncio.run(look())
 
@@ -90,11 +95,6 @@ def stream(watching: Watching, show: Callable[[Snapshot], None]) -> None:
     asyncio.run(follow())
 
 
-def found(home: Path | None) -> list[tuple[str, str]]:
-    """Return name and kind of every source discovered on this host; doesn't start sampling."""
-
-    async def look() -> list[tuple[str, str]]:
-        sources = await discovery.everything(home)
-        return [(source.name, source.kind) for source in sources]
-
-    return asyncio.run(look())
+def found(home: Path | None) -> discovery.Search:
+    """Search this host for sources; doesn't start sampling."""
+    return asyncio.run(discovery.search(home))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -60,8 +60,6 @@ class Reading:
     t_ns: int
     """Time in ns: the source's own if it has one, otherwise this process's monotonic clock."""
     values: Mapping[Series, float]
-    times: Mapping[Series, int] = field(default_factory=dict)
-    """Timestamps that the source reports for single series, in ns."""
     kind: Kind | None = None
     """Kind recognised from the reading; None if unchanged."""
     missing: str = ""
@@ -75,6 +73,12 @@ class Reading:
     unknown."""
     changed_since: int = 0
     """`t_ns` of the reading that `changed` refers to."""
+    took_s: float = 0.0
+    """Seconds that the source took to answer."""
+    started: float | None = None
+    """Unix time in seconds at which the process that counts was started; None if the source doesn't report it."""
+    created: Callable[[Series], float | None] | None = None
+    """Returns the Unix time in seconds at which a series began at 0, or None if the source doesn't report it."""
 
 
 class SourceGone(KvdeckError):

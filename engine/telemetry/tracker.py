@@ -1,14 +1,20 @@
-"""State of one source over successive readings: rates, resets, ages and status."""
+"""State of one source over successive readings: growth, restarts, ages and status.
+
+A rate belongs to a moment, which is one sample of all sources: it is the growth since the last moment that had a
+reading of the source, over the time between the two. So the sum of rate × time equals the growth, however late the
+source answers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvdeck.engine.telemetry.block_size import BlockSize
 from kvdeck.engine.telemetry.metrics.definitions import Meaning, meaning_of
 from kvdeck.engine.telemetry.source import Kind, Reading, Series, State
-from kvdeck.sessions.units import count_text, duration_text
+from kvdeck.sessions.units import count_text, duration_text, local_time, seconds_text
 
 IDLE_S = 5.0
 """A source is idle if no counter changed for this long."""
@@ -18,27 +24,57 @@ MAX_POINTS = 20_000
 """Maximum number of series stored per source."""
 MAX_GONE = 1000
 """Absent series stored beyond the number of present ones; bounds memory if labels change all the time."""
+FALLEN = 2
+"""Number of counters that fall in one reading when a process was restarted that doesn't report its start time."""
+_IDENTITY = frozenset(
+    (
+        "server",
+        "instance",
+        "engine",
+        "pod",
+        "worker_id",
+        "hostname",
+        "Hostname",
+        "gpu",
+        "UUID",
+        "device",
+        "interface",
+        "port",
+        "pid",
+        "container",
+        "agent_name",
+    )
+)
+"""Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
 _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
 """Prefixes of metrics that grow in an idle process too, so their growth doesn't make a source live."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Point:
-    """One series: its last value, rate, and growth since sampling began."""
+    """One series: its last value, and its growth since sampling began."""
 
     meaning: Meaning | None
     value: float
-    t_ns: int
-    """Time of the value in ns; not updated by incremental readings in which the value is unchanged."""
-    rate: float | None = None
-    """Units per second between the last two readings; None before the second one and across a reset."""
+    born: int = 0
+    """Number of readings of the source when the series was first read; 0 if the series is known to have begun at 0."""
+    before: float = 0.0
+    """Value at the first reading, counted before watching began; 0 if the series is known to have begun later."""
     gained: float = 0.0
-    """Growth since sampling began, corrected for resets and wraps."""
+    """Growth since sampling began, corrected for restarts and wraps."""
+    counted: float = 0.0
+    """`gained` at the last moment."""
+    grown: float = 0.0
+    """Growth in the time that the last moment covers."""
     moved_ns: int | None = None
     """Arrival time of the last growth, monotonic ns."""
     resets: int = 0
     gone: bool = False
     """True if the last reading lacks it."""
+    since_ns: int | None = None
+    """Of a gauge: arrival time since which it has been above 0, monotonic ns; None while it isn't."""
+    expected: bool = True
+    """False if it is absent because its process was restarted and hasn't counted it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +93,10 @@ class SourceStatus:
     """Number of series in the last reading."""
     unknown: int = 0
     """Number of those without a metric definition."""
+    over_s: float | None = None
+    """Seconds that the source's rates cover; None if it wasn't read since the last sample, so has no rates."""
+    stale: bool = False
+    """True if the source doesn't answer, so its values are as old as `age_s` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +107,9 @@ class Shape:
     numbers: list[tuple[Series, Point, dict[str, str]]]
     """Series outside any flow, with their labels."""
     gone: list[str]
-    """Names of flow metrics that the last reading lacks."""
+    """Names of flow metrics that the last reading lacks, though it should have them."""
+    vanished: dict[str, list[tuple[Point, Meaning]]]
+    """Series of each flow that the last reading lacks; what they grew by still counts."""
     present: int = 0
     unknown: int = 0
     counters: bool = False
@@ -76,13 +118,15 @@ class Shape:
 
 def _shape_of(points: dict[Series, Point]) -> Shape:
     flows: dict[str, list[tuple[Series, Point, Meaning]]] = {}
+    vanished: dict[str, list[tuple[Point, Meaning]]] = {}
     numbers, gone = [], []
     present = unknown = 0
     for series, point in points.items():
         meaning = point.meaning
         if point.gone:
             if meaning is not None and meaning.flow:
-                gone.append(series.name)
+                vanished.setdefault(meaning.flow, []).append((point, meaning))
+                gone += [series.name] if point.expected else []
             continue
         present += 1
         if meaning is None:
@@ -91,11 +135,11 @@ def _shape_of(points: dict[Series, Point]) -> Shape:
             flows.setdefault(meaning.flow, []).append((series, point, meaning))
         else:
             numbers.append((series, point, dict(series.labels)))
-    return Shape(flows, numbers, gone, present, unknown, any(series.counter for series in points))
+    return Shape(flows, numbers, gone, vanished, present, unknown, any(series.counter for series in points))
 
 
 class Track:
-    """History of one source; rates come from its last two readings."""
+    """History of one source. `took` and `failed` add readings, and `moment` closes the time that rates cover."""
 
     def __init__(self, name: str, kind: Kind) -> None:
         self.name = name
@@ -105,6 +149,23 @@ class Track:
         self.block_size: BlockSize | None = None
         """Derived from the source's own counters; the last result stays valid while they disagree during a transfer."""
         self.readings = 0
+        self.over_s: float | None = None
+        """Seconds that the last moment's rates cover; None if that moment had no reading."""
+        self._began = time.time()
+        self._started: float | None = None
+        self._took_s = 0.0
+        self._since_ns = 0
+        """Time of the last moment with a reading; before the first moment, of the first reading."""
+        self._fresh = False
+        """True if there was a reading since the last moment."""
+        self._moved: set[Point] = set()
+        """Points that grew since the last moment."""
+        self._grown: set[Point] = set()
+        """Points that grew in the time that the last moment covers."""
+        self._members: set[tuple[str, str]] = set()
+        """Identity labels seen so far."""
+        self._forgot = False
+        """True if series were dropped, so an unknown one may have been read before."""
         self._first_ns = 0
         self._last_ns: int | None = None
         self._failing_since: int | None = None
@@ -116,8 +177,6 @@ class Track:
         self._reset_what = ""
         self._too_many = False
         self._t_ns = -1
-        self._unsettled: list[Point] = []
-        """Points whose rate isn't 0 after the last reading; an incremental reading resets them."""
         self._shape: Shape | None = None
 
     @property
@@ -127,105 +186,169 @@ class Track:
             self._shape = _shape_of(self.points)
         return self._shape
 
+    def moment(self, now_ns: int) -> None:
+        """Close the time since the last moment at monotonic time `now_ns`: rates cover that time from now on."""
+        if now_ns == self._since_ns:
+            return
+        if not self._fresh:
+            self.over_s = None
+            self._since_ns = self._since_ns if self.readings else now_ns
+            return
+        for point in self._grown:
+            point.grown = 0.0
+        absent = {point for point in self._moved if point.gone}  # its growth counts in the moment of its return
+        self._grown, self._moved = self._moved - absent, absent
+        for point in self._grown:
+            point.grown = point.gained - point.counted
+            point.counted = point.gained
+        self.over_s = (now_ns - self._since_ns) / 1e9
+        self._since_ns, self._fresh = now_ns, False
+
+    def rate(self, point: Point) -> float | None:
+        """Return a counter's growth per second in the last moment; None if it isn't known."""
+        if not self.over_s or point.gone or point.born >= self.readings:
+            return None
+        return point.grown / self.over_s
+
     def took(self, reading: Reading, now_ns: int) -> None:
         """Update from a reading that arrived at monotonic time `now_ns`."""
         self.kind = reading.kind or self.kind
         self.limits.update(reading.limits)
-        self._missing = reading.missing
-        self._quiet = reading.quiet
+        restarted = self._is_restart(reading)
         changed = reading.changed
-        if changed is None or self._failing_since is not None or reading.changed_since != self._t_ns or self._too_many:
+        trusted = reading.changed_since == self._t_ns and self._failing_since is None and not self._too_many
+        if changed is None or restarted or not trusted:
+            if restarted:
+                self._restart(reading, now_ns)
             self._take_all(reading, now_ns)
         else:
-            self._take_changed(reading, changed, now_ns)
+            for series in changed:
+                self._update(series, self.points[series], reading.values[series], now_ns)
+        self._missing = reading.missing
+        self._quiet = reading.quiet
         self._failing_since = None
+        self._took_s = reading.took_s
+        self._started = reading.started if reading.started is not None else self._started
         if not self.readings:
             self._first_ns = now_ns
+            self._since_ns = self._since_ns or now_ns
         self.readings += 1
+        self._fresh = True
         self._last_ns = now_ns
         self._t_ns = reading.t_ns
 
     def _take_all(self, reading: Reading, now_ns: int) -> None:
         points = self.points
         self._too_many = False
+        new: list[tuple[Series, float]] = []
         for series, value in reading.values.items():
             point = points.get(series)
             if point is None:
-                if len(points) < MAX_POINTS:
-                    points[series] = Point(meaning_of(series), value, reading.times.get(series, reading.t_ns))
-                    self._shape = None
-                else:
-                    self._too_many = True
-                continue
-            own = reading.times.get(series)
-            if own is not None:
-                self._update(series, point, value, point.t_ns, own, now_ns)
-            else:  # incremental readings don't update t_ns of an unchanged point
-                before = point.t_ns if point.gone else max(point.t_ns, self._t_ns)
-                self._update(series, point, value, before, reading.t_ns, now_ns)
+                new.append((series, value))
+            elif point.gone or point.value != value:
+                self._update(series, point, value, now_ns)
+        for series, value in new:
+            if len(points) >= MAX_POINTS:
+                self._too_many = self._forgot = True
+                break
+            points[series] = self._first(series, value, reading, now_ns)
+            self._shape = None
+        for series, _ in new:
+            self._members.update(pair for pair in series.labels if pair[0] in _IDENTITY)
         if len(points) != len(reading.values):
             for series, point in points.items():
                 if not point.gone and series not in reading.values:
-                    point.gone, point.rate, self._shape = True, None, None
+                    point.gone, self._shape = True, None
         if self._too_many or len(points) > 2 * len(reading.values) + MAX_GONE:
             self.points = {series: point for series, point in points.items() if not point.gone}
-            self._shape = None
-        self._unsettled = [point for point in self.points.values() if point.rate != 0.0 and not point.gone]
+            self._shape, self._forgot = None, True
 
-    def _take_changed(self, reading: Reading, changed: Collection[Series], now_ns: int) -> None:
-        """Update from an incremental reading: same set of series, and values differ only in `changed`."""
-        for point in self._unsettled:
-            point.rate = 0.0
-        for series in changed:
-            point = self.points[series]
-            self._update(series, point, reading.values[series], self._t_ns, reading.t_ns, now_ns)
-        self._unsettled = [self.points[series] for series in changed]
+    def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> Point:
+        """Return the point of a series that is read for the first time.
+
+        A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
+        """
+        point = Point(meaning_of(series), value, self.readings + 1, before=value)
+        if not series.counter and value > 0:
+            point.since_ns = now_ns
+        if series.counter and self._began_at_0(series, reading):
+            point.born, point.value, point.before = 0, 0.0, 0.0
+            self._update(series, point, value, now_ns)
+        return point
+
+    def _began_at_0(self, series: Series, reading: Reading) -> bool:
+        """True if the series is known to have begun at 0 since sampling began."""
+        if not self.readings:
+            # A process that was started while its address was sampled already.
+            return self._failing_since is not None and (reading.started or 0.0) > self._began
+        if any(pair[0] in _IDENTITY and pair not in self._members for pair in series.labels):
+            created = reading.created(series) if reading.created is not None else None
+            return created is not None and created > self._began
+        return not self._forgot and not self._missing
+
+    def _is_restart(self, reading: Reading) -> bool:
+        """True if the source's process isn't the one that was read before."""
+        if reading.started is not None and self._started is not None:
+            return reading.started > self._started + 1.0
+        if reading.changed is None:
+            return _has_fallen(self.points, reading.values)
+        return _has_fallen(self.points, {series: reading.values[series] for series in reading.changed})
+
+    def _restart(self, reading: Reading, now_ns: int) -> None:
+        """Let every counter begin at 0; those that the new process hasn't counted yet are not missing."""
+        for series, point in self.points.items():
+            if series.counter:
+                point.resets += point.value > 0
+                point.value = 0.0
+            point.since_ns = None
+            point.expected = series in reading.values
+        self._shape = None
+        at = "" if reading.started is None else f" at {local_time(reading.started, '%H:%M:%S')}"
+        self._reset_ns, self._reset_what = now_ns, f"restarted{at}; totals begin again"
 
     def failed(self, reason: str, now_ns: int) -> None:
-        """Record a failed reading; all rates become unknown."""
+        """Record a failed reading."""
         if self._failing_since is None:
             self._failing_since = now_ns
-            for point in self.points.values():
-                point.rate = None
         self._failure = reason
 
-    def _update(self, series: Series, point: Point, value: float, before_ns: int, t_ns: int, now_ns: int) -> None:
-        if t_ns == before_ns:  # the source has no newer value
-            return
+    def _update(self, series: Series, point: Point, value: float, now_ns: int) -> None:
         if point.gone:
             self._shape = None
+        point.gone, point.expected = False, True
         delta = value - point.value
-        if series.counter:
-            if delta < 0:
-                delta = self._fallen(series, point, value, now_ns)
-                if delta < 0:
-                    point.value, point.t_ns, point.rate, point.gone = value, t_ns, None, False
-                    return
-            if delta > 0:
-                point.moved_ns = now_ns
-                if point.meaning is not None or not series.name.startswith(_NOISE):
-                    self._moved_ns = now_ns
+        point.value = value
+        if not series.counter:
+            point.since_ns = None if value <= 0 else now_ns if point.since_ns is None else point.since_ns
+            return
+        if not delta:
+            return
+        if delta < 0:
+            delta = self._fallen(series, point, value - delta, value, now_ns)
+        if delta > 0:
+            point.moved_ns = now_ns
+            if point.meaning is not None or not series.name.startswith(_NOISE):
+                self._moved_ns = now_ns
             point.gained += delta
-        seconds = (t_ns - before_ns) / 1e9
-        point.rate = delta / seconds if seconds > 0 and not point.gone else None
-        point.value, point.t_ns, point.gone = value, t_ns, False
+            self._moved.add(point)
 
-    def _fallen(self, series: Series, point: Point, value: float, now_ns: int) -> float:
-        """Return the growth across a wrap, or -1 for a reset, where the growth before the reset is unknown."""
+    def _fallen(self, series: Series, point: Point, before: float, value: float, now_ns: int) -> float:
+        """Return the growth across a wrap, or since a reset; what grew before a reset isn't known."""
         top = float(1 << series.wrap_bits)
-        if point.value <= top and point.value > 0.9 * top and value < 0.1 * top:
-            return top - point.value + value
+        if before <= top and before > 0.9 * top and value < 0.1 * top:
+            return top - before + value
         point.resets += 1
-        point.gained += value
-        self._reset_ns, self._reset_what = now_ns, series.name
-        return -1.0
+        self._reset_ns, self._reset_what = now_ns, f"{series.name} restarted; its total begins again"
+        return value
 
     def status(self, now_ns: int, period_s: float) -> SourceStatus:
         """Return the status at monotonic time `now_ns` of a source that is read every `period_s` seconds."""
         state, reason = self._state(now_ns, period_s)
         age = None if self._last_ns is None else (now_ns - self._last_ns) / 1e9
         moved = None if self._moved_ns is None else (now_ns - self._moved_ns) / 1e9
-        return SourceStatus(self.name, self.kind, state, reason, age, moved, self.shape.present, self.shape.unknown)
+        present, unknown = self.shape.present, self.shape.unknown
+        stale = state in ("unreachable", "stale")
+        return SourceStatus(self.name, self.kind, state, reason, age, moved, present, unknown, self.over_s, stale)
 
     def _state(self, now_ns: int, period_s: float) -> tuple[State, str]:
         if self._failing_since is not None:
@@ -237,14 +360,16 @@ class Track:
         if self._last_ns is None:
             return "unreachable", "no answer yet"
         age = (now_ns - self._last_ns) / 1e9
-        if age > max(3 * period_s, 3.0):
+        if age > max(3 * period_s, 3.0, 2 * self._took_s + period_s):
             return "stale", f"last answered {duration_text(int(age))} ago"
         if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
-            return "reset", f"{self._reset_what} went backwards: counted anew from there"
+            return "reset", self._reset_what
         missing = self._what_is_missing()
         if missing:
             return "partial", missing
-        return self._idle_or_live(now_ns)
+        state, reason = self._idle_or_live(now_ns)
+        slow = f"slow ({seconds_text(self._took_s)} per answer)" if self._took_s > period_s else ""
+        return state, "; ".join(part for part in (slow, reason) if part)
 
     def _what_is_missing(self) -> str:
         if self._missing:
@@ -265,3 +390,14 @@ class Track:
         if still >= IDLE_S and self.shape.counters:
             return "idle", f"no counter moved for {duration_text(int(still))}"
         return "live", ""
+
+
+def _has_fallen(points: Mapping[Series, Point], values: Mapping[Series, float]) -> bool:
+    """True if at least half of the counters above 0, and at least FALLEN, fell without wrapping."""
+    fell = above = 0
+    for series, value in values.items():
+        point = points.get(series)
+        if point is not None and series.counter and point.value > 0:
+            above += 1
+            fell += value < point.value and point.value < 0.9 * (1 << series.wrap_bits)
+    return fell >= FALLEN and 2 * fell >= above

@@ -179,6 +179,8 @@ def test_what_is_known_is_served(environment: dict[str, str], server: MetricsSer
             text = answer.read().decode()
         assert 'kvdeck_flow_blocks_total{flow="kvbm offload_blocks_d2h",from="G1"' in text
         assert "kvdeck_flow_bytes_total{" not in text, "blocks of unknown size are no bytes"
+        assert "kvdeck_kvbm_matched_tokens_total{" in text
+        assert 'kvdeck_kvbm_host_cache_hit_rate{source="' in text
     finally:
         process.terminate()
         process.communicate(timeout=10)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from kvdeck.app.text import monitor_names
+from kvdeck.app.text.monitor_report import distinct_names
 from kvdeck.app.tui.modes.monitor.alerts import TOLD_AGAIN_S, Thresholds, parse
 from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
 from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
@@ -64,47 +66,77 @@ def test_a_spark_leaves_out_what_is_not_known_and_stands_still_between_steps():
     for second in range(120):
         rates.note(at(1200.0 + second, flow(None if second < 60 else float(second))))
     before = rates.flow_spark(flow(), 1319.0, 24)
-    assert before[:12].strip() == ""
-    assert before[12:].strip() == before[12:]
+    assert before[:11].strip() == ""
+    assert before[11:].strip() == before[11:], "the first rate covers the second before it"
     assert before[-1] == "█"
     assert rates.flow_spark(flow(), 1319.9, 24) == before
-    assert rates.flow_spark(flow(), 1320.0, 24) == before[1:] + " "
+    assert rates.flow_spark(flow(), 1320.0, 24) == before[1:] + " ", "a new step has no rate yet"
 
 
 def test_a_spark_of_a_slow_rate_has_no_holes_and_a_gap_is_one():
     rates = Rates()
     for t in (100.0, 105.0, 110.0, 115.0, 120.0):
         rates.note(at(t, flow(1.0)))
-    assert rates.cells("s n blocks", 120.0, 40, 40.0)[-21:] == [1.0] * 21
+    assert rates.cells("s n blocks", 120.0, 40, 40.0)[-21:-1] == [1.0] * 20
     rates.note(at(150.0, flow(1.0)))
     cells = rates.cells("s n blocks", 150.0, 40, 40.0)
-    assert cells[-1] == 1.0
-    assert cells[-29:-1] == [None] * 28
+    assert cells[-2] == 1.0
+    assert cells[-29:-2] == [None] * 27
+
+
+def test_an_answer_that_comes_late_fills_the_time_that_it_covers():
+    rates = Rates()
+    source = SourceStatus("s", "vllm", "live", "", 0.0, over_s=1.0)
+    for t, rate, over in ((101.0, 4.0, 1.0), (102.0, None, None), (103.0, 6.0, 2.0), (143.0, 1.0, 40.0)):
+        rates.note(replace(at(t, flow(rate)), sources=(replace(source, over_s=over),)))
+        if t == 103.0:
+            assert rates.cells("s n blocks", 103.0, 40, 40.0)[-4:-1] == [4.0, 6.0, 6.0]
+    assert rates.cells("s n blocks", 143.0, 40, 40.0)[:-1] == [1.0] * 39
+
+
+def test_the_growth_in_a_spark_is_the_growth():
+    """Whatever the lateness and the width: the sum over the cells of rate × known time is that over the samples."""
+    chance = random.Random(5)
+    rates, t, whole = Rates(), 1000.0, 0.0
+    while t < 1110.0:
+        over = chance.choice((0.1, 0.3, 1.0, 1.0, 2.0, 7.0))
+        t += over
+        rate = chance.uniform(0, 1e9)
+        whole += rate * over
+        rates.note(replace(at(t, flow(rate)), sources=(SourceStatus("s", "vllm", "live", "", 0.0, over_s=over),)))
+        for width in (7, 24):
+            rates.cells("s n blocks", t, width)
+            drawn = rates._drawn["s n blocks", width]
+            newest = rates._rates["s n blocks"][-1]
+            left = newest.value * (newest.end - newest.begin) if drawn.next < len(rates._rates["s n blocks"]) else 0.0
+            assert sum(drawn.growth) + left == pytest.approx(whole)
 
 
 def test_sparks_drawn_on_are_those_drawn_anew():
     rates, fresh = Rates(), Rates()
-    fresh._times, fresh._values = rates._times, rates._values
+    fresh._rates, fresh._dropped = rates._rates, rates._dropped
     t = 0.0
     for number in range(1500):
         t += (0.1, 0.5, 1.0, 1.0, 5.0, 12.0)[number * 7 % 6]
         rates.note(at(t, flow(None if number % 5 == 0 else number % 11)))
         fresh._drawn.clear()
         for width in (8, 24):
-            assert rates.cells("s n blocks", t, width) == fresh.cells("s n blocks", t, width)
+            known, anew = (of.cells("s n blocks", t, width) for of in (rates, fresh))
+            assert [cell is None for cell in known] == [cell is None for cell in anew]
+            assert [cell or 0.0 for cell in known] == pytest.approx([cell or 0.0 for cell in anew])
 
 
 def test_rates_are_kept_as_long_as_they_can_be_seen_and_are_not_mixed_when_blocks_become_bytes():
     rates = Rates()
     for second in range(4000):
         rates.note(at(float(second), flow(5.0)))
-    assert len(rates._times["s n blocks"]) < 2 * RATES_S
+    assert len(rates._rates["s n blocks"]) < 2 * RATES_S
     sized = replace(flow(5.0), bytes_total=10.0, bytes_per_s=50.0)
     rates.note(at(4000.0, sized))
     assert rates.cells("s n bytes", 4000.0, 4)[-1] == 50.0
     assert 50.0 not in rates.cells("s n blocks", 4000.0, 4)
     rates.note(at(9000.0))
-    assert not rates._times
+    assert not rates._rates
 
 
 # --- thresholds ---
@@ -267,19 +299,75 @@ def test_tiers_are_spoken_of_by_flows_and_gauges_only():
     moment = a_monitor.all_moments()[-1]
     full = fills(moment)
     assert full["G1"][0].text == "KV 87 %"
-    assert full["G2"][0].share == pytest.approx(0.41)
+    assert "G2" not in full, "what active transfers pin is not how full the host tier is"
     assert spoken_of(moment, full) == {"remote", "G1", "G2", "G3", "G4"}
     nothing = Snapshot(1.0)
     assert spoken_of(nothing, fills(nothing)) == set()
 
 
-def test_the_disk_tiers_file_is_as_full_as_its_blocks():
+def test_the_disk_tiers_file_is_a_capacity_and_no_use():
     gauges = tuple(
         Number("s", "disk_tier_bytes", {"what": what, "inode": "1"}, "bytes", "memory", size)
-        for what, size in (("size", 100e9), ("allocated", 25e9))
+        for what, size in (("size", 100e9), ("allocated", 100e9))
     )
     (fill,) = fills(Snapshot(1.0, gauges=gauges))["G3"]
-    assert (fill.share, fill.text) == (0.25, "23.3 GiB")
+    assert (fill.share, fill.text) == (None, "of 93.1 GiB")
+
+
+def rates_of(*counters: tuple[str, dict[str, str], float, float]) -> Numbers:
+    """Counters of one source: name, labels, total, growth per second."""
+    numbers = tuple(Number("s", *item[:2], "tokens", "hits", item[2], per_s=item[3], gained=1.0) for item in counters)
+    return Numbers(Snapshot(1.0, (SourceStatus("s", "vllm", "live", "", 0.1),), counters=numbers))
+
+
+def test_each_tier_has_a_hit_rate_of_its_own():
+    """Summed, 8.9 % of the host tier and 96.5 % of the disk tier would read 47.6 %."""
+    name = "vllm:kv_offload_tiering_chunk_{}_total"
+    numbers = rates_of(
+        (name.format("queries"), {"tier": "0:cpu"}, 1000.0, 10.0),
+        (name.format("hits"), {"tier": "0:cpu"}, 89.0, 1.0),
+        (name.format("queries"), {"tier": "1:fs"}, 911.0, 10.0),
+        (name.format("hits"), {"tier": "1:fs"}, 879.0, 9.0),
+    )
+    found = {hit.what: (round(hit.share or 0, 3), hit.now) for hit in hits(numbers)}
+    assert found == {"tier chunks 0:cpu": (0.089, 0.1), "tier chunks 1:fs": (0.965, 0.9)}
+
+
+def test_two_engines_behind_one_address_have_a_hit_rate_each():
+    query, hit = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+    numbers = rates_of(
+        *((query, {"engine": engine}, 100.0, 0.0) for engine in "01"),
+        (hit, {"engine": "0"}, 90.0, 0.0),
+        (hit, {"engine": "1"}, 10.0, 0.0),
+    )
+    assert [(found.what, found.share) for found in hits(numbers)] == [("prefix 0", 0.9), ("prefix 1", 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "now"),
+    [((400.0, 1.0), (384.0, 1.0), 0.96), ((0.0, 0.0), (384.0, 1.0), None), ((800.0, 2.0), (384.0, 1.0), None)],
+)
+def test_a_share_is_of_the_same_requests(asked: tuple[float, float], answered: tuple[float, float], now: float | None):
+    """Dynamo's frontend counts a prompt's tokens when it arrives, and the cached ones when it is answered."""
+    stem = "dynamo_frontend_{}_tokens_{}"
+    numbers = rates_of(
+        (stem.format("input_sequence", "sum"), {}, 40_000.0, asked[0]),
+        (stem.format("input_sequence", "count"), {}, 100.0, asked[1]),
+        (stem.format("cached", "sum"), {}, 38_400.0, answered[0]),
+        (stem.format("cached", "count"), {}, 100.0, answered[1]),
+    )
+    (found,) = hits(numbers)
+    assert (found.share, found.now) == (0.96, now)
+    (origin,) = origins(numbers)
+    assert [(part.name, part.tier) for part in origin.parts] == [("not cached", ""), ("cached", "")]
+
+
+def test_series_of_two_engines_are_told_apart_in_the_report():
+    two = [
+        Number("s", "vllm:kv_cache_usage_perc", {"engine": e, "model_name": "m"}, "ratio", "memory", 0.9) for e in "01"
+    ]
+    assert distinct_names(two) == ["vllm:kv_cache_usage_perc (engine 0)", "vllm:kv_cache_usage_perc (engine 1)"]
+    assert distinct_names(two[:1]) == ["vllm:kv_cache_usage_perc"]
 
 
 @pytest.mark.parametrize(

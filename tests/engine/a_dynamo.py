@@ -29,7 +29,8 @@ from typing import Any
 
 import pytest
 
-from kvdeck.engine.telemetry.discovery import USUAL_PORTS, listening
+from kvdeck.engine.telemetry.discovery import USUAL_PORTS
+from kvdeck.engine.telemetry.listeners import listeners
 from tests.surroundings import GIVEN
 
 REQUIRED = "KVDECK_HEAVY"
@@ -124,7 +125,7 @@ def _cannot(why: str) -> None:
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, the usual ones of frontends and workers first."""
-    taken = listening()
+    taken = {listener.port for listener in listeners()}
     usual = [port for port in (8000, 8081, *USUAL_PORTS) if port not in taken]
     found: list[int] = []
     for port in dict.fromkeys(usual):

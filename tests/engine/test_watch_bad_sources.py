@@ -19,6 +19,7 @@ import orjson
 import pytest
 
 from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.listeners import listeners
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.engine.telemetry.source import SourceGone
 from kvdeck.engine.telemetry.sources.prometheus import MAX_BODY, Endpoint
@@ -124,8 +125,8 @@ def six() -> Iterator[int]:
 
 async def test_an_endpoint_on_ipv6_alone_is_read_and_found(six: int) -> None:
     assert (await read(f"http://[::1]:{six}/metrics")).kind == "kvbm"
-    assert discovery.listening()[six] == "[::1]"
-    (found,) = await discovery.found_endpoints([six])
+    assert [one.host for one in listeners() if one.port == six] == ["[::1]"]
+    (found,), _ = await discovery.found_endpoints([six])
     assert found.url == f"http://[::1]:{six}/metrics"
     (named,) = discovery.named([f"[::1]:{six}"], None)
     assert named.name == found.url

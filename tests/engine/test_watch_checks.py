@@ -105,9 +105,9 @@ def test_a_silent_prefill_side_is_normal() -> None:
 
 
 def test_failures_are_counted_while_watched() -> None:
-    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2)
-    assert verdicts(failing) == {"failures": "look"}
-    assert verdicts(replace(failing, failures_gained=0)) == {}, "old failures are history"
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2, failures_before=7)
+    assert verdicts(failing) == {"failures": "look", "failed-before": "note"}
+    assert verdicts(replace(failing, failures_gained=0)) == {"failed-before": "note"}, "old failures are history"
 
 
 def test_a_full_ring() -> None:
@@ -202,3 +202,76 @@ def test_real_kvbm_beside_a_disk_tier_that_stays_empty() -> None:
 )
 def test_what_is_well_in_the_samples_stays_quiet(name: str) -> None:
     assert speak(after(name)) == []
+
+
+RUNNING, TOKENS = "vllm:num_requests_running", "vllm:generation_tokens_total"
+
+
+def gauge(name: str, value: float, above_0_s: float | None, **labels: str) -> Number:
+    return Number("s", name, labels, "requests", "queue", value, above_0_s=above_0_s)
+
+
+def counter(name: str, moved_s: float | None, **labels: str) -> Number:
+    return Number("s", name, labels, "tokens", "tokens", 100.0, gained=1.0, moved_s=moved_s)
+
+
+@pytest.mark.parametrize(
+    ("running", "above_0_s", "moved_s", "stuck"),
+    [
+        (4.0, 40.0, 35.0, True),
+        (4.0, 40.0, None, True),
+        (4.0, 40.0, 2.0, False),
+        (4.0, 10.0, 300.0, False),
+        (0.0, None, 300.0, False),
+    ],
+)
+def test_requests_that_run_without_progress_are_stuck(
+    running: float, above_0_s: float | None, moved_s: float | None, stuck: bool
+) -> None:
+    here = verdicts(gauges=(gauge(RUNNING, running, above_0_s),), counters=(counter(TOKENS, moved_s),))
+    assert here == ({"stuck": "look"} if stuck else {})
+
+
+def test_one_of_two_engines_behind_one_address_is_stuck() -> None:
+    gauges = tuple(gauge(RUNNING, 2.0, 60.0, engine=engine) for engine in "01")
+    found = check(
+        Snapshot(0.0, gauges=gauges, counters=(counter(TOKENS, 1.0, engine="0"), counter(TOKENS, 50, engine="1")))
+    )
+    assert [one.id for one in found] == ["stuck-s-1"]
+    assert found[0].evidence.startswith("s (1): 2 requests running for 1 min 00 s, and for 50 s no token was generated")
+
+
+def test_an_idle_engine_and_one_that_is_only_asked_for_less_than_the_limit_are_not_stuck() -> None:
+    here = Snapshot(0.0, gauges=(gauge(RUNNING, 4.0, 40.0),), counters=(counter(TOKENS, 35.0),))
+    assert [one.id for one in check(here, stuck_s=36.0)] == []
+    assert [one.id for one in check(here, stuck_s=35.0)] == ["stuck"]
+
+
+def test_a_source_that_does_not_answer_proves_nothing() -> None:
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=2, failures_gained=2)
+    assert verdicts(replace(failing, stale=True)) == {}
+    stuck = replace(gauge(RUNNING, 4.0, 60.0), stale=True)
+    assert verdicts(gauges=(stuck,), counters=(counter(TOKENS, None),)) == {}
+
+
+def test_stores_that_a_slow_tier_drops_are_no_fault_of_a_peer() -> None:
+    dropped = error("vllm:kv_offload_tiering_backpressure_stores_dropped_total", 3, "failures", tier="1:fs")
+    (found,) = check(Snapshot(0.0, counters=(dropped,)))
+    assert (found.id, found.verdict) == ("stores-dropped", "look")
+    assert "peer" not in found.advice
+    assert "faster disk" in found.advice
+
+
+def test_what_failed_before_watching_is_a_note() -> None:
+    old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0, before=7.0)
+    failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
+    (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
+    assert (found.id, found.verdict) == ("failed-before", "note")
+    assert found.evidence == "before watching began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
+
+
+def test_the_serving_processes_own_writes_come_before_the_disks() -> None:
+    disk = number("disk_write_bytes", 5 * GB, device="nvme0n1")
+    own = number("process_write_bytes", 0.1 * GB, pid="7")
+    assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, own)) == {"disk-writes": "look"}
+    assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, replace(own, gained=GB))) == {"disk-writes": "ok"}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.listeners import listeners
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.engine.telemetry.source import Reading, SourceGone
@@ -132,8 +133,8 @@ async def test_the_exporter_of_a_real_agent() -> None:
         NIXL_TELEMETRY_PROMETHEUS_LOCAL="y",
     ) as program:
         program.move(4)
-        assert port in discovery.listening()
-        (found,) = await discovery.found_endpoints([port])
+        assert port in [one.port for one in listeners()]
+        (found,), _ = await discovery.found_endpoints([port])
         assert found.kind == "nixl"
         sampler = Sampler([Endpoint(found.url)], hz=10)
         await sampler.start()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -14,12 +15,14 @@ import pytest
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import RecordingsChanged, RecordingState, WatchSample
 from kvdeck.engine.telemetry.recording import TelemetryRecorder, TelemetrySession
-from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.sample import Flow, Snapshot
+from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import EngineError, SessionError, UsageError
 from kvdeck.sessions.store.catalogue import catalogue
 from kvdeck.sessions.store.owners import OWNER_GONE
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import is_written
+from kvdeck.sessions.store.telemetry.session import added_up
 from tests.engine.a_metrics_server import MetricsServer, metrics_server, sample, says
 
 from .conftest import DEADLINE, eventually, kill_engine
@@ -261,3 +264,30 @@ def test_a_full_disk_keeps_no_recording_from_ending(tmp_path: Path) -> None:
     assert (session.state, session.reason) == ("done", None)
     assert (Store(tmp_path).folder("one") / "summary.json").exists()
     assert not is_written(Store(tmp_path).folder("one"))
+
+
+def test_a_restart_is_noted_once_in_the_recording(tmp_path: Path) -> None:
+    recorder = TelemetryRecorder.begin(tmp_path, "one")
+    status = SourceStatus("a", "vllm", "live", "", 0.1)
+    restarted = replace(status, state="reset", reason="restarted at 01:28:20; totals begin again")
+    for second, source in enumerate(
+        (status, restarted, restarted, status, replace(restarted, reason="restarted again"))
+    ):
+        recorder.take(Snapshot(float(second), (source,)))
+    marks = [(mark.t, mark.text) for mark in TelemetrySession.open(tmp_path, "one").marks if mark.kind == "restart"]
+    assert marks == [(1.0, "a restarted at 01:28:20; totals begin again"), (4.0, "a restarted again")]
+    recorder.close()
+
+
+def test_a_flow_that_begins_in_a_recording_is_counted_whole(tmp_path: Path) -> None:
+    """vLLM's labelled counters are absent before their first use: what they grew by then belongs to the recording."""
+    recorder = TelemetryRecorder.begin(tmp_path, "one")
+    source = SourceStatus("a", "vllm", "live", "", 0.1, over_s=1.0)
+    store = Flow("a", "store", "G1", "G2", "m", "c", bytes_total=9e9, bytes_gained=2e9, bytes_per_s=0.0)
+    load = Flow("a", "load", "G2", "G1", "m", "c", bytes_total=3e9, bytes_gained=3e9, bytes_per_s=3e9)
+    recorder.take(Snapshot(0.0, (source,), (store,)))
+    recorder.take(Snapshot(1.0, (source,), (store, load)))
+    recorder.close()
+    flows = {flow.name: flow for flow in added_up(tmp_path / "sessions" / "one").flows}
+    assert (flows["store"].bytes_moved, flows["load"].bytes_moved) == (0.0, 3e9)
+    assert (flows["load"].moving_s, flows["load"].rate.median) == (1.0, 3e9)

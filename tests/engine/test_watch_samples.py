@@ -64,7 +64,7 @@ def moment(*readings: tuple[str, float]) -> Snapshot:
     endpoint._parser = parser
     for text, seconds in readings:
         reading = endpoint._reading(text)
-        moved = type(reading)(int(seconds * 1e9), reading.values, reading.times, reading.kind, reading.missing)
+        moved = type(reading)(int(seconds * 1e9), reading.values, reading.kind, reading.missing)
         track.took(moved, int(seconds * 1e9))
     return take([(track, 1.0)], int(readings[-1][1] * 1e9))
 

@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvdeck.engine.telemetry.sample import take
 from kvdeck.engine.telemetry.source import Reading, Series
@@ -25,20 +27,30 @@ def track(*values: tuple[float, float], series: Series = OFFLOAD) -> Track:
     return followed
 
 
+def rate(followed: Track, seconds: float, series: Series = OFFLOAD) -> float | None:
+    """The series' rate in a moment at this second."""
+    followed.moment(int(seconds * SECOND))
+    return followed.rate(followed.points[series])
+
+
 def test_a_rate_takes_two_readings() -> None:
-    assert track((0, 10)).points[OFFLOAD].rate is None
-    assert track((0, 10), (2, 30)).points[OFFLOAD].rate == 10.0
-    assert track((0, 10), (2, 10)).points[OFFLOAD].rate == 0.0
+    assert rate(track((0, 10)), 0) is None
+    assert rate(track((0, 10)), 1) is None
+    assert rate(track((0, 10), (2, 30)), 2) == 10.0
+    assert rate(track((0, 10), (2, 10)), 2) == 0.0
 
 
 def test_a_reset_is_a_new_baseline_and_no_negative_rate() -> None:
-    followed = track((0, 100), (1, 150), (2, 20))
+    followed = track((0, 100), (1, 150))
+    assert rate(followed, 1) == 50
+    followed.took(Reading(2 * SECOND, {OFFLOAD: 20.0}), 2 * SECOND)
     point = followed.points[OFFLOAD]
-    assert point.rate is None
+    assert rate(followed, 2) == 20, "it grew by that much at least, from 0"
     assert (point.resets, point.gained, point.value) == (1, 70, 20)
-    assert followed.status(2 * SECOND, 1.0).state == "reset"
+    status = followed.status(2 * SECOND, 1.0)
+    assert (status.state, status.reason) == ("reset", f"{OFFLOAD.name} restarted; its total begins again")
     followed.took(Reading(3 * SECOND, {OFFLOAD: 50.0}), 3 * SECOND)
-    assert point.rate == 30.0
+    assert rate(followed, 3) == 30.0
     assert followed.status(30 * SECOND, 30.0).state != "reset"
 
 
@@ -46,8 +58,9 @@ def test_a_reset_is_a_new_baseline_and_no_negative_rate() -> None:
 def test_a_wrap_is_growth(bits: int) -> None:
     series = Series("fabric_sent_bytes", wrap_bits=bits)
     top = float(1 << bits)
-    point = track((0, top - 2**20), (1, 2**20), series=series).points[series]
-    assert point.rate == 2**21
+    followed = track((0, top - 2**20), (1, 2**20), series=series)
+    point = followed.points[series]
+    assert rate(followed, 1, series) == 2**21
     assert point.resets == 0
 
 
@@ -55,15 +68,6 @@ def test_a_gauge_may_fall() -> None:
     followed = track((0, 0.9), (1, 0.1), series=GAUGE)
     assert followed.points[GAUGE].resets == 0
     assert followed.status(SECOND, 1.0).state == "live"
-
-
-def test_the_sources_own_time_makes_the_rate() -> None:
-    followed = Track("a", "kvbm")
-    followed.took(Reading(0, {OFFLOAD: 0}, {OFFLOAD: 10 * SECOND}), 0)
-    followed.took(Reading(SECOND, {OFFLOAD: 50}, {OFFLOAD: 15 * SECOND}), SECOND)
-    assert followed.points[OFFLOAD].rate == 10.0
-    followed.took(Reading(2 * SECOND, {OFFLOAD: 50}, {OFFLOAD: 15 * SECOND}), 2 * SECOND)
-    assert followed.points[OFFLOAD].rate == 10.0, "nothing newer was said"
 
 
 def test_what_vanishes_is_named_and_is_not_zero() -> None:
@@ -74,9 +78,9 @@ def test_what_vanishes_is_named_and_is_not_zero() -> None:
     assert (status.state, status.reason) == ("partial", "no longer says kvbm_offload_blocks_d2h")
     assert take([(followed, 1.0)], 2 * SECOND).flows == ()
     followed.took(Reading(3 * SECOND, {OFFLOAD: 40.0}), 3 * SECOND)
-    assert followed.points[OFFLOAD].rate is None, "nobody knows when it grew"
+    assert rate(followed, 3) == 30.0, "what it grew by while it was absent is known now"
     followed.took(Reading(4 * SECOND, {OFFLOAD: 44.0}), 4 * SECOND)
-    assert followed.points[OFFLOAD].rate == 4.0
+    assert rate(followed, 4) == 4.0
 
 
 def test_states() -> None:
@@ -92,7 +96,8 @@ def test_states() -> None:
     followed.failed("gone", 21 * SECOND)
     status = followed.status(24 * SECOND, 1.0)
     assert (status.state, status.reason) == ("unreachable", "gone (for 3 s)")
-    assert followed.points[OFFLOAD].rate is None, "an old rate is no rate"
+    assert rate(followed, 10) == 0.1, "since the first reading, for no moment was taken yet"
+    assert rate(followed, 24) is None, "an old rate is no rate"
     followed.took(Reading(25 * SECOND, {OFFLOAD: 3}), 25 * SECOND)
     assert followed.status(25 * SECOND, 1.0).state == "live"
 
@@ -139,13 +144,8 @@ def test_what_changed_is_enough_and_gives_the_same_as_everything() -> None:
         told.took(replace(whole, changed=changed, changed_since=before_ns) if tick != 21 else whole, t_ns)
         for series in names:
             a, b = every.points[series], told.points[series]
-            assert (a.rate, a.gained, a.value, a.moved_ns, a.resets) == (
-                b.rate,
-                b.gained,
-                b.value,
-                b.moved_ns,
-                b.resets,
-            )
+            assert rate(every, t_ns / SECOND, series) == rate(told, t_ns / SECOND, series)
+            assert (a.gained, a.value, a.moved_ns, a.resets) == (b.gained, b.value, b.moved_ns, b.resets)
         assert every.status(t_ns, 1.0) == told.status(t_ns, 1.0)
         before_ns = t_ns
 
@@ -155,6 +155,128 @@ def test_what_changed_since_another_reading_is_not_trusted() -> None:
     followed.took(Reading(3 * SECOND, {OFFLOAD: 40.0}, changed=[], changed_since=2 * SECOND), 3 * SECOND)
     assert followed.points[OFFLOAD].value == 40, "a reading in between was lost: all is looked at"
     followed.took(Reading(4 * SECOND, {OFFLOAD: 40.0}, changed=[], changed_since=3 * SECOND), 4 * SECOND)
-    assert followed.points[OFFLOAD].rate == 0.0
+    assert rate(followed, 4) == 7.5
+    followed.took(Reading(5 * SECOND, {OFFLOAD: 40.0}, changed=[], changed_since=4 * SECOND), 5 * SECOND)
+    assert rate(followed, 5) == 0.0
     followed.took(Reading(6 * SECOND, {OFFLOAD: 60.0, GAUGE: 1.0}), 6 * SECOND)
-    assert followed.points[OFFLOAD].rate == 10.0, "from the last reading, not from its last change"
+    assert rate(followed, 6) == 20.0
+
+
+STORE, LOAD = (Series("vllm:kv_offload_store_bytes_total"), Series("vllm:kv_offload_load_bytes_total"))
+
+
+def read(
+    followed: Track, seconds: float, values: dict[Series, float], started: float | None = None, **known: object
+) -> None:
+    t = int(seconds * SECOND)
+    followed.took(Reading(t, dict(values), started=started, **known), t)
+
+
+def test_a_counter_that_appears_in_a_source_that_was_read_before_began_at_0() -> None:
+    followed = Track("a", "vllm")
+    read(followed, 0, {STORE: 5.0})
+    read(followed, 1, {STORE: 6.0, LOAD: 3e9})
+    assert rate(followed, 1, LOAD) == 3e9
+    assert rate(followed, 1, STORE) == 1.0
+    (load,) = [flow for flow in take([(followed, 1.0)], SECOND).flows if flow.source_tier == "G2"]
+    assert (load.bytes_total, load.bytes_gained, load.bytes_per_s) == (3e9, 3e9, 3e9)
+    first = Track("a", "vllm")
+    read(first, 0, {LOAD: 3e9})
+    read(first, 1, {LOAD: 3e9})
+    assert rate(first, 1, LOAD) == 0.0, "of a first reading the total is from before"
+
+
+def test_a_new_member_of_an_aggregator_may_have_counted_before() -> None:
+    def of(engine: str) -> Series:
+        return Series(LOAD.name, (("engine", engine),))
+
+    followed = Track("a", "vllm")
+    read(followed, 0, {of("0"): 5.0})
+    read(followed, 1, {of("0"): 5.0, of("1"): 3e9})
+    assert rate(followed, 1, of("1")) is None
+    now = followed._began
+    for number, created, grown in ((2, now + 1, 7e9), (3, now - 100, None)):
+        values = {**{of(str(n)): 5.0 for n in range(number)}, of(str(number)): 7e9}
+        read(followed, number, values, created=lambda _, at=created: at)
+        assert rate(followed, number, of(str(number))) == grown, "its creation time decides"
+
+
+def test_a_torn_answer_and_dropped_series_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = Track("a", "vllm")
+    read(torn, 0, {STORE: 5.0}, missing="the last line is torn off")
+    read(torn, 1, {STORE: 5.0, LOAD: 3e9})
+    assert rate(torn, 1, LOAD) is None
+    monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 1)
+    full = Track("a", "vllm")
+    read(full, 0, {STORE: 5.0, LOAD: 1e9})
+    monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 10)
+    read(full, 1, {STORE: 5.0, LOAD: 3e9})
+    assert rate(full, 1, LOAD) is None
+
+
+@pytest.mark.parametrize("says_when", [True, False])
+def test_a_restart_counts_from_0_once_and_nothing_is_missing_after_it(says_when: bool) -> None:
+    other = Series("vllm:prompt_tokens_total")
+    first, second = (1000.0, 2000.0) if says_when else (None, None)
+    followed = Track("a", "vllm")
+    read(followed, 0, {STORE: 80.0, LOAD: 40.0, other: 9.0}, first)
+    read(followed, 1, {STORE: 90.0, LOAD: 40.0, other: 10.0}, first)
+    assert rate(followed, 1, STORE) == 10.0
+    read(followed, 2, {STORE: 70.0, other: 1.0}, second)
+    status = followed.status(2 * SECOND, 1.0)
+    assert status.state == "reset"
+    assert status.reason.startswith("restarted")
+    assert rate(followed, 2, STORE) == 70.0
+    read(followed, 3, {STORE: 70.0, other: 1.0, LOAD: 95.0}, second)
+    assert rate(followed, 3, LOAD) == 95.0, "more than before the restart, and all of it is new"
+    assert followed.points[LOAD].gained == 95.0
+    read(followed, 13, {STORE: 70.0, other: 2.0}, None if says_when else second)
+    read(followed, 14, {STORE: 1.0, other: 0.5}, 3000.0 if says_when else None)
+    read(followed, 25, {STORE: 1.0, other: 1.0}, 3000.0 if says_when else None)
+    assert followed.status(25 * SECOND, 1.0).state == "live", "what the new process hasn't counted yet is not missing"
+
+
+def test_a_process_that_started_while_its_address_was_sampled_began_at_0() -> None:
+    followed = Track("a", "vllm")
+    followed.failed("cannot connect", 1)
+    followed.moment(1)
+    read(followed, 1, {LOAD: 3e9}, followed._began + 1)
+    read(followed, 2, {LOAD: 3e9}, followed._began + 1)
+    assert rate(followed, 2, LOAD) == pytest.approx(1.5e9)
+    old = Track("a", "vllm")
+    old.failed("cannot connect", 0)
+    read(old, 1, {LOAD: 3e9}, old._began - 100)
+    read(old, 2, {LOAD: 3e9}, old._began - 100)
+    assert rate(old, 2, LOAD) == 0.0
+
+
+@given(st.data())
+def test_the_sum_of_rate_times_time_is_the_growth_however_late_the_answers(data: st.DataObject) -> None:
+    """Answers come at any time, some fail, the process restarts and series vanish and appear; moments are regular."""
+    followed = Track("a", "vllm")
+    values, present, started = {STORE: 5.0, LOAD: 7.0}, {STORE: True, LOAD: True}, 1000.0
+    answers = sorted(data.draw(st.lists(st.floats(0.01, 29.9), min_size=1, max_size=40)))
+    summed = dict.fromkeys(values, 0.0)
+    for moment_s in range(31):
+        while answers and answers[0] <= moment_s:
+            at = int(answers.pop(0) * SECOND)
+            what = data.draw(st.sampled_from(["grow"] * 6 + ["fail", "restart", "vanish", "appear"]))
+            if what == "fail":
+                followed.failed("gone", at)
+                continue
+            if what == "restart":
+                started, values = started + 10, dict.fromkeys(values, 0.0)
+            for series in values:
+                values[series] += data.draw(st.integers(0, 10**9))
+            present[LOAD] = what != "vanish" if what in ("vanish", "appear") else present[LOAD]
+            shown = {series: value for series, value in values.items() if present[series]}
+            followed.took(Reading(at, shown, started=started), at)
+        followed.moment(moment_s * SECOND)
+        for series, point in followed.points.items():
+            summed[series] += (followed.rate(point) or 0.0) * (followed.over_s or 0.0)
+    present[LOAD] = True
+    followed.took(Reading(31 * SECOND, values, started=started), 31 * SECOND)
+    followed.moment(31 * SECOND)
+    for series, point in followed.points.items():
+        summed[series] += (followed.rate(point) or 0.0) * (followed.over_s or 0.0)
+        assert summed[series] == pytest.approx(point.gained)

@@ -83,6 +83,8 @@ def dynamo() -> list[Meaning]:
     numbers: list[tuple[str, str, str, Group]] = [
         ("dynamo_frontend_input_sequence_tokens_sum", "tokens", _DYNAMO, "tokens"),
         ("dynamo_frontend_cached_tokens_sum", "tokens", _DYNAMO, "tokens"),
+        ("dynamo_frontend_input_sequence_tokens_count", "requests", _DYNAMO, "tokens"),
+        ("dynamo_frontend_cached_tokens_count", "requests", _DYNAMO, "tokens"),
         ("dynamo_frontend_output_tokens_total", "tokens", _DYNAMO, "tokens"),
         (f"{router}_worker_reused_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),
         (f"{router}_selected_cached_prefix_tokens_total", "tokens", _DYNAMO_LIVE, "hits"),

@@ -6,6 +6,7 @@ from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
 from kvdeck.engine.telemetry.source import Series
 
 _VLLM = "vLLM 0.32.0, samples vllm032_*"
+_PINNED = "by its help line the part of the host's KV space that active transfers pin, not how full it is"
 _VLLM_DOC = "vLLM's metric list; no sample"
 _MOONCAKE = "vLLM 0.33's Mooncake store connector, from its source; no sample"
 
@@ -136,17 +137,15 @@ def _rest() -> list[Meaning]:
             Meaning(f"vllm:kv_offload_tiering_{name}_total", "failures", _VLLM_DOC, group="errors")
             for name in (*failures, *drops)
         ),
+        Meaning("vllm:kv_cache_usage_perc", "ratio", f"{_VLLM}; KV-cache blocks in use, 1 is all", group="memory"),
         *(
-            Meaning(f"vllm:{name}_usage_perc", "ratio", _VLLM, group="memory")
-            for name in (
-                "kv_cache",
-                "kv_offload_cpu_cache",
-                "kv_offload_cpu_cache_read",
-                "kv_offload_cpu_cache_write",
-            )
+            Meaning(f"vllm:kv_offload_cpu_cache_{way}usage_perc", "ratio", f"{_VLLM}; {_PINNED}", group="memory")
+            for way in ("", "read_", "write_")
         ),
         *(Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue") for name in ("running", "waiting")),
         Meaning("vllm:num_preemptions_total", "preemptions", _VLLM, group="queue"),
+        Meaning("vllm:request_success_total", "requests", f"{_VLLM}; finished requests by reason", group="queue"),
+        Meaning("vllm:iteration_tokens_total_count", "steps", f"{_VLLM}; engine steps", group="queue"),
         Meaning("vllm:admission_rejections_total", "requests", _VLLM, group="errors"),
         Meaning("vllm:cache_config_info", "", _VLLM, group="model"),
     ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvdeck.engine.telemetry.source import Series
+from kvdeck.engine.telemetry.source import Labels, Series
 
 MAX_REMEMBERED = 1 << 20
 """Maximum characters of a response that is stored for comparison with the next one."""
@@ -24,6 +25,7 @@ END = "# EOF"
 _NEVER = ("_bucket", "_created")
 _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
+_CREATED = re.compile(r"^\w[\w:]*_created(?:\{[^\n]{0,4000}\})? [^\n]{1,64}$", re.MULTILINE)
 _DERIVED = re.compile(r"_(sum|count|total)$")
 
 
@@ -56,12 +58,15 @@ class Parser:
         self._keys: dict[str, Series | None] = {}
         self._characters = 0
         self._open = False
+        self._latest = ""
+        self._created: dict[tuple[str, Labels], float] | None = None
         self._text = ""
         self._lines: list[str] = []
         self._values: dict[Series, float] = {}
 
     def parse(self, text: str) -> Exposition:
         """Return the samples of a response; skips non-finite values, and the last value of a repeated key wins."""
+        self._latest, self._created = text, None
         if text == self._text and self._lines:
             return Exposition(self._values, changed=[])
         if text.endswith(END):
@@ -79,6 +84,15 @@ class Parser:
         keep = plain and not found.torn and len(text) <= MAX_REMEMBERED
         self._text, self._lines, self._values = (text, lines, found.values) if keep else ("", [], {})
         return found
+
+    def created(self, series: Series) -> float | None:
+        """Return the Unix time in seconds at which a series of the last response began at 0; None if it isn't there.
+
+        prometheus-client exports it beside each counter, histogram and summary, under the suffix `_created`.
+        """
+        if self._created is None:
+            self._created = dict(_creations(self._latest))
+        return self._created.get((_DERIVED.sub("", series.name), series.labels))
 
     def _parse_changed(self, lines: list[str]) -> Exposition | None:
         """Parse only the lines that differ from the last response; None if more than values differs."""
@@ -184,3 +198,10 @@ class Parser:
         if family is not None:
             return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))
         return name.endswith("_total")
+
+
+def _creations(text: str) -> Iterator[tuple[tuple[str, Labels], float]]:
+    for line in _CREATED.findall(text):
+        with contextlib.suppress(ValueError, StopIteration, IndexError, KeyError):
+            sample = next(iter(text_string_to_metric_families(line + "\n"))).samples[0]
+            yield (sample.name.removesuffix("_created"), tuple(sorted(sample.labels.items()))), sample.value

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from kvdeck.engine.telemetry.source import Kind, Reading, SourceGone
+from kvdeck.engine.telemetry.source import Kind, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.credentials import token_for
 from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
 from kvdeck.engine.telemetry.sources.local_source import now_ns
@@ -16,6 +17,11 @@ from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0
+"""Shortest timeout of an answer, in seconds."""
+LONGEST_S = 10.0
+"""Longest timeout of an answer, and that of the first one."""
+SLOWNESS = 4.0
+"""How much longer than its last answer a source may take."""
 MAX_BODY = 8 << 20
 """Maximum response body in bytes, after decompression."""
 MAX_REDIRECTS = 3
@@ -26,6 +32,9 @@ _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("lmcache", ("lmcache:",)),
     ("nixl", ("agent_tx_", "agent_rx_", "agent_xfer_")),
 )
+
+
+_STARTED = Series("process_start_time_seconds", counter=False)
 
 
 def recognise(exposition: Exposition) -> Kind:
@@ -43,7 +52,8 @@ class Endpoint:
     Args:
         url: `http://host:port/path`; the default path is `/metrics`. User and password are refused: credentials never
             come from a command line.
-        timeout_s: Timeout of one reading, in seconds.
+        patience_s: Timeout of one answer, in seconds. None follows the source's own pace: SLOWNESS times its last
+            answer, from TIMEOUT_S to LONGEST_S, and twice as long after each answer that didn't come in time.
 
     Raises:
         UsageError: The URL is invalid (see `checked_url`).
@@ -52,9 +62,10 @@ class Endpoint:
     kind: Kind = "prometheus"
     least_period_s = 0.1
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, patience_s: float | None = None) -> None:
         self.url = self.name = checked_url(url)
-        self._timeout = timeout_s
+        self.patience_s = patience_s
+        self._pace_s = LONGEST_S
         self._parser = Parser()
         self._recognised: Kind = "prometheus"
         self._last_ns = 0
@@ -69,14 +80,17 @@ class Endpoint:
         """
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                timeout=aiohttp.ClientTimeout(total=None),
                 headers={"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "gzip;q=0.1, identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
+        allowed_s = self.patience_s or self._pace_s
+        begun = now_ns()
         try:
-            text = await self._ask(self._session, self.url)
+            text = await self._ask(self._session, self.url, allowed_s)
         except (asyncio.TimeoutError, aiohttp.ServerTimeoutError):
-            raise SourceGone(f"no whole answer within {number_text(self._timeout)} s") from None
+            self._pace_s = min(2 * self._pace_s, LONGEST_S)
+            raise SourceGone(f"no whole answer within {number_text(allowed_s)} s") from None
         except aiohttp.ClientConnectorDNSError as error:
             raise SourceGone(f"cannot find the host: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientConnectorCertificateError as error:
@@ -87,13 +101,16 @@ class Endpoint:
             raise SourceGone(f"{type(error).__name__}: {error}"[:200]) from None
         except (ValueError, OSError) as error:
             raise SourceGone(f"no HTTP: {error}"[:200]) from None
-        return self._reading(text)
+        took_s = (now_ns() - begun) / 1e9
+        self._pace_s = min(max(SLOWNESS * took_s, TIMEOUT_S), LONGEST_S)
+        return replace(self._reading(text), took_s=took_s)
 
-    async def _ask(self, session: aiohttp.ClientSession, url: str) -> str:
+    async def _ask(self, session: aiohttp.ClientSession, url: str, allowed_s: float) -> str:
+        end = aiohttp.ClientTimeout(total=allowed_s)
         for _ in range(MAX_REDIRECTS + 1):
             token = token_for(url)
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            async with session.get(url, allow_redirects=False, headers=headers) as answer:
+            async with session.get(url, allow_redirects=False, headers=headers, timeout=end) as answer:
                 if answer.status in (301, 302, 303, 307, 308):
                     url = _same_host(url, answer)
                     continue
@@ -121,11 +138,12 @@ class Endpoint:
         return Reading(
             self._last_ns,
             found.values,
-            found.times,
             self._recognised,
             ", ".join(missing),
             changed=found.changed,
             changed_since=since,
+            started=found.values.get(_STARTED),
+            created=self._parser.created,
         )
 
     async def close(self) -> None:

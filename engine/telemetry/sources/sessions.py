@@ -87,11 +87,10 @@ class OwnRuns:
             self._scanned = now
             self._rescan()
         values: dict[Series, float] = {}
-        times: dict[Series, int] = {}
         for run in self._runs.values():
             run.read()
-            run.add_to(values, times)
-        return Reading(now_ns(), values, times, quiet="" if values else "no run of kvdeck goes on")
+            run.add_to(values)
+        return Reading(now_ns(), values, quiet="" if values else "no run of kvdeck goes on")
 
     def _rescan(self) -> None:
         fresh = {}
@@ -118,7 +117,7 @@ class _Run:
                 taken += len(raw)
                 self._state = advance(self._state, entry_of_line(seq, raw))
 
-    def add_to(self, values: dict[Series, float], times: dict[Series, int]) -> None:
+    def add_to(self, values: dict[Series, float]) -> None:
         """Add the run's series: one per counter, path and layout, summed over its steps."""
         for step in self._state.steps:
             plan = step.plan
@@ -128,4 +127,3 @@ class _Run:
                 if value is not None:
                     series = Series(metric, labels)
                     values[series] = values.get(series, 0.0) + value * factor
-                    times[series] = self._state.measured_t or 0

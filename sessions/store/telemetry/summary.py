@@ -67,14 +67,19 @@ class Gained:
     last: float = 0.0
     moved: float | None = None
 
-    def take(self, total: float | None, gained: float | None) -> float:
-        """Return the growth since the previous sample."""
+    def take(self, total: float | None, gained: float | None, began: bool = False) -> float:
+        """Return the growth since the previous sample.
+
+        Args:
+            began: Whether an earlier sample of the recording has its source without this counter, which a source
+                doesn't export before its first use. Then all that it gained belongs to the recording.
+        """
         if total is None:
             return 0.0
         if gained is None:  # first reading of the source
             self.last, self.moved = 0.0, self.moved or 0.0
             return 0.0
-        if self.moved is None:  # monitored since before the telemetry session started
+        if self.moved is None and not began:  # monitored since before the telemetry session started
             self.last = gained
         grown = gained - self.last if gained >= self.last else gained  # monitoring restarted
         self.last, self.moved = gained, (self.moved or 0.0) + grown
@@ -114,6 +119,10 @@ class Summary:
         self.end: float | None = None
         self.moments = 0
         self._kinds: dict[str, str] = {}
+        self._answered: set[str] = set()
+        """Sources that have answered so far."""
+        self._known: frozenset[str] = frozenset()
+        """Sources that had answered before the last sample."""
         self._states: dict[str, Counter[str]] = {}
         self._flows: dict[Key, _Flow] = {}
         self._gauges = _Numbers(Sample, _GAUGES)
@@ -133,16 +142,22 @@ class Summary:
     def _take(self, moment: Moment) -> None:
         t = float(moment["t"])
         step = 0.0 if self.end is None else t - self.end
+        self._known = frozenset(self._answered)
+        covers = {}
         for row in moment.get("sources", ()):
+            if row.get("age_s") is not None:
+                self._answered.add(row["name"])
+            covers[row["name"]] = row.get("over_s") or step
             self._kinds[row["name"]] = row["kind"]
             self._states.setdefault(row["name"], Counter())[row["state"]] += 1
         for row in moment.get("flows", ()):
-            self._take_flow(row, step if 0 < step <= LONGEST_S else 0.0)
+            seconds = covers.get(row["source"], step)
+            self._take_flow(row, seconds if 0 < seconds <= LONGEST_S else 0.0)
         for row, sample in self._gauges.of(moment.get("gauges", ())):
             if row["value"] is not None:
                 sample.add(float(row["value"]))
         for row, gained in self._counters.of(moment.get("counters", ())):
-            gained.take(row["value"], row["gained"])
+            gained.take(row["value"], row["gained"], row["source"] in self._known)
         self.begin = t if self.begin is None else self.begin
         self.end = t
         self.moments += 1
@@ -156,7 +171,7 @@ class Summary:
         flow = self._flows[key]
         flow.row = row
         grown = [
-            getattr(flow, name).take(row[f"{name}_total"], row[f"{name}_gained"])
+            getattr(flow, name).take(row[f"{name}_total"], row[f"{name}_gained"], row["source"] in self._known)
             for name in ("bytes", "blocks", "failures")
         ]
         flow.transfers.take(row["transfers_total"])
@@ -220,6 +235,7 @@ class Summary:
             "end": self.end,
             "moments": self.moments,
             "kinds": self._kinds,
+            "answered": sorted(self._answered),
             "states": self._states,
             "flows": list(self._flows.values()),
             "gauges": self._gauges.all,
@@ -237,6 +253,7 @@ class Summary:
         try:
             made.begin, made.end, made.moments = data["begin"], data["end"], int(data["moments"])
             made._kinds = dict(data["kinds"])
+            made._answered = set(data.get("answered", data["kinds"]))
             made._states = {name: Counter(states) for name, states in data["states"].items()}
             for item in data["flows"]:
                 row = item["row"]

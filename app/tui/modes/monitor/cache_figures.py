@@ -5,7 +5,7 @@ Sources are not summed: a prefill and decode pair count the same prompt twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kvdeck.engine.telemetry.sample import Number, Snapshot
@@ -56,7 +56,7 @@ class Hits:
     hits: float | None = None
     of: float | None = None
     now: float | None = None
-    """The share in the last interval; None without queries."""
+    """The share in the last interval; None without queries, or if not all of them were answered in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,15 @@ _PAIRS = (
     ("LMCache", "lmcache:num_hit_tokens_total", "lmcache:num_requested_tokens_total", "tokens"),
     ("frontend", "dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum", "tokens"),
 )
+_REQUESTS = {
+    "dynamo_frontend_cached_tokens_sum": "dynamo_frontend_cached_tokens_count",
+    "dynamo_frontend_input_sequence_tokens_sum": "dynamo_frontend_input_sequence_tokens_count",
+}
+"""The count of requests in a sum of tokens, for sums that grow at different moments of a request's life."""
+UNANSWERED = 0.01
+"""Largest part of requests that may be counted in one sum only for their ratio to be shown."""
+_MEMBERS = ("server", "instance", "engine", "tier")
+"""Labels whose series have a hit rate of their own each; summed, one would hide the other."""
 _RATES = {
     "kvbm_host_cache_hit_rate": "host",
     "kvbm_disk_cache_hit_rate": "disk",
@@ -120,13 +129,53 @@ class Numbers:
                 return _sum(number.per_s for number in found)
         return None
 
+    def share(self, source: str, hit: str, asked: str, labels: Mapping[str, str] | None = None) -> Share:
+        """Return the hits among the queries of one source, of the series with these labels."""
+        got, of = (self._labelled(source, name, labels or {}) for name in (hit, asked))
+        counts = [self._labelled(source, _REQUESTS[name], {}) for name in (hit, asked) if name in _REQUESTS]
+        total, queries = (sum(number.value for number in found) for found in (got, of))
+        now, of_now = (_sum(number.per_s for number in found) for found in (got, of))
+        whole = _answered([sum(number.value for number in found) for found in counts])
+        lately = _answered([_sum(number.per_s for number in found) for found in counts])
+        share = total / queries if queries and whole and total <= queries else None
+        share_now = now / of_now if now is not None and of_now and lately and now <= of_now else None
+        return Share(total, queries, share, share_now)
+
+    def members(self, source: str, name: str) -> list[dict[str, str]]:
+        """Return the labels that tell apart the engines and tiers of a metric; a single empty one if none does."""
+        found = self.of(source, name)
+        several = [label for label in _MEMBERS if len({number.labels.get(label, "") for number in found}) > 1]
+        members = [{label: number.labels.get(label, "") for label in several} for number in found]
+        return [labels for place, labels in enumerate(members) if labels not in members[:place]]
+
+    def _labelled(self, source: str, name: str, labels: Mapping[str, str]) -> list[Number]:
+        return [n for n in self.of(source, name) if all(n.labels.get(label, "") == v for label, v in labels.items())]
+
     def plain(self, source: str, name: str) -> Number | None:
         """Return KVBM's metric, with or without the prefix and suffix that some exporters add; None if absent."""
         names = (name, f"dynamo_{name}", f"{name}_total", f"dynamo_{name}_total")
         return next((found[0] for one in names if (found := self.of(source, one))), None)
 
 
-def _sum(values: Iterator[float | None]) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Hits among queries: totals, their ratio, and their ratio in the last interval; None where it isn't known."""
+
+    hits: float
+    of: float
+    whole: float | None
+    now: float | None
+
+
+def _answered(counts: list[float | None]) -> bool:
+    """True if the requests in both sums are the same ones, as far as their counts show."""
+    known = [count for count in counts if count is not None]
+    if len(known) != len(counts):
+        return False
+    return not known or max(known) - min(known) <= UNANSWERED * max(known)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
     return None if not known or any(value is None for value in known) else sum(v for v in known if v is not None)
 
@@ -153,11 +202,13 @@ def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
     found, total = numbers.value(source, hit), numbers.value(source, asked)
     if found is not None and total is not None:
         now, all_now = numbers.rate(source, hit), numbers.rate(source, asked)
-        rest = None if now is None or all_now is None else max(0.0, all_now - now)
+        rated = numbers.share(source, hit, asked).now is not None
+        rest = all_now - now if rated and now is not None and all_now is not None else None
+        # The frontend knows that a prompt's tokens were cached, and not in which tier.
         yield Origin(
             "frontend prompt",
             source,
-            (Part("not cached", "", max(0.0, total - found), rest), Part("cached", "G1", found, now)),
+            (Part("not cached", "", max(0.0, total - found), rest), Part("cached", "", found, now)),
         )
 
 
@@ -175,12 +226,12 @@ def hits(numbers: Numbers) -> list[Hits]:
     found = []
     for source in numbers.sources:
         for what, hit, asked, unit in _PAIRS:
-            got, of = numbers.value(source, hit), numbers.value(source, asked)
-            if got is None or of is None:
+            if numbers.value(source, hit) is None:
                 continue
-            now, of_now = numbers.rate(source, hit), numbers.rate(source, asked)
-            share_now = now / of_now if now is not None and of_now else None
-            found.append(Hits(what, source, unit, got / of if of else None, got, of, share_now))
+            for labels in numbers.members(source, asked):
+                share = numbers.share(source, hit, asked, labels)
+                name = " ".join((what, *labels.values()))
+                found.append(Hits(name, source, unit, share.whole, share.hits, share.of, share.now))
         for name, what in _RATES.items():
             if (number := numbers.plain(source, name)) is not None:
                 found.append(Hits(what, source, "", number.value))

@@ -19,9 +19,9 @@ STEP_S = 1.0
 SPARK_S = 120.0
 RATES_S = SPAN_S + SPARK_S
 HELD_S = 6.0
-"""A rate covers the time since the previous sample if that is at most this many seconds; else only its own slot."""
+"""A rate covers the time since the previous sample, if that is at most this many seconds and more than it says."""
 RATES_STEP_S = 0.5
-"""Rates within the same step of this many seconds are merged into their maximum."""
+"""Rates that end within the same step of this many seconds are merged into their mean over time."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -92,81 +92,107 @@ def _rate_key(flow: Flow) -> str:
 
 
 @dataclass(slots=True)
+class _Rate:
+    """A rate in units per second and the time it covers, as Unix times in seconds."""
+
+    begin: float
+    end: float
+    value: float
+
+
+@dataclass(slots=True)
 class _Drawn:
-    """Cached cells of a sparkline, so that a redraw reads only newer rates."""
+    """Growth and time in each cell of a sparkline, so that a redraw reads only newer rates."""
 
     step: float
     first: int
-    most: list[float | None]
-    until: float
-    """Unix time of the newest rate included."""
+    """Number of the first cell's time step since the epoch."""
+    growth: list[float]
+    seconds: list[float]
+    next: int
+    """Number of the first rate that isn't included."""
 
 
 class Rates:
-    """Rates of flows and pinned series over the last `span_s` seconds."""
+    """Rates of flows and pinned series over the last `span_s` seconds.
+
+    A rate is known with the time that it covers, so rate × time is the growth, in every cell of a sparkline too.
+    """
 
     def __init__(self, span_s: float = RATES_S) -> None:
         self.span_s = span_s
-        self._times: dict[str, list[float]] = {}
-        self._values: dict[str, list[float | None]] = {}
+        self._rates: dict[str, list[_Rate]] = {}
+        self._dropped: dict[str, int] = {}
+        """Number of rates that became too old, by key."""
+        self._seen: dict[str, float] = {}
+        """Unix time of the last sample that had the key."""
         self._drawn: dict[tuple[str, int], _Drawn] = {}
 
     def note(self, moment: Snapshot) -> None:
         """Add a sample's rates; drop series without a rate for `span_s`."""
+        covers = {source.name: source.over_s for source in moment.sources}
         for flow in moment.flows:
-            self._add(_rate_key(flow), moment.t, flow_rate(flow))
+            self._add(_rate_key(flow), moment.t, flow_rate(flow), covers.get(flow.source))
         for number in moment.pinned:
-            self._add(number_key(number), moment.t, number.per_s if number.gained is not None else number.value)
-        for key, times in list(self._times.items()):
-            if times[-1] < moment.t - self.span_s:
-                del self._times[key], self._values[key]
-        if len(self._drawn) > 4 * len(self._times) + 64:
+            value = number.per_s if number.gained is not None else number.value
+            self._add(number_key(number), moment.t, value, covers.get(number.source))
+        for key, t in list(self._seen.items()):
+            if t < moment.t - self.span_s:
+                for of_key in (self._seen, self._rates, self._dropped):
+                    of_key.pop(key, None)
+        if len(self._drawn) > 4 * len(self._seen) + 64:
             self._drawn.clear()
 
-    def _add(self, key: str, t: float, value: float | None) -> None:
-        times, values = self._times.setdefault(key, []), self._values.setdefault(key, [])
-        if times and t <= times[-1]:
+    def _add(self, key: str, t: float, value: float | None, over_s: float | None) -> None:
+        before = self._seen.get(key)
+        if before is not None and t <= before:
             return
-        if times and t // RATES_STEP_S == times[-1] // RATES_STEP_S:
-            values[-1] = max((v for v in (values[-1], value) if v is not None), default=None)
+        self._seen[key] = t
+        rates = self._rates.setdefault(key, [])
+        if value is None:
             return
-        values.append(value)
-        times.append(t)
-        if times[0] < t - self.span_s - SPARK_S:  # in batches, not with every sample
-            late = bisect_right(times, t - self.span_s)
-            del times[:late], values[:late]
+        begin = t - (over_s or 0.0)
+        if before is not None and t - before <= HELD_S:
+            begin = min(begin, before)
+        begin = max(min(begin, t - 1e-3), rates[-1].end if rates else 0.0)
+        if rates and t // RATES_STEP_S == (last := rates[-1]).end // RATES_STEP_S and begin == last.end:
+            grown = last.value * (last.end - last.begin) + value * (t - begin)
+            last.end, last.value = t, grown / (t - last.begin)
+            return
+        rates.append(_Rate(begin, t, value))
+        if rates[0].end < t - self.span_s - SPARK_S:  # in batches, not with every sample
+            late = bisect_right(rates, t - self.span_s, key=_end)
+            del rates[:late]
+            self._dropped[key] = self._dropped.get(key, 0) + late
 
     def cells(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> list[float | None]:
-        """Return the maximum rate in each of `width` time steps up to `now`; None where no rate is known.
+        """Return the mean rate in each of `width` time steps up to `now`; None where no rate is known.
 
-        Steps are aligned to the clock, not to `now`, so successive calls differ only in the newest step.
+        Steps are aligned to the clock, not to `now`, so successive calls differ only in the newest steps.
         """
         step = span_s / width
         first = int(now // step) - width + 1
+        rates, dropped = self._rates.get(key, []), self._dropped.get(key, 0)
         drawn = self._drawn.get((key, width))
-        if drawn is None or drawn.step != step or not drawn.until <= now or first - drawn.first >= width:
-            times = self._times.get(key, [])
-            start = times[max(0, bisect_right(times, first * step) - 1)] if times else now
-            drawn = self._drawn[key, width] = _Drawn(step, first, [None] * width, start - 1e-9)
-        elif first > drawn.first:
-            drawn.most[:] = drawn.most[first - drawn.first :] + [None] * (first - drawn.first)
+        whole = drawn is None or drawn.step != step or drawn.first > first or drawn.next < dropped
+        if drawn is None or whole or first - drawn.first >= width:
+            start = bisect_right(rates, first * step, key=_end) + dropped
+            drawn = self._drawn[key, width] = _Drawn(step, first, [0.0] * width, [0.0] * width, start)
+        elif (late := first - drawn.first) > 0:
             drawn.first = first
-        self._draw_on(drawn, key, now)
-        return list(drawn.most)
-
-    def _draw_on(self, drawn: _Drawn, key: str, now: float) -> None:
-        """Add the rates newer than `drawn.until`, and that one again: merging may have raised it."""
-        times, values = self._times.get(key, []), self._values.get(key, [])
-        first, step, most = drawn.first, drawn.step, drawn.most
-        end = bisect_right(times, now)
-        for i in range(max(0, bisect_right(times, drawn.until) - 1), end):
-            place, value = int(times[i] // step) - first, values[i]
-            held = i > 0 and times[i] - times[i - 1] <= HELD_S
-            since = int(times[i - 1] // step) - first + 1 if held else place
-            if value is not None:
-                for slot in range(max(0, min(since, place)), place + 1):
-                    most[slot] = value if most[slot] is None else max(most[slot] or 0.0, value)
-        drawn.until = times[end - 1] if end else drawn.until
+            for values in (drawn.growth, drawn.seconds):
+                values[:] = values[late:] + [0.0] * late
+        # The newest rate may still be merged with a later one, and rates after `now` are not drawn yet.
+        closed = min(len(rates) - 1, bisect_right(rates, now, key=_end))
+        for rate in rates[drawn.next - dropped : max(closed, drawn.next - dropped)]:
+            _draw(rate, drawn.growth, drawn.seconds, step, first)
+        drawn.next = max(drawn.next, closed + dropped)
+        growth, seconds = drawn.growth, drawn.seconds
+        if left := [rate for rate in rates[drawn.next - dropped :] if rate.end <= now]:
+            growth, seconds = list(growth), list(seconds)
+            for rate in left:
+                _draw(rate, growth, seconds, step, first)
+        return [grown / s if s > 0 else None for grown, s in zip(growth, seconds, strict=True)]
 
     def spark(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> str:
         """Return `cells` as bars in eighths, scaled to their maximum; a space where no rate is known."""
@@ -184,10 +210,25 @@ class Rates:
 
     def points(self, begin: float, end: float) -> Iterator[tuple[str, float, float]]:
         """Yield (series key, Unix time, rate) for every known rate from `begin` to `end`."""
-        for key, times in self._times.items():
-            for t, value in zip(times, self._values[key], strict=True):
-                if value is not None and begin <= t <= end:
-                    yield key, t, value
+        for key, rates in self._rates.items():
+            for rate in rates:
+                if begin <= rate.end <= end:
+                    yield key, rate.end, rate.value
+
+
+def _end(rate: _Rate) -> float:
+    return rate.end
+
+
+def _draw(rate: _Rate, growth: list[float], seconds: list[float], step: float, first: int) -> None:
+    """Add a rate's growth and time to each cell that it covers."""
+    place = max(0, int(rate.begin // step) - first)
+    while place < len(growth) and (begin := max(rate.begin, (first + place) * step)) < rate.end:
+        covered = min(rate.end, (first + place + 1) * step) - begin
+        if covered > 0:
+            growth[place] += rate.value * covered
+            seconds[place] += covered
+        place += 1
 
 
 def bar(value: float, top: float) -> str:

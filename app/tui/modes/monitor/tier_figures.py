@@ -76,10 +76,7 @@ class Fill:
     text: str
 
 
-_SHARES = {
-    "vllm:kv_cache_usage_perc": ("G1", "KV"),
-    "vllm:kv_offload_cpu_cache_usage_perc": ("G2", "KV"),
-}
+_SHARES = {"vllm:kv_cache_usage_perc": ("G1", "KV")}
 _SIZES = {
     "gpu_memory_used_bytes": ("G1", "mem"),
     "lmcache:local_cache_usage": ("G2", "LMC"),
@@ -88,25 +85,27 @@ _SIZES = {
 
 
 def fills(moment: Snapshot) -> dict[str, list[Fill]]:
-    """Return occupancies by tier: of shares the maximum over engines, of sizes their sum in bytes."""
+    """Return occupancies by tier: of shares the maximum over engines, of sizes their sum in bytes.
+
+    KVBM allocates its whole disk file when it starts, so the file's size is a capacity. Nothing says how full it is.
+    """
     shares: dict[tuple[str, str], float] = {}
     sizes: dict[tuple[str, str], float] = {}
-    limits: dict[tuple[str, str], float] = {}
+    capacity = 0.0
     for number in moment.gauges:
         if (place := _SHARES.get(number.name)) is not None:
             shares[place] = max(shares.get(place, 0.0), number.value)
         elif (place := _SIZES.get(number.name)) is not None:
             sizes[place] = sizes.get(place, 0.0) + number.value
-        elif number.name == "disk_tier_bytes":
-            into = limits if number.labels.get("what") == "size" else sizes
-            into["G3", "file"] = into.get(("G3", "file"), 0.0) + number.value
+        elif number.name == "disk_tier_bytes" and number.labels.get("what") == "size":
+            capacity += number.value
     found: dict[str, list[Fill]] = {}
     for (tier, what), share in shares.items():
         found.setdefault(tier, []).append(Fill(what, share, f"{what} {percent_text(share)}"))
     for (tier, what), size in sizes.items():
-        limit = limits.get((tier, what))
-        share_of = size / limit if limit else None
-        found.setdefault(tier, []).append(Fill(what, share_of, size_text(size)))
+        found.setdefault(tier, []).append(Fill(what, None, size_text(size)))
+    if capacity:
+        found.setdefault("G3", []).append(Fill("file", None, f"of {size_text(capacity)}"))
     return found
 
 
