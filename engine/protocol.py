@@ -58,14 +58,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Reply to the command with the same `id`. If `ok` is false, `error` is set and `mend` holds the fix, if any."""
+    """Reply to the command with the same `id`. If `ok` is false, `error` is set and `fix` says what to do, if known."""
 
     type: ClassVar[str] = "reply"
     id: int
     ok: bool
     data: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    fix: str | None = None
     mend: str | None = None
+    """Same as `fix`; clients of kvdeck 0.1 read this field."""
     exit_code: int = 0
 
 

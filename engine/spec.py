@@ -194,10 +194,10 @@ def spec_from_mapping(data: Any, source: str = "the spec") -> RunSpec:
         UsageError: A key or a value is invalid, or values conflict; the message names it and its fix.
     """
     if not isinstance(data, dict):
-        raise UsageError(f"{source} is not a mapping", "write one `key: value` a line, as in a session's run.yaml")
+        raise UsageError(f"{source} is not a mapping", "write one `key: value` per line, as in a session's run.yaml")
     unknown = sorted(str(key) for key in data if key not in _FIELDS)
     if unknown:
-        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(_FIELDS)}")
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"use only {', '.join(_FIELDS)}")
     values = {key: _checked(key, value, source) for key, value in data.items()}
     spec = RunSpec(**values)
     _check_together(spec, source)
@@ -215,7 +215,7 @@ def spec_from_yaml(path: Path) -> RunSpec:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
     except DocumentError as error:
-        raise UsageError(f"{path} is no YAML that can be read: {error}", "correct the file") from error
+        raise UsageError(f"{path} is not valid YAML: {error}", "correct the file") from error
     return spec_from_mapping({} if data is None else data, str(path))
 
 
@@ -224,7 +224,7 @@ def _checked(key: str, value: Any, source: str) -> Any:
     if value is None:
         if optional:
             return None
-        raise UsageError(f"{key} in {source} is empty", "give it a value or leave it out")
+        raise UsageError(f"{key} in {source} is empty", "give it a value or omit it")
     if key in ("paths", "layouts"):
         return _checked_names(key, value, source)
     if key.startswith("sweep_"):
@@ -269,7 +269,7 @@ def _checked_number(key: str, value: Any, source: str) -> int | float:
 def _checked_names(key: str, value: Any, source: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names:
-        raise UsageError(f"{key} in {source} names nothing", f"name at least one of the {key}")
+        raise UsageError(f"{key} in {source} is empty", f"give at least one of the {key}")
     if key == "layouts":
         return tuple(dict.fromkeys(str(parse_layout_pair(str(name))) for name in names))
     return tuple(dict.fromkeys(parse_path(str(name)) for name in names))
@@ -348,12 +348,12 @@ def _check_together(spec: RunSpec, source: str) -> None:
     _check_sweep(spec, source)
     _check_devices(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
-        raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
+        raise UsageError(f"api {spec.api} needs the POSIX backend, not {spec.backend}", "give only one of them")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
                   if "LayerSeparate" in text or pair.source != pair.destination]  # fmt: skip
     if spec.block_size is not None and structured and spec.layouts != DEFAULT_LAYOUTS:
         raise UsageError(
-            f"layout {structured[0]!r} needs a block's structure, and a plain block size has none",
+            f"layout {structured[0]!r} needs a block's structure, which a plain block size doesn't have",
             "give --layers, --outer-dims, --page-size, --inner-dim and --dtype instead of --block-size",
         )
 
@@ -366,7 +366,7 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
     for size in spec.sweep_block_sizes.values():
         if size % token:
             raise UsageError(
-                f"a block of {exact_size_text(size)} in {source} is no whole number of tokens of "
+                f"a block of {exact_size_text(size)} in {source} is not a whole number of tokens of "
                 f"{exact_size_text(token)} (layers × outer dims × inner dim × dtype)",
                 f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
             )
@@ -379,10 +379,10 @@ def _check_devices(spec: RunSpec, source: str) -> None:
     paths = spec.paths or PATHS
     if others := [path for path in paths if path not in ("HostToHost", "HostToDisk", "DiskToHost")]:
         raise UsageError(
-            f"several devices in {source} are regions of host memory, and {others[0]} goes to or from a GPU",
-            "name paths between host memory and files, or leave initiators and targets at 1",
+            f"several devices in {source} are regions of host memory, but {others[0]} goes to or from a GPU",
+            "give paths between host memory and files, or set initiators and targets to 1",
         )
     if spec.loopback and spec.mode == "SG":
-        raise UsageError(f"loopback in {source} has one process, and mode SG one for each device", "use mode MG")
+        raise UsageError(f"loopback in {source} has one process, but mode SG has one per device", "use mode MG")
     for path in paths:
         dataclasses.replace(spec.topology, storage=path != "HostToHost").check()

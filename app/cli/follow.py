@@ -64,13 +64,13 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         ended = _until_end(client, name, progress, interrupts)
     except EngineError as error:
         raise EngineError(
-            f"the engine ended during the run; what was measured is kept in {client.store.folder(name)}",
-            f"`kvdeck report {name}` prints it",
+            f"the engine ended during the run; results are saved in {client.store.folder(name)}",
+            f"see `kvdeck session show {name}`",
         ) from error
     finally:
         progress.clear()
     if ended is None:
-        progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
+        progress.say(f"the run continues in the engine · follow it with `kvdeck attach {name}`")
         return CANCELLED
     session = client.store.load(name)
     if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file
@@ -99,7 +99,7 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
     while interrupts.count < 2:
         if interrupts.count and not cancelled:
             cancelled = True
-            progress.say("cancelling, what was measured is kept · Ctrl-C again leaves that to the engine")
+            progress.say("cancelling; results are saved · Ctrl-C again to stop waiting")
             with contextlib.suppress(EngineError):  # it may have just ended: the next message holds its state
                 client.cancel(name)
         message = client.receive(_LOOK_S)
@@ -122,5 +122,5 @@ def _show(message: FromEngine, name: str, progress: Progress) -> StateChanged | 
     elif isinstance(message, RunsChanged):
         run = next((run for run in message.runs if run.session == name), None)
         if run is not None and run.position is not None:
-            progress.waiting(f"queued, place {run.position}")
+            progress.waiting(f"queued, position {run.position}")
     return None

@@ -33,10 +33,10 @@ FORMAT = click.option(
     "--format", "style", type=click.Choice(["text", "json", "csv"]), default="text", help="Default: text."
 )
 FOR = click.option("--for", "target", type=click.Choice(["nixlbench", "seed"]), default="nixlbench",
-                   help="For nixlbench as it is, or exactly as KVBench's first README shows it.")  # fmt: skip
+                   help="Format for nixlbench, or exactly as in KVBench's first README.")  # fmt: skip
 SIDES = (
-    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Where the bytes come from."),
-    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Where they go."),
+    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Source memory."),
+    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Destination memory."),
 )
 
 
@@ -46,7 +46,7 @@ SIDES = (
 @FOR
 @SIDES[0]
 @SIDES[1]
-@click.option("--models", is_flag=True, help="List the catalogue.")
+@click.option("--models", is_flag=True, help="List the catalogue's models.")
 def plan(style: str, target: str, models: bool, **values: Any) -> int:
     """Plan a model's KV cache and print the nixlbench command that transfers it."""
     if models:
@@ -133,7 +133,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
             "IO Size": size_said(found.size),
         }
         if not values["compat"] and target != "seed" and model.state_bytes():
-            lines["Recurrent State"] = f"{size_said(model.state_bytes())} a request, apart from these"
+            lines["Recurrent State"] = f"{size_said(model.state_bytes())} per request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
     def row(asked: Asked, found: Ios) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _each(
             rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
         except KvdeckError as error:
             named = asked.file if isinstance(asked, Asked) else ""
-            wrong.append(type(error)(f"{named}: {error.what}", error.mend) if named else error)
+            wrong.append(type(error)(f"{named}: {error.what}", error.fix) if named else error)
     if wrong and not rows:
         raise wrong[0]
     if style == "text":

@@ -69,13 +69,13 @@ def beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
     lines = []
     if plan.state_bytes:
         lines.append(
-            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} a request, "
-            f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
+            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} per request, at most "
+            f"{size_text(plan.gpu_state_bytes())} per GPU"
         )
-    lines += [f"no state known: {words}" for words in model.without_state()]
+    lines += [f"unknown state: {words}" for words in model.without_state()]
     asked = config.pp_layers or config.pp_rule != ModelConfig().pp_rule
     if asked and (rule := plan.remainder()):
-        lines.append(f"layers of the stages {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
+        lines.append(f"layers per stage {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
     return tuple(lines)
 
 

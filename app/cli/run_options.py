@@ -38,8 +38,8 @@ class Asked:
 
 
 GROUPS: dict[str, tuple[Asked, ...]] = {
-    "What is moved": (
-        Asked("names", "--path PATH", "Such as HostToDisk; repeatable. Default: every path that is ready.", "paths"),
+    "Paths and layouts": (
+        Asked("names", "--path PATH", "Such as HostToDisk; repeatable. Default: every ready path.", "paths"),
         Asked(
             "names",
             "--layout LAYOUT",
@@ -47,16 +47,16 @@ GROUPS: dict[str, tuple[Asked, ...]] = {
             "Default: fc and ls.",
             "layouts",
         ),
-        Asked("number", "--blocks N", "Blocks in the working set that requests walk over."),
-        Asked("number", "--batch N", "Blocks in one request. Default: 16."),
+        Asked("number", "--blocks N", "Blocks in the working set."),
+        Asked("number", "--batch N", "Blocks per request. Default: 16."),
     ),
     "Geometry of a block": (
         Asked("number", "--layers N", "Local layers. Default: 32, as in Llama 3.1 8B."),
         Asked("number", "--outer-dims N", "2 for K and V, 1 for MLA. Default: 2."),
-        Asked("number", "--page-size N", "Tokens in a block. Default: 16."),
-        Asked("number", "--inner-dim N", "Elements of a token in one layer's K or V. Default: 1024."),
+        Asked("number", "--page-size N", "Tokens per block. Default: 16."),
+        Asked("number", "--inner-dim N", "Elements per token in one layer's K or V. Default: 1024."),
         Asked("text", "--dtype NAME", "fp8, int8, fp16, bf16 or fp32. Default: bf16."),
-        Asked("size", "--block-size SIZE", "A plain block of that size, without layers: 4096, 64K, 2M."),
+        Asked("size", "--block-size SIZE", "A plain block of this size, without layers: 4096, 64K, 2M."),
     ),
     "Sweeps": (
         Asked(
@@ -66,45 +66,57 @@ GROUPS: dict[str, tuple[Asked, ...]] = {
         ),
         Asked("range", "--sweep-batches/--batches FROM:TO[:FACTOR]", "Batches, such as 1:64:4."),
     ),
-    "How long": (
-        Asked("number", "--iterations N", "Timed requests of each step."),
-        Asked("decimal", "--seconds SECONDS", "For the layouts of one path at one size, reference included."),
-        Asked("decimal", "--interval-width PART", "Stop once intervals are below that part of the median: 0.02, 2%."),
+    "Duration": (
+        Asked("number", "--iterations N", "Timed requests per step."),
+        Asked("decimal", "--seconds SECONDS", "Seconds per path and size: all layouts and the reference."),
+        Asked(
+            "decimal",
+            "--interval-width PART",
+            "Stop when intervals are narrower than this part of the median: 0.02, 2%.",
+        ),
         Asked("number", "--warmup-iterations N", "Requests before the timed ones."),
         Asked("decimal", "--warmup-seconds SECONDS", "Time before the timed requests."),
     ),
-    "How it is moved": (
+    "Transfer": (
         Asked("text", "--backend NAME", "NIXL backend: UCX, POSIX, GDS, GDS_MT … Default: the path's usual one."),
         Asked("text", "--api NAME", "The POSIX backend's API: aio, uring or posixaio."),
-        Asked("on/off", "--direct/--no-direct", "O_DIRECT past the page cache. Default: where the filesystem can."),
-        Asked("text", "--page-cache drop|keep", "Buffered reads: drop the file's pages before each round (default)."),
-        Asked("on", "--durable", "Writes are on the device before the time is taken."),
+        Asked(
+            "on/off",
+            "--direct/--no-direct",
+            "O_DIRECT bypasses the page cache. Default: if the filesystem supports it.",
+        ),
+        Asked(
+            "text",
+            "--page-cache drop|keep",
+            "Buffered reads: drop the file's cached pages before each round (default).",
+        ),
+        Asked("on", "--durable", "fsync writes within the timed request."),
         Asked("number", "--files N", "Files the blocks are spread over. Default: 1."),
-        Asked("number", "--threads N", "Initiators, each a process with its part of the blocks. Default: 1."),
+        Asked("number", "--threads N", "Initiator processes; each has its share of the blocks. Default: 1."),
         Asked("text", "--scheme NAME", "Pairs of devices: pairwise (default), manytoone, onetomany, tp."),
-        Asked("text", "--mode SG|MG", "SG: a process for each device. MG: one for all of a side. Default: SG."),
-        Asked("number", "--initiators N", "Devices of the initiator, regions of host memory. Default: 1."),
-        Asked("number", "--targets N", "Devices of the target. Default: 1."),
+        Asked("text", "--mode SG|MG", "SG: one process per device. MG: one per side. Default: SG."),
+        Asked("number", "--initiators N", "Initiator devices, regions of host memory. Default: 1."),
+        Asked("number", "--targets N", "Target devices. Default: 1."),
         Asked("number", "--pipeline-depth N", "Requests in flight in one initiator. Default: 1."),
-        Asked("pairs", "--param KEY=VALUE", "Plugin parameter, passed to NIXL as it is; repeatable.", "params"),
+        Asked("pairs", "--param KEY=VALUE", "Plugin parameter, passed to NIXL unchanged; repeatable.", "params"),
         Asked("on", "--merge", "Let NIXL merge neighbouring descriptors."),
         Asked("text", "--op read|write", "Between processes: write (push, the default) or read (pull).", "operation"),
-        Asked("on/off", "--notify/--no-notify", "Requests between processes carry a notification. Default: they do."),
-        Asked("on", "--loopback", "HostToHost, DeviceToDevice within one process, not two."),
+        Asked("on/off", "--notify/--no-notify", "Send a notification with requests between processes. Default: yes."),
+        Asked("on", "--loopback", "HostToHost, DeviceToDevice within one process instead of two."),
         Asked(
             "text",
             "--error-handling auto|peer|none",
-            "UCX: none is faster. Default: peer, none within one GPU process.",
+            "UCX: none is faster. Default: peer; none within one GPU process.",
         ),
         Asked("on/off", "--progress-thread/--no-progress-thread", "NIXL's progress thread. Default: off."),
     ),
     "This host": (
-        Asked("on", "--huge-pages", "Memory in huge pages."),
-        Asked("on/off", "--pin/--no-pin", "Each process on a core of its own. Default: where there are enough."),
-        Asked("text", "--folder DIR", "Where test files go. Default: the temp dir."),
-        Asked("on", "--tune", "First try what matters on this host, then run with the best."),
-        Asked("off", "--no-verify", "Don't compare the bytes that arrived.", "verify"),
-        Asked("off", "--no-reference", "Don't measure memcpy or plain system calls beside it.", "reference"),
+        Asked("on", "--huge-pages", "Allocate memory in huge pages."),
+        Asked("on/off", "--pin/--no-pin", "Pin each process to its own core. Default: if there are enough."),
+        Asked("text", "--folder DIR", "Folder for test files. Default: the temp dir."),
+        Asked("on", "--tune", "Try settings on this host first, then run with the fastest."),
+        Asked("off", "--no-verify", "Don't compare the received bytes.", "verify"),
+        Asked("off", "--no-reference", "Don't also measure memcpy or plain system calls.", "reference"),
     ),
 }
 ASKED = tuple(asked for group in GROUPS.values() for asked in group)
@@ -139,9 +151,7 @@ def asked_mapping(values: Mapping[str, Any]) -> dict[str, Any]:
     mapping = {asked.field: _read(asked, value) for asked, value in given.items()}
     structure = [asked for asked in given if asked.field in _STRUCTURE]
     if "block_size" in mapping and structure:
-        raise UsageError(
-            f"--block-size and {structure[0].spelling} give two sizes of one block", "leave one of them out"
-        )
+        raise UsageError(f"--block-size and {structure[0].spelling} both set the block size", "give only one of them")
     return mapping
 
 
@@ -165,13 +175,13 @@ def _read(asked: Asked, value: Any) -> Any:
     try:
         return _READERS[asked.kind](value)
     except UsageError as error:
-        raise UsageError(f"{asked.option}: {error.what}", error.mend) from error
+        raise UsageError(f"{asked.option}: {error.what}", error.fix) from error
 
 
 def _pair(asked: Asked, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"{asked.option} {text!r} is no KEY=VALUE", "write it like --param num_threads=4")
+        raise UsageError(f"{asked.option} {text!r} is not KEY=VALUE", "write it like --param num_threads=4")
     return key, value
 
 
@@ -220,9 +230,9 @@ def checked_folder(folder: str) -> str:
     path = expanded(folder).absolute()
     if not is_folder(path):
         raise UsageError(
-            f"folder {path} {'is no folder' if os.path.lexists(path) else 'does not exist'}",
-            "make it, or give another --folder",
+            f"folder {path} {'is not a folder' if os.path.lexists(path) else 'does not exist'}",
+            "create it, or give another --folder",
         )
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"can't write in folder {path}", "give one of yours with --folder")
+        raise UsageError(f"can't write in folder {path}", "give a folder you may write to with --folder")
     return str(path)

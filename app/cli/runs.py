@@ -18,7 +18,7 @@ from kvdeck.sessions.text.tables import Column, fit, render
 if TYPE_CHECKING:
     from kvdeck.sessions.store.index import SessionSummary
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 
 
 @click.command()
@@ -49,7 +49,7 @@ def cancel(name: str) -> int:
     kept = store()
     before = kept.read(name).state
     if before in FINAL_STATES:
-        raise SessionError(f"{name} is {before} already", "there is nothing to cancel")
+        raise SessionError(f"{name} is already {before}", "nothing to cancel")
     session = kept.settle(name)
     if session.state in FINAL_STATES:
         click.echo(f"{name} is {session.state}" + (f": {session.reason}" if session.reason else ""))
@@ -60,7 +60,7 @@ def cancel(name: str) -> int:
     else:
         with Client.connect(start=False) as client:
             client.cancel(name)
-    click.echo(f"{name} is being cancelled; `kvdeck report {name}` prints what it measured")
+    click.echo(f"cancelling {name}; see `kvdeck session show {name}` for its results")
     return 0
 
 
@@ -91,7 +91,7 @@ def sessions(as_json: bool) -> int:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("No sessions yet: `kvdeck run --quick` makes one.")
+        click.echo("No sessions yet. Start one: `kvdeck run --quick`")
     else:
         columns = [
             Column("", "session", tuple(item.name for item in found), left=True),

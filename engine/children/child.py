@@ -184,7 +184,7 @@ class Worker:
             returncode = self._process.poll()
             if returncode is None:
                 raise EngineError(
-                    f"worker {self.pid} was killed and does not end: the kernel waits for a disk or a device for it",
+                    f"worker {self.pid} was killed but has not exited: the kernel waits for a disk or a device",
                     f"see `cat /proc/{self.pid}/stack`",
                 )
             with contextlib.suppress(asyncio.TimeoutError):

@@ -40,14 +40,14 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
         raise KvdeckError(
-            f"the doctor did not end within {number_text(timeout)} s", "a driver may hang: see dmesg"
+            f"the doctor took more than {number_text(timeout)} s", "see dmesg: a driver may hang"
         ) from None
     try:
         report = load_record(output)
     except ValueError:
         words = errors.decode(errors="replace").strip().splitlines()
         said = words[-1] if words else "nothing"
-        raise KvdeckError(f"the doctor ended with status {child.returncode} and said: {said}") from None
+        raise KvdeckError(f"the doctor ended with status {child.returncode}: {said}") from None
     if not isinstance(report, dict):
-        raise KvdeckError("the doctor's report is no JSON object", "this is a fault of kvdeck: please report it")
+        raise KvdeckError("the doctor's report is not a JSON object", "report this bug in kvdeck")
     return report

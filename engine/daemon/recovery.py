@@ -31,7 +31,7 @@ log = logging.getLogger("kvdeck.engine")
 
 ENGINE_ENDED = "the engine ended"
 """The reason a worker writes when it ends because its engine is gone."""
-RECORDING_CUT = "the engine and the process that recorded ended without a word"
+RECORDING_CUT = "the engine and the recording process exited without reporting a result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     done = []
     worker = None if owner is None else owner.worker
     if worker is not None and worker.here and end_group(worker.pid, worker.start, folder, grace):
-        done.append(f"its worker {worker.pid} was still there")
+        done.append(f"its worker {worker.pid} was still running")
     if worker is None and (left := end_left(folder)):
-        done.append(f"ended {', '.join(map(str, left))}, of which no note was taken")
+        done.append(f"ended unregistered processes {', '.join(map(str, left))}")
     done += remove_scratch(folder)
     session = store.rebuild(name)
     path = store.samples_path(name)
@@ -157,7 +157,7 @@ def remove_scratch(folder: Path) -> list[str]:
 
 def _remove_scratch_folder(scratch: Path) -> str:
     if not scratch.is_absolute() or scratch.is_symlink() or not (scratch / SCRATCH_MARKER).is_file():
-        return f"left {scratch} alone: it has no {SCRATCH_MARKER}" if scratch.is_dir() else ""
+        return f"did not remove {scratch}: it has no {SCRATCH_MARKER}" if scratch.is_dir() else ""
     try:
         _remove_tree(scratch)
     except OSError as error:

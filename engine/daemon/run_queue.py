@@ -153,7 +153,7 @@ class Jobs:
         try:
             recovery.write_owner(self._store, name, recovery.Owner(self._engine, worker))
         except OSError as error:
-            log.error("%s: can't note whose run it is: %s", name, error)
+            log.error("%s: can't store the run's owner: %s", name, error)
 
     def cancel(self, name: str, reason: str | None = None) -> None:
         """Cancel a queued or running run; results so far are saved.
@@ -163,9 +163,9 @@ class Jobs:
         """
         job = self._jobs.get(name)
         if job is None:
-            raise EngineError(f"no run {name!r} is queued or going on", "`kvdeck engine status` shows the queue")
+            raise EngineError(f"no run {name!r} is queued or running", "see `kvdeck engine status`")
         if job.over:
-            raise EngineError(f"run {name!r} is {job.state} already", "there is nothing to cancel")
+            raise EngineError(f"run {name!r} is already {job.state}", "nothing to cancel")
         job.cancel_reason = reason
         job.cancel.set()
         if job.state == "queued":
@@ -367,14 +367,14 @@ def _verdict(job: Job, ending: Ending, words: tuple[str, ...]) -> StateChanged:
     if job.cancel.is_set():
         reason = job.cancel_reason
         if ending.killed:
-            reason = "it did not stop when asked and was killed"
+            reason = "it did not react to SIGTERM and was killed"
         elif died_of not in (None, "SIGTERM"):
-            reason = f"it died of {died_of} while it stopped"
+            reason = f"it died of {died_of} while stopping"
         return StateChanged(*_now(), "cancelled", reason, died_of, words)
     if died_of is None:
-        reason = f"the worker exited with status {ending.returncode} before it was done"
+        reason = f"the worker exited with status {ending.returncode} before it finished"
     elif died_of == "SIGKILL":
-        reason = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
+        reason = "the worker was killed (SIGKILL) by a user, or by the kernel because memory ran out"
     else:
         reason = f"the worker died of {died_of}"
     return StateChanged(*_now(), "crashed", reason, died_of, words)

@@ -49,10 +49,10 @@ def asked(command: Watch | Record) -> Asked:
     """
     hz, block_bytes = command.hz, command.block_bytes
     if not _is_number(hz) or not 0 <= hz <= MAX_HZ:
-        raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
+        raise UsageError(f"can't sample at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
     if block_bytes is not None and not (_is_number(block_bytes) and 0 < block_bytes < math.inf):
-        raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or none")
-    sources = _texts(command.sources, "source to watch")
+        raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or omit it")
+    sources = _texts(command.sources, "source")
     for source in sources:
         refuse_credentials(source, "the source")
     return Asked(float(hz), sources, block_bytes, _texts(command.pins, "pin"))
@@ -65,7 +65,7 @@ def _is_number(value: object) -> bool:
 def _texts(values: Sequence[object], what: str) -> tuple[str, ...]:
     texts = tuple(value for value in values if isinstance(value, str))
     if len(texts) != len(values):
-        raise UsageError(f"a {what} is no text", "give addresses and paths" if "source" in what else "give names")
+        raise UsageError(f"a {what} is not a string", "give addresses and paths" if "source" in what else "give names")
     return texts
 
 
@@ -122,7 +122,7 @@ class Sampling:
             try:
                 await self._sample_on()
             except Exception:  # a child may print anything; start the next one
-                log.exception("watching failed")
+                log.exception("sampling failed")
             await asyncio.sleep(RESTART_SECONDS)
 
     async def _sample_on(self) -> None:
@@ -136,12 +136,12 @@ class Sampling:
                     limit=MAX_LINE,
                 )
             except OSError as error:
-                log.warning("can't start watching: %s", error)
+                log.warning("can't start the sampler: %s", error)
             else:
                 assert child.stdin is not None
                 child.stdin.write(what + b"\n")  # not as an argument: every user of the host can read those
                 await self._pass_on(child)
-                log.warning("watching ended with status %s", child.returncode)
+                log.warning("the sampler ended with status %s", child.returncode)
             await asyncio.sleep(RESTART_SECONDS)
 
     async def _pass_on(self, child: asyncio.subprocess.Process) -> None:
@@ -160,7 +160,7 @@ class Sampling:
                     connection.watched(line.rstrip(b"\n"))
             await child.wait()
         except ValueError:
-            log.warning("watching: a moment is longer than %d bytes", MAX_LINE)
+            log.warning("the sampler sent a sample longer than %d bytes", MAX_LINE)
         finally:
             self._child = None
             if child.returncode is None:

@@ -124,7 +124,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._hurry = False
         """Set if the engine is stopped by force: shorter time limits apply."""
-        self._why = "it ends"
+        self._why = "shutting down"
 
     async def run(self) -> None:
         """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`."""
@@ -170,7 +170,7 @@ class Server:
     async def _queue_failed(self, working: asyncio.Task[None]) -> None:
         """Log the failure of the queue's task and interrupt runs and recordings; the engine ends."""
         error = working.exception() if not working.cancelled() else None
-        self._why = f"its queue failed: {type(error).__name__}: {error}" if error else "its queue ended"
+        self._why = f"the run queue failed: {type(error).__name__}: {error}" if error else "the run queue ended"
         log.critical("the engine ends: %s", self._why, exc_info=error)
         await self._jobs.interrupt(f"the engine failed ({self._why})")
         await self._recordings.settle(hurry=True)
@@ -270,7 +270,7 @@ class Server:
         if isinstance(command, Stop):
             return self._stop_asked(command)
         if self._stopping.is_set():
-            raise EngineError("the engine is stopping", "try again in a moment")
+            raise EngineError("the engine is stopping", "try again")
         if isinstance(command, Submit):
             spec = spec_from_mapping(command.spec)
             return Reply(command.id, True, {"session": await self._jobs.submit(spec, command.session)})
@@ -288,12 +288,12 @@ class Server:
         if isinstance(command, Annotate):
             self._recordings.mark(command)
             return Reply(command.id, True)
-        raise UsageError(f"no such command: {command.type}")
+        raise UsageError(f"unknown command: {command.type}")
 
     async def _subscribe(self, connection: Connection, command: Subscribe) -> Reply:
         hz, from_seq = command.hz, command.from_seq
         if not isinstance(hz, (int, float)) or not isinstance(from_seq, int) or not (hz >= 0 and from_seq >= 0):
-            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers from 0 on")
+            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers of at least 0")
         following: Following | None = None
         data: dict[str, Any] = {}
         if command.session is not None:
@@ -309,7 +309,7 @@ class Server:
     def _old_feed(self, name: str) -> Feed:
         """Return a stream with only history, for a session that is not in the queue."""
         if not self._store.exists(name):
-            raise SessionError(f"there is no session {name!r}", "`kvdeck sessions` lists them")
+            raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`")
         path = self._store.samples_path(name)
         return Feed(name, path, count_lines(path))
 
@@ -333,12 +333,14 @@ class Server:
                 self._jobs.hurry()
             return Reply(command.id, True)
         if self._jobs.busy and not command.force:
-            raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
+            raise EngineError("a run is in progress", "wait for it, cancel it, or stop with force")
         if self._recordings.busy and not command.force:
             names = ", ".join(state.name for state in self._recordings.states if state.state not in FINAL_STATES)
-            raise EngineError(f"a recording is going on: {names}", "end it, or stop with force: what it has stays")
+            raise EngineError(
+                f"a recording is in progress: {names}", "stop it, or stop with force; its samples are saved"
+            )
         self._hurry = bool(command.force)
-        self._stop("a client asked for it")
+        self._stop("requested by a client")
         return Reply(command.id, True)
 
 

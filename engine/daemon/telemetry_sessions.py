@@ -65,10 +65,10 @@ class Recordings:
         if not what.hz:
             raise UsageError("can't record at 0 Hz", "give a number above 0")
         if not isinstance(command.name, str):
-            raise UsageError("a recording needs a name", "give one of A-Z a-z 0-9 . _ -")
+            raise UsageError("the recording's name is missing", "give one of A-Z a-z 0-9 . _ -")
         limit = DEFAULT_LIMIT if command.limit_bytes is None else command.limit_bytes
         if not isinstance(limit, int):
-            raise UsageError(f"can't keep a recording within {limit!r} bytes", "give a whole number")
+            raise UsageError(f"can't limit a recording to {limit!r} bytes", "give a whole number")
         await asyncio.to_thread(self._make, command.name, what, limit)
         self._asked[command.name] = what
         self._states.pop(command.name, None)
@@ -113,17 +113,19 @@ class Recordings:
         """
         what = self._what(command.name)
         if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
-            raise UsageError("a mark needs a text", "say what happens at this moment")
+            raise UsageError("the annotation is empty", "give a text")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
         sampling = self.watching.sampling(what)
         if not sampling.works:
-            raise SessionError(f"nothing samples for {command.name!r} at this moment", "try again in a moment")
+            raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
     def _what(self, name: str) -> Asked:
         what = self._asked.get(name)
         if what is None:
-            raise SessionError(f"the engine makes no recording {name!r}", "it has ended, or another process makes it")
+            raise SessionError(
+                f"the engine isn't recording {name!r}", "check its name: it has ended, or another process records it"
+            )
         return what
 
     async def settle(self, hurry: bool = False) -> None:
@@ -134,7 +136,7 @@ class Recordings:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), HURRY_SECONDS if hurry else SETTLE_SECONDS)
         for name, what in list(self._asked.items()):
-            self._end(name, what, RecordingState(name, "interrupted", reason="its process did not end in time"))
+            self._end(name, what, RecordingState(name, "interrupted", reason="its process did not exit in time"))
 
     def _said(self, what: Asked, said: dict[str, Any]) -> None:
         """Apply a child's report on one of its recordings, or, without a name, on all of them (recording failed)."""

@@ -145,7 +145,7 @@ class _Probing:
             plugin = from_json(PluginFinding, line["plugin"])
             found.plugins[plugin.name] = plugin
         elif "failed" in line and child.left:
-            found.failures[child.left[0]] = UnavailableError(line["failed"]["reason"], line["failed"]["mend"])
+            found.failures[child.left[0]] = UnavailableError(line["failed"]["reason"], line["failed"]["fix"])
         elif "done" in line:
             child.left.remove(line["done"])
             child.next_check()

@@ -36,11 +36,11 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
         output, _ = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         child.kill()  # not waited for: a process stuck in the driver can't die
-        return GpuFacts(reason=f"the NVIDIA driver gave no answer within {number_text(limit_s)} s")
+        return GpuFacts(reason=f"the NVIDIA driver did not answer within {number_text(limit_s)} s")
     try:
         return parse(load_record(output))
     except ValueError:
-        return GpuFacts(reason=f"asking the NVIDIA driver ended with status {child.returncode}")
+        return GpuFacts(reason=f"the query of the NVIDIA driver ended with status {child.returncode}")
 
 
 def parse(data: dict[str, Any]) -> GpuFacts:
@@ -68,7 +68,7 @@ def ask_driver() -> dict[str, Any]:
             "reason": None if gpus else "the NVIDIA driver lists no GPU",
         }
     except pynvml.NVMLError as error:
-        return {"gpus": [], "driver": None, "cuda": None, "reason": f"the NVIDIA driver says: {error}"}
+        return {"gpus": [], "driver": None, "cuda": None, "reason": f"the NVIDIA driver reports: {error}"}
 
 
 def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:

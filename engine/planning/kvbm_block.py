@@ -18,6 +18,6 @@ def leader_block_bytes(plan: Plan) -> int:
     stages = plan.stages()
     if any(len(stage.groups) != 1 for stage in stages):
         raise UsageError(
-            f"{plan.model.name} has layers of several kinds, each with a block of its own", "give the number of bytes"
+            f"{plan.model.name} has layers of several kinds, each with its own block size", "give the number of bytes"
         )
     return sum(stage.groups[0].block_bytes for stage in stages) * plan.parallel.tp

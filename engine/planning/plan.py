@@ -207,7 +207,7 @@ class Plan:
         if most == 1:
             return ""
         why = "MLA's latent isn't split" if self.model.latent else "fewer KV heads than ranks"
-        return f"each of {most} TP ranks holds the same: {why}"
+        return f"each of {most} TP ranks has the same copy: {why}"
 
 
 def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, work: Work) -> Plan:
@@ -224,7 +224,7 @@ def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, 
     check(parallel, model)
     weights = [kind.kept(work.isl)[1] * sum(_rank_bytes(kind, precision, parallel.tp)) for kind in model.kinds]
     if not any(model.order.count(index) and weight for index, weight in enumerate(weights)):
-        raise UsageError(f"{model.name} has no layer that keeps KV", "choose a model with attention")
+        raise UsageError(f"{model.name} has no layer with a KV cache", "choose a model with attention")
     bounds = _bounds(model, parallel)
     heaviest = max(
         range(parallel.pp),

@@ -240,7 +240,7 @@ class Track:
         if age > max(3 * period_s, 3.0):
             return "stale", f"last answered {duration_text(int(age))} ago"
         if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
-            return "reset", f"{self._reset_what} went backwards: counted anew from there"
+            return "reset", f"{self._reset_what} restarted; totals begin again"
         missing = self._what_is_missing()
         if missing:
             return "partial", missing
@@ -250,11 +250,11 @@ class Track:
         if self._missing:
             return self._missing
         if self._too_many:
-            return f"more than {count_text(MAX_POINTS)} series: the rest is left out"
+            return f"more than {count_text(MAX_POINTS)} series: the rest is ignored"
         gone = self.shape.gone
         if gone and self.kind not in ("process", "ring"):
             more = f" and {count_text(len(gone) - 1)} more" if len(gone) > 1 else ""
-            return f"no longer says {gone[0]}{more}"
+            return f"no longer reports {gone[0]}{more}"
         return ""
 
     def _idle_or_live(self, now_ns: int) -> tuple[State, str]:
@@ -263,5 +263,5 @@ class Track:
         since = self._moved_ns if self._moved_ns is not None else self._first_ns
         still = (now_ns - since) / 1e9
         if still >= IDLE_S and self.shape.counters:
-            return "idle", f"no counter moved for {duration_text(int(still))}"
+            return "idle", f"no counter changed for {duration_text(int(still))}"
         return "live", ""

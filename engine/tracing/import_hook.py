@@ -43,7 +43,7 @@ def _instrument(module: ModuleType, name: str) -> None:
     except Exception as error:
         if os.environ.get("KVDECK_RECORD_DEBUG"):
             with contextlib.suppress(Exception):
-                sys.stderr.write(f"kvdeck does not record {name}: {error!r}\n")
+                sys.stderr.write(f"kvdeck can't record {name}: {error!r}\n")
 
 
 class _Finder(MetaPathFinder):

@@ -56,5 +56,7 @@ def _device_buffers(spec: RunSpec, path: str) -> int:
 def _parameter(spec: RunSpec, name: str, default: int) -> int:
     text = spec.params.get(name, str(default))
     if not text.isdigit() or not text.isascii():
-        raise KvdeckError(f"plugin parameter {name}={text!r} is no whole number", f"give --param {name}={default}, say")
+        raise KvdeckError(
+            f"plugin parameter {name}={text!r} is not a whole number", f"give for example --param {name}={default}"
+        )
     return int(text)

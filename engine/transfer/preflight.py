@@ -85,34 +85,34 @@ def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None
     )
     needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {size_text(total)}"
     fitting = 0 if blocks is None else blocks * allowed // total
-    mend = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
-    raise UnavailableError(f"needs {needed} of {what}, {size_text(available)} are available", mend)
+    fix = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
+    raise UnavailableError(f"needs {needed} of {what}, but {size_text(available)} are available", fix)
 
 
 def _fits_limits(needs: Needs, host: HostFacts) -> None:
     files = needs.open_files + _OWN_FILES
     if needs.open_files and host.open_files is not None and files > host.open_files:
         raise UnavailableError(
-            f"needs {count_text(needs.open_files)} + {_OWN_FILES} = {count_text(files)} open files, "
+            f"needs {count_text(needs.open_files)} + {_OWN_FILES} = {count_text(files)} open files, but "
             f"{count_text(host.open_files)} are allowed",
             f"lower --files, or: ulimit -n {files}",
         )
     if host.memlock_bytes is not None and needs.locked_bytes > host.memlock_bytes:
         raise UnavailableError(
-            f"needs {size_text(needs.locked_bytes)} of locked memory, {size_text(host.memlock_bytes)} are allowed",
+            f"needs {size_text(needs.locked_bytes)} of locked memory, but {size_text(host.memlock_bytes)} are allowed",
             "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks",
         )
     used = host.aio_used or 0
     if host.aio_max is not None and needs.aio_slots > host.aio_max - used:
         raise UnavailableError(
-            f"needs {count_text(needs.aio_slots)} kernel AIO events, "
-            f"{count_text(host.aio_max - used)} of {count_text(host.aio_max)} are free",
+            f"needs {count_text(needs.aio_slots)} kernel AIO events, but {count_text(host.aio_max - used)} "
+            f"of {count_text(host.aio_max)} are free",
             f"use --api URING, or: sudo sysctl fs.aio-max-nr={used + needs.aio_slots}",
         )
     if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
         raise UnavailableError(
-            f"needs {many(needs.request_descriptors, 'descriptor')} in flight, "
-            f"the plugin takes {count_text(needs.request_limit)}",
+            f"needs {many(needs.request_descriptors, 'descriptor')} in flight, but the plugin takes "
+            f"{count_text(needs.request_limit)}",
             f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
         )
 
@@ -134,15 +134,15 @@ def default_folder() -> Path:
         if folder_facts(folder).writable:
             return folder
     names = ", ".join(str(folder) for folder in candidates)
-    raise UnavailableError(f"no test file can be written in {names}", "name a folder by --folder or KVDECK_SCRATCH")
+    raise UnavailableError(f"can't write a test file in {names}", "give a folder with --folder or KVDECK_SCRATCH")
 
 
 def _in_memory(folder: Path) -> bool:
     return mount_of(Path(os.path.realpath(folder)))[1] in MEMORY_FILESYSTEMS
 
 
-def _writable(folder: Path, mend: str) -> Path:
+def _writable(folder: Path, fix: str) -> Path:
     facts = folder_facts(folder)
     if not facts.writable:
-        raise UnavailableError(f"no test file can be written in {folder}: {facts.reason}", mend)
+        raise UnavailableError(f"can't write a test file in {folder}: {facts.reason}", fix)
     return folder

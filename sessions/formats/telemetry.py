@@ -49,7 +49,8 @@ def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
         reader = MomentReader(folder)
         if not reader.segments:
             raise SessionError(
-                f"session {session.name!r} holds no moments here", "kvdeck and markdown give what they come to"
+                f"the samples of session {session.name!r} are not on this host",
+                "use the formats kvdeck or markdown, which hold its totals",
             )
         written: dict[str, Callable[[Iterable[Moment]], Iterator[bytes]]] = {
             "csv": _csv,
@@ -79,7 +80,7 @@ def write(session: Session, folder: Path, form: str, path: Path) -> None:
             fresh.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
+        raise SessionError(f"can't write {path}: {error.strerror}", "choose another file") from error
 
 
 def _write_all(file: IO[bytes], first: bytes, parts: Iterator[bytes]) -> None:

@@ -61,4 +61,4 @@ def _check_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> None:
 
 def _demand(holds: bool, where: str) -> None:
     if not holds:
-        raise ValueError(f"{where!r} holds something else than it should")
+        raise ValueError(f"{where!r} has the wrong type")

@@ -14,7 +14,7 @@ from kvdeck.sessions.host.files import read_regular
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
 from kvdeck.sessions.model.records import decode_json, to_json
 
-OWNER_GONE = "the process that worked on it ended without a word: it was killed, or the host went down"
+OWNER_GONE = "its process exited without reporting a result: it was killed, or the host went down"
 _FILE = "owner.json"
 _MAX_BYTES = 64 * 1024
 

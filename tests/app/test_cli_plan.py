@@ -239,7 +239,7 @@ def test_a_hybrids_state_is_said_apart(said, capsys) -> None:
     assert row["kv_bytes_per_request"] == 12_288 * 4096
     (planned,) = json.loads(said("plan", *asked, "--format", "json"))
     assert planned["gpu_state_bytes"] == 39_518_208 // 2
-    assert "37.69 MB a request, apart from these" in said("kvcache", *asked)
+    assert "37.69 MB per request, apart from these" in said("kvcache", *asked)
     for more in (["--compat", "kvbench"], ["--for", "seed"]):
         assert "Recurrent" not in said("kvcache", *asked, *more)
 

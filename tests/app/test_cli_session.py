@@ -150,7 +150,7 @@ def test_a_format_alone_is_no_file(kvdeck: Callable[..., Said], home: Path, monk
     kvdeck("test")
     for form in ("json", "csv", "kvdeck", "markdown", "parquet"):
         status, _, said = kvdeck("export", form)
-        assert (status, "no file to export to" in said) == (2, True)
+        assert (status, "the output file is missing" in said) == (2, True)
     assert list((home / "here").iterdir()) == []
 
 

@@ -250,7 +250,7 @@ async def test_a_newcomer_reads_what_the_host_can_do_and_starts_with_one_key(dec
         line, offers = deck.screen.query_one(Progress).plain.splitlines()
         assert line.startswith(" Ready here: ")
         assert line.endswith("(9 says why)")
-        assert offers.startswith(" a runs the quick A/B")
+        assert offers.startswith(" a run the quick A/B")
         assert ("plans a model" in offers) == ("plan" in Deck.MODES)
         assert ("endpoint" in offers) == ("monitor" in Deck.MODES)
         await pilot.press("a")

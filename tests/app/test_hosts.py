@@ -151,7 +151,7 @@ def test_a_run_that_asks_for_o_direct_says_what_doctor_says(tmp_path: Path, path
         asked = ("run", "--path", path, "--block-size", "4096", "--iterations", "5")
         run = kvdeck(*asked, "--direct")
         assert run.returncode == 1
-        assert f"{row['reason']} · {row['mend']}" in " ".join(run.stderr.split())
+        assert f"{row['reason']} · fix: {row['fix']}" in " ".join(run.stderr.split())
         assert "Errno" not in run.stdout + run.stderr
         assert kvdeck(*asked).returncode == 0
     finally:

@@ -333,7 +333,7 @@ async def test_blocks_become_bytes_by_the_config_by_hand_and_from_the_plan():
         assert "block 4 KiB, as typed" in plain(deck, MonitorBar)
         await pilot.press("1", "3")
         commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
-        commands["monitor: take block bytes from the plan"].callback()
+        commands["monitor: copy the block size from the plan"].callback()
         assert screen.settings.block_bytes == 1 << 20, "16 tokens of Llama 3.1 8B in fp8"
         assert "from the plan" in plain(deck, MonitorBar)
 

@@ -183,7 +183,7 @@ def test_a_source_that_falls_silent_and_a_new_finding_leave_marks_once():
         "nothing matches",
     ]
     assert happened(after, replace(after, t=3.0)) == []
-    assert [mark.text for mark in happened(after, replace(before, t=4.0))] == ["a answers again"]
+    assert [mark.text for mark in happened(after, replace(before, t=4.0))] == ["a is back"]
 
 
 # --- the timeline ---

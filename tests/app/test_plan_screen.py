@@ -221,7 +221,7 @@ def test_deepseek_as_the_issue_has_it():
     assert "589,824 B = 576 KiB" in shown
     assert "13 × 4, 3 × 3" in shown
     assert "stage 0, 4 layers" in shown
-    assert "never measured here" in shown
+    assert "not measured here" in shown
     assert "--max_batch_size 5958 --max_block_size 589824" in text(command_rows(R1, 120))
     assert "--max_batch_size 23829 --max_block_size 147456" in text(command_rows(replace(R1, access="layer"), 120))
 
@@ -255,7 +255,7 @@ def test_stages_say_whose_rule_they_are():
 def test_time_comes_from_the_nearest_block_that_was_measured():
     shown = text(figure_rows(replace(R1, path="HostToDisk"), a_run.measured(), 120, 40))
     assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in shown
-    assert "never measured here" in shown
+    assert "not measured here" in shown
     point = a_run.measured().at("HostToHost", LAYOUTS[1], 70_000)
     assert point is not None
     assert (point.layout, point.block_bytes) == ("ls", 65536)

@@ -120,8 +120,8 @@ async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: DeckOfFiles, t
         await pilot.press("1", "Y")
         await pilot.pause()
         plan = {row["figure"]: row for row in csv.DictReader(deck.clipboard.splitlines())}
-        assert plan["descriptors a block"]["FullyContiguous"] == "1"
-        assert plan["descriptors a block"]["LayerSeparate"] == "64"
+        assert plan["descriptors per block"]["FullyContiguous"] == "1"
+        assert plan["descriptors per block"]["LayerSeparate"] == "64"
         await pilot.press("E")
         await pilot.pause()
         rows = list(csv.DictReader(files(tmp_path)["block-sizes.csv"].splitlines()))

@@ -46,7 +46,7 @@ def test_it_paints_keeps_still_and_quits(deck: Terminal):
         pass
     assert deck.read(1.5) == b""  # nothing ticks, blinks or animates while nothing changes
     os.write(deck.master, b"9")
-    assert deck.shows("not looked at yet")
+    assert deck.shows("not checked yet")
     os.write(deck.master, b"q")
     assert deck.ended() == 0
 

@@ -91,7 +91,7 @@ def test_cufile_errors_are_put_into_words() -> None:
     error = reasons.not_created("GDS", "NIXL_ERR_BACKEND", words)
     assert "nvidia-fs" in error.what
     assert "5033" in error.what
-    assert "modprobe nvidia-fs" in error.mend
+    assert "modprobe nvidia-fs" in error.fix
 
 
 def test_words_of_native_code_are_caught_and_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_a_path_that_can_not_run_is_refused(path: str, backend: str, reason: str
     with pytest.raises(UnavailableError) as refusal:
         capability.check(path, backend)
     assert reason in str(refusal.value)
-    assert refusal.value.mend
+    assert refusal.value.fix
 
 
 @without_driver

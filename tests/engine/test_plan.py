@@ -247,7 +247,7 @@ def test_scales_are_said() -> None:
 def test_what_can_not_be_is_named(split: Parallelism, work: Work, named: str) -> None:
     with pytest.raises(UsageError, match=named) as caught:
         make_plan(find_model("llama-3.1-8b"), FP8, split, work)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_alignment() -> None:

@@ -105,7 +105,7 @@ def test_the_mend_fits(host: HostFacts) -> None:
     block = 2 << 20
     with pytest.raises(UnavailableError) as refusal:
         check_room(Needs(host=(Part(3, 9000 * block),), blocks=9000), host)
-    blocks = int(refusal.value.mend.rsplit(" ", 1)[1])
+    blocks = int(refusal.value.fix.rsplit(" ", 1)[1])
     check_room(Needs(host=(Part(3, blocks * block),), blocks=blocks), host)
 
 

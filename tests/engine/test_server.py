@@ -200,7 +200,7 @@ def test_noise_on_the_socket_harms_nobody(client: Client, folders: Path):
 
 def test_stop_is_refused_during_a_run_unless_forced(client: Client):
     session = submit(client, rounds=1000, every=0.05)
-    with pytest.raises(EngineError, match="a run is going on"):
+    with pytest.raises(EngineError, match="a run is in progress"):
         client.stop()
     client.stop(force=True)
     assert not alive(client.hello.engine_pid)

@@ -135,9 +135,9 @@ async def until(sampler: Sampler, verdict: str) -> Snapshot:
     [
         ("sys.stderr.write('error opening gds stats for pid\\n'); sys.exit(1)", "profile.cufile_stats"),
         ("", "profile.cufile_stats"),
-        ("print('<html>what?</html>')", "something else than statistics: '<html>what?</html>'"),
+        ("print('<html>what?</html>')", "of another type than statistics: '<html>what?</html>'"),
         ("print('cuFile STATS VERSION : 9')", "a version that is not known"),
-        ("sys.stdout.buffer.write(bytes(range(256)) * 900)", "something else than statistics"),
+        ("sys.stdout.buffer.write(bytes(range(256)) * 900)", "of another type than statistics"),
         ("import os; os.kill(os.getpid(), 11)", "profile.cufile_stats"),
         ("time.sleep(60)", "no end within 0.5 s"),
         ("while True: print('x' * 9999)", "no end within 0.5 s"),

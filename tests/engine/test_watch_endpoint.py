@@ -42,7 +42,7 @@ async def refusal(url: str, timeout_s: float = 2.0) -> str:
         (says("ouch", 500), "HTTP 500"),
         (says("who", 401), "wants credentials"),
         (says("<!DOCTYPE html><html><body>hi</body></html>\n"), "web page"),
-        (says("\x00\x01 garbage {{{\n"), "something else than metrics"),
+        (says("\x00\x01 garbage {{{\n"), "of another type than metrics"),
         (says("", 302, {"Location": "http://example.invalid/metrics"}), "another host (example.invalid): not followed"),
         (says("", 302, {"Location": "/metrics"}), "redirected more than 3 times"),
     ],

@@ -141,7 +141,7 @@ def test_when_both_were_killed_the_next_engine_says_so(client: Client, server: M
         session = store.read("one")
         assert (session.state, session.reason) == (
             "interrupted",
-            "the engine and the process that recorded ended without a word",
+            "the engine and the recording process exited without reporting a result",
         )
 
 
@@ -178,7 +178,7 @@ def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server
 
 def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
     begun(client, server)
-    for name, said in (("one", "is there already"), ("../x", "is not allowed")):
+    for name, said in (("one", "already exists"), ("../x", "is not allowed")):
         with pytest.raises(UsageError, match=said):
             client.record(name, 10, [server.url()])
     for more in ({"hz": 0.0}, {"hz": 99.0}, {"block_bytes": -1.0}, {"limit_bytes": 5}):

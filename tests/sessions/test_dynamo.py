@@ -96,7 +96,7 @@ def test_the_eighteen_keys_stay_apart() -> None:
         (b"[]", "no object"),
         (b'{"session_name": "a", "metrics": {}}', "'session_duration_secs' is missing"),
         (ONE_KEY.replace(b'"metrics"', b'"enabled": true, "metrics"'), "unknown field 'enabled'"),
-        (ONE_KEY.replace(b'"metrics"', b'"session_name": "b", "metrics"'), "'session_name' is there twice"),
+        (ONE_KEY.replace(b'"metrics"', b'"session_name": "b", "metrics"'), "'session_name' occurs twice"),
         (ONE_KEY.replace(b"6145", b"-1"), "'total_bytes' of"),
         (ONE_KEY.replace(b"6145", b"1.5"), "'total_bytes' of"),
         (ONE_KEY.replace(b"6145", b"true"), "'total_bytes' of"),

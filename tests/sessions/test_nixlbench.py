@@ -144,7 +144,7 @@ def test_a_single_figure_is_not_shown_as_certainty() -> None:
     diff = compare(replace(theirs, name="ours", results=measured), theirs)
     assert [(row.low, row.high, row.verdict) for row in diff.keys] == [(None, None, "undecided")] * 2
     text = "\n".join(line.text for line in diff_lines(diff, 100))
-    assert "theirs has no interval: nixlbench prints one figure for a step, so no winner is named" in text
+    assert "theirs has no interval: nixlbench prints one figure per step, so there is no verdict" in text
     assert "95 %" not in text
     assert not any("no interval" in item for item in compare(replace(theirs, results=measured), replace(
         theirs, name="again", results=measured)).differences)  # fmt: skip

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.index import SessionSummary
 
 _NAME = click.option("-s", "--session", "name", metavar="NAME", help="Default: the active session.")
-NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one."
+NONE_ACTIVE = "No benchmark session active. Create one: `kvdeck session init NAME`"
 
 
-@click.group(epilog="The active session: $DYNAMO_BENCHMARK_SESSION, else what `init` wrote last.")
+@click.group(epilog="Default: $DYNAMO_BENCHMARK_SESSION, else the session of the last `init`.")
 def session() -> None:
     """Count transfers in other programs; store, compare and export sessions.
 
@@ -41,7 +41,7 @@ def init(name: str) -> int:
         click.echo(line, err=True)
     traces.make_active(name)
     click.echo(f"Benchmark session '{name}' is ready and active.")
-    click.echo("Let the program you start next find it:")
+    click.echo("For the program you start next:")
     click.echo(f"  export DYNAMO_BENCHMARK_SESSION={shlex.quote(name)}")
     return 0
 
@@ -86,7 +86,7 @@ def status(name: str | None) -> int:
 
 @session.command()
 @click.option("-f", "--format", "form", default="text", metavar="FORMAT", help="text, json (Dynamo's) or csv.")
-@click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
 @_NAME
 def report(form: str, output: str | None, name: str | None) -> int:
     """Print the full session: all paths and layouts by name, in a stable order."""
@@ -108,7 +108,7 @@ def report(form: str, output: str | None, name: str | None) -> int:
 @session.command()
 @click.argument("form", metavar="[FORMAT]", required=False)
 @click.argument("target", metavar="[FILE]", required=False)
-@click.option("-o", "--output", metavar="FILE", help="The same as FILE.")
+@click.option("-o", "--output", metavar="FILE", help="Same as FILE.")
 @_NAME
 def export(form: str | None, target: str | None, output: str | None, name: str | None) -> int:
     """Write the session to a file: `export csv F`, or `export --session S --output F`.
@@ -124,7 +124,7 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
         form, target = None, form
     place = output or target
     if place is None:
-        raise UsageError("no file to export to", "give --output FILE, or FORMAT FILE")
+        raise UsageError("the output file is missing", "give --output FILE, or FORMAT FILE")
     chosen = form or exchange.format_of(Path(place))
     if chosen not in (*exchange.FORMATS, "jsonl"):
         raise SessionError(f"unsupported format {chosen!r}", f"use {', '.join(exchange.FORMATS)}")
@@ -136,12 +136,12 @@ def export(form: str | None, target: str | None, output: str | None, name: str |
         click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
         return 0
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
-        raise SessionError(f"{place} is the file Dynamo's hooks count {wanted!r} in", "export to another file")
+        raise SessionError(f"{place} is the file in which Dynamo's hooks count {wanted!r}", "export to another file")
     with waiting(f"writing {place}"):
         give(exchange.encode(found, chosen), place)
     click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
     if left := exchange.left_out(found, chosen):
-        click.echo(f"The format has no place for: {'; '.join(left)}", err=True)
+        click.echo(f"The format can't hold: {'; '.join(left)}", err=True)
     return 0
 
 
@@ -176,9 +176,7 @@ def _switch(name: str | None, enabled: bool) -> int:
 
     wanted = wanted_name(name)
     traces.switch(store(), wanted, enabled)
-    click.echo(
-        f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within a second"
-    )
+    click.echo(f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within 1 s")
     return 0
 
 
@@ -201,7 +199,7 @@ def test(count: int) -> int:
         recorder.record(path, layout, size, blocks, None)
     recorder.close()
     enabled, _ = trace_counts.control(store().folder(name))
-    click.echo(f"Recorded {count} test transfers" + ("" if enabled else ", which the session ignores: it is disabled"))
+    click.echo(f"Recorded {count} test transfers" + ("" if enabled else "; the session is disabled and ignores them"))
     click.echo(summary_text(find(name)))
     return 0
 
@@ -210,8 +208,8 @@ def test(count: int) -> int:
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 @click.argument("more", metavar="[C]...", nargs=-1)
-@click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--markdown", is_flag=True, help="Markdown, for a ticket or a pull request.")
 @click.option(
     "--fail-on-regression",
@@ -243,10 +241,10 @@ def compare(
 
     if more:
         if as_json or markdown or output is not None or percent is not None:
-            raise UsageError("these options compare two sessions", "leave out the third, or the options")
+            raise UsageError("these options need exactly two sessions", "omit the third session, or the options")
         baseline, *others = (find(name, part=True) for name in (before, after, *more))
         if is_recording(baseline):
-            raise UsageError("recordings are compared two at a time", "leave out the third")
+            raise UsageError("only two recordings can be compared", "omit the third")
         print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
         return 0
     a, b = find(before, part=True), find(after, part=True)
@@ -264,7 +262,7 @@ def compare(
     else:
         print_lines(diff_lines(diff, report_width()))
     if percent is not None and (unsure := sum(row.ratio is not None and row.low is None for row in diff.keys)):
-        click.echo(f"{many(unsure, 'row')} without an interval: no regression can be told there", err=True)
+        click.echo(f"{many(unsure, 'row')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         what = key_text(row.path, row.layout or "across layouts", row.block_bytes, row.batch)
         click.echo(f"regression: {what}: {ratio_text(row.ratio)} the time", err=True)
@@ -273,7 +271,7 @@ def compare(
 
 @session.command("list")
 @click.argument("words", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
     from kvdeck.sessions.store.catalogue import catalogue, matching
@@ -285,7 +283,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         print_json(found)
         return 0
     if not found:
-        click.echo("No session has these words." if words else "No sessions yet: `kvdeck run --quick` makes one.")
+        click.echo("No session matches." if words else "No sessions yet. Start one: `kvdeck run --quick`")
         return 0
     columns = [
         Column("", "session", tuple(item.name for item in found), left=True),
@@ -308,7 +306,7 @@ def _transfers(item: SessionSummary) -> str:
 
 @session.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str, as_json: bool) -> int:
     """Print one session, given by name or file."""
     from kvdeck.app.cli.output import print_session
@@ -319,12 +317,12 @@ def show(name: str, as_json: bool) -> int:
 
 @session.command()
 @click.argument("name")
-@click.option("--layout", metavar="LAYOUT", help="What the program's transfers are laid out as; it can't be seen.")
+@click.option("--layout", metavar="LAYOUT", help="Layout of the program's transfers; it can't be detected.")
 @click.option(
     "--descriptors-per-block",
     metavar="N",
     type=click.IntRange(1),
-    help="Descriptors that make a block, so that blocks can be counted.",
+    help="Descriptors per block, to count blocks.",
 )
 @click.argument("command", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def record(name: str, layout: str | None, descriptors_per_block: int | None, command: tuple[str, ...]) -> int:

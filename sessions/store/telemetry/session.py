@@ -29,7 +29,7 @@ from kvdeck.sessions.units import size_text
 if TYPE_CHECKING:
     from kvdeck.sessions.store.store import Store
 
-NO_WORD = "it ended without a word: the process that recorded was killed, or the host went down"
+NO_WORD = "the recording process exited without reporting a result: it was killed, or the host went down"
 MOST_MARKS = 200
 """Maximum annotations in `session.json`; `marks.jsonl` holds all."""
 
@@ -57,7 +57,7 @@ def begin(
     for source in sources:
         refuse_credentials(source, "the source")
     if limit < LEAST_LIMIT:
-        raise UsageError(f"{size_text(limit)} can't hold a recording", f"give {size_text(LEAST_LIMIT)} or more")
+        raise UsageError(f"{size_text(limit)} is too small for a recording", f"give {size_text(LEAST_LIMIT)} or more")
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="watched"))

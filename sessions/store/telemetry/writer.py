@@ -55,11 +55,11 @@ class Writer:
         except OSError as error:
             os.close(self._marks)
             raise SessionError(
-                f"can't lock {marks_path(folder)}: {error.strerror}", "keep recordings on a local disk"
+                f"can't lock {marks_path(folder)}: {error.strerror}", "set KVDECK_HOME to a folder on a local disk"
             ) from error
         if not free:
             os.close(self._marks)
-            raise UsageError(f"the recording {folder.name!r} is being written already", "choose another name")
+            raise UsageError(f"another process is writing the recording {folder.name!r}", "choose another name")
         self._closed = segments(self._moments)
 
     @property
@@ -100,7 +100,7 @@ class Writer:
         """
         line = encode_mark(mark)
         if self._marks_bytes + len(line) > marks_module.MOST_BYTES and mark.kind != "end":
-            raise SessionError("the recording has no room for more marks", "begin another recording")
+            raise SessionError("the recording can't hold more annotations", "start another recording")
         try:
             if os.write(self._marks, line) != len(line):
                 os.ftruncate(self._marks, self._marks_bytes)
@@ -156,8 +156,10 @@ class Writer:
             if not self._thinned:
                 self._thinned = True
                 with contextlib.suppress(SessionError):
-                    self.mark(Mark(time.time(), f"the limit of {size_text(self._limit)} is reached: from here on "
-                                   "older moments are thinned", "thinned"))  # fmt: skip
+                    self.mark(Mark(time.time(), (
+                        f"the limit of {size_text(self._limit)} is reached: from "
+                        "here on older samples are thinned"
+                    ), "thinned"))  # fmt: skip
 
     def _densest_for_its_age(self) -> int:
         """Return the index of the pair that is densest for its age; pairs of equal density are preferred."""
@@ -219,5 +221,5 @@ class _Live:
 
 def _error(folder: Path, error: OSError) -> SessionError:
     return SessionError(
-        f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
+        f"can't write in {folder}: {error.strerror}", "free disk space, or set KVDECK_HOME to a folder you own"
     )

@@ -26,9 +26,9 @@ def look(post: Callable[[SourcesFound], object]) -> None:
         rows = load_record(done.stdout)["sources"]
         found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
     except subprocess.TimeoutExpired:
-        post(SourcesFound((), f"looking for sources did not end within {number_text(LONGEST_S)} s"))
+        post(SourcesFound((), f"the search for sources took more than {number_text(LONGEST_S)} s"))
     except (ValueError, KeyError, TypeError):
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        post(SourcesFound((), f"looking for sources failed: {words[-1] if words else done.returncode}"))
+        post(SourcesFound((), f"the search for sources failed: {words[-1] if words else done.returncode}"))
     else:
         post(SourcesFound(found))

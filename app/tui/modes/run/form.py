@@ -137,11 +137,9 @@ class Form:
             return item.hint
         row = self.doctor.best(item.key)
         if row is None:
-            return self.doctor.error or (
-                "doctor is looking at this host" if self.doctor.looking else "not looked at yet"
-            )
+            return self.doctor.error or ("doctor is checking this host" if self.doctor.looking else "not checked yet")
         said = row.reason or f"{row.state} with {row.backend}"
-        return f"{said} · {row.mend}" if row.mend else said
+        return f"{said} · fix: {row.fix}" if row.fix else said
 
     def derived(self) -> str:
         """Return the settings of the second page, and the geometry in bytes and descriptors."""
@@ -155,7 +153,7 @@ class Form:
             if text in self.layouts
         )
         return (
-            f"{said}{exact_size_text(shape.block_bytes)} a block · {many(shape.regions, 'region')} of "
+            f"{said}{exact_size_text(shape.block_bytes)} per block · {many(shape.regions, 'region')} of "
             f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
 
@@ -167,27 +165,27 @@ class Form:
 
     def carried(self) -> str:
         """Return block, batch and working set, short."""
-        batch = "batch auto" if self.batch is None else f"{count_text(self.batch)} a request"
+        batch = "batch auto" if self.batch is None else f"{count_text(self.batch)} per request"
         blocks = "working set auto" if self.blocks is None else f"{count_text(self.blocks)} in the working set"
         return f"{size_text(self.geometry.block_bytes)}, {batch}, {blocks}"
 
     def problem(self) -> str:
         """Return why this can't be launched, or ""."""
         if not any(self.chosen(path) for path in PATHS):
-            return "no path is chosen · switch one on with space"
+            return "no path is selected · fix: select one with space"
         if not self.layouts:
-            return "no layout is chosen · switch one on with space"
+            return "no layout is selected · fix: select one with space"
         if self.blocks is not None and self.batch is not None and self.batch > self.blocks:
             batch, blocks = count_text(self.batch), many(self.blocks, "block")
-            return f"batch {batch} is larger than the {blocks} · lower batch or raise blocks"
+            return f"batch {batch} is larger than the {blocks} · fix: lower batch or raise blocks"
         if self.api != AUTO and self.backend not in (AUTO, "POSIX"):
-            return f"api {self.api} goes with the POSIX backend, not {self.backend} · set one of them to auto"
+            return f"api {self.api} needs the POSIX backend, not {self.backend} · fix: set one of them to auto"
         if self.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):
-            return "a plain block has one layout, FullyContiguous · set it to auto, or the others off"
+            return "a plain block has one layout, FullyContiguous · fix: set it to auto, or the others off"
         for name, (start, stop) in _SWEEPS.items():
             if (getattr(self, start) is None) != (getattr(self, stop) is None):
                 what = name.removeprefix("sweep_").replace("_", " ")
-                return f"the sweep of {what} needs both its ends, from and to · m shows them"
+                return f"the sweep of {what} needs both from and to · fix: set both (m shows them)"
         return self._problem_together() if any(self.more()) else ""
 
     def _problem_together(self) -> str:
