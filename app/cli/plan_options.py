@@ -35,8 +35,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "pp_size": (COUNT, "Pipeline parallelism: stages the layers are split over."),
     "pp_rule": (
         click.Choice(["trtllm", "vllm", "sglang"]),
-        "Stages that get the layers PP doesn't divide: the first (trtllm, default), those before the "
-        "last, or the last.",
+        "Stages that get the layers left over by PP: the first (trtllm, default), those before the last, the last.",
     ),
     "pp_layers": (str, "Layers per stage, as in VLLM_PP_LAYER_PARTITION: 16,15,15,15. Sets --pp."),
     "dp_size": (COUNT, "Data parallelism: replicas the requests are split over."),

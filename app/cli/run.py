@@ -33,8 +33,7 @@ class GroupedCommand(click.Command):
 @click.command(
     cls=GroupedCommand,
     epilog="By default: both layouts on every ready path, in under a minute. Exit status: 0 done, 1 failed, "
-    "2 bad arguments, 130 cancelled. Ctrl-C cancels and saves the results; a second one stops waiting "
-    "to the engine.",
+    "2 bad arguments, 130 cancelled. Ctrl-C cancels and saves the results; a second one stops waiting.",
 )
 @click.argument("spec_file", metavar="[SPEC.yaml]", required=False)
 @click.option("--session", metavar="NAME", help="Session name. Default: made from the time.")

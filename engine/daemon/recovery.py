@@ -67,7 +67,7 @@ def _read_owner(path: Path) -> Owner | None:
 def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
     """Recover every session whose engine is dead: end its processes, remove its test files, set it to `interrupted`.
 
-    Sessions of a live engine, here or on another host with the same home, are left alone.
+    Sessions of a live engine, here or on another host with the same home, are not changed.
 
     Args:
         grace: Seconds that an orphaned worker has to end by itself.
@@ -141,7 +141,7 @@ def remove_scratch(folder: Path) -> list[str]:
     Only real folders (no links) that hold the marker are removed: a path in `scratch.txt` alone is not enough.
 
     Returns:
-        A log message per folder that was removed, left alone, or could not be removed.
+        A log message per folder that was removed, was not eligible, or could not be removed.
     """
     note = folder / "scratch.txt"
     try:

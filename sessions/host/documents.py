@@ -97,7 +97,7 @@ def load_json(data: bytes, *, infinite: bool = False) -> Any:
         infinite: `Infinity` and `NaN` are numbers, as Python writes them: a model's config.json has them in limits.
 
     Raises:
-        DocumentError: It is no JSON, or holds what is refused here.
+        DocumentError: It is not JSON, or has content that isn't supported.
     """
     text = _text(data, MAX_JSON)
     try:
@@ -122,7 +122,7 @@ def load_record(data: bytes | str) -> Any:
     """One of kvdeck's own records or messages, or a line of a child's output; of a repeated key the last counts.
 
     Raises:
-        ValueError: It is no JSON, or nested deeper than `MAX_DEPTH`.
+        ValueError: It is not JSON, or nested deeper than `MAX_DEPTH`.
     """
     import orjson  # the first screen draws without it
 

@@ -25,8 +25,9 @@ from kvdeck.sessions.units import (
 
 SHOWN_MARKS = 20
 NOTE = (
-    "Rates are medians over the samples with transfers, with a 95 % interval over blocks of "
-    "neighbouring samples: consecutive samples are not independent. The mean is over the whole recording, idle time included. ≈: blocks times the given block size. GB = 1e9 bytes, GiB = 2^30 bytes."
+    "Rates are medians over the samples with transfers, with a 95 % interval over blocks of neighbouring samples: "
+    "consecutive samples are not independent. The mean is over the whole recording, idle time included. "
+    "≈: blocks times the given block size. GB = 1e9 bytes, GiB = 2^30 bytes."
 )
 
 

@@ -130,7 +130,7 @@ def test_nothing_in_common() -> None:
     empty = counted("b")
     diff = compare(session("a", step(0)), empty)
     assert diff.differences == ("b has no transfers",)
-    assert "nothing in common" in said(diff)
+    assert "no path and layout in common" in said(diff)
     assert diff_markdown(diff).startswith("## a and b")
 
 
