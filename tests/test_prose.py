@@ -37,7 +37,7 @@ EVERYWHERE = re.compile(
 TEXTS = re.compile(
     r"\b(?:"
     r"told|tells?(?! me)|asked|(?<!: )wanted|moments?|unwatched|watched"
-    r"|(?:bytes|blocks?|descriptors?|requests?|samples?|times|rows?|one) an? (?:second|block|request|line|process|stage)"
+    r"|(?:bytes|blocks?|descriptors?|requests?|samples?|times|rows?|one) an? (?:second|block|request|line)"
     r"|once a second|try:"
     r")\b",
     re.IGNORECASE,
@@ -127,5 +127,5 @@ def test_such_words_are_found(source: str, word: str) -> None:
 
 
 def test_plain_words_are_not_found() -> None:
-    plain = 'x = "file not found"  # keep the connection open\nasked = {"watched": 1, "moments": []}\n"""Return a block."""\n'
+    plain = 'x = "file not found"  # keep it open\nasked = {"watched": 1, "moments": []}\n"""Return a block."""\n'
     assert list(faults(plain)) == []

@@ -155,12 +155,12 @@ class Plan:
         return held * self.parallel.tp * self.parallel.cp * self.work.requests
 
     def gpu_state_bytes(self, stage: Stage | None = None) -> int:
-        """Return the bytes of recurrent states on the GPU with the most in a stage, by default of the stage with the most."""
+        """Return the bytes of recurrent states on one GPU (the largest) of a stage, by default of the largest stage."""
         most = stage.state_bytes if stage else max(one.state_bytes for one in self.stages())
         return most * share(self.work.requests, self.parallel.dp)
 
     def room_bytes(self) -> int:
-        """Return the bytes of KV and recurrent states on the GPU with the most when all requests have their OSL tokens."""
+        """Return the bytes of KV and recurrent states on one GPU (the largest) with all OSL tokens of all requests."""
         end = self.at_the_end()
         return max(end.per_gpu(stage).block_bytes + end.gpu_state_bytes(stage) for stage in end.stages())
 
@@ -178,7 +178,7 @@ class Plan:
         )
 
     def per_gpu(self, stage: Stage | None = None) -> Load:
-        """Return the KV load after the prompts on the GPU with the most in a stage, by default of the largest stage."""
+        """Return the KV load after the prompts on one GPU (the largest) of a stage, by default of the largest stage."""
         requests, cp = share(self.work.requests, self.parallel.dp), self.parallel.cp
         held = [(share(group.blocks, cp) * requests, group) for group in (stage or self.stage).groups]
         return Load(
