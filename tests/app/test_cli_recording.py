@@ -183,12 +183,12 @@ def test_a_reader_that_goes_away_ends_the_recording(environment: dict[str, str],
         (["--replay", "y", "--hz", "2"], "--hz can't be combined with --replay"),
         (["--replay", "y", "--source", "disks"], "--source can't be combined with --replay"),
         (["--replay", "y", "--prometheus", "0"], "--prometheus can't be combined with --replay"),
-        (["--record", "x", "--once"], "leave one out"),
-        (["--record", "x", "--list-sources"], "leave one out"),
+        (["--record", "x", "--once"], "give only one of them"),
+        (["--record", "x", "--list-sources"], "give only one of them"),
         (["--record", "../x"], "is not allowed"),
         (["--record", "x", "--record-limit", "5"], "give 977 KiB or more"),
         (["--record", "x", "--record-limit", "much"], "is not a whole number"),
-        (["--record", "x", "--source", "/nowhere/at/all"], "is no address"),
+        (["--record", "x", "--source", "/nowhere/at/all"], "is not an address"),
         (["--record-limit", "5M"], "add --record NAME"),
         (["--speed", "2"], "add --replay NAME"),
     ],
@@ -205,7 +205,7 @@ def test_what_is_no_recording_is_said(environment: dict[str, str]) -> None:
 
     (Path(environment["KVDECK_HOME"]) / "sessions").mkdir(parents=True)
     store(environment).keep(Session("run", "done", 1.0))
-    for name, said in (("nothing", "there is no recording"), ("run", "is no recording of the Monitor's")):
+    for name, said in (("nothing", "unknown recording"), ("run", "is not a recording of the Monitor")):
         done = kvdeck(environment, "monitor", "--replay", name)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert said in done.stderr

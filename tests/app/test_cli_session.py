@@ -70,7 +70,7 @@ def test_init_again_keeps_every_key_and_sets_a_damaged_file_aside(kvdeck: Callab
     (home / "tmp/dynamo_benchmark_mine.json").write_bytes(kept)
     (home / "home/.dynamo/bench_mine.json").write_bytes(b"{half")
     status, _, err = kvdeck("init", "mine")
-    assert (status, "set aside" in err) == (0, True)
+    assert (status, "moved to" in err) == (0, True)
     assert (home / "tmp/dynamo_benchmark_mine.json").read_bytes() == kept
     assert [path.read_bytes() for path in (home / "home/.dynamo").glob("*.damaged-*")] == [b"{half"]
 
@@ -100,7 +100,7 @@ def test_the_round_of_dynamo_s_verbs(kvdeck: Callable[..., Said], home: Path) ->
     assert table.splitlines()[1].startswith("HostToDisk,FullyContiguous,34,356864,102,10496.00,8192,12800,")
 
     status, out, err = kvdeck("export", "--session", "round", "--output", str(home / "r.json"))
-    assert (status, out, "has no place for" in err) == (0, "", True)
+    assert (status, out, "can't hold" in err) == (0, "", True)
     assert dynamo.read(home / "r.json").tallies[0].transfers == 34
     assert kvdeck("export", "csv", str(home / "r.csv"))[0] == 0
     assert (home / "r.csv").read_text() == table
@@ -130,7 +130,7 @@ def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path
     _, out, _ = kvdeck("list", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert (rows["theirs"]["kind"], rows["theirs"]["transfers"]) == ("dynamo", 100)
-    assert "no whole JSON" in rows["broken"]["reason"]
+    assert "truncated or invalid JSON" in rows["broken"]["reason"]
     assert [row["name"] for row in json.loads(kvdeck("list", "theirs", "--json")[1])] == ["theirs"]
     assert "100 transfers" in kvdeck("status", "-s", "theirs")[1]
     assert kvdeck("show", "broken")[0] == 1

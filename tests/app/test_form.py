@@ -113,9 +113,9 @@ def test_sizes_are_stepped_and_typed_with_their_unit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sizes_from": 65536}, "needs both its ends"),
+        ({"sizes_from": 65536}, "needs both from and to"),
         ({"sizes_from": 65536, "sizes_to": 4096}, "stops below its start"),
-        ({"sizes_from": 5000, "sizes_to": 20000}, "no whole number of tokens"),
+        ({"sizes_from": 5000, "sizes_to": 20000}, "not a whole number of tokens"),
         ({"block_size": 4096, "layouts": frozenset(LAYOUTS[1:2])}, "has one layout"),
     ],
 )

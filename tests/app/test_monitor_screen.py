@@ -305,7 +305,7 @@ async def test_nothing_watched_teaches_what_would_say_it():
         shown = plain(deck, Tiers)
         for taught in ("DYN_KVBM_METRICS=true", "NIXL_TELEMETRY_ENABLE=y", "--source"):
             assert taught in shown
-        assert "nothing is watched" in plain(deck, MonitorBar)
+        assert "no source is selected" in plain(deck, MonitorBar)
 
 
 async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():

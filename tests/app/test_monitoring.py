@@ -176,7 +176,7 @@ def test_marks_are_bounded_in_order_and_seen_up_to_a_time():
 def test_a_source_that_falls_silent_and_a_new_finding_leave_marks_once():
     live = SourceStatus("a", "kvbm", "live", "", 0.1)
     gone = replace(live, state="unreachable", reason="Connection refused")
-    look = Check("x", "look", "nothing matches")
+    look = Check("x", "warning", "nothing matches")
     before, after = Snapshot(1.0, (live,)), Snapshot(2.0, (gone,), checks=(look,))
     assert [mark.text for mark in happened(before, after)] == [
         "a is unreachable: Connection refused",

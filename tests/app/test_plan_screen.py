@@ -273,14 +273,14 @@ def test_the_knee_is_where_larger_blocks_bring_little():
     assert a_run.measured().knee("HostToHost") == 1 << 20
     assert a_run.measured().knee("HostToDisk") is None
     assert "[" in text(grid_rows(R1, a_run.measured(), 120))
-    assert "no sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
+    assert "no block-size sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
     assert "can't be read" in text(grid_rows(R1, Measured(error="the sessions can't be read"), 120))
 
 
 def test_what_is_no_plan_says_why_in_every_pane():
     wrong = replace(R1, pp=62)
     assert wrong.problem() == "PP 62 is more than the 61 layers of deepseek-r1"
-    assert "one stage a layer" in text(figure_rows(wrong, Measured(), 80, 14))
+    assert "one stage per layer" in text(figure_rows(wrong, Measured(), 80, 14))
     assert "PP 62" in text(command_rows(wrong, 80))
     assert "–" in text(grid_rows(wrong, Measured(), 80))
 

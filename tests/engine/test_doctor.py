@@ -149,7 +149,7 @@ def test_a_folder_in_memory_is_degraded() -> None:
         pytest.skip("no filesystem in memory here")
     it = row(ask(shm), "DiskToHost", "POSIX")
     assert it["state"] == "degraded"
-    assert "not a disk" in it["reason"]
+    assert "no disk is measured" in it["reason"]
 
 
 def test_a_missing_folder_blames_the_folder(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_disk_that_is_full_is_said_everywhere(real: Client):
         assert "Errno" not in words
     (state,) = real.status()["runs"]
     assert state["state"] == "failed"
-    assert "may not grow any more" in state["reason"]
+    assert "size limit" in state["reason"]
     kept = real.store.load("full")
     assert kept.state == "failed"
     assert kept.results[0].iterations > 0, "what was measured is kept"

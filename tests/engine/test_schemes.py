@@ -191,7 +191,7 @@ def test_a_shared_target_is_asked_about_the_layout_it_got(tmp_path: Path) -> Non
         ({"mode": "XG"}, "mode 'XG'"),
         ({"initiators": 0}, "initiators"),
         ({"paths": ["HostToDevice"], "initiators": 2, "targets": 2}, "regions of host memory"),
-        ({"paths": None, "initiators": 2, "targets": 2}, "name paths between host memory and files"),
+        ({"paths": None, "initiators": 2, "targets": 2}, "give paths between host memory and files"),
         ({"initiators": 2, "targets": 2, "loopback": True}, "use mode MG"),
     ],
 )

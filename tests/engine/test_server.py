@@ -171,7 +171,7 @@ def test_bad_commands_are_refused_with_the_mend(client: Client):
     with pytest.raises(EngineError, match="no session 'nobody'"):
         client.subscribe("nobody")
     submit(client, "taken")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         submit(client, "taken")
     assert client.store.names() == ["taken"]
 

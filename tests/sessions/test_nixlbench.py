@@ -165,11 +165,11 @@ def paired(mode: str, scheme: str, initiators: int, targets: int, storage: bool 
 @pytest.mark.parametrize(
     ("result", "rate", "aggregate", "latency", "said"),
     [
-        (paired("SG", "pairwise", 3, 3), 3.0, 12.0, 4.096 / 3, "the aggregate the sum of all"),
+        (paired("SG", "pairwise", 3, 3), 3.0, 12.0, 4.096 / 3, "its aggregate is the sum of all"),
         (paired("MG", "pairwise", 3, 3), 12.0, None, 4.096 / 12, "counts all devices"),
         (paired("SG", "pairwise", 3, 1, storage=True), 12.0, None, 4.096 / 12, "counts all devices"),
-        (paired("MG", "onetomany", 1, 4), 3.0, None, 4.096 / 3, "one pair's bytes here: of 4 pairs"),
-        (paired("SG", "manytoone", 3, 1), 3.0, None, 4.096 / 3, "sums nothing up"),
+        (paired("MG", "onetomany", 1, 4), 3.0, None, 4.096 / 3, "the bytes of one pair of 4"),
+        (paired("SG", "manytoone", 3, 1), 3.0, None, 4.096 / 3, "without a sum"),
     ],
 )
 def test_several_devices_are_counted_as_nixlbench_counts_them(result, rate, aggregate, latency, said: str) -> None:

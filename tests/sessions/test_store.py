@@ -223,7 +223,7 @@ def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Sto
     recorder.flush()
     try:
         assert store.change("shared", lambda now: dataclasses.replace(now, note="live")).note == "live"
-        with pytest.raises(SessionError, match="is being recorded into"):
+        with pytest.raises(SessionError, match="is being written by"):
             store.rename("shared", "other")
     finally:
         recorder.close()
