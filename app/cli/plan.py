@@ -219,5 +219,5 @@ def _list_models() -> int:
     models = catalogue().values()
     width = max(len(model.name) for model in models)
     for model in models:
-        click.echo(f"{model.name:<{width}}  {model.layers:>3} layers: {model.attention}")
+        click.echo(f"{model.name:<{width}}  {model.attention}")
     return 0

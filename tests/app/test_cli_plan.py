@@ -150,7 +150,7 @@ def test_a_saved_plan_names_its_model(said, tmp_path: Path) -> None:
 def test_models_are_listed(said) -> None:
     listed = said("plan", "--models")
     assert "deepseek-r1" in listed
-    assert "36 layers: 18 GQA 8 × 64 window 128, 18 GQA 8 × 64" in listed
+    assert "18 layers · GQA, 8 KV heads × 64, window 128; 18 layers · GQA, 8 KV heads × 64" in listed
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_a_hybrids_state_is_shown_and_takes_room():
     assert "39,518,208 B ≈ 37.7 MiB a request, whatever its length" in shown
     assert "37.7 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
     host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
-    assert ": 1.00 ×" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
+    assert ": 1.00 such caches" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
 
 
 def test_stages_say_whose_rule_they_are():
@@ -264,7 +264,7 @@ def test_time_comes_from_the_nearest_block_that_was_measured():
 def test_rooms_are_this_hosts():
     host = {"gpus": [{"memory_bytes": 80 << 30, "memory_free_bytes": 40 << 30}], "memory_available_bytes": 1 << 30}
     shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
-    assert "VRAM 40 GiB: 11.9 ×" in shown
+    assert "VRAM 40 GiB: 11.9 such caches" in shown
     assert "RAM 1 GiB: 29.8 %" in shown
     assert "disk: not known" in shown
 

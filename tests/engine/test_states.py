@@ -167,7 +167,7 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
         ({"kind": "kda", "num_heads": 4}, "lacks head_dim, conv_kernel"),
         ({"kind": "kda", "num_heads": 4, "head_dim": 0, "conv_kernel": 4}, "head_dim"),
         ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "heads": 2}, "unknown keys: heads"),
-        ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "dtype": "nvfp4"}, "not kept as nvfp4"),
+        ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "dtype": "nvfp4"}, "be stored as nvfp4"),
         ({"num_heads": 4}, "not a mapping with a kind"),
         ([], "not a mapping with a kind"),
     ],

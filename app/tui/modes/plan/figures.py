@@ -168,8 +168,10 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
             spans.append(cell(f"{name}: {without}", part - 1, "dim"))
         else:
             times = there / need
-            said = f"{figure(times)} such caches" if times >= 1 else f"{percent_text(times)} of one"
-            spans.append(cell(f"{name} {size_text(there)}: {said}", part - 1, "ok" if times >= 1 else "bad"))
+            whole = f"{name} {size_text(there)}: {figure(times)} such caches"
+            few = f"{name} {size_text(there)}: {figure(times)} ×" if times >= 1 else f"{name}: {percent_text(times)}"
+            text = whole if len(whole) < part else few
+            spans.append(cell(text, part - 1, "ok" if times >= 1 else "bad"))
         spans.append((" ", ""))
     yield tuple(spans)
 
