@@ -214,7 +214,7 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
             from difflib import get_close_matches
 
             near = get_close_matches(name, _BY_NAME, 1)
-            meant = f"did you mean {near[0]}?" if near else f"use one of {', '.join(_BY_NAME)}"
+            meant = f"use {near[0]}" if near else f"use one of {', '.join(_BY_NAME)}"
             config = _with_problem(config, f"{origin}: unknown key {name!r} · fix: {meant}")
             continue
         if value is None:
@@ -223,7 +223,7 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
             change: dict[str, Any] = {name: setting.read(value)}
         except ValueError as error:
             said = setting.variable if origin == "the environment" else name
-            config = _with_problem(config, f"{origin}: {said} {error}, not {value!r}")
+            config = _with_problem(config, f"{origin}: {said}: {error}, not {value!r}")
             continue
         config = replace(config, **change, origins={**config.origins, name: origin})
     return config

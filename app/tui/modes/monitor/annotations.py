@@ -8,7 +8,8 @@ from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
 MOST = 500
-TONES = {"note": "key", "threshold": "warn", "gap": "warn", "thinned": "warn", "bad": "bad", "look": "warn"}
+TONES = {"note": "key", "threshold": "warn", "gap": "warn", "thinned": "warn", "bad": "bad", "warning": "warn"}
+TONES["look"] = TONES["warning"]  # the kind of a warning in recordings of kvdeck 0.1
 _BAD = ("stale", "unreachable")
 
 

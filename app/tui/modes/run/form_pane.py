@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
 
 
-TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Shape", "Load", "Care")
+TITLES, MORE_TITLES = ("Paths", "Block", "Run"), ("Sweep and layouts", "Concurrency", "Safety")
 KEPT = "run"
 """Key of the form in the deck's UI state."""
 

@@ -1,4 +1,4 @@
-"""A session's report, the same as `kvdeck report` prints."""
+"""A session's report, the same as `kvdeck session show` prints."""
 
 from __future__ import annotations
 
