@@ -33,6 +33,7 @@ def test_json_says_every_path_and_why_not(report: dict[str, Any]) -> None:
         if row["state"] == "unavailable":
             assert row["reason"]
             assert row["fix"]
+        assert row["mend"] == row["fix"], "programs written for kvdeck 0.1 read `mend`"
     assert report["ready"] == any(row["state"] == "ready" for row in report["paths"])
     assert {"UCX", "POSIX"} <= {plugin["name"] for plugin in report["plugins"]}
 

@@ -231,7 +231,7 @@ def test_a_hybrids_state_is_said_apart(said, capsys) -> None:
     asked = ["--model", "qwen3-next-80b-a3b", "--isl", "4096", "--tp", "2"]
     assert call(["plan", *asked]) == 0
     done = capsys.readouterr()
-    assert "37.7 MiB a request, at most 18.8 MiB on a GPU" in done.err
+    assert "37.7 MiB per request, at most 18.8 MiB per GPU" in done.err
     assert "recurrent" not in done.out
     (row,) = json.loads(said("kvcache", *asked, "--format", "json"))
     assert row["state_bytes_per_request"] == 39_518_208

@@ -252,7 +252,7 @@ async def test_a_newcomer_reads_what_the_host_can_do_and_starts_with_one_key(dec
         assert line.endswith("(9 shows why)")
         assert offers.startswith(" a run the quick A/B")
         assert ("plan a model" in offers) == ("plan" in Deck.MODES)
-        assert ("endpoint" in offers) == ("monitor" in Deck.MODES)
+        assert ("engine" in offers) == ("monitor" in Deck.MODES)
         await pilot.press("a")
         await pilot.pause()
         ((kind, spec),) = deck.asked

@@ -52,7 +52,7 @@ def test_the_readiest_backend_speaks_for_a_path():
 def test_geometry_says_what_it_means():
     assert SEEN.derived() == "2,097,152 B = 2 MiB per block · 64 regions of 32 KiB · descriptors: fc 1, ls 64"
     halved = SEEN.stepped(FIELDS["layers"], -1).typed(FIELDS["outer_dims"], "1")
-    assert "524,288 B = 512 KiB a block · 16 regions" in halved.derived()
+    assert "524,288 B = 512 KiB per block · 16 regions" in halved.derived()
 
 
 def test_numbers_double_halve_and_go_back_to_auto():

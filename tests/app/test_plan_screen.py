@@ -237,8 +237,8 @@ def test_windows_and_replicas_are_said():
 def test_a_hybrids_state_is_shown_and_takes_room():
     hybrid = replace(R1, model=find_model("qwen3-next-80b-a3b"), pp=3, tp=2, requests=1, osl=0)
     shown = text(figure_rows(hybrid, Measured(), 120, 40))
-    assert "39,518,208 B ≈ 37.7 MiB a request, whatever its length" in shown
-    assert "37.7 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
+    assert "39,518,208 B ≈ 37.7 MiB per request of any length" in shown
+    assert "37.7 MiB per request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
     host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
     assert ": 1.00 such caches" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
 

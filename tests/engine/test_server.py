@@ -163,7 +163,7 @@ def test_runs_go_in_order_and_any_can_be_cancelled(client: Client):
         client.cancel("zz")
 
 
-def test_bad_commands_are_refused_with_the_mend(client: Client):
+def test_bad_commands_are_refused_with_the_fix(client: Client):
     with pytest.raises(UsageError, match="unknown keys: colour"):
         client.submit({"colour": "red"})
     with pytest.raises(UsageError, match="not allowed"):
@@ -189,6 +189,11 @@ def test_noise_on_the_socket_harms_nobody(client: Client, folders: Path):
         replies = [protocol.decode(stream.readline()) for _ in range(5)]
         assert [(r.id, r.ok) for r in replies if isinstance(r, Reply)] == [
             (0, False), (0, False), (7, False), (8, True), (10, False)]  # fmt: skip
+        stream.write(b'{"v":1,"type":"submit","id":11,"spec":{"colour":"red"}}\n')
+        stream.flush()
+        wrong = orjson.loads(stream.readline())
+        assert wrong["fix"].startswith("use only ")
+        assert wrong["mend"] == wrong["fix"], "clients of kvdeck 0.1 read `mend`"
         stream.write(b"x" * (MAX_LINE + 70_000))
         stream.flush()
         refused = protocol.decode(stream.readline())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import orjson
 import pytest
 
 from kvdeck.engine.telemetry.checks import check
-from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot, take
+from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, from_mapping, take, to_mapping
 from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import SourceStatus, Track
 from tests.engine.a_metrics_server import sample
@@ -202,3 +204,19 @@ def test_real_kvbm_beside_a_disk_tier_that_stays_empty() -> None:
 )
 def test_what_is_well_in_the_samples_stays_quiet(name: str) -> None:
     assert speak(after(name)) == []
+
+
+@pytest.mark.parametrize(("verdict", "before"), [("ok", "ok"), ("info", "note"), ("warning", "look")])
+def test_both_words_for_a_verdict_are_written_and_either_is_read(verdict: Any, before: str) -> None:
+    snapshot = Snapshot(1.0, checks=(Check("x", verdict, "what was seen", "what to do"),))
+    written = orjson.loads(orjson.dumps(to_mapping(snapshot)))
+    (row,) = written["checks"]
+    assert (row["verdict"], row["verdict_v1"]) == (verdict, before)
+    assert from_mapping(written) == snapshot
+    assert from_mapping({**written, "checks": [{**row, "verdict": before}]}) == snapshot
+
+
+def test_only_the_advice_of_a_warning_is_a_fix() -> None:
+    assert Check("x", "warning", "what was seen", "do this").advice_text == "fix: do this"
+    assert Check("x", "info", "what was seen", "know this").advice_text == "know this"
+    assert Check("x", "warning", "what was seen").advice_text == ""
