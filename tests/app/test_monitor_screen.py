@@ -313,7 +313,7 @@ async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot)
         screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
-        assert "✗ the engine has gone · attach again, the picture is of 12:02:29" in plain(deck, MonitorBar)
+        assert "✗ the engine has gone · attach again, shown: 12:02:29" in plain(deck, MonitorBar)
         assert "536 MB/s" in plain(deck, Tiers)
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:

@@ -65,7 +65,7 @@ async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: DeckOfFiles)
         form = deck.screen.query_one(FormPane)
         assert form.at.key == "DiskToDevice"
         assert not form.form.chosen("DiskToDevice")
-        assert "no GPU: the NVIDIA driver is not loaded · load the driver" in form.plain
+        assert "no GPU: the NVIDIA driver is not loaded · fix: load the driver" in form.plain
 
 
 async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
@@ -253,7 +253,7 @@ async def test_escape_never_quits_and_q_does(deck: DeckOfFiles, capfd: pytest.Ca
         await show(pilot, a_run.live())
         await pilot.press("q")
     assert not deck.is_running
-    assert "2 runs go on in the engine; `kvdeck` shows them again" in capfd.readouterr().err
+    assert "2 runs continue in the engine; `kvdeck` shows them again" in capfd.readouterr().err
 
 
 async def test_a_readonly_deck_says_that_it_is_one():

@@ -58,7 +58,7 @@ def test_plugin_parameters_and_memory_types() -> None:
 
 
 def test_a_plugin_that_is_not_there() -> None:
-    with pytest.raises(UnavailableError, match=r"no plugin WARP · .*kvdeck doctor"):
+    with pytest.raises(UnavailableError, match=r"no plugin WARP · fix: .*kvdeck doctor"):
         nixl.create_backend(nixl.make_agent("missing"), "WARP")
 
 
@@ -66,7 +66,7 @@ def test_a_missing_library_is_named() -> None:
     absent = next((name for name in ("INFINIA", "GPUNETIO", "LIBFABRIC") if not _loads(name)), None)
     if absent is None:
         pytest.skip("every plugin's libraries are installed here")
-    with pytest.raises(UnavailableError, match=rf"{absent} doesn't load: lib\w+\.so[.\d]* .*isn't found · install"):
+    with pytest.raises(UnavailableError, match=rf"{absent} doesn't load: lib\w+\.so[.\d]* .*isn't found · fix: install"):
         nixl.require_plugin(absent)
 
 
@@ -79,7 +79,7 @@ def _loads(backend: str) -> bool:
 
 
 def test_a_refused_backend_says_what_it_needs() -> None:
-    with pytest.raises(UnavailableError, match="AZURE_BLOB can't start: it needs an Azure container · set AZURE"):
+    with pytest.raises(UnavailableError, match="AZURE_BLOB can't start: it needs an Azure container · fix: set AZURE"):
         nixl.create_backend(nixl.make_agent("refused"), "AZURE_BLOB")
 
 
@@ -127,7 +127,7 @@ def test_a_path_that_can_not_run_is_refused(path: str, backend: str, reason: str
 @without_driver
 @pytest.mark.parametrize("backend", plugins.SERVES[DEVICE_TO_DISK])
 def test_without_a_driver_the_device_paths_say_so(backend: str) -> None:
-    with pytest.raises(UnavailableError, match="no NVIDIA driver is loaded · install"):
+    with pytest.raises(UnavailableError, match="no NVIDIA driver is loaded · fix: install"):
         capability.check(DEVICE_TO_DISK, backend)
 
 

@@ -65,7 +65,7 @@ def test_what_fits_passes(host: HostFacts) -> None:
         ),
         (
             Needs(disk=(Part(2, 60 * GB),), blocks=100),
-            "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, 93.1 GiB are available · lower --blocks to 75",
+            "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, but 93.1 GiB are available · fix: lower --blocks to 75",
         ),
         (
             Needs(open_files=1000),
@@ -75,7 +75,7 @@ def test_what_fits_passes(host: HostFacts) -> None:
             Needs(locked_bytes=2 * GB),
             (
                 "needs 1.86 GiB of locked memory, 7.63 MiB are allowed"
-                " · raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks"
+                " · fix: raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks"
             ),
         ),
         (
@@ -122,7 +122,7 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("KVDECK_SCRATCH", str(tmp_path))
     assert default_folder() == tmp_path
     monkeypatch.setenv("KVDECK_SCRATCH", str(tmp_path / "missing"))
-    with pytest.raises(UnavailableError, match="missing: no such file or directory · set KVDECK_SCRATCH"):
+    with pytest.raises(UnavailableError, match="missing: no such file or directory · fix: set KVDECK_SCRATCH"):
         default_folder()
 
 

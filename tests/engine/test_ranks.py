@@ -99,7 +99,7 @@ def test_a_disk_that_is_full_is_said_everywhere(real: Client):
     assert run.returncode == 1
     for text in (err, out):
         words = " ".join(text.split())  # lines break where the folder's name is long
-        assert "full: the file size limit is reached · run `ulimit -f unlimited` where the engine" in words, text
+        assert "full: the file size limit is reached · fix: run `ulimit -f unlimited` where the engine" in words, text
         assert "Errno" not in words
     (state,) = real.status()["runs"]
     assert state["state"] == "failed"
