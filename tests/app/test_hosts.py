@@ -171,7 +171,7 @@ def test_a_home_that_nobody_has_is_one_sentence(arguments: tuple[str, ...]):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "has no home folder for ~nobody-of-that-name · fix: write the path in full" in line
+    assert "~nobody-of-that-name has no home folder · fix: write the path in full" in line
 
 
 def test_such_a_home_in_the_config_file_stops_nothing(tmp_path: Path):

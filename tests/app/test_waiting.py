@@ -22,7 +22,7 @@ print("done")
 def test_a_terminal_sees_it_count_and_then_nothing_of_it():
     shown = Terminal(program=LONG)
     try:
-        assert shown.shows("checking this host: trying every path · 1 s, at most 120 s")
+        assert shown.shows("looking at this host · 1 s, at most 120 s")
         os.write(shown.master, b"\x04")
         assert shown.shows("done")
         assert not any("looking" in line for line in shown.screen.display)

@@ -99,8 +99,8 @@ def test_the_disk_of_the_test_files(small_disk: Path, path: str):
     assert state == "failed"
     reasons = {event.result.reason for event in told if isinstance(event, StepFinished)}
     words = (
-        f"can't write test files in {small_disk}: the disk is full · fix: free disk space, lower --blocks, or give another "
-        "by --folder"
+        f"can't write test files in {small_disk}: the disk is full · fix: free disk space, lower --blocks, "
+        "or give another --folder"
     )
     assert reasons
     assert all(words in (reason or "") for reason in reasons), reasons

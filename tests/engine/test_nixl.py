@@ -66,7 +66,7 @@ def test_a_missing_library_is_named() -> None:
     absent = next((name for name in ("INFINIA", "GPUNETIO", "LIBFABRIC") if not _loads(name)), None)
     if absent is None:
         pytest.skip("every plugin's libraries are installed here")
-    with pytest.raises(UnavailableError, match=rf"{absent} doesn't load: lib\w+\.so[.\d]* .*isn't found · fix: install"):
+    with pytest.raises(UnavailableError, match=rf"{absent} doesn't load: lib.*isn't found · fix: install"):
         nixl.require_plugin(absent)
 
 
