@@ -102,7 +102,7 @@ async def test_every_pane_has_its_say():
         assert "91.2 %" in plain(deck, Host)
         assert "63.0 GB/s" in plain(deck, Host)
         assert "InfiniBand" in plain(deck, Checks)
-        assert "moved 45 s ago" in plain(deck, Sources), "gauges freeze"
+        assert "changed 45 s ago" in plain(deck, Sources), "gauges freeze"
         assert "Connection refused" in plain(deck, Sources)
         assert "172,632 tokens" in plain(deck, Pinned)
         assert "4 found" not in plain(deck, MonitorBar)
@@ -245,7 +245,7 @@ async def test_recording_is_begun_and_ended_by_the_engine():
         screen.post_message(RecordingsSeen((RecordingState("x", "done", a_monitor.BEGIN, 10),)))
         await pilot.pause()
         assert "REC" not in plain(deck, MonitorBar)
-        assert "x is kept" in notes(deck)[-1]
+        assert "x saved" in notes(deck)[-1]
 
 
 async def test_a_read_only_deck_records_nothing():
@@ -295,7 +295,7 @@ async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used()
         await pilot.press("2", "3")
         await pilot.pause()
         assert deck.screen is screen, "asked once"
-        assert "1 found that is not watched: s" in plain(deck, MonitorBar)
+        assert "1 new source: press s" in plain(deck, MonitorBar)
 
 
 async def test_nothing_watched_teaches_what_would_say_it():
@@ -305,7 +305,7 @@ async def test_nothing_watched_teaches_what_would_say_it():
         shown = plain(deck, Tiers)
         for taught in ("DYN_KVBM_METRICS=true", "NIXL_TELEMETRY_ENABLE=y", "--source"):
             assert taught in shown
-        assert "no source is selected" in plain(deck, MonitorBar)
+        assert "no source selected" in plain(deck, MonitorBar)
 
 
 async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():

@@ -65,8 +65,10 @@ def test_what_fits_passes(host: HostFacts) -> None:
         ),
         (
             Needs(disk=(Part(2, 60 * GB),), blocks=100),
-            "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, but 93.1 GiB "
-            "are available · fix: lower --blocks to 75",
+            (
+                "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, but 93.1 GiB "
+                "are available · fix: lower --blocks to 75"
+            ),
         ),
         (
             Needs(open_files=1000),
