@@ -254,4 +254,4 @@ def test_stages_are_given_or_by_an_engines_rule(said, capsys) -> None:
     for wrong, named in (("20,20", "adds up to 40"), ("20;41", "pp_layers"), ("-1,62", "pp_layers")):
         assert named in said("kvcache", *asked, "--pp-layers", wrong, status=2)
     assert call(["plan", "--model", "deepseek-r1", "--isl", "9", "--pp", "4", "--pp-rule", "sglang"]) == 0
-    assert "stages 15,15,15,16 · SGLang's rule" in capsys.readouterr().err
+    assert "layers per stage 15,15,15,16 · SGLang's rule" in capsys.readouterr().err

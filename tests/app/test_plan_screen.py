@@ -65,7 +65,7 @@ async def test_a_model_is_searched_and_taken(deck: DeckOfFiles):
     async with deck.run_test(size=SMALL) as pilot:
         await open_plan(pilot)
         await pilot.press("m", *"deepseek-r", "enter")
-        assert "DeepSeek R1: 61 MLA 576" in deck.screen.query_one(PlanPane).plain
+        assert "DeepSeek R1: 61 layers · MLA 576" in deck.screen.query_one(PlanPane).plain
         await pilot.press("m", "escape")
         assert not isinstance(deck.screen, Picker)
 
@@ -231,7 +231,7 @@ def test_windows_and_replicas_are_said():
     shown = text(figure_rows(mixed, Measured(), 120, 40))
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
-    assert "each of 2 TP ranks holds the same: fewer KV heads than ranks" in shown
+    assert "each of 2 TP ranks has the same copy: fewer KV heads than ranks" in shown
 
 
 def test_a_hybrids_state_is_shown_and_takes_room():
@@ -266,7 +266,7 @@ def test_rooms_are_this_hosts():
     shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
     assert "VRAM 40 GiB: 11.9 such caches" in shown
     assert "RAM 1 GiB: 29.8 %" in shown
-    assert "disk: not known" in shown
+    assert "disk: unknown" in shown
 
 
 def test_the_knee_is_where_larger_blocks_bring_little():

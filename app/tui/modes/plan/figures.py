@@ -168,9 +168,10 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
             spans.append(cell(f"{name}: {without}", part - 1, "dim"))
         else:
             times = there / need
-            whole = f"{name} {size_text(there)}: {figure(times)} such caches"
-            few = f"{name} {size_text(there)}: {figure(times)} ×" if times >= 1 else f"{name}: {percent_text(times)}"
-            text = whole if len(whole) < part else few
+            room = f"{name} {size_text(there)}: "
+            text = f"{room}{figure(times)} such caches" if times >= 1 else room + percent_text(times)
+            if len(text) >= part and times >= 1:
+                text = f"{room}{figure(times)} ×"
             spans.append(cell(text, part - 1, "ok" if times >= 1 else "bad"))
         spans.append((" ", ""))
     yield tuple(spans)
