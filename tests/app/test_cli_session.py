@@ -157,7 +157,7 @@ def test_a_format_alone_is_no_file(kvdeck: Callable[..., Said], home: Path, monk
 def test_a_note_says_what_it_replaced(kvdeck: Callable[..., Said]) -> None:
     kvdeck("init", "noted")
     assert kvdeck("note", "noted", "first") == (0, "first\n", "")
-    assert kvdeck("note", "noted", "second") == (0, "second\n", "in place of: first\n")
+    assert kvdeck("note", "noted", "second") == (0, "second\n", "replaced: first\n")
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "kvdeck", "parquet"])

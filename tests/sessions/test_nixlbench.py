@@ -138,7 +138,7 @@ def test_a_saved_output_is_imported_as_it_is(tmp_path: Path) -> None:
 def test_a_single_figure_is_not_shown_as_certainty() -> None:
     theirs = as_session(OUTPUT, "theirs", 1.0)
     shown = [line.text for line in report_lines(theirs, 100)]
-    assert any("no interval: nixlbench prints one figure for a step" in text for text in shown)
+    assert any("no interval: nixlbench prints one figure per step" in text for text in shown)
     assert not any("0.512 (" in text for text in shown)
     measured = tuple(replace(result, settings={}, gb_per_s=Interval(0.6, 0.59, 0.61)) for result in theirs.results)
     diff = compare(replace(theirs, name="ours", results=measured), theirs)
