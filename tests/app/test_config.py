@@ -93,7 +93,7 @@ def test_every_verb_says_what_is_wrong_in_the_file_and_goes_on(file: Path, capsy
     assert "No sessions yet" in shown.out
     assert "unknown key 'keymop' · fix: use keymap" in shown.err
     assert call(["config"]) == 1
-    assert "no action is called 'deck.quti'" in capsys.readouterr().err
+    assert "unknown action 'deck.quti'" in capsys.readouterr().err
 
 
 def test_every_action_has_one_name_and_a_word_for_it():
