@@ -40,7 +40,7 @@ class Config:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("takes a name or a path")
+        raise ValueError("expected a name or a path")
     return value.strip()
 
 
@@ -49,7 +49,7 @@ def _folder(value: Any) -> str:
     try:
         expanded(text)
     except UsageError as error:
-        raise ValueError(f"takes a folder ({error.what})") from error
+        raise ValueError(f"expected a folder ({error.what})") from error
     return text
 
 
@@ -58,7 +58,7 @@ def _theme(value: Any) -> str:
 
     name = theme.named(_text(value))
     if name is None:
-        raise ValueError(f"takes one of {', '.join(n.removeprefix('kvdeck-') for n in theme.names())}")
+        raise ValueError(f"expected one of {', '.join(n.removeprefix('kvdeck-') for n in theme.names())}")
     return name
 
 
@@ -68,19 +68,19 @@ def _switch(value: Any) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     found = words.get(str(value).strip().lower())
     if found is None:
-        raise ValueError("takes true or false")
+        raise ValueError("expected true or false")
     return found
 
 
 def _hz(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError("takes a number")
+        raise ValueError("expected a number")
     try:
         hz = float(value)
     except ValueError:
-        raise ValueError("takes a number") from None
+        raise ValueError("expected a number") from None
     if not LEAST_HZ <= hz <= MOST_HZ:
-        raise ValueError(f"takes {LEAST_HZ} to {number_text(MOST_HZ)}")
+        raise ValueError(f"expected {LEAST_HZ} to {number_text(MOST_HZ)}")
     return hz
 
 
@@ -88,12 +88,12 @@ def _size(value: Any) -> float:
     try:
         return float(parse_count("" if isinstance(value, bool) else str(value)))
     except UsageError:
-        raise ValueError("takes a whole number of bytes") from None
+        raise ValueError("expected a whole number of bytes") from None
 
 
 def _keymap(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(v, (str, int)) for v in value.values()):
-        raise ValueError("takes lines of `action: key`, as in `deck.quit: Q`")
+        raise ValueError("expected lines of `action: key`, as in `deck.quit: Q`")
     return {str(action): str(keys) for action, keys in value.items()}
 
 
@@ -101,7 +101,7 @@ def _keymap(value: Any) -> dict[str, str]:
 class Setting:
     """One setting: its parser, its text in the example file, and its environment variable.
 
-    `read` raises ValueError with a message that completes "NAME …", such as "takes a number".
+    `read` raises ValueError with a message that completes "NAME …", such as "expected a number".
     """
 
     name: str
@@ -125,15 +125,15 @@ SETTINGS = (
         _switch,
         "false",
         "Draw with ASCII only, for terminals or fonts without braille and box lines.\n"
-        "Default: by the locale and the terminal.",
+        "Default: chosen by locale and terminal.",
         "KVDECK_ASCII",
     ),
-    Setting("bell", _switch, "false", "Ring the terminal's bell when a run has ended.", "KVDECK_BELL"),
+    Setting("bell", _switch, "false", "Ring the terminal's bell when a run ends.", "KVDECK_BELL"),
     Setting(
         "links",
         _switch,
         "true",
-        "Make a session's name a link to its folder (OSC 8). Default: where the terminal may know links; never with\n"
+        "Make a session's name a link to its folder (OSC 8). Default: if the terminal may support links; never with\n"
         "NO_COLOR or ascii.",
         "KVDECK_LINKS",
     ),
@@ -141,42 +141,43 @@ SETTINGS = (
         "hz",
         _hz,
         "2",
-        f"Pictures a second, {LEAST_HZ} to {number_text(MOST_HZ)}; a slow link gets fewer by itself.",
+        f"Maximum screen updates per second, {LEAST_HZ} to {number_text(MOST_HZ)}; a slow link gets fewer "
+        "automatically.",
         "KVDECK_HZ",
     ),
     Setting(
         "block_bytes",
         _size,
         "2097152",
-        "Bytes of one KVBM block, so that the Monitor can say bytes where KVBM counts blocks.",
+        "Size of one KVBM block in bytes, with which the Monitor converts KVBM's blocks to bytes.",
         "KVDECK_BLOCK_BYTES",
     ),
     Setting(
         "folder",
         _folder,
         "/mnt/nvme0/scratch",
-        "Where runs put their test files: a folder on the disk you mean to measure. Default: the temp dir.",
+        "Folder of the runs' test files, on the disk to measure. Default: the temp dir.",
         "KVDECK_SCRATCH",
     ),
     Setting(
         "home",
         _folder,
         "~/.local/share/kvdeck",
-        "Where sessions are kept. Default: the user's data folder.",
+        "Folder of the sessions. Default: the user's data folder.",
         "KVDECK_HOME",
     ),
     Setting(
         "runtime",
         _folder,
         "/tmp/kvdeck-1000",
-        "The engine's socket, in a folder of yours on this host. Default: in the temp dir.",
+        "Folder of the engine's socket, owned by you, on this host. Default: in the temp dir.",
         "KVDECK_RUNTIME",
     ),
     Setting(
         "keymap",
         _keymap,
         "\n  deck.quit: Q\n  list.down: j,down,ctrl+n",
-        "Other keys for an action, several by commas; `kvdeck config --keys` lists every action.",
+        "Keys for actions, several separated by commas; `kvdeck config --keys` lists the actions.",
     ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -214,8 +215,8 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
             from difflib import get_close_matches
 
             near = get_close_matches(name, _BY_NAME, 1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(_BY_NAME)}"
-            config = _with_problem(config, f"{origin}: unknown key {name!r} · {meant}")
+            meant = f"use {near[0]}" if near else f"use one of {', '.join(_BY_NAME)}"
+            config = _with_problem(config, f"{origin}: unknown key {name!r} · fix: {meant}")
             continue
         if value is None:
             continue
@@ -223,7 +224,7 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
             change: dict[str, Any] = {name: setting.read(value)}
         except ValueError as error:
             said = setting.variable if origin == "the environment" else name
-            config = _with_problem(config, f"{origin}: {said} {error}, not {value!r}")
+            config = _with_problem(config, f"{origin}: {said}: {error}, not {value!r}")
             continue
         config = replace(config, **change, origins={**config.origins, name: origin})
     return config
@@ -255,7 +256,7 @@ def export(config: Config, environ: dict[str, str] | os._Environ[str] = os.envir
 
 def example() -> str:
     """Return a config file with all settings explained and commented out."""
-    lines = ["# kvdeck's settings. Each can be set by its variable too, which counts more than this file."]
+    lines = ["# kvdeck's settings. Each can also be set by its environment variable, which overrides this file."]
     for setting in SETTINGS:
         note = f"{setting.help}\n{setting.variable}" if setting.variable else setting.help
         value = setting.example if setting.example.startswith("\n") else f" {setting.example}"
@@ -279,11 +280,11 @@ def _from_file(where: Path) -> tuple[Mapping[str, Any], list[str]]:
     except FileNotFoundError:
         return {}, []
     except OSError as error:
-        return {}, [f"{where}: {error.strerror} · its settings are left out"]
+        return {}, [f"{where}: {error.strerror}; its settings are ignored"]
     except DocumentError as error:
-        return {}, [f"{where}: {error} · its settings are left out"]
+        return {}, [f"{where}: {error}; its settings are ignored"]
     if found is None:
         return {}, []
     if not isinstance(found, dict):
-        return {}, [f"{where}: no `name: value` lines in it · see kvdeck config --print"]
+        return {}, [f"{where}: it has no `name: value` lines · fix: see kvdeck config --print"]
     return {str(name): value for name, value in found.items()}, []

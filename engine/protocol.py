@@ -85,13 +85,15 @@ class Hello(FromEngine, frozen=True, tag="hello"):
 
 
 class Reply(FromEngine, frozen=True, tag="reply"):
-    """Reply to the command with the same `id`. If `ok` is false, `error` is set and `mend` holds the fix, if any."""
+    """Reply to the command with the same `id`. If `ok` is false, `error` is set and `fix` says what to do, if known."""
 
     id: int
     ok: bool
     data: dict[str, Any] = {}
     error: str | None = None
+    fix: str | None = None
     mend: str | None = None
+    """Same as `fix`; clients of kvdeck 0.1 read this field."""
     exit_code: int = 0
 
 

@@ -93,7 +93,7 @@ class RunField:
         if value is None and self.optional:
             return None
         if value is None:
-            raise UsageError(f"{self.name} in {source} is empty", "give it a value or leave it out")
+            raise UsageError(f"{self.name} in {source} is empty", "give it a value or omit it")
         return _CHECKS[self.kind](self, value, source)
 
 
@@ -221,7 +221,7 @@ def _flag(row: RunField, value: Any, source: str) -> bool:
 def _names(row: RunField, value: Any, source: str) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not names:
-        raise UsageError(f"{row.name} in {source} names nothing", f"name at least one of the {row.name}")
+        raise UsageError(f"{row.name} in {source} is empty", f"give at least one of the {row.name}")
     return tuple(dict.fromkeys(row.parse(str(name)) if row.parse else str(name) for name in names))
 
 

@@ -40,8 +40,8 @@ _BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
 _SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
 
 # Headings of the options in `kvdeck run --help`.
-MOVED, BLOCK, SWEEPS = "What is moved", "Geometry of a block", "Sweeps"
-LENGTH, HOW, HOST = "How long", "How it is moved", "This host"
+MOVED, BLOCK, SWEEPS = "Paths and layouts", "Geometry of a block", "Sweeps"
+LENGTH, HOW, HOST = "Duration", "Transfer", "This host"
 
 
 def parse_path(text: str) -> str:
@@ -72,7 +72,7 @@ class RunSpec:
 
     # fmt: off
     paths: tuple[str, ...] | None = run_field(
-        None, "--path PATH", MOVED, "Such as HostToDisk; repeatable. Default: every path that is ready.",
+        None, "--path PATH", MOVED, "Such as HostToDisk; repeatable. Default: every ready path.",
         doc="Transfer paths. Null: every path that is ready on this host.", parse=parse_path,
     )
     layouts: tuple[str, ...] = run_field(
@@ -82,36 +82,36 @@ class RunSpec:
     )
     layers: int = run_field(
         LLAMA_3_1_8B.layers, "--layers N", BLOCK, "Local layers. Default: 32, as in Llama 3.1 8B.",
-        form=Cell("Block", "layers", "layers that this rank holds"),
+        form=Cell("Block", "layers", "layers on this rank"),
     )
     outer_dims: int = run_field(
         LLAMA_3_1_8B.outer_dims, "--outer-dims N", BLOCK, "2 for K and V, 1 for MLA. Default: 2.",
         form=Cell("Block", "outer dims", "2 for K and V, 1 for MLA"),
     )
     page_size: int = run_field(
-        LLAMA_3_1_8B.page_size, "--page-size N", BLOCK, "Tokens in a block. Default: 16.", unit="tokens",
-        form=Cell("Block", "page size", "tokens in a block"),
+        LLAMA_3_1_8B.page_size, "--page-size N", BLOCK, "Tokens per block. Default: 16.", unit="tokens",
+        form=Cell("Block", "page size", "tokens per block"),
     )
     inner_dim: int = run_field(
-        LLAMA_3_1_8B.inner_dim, "--inner-dim N", BLOCK, "Elements of a token in one layer's K or V. Default: 1024.",
-        form=Cell("Block", "inner dim", "elements of one token in one layer and outer dim: KV heads × head size"),
+        LLAMA_3_1_8B.inner_dim, "--inner-dim N", BLOCK, "Elements per token in one layer's K or V. Default: 1024.",
+        form=Cell("Block", "inner dim", "elements per token, layer and outer dim: KV heads × head size"),
     )
     dtype: str = run_field(
         LLAMA_3_1_8B.dtype, "--dtype NAME", BLOCK, "fp8, int8, fp16, bf16 or fp32. Default: bf16.", choices=_DTYPES,
-        form=Cell("Block", "dtype", "type of an element", tuple(name for name in _DTYPES if name != "bfloat16")),
+        form=Cell("Block", "dtype", "element type", tuple(name for name in _DTYPES if name != "bfloat16")),
     )
     block_size: int | None = run_field(
-        None, "--block-size SIZE", BLOCK, "A plain block of that size, without layers: 4096, 64K, 2M.",
+        None, "--block-size SIZE", BLOCK, "A plain block of this size, without layers: 4096, 64K, 2M.",
         doc="Plain block size instead of a geometry: one region, so FullyContiguous only.", unit=BYTES,
-        form=Cell("Shape", "plain block", "a block of so many bytes instead of layers: 4096, 64K"),
+        form=Cell("Sweep and layouts", "plain block", "block size in bytes instead of layers: 4096, 64K"),
     )
     blocks: int | None = run_field(
-        None, "--blocks N", MOVED, "Blocks in the working set that requests walk over.",
+        None, "--blocks N", MOVED, "Blocks in the working set.",
         doc="Blocks in the working set. Null: larger than the last-level cache, within free memory and disk space.",
         form=Cell("Run", "blocks", "blocks in the working set; auto is larger than the last-level cache"),
     )
     batch: int | None = run_field(
-        None, "--batch N", MOVED, "Blocks in one request. Default: 16.",
+        None, "--batch N", MOVED, "Blocks per request. Default: 16.",
         doc="Blocks per request. Null: 16, or the working set if it is smaller.", unit="blocks",
         form=Cell("Run", "batch", "blocks in one request; auto is 16, or fewer in a small working set"),
     )
@@ -119,29 +119,30 @@ class RunSpec:
         None, "--sweep-block-sizes/--block-sizes FROM:TO[:FACTOR]", SWEEPS,
         "Block sizes, such as 64K:4M or 64K:4M:4 (default factor 2).",
         doc="Sweep of block sizes; a block with layers is scaled through its page size.", unit=BYTES,
-        form=Cell("Shape", "sizes", "a sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
+        form=Cell("Sweep and layouts", "sizes", "a sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
     )
     sweep_batches: Range | None = run_field(
         None, "--sweep-batches/--batches FROM:TO[:FACTOR]", SWEEPS, "Batches, such as 1:64:4.",
         doc="Sweep of batches.", unit="blocks",
-        form=Cell("Shape", "batch", "a sweep of blocks in one request, doubling", key="batches"),
+        form=Cell("Sweep and layouts", "batch", "a sweep of blocks in one request, doubling", key="batches"),
     )
     effort: Literal["quick", "normal", "thorough"] = run_field(
         "normal", "", "", "How long each comparison is measured: --quick, --thorough.", after="direct",
-        form=Cell("Run", "effort", "how long each comparison is measured"),
+        form=Cell("Run", "effort", "measuring time per comparison"),
     )
     iterations: int | None = run_field(
-        None, "--iterations N", LENGTH, "Timed requests of each step.",
+        None, "--iterations N", LENGTH, "Timed requests per step.",
         doc="Timed requests of each step; exact if `seconds` and `interval_width` are null.",
         form=Cell("Time", "iterations", "timed requests of each step; auto is by time"),
     )
     seconds: float | None = run_field(
-        None, "--seconds SECONDS", LENGTH, "For the layouts of one path at one size, reference included.",
+        None, "--seconds SECONDS", LENGTH, "Seconds per path and size: all layouts and the reference.",
         doc="Time of a trial: all layouts of one path at one size, and their reference.", unit="s", most=MOST_SECONDS,
-        form=Cell("Shape", "seconds", "for the layouts of one path at one size; auto is by the effort"),
+        form=Cell("Sweep and layouts", "seconds", "seconds per path and size, all layouts; auto: set by the effort"),
     )
     interval_width: float | None = run_field(
-        None, "--interval-width PART", LENGTH, "Stop once intervals are below that part of the median: 0.02, 2%.",
+        None, "--interval-width PART", LENGTH,
+        "Stop when intervals are narrower than this part of the median: 0.02, 2%.",
         doc="End a trial when (high - low) / median of every step's GB/s is below this fraction.",
         form=Cell("Time", "interval", "stop once every interval is narrower than this part of its median",
              ("0.05", "0.02", "0.01", "0.005")),
@@ -162,30 +163,32 @@ class RunSpec:
     )
     api: str | None = run_field(
         None, "--api NAME", HOW, "The POSIX backend's API: aio, uring or posixaio.", choices=APIS, parse=_parse_api,
-        paths=FILE_PATHS, form=Cell("Run", "api", "what the POSIX backend calls"),
+        paths=FILE_PATHS, form=Cell("Run", "api", "I/O interface of the POSIX backend"),
     )
     direct: Literal["auto", "on", "off"] = run_field(
-        "auto", "--direct/--no-direct", HOW, "O_DIRECT past the page cache. Default: where the filesystem can.",
+        "auto", "--direct/--no-direct", HOW,
+        "O_DIRECT bypasses the page cache. Default: if the filesystem supports it.",
         doc="O_DIRECT: `auto` uses it if the filesystem supports it; the result records the choice.", paths=FILE_PATHS,
-        form=Cell("Run", "direct", "O_DIRECT, past the page cache; auto where the filesystem can"),
+        form=Cell("Run", "direct", "O_DIRECT bypasses the page cache; auto: if the filesystem supports it"),
     )
     durable: bool = run_field(
-        False, "--durable", HOW, "Writes are on the device before the time is taken.", after="page_cache",
+        False, "--durable", HOW, "fsync writes within the timed request.", after="page_cache",
         doc="Call fsync after writes, inside the timed round.", paths=_WRITES,
-        form=Cell("Load", "durable", "writes are on the device before the time is taken"),
+        form=Cell("Concurrency", "durable", "fsync writes within the timed request"),
     )
     page_cache: Literal["drop", "keep"] = run_field(
-        "drop", "--page-cache drop|keep", HOW, "Buffered reads: drop the file's pages before each round (default).",
+        "drop", "--page-cache drop|keep", HOW,
+        "Buffered reads: drop the file's cached pages before each round (default).",
         doc="Buffered reads: drop the file's pages before each round, or leave them cached and measure memory.",
-        paths=_READS, form=Cell("Care", "page cache", "buffered reads: drop the file's pages first, or not"),
+        paths=_READS, form=Cell("Safety", "page cache", "buffered reads: drop the file's cached pages first, or not"),
     )
     files: int = run_field(
         1, "--files N", HOW, "Files the blocks are spread over. Default: 1.", paths=FILE_PATHS,
-        form=Cell("Load", "files", "files that the blocks are spread over"),
+        form=Cell("Concurrency", "files", "files the blocks are spread over"),
     )
     threads: int = run_field(
-        1, "--threads N", HOW, "Initiators, each a process with its part of the blocks. Default: 1.",
-        form=Cell("Load", "threads", "initiators, each a process with its part of the blocks"),
+        1, "--threads N", HOW, "Initiator processes; each has its share of the blocks. Default: 1.",
+        form=Cell("Concurrency", "threads", "initiator processes; each has its share of the blocks"),
     )
     scheme: str = run_field(
         "pairwise", "--scheme NAME", HOW, "Pairs of devices: pairwise (default), manytoone, onetomany, tp.",
@@ -194,80 +197,82 @@ class RunSpec:
         paths=_SEVERAL, form=Cell("Devices", "scheme", "which initiator devices pair with which targets"),
     )
     mode: str = run_field(
-        "SG", "--mode SG|MG", HOW, "SG: a process for each device. MG: one for all of a side. Default: SG.",
+        "SG", "--mode SG|MG", HOW, "SG: one process per device. MG: one per side. Default: SG.",
         choices=MODES, paths=_SEVERAL,
         form=Cell("Devices", "mode", "SG: a process for each device; MG: one for a side"),
     )
     initiators: int = run_field(
-        1, "--initiators N", HOW, "Devices of the initiator, regions of host memory. Default: 1.", paths=_SEVERAL,
+        1, "--initiators N", HOW, "Initiator devices, regions of host memory. Default: 1.", paths=_SEVERAL,
         doc="Initiator devices. If more than one, they are regions of host memory.",
         form=Cell("Devices", "initiators", "devices of the initiator, regions of host memory"),
     )
     targets: int = run_field(
-        1, "--targets N", HOW, "Devices of the target. Default: 1.", paths=_SEVERAL,
+        1, "--targets N", HOW, "Target devices. Default: 1.", paths=_SEVERAL,
         doc="Target devices. If more than one, they are regions of host memory.",
         form=Cell("Devices", "targets", "devices of the target, regions of host memory"),
     )
     pipeline_depth: int = run_field(
         1, "--pipeline-depth N", HOW, "Requests in flight in one initiator. Default: 1.",
-        form=Cell("Load", "depth", "requests in flight in one initiator"),
+        form=Cell("Concurrency", "depth", "requests in flight in one initiator"),
     )
     loopback: bool = run_field(
-        False, "--loopback", HOW, "HostToHost, DeviceToDevice within one process, not two.", after="notify",
-        paths=_BETWEEN, form=Cell("Load", "loopback", "memory to memory within one process instead of between two"),
+        False, "--loopback", HOW, "HostToHost, DeviceToDevice within one process instead of two.", after="notify",
+        paths=_BETWEEN,
+        form=Cell("Concurrency", "loopback", "memory to memory within one process instead of between two"),
     )
     operation: Literal["WRITE", "READ"] = run_field(
         "WRITE", "--op read|write", HOW, "Between processes: write (push, the default) or read (pull).",
         doc="Direction of the NIXL call between two processes: push or pull. File paths ignore it.", paths=_BETWEEN,
-        form=Cell("Load", "operation", "between processes: WRITE pushes, READ pulls"),
+        form=Cell("Concurrency", "operation", "between processes: WRITE pushes, READ pulls"),
     )
     notify: bool = run_field(
-        True, "--notify/--no-notify", HOW, "Requests between processes carry a notification. Default: they do.",
+        True, "--notify/--no-notify", HOW, "Send a notification with requests between processes. Default: yes.",
         doc="Send a notification with each request between two processes, as serving engines do.", paths=_BETWEEN,
-        form=Cell("Load", "notify", "requests between processes carry a notification"),
+        form=Cell("Concurrency", "notify", "requests between processes carry a notification"),
     )
     merge: bool = run_field(
         False, "--merge", HOW, "Let NIXL merge neighbouring descriptors.", after="params",
-        form=Cell("Load", "merge", "let NIXL merge neighbouring descriptors"),
+        form=Cell("Concurrency", "merge", "let NIXL merge neighbouring descriptors"),
     )
     huge_pages: bool = run_field(
-        False, "--huge-pages", HOST, "Memory in huge pages.", form=Cell("Care", "huge pages", "memory in huge pages"),
+        False, "--huge-pages", HOST, "Allocate memory in huge pages.",
+        form=Cell("Safety", "huge pages", "allocate memory in huge pages"),
     )
     error_handling: Literal["auto", "peer", "none"] = run_field(
         "auto", "--error-handling auto|peer|none", HOW,
-        "UCX: none is faster. Default: peer, none within one GPU process.",
+        "UCX: none is faster. Default: peer; none within one GPU process.",
         doc="UCX: `none` is faster for small transfers but does not detect a dead peer. `auto`: `peer`, NIXL's "
         "default, but `none` for GPU memory within one process: with `peer`, UCX has no CUDA copy there and uses TCP.",
-        paths=_MEMORY, form=Cell("Care", "UCX errors", "none is faster and doesn't notice a dead peer"),
+        paths=_MEMORY, form=Cell("Safety", "UCX errors", "none is faster but doesn't detect a dead peer"),
     )
     progress_thread: bool = run_field(
         False, "--progress-thread/--no-progress-thread", HOW, "NIXL's progress thread. Default: off.",
-        form=Cell("Care", "progress", "NIXL's own progress thread"),
+        form=Cell("Safety", "progress", "NIXL's own progress thread"),
     )
     pin: bool = run_field(
-        True, "--pin/--no-pin", HOST, "Each process on a core of its own. Default: where there are enough.",
+        True, "--pin/--no-pin", HOST, "Pin each process to its own core. Default: if there are enough.",
         doc="Pin initiator and target to separate cores, if there are two.",
-        form=Cell("Care", "pin", "each process on a core of its own, where there are enough"),
+        form=Cell("Safety", "pin", "pin each process to its own core, if there are enough"),
     )
     params: dict[str, str] = run_field(
-        {}, "--param KEY=VALUE", HOW, "Plugin parameter, passed to NIXL as it is; repeatable.", after="pipeline_depth",
+        {}, "--param KEY=VALUE", HOW, "Plugin parameter, passed to NIXL unchanged; repeatable.", after="pipeline_depth",
         doc="Plugin parameters, passed to NIXL unchanged.",
     )
     tune: bool = run_field(
-        False, "--tune", HOST, "First try what matters on this host, then run with the best.",
-        form=Cell("Run", "tune", "first try what matters on this host, then run with the best"),
+        False, "--tune", HOST, "Try settings on this host first, then run with the fastest.",
+        form=Cell("Run", "tune", "try settings on this host first, then run with the fastest"),
     )
     verify: bool = run_field(
-        True, "--no-verify", HOST, "Don't compare the bytes that arrived.", doc="Compare the bytes that arrived.",
-        form=Cell("Care", "verify", "compare the bytes that arrived"),
+        True, "--no-verify", HOST, "Don't compare the received bytes.", doc="Compare the received bytes.",
+        form=Cell("Safety", "verify", "compare the received bytes"),
     )
     reference: bool = run_field(
-        True, "--no-reference", HOST, "Don't measure memcpy or plain system calls beside it.",
+        True, "--no-reference", HOST, "Don't also measure memcpy or plain system calls.",
         doc="Measure memcpy or plain system calls beside the transfers.",
-        form=Cell("Care", "reference", "measure memcpy or plain system calls beside it"),
+        form=Cell("Safety", "reference", "also measure memcpy or plain system calls"),
     )
     folder: str | None = run_field(
-        None, "--folder DIR", HOST, "Where test files go. Default: the temp dir.", after="pin", paths=FILE_PATHS,
+        None, "--folder DIR", HOST, "Folder for test files. Default: the temp dir.", after="pin", paths=FILE_PATHS,
         doc="Folder for test files. Null: the run creates its own on the temporary directory's filesystem.",
     )
     # fmt: on
@@ -333,11 +338,11 @@ def spec_from_mapping(
         UsageError: A key or a value is invalid, or values conflict; the message names it and its fix.
     """
     if not isinstance(data, dict):
-        raise UsageError(f"{source} is not a mapping", "write one `key: value` a line, as in a session's run.yaml")
+        raise UsageError(f"{source} is not a mapping", "write one `key: value` per line, as in a session's run.yaml")
     known = {row.name: row for row in rows}
     unknown = sorted(str(key) for key in data if key not in known)
     if unknown:
-        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(known)}")
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"use only {', '.join(known)}")
     spec = kind(**{key: known[key].checked(value, source) for key, value in data.items()})
     _check_together(spec, source)
     return spec
@@ -354,7 +359,7 @@ def spec_from_yaml(path: Path) -> RunSpec:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
     except DocumentError as error:
-        raise UsageError(f"{path} is no YAML that can be read: {error}", "correct the file") from error
+        raise UsageError(f"{path} is not valid YAML: {error}", "correct the file") from error
     return spec_from_mapping({} if data is None else data, str(path))
 
 
@@ -369,12 +374,12 @@ def _check_together(spec: RunSpec, source: str) -> None:
     _check_bytes(spec, source)
     _check_devices(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
-        raise UsageError(f"api {spec.api} goes with the POSIX backend, not {spec.backend}", "leave one of them out")
+        raise UsageError(f"api {spec.api} needs the POSIX backend, not {spec.backend}", "give only one of them")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
                   if "LayerSeparate" in text or pair.source != pair.destination]  # fmt: skip
     if spec.block_size is not None and structured and spec.layouts != DEFAULT_LAYOUTS:
         raise UsageError(
-            f"layout {structured[0]!r} needs a block's structure, and a plain block size has none",
+            f"layout {structured[0]!r} needs a block's structure, which a plain block size doesn't have",
             "give --layers, --outer-dims, --page-size, --inner-dim and --dtype instead of --block-size",
         )
 
@@ -387,7 +392,7 @@ def _check_sweep(spec: RunSpec, source: str) -> None:
     for size in spec.sweep_block_sizes.values():
         if size % token:
             raise UsageError(
-                f"a block of {exact_size_text(size)} in {source} is no whole number of tokens of "
+                f"a block of {exact_size_text(size)} in {source} is not a whole number of tokens of "
                 f"{exact_size_text(token)} (layers × outer dims × inner dim × dtype)",
                 f"sweep multiples of {token}, or give --layout FullyContiguous alone for plain sizes",
             )
@@ -410,10 +415,10 @@ def _check_devices(spec: RunSpec, source: str) -> None:
     paths = spec.paths or PATHS
     if others := [path for path in paths if path not in ("HostToHost", "HostToDisk", "DiskToHost")]:
         raise UsageError(
-            f"several devices in {source} are regions of host memory, and {others[0]} goes to or from a GPU",
-            "name paths between host memory and files, or leave initiators and targets at 1",
+            f"several devices in {source} are regions of host memory, but {others[0]} goes to or from a GPU",
+            "give paths between host memory and files, or set initiators and targets to 1",
         )
     if spec.loopback and spec.mode == "SG":
-        raise UsageError(f"loopback in {source} has one process, and mode SG one for each device", "use mode MG")
+        raise UsageError(f"loopback in {source} has one process, but mode SG has one per device", "use mode MG")
     for path in paths:
         dataclasses.replace(spec.topology, storage=path != "HostToHost").check()

@@ -89,13 +89,13 @@ class Topology:
         if min(self.initiators, self.targets) < 1:
             raise UsageError(f"there are {devices}", "give at least 1 of either")
         if max(self.initiators, self.targets) > MOST_DEVICES:
-            raise UsageError(f"there are {devices}", f"give at most {MOST_DEVICES} of either")
+            raise UsageError(f"there are {devices}", f"give at most {MOST_DEVICES} of each")
         if self.scheme == "tp" and max(self.initiators, self.targets) % min(self.initiators, self.targets):
             raise UsageError(f"scheme tp has {devices}", "make one a multiple of the other")
         if self.storage:
             return
         if self.scheme == "pairwise" and self.initiators != self.targets:
-            raise UsageError(f"scheme pairwise has {devices}", "give as many of one as of the other, or another scheme")
+            raise UsageError(f"scheme pairwise has {devices}", "give equal numbers, or another scheme")
         if self.scheme == "onetomany" and self.initiators != 1:
             raise UsageError(f"scheme onetomany has {devices}", "give one initiator device, or use scheme tp")
         if self.scheme == "manytoone" and self.targets != 1:

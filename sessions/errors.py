@@ -11,17 +11,17 @@ class KvdeckError(Exception):
 
     Args:
         what: What is wrong and where; text over `MAX_TEXT` characters loses its middle.
-        mend: The fix, empty if none is known.
+        fix: What to do, as an imperative; empty if unknown. Printed after `fix:`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, mend: str = "") -> None:
+    def __init__(self, what: str, fix: str = "") -> None:
         if len(what) > MAX_TEXT:
             what = f"{what[: MAX_TEXT // 2]} … {what[-MAX_TEXT // 2 :]}"
-        super().__init__(f"{what} · {mend}" if mend else what)
+        super().__init__(f"{what} · fix: {fix}" if fix else what)
         self.what = what
-        self.mend = mend
+        self.fix = fix
 
 
 class UsageError(KvdeckError):

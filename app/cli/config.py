@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--theme", metavar="NAME", help="dark, light, contrast, safe, or ansi: the terminal's own palette."),
-    click.option("--ascii/--no-ascii", "ascii", default=None, help="Draw with ASCII only, or with braille and lines."),
-    click.option("--bell/--no-bell", default=None, help="Ring the bell when a run has ended."),
-    click.option("--hz", metavar="N", help="Pictures a second, 0.1 to 10."),
-    click.option("--block-bytes", metavar="N", help="Bytes of one KVBM block, for the Monitor."),
+    click.option(
+        "--theme",
+        metavar="NAME",
+        help="dark, light, contrast, safe (colour-blind safe) or ansi (the terminal's palette).",
+    ),
+    click.option(
+        "--ascii/--no-ascii", "ascii", default=None, help="Draw with ASCII only, or with braille and box lines."
+    ),
+    click.option("--bell/--no-bell", default=None, help="Ring the terminal's bell when a run ends."),
+    click.option("--hz", metavar="N", help="Maximum screen updates per second, 0.1 to 10."),
+    click.option("--block-bytes", metavar="N", help="Size of one KVBM block in bytes, for the Monitor."),
 )
 
 
@@ -42,8 +48,8 @@ def configured() -> Config:
 
 
 @click.command()
-@click.option("--print", "example", is_flag=True, help="A config file with every setting explained, none set.")
-@click.option("--keys", "keys", is_flag=True, help="Every action that the keymap can name, with its key.")
+@click.option("--print", "example", is_flag=True, help="Print a config file that explains every setting and sets none.")
+@click.option("--keys", "keys", is_flag=True, help="List the actions that the keymap can name, with their keys.")
 def config(example: bool, keys: bool) -> int:
     """Show the settings in effect and where each comes from."""
     from kvdeck.app import config as settings
@@ -56,13 +62,15 @@ def config(example: bool, keys: bool) -> int:
             click.echo(f"{binding.id or '':<20} {binding.key:<16} {binding.tooltip}")
         return 0
     found, where = settings.load(), settings.path()
-    click.echo(f"{where}{'' if where.is_file() else ' (not there; kvdeck config --print shows one)'}")
+    click.echo(f"{where}{'' if where.is_file() else ' (missing; `kvdeck config --print` prints an example)'}")
     for name, value in settings.values_of(found).items():
         said = "–" if value is None or value == {} else value
         click.echo(f"  {name:<8} {said}  ({found.origins.get(name, 'default')})")
     unknown = [name for name in found.keymap if name not in actions()]
     for name in unknown:
-        click.echo(f"kvdeck: keymap: no action is called {name!r} · see kvdeck config --keys", err=True)
+        click.echo(
+            f"kvdeck: keymap: unknown action {name!r} · fix: use a name that `kvdeck config --keys` lists", err=True
+        )
     return 1 if unknown or found.problems else 0
 
 

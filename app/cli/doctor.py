@@ -17,15 +17,15 @@ _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailab
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--folder", metavar="DIR", help="The folder whose filesystem is asked about. Default: the temp dir.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--folder", metavar="DIR", help="Folder whose filesystem is checked. Default: the temp dir.")
 def doctor(as_json: bool, folder: str | None) -> int:
     """Show which paths can run here, and why others can't."""
     from kvdeck.app.cli.spinner import waiting
     from kvdeck.engine.children.doctor_report import DOCTOR_SECONDS, doctor_report
 
     where = checked_folder(folder) if folder is not None else None
-    with waiting("looking at this host: every path is tried", DOCTOR_SECONDS):
+    with waiting("checking this host: trying every path", DOCTOR_SECONDS):
         report = doctor_report(where)
     if as_json:
         print_json(report)
@@ -36,30 +36,30 @@ def doctor(as_json: bool, folder: str | None) -> int:
 
 def doctor_lines(report: Mapping[str, Any], width: int) -> list[Line]:
     """Return the doctor's report as text: paths, plugins, numbered fixes, host, environment variables."""
-    mends: dict[str, int] = {}
-    lines = list(_path_lines(report.get("paths", ()), mends, width))
-    lines += [Line(""), *_plugin_lines(report.get("plugins", ()), mends, width)]
-    if mends:
-        lines += [Line(""), Line("What would mend it", "heading")]
-    lines += [Line(text) for mend, number in mends.items() for text in wrapped(f"  [{number}] {mend}", width, "      ")]
+    fixes: dict[str, int] = {}
+    lines = list(_path_lines(report.get("paths", ()), fixes, width))
+    lines += [Line(""), *_plugin_lines(report.get("plugins", ()), fixes, width)]
+    if fixes:
+        lines += [Line(""), Line("Fixes", "heading")]
+    lines += [Line(text) for fix, number in fixes.items() for text in wrapped(f"  [{number}] {fix}", width, "      ")]
     versions = {key: report.get(key) for key in ("kvdeck", "nixl", "cuda", "cufile")}
     lines += [Line(""), Line("Host", "heading"), *_host_lines({**versions, **report.get("host", {})}, width)]
     if variables := report.get("environment"):
-        lines += [Line(""), Line("Set in the environment, and decides", "heading")]
+        lines += [Line(""), Line("Environment variables that matter", "heading")]
         lines += [
             Line(text) for name, value in variables.items() for text in wrapped(f"  {name}={value}", width, "    ")
         ]
     return lines if report.get("ready") else [*lines, Line(""), Line("No path is ready here.", "bad")]
 
 
-def _path_lines(rows: Iterable[Mapping[str, Any]], mends: dict[str, int], width: int) -> Iterable[Line]:
+def _path_lines(rows: Iterable[Mapping[str, Any]], fixes: dict[str, int], width: int) -> Iterable[Line]:
     for row in rows:
         start = f"{row['path']:<14} {row['backend'] or '':<12} {row['state']:<11} "
         both = row["state"] == "ready" and row.get("transports")
         said = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
         if not row.get("reason") and not both:
             said.append(_ready_text(row))
-        text = start + ", ".join(said) + _mark(row.get("mend"), mends)
+        text = start + ", ".join(said) + _mark(row.get("fix") or row.get("mend"), fixes)
         tone = _TONES.get(row["state"], "plain")
         yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))
 
@@ -70,11 +70,11 @@ def _ready_text(row: Mapping[str, Any]) -> str:
     return " to ".join(row.get("memory") or ()) + (f" by {' '.join(ways)}" if ways else "")
 
 
-def _mark(mend: str | None, mends: dict[str, int]) -> str:
-    return f"{NO_BREAK}[{mends.setdefault(mend, len(mends) + 1)}]" if mend else ""
+def _mark(fix: str | None, fixes: dict[str, int]) -> str:
+    return f"{NO_BREAK}[{fixes.setdefault(fix, len(fixes) + 1)}]" if fix else ""
 
 
-def _plugin_lines(plugins: Iterable[Mapping[str, Any]], mends: dict[str, int], width: int) -> list[Line]:
+def _plugin_lines(plugins: Iterable[Mapping[str, Any]], fixes: dict[str, int], width: int) -> list[Line]:
     rows = list(plugins)
     if not rows:
         return [Line("NIXL lists no plugins.", "bad")]
@@ -87,7 +87,7 @@ def _plugin_lines(plugins: Iterable[Mapping[str, Any]], mends: dict[str, int], w
     indent = " " * (len(header) - len("memory"))
     lines = [Line(header, "heading")]
     for row, text in zip(rows, texts, strict=True):
-        reason = f"{row['reason']}{_mark(row.get('mend'), mends)}" if row.get("reason") else ""
+        reason = f"{row['reason']}{_mark(row.get('fix') or row.get('mend'), fixes)}" if row.get("reason") else ""
         shown = [text] if row.get("memory_types") or not reason else []
         start = indent if shown else text.ljust(len(indent))
         shown += wrapped(start + reason, width, indent) if reason else []

@@ -33,12 +33,12 @@ def start() -> int:
     from kvdeck.engine.client.client import Client
 
     with Client.connect() as client:
-        click.echo(f"engine {client.hello.engine_pid} keeps its sessions in {client.hello.home}")
+        click.echo(f"engine {client.hello.engine_pid} stores its sessions in {client.hello.home}")
     return 0
 
 
 @engine.command()
-@click.option("--force", is_flag=True, help="Within 5 s, whatever goes on or hangs; what was measured is kept.")
+@click.option("--force", is_flag=True, help="End it within 5 s, even if it runs or hangs; results are saved.")
 def stop(force: bool) -> int:
     """Stop the engine."""
     from kvdeck.engine.client.client import stop_engine
@@ -49,7 +49,7 @@ def stop(force: bool) -> int:
 
 
 @engine.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> int:
     """Show the engine's state and its runs. Exit status 1 if no engine is running."""
     client = _running()
@@ -72,7 +72,7 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
     facts = [f"engine {found['pid']}, kvdeck {found['kvdeck']}", f"running for {age}"]
     facts.append(many(clients, "client"))
     if found.get("idle_exit_s"):
-        facts.append(f"ends after {duration_text(found['idle_exit_s'])} without clients and runs")
+        facts.append(f"exits after {duration_text(found['idle_exit_s'])} without clients and runs")
     lines = joined(facts, width)
     lines += [f"sessions in {found['home']}", f"socket in {found['runtime']}"]
     going = [item["name"] for item in found.get("recordings", ()) if item["state"] in ("queued", "running")]
@@ -90,12 +90,12 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _state(run: Mapping[str, Any]) -> str:
-    return f"queued, place {run['position']}" if run["position"] else str(run["state"])
+    return f"queued, position {run['position']}" if run["position"] else str(run["state"])
 
 
 @engine.command()
-@click.option("-n", "lines", default=40, show_default=True, metavar="N", help="Lines from the end.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
+@click.option("-n", "lines", default=40, show_default=True, metavar="N", help="Number of last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until Ctrl-C.")
 def log(lines: int, follow: bool) -> int:
     """Print the engine's log."""
     from kvdeck.engine.client.client import log_path
@@ -109,7 +109,7 @@ def log(lines: int, follow: bool) -> int:
                 grown = file.read()
                 click.echo(grown, nl=False) if grown else time.sleep(0.25)
     except FileNotFoundError as error:
-        raise EngineError(f"there is no log at {path}", "the engine has not run yet: `kvdeck engine start`") from error
+        raise EngineError(f"there is no log at {path}", "start the engine: `kvdeck engine start`") from error
     except OSError as error:
         raise EngineError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
     return 0

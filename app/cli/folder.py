@@ -18,9 +18,9 @@ def checked_folder(folder: str) -> str:
     path = expanded(folder).absolute()
     if not is_folder(path):
         raise UsageError(
-            f"folder {path} {'is no folder' if os.path.lexists(path) else 'does not exist'}",
-            "make it, or give another --folder",
+            f"folder {path} {'is not a folder' if os.path.lexists(path) else 'does not exist'}",
+            "create it, or give another --folder",
         )
     if not os.access(path, os.W_OK | os.X_OK):
-        raise UsageError(f"can't write in folder {path}", "give one of yours with --folder")
+        raise UsageError(f"can't write in folder {path}", "give a folder you may write to with --folder")
     return str(path)

@@ -71,13 +71,13 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
         ended = _until_end(client, name, progress, interrupts)
     except EngineError as error:
         raise EngineError(
-            f"the engine ended during the run; what was measured is kept in {client.store.folder(name)}",
-            f"`kvdeck session show {name}` prints it",
+            f"the engine ended during the run; results are saved in {client.store.folder(name)}",
+            f"see `kvdeck session show {name}`",
         ) from error
     finally:
         progress.clear()
     if ended is None:
-        progress.say(f"left to the engine, which ends it · come back with `kvdeck attach {name}`")
+        progress.say(f"the run continues in the engine · follow it with `kvdeck attach {name}`")
         return CANCELLED
     _wait_for_telemetry(client, name)
     session = client.store.load(name)
@@ -126,7 +126,7 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
         nonlocal cancelled
         if interrupts.count and not cancelled:
             cancelled = True
-            progress.say("cancelling, what was measured is kept · Ctrl-C again leaves that to the engine")
+            progress.say("cancelling; results are saved · Ctrl-C again to stop waiting")
             with contextlib.suppress(EngineError):  # it may have just ended: the next message holds its state
                 client.cancel(name)
         return interrupts.count < 2
@@ -135,7 +135,7 @@ def _until_end(client: Client, name: str, progress: Progress, interrupts: Interr
         if isinstance(message, RunsChanged):
             run = next((run for run in message.runs if run.session == name), None)
             if run is not None and run.position is not None:
-                progress.waiting(f"queued, place {run.position}")
+                progress.waiting(f"queued, position {run.position}")
 
     live = SocketLog(client, name, _HZ, going=going, other=queued)
     for entry in JoinedLog(FileLog(client.store.samples_path(name)), live).follow():

@@ -33,10 +33,10 @@ CLOSED_PIPE = 141
     verbs=VERBS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Without a verb the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",
+    epilog="Without a command the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",
 )
 @click.version_option(package_name="kvdeck", message="kvdeck %(version)s")
-@click.option("--readonly", is_flag=True, help="Open the deck without a hand on the runs: look, change nothing.")
+@click.option("--readonly", is_flag=True, help="Read-only: show runs, but don't start, cancel or edit anything.")
 @deck_options
 @click.pass_context
 def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
@@ -45,7 +45,7 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     if context.invoked_subcommand is not None:
         for name, value in (("readonly", readonly or None), *options.items()):
             if value is not None:
-                raise UsageError(f"--{name} is for the deck and not for a verb", "leave it out")
+                raise UsageError(f"--{name} applies only to the deck, not to commands", "omit it")
         for problem in found.problems:
             click.echo(f"kvdeck: {problem}", err=True)
         return 0
@@ -53,7 +53,9 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
 
     found = chosen(found, options)
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
-        raise UsageError("the deck needs a terminal on stdin and stdout", "without one, use `kvdeck run` (see --help)")
+        raise UsageError(
+            "the deck needs a terminal on stdin and stdout", "without a terminal, use `kvdeck run` (see --help)"
+        )
     from kvdeck.app.tui.app import run_deck
 
     return run_deck(readonly, found)
@@ -89,7 +91,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "kvdeck"
-        return _said(f"{error.format_message()} · see {where} --help", error.exit_code)
+        return _said(f"{error.format_message()} · fix: see {where} --help", error.exit_code)
     except click.ClickException as error:
         return _said(error.format_message(), error.exit_code)
     except OutputError as error:
@@ -105,7 +107,7 @@ def call(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter's flush at exit prints an error
         return CLOSED_PIPE
     except Exception as error:
-        return _said(f"unexpected {type(error).__name__}: {error} · please report it with {_kept_traceback()}", 1)
+        return _said(f"unexpected {type(error).__name__}: {error} · fix: report it with {_saved_traceback()}", 1)
     return status if isinstance(status, int) else 0
 
 
@@ -116,7 +118,7 @@ def _said(text: str, status: int) -> int:
     return status
 
 
-def _kept_traceback() -> Path:
+def _saved_traceback() -> Path:
     descriptor, name = tempfile.mkstemp(prefix="kvdeck-traceback-", suffix=".txt")
     with open(descriptor, "w", encoding="utf-8") as file:
         traceback.print_exc(file=file)

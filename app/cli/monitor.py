@@ -22,40 +22,40 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="One snapshot, then end; with --seconds it has rates.")
-@click.option("--json", "as_json", is_flag=True, help="JSON: one object with --once, else one a line.")
+@click.option("--once", is_flag=True, help="Print one sample and exit; with --seconds it has rates.")
+@click.option("--json", "as_json", is_flag=True, help="JSON: one object with --once, else one per line.")
 @click.option(
-    "--source", "sources", multiple=True, metavar="S", help="An address, a folder of rings, a session file, or a name."
+    "--source", "sources", multiple=True, metavar="S", help="Address, folder of telemetry rings, session file or name."
 )
-@click.option("--seconds", type=click.FloatRange(min=0), help="End after so long; without end by default.")
-@click.option("--hz", type=click.FloatRange(0.05, 10), default=1.0, show_default=True, help="Snapshots a second.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="Exit after this time. Default: never.")
+@click.option("--hz", type=click.FloatRange(0.05, 10), default=1.0, show_default=True, help="Samples per second.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 60),
     metavar="S",
     help="Seconds an endpoint may take to answer.  [default: four times its usual answer, 2 to 10]",
 )
-@click.option("--list-sources", is_flag=True, help="Say what there is to watch on this host, and end.")
+@click.option("--list-sources", is_flag=True, help="List the sources on this host and exit.")
 @click.option(
-    "--block-bytes", "block", metavar="N|PLAN", help="Bytes of a KVBM block: a number, plan:NAME, or a plan's file."
+    "--block-bytes", "block", metavar="N|PLAN", help="Size of a KVBM block: bytes, plan:NAME, or a plan's file."
 )
-@click.option("--pin", "pins", multiple=True, metavar="METRIC", help="Also show this metric, known or not.")
+@click.option("--pin", "pins", multiple=True, metavar="METRIC", help="Also show this metric, even if unknown.")
 @click.option(
-    "--prometheus", type=click.IntRange(0, 65535), metavar="PORT", help="Serve what is known, as an endpoint."
+    "--prometheus", type=click.IntRange(0, 65535), metavar="PORT", help="Serve the samples as a Prometheus endpoint."
 )
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Address for --prometheus.")
-@click.option("--record", metavar="NAME", help="Keep every moment in a new session of that name.")
+@click.option("--record", metavar="NAME", help="Record every sample into a new session of this name.")
 @click.option(
     "--record-limit",
     metavar="SIZE",
     help="Bytes of the telemetry session, as 64M; beyond it old moments are thinned.  [default: 256 MB]",
 )
-@click.option("--replay", "replayed", metavar="NAME", help="Play a telemetry session instead of watching.")
+@click.option("--replay", "replayed", metavar="NAME", help="Replay a telemetry session instead of live sources.")
 @click.option(
     "--speed",
     type=click.FloatRange(0, 10_000),
     metavar="X",
-    help="With --replay: X times as fast as it was, 0 without waiting.  [default: 1, with --json 0]",
+    help="With --replay: X times as fast; 0: no waiting.  [default: 1, with --json 0]",
 )
 @click.pass_context
 def monitor(
@@ -83,18 +83,18 @@ def monitor(
         _refuse_beside_replay(context)
         return replay(replayed, once, as_json, speed, seconds)
     if speed is not None:
-        raise UsageError("--speed is for a telemetry session", "give --replay NAME too")
+        raise UsageError("--speed is for a telemetry session", "add --replay NAME")
     if record_limit is not None and record is None:
-        raise UsageError("--record-limit is for a telemetry session", "give --record NAME too")
+        raise UsageError("--record-limit is for a telemetry session", "add --record NAME")
     if record is not None and (once or list_sources):
-        raise UsageError("--record keeps what is watched over time, and --once or --list-sources end at once",
-                         "leave one out")  # fmt: skip
+        raise UsageError("--record can't be combined with --once or --list-sources",
+                         "give only one of them")  # fmt: skip
     from kvdeck.engine.client.client import home
     from kvdeck.engine.telemetry import session as watch
     from kvdeck.engine.telemetry.block_size import told
 
     if once and prometheus is not None:
-        raise UsageError("--prometheus serves until it is ended, --once ends at once", "leave one out")
+        raise UsageError("--prometheus can't be combined with --once", "give only one of them")
     if list_sources:
         return _list(watch.found(home()), as_json)
     size = None if block is None else told(block, home() / "plans")
@@ -130,7 +130,7 @@ def _refuse_beside_replay(context: click.Context) -> None:
         name = parameter.name or ""
         if name not in _WITH_REPLAY and context.get_parameter_source(name) not in (given, None):
             raise UsageError(
-                f"{parameter.opts[0]} does not go with --replay", "a telemetry session has what was watched then"
+                f"{parameter.opts[0]} can't be combined with --replay", "a telemetry session has its own sources"
             )
 
 
@@ -173,7 +173,7 @@ def _recorded(
     except KeyboardInterrupt:
         raise
     except BrokenPipeError:
-        reason = "its output was closed"
+        reason = "stdout was closed"
         raise
     except BaseException as error:
         state, reason = "failed", str(error) if isinstance(error, KvdeckError) else f"{type(error).__name__}: {error}"

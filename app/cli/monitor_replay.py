@@ -65,9 +65,7 @@ def _on_a_terminal() -> bool:
 
 
 def _empty(name: str) -> SessionError:
-    return SessionError(
-        f"the telemetry session {name!r} holds no moment", "`kvdeck session show` says what became of it"
-    )
+    return SessionError(f"the telemetry session {name!r} has no samples", f"see `kvdeck session show {name}`")
 
 
 def _last(recording: TelemetrySession, end: float | None, as_json: bool) -> int:

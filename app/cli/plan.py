@@ -33,10 +33,10 @@ FORMAT = click.option(
     "--format", "style", type=click.Choice(["text", "json", "csv"]), default="text", help="Default: text."
 )
 FOR = click.option("--for", "target", type=click.Choice(["nixlbench", "seed"]), default="nixlbench",
-                   help="For nixlbench as it is, or exactly as KVBench's first README shows it.")  # fmt: skip
+                   help="Format for nixlbench, or exactly as in KVBench's first README.")  # fmt: skip
 SIDES = (
-    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Where the bytes come from."),
-    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Where they go."),
+    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Source memory."),
+    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Destination memory."),
 )
 
 
@@ -46,7 +46,7 @@ SIDES = (
 @FOR
 @SIDES[0]
 @SIDES[1]
-@click.option("--models", is_flag=True, help="List the catalogue.")
+@click.option("--models", is_flag=True, help="List the catalogue's models.")
 def plan(style: str, target: str, models: bool, **values: Any) -> int:
     """Plan a model's KV cache and print the nixlbench command that transfers it."""
     if models:
@@ -133,7 +133,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
             "IO Size": _size_text(found.size),
         }
         if not values["compat"] and target != "seed" and model.state_bytes():
-            lines["Recurrent State"] = f"{_size_text(model.state_bytes())} a request, apart from these"
+            lines["Recurrent State"] = f"{_size_text(model.state_bytes())} per request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
     def row(asked: Asked, found: Ios) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _each(
             rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
         except KvdeckError as error:
             named = asked.file if isinstance(asked, Asked) else ""
-            wrong.append(type(error)(f"{named}: {error.what}", error.mend) if named else error)
+            wrong.append(type(error)(f"{named}: {error.what}", error.fix) if named else error)
     if wrong and not rows:
         raise wrong[0]
     if style == "text":
@@ -271,12 +271,12 @@ def _beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
     if plan.state_bytes:
         lines.append(
             f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} a request, "
-            f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
+            f"at most {size_text(plan.gpu_state_bytes())} per request, at most "
         )
-    lines += [f"no state known: {words}" for words in model.without_state()]
+    lines += [f"unknown state: {words}" for words in model.without_state()]
     asked = config.pp_layers or config.pp_rule != ModelConfig().pp_rule
     if asked and (rule := plan.remainder()):
-        lines.append(f"layers of the stages {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
+        lines.append(f"layers per stage {','.join(str(stage.layers) for stage in plan.stages())} · {rule}")
     return tuple(lines)
 
 
@@ -311,5 +311,5 @@ def _list_models() -> int:
     models = catalogue().values()
     width = max(len(model.name) for model in models)
     for model in models:
-        click.echo(f"{model.name:<{width}}  {model.layers:>3} layers: {model.attention}")
+        click.echo(f"{model.name:<{width}}  {model.attention}")
     return 0

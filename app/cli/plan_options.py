@@ -44,53 +44,56 @@ SPELLINGS = {
 """Option names by parameter, where they differ from its name; each name is also accepted with `-` for `_`."""
 
 OVERRIDES: dict[str, tuple[Any, str]] = {
-    "tp_size": (COUNT, "Tensor parallelism: ranks that share the KV heads."),
-    "pp_size": (COUNT, "Pipeline parallelism: stages that share the layers."),
+    "tp_size": (COUNT, "Tensor parallelism: ranks the KV heads are split over."),
+    "pp_size": (COUNT, "Pipeline parallelism: stages the layers are split over."),
     "pp_rule": (
         click.Choice(["trtllm", "vllm", "sglang"]),
-        "Who gets layers that PP leaves over: the first stages (trtllm, default), those before the last, the last.",
+        "Stages that get the layers left over by PP: the first (trtllm, default), those before the last, the last.",
     ),
-    "pp_layers": (str, "Layers of each stage, as in VLLM_PP_LAYER_PARTITION: 16,15,15,15. Sets --pp."),
-    "dp_size": (COUNT, "Data parallelism: replicas that share the requests."),
-    "cp_size": (COUNT, "Context parallelism: ranks that share each sequence's pages."),
+    "pp_layers": (str, "Layers per stage, as in VLLM_PP_LAYER_PARTITION: 16,15,15,15. Sets --pp."),
+    "dp_size": (COUNT, "Data parallelism: replicas the requests are split over."),
+    "cp_size": (COUNT, "Context parallelism: ranks each sequence's pages are split over."),
     "ep_size": (COUNT, "Expert parallelism; changes nothing in the KV cache."),
     "isl": (COUNT, "Input sequence length in tokens."),
     "osl": (COUNT_FROM_0, "Output sequence length in tokens."),
-    "num_requests": (COUNT, "Requests at a time."),
-    "page_size": (COUNT, "Tokens in a block."),
-    "access_pattern": (click.Choice(["block", "layer"]), "One I/O is a block, or a layer of one."),
+    "num_requests": (COUNT, "Concurrent requests."),
+    "page_size": (COUNT, "Tokens per block."),
+    "access_pattern": (click.Choice(["block", "layer"]), "Unit of one I/O: a block, or one layer of a block."),
     "kvcache_quant_mode": (str, "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4."),
     "model_quant_mode": (str, "Weights' type; matters with --compat kvbench only."),
 }
 BENCHMARK: dict[str, tuple[Any, str]] = {
-    "backend": (str, "UCX, LIBFABRIC, GDS, GDS_MT, POSIX, OBJ … Default: what suits the two sides."),
-    "op_type": (click.Choice(["READ", "WRITE"], case_sensitive=False), "Direction; storage takes it from the sides."),
+    "backend": (str, "UCX, LIBFABRIC, GDS, GDS_MT, POSIX, OBJ … Default: chosen by source and destination."),
+    "op_type": (click.Choice(["READ", "WRITE"], case_sensitive=False), (
+        "Direction; for storage it "
+        "follows from source and destination."
+    )),
     "initiator_seg_type": (click.Choice(["DRAM", "VRAM"]), "Initiator's memory."),
     "target_seg_type": (click.Choice(["DRAM", "VRAM"]), "Target's memory."),
-    "scheme": (click.Choice(SCHEMES), "Who transfers to whom."),
-    "mode": (click.Choice(MODES), "One GPU a process, or many."),
-    "worker_type": (click.Choice(["nixl", "nvshmem"]), "What transfers."),
-    "check_consistency": (bool, "Compare the bytes that arrived."),
-    "total_buffer_size": (COUNT, "Buffer in bytes. Default: what the largest batch needs."),
+    "scheme": (click.Choice(SCHEMES), "Pairing of initiator and target devices."),
+    "mode": (click.Choice(MODES), "One GPU per process, or all in one."),
+    "worker_type": (click.Choice(["nixl", "nvshmem"]), "Worker that transfers."),
+    "check_consistency": (bool, "Compare the received bytes."),
+    "total_buffer_size": (COUNT, "Buffer in bytes. Default: sized for the largest batch."),
     "start_block_size": (COUNT, "First block size of a sweep, in bytes. Default: the plan's."),
     "max_block_size": (COUNT, "Last block size. Default: the plan's."),
     "start_batch_size": (COUNT, "First batch of a sweep. Default: the plan's."),
     "max_batch_size": (COUNT, "Last batch. Default: the plan's."),
     "num_iter": (COUNT, "Timed iterations. Default: 1000."),
-    "warmup_iter": (COUNT_FROM_0, "Iterations before. Default: 100."),
-    "large_blk_iter_ftr": (COUNT, "Above 1 MiB iterations are divided by it. Default: 16."),
+    "warmup_iter": (COUNT_FROM_0, "Warm-up iterations. Default: 100."),
+    "large_blk_iter_ftr": (COUNT, "Divides the iterations above 1 MiB. Default: 16."),
     "num_threads": (COUNT, "Threads. Default: 1."),
-    "num_initiator_dev": (COUNT, "Devices of the initiator. Default: 1."),
-    "num_target_dev": (COUNT, "Devices of the target. Default: 1."),
+    "num_initiator_dev": (COUNT, "Initiator devices. Default: 1."),
+    "num_target_dev": (COUNT, "Target devices. Default: 1."),
     "enable_pt": (bool, "Progress thread."),
     "progress_threads": (COUNT_FROM_0, "Progress threads. Default: 0."),
-    "device_list": (str, "Device names with commas. Default: all."),
+    "device_list": (str, "Device names, separated by commas. Default: all."),
     "enable_vmm": (bool, "VMM memory."),
-    "recreate_xfer": (bool, "Make the request anew in each iteration."),
-    "runtime_type": (click.Choice(["ETCD", "ASIO"]), "How processes meet."),
+    "recreate_xfer": (bool, "Recreate the request in each iteration."),
+    "runtime_type": (click.Choice(["ETCD", "ASIO"]), "Rendezvous of the processes."),
     "etcd_endpoints": (str, "Default: http://localhost:2379."),
-    "benchmark_group": (str, "Name that sets runs on one etcd apart."),
-    "filepath": (str, "Folder for storage backends' files."),
+    "benchmark_group": (str, "Name that separates runs on the same etcd."),
+    "filepath": (str, "Folder for the files of storage backends."),
     "num_files": (COUNT, "Files. Default: 1."),
     "storage_enable_direct": (bool, "O_DIRECT."),
     "posix_api_type": (click.Choice(["AIO", "URING", "POSIXAIO"]), "POSIX backend's API."),
@@ -124,9 +127,9 @@ def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command],
             click.Option(["--model"], metavar="NAME|FILE", help="Catalogue name, YAML file or config.json."),
             click.Option(["--model_config", "--model-config"], metavar="FILE", help="KVBench's model config YAML."),
             click.Option(["--model_configs", "--model-configs"], metavar="GLOB", multiple=True,
-                         help="Several of them; patterns are expanded."),
+                         help="Several configs; patterns are expanded."),
             click.Option(["--compat"], type=click.Choice(["kvbench"]),
-                         help="KVBench's own figures: weights' precision, fractions of layers, MLA divided."),
+                         help="KVBench's figures: weights' precision, fractions of layers, MLA divided."),
         ]  # fmt: skip
         for group in groups:
             command.params += [_option(name, kind, said) for name, (kind, said) in group.items()]
@@ -182,13 +185,13 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
     files = _files(values)
     if not files:
         if "isl" not in overrides:
-            raise UsageError("neither --model_config nor --isl is given", "name a config file, or say at least --isl")
+            raise UsageError("--model_config or --isl is missing", "name a config file, or give at least --isl")
         yield Asked("", ModelConfig(page_size=16, access_pattern="block").overridden(**overrides))
     for file in files:
         try:
             config, ignored = model_config(read_yaml(Path(file)), file)
             for key in ignored:
-                click.echo(f"kvdeck: {file}: {key} means nothing here", err=True)
+                click.echo(f"kvdeck: {file}: ignoring unknown key {key}", err=True)
             yield Asked(file, config.overridden(**overrides))
         except KvdeckError as error:
             yield error

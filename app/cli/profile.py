@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @click.command()
 @SIDES[0]
 @SIDES[1]
-@click.option("--exec", "tool", type=click.Choice(["nixlbench"]), help="Run that tool instead, and keep its rows.")
-@click.option("--session", metavar="NAME", help="Name to keep it under. Default: made of the time.")
-@click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout for each run.")
+@click.option("--exec", "tool", type=click.Choice(["nixlbench"]), help="Run this tool instead and save its rows.")
+@click.option("--session", metavar="NAME", help="Session name. Default: made from the time.")
+@click.option("--detach", is_flag=True, help="Queue the run and return at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
 def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, **values: Any) -> int:
     """Run a plan: nixlbench's sweep in kvdeck's engine, with nixlbench's columns below kvdeck's report."""
     model = asked_model(values)
@@ -37,7 +37,7 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
     if isinstance(asked, KvdeckError):
         raise asked
     if others:
-        raise UsageError("profile runs one configuration", "name one file")
+        raise UsageError("profile runs one configuration at a time", "name one file")
     params = asked_parameters(model, asked, values, "nixlbench")
     if session is not None:
         from kvdeck.sessions.store.index import check_name
@@ -67,8 +67,8 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
     if needed > there:
         raise UsageError(
             f"one batch of {count_text(params['max_batch_size'])} × {size_text(params['max_block_size'])} takes "
-            f"{size_text(needed)} of memory here, and {size_text(there)} are free",
-            "lower --num_requests or --isl, or give --start_batch_size and --max_batch_size",
+            f"{size_text(needed)} of memory, but {size_text(there)} are free",
+            "lower --num_requests or --isl, or set --start_batch_size and --max_batch_size",
         )
     return specs
 
@@ -84,7 +84,7 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
     for line in head:
         click.echo(line)
     click.echo(f"kvdeck: {count_text(specs[0].iterations)} timed and "
-               f"{count_text(specs[0].warmup_iterations)} warm-up requests a step, "
+               f"{count_text(specs[0].warmup_iterations)} warm-up requests per step, "
                f"{size_text(moved)} in all; --num_iter changes that", err=True)  # fmt: skip
     worst = 0
     with Client.connect() as client, counted_interrupts() as interrupts:
@@ -96,7 +96,7 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
             if len(names) > 1:
                 click.echo(f"kvdeck: run {number} of {len(names)}", err=True)
             if detach:
-                click.echo(f"{name}\ncome back with `kvdeck attach {name}`")
+                click.echo(f"{name}\nfollow it with `kvdeck attach {name}`")
                 continue
             worst = max(worst, follow(client, name, as_json, interrupts))
             if not as_json:
@@ -111,7 +111,7 @@ def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str
 
     program = shutil.which("nixlbench")
     if program is None:
-        raise UnavailableError("nixlbench is not on PATH", "install it, or leave --exec out: kvdeck runs it itself")
+        raise UnavailableError("nixlbench is not on PATH", "install it, or omit --exec: kvdeck then measures itself")
     with noted_signals() as signals:
         kept = External.begin(store(), session, "nixlbench", {"nixlbench": dict(params)})
         try:
@@ -132,7 +132,7 @@ def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str
     if as_json:
         print_json({"session": kept.name, "status": status, "rows": rows})
     else:
-        click.echo(f"kvdeck: {how}, {many(rows, 'row')} kept as {kept.name}", err=True)
+        click.echo(f"kvdeck: {how}, {many(rows, 'row')} saved as {kept.name}", err=True)
     return status
 
 

@@ -46,15 +46,14 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
 
 @click.command(
     cls=RunCommand,
-    epilog="Alone: both layouts on every ready path, in under a minute. Exit status: 0 done, 1 failed, "
-    "2 bad arguments, 130 cancelled. Ctrl-C cancels and keeps what was measured; a second one leaves the run "
-    "to the engine.",
+    epilog="By default: both layouts on every ready path, in under a minute. Exit status: 0 done, 1 failed, "
+    "2 bad arguments, 130 cancelled. Ctrl-C cancels and saves the results; a second one stops waiting.",
 )
 @click.argument("spec_file", metavar="[SPEC.yaml]", required=False)
-@click.option("--session", metavar="NAME", help="Name to keep it under. Default: made of the time.")
-@click.option("--quick", is_flag=True, help="Short: about five seconds a path.")
+@click.option("--session", metavar="NAME", help="Session name. Default: made from the time.")
+@click.option("--quick", is_flag=True, help="Short: about 5 s per path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
-@click.option("--detach", is_flag=True, help="Leave the run to the engine at once.")
+@click.option("--detach", is_flag=True, help="Queue the run and return at once.")
 @click.option(
     "--record",
     "recorded",
@@ -62,7 +61,7 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
     multiple=True,
     help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 def run(
     spec_file: str | None,
     session: str | None,
@@ -96,7 +95,7 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
 
     asked = asked_mapping(values, FIELDS)
     if values["quick"] and values["thorough"]:
-        raise UsageError("--quick and --thorough exclude each other", "leave one of them out")
+        raise UsageError("--quick and --thorough exclude each other", "give only one of them")
     if values["quick"] or values["thorough"]:
         asked["effort"] = "quick" if values["quick"] else "thorough"
     from_file = spec_from_yaml(Path(spec_file)).to_mapping() if spec_file is not None else {}
@@ -137,5 +136,5 @@ def _run(
     if as_json:
         print_json({"session": name})
     else:
-        click.echo(f"{name}\ncome back with `kvdeck attach {name}`")
+        click.echo(f"{name}\nfollow it with `kvdeck attach {name}`")
     return 0

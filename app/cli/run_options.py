@@ -44,7 +44,7 @@ def asked_mapping(values: Mapping[str, Any], fields: tuple[RunField, ...]) -> di
     mapping = {row.name: _read(row, values[row.name]) for row in given if row.option}
     structure = [row for row in given if row.name in _STRUCTURE]
     if "block_size" in mapping and structure:
-        raise UsageError(f"--block-size and {structure[0].option} give two sizes of one block", "leave one of them out")
+        raise UsageError(f"--block-size and {structure[0].option} both set the block size", "give only one of them")
     return mapping
 
 
@@ -69,13 +69,13 @@ def _read(row: RunField, value: Any) -> Any:
         read = row.read(value)
         return row.checked(read, "the options") if row.kind == "range" else read
     except UsageError as error:
-        raise UsageError(f"{_spelling(row)}: {error.what}", error.mend) from error
+        raise UsageError(f"{_spelling(row)}: {error.what}", error.fix) from error
 
 
 def _pair(row: RunField, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"{_spelling(row)} {text!r} is no KEY=VALUE", "write it like --param num_threads=4")
+        raise UsageError(f"{_spelling(row)} {text!r} is not KEY=VALUE", "write it like --param num_threads=4")
     return key, value
 
 

@@ -14,7 +14,7 @@ from kvdeck.sessions.model.records import FINAL_STATES
 
 @click.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the report.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 def attach(name: str, as_json: bool) -> int:
     """Follow a run, or print the report of a finished one."""
     from kvdeck.app.cli.follow import counted_interrupts, exit_status, follow
@@ -40,7 +40,7 @@ def cancel(name: str) -> int:
     kept = store()
     before = kept.read(name).state
     if before in FINAL_STATES:
-        raise SessionError(f"{name} is {before} already", "there is nothing to cancel")
+        raise SessionError(f"{name} is already {before}", "nothing to cancel")
     session = kept.settle(name)
     if session.state in FINAL_STATES:
         click.echo(f"{name} is {session.state}" + (f": {session.reason}" if session.reason else ""))
@@ -51,7 +51,7 @@ def cancel(name: str) -> int:
     else:
         with Client.connect(start=False) as client:
             client.cancel(name)
-    click.echo(f"{name} is being cancelled; `kvdeck session show {name}` prints what it measured")
+    click.echo(f"cancelling {name}; see `kvdeck session show {name}` for its results")
     return 0
 
 

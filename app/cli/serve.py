@@ -15,8 +15,8 @@ from kvdeck.sessions.errors import UsageError
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=8123, show_default=True, help="TCP port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address; see --anyone.")
-@click.option("--control", is_flag=True, help="Let the page launch and cancel runs; else it is read-only.")
-@click.option("--anyone", is_flag=True, help="Allow an address that other hosts reach, over plain HTTP; read-only.")
+@click.option("--control", is_flag=True, help="Let the page start and cancel runs; otherwise it is read-only.")
+@click.option("--anyone", is_flag=True, help="Allow an address that other hosts can reach, over plain HTTP; read-only.")
 def serve(port: int, host: str, control: bool, anyone: bool) -> int:
     """Show the deck in a browser on this host. Forward the port by SSH to open it elsewhere.
 
@@ -25,13 +25,13 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
     if not is_loopback(host):
         if control:
             raise UsageError(
-                f"{host} is reached from other hosts, and what commands the engine would cross the net in the clear",
-                "leave --control out, or forward the port of a loopback address by `ssh -L`",
+                f"other hosts can reach {host}: commands to the engine would cross the network unencrypted",
+                "omit --control, or forward the port of a loopback address by `ssh -L`",
             )
         if not anyone:
             raise UsageError(
-                f"{host} is reached from other hosts, and the page's key would cross the net in the clear",
-                "forward the port by `ssh -L`, or say --anyone",
+                f"other hosts can reach {host}: the page's key would cross the network unencrypted",
+                "forward the port by `ssh -L`, or add --anyone",
             )
     try:
         from kvdeck.app.web.server import Guarded
@@ -41,8 +41,8 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
     page = Guarded(command, host=host, port=port, title="kvdeck")
     click.echo(f"http://{_named(host)}:{port}/?key={page.key}")
     click.echo(
-        f"{'launches and cancels runs' if control else 'read-only'} · the key is good until this ends"
-        + (f" · elsewhere: ssh -L {port}:{_named(host)}:{port}" if is_loopback(host) else ""),
+        f"{'starts and cancels runs' if control else 'read-only'} · the key is valid until this command ends"
+        + (f" · from another host: ssh -L {port}:{_named(host)}:{port}" if is_loopback(host) else ""),
         err=True,
     )
     page.serve()

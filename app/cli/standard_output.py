@@ -38,7 +38,7 @@ def _named_failure() -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(
-            f"can't write what is printed: {error.strerror or error}", "make room there, or send it elsewhere"
+            f"can't write to stdout: {error.strerror or error}", "free disk space, or redirect to another place"
         ) from error
 
 

@@ -37,12 +37,12 @@ class _SplitAtDashes(click.Command):
 
 @click.command(cls=_SplitAtDashes)
 @click.argument("words", metavar="[NAME] -- COMMAND...", nargs=-1)
-@click.option("--layout", metavar="LAYOUT", help="What the program's transfers are laid out as; it can't be seen.")
+@click.option("--layout", metavar="LAYOUT", help="Layout of the program's transfers; it can't be detected.")
 @click.option(
     "--descriptors-per-block",
     metavar="N",
     type=click.IntRange(1),
-    help="Descriptors that make a block, so that blocks can be counted.",
+    help="Descriptors per block, to count blocks.",
 )
 @click.pass_context
 def trace(context: click.Context, words: tuple[str, ...], layout: str | None, descriptors_per_block: int | None) -> int:

@@ -45,14 +45,14 @@ def ago(seconds: float | None) -> str:
     The steps are coarse (5 s, 1 min, 1 h), so that an idle screen is rarely redrawn.
     """
     if seconds is None:
-        return "not seen to move"
+        return "no change yet"
     if seconds < 5:
-        return "moving"
+        return "changing"
     if seconds < 60:
-        return f"moved {count_text(int(seconds // 5 * 5))} s ago"
+        return f"changed {count_text(int(seconds // 5 * 5))} s ago"
     if seconds < 3600:
-        return f"moved {count_text(int(seconds // 60))} min ago"
-    return f"moved {count_text(int(seconds // 3600))} h ago"
+        return f"changed {count_text(int(seconds // 60))} min ago"
+    return f"changed {count_text(int(seconds // 3600))} h ago"
 
 
 def steady(reason: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import Column, fit, render
-from kvdeck.sessions.units import UNKNOWN, count_text, exact_size_text, quantity_text
+from kvdeck.sessions.units import UNKNOWN, count_text, exact_size_text, many, quantity_text
 
 _DULL = frozenset(
     [
@@ -71,9 +71,9 @@ def one_line(snapshot: Snapshot) -> str:
     """Return the moving flows with their rates, the number of sources per state, and the number of warnings."""
     moving = [f"{arrow(f)} {flow_rate(f)} ({f.name})" for f in snapshot.flows if f.bytes_per_s or f.blocks_per_s]
     states = Counter(source.state for source in snapshot.sources)
-    sources = ", ".join(f"{count} {state}" for state, count in states.items()) or "no source"
-    looks = sum(found.verdict == "look" for found in snapshot.checks)
-    parts = [" · ".join(moving) or "nothing moves", sources, *([f"{looks} to look at"] if looks else [])]
+    sources = ", ".join(f"{count} {state}" for state, count in states.items()) or "no sources"
+    looks = sum(found.verdict == "warning" for found in snapshot.checks)
+    parts = [" · ".join(moving) or "no transfers", sources, *([many(looks, "warning")] if looks else [])]
     return " · ".join(parts)
 
 
@@ -89,10 +89,10 @@ def monitor_lines(snapshot: Snapshot, width: int) -> list[Line]:
     if snapshot.checks:
         lines += [Line(""), Line("Checks", "heading")]
         for found in snapshot.checks:
-            tone: Tone = "warning" if found.verdict == "look" else "plain"
+            tone: Tone = "warning" if found.verdict == "warning" else "plain"
             lines += [Line(text, tone) for text in _wrapped(f"{found.verdict}: {found.evidence}", width)]
             if found.advice:
-                lines += [Line(text) for text in _wrapped(f"  try: {found.advice}", width)]
+                lines += [Line(text) for text in _wrapped(f"  {found.advice_text}", width)]
     return lines
 
 
@@ -102,7 +102,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def _sources(snapshot: Snapshot, width: int) -> list[Line]:
     if not snapshot.sources:
-        return [Line("nothing to watch was found: name one with --source")]
+        return [Line("no source found · fix: name one with --source")]
     lines = []
     for row in snapshot.sources:
         lines.append(Line(f"  {row.state:<11}  {row.kind:<9}  {row.name}", "warning" if row.state in _BAD else "plain"))

@@ -45,4 +45,4 @@ def _result_text(result: StepResult) -> str:
         text += f": {interval_text(result.gb_per_s)} GB/s"
     if result.status != "ok":
         text += f": {result.status}" + (f": {result.reason}" if result.reason else "")
-    return text + (": the bytes that arrived differ" if result.verified is False else "")
+    return text + (": the received bytes differ" if result.verified is False else "")

@@ -263,11 +263,11 @@ class Deck(Asking, App[None], inherit_bindings=False):
     def on_run_submitted(self, message: RunSubmitted) -> None:
         self._unsent = max(0, self._unsent - 1)
         self._unseen = message.session
-        self.notify(f"{message.session} is in the queue", markup=False)
+        self.notify(f"{message.session} queued", markup=False)
 
     def on_command_refused(self, message: CommandRefused) -> None:
         self._unsent = 0
-        said = f"{message.what} · {message.mend}" if message.mend else message.what
+        said = f"{message.what} · fix: {message.fix}" if message.fix else message.what
         self.notify(said, severity="error", markup=False)
 
     # --- keys ---
@@ -308,13 +308,13 @@ class Deck(Asking, App[None], inherit_bindings=False):
         """Return what closing the deck would lose, in one sentence, or "". Runs continue in the engine and aren't
         lost."""
         if self._unsent:
-            return "A run that was asked for is not in the queue yet."
+            return "A submitted run is not in the queue yet."
         return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
 
     def _leave(self) -> None:
         going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
-        word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
-        self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
+        word, it = ("The run continues", "it") if going == 1 else (f"{going} runs continue", "them")
+        self.exit(message=f"{word} in the engine; `kvdeck` shows {it} again." if going else None)
 
     def action_share(self, what: str) -> None:
         from kvdeck.app.tui import export
@@ -341,12 +341,13 @@ def run_deck(readonly: bool = False, config: Config | None = None, replay: str =
     """
     in_browser = "TEXTUAL_DRIVER" in os.environ
     if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):
-        raise UsageError("the deck draws on stderr, and that is no terminal", "leave out the redirection of stderr")
+        raise UsageError("the deck draws on stderr, which is not a terminal", "don't redirect stderr")
     if not in_browser and os.environ.get("TERM", "").strip().lower() in ("", "dumb", "unknown"):
         said = os.environ.get("TERM")
         raise UsageError(
             f"the deck can't draw on a terminal of type {said!r}" if said else "TERM is not set: the deck can't draw",
-            "set TERM to what the terminal is, such as xterm-256color; `kvdeck --help` lists what works without",
+            "set TERM to the terminal's type, such as xterm-256color; `kvdeck --help` lists commands that "
+            "need no terminal",
         )
     from kvdeck.app.config import load
     from kvdeck.app.tui import ui_state

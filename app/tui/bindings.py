@@ -20,9 +20,9 @@ OPENING = tuple(
     for mode in MODES
 )
 EVERYWHERE = (
-    Binding("p", "pause", "pause", id="deck.pause", tooltip="Hold the picture still; the data goes on", group=DECK),
+    Binding("p", "pause", "pause", id="deck.pause", tooltip="Freeze the display (collection continues)", group=DECK),
     Binding(
-        "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="All keys valid here", group=DECK
+        "question_mark", "keys", "help", key_display="?", id="deck.help", tooltip="Show the keys valid here", group=DECK
     ),
     Binding(
         "colon,ctrl+p",
@@ -31,10 +31,10 @@ EVERYWHERE = (
         show=False,
         key_display=":",
         id="deck.palette",
-        tooltip="Commands by name",
+        tooltip="Find a command by name",
         group=DECK,
     ),
-    Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs go on in the engine", group=DECK),
+    Binding("q", "leave", "quit", id="deck.quit", tooltip="Close the deck; runs continue in the engine", group=DECK),
     Binding(
         "ctrl+c",
         "leave",
@@ -45,17 +45,17 @@ EVERYWHERE = (
         group=DECK,
         priority=True,
     ),
+    Binding("w", "jump", "jump", show=False, id="deck.jump", tooltip="Jump to a pane", group=DECK),
     Binding(
-        "w", "jump", "jump", show=False, id="deck.jump", tooltip="Letters on the panes; one goes there", group=DECK
+        "tab", "app.focus_next", "Next pane", show=False, id="deck.next", tooltip="Go to the next pane", group=DECK
     ),
-    Binding("tab", "app.focus_next", "Next pane", show=False, id="deck.next", tooltip="To the next pane", group=DECK),
     Binding(
         "shift+tab",
         "app.focus_previous",
         "Previous pane",
         show=False,
         id="deck.previous",
-        tooltip="To the pane before",
+        tooltip="Go to the previous pane",
         group=DECK,
     ),
     Binding(
@@ -64,7 +64,7 @@ EVERYWHERE = (
         "Suspend",
         show=False,
         id="deck.suspend",
-        tooltip="Back to the shell; `fg` comes back here",
+        tooltip="Suspend to the shell; `fg` resumes",
         group=DECK,
     ),
     Binding(
@@ -73,7 +73,7 @@ EVERYWHERE = (
         "Copy table",
         show=False,
         id="share.markdown",
-        tooltip="Copy the table as Markdown, and into a file",
+        tooltip="Copy the table as Markdown and save it to a file",
         group=SHARE,
     ),
     Binding(
@@ -82,7 +82,7 @@ EVERYWHERE = (
         "Copy as CSV",
         show=False,
         id="share.csv",
-        tooltip="Copy the table as CSV, and into a file",
+        tooltip="Copy the table as CSV and save it to a file",
         group=SHARE,
     ),
     Binding(
@@ -91,7 +91,7 @@ EVERYWHERE = (
         "Export chart",
         show=False,
         id="share.chart",
-        tooltip="The chart's points as a CSV file",
+        tooltip="Save the chart's points as a CSV file",
         group=SHARE,
     ),
     Binding(
@@ -106,10 +106,10 @@ EVERYWHERE = (
     Binding(
         "S",
         "share('picture')",
-        "Save picture",
+        "Save screenshot",
         show=False,
         id="share.picture",
-        tooltip="What the screen shows, as an SVG file",
+        tooltip="Save the screen as an SVG file",
         group=SHARE,
     ),
 )

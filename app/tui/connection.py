@@ -126,7 +126,7 @@ class Feed:
         try:
             work()
         except KvdeckError as error:
-            self._post(CommandRefused(error.what, error.mend))
+            self._post(CommandRefused(error.what, error.fix))
         except Exception as error:
             self._post(CommandRefused(told(error), ""))
 

@@ -70,8 +70,10 @@ def kept(name: str, suffix: str, text: str) -> Path:
             except FileExistsError:
                 continue
     except OSError as error:
-        raise KvdeckError(f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME") from error
-    raise KvdeckError(f"too many files of this second in {folder}", "try again")
+        raise KvdeckError(
+            f"can't write in {folder}: {error.strerror}", "free disk space, or set KVDECK_HOME"
+        ) from error
+    raise KvdeckError(f"too many files of the same second in {folder}", "try again")
 
 
 def share(deck: Deck, what: str) -> None:
@@ -100,16 +102,16 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
     """
     table = next((found for pane in _panes(deck.screen) if (found := pane.table()) and found.rows), None)
     if table is None:
-        deck.notify("no table with rows is on this screen", severity="warning")
+        deck.notify("this screen has no table with rows", severity="warning")
         return
     text, kind, suffix = (csv_text(table), "CSV", "csv") if as_csv else (markdown(table), "Markdown", "md")
     path = kept(table.name, suffix, text)
     said = f"{many(len(table.rows), 'row')} as {kind}"
     if len(text.encode()) <= CLIPBOARD_MOST:
         deck.copy_to_clipboard(text)
-        deck.notify(f"{said} sent to your terminal's clipboard; if it takes none, they are in {path}", markup=False)
+        deck.notify(f"{said} copied to your terminal's clipboard; also saved to {path}", markup=False)
     else:
-        deck.notify(f"{said} are more than a clipboard takes; they are in {path}", markup=False)
+        deck.notify(f"{said}: too large for the clipboard; saved to {path}", markup=False)
 
 
 def export_charts(deck: Deck) -> None:
@@ -120,10 +122,10 @@ def export_charts(deck: Deck) -> None:
     """
     tables = [found for pane in _panes(deck.screen) for found in pane.charts() if found.rows]
     if not tables:
-        deck.notify("no chart with points is on this screen", severity="warning")
+        deck.notify("this screen has no chart with points", severity="warning")
     for table in tables:
         path = kept(table.name, "csv", csv_text(table))
-        deck.notify(f"{many(len(table.rows), 'point')} are in {path}", markup=False)
+        deck.notify(f"{many(len(table.rows), 'point')} saved to {path}", markup=False)
 
 
 def save_picture(deck: Deck) -> None:
@@ -133,7 +135,7 @@ def save_picture(deck: Deck) -> None:
         KvdeckError: The file can't be written.
     """
     path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
-    deck.notify(f"the picture is {path}", markup=False)
+    deck.notify(f"Screenshot saved to {path}", markup=False)
 
 
 def place_of(session: str) -> Path | None:
@@ -155,12 +157,12 @@ def copy_path(deck: Deck) -> None:
     session = next((name for screen in deck.deck_screens[-1:] if (name := screen.session_shown())), "")
     place = place_of(session) if session else None
     if place is None:
-        said = f"{session} has no folder yet" if session else "no session is shown here"
+        said = f"{session} has no folder yet" if session else "this screen shows no session"
         deck.notify(said, severity="warning", markup=False)
         return
     path = kept("path", "txt", f"{place}\n")
     deck.copy_to_clipboard(str(place))
-    deck.notify(f"sent to your terminal's clipboard, and in {path}: {place}", markup=False)
+    deck.notify(f"copied to your terminal's clipboard; also saved to {path}: {place}", markup=False)
 
 
 def _panes(screen: Screen[object]) -> Iterator[Lines]:

@@ -38,7 +38,7 @@ def result_table(session: Session) -> Table:
         ]
         return Table(session.name, counted, tuple(rows))
     titles = (
-        *("path", "layout", "block B", "batch", "backend", "desc. a block", "prep p50 µs", "post p50 µs"),
+        *("path", "layout", "block B", "batch", "backend", "desc. per block", "prep p50 µs", "post p50 µs"),
         *(
             "transfer p50 µs",
             "transfer p99 µs",
@@ -118,20 +118,20 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     both = (
         ("a token, B", plan.token_bytes),
         ("a request, B", plan.request_bytes),
-        ("a request at its end, B", end.request_bytes),
-        ("the fullest GPU, B", gpu.block_bytes),
-        ("the fullest GPU at the end, B", end.per_gpu().block_bytes),
-        ("in all, B", whole.block_bytes),
-        ("blocks on the fullest GPU", gpu.blocks),
-        ("blocks in all", whole.blocks),
+        ("per request with its output, B", end.request_bytes),
+        ("one GPU (largest), B", gpu.block_bytes),
+        ("one GPU (largest) with the output, B", end.per_gpu().block_bytes),
+        ("all GPUs, B", whole.block_bytes),
+        ("blocks on one GPU (largest)", gpu.blocks),
+        ("blocks on all GPUs", whole.blocks),
         ("GPUs", plan.parallel.gpus),
     )
     yield from (_row(name, value, value) for name, value in both)
     yield _row("one descriptor, B", group.block_bytes, group.region_bytes)
-    yield _row("descriptors a block", 1, group.regions)
-    yield _row("descriptors a request", plan.stage.blocks(), plan.stage.regions())
-    yield _row("descriptors on the fullest GPU", gpu.blocks, gpu.regions)
-    yield _row("descriptors in all", whole.blocks, whole.regions)
+    yield _row("descriptors per block", 1, group.regions)
+    yield _row("descriptors per request", plan.stage.blocks(), plan.stage.regions())
+    yield _row("descriptors on one GPU (largest)", gpu.blocks, gpu.regions)
+    yield _row("descriptors on all GPUs", whole.blocks, whole.regions)
 
 
 def sweep_table(form: PlanForm, long: bool) -> Table:

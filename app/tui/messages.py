@@ -113,10 +113,10 @@ class RunSubmitted(Message):
 
 @dataclass
 class CommandRefused(Message):
-    """A command was refused or has failed; `mend` is the fix."""
+    """A command was refused or has failed; `fix` says how to fix it, if known."""
 
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass

@@ -151,7 +151,7 @@ class Link:
     @property
     def text(self) -> str:
         """Status bar text for a slow link, rounded so that it seldom changes; "" if the link isn't slow."""
-        hz = f", {number_text(1 / self._period_s)} Hz" if self._period_s and self._period_s > 0.6 else ""
+        rate = f"{number_text(1 / self._period_s)}/s" if self._period_s and self._period_s > 0.6 else ""
         if self._slow and self.lag_s is not None:
-            return f"slow link {duration_text(round(self.lag_s * 5) / 5)}{hz}"
-        return f"silent link{hz}" if self._lowered and hz else ""
+            return f"slow link {duration_text(round(self.lag_s * 5) / 5)}{rate and f', {rate}'}"
+        return f"display limited to {rate}" if self._lowered and rate else ""

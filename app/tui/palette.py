@@ -35,4 +35,4 @@ def commands(deck: Deck, screen: Screen[object]) -> Iterator[SystemCommand]:
             yield SystemCommand(title, note, work)
     for name in theme.names():
         work = partial(deck.action_theme, name)
-        yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Draw with these colours", work)
+        yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Switch to this theme", work)

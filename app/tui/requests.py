@@ -139,5 +139,5 @@ class Asking:
     def may_command(self) -> bool:
         """Return False, and show a warning, if the deck is read-only."""
         if self.readonly:
-            self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
+            self.notify("this deck is read-only: it can't start or cancel runs", severity="warning")
         return not self.readonly

@@ -126,7 +126,7 @@ def _tag(store: Store, name: str, value: str, before: str) -> str:
         return replace(now, tags=tuple(dict.fromkeys([*kept, *added])))
 
     tags = store.change(name, tagged).tags
-    return f"{name}: tags {' '.join(tags) or 'taken away'}"
+    return f"{name}: tags {' '.join(tags) or 'removed'}"
 
 
 def _note(store: Store, name: str, value: str, before: str) -> str:
@@ -137,8 +137,8 @@ def _note(store: Store, name: str, value: str, before: str) -> str:
         return replace(now, note=value)
 
     store.change(name, noted)
-    said = f"{name}: note {'kept' if value else 'taken away'}"
-    return said if meanwhile[0] in (before, value) else f"{said}, in place of one written meanwhile: {meanwhile[0]}"
+    said = f"{name}: note {'saved' if value else 'removed'}"
+    return said if meanwhile[0] in (before, value) else f"{said}; it replaced a note written meanwhile: {meanwhile[0]}"
 
 
 def _export(store: Store, name: str, value: str, _: str) -> str:
@@ -146,15 +146,15 @@ def _export(store: Store, name: str, value: str, _: str) -> str:
     session, form = find(store, name), exchange.format_of(path)
     if is_telemetry(session):
         recording_export.write(session, store.folder(name), form, path)
-        return f"{name} is in {path}"
+        return f"{name} exported to {path}"
     replace_file(path, exchange.encode(session, form), durable=True)
     left = exchange.left_out(session, form)
-    return f"{name} is in {path}" + (f", without {'; '.join(left)}" if left else "")
+    return f"{name} exported to {path}" + (f", without {'; '.join(left)}" if left else "")
 
 
 def _delete(store: Store, name: str, *_: str) -> str:
     store.delete(name)
-    return f"{name} is deleted"
+    return f"{name} deleted"
 
 
 _CHANGES: dict[str, Callable[[Store, str, str, str], str]] = {

@@ -34,7 +34,7 @@ class PathReport:
     backend: str
     state: Literal["ready", "degraded", "unavailable"]
     reason: str
-    mend: str
+    fix: str
     mode: str = ""
     """`loopback` or similar, if a path has more than one mode."""
 
@@ -63,7 +63,7 @@ def doctor_from_json(report: dict[str, Any]) -> Doctor:
             backend=str(row.get("backend") or ""),
             state=row["state"] if row.get("state") in ("ready", "degraded") else "unavailable",
             reason=str(row.get("reason") or ""),
-            mend=str(row.get("mend") or ""),
+            fix=str(row.get("fix") or row.get("mend") or ""),
             mode=str(row.get("mode") or ""),
         )
         for row in report.get("paths", ())

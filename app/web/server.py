@@ -18,7 +18,7 @@ from textual_serve.server import Server
 
 from kvdeck.app.cli.serve import is_loopback
 
-REFUSED = "This page needs its key: open the address that `kvdeck serve` has printed.\n"
+REFUSED = "This page needs its key: open the address that `kvdeck serve` printed.\n"
 MOST_PAGES = 8
 """Open decks at once, at most."""
 MOST_MESSAGE_BYTES = 256 << 10
@@ -70,7 +70,7 @@ class Guarded(Server):
         if not _HOST.fullmatch(request.host):
             raise web.HTTPBadRequest(text="The Host header names no host.\n")
         if is_loopback(self.host) and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
-            raise web.HTTPForbidden(text="This page is this host's own.\n")
+            raise web.HTTPForbidden(text="This page is only for this host.\n")
         given = request.query.get("key")
         if given is not None and _same(given, self.key):
             # Never redirect to the requested path: one like //host/ would lead to another site.
@@ -114,7 +114,7 @@ class Guarded(Server):
             raise web.HTTPForbidden(text=REFUSED)
         given = (request.query.get("width", "80"), request.query.get("height", "24"))
         if not all(size.isascii() and size.isdigit() and len(size) < 10 for size in given):
-            raise web.HTTPBadRequest(text="width and height are numbers of cells.\n")
+            raise web.HTTPBadRequest(text="width and height must be numbers of cells.\n")
         if self._pages >= MOST_PAGES:
             raise web.HTTPServiceUnavailable(text=f"{MOST_PAGES} pages are open; close one first.\n")
         self._pages += 1

@@ -228,7 +228,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
-        raise SystemExit("the parent has ended")
+        raise SystemExit("the parent process exited")
 
 
 def exit_reason(status: int) -> str:

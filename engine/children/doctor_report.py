@@ -29,12 +29,12 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
         argv += ["--folder", str(expanded(folder).absolute())]
     child = run(argv, timeout, cwd="/")
     if child.status is None:
-        raise KvdeckError(f"the doctor did not end within {number_text(timeout)} s", "a driver may hang: see dmesg")
+        raise KvdeckError(f"the doctor took more than {number_text(timeout)} s", "see dmesg: a driver may hang")
     try:
         report = load_record(child.output)
     except ValueError:
         said = last_line(child.errors, "nothing")
-        raise KvdeckError(f"the doctor ended with status {child.status} and said: {said}") from None
+        raise KvdeckError(f"the doctor ended with status {child.status}: {said}") from None
     if not isinstance(report, dict):
-        raise KvdeckError("the doctor's report is no JSON object", "this is a fault of kvdeck: please report it")
+        raise KvdeckError("the doctor's report is not a JSON object", "report this bug in kvdeck")
     return report

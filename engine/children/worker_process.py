@@ -100,7 +100,7 @@ class Worker:
             status = self._child.poll()
             if status is None:
                 raise EngineError(
-                    f"worker {self.pid} was killed and does not end: the kernel waits for a disk or a device for it",
+                    f"worker {self.pid} was killed but has not exited: the kernel waits for a disk or a device",
                     f"see `cat /proc/{self.pid}/stack`",
                 )
             await _within(EOF_SECONDS, lines.ended)

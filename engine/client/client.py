@@ -111,7 +111,7 @@ class Client:
         while True:
             connected = attach(folder)
             if connected is None and not start:
-                raise EngineError("no engine is running", "`kvdeck engine start` starts one")
+                raise EngineError("no engine is running", "start it with `kvdeck engine start`")
             connected = connected or start_and_attach(folder, home(), deadline)
             try:
                 client = cls(connected, max(1.0, deadline - time.monotonic()))
@@ -124,8 +124,8 @@ class Client:
         if os.environ.get("KVDECK_HOME") and client.home != home():
             client.close()
             raise EngineError(
-                f"the engine keeps its sessions in {client.home}, and KVDECK_HOME is {home()}",
-                "stop the engine, or set KVDECK_RUNTIME too for an engine of its own",
+                f"the engine stores its sessions in {client.home}, but KVDECK_HOME is {home()}",
+                "stop the engine, or also set KVDECK_RUNTIME to start a second engine",
             )
         return client
 
@@ -182,7 +182,7 @@ class Client:
             raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
         if not reply.ok:
             error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
-            raise error(reply.error or f"{command.type} was refused", reply.mend or "")
+            raise error(reply.error or f"{command.type} was refused", reply.fix or reply.mend or "")
         return reply
 
     def submit(
@@ -218,7 +218,7 @@ class Client:
         while engine is not None and engine.alive:
             reap()
             if time.monotonic() > deadline:
-                raise EngineError(f"engine {engine.pid} does not end", f"see {runtime.log_path(self.home)}")
+                raise EngineError(f"engine {engine.pid} has not exited", f"see {runtime.log_path(self.home)}")
             time.sleep(TRY_SECONDS)
 
     def subscribe(
@@ -293,18 +293,20 @@ class Client:
 
     def _lost(self) -> EngineGone:
         why = f": {self._farewell}" if self._farewell else ""
-        return EngineGone(f"the engine has gone{why}", f"attach again; {runtime.log_path(home())} may say why")
+        return EngineGone(
+            f"the connection to the engine is lost{why}", f"attach again; see {runtime.log_path(home())} for the reason"
+        )
 
     def _wait_for_hello(self, timeout: float) -> Hello:
         hello = self.receive(timeout)
         if not isinstance(hello, Hello):
             record = runtime.read_record(runtime.runtime_folder())
             who = f"engine {record.process.pid}" if record is not None else "the engine"
-            raise EngineError(f"{who} doesn't say hello", f"see {log_path()}; if it hangs, kill it by its pid")
+            raise EngineError(f"{who} doesn't answer", f"see {log_path()}; if it hangs: `kvdeck engine stop --force`")
         if hello.version != protocol.VERSION:
             raise EngineError(
-                f"the engine is of kvdeck {hello.kvdeck} and speaks protocol {hello.version}, not {protocol.VERSION}",
-                "`kvdeck engine stop`, and the next command starts a fitting one",
+                f"the engine of kvdeck {hello.kvdeck} uses protocol {hello.version}, not {protocol.VERSION}",
+                "run `kvdeck engine stop`; the next command starts a new engine",
             )
         return hello
 

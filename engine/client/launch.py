@@ -64,9 +64,9 @@ def start_and_attach(folder: Path, home: Path, deadline: float) -> socket.socket
             # Another engine holds the folder: it is either starting (wait) or ending (start again).
             engine = engine if _holder_lives(folder) else _start(folder, home)
         elif status is not None:
-            raise EngineError(f"the engine ended with status {status} at its start: {_tail(log)}", f"see {log}")
+            raise EngineError(f"the engine exited with status {status} while starting: {_tail(log)}", f"see {log}")
         time.sleep(TRY_SECONDS)
-    raise EngineError(f"the engine did not come up: {_tail(log)}", f"see {log}")
+    raise EngineError(f"the engine did not start: {_tail(log)}", f"see {log}")
 
 
 def _start(folder: Path, home: Path) -> Child:

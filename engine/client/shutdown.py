@@ -58,11 +58,11 @@ def stop_engine(folder: Path, force: bool = False) -> int | None:
             return None
         answered = connected is not None and _ask(connected, force)
     if not answered and not force:
-        raise EngineError(f"engine {engine.pid} does not answer", "`kvdeck engine stop --force` ends it")
+        raise EngineError(f"engine {engine.pid} does not answer", "end it with `kvdeck engine stop --force`")
     if answered and _has_ended(engine, begun + (FORCED_END_SECONDS if force else END_SECONDS)):
         return engine.pid
     if not force:
-        raise EngineError(f"engine {engine.pid} does not end", "`kvdeck engine stop --force` ends it")
+        raise EngineError(f"engine {engine.pid} has not exited", "end it with `kvdeck engine stop --force`")
     _kill(folder, engine)
     return engine.pid
 
@@ -143,10 +143,10 @@ def _kill(folder: Path, engine: ProcessIdentity) -> None:
     except ProcessLookupError:
         pass
     except PermissionError as error:
-        raise EngineError(f"engine {engine.pid} belongs to another user", "that user must end it") from error
+        raise EngineError(f"engine {engine.pid} belongs to another user", "ask that user to end it") from error
     if not _has_ended(engine, time.monotonic() + 1.0):
         raise EngineError(
-            f"engine {engine.pid} was killed and does not end: the kernel waits for a disk or a device for it",
+            f"engine {engine.pid} was killed but has not exited: the kernel waits for a disk or a device",
             f"see `cat /proc/{engine.pid}/stack`",
         )
     if own_group:

@@ -198,12 +198,11 @@ class Connection:
         try:
             return await self._answer(self, message)
         except KvdeckError as error:
-            return Reply(message.id, False, error=error.what, mend=error.mend, exit_code=error.exit_code)
+            return _refusal(message.id, error)
         except Exception:
             # A command must not end the engine or other clients' runs.
             log.exception("%s failed", message.type)
-            return Reply(message.id, False, error=f"{message.type} failed in the engine", mend="see the engine's log",
-                         exit_code=1)  # fmt: skip
+            return _refusal(message.id, KvdeckError(f"{message.type} failed in the engine", "see `kvdeck engine log`"))
 
     # --- messages to the client ---
 
@@ -315,3 +314,7 @@ def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
     elif samples:
         following.cursor = samples[0].seq
     return out
+
+
+def _refusal(number: int, error: KvdeckError) -> Reply:
+    return Reply(number, False, error=error.what, fix=error.fix, mend=error.fix, exit_code=error.exit_code)

@@ -30,5 +30,5 @@ def home_folder() -> Path:
     except OSError:  # not there yet, or not readable: whoever uses it finds out
         return home
     if not is_folder:
-        raise UsageError(f"{home} is no folder", "set KVDECK_HOME to a folder of yours")
+        raise UsageError(f"{home} is not a folder", "set KVDECK_HOME to a folder you own")
     return home

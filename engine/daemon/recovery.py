@@ -63,7 +63,7 @@ def _read_owner(path: Path) -> Owner | None:
 def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
     """Recover every session whose engine is dead: end its processes, remove its test files, set it to `interrupted`.
 
-    Sessions of a live engine, here or on another host with the same home, are left alone.
+    Sessions of a live engine, here or on another host with the same home, are not changed.
 
     Args:
         grace: Seconds that an orphaned worker has to end by itself.
@@ -96,9 +96,9 @@ def _interrupt(store: Store, name: str, owner: Owner | None, grace: float) -> tu
     done = []
     worker = None if owner is None else owner.worker
     if worker is not None and worker.here and end_group(worker.pid, worker.start, folder, grace):
-        done.append(f"its worker {worker.pid} was still there")
+        done.append(f"its worker {worker.pid} was still running")
     if worker is None and (left := end_left(folder)):
-        done.append(f"ended {', '.join(map(str, left))}, of which no note was taken")
+        done.append(f"ended unregistered processes {', '.join(map(str, left))}")
     done += remove_scratch(folder)
     session = store.rebuild(name)
     path = store.samples_path(name)
@@ -137,7 +137,7 @@ def remove_scratch(folder: Path) -> list[str]:
     Only real folders (no links) that hold the marker are removed: a path in `scratch.txt` alone is not enough.
 
     Returns:
-        A log message per folder that was removed, left alone, or could not be removed.
+        A log message per folder that was removed, was not eligible, or could not be removed.
     """
     note = folder / "scratch.txt"
     try:
@@ -153,7 +153,7 @@ def remove_scratch(folder: Path) -> list[str]:
 
 def _remove_scratch_folder(scratch: Path) -> str:
     if not scratch.is_absolute() or scratch.is_symlink() or not (scratch / SCRATCH_MARKER).is_file():
-        return f"left {scratch} alone: it has no {SCRATCH_MARKER}" if scratch.is_dir() else ""
+        return f"did not remove {scratch}: it has no {SCRATCH_MARKER}" if scratch.is_dir() else ""
     try:
         _remove_tree(scratch)
     except OSError as error:

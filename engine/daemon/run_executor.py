@@ -171,7 +171,7 @@ class RunExecutor:
         try:
             recovery.write_owner(self._store, name, recovery.Owner(self._engine, worker))
         except OSError as error:
-            log.error("%s: can't note whose run it is: %s", name, error)
+            log.error("%s: can't store the run's owner: %s", name, error)
 
     def cancel(self, name: str, reason: str | None = None) -> None:
         """Cancel a queued or running run; results so far are saved.
@@ -181,9 +181,9 @@ class RunExecutor:
         """
         run = self._queue.runs.get(name)
         if run is None:
-            raise EngineError(f"no run {name!r} is queued or going on", "`kvdeck engine status` shows the queue")
+            raise EngineError(f"no run {name!r} is queued or running", "`kvdeck engine status` shows the queue")
         if run.over:
-            raise EngineError(f"run {name!r} is {run.state} already", "there is nothing to cancel")
+            raise EngineError(f"run {name!r} is {run.state} already", "nothing to cancel")
         self._handle(run_queue.Cancel(name, reason))
 
     def stop(self, reason: str, hurry: bool = False) -> None:

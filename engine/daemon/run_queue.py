@@ -478,14 +478,14 @@ def _verdict(run: Run, ended: WorkerEnded) -> Verdict:
     if run.cancelled:
         reason = run.cancel_reason
         if ended.killed:
-            reason = "it did not stop when asked and was killed"
+            reason = "it did not react to SIGTERM and was killed"
         elif died_of not in (None, "SIGTERM"):
-            reason = f"it died of {died_of} while it stopped"
+            reason = f"it died of {died_of} while stopping"
         return Verdict("cancelled", reason, died_of, ended.last_words)
     if died_of is None:
-        reason = f"the worker exited with status {ended.status} before it was done"
+        reason = f"the worker exited with status {ended.status} before it finished"
     elif died_of == "SIGKILL":
-        reason = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
+        reason = "the worker was killed (SIGKILL) by a user, or by the kernel because memory ran out"
     else:
         reason = f"the worker died of {died_of}"
     return Verdict("crashed", reason, died_of, ended.last_words)

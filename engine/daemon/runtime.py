@@ -19,7 +19,7 @@ from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.model.encoding import decode, encode_line
 from kvdeck.sessions.store.locks import lock
 
-_OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder of yours"
+_OTHER_RUNTIME = "set KVDECK_RUNTIME to a folder you own"
 MAX_SOCKET_PATH = 107
 """Longest path in `sockaddr_un` in bytes, without the closing NUL."""
 
@@ -43,9 +43,9 @@ def prepare_home(home: Path) -> Path:
     try:
         (home / "sessions").mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise EngineError(f"can't make {home}: {error.strerror}", "set KVDECK_HOME to a folder of yours") from error
+        raise EngineError(f"can't create {home}: {error.strerror}", "set KVDECK_HOME to a folder you own") from error
     if not os.access(home, os.W_OK | os.X_OK):
-        raise EngineError(f"{home} is not writable", "set KVDECK_HOME to a folder of yours")
+        raise EngineError(f"{home} is not writable", "set KVDECK_HOME to a folder you own")
     return home
 
 
@@ -61,10 +61,10 @@ def prepare_runtime(folder: Path) -> Path:
         status = folder.lstat()
     except OSError as error:
         raise EngineError(
-            f"can't make {folder}: {error.strerror}", "set KVDECK_RUNTIME to a folder of yours"
+            f"can't create {folder}: {error.strerror}", "set KVDECK_RUNTIME to a folder you own"
         ) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise EngineError(f"{folder} is not a folder", "remove it, or set KVDECK_RUNTIME to a folder of yours")
+        raise EngineError(f"{folder} is not a folder", "remove it, or set KVDECK_RUNTIME to a folder you own")
     if status.st_uid != os.geteuid():
         raise EngineError(f"{folder} belongs to user {status.st_uid}", _OTHER_RUNTIME)
     if status.st_mode & 0o077:

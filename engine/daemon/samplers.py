@@ -57,9 +57,9 @@ def asked(command: WatchTelemetry | StartRecording) -> Asked:
     """
     hz, block_bytes = command.hz, command.block_bytes
     if not 0 <= hz <= MAX_HZ:
-        raise UsageError(f"can't watch at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
+        raise UsageError(f"can't sample at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
     if block_bytes is not None and block_bytes <= 0:
-        raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or none")
+        raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or omit it")
     for source in command.sources:
         refuse_credentials(source, "the source")
     return Asked(hz, command.sources, block_bytes, command.pins)
@@ -205,7 +205,7 @@ class Sampling:
         what = f"{how} ({self._restarts.failures} times; not tried again)"
         log.error("sampling failed: %s", what)
         self._said(self._what, {"name": "", "state": "failed", "reason": what})
-        check = Check("sources", "look", what, "see the engine's log; leave the Monitor and come back to try again")
+        check = Check("sources", "warning", what, "see the engine's log; leave the Monitor and come back to try again")
         sample = orjson.dumps(to_mapping(Snapshot(time.time(), checks=(check,))))
         for connection in self.clients:
             connection.watched(sample)

@@ -133,7 +133,7 @@ class Server:
         """Error in a callback of the event loop, such as a timer or an accepted connection."""
         self._hurry = False
         """Set if the engine is stopped by force: shorter time limits apply."""
-        self._why = "it ends"
+        self._why = "shutting down"
 
     async def run(self) -> None:
         """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`.
@@ -300,12 +300,12 @@ class Server:
     async def _answer(self, connection: Connection, command: Command) -> Reply:
         handler = self._handlers.get(type(command))
         if handler is None:
-            raise UsageError(f"no such command: {command.type}")
+            raise UsageError(f"unknown command: {command.type}")
         if command.changes_state:
             if connection.readonly:
                 raise EngineError(f"a read-only client may not {command.type}", "attach without read-only")
             if self._stopping.is_set() and not isinstance(command, StopEngine):
-                raise EngineError("the engine is stopping", "try again in a moment")
+                raise EngineError("the engine is stopping", "try again")
         data = handler(connection, command)
         return Reply(command.id, True, (await data if isinstance(data, Awaitable) else data) or {})
 
@@ -333,7 +333,7 @@ class Server:
     async def _subscribe(self, connection: Connection, command: Subscribe) -> dict[str, Any]:
         hz, from_seq = command.hz, command.from_seq
         if hz < 0 or from_seq < 0:
-            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers from 0 on")
+            raise UsageError(f"can't follow from line {from_seq!r} at {hz!r} Hz", "give numbers of at least 0")
         following: Following | None = None
         data: dict[str, Any] = {}
         if command.session is not None:
@@ -349,7 +349,7 @@ class Server:
     def _old_feed(self, name: str) -> RunStream:
         """Return a stream with only history, for a session that is not in the queue."""
         if not self._store.exists(name):
-            raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
+            raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`")
         path = self._store.samples_path(name)
         return RunStream(name, path, count_lines(path))
 
@@ -375,12 +375,14 @@ class Server:
                 self._jobs.hurry()
             return
         if self._jobs.busy and not command.force:
-            raise EngineError("a run is going on", "wait for it, cancel it, or stop with force")
+            raise EngineError("a run is in progress", "wait for it, cancel it, or stop with force")
         if self._recordings.busy and not command.force:
             names = ", ".join(state.name for state in self._recordings.states if state.state not in FINAL_STATES)
-            raise EngineError(f"a recording is going on: {names}", "end it, or stop with force: what it has stays")
+            raise EngineError(
+                f"a recording is in progress: {names}", "stop it, or stop with force; its samples are saved"
+            )
         self._hurry = command.force
-        self._stop("a client asked for it")
+        self._stop("requested by a client")
 
 
 def _started_threads() -> ThreadPoolExecutor:

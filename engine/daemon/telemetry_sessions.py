@@ -156,18 +156,19 @@ class TelemetrySessions:
         """
         what = self._what(command.name)
         if not command.text.strip():
-            raise UsageError("a mark needs a text", "say what happens at this moment")
+            raise UsageError("the annotation is empty", "give a text")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
         sampling = self.watching.sampling(what)
         if not sampling.works:
-            raise SessionError(f"nothing samples for {command.name!r} at this moment", "try again in a moment")
+            raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
     def _what(self, name: str) -> Asked:
         what = self._asked.get(name)
         if what is None:
             raise SessionError(
-                f"the engine makes no telemetry session {name!r}", "it has ended, or another process makes it"
+                f"the engine isn't recording a telemetry session {name!r}",
+                "check its name: it has ended, or another process records it",
             )
         return what
 
@@ -178,7 +179,7 @@ class TelemetrySessions:
         if self._asked:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), HURRY_SECONDS if hurry else SETTLE_SECONDS)
-        await self.interrupt("its process did not end in time")
+        await self.interrupt("its process did not exit in time")
 
     async def interrupt(self, reason: str) -> None:
         """Set all unfinished recordings to `interrupted`; their files are complete when this returns."""

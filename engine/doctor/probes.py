@@ -56,7 +56,7 @@ def probe(groups: Sequence[Sequence[str]], command: Command, limit_s: float) -> 
 
 class _Failed(Struct):
     reason: str
-    mend: str
+    fix: str
 
 
 class _Line(Struct):
@@ -151,7 +151,7 @@ class _Probing:
         elif line.plugin is not None:
             found.plugins[line.plugin.name] = line.plugin
         elif line.failed is not None and child.left:
-            found.failures[child.left[0]] = UnavailableError(line.failed.reason, line.failed.mend)
+            found.failures[child.left[0]] = UnavailableError(line.failed.reason, line.failed.fix)
         elif line.done is not None:
             child.left.remove(line.done)
             child.next_check()

@@ -76,7 +76,7 @@ def report(folder: Path, limit_s: float) -> dict[str, Any]:
     if facts:
         return assembled(facts[0], probed)
     why = str(failures[0]) if failures else reasons.silent_folder(str(folder), limit_s).what
-    return assembled(host_facts(gpu=GpuFacts(reason=f"not asked: {why}")), probed)
+    return assembled(host_facts(gpu=GpuFacts(reason=f"not checked: {why}")), probed)
 
 
 def groups() -> list[list[str]]:
@@ -107,10 +107,14 @@ def assembled(host: HostFacts, probed: Probed) -> dict[str, Any]:
         },
         "host": host.to_mapping(),
         "environment": deciding_variables(),
-        "paths": [dataclasses.asdict(row) for row in rows],
-        "plugins": [dataclasses.asdict(plugin) for plugin in _plugins(probed)],
+        "paths": [_row_json(row) for row in rows],
+        "plugins": [_row_json(plugin) for plugin in _plugins(probed)],
         "ready": any(row.state != "unavailable" for row in rows),
     }
+
+
+def _row_json(row: PathFinding | PluginFinding) -> dict[str, object]:
+    return {**dataclasses.asdict(row), "mend": row.fix}  # programs written for kvdeck 0.1 read `mend`
 
 
 def _rows(host: HostFacts, probed: Probed) -> Iterator[PathFinding]:
@@ -154,7 +158,7 @@ def _posix(probed: Probed, path: str) -> PathFinding:
     missing = [row for row in each.values() if row.state == "unavailable"]
     if best.state == "ready" and missing:
         reason = "; ".join(f"{row.api} doesn't work: {row.reason}" for row in missing)
-        return dataclasses.replace(best, apis=apis, reason=reason, mend=missing[0].mend)
+        return dataclasses.replace(best, apis=apis, reason=reason, fix=missing[0].fix)
     return dataclasses.replace(best, apis=apis)
 
 
@@ -164,7 +168,7 @@ def _staged(probed: Probed, path: str, backend: str) -> PathFinding:
     device = probed.failures.get("DEVICE")
     files = _posix(probed, HOST_TO_DISK)
     if device is not None or files.state == "unavailable":
-        return row.refused(device or UnavailableError(files.reason or "", files.mend or ""))
+        return row.refused(device or UnavailableError(files.reason or "", files.fix or ""))
     return dataclasses.replace(row, api=files.api).working(reasons.staged(files.reason))
 
 
@@ -181,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report; return 0 if at least one path works, 1 if none, or the error's exit status."""
     parser = argparse.ArgumentParser(prog="python -m kvdeck.engine.doctor.report")
     parser.add_argument("--json", action="store_true", help="one line instead of indented JSON")
-    parser.add_argument("--folder", type=Path, help="where test files would go")
+    parser.add_argument("--folder", type=Path, help="folder for test files")
     parser.add_argument("--limit", type=float, help="seconds for all probes together")
     options = parser.parse_args(arguments)
     try:

@@ -56,17 +56,17 @@ def default_folder() -> Path:
         if folder_facts(folder).writable:
             return folder
     names = ", ".join(str(folder) for folder in candidates)
-    raise UnavailableError(f"no test file can be written in {names}", "name a folder by --folder or KVDECK_SCRATCH")
+    raise UnavailableError(f"can't write a test file in {names}", "give a folder with --folder or KVDECK_SCRATCH")
 
 
 def _in_memory(folder: Path) -> bool:
     return mount_of(Path(os.path.realpath(folder)))[1] in MEMORY_FILESYSTEMS
 
 
-def _writable(folder: Path, mend: str) -> Path:
+def _writable(folder: Path, fix: str) -> Path:
     facts = folder_facts(folder)
     if not facts.writable:
-        raise UnavailableError(f"no test file can be written in {folder}: {facts.reason}", mend)
+        raise UnavailableError(f"can't write a test file in {folder}: {facts.reason}", fix)
     return folder
 
 

@@ -27,11 +27,11 @@ def gpu_facts(limit_s: float = 2.0) -> GpuFacts:
         return GpuFacts(reason="no NVIDIA driver is loaded")
     child = run([sys.executable, "-c", "from kvdeck.engine.host import gpu; gpu.main()"], limit_s)
     if child.status is None:
-        return GpuFacts(reason=f"the NVIDIA driver gave no answer within {number_text(limit_s)} s")
+        return GpuFacts(reason=f"the NVIDIA driver did not answer within {number_text(limit_s)} s")
     try:
         return parse(load_record(child.output))
     except ValueError:
-        return GpuFacts(reason=f"asking the NVIDIA driver ended with status {child.status}")
+        return GpuFacts(reason=f"the query of the NVIDIA driver ended with status {child.status}")
 
 
 def parse(data: dict[str, Any]) -> GpuFacts:
@@ -59,7 +59,7 @@ def ask_driver() -> dict[str, Any]:
             "reason": None if gpus else "the NVIDIA driver lists no GPU",
         }
     except pynvml.NVMLError as error:
-        return {"gpus": [], "driver": None, "cuda": None, "reason": f"the NVIDIA driver says: {error}"}
+        return {"gpus": [], "driver": None, "cuda": None, "reason": f"the NVIDIA driver reports: {error}"}
 
 
 def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:

@@ -39,9 +39,9 @@ def check(path: str, backend: str, folder: Path | None = None, *, api: str | Non
     params = {plugins.POSIX_PARAMS[api]: "true"} if api and plain == "POSIX" else {}
     failure = _creates(plain, tuple(params.items()))
     if failure is not None:
-        raise UnavailableError(failure.what, failure.mend)
+        raise UnavailableError(failure.what, failure.fix)
     if plain in ("GDS", "GDS_MT") and folder is not None and (failure := _takes_file(plain, folder)) is not None:
-        raise UnavailableError(failure.what, failure.mend)
+        raise UnavailableError(failure.what, failure.fix)
     if backend == plain and backend not in _known():
         _check_memory(path, backend)
 

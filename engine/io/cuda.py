@@ -60,7 +60,7 @@ def memory_info(device: int = 0) -> tuple[int, int]:
     Raises:
         UnavailableError: The GPU can't be used.
     """
-    with _on(device, f"asking GPU {device} for its memory") as runtime:
+    with _on(device, f"querying the memory of GPU {device}") as runtime:
         free, total = runtime.memGetInfo()
     return int(free), int(total)
 
@@ -199,7 +199,7 @@ def _on(device: int, doing: str) -> Iterator[Any]:
         runtime.setDevice(device)
         yield runtime
     except runtime.CUDARuntimeError as error:
-        raise UnavailableError(f"{doing} failed: {error}", "lower --blocks, or see what nvidia-smi says") from error
+        raise UnavailableError(f"{doing} failed: {error}", "lower --blocks, or check nvidia-smi") from error
 
 
 @functools.cache

@@ -119,7 +119,7 @@ def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: L
         return None
     block, region = divmod(found, to.shape[1])
     layer, outer = divmod(region, geometry.outer_dims)
-    return f"block {block} of {blocks}, layer {layer}, outer dim {outer} does not hold its source's bytes"
+    return f"block {block} of {blocks}, layer {layer}, outer dim {outer} differs from its source"
 
 
 def register(agent: Any, side: Side, backend: str) -> Any:

@@ -23,7 +23,7 @@ class PathFinding:
     """The POSIX plugin's API that was probed, or that a run would choose."""
     state: State = "unavailable"
     reason: str | None = None
-    mend: str | None = None
+    fix: str | None = None
     memory: tuple[str, ...] = ()
     """NIXL's memory types of source and destination."""
     apis: dict[str, str] = field(default_factory=dict)
@@ -33,13 +33,13 @@ class PathFinding:
 
     def refused(self, error: UnavailableError) -> PathFinding:
         """Return a copy with state `unavailable` and the error's reason and fix."""
-        return dataclasses.replace(self, state="unavailable", reason=error.what, mend=error.mend)
+        return dataclasses.replace(self, state="unavailable", reason=error.what, fix=error.fix)
 
     def working(self, limit: UnavailableError | None = None) -> PathFinding:
         """Return a copy with state `ready`, or `degraded` with the limit's reason and fix."""
         if limit is None:
             return dataclasses.replace(self, state="ready")
-        return dataclasses.replace(self, state="degraded", reason=limit.what, mend=limit.mend)
+        return dataclasses.replace(self, state="degraded", reason=limit.what, fix=limit.fix)
 
     @property
     def key(self) -> tuple[str, str, str | None, str | None]:
@@ -59,8 +59,8 @@ class PluginFinding:
     params: dict[str, str] = field(default_factory=dict)
     """Plugin parameters with their defaults."""
     reason: str | None = None
-    mend: str | None = None
+    fix: str | None = None
 
     def refused(self, error: UnavailableError) -> PluginFinding:
         """Return a copy with the reason and fix of the step that failed."""
-        return dataclasses.replace(self, reason=error.what, mend=error.mend)
+        return dataclasses.replace(self, reason=error.what, fix=error.fix)

@@ -69,9 +69,11 @@ class Patience:
         """
         hang.alive()
         if self.cancelled():
-            raise CancelledError("cancelled while a request was under way")
+            raise CancelledError("cancelled during a request")
         if time.perf_counter_ns() - since_ns > self.seconds * 1e9:
-            raise KvdeckError(f"a request did not complete within {number_text(self.seconds)} s", "is the peer alive?")
+            raise KvdeckError(
+                f"a request did not complete within {number_text(self.seconds)} s", "check that the peer is alive"
+            )
 
 
 def serial_visit(

@@ -25,11 +25,11 @@ _LIBRARIES = {
 }
 
 _CUFILE_ERRORS = {
-    5001: ("the nvidia-fs driver isn't there", "sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
-    5007: ("the platform doesn't support GPUDirect Storage", "see what /usr/local/cuda/gds/tools/gdscheck -p says"),
+    5001: ("the nvidia-fs driver isn't loaded", "sudo modprobe nvidia-fs, or allow cuFile's compatibility mode"),
+    5007: ("the platform doesn't support GPUDirect Storage", "run /usr/local/cuda/gds/tools/gdscheck -p"),
     5008: ("the filesystem doesn't support GPUDirect Storage", "use ext4 or xfs on NVMe"),
     5011: ("the CUDA driver reported an error", "see nvidia-smi, and cufile.log"),
-    5019: ("cuFile takes no file that was opened like this", "report it with the output of kvdeck doctor --json"),
+    5019: ("cuFile doesn't accept the file's open mode", "report it with the output of kvdeck doctor --json"),
     5025: ("permission was denied", "give this user access to /dev/nvidia-fs*"),
     5033: ("cuFile can't set up the nvidia-fs driver", "install the NVIDIA driver, then: sudo modprobe nvidia-fs"),
 }
@@ -47,30 +47,30 @@ _PREFIXES = {
     "GDS_MT": ("CUFILE_", "NIXL_", "CUDA_"),
 }
 """Prefixes of the environment variables that each backend reads."""
-_UNSET = "unset what is set there, or set it to what this host has"
+_UNSET = "unset the variable, or set it to a value that this host supports"
 _PLUGIN_DIR_FIX = (
-    "unset NIXL_PLUGIN_DIR where the engine is started, then `kvdeck engine stop`; or name the right folder in it"
+    "unset NIXL_PLUGIN_DIR where the engine is started, then run `kvdeck engine stop`; or correct the folder"
 )
 
 # Text in a native library's output -> (reason, fix).
 _WORDS = {
     "AZURE_STORAGE_CONTAINER_NAME": ("it needs an Azure container", "set AZURE_STORAGE_CONTAINER_NAME and its account"),
-    "bucket": ("it needs a bucket", "give it by --param bucket=NAME, with AWS credentials in the environment"),
+    "bucket": ("it needs a bucket", "give --param bucket=NAME, with AWS credentials in the environment"),
     "GUSLI": ("it needs GUSLI block devices", "configure a GUSLI server, then give --param config_file=FILE"),
 }
 
 
 def no_driver(also: UnavailableError | None = None) -> UnavailableError:
     """Return the error for a missing NVIDIA driver, joined with `also`."""
-    what, mend = "no NVIDIA driver is loaded", "install the NVIDIA driver; in a container, start it with --gpus all"
+    what, fix = "no NVIDIA driver is loaded", "install the NVIDIA driver; in a container, start it with --gpus all"
     if also is None:
-        return UnavailableError(what, mend)
-    return UnavailableError(f"{what}, and {also.what}", f"{mend}; {also.mend}")
+        return UnavailableError(what, fix)
+    return UnavailableError(f"{what}, and {also.what}", f"{fix}; {also.fix}")
 
 
 def no_gpu(why: str) -> UnavailableError:
     """Return the error for a host with a driver but no usable GPU."""
-    return UnavailableError(f"no GPU can be used: {why}", "see what nvidia-smi says")
+    return UnavailableError(f"no GPU can be used: {why}", "check nvidia-smi")
 
 
 def no_cupy(why: str = "cupy isn't installed") -> UnavailableError:
@@ -97,15 +97,15 @@ def no_room(folder: str, error: OSError) -> UnavailableError | None:
     if words is None:
         return None
     return UnavailableError(
-        f"can't write test files in {folder}: {words[0]}", f"{words[1]}, lower --blocks, or name another by --folder"
+        f"can't write test files in {folder}: {words[0]}", f"{words[1]}, lower --blocks, or give another --folder"
     )
 
 
 def no_plugin(backend: str) -> UnavailableError:
     chosen = os.environ.get("NIXL_PLUGIN_DIR")
     if chosen is not None:
-        holds = f"holds no libplugin_{backend}.so" if chosen and Path(chosen).is_dir() else "is no folder"
-        what = f"NIXL has no plugin {backend}: it looks only in NIXL_PLUGIN_DIR={chosen}, and that {holds}"
+        holds = f"has no libplugin_{backend}.so" if chosen and Path(chosen).is_dir() else "is not a folder"
+        what = f"NIXL has no plugin {backend}: it searches only NIXL_PLUGIN_DIR={chosen}, which {holds}"
         return UnavailableError(what, _PLUGIN_DIR_FIX)
     return UnavailableError(
         f"NIXL has no plugin {backend}", "check the name; kvdeck doctor lists all plugins that are present"
@@ -118,16 +118,16 @@ def wrong_path(path: str, backend: str, serving: tuple[str, ...]) -> Unavailable
 
 def wrong_memory(path: str, backend: str, missing: list[str]) -> UnavailableError:
     return UnavailableError(
-        f"{backend} doesn't serve {path}: it takes no {' and no '.join(missing)} memory", "choose another backend"
+        f"{backend} doesn't serve {path}: it doesn't support {' or '.join(missing)} memory", "choose another backend"
     )
 
 
 def does_not_load(backend: str, error: str) -> UnavailableError:
     """Return the error for a plugin that can't be loaded; the loader's message names the missing library."""
     library = error.split(":")[0].strip()
-    for start, (name, mend) in _LIBRARIES.items():
+    for start, (name, fix) in _LIBRARIES.items():
         if library.startswith(start):
-            return UnavailableError(f"plugin {backend} doesn't load: {library} ({name}) isn't found", mend)
+            return UnavailableError(f"plugin {backend} doesn't load: {library} ({name}) isn't found", fix)
     if "cannot open shared object file" in error:
         return UnavailableError(
             f"plugin {backend} doesn't load: {library} isn't found", "install it, or name its folder in LD_LIBRARY_PATH"
@@ -146,19 +146,19 @@ def not_created(backend: str, error: str, words: str) -> UnavailableError:
     cufile = re.search(r"err(?:or)?=(5\d{3})", words)
     if cufile:
         number = int(cufile[1])
-        reason, mend = _CUFILE_ERRORS.get(number, ("cuFile refused", "see cufile.log"))
-        return UnavailableError(f"{backend} can't start: {reason} (cuFile error {number})", mend)
+        reason, fix = _CUFILE_ERRORS.get(number, ("cuFile refused", "see cufile.log"))
+        return UnavailableError(f"{backend} can't start: {reason} (cuFile error {number})", fix)
     if "io_uring" in words:
         return io_uring_off(kernel_switch("kernel/io_uring_disabled"))
-    for mark, (reason, mend) in _WORDS.items():
+    for mark, (reason, fix) in _WORDS.items():
         if mark.lower() in words.lower():
-            return UnavailableError(f"{backend} can't start: {reason}", mend)
+            return UnavailableError(f"{backend} can't start: {reason}", fix)
     if "NIXL_ERR_INVALID_PARAM" in error:
         said = _last_words(words) or error
-        return UnavailableError(f"{backend} refused its parameters: {said}", "see kvdeck doctor for what it takes")
+        return UnavailableError(f"{backend} refused its parameters: {said}", "see kvdeck doctor for its parameters")
     blame = blamed(_PREFIXES.get(backend, ("NIXL_",)))
-    mend = _UNSET if blame else "see the run's engine.log"
-    return UnavailableError(f"{backend} can't start: {_last_words(words) or error}{blame}", mend)
+    fix = _UNSET if blame else "see the run's engine.log"
+    return UnavailableError(f"{backend} can't start: {_last_words(words) or error}{blame}", fix)
 
 
 def not_registered(backend: str, kind: str, error: str, words: str) -> UnavailableError:
@@ -176,13 +176,14 @@ def not_registered(backend: str, kind: str, error: str, words: str) -> Unavailab
         return native_failure(doing, error, words)
     disk = re.search(r"udev property not found: \S+ (\S+)", _cufile_log())
     if disk:
-        what = f"cuFile finds nothing of {disk[1]} in udev's database (cuFile error {cufile[1]})"
+        what = f"cuFile doesn't find {disk[1]} in udev's database (cuFile error {cufile[1]})"
         return UnavailableError(
-            f"{doing} failed: {what}", "in a container, mount the host's: -v /run/udev:/run/udev:ro; else run udevd"
+            f"{doing} failed: {what}",
+            "in a container, mount the host's: -v /run/udev:/run/udev:ro; otherwise run udevd",
         )
-    reason, mend = _CUFILE_ERRORS.get(int(cufile[1]), (_last_words(words), "see cufile.log"))
+    reason, fix = _CUFILE_ERRORS.get(int(cufile[1]), (_last_words(words), "see cufile.log"))
     number = "" if cufile[1] in reason else f" (cuFile error {cufile[1]})"
-    return UnavailableError(f"{doing} failed: {reason}{number}", mend)
+    return UnavailableError(f"{doing} failed: {reason}{number}", fix)
 
 
 def cufile_limit() -> UnavailableError | None:
@@ -203,39 +204,39 @@ def _cufile_log() -> str:
 
 def native_failure(doing: str, error: str, words: str = "") -> UnavailableError:
     """Return the error for an unexpected failure of a native call, with the library's own message."""
-    return UnavailableError(f"{doing} failed: {_last_words(words) or error}", "see what the libraries wrote to stderr")
+    return UnavailableError(f"{doing} failed: {_last_words(words) or error}", "see the libraries' messages on stderr")
 
 
 def only_tcp(transports: str, ptrace_scope: int) -> UnavailableError:
     """Return the limit: bytes between host memories of two processes go over the network stack."""
-    what = f"bytes go over {transports}, since copying between processes' memories isn't allowed"
+    what = f"bytes go over {transports}, because copying between processes' memories isn't allowed"
     if ptrace_scope > 0:
         return UnavailableError(
             f"{what} (ptrace_scope is {ptrace_scope})", "allow it: sudo sysctl kernel.yama.ptrace_scope=0"
         )
-    return UnavailableError(what, "allow it: in a container, --cap-add SYS_PTRACE; and leave cma in UCX_TLS")
+    return UnavailableError(what, "allow it: in a container, --cap-add SYS_PTRACE; and don't exclude cma from UCX_TLS")
 
 
 def pulls_over_tcp(transports: str) -> UnavailableError:
     """Return the limit: READ of another process's GPU memory goes over the network stack; WRITE doesn't."""
     return UnavailableError(
-        f"READ goes over {transports}, since this UCX pulls no GPU memory by CUDA",
-        "push by WRITE, as a run does unless it is told --op read",
+        f"READ goes over {transports}, because this UCX can't pull GPU memory by CUDA",
+        "push by WRITE (the default of runs, --op write)",
     )
 
 
 def device_over_tcp(transports: str) -> UnavailableError:
     """Return the limit: bytes of GPU memory go over the network stack."""
     return UnavailableError(
-        f"bytes go over {transports}, since UCX can't copy them by CUDA here",
-        "leave cuda_copy and cuda_ipc in UCX_TLS; in a container, share the host's: --ipc=host --pid=host",
+        f"bytes go over {transports}, because UCX can't copy them by CUDA here",
+        "don't exclude cuda_copy and cuda_ipc from UCX_TLS; in a container: --ipc=host --pid=host",
     )
 
 
 def compatibility_mode() -> UnavailableError:
     return UnavailableError(
         "cuFile runs in compatibility mode: bytes go through host memory, not straight to the disk",
-        "load the driver: sudo modprobe nvidia-fs; see what gdscheck -p says of this filesystem",
+        "load the driver: sudo modprobe nvidia-fs; check this filesystem with gdscheck -p",
     )
 
 
@@ -251,20 +252,20 @@ def little_memlock(limit: int | None) -> UnavailableError | None:
 
 def in_memory(path: str, filesystem: str) -> UnavailableError:
     return UnavailableError(
-        f"{path} lies in memory ({filesystem}): what is measured there is not a disk",
-        "name a folder on a disk by --folder",
+        f"{path} is in memory ({filesystem}): no disk is measured",
+        "give a folder on a disk with --folder",
     )
 
 
 def no_direct(path: str, filesystem: str) -> UnavailableError:
     return UnavailableError(
-        f"{path} ({filesystem}) takes no O_DIRECT: reads may come from the page cache",
-        "name a folder on ext4, xfs or NVMe by --folder",
+        f"{path} ({filesystem}) doesn't support O_DIRECT: reads may come from the page cache",
+        "give a folder on ext4, xfs or NVMe with --folder",
     )
 
 
 def bad_folder(path: str, why: str) -> UnavailableError:
-    return UnavailableError(f"no file can be written in {path}: {why}", "name a folder you may write to by --folder")
+    return UnavailableError(f"can't write a file in {path}: {why}", "give a folder you may write to with --folder")
 
 
 def io_uring_off(switch: int | None) -> UnavailableError:
@@ -281,14 +282,14 @@ def io_uring_off(switch: int | None) -> UnavailableError:
 def no_answer(trying: str, seconds: float, limit_s: float) -> UnavailableError:
     """Return the error for a probe that was ended because it hung; both times in seconds."""
     return UnavailableError(
-        f"no answer within {number_text(seconds)} s while trying {trying}; the probe was ended",
-        f"give it longer: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
+        f"no answer within {number_text(seconds)} s while trying {trying}; the probe was killed",
+        f"raise the limit: KVDECK_DOCTOR_LIMIT={max(10, round(limit_s * 4))} kvdeck doctor",
     )
 
 
 def silent_folder(path: str, seconds: float) -> UnavailableError:
     return UnavailableError(
-        f"the filesystem of {path} gave no answer within {number_text(seconds)} s", "name another folder by --folder"
+        f"the filesystem of {path} did not answer within {number_text(seconds)} s", "give another folder with --folder"
     )
 
 
@@ -302,15 +303,15 @@ def crashed(trying: str, how: str, last_words: str) -> UnavailableError:
 
 def not_tried(backend: str) -> UnavailableError:
     return UnavailableError(
-        f"{backend} was not tried: an earlier probe took all the time",
-        "give it longer: KVDECK_DOCTOR_LIMIT=20 kvdeck doctor",
+        f"{backend} was not tried: earlier probes used up the time limit",
+        "raise the limit: KVDECK_DOCTOR_LIMIT=20 kvdeck doctor",
     )
 
 
 def staged(also: str | None) -> UnavailableError:
     """Return the limit: bytes are staged through host memory instead of GPUDirect Storage."""
     what = "bytes are copied through host memory: this is not GPUDirect Storage"
-    return UnavailableError(f"{what}; {also}" if also else what, "to go straight to the disk, make GDS ready")
+    return UnavailableError(f"{what}; {also}" if also else what, "set up GDS to bypass host memory")
 
 
 def _last_words(words: str) -> str:

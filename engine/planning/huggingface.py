@@ -20,7 +20,7 @@ _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_gr
 _WIDTH = ("hidden_size", "n_embd", "d_model")
 _DECODERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForCausalLMNextN")
 _NO_KV = ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "linear", "mlp", "moe", "ssm")
-_MEND = "give a causal model's config.json"
+_FIX = "give a causal model's config.json"
 _UNKNOWN = {
     "compress_ratios": "its layers compress their KV by ratios of their own",
     "cross_attention_layers": "it has cross-attention layers",
@@ -58,7 +58,7 @@ def _check_decoder(config: Config, name: str) -> None:
     names = [str(item) for item in config.get("architectures") or ()]
     if config.get("is_encoder_decoder") or (names and not any(item.endswith(_DECODERS) for item in names)):
         kind = ", ".join(names) or str(config.get("model_type"))
-        raise UsageError(f"{name} is not a decoder: {kind} keeps no KV cache of this kind", _MEND)
+        raise UsageError(f"{name} is not a decoder: {kind} has no such KV cache", _FIX)
 
 
 def _first(config: Config, keys: Sequence[str]) -> tuple[str, Any]:
@@ -68,7 +68,7 @@ def _first(config: Config, keys: Sequence[str]) -> tuple[str, Any]:
 def _count(config: Config, keys: Sequence[str], name: str) -> int:
     key, value = _first(config, keys)
     if not key:
-        raise UsageError(f"{name} is not a decoder's config.json: {keys[0]} is missing", _MEND)
+        raise UsageError(f"{name} is not a decoder's config.json: {keys[0]} is missing", _FIX)
     return checked_count(key, value, name)
 
 
@@ -76,7 +76,7 @@ def _layer_words(config: Config, layers: int, name: str) -> list[str]:
     """Return each layer's type as a word, such as `full`, `sliding` or `mamba`."""
     words = _written_out(config, layers) or _by_rule(config, layers)
     if len(words) != layers:
-        raise UsageError(f"{name} lists {many(len(words), 'layer')} and says {layers}", "mend its list of layers")
+        raise UsageError(f"{name} lists {many(len(words), 'layer')}, not {layers}", "correct its list of layers")
     shared = int(config.get("num_kv_shared_layers") or 0)
     return [*words[: layers - shared], *["shared"] * shared] if shared else words
 

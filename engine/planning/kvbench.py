@@ -40,7 +40,7 @@ def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence
         UsageError: A key is unknown or missing; the message names the keys.
     """
     if unknown := sorted(str(key) for key in data if key not in known):
-        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"known are: {', '.join(known)}")
+        raise UsageError(f"{source} has unknown keys: {', '.join(unknown)}", f"use only {', '.join(known)}")
     if missing := [key for key in required if data.get(key) is None]:
         raise UsageError(f"{source} lacks {', '.join(missing)}", "add it")
 
@@ -56,7 +56,7 @@ def architecture(data: Mapping[str, Any], source: str) -> Architecture:
     family = next((family for family in _FIELDS if family in name.lower()), None)
     if family is None:
         raise UsageError(
-            f"model_name {name!r} in {source} is of no family that KVBench knows",
+            f"model_name {name!r} in {source} belongs to no family known to KVBench",
             f"use a name with {', '.join(_FIELDS)}, a config.json, or kvdeck's own fields",
         )
     check_keys(data, _FIELDS[family], _FIELDS[family], source)
@@ -69,7 +69,9 @@ def architecture(data: Mapping[str, Any], source: str) -> Architecture:
     if family == "llama3.1":
         heads, group = n["num_query_heads_with_mha"], n["gqa_num_queries_in_group"]
         if heads % group:
-            raise UsageError(f"gqa_num_queries_in_group {group} in {source} doesn't divide {heads} heads", "mend one")
+            raise UsageError(
+                f"gqa_num_queries_in_group {group} in {source} doesn't divide {heads} heads", "correct one of them"
+            )
         kv_heads = heads // group
     else:
         heads, kv_heads = n["num_query_heads"], n["num_kv_heads"]
@@ -149,7 +151,7 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
         section = data.get(name)
         section = {} if section is None else section
         if not isinstance(section, Mapping):
-            raise UsageError(f"{name} in {source} is not a mapping", "write one `key: value` a line below it")
+            raise UsageError(f"{name} in {source} is not a mapping", "write one `key: value` per line below it")
         ignored += [f"{name}.{key}" for key in section if key not in keys]
         for key in keys:
             if (value := section.get(key)) is not None:
@@ -179,7 +181,7 @@ def parse_layers(value: Any, source: str) -> tuple[int, ...]:
 def _precision(model: Architecture, config: ModelConfig) -> int:
     name = config.kvcache_quant_mode if model.latent else config.model_quant_mode
     if name.lower() not in _BYTES:
-        raise UsageError(f"KVBench knows no precision {name!r}", f"use {', '.join(_BYTES)}, or leave --compat out")
+        raise UsageError(f"precision {name!r} is unknown to KVBench", f"use {', '.join(_BYTES)}, or omit --compat")
     return _BYTES[name.lower()]
 
 
@@ -215,7 +217,7 @@ def io_size(model: Architecture, config: ModelConfig, page_size: int | None = No
             size = int(size * (model.layers / config.pp_size))
         size = int(size * page)
     if size < 1:
-        raise UsageError(f"TP {config.tp_size} and PP {config.pp_size} leave no byte of an I/O", "lower them")
+        raise UsageError(f"TP {config.tp_size} and PP {config.pp_size} leave less than one byte per I/O", "lower them")
     return size
 
 

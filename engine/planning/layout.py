@@ -130,6 +130,6 @@ def parse_layout_pair(text: str) -> LayoutPair:
     if len(parts) == 1 and "{" not in text and ":" in text:
         parts = text.split(":")
     if len(parts) > 2:
-        raise UsageError(f"layout {text!r} names more than two sides", "write SOURCE -> DESTINATION")
+        raise UsageError(f"layout {text!r} has more than two sides", "write SOURCE -> DESTINATION")
     sides = [parse_layout(part) for part in parts]
     return LayoutPair(sides[0], sides[-1])

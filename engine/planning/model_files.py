@@ -41,7 +41,7 @@ def find_model(text: str) -> Architecture:
     if is_regular(path):
         return read_model(path)
     if is_folder(path):
-        raise UsageError(f"folder {text} holds no config.json", "name the model's folder, or its file")
+        raise UsageError(f"folder {text} has no config.json", "give the model's folder, or its file")
     wanted = _squeezed(text)
     for name, model in catalogue().items():
         if wanted in (_squeezed(name), _squeezed(model.title)):
@@ -50,10 +50,8 @@ def find_model(text: str) -> Architecture:
         raise UsageError(f"model file {text} does not exist", "give a YAML file, a config.json, or a catalogue name")
     near = [name for name in catalogue() if wanted and (wanted in _squeezed(name) or _squeezed(name) in wanted)]
     raise UsageError(
-        f"no model is called {text!r}",
-        f"there {'are' if len(near) > 1 else 'is'} {', '.join(near[:6])}"
-        if near
-        else "`kvdeck plan --models` lists them",
+        f"unknown model {text!r}",
+        f"use {', '.join(near[:6])}" if near else "see `kvdeck plan --models`",
     )
 
 
@@ -72,7 +70,7 @@ def read_model(path: Path) -> Architecture:
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
         # Foreign files have hundreds of keys; the readers don't check the type of each one.
         raise UsageError(
-            f"{path} holds a value that its key doesn't take: {error}", "compare it with the model's published file"
+            f"{path} has an invalid value: {error}", "compare it with the model's published file"
         ) from error
 
 
@@ -81,7 +79,7 @@ def _read_model(path: Path) -> Architecture:
         return huggingface.architecture(_read_json(path), path.parent.name if path.name == "config.json" else path.stem)
     data = read_yaml(path)
     if not isinstance(data, Mapping):
-        raise UsageError(f"{path} is not a mapping", "write one `key: value` a line")
+        raise UsageError(f"{path} is not a mapping", "write one `key: value` per line")
     if "model_name" in data:
         return kvbench.architecture(data, str(path))
     if "architectures" in data or "model_type" in data:
@@ -95,9 +93,9 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a config.json") from error
     except DocumentError as error:
-        raise UsageError(f"{path} is no JSON that can be read: {error}", "correct the file") from error
+        raise UsageError(f"{path} is not valid JSON: {error}", "correct the file") from error
     if not isinstance(data, Mapping):
-        raise UsageError(f"{path} is no JSON object", "give a model's config.json")
+        raise UsageError(f"{path} is not a JSON object", "give a model's config.json")
     return data
 
 
@@ -112,7 +110,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "give the path of a YAML file") from error
     except DocumentError as error:
-        raise UsageError(f"{path} is no YAML that can be read: {error}", "correct the file") from error
+        raise UsageError(f"{path} is not valid YAML: {error}", "correct the file") from error
 
 
 def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
@@ -127,7 +125,7 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
     kvbench.check_keys(data, _FIELDS, ("name", "layers", "kinds"), source)
     name, layers = str(data["name"]), checked_layers("layers", data["layers"], source)
     if not isinstance(data["kinds"], Mapping) or not data["kinds"]:
-        raise UsageError(f"kinds in {source} is no mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
+        raise UsageError(f"kinds in {source} is not a mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
     kinds = {str(word): _kind(str(word), fields, source) for word, fields in data["kinds"].items()}
     pattern = [str(word) for word in data.get("pattern") or list(kinds)[:1]]
     if unknown := [word for word in pattern if word not in kinds]:
@@ -146,7 +144,7 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
 
 def _kind(word: str, fields: Any, source: str) -> Kind:
     if not isinstance(fields, Mapping):
-        raise UsageError(f"kind {word} in {source} is no mapping", "write {kv_heads: 8, head_dim: 128}")
+        raise UsageError(f"kind {word} in {source} is not a mapping", "write {kv_heads: 8, head_dim: 128}")
     kvbench.check_keys(fields, _KIND_FIELDS, (), f"kind {word} of {source}")
     if not fields:
         return Kind(word, ())
@@ -167,5 +165,5 @@ def _kind(word: str, fields: Any, source: str) -> Kind:
 
 def _state(word: str, fields: Any, source: str) -> State:
     if not isinstance(fields, Mapping) or "kind" not in fields:
-        raise UsageError(f"state of {word} in {source} is no mapping with a kind", "write {kind: mamba2, …}")
+        raise UsageError(f"state of {word} in {source} is not a mapping with a kind", "write {kind: mamba2, …}")
     return state_of(str(fields["kind"]), {key: value for key, value in fields.items() if key != "kind"}, source)

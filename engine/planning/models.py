@@ -78,9 +78,11 @@ class Architecture:
 
     @property
     def attention(self) -> str:
-        """Layers as text: `18 GQA 8 × 64 window 128, 18 GQA 8 × 64`."""
+        """Layers as text: `18 layers · GQA, 8 KV heads × 64, window 128; 18 layers · GQA, 8 KV heads × 64`."""
         counted = ((self.order.count(index), kind) for index, kind in enumerate(self.kinds))
-        return ", ".join(f"{count} {_kind_text(kind, self.query_heads)}" for count, kind in counted if count)
+        return "; ".join(
+            f"{many(count, 'layer')} · {_kind_text(kind, self.query_heads)}" for count, kind in counted if count
+        )
 
     def token_bytes(self, precision: Precision) -> int:
         """Return the bytes per token of all layers of the whole model, without replicas."""
@@ -130,9 +132,9 @@ def _kind_text(kind: Kind, query_heads: int | None) -> str:
     if not kind.parts:
         return kind.state.said if kind.state else f"{kind.name} (no KV)"
     first = kind.parts[0]
-    window = "" if kind.window is None else f" {'chunk' if kind.chunked else 'window'} {count_text(kind.window)}"
+    window = "" if kind.window is None else f", {'chunk' if kind.chunked else 'window'} {count_text(kind.window)}"
     if not first.split:
         return f"MLA {first.dim}{' + indexer' if len(kind.parts) > 1 else ''}{window}{state}"
     word = "MHA" if first.heads == query_heads else "MQA" if first.heads == 1 else "GQA"
     dims = f"{first.dim}" if kind.parts[-1].dim == first.dim else f"{first.dim}/{kind.parts[-1].dim}"
-    return f"{word} {first.heads} × {dims}{window}{state}"
+    return f"{word}, {many(first.heads, 'KV head')} × {dims}{window}{state}"

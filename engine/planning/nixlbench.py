@@ -125,7 +125,7 @@ def nixlbench_params(
     for name, value in given.items():  # every user of the host can read a command line
         if isinstance(value, str) and "://" in value:
             refuse_credentials(
-                value, name, "name a server that takes none, or keep it in the server's own configuration"
+                value, name, "use a server without credentials, or set them in the server's configuration"
             )
     params = {**DEFAULTS, **_checked(given)}
     params["backend"] = _backend(given.get("backend"), source, destination, target)
@@ -199,8 +199,8 @@ def _direction(backend: str, source: str | None, destination: str | None, given:
     else:
         writes = source in ("memory", "gpu") or destination == "file"
     if op is not None and (op == "WRITE") != writes:
-        raise UsageError(f"op_type {op} is the other way round than from {source or 'file'} to {destination or 'file'}",
-                         "leave one of them out")  # fmt: skip
+        raise UsageError(f"op_type {op} contradicts the direction from {source or 'file'} to {destination or 'file'}",
+                         "give only one of them")  # fmt: skip
     place = source if writes else destination
     usual = "gpu" if backend in CUFILE else "memory"
     return writes, _memory(place or usual)
@@ -218,8 +218,8 @@ def _buffer(params: Mapping[str, Any], asked: int | None) -> int:
     if asked < need or asked % unit:
         raise UsageError(
             f"total_buffer_size {asked} is too small for the largest batch on every device and thread, "
-            f"or no multiple of {unit}",
-            f"give {least}, or leave it out",
+            f"or not a multiple of {unit}",
+            f"give {least}, or omit it",
         )
     return asked
 

@@ -12,9 +12,9 @@ from kvdeck.sessions.errors import UnavailableError
 _HERE = ("UCX", "LIBFABRIC", "POSIX", "GDS", "GDS_MT")
 _ONLY: dict[str, tuple[Any, str]] = {
     "worker_type": ("nixl", "the engine transfers over NIXL"),
-    "device_list": ("all", "the engine leaves the choice of devices to NIXL; UCX_NET_DEVICES narrows it"),
-    "enable_vmm": (False, "the engine allocates no VMM memory"),
-    "recreate_xfer": (False, "the engine prepares requests once"),
+    "device_list": ("all", "NIXL chooses the devices; UCX_NET_DEVICES restricts them"),
+    "enable_vmm": (False, "the engine doesn't allocate VMM memory"),
+    "recreate_xfer": (False, "the engine prepares each request only once"),
 }
 _PATHS = {
     ("DRAM", "DRAM"): "HostToHost",
@@ -43,7 +43,7 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise UnavailableError(what, f"use {only}, or --exec nixlbench")
     if params["backend"] not in _HERE:
         raise UnavailableError(
-            f"backend {params['backend']} can't run natively: the engine moves over {', '.join(_HERE)}",
+            f"backend {params['backend']} can't run natively: the engine supports {', '.join(_HERE)}",
             "use one of them, or --exec nixlbench",
         )
     _check_devices(params)
@@ -59,7 +59,7 @@ def _check_devices(params: Mapping[str, Any]) -> None:
     for name in sides:
         if params[name] > 1 and on_gpu:
             raise UnavailableError(
-                f"--{name} {params[name]} can't run natively with VRAM: the engine drives one GPU a side",
+                f"--{name} {params[name]} can't run natively with VRAM: the engine supports one GPU per side",
                 "use DRAM, where a device is a region of host memory, one device, or --exec nixlbench",
             )
 

@@ -15,9 +15,9 @@ from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import many
 
 PP_RULES = {
-    "trtllm": "TensorRT-LLM's rule: the first stages have one more",
-    "vllm": "vLLM's rule: the stages before the last have one more",
-    "sglang": "SGLang's rule: the last stages have one more",
+    "trtllm": "TensorRT-LLM's rule: the first stages get one layer more",
+    "vllm": "vLLM's rule: the stages before the last get one layer more",
+    "sglang": "SGLang's rule: the last stages get one layer more",
 }
 """Description of each PP rule."""
 
@@ -82,7 +82,7 @@ def _check_stages(parallel: Parallelism, model: Architecture) -> None:
     if parallel.pp > model.layers:
         raise UsageError(
             f"PP {parallel.pp} is more than the {many(model.layers, 'layer')} of {model.name}",
-            "give at most one stage a layer",
+            "give at most one stage per layer",
         )
     if parallel.pp_rule not in PP_RULES:
         raise UsageError(f"PP rule {parallel.pp_rule!r} is unknown", f"use {', '.join(PP_RULES)}")
@@ -91,11 +91,13 @@ def _check_stages(parallel: Parallelism, model: Architecture) -> None:
         return
     said = ",".join(map(str, given))
     if len(given) != parallel.pp:
-        raise UsageError(f"pp_layers {said} has {len(given)} stages and PP is {parallel.pp}", "give one count a stage")
+        raise UsageError(
+            f"pp_layers {said} has {len(given)} stages, but PP is {parallel.pp}", "give one count per stage"
+        )
     if min(given) < 0 or sum(given) != model.layers:
         raise UsageError(
-            f"pp_layers {said} adds up to {sum(given)} and {model.name} has {many(model.layers, 'layer')}",
-            "mend the counts",
+            f"pp_layers {said} adds up to {sum(given)}, but {model.name} has {many(model.layers, 'layer')}",
+            "correct the counts",
         )
 
 

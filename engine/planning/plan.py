@@ -155,12 +155,12 @@ class Plan:
         return held * self.parallel.tp * self.parallel.cp * self.work.requests
 
     def gpu_state_bytes(self, stage: Stage | None = None) -> int:
-        """Return the bytes of recurrent states on the fullest GPU of a stage, by default of the stage with the most."""
+        """Return the bytes of recurrent states on one GPU (the largest) of a stage, by default of the largest stage."""
         most = stage.state_bytes if stage else max(one.state_bytes for one in self.stages())
         return most * share(self.work.requests, self.parallel.dp)
 
     def room_bytes(self) -> int:
-        """Return the bytes of KV and recurrent states on the fullest GPU when all requests have their OSL tokens."""
+        """Return the bytes of KV and recurrent states on one GPU (the largest) with all OSL tokens of all requests."""
         end = self.at_the_end()
         return max(end.per_gpu(stage).block_bytes + end.gpu_state_bytes(stage) for stage in end.stages())
 
@@ -178,7 +178,7 @@ class Plan:
         )
 
     def per_gpu(self, stage: Stage | None = None) -> Load:
-        """Return the KV load after the prompts on the fullest GPU of a stage, by default of the largest stage."""
+        """Return the KV load after the prompts on one GPU (the largest) of a stage, by default of the largest stage."""
         requests, cp = share(self.work.requests, self.parallel.dp), self.parallel.cp
         held = [(share(group.blocks, cp) * requests, group) for group in (stage or self.stage).groups]
         return Load(
@@ -207,7 +207,7 @@ class Plan:
         if most == 1:
             return ""
         why = "MLA's latent isn't split" if self.model.latent else "fewer KV heads than ranks"
-        return f"each of {most} TP ranks holds the same: {why}"
+        return f"each of {most} TP ranks has the same copy: {why}"
 
 
 def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, work: Work) -> Plan:
@@ -224,7 +224,7 @@ def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, 
     check(parallel, model)
     weights = [kind.kept(work.isl)[1] * sum(_rank_bytes(kind, precision, parallel.tp)) for kind in model.kinds]
     if not any(model.order.count(index) and weight for index, weight in enumerate(weights)):
-        raise UsageError(f"{model.name} has no layer that keeps KV", "choose a model with attention")
+        raise UsageError(f"{model.name} has no layer with a KV cache", "choose a model with attention")
     bounds = _bounds(model, parallel)
     heaviest = max(
         range(parallel.pp),
@@ -245,7 +245,7 @@ def leader_block_bytes(plan: Plan) -> int:
     stages = plan.stages()
     if any(len(stage.groups) != 1 for stage in stages):
         raise UsageError(
-            f"{plan.model.name} has layers of several kinds, each with a block of its own", "give the number of bytes"
+            f"{plan.model.name} has layers of several kinds, each with its own block size", "give the number of bytes"
         )
     return sum(stage.groups[0].block_bytes for stage in stages) * plan.parallel.tp
 

@@ -29,8 +29,8 @@ class Precision:
     def said(self) -> str:
         """Element size as text: `4 bits + 1 B of scale for each 16 elements`."""
         if not self.scale_every:
-            return f"{self.bits // 8} B an element"
-        return f"{self.bits} bits + {self.scale_bytes} B of scale for each {self.scale_every} elements"
+            return f"{self.bits // 8} B per element"
+        return f"{self.bits} bits + {self.scale_bytes} B of scale per {self.scale_every} elements"
 
 
 PRECISIONS = {

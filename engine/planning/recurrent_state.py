@@ -100,7 +100,7 @@ def state_of(kind: str, fields: Mapping[str, Any], source: str) -> State:
         raise UsageError(f"state {kind!r} in {source} is unknown", f"use {', '.join(FIELDS)}")
     known = (*FIELDS[kind], *DTYPES)
     if unknown := sorted(str(key) for key in fields if key not in known):
-        raise UsageError(f"state {kind} in {source} has unknown keys: {unknown[0]}", f"known are: {', '.join(known)}")
+        raise UsageError(f"state {kind} in {source} has unknown keys: {unknown[0]}", f"use only {', '.join(known)}")
     if missing := [key for key in FIELDS[kind] if fields.get(key) is None]:
         raise UsageError(f"state {kind} in {source} lacks {', '.join(missing)}", "add it")
     n = {key: checked_count(key, fields[key], source) for key in FIELDS[kind]}
@@ -130,5 +130,5 @@ def _shape(kind: str, n: Mapping[str, int]) -> tuple[int, int, int, int, int]:
 def _type(text: object) -> str:
     precision = parse_precision(str(text).removeprefix("torch."))
     if precision.scale_every:
-        raise UsageError(f"a recurrent state is not kept as {precision.name}", "use bf16, fp16, fp32 or fp8")
+        raise UsageError(f"a recurrent state can't be stored as {precision.name}", "use bf16, fp16, fp32 or fp8")
     return precision.name

@@ -158,7 +158,7 @@ class Crew:
 
     def verify(self, step: int, seed: int) -> str | None:
         """Transfer the whole working set once and compare; return the first initiator's difference, or None."""
-        with hang.watched(f"verifying what {self._backend} moved", self._bytes / _SLOW_BYTES_PER_S):
+        with hang.watched(f"verifying the bytes moved by {self._backend}", self._bytes / _SLOW_BYTES_PER_S):
             return self._verify(step, seed)
 
     def _verify(self, step: int, seed: int) -> str | None:

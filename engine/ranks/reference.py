@@ -81,7 +81,7 @@ def _through_files(setup: LaneSetup, side: FileSide, scratch: HostBuffer, blocks
         if done != size:
             raise KvdeckError(
                 f"a plain {'pwrite' if write else 'pread'} moved {exact_size_text(done)} of {exact_size_text(size)}",
-                "is the disk full?",
+                "check the disk's free space",
             )
     if write and setup.durable:
         side.sync()

@@ -84,7 +84,7 @@ class Board:
                     )
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise KvdeckError(
-                        f"{key} did not come within {number_text(timeout)} s", "see the session's engine.log"
+                        f"{key} did not arrive within {number_text(timeout)} s", "see the session's engine.log"
                     )
             return self._values[key]
 
@@ -132,7 +132,7 @@ class Board:
         if not clean:
             time.sleep(_END_SEEN_S)  # the process that started the rank reports its exit status
             if self.lost is None:
-                self.lose(f"{who} has closed its connection")
+                self.lose(f"{who} closed its connection")
 
     def _answer(self, connection: socket.socket, message: dict[str, Any]) -> None:
         if "put" in message:
@@ -215,7 +215,7 @@ class Seat:
         """Wait for the value requested by `ask`; errors are those of `Rendezvous.get`."""
         line = self._lines.readline()
         if not line:
-            raise KvdeckError("rank 0 is gone", "see the session's engine.log")
+            raise KvdeckError("the connection to rank 0 is lost", "see the session's engine.log")
         message = load_record(line)
         if "error" in message:
             raise (RunFailedError if message.get("lost") else KvdeckError)(message["error"])

@@ -83,7 +83,7 @@ class Target:
 
     def _opened(self) -> Side:
         if self._side is None:
-            raise RuntimeError("the target was not opened")
+            raise RuntimeError("the target isn't open")
         return self._side
 
 

@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _wrong(error: KvdeckError) -> Snapshot:
-    return Snapshot(time.time(), checks=(Check("sources", "look", error.what, error.mend),))
+    return Snapshot(time.time(), checks=(Check("sources", "warning", error.what, error.fix),))
 
 
 if __name__ == "__main__":

@@ -42,13 +42,15 @@ def told(text: str, plans: Path) -> BlockSize:
         name = text.removeprefix(PLAN)
         path = plans / f"{name}.yaml"
         if Path(name).name != name or not path.is_file():
-            kept = ", ".join(sorted(found.stem for found in plans.glob("*.yaml"))) or "none is saved"
-            raise UsageError(f"there is no plan {name!r}", f"saved plans: {kept}")
+            kept = ", ".join(sorted(found.stem for found in plans.glob("*.yaml"))) or "save a plan first (1, then s)"
+            raise UsageError(f"unknown plan {name!r}", f"use a saved plan: {kept}")
         return of_plan(path)
     path = expanded(text)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return of_plan(path)
-    raise UsageError(f"--block-bytes {text!r} is no size", "give bytes, plan:NAME, or the path of a plan's YAML file")
+    raise UsageError(
+        f"--block-bytes {text!r} is not a size", "give bytes, plan:NAME, or the path of a plan's YAML file"
+    )
 
 
 def of_plan(path: Path) -> BlockSize:
@@ -67,7 +69,7 @@ def of_plan(path: Path) -> BlockSize:
     data = read_yaml(path)
     config, _ = model_config(data, str(path))
     if not data.get("model"):
-        raise UsageError(f"{path} names no model", "save it on the Plan screen (s), or add `model: NAME`")
+        raise UsageError(f"{path} has no model", "save it on the Plan screen (s), or add `model: NAME`")
     model = find_model(str(data["model"]))
     size = leader_block_bytes(plan_of(model, config))
     ranks = config.tp_size * config.pp_size
@@ -90,7 +92,7 @@ def learned(flows: Iterable[Flow]) -> BlockSize | None:
             size = flow.bytes_total / flow.blocks_total
             if size < 1 or size != int(size):
                 return None
-            found.setdefault(size, f"learned from {flow.metric} over the blocks of {flow.name}")
+            found.setdefault(size, f"derived from {flow.metric} and the blocks of {flow.name}")
     if len(found) != 1:
         return None
     ((size, claim),) = found.items()

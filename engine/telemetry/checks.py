@@ -101,7 +101,7 @@ def _stuck(who: tuple[str, ...], here: list[Number], stuck_s: float, several: bo
     name = who[0] + (f" ({', '.join(who[1:])})" if len(who) > 1 else "")
     return Check(
         "-".join(("stuck", *who)) if several else "stuck",
-        "look",
+        "warning",
         f"{name}: {many(requests, 'request')} running for {duration_text(float(int(running_s)))}, and for "
         f"{duration_text(float(int(still_s)))} no token was generated, no prompt token computed, no request finished",
         "the engine hangs: look at its log and at its GPU's utilisation; with KV offload or disaggregation the usual "
@@ -116,15 +116,18 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
     nixl = _sum(flow.bytes_gained for flow in agents)
     if vllm is None or nixl is None or max(vllm, nixl) < MUCH:
         return None
-    evidence = f"since watching began vLLM pulled {size_text(vllm)} over NIXL, and NIXL received {size_text(nixl)}"
+    evidence = f"since sampling began vLLM pulled {size_text(vllm)} over NIXL, and NIXL received {size_text(nixl)}"
     if abs(vllm - nixl) <= AGREES * max(vllm, nixl):
         return Check("vllm-nixl-bytes", "ok", evidence)
     advice = (
-        "other agents use NIXL here as well, or an agent is not watched: watch every agent's exporter or ring"
+        "other agents also use NIXL here, or an agent is not monitored: add every agent's exporter or ring as a source"
         if nixl > vllm
-        else "some transfers failed on NIXL's side, an agent is not watched, or its telemetry ring is full"
+        else (
+            "check the NIXL log for failed transfers, add agents that are not monitored, and check that "
+            "no telemetry ring is full"
+        )
     )
-    return Check("vllm-nixl-bytes", "look", evidence, advice)
+    return Check("vllm-nixl-bytes", "warning", evidence, advice)
 
 
 def disk_writes(snapshot: Snapshot) -> Check | None:
@@ -142,16 +145,17 @@ def disk_writes(snapshot: Snapshot) -> Check | None:
     if offloaded is None or written is None or offloaded < MUCH:
         return None
     evidence = (
-        f"since watching began {size_text(offloaded)} went to the disk tier, and {who} wrote {size_text(written)}"
+        f"since sampling began {size_text(offloaded)} went to the disk tier, and {who} wrote {size_text(written)}"
     )
     if written >= 0.5 * offloaded:
         return Check("disk-writes", "ok", evidence)
     return Check(
         "disk-writes",
-        "look",
+        "warning",
         evidence,
-        "the page cache may hold them, the tier may lie on a network file system or on tmpfs (`findmnt -T <folder>`), "
-        "or the block size that was given is too large",
+        "check whether the tier is on a network file system or tmpfs (`findmnt -T <folder>`), the page "
+        "cache holds them, "
+        "or the given block size is too large",
     )
 
 
@@ -175,9 +179,9 @@ def compatibility_path(snapshot: Snapshot) -> Check | None:
         return Check("cufile-posix", "ok", evidence)
     return Check(
         "cufile-posix",
-        "look",
+        "warning",
         evidence,
-        "`gdscheck -p` says what the file system and driver support; `kvdeck doctor` says what is missing here",
+        "run `gdscheck -p` for what file system and driver support, and `kvdeck doctor` for what is missing here",
     )
 
 
@@ -190,10 +194,10 @@ def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "disk-tier-unwritten",
-        "look",
-        f"KVBM holds a disk tier open and offloaded {many(to_host, 'block')} to the host, none to disk",
-        "by default only blocks that were seen at least twice go to disk (the offload filter, dynamo #3532): repeat "
-        "the load, or set DYN_KVBM_DISABLE_DISK_OFFLOAD_FILTER=true; a host tier with room pushes nothing out",
+        "warning",
+        f"KVBM has a disk tier open and offloaded {many(to_host, 'block')} to the host, none to disk",
+        "by default only blocks seen at least twice go to disk (the offload filter, dynamo #3532): repeat "
+        "the load, or set DYN_KVBM_DISABLE_DISK_OFFLOAD_FILTER=true; a host tier with free space evicts nothing",
     )
 
 
@@ -204,10 +208,10 @@ def nothing_matched(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "matched-zero",
-        "look",
+        "warning",
         f"kvbm_matched_tokens is 0 after {many(offloaded, 'offloaded block')}",
         "without a match nothing can be onboarded: repeat prompts with a common prefix of more than one block, and "
-        "see that partial and block reuse are on in the engine",
+        "check that partial and block reuse are on in the engine",
     )
 
 
@@ -218,7 +222,7 @@ def matched_not_onboarded(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "onboard-zero",
-        "note",
+        "info",
         f"kvbm_matched_tokens is {count_text(matched)} and no block was onboarded",
         "kvbm_onboard_blocks_h2d staying 0 can be the counter's own fault (dynamo #4549): compare TTFT cold and warm",
     )
@@ -233,7 +237,7 @@ def silent_nic(snapshot: Snapshot) -> Check | None:
     if moved is None or carried is None or moved < MUCH:
         return None
     evidence = (
-        f"since watching began {size_text(moved)} came from remote peers, "
+        f"since sampling began {size_text(moved)} came from remote peers, "
         f"and the InfiniBand ports carried {size_text(carried)}"
     )
     if carried >= 0.5 * moved:
@@ -242,9 +246,9 @@ def silent_nic(snapshot: Snapshot) -> Check | None:
     also = f"; the network cards carried {size_text(network)}" if network is not None else ""
     return Check(
         "nic-counters",
-        "look",
+        "warning",
         evidence + also,
-        "UCX may have taken shared memory, NVLink or TCP: UCX_PROTO_INFO=y in the engine's environment says which",
+        "set UCX_PROTO_INFO=y in the engine's environment to see whether UCX uses shared memory, NVLink or TCP",
     )
 
 
@@ -257,9 +261,9 @@ def silent_prefill(snapshot: Snapshot) -> Check | None:
     names = ", ".join(flow.source for flow in still)
     return Check(
         "prefill-silent",
-        "note",
+        "info",
         f"{names} shows no NIXL transfer while another engine does",
-        "normal in a prefill and decode pair: only the puller counts",
+        "expected for a prefill engine: only the decode side counts",
     )
 
 
@@ -273,9 +277,9 @@ def failures(snapshot: Snapshot) -> Check | None:
     parts += [f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in errors[:4]]
     return Check(
         "failures",
-        "look",
-        "since watching began " + ", ".join(parts),
-        "the engine's log names the peer; on failure vLLM's counters move and NIXL's may not",
+        "warning",
+        "since sampling began " + ", ".join(parts),
+        "see the engine's log for the peer; on failure vLLM's counters grow and NIXL's may not",
     )
 
 
@@ -286,8 +290,8 @@ def dropped_stores(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "stores-dropped",
-        "look",
-        "since watching began " + ", ".join(f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in drops[:4]),
+        "warning",
+        "since sampling began " + ", ".join(f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in drops[:4]),
         "the secondary tier writes more slowly than blocks arrive: give it a faster disk or file system, or let fewer "
         "blocks through to it; dropped blocks are computed again",
     )
@@ -303,7 +307,7 @@ def earlier_failures(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "failed-before",
-        "note",
+        "info",
         "before watching began: " + ", ".join(parts),
         "counted since the engine started; what fails from now on is a warning of its own",
     )
@@ -324,10 +328,10 @@ def refused_requests(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "requests-lost",
-        "note",
-        "since watching began " + ", ".join(f"{n.name} +{count_text(n.gained)}" for n in errors[:4]),
-        "requests that are refused or cancelled move no KV: hold them against the load's own count; expired KV means "
-        "that the decode side came too late for it",
+        "info",
+        "since sampling began " + ", ".join(f"{n.name} +{count_text(n.gained)}" for n in errors[:4]),
+        "refused or cancelled requests move no KV: compare with the load generator's count; expired KV "
+        "means the decode side fetched it too late",
     )
 
 
@@ -339,13 +343,14 @@ def container_io(snapshot: Snapshot) -> Check | None:
         mine = [n for n in _counters(snapshot, f"process_{way}") if n.labels.get("container") == name]
         moved = _sum(n.gained for n in mine)
         if (number.gained or 0) >= MUCH and not moved:
-            said = "none of its processes' counters moved" if mine else "its processes' counters can't be read"
+            said = "none of its processes' counters changed" if mine else "its processes' counters can't be read"
             verb = "read" if way.startswith("read") else "wrote"
             return Check(
                 "container-io",
-                "note",
-                f"since watching began {name} {verb} {size_text(number.gained or 0)}, and {said}",
-                "normal in containers, where the page cache or another process does the I/O: go by the container",
+                "info",
+                f"since sampling began {name} {verb} {size_text(number.gained or 0)}, and {said}",
+                "expected in containers, where the page cache or another process does the I/O: use the "
+                "container's figures",
             )
     return None
 
@@ -362,9 +367,9 @@ def frozen_ring(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "ring-full",
-        "look",
+        "warning",
         f"{', '.join(source.name for source in full)}: full, no longer live",
-        "nothing drains it: enlarge it with NIXL_TELEMETRY_BUFFER_SIZE, or use NIXL_TELEMETRY_EXPORTER=prometheus",
+        "enlarge it with NIXL_TELEMETRY_BUFFER_SIZE, or use NIXL_TELEMETRY_EXPORTER=prometheus",
     )
 
 
@@ -376,9 +381,9 @@ def dropped_events(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "telemetry-dropped",
-        "look",
-        f"NIXL dropped {many(dropped, 'telemetry event')}: its bytes and transfers here are too low",
-        "enlarge NIXL_TELEMETRY_BUFFER_SIZE, or tell it more often with a shorter NIXL_TELEMETRY_RUN_INTERVAL",
+        "warning",
+        f"NIXL dropped {many(dropped, 'telemetry event')}: the bytes and transfers shown are too low",
+        "enlarge NIXL_TELEMETRY_BUFFER_SIZE, or shorten NIXL_TELEMETRY_RUN_INTERVAL",
     )
 
 
@@ -393,10 +398,10 @@ def block_size(snapshot: Snapshot) -> Check | None:
         return None
     return Check(
         "block-size",
-        "look",
-        f"blocks are taken for {exact_size_text(round(used))} ({sized.bytes_claim}), and {sized.source} says "
+        "warning",
+        f"blocks are counted as {exact_size_text(round(used))} ({sized.bytes_claim}), but {sized.source} reports "
         f"{exact_size_text(round(found.bytes))} ({found.claim})",
-        "leave --block-bytes out: the size is known here; a plan's page size or precision may not be the engine's",
+        "omit --block-bytes: the source reports the size; a plan's page size or precision may differ from the engine's",
     )
 
 

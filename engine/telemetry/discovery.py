@@ -218,7 +218,7 @@ class Awaited:
                 self._source, *_ = _named(self.name, self._home)
             except UsageError as error:
                 path = _path(self.name)
-                said = f"{path} is not there; looked for again" if path.is_absolute() else error.what
+                said = f"{path} does not exist yet; checked at each sample" if path.is_absolute() else error.what
                 raise SourceGone(said) from error
         return await self._source.read()
 
@@ -251,7 +251,7 @@ def _named(text: str, home: Path | None) -> list[Source]:
     if path.is_dir():
         rings: list[Source] = [ring_source(ring) for ring in rings_in(path)]
         if not rings:
-            raise UsageError(f"{path} holds no telemetry ring", "start the agent with NIXL_TELEMETRY_ENABLE=y first")
+            raise UsageError(f"{path} has no telemetry ring", "start the agent with NIXL_TELEMETRY_ENABLE=y first")
         return rings
     if path.is_file():
         return [dynamo_file_source(path) if path.suffix == ".json" else ring_source(path)]
@@ -262,8 +262,8 @@ def _named(text: str, home: Path | None) -> list[Source]:
         if host and port.isdigit():
             return [Endpoint(text)]
     raise UsageError(
-        f"the source {text!r} is no address, no file and none of {', '.join(HOST_SOURCES)}",
-        "`kvdeck monitor --list-sources` shows what is here",
+        f"the source {text!r} is not an address, a file or one of {', '.join(HOST_SOURCES)}",
+        "see `kvdeck monitor --list-sources`",
     )
 
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kvdeck.engine.telemetry.sample import Number, Snapshot
+from kvdeck.engine.telemetry.sample import VERDICTS_V1, Number, Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.sessions.errors import UsageError
 
@@ -30,9 +30,11 @@ class _Known(Collector):
         snapshot = self._sampler.snapshot()
         yield from _sources(snapshot)
         yield from _flows(snapshot)
-        checks = GaugeMetricFamily("kvdeck_check", "1 for each check that speaks", labels=["id", "verdict"])
+        checks = GaugeMetricFamily(
+            "kvdeck_check", "1 for each check that applies", labels=["id", "verdict", "verdict_v1"]
+        )
         for found in snapshot.checks:
-            checks.add_metric([found.id, found.verdict], 1)
+            checks.add_metric([found.id, found.verdict, VERDICTS_V1[found.verdict]], 1)
         yield checks
         yield from _numbers(snapshot.counters, CounterMetricFamily)
         yield from _numbers(snapshot.gauges, GaugeMetricFamily)
@@ -54,8 +56,8 @@ def _numbers(numbers: Iterable[Number], kind: type[CounterMetricFamily] | type[G
 
 
 def _sources(snapshot: Snapshot) -> Iterator[Metric]:
-    state = GaugeMetricFamily("kvdeck_source", "1 for each source's state", labels=["source", "kind", "state"])
-    age = GaugeMetricFamily("kvdeck_source_age_seconds", "Since the source's last reading", labels=["source"])
+    state = GaugeMetricFamily("kvdeck_source", "1 for each source and its state", labels=["source", "kind", "state"])
+    age = GaugeMetricFamily("kvdeck_source_age_seconds", "Seconds since the source was last read", labels=["source"])
     for source in snapshot.sources:
         state.add_metric([source.name, source.kind, source.state], 1)
         if source.age_s is not None:
@@ -66,7 +68,7 @@ def _sources(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _flows(snapshot: Snapshot) -> Iterator[Metric]:
     for unit in ("bytes", "blocks", "transfers", "descriptors", "seconds", "failures"):
-        family = CounterMetricFamily(f"kvdeck_flow_{unit}", f"{unit} moved, as the source counts them", labels=_FLOW)
+        family = CounterMetricFamily(f"kvdeck_flow_{unit}", f"{unit} moved, as counted by the source", labels=_FLOW)
         for flow in snapshot.flows:
             total = getattr(flow, f"{unit}_total")
             if total is not None:
@@ -96,7 +98,7 @@ async def serving(sampler: Sampler, host: str, port: int) -> AsyncIterator[int]:
         try:
             await site.start()
         except OSError as error:
-            raise UsageError(f"can't serve on {host}:{port}: {error.strerror}", "take another port") from error
+            raise UsageError(f"can't serve on {host}:{port}: {error.strerror}", "choose another port") from error
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 from msgspec.structs import replace
 
-from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, to_mapping
+from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, check_row, to_mapping
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.model.encoding import convert
@@ -113,7 +113,7 @@ class TelemetryRecorder:
     def _note_gap(self, last: float, t: float) -> None:
         missing = t - last
         if missing > 3 * self._period + 2:
-            self.mark(Mark(t, f"nothing was recorded for {duration_text(missing)} before this", "gap"))
+            self.mark(Mark(t, f"no samples for {duration_text(missing)} before this", "gap"))
         elif missing < 0:
             self.mark(Mark(t, f"the clock was set back by {duration_text(-missing)}", "gap"))
 
@@ -169,7 +169,7 @@ class TelemetrySession:
         """
         store = Store(home)
         if not store.exists(name):
-            raise SessionError(f"there is no telemetry session {name!r}", "`kvdeck session list telemetry` lists them")
+            raise SessionError(f"unknown telemetry session {name!r}", "see `kvdeck session list telemetry`")
         session = store.load(name)
         inside = store.inside(name)
         if session.kind != "telemetry" and inside.exists(keeping.INSIDE):
@@ -247,7 +247,7 @@ class _Rows:
                 self._records("pinned", moment, Number),
             )
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            raise SessionError(f"a recorded moment is damaged: {error}") from error
+            raise SessionError(f"a recorded sample is damaged: {error}") from error
 
     def _records(self, name: str, moment: Moment, cls: type[Record]) -> tuple[Record, ...]:
         before, now = self._before.get(name, []), list[tuple[Row, Any]]()
@@ -263,4 +263,6 @@ class _Rows:
 def _record(cls: type[Record], row: Row) -> Record:
     if cls is Flow:
         row = {**row, "source_tier": row.get("from"), "target_tier": row.get("to")}
+    if cls is Check:
+        row = check_row(row)
     return convert(cls, row)

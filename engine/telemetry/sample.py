@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from kvdeck.engine.telemetry.block_size import BlockSize, learned
 from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure, Tier
@@ -90,10 +90,15 @@ class Check:
     """Result of one cross-check."""
 
     id: str
-    verdict: str
-    """`ok`, `note` (information) or `look` (warning: the evidence contradicts expectations)."""
+    verdict: Literal["ok", "info", "warning"]
+    """`warning`: the evidence contradicts expectations."""
     evidence: str
     advice: str = ""
+
+    @property
+    def advice_text(self) -> str:
+        """The advice as displayed: what to do (`fix: …`) for a warning, else what to know."""
+        return f"fix: {self.advice}" if self.verdict == "warning" and self.advice else self.advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +272,11 @@ def _sized(flow: Flow, size: BlockSize) -> Flow:
     )
 
 
+VERDICTS_V1 = {"ok": "ok", "info": "note", "warning": "look"}
+"""The verdicts' words in kvdeck 0.1, which are printed beside the current ones and occur in its recordings."""
+_CURRENT = {old: verdict for verdict, old in VERDICTS_V1.items()}
+
+
 def to_mapping(snapshot: Snapshot) -> dict[str, object]:
     """Return the sample as `kvdeck monitor --json` prints it; orjson serialises the records inside.
 
@@ -279,8 +289,23 @@ def to_mapping(snapshot: Snapshot) -> dict[str, object]:
         "counters": snapshot.counters,
         "gauges": snapshot.gauges,
         "pinned": snapshot.pinned,
-        "checks": snapshot.checks,
+        "checks": [_check_mapping(check) for check in snapshot.checks],
     }
+
+
+def _check_mapping(check: Check) -> dict[str, object]:
+    return {
+        "id": check.id,
+        "verdict": check.verdict,
+        "verdict_v1": VERDICTS_V1[check.verdict],
+        "evidence": check.evidence,
+        "advice": check.advice,
+    }
+
+
+def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a check's row with the current word for its verdict."""
+    return {**row, "verdict": _CURRENT.get(row["verdict"], row["verdict"])}
 
 
 def _flow_mapping(flow: Flow) -> dict[str, object]:
@@ -299,6 +324,6 @@ def from_mapping(data: Mapping[str, Any]) -> Snapshot:
     """
     try:
         flows = [{**flow, "source_tier": flow.get("from"), "target_tier": flow.get("to")} for flow in data["flows"]]
-        return convert(Snapshot, {**data, "flows": flows})
+        return convert(Snapshot, {**data, "flows": flows, "checks": [check_row(row) for row in data["checks"]]})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EngineError(f"a moment can't be read: {error}", "restart the engine: `kvdeck engine stop`") from error
+        raise EngineError(f"a sample can't be read: {error}", "restart the engine: `kvdeck engine stop`") from error

@@ -375,11 +375,11 @@ class Track:
         if self._missing:
             return self._missing
         if self._too_many:
-            return f"more than {count_text(MAX_POINTS)} series: the rest is left out"
+            return f"more than {count_text(MAX_POINTS)} series: the rest is ignored"
         gone = self.shape.gone
         if gone and self.kind not in ("process", "ring"):
             more = f" and {count_text(len(gone) - 1)} more" if len(gone) > 1 else ""
-            return f"no longer says {gone[0]}{more}"
+            return f"no longer reports {gone[0]}{more}"
         return ""
 
     def _idle_or_live(self, now_ns: int) -> tuple[State, str]:
@@ -388,7 +388,7 @@ class Track:
         since = self._moved_ns if self._moved_ns is not None else self._first_ns
         still = (now_ns - since) / 1e9
         if still >= IDLE_S and self.shape.counters:
-            return "idle", f"no counter moved for {duration_text(int(still))}"
+            return "idle", f"no counter changed for {duration_text(int(still))}"
         return "live", ""
 
 

@@ -46,7 +46,7 @@ def _instrument(module: ModuleType, name: str) -> None:
         _note(f"failed for {name}: {error!r}")
         if os.environ.get("KVDECK_RECORD_DEBUG"):
             with contextlib.suppress(Exception):
-                sys.stderr.write(f"kvdeck does not record {name}: {error!r}\n")
+                sys.stderr.write(f"kvdeck can't record {name}: {error!r}\n")
 
 
 def _note(text: str) -> None:

@@ -98,7 +98,9 @@ def _device_buffers(spec: RunSpec, path: str) -> int:
 def _parameter(spec: RunSpec, name: str, default: int) -> int:
     text = spec.params.get(name, str(default))
     if not text.isdigit() or not text.isascii() or len(text) > 18:
-        raise KvdeckError(f"plugin parameter {name}={text!r} is no whole number", f"give --param {name}={default}, say")
+        raise KvdeckError(
+            f"plugin parameter {name}={text!r} is not a whole number", f"give for example --param {name}={default}"
+        )
     return int(text)
 
 
@@ -134,27 +136,27 @@ def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None
     )
     needed = summands if len(parts) == 1 and parts[0].count == 1 else f"{summands} = {size_text(total)}"
     fitting = 0 if blocks is None else blocks * allowed // total
-    mend = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
-    raise UnavailableError(f"needs {needed} of {what}, {size_text(available)} are available", mend)
+    fix = f"lower --blocks to {fitting}" if fitting else "free some, or lower --blocks or the block size"
+    raise UnavailableError(f"needs {needed} of {what}, but {size_text(available)} are available", fix)
 
 
 def _fits_limits(needs: Needs, host: HostFacts) -> None:
     files = needs.open_files + _OWN_FILES
     if needs.open_files and host.open_files is not None and files > host.open_files:
         raise UnavailableError(
-            f"needs {count_text(needs.open_files)} + {_OWN_FILES} = {count_text(files)} open files, "
+            f"needs {count_text(needs.open_files)} + {_OWN_FILES} = {count_text(files)} open files, but "
             f"{count_text(host.open_files)} are allowed",
             f"lower --files, or: ulimit -n {files}",
         )
     if host.memlock_bytes is not None and needs.locked_bytes > host.memlock_bytes:
         raise UnavailableError(
-            f"needs {size_text(needs.locked_bytes)} of locked memory, {size_text(host.memlock_bytes)} are allowed",
+            f"needs {size_text(needs.locked_bytes)} of locked memory, but {size_text(host.memlock_bytes)} are allowed",
             "raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks",
         )
     used = host.aio_used or 0
     if host.aio_max is not None and needs.aio_slots > host.aio_max - used:
         raise UnavailableError(
-            f"needs {count_text(needs.aio_slots)} kernel AIO events, "
+            f"needs {count_text(needs.aio_slots)} kernel AIO events, but "
             f"{count_text(host.aio_max - used)} of {count_text(host.aio_max)} are free",
             f"use --api URING, or: sudo sysctl fs.aio-max-nr={used + needs.aio_slots}",
         )

@@ -58,7 +58,7 @@ def execute(
     able = [(spec, trial) for spec, trial in planned if _refusal(trial, folder) is None]
     for index, (spec, trial) in enumerate(able):
         if cancelled():
-            _tell_none(spec, trial, emit, "cancelled", "cancelled before it began")
+            _tell_none(spec, trial, emit, "cancelled", "not run")
             state = "cancelled"
             continue
         progress.trials_left = len(able) - index - 1
@@ -143,7 +143,7 @@ def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
     try:
         crew.close()
     except Exception as error:  # the results are still valid
-        emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: giving memory back failed: {error}"))
+        emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: freeing memory failed: {error}"))
 
 
 def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Callable[[Event], None]) -> None:
@@ -151,7 +151,7 @@ def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Cal
     for result in measured:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for plan in trial.steps[len(measured) :]:
-        result = without_result(plan, spec, "cancelled", "cancelled before it began")
+        result = without_result(plan, spec, "cancelled", "not run")
         emit(events.StepFinished(time.monotonic_ns(), result))
 
 
@@ -170,18 +170,18 @@ def check_trial(spec: RunSpec, trial: Trial, room: Room, folder: str) -> None:
     """
     if trial.direct and room.direct is None and room.host.folder is not None:
         refusal = reasons.no_direct(str(Path(folder).parent), room.host.folder.filesystem)
-        raise KvdeckError(refusal.what, refusal.mend)
+        raise KvdeckError(refusal.what, refusal.fix)
     alignment = room.direct or DIRECT_ALIGNMENT
     piece = smallest_piece(trial.geometry, trial.pairs)
     if trial.direct and piece % alignment:
         raise KvdeckError(
-            f"pieces of {exact_size_text(piece)} are no multiple of {size_text(alignment)}, which O_DIRECT needs",
-            "choose a geometry whose regions are, or --no-direct",
+            f"pieces of {exact_size_text(piece)} are not a multiple of {size_text(alignment)}, which O_DIRECT needs",
+            "choose a geometry with aligned regions, or --no-direct",
         )
     try:
         check_room(needs_of(spec, trial), room.host)
     except UnavailableError as error:  # the path itself can run; only this run doesn't fit
-        raise KvdeckError(error.what, error.mend) from error
+        raise KvdeckError(error.what, error.fix) from error
 
 
 def backend_params(spec: RunSpec, trial: Trial) -> dict[str, str]:

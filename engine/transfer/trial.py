@@ -312,7 +312,7 @@ class TrialRun:
             efficiency=rate.median / reference if rate and reference else None,
             verified=step.verified,
             status=status,
-            reason="cancelled before its end" if cancelled else step.wrong,
+            reason="cancelled before it finished" if cancelled else step.wrong,
             settings={
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,

@@ -200,10 +200,10 @@ def _trial(spec: RunSpec, room: Room, path: str, geometry: Geometry, batch: int,
     blocks, notes = _blocks(spec, room, geometry, batch, pairs, spec.threads * topology.lanes, on_file=on_file)
     in_memory = on_file and room.host.folder is not None and room.host.folder.in_memory
     if in_memory:
-        notes += ("the files lie in memory: this measures no disk · name a folder on one by --folder",)
+        notes += ("the files are in memory: no disk is measured · fix: give a folder on a disk with --folder",)
     direct, why = _direct(spec, room, geometry, pairs) if on_file else (None, ())
     if backend == "UCX" and error_handling(spec, path) == "peer" and plugins.uses_device(path) and not between:
-        notes += ("with --error-handling peer UCX has no CUDA copy within one process: bytes go over TCP",)
+        notes += ("with --error-handling peer, UCX can't copy by CUDA within one process: bytes go over TCP",)
     return Trial(
         index=index,
         path=path,
@@ -231,10 +231,10 @@ def _direct(
     if spec.direct != "auto":
         return spec.direct == "on", ()
     if room.direct is None:
-        return False, ("buffered: the folder's filesystem takes no O_DIRECT",)
+        return False, ("buffered: the folder's filesystem doesn't support O_DIRECT",)
     if (piece := smallest_piece(geometry, pairs)) % room.direct:
         pieces = f"buffered: pieces of {exact_size_text(piece)}"
-        return False, (f"{pieces} are no multiple of {size_text(room.direct)}, which O_DIRECT needs",)
+        return False, (f"{pieces} are not a multiple of {size_text(room.direct)}, which O_DIRECT needs",)
     return True, ()
 
 
@@ -255,7 +255,7 @@ def _blocks(spec: RunSpec, room: Room, geometry: Geometry, batch: int, pairs: tu
     if spec.blocks is not None:
         blocks = -(-spec.blocks // unit) * unit
         grown = f"from {count_text(spec.blocks)} to {many(blocks, 'block')}"
-        rounded = (f"working set rounded up {grown}: whole requests on every lane",)
+        rounded = (f"working set rounded up {grown}: whole requests on every initiator",)
         return blocks, rounded if blocks != spec.blocks else ()
     size = geometry.block_bytes
     wanted = max(room.cache * (2 if spec.effort == "quick" else 4), 64 << 20)

@@ -115,7 +115,7 @@ def make_scratch(session: Path, spec: RunSpec) -> Path:
         (scratch / MARKER).touch()
     except OSError as error:
         raise KvdeckError(
-            f"can't write test files in {base}: {error.strerror}", "name another with --folder"
+            f"can't write test files in {base}: {error.strerror}", "give another folder with --folder"
         ) from error
     return scratch
 

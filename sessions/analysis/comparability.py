@@ -16,13 +16,13 @@ def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[En
         yield said
         return
     if not of_a or not of_b:
-        yield f"{a.name if not of_a else b.name} holds no transfers"
+        yield f"{a.name if not of_a else b.name} has no transfers"
         return
     if not {entry.path for entry in of_a} & {entry.path for entry in of_b}:
         yield "they have no path in common"
     if bool(a.results) != bool(b.results):
         measured, other = (a.name, b.name) if a.results else (b.name, a.name)
-        yield f"{measured} was measured here, {other} was counted in other programs"
+        yield f"{measured} was measured by kvdeck, {other} was counted in other programs"
     yield from _differing_facts(a, b)
     yield from _differing_results(a, b)
     yield from _single_figures(a, b)
@@ -33,7 +33,7 @@ def _single_figures(a: Session, b: Session) -> Iterable[str]:
     for session in (a,) if a.name == b.name else (a, b):
         for program in dict.fromkeys(str(result.settings.get("measured_by") or "") for result in session.results):
             if program:
-                yield f"{session.name} has no interval: {program} prints one figure for a step, so no winner is named"
+                yield f"{session.name} has no interval: {program} prints one figure per step, so there is no verdict"
 
 
 _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
@@ -54,7 +54,7 @@ def _fact(value: object) -> str:
     if isinstance(value, (list, tuple)):
         names = [str(item.get("name", item)) if isinstance(item, dict) else str(item) for item in value]
         return ", ".join(names) or "none"
-    return str(value) if value else "not known"
+    return str(value) if value else "unknown"
 
 
 def _differing_results(a: Session, b: Session) -> Iterable[str]:
@@ -85,8 +85,8 @@ def _value_text(value: object) -> str:
 
 
 _SETTINGS = {
-    "block_bytes": "bytes of a block",
-    "batch": "blocks in a request",
+    "block_bytes": "bytes per block",
+    "batch": "blocks per request",
     "backend": "backend",
     "api": "API",
     "direct": "O_DIRECT",

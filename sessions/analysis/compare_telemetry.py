@@ -68,7 +68,7 @@ def mismatch(a: Session, b: Session) -> str | None:
     if mine == theirs:
         return None
     telemetry, other = (a.name, b.name) if mine else (b.name, a.name)
-    return f"{telemetry} is a telemetry session, {other} is none: nothing in them compares"
+    return f"{telemetry} is a telemetry session, {other} is not: they can't be compared"
 
 
 def slower(diff: TelemetryDiff, percent: float) -> list[FlowRow]:
@@ -190,7 +190,7 @@ def _flow_text(flow: FlowTotals) -> str:
 def _differences(a: Session, b: Session, mine: Watched, theirs: Watched) -> Iterable[str]:
     for session, watched in ((a, mine), (b, theirs)):
         if not watched.moments:
-            yield f"{session.name} holds no moment"
+            yield f"{session.name} has no samples"
         elif session.state not in ("done", "running"):
             yield f"{session.name} is {session.state}: {session.reason or 'no reason given'}"
         elif session.state == "running":
@@ -199,12 +199,12 @@ def _differences(a: Session, b: Session, mine: Watched, theirs: Watched) -> Iter
     if short > 0 and long / short > DURATIONS_DIFFER:
         yield (
             f"they are {duration_text(mine.duration_s)} and {duration_text(theirs.duration_s)} long: "
-            "compare rates, not what moved in all"
+            "compare rates, not totals"
         )
     names = [session.host.get("hostname") for session in (a, b)]
     if names[0] != names[1]:
-        yield f"host: {names[0] or 'not known'} and {names[1] or 'not known'}"
-    for key, words in (("hz", "moments a second"), ("block_bytes", "bytes of a KVBM block")):
+        yield f"host: {names[0] or 'unknown'} and {names[1] or 'unknown'}"
+    for key, words in (("hz", "samples per second"), ("block_bytes", "bytes per KVBM block")):
         values = [session.spec.get(key) for session in (a, b)]
         if values[0] != values[1]:
             yield f"{words}: {_value(key, values[0])} and {_value(key, values[1])}"

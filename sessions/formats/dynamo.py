@@ -148,13 +148,16 @@ def read(path: Path, patience: float = 0.5) -> Counts:
         except _TornError as error:
             if time.monotonic() >= deadline or abs(time.time() - changed) > _RECENT_SECONDS:
                 raise SessionError(
-                    f"{path} is no whole JSON: {error}", "its writer may have been interrupted"
+                    f"{path} is truncated or invalid JSON: {error}",
+                    "write it again; its writer may have been interrupted",
                 ) from None
             time.sleep(_RETRY_SECONDS)
         except OSError as error:
             raise SessionError(f"can't read {path}: {error.strerror}", "check its name, owner and mode") from error
         except ValueError as error:
-            raise SessionError(f"{path} is no Dynamo session: {error}", "it stays as it is") from None
+            raise SessionError(
+                f"{path} is not a Dynamo session: {error}", "correct or remove it; kvdeck doesn't change it"
+            ) from None
 
 
 def parse(data: bytes) -> Counts:
@@ -172,7 +175,7 @@ def parse(data: bytes) -> Counts:
     except DocumentError as error:
         raise _TornError(str(error)) from None
     if not isinstance(top, dict):
-        raise ValueError("it holds no object")
+        raise ValueError("it is not an object")
     for name in top:
         if name not in ("session_name", "session_duration_secs", "metrics"):
             raise ValueError(f"unknown field {name[:60]!r}")
@@ -181,11 +184,11 @@ def parse(data: bytes) -> Counts:
             raise ValueError(f"field {name!r} is missing")
     session, seconds, metrics = top["session_name"], top["session_duration_secs"], top["metrics"]
     if not isinstance(session, str):
-        raise ValueError("'session_name' is no text")
+        raise ValueError("'session_name' is not a string")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 2.0**64:
-        raise ValueError("'session_duration_secs' is no time")
+        raise ValueError("'session_duration_secs' is not a duration")
     if not isinstance(metrics, dict):
-        raise ValueError("'metrics' is no object")
+        raise ValueError("'metrics' is not an object")
     return Counts(session, float(seconds), ordered(_tally(key, values) for key, values in metrics.items()))
 
 
@@ -194,10 +197,10 @@ def _tally(key: str, values: Any) -> Tally:
     if path not in PATHS or layout not in LAYOUTS:
         raise ValueError(f"unknown key {key[:80]!r}")
     if not isinstance(values, dict):
-        raise ValueError(f"{key!r} holds no object")
+        raise ValueError(f"{key!r} is not an object")
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NO_MINIMUM:
-            raise ValueError(f"{name[:60]!r} of {key!r} is no unsigned number")
+            raise ValueError(f"{name[:60]!r} of {key!r} is not an unsigned number")
     least = values.get("min_transfer_size", NO_MINIMUM)
     return Tally(
         path,

@@ -125,7 +125,7 @@ def _from_csv(text: str, path: Path) -> Session:
 
 def _csv_tally(row: list[str]) -> Tally:
     if len(row) != len(CSV_HEADER):
-        raise ValueError(f"a row has {len(row)} columns and not {len(CSV_HEADER)}")
+        raise ValueError(f"a row has {len(row)} columns, not {len(CSV_HEADER)}")
     transfers, size, blocks = int(row[2]), int(row[3]), int(row[4])
     least = int(row[6]) if transfers else None
     rates = int(float(row[8])), int(float(row[9]))
@@ -169,13 +169,13 @@ def read(path: Path) -> Session:
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
         said = " ".join(str(error).split())[:200]
         raise ImportedFileError(
-            f"{path} is no session: {said}",
-            "kvdeck reads its own JSON and Parquet, Dynamo's JSON and CSV, and nixlbench's output",
+            f"{path} is not a session: {said}",
+            "give kvdeck's JSON or Parquet, Dynamo's JSON or CSV, or nixlbench's output",
         ) from None
     try:
         return dynamo.as_session(dynamo.read(path), path)
     except SessionError as error:
-        raise ImportedFileError(error.what, error.mend) from error
+        raise ImportedFileError(error.what, error.fix) from error
 
 
 def _from_nixlbench(text: str, path: Path) -> Session:
@@ -184,7 +184,7 @@ def _from_nixlbench(text: str, path: Path) -> Session:
 
 def _from_ours(data: Any, path: Path) -> Session:
     if not isinstance(data, dict) or not isinstance(data.get("state"), str):
-        raise ValueError("it holds no session")
+        raise ValueError("it has no session")
     name = data.get("session", data.get("name"))
     session = convert(Session, {**data, "name": name if isinstance(name, str) else path.stem})
     return replace(session, source=session.source or str(path))

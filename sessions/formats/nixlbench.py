@@ -161,6 +161,6 @@ def as_session(text: str, name: str, created: float) -> Session:
     """
     rows = parse_nixlbench(text)
     if not rows:
-        raise ValueError("it holds no row of nixlbench's table")
+        raise ValueError("it has no row of nixlbench's table")
     options = parse_options(text)
     return Session(name, "done", created, spec={"nixlbench": options}, results=as_results(rows, options))

@@ -73,7 +73,5 @@ def _schema(arrow: Any) -> Any:
 
 def _library() -> tuple[Any, Any]:
     if importlib.util.find_spec("pyarrow") is None:
-        raise SessionError(
-            "Parquet needs pyarrow, which is not installed", "install it beside kvdeck (`kvdeck[parquet]`), or use csv"
-        )
+        raise SessionError("Parquet needs pyarrow, which is not installed", "install `kvdeck[parquet]`, or use csv")
     return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")

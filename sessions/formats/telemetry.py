@@ -49,7 +49,8 @@ def pieces(session: Session, folder: Path, form: str) -> Iterator[bytes]:
         reader = MomentReader(folder)
         if not reader.segments:
             raise SessionError(
-                f"session {session.name!r} holds no moments here", "kvdeck and markdown give what they come to"
+                f"the samples of session {session.name!r} are not on this host",
+                "use the formats kvdeck or markdown, which hold its totals",
             )
         written: dict[str, Callable[[Iterable[Moment]], Iterator[bytes]]] = {
             "csv": _csv,
@@ -71,7 +72,7 @@ def write(session: Session, folder: Path, form: str, path: Path) -> None:
     try:
         replace_file(path, itertools.chain((first,), parts))
     except OSError as error:
-        raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
+        raise SessionError(f"can't write {path}: {error.strerror}", "choose another file") from error
 
 
 def _rows(moment: Moment) -> Iterator[dict[str, Any]]:

@@ -98,7 +98,7 @@ def load_json(data: bytes, *, infinite: bool = False) -> Any:
         infinite: `Infinity` and `NaN` are numbers, as Python writes them: a model's config.json has them in limits.
 
     Raises:
-        DocumentError: It is no JSON, or holds what is refused here.
+        DocumentError: It is not JSON, or has content that isn't supported.
     """
     text = _text(data, MAX_JSON)
     try:
@@ -123,7 +123,7 @@ def load_record(data: bytes | str) -> Any:
     """One of kvdeck's own records or messages, or a line of a child's output; of a repeated key the last counts.
 
     Raises:
-        ValueError: It is no JSON, or nested deeper than `MAX_DEPTH`.
+        ValueError: It is not JSON, or nested deeper than `MAX_DEPTH`.
     """
     import orjson  # the first screen draws without it
 
@@ -197,7 +197,7 @@ class _Composer:
             self._add(1, node)
             return _scalar(node)
         if id(node) in self._open:
-            _fail("an alias refers to what it is part of", node.start_mark)
+            _fail("an alias refers to its own parent", node.start_mark)
         known = self._composed.get(id(node))
         _, count, height = known or (None, 1, 1)
         if depth + height - 1 > MAX_DEPTH:
@@ -221,10 +221,10 @@ class _Composer:
             items = [item for _, item in node.value]
             for key_node, item in node.value:
                 if not isinstance(key_node, yaml.ScalarNode):
-                    _fail("a key is no plain word", key_node.start_mark)
+                    _fail("a key is not a string", key_node.start_mark)
                 key = _scalar(key_node)
                 if key in value:
-                    _fail(f"the key {key!r} is there twice", key_node.start_mark)
+                    _fail(f"the key {key!r} occurs twice", key_node.start_mark)
                 value[key] = self.value(item, depth + 1)
         self._open.discard(id(node))
         height = 1 + max((self._composed[id(item)][2] for item in items if id(item) in self._composed), default=0)
@@ -234,12 +234,12 @@ class _Composer:
     def _add(self, count: int, node: yaml.Node) -> None:
         self._count += count
         if self._count > MAX_VALUES:
-            _fail(f"it holds more than {MAX_VALUES:,} values, as its aliases repeat them", node.start_mark)
+            _fail(f"it has more than {MAX_VALUES:,} values when its aliases are expanded", node.start_mark)
 
 
 def _check_tag(node: yaml.Node, kind: str) -> None:
     if node.tag != _TAG + kind:
-        _fail(f"the tag {node.tag.replace(_TAG, '!!')} is not used here", node.start_mark)
+        _fail(f"the tag {node.tag.replace(_TAG, '!!')} is not supported", node.start_mark)
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
@@ -284,7 +284,7 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise DocumentError(f"{text} is no JSON")
+    raise DocumentError(f"{text} is not JSON")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise RefusedError(f"the key {key[:60]!r} is there twice")
+                raise RefusedError(f"the key {key[:60]!r} occurs twice")
             seen.add(key)
     return found
 
@@ -333,4 +333,4 @@ def _check_depth(value: Any) -> None:
 def _check_text(texts: Iterable[str]) -> None:
     for text in texts:
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            raise DocumentError("a text holds half of a surrogate pair, which is no character")
+            raise DocumentError("a string has an unpaired surrogate")

@@ -28,10 +28,10 @@ _KINDS = (
 
 
 _NO_ROOM = {
-    errno.ENOSPC: ("the disk is full", "make room there"),
-    errno.EDQUOT: ("the disk quota is used up", "make room there"),
+    errno.ENOSPC: ("the disk is full", "free disk space"),
+    errno.EDQUOT: ("the disk quota is used up", "free disk space"),
     errno.EFBIG: (
-        "the file may not grow any more",
+        "the file size limit is reached",
         "run `ulimit -f unlimited` where the engine is started",
     ),
 }
@@ -62,7 +62,7 @@ def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> Binar
     try:
         fd = os.open(path, flags)
     except ValueError as error:  # a NUL in the name
-        raise FileNotFoundError(errno.ENOENT, "there is no such file", os.fspath(path)) from error
+        raise FileNotFoundError(errno.ENOENT, "it does not exist", os.fspath(path)) from error
     except OSError as error:
         if error.errno == errno.ELOOP and shared:
             raise _refused(path, "is a link") from error
@@ -72,7 +72,7 @@ def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> Binar
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
+            kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "of another type")
             raise _refused(path, f"is {kind}, not a regular file")
         if shared and status.st_uid not in (0, os.geteuid()):
             raise _refused(path, f"belongs to user {status.st_uid}")

@@ -34,7 +34,7 @@ def ensure_home() -> str:
     os.environ["HOME"] = str(place)
     if os.environ.get("KVDECK_HOME"):
         return ""
-    return f"user {uid} has no home folder (no HOME, no passwd entry): {place} is used · fix: set HOME or KVDECK_HOME"
+    return f"user {uid} has no home folder (no HOME, no passwd entry): using {place} · fix: set HOME or KVDECK_HOME"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -49,12 +49,12 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError:
         broken = True
     if broken:
-        raise UsageError(f"{text!r} holds a character that no path can", "write the path without it")
+        raise UsageError(f"{text!r} has a character that is not allowed in paths", "write the path without it")
     try:
         return Path(text).expanduser()
     except (RuntimeError, ValueError) as error:
         user = text.split("/")[0]
-        raise UsageError(f"{text!r}: no home folder is known for {user}", "write the path in full") from error
+        raise UsageError(f"{text!r}: {user} has no home folder", "write the path in full") from error
 
 
 def _from_passwd() -> str:

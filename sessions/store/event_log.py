@@ -196,10 +196,12 @@ def append_event(path: Path, event: Event) -> bytes:
         try:
             if os.write(fd, line) != len(line):
                 truncate_torn_tail(path)
-                raise SessionError(f"can't append to {path}: the disk is full", "make room in that folder")
+                raise SessionError(f"can't append to {path}: the disk is full", "free disk space in that folder")
             os.fsync(fd)
         finally:
             os.close(fd)
     except OSError as error:
-        raise SessionError(f"can't append to {path}: {error.strerror}", "check the folder's room and owner") from error
+        raise SessionError(
+            f"can't append to {path}: {error.strerror}", "check the folder's free space and owner"
+        ) from error
     return line

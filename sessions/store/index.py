@@ -116,7 +116,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         raise UsageError(
             f"session name {name[:MAX_NAME]!r} is not allowed",
-            f"use up to {MAX_NAME} of A-Z a-z 0-9 . _ - and no dot in front",
+            f"use up to {MAX_NAME} of A-Z a-z 0-9 . _ - without a leading dot",
         )
     return name
 
@@ -132,7 +132,7 @@ def names(sessions: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as error:
-        raise SessionError(f"{sessions.parent} is no folder", "set KVDECK_HOME to a folder of yours") from error
+        raise SessionError(f"{sessions.parent} is not a folder", "set KVDECK_HOME to a folder you own") from error
 
 
 def summaries(home: Path) -> list[SessionSummary]:

@@ -44,7 +44,7 @@ def find(store: Store, called: str) -> Session:
         )
     if theirs is not None:
         return dynamo.as_session(dynamo.read(theirs), theirs, name)
-    raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
+    raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`")
 
 
 def find_part(store: Store, called: str) -> Session:
@@ -66,7 +66,10 @@ def part(session: Session, layout: str) -> Session:
     if not results and not tallies:
         texts = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
         there = sorted({short_layout_name(text) for text in texts})
-        raise SessionError(f"session {session.name!r} has no layout {layout!r}", f"it has {', '.join(there) or 'none'}")
+        raise SessionError(
+            f"session {session.name!r} has no layout {layout!r}",
+            f"use one of {', '.join(there)}" if there else "choose another session",
+        )
     return replace(session, results=results, tallies=tallies)
 
 

@@ -14,7 +14,7 @@ from kvdeck.sessions.model.encoding import decode, encode_line
 
 ENGINE_ENDED = "the engine ended"
 """The reason a worker writes when it ends because its engine is gone; recovery replaces it."""
-OWNER_GONE = "the process that worked on it ended without a word: it was killed, or the host went down"
+OWNER_GONE = "its process exited without reporting a result: it was killed, or the host went down"
 _FILE = "owner.json"
 _MAX_BYTES = 64 * 1024
 

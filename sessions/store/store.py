@@ -80,7 +80,7 @@ class Store:
             SessionError: The folder can't be written.
         """
         if name is not None and self.folder(name).exists():
-            raise UsageError(f"session {name!r} is there already", "choose another name")
+            raise UsageError(f"session {name!r} already exists", "choose another name")
         created = time.time()
         candidates = [name] if name is not None else generated_names(created, label)
         fresh = self.sessions / f".new-{os.getpid()}-{time.monotonic_ns()}"
@@ -108,7 +108,7 @@ class Store:
                     raise
             else:
                 return session
-        raise UsageError(f"session {blank.name or 'of that name'!r} is there already", "choose another name")
+        raise UsageError(f"session {blank.name or 'of that name'!r} already exists", "choose another name")
 
     def keep(self, session: Session) -> Session:
         """Store a session that is not a run: imported, a trace, or telemetry.
@@ -161,7 +161,7 @@ class Store:
             session = self._ended(name)
             folder, target = self.folder(name), self.folder(new)
             if target.exists():
-                raise UsageError(f"session {new!r} is there already", "choose another name")
+                raise UsageError(f"session {new!r} already exists", "choose another name")
             folder.rename(target)
             self.write(replace(session, name=new))
 
@@ -191,13 +191,15 @@ class Store:
         if session.kind == "telemetry" and session.state == "running":
             raise SessionError(
                 f"session {name!r} is being recorded",
-                f"end it first: `kvdeck cancel {name}`, or Ctrl-C where it runs",
+                f"end it first with `kvdeck cancel {name}`, or Ctrl-C in its terminal",
             )
         if session.state not in FINAL_STATES:
-            raise SessionError(f"session {name!r} is still {session.state}", f"cancel it first: `kvdeck cancel {name}`")
+            raise SessionError(
+                f"session {name!r} is still {session.state}", f"cancel it first with `kvdeck cancel {name}`"
+            )
         if session.kind == "trace" and not counting and (live := trace_counts.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
-            raise SessionError(f"session {name!r} is being recorded into by process {pids}", "end that first")
+            raise SessionError(f"session {name!r} is being written by process {pids}", "end the process first")
         return session
 
     def read(self, name: str) -> Session:
@@ -210,13 +212,11 @@ class Store:
         try:
             session = decode(Session, read_regular(path, MAX_RECORD))
         except FileNotFoundError as error:
-            raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them") from error
+            raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`") from error
         except OSError as error:
             raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
         except ValueError as error:
-            raise SessionError(
-                f"{path} is damaged: {error}", "it is made anew from samples.jsonl by a rebuild"
-            ) from error
+            raise SessionError(f"{path} is damaged: {error}", "kvdeck rebuilds it from samples.jsonl") from error
         # The folder's name takes precedence: a copy, move or interrupted rename leaves another name in the file.
         return session if session.name == name else replace(session, name=name)
 

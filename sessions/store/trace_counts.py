@@ -185,4 +185,4 @@ def _write_control(folder: Path, enabled: bool, epoch: int) -> None:
 
 
 def _error(folder: Path, error: OSError) -> SessionError:
-    return SessionError(f"can't write in {folder}: {error.strerror}", "check the folder's owner and room")
+    return SessionError(f"can't write in {folder}: {error.strerror}", "check the folder's owner and free space")

@@ -31,7 +31,9 @@ def begin(store: Store, name: str) -> list[str]:
         host = {"hostname": platform.node()}
         store.keep(Session(name, "done", now, started=now, kind="trace", host=host))
     elif store.read(name).kind != "trace":
-        raise SessionError(f"session {name!r} holds what was measured or imported", "choose another name to count into")
+        raise SessionError(
+            f"session {name!r} was measured or imported; it can't count transfers", "choose another name"
+        )
     trace_counts.prepare(store.folder(name))
     return list(_dynamo_files(name))
 
@@ -48,7 +50,7 @@ def _dynamo_files(name: str) -> Iterable[str]:
             aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
             with contextlib.suppress(OSError):
                 path.rename(aside)
-            yield f"{error.what}; it is set aside as {aside}"
+            yield f"{error.what}; moved to {aside}"
         _write(path, dynamo.encode(dynamo.Counts(name, 0.0)))
 
 
@@ -67,7 +69,9 @@ def _write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, data, mode=0o666)
     except OSError as error:
-        raise SessionError(f"can't write {path}: {error.strerror}", "check the folder's owner and room") from error
+        raise SessionError(
+            f"can't write {path}: {error.strerror}", "check the folder's owner and free space"
+        ) from error
 
 
 def reset(store: Store, name: str) -> list[str]:
@@ -81,7 +85,7 @@ def reset(store: Store, name: str) -> list[str]:
     """
     theirs = [path for path in dynamo.session_paths(name) if path.exists()]
     if not store.exists(name) and not theirs:
-        raise SessionError(f"there is no session {name!r}", "`kvdeck session list` lists them")
+        raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`")
     begin(store, name)
     folder = store.folder(name) / "recorder"
     epoch = trace_counts.reset(store.folder(name))
@@ -90,11 +94,11 @@ def reset(store: Store, name: str) -> list[str]:
         try:
             archive.write_bytes(path.read_bytes())
         except OSError as error:
-            raise SessionError(f"can't archive {path}: {error.strerror}", "it stays as it is") from error
+            raise SessionError(f"can't archive {path}: {error.strerror}", "check its owner and mode") from error
         _write(path, dynamo.encode(dynamo.Counts(name, 0.0)))
-    said = [f"Session '{name}' counts from zero; what it held is archived in {folder}"]
+    said = [f"Session '{name}' counts from zero; its previous counts are archived in {folder}"]
     if theirs:
-        said.append("A process with Dynamo's own hooks writes its old counts again until it ends")
+        said.append("Running processes with Dynamo's own hooks still write their old counts")
     return said
 
 
@@ -105,9 +109,11 @@ def switch(store: Store, name: str, enabled: bool) -> None:
         SessionError: There is no such trace, or it can't be written.
     """
     if not store.exists(name):
-        raise SessionError(f"there is no session {name!r} to count into", f"`kvdeck session init {name}` makes it")
+        raise SessionError(f"there is no session {name!r}", f"create it with `kvdeck session init {name}`")
     if store.read(name).kind != "trace":
-        raise SessionError(f"session {name!r} holds what was measured or imported", "it does not count")
+        raise SessionError(
+            f"session {name!r} was measured or imported; it can't count transfers", "choose a session for counting"
+        )
     trace_counts.prepare(store.folder(name))
     trace_counts.set_enabled(store.folder(name), enabled)
 

@@ -31,7 +31,7 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
     """Return the comparison as text, at most `width` characters wide."""
     lines = [Line(text, "heading") for text in wrapped(f"A = {diff.a} · B = {diff.b}", width)]
     if diff.differences:
-        lines.append(Line("The two don't simply compare:", "warning"))
+        lines.append(Line("These differ, so compare with care:", "warning"))
         lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
     across = _across(diff)
     for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
@@ -40,7 +40,7 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
         for row in rows:
             lines += _row_lines(row, width)
     if not across and not diff.keys:
-        lines += [Line(""), Line("They have nothing in common to compare.", "warning")]
+        lines += [Line(""), Line("They have no path and layout in common.", "warning")]
     for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
         if keys:
             lines += [Line(""), Line(f"Only in {name}")]
@@ -118,7 +118,7 @@ def diff_markdown(diff: Diff) -> str:
     """Return the comparison as Markdown: two tables, and the insights as a list."""
     out = [f"## {inline(diff.a)} and {inline(diff.b)}", ""]
     if diff.differences:
-        out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
+        out += ["**These differ, so compare with care:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
     across = _across(diff)
     for title, rows in (("Across layouts", across), ("By path and layout", diff.keys)):
         if not rows:
@@ -172,7 +172,7 @@ def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
     for letter, found in zip(letters, rows, strict=True):
         columns.append(Column(f"{letter}'s", "time", tuple(_many_cell(found.get(key)) for key in keys)))
     if not keys:
-        return [*lines, Line(""), Line("They have nothing in common to compare.", "warning")]
+        return [*lines, Line(""), Line("They have no path and layout in common.", "warning")]
     table = [Line(text[:width]) for text in render(columns, width)]
     return [
         *lines,

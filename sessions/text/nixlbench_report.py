@@ -75,29 +75,27 @@ def _scheme_lines(results: Sequence[StepResult], width: int) -> list[str]:
     lines: list[str] = []
     if found["lanes"] == 1:
         together = found["storage"] or found["mode"] == "MG"
-        said = (
-            "One request carries all pairs" if together else "An iteration is a request to each target, done with all"
-        )
-        lines += wrapped(f"{said}: a pair's rate is its part of them, not measured apart.", width)
+        said = "One request moves all pairs" if together else "An iteration is one request to each target"
+        lines += wrapped(f"{said}: a pair's rate is its share of the total, not measured separately.", width)
     return [*lines, *wrapped(_counting(found), width), *wrapped(f"A device here is {found['device']}.", width)]
 
 
 def _counting(scheme: Mapping[str, Any]) -> str:
     if _unpaired(scheme):
         return (
-            f"nixlbench has no row for {scheme['scheme']} in mode SG: beyond ranks 0 and 1 its processes find no peer."
+            f"nixlbench has no row for {scheme['scheme']} in mode SG: its processes beyond ranks 0 and 1 have no peer."
         )
     if scheme["lanes"] > 1:
         if scheme["scheme"] == "pairwise":
-            return "nixlbench's B/W is its first initiator's own, the aggregate the sum of all."
+            return "nixlbench's B/W is that of its first initiator; its aggregate is the sum of all."
         return (
-            "nixlbench's B/W is its first initiator's own and it sums nothing up; released versions hang here (nixl "
-            "pull request 2242 mends it)."
+            "nixlbench's B/W is that of its first initiator, without a sum; released versions hang here (nixl "
+            "pull request 2242 fixes it)."
         )
     if scheme["scheme"] == "pairwise":
         return "nixlbench counts all devices of the process here."
     pairs = many(scheme["pairs"], "pair")
-    return f"nixlbench counts one pair's bytes here: of {pairs} it shows that part of what moved."
+    return f"nixlbench counts the bytes of one pair of {pairs} here."
 
 
 def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
@@ -133,8 +131,8 @@ def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
         ),
     ]  # fmt: skip
     note = (
-        "nixlbench's avg lat. is per descriptor: wall time over the descriptors moved. The request's time, at the "
-        "right, is what one transfer takes from post to completion."
+        "nixlbench's avg lat. is per descriptor: wall time over the descriptors moved. The request's "
+        "time, at the right, is from post to completion."
     )
     head = "In nixlbench's columns:"
     body = render(fit(columns, width)[0], width)

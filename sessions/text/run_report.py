@@ -129,7 +129,7 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
     for result in results:
         if lanes := result.settings.get("lanes_gb_per_s"):
             name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
-            text = f"  {name}: initiators apart {', '.join(map(figure, lanes))} GB/s, each over its own time"
+            text = f"  {name}: per initiator {', '.join(map(figure, lanes))} GB/s, each over its own time"
             lines += [Line(piece) for piece in wrapped(text, width, "    ")]
     return lines
 
@@ -147,7 +147,7 @@ def _path_facts(path: str, results: Sequence[StepResult]) -> list[str]:
     facts = [f"{path} over {', '.join(backends)}"]
     facts += _said(_cache_text(r) for r in results)
     facts += ["bytes verified"] if _all_verified(results) else []
-    facts += _said({None: "", True: "durable", False: "not made durable"}[r.durable] for r in results)
+    facts += _said({None: "", True: "durable", False: "not fsynced"}[r.durable] for r in results)
     return facts
 
 
@@ -155,7 +155,7 @@ def _cache_text(result: StepResult) -> str:
     if result.direct is None:
         return ""
     if result.direct and result.page_cache == "bypassed":
-        return "O_DIRECT past the page cache"
+        return "O_DIRECT"
     cache = f", page cache {result.page_cache}" if result.page_cache else ""
     return ("O_DIRECT" if result.direct else "buffered") + cache
 
@@ -165,12 +165,12 @@ def _work_facts(results: Sequence[StepResult], asked: Mapping[str, Any]) -> list
     facts = []
     if len({(r.block_bytes, r.batch) for r in results}) == 1:
         request = size_text(first.block_bytes * first.batch)
-        facts.append(f"{size_text(first.block_bytes)} a block, {many(first.batch, 'block')} a request ({request})")
-        facts.append(f"{many(first.blocks, 'block')} walked over ({size_text(first.block_bytes * first.blocks)})")
+        facts.append(f"{size_text(first.block_bytes)} per block, {many(first.batch, 'block')} per request ({request})")
+        facts.append(f"working set {size_text(first.block_bytes * first.blocks)} ({many(first.blocks, 'block')})")
         if first.reference_gb_per_s is not None:
             facts.append(f"{_reference_word(results)} {first.reference or ''} {figure(first.reference_gb_per_s)} GB/s")
     else:
-        facts += _said(f"{many(r.blocks, 'block')} walked over" for r in results)
+        facts += _said(f"working set {many(r.blocks, 'block')}" for r in results)
         facts += _said(f"{_reference_word(results)} {r.reference}" if r.reference else "" for r in results)
     return facts + _said(", ".join(_settings_texts(r, asked)) for r in results)
 
@@ -238,7 +238,7 @@ def _table(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
     out += [Line(text[:width], _tone(r)) for text, r in zip(lines[header:], results, strict=True)]
     if dropped:
         left_out = ", ".join(f"{column.over} {column.head}".strip() for column in reversed(dropped))
-        out += [Line(text) for text in wrapped(f"  (left out at this width: {left_out})", width, "  ")]
+        out += [Line(text) for text in wrapped(f"  (more columns when wider: {left_out})", width, "  ")]
     return out + _odd_steps(results, width)
 
 
@@ -306,7 +306,7 @@ def _odd_steps(results: Sequence[StepResult], width: int) -> list[Line]:
     for result in results:
         name = f"{layout_name(result.layout)}, {shape_text(result)}"
         if result.verified is False:
-            text = f"  {name}: the bytes that arrived are not the bytes that were sent"
+            text = f"  {name}: the received bytes differ from the sent bytes"
             lines += [Line(piece, "bad") for piece in wrapped(text, width, "    ")]
         if result.status != "ok":
             text = f"  {name}: {result.status} after {many(result.iterations, 'request')}"
@@ -326,8 +326,8 @@ def why_no_interval(result: StepResult) -> str:
     """Return why a result's rate has no interval."""
     program = result.settings.get("measured_by")
     if program:
-        return f"no interval: {program} prints one figure for a step"
-    return "no interval: one round, or rounds that were all alike"
+        return f"no interval: {program} prints one figure per step"
+    return "no interval: one round, or identical rounds"
 
 
 def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
@@ -356,6 +356,6 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
             Column("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
             Column("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
-        lines += [Line(""), Line(f"{path}: what was tried, against the setting before it", "heading")]
+        lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]
         lines += [Line(text[:width]) for text in render(columns, width)]
     return lines

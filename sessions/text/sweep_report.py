@@ -27,7 +27,7 @@ def sweep_grid(results: Sequence[StepResult], comparisons: Sequence[Comparison],
         steps = {(r.block_bytes, r.batch): r for r in results if r.layout == layout}
         per_block = "/".join(dict.fromkeys(count_text(r.descriptors_per_block) for r in steps.values()))
         plural = "" if per_block == "1" else "s"
-        title = f"  {layout_name(layout)}, {per_block} descriptor{plural} a block"
+        title = f"  {layout_name(layout)}, {per_block} descriptor{plural} per block"
         lines.append(f"{title}: GB/s (median)")
         lines += _grid(shapes, width, {shape: _rate(step) for shape, step in steps.items()})
         lines += [

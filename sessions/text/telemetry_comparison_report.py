@@ -20,7 +20,7 @@ def telemetry_diff_lines(diff: TelemetryDiff, width: int = 100) -> list[Line]:
     """Return the comparison as text, at most `width` characters wide."""
     lines = [Line(text, "heading") for text in wrapped(_title(diff), width)]
     if diff.differences:
-        lines.append(Line("The two don't simply compare:", "warning"))
+        lines.append(Line("These differ, so compare with care:", "warning"))
         lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
     moving = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if moving:
@@ -28,7 +28,7 @@ def telemetry_diff_lines(diff: TelemetryDiff, width: int = 100) -> list[Line]:
     for index, row in enumerate(moving):
         lines += [Line("")] * bool(index) + _flow_lines(row, width)
     if not moving:
-        lines += [Line(""), Line("Nothing moved that both have.", "warning")]
+        lines += [Line(""), Line("Neither has transfers in a common flow.", "warning")]
     still = dict.fromkeys(f"{arrow(row.a)} {row.a.name}" for row in diff.flows if row not in moving)
     if still:
         lines += [Line(text) for text in wrapped(f"Moved in neither: {'; '.join(still)}", width, "  ")]
@@ -44,7 +44,7 @@ def telemetry_diff_lines(diff: TelemetryDiff, width: int = 100) -> list[Line]:
 def _tables(diff: TelemetryDiff) -> Iterable[tuple[str, Sequence[NumberRow]]]:
     for title, rows in (
         ("Queues and caches, medians", [row for row in diff.gauges if row.a or row.b]),
-        ("Hits over queries", diff.hit_rates),
+        ("Hits per query", diff.hit_rates),
         ("Counted over the session", diff.counters),
     ):
         if rows:
@@ -63,9 +63,9 @@ def _moved(flow: FlowTotals) -> bool:
 def ratio_sentence(row: FlowRow) -> str:
     """Return the ratio of a flow's rates (B over A) as a sentence, with its 95 % interval."""
     if row.ratio is None:
-        return "no rate on both sides" if not (_moved(row.a) and _moved(row.b)) else "no rate to compare"
+        return "no rate in both" if not (_moved(row.a) and _moved(row.b)) else "no rate to compare"
     if row.low is None or row.high is None:
-        return f"B moves at {ratio_text(row.ratio)} A's rate: undecided, too few moments in which it moved"
+        return f"B moves at {ratio_text(row.ratio)} A's rate: undecided, too few samples with transfers"
     return f"B moves at {ratio_text(row.ratio)} A's rate (95 % {range_text(row.low, row.high)}): {row.trend}"
 
 
@@ -123,7 +123,7 @@ def telemetry_diff_markdown(diff: TelemetryDiff) -> str:
     """Return the comparison as Markdown."""
     out = [f"## {inline(_title(diff))}", ""]
     if diff.differences:
-        out += ["**The two don't simply compare:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
+        out += ["**These differ, so compare with care:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
     rows = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if rows:
         titles = "move", "flow", "moved A → B", "median rate while moving", "p95", "mean", "B's rate over A's", ""

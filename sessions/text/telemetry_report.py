@@ -35,7 +35,7 @@ def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
     watched = session.watched or Watched()
     lines = _head(session, watched, width)
     if not watched.moments:
-        return [*lines, Line(""), Line("It holds no moment yet." if session.reason is None else "It holds no moment.")]
+        return [*lines, Line(""), Line("No samples yet." if session.reason is None else "No samples.")]
     return [*lines, *_totals(watched, width), Line(""), *(Line(text) for text in wrapped(NOTE, width))]
 
 
@@ -50,11 +50,11 @@ def _totals(watched: Watched, width: int) -> list[Line]:
     lines = [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
     moved = [flow for flow in watched.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
     if moved:
-        lines += [Line(""), Line("What moved", "heading"), *_flows(moved, width)]
+        lines += [Line(""), Line("Transfers", "heading"), *_flows(moved, width)]
     still = [flow for flow in watched.flows if flow not in moved]
     if still:
         names = dict.fromkeys(f"{arrow(flow)} {flow.name}" for flow in still)
-        lines += [Line(text) for text in wrapped(f"  nothing moved: {'; '.join(names)}", width, "    ")]
+        lines += [Line(text) for text in wrapped(f"  no transfers: {'; '.join(names)}", width, "    ")]
     if watched.gauges:
         lines += [Line(""), Line("Queues and caches", "heading"), *_gauges(watched.gauges, width)]
     counters = [counter for counter in watched.counters if counter.gained]
@@ -69,7 +69,7 @@ def about(watched: Watched) -> str:
     """Return a telemetry session's summary for a list: its moving flows' tiers, duration and number of sources."""
     moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
     count = many(len(watched.sources), "source")
-    return f"{', '.join(moves) or 'nothing moved'} · {duration_text(watched.duration_s)} of {count}"
+    return f"{', '.join(moves) or 'no transfers'} · {duration_text(watched.duration_s)} of {count}"
 
 
 def arrow(flow: FlowTotals) -> str:
@@ -111,15 +111,15 @@ def _head(session: Session, watched: Watched, width: int) -> list[Line]:
     facts = [units.local_time(watched.begin or session.created, "%Y-%m-%d %H:%M:%S")]
     facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
     if session.spec.get("hz"):
-        facts.append(f"{number_text(session.spec['hz'])} moments a second asked for")
-    facts.append(f"{many(watched.moments, 'moment')}, {size_text(watched.bytes)} on the disk")
+        facts.append(f"{number_text(session.spec['hz'])} samples/s requested")
+    facts.append(f"{many(watched.moments, 'sample')}, {size_text(watched.bytes)} on disk")
     if session.spec.get("block_bytes"):
         facts.append(f"KVBM blocks of {exact_size_text(session.spec['block_bytes'])}")
     facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
     lines += [Line(text) for text in joined(facts, width)]
     lines += [Line(text) for text in joined([session.note], width)] if session.note else []
     for begin, end, every in watched.thinned:
-        text = f"thinned: one moment in {count_text(every)} is kept from {_clock(begin)} to {_clock(end)}"
+        text = f"thinned: one sample in {count_text(every)} remains from {_clock(begin)} to {_clock(end)}"
         lines.append(Line(text, "warning"))
     return lines
 

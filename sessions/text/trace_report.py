@@ -41,7 +41,7 @@ def trace_lines(session: Session, width: int) -> list[Line]:
     lines += [Line(text) for text in joined([session.note], width)] if session.note else []
     counted = [tally for tally in ordered(session.tallies) if tally.transfers or tally.failures]
     if not counted:
-        return [*lines, Line(""), Line("No transfers were counted yet.")]
+        return [*lines, Line(""), Line("No transfers counted yet.")]
     for path in dict.fromkeys(tally.path for tally in counted):
         lines += [Line(""), *_path_lines(path, [tally for tally in counted if tally.path == path], width)]
     return [*lines, Line(""), *_totals(session, counted), Line("GB = 1e9 bytes, GiB = 2^30 bytes.")]
@@ -101,7 +101,7 @@ def _parts(columns: list[Column], width: int) -> list[list[Column]]:
 def _stated(tallies: list[Tally]) -> list[Line]:
     stated = [tally for tally in tallies if tally.stated_bytes_per_s]
     return [
-        Line(f"  the file says {rate_text(tally.stated_bytes_per_s)} and {count_text(tally.stated_blocks_per_s)} "
+        Line(f"  the file states {rate_text(tally.stated_bytes_per_s)} and {count_text(tally.stated_blocks_per_s)} "
              f"blocks/s for {short_layout_name(tally.layout)}, idle time included")
         for tally in stated
     ]  # fmt: skip
@@ -118,4 +118,4 @@ def _totals(session: Session, tallies: list[Tally]) -> list[Line]:
         facts.append(f"{rate_text(size / session.duration_s)} over the session, idle time included")
     failures = sum(tally.failures for tally in tallies)
     facts += [f"{count_text(failures)} failed"] if failures else []
-    return [Line("Altogether " + " · ".join(facts))]
+    return [Line("Total " + " · ".join(facts))]

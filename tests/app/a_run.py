@@ -283,7 +283,7 @@ def doctor() -> Doctor:
         *((path, "UCX", *gpu) for path in ("HostToDevice", "DeviceToHost", "DeviceToDevice")),
         *((path, "GDS", *gpu) for path in ("DeviceToDisk", "DiskToDevice")),
     ]
-    keys = ("path", "backend", "state", "reason", "mend")
+    keys = ("path", "backend", "state", "reason", "fix")
     return doctor_from_json(
         {
             "kvdeck": "0.1.0",

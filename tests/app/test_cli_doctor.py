@@ -32,7 +32,8 @@ def test_json_says_every_path_and_why_not(report: dict[str, Any]) -> None:
         assert row["state"] in ("ready", "degraded", "unavailable")
         if row["state"] == "unavailable":
             assert row["reason"]
-            assert row["mend"]
+            assert row["fix"]
+        assert row["mend"] == row["fix"], "programs written for kvdeck 0.1 read `mend`"
     assert report["ready"] == any(row["state"] == "ready" for row in report["paths"])
     assert {"UCX", "POSIX"} <= {plugin["name"] for plugin in report["plugins"]}
 
@@ -45,12 +46,12 @@ def test_text_has_a_row_for_each_path_and_backend(report: dict[str, Any], width:
         assert any(line.split()[:3] == [row["path"], row["backend"], row["state"]] for line in lines)
     shown = " ".join(" ".join(lines).split())
     for row in (*report["paths"], *report["plugins"]):
-        for text in (row["reason"], row["mend"]):
+        for text in (row["reason"], row["fix"]):
             assert text is None or " ".join(text.split()) in shown
 
 
 def test_nothing_ready_is_said_in_words() -> None:
-    row = {"path": "HostToHost", "backend": "UCX", "state": "unavailable", "reason": "no NIXL", "mend": "install it"}
+    row = {"path": "HostToHost", "backend": "UCX", "state": "unavailable", "reason": "no NIXL", "fix": "install it"}
     lines = doctor_lines({"kvdeck": "0", "host": {}, "paths": [row], "plugins": [], "ready": False}, 80)
     assert lines[-1].text == "No path is ready here."
     assert any(line.text.endswith("no NIXL [1]") for line in lines)

@@ -1,4 +1,4 @@
-"""What was typed wrong: one line that names the thing and the mend, status 2, and nothing written or started."""
+"""What was typed wrong: one line that names the thing and the fix, status 2, and nothing written or started."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def one_line(place: Place, status: int, out: str, err: str) -> str:
     assert out == ""
     (line,) = err.splitlines()
     assert line.startswith("kvdeck: ")
-    assert " · " in line, "the line names no mend"
+    assert " · fix: " in line, "the line names no fix"
     assert not place.home.exists()
     assert not place.runtime.exists()
     return line

@@ -150,7 +150,7 @@ def test_a_saved_plan_names_its_model(said, tmp_path: Path) -> None:
 def test_models_are_listed(said) -> None:
     listed = said("plan", "--models")
     assert "deepseek-r1" in listed
-    assert "36 layers: 18 GQA 8 × 64 window 128, 18 GQA 8 × 64" in listed
+    assert "18 layers · GQA, 8 KV heads × 64, window 128; 18 layers · GQA, 8 KV heads × 64" in listed
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_hybrids_state_is_said_apart(said, capsys) -> None:
     asked = ["--model", "qwen3-next-80b-a3b", "--isl", "4096", "--tp", "2"]
     assert call(["plan", *asked]) == 0
     done = capsys.readouterr()
-    assert "37.7 MiB a request, at most 18.8 MiB on a GPU" in done.err
+    assert "37.7 MiB per request, at most 18.8 MiB per GPU" in done.err
     assert "recurrent" not in done.out
     (row,) = json.loads(said("kvcache", *asked, "--format", "json"))
     assert row["state_bytes_per_request"] == 39_518_208
@@ -239,7 +239,7 @@ def test_a_hybrids_state_is_said_apart(said, capsys) -> None:
     assert row["kv_bytes_per_request"] == 12_288 * 4096
     (planned,) = json.loads(said("plan", *asked, "--format", "json"))
     assert planned["gpu_state_bytes"] == 39_518_208 // 2
-    assert "37.69 MB a request, apart from these" in said("kvcache", *asked)
+    assert "37.69 MB per request, apart from these" in said("kvcache", *asked)
     for more in (["--compat", "kvbench"], ["--for", "seed"]):
         assert "Recurrent" not in said("kvcache", *asked, *more)
 
@@ -254,4 +254,4 @@ def test_stages_are_given_or_by_an_engines_rule(said, capsys) -> None:
     for wrong, named in (("20,20", "adds up to 40"), ("20;41", "pp_layers"), ("-1,62", "pp_layers")):
         assert named in said("kvcache", *asked, "--pp-layers", wrong, status=2)
     assert call(["plan", "--model", "deepseek-r1", "--isl", "9", "--pp", "4", "--pp-rule", "sglang"]) == 0
-    assert "stages 15,15,15,16 · SGLang's rule" in capsys.readouterr().err
+    assert "layers per stage 15,15,15,16 · SGLang's rule" in capsys.readouterr().err

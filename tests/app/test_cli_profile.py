@@ -56,7 +56,7 @@ def test_a_scheme_of_several_devices(kvdeck: Kvdeck, tmp_path: Path) -> None:
     done = kvdeck(*PLAN, *asked, "--session", "mine", "--check_consistency")
     assert done.returncode == 0, done.stderr
     assert "manytoone SG: 2 devices to 1, 2 pairs, 3 processes" in done.stdout
-    assert "initiators apart" in done.stdout
+    assert "per initiator" in done.stdout
     (result,) = Store(tmp_path / "home").load("mine").results
     assert (result.verified, result.batch, result.iterations) == (True, 4, 32)
     assert result.bytes == 32 * 4 * result.block_bytes

@@ -171,7 +171,7 @@ def test_a_reader_that_goes_away_ends_the_recording(environment: dict[str, str],
     assert process.stdout is not None
     process.stdout.close()
     assert process.wait(timeout=20) == 141
-    assert store(environment).read("one").reason == "its output was closed"
+    assert store(environment).read("one").reason == "stdout was closed"
     assert process.stderr is not None
     process.stderr.close()
 
@@ -179,18 +179,18 @@ def test_a_reader_that_goes_away_ends_the_recording(environment: dict[str, str],
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--record", "x", "--replay", "y"], "--record does not go with --replay"),
-        (["--replay", "y", "--hz", "2"], "--hz does not go with --replay"),
-        (["--replay", "y", "--source", "disks"], "--source does not go with --replay"),
-        (["--replay", "y", "--prometheus", "0"], "--prometheus does not go with --replay"),
-        (["--record", "x", "--once"], "leave one out"),
-        (["--record", "x", "--list-sources"], "leave one out"),
+        (["--record", "x", "--replay", "y"], "--record can't be combined with --replay"),
+        (["--replay", "y", "--hz", "2"], "--hz can't be combined with --replay"),
+        (["--replay", "y", "--source", "disks"], "--source can't be combined with --replay"),
+        (["--replay", "y", "--prometheus", "0"], "--prometheus can't be combined with --replay"),
+        (["--record", "x", "--once"], "give only one of them"),
+        (["--record", "x", "--list-sources"], "give only one of them"),
         (["--record", "../x"], "is not allowed"),
         (["--record", "x", "--record-limit", "5"], "give 977 KiB or more"),
         (["--record", "x", "--record-limit", "much"], "is not a whole number"),
-        (["--record", "x", "--source", "/nowhere/at/all"], "is no address"),
-        (["--record-limit", "5M"], "give --record NAME too"),
-        (["--speed", "2"], "give --replay NAME too"),
+        (["--record", "x", "--source", "/nowhere/at/all"], "is not an address"),
+        (["--record-limit", "5M"], "add --record NAME"),
+        (["--speed", "2"], "add --replay NAME"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(environment: dict[str, str], arguments: list[str], said: str) -> None:

@@ -70,7 +70,7 @@ def test_init_again_keeps_every_key_and_sets_a_damaged_file_aside(kvdeck: Callab
     (home / "tmp/dynamo_benchmark_mine.json").write_bytes(kept)
     (home / "home/.dynamo/bench_mine.json").write_bytes(b"{half")
     status, _, err = kvdeck("init", "mine")
-    assert (status, "set aside" in err) == (0, True)
+    assert (status, "moved to" in err) == (0, True)
     assert (home / "tmp/dynamo_benchmark_mine.json").read_bytes() == kept
     assert [path.read_bytes() for path in (home / "home/.dynamo").glob("*.damaged-*")] == [b"{half"]
 
@@ -100,7 +100,7 @@ def test_the_round_of_dynamo_s_verbs(kvdeck: Callable[..., Said], home: Path) ->
     assert table.splitlines()[1].startswith("HostToDisk,FullyContiguous,34,356864,102,10496.00,8192,12800,")
 
     status, out, err = kvdeck("export", "--session", "round", "--output", str(home / "r.json"))
-    assert (status, out, "has no place for" in err) == (0, "", True)
+    assert (status, out, "can't hold" in err) == (0, "", True)
     assert dynamo.read(home / "r.json").tallies[0].transfers == 34
     assert kvdeck("export", "csv", str(home / "r.csv"))[0] == 0
     assert (home / "r.csv").read_text() == table
@@ -130,7 +130,7 @@ def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path
     _, out, _ = kvdeck("list", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert (rows["theirs"]["kind"], rows["theirs"]["transfers"]) == ("dynamo", 100)
-    assert "no whole JSON" in rows["broken"]["reason"]
+    assert "truncated or invalid JSON" in rows["broken"]["reason"]
     assert [row["name"] for row in json.loads(kvdeck("list", "theirs", "--json")[1])] == ["theirs"]
     assert "100 transfers" in kvdeck("status", "-s", "theirs")[1]
     assert kvdeck("show", "broken")[0] == 1
@@ -150,14 +150,14 @@ def test_a_format_alone_is_no_file(kvdeck: Callable[..., Said], home: Path, monk
     kvdeck("test")
     for form in ("json", "csv", "kvdeck", "markdown", "parquet"):
         status, _, said = kvdeck("export", form)
-        assert (status, "no file to export to" in said) == (2, True)
+        assert (status, "the output file is missing" in said) == (2, True)
     assert list((home / "here").iterdir()) == []
 
 
 def test_a_note_says_what_it_replaced(kvdeck: Callable[..., Said]) -> None:
     kvdeck("init", "noted")
     assert kvdeck("note", "noted", "first") == (0, "first\n", "")
-    assert kvdeck("note", "noted", "second") == (0, "second\n", "in place of: first\n")
+    assert kvdeck("note", "noted", "second") == (0, "second\n", "replaced: first\n")
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "kvdeck", "parquet"])

@@ -250,10 +250,10 @@ async def test_a_newcomer_reads_what_the_host_can_do_and_starts_with_one_key(dec
         await pilot.pause()
         line, offers = deck.screen.query_one(Progress).plain.splitlines()
         assert line.startswith(" Ready here: ")
-        assert line.endswith("(9 says why)")
-        assert offers.startswith(" a runs the quick A/B")
-        assert ("plans a model" in offers) == ("plan" in Deck.MODES)
-        assert ("endpoint" in offers) == ("monitor" in Deck.MODES)
+        assert line.endswith("(9 shows why)")
+        assert offers.startswith(" a run the quick A/B")
+        assert ("plan a model" in offers) == ("plan" in Deck.MODES)
+        assert ("engine" in offers) == ("monitor" in Deck.MODES)
         await pilot.press("a")
         await pilot.pause()
         ((kind, spec),) = deck.asked
@@ -265,7 +265,7 @@ def test_the_hosts_line_has_a_word_for_every_case():
     doctor = a_run.doctor()
     none = replace(doctor, paths=tuple(replace(row, state="unavailable") for row in doctor.paths))
     every = replace(doctor, paths=tuple(replace(row, state="ready") for row in doctor.paths))
-    assert host_text(none).startswith("No path can run on this host yet · 9")
+    assert host_text(none).startswith("No path can run on this host yet · press 9")
     assert "not" not in host_text(every)
     assert "no python" in host_text(replace(doctor, error="no python"))
     assert max(map(len, map(host_text, (doctor, none, every)))) < 80

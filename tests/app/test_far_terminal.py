@@ -114,7 +114,7 @@ def test_it_is_suspended_and_comes_back(deck: Terminal):
     deck.process.send_signal(signal.SIGCONT)
     assert deck.shows("[x] HostToHost")
     os.write(deck.master, b"9")
-    assert deck.shows("not looked at yet")
+    assert deck.shows("not checked yet")
     os.write(deck.master, b"q")
     assert deck.ended() == 0
 

@@ -53,9 +53,9 @@ def test_the_readiest_backend_speaks_for_a_path():
 
 
 def test_geometry_says_what_it_means():
-    assert SEEN.derived() == "2,097,152 B = 2 MiB a block · 64 regions of 32 KiB · descriptors: fc 1, ls 64"
+    assert SEEN.derived() == "2,097,152 B = 2 MiB per block · 64 regions of 32 KiB · descriptors: fc 1, ls 64"
     halved = SEEN.stepped(FIELDS["layers"], -1).typed(FIELDS["outer_dims"], "1")
-    assert "524,288 B = 512 KiB a block · 16 regions" in halved.derived()
+    assert "524,288 B = 512 KiB per block · 16 regions" in halved.derived()
 
 
 def test_numbers_double_halve_and_go_back_to_auto():
@@ -101,7 +101,7 @@ def test_the_second_page_asks_for_what_the_command_line_can():
 def test_what_the_second_page_has_set_is_said_on_the_first():
     form = SEEN.typed(FIELDS["threads"], "4").typed(FIELDS["block_size"], "64k")
     assert form.derived() == "plain block 64 KiB, threads 4 · 65,536 B = 64 KiB"
-    assert form.but(block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB a block")
+    assert form.but(block_size=None).derived().startswith("threads 4 · 2,097,152 B = 2 MiB per block")
 
 
 def test_sizes_are_stepped_and_typed_with_their_unit():
@@ -116,9 +116,9 @@ def test_sizes_are_stepped_and_typed_with_their_unit():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"sweep_block_sizes": Range(65536, 0)}, "needs both its ends"),
+        ({"sweep_block_sizes": Range(65536, 0)}, "needs both from and to"),
         ({"sweep_block_sizes": Range(65536, 4096)}, "stops below its start"),
-        ({"sweep_block_sizes": Range(5000, 20000)}, "no whole number of tokens"),
+        ({"sweep_block_sizes": Range(5000, 20000)}, "not a whole number of tokens"),
         ({"block_size": 4096, "dtype": "fp8"}, "has one layout"),
     ],
 )

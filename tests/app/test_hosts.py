@@ -147,11 +147,11 @@ def test_a_run_that_asks_for_o_direct_says_what_doctor_says(tmp_path: Path, path
     try:
         report = json.loads(kvdeck("doctor", "--json").stdout)
         row = next(row for row in report["paths"] if (row["path"], row["backend"]) == (path, "POSIX"))
-        assert "takes no O_DIRECT" in row["reason"]
+        assert "doesn't support O_DIRECT" in row["reason"]
         asked = ("run", "--path", path, "--block-size", "4096", "--iterations", "5")
         run = kvdeck(*asked, "--direct")
         assert run.returncode == 1
-        assert f"{row['reason']} · {row['mend']}" in " ".join(run.stderr.split())
+        assert f"{row['reason']} · fix: {row['fix']}" in " ".join(run.stderr.split())
         assert "Errno" not in run.stdout + run.stderr
         assert kvdeck(*asked).returncode == 0
     finally:
@@ -171,7 +171,7 @@ def test_a_home_that_nobody_has_is_one_sentence(arguments: tuple[str, ...]):
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "no home folder is known for ~nobody-of-that-name · write the path in full" in line
+    assert "~nobody-of-that-name has no home folder · fix: write the path in full" in line
 
 
 def test_such_a_home_in_the_config_file_stops_nothing(tmp_path: Path):
@@ -180,4 +180,4 @@ def test_such_a_home_in_the_config_file_stops_nothing(tmp_path: Path):
     environment = {**os.environ, "KVDECK_CONFIG": str(tmp_path / "config.yaml")}
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    assert "no home folder is known" in done.stderr
+    assert "has no home folder" in done.stderr

@@ -79,7 +79,7 @@ async def test_preview_and_result_link_the_sessions_folder(deck: DeckOfFiles, fo
 async def test_a_path_is_copied_and_kept_in_a_file(deck: DeckOfFiles, folder: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("L")
-        assert "no session is shown here" in [note.message for note in deck._notifications]
+        assert "this screen shows no session" in [note.message for note in deck._notifications]
         deck.post_message(SnapshotTaken(a_run.live()))
         await pilot.pause()
         for keys in ("L", "4L", ("enter", "L")):

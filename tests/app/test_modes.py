@@ -287,7 +287,7 @@ def test_x_right_after_a_in_the_real_deck(tmp_path: Path):
     try:
         assert deck.shows("Run")
         os.write(deck.master, b"2ax")
-        assert deck.shows("is being cancelled"), "\n".join(deck.screen.display)
+        assert deck.shows("cancelling"), "\n".join(deck.screen.display)
         end, states = time.monotonic() + 20, [""]
         while states != ["cancelled"] and time.monotonic() < end:
             deck.read(0.1)

@@ -104,7 +104,7 @@ async def test_every_pane_has_its_say():
         assert "91.2 %" in plain(deck, Host)
         assert "63.0 GB/s" in plain(deck, Host)
         assert "InfiniBand" in plain(deck, Checks)
-        assert "moved 45 s ago" in plain(deck, Sources), "gauges freeze"
+        assert "changed 45 s ago" in plain(deck, Sources), "gauges freeze"
         assert "Connection refused" in plain(deck, Sources)
         assert "172,632 tokens" in plain(deck, Pinned)
         assert "4 found" not in plain(deck, MonitorBar)
@@ -247,7 +247,7 @@ async def test_recording_is_begun_and_ended_by_the_engine():
         screen.post_message(RecordingsSeen((RecordingState("x", "done", a_monitor.BEGIN, 10),)))
         await pilot.pause()
         assert "REC" not in plain(deck, MonitorBar)
-        assert "x is kept" in notes(deck)[-1]
+        assert "x saved" in notes(deck)[-1]
 
 
 @pytest.mark.parametrize("text", ["²", "0", "9" * 19])
@@ -309,7 +309,7 @@ async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used()
         await pilot.press("2", "3")
         await pilot.pause()
         assert deck.screen is screen, "asked once"
-        assert "1 found that is not watched: s" in plain(deck, MonitorBar)
+        assert "1 new source: press s" in plain(deck, MonitorBar)
 
 
 async def test_nothing_watched_teaches_what_would_say_it():
@@ -319,7 +319,7 @@ async def test_nothing_watched_teaches_what_would_say_it():
         shown = plain(deck, Tiers)
         for taught in ("DYN_KVBM_METRICS=true", "NIXL_TELEMETRY_ENABLE=y", "--source"):
             assert taught in shown
-        assert "nothing is watched" in plain(deck, MonitorBar)
+        assert "no source selected" in plain(deck, MonitorBar)
 
 
 async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():
@@ -327,7 +327,7 @@ async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot)
         screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
-        assert "✗ the engine has gone · attach again, the picture is of 12:02:29" in plain(deck, MonitorBar)
+        assert "✗ the engine has gone · attach again, shown: 12:02:29" in plain(deck, MonitorBar)
         assert "536 MB/s" in plain(deck, Tiers)
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
@@ -347,7 +347,7 @@ async def test_blocks_become_bytes_by_the_config_by_hand_and_from_the_plan():
         assert "block 4 KiB, as typed" in plain(deck, MonitorBar)
         await pilot.press("1", "3")
         commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
-        commands["monitor: take block bytes from the plan"].callback()
+        commands["monitor: copy the block size from the plan"].callback()
         assert screen.settings.block_bytes == 1 << 20, "16 tokens of Llama 3.1 8B in fp8"
         assert "from the plan" in plain(deck, MonitorBar)
 

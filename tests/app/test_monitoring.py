@@ -160,7 +160,7 @@ def test_a_threshold_is_read(text: str, above: bool, value: float, unit: str):
 
 @pytest.mark.parametrize("text", ["5 GB/s", "> fast", "> 5 GB/s now", ">", "> 3 Giblocks", "> -1"])
 def test_what_is_no_threshold_is_refused_with_an_example(text: str):
-    with pytest.raises(UsageError, match=r"threshold|bytes"):
+    with pytest.raises(UsageError, match=r"alert|bytes"):
         parse(text)
 
 
@@ -208,14 +208,14 @@ def test_marks_are_bounded_in_order_and_seen_up_to_a_time():
 def test_a_source_that_falls_silent_and_a_new_finding_leave_marks_once():
     live = SourceStatus("a", "kvbm", "live", "", 0.1)
     gone = replace(live, state="unreachable", reason="Connection refused")
-    look = Check("x", "look", "nothing matches")
+    look = Check("x", "warning", "nothing matches")
     before, after = Snapshot(1.0, (live,)), Snapshot(2.0, (gone,), checks=(look,))
     assert [mark.text for mark in happened(before, after)] == [
         "a is unreachable: Connection refused",
         "nothing matches",
     ]
     assert happened(after, replace(after, t=3.0)) == []
-    assert [mark.text for mark in happened(after, replace(before, t=4.0))] == ["a answers again"]
+    assert [mark.text for mark in happened(after, replace(before, t=4.0))] == ["a is back"]
 
 
 # --- the timeline ---

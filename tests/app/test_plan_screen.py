@@ -66,7 +66,7 @@ async def test_a_model_is_searched_and_taken(deck: DeckOfFiles):
     async with deck.run_test(size=SMALL) as pilot:
         await open_plan(pilot)
         await pilot.press("m", *"deepseek-r", "enter")
-        assert "DeepSeek R1: 61 MLA 576" in deck.screen.query_one(PlanPane).plain
+        assert "DeepSeek R1: 61 layers · MLA 576" in deck.screen.query_one(PlanPane).plain
         await pilot.press("m", "escape")
         assert not isinstance(deck.screen, Picker)
 
@@ -222,7 +222,7 @@ def test_deepseek_as_the_issue_has_it():
     assert "589,824 B = 576 KiB" in shown
     assert "13 × 4, 3 × 3" in shown
     assert "stage 0, 4 layers" in shown
-    assert "never measured here" in shown
+    assert "not measured here" in shown
     assert "--max_batch_size 5958 --max_block_size 589824" in text(command_rows(R1, 120))
     assert "--max_batch_size 23829 --max_block_size 147456" in text(command_rows(replace(R1, access="layer"), 120))
 
@@ -232,16 +232,16 @@ def test_windows_and_replicas_are_said():
     shown = text(figure_rows(mixed, Measured(), 120, 40))
     assert "sliding" in shown
     assert "window 128" in mixed.derived()
-    assert "each of 2 TP ranks holds the same: fewer KV heads than ranks" in shown
+    assert "each of 2 TP ranks has the same copy: fewer KV heads than ranks" in shown
 
 
 def test_a_hybrids_state_is_shown_and_takes_room():
     hybrid = replace(R1, model=find_model("qwen3-next-80b-a3b"), pp=3, tp=2, requests=1, osl=0)
     shown = text(figure_rows(hybrid, Measured(), 120, 40))
-    assert "39,518,208 B ≈ 37.7 MiB a request, whatever its length" in shown
-    assert "37.7 MiB a request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
+    assert "39,518,208 B ≈ 37.7 MiB per request of any length" in shown
+    assert "37.7 MiB per request, not KV" in text(figure_rows(hybrid, Measured(), 80, 14))
     host = Doctor(host={"memory_available_bytes": hybrid.plan().room_bytes()})
-    assert ": 1.00 ×" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
+    assert ": 1.00 such caches" in text(figure_rows(replace(hybrid, doctor=host), Measured(), 120, 40))
 
 
 def test_stages_say_whose_rule_they_are():
@@ -256,7 +256,7 @@ def test_stages_say_whose_rule_they_are():
 def test_time_comes_from_the_nearest_block_that_was_measured():
     shown = text(figure_rows(replace(R1, path="HostToDisk"), a_run.measured(), 120, 40))
     assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in shown
-    assert "never measured here" in shown
+    assert "not measured here" in shown
     point = a_run.measured().at("HostToHost", LAYOUTS[1], 70_000)
     assert point is not None
     assert (point.layout, point.block_bytes) == ("ls", 65536)
@@ -265,23 +265,23 @@ def test_time_comes_from_the_nearest_block_that_was_measured():
 def test_rooms_are_this_hosts():
     host = {"gpus": [{"memory_bytes": 80 << 30, "memory_free_bytes": 40 << 30}], "memory_available_bytes": 1 << 30}
     shown = text(figure_rows(replace(R1, osl=0, pp=1, doctor=Doctor(host=host)), Measured(), 120, 40))
-    assert "VRAM 40 GiB: 11.9 ×" in shown
+    assert "VRAM 40 GiB: 11.9 such caches" in shown
     assert "RAM 1 GiB: 29.8 %" in shown
-    assert "disk: not known" in shown
+    assert "disk: unknown" in shown
 
 
 def test_the_knee_is_where_larger_blocks_bring_little():
     assert a_run.measured().knee("HostToHost") == 1 << 20
     assert a_run.measured().knee("HostToDisk") is None
     assert "[" in text(grid_rows(R1, a_run.measured(), 120))
-    assert "no sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
+    assert "no block-size sweep" in text(grid_rows(replace(R1, path="DiskToHost"), a_run.measured(), 120))
     assert "can't be read" in text(grid_rows(R1, Measured(error="the sessions can't be read"), 120))
 
 
 def test_what_is_no_plan_says_why_in_every_pane():
     wrong = replace(R1, pp=62)
     assert wrong.problem() == "PP 62 is more than the 61 layers of deepseek-r1"
-    assert "one stage a layer" in text(figure_rows(wrong, Measured(), 80, 14))
+    assert "one stage per layer" in text(figure_rows(wrong, Measured(), 80, 14))
     assert "PP 62" in text(command_rows(wrong, 80))
     assert "–" in text(grid_rows(wrong, Measured(), 80))
 

@@ -65,7 +65,7 @@ async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: DeckOfFiles)
         form = deck.screen.query_one(FormPane)
         assert form.at.key == "DiskToDevice"
         assert not form.form.chosen("DiskToDevice")
-        assert "no GPU: the NVIDIA driver is not loaded · load the driver" in form.plain
+        assert "no GPU: the NVIDIA driver is not loaded · fix: load the driver" in form.plain
 
 
 async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
@@ -142,7 +142,7 @@ async def test_a_lost_engine_is_a_state_on_the_screen(deck: DeckOfFiles):
     async with deck.run_test(size=SMALL) as pilot:
         await show(pilot, a_run.disconnected())
         assert "not connected" in text(deck, StatusBar)
-        assert "no engine is running · trying again" in text(deck, Progress)
+        assert "no engine is running · retrying" in text(deck, Progress)
         assert "HostToHost" in text(deck, StepTable)
 
 
@@ -208,21 +208,21 @@ async def test_no_sessions_teach_how_to_make_one(deck: DeckOfFiles):
     async with deck.run_test(size=SMALL) as pilot:
         await pilot.press("4")
         await pilot.pause()
-        assert "no session yet · 2, then r, makes one" in text(deck, Listing)
+        assert "no session yet · 2, then r, starts a run" in text(deck, Listing)
 
 
 async def test_doctor_shows_reason_and_mend(deck: DeckOfFiles):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("9")
         await pilot.pause()
-        assert "not looked at yet" in text(deck, Listing)
+        assert "not checked yet" in text(deck, Listing)
         await pilot.press("r")
         await pilot.pause()
         assert "dgx-01" in text(deck, Page)
         assert "ext4" in text(deck, Page)
         await pilot.press("G")
         await pilot.pause()
-        assert "mend: load the driver" in text(deck, Advice)
+        assert "fix: load the driver" in text(deck, Advice)
 
 
 @pytest.mark.parametrize("mode", ["2", "4", "9"])
@@ -240,7 +240,7 @@ async def test_every_key_in_the_help_has_a_meaning(deck: DeckOfFiles, mode: str)
         await pilot.press("question_mark")
         assert isinstance(deck.screen, Help)
         shown = text(deck, HelpPane)
-        assert "Close the deck; runs go on in the engine" in shown
+        assert "Close the deck; runs continue in the engine" in shown
         await pilot.press("escape")
         assert not isinstance(deck.screen, Help)
 
@@ -253,7 +253,7 @@ async def test_escape_never_quits_and_q_does(deck: DeckOfFiles, capfd: pytest.Ca
         await show(pilot, a_run.live())
         await pilot.press("q")
     assert not deck.is_running
-    assert "2 runs go on in the engine; `kvdeck` shows them again" in capfd.readouterr().err
+    assert "2 runs continue in the engine; `kvdeck` shows them again" in capfd.readouterr().err
 
 
 async def test_a_readonly_deck_says_that_it_is_one():

@@ -214,7 +214,7 @@ def test_an_address_that_others_reach_is_refused_unless_it_is_meant(host: str, c
     assert call(["serve", "--host", host]) == 2
     assert re.search("in the clear.*--anyone", capsys.readouterr().err)
     assert call(["serve", "--host", host, "--anyone", "--control"]) == 2
-    assert re.search("leave --control out", capsys.readouterr().err)
+    assert re.search("omit --control", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])

@@ -68,7 +68,7 @@ async def test_one_run_s_layouts_are_one_key_away(deck: DeckOfFiles):
         assert f"{KEPT[0].name}:fc" in head
         behind = deck.screen.query_one(Behind)
         await until(pilot, lambda: behind.spreads is not None)
-        assert "desc. a block" in behind.plain
+        assert "desc./block" in behind.plain
         assert "slower" in behind.plain.splitlines()[-1]
 
 

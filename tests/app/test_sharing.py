@@ -57,7 +57,7 @@ async def test_the_table_in_focus_is_copied_whole_and_kept(deck: DeckOfFiles, tm
         assert [row["session"] for row in rows] == [row.name for row in deck.kept]
         assert files(tmp_path)["sessions.csv"] == deck.clipboard
         (told, *_) = [note.message for note in deck._notifications if "CSV" in note.message]
-        assert "3 rows as CSV sent to your terminal's clipboard; if it takes none, they are in" in told
+        assert "3 rows as CSV copied to your terminal's clipboard; also saved to" in told
 
 
 async def test_the_points_of_a_chart_are_exported(deck: DeckOfFiles, tmp_path: Path):
@@ -120,8 +120,8 @@ async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: DeckOfFiles, t
         await pilot.press("1", "Y")
         await pilot.pause()
         plan = {row["figure"]: row for row in csv.DictReader(deck.clipboard.splitlines())}
-        assert plan["descriptors a block"]["FullyContiguous"] == "1"
-        assert plan["descriptors a block"]["LayerSeparate"] == "64"
+        assert plan["descriptors per block"]["FullyContiguous"] == "1"
+        assert plan["descriptors per block"]["LayerSeparate"] == "64"
         await pilot.press("E")
         await pilot.pause()
         rows = list(csv.DictReader(files(tmp_path)["block-sizes.csv"].splitlines()))
@@ -146,7 +146,7 @@ async def test_a_picture_is_saved(deck: DeckOfFiles, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("9", "S")
         await pilot.pause()
-        assert "not&#160;looked&#160;at&#160;yet" in files(tmp_path)["doctor.svg"]
+        assert "not&#160;checked&#160;yet" in files(tmp_path)["doctor.svg"]
 
 
 async def test_a_home_that_takes_nothing_is_said(deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch):

@@ -46,7 +46,7 @@ def test_it_paints_keeps_still_and_quits(deck: Terminal):
         pass
     assert deck.read(1.5) == b""  # nothing ticks, blinks or animates while nothing changes
     os.write(deck.master, b"9")
-    assert deck.shows("not looked at yet")
+    assert deck.shows("not checked yet")
     os.write(deck.master, b"q")
     assert deck.ended() == 0
 
@@ -98,7 +98,7 @@ def test_without_a_terminal_to_draw_on_it_says_so():
     code = "from kvdeck.app.tui.app import run_deck; run_deck()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
-    assert "leave out the redirection of stderr" in result.stderr
+    assert "don't redirect stderr" in result.stderr
 
 
 def test_a_pty_that_nobody_reads_takes_no_more():

@@ -35,7 +35,7 @@ def test_a_file_gets_one_line():
         [sys.executable, "-c", LONG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stderr is not None
-    assert child.stderr.readline() == "looking at this host …\n"
+    assert child.stderr.readline() == "checking this host …\n"
     assert child.communicate("\n") == ("done\n", "")
 
 

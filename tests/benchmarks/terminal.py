@@ -62,7 +62,7 @@ def monitor() -> list[Row]:
         keep({"view": "monitor", "monitor": {"sources": endpoints.urls, "hz": MONITOR_HZ}})
         deck = Terminal(SIZE, program=PROGRAM)
         try:
-            assert deck.shows("not seen to move"), "no source was seen to idle"
+            assert deck.shows("no change yet"), "no source was seen to idle"
             read_for(deck, SPARK_S + SETTLE_S)  # until then each spark grows by what is known to be nothing
             still = read_for(deck, STILL_S)
         finally:

@@ -66,7 +66,7 @@ def test_a_runtime_folder_that_others_can_enter_is_refused(folders: Path):
         Client.connect()
     (folders / "rt").rmdir()
     (folders / "rt").touch()
-    with pytest.raises(EngineError, match="can't make"):
+    with pytest.raises(EngineError, match="can't create"):
         Client.connect()
 
 
@@ -100,7 +100,7 @@ def test_an_engine_that_cannot_come_up_is_quoted(folders: Path, monkeypatch: pyt
 def test_a_home_that_cannot_be_written_is_named(folders: Path, monkeypatch: pytest.MonkeyPatch):
     (folders / "file").touch()
     monkeypatch.setenv("KVDECK_HOME", str(folders / "file" / "home"))
-    with pytest.raises(EngineError, match=r"can't make .*file/home.*KVDECK_HOME"):
+    with pytest.raises(EngineError, match=r"can't create .*file/home.*KVDECK_HOME"):
         Client.connect()
 
 
@@ -117,7 +117,7 @@ def test_an_engine_with_another_home_is_not_used_by_mistake(client: Client, monk
 def test_a_hung_engine_is_named(client: Client):
     os.kill(client.hello.engine_pid, signal.SIGSTOP)
     try:
-        with pytest.raises(EngineError, match=f"engine {client.hello.engine_pid} doesn't say hello"):
+        with pytest.raises(EngineError, match=f"engine {client.hello.engine_pid} doesn't answer"):
             Client.connect(timeout=0.3)
     finally:
         os.kill(client.hello.engine_pid, signal.SIGCONT)

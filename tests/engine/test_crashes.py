@@ -78,7 +78,7 @@ def test_a_worker_deaf_to_cancel_is_killed_with_its_ranks(client: Client, folder
     client.cancel(session)
     event = last_event(lines_until_end(client))
     assert (event["state"], event["signal"]) == ("cancelled", "SIGKILL")
-    assert "did not stop" in str(event["reason"])
+    assert "did not react" in str(event["reason"])
     eventually(lambda: not alive(int(rank.read_text())))
     assert not scratch.exists()
 

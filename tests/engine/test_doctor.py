@@ -90,7 +90,7 @@ def test_without_a_driver_gds_and_device_rows_say_what_is_missing(found: dict[st
     for it in rows:
         assert it["state"] == "unavailable"
         assert "no NVIDIA driver" in it["reason"]
-        assert "install the NVIDIA driver" in it["mend"]
+        assert "install the NVIDIA driver" in it["fix"]
 
 
 @pytest.mark.gpu
@@ -117,7 +117,7 @@ def test_plugins_are_all_there_with_what_they_take(found: dict[str, Any]) -> Non
     assert "use_uring" in named["POSIX"]["params"]
     assert named["UCX"]["memory_types"] == ["DRAM", "VRAM"]
     for plugin in named.values():
-        assert plugin["creates"] or (plugin["reason"] and plugin["mend"])
+        assert plugin["creates"] or (plugin["reason"] and plugin["fix"])
 
 
 def test_the_report_names_versions_and_host(found: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class TestRefused:
         it = row(ask(tmp_path, sys.executable, str(REFUSING), "310,311"), "HostToHost", "UCX", "two processes")
         assert it["state"] == "degraded"
         assert "tcp/" in it["reason"]
-        assert "SYS_PTRACE" in it["mend"] or "ptrace_scope" in it["mend"]
+        assert "SYS_PTRACE" in it["fix"] or "ptrace_scope" in it["fix"]
 
     def test_without_io_uring_posix_uses_another_api(self, tmp_path: Path) -> None:
         """425: io_uring_setup."""
@@ -149,7 +149,7 @@ def test_a_folder_in_memory_is_degraded() -> None:
         pytest.skip("no filesystem in memory here")
     it = row(ask(shm), "DiskToHost", "POSIX")
     assert it["state"] == "degraded"
-    assert "not a disk" in it["reason"]
+    assert "no disk is measured" in it["reason"]
 
 
 def test_a_missing_folder_blames_the_folder(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_missing_folder_blames_the_folder(tmp_path: Path) -> None:
     it = row(report, "HostToDisk", "POSIX")
     assert it["state"] == "unavailable"
     assert "missing: no such file or directory" in it["reason"]
-    assert "--folder" in it["mend"]
+    assert "--folder" in it["fix"]
     assert next(plugin for plugin in report["plugins"] if plugin["name"] == "POSIX")["creates"] is True
 
 
@@ -181,7 +181,7 @@ def test_a_probe_that_hangs_is_ended_and_what_it_told_is_kept() -> None:
     assert time.monotonic() - start < 60
     assert [row.state for row in found.rows] == ["ready"]
     assert "no answer within 1 s while trying UCX" in found.failures["UCX"].what
-    assert "KVDECK_DOCTOR_LIMIT" in found.failures["UCX"].mend
+    assert "KVDECK_DOCTOR_LIMIT" in found.failures["UCX"].fix
     assert "POSIX:AIO" not in found.failures
 
 

@@ -63,7 +63,7 @@ def test_the_session_s_own_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatc
         out, err = run.communicate(timeout=60)
     assert run.returncode == 1
     for text in (out, err):
-        assert "the disk is full · make room there, or set KVDECK_HOME" in " ".join(text.split()), text
+        assert "the disk is full · fix: free disk space, or set KVDECK_HOME" in " ".join(text.split()), text
         assert "Errno" not in text
         assert "Traceback" not in text
     with Client.connect(start=False) as client:
@@ -99,8 +99,8 @@ def test_the_disk_of_the_test_files(small_disk: Path, path: str):
     assert state == "failed"
     reasons = {event.result.reason for event in told if isinstance(event, StepFinished)}
     words = (
-        f"can't write test files in {small_disk}: the disk is full · make room there, lower --blocks, or name another "
-        "by --folder"
+        f"can't write test files in {small_disk}: the disk is full · fix: free disk space, lower --blocks, "
+        "or give another --folder"
     )
     assert reasons
     assert all(words in (reason or "") for reason in reasons), reasons

@@ -16,7 +16,7 @@ from kvdeck.engine.transfer.trials import Room, Trial, plan_trials, room_of
 
 @pytest.fixture
 def room(tmp_path: Path) -> Room:
-    return room_of(host_facts(tmp_path, gpu=GpuFacts(reason="not asked")))
+    return room_of(host_facts(tmp_path, gpu=GpuFacts(reason="not checked")))
 
 
 def planned(room: Room, path: str, **changes: object) -> tuple[RunSpec, Trial]:

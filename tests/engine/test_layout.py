@@ -82,7 +82,7 @@ def test_two_sides(text: str) -> None:
 def test_what_is_no_layout_is_named(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_layout_pair(text)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_merging_counts_neighbours_on_both_sides_only() -> None:

@@ -182,7 +182,7 @@ def test_deepseek_in_sixteen_stages() -> None:
 def test_a_latent_is_not_split_and_says_so() -> None:
     plan = make_plan(find_model("DeepSeek R1"), FP8, Parallelism(tp=8), Work(1000))
     assert plan.group.token_bytes == 61 * 576
-    assert plan.replication() == "each of 8 TP ranks holds the same: MLA's latent isn't split"
+    assert plan.replication() == "each of 8 TP ranks has the same copy: MLA's latent isn't split"
 
 
 def test_heads_that_dont_suffice_are_replicated() -> None:
@@ -222,8 +222,8 @@ def test_elements_and_their_scales(text: str, elements: int, expected: int) -> N
 
 
 def test_scales_are_said() -> None:
-    assert parse_precision("nvfp4").said == "4 bits + 1 B of scale for each 16 elements"
-    assert parse_precision("bf16").said == "2 B an element"
+    assert parse_precision("nvfp4").said == "4 bits + 1 B of scale per 16 elements"
+    assert parse_precision("bf16").said == "2 B per element"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_scales_are_said() -> None:
         (Parallelism(pp=33), Work(10), "PP 33"),
         (Parallelism(cp=0), Work(10), "CP is 0"),
         (Parallelism(pp=2, pp_rule="megatron"), Work(10), "PP rule 'megatron'"),
-        (Parallelism(pp=2, pp_layers=(32,)), Work(10), "has 1 stages and PP is 2"),
+        (Parallelism(pp=2, pp_layers=(32,)), Work(10), "has 1 stages, but PP is 2"),
         (Parallelism(pp=2, pp_layers=(16, 17)), Work(10), "adds up to 33"),
         (Parallelism(ep=3), Work(10), "EP 3"),
         (Parallelism(), Work(0), "ISL is 0"),
@@ -247,7 +247,7 @@ def test_scales_are_said() -> None:
 def test_what_can_not_be_is_named(split: Parallelism, work: Work, named: str) -> None:
     with pytest.raises(UsageError, match=named) as caught:
         make_plan(find_model("llama-3.1-8b"), FP8, split, work)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_alignment() -> None:

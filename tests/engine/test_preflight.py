@@ -51,46 +51,49 @@ def test_what_fits_passes(host: HostFacts) -> None:
     [
         (
             Needs(host=(Part(3, 8_600_000_000),), blocks=1024),
-            "needs 3 × 8.01 GiB = 24.0 GiB of memory, 11.3 GiB are available · lower --blocks to 432",
+            "needs 3 × 8.01 GiB = 24.0 GiB of memory, but 11.3 GiB are available · lower --blocks to 432",
         ),
         (
             Needs(host=(Part(2, 8 * GB), Part(1, GB))),
             (
-                "needs 2 × 7.45 GiB + 954 MiB = 15.8 GiB of memory, 11.3 GiB are available"
-                " · free some, or lower --blocks or the block size"
+                "needs 2 × 7.45 GiB + 954 MiB = 15.8 GiB of memory, but 11.3 GiB are available"
+                " · fix: free some, or lower --blocks or the block size"
             ),
         ),
         (
             Needs(device=(Part(1, 30 * GB),), blocks=600),
-            "needs 27.9 GiB of memory on GPU 0, 18.6 GiB are available · lower --blocks to 360",
+            "needs 27.9 GiB of memory on GPU 0, but 18.6 GiB are available · fix: lower --blocks to 360",
         ),
         (
             Needs(disk=(Part(2, 60 * GB),), blocks=100),
-            "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, 93.1 GiB are available · lower --blocks to 75",
+            (
+                "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, but 93.1 GiB "
+                "are available · fix: lower --blocks to 75"
+            ),
         ),
         (
             Needs(open_files=1000),
-            "needs 1,000 + 64 = 1,064 open files, 1,024 are allowed · lower --files, or: ulimit -n 1064",
+            "needs 1,000 + 64 = 1,064 open files, but 1,024 are allowed · fix: lower --files, or: ulimit -n 1064",
         ),
         (
             Needs(locked_bytes=2 * GB),
             (
-                "needs 1.86 GiB of locked memory, 7.63 MiB are allowed"
-                " · raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks"
+                "needs 1.86 GiB of locked memory, but 7.63 MiB are allowed"
+                " · fix: raise it: ulimit -l unlimited (in a container: --ulimit memlock=-1), or lower --blocks"
             ),
         ),
         (
             Needs(aio_slots=1024),
             (
-                "needs 1,024 kernel AIO events, 536 of 65,536 are free"
-                " · use --api URING, or: sudo sysctl fs.aio-max-nr=66024"
+                "needs 1,024 kernel AIO events, but 536 of 65,536 are free"
+                " · fix: use --api URING, or: sudo sysctl fs.aio-max-nr=66024"
             ),
         ),
         (
             Needs(request_descriptors=70_000, request_limit=65_536),
             (
-                "needs 70,000 descriptors in flight, the plugin takes 65,536"
-                " · lower --batch, or raise it: --param ios_pool_size=70000"
+                "needs 70,000 descriptors in flight, but the plugin takes 65,536"
+                " · fix: lower --batch, or raise it: --param ios_pool_size=70000"
             ),
         ),
     ],
@@ -106,7 +109,7 @@ def test_the_mend_fits(host: HostFacts) -> None:
     block = 2 << 20
     with pytest.raises(UnavailableError) as refusal:
         check_room(Needs(host=(Part(3, 9000 * block),), blocks=9000), host)
-    blocks = int(refusal.value.mend.rsplit(" ", 1)[1])
+    blocks = int(refusal.value.fix.rsplit(" ", 1)[1])
     check_room(Needs(host=(Part(3, blocks * block),), blocks=blocks), host)
 
 
@@ -123,7 +126,7 @@ def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("KVDECK_SCRATCH", str(tmp_path))
     assert default_folder() == tmp_path
     monkeypatch.setenv("KVDECK_SCRATCH", str(tmp_path / "missing"))
-    with pytest.raises(UnavailableError, match="missing: no such file or directory · set KVDECK_SCRATCH"):
+    with pytest.raises(UnavailableError, match="missing: no such file or directory · fix: set KVDECK_SCRATCH"):
         default_folder()
 
 

@@ -99,11 +99,11 @@ def test_a_disk_that_is_full_is_said_everywhere(real: Client):
     assert run.returncode == 1
     for text in (err, out):
         words = " ".join(text.split())  # lines break where the folder's name is long
-        assert "full: the file may not grow any more · run `ulimit -f unlimited` where the engine" in words, text
+        assert "full: the file size limit is reached · fix: run `ulimit -f unlimited` where the engine" in words, text
         assert "Errno" not in words
     (state,) = real.status()["runs"]
     assert state["state"] == "failed"
-    assert "may not grow any more" in state["reason"]
+    assert "size limit" in state["reason"]
     kept = real.store.load("full")
     assert kept.state == "failed"
     assert kept.results[0].iterations > 0, "what was measured is kept"

@@ -33,7 +33,7 @@ class SpecWithRow(RunSpec):
         "NUMA nodes that memory is spread over. Default: 1.",
         most=8,
         after="pin",
-        form=Cell("Care", "NUMA", "NUMA nodes that memory is spread over"),
+        form=Cell("Safety", "NUMA", "NUMA nodes that memory is spread over"),
     )
 
 
@@ -58,7 +58,7 @@ def test_a_row_makes_the_option() -> None:
 
 def test_a_row_makes_the_field_of_the_form() -> None:
     table = form_table(ROWS)
-    (item,) = [item for item in table.pages[1]["Care"] if item.key == "numa_nodes"]
+    (item,) = [item for item in table.pages[1]["Safety"] if item.key == "numa_nodes"]
     form = Form(spec=SpecWithRow(), table=table).stepped(item, 1)
     assert (form.text(item), list(form.more())) == ("2", ["NUMA 2"])
     assert (form.to_mapping()["numa_nodes"], form.kept()) == (2, {"numa_nodes": 2})

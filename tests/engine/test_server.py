@@ -166,7 +166,7 @@ def test_runs_go_in_order_and_any_can_be_cancelled(client: Client):
         client.cancel("zz")
 
 
-def test_bad_commands_are_refused_with_the_mend(client: Client):
+def test_bad_commands_are_refused_with_the_fix(client: Client):
     with pytest.raises(UsageError, match="unknown keys: colour"):
         client.submit({"colour": "red"})
     with pytest.raises(UsageError, match="not allowed"):
@@ -174,7 +174,7 @@ def test_bad_commands_are_refused_with_the_mend(client: Client):
     with pytest.raises(EngineError, match="no session 'nobody'"):
         client.subscribe("nobody")
     submit(client, "taken")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         submit(client, "taken")
     assert client.store.names() == ["taken"]
 
@@ -192,6 +192,11 @@ def test_noise_on_the_socket_harms_nobody(client: Client, folders: Path):
         replies = [protocol.decode(stream.readline()) for _ in range(5)]
         assert [(r.id, r.ok) for r in replies if isinstance(r, Reply)] == [
             (0, False), (0, False), (7, False), (8, True), (10, False)]  # fmt: skip
+        stream.write(b'{"v":1,"type":"submit","id":11,"spec":{"colour":"red"}}\n')
+        stream.flush()
+        wrong = orjson.loads(stream.readline())
+        assert wrong["fix"].startswith("use only ")
+        assert wrong["mend"] == wrong["fix"], "clients of kvdeck 0.1 read `mend`"
         stream.write(b"x" * (MAX_LINE + 70_000))
         stream.flush()
         refused = protocol.decode(stream.readline())
@@ -203,7 +208,7 @@ def test_noise_on_the_socket_harms_nobody(client: Client, folders: Path):
 
 def test_stop_is_refused_during_a_run_unless_forced(client: Client):
     session = submit(client, rounds=1000, every=0.05)
-    with pytest.raises(EngineError, match="a run is going on"):
+    with pytest.raises(EngineError, match="a run is in progress"):
         client.stop()
     client.stop(force=True)
     assert not alive(client.hello.engine_pid)

@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named_in_one_line_with_its_mend(mapping: object, named
     with pytest.raises(UsageError) as caught:
         spec_from_mapping(mapping)
     assert named in caught.value.what
-    assert caught.value.mend
+    assert caught.value.fix
     assert "\n" not in str(caught.value)
 
 

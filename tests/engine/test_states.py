@@ -167,9 +167,9 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
         ({"kind": "kda", "num_heads": 4}, "lacks head_dim, conv_kernel"),
         ({"kind": "kda", "num_heads": 4, "head_dim": 0, "conv_kernel": 4}, "head_dim"),
         ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "heads": 2}, "unknown keys: heads"),
-        ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "dtype": "nvfp4"}, "not kept as nvfp4"),
-        ({"num_heads": 4}, "no mapping with a kind"),
-        ([], "no mapping with a kind"),
+        ({"kind": "short_conv", "conv_dim": 4, "conv_kernel": 4, "dtype": "nvfp4"}, "be stored as nvfp4"),
+        ({"num_heads": 4}, "not a mapping with a kind"),
+        ([], "not a mapping with a kind"),
     ],
 )
 def test_a_state_that_is_wrong_is_named(state: Any, named: str) -> None:

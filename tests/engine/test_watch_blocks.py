@@ -121,14 +121,14 @@ def test_what_gives_no_size(tmp_path: Path) -> None:
     save(tmp_path, PlanForm(model=find_model("gpt-oss-120b")), "mixed")
     (tmp_path / "bare.yaml").write_text("strategy: {tp_size: 2}\n")
     for text, words in {
-        "0": "is no size",
-        "-5": "is no size",
-        "many": "is no size",
+        "0": "is not a size",
+        "-5": "is not a size",
+        "many": "is not a size",
         "plan:other": "no plan 'other'",
         "plan:../mine": "no plan",
         "plan:bare": "names no model",
         "plan:mixed": "several kinds",
-        str(tmp_path / "none.yaml"): "is no size",
+        str(tmp_path / "none.yaml"): "is not a size",
     }.items():
         with pytest.raises(UsageError, match=words):
             told(text, tmp_path)

@@ -39,14 +39,14 @@ def test_nothing_known_nothing_said() -> None:
     assert check(Snapshot(0.0)) == ()
 
 
-@pytest.mark.parametrize(("nixl", "verdict"), [(GB, "ok"), (1.01e9, "ok"), (2e9, "look"), (5e8, "look")])
+@pytest.mark.parametrize(("nixl", "verdict"), [(GB, "ok"), (1.01e9, "ok"), (2e9, "warning"), (5e8, "warning")])
 def test_vllm_against_nixl(nixl: float, verdict: str) -> None:
     pulled = moved("vllm nixl", "remote", "G1", GB)
     assert verdicts(pulled, moved("nixl rx", None, None, nixl)) == {"vllm-nixl-bytes": verdict}
     assert verdicts(pulled) == {}, "without NIXL's own count there is nothing to compare"
 
 
-@pytest.mark.parametrize(("written", "verdict"), [(GB, "ok"), (0.1 * GB, "look")])
+@pytest.mark.parametrize(("written", "verdict"), [(GB, "ok"), (0.1 * GB, "warning")])
 def test_disk_writes(written: float, verdict: str) -> None:
     disk = number("disk_write_bytes", written, device="nvme0n1")
     twice = number("disk_write_bytes", 5 * GB, device="dm-0")
@@ -56,7 +56,7 @@ def test_disk_writes(written: float, verdict: str) -> None:
 
 
 def test_the_compatibility_path() -> None:
-    assert verdicts(counters=(number("cufile_posix_ops", None, 12),)) == {"cufile-posix": "look"}
+    assert verdicts(counters=(number("cufile_posix_ops", None, 12),)) == {"cufile-posix": "warning"}
     assert verdicts(counters=(number("cufile_posix_ops", None, 0),)) == {}
 
 
@@ -73,9 +73,9 @@ def test_a_disk_tier_that_is_never_written() -> None:
 
 def test_nothing_matches() -> None:
     offload = blocks("kvbm offload_blocks_d2h", "G1", "G2", 500)
-    assert verdicts(offload, counters=(number("kvbm_matched_tokens", None, 0),)) == {"matched-zero": "look"}
+    assert verdicts(offload, counters=(number("kvbm_matched_tokens", None, 0),)) == {"matched-zero": "warning"}
     assert verdicts(offload, counters=(number("dynamo_kvbm_matched_tokens_total", None, 0),)) == {
-        "matched-zero": "look"
+        "matched-zero": "warning"
     }
     assert verdicts(offload, counters=(number("kvbm_matched_tokens", None, 64),)) == {}
     assert verdicts(offload) == {}, "a metric that is missing is not zero"
@@ -84,12 +84,12 @@ def test_nothing_matches() -> None:
 def test_matches_without_onboarding() -> None:
     onboard = blocks("kvbm onboard_blocks_h2d", "G2", "G1", 0)
     matched = number("kvbm_matched_tokens", None, 64)
-    assert verdicts(onboard, counters=(matched,)) == {"onboard-zero": "note"}
+    assert verdicts(onboard, counters=(matched,)) == {"onboard-zero": "info"}
     assert verdicts(replace(onboard, blocks_total=1.0), counters=(matched,)) == {}
     assert verdicts(counters=(matched,)) == {}, "no onboard counter is no zero"
 
 
-@pytest.mark.parametrize(("carried", "verdict"), [(GB, "ok"), (0.0, "look")])
+@pytest.mark.parametrize(("carried", "verdict"), [(GB, "ok"), (0.0, "warning")])
 def test_a_card_that_stands_still(carried: float, verdict: str) -> None:
     card = number("fabric_received_bytes", carried, device="mlx5_0")
     assert verdicts(moved("x", "remote", "G1", GB), counters=(card,)) == {"nic-counters": verdict}
@@ -100,25 +100,25 @@ def test_a_card_that_stands_still(carried: float, verdict: str) -> None:
 def test_a_silent_prefill_side_is_normal() -> None:
     puller = moved("vllm nixl", "remote", "G1", 0.0, transfers_total=26)
     silent = replace(moved("vllm nixl", "remote", "G1", 0.0, transfers_total=0), source="prefill")
-    assert verdicts(puller, silent) == {"prefill-silent": "note"}
+    assert verdicts(puller, silent) == {"prefill-silent": "info"}
     assert verdicts(silent, silent) == {}
 
 
 def test_failures_are_counted_while_watched() -> None:
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2, failures_before=7)
-    assert verdicts(failing) == {"failures": "look", "failed-before": "note"}
+    assert verdicts(failing) == {"failures": "warning", "failed-before": "note"}
     assert verdicts(replace(failing, failures_gained=0)) == {"failed-before": "note"}, "old failures are history"
 
 
 def test_a_full_ring() -> None:
     status = SourceStatus("ring a", "ring", "partial", "full: no longer live", 0.1)
     assert [found.id for found in check(Snapshot(0.0, sources=(status,)))] == ["ring-full"]
-    live = SourceStatus("ring a", "ring", "partial", "somebody drains this ring", 0.1)
+    live = SourceStatus("ring a", "ring", "partial", "another process drains this ring", 0.1)
     assert check(Snapshot(0.0, sources=(live,))) == ()
 
 
 def test_dropped_telemetry_is_no_failed_transfer() -> None:
-    assert verdicts(counters=(number("ring_events_dropped", 340, 340),)) == {"telemetry-dropped": "look"}
+    assert verdicts(counters=(number("ring_events_dropped", 340, 340),)) == {"telemetry-dropped": "warning"}
     assert verdicts(counters=(number("ring_events_dropped", 0, 0),)) == {}
 
 
@@ -129,8 +129,8 @@ def error(name: str, gained: float, unit: str, **labels: str) -> Number:
 def test_failures_and_lost_requests_are_two_things() -> None:
     failed = error("agent_errors_total", 2, "failures", status="remote_disconnect")
     lost = error("dynamo_rejection_request_total", 3, "requests")
-    assert verdicts(counters=(failed,)) == {"failures": "look"}
-    assert verdicts(counters=(lost,)) == {"requests-lost": "note"}
+    assert verdicts(counters=(failed,)) == {"failures": "warning"}
+    assert verdicts(counters=(lost,)) == {"requests-lost": "info"}
     assert verdicts(counters=(replace(lost, gained=0.0), replace(failed, gained=None))) == {}
 
 
@@ -139,7 +139,7 @@ def test_a_container_whose_processes_are_silent(mine: float | None, speaks: bool
     whole = number("container_read_bytes", GB, container="docker a")
     process = number("process_read_bytes", mine, container="docker a", pid="7")
     other = number("process_read_bytes", GB, container="docker b", pid="8")
-    expected = {"container-io": "note"} if speaks else {}
+    expected = {"container-io": "info"} if speaks else {}
     assert verdicts(counters=(whole, process, other)) == expected
     assert verdicts(counters=(replace(whole, gained=1000.0), process)) == {}, "too little to say"
 

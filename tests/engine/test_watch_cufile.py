@@ -112,7 +112,7 @@ async def test_the_compatibility_path_is_seen_while_it_grows(
         snapshot = await until(sampler, "ok")
         assert snapshot.sources[0].state == "live"
         said.write_text(text(500))
-        snapshot = await until(sampler, "look")
+        snapshot = await until(sampler, "warning")
         (found,) = check(snapshot)
         assert "501 of 78,197 operations on its compatibility path (posix=501)" in found.evidence
         labels = next(n.labels for n in snapshot.counters if n.name == "cufile_posix_ops")
@@ -135,18 +135,18 @@ async def until(sampler: Sampler, verdict: str) -> Snapshot:
     [
         ("sys.stderr.write('error opening gds stats for pid\\n'); sys.exit(1)", "profile.cufile_stats"),
         ("", "profile.cufile_stats"),
-        ("print('<html>what?</html>')", "something else than statistics: '<html>what?</html>'"),
-        ("print('cuFile STATS VERSION : 9')", "a version that is not known"),
-        ("sys.stdout.buffer.write(bytes(range(256)) * 900)", "something else than statistics"),
+        ("print('<html>what?</html>')", "of another type than statistics: '<html>what?</html>'"),
+        ("print('cuFile STATS VERSION : 9')", "an unknown version"),
+        ("sys.stdout.buffer.write(bytes(range(256)) * 900)", "of another type than statistics"),
         ("import os; os.kill(os.getpid(), 11)", "profile.cufile_stats"),
-        ("time.sleep(60)", "no end within 0.5 s"),
-        ("while True: print('x' * 9999)", "no end within 0.5 s"),
+        ("time.sleep(60)", "more than within 0.5 s"),
+        ("while True: print('x' * 9999)", "more than within 0.5 s"),
     ],
 )
 def test_one_that_says_nothing_useful_is_left_alone(
     tmp_path: Path, serving: Processes, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
-    monkeypatch.setattr(cufile, "DEADLINE_S", 0.5 if "no end" in words else 10.0)
+    monkeypatch.setattr(cufile, "DEADLINE_S", 0.5 if "more than" in words else 10.0)
     calls = tmp_path / "calls"
     looking = Cufile(stand_in(tmp_path, f"open({str(calls)!r}, 'a').write('x')\n{body}"), serving)
     for _ in range(3):

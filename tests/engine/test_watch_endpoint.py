@@ -40,9 +40,9 @@ async def refusal(url: str, timeout_s: float = 2.0) -> str:
     ("answer", "words"),
     [
         (says("ouch", 500), "HTTP 500"),
-        (says("who", 401), "wants credentials"),
+        (says("who", 401), "credentials needed"),
         (says("<!DOCTYPE html><html><body>hi</body></html>\n"), "web page"),
-        (says("\x00\x01 garbage {{{\n"), "something else than metrics"),
+        (says("\x00\x01 garbage {{{\n"), "of another type than metrics"),
         (says("", 302, {"Location": "http://example.invalid/metrics"}), "another host (example.invalid): not followed"),
         (says("", 302, {"Location": "/metrics"}), "redirected more than 3 times"),
     ],
@@ -103,7 +103,7 @@ async def test_a_token_goes_to_its_host_alone(monkeypatch: pytest.MonkeyPatch, t
         assert server.asked[0][1]["Authorization"] == "Bearer secret"
         assert "Authorization" not in other.asked[0][1]
         file.chmod(0o644)
-        with pytest.raises(UsageError, match="can be read by others"):
+        with pytest.raises(UsageError, match="other users can read"):
             await read(server.url())
 
 

@@ -154,15 +154,15 @@ def test_a_clock_that_is_set_back_makes_no_odd_rate() -> None:
 def test_what_lies_under_a_ring_s_name_and_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "agent"
     os.mkfifo(path) if kind == "fifo" else path.mkdir()
-    with pytest.raises(SourceGone, match="no regular file"):
+    with pytest.raises(SourceGone, match="not a regular file"):
         Ring(path).look()
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"http://h:1=\xff\xfe", "bytes that no token has"),
-        (b"http://h:1=a\x1b[2J", "characters that no token has"),
+        (b"http://h:1=\xff\xfe", "bytes that are not allowed in tokens"),
+        (b"http://h:1=a\x1b[2J", "characters that are not allowed in tokens"),
         pytest.param(b"x" * 70_000, "longer than 64 KiB", id="long"),
         (None, "FIFO"),
     ],

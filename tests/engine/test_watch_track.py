@@ -91,7 +91,7 @@ def test_states() -> None:
     followed.took(Reading(SECOND, {OFFLOAD: 2}), SECOND)
     followed.took(Reading(7 * SECOND, {OFFLOAD: 2}), 7 * SECOND)
     idle = followed.status(7 * SECOND, 1.0)
-    assert (idle.state, idle.reason, idle.moved_s) == ("idle", "no counter moved for 6 s", 6.0)
+    assert (idle.state, idle.reason, idle.moved_s) == ("idle", "no counter changed for 6 s", 6.0)
     assert followed.status(20 * SECOND, 1.0).state == "stale"
     followed.failed("gone", 21 * SECOND)
     status = followed.status(24 * SECOND, 1.0)

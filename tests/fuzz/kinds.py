@@ -176,7 +176,7 @@ def _remembered(world: World) -> None:
     remembered(found.get("run"))
     with contextlib.suppress(KvdeckError):
         if isinstance(found.get(KEPT), dict):
-            plan_in(found[KEPT], "what the deck remembers", PlanForm()).plan()
+            plan_in(found[KEPT], "the deck's stored settings", PlanForm()).plan()
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
         asyncio.run(_opened(Deck(connect=False, config=load(), memory=found)))
     ui_state.keep(found)

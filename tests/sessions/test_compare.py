@@ -75,8 +75,8 @@ def test_one_run_s_own_ratio_is_the_interleaved_one() -> None:
 def test_what_does_not_compare_is_said_first() -> None:
     other = session("b", step(0, block_bytes=2 << 20, backend="POSIX"), host={"hostname": "elsewhere"}, nixl="1.5")
     lines = said(compare(session("a", step(0), nixl="1.4"), other)).splitlines()
-    assert lines[1] == "The two don't simply compare:"
-    for words in ("host: dgx and elsewhere", "NIXL: 1.4 and 1.5", "bytes of a block: 1 MiB and 2 MiB", "backend: UCX"):
+    assert lines[1] == "These differ, so compare with care:"
+    for words in ("host: dgx and elsewhere", "NIXL: 1.4 and 1.5", "bytes per block: 1 MiB and 2 MiB", "backend: UCX"):
         assert any(words in line for line in lines[2:8]), words
 
 
@@ -129,8 +129,8 @@ def test_the_ratio_s_interval_agrees_with_a_bootstrap() -> None:
 def test_nothing_in_common() -> None:
     empty = counted("b")
     diff = compare(session("a", step(0)), empty)
-    assert diff.differences == ("b holds no transfers",)
-    assert "nothing in common" in said(diff)
+    assert diff.differences == ("b has no transfers",)
+    assert "no path and layout in common" in said(diff)
     assert diff_markdown(diff).startswith("## a and b")
 
 

@@ -72,7 +72,7 @@ def test_other_parquet_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
     whole = exchange.encode(KEPT, "parquet")
     for data in (path.read_bytes(), whole[: len(whole) // 2], b"PAR1" + bytes(100), b"PAR1"):
         path.write_bytes(data)
-        with pytest.raises(SessionError, match="is no session"):
+        with pytest.raises(SessionError, match="is not a session"):
             exchange.read(path)
         assert path.read_bytes() == data
 
@@ -148,7 +148,7 @@ def test_mutated_files_never_crash_a_reader(tmp_path: Path) -> None:
 def test_foreign_files_are_refused_in_a_sentence(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "foreign"
     path.write_bytes(data)
-    with pytest.raises(SessionError, match="is no session"):
+    with pytest.raises(SessionError, match="is not a session"):
         exchange.read(path)
     with pytest.raises(SessionError, match="can't read"):
         exchange.read(tmp_path)

@@ -138,13 +138,13 @@ def test_a_saved_output_is_imported_as_it_is(tmp_path: Path) -> None:
 def test_a_single_figure_is_not_shown_as_certainty() -> None:
     theirs = as_session(OUTPUT, "theirs", 1.0)
     shown = [line.text for line in report_lines(theirs, 100)]
-    assert any("no interval: nixlbench prints one figure for a step" in text for text in shown)
+    assert any("no interval: nixlbench prints one figure per step" in text for text in shown)
     assert not any("0.512 (" in text for text in shown)
     measured = tuple(replace(result, settings={}, gb_per_s=Interval(0.6, 0.59, 0.61)) for result in theirs.results)
     diff = compare(replace(theirs, name="ours", results=measured), theirs)
     assert [(row.low, row.high, row.verdict) for row in diff.keys] == [(None, None, "undecided")] * 2
     text = "\n".join(line.text for line in diff_lines(diff, 100))
-    assert "theirs has no interval: nixlbench prints one figure for a step, so no winner is named" in text
+    assert "theirs has no interval: nixlbench prints one figure per step, so there is no verdict" in text
     assert "95 %" not in text
     assert not any("no interval" in item for item in compare(replace(theirs, results=measured), replace(
         theirs, name="again", results=measured)).differences)  # fmt: skip
@@ -165,11 +165,11 @@ def paired(mode: str, scheme: str, initiators: int, targets: int, storage: bool 
 @pytest.mark.parametrize(
     ("result", "rate", "aggregate", "latency", "said"),
     [
-        (paired("SG", "pairwise", 3, 3), 3.0, 12.0, 4.096 / 3, "the aggregate the sum of all"),
+        (paired("SG", "pairwise", 3, 3), 3.0, 12.0, 4.096 / 3, "its aggregate is the sum of all"),
         (paired("MG", "pairwise", 3, 3), 12.0, None, 4.096 / 12, "counts all devices"),
         (paired("SG", "pairwise", 3, 1, storage=True), 12.0, None, 4.096 / 12, "counts all devices"),
-        (paired("MG", "onetomany", 1, 4), 3.0, None, 4.096 / 3, "one pair's bytes here: of 4 pairs"),
-        (paired("SG", "manytoone", 3, 1), 3.0, None, 4.096 / 3, "sums nothing up"),
+        (paired("MG", "onetomany", 1, 4), 3.0, None, 4.096 / 3, "the bytes of one pair of 4"),
+        (paired("SG", "manytoone", 3, 1), 3.0, None, 4.096 / 3, "without a sum"),
     ],
 )
 def test_several_devices_are_counted_as_nixlbench_counts_them(result, rate, aggregate, latency, said: str) -> None:

@@ -155,7 +155,7 @@ def test_a_table_row_says_all_of_a_step() -> None:
     wanted = "LayerSeparate 64/1,024 1.25 µs 14.1 µs 3.21 ms 4.82 ms 10.4 (10.2–10.6) 1.06×"
     assert " ".join(row.split()) == wanted
     assert "compared with memcpy 9.81 GB/s" in shown
-    assert "2 MiB a block, 16 blocks a request (32 MiB)" in shown
+    assert "2 MiB per block, 16 blocks per request (32 MiB)" in shown
     assert "GB = 1e9 bytes, GiB = 2^30 bytes" in shown
 
 
@@ -167,9 +167,9 @@ def test_verdict_in_words() -> None:
 
 def test_files_say_what_the_cache_did() -> None:
     disk = {"backend": "POSIX", "api": "URING", "direct": True, "page_cache": "bypassed", "durable": False}
-    heading = "HostToDisk over POSIX (URING) · O_DIRECT past the page cache · bytes verified"
-    assert f"\n{heading} · not made durable\n" in text(session(step(0, HOST_TO_DISK, **disk)))
-    assert f"\n{heading}\nnot made durable\n" in text(session(step(0, HOST_TO_DISK, **disk)), 84)
+    heading = "HostToDisk over POSIX (URING) · O_DIRECT · bytes verified"
+    assert f"\n{heading} · not fsynced\n" in text(session(step(0, HOST_TO_DISK, **disk)))
+    assert f"\n{heading}\nnot fsynced\n" in text(session(step(0, HOST_TO_DISK, **disk)), 70)
     read = {**disk, "direct": False, "page_cache": "in use", "durable": None}
     heading = "DiskToHost over POSIX (URING) · buffered, page cache in use · bytes verified\n"
     assert heading in text(session(step(0, DISK_TO_HOST, **read)))
@@ -205,7 +205,7 @@ def test_failures_are_exceptions_in_words_and_tone() -> None:
     shown = session(differing, failed, state="failed")
     bad = [line.text for line in report_lines(shown) if line.tone == "bad"]
     assert "HostToDisk, LayerSeparate: failed: no space left in the folder" in bad
-    assert any("the bytes that arrived are not the bytes that were sent" in line for line in bad)
+    assert any("the received bytes differ from the sent bytes" in line for line in bad)
     assert any(line.split()[-1] == "NO" for line in bad)
     assert trouble(shown)
     assert trouble(session(step(0, verified=False)))

@@ -73,7 +73,7 @@ def test_generated_names_never_collide_and_sort_by_time(store: Store):
 
 def test_a_taken_name_is_refused_and_what_was_there_stays(store: Store):
     first = store.create("mine", {"a": 1}, "{}\n")
-    with pytest.raises(UsageError, match="'mine' is there already"):
+    with pytest.raises(UsageError, match="'mine' already exists"):
         store.create("mine", {"a": 2}, "{}\n")
     assert store.read("mine") == first
     assert [path.name for path in store.sessions.iterdir()] == ["mine"]
@@ -225,7 +225,7 @@ def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Sto
     recorder.flush()
     try:
         assert store.change("shared", lambda now: replace(now, note="live")).note == "live"
-        with pytest.raises(SessionError, match="is being recorded into"):
+        with pytest.raises(SessionError, match="is being written by"):
             store.rename("shared", "other")
     finally:
         recorder.close()

@@ -288,7 +288,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
 def test_only_one_process_writes(tmp_path: Path) -> None:
     writer = written(tmp_path, 1, close=False)
     assert is_written(tmp_path)
-    with pytest.raises(UsageError, match="being written already"):
+    with pytest.raises(UsageError, match="another process is writing"):
         Writer(tmp_path)
     writer.close()
     assert not is_written(tmp_path)
@@ -337,7 +337,7 @@ def test_marks_have_their_limit(tmp_path: Path) -> None:
     long = Mark(1.0, "word " * 90)
     for _ in range(marks.MOST_BYTES // len(encode_mark(long))):
         writer.mark(long)
-    with pytest.raises(SessionError, match="no room for more marks"):
+    with pytest.raises(SessionError, match="can't hold more annotations"):
         writer.mark(long)
     writer.mark(Mark(1e9, "the recording ended", "end"))
     writer.close()

@@ -28,7 +28,7 @@ VERBS = (
 @click.group(
     cls=VerbGroup,
     verbs=VERBS,
-    epilog="The active session: $DYNAMO_BENCHMARK_SESSION, else what `init` wrote last.",
+    epilog="Default: $DYNAMO_BENCHMARK_SESSION, else the session of the last `init`.",
 )
 def session() -> None:
     """List, show, compare, export and edit sessions; control the counting of traces.

@@ -62,7 +62,9 @@ def wanted_name(name: str | None) -> str:
         return name
     active = dynamo.active_session()
     if active is None or not active.name:
-        raise SessionError("no benchmark session active", "`kvdeck session init NAME` makes one, or give --session")
+        raise SessionError(
+            "no benchmark session active", "create one with `kvdeck session init NAME`, or give --session"
+        )
     return active.name
 
 
@@ -81,7 +83,7 @@ def give(data: bytes, output: str | None) -> int:
     try:
         replace_file(path, data, durable=True)
     except OSError as error:
-        raise SessionError(f"can't write {path}: {error.strerror}", "give another file") from error
+        raise SessionError(f"can't write {path}: {error.strerror}", "choose another file") from error
     return 0
 
 

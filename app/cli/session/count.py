@@ -10,7 +10,7 @@ from kvdeck.app.cli.session.arguments import SESSION, checked, find, store, want
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.units import count_text
 
-NONE_ACTIVE = "No benchmark session active: `kvdeck session init NAME` makes one."
+NONE_ACTIVE = "No benchmark session active. Create one: `kvdeck session init NAME`"
 
 
 @click.command()
@@ -23,7 +23,7 @@ def init(name: str) -> int:
         click.echo(line, err=True)
     traces.make_active(name)
     click.echo(f"Benchmark session '{name}' is ready and active.")
-    click.echo("Let the program you start next find it:")
+    click.echo("For the program you start next:")
     click.echo(f"  export DYNAMO_BENCHMARK_SESSION={shlex.quote(name)}")
     return 0
 
@@ -97,9 +97,7 @@ def _switch(session: str | None, enabled: bool) -> int:
 
     wanted = wanted_name(session)
     traces.switch(store(), wanted, enabled)
-    click.echo(
-        f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within a second"
-    )
+    click.echo(f"Session '{wanted}' {'counts again' if enabled else 'no longer counts'}, in every process within 1 s")
     return 0
 
 
@@ -122,6 +120,6 @@ def test(count: int) -> int:
         recorder.record(path, layout, size, blocks, None)
     recorder.close()
     enabled, _ = trace_counts.control(store().folder(name))
-    click.echo(f"Recorded {count} test transfers" + ("" if enabled else ", which the session ignores: it is disabled"))
+    click.echo(f"Recorded {count} test transfers" + ("" if enabled else "; the session is disabled and ignores them"))
     click.echo(summary_text(find(name)))
     return 0

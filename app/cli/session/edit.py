@@ -28,25 +28,25 @@ def rename(name: str, new: str) -> int:
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
 def delete(names: tuple[str, ...], yes: bool) -> int:
     """Delete kvdeck sessions with all their files. Dynamo's files are not deleted."""
     for name in names:
         if not store().folder(checked(name)).is_dir():
-            raise SessionError(f"there is no session {name!r} of kvdeck's", "`kvdeck session list` lists them")
+            raise SessionError(f"kvdeck has no session {name!r}", "see `kvdeck session list`")
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("deleting needs a yes", "give --yes")
+            raise UsageError("refusing to delete without confirmation", "pass --yes")
         click.confirm(f"Delete {', '.join(names)} for good?", abort=True)
     for name in names:
         store().delete(name)
-        click.echo(f"'{name}' is deleted")
+        click.echo(f"'{name}' deleted")
     return 0
 
 
 @click.command("import")
 @click.argument("file", type=click.Path())
-@click.option("--name", metavar="NAME", help="Default: the one in the file, or made of the file's name.")
+@click.option("--name", metavar="NAME", help="Default: the name in the file, or one made from the file's name.")
 def import_(file: str, name: str | None) -> int:
     """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
     import re
@@ -59,7 +59,7 @@ def import_(file: str, name: str | None) -> int:
         read = exchange.read(path)
     chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
     kept = store().keep(replace(read, name=checked(chosen), kind=_kept_kind(read)))
-    click.echo(f"Kept as '{kept.name}': `kvdeck session show {kept.name}`")
+    click.echo(f"Saved as '{kept.name}': `kvdeck session show {kept.name}`")
     return 0
 
 
@@ -70,7 +70,7 @@ def _kept_kind(read: Session) -> SessionKind:
 @click.command()
 @click.argument("name")
 @click.argument("tags", nargs=-1)
-@click.option("--remove", is_flag=True, help="Take these tags away.")
+@click.option("--remove", is_flag=True, help="Remove these tags.")
 def tag(name: str, tags: tuple[str, ...], remove: bool) -> int:
     """Add tags to a session, or print them."""
 
@@ -99,5 +99,5 @@ def note(name: str, text: str | None) -> int:
 
     click.echo(store().change(checked(name), noted).note)
     if before[0] not in ("", text):
-        click.echo(f"in place of: {before[0]}", err=True)
+        click.echo(f"replaced: {before[0]}", err=True)
     return 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.argument("words", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
     from kvdeck.sessions.store.catalogue import catalogue, matching, row_json
@@ -35,7 +35,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         print_json([row_json(row) for row in found])
         return 0
     if not found:
-        click.echo("No session has these words." if words else "No sessions yet: `kvdeck run --quick` makes one.")
+        click.echo("No session matches." if words else "No sessions yet. Start one: `kvdeck run --quick`")
         return 0
     columns = [
         Column("", "session", tuple(item.name for item in found), left=True),
@@ -61,7 +61,7 @@ def _transfers(item: SessionSummary) -> str:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with everything that is stored.")
 @click.option("-f", "--format", "form", default="text", metavar="FORMAT", help="text, json (Dynamo's) or csv.")
-@click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
 @SESSION
 def show(name: str | None, as_json: bool, form: str, output: str | None, session: str | None) -> int:
     """Print a session, given by name or file; default: the active one."""
@@ -88,7 +88,7 @@ def show(name: str | None, as_json: bool, form: str, output: str | None, session
 @click.command()
 @click.argument("form", metavar="[FORMAT]", required=False)
 @click.argument("target", metavar="[FILE]", required=False)
-@click.option("-o", "--output", metavar="FILE", help="The same as FILE.")
+@click.option("-o", "--output", metavar="FILE", help="Same as FILE.")
 @SESSION
 def export(form: str | None, target: str | None, output: str | None, session: str | None) -> int:
     """Write the session to a file: `export csv F`, or `export --session S --output F`.
@@ -104,7 +104,7 @@ def export(form: str | None, target: str | None, output: str | None, session: st
         form, target = None, form
     place = output or target
     if place is None:
-        raise UsageError("no file to export to", "give --output FILE, or FORMAT FILE")
+        raise UsageError("the output file is missing", "give --output FILE, or FORMAT FILE")
     chosen = form or exchange.format_of(Path(place))
     if chosen not in (*exchange.FORMATS, "jsonl"):
         raise SessionError(f"unsupported format {chosen!r}", f"use {', '.join(exchange.FORMATS)}")
@@ -121,7 +121,7 @@ def export(form: str | None, target: str | None, output: str | None, session: st
         give(exchange.encode(found, chosen), place)
     click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
     if left := exchange.left_out(found, chosen):
-        click.echo(f"The format has no place for: {'; '.join(left)}", err=True)
+        click.echo(f"The format can't hold: {'; '.join(left)}", err=True)
     return 0
 
 
@@ -129,8 +129,8 @@ def export(form: str | None, target: str | None, output: str | None, session: st
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 @click.argument("more", metavar="[C]...", nargs=-1)
-@click.option("-o", "--output", metavar="FILE", help="Write it there instead of on stdout.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file instead of stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--markdown", is_flag=True, help="Markdown, for a ticket or a pull request.")
 @click.option(
     "--fail-on-regression",
@@ -160,10 +160,10 @@ def compare(
 
     if more:
         if as_json or markdown or output is not None or percent is not None:
-            raise UsageError("these options compare two sessions", "leave out the third, or the options")
+            raise UsageError("these options need exactly two sessions", "omit the third session, or the options")
         baseline, *others = (find(name, part=True) for name in (before, after, *more))
         if is_telemetry(baseline):
-            raise UsageError("telemetry sessions are compared two at a time", "leave out the third")
+            raise UsageError("telemetry sessions are compared two at a time", "omit the third")
         print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
         return 0
     a, b = find(before, part=True), find(after, part=True)
@@ -187,7 +187,7 @@ def compare(
             click.echo("\nTelemetry of that time")
             print_lines(telemetry_diff_lines(compare_telemetry.compare_flows(a, b), report_width()))
     if percent is not None and (unsure := sum(row.ratio is not None and row.low is None for row in diff.keys)):
-        click.echo(f"{many(unsure, 'row')} without an interval: no regression can be told there", err=True)
+        click.echo(f"{many(unsure, 'row')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         what = key_text(row.path, row.layout or "across layouts", row.block_bytes, row.batch)
         click.echo(f"regression: {what}: {ratio_text(row.ratio)} the time", err=True)

@@ -63,7 +63,7 @@ class HelpPane(Lines, can_focus=True):
         for group, of_group in groupby(self.keys, key=lambda item: item[0]):
             lines += [(), (cell(group, width, "title"),)]
             lines += [(cell(f"  {keys}", 12, "key"), cell(said, width - 12)) for _, keys, said in of_group]
-        return [*lines[1:], (), (cell("Esc closes this", width, "dim"),)]
+        return [*lines[1:], (), (cell("Esc closes", width, "dim"),)]
 
 
 class Help(ModalScreen[None]):

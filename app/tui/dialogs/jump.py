@@ -39,7 +39,7 @@ class Jump(ModalScreen["Widget | None"]):
     """Dismissed with the pane whose letter was pressed; with None for any other key or a click."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Stay where you are", group=DECK),
+        Binding("escape", "dismiss(None)", "stay", id="jump.stay", tooltip="Close without jumping", group=DECK),
     ]
 
     def __init__(self, found: dict[str, Widget]) -> None:

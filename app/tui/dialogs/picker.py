@@ -70,7 +70,7 @@ class SearchList(Lines, can_focus=True):
         found = self.found
         head = (
             cell(f"{self.title} {self.text}▏", width - 9, "key"),
-            cell(f"{count_text(len(found))} found", 9, "dim", right=True),
+            cell(f"{count_text(len(found))} shown", 9, "dim", right=True),
         )
         if not found:
             return [head, (cell(self.empty, width, "dim"),)]

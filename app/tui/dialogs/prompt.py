@@ -35,10 +35,10 @@ class AskText(ModalScreen["str | None"]):
     AskText Input, AskText Input:focus { border: none; height: 1; padding: 0; background: $deck-cursor; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "no", id="asktext.no", tooltip="Leave it as it is", group=DECK),
+        Binding("escape", "leave", "no", id="asktext.no", tooltip="Close without a change", group=DECK),
     ]
 
-    def __init__(self, what: str, value: str = "", note: str = "Enter keeps it, Esc leaves it") -> None:
+    def __init__(self, what: str, value: str = "", note: str = "Enter confirms · Esc cancels") -> None:
         super().__init__()
         self.what, self.value, self.note = what, value, note
 

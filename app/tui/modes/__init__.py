@@ -33,7 +33,7 @@ MODES = (
     Mode("1", "plan", "Plan", "Plan: a model's KV cache in blocks and bytes", "PlanScreen"),
     Mode("2", "run", "Run", "Run: compare layouts", "RunScreen"),
     Mode("3", "monitor", "Monitor", "Monitor: KV bytes between the tiers, live", "MonitorScreen"),
-    Mode("4", "sessions", "Sessions", "Sessions: what was measured", "SessionsScreen"),
-    Mode("9", "doctor", "Doctor", "Doctor: what can run here", "DoctorScreen"),
+    Mode("4", "sessions", "Sessions", "Sessions: stored measurements", "SessionsScreen"),
+    Mode("9", "doctor", "Doctor", "Doctor: paths that work on this host", "DoctorScreen"),
 )
 """In status bar order."""

@@ -31,8 +31,8 @@ class Small(Lines):
         said = (
             f"kvdeck needs {MIN_WIDTH}×{MIN_HEIGHT};",
             f"this is {self.app.size.width}×{self.app.size.height}.",
-            "A larger window, please,",
-            "or a smaller font.",
+            "Enlarge the window",
+            "or reduce the font.",
         )
         return [(cell(f" {line}", width),) for line in said]
 
@@ -123,7 +123,7 @@ class DeckScreen(Screen[None]):
         """Yield (title, help, callback) for each pane that may be hidden."""
         for pane, name in self.PANES.items():
             verb = "show" if pane in self.hidden else "hide"
-            yield f"panes: {verb} {name}", "Remembered until it is changed again", partial(self.switch_pane, pane)
+            yield f"panes: {verb} {name}", "Stored until you change it", partial(self.switch_pane, pane)
 
     def switch_pane(self, pane: str) -> None:
         """Hide a pane or show it again; the choice is saved in the UI state."""

@@ -92,7 +92,7 @@ class Plot(Lines):
         head = heading(f"GB/s {path}".strip(), width)
         times = [point.t for step in self._trial for point in step.points]
         if not times or width < _LEFT + _RIGHT + 8 or height < 3:
-            return [head, (cell("" if times else " a line for each layout, from the first round on", width, "dim"),)]
+            return [head, (cell("" if times else " one line per layout, from the first round on", width, "dim"),)]
         canvas = Canvas(width - _LEFT - _RIGHT, height - 2)
         first = min(times)
         seconds = span((max(times) - first) / 1e9)

@@ -46,24 +46,20 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
     """Shows and edits the fields; holds the values and a cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(0, -1)", "Up", show=False, id="form.up", tooltip="The field above", group=FORM),
-        Binding("down,j", "move(0, 1)", "Down", show=False, id="form.down", tooltip="The field below", group=FORM),
+        Binding("up,k", "move(0, -1)", "Up", show=False, id="form.up", tooltip="Previous field", group=FORM),
+        Binding("down,j", "move(0, 1)", "Down", show=False, id="form.down", tooltip="Next field", group=FORM),
+        Binding("left,h", "move(-1, 0)", "Left", show=False, id="form.left", tooltip="Go one column left", group=FORM),
         Binding(
-            "left,h", "move(-1, 0)", "Left", show=False, id="form.left", tooltip="The column to the left", group=FORM
+            "right,l", "move(1, 0)", "Right", show=False, id="form.right", tooltip="Go one column right", group=FORM
         ),
-        Binding(
-            "right,l", "move(1, 0)", "Right", show=False, id="form.right", tooltip="The column to the right", group=FORM
-        ),
-        Binding(
-            "space", "switch", "switch", id="form.toggle", tooltip="Switch it, or take the next choice", group=FORM
-        ),
+        Binding("space", "switch", "switch", id="form.toggle", tooltip="Next choice", group=FORM),
         Binding(
             "minus",
             "step(-1)",
             "less",
             key_display="-",
             id="form.less",
-            tooltip="Halve, or the choice before",
+            tooltip="Decrease",
             group=FORM,
         ),
         Binding(
@@ -72,7 +68,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
             "more",
             key_display="+",
             id="form.more",
-            tooltip="Double, or the choice after",
+            tooltip="Increase",
             group=FORM,
         ),
         Binding("enter", "edit", "type", id="form.edit", tooltip="Type a number", group=FORM),

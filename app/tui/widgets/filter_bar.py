@@ -18,9 +18,7 @@ class FilterBar(Lines, can_focus=True):
 
     def rows(self, width: int, height: int) -> list[Row]:
         right = f"{count_text(self.count)} of {count_text(self.total)} · by {self.sort} "
-        typed = (
-            f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filters, s sorts"
-        )
+        typed = f" / {self.text}{'▏' if self.has_focus else ''}" if self.has_focus or self.text else " / filter, s sort"
         return [(cell(typed, width - len(right), "key" if self.has_focus or self.text else "dim"), (right, "dim"))]
 
     def check_consume_key(self, key: str, character: str | None) -> bool:

@@ -27,12 +27,12 @@ class Listing(Lines, Generic[Item], can_focus=True):
     """Whether cursor moves post RowMoved; off for lists that update live without a listener."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="The row above", group=LIST),
-        Binding("down,j", "move(1)", "Down", show=False, id="list.down", tooltip="The row below", group=LIST),
-        Binding("pageup", "page(-1)", "Page up", show=False, id="list.pageup", tooltip="A page up", group=LIST),
-        Binding("pagedown", "page(1)", "Page down", show=False, id="list.pagedown", tooltip="A page down", group=LIST),
-        Binding("g,home", f"move(-{FAR})", "First", show=False, id="list.first", tooltip="The first row", group=LIST),
-        Binding("G,end", f"move({FAR})", "Last", show=False, id="list.last", tooltip="The last row", group=LIST),
+        Binding("up,k", "move(-1)", "Up", show=False, id="list.up", tooltip="Previous row", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="list.down", tooltip="Next row", group=LIST),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="list.pageup", tooltip="Page up", group=LIST),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="list.pagedown", tooltip="Page down", group=LIST),
+        Binding("g,home", f"move(-{FAR})", "First", show=False, id="list.first", tooltip="First row", group=LIST),
+        Binding("G,end", f"move({FAR})", "Last", show=False, id="list.last", tooltip="Last row", group=LIST),
         Binding("enter", "open", "open", id="list.open", tooltip="Open this row", group=LIST),
     ]
 
@@ -112,9 +112,11 @@ class Page(Scrolled):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="To the top", group=LIST
+            "g,home", f"scroll_rows(-{FAR})", "First", show=False, id="page.first", tooltip="Go to the top", group=LIST
         ),
-        Binding("G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="To the end", group=LIST),
+        Binding(
+            "G,end", f"scroll_rows({FAR})", "Last", show=False, id="page.last", tooltip="Go to the end", group=LIST
+        ),
     ]
 
     def __init__(

@@ -17,11 +17,11 @@ class Panel(Scrolled):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "enter", "screen.zoom", "Zoom", show=False, id="panel.zoom", tooltip="This pane alone, and back",
+            "enter", "screen.zoom", "Zoom", show=False, id="panel.zoom", tooltip="Zoom this pane, or leave the zoom",
             group=MONITOR,
         ),
-        Binding("g", f"scroll_rows(-{FAR})", "First", show=False, id="panel.first", tooltip="To the top", group=LIST),
-        Binding("G", f"scroll_rows({FAR})", "Last", show=False, id="panel.last", tooltip="To the end", group=LIST),
+        Binding("g", f"scroll_rows(-{FAR})", "First", show=False, id="panel.first", tooltip="Go to top", group=LIST),
+        Binding("G", f"scroll_rows({FAR})", "Last", show=False, id="panel.last", tooltip="Go to end", group=LIST),
     ]  # fmt: skip
     blanks_follow = True
     title = ""

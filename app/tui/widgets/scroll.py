@@ -17,16 +17,18 @@ class Scrolled(Lines, can_focus=True):
     """Subclasses show their rows from `top` on, and clamp it to their number of rows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="A line up", group=LIST),
-        Binding("down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="A line down", group=LIST),
-        Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="A page up", group=LIST),
+        Binding("up,k", "scroll_rows(-1)", "Up", show=False, id="page.up", tooltip="Scroll up one line", group=LIST),
+        Binding(
+            "down,j", "scroll_rows(1)", "Down", show=False, id="page.down", tooltip="Scroll down one line", group=LIST
+        ),
+        Binding("pageup", "scroll_pages(-1)", "Page up", show=False, id="page.pageup", tooltip="Page up", group=LIST),
         Binding(
             "pagedown",
             "scroll_pages(1)",
             "Page down",
             show=False,
             id="page.pagedown",
-            tooltip="A page down",
+            tooltip="Page down",
             group=LIST,
         ),
     ]

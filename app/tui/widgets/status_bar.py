@@ -69,7 +69,7 @@ class StatusBar(Lines):
     def _said(self, full: bool) -> list[Span]:
         said: list[Span] = []
         if self.paused:
-            said.append(("PAUSED, p goes on  " if full else "PAUSED  ", "!warn"))
+            said.append(("PAUSED, p resumes  " if full else "PAUSED  ", "!warn"))
         if self.link:
             said.append((f"{self.link}  ", "warn"))
         if self.readonly:

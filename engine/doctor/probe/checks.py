@@ -36,7 +36,7 @@ def main(peer: Child | None) -> None:
             for kind, found in _run(check, options.folder, peer):
                 _say(stdout, {kind: found})
         except UnavailableError as error:
-            _say(stdout, {"failed": {"reason": error.what, "mend": error.mend}})
+            _say(stdout, {"failed": {"reason": error.what, "fix": error.fix}})
         _say(stdout, {"done": check})
     # Skips the interpreter's shutdown: native libraries have crashed during it.
     os._exit(0)

@@ -167,7 +167,7 @@ def _rows(
                 os.preadv(descriptor, [plain.memory], 0)
             arrived = plain.memory[:] if operation == "WRITE" else side.get()
             if arrived != plain.pattern:
-                raise reasons.native_failure(doing, "the bytes that arrived are wrong")
+                raise reasons.native_failure(doing, "the received bytes are wrong")
         except UnavailableError as error:
             yield row.refused(error)
         except OSError as error:

@@ -85,7 +85,7 @@ def _to_self(agent: Any, here: Pages, there: Pages) -> None:
         doing="a transfer within one process",
     )
     if not there.holds(here.pattern):
-        raise reasons.native_failure("a transfer within one process", "the bytes that arrived are wrong")
+        raise reasons.native_failure("a transfer within one process", "the received bytes are wrong")
 
 
 def _to_peer(agent: Any, here: Pages, peer: Child) -> None:
@@ -108,7 +108,7 @@ def _to_peer(agent: Any, here: Pages, peer: Child) -> None:
         )
     agent.remove_remote_agent(name)
     if not here.holds(here.pattern):
-        raise reasons.native_failure(doing, "the bytes that came back are wrong")
+        raise reasons.native_failure(doing, "the returned bytes are wrong")
 
 
 def _told_by(peer: Child, doing: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _told_by(peer: Child, doing: str) -> dict[str, Any]:
     readable, _, _ = select.select([peer.stdout], [], [], DEADLINE_S)
     line = peer.stdout.readline() if readable else b""
     if not line:
-        raise reasons.native_failure(doing, f"the second process isn't there after {number_text(DEADLINE_S)} s")
+        raise reasons.native_failure(doing, f"the second process did not start within {number_text(DEADLINE_S)} s")
     told: dict[str, Any] = load_record(line)
     return told
 
@@ -189,7 +189,7 @@ def _device_rows(agent: Any, here: Pages, peer: Child) -> Iterator[PathFinding]:
             row = dataclasses.replace(row, transports=transports)
             if over_tcp == [_PULLS]:  # a run writes by default, so slow reads don't degrade the row
                 pulls = reasons.pulls_over_tcp(", ".join(ways[_PULLS]))
-                yield dataclasses.replace(row.working(), reason=pulls.what, mend=pulls.mend)
+                yield dataclasses.replace(row.working(), reason=pulls.what, fix=pulls.fix)
             else:
                 yield row.working(reasons.device_over_tcp(", ".join(ways[over_tcp[0]])) if over_tcp else None)
     for owner, piece in pieces:
@@ -207,7 +207,7 @@ def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: Ch
     doing = "a transfer between two processes' GPU memory"
     told = _told_by(peer, doing)
     if "failed" in told:
-        raise UnavailableError(told["failed"]["what"], told["failed"]["mend"])
+        raise UnavailableError(told["failed"]["what"], told["failed"]["fix"])
     name = agent.add_remote_agent(base64.b64decode(told["metadata"]))
     here.fill()
     cuda.fill(buffer, here.address, SIZE)
@@ -227,7 +227,7 @@ def _device_to_peer(agent: Any, here: Pages, buffer: cuda.DeviceBuffer, peer: Ch
     here.poison()
     cuda.read(buffer, here.address, SIZE)
     if not here.holds(here.pattern):
-        raise reasons.native_failure(doing, "the bytes that came back are wrong")
+        raise reasons.native_failure(doing, "the returned bytes are wrong")
 
 
 def _with_device(agent: Any, path: str, here: Pages, buffers: list[cuda.DeviceBuffer]) -> None:
@@ -264,4 +264,4 @@ def _with_device(agent: Any, path: str, here: Pages, buffers: list[cuda.DeviceBu
         here.poison()
         cuda.read(first if path == HOST_TO_DEVICE else second, here.address, SIZE)
     if not here.holds(here.pattern):
-        raise reasons.native_failure(doing, "the bytes that arrived are wrong")
+        raise reasons.native_failure(doing, "the received bytes are wrong")

@@ -49,7 +49,7 @@ def _on_gpu() -> dict[str, Any]:
         nixl.create_backend(agent, "UCX")
         register(agent, (buffer.address, SIZE, place), "VRAM", "UCX")
     except UnavailableError as error:
-        return {"failed": {"what": error.what, "mend": error.mend}}
+        return {"failed": {"what": error.what, "fix": error.fix}}
     _KEPT.append(agent)
     metadata = base64.b64encode(agent.get_agent_metadata()).decode()
     return {"metadata": metadata, "address": buffer.address, "device": place}

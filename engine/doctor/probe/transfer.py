@@ -73,7 +73,7 @@ def move(
     except Exception as error:  # NIXL's exceptions share no base below Exception
         raise reasons.native_failure(doing, str(error)) from error
     if state != "DONE":
-        why = f"not done after {number_text(DEADLINE_S)} s" if state == "PROC" else f"NIXL says {state}"
+        why = f"not done after {number_text(DEADLINE_S)} s" if state == "PROC" else f"NIXL reports {state}"
         raise reasons.native_failure(doing, why)
 
 

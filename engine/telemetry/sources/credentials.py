@@ -13,7 +13,7 @@ from kvdeck.sessions.units import size_text
 
 VARIABLE = "KVDECK_MONITOR_TOKENS"
 _MOST_BYTES = 64 << 10
-_FIX = "write one `http://host:port=TOKEN` a line"
+_FIX = "write one `http://host:port=TOKEN` per line"
 FILE_VARIABLE = "KVDECK_MONITOR_TOKENS_FILE"
 """Variable with the path of a file of mode 0600; one `http://host:port=TOKEN` per line."""
 
@@ -41,15 +41,17 @@ def _from_file() -> list[str]:
     try:
         with open_regular(path) as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise UsageError(f"{path} can be read by others", f"chmod 600 {path}")
+                raise UsageError(f"other users can read {path}", f"chmod 600 {path}")
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise UsageError(f"{path} is longer than {size_text(_MOST_BYTES)}", _FIX)
         text = data.decode("ascii")
         if not text.replace("\n", "").isprintable():
-            raise UsageError(f"{path} holds characters that no token has", _FIX)
+            raise UsageError(f"{path} has characters that are not allowed in tokens", _FIX)
         return text.split()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} holds bytes that no token has", _FIX) from error
+        raise UsageError(f"{path} has bytes that are not allowed in tokens", _FIX) from error
     except OSError as error:
-        raise UsageError(f"{FILE_VARIABLE} names {path}: {error.strerror}", "make it, or unset the variable") from error
+        raise UsageError(
+            f"{FILE_VARIABLE} names {path}: {error.strerror}", "create the file, or unset the variable"
+        ) from error

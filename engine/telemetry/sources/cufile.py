@@ -70,7 +70,7 @@ class Cufile:
             SourceGone: `gds_stats` is not installed.
         """
         if self._program is None:
-            raise SourceGone("gds_stats is not installed", "it comes with CUDA, in gds/tools (package gds-tools)")
+            raise SourceGone("gds_stats is not installed", "install gds-tools (part of CUDA, in gds/tools)")
         found = self._processes.found()
         values: dict[Series, float] = {}
         now = time.monotonic()
@@ -100,14 +100,14 @@ class Cufile:
             return f"gds_stats can't be run: {error.strerror}"
         text = asked.output.decode("utf-8", "replace")
         if asked.status is None:
-            return f"gds_stats gave no end within {number_text(DEADLINE_S)} s"
+            return f"gds_stats took more than {number_text(DEADLINE_S)} s"
         if asked.status != 0 or not text.strip():
-            return "no serving process shows cuFile's statistics: profile.cufile_stats in cufile.json turns them on"
+            return "no serving process has cuFile's statistics; turn them on with profile.cufile_stats in cufile.json"
         if _HEAD not in text:
-            return f"gds_stats says something else than statistics: {text.strip().splitlines()[0][:80]!r}"
+            return f"gds_stats printed no statistics: {text.strip().splitlines()[0][:80]!r}"
         counted = counters(text, process.labels)
         values.update(counted)
-        return "" if counted else "gds_stats' output is of a version that is not known here"
+        return "" if counted else "gds_stats' output has an unknown version"
 
 
 def counters(text: str, labels: Labels) -> dict[Series, float]:

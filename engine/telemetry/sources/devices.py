@@ -75,7 +75,7 @@ class Network:
             if rate is not None:
                 limits[sent] = limits[received] = rate
         if not values:
-            raise SourceGone("there is no network card but the loopback")
+            raise SourceGone("no network card except the loopback")
         return Reading(now_ns(), values, limits=limits)
 
 
@@ -105,7 +105,7 @@ def _fabric(root: Path) -> Reading:
             if rate:
                 limits[series] = float(rate[1]) * 1e9 / 8
     if not values:
-        raise SourceGone("no InfiniBand port shows its counters" if unread else "there is no InfiniBand port")
+        raise SourceGone("the counters of the InfiniBand ports can't be read" if unread else "no InfiniBand port")
     return Reading(now_ns(), values, missing=f"{unread} counters can't be read" if unread else "", limits=limits)
 
 
@@ -126,7 +126,7 @@ def nvidia_fs(root: Path) -> Reading:
     """
     path = root / "proc/driver/nvidia-fs/stats"
     if not path.exists():
-        raise SourceGone("nvidia-fs is not loaded; with the kernel's own NVMe P2PDMA it is not needed either")
+        raise SourceGone("nvidia-fs is not loaded (not needed with the kernel's NVMe P2PDMA)")
     values: dict[Series, float] = {}
     for line in path.read_text(errors="replace").splitlines():
         head, _, rest = line.partition(":")

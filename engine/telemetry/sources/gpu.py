@@ -36,7 +36,7 @@ class Gpus:
                 self._handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
                 self._nvml = pynvml
         except pynvml.NVMLError as error:
-            raise SourceGone(f"the NVIDIA driver says: {error}") from None
+            raise SourceGone(f"the NVIDIA driver reports: {error}") from None
         if not self._handles:
             raise SourceGone("the NVIDIA driver lists no GPU")
         values: dict[Series, float] = {}
@@ -61,7 +61,7 @@ class Gpus:
             usage = nvml.nvmlDeviceGetUtilizationRates(handle)
             values[Series("gpu_utilisation", labels, False)] = usage.gpu / 100
         except nvml.NVMLError:
-            missing.add("memory and utilisation are not told")
+            missing.add("memory and utilisation are not reported")
         limit = self._pcie_limit(handle)
         for way, code in (("sent", nvml.NVML_PCIE_UTIL_TX_BYTES), ("received", nvml.NVML_PCIE_UTIL_RX_BYTES)):
             series = Series(f"gpu_pcie_{way}_bytes_per_s", labels, False)
@@ -70,7 +70,7 @@ class Gpus:
                 if limit is not None:
                     limits[series] = limit
             except nvml.NVMLError:
-                missing.add("PCIe throughput is not told")
+                missing.add("PCIe throughput is not reported")
         for way, field in (
             ("sent", nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX),
             ("received", nvml.NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX),

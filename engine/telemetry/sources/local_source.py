@@ -51,7 +51,7 @@ class LocalSource:
             if self._aside is None:
                 return self._look()
             if self._aside.busy:
-                raise SourceGone("the last call still hangs")
+                raise SourceGone("the previous read still hangs")
             return await self._within(self._aside.call(self._look))
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""

@@ -83,7 +83,7 @@ class Ring:
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise SourceGone(f"{self._path.name} is no regular file")
+                raise SourceGone(f"{self._path.name} is not a regular file")
             inode = status.st_ino
             if inode != self._inode:
                 self._inode, self._position, self._sums = inode, None, {}
@@ -98,7 +98,9 @@ class Ring:
             raise SourceGone(f"{self._path.name} is too short for a telemetry ring")
         header = _Header(*_HEADER.unpack(raw))
         if header.version != VERSION:
-            raise SourceGone(f"{self._path.name} is no telemetry ring of version {VERSION}: it says {header.version}")
+            raise SourceGone(
+                f"{self._path.name} is not a telemetry ring of version {VERSION}: its version is {header.version}"
+            )
         if not 0 < header.capacity <= MAX_CAPACITY or header.mask != header.capacity - 1:
             raise SourceGone(f"{self._path.name} has an impossible capacity of {header.capacity}")
         return header
@@ -131,9 +133,9 @@ class Ring:
 
     def _missing(self, header: _Header) -> str:
         if (header.write - header.read) & header.mask == header.mask:
-            return "full: no longer live, NIXL drops every later event (nothing drains this ring)"
+            return "full: no longer live, NIXL drops every later event (no process drains this ring)"
         if self._drained:
-            return "somebody drains this ring: what came before, or a whole lap between two looks, is not counted"
+            return "another process drains this ring: earlier events, or a whole lap between two reads, are not counted"
         return ""
 
 

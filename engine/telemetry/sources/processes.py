@@ -164,7 +164,7 @@ class Processes:
         if not found:
             return Reading(now_ns(), values, quiet=NOBODY)
         missing = f"{count_text(closed)} of {count_text(len(found))} processes belong to another user" if closed else ""
-        quiet = "" if values else "no serving process holds an unlinked file: no KVBM disk tier here"
+        quiet = "" if values else "no serving process has an unlinked file open: no KVBM disk tier here"
         return Reading(now_ns(), values, missing=missing, quiet=quiet)
 
 

@@ -90,17 +90,17 @@ class Endpoint:
             text = await self._ask(self._session, self.url, allowed_s)
         except (asyncio.TimeoutError, aiohttp.ServerTimeoutError):
             self._pace_s = min(2 * self._pace_s, LONGEST_S)
-            raise SourceGone(f"no whole answer within {number_text(allowed_s)} s") from None
+            raise SourceGone(f"no complete answer within {number_text(allowed_s)} s") from None
         except aiohttp.ClientConnectorDNSError as error:
             raise SourceGone(f"cannot find the host: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise SourceGone(_untrusted(error), "set SSL_CERT_FILE to the certificate of who signed it") from None
+            raise SourceGone(_untrusted(error), "set SSL_CERT_FILE to the issuer's certificate") from None
         except aiohttp.ClientConnectorError as error:
             raise SourceGone(f"cannot connect: {error.os_error.strerror or error.os_error}") from None
         except aiohttp.ClientError as error:
             raise SourceGone(f"{type(error).__name__}: {error}"[:200]) from None
         except (ValueError, OSError) as error:
-            raise SourceGone(f"no HTTP: {error}"[:200]) from None
+            raise SourceGone(f"not HTTP: {error}"[:200]) from None
         took_s = (now_ns() - begun) / 1e9
         self._pace_s = min(max(SLOWNESS * took_s, TIMEOUT_S), LONGEST_S)
         return replace(self._reading(text), took_s=took_s)
@@ -122,16 +122,16 @@ class Endpoint:
         found = self._parser.parse(text)
         if not found.values:
             if text.lstrip()[:15].lower().startswith(("<!doctype", "<html")):
-                raise SourceGone("answers a web page, not metrics")
+                raise SourceGone("serves a web page, not metrics")
             if found.unread:
-                raise SourceGone("answers something else than metrics")
+                raise SourceGone("does not serve metrics")
         missing = []
         if found.torn:
-            missing.append("the last line is torn off")
+            missing.append("the last line is incomplete")
         if found.unread:
             missing.append(f"{found.unread} lines are not Prometheus text")
         if not found.values:
-            missing.append("answers, and says nothing yet")
+            missing.append("endpoint is up but exports no samples yet")
         if found.changed is None:
             self._recognised = recognise(found)
         since, self._last_ns = self._last_ns, now_ns()
@@ -164,9 +164,9 @@ def checked_url(url: str) -> str:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError as error:
-        raise UsageError(f"the source is no address: {error}", "give http://host:port/metrics") from None
+        raise UsageError(f"the source is not an address: {error}", "give http://host:port/metrics") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"the source {url!r} is no http address", "give http://host:port/metrics")
+        raise UsageError(f"the source {url!r} is not an http address", "give http://host:port/metrics")
     return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
 
 
@@ -186,7 +186,7 @@ def _check_status(answer: aiohttp.ClientResponse, url: str) -> None:
     if answer.status in (401, 403):
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         raise SourceGone(
-            f"HTTP {answer.status}: wants credentials", f"set KVDECK_MONITOR_TOKENS='{origin}=TOKEN' or a file"
+            f"HTTP {answer.status}: credentials needed", f"set KVDECK_MONITOR_TOKENS='{origin}=TOKEN' or a file"
         )
     if answer.status != 200:
         raise SourceGone(f"HTTP {answer.status} {(answer.reason or '')[:60]}".strip())
@@ -200,7 +200,7 @@ async def _body(answer: aiohttp.ClientResponse) -> str:
             size += len(part)
             if size > MAX_BODY:
                 answer.close()
-                raise SourceGone(f"answers more than {size_text(MAX_BODY)}")
+                raise SourceGone(f"the answer is larger than {size_text(MAX_BODY)}")
     except aiohttp.ClientPayloadError:
         if not parts:
             raise

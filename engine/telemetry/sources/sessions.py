@@ -90,7 +90,7 @@ class OwnRuns:
         for run in self._runs.values():
             run.read()
             run.add_to(values)
-        return Reading(now_ns(), values, quiet="" if values else "no run of kvdeck goes on")
+        return Reading(now_ns(), values, quiet="" if values else "no run of kvdeck is in progress")
 
     def _rescan(self) -> None:
         fresh = {}

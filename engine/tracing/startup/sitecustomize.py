@@ -45,5 +45,5 @@ try:
     _install()
 except Exception as error:
     if os.environ.get("KVDECK_RECORD_DEBUG"):
-        sys.stderr.write(f"kvdeck does not record in this process: {error!r}\n")
+        sys.stderr.write(f"kvdeck can't record in this process: {error!r}\n")
 _run_the_other()

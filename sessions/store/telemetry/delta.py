@@ -62,10 +62,10 @@ def check(moment: object) -> None:
         ValueError: It is not.
     """
     if not isinstance(moment, dict) or not isinstance(moment.get("t"), (int, float)):
-        raise ValueError("a moment without its time")
+        raise ValueError("a sample without a time")
     for name, rows in moment.items():
         if name != "t" and not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
-            raise ValueError(f"{name!r} is no list of rows")
+            raise ValueError(f"{name!r} is not a list of rows")
 
 
 def decode(line: bytes, before: Moment | None) -> Moment | None:
@@ -85,10 +85,10 @@ def decode(line: bytes, before: Moment | None) -> Moment | None:
             moment: Moment = data["key"]
             return moment
         if before is None:
-            raise ValueError("a change without the moment that it changes")
+            raise ValueError("a delta without a previous sample")
         return apply(before, data)
     except (TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        raise ValueError(f"a damaged moment: {error}") from error
+        raise ValueError(f"a damaged sample: {error}") from error
 
 
 def time_of(line: bytes) -> float | None:
@@ -108,7 +108,7 @@ def apply(before: Moment, delta: dict[str, Any]) -> Moment:
         ValueError: The delta doesn't fit the previous sample.
     """
     if not isinstance(delta["t"], (int, float)):
-        raise ValueError("a moment without its time")
+        raise ValueError("a sample without a time")
     grown = delta.get("ns", 0)
     moment: Moment = {"t": delta["t"]}
     for name, rows in before.items():
@@ -135,7 +135,7 @@ def _changed(rows: list[Row], change: Any, grown: int) -> list[Row]:
     for field, cells in (change or {}).items():
         for index, value in zip(cells[::2], cells[1::2], strict=True):
             if index < 0 or field not in made[index]:
-                raise ValueError(f"a change of {field!r} in a row that has none")
+                raise ValueError(f"a delta of {field!r} in a row without it")
             if index not in own:
                 made[index] = dict(made[index])
                 own.add(index)

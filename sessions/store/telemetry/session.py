@@ -57,7 +57,9 @@ def begin(
     for source in sources:
         refuse_credentials(source, "the source")
     if limit < LEAST_LIMIT:
-        raise UsageError(f"{size_text(limit)} can't hold a telemetry session", f"give {size_text(LEAST_LIMIT)} or more")
+        raise UsageError(
+            f"{size_text(limit)} is too small for a telemetry session", f"give {size_text(LEAST_LIMIT)} or more"
+        )
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))

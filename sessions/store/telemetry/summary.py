@@ -137,7 +137,7 @@ class Summary:
         try:
             self._take(moment)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"a damaged moment: {error}") from error
+            raise ValueError(f"a damaged sample: {error}") from error
 
     def _take(self, moment: Moment) -> None:
         t = float(moment["t"])

@@ -60,7 +60,7 @@ class Writer:
             ) from error
         if not free:
             os.close(self._marks)
-            raise UsageError(f"the telemetry session {folder.name!r} is being written already", "choose another name")
+            raise UsageError(f"another process is writing the telemetry session {folder.name!r}", "choose another name")
         self._closed = segments(self._moments)
 
     @property
@@ -101,7 +101,7 @@ class Writer:
         """
         line = encode_mark(mark)
         if self._marks_bytes + len(line) > marks_module.MOST_BYTES and mark.kind != "end":
-            raise SessionError("the telemetry session has no room for more marks", "begin another telemetry session")
+            raise SessionError("the telemetry session can't hold more annotations", "start another telemetry session")
         try:
             if os.write(self._marks, line) != len(line):
                 os.ftruncate(self._marks, self._marks_bytes)
@@ -157,8 +157,10 @@ class Writer:
             if not self._thinned:
                 self._thinned = True
                 with contextlib.suppress(SessionError):
-                    self.mark(Mark(time.time(), f"the limit of {size_text(self._limit)} is reached: from here on "
-                                   "older moments are thinned", "thinned"))  # fmt: skip
+                    self.mark(Mark(time.time(), (
+                        f"the limit of {size_text(self._limit)} is reached: from "
+                        "here on older samples are thinned"
+                    ), "thinned"))  # fmt: skip
 
     def _densest_for_its_age(self) -> int:
         """Return the index of the pair that is densest for its age; pairs of equal density are preferred."""
@@ -220,5 +222,5 @@ class _Live:
 
 def _error(folder: Path, error: OSError) -> SessionError:
     return SessionError(
-        f"can't write in {folder}: {error.strerror}", "make room, or set KVDECK_HOME to a folder of yours"
+        f"can't write in {folder}: {error.strerror}", "free disk space, or set KVDECK_HOME to a folder you own"
     )

@@ -98,10 +98,10 @@ class Advice(Lines):
                 width - 2,
             )
         ]
-        mend = [(line, "key") for line in wrap(f"mend: {row.mend}" if row.mend else "", width - 2)]
+        fix = [(line, "key") for line in wrap(f"fix: {row.fix}" if row.fix else "", width - 2)]
         return [
             heading(" ".join(filter(None, (row.path, row.backend, row.mode))), width),
-            *((cell(f" {text}", width, tone),) for text, tone in said + mend),
+            *((cell(f" {text}", width, tone),) for text, tone in said + fix),
         ]
 
 
@@ -117,7 +117,7 @@ class DoctorScreen(DeckScreen):
 
     CSS_PATH = "doctor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "look", "look again", id="doctor.look", tooltip="Look at this host again", group=RUN),
+        Binding("r", "look", "check again", id="doctor.look", tooltip="Check this host again", group=RUN),
     ]
 
     PANES: ClassVar = {"advice": "advice", "host": "host"}
@@ -135,8 +135,8 @@ class DoctorScreen(DeckScreen):
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.doctor = doctor
-        waiting = "looking at this host …" if doctor.looking else "not looked at yet · r looks"
-        trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r looks again"]) if doctor.error else ""
+        waiting = "checking this host …" if doctor.looking else "not checked yet · r checks"
+        trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r checks again"]) if doctor.error else ""
         self.query_one(PathList).show(doctor.paths, trouble or waiting, "bad" if trouble else "dim")
         self.query_one("#host", Page).redraw()
 

@@ -15,7 +15,7 @@ from kvdeck.sessions.errors import UsageError
 
 TOLD_AGAIN_S = 60.0
 """Minimum seconds between two notifications of one alert; the log has every crossing."""
-MEND = "write `> 5 GB/s`, `< 100 blocks/s`, `> 3 failures` or `> 90 %`; leave it empty to take it away"
+MEND = "write `> 5 GB/s`, `< 100 blocks/s`, `> 3 failures` or `> 90 %`; leave it empty to remove the alert"
 _TEXT = re.compile(r"\s*([<>])=?\s*(\d+(?:[,_]\d{3})*(?:\.\d+)?)\s*([kKMGT]?)(i?)\s*([A-Za-z%]*(?:/s)?)\s*")
 _SCALES = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
 _BYTES = ("B", "bytes", "byte")
@@ -43,10 +43,10 @@ def parse(text: str) -> Threshold:
     """
     found = _TEXT.fullmatch(text)
     if found is None:
-        raise UsageError(f"{text!r} is no threshold", MEND)
+        raise UsageError(f"{text!r} is not an alert", MEND)
     side, number, prefix, binary, unit = found.groups()
     if binary and unit.removesuffix("/s") not in _BYTES:
-        raise UsageError(f"{text!r}: {prefix}{binary} is for bytes", MEND)
+        raise UsageError(f"{text!r}: {prefix}{binary} is a prefix of bytes only", MEND)
     base = unit.removesuffix("/s")
     unit = "B" + unit[len(base) :] if base in _BYTES else unit
     scale = float(1024 if binary else 1000) ** _SCALES[prefix]

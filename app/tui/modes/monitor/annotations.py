@@ -8,7 +8,8 @@ from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
 MOST = 500
-TONES = {"note": "key", "threshold": "warn", "gap": "warn", "thinned": "warn", "bad": "bad", "look": "warn"}
+TONES = {"note": "key", "threshold": "warn", "gap": "warn", "thinned": "warn", "bad": "bad", "warning": "warn"}
+TONES["look"] = TONES["warning"]  # the kind of a warning in recordings of kvdeck 0.1
 _BAD = ("stale", "unreachable")
 
 
@@ -40,11 +41,11 @@ def happened(before: Snapshot, after: Snapshot) -> list[Mark]:
         if source.state in _BAD and was not in _BAD:
             found.append(Mark(after.t, f"{source.name} is {source.state}: {source.reason}", "bad"))
         elif was in _BAD and source.state not in _BAD:
-            found.append(Mark(after.t, f"{source.name} answers again", "source"))
+            found.append(Mark(after.t, f"{source.name} is back", "source"))
         elif source.state == "reset":
             found.append(Mark(after.t, f"{source.name}: {source.reason}", "source"))
-    looked = {check.id for check in before.checks if check.verdict == "look"}
+    looked = {check.id for check in before.checks if check.verdict == "warning"}
     for check in after.checks:
-        if check.verdict == "look" and check.id not in looked and before.sources:
-            found.append(Mark(after.t, check.evidence, "look"))
+        if check.verdict == "warning" and check.id not in looked and before.sources:
+            found.append(Mark(after.t, check.evidence, "warning"))
     return found

@@ -21,7 +21,7 @@ from kvdeck.sessions.units import plain_text
 if TYPE_CHECKING:
     from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 
-LIMITS = "`> 5 GB/s`, `< 100 blocks/s`, `> 90 %`; empty takes it away"
+LIMITS = "`> 5 GB/s`, `< 100 blocks/s`, `> 90 %`; empty removes the alert"
 
 
 def annotate(screen: MonitorScreen) -> None:
@@ -35,7 +35,9 @@ def annotate(screen: MonitorScreen) -> None:
             screen.annotate_recording(text, "note")
             screen.draw()
 
-    screen.app.push_screen(AskText("Note this moment", "", "such as `load started`; a recording gets it too"), noted)
+    screen.app.push_screen(
+        AskText("Annotate this moment", "", "such as `load started`; also stored in a recording"), noted
+    )
 
 
 def threshold(screen: MonitorScreen) -> None:
@@ -57,7 +59,7 @@ def threshold(screen: MonitorScreen) -> None:
             return
         screen.change(replace(screen.settings, thresholds=thresholds.texts))
 
-    screen.app.push_screen(AskText(f"Tell when {name} is", thresholds.text(key), LIMITS), typed)
+    screen.app.push_screen(AskText(f"Alert when {name} is", thresholds.text(key), LIMITS), typed)
 
 
 def series(screen: MonitorScreen) -> None:
@@ -99,8 +101,8 @@ def block(screen: MonitorScreen) -> None:
             screen.set_block(size, "as typed")
 
     size = screen.settings.block_bytes
-    note = "empty: not known, blocks stay blocks; the palette takes it from the plan"
-    screen.app.push_screen(AskText("Bytes of one KVBM block", plain_text(size, 0), note), typed)
+    note = "empty: unknown, shown in blocks; the palette copies it from the plan"
+    screen.app.push_screen(AskText("Size of one KVBM block in bytes", plain_text(size, 0), note), typed)
 
 
 def record(screen: MonitorScreen) -> None:
@@ -110,7 +112,7 @@ def record(screen: MonitorScreen) -> None:
         screen.app.command(lambda client: client.stop_recording(going.name))
         return
     if wanted is None:
-        screen.notify("nothing is watched: s chooses sources first", severity="warning")
+        screen.notify("no source is selected · s selects sources", severity="warning")
         return
 
     def named(name: str | None) -> None:
@@ -121,5 +123,5 @@ def record(screen: MonitorScreen) -> None:
 
     value = time.strftime("monitor-%Y%m%d-%H%M%S")
     screen.app.push_screen(
-        AskText("Record into session", value, "it goes on when the deck is closed; R ends it"), named
+        AskText("Record into session", value, "continues when the deck is closed; R stops it"), named
     )

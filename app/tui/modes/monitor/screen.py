@@ -45,8 +45,8 @@ RETRY_S = 0.25
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
 READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
 """Panes of text and tables, and the seconds between their redraws; the others are drawn with every sample."""
-ASKING = "Asking the sources for the first time …"
-LOOKING = "Looking at what can be watched on this host …"
+ASKING = "Reading the sources for the first time …"
+LOOKING = "Searching this host for sources …"
 
 
 class MonitorScreen(DeckScreen):
@@ -159,7 +159,7 @@ class MonitorScreen(DeckScreen):
             for crossing in self.timeline.note(message.moment, self.settings.pins, message.packed):
                 self.annotate_recording(crossing.text, "threshold")
                 if crossing.told:
-                    self.notify(crossing.text, title="threshold", severity="warning", markup=False)
+                    self.notify(crossing.text, title="alert", severity="warning", markup=False)
         self._paint(tick=True)
 
     @on(RecordingsSeen)
@@ -169,7 +169,7 @@ class MonitorScreen(DeckScreen):
         self.recording = going[-1] if going else None
         if before is not None and self.recording is None:
             ended = next((state for state in message.recordings if state.name == before.name), before)
-            self.notify(f"{ended.name} is kept: {ended.reason or 'o or 4 opens it'}", markup=False)
+            self.notify(f"{ended.name} saved: {ended.reason or 'o or 4 opens it'}", markup=False)
         self.refresh_bindings()
         self._paint()
 
@@ -337,7 +337,7 @@ class MonitorScreen(DeckScreen):
             if name is not None:
                 self.post_message(ReplayAsked(name))
 
-        self.app.push_screen(Picker("Recording:", choices, "nothing was recorded yet · R records"), taken)
+        self.app.push_screen(Picker("Recording:", choices, "no recording yet · R starts one"), taken)
 
     async def on_replay_asked(self, message: ReplayAsked) -> None:
         try:
@@ -394,7 +394,7 @@ class MonitorScreen(DeckScreen):
         if (plan := planned(self.app.memory)) is not None:
             size, said = plan.block_bytes, f"from the plan {plan.title}"
             yield (
-                "monitor: take block bytes from the plan",
+                "monitor: copy the block size from the plan",
                 f"{exact_size_text(size)}, {said}",
                 lambda: self.set_block(size, said),
             )

@@ -54,15 +54,15 @@ class SeriesScreen(DeckScreen):
     CSS_PATH = "series.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
-            "space,P", "pin", "pin", id="series.pin", tooltip="Pin it to the Monitor, or take it off", group=MONITOR
+            "space,P", "pin", "pin", id="series.pin", tooltip="Pin the series to the Monitor or unpin it", group=MONITOR
         ),
         Binding(
             "slash", "filter", "filter", key_display="/", id="series.filter",
-            tooltip="Show only series with these words: name, labels, source", group=MONITOR,
+            tooltip="Filter by words in name, labels and source", group=MONITOR,
         ),
         Binding(
             "escape", "back", "back", key_display="Esc", id="series.back",
-            tooltip="Clear the words, then back to the Monitor", group=MONITOR,
+            tooltip="Clear the filter, then go back to the Monitor", group=MONITOR,
         ),
     ]  # fmt: skip
 
@@ -106,7 +106,7 @@ class SeriesScreen(DeckScreen):
         found = [n for n in ordered if all(word in _text(n) for word in words)]
         bar.count, bar.total = len(found), len(self.series)
         bar.redraw()
-        none = "no series has these words · Esc clears the filter" if words else "reading every series …"
+        none = "no series matches · Esc clears the filter" if words else "reading all series …"
         self.query_one("#list", Listing).show(found, none)
 
     def _columns(self, width: int) -> list[Column[Number]]:
@@ -115,7 +115,7 @@ class SeriesScreen(DeckScreen):
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
             Column("", max(20, width - source - 34), lambda n: f"{n.name}{labels_text(n)}", right=False),
             Column("value", 14, lambda n: quantity_text(n.value, n.unit)),
-            Column("a second", 10, per_s, lambda n: "ok" if n.per_s else "dim"),
+            Column("per second", 10, per_s, lambda n: "ok" if n.per_s else "dim"),
             Column("", 1, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
         ]

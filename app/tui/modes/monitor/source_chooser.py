@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
 
 COSTS = {
-    "disk": "two files of /proc",
-    "network": "two files of /proc",
-    "fabric": "asks the card's firmware, once a second at most",
-    "gpu": "NVML, 20 ms a direction where the card does not count",
-    "process": "/proc of serving processes",
-    "ring": "read only, not drained",
-    "session": "a stat, and a read of what is new",
-    "nvidia_fs": "one file of /proc",
-    "cufile": "a run of gds_stats for each process, every 5 s",
+    "disk": "reads 2 files",
+    "network": "reads 2 files",
+    "fabric": "reads the card's firmware, at most 1/s",
+    "gpu": "NVML calls; 20 ms per direction if the card has no counter",
+    "process": "reads /proc of serving processes",
+    "ring": "reads 1 file, doesn't drain it",
+    "session": "checks a file, reads what is new",
+    "nvidia_fs": "reads 1 file",
+    "cufile": "runs gds_stats per process every 5 s",
 }
 """Cost of one sample, by source kind; by name for sources that differ from their kind."""
 
@@ -40,9 +40,9 @@ class SourceList(Lines, can_focus=True):
 
     DEFAULT_CSS = "SourceList { width: 90%; max-width: 100; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="choose.up", tooltip="The row above", group=LIST),
-        Binding("down,j", "move(1)", "Down", show=False, id="choose.down", tooltip="The row below", group=LIST),
-        Binding("space", "tick", "tick", id="choose.tick", tooltip="Watch this one, or not", group=LIST),
+        Binding("up,k", "move(-1)", "Up", show=False, id="choose.up", tooltip="Previous row", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="choose.down", tooltip="Next row", group=LIST),
+        Binding("space", "tick", "select", id="choose.tick", tooltip="Select or clear this source", group=LIST),
     ]
 
     def __init__(self, first: bool) -> None:
@@ -77,7 +77,7 @@ class SourceList(Lines, can_focus=True):
         return [*head, *body[self.top : self.top + room], *foot]
 
     def _lines(self, width: int) -> list[Row]:
-        said = "Found on this host; nothing of it is used yet." if self.first else "What is watched"
+        said = "Found on this host. Nothing is read until you press Enter." if self.first else "Sources"
         head: list[Row] = [(cell(said, width, "!"),), ()]
         widest = max((len(found.name) for found in self.found), default=20)
         rows: list[Row] = []
@@ -90,7 +90,7 @@ class SourceList(Lines, can_focus=True):
                 cell(found.kind, 11, "dim"),
                 cell(found.name, name),
                 cell(
-                    f"  {COSTS.get(found.name) or COSTS.get(found.kind, 'one answer of it each time')}",
+                    f"  {COSTS.get(found.name) or COSTS.get(found.kind, '1 HTTP request per sample')}",
                     max(0, width - 17 - name),
                     "dim",
                 ),
@@ -99,10 +99,10 @@ class SourceList(Lines, can_focus=True):
         if self.error:
             rows.append((cell(self.error, width, "bad"),))
         elif self.looking:
-            rows.append((cell("looking at the usual ports of the loopback …", width, "dim"),))
+            rows.append((cell("scanning the usual ports of the loopback address …", width, "dim"),))
         elif not self.found:
-            rows.append((cell("nothing · a adds an address", width, "dim"),))
-        keys = (("Enter", "watches"), ("space", "ticks"), ("a", "adds"), ("r", "looks again"), ("Esc", "leaves"))
+            rows.append((cell("no source found · a adds an address", width, "dim"),))
+        keys = (("Enter", "start"), ("space", "select"), ("a", "add"), ("r", "rescan"), ("Esc", "cancel"))
         foot: Row = tuple(span for key, what in keys for span in ((f"{key} ", "key"), (f"{what}  ", "dim")))
         return [*head, *rows, (), foot]
 
@@ -111,12 +111,19 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     """Returns (selected, offered) source names as `--source` takes them; None on Esc."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "take", "watch", id="choose.take", tooltip="Watch what is ticked", group=MONITOR),
+        Binding("enter", "take", "watch", id="choose.take", tooltip="Monitor the selected sources", group=MONITOR),
         Binding(
-            "a", "add", "add", id="choose.add", tooltip="Add an address, a folder of rings, a session", group=MONITOR
+            "a",
+            "add",
+            "add",
+            id="choose.add",
+            tooltip="Add an address, a folder of telemetry rings, or a session",
+            group=MONITOR,
         ),
-        Binding("r", "look", "look again", id="choose.look", tooltip="Look at this host again", group=MONITOR),
-        Binding("escape,q", "dismiss(None)", "leave", id="choose.leave", tooltip="As it was", group=MONITOR),
+        Binding("r", "look", "rescan", id="choose.look", tooltip="Scan this host again", group=MONITOR),
+        Binding(
+            "escape,q", "dismiss(None)", "leave", id="choose.leave", tooltip="Close without a change", group=MONITOR
+        ),
     ]
     app: Deck
 
@@ -165,8 +172,8 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
                 self.list.ticked.add(text)
                 self.list.show()
 
-        note = "http://host:6880/metrics, a folder of NIXL rings, a session's .json"
-        self.app.push_screen(AskText("Watch also", HTTP, note), added)
+        note = "http://host:6880/metrics, a folder of NIXL rings, or a session's .json"
+        self.app.push_screen(AskText("Add a source", HTTP, note), added)
 
     def action_take(self) -> None:
         ticked = [found.name for found in self.list.found if found.name in self.list.ticked]

@@ -21,12 +21,12 @@ def look(post: Callable[[SourcesFound], object]) -> None:
     argv = [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--list-sources", "--json"]
     done = run(argv, LONGEST_S)
     if done.status is None:
-        post(SourcesFound((), f"looking for sources did not end within {number_text(LONGEST_S)} s"))
+        post(SourcesFound((), f"the search for sources took more than {number_text(LONGEST_S)} s"))
         return
     try:
         rows = load_record(done.output)["sources"]
         found = tuple(Found(str(row["name"]), str(row["kind"])) for row in rows)
     except (ValueError, KeyError, TypeError):
-        post(SourcesFound((), f"looking for sources failed: {last_line(done.errors, str(done.status))}"))
+        post(SourcesFound((), f"the search for sources failed: {last_line(done.errors, str(done.status))}"))
     else:
         post(SourcesFound(found))

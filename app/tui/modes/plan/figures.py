@@ -25,7 +25,7 @@ from kvdeck.sessions.units import (
 )
 
 LABEL = 19
-_FIRST_TO_GO = ("desc. a request", "stages' layers", "desc. in all", "in all", "desc. on the GPU")
+_FIRST_TO_GO = ("desc./request", "layers per stage", "desc. all GPUs", "all GPUs", "desc. one GPU")
 """Rows dropped on a low screen, in this order."""
 _TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
 
@@ -36,7 +36,7 @@ def figure_rows(form: PlanForm, measured: Measured, width: int, height: int) -> 
     try:
         plan = form.plan()
     except UsageError as error:
-        return [head, (cell(f" no plan: {error.mend}", width, "key"),)]
+        return [head, (cell(f" no plan · fix: {error.fix}", width, "key"),)]
     here = [*_fit_rows(plan, form.doctor.host, width), *_time_rows(form, plan, measured, width)]
     why = list(_why_rows(plan, width))
     rows = [head, *_kv_rows(plan, width), *why, *_layout_rows(plan, width), heading("Here", width), *here]
@@ -54,14 +54,14 @@ def _line(label: str, said: str, width: int, tone: str = "") -> Row:
 
 
 def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
-    yield _line("a token", f"{exact_size_text(plan.token_bytes)} in {many(plan.model.layers, 'layer')}", width)
-    yield _line("a request", f"{exact_size_text(plan.request_bytes)}{_grown(plan)}", width)
+    yield _line("per token", f"{exact_size_text(plan.token_bytes)} in {many(plan.model.layers, 'layer')}", width)
+    yield _line("per request", f"{exact_size_text(plan.request_bytes)}{_grown(plan)}", width)
     yield from _gpu_rows(plan, width)
     yield from _state_rows(plan, width)
     yield from _stage_rows(plan, width)
     for group in plan.stage.groups:
         if len(plan.stage.groups) > 1:
-            blocks = f"{many(group.blocks, 'block')} of {size_text(group.block_bytes)} a request"
+            blocks = f"{many(group.blocks, 'block')} of {size_text(group.block_bytes)} per request"
             yield _line(
                 group.kind.name, f"{many(group.layers, 'layer')}, {many(group.tokens, 'token')}: {blocks}", width
             )
@@ -69,7 +69,7 @@ def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
 
 def _stage_rows(plan: Plan, width: int) -> Iterator[Row]:
     if plan.parallel.pp > 1:
-        yield _line("stages' layers", _stages_said(plan), width)
+        yield _line("layers per stage", _stages_said(plan), width)
 
 
 def _stages_said(plan: Plan) -> str:
@@ -83,12 +83,12 @@ def _stages_said(plan: Plan) -> str:
 def _state_rows(plan: Plan, width: int) -> Iterator[Row]:
     """Yield the recurrent state of a hybrid model, apart from the KV: per request, independent of its length."""
     if plan.state_bytes:
-        on_gpu = f"at most {size_text(plan.gpu_state_bytes())} on a GPU"
-        said = f"{exact_size_text(plan.state_bytes)} a request, whatever its length · {on_gpu}"
-        few = f"{size_text(plan.state_bytes)} a request, not KV · {on_gpu}"
+        on_gpu = f"at most {size_text(plan.gpu_state_bytes())} per GPU"
+        said = f"{exact_size_text(plan.state_bytes)} per request of any length · {on_gpu}"
+        few = f"{size_text(plan.state_bytes)} per request, not KV · {on_gpu}"
         yield _line("recurrent state", said if len(said) <= width - LABEL else few, width)
     for words in plan.model.without_state():
-        yield _line("recurrent state", f"not known of {words}", width, "warn")
+        yield _line("recurrent state", f"unknown for {words}", width, "warn")
 
 
 def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -101,21 +101,21 @@ def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
             f"{group.kind.name} {count_text(group.blocks)} × {size_text(group.block_bytes)}"
             for group in plan.stage.groups
         ]
-        yield _line("blocks a request", ", ".join(said), width)
+        yield _line("blocks/request", ", ".join(said), width)
 
 
 def _grown(plan: Plan) -> str:
     if not plan.work.osl:
         return ""
-    return f" · {size_text(plan.at_the_end().request_bytes)} with {many(plan.work.osl, 'token')} more"
+    return f" · {size_text(plan.at_the_end().request_bytes)} with {many(plan.work.osl, 'output token')} more"
 
 
 def _gpu_rows(plan: Plan, width: int) -> Iterator[Row]:
     gpu, whole, parallel, stage = plan.per_gpu(), plan.in_all(), plan.parallel, plan.stage
     where = f"stage {stage.index}, {many(stage.layers, 'layer')}" if parallel.pp > 1 else many(stage.layers, "layer")
-    yield _line("the fullest GPU", f"{size_text(gpu.block_bytes)} in {many(gpu.blocks, 'block')} · {where}", width)
+    yield _line("one GPU (max)", f"{size_text(gpu.block_bytes)} in {many(gpu.blocks, 'block')} · {where}", width)
     gpus = many(parallel.gpus, "GPU")
-    yield _line("in all", f"{size_text(whole.block_bytes)} in {many(whole.blocks, 'block')} on {gpus}", width)
+    yield _line("all GPUs", f"{size_text(whole.block_bytes)} in {many(whole.blocks, 'block')} on {gpus}", width)
 
 
 def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -141,10 +141,10 @@ def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
     sizes = group.block_bytes, group.region_bytes
     texts = [exact_size_text(size) for size in sizes]
     yield pair("one descriptor", texts[0], texts[1])
-    yield pair("desc. a block", "1", count_text(group.regions))
-    yield pair("desc. a request", count_text(plan.stage.blocks()), count_text(plan.stage.regions()))
-    yield pair("desc. on the GPU", count_text(gpu.blocks), count_text(gpu.regions))
-    yield pair("desc. in all", count_text(whole.blocks), count_text(whole.regions))
+    yield pair("desc./block", "1", count_text(group.regions))
+    yield pair("desc./request", count_text(plan.stage.blocks()), count_text(plan.stage.regions()))
+    yield pair("desc. one GPU", count_text(gpu.blocks), count_text(gpu.regions))
+    yield pair("desc. all GPUs", count_text(whole.blocks), count_text(whole.regions))
     said = [
         (f"yes, at {size_text(step)}", "ok") if (step := aligned(size)) else ("no, not aligned", "warn")
         for size in sizes
@@ -158,18 +158,21 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
     folder = host.get("folder") or {}
     tiers = (
         ("VRAM", gpus[0].get("memory_free_bytes") or gpus[0].get("memory_bytes") if gpus else None, "no GPU"),
-        ("RAM", host.get("memory_available_bytes") or host.get("memory_bytes"), "not known"),
-        ("disk", folder.get("free_bytes"), "not known"),
+        ("RAM", host.get("memory_available_bytes") or host.get("memory_bytes"), "unknown"),
+        ("disk", folder.get("free_bytes"), "unknown"),
     )
-    spans: list[Span] = [cell(" fits here, times", LABEL, "dim")]
+    spans: list[Span] = [cell(" room for", LABEL, "dim")]
     part = (width - LABEL) // 3
     for name, there, without in tiers:
         if there is None:
             spans.append(cell(f"{name}: {without}", part - 1, "dim"))
         else:
             times = there / need
-            said = f"{figure(times)} ×" if times >= 1 else percent_text(times)
-            spans.append(cell(f"{name} {size_text(there)}: {said}", part - 1, "ok" if times >= 1 else "bad"))
+            room = f"{name} {size_text(there)}: "
+            text = f"{room}{figure(times)} such caches" if times >= 1 else room + percent_text(times)
+            if len(text) >= part and times >= 1:
+                text = f"{room}{figure(times)} ×"
+            spans.append(cell(text, part - 1, "ok" if times >= 1 else "bad"))
         spans.append((" ", ""))
     yield tuple(spans)
 
@@ -180,7 +183,7 @@ def _time_rows(form: PlanForm, plan: Plan, measured: Measured, width: int) -> It
         name = "FC" if layout == LAYOUTS[0] else "LS"
         point = measured.at(form.path, layout, plan.group.block_bytes)
         if point is None:
-            yield _line(f"{form.path} {name}", measured.error or "never measured here", width, "dim")
+            yield _line(f"{form.path} {name}", measured.error or "not measured here", width, "dim")
             continue
         seconds = size / point.gb_per_s / 1e9
         took = duration_text(seconds) if seconds >= 1 else time_text(seconds * 1e6)
@@ -209,7 +212,7 @@ def command_rows(form: PlanForm, width: int) -> list[Row]:
 def grid_rows(form: PlanForm, measured: Measured, width: int) -> list[Row]:
     """Return block sizes over TP and page size; brackets mark each row's first page size at or past the knee."""
     knee = measured.knee(form.path)
-    said = f"knee {size_text(knee)} on {form.path}" if knee else f"no sweep of block sizes measured on {form.path}"
+    said = f"knee {size_text(knee)} on {form.path}" if knee else f"no block-size sweep measured on {form.path}"
     said = measured.error or said
     rows = [heading("Block size over TP and page size", width, note=said)]
     pages = tuple(sorted({*PAGE_SIZES, form.page_size}))

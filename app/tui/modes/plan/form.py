@@ -27,25 +27,31 @@ PAGE_SIZES = (16, 32, 64, 128, 256, 512)
 
 COLUMNS = (
     (
-        Field("tp", "TP", "number", "ranks that share the KV heads; MLA's latent is on each of them"),
-        Field("pp", "PP", "number", "stages that share the layers"),
-        Field("pp_rule", "PP rule", "choice", "whose rule says where layers go that PP leaves over", tuple(PP_RULES)),
-        Field("cp", "CP", "number", "ranks that share the pages of each sequence"),
-        Field("dp", "DP", "number", "replicas that share the requests"),
+        Field("tp", "TP", "number", "KV heads are split over this many GPUs (MLA is copied to each)"),
+        Field("pp", "PP", "number", "layers are split over this many stages"),
+        Field(
+            "pp_rule",
+            "PP rule",
+            "choice",
+            "engine whose rule places the layers that PP doesn't divide",
+            tuple(PP_RULES),
+        ),
+        Field("cp", "CP", "number", "pages of each sequence are split over this many ranks"),
+        Field("dp", "DP", "number", "requests are split over this many replicas"),
     ),
     (
-        Field("isl", "ISL", "number", "tokens of a prompt: what is transferred"),
-        Field("osl", "OSL", "number", "tokens that are added after it: room, and no transfer"),
-        Field("requests", "requests", "number", "requests at a time, over all replicas"),
-        Field("page_size", "page size", "number", "tokens in a block"),
-        Field("precision", "KV precision", "choice", "type of the KV cache's elements", tuple(PRECISIONS)),
+        Field("isl", "ISL", "number", "input tokens per request; their KV is transferred"),
+        Field("osl", "OSL", "number", "output tokens per request; they need memory, not a transfer"),
+        Field("requests", "requests", "number", "concurrent requests, all replicas together"),
+        Field("page_size", "page size", "number", "tokens per block"),
+        Field("precision", "KV precision", "choice", "element type of the KV cache", tuple(PRECISIONS)),
     ),
     (
-        Field("path", "path", "choice", "the transfer's two ends", PATHS),
-        Field(LAYOUTS[0], "FullyContiguous", "toggle", "run it: one descriptor a block"),
-        Field(LAYOUTS[1], "LayerSeparate", "toggle", "run it: a descriptor for each layer and outer dim"),
-        Field(LAYOUTS[2], "LayerSep. outer", "toggle", "run it: K and V of a layer lie apart"),
-        Field("access", "nixlbench", "choice", "what one I/O of the nixlbench command is", ("block", "layer")),
+        Field("path", "path", "choice", "source and destination memory of the transfer", PATHS),
+        Field(LAYOUTS[0], "FullyContiguous", "toggle", "run FullyContiguous: one descriptor per block"),
+        Field(LAYOUTS[1], "LayerSeparate", "toggle", "run LayerSeparate: one descriptor per layer and outer dim"),
+        Field(LAYOUTS[2], "LayerSep. outer", "toggle", "run LayerSeparate with K and V of a layer apart"),
+        Field("access", "nixlbench", "choice", "unit of one I/O in the nixlbench command", ("block", "layer")),
     ),
 )
 _ENDS = {"Host": "memory", "Device": "gpu", "Disk": "file"}
@@ -159,11 +165,13 @@ class PlanForm:
         if problem := self.problem():
             return problem
         if not self.layouts:
-            return "no layout is chosen · switch one on with space"
+            return "no layout is selected · fix: select one with space"
         row = self.doctor.best(self.path)
         if row is not None and row.state == "unavailable":
             return (
-                f"{self.path} can't run here: {row.reason} · {row.mend}" if row.mend else f"{self.path}: {row.reason}"
+                f"{self.path} can't run here: {row.reason} · fix: {row.fix}"
+                if row.fix
+                else f"{self.path}: {row.reason}"
             )
         return ""
 
@@ -232,7 +240,7 @@ def read_plan(path: Path, before: PlanForm) -> PlanForm:
     """
     data = read_yaml(path)
     if not isinstance(data, dict):
-        raise UsageError(f"{path} is not a mapping", "open a plan that was saved here, or KVBench's model config")
+        raise UsageError(f"{path} is not a mapping", "open a plan saved by kvdeck, or KVBench's model config")
     return plan_in(data, str(path), before)
 
 

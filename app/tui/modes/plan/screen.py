@@ -52,7 +52,7 @@ class PlanScreen(DeckScreen):
             "m", "pick", "model", id="plan.model", tooltip="Choose the model, or type the path of its file", group=PLAN
         ),
         Binding(
-            "g", "grid", "sweep", id="plan.grid", tooltip="Block sizes over TP and page size, and back", group=PLAN
+            "g", "grid", "sweep", id="plan.grid", tooltip="Show or hide block sizes over TP and page size", group=PLAN
         ),
         Binding("c", "copy", "copy", id="plan.copy", tooltip="Copy the nixlbench command", group=PLAN),
         Binding(
@@ -60,11 +60,11 @@ class PlanScreen(DeckScreen):
             "carry",
             "to form",
             id="plan.carry",
-            tooltip="Take this plan's block and batch into the Run form",
+            tooltip="Copy this plan's block and batch to the Run form",
             group=PLAN,
         ),
         Binding("s", "save", "save", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
-        Binding("o", "open", "open", id="plan.open", tooltip="Open a plan that was saved", group=PLAN),
+        Binding("o", "open", "open", id="plan.open", tooltip="Open a saved plan", group=PLAN),
     ]
     PANES: ClassVar = {"command": "command", "grid": "sweep"}
     swept: var[bool] = var(False, init=False)
@@ -84,7 +84,7 @@ class PlanScreen(DeckScreen):
         pane = self.query_one(PlanPane)
         if isinstance(before := self.app.memory.get(KEPT), dict):
             with contextlib.suppress(KvdeckError):  # the model's file may no longer exist
-                pane.become(plan_in(before, "what the deck remembers", pane.form))
+                pane.become(plan_in(before, "the deck's stored settings", pane.form))
         pane.focus()
         super().on_mount()
         self._show()
@@ -142,7 +142,7 @@ class PlanScreen(DeckScreen):
 
     def action_pick(self) -> None:
         choices = [Choice(model.name, model.attention) for model in catalogue().values()]
-        empty = "no model of that name · type the path of a config.json or a YAML file, then Enter"
+        empty = "no model has that name · fix: type the path of a config.json or a YAML file, then Enter"
         self.app.push_screen(Picker("Model:", choices, empty), self._take_model)
 
     def _take_model(self, name: str | None) -> None:
@@ -164,13 +164,13 @@ class PlanScreen(DeckScreen):
             self.notify(str(error), severity="warning", markup=False)
             return
         self.app.copy_to_clipboard(text)
-        self._written(COMMAND_FILE, f"{text}\n", "sent to the terminal's clipboard (OSC 52), and kept in")
+        self._written(COMMAND_FILE, f"{text}\n", "copied to the terminal's clipboard (OSC 52), also saved to")
 
     def action_save(self) -> None:
         from kvdeck.sessions.host.documents import dump_yaml
 
         form = self.query_one(PlanPane).form
-        self._written(f"{form.title}.yaml", dump_yaml(form.to_mapping()), "saved in")
+        self._written(f"{form.title}.yaml", dump_yaml(form.to_mapping()), "saved to")
 
     def _written(self, name: str, text: str, said: str) -> None:
         if not self.app.may_command():
@@ -187,9 +187,7 @@ class PlanScreen(DeckScreen):
     def action_open(self) -> None:
         files = sorted(self.app.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)
         choices = [Choice(path.stem, "") for path in files]
-        self.app.push_screen(
-            Picker("Plan:", choices, "no plan is saved · s saves one, or type a path"), self._take_plan
-        )
+        self.app.push_screen(Picker("Plan:", choices, "no saved plan · s saves one, or type a path"), self._take_plan)
 
     def _take_plan(self, name: str | None) -> None:
         if name is None:

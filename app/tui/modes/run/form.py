@@ -123,11 +123,9 @@ class Form:
             return item.hint
         row = self.doctor.best(item.key)
         if row is None:
-            return self.doctor.error or (
-                "doctor is looking at this host" if self.doctor.looking else "not looked at yet"
-            )
+            return self.doctor.error or ("doctor is checking this host" if self.doctor.looking else "not checked yet")
         said = row.reason or f"{row.state} with {row.backend}"
-        return f"{said} · {row.mend}" if row.mend else said
+        return f"{said} · fix: {row.fix}" if row.fix else said
 
     def derived(self) -> str:
         """Return the settings of the other pages, and the geometry in bytes and descriptors."""
@@ -141,7 +139,7 @@ class Form:
             if text in self.layouts
         )
         return (
-            f"{said}{exact_size_text(shape.block_bytes)} a block · {many(shape.regions, 'region')} of "
+            f"{said}{exact_size_text(shape.block_bytes)} per block · {many(shape.regions, 'region')} of "
             f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
         )
 
@@ -155,7 +153,7 @@ class Form:
     def carried(self) -> str:
         """Return block, batch and working set, short."""
         spec = self.spec
-        batch = "batch auto" if spec.batch is None else f"{count_text(spec.batch)} a request"
+        batch = "batch auto" if spec.batch is None else f"{count_text(spec.batch)} per request"
         blocks = "working set auto" if spec.blocks is None else f"{count_text(spec.blocks)} in the working set"
         return f"{size_text(spec.geometry.block_bytes)}, {batch}, {blocks}"
 
@@ -163,21 +161,21 @@ class Form:
         """Return why this can't be launched, or ""."""
         spec = self.spec
         if not any(self.chosen(path) for path in PATHS):
-            return "no path is chosen · switch one on with space"
+            return "no path is selected · fix: select one with space"
         if not self.layouts:
-            return "no layout is chosen · switch one on with space"
+            return "no layout is selected · fix: select one with space"
         if spec.blocks is not None and spec.batch is not None and spec.batch > spec.blocks:
             batch, blocks = count_text(spec.batch), many(spec.blocks, "block")
-            return f"batch {batch} is larger than the {blocks} · lower batch or raise blocks"
+            return f"batch {batch} is larger than the {blocks} · fix: lower batch or raise blocks"
         if spec.api is not None and spec.backend not in (None, "POSIX"):
-            return f"api {spec.api} goes with the POSIX backend, not {spec.backend} · set one of them to auto"
+            return f"api {spec.api} needs the POSIX backend, not {spec.backend} · fix: set one of them to auto"
         if spec.block_size is not None and self.layouts not in ({LAYOUTS[0]}, frozenset(LAYOUTS[:2])):
-            return "a plain block has one layout, FullyContiguous · set it to auto, or the others off"
+            return "a plain block has one layout, FullyContiguous · fix: set it to auto, or the others off"
         for row in self.table.rows:
             sweep = getattr(spec, row.name)
             if isinstance(sweep, Range) and not (sweep.start and sweep.stop):
                 what = row.name.removeprefix("sweep_").replace("_", " ")
-                return f"the sweep of {what} needs both its ends, from and to · m shows them"
+                return f"the sweep of {what} needs both from and to · fix: set both (m shows them)"
         try:
             spec_from_mapping(self.to_mapping(), "the form", type(spec), self.table.rows)
         except UsageError as error:

@@ -40,26 +40,26 @@ Page = dict[str, tuple[Field, ...]]
 _TOGGLES = {
     "Paths": tuple(Field(path, path, "toggle", "") for path in PATHS),
     "Block": (
-        Field(LAYOUTS[0], "FullyContiguous", "toggle", "a block is one region: one descriptor a block"),
+        Field(LAYOUTS[0], "FullyContiguous", "toggle", "a block is one region: one descriptor per block"),
         Field(
             LAYOUTS[1],
             "LayerSeparate",
             "toggle",
-            "a region for each layer and outer dim: layers × outer descriptors a block",
+            "one region per layer and outer dim: layers × outer descriptors per block",
         ),
         Field(
             LAYOUTS[2],
             "LayerSep. outer",
             "toggle",
-            "LayerSeparate { outer_contiguous: true }: K and V of a layer lie apart",
+            "LayerSeparate { outer_contiguous: true }: K and V of a layer are apart",
         ),
     ),
-    "Shape": (
+    "Sweep and layouts": (
         Field(MIXED[0], "LS to FC", "toggle", "LayerSeparate at the source, FullyContiguous at the destination"),
         Field(MIXED[1], "FC to LS", "toggle", "FullyContiguous at the source, LayerSeparate at the destination"),
     ),
 }
-_TITLES = (("Paths", "Block", "Run"), ("Shape", "Load", "Care"), ("Time", "Devices"))
+_TITLES = (("Paths", "Block", "Run"), ("Sweep and layouts", "Concurrency", "Safety"), ("Time", "Devices"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,5 +53,5 @@ class Percentiles(Lines):
         columns = fitting(COLUMNS, width)
         head = table_head(columns, "Request times", False)
         if not self._trial:
-            return [head, (cell(" post and transfer together, exact, once rounds come in", width, "dim"),)]
+            return [head, (cell(" Request times appear here when the run starts", width, "dim"),)]
         return [head, *(table_row(columns, step) for step in self._trial)]

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
 
 
-_MODE_OFFERS = (("plan", "1", "plans a model"), ("monitor", "3", "watches an endpoint"))
+_MODE_OFFERS = (("plan", "1", "plan a model"), ("monitor", "3", "monitor an engine"))
 
 
 def host_text(doctor: Doctor) -> str:
     """Return in one line what this host can run."""
     if doctor.error:
-        return f"The doctor could not look at this host: {doctor.error}"
+        return f"The doctor could not check this host: {doctor.error}"
     if not doctor.paths:
-        return "Looking at what this host can do …" if doctor.looking else "No run is going on."
+        return "Checking the paths of this host …" if doctor.looking else "No run is in progress."
     best = [row for path in PATHS if (row := doctor.best(path)) is not None]
     ready = [row.path for row in best if row.state != "unavailable"]
     rest = len(best) - len(ready)
     if not ready:
-        return "No path can run on this host yet · 9 says why, and what mends it"
+        return "No path can run on this host yet · press 9 for reasons and fixes"
     said = "All paths" if not rest else ", ".join(ready) if len(ready) < 4 else f"{len(ready)} paths"
-    return f"Ready here: {said}{f'; {rest} are not (9 says why)' if rest else ''}"
+    return f"Ready here: {said}{f'; {rest} are not (9 shows why)' if rest else ''}"
 
 
 class Progress(Lines):
@@ -51,7 +51,7 @@ class Progress(Lines):
         snapshot = self.snapshot
         run = None if snapshot is None else snapshot.run
         lost = snapshot is not None and snapshot.link == "lost"
-        trouble: Row = (cell(f" ✗ {snapshot.detail} · trying again" if lost and snapshot else "", width, "bad"),)
+        trouble: Row = (cell(f" ✗ {snapshot.detail} · retrying" if lost and snapshot else "", width, "bad"),)
         if run is None:
             return [(cell(f" {host_text(self.app.doctor)}", width),), trouble if lost else self._offers(width)]
         bar_width = max(10, min(40, width - 66))
@@ -70,11 +70,11 @@ class Progress(Lines):
 
     def _offers(self, width: int) -> Row:
         """Return the first actions for a new user, with their keys; modes that aren't available are left out."""
-        offers = [("a", "runs the quick A/B")]
+        offers = [("a", "run the quick A/B")]
         offers += [(key, said) for mode, key, said in _MODE_OFFERS if mode in self.app.MODES]
         spans = [span for key, said in offers for span in ((f" {key}", "key"), (f" {said}  ", "dim"))]
         used = sum(len(text) for text, _ in spans)
-        rest = "· a run goes on when the deck is closed"
+        rest = "· runs continue when the deck is closed"
         return (*spans, cell(rest if used + len(rest) <= width else "", max(1, width - used), "dim"))
 
     def _tone(self, run: RunState) -> str:
@@ -87,7 +87,7 @@ class Progress(Lines):
         if run.state == "queued":
             runs = () if self.snapshot is None else self.snapshot.runs
             place = next((info.position for info in runs if info.session == run.session), None)
-            return f"waits in the queue{'' if place is None else f', place {place}'} · x cancels it"
+            return f"queued{'' if place is None else f', position {place}'} · x cancels"
         if run.state == "running":
             return _doing(run)
         failed = next((s.result.reason for s in run.steps if s.state == "failed" and s.result and s.result.reason), "")
@@ -101,8 +101,8 @@ class Progress(Lines):
         )
         if run.state == "done" and not said:
             ran = _ran(run)
-            return f"{ran} · kept · 4 opens the sessions" if ran else f"kept as session {run.session} · 4 opens them"
-        return f"{said or run.state} · what was measured is kept"
+            return f"{ran} · saved · 4 opens the sessions" if ran else f"saved as session {run.session} · 4 opens them"
+        return f"{said or run.state} · measured results are saved"
 
 
 def _ran(run: RunState) -> str:
@@ -110,7 +110,7 @@ def _ran(run: RunState) -> str:
     plans = [step.plan for step in run.steps]
     if len({(plan.block_bytes, plan.batch) for plan in plans}) != 1:
         return ""
-    return f"blocks of {size_text(plans[0].block_bytes)}, {count_text(plans[0].batch)} a request"
+    return f"blocks of {size_text(plans[0].block_bytes)}, {count_text(plans[0].batch)} per request"
 
 
 def _doing(run: RunState) -> str:
@@ -120,5 +120,5 @@ def _doing(run: RunState) -> str:
     plan = step.plan
     return (
         f"{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, "
-        f"{count_text(plan.batch)} a request, {count_text(plan.blocks)} in the working set"
+        f"{count_text(plan.batch)} per request, {count_text(plan.blocks)} in the working set"
     )

@@ -19,9 +19,9 @@ class QueuePane(Lines, can_focus=True):
     """Running and queued runs; Enter follows one, `x` cancels it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="queue.up", tooltip="The run above", group=LIST),
-        Binding("down,j", "move(1)", "Down", show=False, id="queue.down", tooltip="The run below", group=LIST),
-        Binding("enter", "open", "look at", id="queue.open", tooltip="Look at this run", group=LIST),
+        Binding("up,k", "move(-1)", "Up", show=False, id="queue.up", tooltip="Previous run", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="queue.down", tooltip="Next run", group=LIST),
+        Binding("enter", "open", "show", id="queue.open", tooltip="Show this run", group=LIST),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:

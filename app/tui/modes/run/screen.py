@@ -33,13 +33,13 @@ class RunScreen(DeckScreen):
 
     CSS_PATH = "run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "launch", "run", id="run.launch", tooltip="Launch what the form says", group=RUN),
+        Binding("r", "launch", "run", id="run.launch", tooltip="Start a run with the form's settings", group=RUN),
         Binding(
             "x",
             "cancel",
             "cancel",
             id="run.cancel",
-            tooltip="Cancel the run shown, or the one the queue's cursor is on",
+            tooltip="Cancel the run shown, or the queued run under the cursor",
             group=RUN,
         ),
         Binding(
@@ -48,14 +48,12 @@ class RunScreen(DeckScreen):
             "Quick A/B",
             show=False,
             id="run.quick",
-            tooltip="Compare the layouts on every ready path, quickly",
+            tooltip="Compare the layouts quickly on every ready path",
             group=RUN,
         ),
+        Binding("d", "diff", "diff", id="run.diff", tooltip="Compare the run's first two layouts", group=RUN),
         Binding(
-            "d", "diff", "diff", id="run.diff", tooltip="The run's first two layouts against each other", group=RUN
-        ),
-        Binding(
-            "m", "more", "extra", id="run.more", tooltip="The other fields: mixed layouts, sweeps, load", group=RUN
+            "m", "more", "extra", id="run.more", tooltip="More fields: sweeps, layouts, concurrency, safety", group=RUN
         ),
         Binding(
             "R",
@@ -63,11 +61,11 @@ class RunScreen(DeckScreen):
             "Defaults",
             show=False,
             id="run.reset",
-            tooltip="The form's defaults again; it is remembered else",
+            tooltip="Reset the form to its defaults",
             group=RUN,
         ),
-        Binding("f", "view", "form/live", id="run.view", tooltip="To the form, or to the live view", group=RUN),
-        Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Back to the form", group=RUN),
+        Binding("f", "view", "form/live", id="run.view", tooltip="Go to the form, or to the live view", group=RUN),
+        Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Go back to the form", group=RUN),
     ]
     PANES: ClassVar = {"percentiles": "request times", "plot": "plot", "log": "log", "queue": "queue"}
     live: var[bool] = var(False, init=False)
@@ -139,7 +137,7 @@ class RunScreen(DeckScreen):
     def action_diff(self) -> None:
         run = self.app.snapshot.run
         if run is None or run.state not in FINAL_STATES:
-            self.notify("the layouts can be set against each other when a run has ended")
+            self.notify("layouts can be compared when the run has ended")
             return
         self.app.read_session(self, run.session)
 
@@ -162,7 +160,7 @@ class RunScreen(DeckScreen):
 
     def action_reset(self) -> None:
         self.query_one(FormPane).reset()
-        self.notify("the form is as it was at first")
+        self.notify("Form reset")
 
     def action_view(self) -> None:
         if self.size.height < SHORT:
@@ -188,10 +186,10 @@ class RunScreen(DeckScreen):
         session = under.session if under is not None else shown
         if session is None and self.app.unsent:
             self.app.cancel_submitted()
-            self.notify("the run that was just asked for is being cancelled")
+            self.notify("cancelling the submitted run")
             return
         if session is None:
-            self.notify("no run is going on")
+            self.notify("no run is in progress")
             return
         from kvdeck.app.tui.dialogs.confirm import Ask
 
@@ -199,4 +197,4 @@ class RunScreen(DeckScreen):
             if yes:
                 self.app.cancel(session)
 
-        self.app.push_screen(Ask(f"Cancel {session}?", "What it has measured is kept."), answered)
+        self.app.push_screen(Ask(f"Cancel {session}?", "Measured results are saved."), answered)

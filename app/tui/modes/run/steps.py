@@ -93,11 +93,11 @@ class StepTable(Lines, can_focus=True):
     """Follows the running step until a step is picked; Esc follows again."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="steps.up", tooltip="The step above", group=LIST),
-        Binding("down,j", "move(1)", "Down", show=False, id="steps.down", tooltip="The step below", group=LIST),
-        Binding("g,home", "move(-100000)", "First", show=False, id="steps.first", tooltip="The first step", group=LIST),
-        Binding("G,end", "move(100000)", "Last", show=False, id="steps.last", tooltip="The last step", group=LIST),
-        Binding("enter", "follow", "follow", id="steps.follow", tooltip="Follow the running step again", group=LIST),
+        Binding("up,k", "move(-1)", "Up", show=False, id="steps.up", tooltip="Previous step", group=LIST),
+        Binding("down,j", "move(1)", "Down", show=False, id="steps.down", tooltip="Next step", group=LIST),
+        Binding("g,home", "move(-100000)", "First", show=False, id="steps.first", tooltip="First step", group=LIST),
+        Binding("G,end", "move(100000)", "Last", show=False, id="steps.last", tooltip="Last step", group=LIST),
+        Binding("enter", "follow", "follow", id="steps.follow", tooltip="Follow the running step", group=LIST),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -153,7 +153,9 @@ class StepTable(Lines, can_focus=True):
         if self.run is None or not self.run.steps:
             waiting = self.run is not None
             said = (
-                "waiting for the engine to plan the steps" if waiting else "no run yet · r compares the chosen layouts"
+                "waiting for the engine to plan the steps"
+                if waiting
+                else "no run yet · r compares the selected layouts"
             )
             return [head, (cell(f" {said}", width, "dim"),)]
         place, room = self._place(), max(1, height - 1)

@@ -186,8 +186,8 @@ class Rows(Listing[Compared]):
             ("95 % low", lambda r: _text(r.low)),
             ("95 % high", lambda r: _text(r.high)),
             ("verdict", lambda r: r.verdict or "no times"),
-            ("descriptors a block A", lambda r: _text(r.a.descriptors_per_block)),
-            ("descriptors a block B", lambda r: _text(r.b.descriptors_per_block)),
+            ("descriptors per block A", lambda r: _text(r.a.descriptors_per_block)),
+            ("descriptors per block B", lambda r: _text(r.b.descriptors_per_block)),
         ]
         rows = tuple(tuple(text(row) for _, text in columns) for row in self.items)
         return Table("diff", tuple(title for title, _ in columns), rows)
@@ -209,9 +209,9 @@ def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
     return [
         pair("GB/s", lambda side: figure(side.gb_per_s)),
         pair("  95 %", lambda side: "–" if side.low is None else f"{figure(side.low)}–{figure(side.high)}"),
-        pair("time a block", lambda side: time_text(side.us_per_block)),
+        pair("time/block", lambda side: time_text(side.us_per_block)),
         pair(
-            "desc. a block",
+            "desc./block",
             lambda side: number_text(side.descriptors_per_block),
         ),
         pair("transfers", lambda side: count_text(side.transfers)),
@@ -262,9 +262,9 @@ class DiffScreen(DeckScreen):
     CSS_PATH = "diff.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
-        Binding("v", "view", "view", id="diff.view", tooltip="Distributions, or curves of a sweep", group=LIST),
+        Binding("v", "view", "view", id="diff.view", tooltip="Show distributions, or curves of a sweep", group=LIST),
         Binding("m", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
-        Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Back to the list", group=LIST),
+        Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Go back to the list", group=LIST),
     ]
 
     def __init__(self, a: Session, b: Session) -> None:
@@ -317,7 +317,7 @@ class DiffScreen(DeckScreen):
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(diff_markdown(self.diff))
-        self.notify("copied as Markdown, if the terminal takes it (OSC 52)", markup=False)
+        self.notify("copied as Markdown, if the terminal supports OSC 52", markup=False)
 
     def action_back(self) -> None:
         self.dismiss()

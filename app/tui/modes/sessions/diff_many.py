@@ -26,8 +26,12 @@ class VersusScreen(DeckScreen):
     """The first session is the baseline; `b` makes the next one the baseline."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("b", "baseline", "baseline", id="versus.baseline", tooltip="The next one as the baseline", group=RUN),
-        Binding("escape", "back", "back", key_display="Esc", id="versus.back", tooltip="Back to the list", group=LIST),
+        Binding(
+            "b", "baseline", "baseline", id="versus.baseline", tooltip="Use the next session as the baseline", group=RUN
+        ),
+        Binding(
+            "escape", "back", "back", key_display="Esc", id="versus.back", tooltip="Go back to the list", group=LIST
+        ),
     ]
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:

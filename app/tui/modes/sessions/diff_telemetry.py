@@ -26,7 +26,7 @@ class RecordingsScreen(DeckScreen):
         Binding("x", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
         Binding("m", "copy", "copy", id="recordings.copy", tooltip="Copy as Markdown", group=LIST),
         Binding(
-            "escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Back to the list", group=LIST
+            "escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Go back to the list", group=LIST
         ),
     ]
 
@@ -53,7 +53,7 @@ class RecordingsScreen(DeckScreen):
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(telemetry_diff_markdown(self.diff))
-        self.notify("copied as Markdown, if the terminal takes it (OSC 52)", markup=False)
+        self.notify("copied as Markdown, if the terminal supports OSC 52", markup=False)
 
     def action_back(self) -> None:
         self.dismiss()

@@ -42,8 +42,10 @@ class ResultScreen(DeckScreen):
     """One session's report; Esc returns to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("d", "diff", "diff", id="result.diff", tooltip="Its first two layouts against each other", group=LIST),
-        Binding("escape", "back", "back", key_display="Esc", id="result.back", tooltip="Back to the list", group=LIST),
+        Binding("d", "diff", "diff", id="result.diff", tooltip="Compare the run's first two layouts", group=LIST),
+        Binding(
+            "escape", "back", "back", key_display="Esc", id="result.back", tooltip="Go back to the list", group=LIST
+        ),
     ]
 
     def __init__(self, session: Session) -> None:
@@ -85,7 +87,7 @@ def diff_layouts(screen: DeckScreen, session: Session) -> None:
     items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
     layouts = list(dict.fromkeys(items))
     if len(layouts) < 2:
-        screen.notify("it has one layout only", severity="warning")
+        screen.notify("the run has only one layout", severity="warning")
         return
     from kvdeck.app.tui.modes.sessions.diff import DiffScreen
     from kvdeck.sessions.store.lookup import part

@@ -107,9 +107,21 @@ class SessionsScreen(DeckScreen):
 
     CSS_PATH = "sessions.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "mark", "mark", id="sessions.mark", tooltip="Mark it to be compared: A, then B", group=LIST),
         Binding(
-            "d", "diff", "diff", id="sessions.diff", tooltip="Compare what is marked, or this run's layouts", group=RUN
+            "space",
+            "mark",
+            "mark",
+            id="sessions.mark",
+            tooltip="Mark this session for comparison: A, then B",
+            group=LIST,
+        ),
+        Binding(
+            "d",
+            "diff",
+            "diff",
+            id="sessions.diff",
+            tooltip="Compare the marked sessions, or this run's layouts",
+            group=RUN,
         ),
         Binding(
             "slash",
@@ -117,14 +129,20 @@ class SessionsScreen(DeckScreen):
             "filter",
             key_display="/",
             id="sessions.filter",
-            tooltip="Show only rows with these words",
+            tooltip="Filter rows by words",
             group=LIST,
         ),
         Binding(
-            "s", "sort", "sort", show=False, id="sessions.sort", tooltip="By age, name, state or length", group=LIST
+            "s",
+            "sort",
+            "sort",
+            show=False,
+            id="sessions.sort",
+            tooltip="Sort by age, name, state or duration",
+            group=LIST,
         ),
         Binding(
-            "e", "export", "export", id="sessions.export", tooltip="Write it to a file: .json, .csv, .md …", group=LIST
+            "e", "export", "export", id="sessions.export", tooltip="Export to a file: .json, .csv, .md …", group=LIST
         ),
         Binding(
             "n",
@@ -132,15 +150,17 @@ class SessionsScreen(DeckScreen):
             "rename",
             show=False,
             id="sessions.rename",
-            tooltip="Give it another name",
+            tooltip="Rename the session",
             group=LIST,
         ),
-        Binding("t", "name('tag')", "tag", show=False, id="sessions.tag", tooltip="Set its tags", group=LIST),
-        Binding("o", "name('note')", "note", show=False, id="sessions.note", tooltip="Write a note", group=LIST),
-        Binding("D", "delete", "delete", id="sessions.delete", tooltip="Remove it, after asking twice", group=LIST),
+        Binding("t", "name('tag')", "tag", show=False, id="sessions.tag", tooltip="Set the session's tags", group=LIST),
         Binding(
-            "r", "reread", "refresh", show=False, id="sessions.refresh", tooltip="Read the folder again", group=RUN
+            "o", "name('note')", "note", show=False, id="sessions.note", tooltip="Write the session's note", group=LIST
         ),
+        Binding(
+            "D", "delete", "delete", id="sessions.delete", tooltip="Delete the session, after confirmation", group=LIST
+        ),
+        Binding("r", "reread", "refresh", show=False, id="sessions.refresh", tooltip="Reload the list", group=RUN),
         Binding(
             "escape",
             "back",
@@ -223,11 +243,7 @@ class SessionsScreen(DeckScreen):
         rows = matching(sorted_rows(self.kept, bar.sort), bar.text.split())
         bar.count, bar.total = len(rows), len(self.kept)
         bar.redraw()
-        none = (
-            "no session has these words · Esc clears the filter"
-            if bar.text
-            else "no session yet · 2, then r, makes one"
-        )
+        none = "no session matches · Esc clears the filter" if bar.text else "no session yet · 2, then r, starts a run"
         self.query_one("#list", Listing).show(rows, self.error or none, "bad" if self.error else "dim")
 
     def action_sort(self) -> None:
@@ -310,7 +326,7 @@ class SessionsScreen(DeckScreen):
         elif row is not None and len(row.layouts) >= 2:
             self.app.compare_sessions(self, tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
         else:
-            self.notify("mark two sessions with space first, or stand on one with two layouts", severity="warning")
+            self.notify("mark two sessions with space first, or select one with two layouts", severity="warning")
 
     def on_sessions_compared(self, message: SessionsCompared) -> None:
         if not self.is_current:
@@ -335,19 +351,19 @@ class SessionsScreen(DeckScreen):
         if row is None:
             return
         value = {"rename": row.name, "tag": " ".join(row.tags), "note": row.note}[what]
-        asked = {"rename": "New name of", "tag": "Tags, with spaces between, of", "note": "Note on"}[what]
+        asked = {"rename": "New name of", "tag": "Tags, separated by spaces, of", "note": "Note on"}[what]
         self._ask_text(what, row.name, f"{asked} {row.name}", value)
 
     def action_export(self) -> None:
         row = self._here()
         if row is not None:
-            note = ".json: Dynamo's · .kvdeck.json: all of it · .csv · .md · .parquet"
+            note = ".json: Dynamo's · .kvdeck.json: everything · .csv · .md · .parquet"
             if row.kind == "telemetry":
-                note = ".csv, .json: flows over time · .jsonl: every moment · .md"
+                note = ".csv, .json: flows over time · .jsonl: all samples · .md"
             self._ask_text("export", row.name, f"Export {row.name} to", f"{row.name}.json", note)
 
     def _ask_text(
-        self, what: str, name: str, asked: str, value: str, note: str = "Enter keeps it, Esc leaves it"
+        self, what: str, name: str, asked: str, value: str, note: str = "Enter confirms · Esc cancels"
     ) -> None:
         from kvdeck.app.tui.dialogs.prompt import AskText
 
@@ -370,7 +386,7 @@ class SessionsScreen(DeckScreen):
 
         def once(yes: bool | None) -> None:
             if yes:
-                self.app.push_screen(Ask("Really? It can't be brought back.", row.name), sure)
+                self.app.push_screen(Ask("This can't be undone.", row.name), sure)
 
         counted = many(row.transfers, "counted transfer")
         held = {"run": many(row.steps, "result"), "telemetry": "samples"}.get(row.kind, counted)
@@ -380,7 +396,7 @@ class SessionsScreen(DeckScreen):
         """Return the row under the cursor; None, with a warning, if it is Dynamo's."""
         row = self._here()
         if row is not None and row.kind == "dynamo":
-            self.notify("this is Dynamo's file, and stays as it is; export or import it", severity="warning")
+            self.notify("this is Dynamo's file and can't be changed · fix: export or import it", severity="warning")
             return None
         return row
 

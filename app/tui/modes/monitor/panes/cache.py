@@ -34,7 +34,7 @@ class Reuse(Panel):
     title = "Reuse and queue"
 
     def note(self) -> str:
-        return "over all · now"
+        return "since start · now"
 
     def body(self, width: int, height: int) -> list[Row]:
         numbers = Numbers(self.view.moment)
@@ -53,7 +53,7 @@ class Reuse(Panel):
             for origin in mine:
                 rows += _origin_rows(origin, width)
             rows += hit_rows
-        return rows or [said("no source says what was found again, or who waits", width)]
+        return rows or [said("No engine reports cache hits or its queue yet", width)]
 
     def table(self) -> Table:
         from kvdeck.app.tui.export import Table

@@ -22,7 +22,7 @@ from kvdeck.sessions.units import count_text, quantity_text, seconds_text, size_
 _THRESHOLD: list[BindingType] = [
     Binding(
         "t", "screen.threshold", "limit", id="monitor.threshold",
-        tooltip="A threshold on this row: crossing it leaves a mark", group=MONITOR,
+        tooltip="Set an alert on this row; crossing it is annotated", group=MONITOR,
     ),
 ]  # fmt: skip
 
@@ -35,7 +35,7 @@ class Paths(Listing[PathRow]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         *_THRESHOLD,
-        Binding("enter", "screen.zoom", "Zoom", show=False, id="paths.zoom", tooltip="This pane alone", group=MONITOR),
+        Binding("enter", "screen.zoom", "Zoom", show=False, id="paths.zoom", tooltip="Zoom this pane", group=MONITOR),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -46,7 +46,7 @@ class Paths(Listing[PathRow]):
         self.view = view
         # Flows that never moved come last. Sorting by current rates would make rows jump.
         flows = [] if view.empty else sorted(in_order(view.moment.flows), key=lambda flow: not begun(flow))
-        self.show([path_row(flow) for flow in flows], "no source says what it transfers")
+        self.show([path_row(flow) for flow in flows], "No transfers seen yet")
 
     def _columns(self, width: int) -> list[Column[PathRow]]:
         first = min(40, max(14, width - 51))
@@ -95,9 +95,9 @@ class Pinned(Listing[Number]):
         *_THRESHOLD,
         Binding(
             "delete,backspace", "screen.unpin", "Unpin", show=False, id="monitor.unpin",
-            tooltip="Take this series off the screen", group=MONITOR,
+            tooltip="Remove this series from the screen", group=MONITOR,
         ),
-        Binding("enter", "screen.zoom", "Zoom", show=False, id="pinned.zoom", tooltip="This pane alone", group=MONITOR),
+        Binding("enter", "screen.zoom", "Zoom", show=False, id="pinned.zoom", tooltip="Zoom this pane", group=MONITOR),
     ]  # fmt: skip
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -107,7 +107,7 @@ class Pinned(Listing[Number]):
     def apply(self, view: View) -> None:
         self.view = view
         missing = [name for name in view.pins if all(number.name != name for number in view.moment.pinned)]
-        said = f"{', '.join(missing)}: no source says it" if missing else "b lists all series; space pins one"
+        said = f"{', '.join(missing)}: no source reports it" if missing else "b lists all series; space pins one"
         self.show(view.moment.pinned, said)
 
     def _columns(self, width: int) -> list[Column[Number]]:
@@ -116,7 +116,7 @@ class Pinned(Listing[Number]):
         return [
             Column("", name, lambda n: f"{n.name}{labels_text(n)}", right=False),
             Column("value", 14, lambda n: quantity_text(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
-            Column("a second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
+            Column("per second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
             Column("2 min", spark, lambda n: self.view.rates.number_spark(n, self.view.now, spark), lambda _: "run"),
             Column("limit", 12, self._limit, self._limit_tone),
         ]

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from kvdeck.app.text.monitor_names import time_of_day
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span
 from kvdeck.engine.telemetry.sample import Snapshot
-from kvdeck.sessions.units import clock_text, count_text, duration_text, many, number_text, size_text
+from kvdeck.sessions.units import clock_text, duration_text, many, number_text, size_text
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
@@ -96,14 +96,14 @@ class MonitorBar(Lines):
                 (f"of {time_of_day(begin)}–{time_of_day(end)}  {how}  ", "dim"),
             ]
         if state.error:
-            when = f", the picture is of {time_of_day(state.newest)}" if state.newest is not None else ""
+            when = f", shown: {time_of_day(state.newest)}" if state.newest is not None else ""
             return [(f" ✗ {state.error}{when}  ", "bad")]
         if state.unwatched:
-            return [(" ○ nothing is watched  ", "dim")]
+            return [(" ○ no source selected  ", "dim")]
         if state.held and state.shown is None and state.newest is not None:
             return [
                 (f" ◂ held at {time_of_day(state.newest)}  ", "!warn"),
-                (f"{number_text(state.hz)} Hz goes on  ", "dim"),
+                (f"{number_text(state.hz)} Hz continues  ", "dim"),
             ]
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
@@ -119,9 +119,9 @@ class MonitorBar(Lines):
         spans: list[Span] = [(many(total, "source"), "dim")]
         if bad:
             spans.append((f", {', '.join(bad)}", "bad"))
-        looks = sum(check.verdict == "look" for check in self.moment.checks)
+        looks = sum(check.verdict == "warning" for check in self.moment.checks)
         if looks:
-            spans.append((f"  ▲ {looks} to look at", "warn"))
+            spans.append((f"  ▲ {many(looks, 'warning')}", "warn"))
         return [*spans, ("  ", "")]
 
     def _blocks(self) -> list[Span]:
@@ -129,11 +129,11 @@ class MonitorBar(Lines):
         if state.block_bytes is not None:
             return [(f"block {size_text(state.block_bytes)}, {state.block_from}  ", "dim")]
         if any(flow.blocks_total is not None and flow.bytes_total is None for flow in self.moment.flows):
-            return [("B gives the bytes of a block  ", "dim")]
+            return [("Shown in blocks; press B to set the block size  ", "dim")]
         return []
 
     def _new(self) -> list[Span]:
-        return [(f"{count_text(self.state.new)} found that is not watched: s  ", "key")] if self.state.new else []
+        return [(f"{many(self.state.new, 'new source')}: press s  ", "key")] if self.state.new else []
 
     def _right(self) -> list[Span]:
         recording = self.state.recording

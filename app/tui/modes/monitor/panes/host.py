@@ -24,15 +24,15 @@ class Host(Panel):
     title = "This host"
 
     def note(self) -> str:
-        return "in · out · limit" if self.size.width >= WIDE else "in · out, of what it can carry"
+        return "in · out · limit" if self.size.width >= WIDE else "in · out · % of line rate"
 
     def body(self, width: int, height: int) -> list[Row]:
         every = links(self.view.moment)
         shown = worth_showing(every)
         rows = [_row(link, width) for link in shown]
         if len(shown) < len(every):
-            rows.append(said(f"{count_text(len(every) - len(shown))} more have moved nothing and name no limit", width))
-        return rows or [said("the host's own counters are not watched · s chooses them", width)]
+            rows.append(said(f"{count_text(len(every) - len(shown))} idle, not shown", width))
+        return rows or [said("No host counters selected · s selects sources", width)]
 
     def table(self) -> Table:
         from kvdeck.app.tui.export import Table

@@ -10,12 +10,12 @@ from kvdeck.app.tui.modes.monitor.annotations import TONES
 from kvdeck.app.tui.widgets.lines import Row, cell
 from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.engine.telemetry.tracker import SourceStatus
-from kvdeck.sessions.units import plain_text
+from kvdeck.sessions.units import many, plain_text
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
 
-_VERDICTS = {"look": ("▲", "warn"), "note": ("•", ""), "ok": ("✓", "ok")}
+_VERDICTS = {"warning": ("▲", "warn"), "info": ("•", ""), "ok": ("✓", "ok")}
 _STATES = {"live": "ok", "idle": "dim", "partial": "warn", "reset": "warn", "stale": "bad", "unreachable": "bad"}
 
 
@@ -25,8 +25,8 @@ class Checks(Panel):
     title = "Checks"
 
     def note(self) -> str:
-        looks = sum(check.verdict == "look" for check in self.view.moment.checks)
-        return f"{looks} to look at" if looks else ""
+        looks = sum(check.verdict == "warning" for check in self.view.moment.checks)
+        return many(looks, "warning") if looks else ""
 
     def body(self, width: int, height: int) -> list[Row]:
         rows: list[Row] = []
@@ -35,11 +35,11 @@ class Checks(Panel):
             first, *rest = wrap(check.evidence, max(20, width - 4)) or [""]
             rows.append(((f" {mark} ", tone), cell(first, width - 3, tone)))
             rows += [(cell("", 3), cell(line, width - 3, tone)) for line in rest]
-            tried = wrap(f"try: {check.advice}", max(20, width - 9)) if check.advice else []
-            rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(tried)]
+            advice = wrap(check.advice_text, max(20, width - 9)) if check.advice else []
+            rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(advice)]
         if not rows:
-            watched = bool(self.view.moment.sources)
-            none = "nothing contradicts anything, as far as it is told" if watched else "nothing to check yet"
+            sources = len(self.view.moment.sources)
+            none = f"No problems found ({many(sources, 'source')} checked)" if sources else "Nothing to check yet"
             return [said(none, width)]
         return rows
 
@@ -47,7 +47,7 @@ class Checks(Panel):
         from kvdeck.app.tui.export import Table
 
         rows = tuple((check.verdict, check.id, check.evidence, check.advice) for check in self.view.moment.checks)
-        return Table("checks", ("verdict", "check", "evidence", "try"), rows)
+        return Table("checks", ("verdict", "check", "evidence", "fix"), rows)
 
 
 class Sources(Panel):
@@ -56,7 +56,7 @@ class Sources(Panel):
     title = "Sources"
 
     def note(self) -> str:
-        return "s chooses"
+        return "s selects"
 
     def body(self, width: int, height: int) -> list[Row]:
         # Failed sources first, so that a low pane doesn't cut them off.
@@ -75,7 +75,7 @@ class Sources(Panel):
                 (cell(f"     {line}", width, tone if tone in ("bad", "warn") else "dim"),)
                 for line in wrap(why, width - 6)
             ]
-        return rows or [said("nothing is watched · s chooses what", width)]
+        return rows or [said("No source selected · s selects sources", width)]
 
     def table(self) -> Table:
         from kvdeck.app.tui.export import Table
@@ -94,7 +94,7 @@ def _name(source: SourceStatus) -> str:
 
 def _why(source: SourceStatus) -> str:
     # `_moved` shows the idle time in coarse steps: a count of seconds would repaint an idle screen each second.
-    return "" if source.state == "idle" and source.reason.startswith("no counter moved") else steady(source.reason)
+    return "" if source.state == "idle" and source.reason.startswith("no counter changed") else steady(source.reason)
 
 
 def _moved(source: SourceStatus) -> str:
@@ -113,7 +113,7 @@ class Log(Panel):
     title = "Log"
 
     def note(self) -> str:
-        return "a notes this moment"
+        return "a annotates"
 
     def body(self, width: int, height: int) -> list[Row]:
         rows: list[Row] = []
@@ -122,7 +122,7 @@ class Log(Panel):
             tone = TONES.get(mark.kind, "")
             rows.append((cell(f" {time_of_day(mark.t)} ", 10, "dim"), cell(first, width - 10, tone)))
             rows += [(cell("", 10), cell(line, width - 10, tone)) for line in rest]
-        return rows or [said("notes, thresholds that were crossed, sources that came and went", width)]
+        return rows or [said("annotations, alerts, and sources that appeared or were lost", width)]
 
     def rows(self, width: int, height: int) -> list[Row]:
         if not self.has_focus:
@@ -133,7 +133,7 @@ class Log(Panel):
         from kvdeck.app.tui.export import Table
 
         rows = tuple((time_of_day(mark.t), mark.kind, mark.text) for mark in self.view.marks)
-        return Table("marks", ("time", "kind", "mark"), rows)
+        return Table("annotations", ("time", "kind", "annotation"), rows)
 
 
 FAR_DOWN = 1 << 30

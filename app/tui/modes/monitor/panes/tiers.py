@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 SHORT = {"remote": "peers", "G1": "G1 GPU", "G2": "G2 host", "G3": "G3 disk", "G4": "G4 obj"}
 BOXES_FROM = 12
 """Minimum height in rows for boxes around the tiers; below it, a line of names."""
-UNTOLD = "Nothing that is watched says what moves between tiers."
-NOTHING = "Nothing is watched."
+UNTOLD = "No monitored source reports transfers between tiers."
+NOTHING = "No source selected."
 TEACHES = (
-    ("KVBM", "DYN_KVBM_METRICS=true on the Dynamo worker; found on port 6880"),
+    ("KVBM", "DYN_KVBM_METRICS=true on the Dynamo worker (port 6880)"),
     ("NIXL", "NIXL_TELEMETRY_ENABLE=y and NIXL_TELEMETRY_EXPORTER=prometheus"),
-    ("", "or NIXL_TELEMETRY_DIR=<folder>: its rings are read, not drained"),
-    ("vLLM", "its own /metrics, with an OffloadingConnector or a NixlConnector"),
-    ("kvdeck", "a run of its own: 2, then r"),
-    ("s", "what is found on this host; a there adds an address (`--source`)"),
+    ("", "or NIXL_TELEMETRY_DIR=<folder> (reading doesn't drain the rings)"),
+    ("vLLM", "/metrics, with an OffloadingConnector or a NixlConnector"),
+    ("kvdeck", "start a run: 2, then r"),
+    ("s", "select sources on this host, or add an address (`--source`)"),
 )
 
 
@@ -196,7 +196,7 @@ class Tiers(Panel):
         dash = "━" if flow_rate(flow) else "─" if known else "╌"
         source, target = flow.source_tier, flow.target_tier
         if source is None or target is None:
-            label = f" {short(flow.name)} {text} · {arrow(flow).replace('?', 'not told')} "
+            label = f" {short(flow.name)} {text} (tiers unknown) "
             cells.put(places.lines[0], "╌" * (places.lines[-1] - places.lines[0] + 1), "rule")
             cells.middle((places.lines[0] + places.lines[-1]) // 2, label, tone)
             return
@@ -252,7 +252,7 @@ def _still_text(flows: list[Flow]) -> str:
     who: dict[str, list[str]] = {}
     for flow in flows:
         who.setdefault(short(flow.name).partition(" ")[0], []).append(arrow(flow).replace(" ", ""))
-    return "0 so far: " + "; ".join(f"{name} {' '.join(dict.fromkeys(moves))}" for name, moves in who.items())
+    return "No traffic yet: " + "; ".join(f"{name} {', '.join(dict.fromkeys(moves))}" for name, moves in who.items())
 
 
 def _fill_text(full: list[Fill], room: int) -> str:
