@@ -295,3 +295,13 @@ def test_x_right_after_a_in_the_real_deck(tmp_path: Path):
         assert states == ["cancelled"]
     finally:
         deck.close()
+
+
+async def test_no_screen_is_in_front_while_the_deck_closes(deck: DeckOfFiles):
+    async with deck.run_test(size=SMALL):
+        screen = deck.deck_screens[0]
+        assert screen.is_current
+        stack = deck._screen_stack[:]
+        deck._screen_stack.clear()
+        assert not screen.is_current
+        deck._screen_stack.extend(stack)

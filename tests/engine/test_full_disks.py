@@ -71,7 +71,7 @@ def test_the_session_s_own_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     assert state["state"] == "failed"
     assert "the disk is full" in state["reason"]
     (small_disk / "fill").unlink()
-    with kvdeck("run", "--path", "HostToHost", "--block-size", "4096", "--iterations", "8") as again:
+    with kvdeck("run", "--path", "HostToHost", "--block-size", "4096", "--blocks", "64", "--iterations", "8") as again:
         again.communicate(timeout=60)
     assert again.returncode == 0, "the next run starts once there is room"
     kept = store.read("full")

@@ -22,8 +22,10 @@ from tests.engine.a_metrics_server import metrics_server, says
 
 from .world import PATIENCE_S, Broken, World, wait_until
 
-SHORT = ("run", "--path", "HostToHost", "--block-size", "4096", "--batch", "4", "--iterations", "5")
-LONG = ("run", "--path", "HostToHost", "--block-size", "64K", "--batch", "4", "--seconds", "2")
+SMALL = ("run", "--path", "HostToHost", "--batch", "4", "--blocks", "64")
+"""Few blocks: the bytes of the whole working set are verified after a run, block for block."""
+SHORT = (*SMALL, "--block-size", "4096", "--iterations", "5")
+LONG = (*SMALL, "--block-size", "64K", "--seconds", "2")
 REAL_TIME = 35
 SIGNALS = (
     signal.SIGKILL, signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
@@ -227,7 +229,8 @@ def kill_engine_telemetry(world: World, chance: random.Random) -> str:
     """The engine that records, or the child that samples for it."""
     with growing() as address:
         asking = world.start(sys.executable, "-c", ENGINE_RECORDS, address, output=world.root / "out")
-        time.sleep(chance.uniform(0.2, 3.0))
+        wait_until(lambda: world.engine_pid() is not None, PATIENCE_S, "no engine starts")
+        time.sleep(chance.uniform(0.0, 2.0))
         engine = world.engine_pid()
         children = world.below(engine) if engine else []
         victim = chance.choice(children) if children and chance.random() < 0.5 else engine
@@ -269,8 +272,8 @@ def kill_trace(world: World, chance: random.Random) -> str:
 
 
 def transfers(world: World) -> int:
-    rows = orjson.loads(world.call("session", "list", "--json").stdout)
-    return next((int(row["transfers"]) for row in rows if row["name"] == "trace"), 0)
+    row = world.rows().get("trace")
+    return row.transfers if row is not None else 0
 
 
 def kill_external(world: World, chance: random.Random) -> str:

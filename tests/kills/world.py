@@ -17,6 +17,9 @@ from typing import Any
 import orjson
 
 from kvdeck.sessions.model.records import FINAL_STATES
+from kvdeck.sessions.store.catalogue import catalogue
+from kvdeck.sessions.store.index import SessionSummary
+from kvdeck.sessions.store.store import Store
 
 TOKEN = "KVDECK_KILLS_WORLD"
 PATIENCE_S = 20.0
@@ -83,8 +86,16 @@ class World:
             raise Broken(f"`kvdeck {' '.join(arguments)}` broke:\n{done.stderr[-2000:]}")
         return done
 
+    def rows(self) -> dict[str, SessionSummary]:
+        """What `session list` shows, by name; Dynamo's own files are not kvdeck's to end or delete."""
+        return {row.name: row for row in catalogue(Store(self.home)) if row.kind != "dynamo"}
+
     def sessions(self) -> dict[str, str]:
-        """Name to state, as `session list` prints them; Dynamo's own files are not kvdeck's to end or delete."""
+        """Name to state."""
+        return {name: row.state for name, row in self.rows().items()}
+
+    def listed(self) -> dict[str, str]:
+        """Name to state, as the command prints them."""
         done = self.call("session", "list", "--json")
         if done.returncode:
             raise Broken(f"`session list` ends with {done.returncode}: {done.stderr}")
@@ -165,16 +176,17 @@ class World:
         if started.returncode:
             broken.append(f"the next start ends with {started.returncode}: {started.stderr.strip()}")
         wait_until(lambda: not list((self.home / "active").glob("*")), 5.0, "an owner record stays in active/")
-        stuck = {name: state for name, state in self.sessions().items() if state not in FINAL_STATES}
+        sessions = self.listed()
+        stuck = {name: state for name, state in sessions.items() if state not in FINAL_STATES}
         broken.extend(f"{name} is {state} for ever" for name, state in stuck.items())
-        for name in self.sessions():
+        for name in sessions:
             shown = self.call("session", "show", name)
             if shown.returncode:
                 broken.append(f"`session show {name}` ends with {shown.returncode}: {shown.stderr.strip()}")
-            deleted = self.call("session", "delete", name, "--yes")
-            if deleted.returncode or name in self.sessions():
-                broken.append(f"{name} can't be deleted: {deleted.stderr.strip()}")
-        self.call("engine", "stop", "--force")
+        if sessions:
+            deleted = self.call("session", "delete", *sessions, "--yes")
+            if deleted.returncode or self.sessions():
+                broken.append(f"{', '.join(self.sessions())} can't be deleted: {deleted.stderr.strip()}")
 
 
 def wait_until(true: Callable[[], bool], seconds: float, otherwise: str) -> None:

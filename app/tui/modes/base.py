@@ -64,9 +64,9 @@ class DeckScreen(Screen[None]):
         """True if this screen is in front.
 
         A covered screen doesn't update: each change would repaint the screen in front as a whole. It catches up on
-        resume.
+        resume. While the deck closes, no screen is in front, and timers still tick.
         """
-        return self.app.screen is self
+        return self.app.screen_stack[-1:] == [self]
 
     @property
     def ready(self) -> bool:
