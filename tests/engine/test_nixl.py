@@ -112,7 +112,7 @@ def test_a_path_that_works_is_let_through() -> None:
 @pytest.mark.parametrize(
     ("path", "backend", "reason"),
     [
-        (HOST_TO_HOST, "POSIX", "POSIX doesn't serve HostToHost · use UCX"),
+        (HOST_TO_HOST, "POSIX", "POSIX doesn't serve HostToHost · fix: use UCX"),
         (HOST_TO_DISK, "GUSLI", "GUSLI"),
         (HOST_TO_DISK, "WARP", "NIXL has no plugin WARP"),
     ],
@@ -205,7 +205,7 @@ def test_a_file_that_cufile_refuses_is_told_with_cufile_s_reason(
     assert "see cufile.log" in str(reasons.not_registered("GDS", "FILE", "NIXL_ERR_BACKEND", words))
     log.write_text(CUFILE_SAID)
     said = str(reasons.not_registered("GDS", "FILE", "NIXL_ERR_BACKEND", words))
-    assert "registering a file with GDS failed: cuFile finds nothing of vda in udev's database" in said
+    assert "registering a file with GDS failed: cuFile doesn't find vda in udev's database" in said
     assert "/run/udev" in said
 
 

@@ -51,7 +51,7 @@ def test_what_fits_passes(host: HostFacts) -> None:
     [
         (
             Needs(host=(Part(3, 8_600_000_000),), blocks=1024),
-            "needs 3 × 8.01 GiB = 24.0 GiB of memory, but 11.3 GiB are available · lower --blocks to 432",
+            "needs 3 × 8.01 GiB = 24.0 GiB of memory, but 11.3 GiB are available · fix: lower --blocks to 432",
         ),
         (
             Needs(host=(Part(2, 8 * GB), Part(1, GB))),
