@@ -39,6 +39,7 @@ from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.analysis import histograms
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.store.event_log import follow_events, read_lines
 from kvdeck.sessions.store.store import Store
 
@@ -300,7 +301,7 @@ def _answered(world: World) -> None:
                 elif isinstance(message, WatchSample):
                     monitor_lines(from_mapping(message.snapshot), 100)
                 else:
-                    orjson.dumps(message)
+                    encode_line(message)
             client.close()
         except EngineGone:
             pass
