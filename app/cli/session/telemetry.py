@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from kvdeck.app.cli.output import print_lines, report_width
 from kvdeck.app.cli.session.arguments import give, store
@@ -31,13 +30,14 @@ def compare_recordings(
         The exit status: 1 if such a flow exists, otherwise 0.
     """
     from kvdeck.sessions.analysis import compare_telemetry
+    from kvdeck.sessions.model.encoding import encode_document
     from kvdeck.sessions.text.telemetry_comparison_report import watched_diff_lines, watched_diff_markdown
 
     diff = compare_telemetry.compare_recordings(a, b)
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
-        give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
+        give(encode_document(data), output)
     elif markdown:
         give(watched_diff_markdown(diff).encode(), output)
     elif output is not None:
