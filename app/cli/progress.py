@@ -12,7 +12,15 @@ import click
 
 from kvdeck.app.cli.standard_output import echo_own
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Log, RunStarted, StateChanged, StepFinished, StepStarted
+from kvdeck.sessions.model.events import (
+    COUNTER_INDEX,
+    Event,
+    Logged,
+    RunStarted,
+    StateChanged,
+    StepFinished,
+    StepStarted,
+)
 from kvdeck.sessions.model.records import StepPlan, StepResult, Tuned
 from kvdeck.sessions.units import (
     done_text,
@@ -60,7 +68,7 @@ def event_text(event: Event) -> str | None:
     if isinstance(event, Tuned):
         words = " · kept" if event.chosen else ""
         return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
-    if isinstance(event, Log):
+    if isinstance(event, Logged):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None
 
@@ -130,7 +138,7 @@ class Progress:
         elif isinstance(event, StateChanged):
             self.clear()
         text = None if self._is_repeated(event) else event_text(event)
-        loud = isinstance(event, Log) and event.level != "info"
+        loud = isinstance(event, Logged) and event.level != "info"
         if text is not None and (loud or not self._live):
             self.say(text, loud)
         self._draw()

@@ -12,7 +12,7 @@ from kvdeck.sessions.model.events import (
     COUNTER_INDEX,
     COUNTERS,
     Compared,
-    Log,
+    Logged,
     RunStarted,
     StateChanged,
     StepFinished,
@@ -200,7 +200,7 @@ def _happened(view: RunView, line: dict[str, Any]) -> RunView:
         return _said(view, event.t, f"{event.comparison.path}: {verdict_text(event.comparison)}")
     if isinstance(event, Tuned):
         return _said(replace(view, tuned=(*view.tuned, event)), event.t, event_text(event))
-    if isinstance(event, Log):
+    if isinstance(event, Logged):
         return _said(view, event.t, event.text, event.level)
     return _moved(view, event) if isinstance(event, StateChanged) else view
 
