@@ -12,7 +12,7 @@ import click
 from kvdeck.app.cli.standard_output import echo_own
 from kvdeck.app.text.run_events import event_text, plan_text
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Log, StateChanged, StepFinished
+from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Logged, StateChanged, StepFinished
 from kvdeck.sessions.model.run_state import LogEntry, RunState, StepState, advance
 from kvdeck.sessions.units import done_text, duration_text, figure, layout_name, ratio_text
 
@@ -86,7 +86,7 @@ class Progress:
         if isinstance(event, StateChanged):
             self.clear()
         text = None if event is None or self._is_repeated(event) else event_text(event)
-        loud = isinstance(event, Log) and event.level != "info"
+        loud = isinstance(event, Logged) and event.level != "info"
         if text is not None and (loud or not self._live):
             self.say(text, loud)
         self._draw()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.model.events import Compared, Event, Log, RunStarted, SettingTuned, StepFinished
+from kvdeck.sessions.model.events import Compared, Event, Logged, RunStarted, SettingTuned, StepFinished
 from kvdeck.sessions.model.records import StepPlan, StepResult
 from kvdeck.sessions.text.run_report import verdict_text
 from kvdeck.sessions.units import interval_text, layout_name, many, ratio_text, shape_text
@@ -23,14 +23,14 @@ def event_text(event: Event) -> str | None:
     if isinstance(event, SettingTuned):
         words = " · kept" if event.chosen else ""
         return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
-    if isinstance(event, Log):
+    if isinstance(event, Logged):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None
 
 
-def log_text(event: StepFinished | Compared | SettingTuned | Log) -> str:
+def log_text(event: StepFinished | Compared | SettingTuned | Logged) -> str:
     """Return an event as a line of a log that shows its level apart."""
-    if isinstance(event, Log):
+    if isinstance(event, Logged):
         return event.text
     if isinstance(event, Compared):
         return f"{event.comparison.path}: {verdict_text(event.comparison)}"

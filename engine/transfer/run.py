@@ -84,7 +84,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
     """Measure one trial and emit its results; return its state."""
     emit = progress.emit
     for note in trial.notes:
-        emit(events.Log(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
+        emit(events.Logged(time.monotonic_ns(), "info", f"{trial.path}: {note}"))
     crew: Crew | None = None
     run: TrialRun | None = None
     try:
@@ -103,7 +103,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progre
         raise
     except Exception as error:  # NIXL raises arbitrary types; one trial's failure must not end the run
         reason = _reason_of(error, trial, folder)
-        emit(events.Log(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
+        emit(events.Logged(time.monotonic_ns(), "error", f"{trial.path}: {reason}"))
         _tell_none(spec, trial, emit, "failed", reason)
         return "failed"
     finally:
@@ -143,7 +143,7 @@ def _close(crew: Crew, trial: Trial, emit: Callable[[Event], None]) -> None:
     try:
         crew.close()
     except Exception as error:  # the results are still valid
-        emit(events.Log(time.monotonic_ns(), "warning", f"{trial.path}: freeing memory failed: {error}"))
+        emit(events.Logged(time.monotonic_ns(), "warning", f"{trial.path}: freeing memory failed: {error}"))
 
 
 def _tell_cancelled(spec: RunSpec, trial: Trial, run: TrialRun | None, emit: Callable[[Event], None]) -> None:

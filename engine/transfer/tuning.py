@@ -56,7 +56,7 @@ def tune(
         except (CancelledError, RunFailedError):
             raise
         except Exception as error:  # a setting that this host refuses must not end the run
-            emit(events.Log(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
+            emit(events.Logged(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
             continue
         chosen = ratio.high < 1
         emit(events.SettingTuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))

@@ -224,7 +224,7 @@ def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Pa
         except RunFailedError:
             raise
         except KvdeckError as error:
-            scribe.emit(events.Log(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
+            scribe.emit(events.Logged(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
             continue
         found[path] = dataclasses.replace(best, paths=spec.paths)
     return found

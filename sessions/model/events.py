@@ -74,7 +74,7 @@ class Compared(Struct, frozen=True, tag="compared", tag_field="kind"):
     comparison: Comparison
 
 
-class Log(Struct, frozen=True, tag="log", tag_field="kind"):
+class Logged(Struct, frozen=True, tag="log", tag_field="kind"):
     """A log line for the operator."""
 
     t: int
@@ -99,7 +99,9 @@ class SettingTuned(Tuned, frozen=True, tag="tuned", tag_field="kind"):
     """The result of one setting in `--tune`."""
 
 
-Event = RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | SettingTuned | Log | StateChanged
+Event = (
+    RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | SettingTuned | Logged | StateChanged
+)
 
 
 class Counter(Struct, frozen=True):

@@ -14,7 +14,7 @@ from kvdeck.sessions.model.events import (
     COUNTERS,
     Compared,
     Event,
-    Log,
+    Logged,
     ReferenceRound,
     Round,
     RunStarted,
@@ -135,11 +135,11 @@ class LogLine:
     """An event that the operator reads; `seconds` since the run's start."""
 
     seconds: float
-    event: StepFinished | Compared | SettingTuned | Log
+    event: StepFinished | Compared | SettingTuned | Logged
 
     @property
     def level(self) -> Level:
-        if isinstance(self.event, Log):
+        if isinstance(self.event, Logged):
             return self.event.level
         return "error" if isinstance(self.event, StepFinished) and self.event.result.status == "failed" else "info"
 

@@ -18,7 +18,7 @@ from kvdeck.sessions.model.events import (
     COUNTERS,
     Compared,
     Event,
-    Log,
+    Logged,
     RunStarted,
     StateChanged,
     StepFinished,
@@ -139,11 +139,11 @@ def stream(end: str | None = "done", reason: str | None = None) -> Iterator[Even
     total = len(steps) * ROUNDS
     done = 0
     yield event(RunStarted(t, 1_767_268_800.0, steps))
-    yield event(Log(t, "info", "2 MiB blocks, 128 in the working set: 256 MiB a side"))
+    yield event(Logged(t, "info", "2 MiB blocks, 128 in the working set: 256 MiB a side"))
     for trial in range(len(PATHS)):
         pair = [plan for plan in steps if plan.trial == trial]
         if trial == 1:
-            yield event(Log(t, "warning", "the filesystem takes O_DIRECT at 4 KiB: page cache bypassed"))
+            yield event(Logged(t, "warning", "the filesystem takes O_DIRECT at 4 KiB: page cache bypassed"))
         for plan in pair:
             yield event(StepStarted(t, plan.step))
         for round_ in range(ROUNDS):

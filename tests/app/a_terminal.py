@@ -21,7 +21,7 @@ PROGRAM = "from kvdeck.app.tui.app import Deck; Deck(connect=False).run()"
 PATIENCE_S = 60.0
 BUSY = """
 import random, time
-from kvdeck.sessions.model.events import Log
+from kvdeck.sessions.model.events import Logged
 from kvdeck.sessions.model.run_state import LogLine, RunState
 from kvdeck.app.tui.messages import SnapshotTaken
 from kvdeck.app.tui.state import Snapshot
@@ -34,8 +34,8 @@ class Busy(Deck):
     def tick(self):
         self.number += 1
         noise = lambda: "".join(random.choices("abcdefghijklmnop", k=80))
-        log = [LogLine(0.0, Log(0, "info", noise())) for _ in range(30)]
-        log.append(LogLine(0.0, Log(0, "info", f"at {time.monotonic():.3f} number {self.number};")))
+        log = [LogLine(0.0, Logged(0, "info", noise())) for _ in range(30)]
+        log.append(LogLine(0.0, Logged(0, "info", f"at {time.monotonic():.3f} number {self.number};")))
         self.post_message(SnapshotTaken(Snapshot("connected", "", 1, run=RunState("busy", "running", log=tuple(log)))))
 Busy(connect=False).run()
 """

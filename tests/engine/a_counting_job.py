@@ -16,7 +16,7 @@ from kvdeck.engine.daemon import server
 from kvdeck.engine.daemon.job_kinds import JOB_KINDS, JobKind
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.encoding import encode_line
-from kvdeck.sessions.model.events import Log, RunStarted, StateChanged
+from kvdeck.sessions.model.events import Logged, RunStarted, StateChanged
 
 MODULE = "tests.engine.a_counting_job"
 
@@ -54,7 +54,7 @@ def work(folder: Path) -> None:
     last = yaml.safe_load((folder / "run.yaml").read_text())["to"]
     write(RunStarted(time.monotonic_ns(), time.time(), ()))
     for number in range(last):
-        write(Log(time.monotonic_ns(), "info", str(number)))
+        write(Logged(time.monotonic_ns(), "info", str(number)))
     while last == 0 and not cancelled:
         time.sleep(0.01)
     write(StateChanged(time.monotonic_ns(), time.time(), "cancelled" if cancelled else "done"))

@@ -21,7 +21,7 @@ import orjson
 import yaml
 
 from kvdeck.sessions.model.encoding import encode_line
-from kvdeck.sessions.model.events import COUNTERS, Log, ReferenceRound, Round, RunStarted, StateChanged
+from kvdeck.sessions.model.events import COUNTERS, Logged, ReferenceRound, Round, RunStarted, StateChanged
 from kvdeck.sessions.model.records import StepPlan
 
 
@@ -86,7 +86,7 @@ class FakeWorker:
         for number in range(total):
             self.round(number, total)
             if number % 100 == 50:
-                self.write(encode_line(Log(time.monotonic_ns(), "info", f"round {number}")))
+                self.write(encode_line(Logged(time.monotonic_ns(), "info", f"round {number}")))
             why = self.wait(float(params.get("every", 0)))
             if why is not None and params.get("end") != "deaf":
                 self.end("cancelled", why or None)

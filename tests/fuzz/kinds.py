@@ -40,6 +40,7 @@ from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.analysis import histograms
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.run_state import RunState, advance
 from kvdeck.sessions.store.event_log import FileLog, read_lines
 from kvdeck.sessions.store.store import Store
@@ -292,7 +293,7 @@ def _answered(world: World) -> None:
                 elif isinstance(message, WatchSample):
                     monitor_lines(from_mapping(message.snapshot), 100)
                 else:
-                    orjson.dumps(message)
+                    encode_line(message)
             client.close()
         except EngineGone:
             pass

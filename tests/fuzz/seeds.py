@@ -326,7 +326,7 @@ def _shortened(data: bytes) -> bytes:
 @cache
 def engine_record() -> Files:
     record = runtime.EngineRecord(own_identity(), BEGIN, "/nowhere", "0.1.0")
-    return {"rt/engine.json": orjson.dumps(record)}
+    return {"rt/engine.json": encode_line(record)}
 
 
 @cache

@@ -93,7 +93,7 @@ EVENTS: list[events.Event] = [
     events.StepFinished(5, BARE),
     events.Compared(6, COMPARISON),
     events.SettingTuned(*TUNED),
-    events.Log(8, "warning", "text"),
+    events.Logged(8, "warning", "text"),
     events.StateChanged(9, 2.0, "crashed", "why", "SIGSEGV", ("last", "words")),
     events.StateChanged(10, 3.5, "done"),
 ]

@@ -38,7 +38,7 @@ EVENTS: list[events.Event] = [
     events.Round(1, 0, 0, (1, 2), (3, 4), 10, (0.0, None)),
     events.ReferenceRound(1, 0, 0, "memcpy", 8, 9),
     events.StepFinished(1, RESULT),
-    events.Log(1, "info", "text"),
+    events.Logged(1, "info", "text"),
     events.StateChanged(1, 2.0, "crashed", "why", "SIGSEGV", ("last", "words")),
 ]
 
@@ -53,7 +53,7 @@ def test_every_event_survives_its_line() -> None:
 
 def test_unknown_kinds_and_fields_are_passed_over() -> None:
     assert events.convert_event({"kind": "from the future", "t": 1}) is None
-    assert events.convert_event({"kind": "log", "t": 1, "level": "info", "text": "a", "new": 1}) == events.Log(
+    assert events.convert_event({"kind": "log", "t": 1, "level": "info", "text": "a", "new": 1}) == events.Logged(
         1, "info", "a"
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.model.encoding import encode_line
-from kvdeck.sessions.model.events import Log, Round, StateChanged, decode_event
+from kvdeck.sessions.model.events import Logged, Round, StateChanged, decode_event
 from kvdeck.sessions.model.run_state import LogEntry
 from kvdeck.sessions.store.event_log import (
     FileLog,
@@ -30,8 +30,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "samples.jsonl"
 
 
-def log(text: str) -> Log:
-    return Log(1, "info", text)
+def log(text: str) -> Logged:
+    return Logged(1, "info", text)
 
 
 @given(lines=st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=20), data=st.data())
