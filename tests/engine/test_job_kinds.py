@@ -14,7 +14,7 @@ import pytest
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import EventMessage, RunInfo, RunsChanged, Submit, decode, encode
 from kvdeck.sessions.errors import KvdeckError, UsageError
-from kvdeck.sessions.store.event_log import FileSource
+from kvdeck.sessions.store.event_log import FileLog
 from kvdeck.sessions.text.run_report import report_lines
 
 from .a_counting_job import MODULE
@@ -51,7 +51,7 @@ def test_a_job_of_another_kind_fills_a_session_and_is_followed(client: Client) -
     assert (kept.kind, kept.state, kept.spec["job"], kept.spec["to"]) == ("run", "done", "counting", 3)
     assert session.endswith("-count")
     assert report_lines(kept, 100)[0].text.startswith(f"kvdeck session {session}: done")
-    assert len(list(FileSource(client.store.samples_path(session)).events())) == len(lines)
+    assert len(list(FileLog(client.store.samples_path(session)).follow())) == len(lines)
     assert [row.name for row in client.store.summaries()] == [session]
     assert (kind_of(client, session), client.status()["runs"][0]["kind"]) == ("counting", "counting")
 

@@ -18,7 +18,7 @@ from kvdeck.engine import protocol
 from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import Cursor, JoinedLog, SocketLog, entry_of, follow
 from kvdeck.engine.daemon import runtime
-from kvdeck.engine.daemon.stream import Feed, to_line
+from kvdeck.engine.daemon.stream import RunStream, to_line
 from kvdeck.engine.protocol import EventMessage, FromEngine, SampleMessage
 from kvdeck.engine.telemetry.sources.sessions import OwnRuns
 from kvdeck.sessions.model.encoding import encode_line
@@ -69,7 +69,7 @@ def test_the_same_lines_give_the_same_state_to_all(path: Path, tmp_path: Path):
                 progress.take(entry)
         assert progress.run == state
 
-        feed = Feed(NAME, store.samples_path(NAME))
+        feed = RunStream(NAME, store.samples_path(NAME))
         feed.push(lines)
         queue = feed.run
         for name in ("state", "fraction", "eta_s", "paths", "results", "comparisons", "newest", "reason", "ended"):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.client.run_log import SocketLog
 from kvdeck.engine.protocol import RecordingsChanged
-from kvdeck.engine.telemetry.recording import Recording
+from kvdeck.engine.telemetry.recording import TelemetrySession
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.run_state import RunState, advance_all
@@ -69,7 +69,7 @@ def test_a_run_holds_telemetry_of_its_time_on_its_clock(client: Client, server: 
     store = client.store
     session, run = store.load(name), advance_all(RunState(name), FileLog(store.samples_path(name)).follow())
     assert orjson.loads((store.folder(name) / "session.json").read_bytes())["watched"] is None, "as without telemetry"
-    recording = Recording.open(client.home, name)
+    recording = TelemetrySession.open(client.home, name)
     times = [moment.t for moment in recording.moments()]
     assert len(times) > 2
     assert run.first_t is not None
@@ -87,11 +87,11 @@ def test_a_run_holds_telemetry_of_its_time_on_its_clock(client: Client, server: 
     assert "Telemetry of that time · " in shown
     assert server.url() in shown
     assert store.rebuild(name) == store.read(name)
-    store.change(name, lambda found: dataclasses.replace(found, tags=("cold",)))
+    store.change(name, lambda found: msgspec.structs.replace(found, tags=("cold",)))
     assert store.read(name).watched is None
     assert store.summaries()[0].about == ""
     store.rename(name, "another")
-    assert len(list(Recording.open(client.home, "another").moments())) == len(times)
+    assert len(list(TelemetrySession.open(client.home, "another").moments())) == len(times)
 
 
 def test_it_waits_with_a_queued_run_and_ends_with_one_that_is_cancelled(client: Client, server: MetricsServer):
@@ -127,7 +127,7 @@ def test_a_killed_engine_leaves_both_interrupted(client: Client, server: Metrics
     with Client.connect():
         assert store.read(name).state == "interrupted"
         eventually(lambda: inside.load("telemetry").state == "interrupted")
-        assert list(Recording.open(store.home, name).moments())
+        assert list(TelemetrySession.open(store.home, name).moments())
 
 
 def test_telemetry_whose_recorder_is_gone_says_so(tmp_path: Path):
@@ -148,7 +148,7 @@ def test_only_a_run_that_goes_on_is_recorded_into(client: Client, server: Metric
     with pytest.raises(UsageError, match="is there already"):
         client.record(name, sources=(server.url(),))
     with pytest.raises(SessionError, match="is no recording"):
-        Recording.open(client.home, name)
+        TelemetrySession.open(client.home, name)
 
 
 def test_the_command_line_records_and_prints_both(folders: Path, server: MetricsServer):
@@ -192,5 +192,5 @@ def test_the_monitor_replays_it(client: Client, server: MetricsServer):
     from kvdeck.app.tui.modes.monitor.replay import Replay
 
     name = recorded_well(client, server)
-    replay = Replay(Recording.open(client.home, name))
+    replay = Replay(TelemetrySession.open(client.home, name))
     assert replay.go(replay.end).moment.sources[0].name == server.url()

@@ -29,7 +29,7 @@ from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.daemon import recovery, run_queue, runtime
 from kvdeck.engine.daemon.server import Config as EngineConfig
 from kvdeck.engine.daemon.server import Server
-from kvdeck.engine.daemon.stream import Feed, to_line
+from kvdeck.engine.daemon.stream import RunStream, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
 from kvdeck.engine.tasks import TaskGroup
 from kvdeck.engine.telemetry.checks import check
@@ -113,7 +113,7 @@ def _read_samples(world: World) -> None:
     """As the report, the deck and the engine's clients read a run's lines."""
     store = Store(world.home)
     path = store.samples_path(OPEN if world.rng.random() < 0.5 else RUN)
-    state, progress, feed = RunState(RUN), Progress(RUN), Feed(RUN, path)
+    state, progress, feed = RunState(RUN), Progress(RUN), RunStream(RUN, path)
     with contextlib.redirect_stderr(io.StringIO()):
         for seq, raw in read_lines(path):
             encoded = to_line(RUN, seq, raw).encode(0)
