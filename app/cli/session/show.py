@@ -14,6 +14,7 @@ from kvdeck.app.cli.session.arguments import SESSION, find, give, local_time, st
 from kvdeck.app.cli.standard_output import write_bytes
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.user_home import expanded
+from kvdeck.sessions.model.encoding import encode_document
 from kvdeck.sessions.units import count_text, many, ratio_text
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def compare(
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
-        give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
+        give(encode_document(data), output)
     elif markdown:
         give(diff_markdown(diff).encode(), output)
     elif output is not None:
@@ -213,7 +214,7 @@ def _compare_telemetry(
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
         data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
-        give(orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), output)
+        give(encode_document(data), output)
     elif markdown:
         give(telemetry_diff_markdown(diff).encode(), output)
     elif output is not None:
