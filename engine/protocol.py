@@ -236,13 +236,14 @@ class StopRecording:
 
 @dataclass(frozen=True, slots=True)
 class Annotate:
-    """Add an annotation to a telemetry recording, stamped with the time at which the engine receives it."""
+    """Add an annotation to a telemetry recording, at Unix time `t`, or when the engine receives it."""
 
     type: ClassVar[str] = "annotate"
     id: int
     name: str
     text: str
     kind: str = "note"
+    t: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     found = chosen(found, options)
     if not (_is_terminal(sys.stdin) and _is_terminal(sys.stdout)):
         raise UsageError("the deck needs a terminal on stdin and stdout", "without one, use `kvdeck run` (see --help)")
-    from kvdeck.app.tui.app import run_deck
+    from kvdeck.app.tui.launch import run_deck
 
     return run_deck(readonly, found)
 

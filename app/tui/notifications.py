@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui.state import Snapshot
+    from kvdeck.app.tui.state import EngineState
 
 
-def states(snapshot: Snapshot) -> dict[str, str]:
-    """Return the state of every run in a snapshot, by session."""
-    found: dict[str, str] = {info.session: info.state for info in snapshot.runs}
-    if snapshot.run is not None and (snapshot.run.state in FINAL_STATES or snapshot.run.session not in found):
-        found[snapshot.run.session] = snapshot.run.state
+def states(engine: EngineState) -> dict[str, str]:
+    """Return the state of every run in the state, by session."""
+    found: dict[str, str] = {info.session: info.state for info in engine.runs}
+    if engine.run is not None and (engine.run.state in FINAL_STATES or engine.run.session not in found):
+        found[engine.run.session] = engine.run.state
     return found
 
 
 def ended(before: dict[str, str], after: dict[str, str]) -> list[tuple[str, str]]:
-    """Return (session, state) of the runs that ended between two snapshots.
+    """Return (session, state) of the runs that ended between two states.
 
     Runs already finished in `before`, or missing from it, are not reported.
     """

@@ -64,6 +64,40 @@ class EngineGone(EngineError):
     """The engine ended or closed the connection; connect again."""
 
 
+def encoded(command: FromClient, number: int) -> bytes:
+    """Return the line that sends a command with this id."""
+    return protocol.encode(type(command)(**{**to_json(command), "id": number}))
+
+
+def submission(spec: RunSpec | Mapping[str, Any], session: str | None = None) -> protocol.Submit:
+    """Return the command that queues a run; a relative `folder` in it is resolved against the current directory."""
+    mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
+    if isinstance(mapping.get("folder"), str):
+        mapping["folder"] = str(expanded(mapping["folder"]).absolute())
+    return protocol.Submit(0, mapping, session)
+
+
+def checked(reply: Reply | None, command: FromClient, home: Path) -> Reply:
+    """Return the reply if it reports success.
+
+    Raises:
+        EngineError: The engine refused the command, or there is no reply.
+        UsageError: The engine rejected the command as invalid.
+    """
+    if reply is None:
+        raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(home)}")
+    if not reply.ok:
+        error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
+        raise error(reply.error or f"{command.type} was refused", reply.mend or "")
+    return reply
+
+
+def gone(farewell: str) -> EngineGone:
+    """Return the error for a lost connection; `farewell` is the reason in the engine's `goodbye`, if it sent one."""
+    why = f": {farewell}" if farewell else ""
+    return EngineGone(f"the engine has gone{why}", f"attach again; {runtime.log_path(home())} may say why")
+
+
 class Client:
     """A connection to the engine. Thread-safe: one waiting thread reads the socket for all."""
 
@@ -158,6 +192,12 @@ class Client:
             self._changed.wait_for(lambda: not self._reading, timeout=1.0)
         self._socket.close()
 
+    def hand_over(self) -> tuple[socket.socket, list[FromEngine], bytes]:
+        """Return the socket, and the messages and bytes read from it so far; this client is of no use afterwards."""
+        with self._changed:
+            self._closed = True
+            return self._socket, list(self._inbox), self._rest
+
     # --- commands ---
 
     def request(self, command: FromClient, timeout: float = REPLY_SECONDS) -> Reply:
@@ -167,18 +207,11 @@ class Client:
             EngineError: The engine refused the command, ended, or doesn't reply within `timeout` seconds.
             UsageError: The engine rejected the command as invalid.
         """
-        data = to_json(command)
         with self._sending:
             self._last_id += 1
             number = self._last_id
-            self._send(protocol.encode(type(command)(**{**data, "id": number})))
-        reply: Reply | None = self._wait(lambda: self._replies.pop(number, None), timeout)
-        if reply is None:
-            raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
-        if not reply.ok:
-            error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
-            raise error(reply.error or f"{command.type} was refused", reply.mend or "")
-        return reply
+            self._send(encoded(command, number))
+        return checked(self._wait(lambda: self._replies.pop(number, None), timeout), command, self.home)
 
     def submit(self, spec: RunSpec | Mapping[str, Any], session: str | None = None) -> str:
         """Queue a run; a relative `folder` in it is resolved against the current directory.
@@ -186,10 +219,7 @@ class Client:
         Returns:
             The session's name.
         """
-        mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
-        if isinstance(mapping.get("folder"), str):
-            mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-        return str(self.request(protocol.Submit(0, mapping, session)).data["session"])
+        return str(self.request(submission(spec, session)).data["session"])
 
     def cancel(self, session: str) -> None:
         """Cancel a queued or running run, or a telemetry recording; returns before it has ended."""
@@ -285,8 +315,7 @@ class Client:
             raise self._lost() from error
 
     def _lost(self) -> EngineGone:
-        why = f": {self._farewell}" if self._farewell else ""
-        return EngineGone(f"the engine has gone{why}", f"attach again; {runtime.log_path(home())} may say why")
+        return gone(self._farewell)
 
     def _wait_for_hello(self, timeout: float) -> Hello:
         hello = self.receive(timeout)

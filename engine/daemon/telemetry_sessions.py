@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,7 +106,7 @@ class Recordings:
             self._changed()
 
     def mark(self, command: Annotate) -> None:
-        """Add an annotation to a recording, stamped with the current time.
+        """Add an annotation to a recording, stamped with its own time or else the current one.
 
         Raises:
             SessionError: No recording of that name is active, or no sampling child runs at this moment.
@@ -114,7 +115,14 @@ class Recordings:
         what = self._what(command.name)
         if not isinstance(command.text, str) or not isinstance(command.kind, str) or not command.text.strip():
             raise UsageError("a mark needs a text", "say what happens at this moment")
-        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
+        if command.t is not None and not (isinstance(command.t, (int, float)) and math.isfinite(command.t)):
+            raise UsageError(f"a mark can't be at {command.t!r}", "give a Unix time in seconds, or none")
+        mark = {
+            "mark": command.name,
+            "text": command.text,
+            "kind": command.kind,
+            "t": time.time() if command.t is None else command.t,
+        }
         sampling = self.watching.sampling(what)
         if not sampling.works:
             raise SessionError(f"nothing samples for {command.name!r} at this moment", "try again in a moment")

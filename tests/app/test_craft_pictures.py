@@ -7,14 +7,14 @@ from textual.pilot import Pilot
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.state import EngineState
 
 from . import a_run
 from .conftest import DeckOfFiles, a_slow_link
 
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
-IDLE = Snapshot("connected", "", 4242)
+IDLE = EngineState("connected", "", 4242)
 ASCII = "kvdeck-ascii"
 LIGHT, CONTRAST, SAFE = "kvdeck-light", "kvdeck-contrast", "kvdeck-safe"
 SCENES = {
@@ -27,7 +27,7 @@ SCENES = {
     "help": (a_run.live(), ("question_mark",)),
     "no-log": (a_run.live(), ("no log",)),
     "closing": (a_run.live(), ("unsent", "q")),
-    "too-small": (Snapshot(), ()),
+    "too-small": (EngineState(), ()),
 }
 PICTURES = [
     *(("first", size, theme.DEFAULT) for size in (SMALL, BIG, HUGE)),
@@ -52,12 +52,12 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
     async def set_the_scene(pilot: Pilot[None]) -> None:
         if scene == "slow":
             deck.link = a_slow_link()
-        deck.post_message(DoctorReported(a_run.doctor()))
-        deck.post_message(SnapshotTaken(snapshot))
+        deck.doctor = a_run.doctor()
+        deck.post_message(EngineChanged(snapshot))
         await pilot.pause()
         for deed in deeds:
             if deed == "told":
-                deck.post_message(SnapshotTaken(a_run.finished()))
+                deck.post_message(EngineChanged(a_run.finished()))
             elif deed == "no log":
                 deck.deck_screens[0].switch_pane("log")
             elif deed == "unsent":

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import re
+import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 from textual.widget import Widget
 
-from kvdeck.app.tui import session_requests
+from kvdeck.app.tui import modes, session_changes
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.messages import RunSubmitted, SessionRead, SessionsListed, SnapshotTaken
+from kvdeck.app.tui.bindings import opening
+from kvdeck.app.tui.comparison.diff import DiffScreen
+from kvdeck.app.tui.dialogs.confirm import Ask
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.modes.sessions.report import ResultScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.requests import Requests
+from kvdeck.app.tui.state import EngineState
+from kvdeck.app.tui.threads import WorkThread
+from kvdeck.app.tui.widgets.list import Page
+from kvdeck.engine.protocol import RunInfo
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.store import Store
 
 from . import a_run
 from .a_terminal import Terminal
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, FileRequests
 
 KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "doctor": "9"}
-MODES = Path(__file__).parents[2] / "app" / "tui" / "modes"
+TUI = Path(__file__).parents[2] / "app" / "tui"
 
 
 def regions(deck: Deck) -> dict[str, tuple[int, ...]]:
@@ -59,7 +73,7 @@ async def test_each_mode_looks_the_same_whatever_was_visited_before(size: tuple[
                 assert regions(deck) == first[mode], (order, mode)
 
 
-@pytest.mark.parametrize("file", sorted(MODES.rglob("*.tcss")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(TUI.rglob("*.tcss")), ids=lambda path: path.stem)
 def test_every_style_rule_is_its_screens_own(file: Path):
     text = re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.DOTALL)
     for selectors, _ in re.findall(r"([^{}]+)\{([^}]*)\}", text):
@@ -67,43 +81,65 @@ def test_every_style_rule_is_its_screens_own(file: Path):
             assert selector.strip().startswith(f"{file.stem.capitalize()}Screen"), selector
 
 
-class Late(DeckOfFiles):
+class Late(FileRequests):
     """Answers a question only when it is told to."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting: list[tuple[object, SessionRead]] = []
+        self.answers: list[asyncio.Future[Session]] = []
 
-    def read_session(self, asker, name: str) -> None:
-        self.waiting.append((asker, SessionRead(name, a_run.session(name))))
+    async def load_session(self, name: str) -> Session:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
 
 
-async def test_an_answer_reaches_who_asked_and_opens_nothing_over_another_mode():
-    deck = Late()
+async def test_an_answer_opens_nothing_over_another_mode():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
     async with deck.run_test(size=(120, 40)) as pilot:
-        deck.post_message(SnapshotTaken(a_run.finished()))
+        deck.post_message(EngineChanged(a_run.finished()))
         await pilot.pause()
-        await pilot.press("2", "d", "4")
-        await pilot.pause()
-        ((asker, answer),) = deck.waiting
-        assert type(asker).__name__ == "RunScreen"
-        asker.post_message(answer)
-        await pilot.pause()
+        await pilot.press("2", "d")
+        (answer,) = requests.answers
+        await pilot.press("4")
+        assert answer.cancelled()
         assert isinstance(deck.screen, SessionsScreen)
-        assert len(deck.screen_stack) == 1
+        await pilot.press("2", "d")
+        requests.answers[-1].set_result(a_run.session("x"))
+        await pilot.pause()
+        assert isinstance(deck.screen, DiffScreen)
 
 
-async def test_an_answer_to_a_screen_that_was_closed_reaches_nobody(deck: DeckOfFiles):
-    from kvdeck.app.tui.modes.sessions.report import ResultScreen
-    from kvdeck.app.tui.requests import answers_to
-
+async def test_a_question_of_a_screen_that_was_closed_is_given_up():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
+    requests.load_histograms = lambda session: requests.load_session(session.name)  # type: ignore[assignment,return-value]
     async with deck.run_test(size=(120, 40)) as pilot:
-        screen = ResultScreen(a_run.session("x"))
-        await deck.push_screen(screen)
-        post = answers_to(screen)
+        await deck.push_screen(ResultScreen(a_run.session("x")))
+        await pilot.pause()
+        (answer,) = requests.answers
         await pilot.press("escape")
         await pilot.pause()
-        assert not post(SessionsListed(()))
+        assert answer.cancelled()
+
+
+async def test_only_the_newest_preview_is_read():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await pilot.press("4")
+        screen = deck.screen
+        assert isinstance(screen, SessionsScreen)
+        await pilot.pause()
+        screen._preview("one")
+        screen._preview("two")
+        await pilot.pause()
+        *others, last = requests.answers
+        assert all(answer.cancelled() for answer in others)
+        last.set_result(a_run.session("two"))
+        await pilot.pause()
+        assert screen.previewed is not None
+        assert screen.previewed.name == "two"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +151,7 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
     Store(home).keep(Session("kept-one", "done", time.time()))
     (home / "deck.json").write_bytes(memory.encode("latin-1"))
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
         if "sessions" not in memory:
             assert deck.shows("Run")
@@ -125,54 +161,91 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
         deck.close()
 
 
-async def test_what_is_asked_before_there_is_a_feed_is_asked_then():
-    deck = Deck(connect=True, memory={"view": "sessions"})
-    deck.connect = True
-    asked = []
-    deck._with_feed(asked.append)
-    assert not asked
-    deck.feed = object()  # type: ignore[assignment]
-    deck._ask_early()
-    assert asked == [deck.feed]
-
-
-def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.MonkeyPatch):
-    got = []
-
+async def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object) -> None:
         raise LookupError("no such thing")
 
-    monkeypatch.setattr(session_requests, "catalogue", broken)
-    monkeypatch.setattr(session_requests, "find", broken)
-    monkeypatch.setattr(session_requests, "find_part", broken)
-    monkeypatch.setitem(session_requests._CHANGES, "tag", broken)
-    session_requests.listed(got.append)
-    session_requests.read(got.append, "x")
-    session_requests.preview(got.append, "x")
-    session_requests.compare(got.append, ("x", "y"))
-    session_requests.change(got.append, "tag", "x", "", "")
-    assert [message.error for message in got] == ["unexpected LookupError: no such thing"] * 5
+    monkeypatch.setattr("kvdeck.sessions.store.catalogue.catalogue", broken)
+    monkeypatch.setattr("kvdeck.sessions.store.lookup.find", broken)
+    monkeypatch.setattr("kvdeck.sessions.store.lookup.find_part", broken)
+    monkeypatch.setitem(session_changes._CHANGES, "tag", broken)
+    requests = Requests(live=False)
+    for question in (
+        requests.list_sessions(),
+        requests.load_session("x"),
+        requests.load_parts(("x", "y")),
+        requests.change_session("tag", "x"),
+    ):
+        with pytest.raises(KvdeckError, match="unexpected LookupError: no such thing"):
+            await question
 
 
-BROKEN_FEED = """
-import sys
-from kvdeck.app.tui import connection as feed, app as tui
-real, count = feed.fold, 0
+async def test_a_question_given_up_before_its_turn_is_not_worked_on():
+    thread, begun, done = WorkThread("kvdeck-test"), threading.Event(), []
+    blocked = threading.Event()
+
+    def block() -> None:
+        begun.set()
+        blocked.wait()
+
+    first = asyncio.create_task(thread.do(block))
+    second = asyncio.create_task(thread.do(lambda: done.append("second")))
+    third = asyncio.create_task(thread.do(lambda: done.append("third")))
+    await asyncio.to_thread(begun.wait)
+    second.cancel()
+    await asyncio.wait({second})
+    blocked.set()
+    await asyncio.gather(first, third)
+    assert done == ["third"]
+
+
+async def test_a_new_mode_is_a_folder_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "traffic"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "screen.py").write_text(
+        "from kvdeck.app.tui.modes.base import DeckScreen\n"
+        "from kvdeck.app.tui.widgets.list import Page\n"
+        "class TrafficScreen(DeckScreen):\n"
+        "    def body(self):\n"
+        "        yield Page(lambda width, focused: [((' who sends to whom', ''),)], id='traffic')\n"
+    )
+    monkeypatch.setattr(modes, "__path__", [*modes.__path__, str(tmp_path)])
+    row = modes.Mode("5", "traffic", "Traffic", "Traffic: bytes between ranks", "TrafficScreen")
+    table = (*modes.MODES, row)
+
+    class DeckWithTraffic(Deck):
+        MODES: ClassVar = {mode.id: mode.open for mode in table}
+        BINDINGS: ClassVar = [opening(row)]
+
+    deck = DeckWithTraffic(requests=FileRequests())
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await pilot.press("5")
+        await pilot.pause()
+        assert deck.current_mode == "traffic"
+        assert "who sends to whom" in deck.screen.query_one("#traffic", Page).plain
+        await pilot.press("4", "5", "2")
+        assert deck.current_mode == "run"
+
+
+BROKEN_FOLD = """
+from kvdeck.app.tui import connection, launch
+real, count = connection.fold, 0
 def broken(*given):
     global count
     count += 1
     if count == 3:
         raise LookupError("no such thing")
     return real(*given)
-feed.fold = broken
-tui.run_deck()
+connection.fold = broken
+launch.run_deck()
 """
 
 
-def test_a_thread_that_meets_an_unexpected_error_says_so_and_goes_on(tmp_path: Path):
+def test_a_connection_that_meets_an_unexpected_error_says_so_and_goes_on(tmp_path: Path):
     environ = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path),
                "KVDECK_IDLE_EXIT": "2"}  # fmt: skip
-    deck = Terminal((120, 40), BROKEN_FEED, **environ)
+    deck = Terminal((120, 40), BROKEN_FOLD, **environ)
     try:
         assert deck.shows("HostToHost")
         os.write(deck.master, b"2a")
@@ -191,7 +264,7 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     (home / "deck.json").write_bytes(orjson.dumps(memory))
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
         assert deck.shows("Tiers")
         for key in READONLY_KEYS:
@@ -207,26 +280,66 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     assert after == before
 
 
-async def test_x_right_after_a_cancels_the_run_that_was_asked_for(deck: DeckOfFiles):
-    cancelled = []
-    deck.cancel_submitted = lambda: cancelled.append(1)  # type: ignore[method-assign]
+class Slow(FileRequests):
+    """Queues a run only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued = asyncio.Event()
+
+    async def submit(self, spec: Mapping[str, Any]) -> str:
+        await self.queued.wait()
+        return "new"
+
+
+async def test_x_right_after_a_cancels_the_run_that_was_asked_for():
+    requests = Slow()
+    deck = DeckOfFiles(requests=requests)
+    idle = EngineState("connected", "", 1)
     async with deck.run_test(size=(120, 40)) as pilot:
-        deck.post_message(SnapshotTaken(Snapshot("connected", "", 1)))
+        deck.post_message(EngineChanged(idle))
         await pilot.press("2", "x")
-        assert not cancelled
-        deck._unsent = 1
+        assert requests.asked == []
+        await pilot.press("a", "x")
+        assert deck.submissions.pending
+        assert requests.asked == []
+        requests.queued.set()
+        await pilot.pause()
+        assert requests.asked == [("cancel", "new")]
         await pilot.press("x")
-        assert len(cancelled) == 1
-        deck.post_message(RunSubmitted("new"))
+        await pilot.pause()
+        assert requests.asked == [("cancel", "new")] * 2, "queued, and not in the picture yet"
+        deck.post_message(EngineChanged(replace(idle, runs=(RunInfo("new", "running", 1.0),))))
+        deck.post_message(EngineChanged(replace(idle, runs=())))
+        await pilot.pause()
+        deck.post_message(EngineChanged(idle))
         await pilot.pause()
         await pilot.press("x")
-        assert len(cancelled) == 2
+        await pilot.pause()
+        assert len(requests.asked) == 2, "it was seen: x has nothing to cancel"
+
+
+async def test_a_command_that_is_refused_leaves_a_run_that_is_being_queued():
+    requests = Slow()
+    deck = DeckOfFiles(requests=requests)
+
+    async def refuse(session: str) -> None:
+        raise KvdeckError("no such run")
+
+    requests.follow = refuse  # type: ignore[method-assign]
+    async with deck.run_test(size=(120, 40)) as pilot:
+        deck.submit({})
+        deck.ask(requests.follow("old"))
+        await pilot.pause()
+        assert deck.submissions.pending
+        await pilot.press("q")
+        assert isinstance(deck.screen, Ask)
 
 
 def test_x_right_after_a_in_the_real_deck(tmp_path: Path):
     environ = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path),
                "KVDECK_IDLE_EXIT": "2"}  # fmt: skip
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck()", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck()", **environ)
     try:
         assert deck.shows("Run")
         os.write(deck.master, b"2ax")

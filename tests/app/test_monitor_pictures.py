@@ -11,10 +11,11 @@ from textual.pilot import Pilot
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged, RecordingsSeen, TelemetrySampled
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.state import EngineState
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Moment
 from kvdeck.sessions.store.telemetry.annotations import Mark
@@ -25,14 +26,14 @@ from .test_monitor_live import record_course, until
 
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
 LIGHT, ASCII = "kvdeck-light", "kvdeck-ascii"
-IDLE = Snapshot("connected", "", 4242)
+IDLE = EngineState("connected", "", 4242)
 FOUND = (
-    Found("http://127.0.0.1:6880/metrics", "kvbm"),
-    Found("http://127.0.0.1:8000/metrics", "vllm"),
-    Found("disks", "disk"),
-    Found("network", "network"),
-    Found("processes", "process"),
-    Found("disk tier", "process"),
+    FoundSource("http://127.0.0.1:6880/metrics", "kvbm"),
+    FoundSource("http://127.0.0.1:8000/metrics", "vllm"),
+    FoundSource("disks", "disk"),
+    FoundSource("network", "network"),
+    FoundSource("processes", "process"),
+    FoundSource("disk tier", "process"),
 )
 SCENES: dict[str, tuple[str, ...]] = {
     "live": (),
@@ -87,17 +88,17 @@ def test_picture(
 
     async def set_the_scene(pilot: Pilot[None]) -> None:
         await pilot.pause()
-        deck.post_message(SnapshotTaken(a_run.disconnected() if scene == "lost" else IDLE))
+        deck.post_message(EngineChanged(a_run.disconnected() if scene == "lost" else IDLE))
         screen = deck.screen_stack[0]
         assert isinstance(screen, MonitorScreen)
         for moment in moments(scene):
-            screen.note_moment(MomentSeen(moment))
+            screen.note_moment(TelemetrySampled(moment))
         if scene in ("live", "sought", "recording"):
             screen.timeline.marks.add(Mark(a_monitor.BEGIN + 41, "load started"))
         if scene == "recording":
             screen.note_recordings(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 12_345_678),)))
         if scene == "lost":
-            screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+            screen.note_moment(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
         await pilot.pause()
         screen.draw()
         if scene == "replay":
@@ -106,7 +107,7 @@ def test_picture(
             await until(pilot, lambda: screen.timeline.seen is not None)
             await pilot.press("end", "left_curly_bracket", "plus", "plus")
             await until(pilot, lambda: "12:01:59" in screen.query_one(MonitorBar).plain)
-        deck.found = FOUND if scene == "chooser" else ()
+        deck.requests.found = FOUND if scene == "chooser" else ()
         for key in SCENES[scene]:
             await pilot.press(key)
             await pilot.pause()

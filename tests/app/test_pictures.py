@@ -9,8 +9,8 @@ from textual.pilot import Pilot
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.state import EngineState
 
 from . import a_run
 from .conftest import DeckOfFiles
@@ -18,9 +18,9 @@ from .conftest import DeckOfFiles
 Picture = tuple[str, tuple[int, int], str]
 Scenery = Callable[[Pilot[None]], Awaitable[None]]
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
-IDLE = Snapshot("connected", "", 4242)
+IDLE = EngineState("connected", "", 4242)
 SCENES = {
-    "run-empty": (Snapshot(), ()),
+    "run-empty": (EngineState(), ()),
     "run-live": (a_run.live(), ()),
     "run-finished": (a_run.finished(), ()),
     "run-crashed": (a_run.crashed(), ()),
@@ -49,7 +49,7 @@ SCENES = {
     "diff-sweep": (IDLE, ("4", "d")),
     "versus": (IDLE, ("4", "space", "space", "space", "d")),
     "doctor": (IDLE, ("9",)),
-    "doctor-empty": (Snapshot(), ("9",)),
+    "doctor-empty": (EngineState(), ("9",)),
 }
 TOLD_BY_THE_SMALL_ONE = (
     "sessions-rename",
@@ -80,16 +80,16 @@ def named(pictures: Sequence[Picture]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("scene", "size", "name"), pictures, ids=ids)
 
 
-def a_deck(scene: str, snapshot: Snapshot, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
+def a_deck(scene: str, snapshot: EngineState, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
     """A deck, and what shows the scene in it."""
     deck = DeckOfFiles(config=Config(ascii=ascii))
     if scene == "sessions-empty":
-        deck.kept = ()
+        deck.requests.kept = ()
 
     async def set_the_scene(pilot: Pilot[None]) -> None:
         if not scene.endswith("-empty") or scene == "sessions-empty":
-            deck.post_message(DoctorReported(a_run.doctor()))
-        deck.post_message(SnapshotTaken(snapshot))
+            deck.doctor = a_run.doctor()
+        deck.post_message(EngineChanged(snapshot))
         await pilot.pause()
         for key in keys:
             await pilot.press(key)

@@ -11,14 +11,14 @@ from itertools import product
 import pytest
 
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import DoctorReported, SessionsListed
+from kvdeck.app.tui.messages import SessionsListed
 from kvdeck.app.tui.state import Doctor
 
 from . import a_run, test_pictures
-from .test_pictures import BIG, HUGE, IDLE, SCENES, SMALL, Picture, Snapshot, a_deck, named
+from .test_pictures import BIG, HUGE, IDLE, SCENES, SMALL, EngineState, Picture, a_deck, named
 
 DARK, LIGHT, ANSI = theme.DEFAULT, "kvdeck-light", theme.ANSI
-LOST = replace(IDLE, link="lost", detail="no engine is running", engine_pid=None)
+LOST = replace(IDLE, connection="lost", detail="no engine is running", engine_pid=None)
 MORE = {
     "run-more": (IDLE, ("m", "down", "down", "enter", *"16k", "enter", "down")),
     "run-queued": (replace(a_run.live(), runs=(a_run.QUEUED,), run=None), ()),
@@ -28,7 +28,7 @@ MORE = {
     "sessions-lost": (LOST, ("4",)),
     "sessions-error": (IDLE, ("4",)),
     "result-crashed": (IDLE, ("4", "enter")),
-    "doctor-looking": (Snapshot(), ("9",)),
+    "doctor-looking": (EngineState(), ("9",)),
     "doctor-error": (IDLE, ("9",)),
     "doctor-lost": (LOST, ("9",)),
 }
@@ -66,9 +66,9 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
     async def show(pilot) -> None:
         await set_the_scene(pilot)
         if scene == "doctor-looking":
-            deck.post_message(DoctorReported(Doctor(looking=True)))
+            deck.doctor = Doctor(looking=True)
         elif scene == "doctor-error":
-            deck.post_message(DoctorReported(Doctor(error="doctor did not answer within 60 s: its log says why")))
+            deck.doctor = Doctor(error="doctor did not answer within 60 s: its log says why")
         elif scene == "sessions-error":
             deck.screen.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
         await pilot.pause()

@@ -24,6 +24,7 @@ from kvdeck.app.tui.modes.monitor.settings import recalled
 from kvdeck.app.tui.modes.plan.bandwidth import Reader
 from kvdeck.app.tui.modes.plan.form import PlanForm, plan_in
 from kvdeck.app.tui.modes.run.form import remembered
+from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.run_state import RunView, fold
 from kvdeck.engine.client.client import Client, EngineGone, event_of
 from kvdeck.engine.daemon import recovery, runtime
@@ -190,7 +191,7 @@ def _remembered(world: World) -> None:
         if isinstance(found.get(KEPT), dict):
             plan_in(found[KEPT], "what the deck remembers", PlanForm()).plan()
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
-        asyncio.run(_opened(Deck(connect=False, config=load(), memory=found)))
+        asyncio.run(_opened(Deck(requests=Requests(live=False), config=load(), memory=found)))
     ui_state.keep(found)
 
 
@@ -201,7 +202,7 @@ def _configured(world: World) -> None:
     command("config")
     command("sessions")
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
-        asyncio.run(_opened(Deck(connect=False, config=found, memory={})))
+        asyncio.run(_opened(Deck(requests=Requests(live=False), config=found, memory={})))
 
 
 async def _opened(deck: Deck) -> None:

@@ -31,7 +31,7 @@ def annotate(screen: MonitorScreen) -> None:
     def noted(text: str | None) -> None:
         if text:
             timeline.marks.add(Mark(at, text))
-            screen.annotate_recording(text, "note")
+            screen.annotate_recording(text, "note", at)
             screen.draw()
 
     screen.app.push_screen(AskText("Note this moment", "", "such as `load started`; a recording gets it too"), noted)
@@ -91,7 +91,7 @@ def block(screen: MonitorScreen) -> None:
         if text is None:
             return
         number = text.replace(",", "").replace("_", "")
-        if number and not (number.isdigit() and int(number)):
+        if number and not (number.isdecimal() and int(number)):
             screen.notify("give a whole number of bytes", severity="warning")
         else:
             screen.set_block(float(number) if number else None, "as typed")
@@ -105,7 +105,7 @@ def record(screen: MonitorScreen) -> None:
     """Start a recording under a name, or stop the one that runs."""
     going, wanted = screen.recording, screen.wanted()
     if going is not None:
-        screen.app.command(lambda client: client.stop_recording(going.name))
+        screen.app.command(screen.app.requests.stop_recording(going.name))
         return
     if wanted is None:
         screen.notify("nothing is watched: s chooses sources first", severity="warning")
@@ -113,9 +113,7 @@ def record(screen: MonitorScreen) -> None:
 
     def named(name: str | None) -> None:
         if name:
-            screen.app.command(
-                lambda client: client.record(name, wanted.hz, wanted.sources, wanted.block_bytes, wanted.pins)
-            )
+            screen.app.command(screen.app.requests.start_recording(name, wanted))
 
     value = time.strftime("monitor-%Y%m%d-%H%M%S")
     screen.app.push_screen(

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
+from kvdeck.app.tui.form_fields import LAYOUTS, Field
 from kvdeck.engine.planning.layout import (
     DTYPE_BYTES,
     FULLY_CONTIGUOUS,
     LAYER_SEPARATE,
-    LAYER_SEPARATE_OUTER,
     LayoutPair,
 )
 from kvdeck.sessions.model.records import PATHS
 
-LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MIXED = (str(LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS)), str(LayoutPair(FULLY_CONTIGUOUS, LAYER_SEPARATE)))
 """Layout pairs with a different layout at each endpoint."""
 AUTO = "auto"
-MAX_NUMBER = 1 << 40
-
-Kind = Literal["toggle", "choice", "number"]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of the form."""
-
-    key: str
-    label: str
-    kind: Kind
-    hint: str
-    options: tuple[str, ...] = ()
-    optional: bool = False
-    """A number that may be left to the worker (auto)."""
-    size: bool = False
-    """A number of bytes, which may be typed as 64K."""
-
 
 _DTYPES = tuple(name for name in DTYPE_BYTES if name != "bfloat16")
 

@@ -16,8 +16,8 @@ from kvdeck.app.tui.modes.monitor.cache_figures import (
     origins,
     queues,
 )
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, Span, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.sessions.units import count_text, percent_text, plain_text, quantity_text
 
 if TYPE_CHECKING:

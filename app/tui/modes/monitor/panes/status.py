@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.text.monitor_names import ago, source_name, steady, time_of_day
 from kvdeck.app.tui.modes.monitor.annotations import TONES
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.units import plain_text
 
