@@ -92,13 +92,13 @@ def test_picture(
         screen = deck.screen_stack[0]
         assert isinstance(screen, MonitorScreen)
         for moment in moments(scene):
-            screen.note_moment(TelemetrySampled(moment))
+            screen.note_sample(TelemetrySampled(moment))
         if scene in ("live", "sought", "recording"):
             screen.timeline.marks.add(Mark(a_monitor.BEGIN + 41, "load started"))
         if scene == "recording":
             screen.note_recordings(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 12_345_678),)))
         if scene == "lost":
-            screen.note_moment(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
+            screen.note_sample(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
         await pilot.pause()
         screen.draw()
         if scene == "replay":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from kvdeck.app.text.monitor_names import source_name
 from kvdeck.app.tui.modes.monitor.cache_figures import (
     COMPUTED,
@@ -44,15 +46,13 @@ class Reuse(Panel):
             mine = [origin for origin in found_origins if origin.source == source]
             found = [hit for hit in found_hits if hit.source == source]
             queue = next((queue for queue in found_queues if queue.source == source), None)
-            hit_rows = _hit_rows(found, width)
             head = _head_row(source, queue, width)
             if queue is not None or mine:
                 rows.append(head)
-            elif hit_rows:  # hits only: put the name in their first row
-                hit_rows[0] = (head[0], *hit_rows[0][1:])
             for origin in mine:
                 rows += _origin_rows(origin, width)
-            rows += hit_rows
+            label = cell("   hits", LABEL + 1) if queue is not None or mine else head[0]
+            rows += _hit_rows(found, label, width)
         return rows or [said("no source says what was found again, or who waits", width)]
 
     def table(self) -> Table:
@@ -131,8 +131,8 @@ def _tone(part: Part) -> str:
     return f"tier:{part.tier}" if part.tier else "dim" if part.name == COMPUTED else ""
 
 
-def _hit_rows(found: list[Hits], width: int) -> list[Row]:
-    """Return hit rates, as many per row as fit. `(window)` marks a source's own sliding-window rate, without counts."""
+def _hit_rows(found: list[Hits], label: Span, width: int) -> list[Row]:
+    """Return hit rates after a label, as many per row as fit. `(window)` marks a source's own sliding-window rate."""
     none = [hit.what for hit in found if hit.of is None and hit.share == 0]
     parts = [_hit_spans(hit) for hit in found if hit.what not in none]
     if none:
@@ -142,8 +142,8 @@ def _hit_rows(found: list[Hits], width: int) -> list[Row]:
     for part in parts:
         length = sum(len(text) for text, _ in part)
         if used + length > width - 1:
-            rows.append([cell("   hits" if not rows else "", LABEL + 1)])
-            used = LABEL + 1
+            rows.append([cell("", LABEL + 1) if rows else label])
+            used = cell_len(rows[-1][0][0])
         rows[-1] += [*part, ("  ", "")]
         used += length + 2
     return [tuple(row) for row in rows]
