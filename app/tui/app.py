@@ -8,15 +8,15 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
 from textual.reactive import var
-from textual.screen import Screen
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import glyphs, hyperlinks, modes, notifications, palette, terminal, theme
@@ -24,7 +24,7 @@ from kvdeck.app.tui.bindings import EVERYWHERE, OPENING
 from kvdeck.app.tui.frames import Frames
 from kvdeck.app.tui.messages import EngineChanged, ReplayAsked
 from kvdeck.app.tui.pacing import TerminalLink, has_other_between
-from kvdeck.app.tui.requests import Requests
+from kvdeck.app.tui.requests import Request, Requests
 from kvdeck.app.tui.state import Doctor, EngineState
 from kvdeck.app.tui.submissions import Submissions
 from kvdeck.sessions.errors import KvdeckError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.message import Message
     from textual.notifications import SeverityLevel
-    from textual.widget import Widget
+    from textual.screen import Screen
 
     from kvdeck.app.tui.modes.base import DeckScreen
 
@@ -85,12 +85,11 @@ class Deck(App[None], inherit_bindings=False):
         self.links = False
         """Whether OSC 8 hyperlinks are sent to the terminal."""
         self.link = TerminalLink(other_between=has_other_between(os.environ))
+        self.announcer = notifications.Announcer(self)
         self.frames = Frames(self, self.link, self._paint_newest)
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
         self._newest: EngineState | None = None
-        self._states: dict[str, str] = {}
-        self._title = ""
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
@@ -160,19 +159,8 @@ class Deck(App[None], inherit_bindings=False):
     def on_engine_changed(self, message: EngineChanged) -> None:
         self._newest = message.state
         self.submissions.see(message.state)
-        self._announce(message.state)
+        self.announcer.see(message.state)
         self._paint_newest()
-
-    def _announce(self, engine: EngineState) -> None:
-        """Report each run that has ended: a toast, the bell if configured, and the terminal's title."""
-        before, self._states = self._states, notifications.states(engine)
-        for name, state in notifications.ended(before, self._states):
-            self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
-            if self.config.bell:
-                self.bell()
-        if (title := notifications.title(self._states)) != self._title:
-            self._title = title
-            self.write_sequence(terminal.title(title))
 
     def _paint_newest(self) -> None:
         """Show the newest state unless paused; if the terminal lags, try again later."""
@@ -208,13 +196,13 @@ class Deck(App[None], inherit_bindings=False):
 
     # --- what outlives the screen that asked ---
 
-    def ask(self, work: Coroutine[Any, Any, None]) -> None:
+    def ask(self, work: Request) -> None:
         """Run `work` in a worker of the app; a KvdeckError is shown as a toast."""
-        self.run_worker(self._run_request(work))
+        self.run_worker(partial(self._run_request, work))
 
-    async def _run_request(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_request(self, work: Request) -> None:
         try:
-            await work
+            await work()
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)
 
@@ -224,26 +212,24 @@ class Deck(App[None], inherit_bindings=False):
             self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
         return not self.readonly
 
-    def command(self, work: Coroutine[Any, Any, None]) -> None:
+    def command(self, work: Request) -> None:
         """As `ask`, unless the deck is read-only."""
         if self.may_command():
             self.ask(work)
-        else:
-            work.close()
 
     def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, unless read-only, and show a toast with the result."""
-        self.command(self._submit(spec))
+        """Submit a run, unless read-only, and show a toast with the result. From here on the next key can cancel it."""
+        if self.may_command():
+            self.ask(partial(self._queued, self.submissions.submit(spec)))
 
-    async def _submit(self, spec: dict[str, Any]) -> None:
-        session = await self.submissions.submit(spec)
-        self.notify(f"{session} is in the queue", markup=False)
+    async def _queued(self, reply: Awaitable[str]) -> None:
+        self.notify(f"{await reply} is in the queue", markup=False)
 
     def run_doctor(self) -> None:
         """Run doctor on this host, unless it is already running."""
         if not self.doctor.looking:
             self.doctor = replace(self.doctor, looking=True, error="")
-            self.run_worker(self._run_doctor())
+            self.run_worker(self._run_doctor)
 
     async def _run_doctor(self) -> None:
         try:
@@ -276,35 +262,14 @@ class Deck(App[None], inherit_bindings=False):
         self.push_screen(Help(key_rows(self.screen)))
 
     def action_jump(self) -> None:
-        from kvdeck.app.tui.dialogs.jump import Jump, places
+        from kvdeck.app.tui.dialogs.jump import open_jump
 
-        def chosen(pane: Widget | None) -> None:
-            if pane is not None:
-                pane.focus()
-
-        screen: Screen[Any] = self.screen
-        if screen in self.deck_screens:
-            self.push_screen(Jump(places(screen)), chosen)
+        open_jump(self)
 
     def action_leave(self) -> None:
-        if lost := self._would_lose():
-            from kvdeck.app.tui.dialogs.confirm import Ask
+        from kvdeck.app.tui.leaving import leave
 
-            self.push_screen(Ask("Close the deck?", lost), lambda yes: self._leave() if yes else None)
-        else:
-            self._leave()
-
-    def _would_lose(self) -> str:
-        """Return what closing the deck would lose, in one sentence, or "". Runs continue in the engine and aren't
-        lost."""
-        if self.submissions.pending:
-            return "A run that was asked for is not in the queue yet."
-        return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
-
-    def _leave(self) -> None:
-        going = sum(run.state in ("running", "queued") for run in self.engine.runs)
-        word, it = ("The run goes", "it") if going == 1 else (f"{going} runs go", "them")
-        self.exit(message=f"{word} on in the engine; `kvdeck` shows {it} again." if going else None)
+        leave(self)
 
     def action_share(self, what: str) -> None:
         from kvdeck.app.tui import export

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kvdeck.app.tui import terminal
 from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
+    from kvdeck.app.tui.app import Deck
     from kvdeck.app.tui.state import EngineState
 
 
@@ -37,3 +39,24 @@ def title(now: dict[str, str]) -> str:
         return f"kvdeck: {running[0]} running"
     over = [f"kvdeck: {name} {state}" for name, state in now.items() if state in FINAL_STATES]
     return over[-1] if over else "kvdeck"
+
+
+class Announcer:
+    """Reports each run that ends: a toast, the bell if configured, and the terminal's title."""
+
+    def __init__(self, deck: Deck) -> None:
+        self._deck = deck
+        self._states: dict[str, str] = {}
+        self._title = ""
+
+    def see(self, engine: EngineState) -> None:
+        """Take the engine's newest state."""
+        deck = self._deck
+        before, self._states = self._states, states(engine)
+        for name, state in ended(before, self._states):
+            deck.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
+            if deck.config.bell:
+                deck.bell()
+        if (text := title(self._states)) != self._title:
+            self._title = text
+            deck.write_sequence(terminal.title(text))

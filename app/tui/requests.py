@@ -5,7 +5,7 @@ A screen asks in a Textual worker of its own (`DeckScreen.ask`), which is cancel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.index import SessionSummary
 
 T = TypeVar("T")
+Request = Callable[[], Coroutine[Any, Any, None]]
+"""What a worker awaits: a function, so that a worker that is cancelled at once leaves nothing behind."""
 
 
 def _expected(work: Callable[[], T]) -> Callable[[], T]:

@@ -32,20 +32,21 @@ class Submissions:
         """True if a submitted run has no reply yet, or is not in the engine's state yet."""
         return self.pending or bool(self._unseen)
 
-    async def submit(self, spec: Mapping[str, Any]) -> str:
-        """Queue a run and return its session.
+    def submit(self, spec: Mapping[str, Any]) -> asyncio.Future[str]:
+        """Queue a run, which is pending from now on, and return its session's future.
 
-        Raises:
-            KvdeckError: The run is refused, or there is no engine.
+        The future raises KvdeckError if the run is refused, or there is no engine.
         """
         reply = self._last = asyncio.ensure_future(self._requests.submit(spec))
         self._pending.append(reply)
-        try:
-            session = await reply
-        finally:
-            self._pending.remove(reply)
-        self._unseen = "" if session in self._sessions else session
-        return session
+        reply.add_done_callback(self._replied)
+        return reply
+
+    def _replied(self, reply: asyncio.Future[str]) -> None:
+        self._pending.remove(reply)
+        if not reply.cancelled() and reply.exception() is None:
+            session = reply.result()
+            self._unseen = "" if session in self._sessions else session
 
     async def cancel_last(self) -> None:
         """Cancel the run submitted last, once it has been queued.
@@ -58,6 +59,6 @@ class Submissions:
 
     def see(self, state: EngineState) -> None:
         """Note the runs that the engine's state contains."""
-        self._sessions = {run.session for run in state.runs}
+        self._sessions = {run.session for run in (*state.runs, state.run) if run is not None}
         if self._unseen in self._sessions:
             self._unseen = ""

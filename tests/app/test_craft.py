@@ -18,7 +18,7 @@ from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.modes.run.form import COLUMNS
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
-from kvdeck.app.tui.modes.run.progress_pane import Progress, host_text
+from kvdeck.app.tui.modes.run.progress_pane import ProgressPane, host_text
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepTable
 from kvdeck.app.tui.state import EngineState
@@ -188,7 +188,7 @@ async def test_what_stands_under_another_screen_is_not_painted_and_is_new_when_i
         deck.post_message(EngineChanged(a_run.finished()))
         await pilot.press("escape", "2")
         await pilot.pause(0.2)
-        assert "done" in deck.screen.query_one(Progress).plain
+        assert "done" in deck.screen.query_one(ProgressPane).plain
 
 
 async def test_a_view_that_is_no_more_is_not_opened():
@@ -248,7 +248,7 @@ async def test_a_newcomer_reads_what_the_host_can_do_and_starts_with_one_key(dec
         await pilot.press("f")
         deck.doctor = a_run.doctor()
         await pilot.pause()
-        line, offers = deck.screen.query_one(Progress).plain.splitlines()
+        line, offers = deck.screen.query_one(ProgressPane).plain.splitlines()
         assert line.startswith(" Ready here: ")
         assert line.endswith("(9 says why)")
         assert offers.startswith(" a runs the quick A/B")

@@ -310,6 +310,7 @@ async def test_x_right_after_a_cancels_the_run_that_was_asked_for():
         await pilot.pause()
         assert requests.asked == [("cancel", "new")] * 2, "queued, and not in the picture yet"
         deck.post_message(EngineChanged(replace(idle, runs=(RunInfo("new", "running", 1.0),))))
+        await pilot.pause()
         deck.post_message(EngineChanged(replace(idle, runs=())))
         await pilot.pause()
         deck.post_message(EngineChanged(idle))
@@ -329,7 +330,7 @@ async def test_a_command_that_is_refused_leaves_a_run_that_is_being_queued():
     requests.follow = refuse  # type: ignore[method-assign]
     async with deck.run_test(size=(120, 40)) as pilot:
         deck.submit({})
-        deck.ask(requests.follow("old"))
+        deck.ask(lambda: requests.follow("old"))
         await pilot.pause()
         assert deck.submissions.pending
         await pilot.press("q")

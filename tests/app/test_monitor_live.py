@@ -17,7 +17,7 @@ from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.monitor.panes.flows import Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
-from kvdeck.app.tui.modes.monitor.panes.status import Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 from kvdeck.app.tui.state import EngineState
@@ -72,7 +72,7 @@ async def test_a_real_engine_is_watched_recorded_annotated_and_replayed():
             assert replay is not None
             await until(pilot, lambda: replay.position == replay.end)
             assert "KVBM d2h" in plain(deck, Tiers)
-            assert "half way" in plain(deck, Log)
+            assert "half way" in plain(deck, AnnotationLog)
             await pilot.press("home")
             await until(pilot, lambda: replay.position < replay.end)
             await pilot.press("escape")

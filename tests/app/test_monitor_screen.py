@@ -21,7 +21,7 @@ from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
 from kvdeck.app.tui.modes.monitor.panes.host import Host
-from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import VIEWS, MonitorScreen
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
@@ -219,7 +219,7 @@ async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
         assert crossed[1] == "G1 → G2 (vLLM store) no longer > 1 GB/s"
         assert notes(deck).count(crossed[0]) == len(crossed[0::2]) - (len(crossed[0::2]) > 1)
         assert ("annotate", ("cold", crossed[0], "threshold", crossings[0].t)) in deck.requests.asked
-        assert crossed[0] in plain(deck, Log)
+        assert crossed[0] in plain(deck, AnnotationLog)
         assert "◇G1→G2 vLLM s" in plain(deck, Paths)
         assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
 
@@ -232,10 +232,10 @@ async def test_a_moment_is_noted_where_it_was_and_in_the_recording():
         await pilot.press("left_curly_bracket", "a")
         assert isinstance(deck.screen, AskText)
         await pilot.press(*"load started", "enter")
-        assert "12:01:59 load started" in plain(deck, Log)
+        assert "12:01:59 load started" in plain(deck, AnnotationLog)
         assert ("annotate", ("cold", "load started", "note", a_monitor.BEGIN + 119)) in deck.requests.asked
         await pilot.press("left_square_bracket")
-        assert "load started" not in plain(deck, Log), "it has not happened yet"
+        assert "load started" not in plain(deck, AnnotationLog), "it has not happened yet"
 
 
 async def test_a_note_has_the_time_of_its_key_and_not_of_its_last_letter():

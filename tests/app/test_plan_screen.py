@@ -30,7 +30,7 @@ from kvdeck.sessions.store.store import Store
 
 from ..engine.models import write_config
 from . import a_run
-from .conftest import Answered
+from .conftest import Answered, DeckOfFiles
 
 BIG, SMALL = (120, 40), (80, 24)
 FIELDS = {field.key: field for column in COLUMNS for field in column}
@@ -153,8 +153,7 @@ async def test_the_plan_is_remembered_and_its_block_offered(deck: Answered):
     assert found is not None
     assert found.block_bytes == 16 * 65536, "over all four ranks"
     assert "llama-3.1-8b" in found.title
-    again = type(deck)(memory=json.loads(json.dumps(deck.memory)))
-    again.plans = deck.requests.plans
+    again = DeckOfFiles(memory=json.loads(json.dumps(deck.memory)))
     async with again.run_test(size=BIG) as pilot:
         await open_plan(pilot)
         assert again.screen.query_one(PlanPane).form == before

@@ -11,8 +11,8 @@ from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.doctor.screen import Advice
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
-from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
-from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
+from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepTable
 from kvdeck.app.tui.modes.sessions.report import ResultScreen
@@ -71,13 +71,13 @@ async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: Answered):
 async def test_a_live_run_is_shown_whole(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
-        assert f"{a_run.NAME}" in text(deck, Progress)
-        assert "51 %" in text(deck, Progress)
-        assert "0:15 to go" in text(deck, Progress)
+        assert f"{a_run.NAME}" in text(deck, ProgressPane)
+        assert "51 %" in text(deck, ProgressPane)
+        assert "0:15 to go" in text(deck, ProgressPane)
         steps = text(deck, StepTable).splitlines()
         assert [line.split()[0] for line in steps[1:7]] == ["✓", "✓", "▸", "▸", "·", "·"]
         assert "1.31× (1.28–1.35)" in steps[4]
-        assert "0.91× pwrite" in text(deck, Percentiles)
+        assert "0.91× pwrite" in text(deck, PercentilePane)
         assert "GB/s HostToDisk" in text(deck, Plot)
         assert "fc" in text(deck, Plot)
         assert "page cache bypassed" in " ".join(text(deck, LogPane).split())
@@ -132,9 +132,9 @@ async def test_pause_holds_the_picture_and_not_the_data(deck: Answered):
         await pilot.press("p")
         assert "PAUSED" in text(deck, StatusBar)
         await show(pilot, a_run.finished())
-        assert "51 %" in text(deck, Progress)
+        assert "51 %" in text(deck, ProgressPane)
         await pilot.press("p")
-        assert "100 %" in text(deck, Progress)
+        assert "100 %" in text(deck, ProgressPane)
         assert "PAUSED" not in text(deck, StatusBar)
 
 
@@ -142,14 +142,14 @@ async def test_a_lost_engine_is_a_state_on_the_screen(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
         await show(pilot, a_run.disconnected())
         assert "not connected" in text(deck, StatusBar)
-        assert "no engine is running · trying again" in text(deck, Progress)
+        assert "no engine is running · trying again" in text(deck, ProgressPane)
         assert "HostToHost" in text(deck, StepTable)
 
 
 async def test_a_crash_shows_its_signal_and_last_words(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.crashed())
-        assert "the worker ended by SIGABRT" in text(deck, Progress)
+        assert "the worker ended by SIGABRT" in text(deck, ProgressPane)
         assert "malloc(): corrupted top size" in text(deck, LogPane)
 
 

@@ -293,7 +293,7 @@ class DiffScreen(DeckScreen):
         listing.names = self.diff.a, self.diff.b
         listing.show(rows, "nothing in common")
         head.redraw()
-        self.call_after_refresh(lambda: self.ask(self._load_spreads(), "spreads", exclusive=True))
+        self.call_after_refresh(lambda: self.ask(lambda: self._load_spreads(), "spreads", exclusive=True))
 
     async def _load_spreads(self) -> None:
         requests, behind = self.app.requests, self.query_one(Behind)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.reactive import Reactive
@@ -18,6 +18,7 @@ from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
+    from kvdeck.app.tui.requests import Request
     from kvdeck.app.tui.state import Doctor, EngineState
 
 MIN_WIDTH, MIN_HEIGHT = 80, 24
@@ -87,18 +88,18 @@ class DeckScreen(Screen[None]):
     def on_screen_suspend(self) -> None:
         self.workers.cancel_group(self, OPENING)
 
-    def ask(self, work: Coroutine[Any, Any, None], group: str = "default", exclusive: bool = False) -> None:
+    def ask(self, work: Request, group: str = "default", exclusive: bool = False) -> None:
         """Run `work`, which awaits a request, in a worker of this screen; a KvdeckError is shown as a toast.
 
         Args:
             group: With OPENING, `work` opens a screen, and is cancelled when this one is no longer in front.
             exclusive: Cancel what still runs in the group.
         """
-        self.run_worker(self._run_request(work), group=group, exclusive=exclusive)
+        self.run_worker(partial(self._run_request, work), group=group, exclusive=exclusive)
 
-    async def _run_request(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run_request(self, work: Request) -> None:
         try:
-            await work
+            await work()
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)
 

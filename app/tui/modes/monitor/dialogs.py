@@ -105,7 +105,7 @@ def record(screen: MonitorScreen) -> None:
     """Start a recording under a name, or stop the one that runs."""
     going, wanted = screen.recording, screen.wanted()
     if going is not None:
-        screen.app.command(screen.app.requests.stop_recording(going.name))
+        screen.app.command(lambda: screen.app.requests.stop_recording(going.name))
         return
     if wanted is None:
         screen.notify("nothing is watched: s chooses sources first", severity="warning")
@@ -113,7 +113,7 @@ def record(screen: MonitorScreen) -> None:
 
     def named(name: str | None) -> None:
         if name:
-            screen.app.command(screen.app.requests.start_recording(name, wanted))
+            screen.app.command(lambda: screen.app.requests.start_recording(name, wanted))
 
     value = time.strftime("monitor-%Y%m%d-%H%M%S")
     screen.app.push_screen(

@@ -23,7 +23,7 @@ from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
 from kvdeck.app.tui.modes.monitor.panes.host import Host
-from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
@@ -82,7 +82,7 @@ class MonitorScreen(DeckScreen):
                 yield Paths(id="paths")
                 yield Reuse(id="reuse")
                 yield Pinned(id="pinned")
-                yield Log(id="log")
+                yield AnnotationLog(id="log")
             with Vertical(id="right"):
                 yield Checks(id="checks")
                 yield Host(id="host")
@@ -116,7 +116,7 @@ class MonitorScreen(DeckScreen):
             self._linger.stop()
         if not self._asked:
             self._asked = True
-            self.ask(self._find_sources(), "sources", exclusive=True)
+            self.ask(lambda: self._find_sources(), "sources", exclusive=True)
         self._watch()
 
     def on_screen_suspend(self) -> None:
@@ -127,7 +127,7 @@ class MonitorScreen(DeckScreen):
     def _stop(self) -> None:
         if self._watching is not None:
             self._watching = None
-            self.ask(self.app.requests.watch(None, self._post_here), WATCH)
+            self.ask(lambda: self.app.requests.watch(None, self._post_here), WATCH)
 
     def _post_here(self, message: Message) -> None:
         if self.is_running:
@@ -147,7 +147,7 @@ class MonitorScreen(DeckScreen):
             self._stop()
         elif wanted != self._watching and self.app.requests.live:
             self._watching = wanted
-            self.ask(self.app.requests.watch(wanted, self._post_here), WATCH)
+            self.ask(lambda: self.app.requests.watch(wanted, self._post_here), WATCH)
 
     def change(self, settings: Settings) -> None:
         """Apply and save new settings, and restart sampling if they need it."""
@@ -233,7 +233,7 @@ class MonitorScreen(DeckScreen):
         self.query_one(MonitorBar).apply(state_of(self), moment)
 
     @property
-    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | Log | Checks | Host | Sources]:
+    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | AnnotationLog | Checks | Host | Sources]:
         return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
 
     def _arrange(self) -> None:
@@ -330,7 +330,7 @@ class MonitorScreen(DeckScreen):
     # --- a recording ---
 
     def action_open(self) -> None:
-        self.ask(self._choose_recording(), OPENING, exclusive=True)
+        self.ask(lambda: self._choose_recording(), OPENING, exclusive=True)
 
     async def _choose_recording(self) -> None:
         from kvdeck.app.tui.dialogs.picker import Choice, Picker
@@ -363,7 +363,7 @@ class MonitorScreen(DeckScreen):
         """Add the annotation at Unix time `t` to the running recording, if any; does nothing if read-only."""
         if self.recording is not None and not self.app.readonly:
             name = self.recording.name
-            self.app.command(self.app.requests.annotate(name, text, kind, t))
+            self.app.command(lambda: self.app.requests.annotate(name, text, kind, t))
 
     def action_threshold(self) -> None:
         dialogs.threshold(self)

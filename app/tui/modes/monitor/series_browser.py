@@ -82,7 +82,7 @@ class SeriesScreen(DeckScreen):
         self._fill()
         if self.wanted is not None and self.app.requests.live:
             every = TelemetryRequest(self.wanted.sources, BROWSE_HZ, None, (EVERY,))
-            self.ask(self.app.requests.browse(every, self.post_message))
+            self.ask(lambda: self.app.requests.browse(every, self.post_message))
 
     def on_telemetry_sampled(self, message: TelemetrySampled) -> None:
         if message.error or self.app.paused:

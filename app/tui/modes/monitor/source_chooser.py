@@ -137,7 +137,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def action_look(self) -> None:
         self.list.looking, self.list.error = True, ""
         self.list.show()
-        self.run_worker(self._find_sources(), exclusive=True)
+        self.run_worker(self._find_sources, exclusive=True)
 
     async def _find_sources(self) -> None:
         try:

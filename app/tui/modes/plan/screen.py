@@ -87,7 +87,7 @@ class PlanScreen(DeckScreen):
         known = tuple((run.session, run.state) for run in engine.runs)
         if known != self.known:
             self.known = known
-            self.ask(self._load_bandwidth(), "bandwidth", exclusive=True)
+            self.ask(lambda: self._load_bandwidth(), "bandwidth", exclusive=True)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(PlanPane).apply_doctor(doctor)

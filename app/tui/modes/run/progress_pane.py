@@ -35,7 +35,7 @@ def host_text(doctor: Doctor) -> str:
     return f"Ready here: {said}{f'; {rest} are not (9 says why)' if rest else ''}"
 
 
-class Progress(Lines):
+class ProgressPane(Lines):
     """Two lines above the live panes."""
 
     app: Deck

@@ -14,8 +14,8 @@ from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
-from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
-from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
+from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepChosen, StepTable
 from kvdeck.app.tui.widgets.charts import Plot
@@ -73,9 +73,9 @@ class RunScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         yield FormPane(id="form")
-        yield Progress(id="progress")
+        yield ProgressPane(id="progress")
         yield StepTable(id="steps")
-        yield Percentiles(id="percentiles")
+        yield PercentilePane(id="percentiles")
         with Horizontal(id="bottom"):
             yield Plot(id="plot")
             with Vertical(id="side"):
@@ -90,9 +90,9 @@ class RunScreen(DeckScreen):
     def apply(self, engine: EngineState) -> None:
         super().apply(engine)
         run, picked = engine.run, self.query_one(StepTable).picked
-        self.query_one(Progress).apply(engine, picked)
+        self.query_one(ProgressPane).apply(engine, picked)
         self.query_one(StepTable).apply(run)
-        self.query_one(Percentiles).apply(run, picked)
+        self.query_one(PercentilePane).apply(run, picked)
         self.query_one(Plot).apply(run, picked)
         self.query_one(LogPane).apply(run)
         self.query_one(QueuePane).apply(engine.runs)
@@ -101,7 +101,7 @@ class RunScreen(DeckScreen):
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(FormPane).apply_doctor(doctor)
-        self.query_one(Progress).redraw()
+        self.query_one(ProgressPane).redraw()
 
     def watch_live(self, live: bool) -> None:
         self.set_class(live, "-live")
@@ -110,12 +110,12 @@ class RunScreen(DeckScreen):
 
     def on_step_chosen(self, message: StepChosen) -> None:
         run = self.app.engine.run
-        self.query_one(Progress).apply(self.app.engine, message.step)
-        self.query_one(Percentiles).apply(run, message.step)
+        self.query_one(ProgressPane).apply(self.app.engine, message.step)
+        self.query_one(PercentilePane).apply(run, message.step)
         self.query_one(Plot).apply(run, message.step)
 
     def on_row_opened(self, message: RowOpened) -> None:
-        self.ask(self.app.requests.follow(message.key))
+        self.ask(lambda: self.app.requests.follow(message.key))
 
     def action_launch(self) -> None:
         form = self.query_one(FormPane).form
@@ -140,7 +140,7 @@ class RunScreen(DeckScreen):
         if run is None or run.state not in FINAL_STATES:
             self.notify("the layouts can be set against each other when a run has ended")
             return
-        self.ask(self._open_diff(run.session), OPENING, exclusive=True)
+        self.ask(lambda: self._open_diff(run.session), OPENING, exclusive=True)
 
     async def _open_diff(self, name: str) -> None:
         from kvdeck.app.tui.comparison.diff import diff_layouts
@@ -182,7 +182,7 @@ class RunScreen(DeckScreen):
         session = under.session if under is not None else shown
         if session is None and self.app.submissions.unseen:
             if self.app.may_command():
-                self.app.ask(self.app.submissions.cancel_last())
+                self.app.ask(lambda: self.app.submissions.cancel_last())
                 self.notify("the run that was just asked for is being cancelled")
             return
         if session is None:
@@ -192,6 +192,6 @@ class RunScreen(DeckScreen):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.app.command(self.app.requests.cancel(session))
+                self.app.command(lambda: self.app.requests.cancel(session))
 
         self.app.push_screen(Ask(f"Cancel {session}?", "What it has measured is kept."), answered)

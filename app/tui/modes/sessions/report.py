@@ -56,7 +56,7 @@ class ResultScreen(DeckScreen):
     def on_mount(self) -> None:
         self.query_one("#result").focus()
         super().on_mount()
-        self.ask(self._load_spreads())
+        self.ask(lambda: self._load_spreads())
 
     async def _load_spreads(self) -> None:
         self.spreads = await self.app.requests.load_histograms(self.session)

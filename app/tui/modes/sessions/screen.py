@@ -199,7 +199,7 @@ class SessionsScreen(DeckScreen):
             self.action_reread()
         else:
             names = tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo")
-            self.ask(self._look_for_changes(names), CHANGES, exclusive=True)
+            self.ask(lambda: self._look_for_changes(names), CHANGES, exclusive=True)
 
     async def _look_for_changes(self, names: tuple[str, ...]) -> None:
         before, self._fingerprint = self._fingerprint, await self.app.requests.fingerprint(names)
@@ -210,7 +210,7 @@ class SessionsScreen(DeckScreen):
         self._outdated = True
         if not self._listing:
             self._listing = True
-            self.ask(self._list_sessions(), "list")
+            self.ask(lambda: self._list_sessions(), "list")
 
     async def _list_sessions(self) -> None:
         """Read the list until it is up to date; reading it again at each change would never end on a slow disk."""
@@ -280,7 +280,7 @@ class SessionsScreen(DeckScreen):
         self._wait = self.set_timer(PREVIEW_S, lambda: self._preview(name))
 
     def _preview(self, name: str) -> None:
-        self.ask(self._load_preview(name), PREVIEW, exclusive=True)
+        self.ask(lambda: self._load_preview(name), PREVIEW, exclusive=True)
 
     async def _load_preview(self, name: str) -> None:
         try:
@@ -337,7 +337,7 @@ class SessionsScreen(DeckScreen):
             self.notify("mark two sessions with space first, or stand on one with two layouts", severity="warning")
 
     def _compare(self, names: tuple[str, ...]) -> None:
-        self.ask(self._open_comparison(names), OPENING, exclusive=True)
+        self.ask(lambda: self._open_comparison(names), OPENING, exclusive=True)
 
     async def _open_comparison(self, names: tuple[str, ...]) -> None:
         sessions = await self.app.requests.load_parts(names)
@@ -410,7 +410,7 @@ class SessionsScreen(DeckScreen):
 
     def _change(self, what: str, name: str, value: str = "", before: str = "") -> None:
         if self.app.may_command():
-            self.ask(self._change_session(what, name, value, before), "change")
+            self.ask(lambda: self._change_session(what, name, value, before), "change")
 
     async def _change_session(self, what: str, name: str, value: str, before: str) -> None:
         try:
@@ -424,7 +424,7 @@ class SessionsScreen(DeckScreen):
         if row is not None and row.kind == "watched":
             await self.app.replay(row.name)
         else:
-            self.ask(self._open_report(message.key), OPENING, exclusive=True)
+            self.ask(lambda: self._open_report(message.key), OPENING, exclusive=True)
 
     async def _open_report(self, name: str) -> None:
         from kvdeck.app.tui.modes.sessions.report import ResultScreen

@@ -11,8 +11,8 @@ from kvdeck.app.tui.modes.monitor.cache_figures import (
     COMPUTED,
     Hits,
     Numbers,
-    Origin,
-    Part,
+    PromptOrigin,
+    PromptPart,
     Queue,
     hits,
     origins,
@@ -98,7 +98,7 @@ def _head_row(source: str, queue: Queue | None, width: int) -> Row:
     return (*spans, cell("", max(0, width - used)))
 
 
-def _origin_rows(origin: Origin, width: int) -> list[Row]:
+def _origin_rows(origin: PromptOrigin, width: int) -> list[Row]:
     total = origin.total
     right = cell(quantity_text(total, "tokens"), 15, right=True)
     room = max(8, width - LABEL - 18)
@@ -115,7 +115,7 @@ def _origin_rows(origin: Origin, width: int) -> list[Row]:
     return [(cell("   prompt", LABEL + 1), *bar, right), _part_row(origin, width)]
 
 
-def _part_row(origin: Origin, width: int) -> Row:
+def _part_row(origin: PromptOrigin, width: int) -> Row:
     spans: list[Span] = [(" " * (LABEL + 1), "")]
     none = [part.name for part in origin.parts if not part.total]
     for part in origin.parts:
@@ -127,7 +127,7 @@ def _part_row(origin: Origin, width: int) -> Row:
     return (*spans, cell(f"0: {', '.join(none)}" if none else "", max(0, width - used), "dim"))
 
 
-def _tone(part: Part) -> str:
+def _tone(part: PromptPart) -> str:
     return f"tier:{part.tier}" if part.tier else "dim" if part.name == COMPUTED else ""
 
 

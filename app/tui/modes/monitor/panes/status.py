@@ -107,7 +107,7 @@ def _seconds(value: float | None) -> str:
     return plain_text(value, 1)
 
 
-class Log(Panel):
+class AnnotationLog(Panel):
     """Annotations up to the time shown, newest last; follows the newest unless focused."""
 
     title = "Log"
