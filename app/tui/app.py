@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from textual.message import Message
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
+    from textual.worker import WorkType
 
     from kvdeck.app.tui.modes.base import DeckScreen
 
@@ -198,7 +199,8 @@ class Deck(App[None], inherit_bindings=False):
 
     def ask(self, work: Request) -> None:
         """Run `work` in a worker of the app; a KvdeckError is shown as a toast."""
-        self.run_worker(partial(self._run_request, work))
+        job: WorkType[None] = partial(self._run_request, work)
+        self.run_worker(job)
 
     async def _run_request(self, work: Request) -> None:
         try:
@@ -229,7 +231,7 @@ class Deck(App[None], inherit_bindings=False):
         """Run doctor on this host, unless it is already running."""
         if not self.doctor.looking:
             self.doctor = replace(self.doctor, looking=True, error="")
-            self.run_worker(self._run_doctor)
+            self.ask(self._run_doctor)
 
     async def _run_doctor(self) -> None:
         try:

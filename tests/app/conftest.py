@@ -18,6 +18,7 @@ from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.state import Doctor
 from kvdeck.sessions.analysis.histograms import Histogram, Key
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.index import SessionSummary
 
@@ -63,6 +64,8 @@ class FileRequests(Requests):
         super().__init__(live=False)
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
+        self.unreadable = ""
+        """Why the list of sessions can't be read."""
         self.plans = Path("/nowhere/plans")
         self.found: tuple[FoundSource, ...] = ()
 
@@ -92,6 +95,8 @@ class FileRequests(Requests):
         self.asked.append(("annotate", (name, text, kind, t)))
 
     async def list_sessions(self) -> tuple[SessionSummary, ...]:
+        if self.unreadable:
+            raise KvdeckError(self.unreadable)
         return self.kept
 
     async def fingerprint(self, names: tuple[str, ...]) -> tuple[int, ...]:

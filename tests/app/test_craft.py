@@ -159,7 +159,7 @@ async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
         assert "depth 8" in again.screen.query_one(FormPane).plain
         await pilot.press("r")
         await pilot.pause()
-        assert again.asked[-1][1]["pipeline_depth"] == 8
+        assert again.requests.asked[-1][1]["pipeline_depth"] == 8
         await pilot.press("R")
         await pilot.pause()
         assert again.screen.query_one(FormPane).form.pipeline_depth == 1
@@ -211,7 +211,7 @@ async def test_a_finished_run_tells_even_while_the_picture_is_held():
     deck = DeckOfFiles(config=Config(bell=True))
     rung, told = [], []
     deck.bell = lambda: rung.append(1)  # type: ignore[method-assign]
-    deck._tell = told.append  # type: ignore[method-assign]
+    deck.write_sequence = told.append  # type: ignore[method-assign]
     async with deck.run_test(size=BIG) as pilot:
         deck.post_message(EngineChanged(a_run.live()))
         await pilot.pause()

@@ -13,7 +13,7 @@ from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.state import EngineState
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import Answered, DeckOfFiles
 
 Picture = tuple[str, tuple[int, int], str]
 Scenery = Callable[[Pilot[None]], Awaitable[None]]
@@ -80,7 +80,7 @@ def named(pictures: Sequence[Picture]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("scene", "size", "name"), pictures, ids=ids)
 
 
-def a_deck(scene: str, snapshot: EngineState, keys: Sequence[str], ascii: bool = False) -> tuple[DeckOfFiles, Scenery]:
+def a_deck(scene: str, snapshot: EngineState, keys: Sequence[str], ascii: bool = False) -> tuple[Answered, Scenery]:
     """A deck, and what shows the scene in it."""
     deck = DeckOfFiles(config=Config(ascii=ascii))
     if scene == "sessions-empty":

@@ -11,7 +11,6 @@ from itertools import product
 import pytest
 
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import SessionsListed
 from kvdeck.app.tui.state import Doctor
 
 from . import a_run, test_pictures
@@ -70,7 +69,8 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
         elif scene == "doctor-error":
             deck.doctor = Doctor(error="doctor did not answer within 60 s: its log says why")
         elif scene == "sessions-error":
-            deck.screen.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
+            deck.requests.unreadable = "can't read /mnt/home/sessions: Stale file handle"
+            deck.screen.action_reread()
         await pilot.pause()
 
     assert snap_compare(deck, terminal_size=size, run_before=show)

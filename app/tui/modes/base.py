@@ -17,6 +17,8 @@ from kvdeck.app.tui.widgets.status_bar import StatusBar
 from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
+    from textual.worker import WorkType
+
     from kvdeck.app.tui.app import Deck
     from kvdeck.app.tui.requests import Request
     from kvdeck.app.tui.state import Doctor, EngineState
@@ -95,7 +97,8 @@ class DeckScreen(Screen[None]):
             group: With OPENING, `work` opens a screen, and is cancelled when this one is no longer in front.
             exclusive: Cancel what still runs in the group.
         """
-        self.run_worker(partial(self._run_request, work), group=group, exclusive=exclusive)
+        job: WorkType[None] = partial(self._run_request, work)
+        self.run_worker(job, group=group, exclusive=exclusive)
 
     async def _run_request(self, work: Request) -> None:
         try:

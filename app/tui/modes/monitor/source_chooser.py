@@ -15,6 +15,8 @@ from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 
 if TYPE_CHECKING:
+    from textual.worker import WorkType
+
     from kvdeck.app.tui.app import Deck
 
 COSTS = {
@@ -137,7 +139,8 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def action_look(self) -> None:
         self.list.looking, self.list.error = True, ""
         self.list.show()
-        self.run_worker(self._find_sources, exclusive=True)
+        job: WorkType[None] = self._find_sources
+        self.run_worker(job, exclusive=True)
 
     async def _find_sources(self) -> None:
         try:

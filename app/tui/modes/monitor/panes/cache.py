@@ -137,13 +137,15 @@ def _hit_rows(found: list[Hits], label: Span, width: int) -> list[Row]:
     parts = [_hit_spans(hit) for hit in found if hit.what not in none]
     if none:
         parts.insert(len(parts) - 1, [(f"0 %: {', '.join(none)}", "dim")])
-    rows: list[list[Span]] = []
-    used = width
+    if not parts:
+        return []
+    rows: list[list[Span]] = [[label]]
+    used = cell_len(label[0])
     for part in parts:
         length = sum(len(text) for text, _ in part)
         if used + length > width - 1:
-            rows.append([cell("", LABEL + 1) if rows else label])
-            used = cell_len(rows[-1][0][0])
+            rows.append([cell("", LABEL + 1)])
+            used = LABEL + 1
         rows[-1] += [*part, ("  ", "")]
         used += length + 2
     return [tuple(row) for row in rows]
