@@ -70,6 +70,8 @@ class FileRequests(Requests):
         self.found: tuple[FoundSource, ...] = ()
 
     async def submit(self, spec: Mapping[str, Any]) -> str:
+        if not spec:
+            await asyncio.Event().wait()  # still on its way to the queue
         self.asked.append(("run", spec))
         return "new"
 

@@ -61,7 +61,7 @@ def test_picture(scene: str, size: tuple[int, int], name: str, snap_compare, mon
             elif deed == "no log":
                 deck.deck_screens[0].switch_pane("log")
             elif deed == "unsent":
-                deck._unsent = 1
+                deck.submissions.submit({})
             elif deed != "slow":
                 await pilot.press(deed)
             await pilot.pause()
