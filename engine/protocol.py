@@ -238,11 +238,12 @@ class StopRecording(Command, frozen=True, tag="stop_recording"):
 
 
 class Annotate(Command, frozen=True, tag="annotate"):
-    """Add an annotation to a telemetry recording, stamped with the time at which the engine receives it."""
+    """Add an annotation to a telemetry recording, at Unix time `t`, or when the engine receives it."""
 
     name: str
     text: str
     kind: str = "note"
+    t: float | None = None
 
 
 class StopEngine(Command, frozen=True, tag="stop"):

@@ -56,7 +56,7 @@ def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
         raise UsageError(
             "the deck needs a terminal on stdin and stdout", "without a terminal, use `kvdeck run` (see --help)"
         )
-    from kvdeck.app.tui.app import run_deck
+    from kvdeck.app.tui.launch import run_deck
 
     return run_deck(readonly, found)
 

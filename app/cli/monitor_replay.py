@@ -44,7 +44,7 @@ def replay(name: str, once: bool, as_json: bool, speed: float | None, seconds: f
 
     recording = TelemetrySession.open(home(), name)
     if not (once or as_json) and speed is None and seconds is None and _on_a_terminal():
-        from kvdeck.app.tui.app import run_deck
+        from kvdeck.app.tui.launch import run_deck
 
         return run_deck(replay=name)
     end = None if seconds is None else recording.begin + seconds

@@ -1,4 +1,4 @@
-"""The deck's Textual application: modes, keys, and the path from an engine snapshot to the screen."""
+"""The deck's Textual application: modes, keys, and the path from the engine's state to the screen."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
 from textual.reactive import var
-from textual.screen import Screen
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import glyphs, hyperlinks, modes, notifications, palette, terminal, theme
 from kvdeck.app.tui.bindings import EVERYWHERE, OPENING
-from kvdeck.app.tui.messages import CommandRefused, DoctorReported, RunSubmitted, SnapshotTaken
-from kvdeck.app.tui.pacing import Link, has_other_between
-from kvdeck.app.tui.requests import Asking
-from kvdeck.app.tui.state import Doctor, Snapshot
-from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.host import umask
+from kvdeck.app.tui.frames import Frames
+from kvdeck.app.tui.messages import EngineChanged, ReplayAsked
+from kvdeck.app.tui.pacing import TerminalLink, has_other_between
+from kvdeck.app.tui.requests import Request, Requests
+from kvdeck.app.tui.state import Doctor, EngineState
+from kvdeck.app.tui.submissions import Submissions
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.host.user_home import ensure_home
 
 if TYPE_CHECKING:
     from textual.driver import Driver
     from textual.filter import LineFilter
+    from textual.message import Message
     from textual.notifications import SeverityLevel
-    from textual.widget import Widget
+    from textual.screen import Screen
+    from textual.worker import WorkType
 
-    from kvdeck.app.tui.connection import Feed
     from kvdeck.app.tui.modes.base import DeckScreen
 
-RETRY_S = 0.25
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
 _ASCII = glyphs.Ascii()
 _OBEYED = glyphs.Obeyed()
 
 
-class Deck(Asking, App[None], inherit_bindings=False):
-    """The Textual app. It draws the messages that a Feed posts; with `connect=False` there is no Feed, and tests
-    post them."""
+class Deck(App[None], inherit_bindings=False):
+    """The Textual app. It draws the states that `requests` posts; its screens ask `requests` for all else."""
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
@@ -54,7 +54,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
     DEFAULT_MODE = "run"
     BINDINGS: ClassVar[list[BindingType]] = [*OPENING, *EVERYWHERE]
 
-    snapshot: var[Snapshot] = var(Snapshot(), init=False)
+    engine: var[EngineState] = var(EngineState(), init=False)
     doctor: var[Doctor] = var(Doctor(), init=False)
     paused: var[bool] = var(False, init=False)
 
@@ -62,7 +62,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self,
         *,
         readonly: bool = False,
-        connect: bool = True,
+        requests: Requests | None = None,
         config: Config | None = None,
         memory: dict[str, Any] | None = None,
     ) -> None:
@@ -81,20 +81,16 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.set_keymap(dict(self.config.keymap))
         self.host = platform.node()
         self.readonly = readonly
-        self.connect = connect
-        self.feed: Feed | None = None
-        self._early = []
+        self.requests = requests or Requests(readonly, 1 / self.config.hz)
+        self.submissions = Submissions(self.requests)
         self.links = False
         """Whether OSC 8 hyperlinks are sent to the terminal."""
-        self.link = Link(other_between=has_other_between(os.environ))
+        self.link = TerminalLink(other_between=has_other_between(os.environ))
+        self.announcer = notifications.Announcer(self)
+        self.frames = Frames(self, self.link, self._paint_newest)
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
-        self._newest: Snapshot | None = None
-        self._states: dict[str, str] = {}
-        self._title = ""
-        self._unsent = 0
-        self._unseen = ""
-        """Session of the run queued last; `unsent` stays True until a snapshot contains it."""
+        self._newest: EngineState | None = None
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
@@ -126,13 +122,13 @@ class Deck(Asking, App[None], inherit_bindings=False):
             if not self.is_web:
                 self.links = hyperlinks.wanted(self.config)
                 terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
-                self._tell(terminal.KEEP_TITLE)
+                self.write_sequence(terminal.KEEP_TITLE)
             # Leaving the alternate screen clears it, and Textual paints only differences: repaint everything on return.
             self.app_resume_signal.subscribe(self, self._come_back)
         for problem in self.config.problems:
             self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
-        if self.connect:
-            self.call_after_refresh(self._start_feed)
+        if self.requests.live:
+            self.call_after_refresh(self._start)
         if self.replayed:
             self.call_after_refresh(self.replay, self.replayed)
 
@@ -144,21 +140,16 @@ class Deck(Asking, App[None], inherit_bindings=False):
         terminal.end_at_last()
         self.exit()
 
-    def _start_feed(self) -> None:
-        from kvdeck.app.tui.connection import Feed
-
-        self.feed = Feed(self.post_message, readonly=self.readonly, tick_s=1 / self.config.hz)
-        self.feed.start()
-        self._ask_early()
+    def _start(self) -> None:
+        self.run_worker(self.requests.run(self.post_message), name="engine")
+        self.run_doctor()
 
     def on_unmount(self) -> None:
         self.memory["view"] = self.current_mode
         if self.link.asks:
-            self._tell(terminal.GIVE_TITLE_BACK)
-        if self.feed is not None:
-            self.feed.stop()
+            self.write_sequence(terminal.GIVE_TITLE_BACK)
 
-    def _tell(self, sequence: str) -> None:
+    def write_sequence(self, sequence: str) -> None:
         """Write an escape sequence to the terminal, in order with what is painted; nothing if headless or in a
         browser."""
         if self._driver is not None and not self.is_headless and not self.is_web:
@@ -166,67 +157,28 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     # --- data ---
 
-    def on_snapshot_taken(self, message: SnapshotTaken) -> None:
-        self._newest = message.snapshot
-        self._tell_endings(message.snapshot)
+    def on_engine_changed(self, message: EngineChanged) -> None:
+        self._newest = message.state
+        self.submissions.see(message.state)
+        self.announcer.see(message.state)
         self._paint_newest()
-
-    def _tell_endings(self, snapshot: Snapshot) -> None:
-        """Report each run that has ended: a toast, the bell if configured, and the terminal's title."""
-        before, self._states = self._states, notifications.states(snapshot)
-        for name, state in notifications.ended(before, self._states):
-            self.notify(f"{name} is {state}", severity="information" if state == "done" else "warning", markup=False)
-            if self.config.bell:
-                self.bell()
-        if (title := notifications.title(self._states)) != self._title:
-            self._title = title
-            self._tell(terminal.title(title))
 
     def _paint_newest(self) -> None:
-        """Show the newest snapshot unless paused; if the terminal lags, try again after RETRY_S."""
+        """Show the newest state unless paused; if the terminal lags, try again later."""
         if self.paused or self._newest is None:
             return
-        if not self.may_paint():
-            if not self._retrying:
-                self._retrying = True
-                self.set_timer(RETRY_S, self._paint_again)
+        if not self.frames.may_paint():
+            self.frames.paint_later()
             return
-        self.snapshot, self._newest = self._newest, None
-        self.has_painted()
-
-    def may_paint(self) -> bool:
-        """True if the terminal can take a frame now. Everything that updates periodically checks this first."""
-        return self._terminal_ready() and self.link.may_paint(time.monotonic())
-
-    def has_painted(self) -> None:
-        """Record a painted frame, and query the cursor position so that the next frame waits until this one is
-        drawn."""
-        if question := self.link.painted(time.monotonic()):
-            self.call_after_refresh(self._ask, question)
-
-    def _ask(self, question: str) -> None:
-        self._tell(question)
-        self.link.asked()
-
-    _retrying = False
-
-    def _paint_again(self) -> None:
-        self._retrying = False
-        self._paint_newest()
+        self.engine, self._newest = self._newest, None
+        self.frames.has_painted()
 
     def on_cursor_position(self, event: CursorPosition) -> None:
-        self.link.answered((event.x, event.y), time.monotonic())
-        self._paint_newest()
+        self.frames.answered(event)
 
-    def _terminal_ready(self) -> bool:
-        return self.is_headless or sys.__stderr__ is None or terminal.can_take_more(sys.__stderr__.fileno())
-
-    def watch_snapshot(self, snapshot: Snapshot) -> None:
+    def watch_engine(self, engine: EngineState) -> None:
         for screen in self.deck_screens:
-            screen.apply(snapshot)
-
-    def on_doctor_reported(self, message: DoctorReported) -> None:
-        self.doctor = message.doctor
+            screen.apply(engine)
 
     def watch_doctor(self, doctor: Doctor) -> None:
         for screen in self.deck_screens:
@@ -234,13 +186,7 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     def watch_paused(self) -> None:
         self._paint_newest()
-        self.watch_snapshot(self.snapshot)
-
-    @property
-    def unsent(self) -> bool:
-        """True if a submitted run has no reply yet, or is not in a snapshot yet."""
-        known = {run.session for run in self.snapshot.runs}
-        return self._unsent > 0 or bool(self._unseen and self._unseen not in known)
+        self.watch_engine(self.engine)
 
     @property
     def deck_screens(self) -> list[DeckScreen]:
@@ -249,26 +195,58 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
         return [screen for screen in self.screen_stack if isinstance(screen, DeckScreen) and screen.ready]
 
-    # --- commands ---
+    # --- what outlives the screen that asked ---
+
+    def ask(self, work: Request) -> None:
+        """Run `work` in a worker of the app; a KvdeckError is shown as a toast."""
+        job: WorkType[None] = partial(self._run_request, work)
+        self.run_worker(job)
+
+    async def _run_request(self, work: Request) -> None:
+        try:
+            await work()
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
+
+    def may_command(self) -> bool:
+        """Return False, and show a warning, if the deck is read-only."""
+        if self.readonly:
+            self.notify("this deck is read-only: it launches and cancels nothing", severity="warning")
+        return not self.readonly
+
+    def command(self, work: Request) -> None:
+        """As `ask`, unless the deck is read-only."""
+        if self.may_command():
+            self.ask(work)
 
     def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, unless read-only. It counts as unsent from here on, so that the next key can cancel it.
-
-        The result is posted as RunSubmitted or CommandRefused.
-        """
+        """Submit a run, unless read-only, and show a toast with the result. From here on the next key can cancel it."""
         if self.may_command():
-            self._unsent += 1
-            self._with_feed(lambda feed: feed.submit(spec))
+            self.ask(partial(self._queued, self.submissions.submit(spec)))
 
-    def on_run_submitted(self, message: RunSubmitted) -> None:
-        self._unsent = max(0, self._unsent - 1)
-        self._unseen = message.session
-        self.notify(f"{message.session} queued", markup=False)
+    async def _queued(self, reply: Awaitable[str]) -> None:
+        self.notify(f"{await reply} queued", markup=False)
 
-    def on_command_refused(self, message: CommandRefused) -> None:
-        self._unsent = 0
-        said = f"{message.what} · fix: {message.fix}" if message.fix else message.what
-        self.notify(said, severity="error", markup=False)
+    def run_doctor(self) -> None:
+        """Run doctor on this host, unless it is already running."""
+        if not self.doctor.looking:
+            self.doctor = replace(self.doctor, looking=True, error="")
+            self.ask(self._run_doctor)
+
+    async def _run_doctor(self) -> None:
+        try:
+            self.doctor = await self.requests.run_doctor()
+        except KvdeckError as error:
+            self.doctor = replace(self.doctor, looking=False, error=str(error))
+
+    async def open_mode(self, mode: str, message: Message) -> None:
+        """Switch to a mode and post a message to its screen."""
+        await self.switch_mode(mode)
+        self.deck_screens[0].post_message(message)
+
+    async def replay(self, name: str) -> None:
+        """Open a recording in the Monitor."""
+        await self.open_mode("monitor", ReplayAsked(name))
 
     # --- keys ---
 
@@ -286,35 +264,14 @@ class Deck(Asking, App[None], inherit_bindings=False):
         self.push_screen(Help(key_rows(self.screen)))
 
     def action_jump(self) -> None:
-        from kvdeck.app.tui.dialogs.jump import Jump, places
+        from kvdeck.app.tui.dialogs.jump import open_jump
 
-        def chosen(pane: Widget | None) -> None:
-            if pane is not None:
-                pane.focus()
-
-        screen: Screen[Any] = self.screen
-        if screen in self.deck_screens:
-            self.push_screen(Jump(places(screen)), chosen)
+        open_jump(self)
 
     def action_leave(self) -> None:
-        if lost := self._would_lose():
-            from kvdeck.app.tui.dialogs.confirm import Ask
+        from kvdeck.app.tui.leaving import leave
 
-            self.push_screen(Ask("Close the deck?", lost), lambda yes: self._leave() if yes else None)
-        else:
-            self._leave()
-
-    def _would_lose(self) -> str:
-        """Return what closing the deck would lose, in one sentence, or "". Runs continue in the engine and aren't
-        lost."""
-        if self._unsent:
-            return "A submitted run is not in the queue yet."
-        return next((lost for screen in self.deck_screens if (lost := screen.would_lose())), "")
-
-    def _leave(self) -> None:
-        going = sum(run.state in ("running", "queued") for run in self.snapshot.runs)
-        word, it = ("The run continues", "it") if going == 1 else (f"{going} runs continue", "them")
-        self.exit(message=f"{word} in the engine; `kvdeck` shows {it} again." if going else None)
+        leave(self)
 
     def action_share(self, what: str) -> None:
         from kvdeck.app.tui import export
@@ -327,42 +284,3 @@ class Deck(Asking, App[None], inherit_bindings=False):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         return palette.commands(self, screen)
-
-
-def run_deck(readonly: bool = False, config: Config | None = None, replay: str = "") -> int:
-    """Open the deck, block until it is closed, and return the exit status.
-
-    Args:
-        replay: Name of a recording to open in the Monitor.
-
-    Raises:
-        UsageError: stderr is not a terminal, or TERM is missing, `dumb` or `unknown`; neither is checked if
-            TEXTUAL_DRIVER is set (the deck then runs in a browser).
-    """
-    in_browser = "TEXTUAL_DRIVER" in os.environ
-    if not in_browser and (sys.__stderr__ is None or not sys.__stderr__.isatty()):
-        raise UsageError("the deck draws on stderr, which is not a terminal", "don't redirect stderr")
-    if not in_browser and os.environ.get("TERM", "").strip().lower() in ("", "dumb", "unknown"):
-        said = os.environ.get("TERM")
-        raise UsageError(
-            f"the deck can't draw on a terminal of type {said!r}" if said else "TERM is not set: the deck can't draw",
-            "set TERM to the terminal's type, such as xterm-256color; `kvdeck --help` lists commands that "
-            "need no terminal",
-        )
-    from kvdeck.app.config import load
-    from kvdeck.app.tui import ui_state
-
-    umask.make_private()
-    ensure_home()
-    known = ui_state.recall()
-    config = load() if config is None else config
-    deck = Deck(readonly=readonly, config=config if in_browser else terminal.fitted(config), memory=dict(known))
-    deck.replayed = replay
-    deck.run()
-    if deck.memory != known and not readonly:
-        ui_state.keep(deck.memory)
-    return deck.return_code or 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_deck(readonly="--readonly" in sys.argv[1:]))

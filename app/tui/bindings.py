@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from textual.binding import Binding
 
-from kvdeck.app.tui.modes import MODES
+from kvdeck.app.tui.modes import MODES, Mode
 from kvdeck.app.tui.widgets.key_bar import DECK, MODE_KEYS, SHARE
 
-OPENING = tuple(
-    Binding(
+
+def opening(mode: Mode) -> Binding:
+    """Return the key that opens a mode."""
+    return Binding(
         mode.key,
         f"switch_mode({mode.id!r})",
         mode.title,
@@ -17,8 +19,9 @@ OPENING = tuple(
         tooltip=mode.tooltip,
         group=MODE_KEYS,
     )
-    for mode in MODES
-)
+
+
+OPENING = tuple(map(opening, MODES))
 EVERYWHERE = (
     Binding("p", "pause", "pause", id="deck.pause", tooltip="Freeze the display (collection continues)", group=DECK),
     Binding(

@@ -1,37 +1,50 @@
-"""Threads that talk to the engine and post snapshots of its state to the app.
-
-One thread owns the connection and folds the message stream. Commands, which wait for replies, and doctor, which takes
-seconds, have their own threads. No thread waits for the screen.
-"""
+"""The deck's connection to the engine: it reconnects, follows one run, and posts the engine's state and samples."""
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
+import asyncio
+import contextlib
+import zlib
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
+import orjson
 from textual.message import Message
 
-from kvdeck.app.tui.messages import CommandRefused, DoctorReported, PathsMeasured, RunSubmitted, SnapshotTaken
-from kvdeck.app.tui.modes.plan.bandwidth import Measured, Reader
-from kvdeck.app.tui.session_requests import told
-from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
-from kvdeck.engine.client import client as engine
+from kvdeck.app.tui.errors import error_text
+from kvdeck.app.tui.messages import EngineChanged, RecordingsSeen, TelemetrySampled
+from kvdeck.app.tui.state import EngineState
+from kvdeck.app.tui.threads import in_thread
+from kvdeck.engine.client.async_client import AsyncClient
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.client.run_log import entry_of
-from kvdeck.engine.protocol import EventMessage, FromEngine, Hello, RunInfo, RunsChanged, SampleMessage
+from kvdeck.engine.protocol import (
+    EventMessage,
+    FromEngine,
+    RecordingsChanged,
+    RecordingState,
+    RunInfo,
+    RunsChanged,
+    SampleMessage,
+    Subscribe,
+    WatchSample,
+    WatchTelemetry,
+)
+from kvdeck.engine.telemetry.sample import Snapshot as Sample
+from kvdeck.engine.telemetry.sample import from_mapping
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.run_state import RunState, advance
 
+Post = Callable[[Message], object]
+
 TICK_S = 0.5
-"""Minimum time between two snapshots, in s."""
+"""Minimum time between two states of the engine, in s."""
 SAMPLES_HZ = 5.0
 """Samples per second and step. Counters are cumulative, so dropping samples keeps rates exact."""
-AGAIN_S = 1.0
-"""Time between two attempts to connect to an engine, in s."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 2.0
+"""Time between two attempts to connect, in s: doubled after each that fails."""
 
 
 def followed(runs: tuple[RunInfo, ...], run: RunState | None, wanted: str | None) -> str | None:
@@ -53,213 +66,225 @@ def followed(runs: tuple[RunInfo, ...], run: RunState | None, wanted: str | None
     return next((info.session for info in runs if info.state == "queued"), None)
 
 
-class Feed:
-    """Posts engine state to the app until stopped. `post` is called from several threads."""
+@dataclass(frozen=True, slots=True)
+class TelemetryRequest:
+    """A telemetry subscription; `sources` in the format of `kvdeck monitor --source`."""
 
-    def __init__(self, post: Callable[[Message], object], *, readonly: bool = False, tick_s: float = TICK_S) -> None:
-        self._post = post
-        self._readonly = readonly
-        self._tick_s = tick_s
-        self._stopped = threading.Event()
-        self._client: engine.Client | None = None
-        self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    sources: tuple[str, ...]
+    hz: float = 1.0
+    block_bytes: float | None = None
+    pins: tuple[str, ...] = ()
+
+    def command(self) -> WatchTelemetry:
+        return WatchTelemetry(0, self.hz, self.sources, self.block_bytes, self.pins)
+
+
+@dataclass(slots=True)
+class Telemetry:
+    """A subscription, and where its samples are posted."""
+
+    request: TelemetryRequest
+    post: Post
+
+
+class EngineConnection:
+    """One connection to the engine, kept up by `run`. All methods belong to one event loop.
+
+    Args:
+        readonly: Never start an engine.
+        tick_s: Minimum time between two EngineChanged, in s.
+        follows: Whether a run is followed; otherwise only telemetry arrives.
+    """
+
+    def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S, follows: bool = True) -> None:
+        self._readonly, self._tick_s, self._follows = readonly, tick_s, follows
+        self._post: Post | None = None
+        self.state = EngineState()
+        self._client: AsyncClient | None = None
+        self._starts = not readonly
+        """Whether the next attempt starts an engine. Only the first does, one that a command needs, and one after a
+        crash that ended telemetry: an engine that was stopped stays stopped."""
+        self._stopped = False
+        """Whether the last engine said goodbye."""
+        self._waiting: list[asyncio.Future[AsyncClient]] = []
+        self._retry, self._runs_changed = asyncio.Event(), asyncio.Event()
         self._wanted: str | None = None
-        self._looking = threading.Lock()
-        self._snapshot = Snapshot()
+        self._session: str | None = None
+        self._last_pid: int | None = None
+        self._telemetry: Telemetry | None = None
+        self._recordings: tuple[RecordingState, ...] = ()
+        self._published, self._due = EngineState(), 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Start the connection and command threads, and run doctor."""
-        for name, work in (("feed", self._read), ("commands", self._command)):
-            threading.Thread(target=work, name=f"kvdeck-{name}", daemon=True).start()
-        self.look()
-
-    def stop(self) -> None:
-        """Close the connection to the engine; its runs continue."""
-        self._stopped.set()
-        if (client := self._client) is not None:
-            client.close()
-
-    # --- commands: each returns at once; the reply is posted as a message ---
-
-    def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, starting an engine if none runs (unless read-only). Posts RunSubmitted or CommandRefused."""
-        self._commands.put(lambda: self._submit(spec))
-
-    def cancel(self, session: str) -> None:
-        """Cancel a queued or running run."""
-        self._commands.put(lambda: self._with_client(lambda client: client.cancel(session)))
-
-    def follow(self, session: str) -> None:
-        """Follow this run from now on."""
-        self._wanted = session
-        self._commands.put(lambda: self._with_client(self._subscribe))
-
-    def cancel_submitted(self) -> None:
-        """Cancel the run submitted last. Commands run in order, so its submission is handled first."""
-        self._commands.put(self._cancel_submitted)
-
-    def measure_paths(self, hostname: str, post: Callable[[Message], object]) -> None:
-        """Read this host's measured bandwidth from its sessions, and post it as PathsMeasured."""
-        self._commands.put(lambda: self._measure_paths(hostname, post))
-
-    def do(self, work: Callable[[], None], apart: bool = False) -> None:
-        """Run `work` on the command thread, or on a new thread if `apart`."""
-        if apart:
-            threading.Thread(target=self._guarded, args=(work,), name="kvdeck-reader", daemon=True).start()
-        else:
-            self._commands.put(work)
-
-    def ask(self, work: Callable[[engine.Client], object]) -> None:
-        """Send the engine another command; a refusal is posted as CommandRefused."""
-        self._commands.put(lambda: self._with_client(work))
-
-    def look(self) -> None:
-        """Run doctor on this host, unless it is already running."""
-        threading.Thread(target=self._look, name="kvdeck-doctor", daemon=True).start()
-
-    def _command(self) -> None:
-        while not self._stopped.is_set():
-            self._guarded(self._commands.get())
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Run `work`; post an exception as CommandRefused, so that it doesn't end the thread."""
-        try:
-            work()
-        except KvdeckError as error:
-            self._post(CommandRefused(error.what, error.fix))
-        except Exception as error:
-            self._post(CommandRefused(told(error), ""))
-
-    def _with_client(self, work: Callable[[engine.Client], object]) -> None:
-        client = self._client
-        if client is not None:
-            work(client)
-            return
-        with engine.Client.connect(start=not self._readonly) as fresh:
-            work(fresh)
-
-    def _submit(self, spec: dict[str, Any]) -> None:
-        self._with_client(lambda client: self._post_submitted(client.submit(spec)))
-
-    def _cancel_submitted(self) -> None:
-        if self._submitted is not None:
-            session = self._submitted
-            self._with_client(lambda client: client.cancel(session))
-
-    _submitted: str | None = None
-
-    def _post_submitted(self, session: str) -> None:
-        self._submitted = session
-        self._post(RunSubmitted(session))
-        # A short run may end before the queue's change arrives, so follow it at once.
-        if not any(info.state == "running" for info in self._snapshot.runs):
-            self.follow(session)
-
-    def _measure_paths(self, hostname: str, post: Callable[[Message], object]) -> None:
-        if self._measured is None:
-            self._measured = Reader(engine.store())
-        try:
-            post(PathsMeasured(self._measured.read(hostname)))
-        except Exception as error:
-            post(PathsMeasured(Measured((), told(error))))
-
-    _measured: Reader | None = None
-
-    def _look(self) -> None:
-        if not self._looking.acquire(blocking=False):
-            return
-        try:
-            self._post(DoctorReported(replace(self._doctor, looking=True, error="")))
-            self._doctor = doctor_from_json(engine.doctor_report(None))
-        except Exception as error:
-            self._doctor = replace(self._doctor, looking=False, error=told(error))
-        finally:
-            self._looking.release()
-        self._post(DoctorReported(self._doctor))
-
-    _doctor = Doctor()
-
-    # --- the stream ---
-
-    def _read(self) -> None:
-        start = not self._readonly
-        while not self._stopped.is_set():
+    async def run(self, post: Post | None = None) -> None:
+        """Connect, read, and connect again with back-off, until cancelled. `post` receives EngineChanged."""
+        self._post = post
+        wait = FIRST_WAIT_S
+        while True:
+            start, self._starts = self._starts, False
+            self._retry.clear()
+            waiting, self._waiting = self._waiting, []
+            client: AsyncClient | None = None
             try:
-                with engine.Client.connect(start=start) as client:
-                    self._client = client
-                    self._attach(client)
-                    self._stream(client)
-            except Exception as error:  # without this thread the deck shows nothing: retry after any error
-                self._change(link="lost", detail=told(error), engine_pid=None)
-                self._publish()
+                client = AsyncClient(await in_thread(partial(Client.connect, start=start), "kvdeck-connect"))
+                waiting, self._waiting = [*waiting, *self._waiting], []
+                wait = FIRST_WAIT_S
+                await self._stream(client, waiting)
+            except Exception as error:  # whatever it is, the deck tries again
+                self._lost(error, waiting, client)
             finally:
                 self._client = None
-            # Don't restart an engine the user stopped; submitting a run does.
-            start = False
-            self._stopped.wait(AGAIN_S)
+                if client is not None:
+                    client.close()
+            if not self._retry.is_set():
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._retry.wait(), wait)
+                wait = min(LONGEST_WAIT_S, 2 * wait)
 
-    def _attach(self, client: engine.Client) -> None:
-        hello: Hello = client.hello
-        before = self._last_pid
-        again = before is not None and before != hello.engine_pid
-        self._last_pid = hello.engine_pid
-        self._change(
-            link="connected",
-            detail="",
-            engine_pid=hello.engine_pid,
-            restarts=self._snapshot.restarts + again,
-            runs=hello.runs,
-        )
-        self._subscribe(client)
+    def _lost(self, error: Exception, waiting: list[asyncio.Future[AsyncClient]], client: AsyncClient | None) -> None:
+        text = error_text(error)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error if isinstance(error, KvdeckError) else KvdeckError(text))
+        if client is not None:
+            self._stopped = bool(client.farewell)
+            self._starts = not (self._readonly or self._stopped or self._telemetry is None)
+        if self._telemetry is not None:
+            self._telemetry.post(TelemetrySampled(Sample(0.0), text))
+        self.state = replace(self.state, connection="lost", detail=text, engine_pid=None)
         self._publish()
 
-    _last_pid: int | None = None
-    _session: str | None = None
+    async def connected(self, start: bool = False) -> AsyncClient:
+        """Return the client, after the next attempt to connect if there is none.
 
-    def _subscribe(self, client: engine.Client) -> None:
-        run = self._snapshot.run
-        session = followed(self._snapshot.runs, run, self._wanted)
+        Args:
+            start: Start an engine if none runs, unless read-only.
+
+        Raises:
+            KvdeckError: The attempt fails.
+        """
+        if self._client is not None:
+            return self._client
+        self._starts = (self._starts or start) and not self._readonly
+        future: asyncio.Future[AsyncClient] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._retry.set()
+        return await future
+
+    # --- what is subscribed to ---
+
+    async def follow(self, session: str) -> None:
+        """Follow this run from now on.
+
+        Raises:
+            KvdeckError: There is no engine, or it has no such run.
+        """
+        self._wanted = session
+        await self._subscribe(await self.connected())
+
+    async def watch(self, request: TelemetryRequest | None, post: Post) -> None:
+        """Post TelemetrySampled and RecordingsSeen to `post` from now on; with None, end the samples."""
+        self._telemetry = None if request is None else Telemetry(request, post)
+        if self._client is None:
+            if request is not None and not self._stopped:
+                self._starts = not self._readonly
+                self._retry.set()
+            return
+        try:
+            await self._client.request(WatchTelemetry(0, 0.0) if request is None else request.command())
+        except KvdeckError as error:
+            post(TelemetrySampled(Sample(0.0), error_text(error)))
+        if request is not None:
+            post(RecordingsSeen(self._recordings))
+
+    async def _subscribe(self, client: AsyncClient) -> None:
+        run = self.state.run
+        session = followed(self.state.runs, run, self._wanted) if self._follows else None
         self._session = session
         from_seq = run.next_seq if run is not None and run.session == session else 0
         try:
-            client.subscribe(session, from_seq, SAMPLES_HZ, self._readonly)
+            await client.request(Subscribe(0, session, from_seq, SAMPLES_HZ, self._readonly))
         except KvdeckError:
             self._wanted = None  # the requested session may be the one that can't be followed
             raise
 
-    def _stream(self, client: engine.Client) -> None:
-        due = 0.0
-        while not self._stopped.is_set():
-            message = client.receive()
-            # Let messages collect in the socket for a tick: handling each on arrival would cost more than drawing.
-            self._stopped.wait(max(0.0, due - time.monotonic()))
-            until, dirty = time.monotonic() + self._tick_s, False
-            while message is not None:
-                dirty = self._take(client, message) or dirty
-                message = client.receive(0.0) if time.monotonic() < until else None
-            if dirty:
-                self._publish()
-            due = time.monotonic() + self._tick_s
+    # --- what arrives ---
 
-    def _take(self, client: engine.Client, message: FromEngine) -> bool:
-        """Fold a message into the snapshot; return whether the snapshot changed."""
+    async def _stream(self, client: AsyncClient, waiting: list[asyncio.Future[AsyncClient]]) -> None:
+        """Subscribe, and fold messages into the state until the connection ends."""
+        self._client = client
+        pid = client.hello.engine_pid
+        again = self._last_pid is not None and self._last_pid != pid
+        self._last_pid, self._stopped = pid, False
+        restarts = self.state.restarts + again
+        self.state = replace(
+            self.state, connection="connected", detail="", engine_pid=pid, restarts=restarts, runs=client.hello.runs
+        )
+        tasks = [asyncio.ensure_future(self._read(client)), asyncio.ensure_future(self._attend(client, waiting))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _attend(self, client: AsyncClient, waiting: list[asyncio.Future[AsyncClient]]) -> None:
+        """Subscribe, and again whenever another run is to be followed."""
+        await self._subscribe(client)
+        for future in waiting:
+            if not future.done():
+                future.set_result(client)
+        self._publish()
+        if self._telemetry is not None:
+            await self.watch(self._telemetry.request, self._telemetry.post)
+        while True:
+            await self._runs_changed.wait()
+            self._runs_changed.clear()
+            if self._follows and followed(self.state.runs, self.state.run, self._wanted) != self._session:
+                await self._subscribe(client)
+
+    async def _read(self, client: AsyncClient) -> None:
+        async for message in client.messages():
+            if self._take(message):
+                self._publish_in_time()
+
+    def _take(self, message: FromEngine) -> bool:
+        """Fold a message into the state, or post it; return whether the state changed."""
         if isinstance(message, RunsChanged):
-            self._change(runs=message.runs)
-            if followed(message.runs, self._snapshot.run, self._wanted) != self._session:
-                self._subscribe(client)
+            self.state = replace(self.state, runs=message.runs)
+            self._runs_changed.set()
             return True
+        if isinstance(message, WatchSample):
+            if self._telemetry is not None:
+                packed = zlib.compress(orjson.dumps(message.snapshot), 1)
+                self._telemetry.post(TelemetrySampled(from_mapping(message.snapshot), packed=packed))
+            return False
+        if isinstance(message, RecordingsChanged):
+            self._recordings = message.recordings
+            if self._telemetry is not None:
+                self._telemetry.post(RecordingsSeen(message.recordings))
+            return False
         if not isinstance(message, (EventMessage, SampleMessage)) or message.session != self._session:
             return False
-        run = self._snapshot.run
+        run = self.state.run
         if run is None or run.session != message.session:
             run = RunState(message.session)
-        self._change(run=advance(run, entry_of(message)))
-        if self._wanted == message.session and self._snapshot.run and self._snapshot.run.state in FINAL_STATES:
+        run = advance(run, entry_of(message))
+        self.state = replace(self.state, run=run)
+        if self._wanted == message.session and run.state in FINAL_STATES:
             self._wanted = None
         return True
 
-    def _change(self, **changes: Any) -> None:
-        self._snapshot = replace(self._snapshot, **changes)
+    def _publish_in_time(self) -> None:
+        """Publish now, or when the tick is over."""
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_at(max(loop.time(), self._due), self._publish)
 
     def _publish(self) -> None:
-        self._post(SnapshotTaken(self._snapshot))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due = asyncio.get_running_loop().time() + self._tick_s
+        if self._post is not None and self.state != self._published:
+            self._published = self.state
+            self._post(EngineChanged(self.state))

@@ -1,4 +1,4 @@
-"""The Plan screen's current plan in the deck's UI state, for screens that convert block counts to bytes."""
+"""The Plan screen's current plan, as other modes use it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ class Planned:
     """Model and parallelism, short."""
     block_bytes: int
     """Bytes of one block over all ranks of a replica, as an engine's block manager counts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockChoice:
+    """A plan's path, layouts and block for the Run form; `batch` and `blocks` are None if the worker sizes them."""
+
+    path: str
+    layouts: frozenset[str]
+    layers: int
+    outer_dims: int
+    page_size: int
+    inner_dim: int
+    dtype: str
+    batch: int | None
+    """Blocks of one request."""
+    blocks: int | None
+    """Blocks of all requests: the working set."""
 
 
 def planned(memory: Mapping[str, Any]) -> Planned | None:

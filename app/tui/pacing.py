@@ -49,7 +49,7 @@ def has_other_between(environ: Mapping[str, str]) -> bool:
     ).startswith(("tmux", "screen"))
 
 
-class Link:
+class TerminalLink:
     """Replies of one terminal, and the bytes sent to it. All times are seconds of one monotonic clock."""
 
     def __init__(self, asks: bool = True, other_between: bool = False) -> None:

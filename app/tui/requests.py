@@ -1,94 +1,182 @@
-"""Requests of the screens to the deck: runs, sessions and plans.
+"""Requests of the screens: each is awaited, and its answer or error goes to who asked.
 
-A reply is posted as a message to the requesting widget if that still exists; the widget decides whether it still uses
-it.
+A screen asks in a Textual worker of its own (`DeckScreen.ask`), which is cancelled when the screen goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kvdeck.app.tui.messages import ReplayAsked
+from kvdeck.app.tui.errors import error_text
+from kvdeck.app.tui.threads import WorkThread, in_thread
+from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
-    from textual.message import Message
-    from textual.message_pump import MessagePump
-
-    from kvdeck.app.tui.connection import Feed
-    from kvdeck.engine.client.client import Client
+    from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthReader
+    from kvdeck.app.tui.connection import EngineConnection, Post, TelemetryRequest
+    from kvdeck.app.tui.source_search import FoundSource
+    from kvdeck.app.tui.state import Doctor
+    from kvdeck.engine.protocol import Command, Reply
+    from kvdeck.sessions.analysis.histograms import Histogram, Key
     from kvdeck.sessions.model.records import Session
+    from kvdeck.sessions.store.index import SessionSummary
+
+T = TypeVar("T")
+Request = Callable[[], Coroutine[Any, Any, None]]
+"""What a worker awaits: a function, so that a worker that is cancelled at once leaves nothing behind."""
 
 
-def answers_to(asker: MessagePump) -> Callable[[Message], object]:
-    """Return a thread-safe function that posts to `asker`, and drops messages once that is closed."""
+def _expected(work: Callable[[], T]) -> Callable[[], T]:
+    """Return `work`, with an error that nobody expected as a KvdeckError, so that every asker can show it."""
 
-    def post(message: Message) -> bool:
-        return asker.is_running and asker.post_message(message)
+    def run() -> T:
+        try:
+            return work()
+        except KvdeckError:
+            raise
+        except Exception as error:
+            raise KvdeckError(error_text(error)) from error
 
-    return post
+    return run
 
 
-class Asking:
-    """Mixin of the app: requests to its Feed. With `connect=False` there is no Feed, and requests are dropped."""
+class Requests:
+    """What the screens ask of the engine and of the stored sessions. Every request raises KvdeckError if it fails.
 
-    feed: Feed | None
-    connect: bool
-    _early: list[Callable[[Feed], None]]
-    host: str
-    readonly: bool
-    notify: Callable[..., None]
-    switch_mode: Callable[[str], Any]
-    deck_screens: Any
+    Sessions are read in one thread, one after another; what takes seconds has a thread of its own.
+    """
 
-    def _with_feed(self, work: Callable[[Feed], None]) -> None:
-        """Call `work` with the feed now, or once there is one: a screen may make requests while the deck still
-        opens."""
-        if self.feed is not None:
-            work(self.feed)
-        elif self.connect:
-            self._early.append(work)
+    def __init__(self, readonly: bool = False, tick_s: float = 0.5, live: bool = True) -> None:
+        self.live = live
+        """Whether there is an engine to be asked."""
+        self._readonly, self._tick_s = readonly, tick_s
+        self._connection: EngineConnection | None = None
+        self._files = WorkThread("kvdeck-files")
+        self._bandwidth: BandwidthReader | None = None
 
-    def _ask_early(self) -> None:
-        """Make the requests that came before there was a feed."""
-        early, self._early = self._early, []
-        for work in early:
-            self._with_feed(work)
+    # --- the engine ---
 
-    def cancel(self, session: str) -> None:
-        """Cancel a run; its results so far are saved."""
-        if self.may_command():
-            self._with_feed(lambda feed: feed.cancel(session))
+    async def run(self, post: Post) -> None:
+        """Keep the connection to the engine until cancelled; `post` receives EngineChanged."""
+        await self._engine().run(post)
 
-    def cancel_submitted(self) -> None:
-        """Cancel the run submitted last, even if the engine has not queued it yet."""
-        if self.may_command():
-            self._with_feed(lambda feed: feed.cancel_submitted())
+    def _engine(self) -> EngineConnection:
+        if not self.live:
+            raise KvdeckError("this deck has no engine")
+        if self._connection is None:
+            from kvdeck.app.tui.connection import EngineConnection
 
-    def follow(self, session: str) -> None:
+            self._connection = EngineConnection(readonly=self._readonly, tick_s=self._tick_s)
+        return self._connection
+
+    async def command(self, command: Command, start: bool = False) -> Reply:
+        """Send the engine a command and return its reply; `start`: start an engine if none runs."""
+        return await (await self._engine().connected(start)).request(command)
+
+    async def submit(self, spec: Mapping[str, Any]) -> str:
+        """Queue a run, and follow it unless another one runs; starts an engine if none runs. Returns its session."""
+        from kvdeck.engine.client.client import submission
+
+        session = str((await self.command(submission(spec), start=True)).data["session"])
+        # A short run may end before the queue's change arrives, so follow it at once.
+        if not any(info.state == "running" for info in self._engine().state.runs):
+            await self.follow(session)
+        return session
+
+    async def cancel(self, session: str) -> None:
+        """Cancel a queued or running run; its results so far are saved."""
+        from kvdeck.engine.protocol import Cancel
+
+        await self.command(Cancel(0, session))
+
+    async def follow(self, session: str) -> None:
         """Follow another run of the queue."""
-        self._with_feed(lambda feed: feed.follow(session))
+        await self._engine().follow(session)
 
-    def look(self) -> None:
-        """Run doctor on this host again."""
-        self._with_feed(lambda feed: feed.look())
+    async def watch(self, request: TelemetryRequest | None, post: Post) -> None:
+        """Post telemetry samples and the engine's recordings to `post` from now on; None ends the samples."""
+        await self._engine().watch(request, post)
 
-    def list_sessions(self, asker: MessagePump) -> None:
-        """Read the list of sessions; answered by `SessionsListed`."""
-        self._keep(asker, lambda post, keeping: keeping.listed(post))
+    async def browse(self, request: TelemetryRequest, post: Post) -> None:
+        """Post telemetry samples to `post` until cancelled, beside those of `watch`.
 
-    def look_for_changes(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        """Check whether other processes changed these sessions; answered by `SessionsStirred`."""
-        self._keep(asker, lambda post, keeping: keeping.stirred(post, names))
+        The engine sends a connection one kind of sample, so this is another connection.
+        """
+        from kvdeck.app.tui.connection import EngineConnection
 
-    def read_session(self, asker: MessagePump, name: str) -> None:
-        """Read one session; answered by `SessionRead`."""
-        self._keep(asker, lambda post, keeping: keeping.read(post, name))
+        connection = EngineConnection(readonly=True, follows=False)
+        await connection.watch(request, post)
+        await connection.run()
 
-    def measure_paths(self, asker: MessagePump) -> None:
-        """Read the bandwidth of each path from the stored sessions; answered by `PathsMeasured`."""
-        self._with_feed(lambda feed: feed.measure_paths(self.host, answers_to(asker)))
+    async def start_recording(self, name: str, request: TelemetryRequest) -> None:
+        """Start a telemetry recording in the engine."""
+        from kvdeck.engine.protocol import StartRecording
+
+        watched = request.hz, request.sources, request.block_bytes, request.pins
+        await self.command(StartRecording(0, name, *watched), start=True)
+
+    async def stop_recording(self, name: str) -> None:
+        """End a telemetry recording."""
+        from kvdeck.engine.protocol import StopRecording
+
+        await self.command(StopRecording(0, name))
+
+    async def annotate(self, name: str, text: str, kind: str, t: float) -> None:
+        """Add an annotation to a telemetry recording, at Unix time `t`."""
+        from kvdeck.engine.protocol import Annotate
+
+        await self.command(Annotate(0, name, text, kind, t))
+
+    # --- stored sessions ---
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Return the result of blocking work on files."""
+        return await self._files.do(_expected(work))
+
+    async def list_sessions(self) -> tuple[SessionSummary, ...]:
+        """Return the stored sessions, newest first."""
+        from kvdeck.sessions.store.catalogue import catalogue
+
+        return await self.read(lambda: tuple(catalogue(self._store())))
+
+    async def fingerprint(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        """Return a value that changes when another process changes one of these sessions, or adds one."""
+        return await self.read(lambda: self._store().mark(names))
+
+    async def load_session(self, name: str) -> Session:
+        """Return one session."""
+        from kvdeck.sessions.store.lookup import find
+
+        return await self.read(lambda: find(self._store(), name))
+
+    async def load_parts(self, names: tuple[str, ...]) -> tuple[Session, ...]:
+        """Return sessions, or parts of them (`name:layout`)."""
+        from kvdeck.sessions.store.lookup import find_part
+
+        return await self.read(lambda: tuple(find_part(self._store(), name) for name in names))
+
+    async def load_histograms(self, session: Session) -> dict[Key, Histogram]:
+        """Return a session's histograms of request times."""
+        from kvdeck.sessions.analysis.histograms import histograms
+
+        return await in_thread(_expected(lambda: dict(histograms(session, self._samples(session)))))
+
+    async def change_session(self, what: str, name: str, value: str = "", before: str = "") -> str:
+        """Rename, tag, note, export or delete a session, and return what was done, as one line."""
+        from kvdeck.app.tui.session_changes import change_session
+
+        return await self.read(lambda: change_session(what, name, value, before))
+
+    async def load_bandwidth(self, hostname: str) -> BandwidthHistory:
+        """Return the bandwidth that the host's sessions have measured."""
+        from kvdeck.app.tui.bandwidth import BandwidthReader
+
+        if self._bandwidth is None:
+            self._bandwidth = BandwidthReader(self._store())
+        reader = self._bandwidth
+        return await self.read(lambda: reader.read(hostname))
 
     def plans_folder(self) -> Path:
         """Return the folder of the saved plans."""
@@ -96,48 +184,30 @@ class Asking:
 
         return home() / "plans"
 
-    def preview_session(self, asker: MessagePump, name: str) -> None:
-        """Read the session under the cursor; answered by `SessionPreviewed`."""
-        self._keep(asker, lambda post, keeping: keeping.preview(post, name))
+    @staticmethod
+    def _store() -> Any:
+        from kvdeck.engine.client.client import store
 
-    def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        """Read the sessions to compare, the baseline first; answered by `SessionsCompared`."""
-        self._keep(asker, lambda post, keeping: keeping.compare(post, names))
+        return store()
 
-    def read_spreads(self, asker: MessagePump, a: Session, b: Session) -> None:
-        """Read the request-time histograms of two sessions; answered by `SpreadsRead`."""
-        self._keep(asker, lambda post, keeping: keeping.spreads(post, a, b), apart=True)
+    def _samples(self, session: Session) -> Path | None:
+        try:
+            path: Path | None = self._store().samples_path(session.name)
+        except KvdeckError:
+            return None
+        return path if session.kind == "run" and not session.source else None
 
-    def change_session(self, asker: MessagePump, what: str, name: str, value: str = "", before: str = "") -> None:
-        """Rename, tag, note, export or delete a session, unless read-only; answered by `SessionChanged`."""
-        if self.may_command():
-            self._keep(asker, lambda post, keeping: keeping.change(post, what, name, value, before))
+    # --- this host ---
 
-    def _keep(self, asker: MessagePump, work: Callable[[Any, Any], None], apart: bool = False) -> None:
-        from kvdeck.app.tui import session_requests
+    async def run_doctor(self) -> Doctor:
+        """Return doctor's report on this host; takes seconds."""
+        from kvdeck.app.tui.state import doctor_from_json
+        from kvdeck.engine.client.client import doctor_report
 
-        post = answers_to(asker)
-        self._with_feed(lambda feed: feed.do(lambda: work(post, session_requests), apart))
+        return await in_thread(_expected(lambda: doctor_from_json(doctor_report(None))), "kvdeck-doctor")
 
-    def find_sources(self, asker: MessagePump) -> None:
-        """Search this host for telemetry sources; answered by `SourcesFound`."""
-        from kvdeck.app.tui.modes.monitor import source_search
+    async def find_sources(self) -> tuple[FoundSource, ...]:
+        """Return the telemetry sources on this host; takes seconds."""
+        from kvdeck.app.tui.source_search import find_sources
 
-        post = answers_to(asker)
-        self._with_feed(lambda feed: feed.do(lambda: source_search.look(post), apart=True))
-
-    def command(self, work: Callable[[Client], object]) -> None:
-        """Send the engine a screen's own command, unless read-only; a refusal is shown as a toast."""
-        if self.may_command():
-            self._with_feed(lambda feed: feed.ask(work))
-
-    async def replay(self, name: str) -> None:
-        """Open a recording in the Monitor."""
-        await self.switch_mode("monitor")
-        self.deck_screens[0].post_message(ReplayAsked(name))
-
-    def may_command(self) -> bool:
-        """Return False, and show a warning, if the deck is read-only."""
-        if self.readonly:
-            self.notify("this deck is read-only: it can't start or cancel runs", severity="warning")
-        return not self.readonly
+        return await in_thread(_expected(find_sources), "kvdeck-sources")

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from kvdeck.engine.protocol import RunInfo
     from kvdeck.sessions.model.run_state import RunState
 
-Link = Literal["starting", "connected", "lost"]
+ConnectionName = Literal["starting", "connected", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class EngineState:
     """The engine at one time; a newer snapshot replaces it as a whole."""
 
-    link: Link = "starting"
+    connection: ConnectionName = "starting"
     detail: str = ""
     """Why the connection is lost, for the operator."""
     engine_pid: int | None = None

@@ -65,6 +65,44 @@ class EngineGone(EngineError):
     """The engine ended or closed the connection; connect again."""
 
 
+def encoded(command: Command, number: int) -> bytes:
+    """Return the line that sends a command with this id."""
+    return protocol.encode(replace(command, id=number))
+
+
+def submission(
+    spec: RunSpec | Mapping[str, Any], session: str | None = None, kind: str = protocol.TRANSFER
+) -> protocol.Submit:
+    """Return the command that queues a job; a relative `folder` in it is resolved against the current directory."""
+    mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
+    if isinstance(mapping.get("folder"), str):
+        mapping["folder"] = str(expanded(mapping["folder"]).absolute())
+    return protocol.Submit(0, mapping, session, kind)
+
+
+def checked(reply: Reply | None, command: Command, home: Path) -> Reply:
+    """Return the reply if it reports success.
+
+    Raises:
+        EngineError: The engine refused the command, or there is no reply.
+        UsageError: The engine rejected the command as invalid.
+    """
+    if reply is None:
+        raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(home)}")
+    if not reply.ok:
+        error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
+        raise error(reply.error or f"{command.type} was refused", reply.fix or reply.mend or "")
+    return reply
+
+
+def gone(farewell: str) -> EngineGone:
+    """Return the error for a lost connection; `farewell` is the reason in the engine's `goodbye`, if it sent one."""
+    why = f": {farewell}" if farewell else ""
+    return EngineGone(
+        f"the connection to the engine is lost{why}", f"attach again; see {runtime.log_path(home())} for the reason"
+    )
+
+
 class Client:
     """A connection to the engine. Thread-safe: one waiting thread reads the socket for all."""
 
@@ -164,6 +202,12 @@ class Client:
             self._changed.wait_for(lambda: not self._reading, timeout=1.0)
         self._socket.close()
 
+    def hand_over(self) -> tuple[socket.socket, list[FromEngine], LineBuffer]:
+        """Return the socket and what was read from it so far; this client is of no use afterwards."""
+        with self._changed:
+            self._closed = True
+            return self._socket, list(self._inbox), self._lines
+
     # --- commands ---
 
     def request(self, command: Command, timeout: float = REPLY_SECONDS) -> Reply:
@@ -176,14 +220,8 @@ class Client:
         with self._sending:
             self._last_id += 1
             number = self._last_id
-            self._send(protocol.encode(replace(command, id=number)))
-        reply: Reply | None = self._wait(lambda: self._replies.pop(number, None), timeout)
-        if reply is None:
-            raise EngineError(f"the engine doesn't answer ({command.type})", f"see {runtime.log_path(self.home)}")
-        if not reply.ok:
-            error = UsageError if reply.exit_code == UsageError.exit_code else EngineError
-            raise error(reply.error or f"{command.type} was refused", reply.fix or reply.mend or "")
-        return reply
+            self._send(encoded(command, number))
+        return checked(self._wait(lambda: self._replies.pop(number, None), timeout), command, self.home)
 
     def submit(
         self, spec: RunSpec | Mapping[str, Any], session: str | None = None, kind: str = protocol.TRANSFER
@@ -193,10 +231,7 @@ class Client:
         Returns:
             The session's name.
         """
-        mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
-        if isinstance(mapping.get("folder"), str):
-            mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-        return str(self.request(protocol.Submit(0, mapping, session, kind)).data["session"])
+        return str(self.request(submission(spec, session, kind)).data["session"])
 
     def cancel(self, session: str) -> None:
         """Cancel a queued or running run, or a telemetry recording; returns before it has ended."""
@@ -292,10 +327,7 @@ class Client:
             raise self._lost() from error
 
     def _lost(self) -> EngineGone:
-        why = f": {self._farewell}" if self._farewell else ""
-        return EngineGone(
-            f"the connection to the engine is lost{why}", f"attach again; see {runtime.log_path(home())} for the reason"
-        )
+        return gone(self._farewell)
 
     def _wait_for_hello(self, timeout: float) -> Hello:
         hello = self.receive(timeout)

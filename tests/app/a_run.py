@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import msgspec
 import orjson
 
-from kvdeck.app.tui.modes.plan.bandwidth import Measured, Point
-from kvdeck.app.tui.state import Doctor, Snapshot, doctor_from_json
+from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint
+from kvdeck.app.tui.state import Doctor, EngineState, doctor_from_json
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
 from kvdeck.engine.protocol import EventMessage, RunInfo, SampleMessage
@@ -173,22 +173,22 @@ def view(end: str | None = "done", reason: str | None = None) -> RunState:
 QUEUED = RunInfo("20260101-120500-sweep", "queued", 1_767_268_900.0, position=1, paths=("HostToHost",))
 
 
-def live() -> Snapshot:
+def live() -> EngineState:
     run = view(None)
     info = RunInfo(NAME, "running", 1_767_268_800.0, pid=4243, fraction=run.fraction, eta_s=run.eta_s, seq=run.next_seq)
-    return Snapshot("connected", "", 4242, 0, (info, QUEUED), run)
+    return EngineState("connected", "", 4242, 0, (info, QUEUED), run)
 
 
-def finished() -> Snapshot:
-    return Snapshot("connected", "", 4242, 0, (), view())
+def finished() -> EngineState:
+    return EngineState("connected", "", 4242, 0, (), view())
 
 
-def crashed() -> Snapshot:
-    return Snapshot("connected", "", 4242, 0, (), view("crashed", "the worker ended by SIGABRT"))
+def crashed() -> EngineState:
+    return EngineState("connected", "", 4242, 0, (), view("crashed", "the worker ended by SIGABRT"))
 
 
-def disconnected() -> Snapshot:
-    return Snapshot("lost", "no engine is running", None, 0, (), view(None))
+def disconnected() -> EngineState:
+    return EngineState("lost", "no engine is running", None, 0, (), view(None))
 
 
 def session(name: str = NAME) -> Session:
@@ -207,15 +207,15 @@ def session(name: str = NAME) -> Session:
     )
 
 
-def measured() -> Measured:
+def measured() -> BandwidthHistory:
     """A sweep of block sizes between host memories, and one step to disk."""
     sizes = [4096 << (2 * step) for step in range(7)]
     sweep = [
-        Point("HostToHost", layout, size, 11.0 * size / (size + half), "sweep")
+        BandwidthPoint("HostToHost", layout, size, 11.0 * size / (size + half), "sweep")
         for layout, half in (("fc", 120_000), ("ls", 480_000))
         for size in sizes
     ]
-    return Measured((*sweep, Point("HostToDisk", "fc", BLOCK, 1.4, NAME)))
+    return BandwidthHistory((*sweep, BandwidthPoint("HostToDisk", "fc", BLOCK, 1.4, NAME)))
 
 
 def compared(name: str) -> Session:

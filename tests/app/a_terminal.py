@@ -17,15 +17,20 @@ from typing import Any
 
 import pyte
 
-PROGRAM = "from kvdeck.app.tui.app import Deck; Deck(connect=False).run()"
+PROGRAM = """
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.requests import Requests
+Deck(requests=Requests(live=False)).run()
+"""
 PATIENCE_S = 60.0
 BUSY = """
 import random, time
 from kvdeck.sessions.model.events import Logged
 from kvdeck.sessions.model.run_state import LogLine, RunState
-from kvdeck.app.tui.messages import SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.requests import Requests
 class Busy(Deck):
     number = 0
     def on_mount(self):
@@ -36,8 +41,9 @@ class Busy(Deck):
         noise = lambda: "".join(random.choices("abcdefghijklmnop", k=80))
         log = [LogLine(0.0, Logged(0, "info", noise())) for _ in range(30)]
         log.append(LogLine(0.0, Logged(0, "info", f"at {time.monotonic():.3f} number {self.number};")))
-        self.post_message(SnapshotTaken(Snapshot("connected", "", 1, run=RunState("busy", "running", log=tuple(log)))))
-Busy(connect=False).run()
+        run = RunState("busy", "running", log=tuple(log))
+        self.post_message(EngineChanged(EngineState("connected", "", 1, run=run)))
+Busy(requests=Requests(live=False)).run()
 """
 STAMP = re.compile(r"at (\d+\.\d+) number (\d+);")
 

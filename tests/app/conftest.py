@@ -1,28 +1,24 @@
-"""A deck without an engine: tests post what a feed would."""
+"""The real deck without an engine: its requests are answered from files, and tests post what the engine would."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from textual.message_pump import MessagePump
 
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.messages import (
-    DoctorReported,
-    Found,
-    PathsMeasured,
-    SessionChanged,
-    SessionPreviewed,
-    SessionRead,
-    SessionsCompared,
-    SessionsListed,
-    SourcesFound,
-    SpreadsRead,
-)
-from kvdeck.app.tui.pacing import Link
+from kvdeck.app.tui.bandwidth import BandwidthHistory
+from kvdeck.app.tui.connection import TelemetryRequest
+from kvdeck.app.tui.pacing import TerminalLink
+from kvdeck.app.tui.requests import Requests
+from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.state import Doctor
+from kvdeck.sessions.analysis.histograms import Histogram, Key
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.index import SessionSummary
 
@@ -52,82 +48,102 @@ KEPT = tuple(
 )
 
 
-def a_slow_link() -> Link:
+def a_slow_link() -> TerminalLink:
     """A terminal that has answered once, after 0.8 s, and is asked no more."""
-    link = Link()
+    link = TerminalLink()
     link.painted(1.0)
     link.answered(link._place, 1.8)
     link.asks = link.paces = False
     return link
 
 
-class Commanded:
-    """Stands where the engine's client does, and notes what it is told."""
+class FileRequests(Requests):
+    """Answers of files and fixed values; notes what it was asked for."""
 
-    def __init__(self, asked: list[tuple[str, object]]) -> None:
-        self._asked = asked
-
-    def __getattr__(self, name: str):
-        return lambda *arguments: self._asked.append((name, arguments))
-
-
-class DeckOfFiles(Deck):
-    """Reads the same sessions every time, and notes what it was asked for."""
-
-    def __init__(self, **options: object) -> None:
-        super().__init__(connect=False, **options)
-        self.host = "dgx-01"
+    def __init__(self) -> None:
+        super().__init__(live=False)
         self.kept: tuple[SessionSummary, ...] = KEPT
         self.asked: list[tuple[str, object]] = []
+        self.unreadable = ""
+        """Why the list of sessions can't be read."""
         self.plans = Path("/nowhere/plans")
-        self.found: tuple[Found, ...] = ()
-        self.engine = Commanded(self.asked)
+        self.found: tuple[FoundSource, ...] = ()
 
-    def list_sessions(self, asker: MessagePump) -> None:
-        asker.post_message(SessionsListed(self.kept))
-
-    def preview_session(self, asker: MessagePump, name: str) -> None:
-        asker.post_message(SessionPreviewed(name, a_run.session(name)))
-
-    def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        self.asked.append(("compare", names))
-        asker.post_message(SessionsCompared(tuple(a_run.compared(name) for name in names)))
-
-    def read_spreads(self, asker: MessagePump, a: Session, b: Session) -> None:
-        asker.post_message(SpreadsRead(a_run.spreads(a), a_run.spreads(b)))
-
-    def change_session(self, asker: MessagePump, what: str, name: str, value: str = "", before: str = "") -> None:
-        self.asked.append((what, (name, value)))
-        asker.post_message(SessionChanged(f"{what} {name}"))
-
-    def read_session(self, asker: MessagePump, name: str) -> None:
-        asker.post_message(SessionRead(name, a_run.session(name)))
-
-    def submit(self, spec):
+    async def submit(self, spec: Mapping[str, Any]) -> str:
+        if not spec:
+            await asyncio.Event().wait()  # still on its way to the queue
         self.asked.append(("run", spec))
+        return "new"
 
-    def cancel(self, session: str) -> None:
+    async def cancel(self, session: str) -> None:
         self.asked.append(("cancel", session))
 
-    def follow(self, session: str) -> None:
+    async def follow(self, session: str) -> None:
         self.asked.append(("follow", session))
 
-    def measure_paths(self, asker: MessagePump) -> None:
-        asker.post_message(PathsMeasured(a_run.measured()))
+    async def watch(self, request: TelemetryRequest | None, post: object) -> None:
+        pass
+
+    async def browse(self, request: TelemetryRequest, post: object) -> None:
+        pass
+
+    async def start_recording(self, name: str, request: TelemetryRequest) -> None:
+        self.asked.append(("record", (name, request)))
+
+    async def stop_recording(self, name: str) -> None:
+        self.asked.append(("stop_recording", name))
+
+    async def annotate(self, name: str, text: str, kind: str, t: float) -> None:
+        self.asked.append(("annotate", (name, text, kind, t)))
+
+    async def list_sessions(self) -> tuple[SessionSummary, ...]:
+        if self.unreadable:
+            raise KvdeckError(self.unreadable)
+        return self.kept
+
+    async def fingerprint(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        return ()
+
+    async def load_session(self, name: str) -> Session:
+        return a_run.session(name)
+
+    async def load_parts(self, names: tuple[str, ...]) -> tuple[Session, ...]:
+        self.asked.append(("compare", names))
+        return tuple(a_run.compared(name) for name in names)
+
+    async def load_histograms(self, session: Session) -> dict[Key, Histogram]:
+        return a_run.spreads(session)
+
+    async def change_session(self, what: str, name: str, value: str = "", before: str = "") -> str:
+        self.asked.append((what, (name, value)))
+        return f"{what} {name}"
+
+    async def load_bandwidth(self, hostname: str) -> BandwidthHistory:
+        return a_run.measured()
 
     def plans_folder(self) -> Path:
         return self.plans
 
-    def look(self) -> None:
-        self.post_message(DoctorReported(a_run.doctor()))
+    async def run_doctor(self) -> Doctor:
+        return a_run.doctor()
 
-    def find_sources(self, asker: MessagePump) -> None:
-        if self.found:
-            asker.post_message(SourcesFound(self.found))
+    async def find_sources(self) -> tuple[FoundSource, ...]:
+        if not self.found:
+            await asyncio.Event().wait()  # still searching
+        return self.found
 
-    def command(self, work) -> None:
-        if self.may_command():
-            work(self.engine)
+
+class Answered(Deck):
+    """The deck's type in tests: what its requests are, for the type checker."""
+
+    requests: FileRequests
+
+
+def DeckOfFiles(**options: Any) -> Answered:
+    """Return the real deck, with requests that are answered from files."""
+    deck = Deck(requests=options.pop("requests", None) or FileRequests(), **options)
+    deck.host = "dgx-01"
+    return cast(Answered, deck)
 
 
 @pytest.fixture(autouse=True)
@@ -144,5 +160,5 @@ def the_same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
 
 
 @pytest.fixture
-def deck() -> DeckOfFiles:
+def deck() -> Answered:
     return DeckOfFiles()

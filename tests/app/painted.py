@@ -20,7 +20,7 @@ from textual.widgets import Input
 from kvdeck.app.config import Config
 from kvdeck.app.tui import theme
 
-from .conftest import DeckOfFiles
+from .conftest import Answered, DeckOfFiles
 
 Size = tuple[int, int]
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
@@ -47,7 +47,7 @@ class Scene:
     """
 
     show: Callable[[Pilot[None]], Awaitable[None]]
-    open: Callable[..., DeckOfFiles] = DeckOfFiles
+    open: Callable[..., Answered] = DeckOfFiles
     sizes: Sequence[Size] = EVERY
     waits_for: str = ""
     themes: Sequence[str] = ()
@@ -74,7 +74,7 @@ class Scene:
                         found |= await self._in_colour(pilot, deck)
         return found
 
-    async def _in_colour(self, pilot: Pilot[None], deck: DeckOfFiles) -> dict[str, str]:
+    async def _in_colour(self, pilot: Pilot[None], deck: Answered) -> dict[str, str]:
         found = {}
         for name in self.themes:
             if name != deck.theme:

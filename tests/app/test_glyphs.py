@@ -15,10 +15,10 @@ import kvdeck.app
 from kvdeck.app.config import Config
 from kvdeck.app.tui import glyphs
 from kvdeck.app.tui.bindings import OPENING
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged
 
 from . import a_run, test_pictures
-from .conftest import DeckOfFiles
+from .conftest import Answered, DeckOfFiles
 from .painted import BIG
 
 APP = Path(kvdeck.app.__path__[0])
@@ -80,14 +80,14 @@ async def pictures(ascii_only: bool) -> list[str]:
 
 
 async def show(pilot: Pilot[None]) -> None:
-    pilot.app.post_message(DoctorReported(a_run.doctor()))
-    pilot.app.post_message(SnapshotTaken(a_run.live()))
+    pilot.app.doctor = a_run.doctor()
+    pilot.app.post_message(EngineChanged(a_run.live()))
     await pilot.pause()
     pilot.app.notify("café × 日本")
     await pilot.pause()
 
 
-def not_ascii(deck: DeckOfFiles) -> set[str]:
+def not_ascii(deck: Answered) -> set[str]:
     """Every character on the screen that an ASCII terminal can't draw."""
     return {c for strip in deck.screen._compositor.render_strips() for c in strip.text if not c.isascii()}
 

@@ -15,11 +15,11 @@ from rich.style import Style
 from kvdeck.app.config import Config
 from kvdeck.app.tui import hyperlinks
 from kvdeck.app.tui.export import place_of
-from kvdeck.app.tui.messages import SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged
 
 from . import a_run
 from .a_terminal import Terminal
-from .conftest import DeckOfFiles
+from .conftest import Answered
 
 BIG = (120, 40)
 LINK = re.compile(r"\x1b\]8;[^;]*;(file://[^\x1b]+)\x1b\\(.*?)\x1b\]8;;\x1b\\")
@@ -56,13 +56,13 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def links_of(deck: DeckOfFiles) -> set[str]:
+def links_of(deck: Answered) -> set[str]:
     """Every link that the screen's strips hold."""
     styles = (segment.style for strip in deck.screen._compositor.render_strips() for segment in strip)
     return {style.link for style in styles if isinstance(style, Style) and style.link}
 
 
-async def test_preview_and_result_link_the_sessions_folder(deck: DeckOfFiles, folder: Path):
+async def test_preview_and_result_link_the_sessions_folder(deck: Answered, folder: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("4")
         await pilot.pause(0.2)
@@ -76,11 +76,11 @@ async def test_preview_and_result_link_the_sessions_folder(deck: DeckOfFiles, fo
             assert links_of(deck) == {hyperlinks.uri(folder)}
 
 
-async def test_a_path_is_copied_and_kept_in_a_file(deck: DeckOfFiles, folder: Path):
+async def test_a_path_is_copied_and_kept_in_a_file(deck: Answered, folder: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("L")
         assert "this screen shows no session" in [note.message for note in deck._notifications]
-        deck.post_message(SnapshotTaken(a_run.live()))
+        deck.post_message(EngineChanged(a_run.live()))
         await pilot.pause()
         for keys in ("L", "4L", ("enter", "L")):
             deck._clipboard = ""

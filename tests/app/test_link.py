@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-from kvdeck.app.tui.pacing import ASSUMED, BACKLOG_S, FIRST_S, OVERDUE_S, PATIENCE_S, Link, Place, has_other_between
+from kvdeck.app.tui.pacing import (
+    ASSUMED,
+    BACKLOG_S,
+    FIRST_S,
+    OVERDUE_S,
+    PATIENCE_S,
+    Place,
+    TerminalLink,
+    has_other_between,
+)
 
 
 def place(question: str) -> Place:
@@ -16,7 +25,7 @@ def place(question: str) -> Place:
     return int(found[2]) - 1, int(found[1]) - 1
 
 
-def painted(link: Link, now: float, count: int = 0) -> Place:
+def painted(link: TerminalLink, now: float, count: int = 0) -> Place:
     """A picture of so many bytes, and the place that is asked for after it."""
     question = link.painted(now)
     link.wrote(count, now)
@@ -25,7 +34,7 @@ def painted(link: Link, now: float, count: int = 0) -> Place:
 
 
 def test_the_next_picture_waits_for_the_answer_to_the_last():
-    link = Link()
+    link = TerminalLink()
     assert link.may_paint(0.0)
     there = painted(link, 0.0)
     assert not link.may_paint(0.5)
@@ -36,7 +45,7 @@ def test_the_next_picture_waits_for_the_answer_to_the_last():
 
 
 def test_a_terminal_that_never_answers_is_not_asked_again():
-    link = Link()
+    link = TerminalLink()
     there = painted(link, 0.0)
     assert link.may_paint(FIRST_S + 0.1)
     assert not link.painted(FIRST_S + 0.1)
@@ -48,7 +57,7 @@ def test_a_terminal_that_never_answers_is_not_asked_again():
 
 
 def test_without_answers_no_more_bytes_are_sent_than_a_poor_link_drains():
-    link = Link(asks=False)
+    link = TerminalLink(asks=False)
     now, sent, picture = 0.0, 0, 3000
     while now < 60:
         if link.may_paint(now):
@@ -61,7 +70,7 @@ def test_without_answers_no_more_bytes_are_sent_than_a_poor_link_drains():
 
 
 def test_a_live_screen_at_its_usual_rate_is_never_held_back():
-    link = Link(asks=False)
+    link = TerminalLink(asks=False)
     for tick in range(120):
         assert link.may_paint(tick / 2)
         link.painted(tick / 2)
@@ -69,12 +78,12 @@ def test_a_live_screen_at_its_usual_rate_is_never_held_back():
 
 
 def test_a_multiplexers_answer_says_nothing_of_the_link_behind_it():
-    link = Link(other_between=True)
+    link = TerminalLink(other_between=True)
     there = painted(link, 0.0, 100_000)
     link.answered(there, 0.001)
     assert not link.may_paint(0.1)
     assert link.may_paint(100_000 / ASSUMED)
-    near = Link()
+    near = TerminalLink()
     near.answered(painted(near, 0.0, 100_000), 0.001)
     assert near.may_paint(0.1)
 
@@ -94,7 +103,7 @@ def test_who_has_a_multiplexer_between(environ: dict[str, str], between: bool):
 
 
 def test_one_lost_answer_lowers_the_rate_for_a_while_only():
-    link = Link()
+    link = TerminalLink()
     link.answered(painted(link, 0.0), 0.1)
     painted(link, 1.0, 40_000)
     assert not link.may_paint(1.0 + OVERDUE_S)
@@ -107,7 +116,7 @@ def test_one_lost_answer_lowers_the_rate_for_a_while_only():
 
 
 def test_a_rate_that_was_measured_counts_while_an_answer_is_overdue():
-    link = Link()
+    link = TerminalLink()
     link.answered(painted(link, 0.0, 10_000), 2.0)
     assert link.rate == 5_000
     painted(link, 2.0, 30_000)
@@ -116,7 +125,7 @@ def test_a_rate_that_was_measured_counts_while_an_answer_is_overdue():
 
 
 def test_answers_that_nobody_asked_for_count_for_nothing():
-    link = Link()
+    link = TerminalLink()
     link.answered((3, 3), 5.0)
     assert link.lag_s is None
     there = painted(link, 6.0)
@@ -131,7 +140,7 @@ def test_answers_that_nobody_asked_for_count_for_nothing():
 
 
 def test_no_question_is_asked_where_a_key_would_answer_it():
-    link = Link()
+    link = TerminalLink()
     for number in range(300):
         column, row = painted(link, float(number))
         assert 1 <= row <= 8
@@ -140,7 +149,7 @@ def test_no_question_is_asked_where_a_key_would_answer_it():
 
 
 def test_the_header_speaks_of_slow_links_only_and_of_a_lower_rate_only():
-    link = Link()
+    link = TerminalLink()
     link.answered(painted(link, 0.0), 0.05)
     there = painted(link, 0.5)
     assert link.text == ""
@@ -155,7 +164,7 @@ def test_the_header_speaks_of_slow_links_only_and_of_a_lower_rate_only():
 
 
 def test_the_header_says_that_pictures_are_left_out_for_a_silent_link():
-    link = Link(asks=False)
+    link = TerminalLink(asks=False)
     link.painted(0.0)
     link.wrote(2 * ASSUMED, 0.0)
     assert link.text == ""

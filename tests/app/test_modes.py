@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import re
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.tui import session_requests
+from kvdeck.app.tui import modes, session_changes
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.messages import DoctorReported, Found, RunSubmitted, SessionsListed, SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.bindings import opening
+from kvdeck.app.tui.comparison.diff import DiffScreen
+from kvdeck.app.tui.dialogs.confirm import Ask
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.modes.sessions.report import ResultScreen
+from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
+from kvdeck.app.tui.requests import Requests
+from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.state import EngineState
+from kvdeck.app.tui.threads import WorkThread
+from kvdeck.app.tui.widgets.list import Page
+from kvdeck.engine.protocol import RunInfo
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.store import Store
 
 from . import a_run
 from .a_terminal import Terminal
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, FileRequests
 from .painted import BIG, SMALL, settle
 
 KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "doctor": "9"}
-MODES = Path(__file__).parents[2] / "app" / "tui" / "modes"
+TUI = Path(__file__).parents[2] / "app" / "tui"
 
 
 PAIRS = list(itertools.permutations(KEYS, 2))
@@ -54,12 +68,12 @@ async def enter(pilot: Pilot[None], mode: str) -> str:
 
 
 @asynccontextmanager
-async def opened_in(mode: str, size: tuple[int, int], deck: type[DeckOfFiles] = DeckOfFiles) -> AsyncIterator[Any]:
+async def opened_in(mode: str, size: tuple[int, int], requests: FileRequests | None = None) -> AsyncIterator[Any]:
     """The pilot of a deck that opens in a mode, with a run going on."""
-    made = deck(memory={"view": mode})
+    made = DeckOfFiles(memory={"view": mode}, requests=requests)
     async with made.run_test(size=size) as pilot:
-        made.post_message(DoctorReported(a_run.doctor()))
-        made.post_message(SnapshotTaken(a_run.live()))
+        made.doctor = a_run.doctor()
+        made.post_message(EngineChanged(a_run.live()))
         yield pilot
 
 
@@ -91,7 +105,7 @@ async def test_opening_a_mode_for_the_first_time_changes_no_other(size: tuple[in
             assert await enter(pilot, before) == first[before], (mode, before)
 
 
-@pytest.mark.parametrize("file", sorted(MODES.rglob("*.tcss")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", sorted(TUI.rglob("*.tcss")), ids=lambda path: path.stem)
 def test_every_style_rule_is_its_screens_own(file: Path):
     text = re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.DOTALL)
     for selectors, _ in re.findall(r"([^{}]+)\{([^}]*)\}", text):
@@ -99,68 +113,121 @@ def test_every_style_rule_is_its_screens_own(file: Path):
             assert selector.strip().startswith(f"{file.stem.capitalize()}Screen"), selector
 
 
-class Late(DeckOfFiles):
+class Late(FileRequests):
     """Answers a question only when it is told to."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.waiting: list[tuple[str, Any]] = []
-        self.found = (Found("disks", "disk"),)
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[asyncio.Future[Session]] = []
+
+    async def load_session(self, name: str) -> Session:
+        self.answers.append(asyncio.get_running_loop().create_future())
+        return await self.answers[-1]
+
+
+class Held(FileRequests):
+    """Answers what each mode asks only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode: Callable[[], str] = str
+        self.waiting: list[tuple[str, asyncio.Event]] = []
+        self.found = (FoundSource("disks", "disk"),)
 
     def answer(self, mode: str) -> int:
-        """Answer what the screen of that mode has asked; how many questions that were."""
-        asked = [later for asker, later in self.waiting if asker == mode]
-        self.waiting = [(asker, later) for asker, later in self.waiting if asker != mode]
-        for later in asked:
-            later()
+        """Answer what was asked in that mode; how many questions that were."""
+        asked = [told for asker, told in self.waiting if asker == mode]
+        self.waiting = [(asker, told) for asker, told in self.waiting if asker != mode]
+        for told in asked:
+            told.set()
         return len(asked)
 
 
-def _late(name: str) -> Any:
-    def ask(self: Late, asker: Any, *question: Any) -> None:
-        mode = type(asker).__name__.removesuffix("Screen").lower()
-        self.waiting.append((mode, lambda: getattr(DeckOfFiles, name)(self, asker, *question)))
+def _held(name: str) -> Any:
+    async def ask(self: Held, *question: Any) -> Any:
+        told = asyncio.Event()
+        self.waiting.append((self.mode(), told))
+        await told.wait()
+        return await getattr(FileRequests, name)(self, *question)
 
     return ask
 
 
-QUESTIONS = ("list_sessions", "preview_session", "compare_sessions", "read_session", "measure_paths", "find_sources")
+QUESTIONS = ("list_sessions", "load_session", "load_parts", "load_histograms", "load_bandwidth", "find_sources")
 for _name in QUESTIONS:
-    setattr(Late, _name, _late(_name))
+    setattr(Held, _name, _held(_name))
 ASKS = {"plan": "", "run": "d", "monitor": "", "sessions": "enter", "doctor": ""}
 """A key that makes a mode ask for more than it asks for when it is opened."""
 
 
 @pytest.mark.parametrize(("before", "mode"), PAIRS)
 async def test_an_answer_that_comes_late_changes_nothing_in_another_mode(before: str, mode: str):
-    async with opened_in(before, SMALL, Late) as pilot:
+    requests = Held()
+    async with opened_in(before, SMALL, requests) as pilot:
         deck = pilot.app
-        deck.post_message(SnapshotTaken(a_run.finished()))
+        requests.mode = lambda: deck.current_mode
+        deck.post_message(EngineChanged(a_run.finished()))
         await settle(pilot)
         if before == "sessions":
-            deck.answer(before)
+            requests.answer(before)
             await settle(pilot)
         await pilot.press(*filter(None, (ASKS[before],)), KEYS[mode])
         painted = await settle(pilot)
-        while deck.answer(mode):
+        while requests.answer(mode):
             painted = await settle(pilot)
         lies_over = len(deck.screen_stack)
-        assert deck.answer(before) or not ASKS[before]
+        assert requests.answer(before) or not ASKS[before]
         assert await settle(pilot) == painted
         assert len(deck.screen_stack) == lies_over
 
 
-async def test_an_answer_to_a_screen_that_was_closed_reaches_nobody(deck: DeckOfFiles):
-    from kvdeck.app.tui.modes.sessions.report import ResultScreen
-    from kvdeck.app.tui.requests import answers_to
-
+async def test_an_answer_opens_nothing_over_another_mode():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
     async with deck.run_test(size=(120, 40)) as pilot:
-        screen = ResultScreen(a_run.session("x"))
-        await deck.push_screen(screen)
-        post = answers_to(screen)
+        deck.post_message(EngineChanged(a_run.finished()))
+        await pilot.pause()
+        await pilot.press("2", "d")
+        (answer,) = requests.answers
+        await pilot.press("4")
+        assert answer.cancelled()
+        assert isinstance(deck.screen, SessionsScreen)
+        await pilot.press("2", "d")
+        requests.answers[-1].set_result(a_run.session("x"))
+        await pilot.pause()
+        assert isinstance(deck.screen, DiffScreen)
+
+
+async def test_a_question_of_a_screen_that_was_closed_is_given_up():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
+    requests.load_histograms = lambda session: requests.load_session(session.name)  # type: ignore[assignment,return-value]
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await deck.push_screen(ResultScreen(a_run.session("x")))
+        await pilot.pause()
+        (answer,) = requests.answers
         await pilot.press("escape")
         await pilot.pause()
-        assert not post(SessionsListed(()))
+        assert answer.cancelled()
+
+
+async def test_only_the_newest_preview_is_read():
+    requests = Late()
+    deck = DeckOfFiles(requests=requests)
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await pilot.press("4")
+        screen = deck.screen
+        assert isinstance(screen, SessionsScreen)
+        await pilot.pause()
+        screen._preview("one")
+        screen._preview("two")
+        await pilot.pause()
+        *others, last = requests.answers
+        assert all(answer.cancelled() for answer in others)
+        last.set_result(a_run.session("two"))
+        await pilot.pause()
+        assert screen.previewed is not None
+        assert screen.previewed.name == "two"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +239,7 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
     Store(home).keep(Session("kept-one", "done", time.time()))
     (home / "deck.json").write_bytes(memory.encode("latin-1"))
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
         if "sessions" not in memory:
             assert deck.shows("Run")
@@ -182,54 +249,91 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
         deck.close()
 
 
-async def test_what_is_asked_before_there_is_a_feed_is_asked_then():
-    deck = Deck(connect=True, memory={"view": "sessions"})
-    deck.connect = True
-    asked = []
-    deck._with_feed(asked.append)
-    assert not asked
-    deck.feed = object()  # type: ignore[assignment]
-    deck._ask_early()
-    assert asked == [deck.feed]
-
-
-def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.MonkeyPatch):
-    got = []
-
+async def test_an_unexpected_error_is_the_answer_and_not_the_end(monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object) -> None:
         raise LookupError("no such thing")
 
-    monkeypatch.setattr(session_requests, "catalogue", broken)
-    monkeypatch.setattr(session_requests, "find", broken)
-    monkeypatch.setattr(session_requests, "find_part", broken)
-    monkeypatch.setitem(session_requests._CHANGES, "tag", broken)
-    session_requests.listed(got.append)
-    session_requests.read(got.append, "x")
-    session_requests.preview(got.append, "x")
-    session_requests.compare(got.append, ("x", "y"))
-    session_requests.change(got.append, "tag", "x", "", "")
-    assert [message.error for message in got] == ["unexpected LookupError: no such thing"] * 5
+    monkeypatch.setattr("kvdeck.sessions.store.catalogue.catalogue", broken)
+    monkeypatch.setattr("kvdeck.sessions.store.lookup.find", broken)
+    monkeypatch.setattr("kvdeck.sessions.store.lookup.find_part", broken)
+    monkeypatch.setitem(session_changes._CHANGES, "tag", broken)
+    requests = Requests(live=False)
+    for question in (
+        requests.list_sessions(),
+        requests.load_session("x"),
+        requests.load_parts(("x", "y")),
+        requests.change_session("tag", "x"),
+    ):
+        with pytest.raises(KvdeckError, match="unexpected LookupError: no such thing"):
+            await question
 
 
-BROKEN_FEED = """
-import sys
-from kvdeck.app.tui import connection as feed, app as tui
-real, count = feed.advance, 0
+async def test_a_question_given_up_before_its_turn_is_not_worked_on():
+    thread, begun, done = WorkThread("kvdeck-test"), threading.Event(), []
+    blocked = threading.Event()
+
+    def block() -> None:
+        begun.set()
+        blocked.wait()
+
+    first = asyncio.create_task(thread.do(block))
+    second = asyncio.create_task(thread.do(lambda: done.append("second")))
+    third = asyncio.create_task(thread.do(lambda: done.append("third")))
+    await asyncio.to_thread(begun.wait)
+    second.cancel()
+    await asyncio.wait({second})
+    blocked.set()
+    await asyncio.gather(first, third)
+    assert done == ["third"]
+
+
+async def test_a_new_mode_is_a_folder_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "traffic"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "screen.py").write_text(
+        "from kvdeck.app.tui.modes.base import DeckScreen\n"
+        "from kvdeck.app.tui.widgets.list import Page\n"
+        "class TrafficScreen(DeckScreen):\n"
+        "    def body(self):\n"
+        "        yield Page(lambda width, focused: [((' who sends to whom', ''),)], id='traffic')\n"
+    )
+    monkeypatch.setattr(modes, "__path__", [*modes.__path__, str(tmp_path)])
+    row = modes.Mode("5", "traffic", "Traffic", "Traffic: bytes between ranks", "TrafficScreen")
+    table = (*modes.MODES, row)
+
+    class DeckWithTraffic(Deck):
+        MODES: ClassVar = {mode.id: mode.open for mode in table}
+        BINDINGS: ClassVar = [opening(row)]
+
+    deck = DeckWithTraffic(requests=FileRequests())
+    async with deck.run_test(size=(120, 40)) as pilot:
+        await pilot.press("5")
+        await pilot.pause()
+        assert deck.current_mode == "traffic"
+        assert "who sends to whom" in deck.screen.query_one("#traffic", Page).plain
+        await pilot.press("4", "5", "2")
+        assert deck.current_mode == "run"
+
+
+BROKEN_FOLD = """
+from kvdeck.app.tui import connection, launch
+real, count = connection.advance, 0
 def broken(*given):
     global count
     count += 1
     if count == 3:
         raise LookupError("no such thing")
     return real(*given)
-feed.advance = broken
-tui.run_deck()
+connection.advance = broken
+launch.run_deck()
 """
 
 
-def test_a_thread_that_meets_an_unexpected_error_says_so_and_goes_on(tmp_path: Path):
+def test_a_connection_that_meets_an_unexpected_error_says_so_and_goes_on(tmp_path: Path):
     environ = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path),
                "KVDECK_IDLE_EXIT": "2"}  # fmt: skip
-    deck = Terminal((120, 40), BROKEN_FEED, **environ)
+    deck = Terminal((120, 40), BROKEN_FOLD, **environ)
     try:
         assert deck.shows("HostToHost")
         os.write(deck.master, b"2a")
@@ -248,7 +352,7 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     (home / "deck.json").write_bytes(orjson.dumps(memory))
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck(readonly=True)", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
         assert deck.shows("Tiers")
         for key in READONLY_KEYS:
@@ -264,26 +368,67 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     assert after == before
 
 
-async def test_x_right_after_a_cancels_the_run_that_was_asked_for(deck: DeckOfFiles):
-    cancelled = []
-    deck.cancel_submitted = lambda: cancelled.append(1)  # type: ignore[method-assign]
+class Slow(FileRequests):
+    """Queues a run only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued = asyncio.Event()
+
+    async def submit(self, spec: Mapping[str, Any]) -> str:
+        await self.queued.wait()
+        return "new"
+
+
+async def test_x_right_after_a_cancels_the_run_that_was_asked_for():
+    requests = Slow()
+    deck = DeckOfFiles(requests=requests)
+    idle = EngineState("connected", "", 1)
     async with deck.run_test(size=(120, 40)) as pilot:
-        deck.post_message(SnapshotTaken(Snapshot("connected", "", 1)))
+        deck.post_message(EngineChanged(idle))
         await pilot.press("2", "x")
-        assert not cancelled
-        deck._unsent = 1
+        assert requests.asked == []
+        await pilot.press("a", "x")
+        assert deck.submissions.pending
+        assert requests.asked == []
+        requests.queued.set()
+        await pilot.pause()
+        assert requests.asked == [("cancel", "new")]
         await pilot.press("x")
-        assert len(cancelled) == 1
-        deck.post_message(RunSubmitted("new"))
+        await pilot.pause()
+        assert requests.asked == [("cancel", "new")] * 2, "queued, and not in the picture yet"
+        deck.post_message(EngineChanged(replace(idle, runs=(RunInfo("new", "running", 1.0),))))
+        await pilot.pause()
+        deck.post_message(EngineChanged(replace(idle, runs=())))
+        await pilot.pause()
+        deck.post_message(EngineChanged(idle))
         await pilot.pause()
         await pilot.press("x")
-        assert len(cancelled) == 2
+        await pilot.pause()
+        assert len(requests.asked) == 2, "it was seen: x has nothing to cancel"
+
+
+async def test_a_command_that_is_refused_leaves_a_run_that_is_being_queued():
+    requests = Slow()
+    deck = DeckOfFiles(requests=requests)
+
+    async def refuse(session: str) -> None:
+        raise KvdeckError("no such run")
+
+    requests.follow = refuse  # type: ignore[method-assign]
+    async with deck.run_test(size=(120, 40)) as pilot:
+        deck.submit({})
+        deck.ask(lambda: requests.follow("old"))
+        await pilot.pause()
+        assert deck.submissions.pending
+        await pilot.press("q")
+        assert isinstance(deck.screen, Ask)
 
 
 def test_x_right_after_a_in_the_real_deck(tmp_path: Path):
     environ = {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path),
                "KVDECK_IDLE_EXIT": "2"}  # fmt: skip
-    deck = Terminal((120, 40), "from kvdeck.app.tui.app import run_deck; run_deck()", **environ)
+    deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck()", **environ)
     try:
         assert deck.shows("Run")
         os.write(deck.master, b"2ax")

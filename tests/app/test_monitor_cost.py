@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.tui.messages import MomentSeen
+from kvdeck.app.tui.messages import TelemetrySampled
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.widgets.lines import Lines
 
@@ -20,12 +20,12 @@ async def test_a_tick_in_which_nothing_moves_paints_nothing_and_asks_nothing():
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot)
         asked: list[int] = []
-        deck.has_painted = lambda: asked.append(1)  # type: ignore[method-assign]
+        deck.frames.has_painted = lambda: asked.append(1)  # type: ignore[method-assign]
         still = a_monitor.all_moments()[-1]
         before = sum(pane.changes for pane in screen.query(Lines))
         for second in range(1, 4):
             status = tuple(replace(s, age_s=0.1 * second) for s in still.sources)
-            screen.note_moment(MomentSeen(replace(still, t=still.t + second / 4, sources=status)))
+            screen.note_sample(TelemetrySampled(replace(still, t=still.t + second / 4, sources=status)))
         await pilot.pause()
         assert sum(pane.changes for pane in screen.query(Lines)) == before
         assert asked == []
@@ -40,7 +40,7 @@ async def test_a_tick_paints_only_the_rows_that_differ():
         painted: dict[str, list[int]] = {}
         for pane in screen.query(Lines):
             pane.refresh = lambda *regions, _id=pane.id, **_: painted.setdefault(_id, []).extend(r.y for r in regions)  # type: ignore[method-assign]
-        screen.note_moment(MomentSeen(replace(still, t=still.t + 0.2, flows=flows)))
+        screen.note_sample(TelemetrySampled(replace(still, t=still.t + 0.2, flows=flows)))
         assert {name: len(rows) for name, rows in painted.items()} == {"tiers": 1, "paths": 1}
 
 
@@ -50,9 +50,9 @@ async def test_a_terminal_that_lags_gets_the_newest_moment_later():
         screen = await show(pilot, 10)
         before = plain(deck, Tiers)
         ready = False
-        deck.may_paint = lambda: ready  # type: ignore[method-assign]
+        deck.frames.may_paint = lambda: ready  # type: ignore[method-assign]
         for moment in a_monitor.all_moments()[10:]:
-            screen.note_moment(MomentSeen(moment))
+            screen.note_sample(TelemetrySampled(moment))
         assert plain(deck, Tiers) == before
         ready = True
         deadline = time.monotonic() + 10

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from kvdeck.app.tui import source_search
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.messages import SnapshotTaken
-from kvdeck.app.tui.modes.monitor import source_search
+from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.monitor.panes.flows import Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
-from kvdeck.app.tui.modes.monitor.panes.status import Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.client.client import home
 from kvdeck.engine.telemetry.discovery import named
@@ -72,7 +72,7 @@ async def test_a_real_engine_is_watched_recorded_annotated_and_replayed():
             assert replay is not None
             await until(pilot, lambda: replay.position == replay.end)
             assert "KVBM d2h" in plain(deck, Tiers)
-            assert "half way" in plain(deck, Log)
+            assert "half way" in plain(deck, AnnotationLog)
             await pilot.press("home")
             await until(pilot, lambda: replay.position < replay.end)
             await pilot.press("escape")
@@ -96,10 +96,7 @@ async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
 
 @pytest.mark.usefixtures("folders")
 def test_what_is_on_this_host_is_found_in_a_child():
-    found: list[Any] = []
-    source_search.look(found.append)
-    assert found[0].error == ""
-    names = [one.name for one in found[0].found]
+    names = [one.name for one in source_search.find_sources()]
     assert "disks" in names
     assert [source.name for source in named(names, home())] == names, "what is listed can be asked for"
 
@@ -137,7 +134,7 @@ async def test_a_recording_is_played_sought_and_left(tmp_path: Path):
     record_course(tmp_path / "home")
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
-        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        deck.post_message(EngineChanged(EngineState("connected", "", 4242)))
         screen = await show(pilot, 5)
         await deck.replay("course")
         await until(pilot, lambda: "replay course" in plain(deck, MonitorBar))

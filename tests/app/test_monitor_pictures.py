@@ -8,34 +8,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged, RecordingsSeen, TelemetrySampled
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.state import EngineState
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Moment
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
 from . import a_monitor, a_run, painted
-from .conftest import DeckOfFiles
+from .conftest import Answered, DeckOfFiles
 from .painted import BIG, EVERY, HUGE, SMALL, THREE, Scene, Size
 from .test_monitor_live import record_course, until
 
 GOLDENS = painted.GOLDENS / "monitor"
-IDLE = Snapshot("connected", "", 4242)
+IDLE = EngineState("connected", "", 4242)
 FOUND = (
-    Found("http://127.0.0.1:6880/metrics", "kvbm"),
-    Found("http://127.0.0.1:8000/metrics", "vllm"),
-    Found("disks", "disk"),
-    Found("network", "network"),
-    Found("processes", "process"),
-    Found("disk tier", "process"),
+    FoundSource("http://127.0.0.1:6880/metrics", "kvbm"),
+    FoundSource("http://127.0.0.1:8000/metrics", "vllm"),
+    FoundSource("disks", "disk"),
+    FoundSource("network", "network"),
+    FoundSource("processes", "process"),
+    FoundSource("disk tier", "process"),
 )
 WATCHING: dict[str, Any] = {"sources": list(a_monitor.KINDS), "known": [found.name for found in FOUND]}
 PINNED = {**WATCHING, "pins": [a_monitor.PIN]}
@@ -50,8 +51,8 @@ def scene(
     settings: dict[str, Any] = WATCHING,
     then: Callable[[MonitorScreen], None] | None = None,
     replay: bool = False,
-    found: tuple[Found, ...] = (),
-    snapshot: Snapshot = IDLE,
+    found: tuple[FoundSource, ...] = (),
+    engine: EngineState = IDLE,
     sizes: Sequence[Size] = (BIG,),
     themes: Sequence[str] = (),
     ascii: bool = False,
@@ -60,14 +61,13 @@ def scene(
     """A Monitor that has seen moments; then something else comes to pass, and keys are pressed."""
 
     async def show(pilot: Pilot[None]) -> None:
-        deck = pilot.app
-        assert isinstance(deck, DeckOfFiles)
-        deck.post_message(SnapshotTaken(snapshot))
+        deck = cast(Answered, pilot.app)
+        deck.post_message(EngineChanged(engine))
         await pilot.pause(0)
         screen = deck.screen_stack[0]
         assert isinstance(screen, MonitorScreen)
         for moment in moments():
-            screen.note_moment(MomentSeen(moment))
+            screen.note_sample(TelemetrySampled(moment))
         if then is not None:
             then(screen)
         await pilot.pause(0)
@@ -79,7 +79,7 @@ def scene(
             await until(pilot, lambda: screen.timeline.seen is not None)
             await pilot.press("end", "left_curly_bracket", "plus", "plus")
             await until(pilot, lambda: "12:01:59" in screen.query_one(MonitorBar).plain)
-        deck.found = found
+        deck.requests.found = found
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0)
@@ -106,7 +106,7 @@ def records(screen: MonitorScreen) -> None:
 
 
 def loses_the_engine(screen: MonitorScreen) -> None:
-    screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+    screen.note_sample(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
 
 
 SEEK = ("left_curly_bracket", "left_square_bracket")
@@ -120,7 +120,7 @@ SCENES = {
     "sought-ascii": scene(*SEEK, settings=PINNED, then=marks, ascii=True),
     "empty": scene(settings=NOTHING, moments=none, sizes=EVERY),
     "unspoken": scene(moments=unspoken),
-    "lost": scene(snapshot=a_run.disconnected(), then=loses_the_engine, sizes=EVERY),
+    "lost": scene(engine=a_run.disconnected(), then=loses_the_engine, sizes=EVERY),
     "replay": scene(moments=none, replay=True, sizes=EVERY),
     "recording": scene(then=records, sizes=SMALLER),
     "zoomed": scene("tab", "z", sizes=SMALLER, anew=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,27 +14,30 @@ from textual.widgets import Input
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.dialogs.prompt import AskText
-from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged, RecordingsSeen, TelemetrySampled
 from kvdeck.app.tui.modes.monitor import dialogs
 from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
 from kvdeck.app.tui.modes.monitor.panes.host import Host
-from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import VIEWS, MonitorScreen
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.source_search import FoundSource, find_sources
+from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.widgets.key_bar import KeyBar
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Moment
+from kvdeck.sessions.errors import KvdeckError
 from tests.engine.conftest import folders  # noqa: F401
 
 from . import a_monitor
-from .conftest import DeckOfFiles
+from .conftest import DeckOfFiles, FileRequests
 from .test_craft import notes
 
 SMALL, BIG, HUGE = (80, 24), (120, 40), (200, 60)
@@ -51,7 +56,7 @@ async def show(pilot: Pilot[None], count: int = a_monitor.SECONDS, moments: tupl
     screen = pilot.app.screen_stack[0]
     assert isinstance(screen, MonitorScreen)
     for moment in (moments or a_monitor.all_moments())[:count]:
-        screen.note_moment(MomentSeen(moment))
+        screen.note_sample(TelemetrySampled(moment))
     await pilot.pause()
     return screen
 
@@ -118,10 +123,10 @@ async def test_pause_holds_the_picture_and_not_the_data():
         await pilot.press("p")
         before = plain(deck, Tiers)
         for moment in a_monitor.all_moments()[100:]:
-            screen.note_moment(MomentSeen(moment))
+            screen.note_sample(TelemetrySampled(moment))
         await pilot.pause()
         assert plain(deck, Tiers) == before
-        deck.post_message(SnapshotTaken(Snapshot("connected", "", 4242)))
+        deck.post_message(EngineChanged(EngineState("connected", "", 4242)))
         await pilot.pause()
         assert "held at 12:01:39" in plain(deck, MonitorBar)
         assert screen.timeline.newest is not None
@@ -141,7 +146,7 @@ async def test_seeking_shows_a_time_and_sparks_that_end_there():
         assert "l live" in plain(deck, KeyBar)
         assert plain(deck, Tiers) != live
         sought = plain(deck, Tiers)
-        screen.note_moment(MomentSeen(replace(a_monitor.all_moments()[-1], t=a_monitor.BEGIN + 159)))
+        screen.note_sample(TelemetrySampled(replace(a_monitor.all_moments()[-1], t=a_monitor.BEGIN + 159)))
         await pilot.pause()
         assert plain(deck, Tiers) == sought
         assert "41 s ago" in plain(deck, MonitorBar)
@@ -207,14 +212,15 @@ async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
         assert "write `> 5 GB/s`" in notes(deck)[-1]
         await pilot.press("t", *"> 1 GB/s", "enter")
         for moment in a_monitor.all_moments()[60:]:
-            screen.note_moment(MomentSeen(moment))
+            screen.note_sample(TelemetrySampled(moment))
         await pilot.pause()
-        crossed = [mark.text for mark in screen.timeline.marks.until(1e12) if mark.kind == "threshold"]
+        crossings = [mark for mark in screen.timeline.marks.until(1e12) if mark.kind == "threshold"]
+        crossed = [mark.text for mark in crossings]
         assert crossed[0] == "G1 → G2 (vLLM store) > 1 GB/s"
         assert crossed[1] == "G1 → G2 (vLLM store) no longer > 1 GB/s"
         assert notes(deck).count(crossed[0]) == len(crossed[0::2]) - (len(crossed[0::2]) > 1)
-        assert ("annotate", ("cold", crossed[0], "threshold")) in deck.asked
-        assert crossed[0] in plain(deck, Log)
+        assert ("annotate", ("cold", crossed[0], "threshold", crossings[0].t)) in deck.requests.asked
+        assert crossed[0] in plain(deck, AnnotationLog)
         assert "◇G1→G2 vLLM s" in plain(deck, Paths)
         assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
 
@@ -227,10 +233,59 @@ async def test_a_moment_is_noted_where_it_was_and_in_the_recording():
         await pilot.press("left_curly_bracket", "a")
         assert isinstance(deck.screen, AskText)
         await pilot.press(*"load started", "enter")
-        assert "12:01:59 load started" in plain(deck, Log)
-        assert ("annotate", ("cold", "load started", "note")) in deck.asked
+        assert "12:01:59 load started" in plain(deck, AnnotationLog)
+        assert ("annotate", ("cold", "load started", "note", a_monitor.BEGIN + 119)) in deck.requests.asked
         await pilot.press("left_square_bracket")
-        assert "load started" not in plain(deck, Log), "it has not happened yet"
+        assert "load started" not in plain(deck, AnnotationLog), "it has not happened yet"
+
+
+async def test_a_note_has_the_time_of_its_key_and_not_of_its_last_letter():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        screen.post_message(RecordingsSeen((RecordingState("cold", "running", a_monitor.BEGIN, 10),)))
+        before = time.time()
+        await pilot.press("a")
+        after = time.time()
+        await pilot.press(*"load", "enter")
+        await pilot.pause()
+        ((_, (_, text, _, t)),) = deck.requests.asked
+        assert text == "load"
+        assert before <= t <= after
+
+
+async def test_a_digit_that_is_no_number_is_refused_as_a_block_size():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot)
+        size = screen.settings.block_bytes
+        dialogs.block(screen)
+        await pilot.pause()
+        deck.screen.dismiss("²")
+        await pilot.pause()
+        assert notes(deck)[-1] == "give a whole number of bytes"
+        assert screen.settings.block_bytes == size
+
+
+async def test_a_search_for_sources_that_fails_says_why():
+    requests = FileRequests()
+
+    async def fail() -> tuple[FoundSource, ...]:
+        raise KvdeckError("looking for sources failed: no python")
+
+    requests.find_sources = fail  # type: ignore[method-assign]
+    deck = DeckOfFiles(memory={}, requests=requests)
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("3")
+        await pilot.pause()
+        assert isinstance(deck.screen, SourceChooser)
+        assert "looking for sources failed: no python" in deck.screen.list.plain
+
+
+def test_a_search_that_can_not_start_is_an_error_for_the_operator(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(KvdeckError, match="looking for sources failed"):
+        find_sources()
 
 
 async def test_recording_is_begun_and_ended_by_the_engine():
@@ -238,12 +293,12 @@ async def test_recording_is_begun_and_ended_by_the_engine():
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot)
         await pilot.press("R", "enter")
-        ((name, arguments),) = deck.asked
+        ((name, arguments),) = deck.requests.asked
         assert name == "record"
-        assert arguments[1:] == (2.0, tuple(SOURCES), 4096.0, ("m",))
+        assert arguments[1] == TelemetryRequest(tuple(SOURCES), 2.0, 4096.0, ("m",))
         screen.post_message(RecordingsSeen((RecordingState("x", "running", a_monitor.BEGIN, 10),)))
         await pilot.press("R")
-        assert deck.asked[-1] == ("stop_recording", ("x",))
+        assert deck.requests.asked[-1] == ("stop_recording", "x")
         screen.post_message(RecordingsSeen((RecordingState("x", "done", a_monitor.BEGIN, 10),)))
         await pilot.pause()
         assert "REC" not in plain(deck, MonitorBar)
@@ -267,7 +322,7 @@ async def test_a_read_only_deck_records_nothing():
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot)
         await pilot.press("R")
-        assert deck.asked == []
+        assert deck.requests.asked == []
         assert "R rec" not in plain(deck, KeyBar)
 
 
@@ -292,7 +347,7 @@ async def test_series_are_found_by_words_and_pinned():
 
 async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used():
     deck = DeckOfFiles(memory={})
-    deck.found = (Found("http://127.0.0.1:6880/metrics", "kvbm"), Found("disk tier", "process"))
+    deck.requests.found = (FoundSource("http://127.0.0.1:6880/metrics", "kvbm"), FoundSource("disk tier", "process"))
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("3")
         await pilot.pause()
@@ -305,7 +360,7 @@ async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used()
         chosen = ["http://127.0.0.1:6880/metrics", "http://gpu-7:6880/metrics"]
         assert deck.memory["monitor"]["sources"] == chosen
         assert screen.wanted() is not None
-        deck.found = (*deck.found, Found("http://127.0.0.1:8000/metrics", "vllm"))
+        deck.requests.found = (*deck.requests.found, FoundSource("http://127.0.0.1:8000/metrics", "vllm"))
         await pilot.press("2", "3")
         await pilot.pause()
         assert deck.screen is screen, "asked once"
@@ -326,13 +381,13 @@ async def test_an_engine_that_is_gone_is_said_and_the_picture_stays():
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot)
-        screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+        screen.note_sample(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
         assert "✗ the engine has gone · attach again, shown: 12:02:29" in plain(deck, MonitorBar)
         assert "536 MB/s" in plain(deck, Tiers)
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, moments=(Moment(0.0),))
-        deck.screen.note_moment(MomentSeen(Moment(0.0), "the engine has gone · attach again"))
+        deck.screen.note_sample(TelemetrySampled(Moment(0.0), "the engine has gone · attach again"))
         assert "the engine has gone" in plain(deck, Tiers)
 
 
@@ -399,7 +454,7 @@ async def test_panes_that_are_read_are_drawn_once_a_second_and_at_once_when_aske
         screen = await show(pilot, 0, moments)
         seen = []
         for moment in moments:
-            screen.note_moment(MomentSeen(moment))
+            screen.note_sample(TelemetrySampled(moment))
             seen.append((screen.query_one(Tiers).view.now - begin, screen.query_one(Reuse).view.now - begin))
         assert [tiers for tiers, _ in seen] == [place / 4 for place in range(8)]
         assert [reuse for _, reuse in seen] == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 
 from kvdeck.app.text import monitor_names
 from kvdeck.app.text.monitor_report import distinct_names
@@ -15,9 +16,11 @@ from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, q
 from kvdeck.app.tui.modes.monitor.device_figures import links, worth_showing
 from kvdeck.app.tui.modes.monitor.flow_figures import path_row
 from kvdeck.app.tui.modes.monitor.history import RATES_S, History, Rates, flow_key
+from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.settings import RATES_HZ, Settings, recalled
 from kvdeck.app.tui.modes.monitor.tier_figures import fills, in_order, spoken_of, way
 from kvdeck.app.tui.modes.monitor.timeline import Timeline, with_pins
+from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import UsageError
@@ -471,3 +474,18 @@ def test_what_stands_still_does_not_tick():
         == "refused (for 2 min)"
     )
     assert monitor_names.steady("refused (for 3 h 05 min)") == "refused (for 3 h 05 min)"
+
+
+def test_a_source_with_hits_only_keeps_its_row_within_the_pane():
+    name = "http://a-host-with-a-long-name:6880/metrics"
+    numbers = tuple(
+        Number(name, f"kvbm_{which}_cache_hit_rate", {}, "", None, 0.5) for which in ("host", "disk", "object")
+    )
+    pane = Reuse()
+    pane.view = View(Snapshot(1.0, (SourceStatus(name, "kvbm", "live", "", 0.1),), gauges=numbers))
+    for width in (40, 57, 80):
+        rows = pane.body(width, 10)
+        texts = ["".join(text for text, _ in row).rstrip() for row in rows]
+        assert texts[0].startswith(" a-host-with-a-long-name")
+        assert all(f"{tier} 50 %" in " ".join(texts) for tier in ("host", "disk", "object"))
+        assert all(cell_len(text) <= width for text in texts), texts

@@ -10,64 +10,55 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from textual.message_pump import MessagePump
+from msgspec import structs
 from textual.pilot import Pilot
 
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.messages import (
-    DoctorReported,
-    SessionPreviewed,
-    SessionRead,
-    SessionsCompared,
-    SessionsListed,
-    SnapshotTaken,
-)
-from kvdeck.app.tui.state import Doctor, Snapshot
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.state import Doctor, EngineState
+from kvdeck.sessions.model.records import Session
 
 from . import a_run, painted
-from .conftest import DeckOfFiles, a_slow_link
+from .conftest import Answered, DeckOfFiles, FileRequests, a_slow_link
 from .painted import BIG, EVERY, SMALL, THREE, Scene, Size
 
 GOLDENS = painted.GOLDENS / "deck"
-Deed = str | Callable[[DeckOfFiles], object]
-NOTHING, LIVE = Snapshot(), a_run.live()
-IDLE = Snapshot("connected", "", 4242)
-LOST = replace(IDLE, link="lost", detail="no engine is running", engine_pid=None)
+Deed = str | Callable[[Answered], object]
+NOTHING, LIVE = EngineState(), a_run.live()
+IDLE = EngineState("connected", "", 4242)
+LOST = replace(IDLE, connection="lost", detail="no engine is running", engine_pid=None)
 QUEUED = replace(LIVE, runs=(a_run.QUEUED,), run=None)
 DARK = (theme.DEFAULT,)
 SMALLER = (SMALL, BIG)
 
 
-class NoSessions(DeckOfFiles):
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)
-        self.kept = ()
-
-
-class Swept(DeckOfFiles):
+class Swept(FileRequests):
     """Compares sessions that swept over sizes."""
 
-    def compare_sessions(self, asker: MessagePump, names: tuple[str, ...]) -> None:
-        sessions = (a_run.swept(name, 1.3 if name.endswith("ls") else 1.0) for name in names)
-        asker.post_message(SessionsCompared(tuple(sessions)))
+    async def load_parts(self, names: tuple[str, ...]) -> tuple[Session, ...]:
+        return tuple(a_run.swept(name, 1.3 if name.endswith("ls") else 1.0) for name in names)
 
 
-class Crashed(DeckOfFiles):
+class Crashed(FileRequests):
     """Reads sessions whose worker crashed half way."""
 
-    def read_session(self, asker: MessagePump, name: str) -> None:
-        whole = a_run.session()
-        ended = replace(whole, state="crashed", reason="the worker ended by SIGABRT", results=whole.results[:2])
-        asker.post_message(SessionRead(name, replace(ended, name=name, comparisons=())))
+    async def load_session(self, name: str) -> Session:
+        whole = a_run.session(name)
+        reason = "the worker ended by SIGABRT"
+        return structs.replace(whole, state="crashed", reason=reason, results=whole.results[:2], comparisons=())
 
-    def preview_session(self, asker: MessagePump, name: str) -> None:
-        asker.post_message(SessionPreviewed(name, a_run.session(name)))
+
+def no_sessions() -> FileRequests:
+    requests = FileRequests()
+    requests.kept = ()
+    return requests
 
 
 def scene(
-    snapshot: Snapshot,
+    engine: EngineState,
     *deeds: Deed,
     sizes: Sequence[Size] = EVERY,
     themes: Sequence[str] = (),
@@ -75,16 +66,15 @@ def scene(
     doctor: bool = True,
     ascii: bool = False,
     anew: bool = False,
-    deck: type[DeckOfFiles] = DeckOfFiles,
+    requests: Callable[[], FileRequests] = FileRequests,
 ) -> Scene:
-    """A deck that is told of a snapshot, and of what the doctor found; then keys are pressed, and other deeds done."""
+    """A deck that is told of the engine, and of what the doctor found; then keys are pressed, and other deeds done."""
 
     async def show(pilot: Pilot[None]) -> None:
-        opened = pilot.app
-        assert isinstance(opened, DeckOfFiles)
+        opened = cast(Answered, pilot.app)
         if doctor:
-            opened.post_message(DoctorReported(a_run.doctor()))
-        opened.post_message(SnapshotTaken(snapshot))
+            opened.doctor = a_run.doctor()
+        opened.post_message(EngineChanged(engine))
         await pilot.pause(0)
         for deed in deeds:
             if isinstance(deed, str):
@@ -93,32 +83,36 @@ def scene(
                 deed(opened)
             await pilot.pause(0)
 
-    return Scene(show, deck, sizes, waits_for, themes, anew, ascii)
+    def open_deck(**options: Any) -> Answered:
+        return DeckOfFiles(requests=requests(), **options)
+
+    return Scene(show, open_deck, sizes, waits_for, themes, anew, ascii)
 
 
 def reports(doctor: Doctor) -> Deed:
-    return lambda deck: deck.post_message(DoctorReported(doctor))
+    return lambda deck: setattr(deck, "doctor", doctor)
 
 
-def ends(deck: DeckOfFiles) -> None:
-    deck.post_message(SnapshotTaken(a_run.finished()))
+def ends(deck: Answered) -> None:
+    deck.post_message(EngineChanged(a_run.finished()))
 
 
-def fails_to_list(deck: DeckOfFiles) -> None:
-    deck.screen.post_message(SessionsListed((), "can't read /mnt/home/sessions: Stale file handle"))
+def fails_to_list(deck: Answered) -> None:
+    deck.requests.unreadable = "can't read /mnt/home/sessions: Stale file handle"
+    deck.screen.action_reread()
 
 
-def slows(deck: DeckOfFiles) -> None:
+def slows(deck: Answered) -> None:
     deck.link = a_slow_link()
-    deck.post_message(SnapshotTaken(LIVE))
+    deck.post_message(EngineChanged(LIVE))
 
 
-def hides_the_log(deck: DeckOfFiles) -> None:
+def hides_the_log(deck: Answered) -> None:
     deck.deck_screens[0].switch_pane("log")
 
 
-def submits(deck: DeckOfFiles) -> None:
-    deck._unsent = 1
+def submits(deck: Answered) -> None:
+    deck.submissions.submit({})
 
 
 UP = ("plus",)
@@ -159,7 +153,7 @@ SCENES = {
         *(IDLE, "1", "m", *"qwen3-next", "enter", *UP * 3, "down", "enter", "5", "enter", "down", *UP), sizes=SMALLER
     ),
     "sessions": scene(LIVE, "4", waits_for="done after", themes=THREE),
-    "sessions-empty": scene(IDLE, "4", deck=NoSessions),
+    "sessions-empty": scene(IDLE, "4", requests=no_sessions),
     "sessions-none-found": scene(IDLE, "4", "slash", "x", "y", sizes=SMALLER),
     "sessions-marked": scene(IDLE, "4", "space", "space", waits_for="kvdeck session before"),
     "sessions-paused": scene(LIVE, "4", "p", waits_for="done after"),
@@ -167,10 +161,10 @@ SCENES = {
     "sessions-error": scene(IDLE, "4", fails_to_list),
     "sessions-rename": scene(IDLE, "4", "n", sizes=SMALLER, waits_for="done after", anew=True),
     "result": scene(IDLE, "4", "enter", themes=THREE),
-    "result-crashed": scene(IDLE, "4", "enter", deck=Crashed),
+    "result-crashed": scene(IDLE, "4", "enter", requests=Crashed),
     "diff": scene(IDLE, "4", "space", "down", "d", themes=THREE),
     "diff-layouts": scene(IDLE, "4", "d", sizes=SMALLER),
-    "diff-sweep": scene(IDLE, "4", "d", sizes=SMALLER, deck=Swept),
+    "diff-sweep": scene(IDLE, "4", "d", sizes=SMALLER, requests=Swept),
     "versus": scene(IDLE, "4", "space", "space", "space", "d", themes=DARK),
     "doctor": scene(IDLE, "9", themes=THREE),
     "doctor-empty": scene(NOTHING, "9", doctor=False),

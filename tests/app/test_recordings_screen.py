@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from kvdeck.app.tui import session_requests
-from kvdeck.app.tui.messages import SessionsListed
+from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.modes.sessions.diff_telemetry import RecordingsScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
+from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.widgets.lines import Lines
-from kvdeck.sessions.store.catalogue import catalogue
 from kvdeck.sessions.store.store import Store
 from tests.sessions.test_watched_summary import rates, recorded
 
-from .conftest import DeckOfFiles
 from .test_sessions_screen import until
 
 
-class DeckOfRecordings(DeckOfFiles):
-    """Reads real recordings from a home of the test's own."""
-
-    def __init__(self, home: Path, count: int = 2) -> None:
-        super().__init__()
-        self.store = Store(home)
-        self.store.sessions.mkdir(parents=True)
-        for number in range(count):
-            recorded(self.store, ("before", "after", "later")[number], rates(1e9 * (1 + number), number))
-
-    def list_sessions(self, asker) -> None:
-        asker.post_message(SessionsListed(tuple(catalogue(self.store))))
-
-    def preview_session(self, asker, name: str) -> None:
-        session_requests.preview(asker.post_message, name)
-
-    def compare_sessions(self, asker, names: Sequence[str]) -> None:
-        session_requests.compare(asker.post_message, tuple(names))
+def deck_of_recordings(home: Path, count: int = 2) -> Deck:
+    """The deck on real recordings in a home of the test's own, without an engine."""
+    store = Store(home)
+    store.sessions.mkdir(parents=True)
+    for number in range(count):
+        recorded(store, ("before", "after", "later")[number], rates(1e9 * (1 + number), number))
+    return Deck(requests=Requests(live=False))
 
 
 @pytest.fixture
@@ -47,13 +33,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plain(deck: DeckOfFiles, selector: str) -> str:
+def plain(deck: Deck, selector: str) -> str:
     return deck.screen.query_one(selector, Lines).plain
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
 async def test_before_and_after_on_the_screen(home: Path, size: tuple[int, int]) -> None:
-    deck = DeckOfRecordings(home)
+    deck = deck_of_recordings(home)
     async with deck.run_test(size=size) as pilot:
         await pilot.press("4")
         await until(pilot, lambda: "after" in plain(deck, "#list"))
@@ -74,7 +60,7 @@ async def test_before_and_after_on_the_screen(home: Path, size: tuple[int, int])
 
 
 async def test_the_preview_says_what_moved(home: Path) -> None:
-    deck = DeckOfRecordings(home)
+    deck = deck_of_recordings(home)
     async with deck.run_test(size=(120, 40)) as pilot:
         await pilot.press("4")
         await until(pilot, lambda: "telemetry of 59 s" in plain(deck, "#preview"))
@@ -84,7 +70,7 @@ async def test_the_preview_says_what_moved(home: Path) -> None:
 
 
 async def test_three_recordings_are_too_many(home: Path) -> None:
-    deck = DeckOfRecordings(home, 3)
+    deck = deck_of_recordings(home, 3)
     async with deck.run_test(size=(120, 40), notifications=True) as pilot:
         await pilot.press("4")
         await until(pilot, lambda: "later" in plain(deck, "#list"))

@@ -7,12 +7,12 @@ from textual.pilot import Pilot
 
 from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.dialogs.help import Help, HelpPane
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.doctor.screen import Advice
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
-from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
-from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
+from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepTable
 from kvdeck.app.tui.modes.sessions.report import ResultScreen
@@ -23,42 +23,42 @@ from kvdeck.app.tui.widgets.list import Listing, Page
 from kvdeck.app.tui.widgets.status_bar import StatusBar
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import Answered, DeckOfFiles
 
 BIG = (120, 40)
 SMALL = (80, 24)
 
 
 async def show(pilot: Pilot[None], snapshot) -> None:
-    pilot.app.post_message(DoctorReported(a_run.doctor()))
-    pilot.app.post_message(SnapshotTaken(snapshot))
+    pilot.app.doctor = a_run.doctor()
+    pilot.app.post_message(EngineChanged(snapshot))
     await pilot.pause()
 
 
-def text(deck: DeckOfFiles, pane) -> str:
+def text(deck: Answered, pane) -> str:
     return deck.screen.query_one(pane).plain
 
 
-async def test_r_asks_for_what_the_form_says(deck: DeckOfFiles):
+async def test_r_asks_for_what_the_form_says(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.finished())
         await pilot.press("space", "right", "down", "down", "space", "right", "up", "plus", "r")
-        ((kind, spec),) = deck.asked
+        ((kind, spec),) = deck.requests.asked
         assert kind == "run"
         assert spec["paths"] == ["HostToDisk", "DiskToHost"]
         assert len(spec["layouts"]) == 3
         assert spec["batch"] == 1
 
 
-async def test_a_number_is_typed(deck: DeckOfFiles):
+async def test_a_number_is_typed(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("right", "right", "enter", "2", "4", "9", "backspace", "enter", "r")
-        assert deck.asked == [("run", deck.screen.query_one(FormPane).form.to_mapping())]
-        assert deck.asked[0][1]["blocks"] == 24
+        assert deck.requests.asked == [("run", deck.screen.query_one(FormPane).form.to_mapping())]
+        assert deck.requests.asked[0][1]["blocks"] == 24
         assert deck.current_mode == "run"
 
 
-async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: DeckOfFiles):
+async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.finished())
         await pilot.press(*["down"] * 7, "space")
@@ -68,16 +68,16 @@ async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: DeckOfFiles)
         assert "no GPU: the NVIDIA driver is not loaded · fix: load the driver" in form.plain
 
 
-async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
+async def test_a_live_run_is_shown_whole(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
-        assert f"{a_run.NAME}" in text(deck, Progress)
-        assert "51 %" in text(deck, Progress)
-        assert "0:15 to go" in text(deck, Progress)
+        assert f"{a_run.NAME}" in text(deck, ProgressPane)
+        assert "51 %" in text(deck, ProgressPane)
+        assert "0:15 to go" in text(deck, ProgressPane)
         steps = text(deck, StepTable).splitlines()
         assert [line.split()[0] for line in steps[1:7]] == ["✓", "✓", "▸", "▸", "·", "·"]
         assert "1.31× (1.28–1.35)" in steps[4]
-        assert "0.91× pwrite" in text(deck, Percentiles)
+        assert "0.91× pwrite" in text(deck, PercentilePane)
         assert "GB/s HostToDisk" in text(deck, Plot)
         assert "fc" in text(deck, Plot)
         assert "page cache bypassed" in " ".join(text(deck, LogPane).split())
@@ -86,7 +86,7 @@ async def test_a_live_run_is_shown_whole(deck: DeckOfFiles):
         assert "running, pid 4242" in text(deck, StatusBar)
 
 
-async def test_the_same_picture_again_paints_nothing(deck: DeckOfFiles):
+async def test_the_same_picture_again_paints_nothing(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
         painted = []
@@ -95,7 +95,7 @@ async def test_the_same_picture_again_paints_nothing(deck: DeckOfFiles):
         assert painted == []
 
 
-async def test_a_step_is_picked_and_followed_again(deck: DeckOfFiles):
+async def test_a_step_is_picked_and_followed_again(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
         deck.screen.query_one(StepTable).focus()
@@ -105,55 +105,55 @@ async def test_a_step_is_picked_and_followed_again(deck: DeckOfFiles):
         assert "GB/s HostToDisk" in text(deck, Plot)
 
 
-async def test_cancel_asks_first(deck: DeckOfFiles):
+async def test_cancel_asks_first(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
         await pilot.press("x")
         assert isinstance(deck.screen, Ask)
         await pilot.press("n")
-        assert deck.asked == []
+        assert deck.requests.asked == []
         await pilot.press("x", "y")
         await pilot.pause()
-        assert deck.asked == [("cancel", a_run.NAME)]
+        assert deck.requests.asked == [("cancel", a_run.NAME)]
 
 
-async def test_a_queued_run_is_cancelled_from_the_queue(deck: DeckOfFiles):
+async def test_a_queued_run_is_cancelled_from_the_queue(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
         deck.screen.query_one(QueuePane).focus()
         await pilot.press("down", "enter", "x", "y")
         await pilot.pause()
-        assert deck.asked == [("follow", a_run.QUEUED.session), ("cancel", a_run.QUEUED.session)]
+        assert deck.requests.asked == [("follow", a_run.QUEUED.session), ("cancel", a_run.QUEUED.session)]
 
 
-async def test_pause_holds_the_picture_and_not_the_data(deck: DeckOfFiles):
+async def test_pause_holds_the_picture_and_not_the_data(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.live())
         await pilot.press("p")
         assert "PAUSED" in text(deck, StatusBar)
         await show(pilot, a_run.finished())
-        assert "51 %" in text(deck, Progress)
+        assert "51 %" in text(deck, ProgressPane)
         await pilot.press("p")
-        assert "100 %" in text(deck, Progress)
+        assert "100 %" in text(deck, ProgressPane)
         assert "PAUSED" not in text(deck, StatusBar)
 
 
-async def test_a_lost_engine_is_a_state_on_the_screen(deck: DeckOfFiles):
+async def test_a_lost_engine_is_a_state_on_the_screen(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
         await show(pilot, a_run.disconnected())
         assert "not connected" in text(deck, StatusBar)
-        assert "no engine is running · retrying" in text(deck, Progress)
+        assert "no engine is running · retrying" in text(deck, ProgressPane)
         assert "HostToHost" in text(deck, StepTable)
 
 
-async def test_a_crash_shows_its_signal_and_last_words(deck: DeckOfFiles):
+async def test_a_crash_shows_its_signal_and_last_words(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.crashed())
-        assert "the worker ended by SIGABRT" in text(deck, Progress)
+        assert "the worker ended by SIGABRT" in text(deck, ProgressPane)
         assert "malloc(): corrupted top size" in text(deck, LogPane)
 
 
-async def test_small_terminals_show_form_or_live_view(deck: DeckOfFiles):
+async def test_small_terminals_show_form_or_live_view(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
         assert deck.screen.query_one(FormPane).display
         assert not deck.screen.query_one(StepTable).display
@@ -167,7 +167,7 @@ async def test_small_terminals_show_form_or_live_view(deck: DeckOfFiles):
         assert deck.screen.query_one(FormPane).has_focus
 
 
-async def test_too_small_a_terminal_gets_a_kind_word(deck: DeckOfFiles):
+async def test_too_small_a_terminal_gets_a_kind_word(deck: Answered):
     async with deck.run_test(size=(60, 20)) as pilot:
         assert "kvdeck needs 80×24" in deck.screen.query_one("#small").plain
         assert not deck.screen.query_one(FormPane).display
@@ -176,14 +176,14 @@ async def test_too_small_a_terminal_gets_a_kind_word(deck: DeckOfFiles):
         assert deck.screen.query_one(FormPane).display
 
 
-async def test_sessions_are_filtered_sorted_and_opened(deck: DeckOfFiles):
+async def test_sessions_are_filtered_sorted_and_opened(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
         await pilot.press("4")
         await pilot.pause()
         listing = deck.screen.query_one(Listing)
-        assert [row.name for row in listing.items] == [row.name for row in deck.kept]
+        assert [row.name for row in listing.items] == [row.name for row in deck.requests.kept]
         await pilot.press("s")
-        assert [row.name for row in listing.items] == sorted(row.name for row in deck.kept)
+        assert [row.name for row in listing.items] == sorted(row.name for row in deck.requests.kept)
         await pilot.press("slash", *"disk crash", "enter")
         assert [row.name for row in listing.items] == ["nvme-sweep"]
         assert "1 of 3" in text(deck, FilterBar)
@@ -203,15 +203,15 @@ async def test_sessions_are_filtered_sorted_and_opened(deck: DeckOfFiles):
         assert len(listing.items) == 3
 
 
-async def test_no_sessions_teach_how_to_make_one(deck: DeckOfFiles):
-    deck.kept = ()
+async def test_no_sessions_teach_how_to_make_one(deck: Answered):
+    deck.requests.kept = ()
     async with deck.run_test(size=SMALL) as pilot:
         await pilot.press("4")
         await pilot.pause()
         assert "no session yet · 2, then r, starts a run" in text(deck, Listing)
 
 
-async def test_doctor_shows_reason_and_mend(deck: DeckOfFiles):
+async def test_doctor_shows_reason_and_mend(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("9")
         await pilot.pause()
@@ -226,7 +226,7 @@ async def test_doctor_shows_reason_and_mend(deck: DeckOfFiles):
 
 
 @pytest.mark.parametrize("mode", ["2", "4", "9"])
-async def test_every_key_in_the_help_has_a_meaning(deck: DeckOfFiles, mode: str):
+async def test_every_key_in_the_help_has_a_meaning(deck: Answered, mode: str):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press(mode)
         await pilot.pause()
@@ -245,7 +245,7 @@ async def test_every_key_in_the_help_has_a_meaning(deck: DeckOfFiles, mode: str)
         assert not isinstance(deck.screen, Help)
 
 
-async def test_escape_never_quits_and_q_does(deck: DeckOfFiles, capfd: pytest.CaptureFixture[str]):
+async def test_escape_never_quits_and_q_does(deck: Answered, capfd: pytest.CaptureFixture[str]):
     async with deck.run_test(size=SMALL) as pilot:
         for mode in ("2", "4", "9"):
             await pilot.press(mode, "escape", "escape")
@@ -264,14 +264,14 @@ async def test_a_readonly_deck_says_that_it_is_one():
 
 
 @pytest.mark.parametrize("size", [SMALL, BIG, (200, 60)])
-async def test_the_key_bar_names_the_keys_that_matter(deck: DeckOfFiles, size):
+async def test_the_key_bar_names_the_keys_that_matter(deck: Answered, size):
     async with deck.run_test(size=size) as pilot:
         await pilot.pause()
         assert "r run" in text(deck, KeyBar)
         assert "? help" in text(deck, KeyBar) or size == SMALL
 
 
-async def test_the_palette_lists_what_is_valid_now_and_does_it(deck: DeckOfFiles):
+async def test_the_palette_lists_what_is_valid_now_and_does_it(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
         assert "run: cancel" in commands

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from kvdeck.app.tui import export
 from kvdeck.app.tui.export import Table, csv_text, kept, markdown
 from kvdeck.app.tui.export_tables import result_table
-from kvdeck.app.tui.messages import DoctorReported, SnapshotTaken
+from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.run.steps import StepTable
 from kvdeck.sessions.model.records import Tally
 
 from . import a_run
-from .conftest import DeckOfFiles
+from .conftest import Answered
 
 BIG = (120, 40)
 
@@ -37,9 +37,9 @@ def test_a_name_that_is_taken_is_not_written_over(tmp_path: Path):
     assert {path.read_text() for path in paths} == {"a", "b", "c"}
 
 
-async def test_the_table_in_focus_is_copied_whole_and_kept(deck: DeckOfFiles, tmp_path: Path):
+async def test_the_table_in_focus_is_copied_whole_and_kept(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
-        deck.post_message(SnapshotTaken(a_run.live()))
+        deck.post_message(EngineChanged(a_run.live()))
         await pilot.pause()
         deck.screen.query_one(StepTable).focus()
         await pilot.press("y")
@@ -54,18 +54,18 @@ async def test_the_table_in_focus_is_copied_whole_and_kept(deck: DeckOfFiles, tm
         await pilot.press("Y")
         await pilot.pause()
         rows = list(csv.DictReader(deck.clipboard.splitlines()))
-        assert [row["session"] for row in rows] == [row.name for row in deck.kept]
+        assert [row["session"] for row in rows] == [row.name for row in deck.requests.kept]
         assert files(tmp_path)["sessions.csv"] == deck.clipboard
         (told, *_) = [note.message for note in deck._notifications if "CSV" in note.message]
         assert "3 rows as CSV copied to your terminal's clipboard; also saved to" in told
 
 
-async def test_the_points_of_a_chart_are_exported(deck: DeckOfFiles, tmp_path: Path):
+async def test_the_points_of_a_chart_are_exported(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("E")
         await pilot.pause()
         assert not (tmp_path / "home").exists()
-        deck.post_message(SnapshotTaken(a_run.live()))
+        deck.post_message(EngineChanged(a_run.live()))
         await pilot.pause()
         await pilot.press("E")
         await pilot.pause()
@@ -75,7 +75,7 @@ async def test_the_points_of_a_chart_are_exported(deck: DeckOfFiles, tmp_path: P
         assert len(rows) > 10
 
 
-async def test_a_result_is_copied_and_its_times_exported(deck: DeckOfFiles, tmp_path: Path):
+async def test_a_result_is_copied_and_its_times_exported(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("4", "enter")
         await pilot.pause(0.2)
@@ -100,7 +100,7 @@ async def test_counted_sessions_are_copied_as_they_were_counted():
     assert dict(zip(table.titles, table.rows[0], strict=True))["transfers"] == "3"
 
 
-async def test_a_diffs_distributions_and_curves_are_exported(deck: DeckOfFiles, tmp_path: Path):
+async def test_a_diffs_distributions_and_curves_are_exported(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("4", "d")
         await pilot.pause(0.3)
@@ -115,7 +115,7 @@ async def test_a_diffs_distributions_and_curves_are_exported(deck: DeckOfFiles, 
         assert any(name.endswith("bandwidth.csv") for name in found)
 
 
-async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: DeckOfFiles, tmp_path: Path):
+async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("1", "Y")
         await pilot.pause()
@@ -129,9 +129,9 @@ async def test_a_plan_and_its_sweep_are_copied_and_exported(deck: DeckOfFiles, t
         assert int(one["block_bytes"]) == int(one["region_bytes"]) * int(one["regions"])
 
 
-async def test_doctors_paths_and_facts_are_copied(deck: DeckOfFiles):
+async def test_doctors_paths_and_facts_are_copied(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
-        deck.post_message(DoctorReported(a_run.doctor()))
+        deck.doctor = a_run.doctor()
         await pilot.press("9")
         await pilot.pause()
         await pilot.press("Y")
@@ -142,14 +142,14 @@ async def test_doctors_paths_and_facts_are_copied(deck: DeckOfFiles):
         assert "cpu model,a processor" in deck.clipboard
 
 
-async def test_a_picture_is_saved(deck: DeckOfFiles, tmp_path: Path):
+async def test_a_picture_is_saved(deck: Answered, tmp_path: Path):
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("9", "S")
         await pilot.pause()
         assert "not&#160;checked&#160;yet" in files(tmp_path)["doctor.svg"]
 
 
-async def test_a_home_that_takes_nothing_is_said(deck: DeckOfFiles, monkeypatch: pytest.MonkeyPatch):
+async def test_a_home_that_takes_nothing_is_said(deck: Answered, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("KVDECK_HOME", "/proc/kvdeck")
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press("S")

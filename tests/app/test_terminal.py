@@ -21,6 +21,7 @@ from .a_terminal import PATIENCE_S, Terminal
 STUCK = """
 import os, time
 from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.requests import Requests
 class Stuck(Deck):
     def on_mount(self):
         super().on_mount()
@@ -28,7 +29,7 @@ class Stuck(Deck):
     def stick(self):
         os.write(2, b"\\x1b]0;stuck\\x07")
         time.sleep(600)
-Stuck(connect=False).run()
+Stuck(requests=Requests(live=False)).run()
 """
 
 
@@ -95,7 +96,7 @@ def test_no_color_writes_no_colours():
 
 
 def test_without_a_terminal_to_draw_on_it_says_so():
-    code = "from kvdeck.app.tui.app import run_deck; run_deck()"
+    code = "from kvdeck.app.tui.launch import run_deck; run_deck()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
     assert "don't redirect stderr" in result.stderr
@@ -122,8 +123,9 @@ def test_the_first_screen_loads_no_other(tmp_path: Path):
     script = (
         "import asyncio, sys\n"
         "from kvdeck.app.tui.app import Deck\n"
+        "from kvdeck.app.tui.requests import Requests\n"
         "async def main():\n"
-        "    async with Deck(connect=False).run_test(size=(80, 24)) as pilot:\n"
+        "    async with Deck(requests=Requests(live=False)).run_test(size=(80, 24)) as pilot:\n"
         "        await pilot.pause()\n"
         "asyncio.run(main())\n"
         "print('\\n'.join(sys.modules))\n"

@@ -28,9 +28,10 @@ FAR_SIZES = ((80, 24), (120, 40), (200, 60))
 HOUR = """
 import asyncio, time
 from kvdeck.sessions.model.run_state import RunState, advance
-from kvdeck.app.tui.messages import SnapshotTaken
-from kvdeck.app.tui.state import Snapshot
+from kvdeck.app.tui.messages import EngineChanged
+from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.requests import Requests
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import SampleMessage
 from tests.app import a_run
@@ -46,11 +47,11 @@ class Hour(Deck):
             t = run.last_t + 500_000_000
             values = a_run.values(plan, 20 + number, min(0.99, number / TICKS))
             run = advance(run, entry_of(SampleMessage(run.session, run.next_seq, t, values)))
-            self.post_message(SnapshotTaken(Snapshot("connected", "", number, 0, a_run.live().runs, run)))
+            self.post_message(EngineChanged(EngineState("connected", "", number, 0, a_run.live().runs, run)))
             painted = asyncio.Event()
             self.call_after_refresh(painted.set)
             await painted.wait()
-Hour(connect=False).run()
+Hour(requests=Requests(live=False)).run()
 """
 
 

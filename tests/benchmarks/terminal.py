@@ -23,7 +23,7 @@ LIVE_S = 20.0
 TICK_S = 0.5
 KEYS = 100
 PICTURES = 30
-PROGRAM = "import sys; from kvdeck.app.tui.app import run_deck; sys.exit(run_deck())"
+PROGRAM = "import sys; from kvdeck.app.tui.launch import run_deck; sys.exit(run_deck())"
 
 
 def measure() -> list[Row]:

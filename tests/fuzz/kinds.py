@@ -19,11 +19,12 @@ from kvdeck.app.config import Config, load
 from kvdeck.app.text.monitor_report import monitor_lines
 from kvdeck.app.tui import ui_state
 from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.bandwidth import BandwidthReader
 from kvdeck.app.tui.current_plan import KEPT, planned
 from kvdeck.app.tui.modes.monitor.settings import recalled
-from kvdeck.app.tui.modes.plan.bandwidth import Reader
 from kvdeck.app.tui.modes.plan.form import PlanForm, plan_in
 from kvdeck.app.tui.modes.run.form import remembered
+from kvdeck.app.tui.requests import Requests
 from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.daemon import recovery, run_queue, runtime
@@ -142,7 +143,7 @@ def _recovered(world: World) -> None:
 
 
 def _measured(world: World) -> None:
-    Reader(Store(world.home)).read("x")  # type: ignore[arg-type]
+    BandwidthReader(Store(world.home)).read("x")  # type: ignore[arg-type]
 
 
 # --- recordings ---
@@ -179,7 +180,7 @@ def _remembered(world: World) -> None:
         if isinstance(found.get(KEPT), dict):
             plan_in(found[KEPT], "the deck's stored settings", PlanForm()).plan()
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
-        asyncio.run(_opened(Deck(connect=False, config=load(), memory=found)))
+        asyncio.run(_opened(Deck(requests=Requests(live=False), config=load(), memory=found)))
     ui_state.keep(found)
 
 
@@ -190,7 +191,7 @@ def _configured(world: World) -> None:
     command("config")
     command("sessions")
     if world.rng.randrange(EVERY_NTH_DECK) == 0:
-        asyncio.run(_opened(Deck(connect=False, config=found, memory={})))
+        asyncio.run(_opened(Deck(requests=Requests(live=False), config=found, memory={})))
 
 
 async def _opened(deck: Deck) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,6 +13,9 @@ from textual.widget import Widget
 
 from kvdeck.app.tui.widgets.key_bar import DECK
 from kvdeck.app.tui.widgets.lines import Lines, Row
+
+if TYPE_CHECKING:
+    from kvdeck.app.tui.app import Deck
 
 LETTERS = "asdfghjklqwertyuiop"
 
@@ -57,3 +60,15 @@ class Jump(ModalScreen["Widget | None"]):
 
     def on_click(self, _: Click) -> None:
         self.dismiss(None)
+
+
+def open_jump(deck: Deck) -> None:
+    """Open the dialog over the mode in front, and focus the pane that is chosen."""
+
+    def chosen(pane: Widget | None) -> None:
+        if pane is not None:
+            pane.focus()
+
+    screen: Screen[Any] = deck.screen
+    if screen in deck.deck_screens:
+        deck.push_screen(Jump(places(screen)), chosen)

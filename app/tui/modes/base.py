@@ -14,12 +14,18 @@ from textual.widget import Widget
 from kvdeck.app.tui.widgets.key_bar import KeyBar
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.app.tui.widgets.status_bar import StatusBar
+from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
+    from textual.worker import WorkType
+
     from kvdeck.app.tui.app import Deck
-    from kvdeck.app.tui.state import Doctor, Snapshot
+    from kvdeck.app.tui.requests import Request
+    from kvdeck.app.tui.state import Doctor, EngineState
 
 MIN_WIDTH, MIN_HEIGHT = 80, 24
+OPENING = "opening"
+"""Group of the workers that open a screen."""
 SHORT = 36
 """Below this many rows a screen shows one of its views at a time."""
 
@@ -81,15 +87,34 @@ class DeckScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         self.refresh_from_app()
 
+    def on_screen_suspend(self) -> None:
+        self.workers.cancel_group(self, OPENING)
+
+    def ask(self, work: Request, group: str = "default", exclusive: bool = False) -> None:
+        """Run `work`, which awaits a request, in a worker of this screen; a KvdeckError is shown as a toast.
+
+        Args:
+            group: With OPENING, `work` opens a screen, and is cancelled when this one is no longer in front.
+            exclusive: Cancel what still runs in the group.
+        """
+        job: WorkType[None] = partial(self._run_request, work)
+        self.run_worker(job, group=group, exclusive=exclusive)
+
+    async def _run_request(self, work: Request) -> None:
+        try:
+            await work()
+        except KvdeckError as error:
+            self.notify(str(error), severity="error", markup=False)
+
     def refresh_from_app(self) -> None:
         """Apply the state that arrived while another screen was in front."""
         if self.ready:
-            self.apply(self.app.snapshot)
+            self.apply(self.app.engine)
             self.apply_doctor(self.app.doctor)
 
-    def apply(self, snapshot: Snapshot) -> None:
-        """Show a snapshot."""
-        self.query_one(StatusBar).apply(snapshot, self.app.host, self.app.paused, self.app.readonly, self.app.link.text)
+    def apply(self, engine: EngineState) -> None:
+        """Show the state."""
+        self.query_one(StatusBar).apply(engine, self.app.host, self.app.paused, self.app.readonly, self.app.link.text)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         """Show doctor's newest report; does nothing by default."""
@@ -100,7 +125,7 @@ class DeckScreen(Screen[None]):
 
     def session_shown(self) -> str:
         """Return the session shown, by default the followed run's; "" if there is none."""
-        run = self.app.snapshot.run
+        run = self.app.engine.run
         return "" if run is None else run.session
 
     def link_to(self, session: str) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from textual.binding import Binding, BindingType
 from textual.events import Click, Key
 
-from kvdeck.app.tui.modes.run.form import Field
+from kvdeck.app.tui.form_fields import Field
 from kvdeck.app.tui.widgets.key_bar import FORM
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell, heading
 

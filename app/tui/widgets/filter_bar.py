@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from textual.events import Key
+from dataclasses import dataclass
 
-from kvdeck.app.tui.messages import FilterTyped
+from textual.events import Key
+from textual.message import Message
+
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.sessions.units import count_text
 
 SORTS = ("newest", "name", "state", "longest")
+
+
+@dataclass
+class FilterTyped(Message):
+    """A list's filter text; `ended` if the operator has left the filter line."""
+
+    text: str
+    ended: bool
 
 
 class FilterBar(Lines, can_focus=True):

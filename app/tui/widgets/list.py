@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.message import Message
 
-from kvdeck.app.tui.messages import RowMoved, RowOpened
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.scroll import FAR, Scrolled
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
 
 Item = TypeVar("Item")
+
+
+@dataclass
+class RowOpened(Message):
+    """Enter was pressed on a list row with this key."""
+
+    key: str
+
+
+@dataclass
+class RowMoved(Message):
+    """A list's cursor is on another row; None if the list is empty."""
+
+    key: str | None
 
 
 class Listing(Lines, Generic[Item], can_focus=True):

@@ -12,7 +12,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row, Span
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
-    from kvdeck.app.tui.state import Snapshot
+    from kvdeck.app.tui.state import EngineState
 
 
 class StatusBar(Lines):
@@ -20,16 +20,16 @@ class StatusBar(Lines):
 
     DEFAULT_CSS = "StatusBar { height: 1; dock: top; background: $deck-bar; }"
     app: Deck
-    snapshot: Snapshot | None = None
+    engine: EngineState | None = None
     paused = False
     readonly = False
 
     host = ""
     link = ""
 
-    def apply(self, snapshot: Snapshot, host: str, paused: bool, readonly: bool, link: str = "") -> None:
+    def apply(self, engine: EngineState, host: str, paused: bool, readonly: bool, link: str = "") -> None:
         """Show these values; `link` is the text on a slow terminal link, or ""."""
-        self.snapshot, self.host, self.paused, self.readonly, self.link = snapshot, host, paused, readonly, link
+        self.engine, self.host, self.paused, self.readonly, self.link = engine, host, paused, readonly, link
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -78,14 +78,14 @@ class StatusBar(Lines):
 
     def _engine(self) -> list[list[Span]]:
         """Return the engine state in several forms, the longest first."""
-        snapshot = self.snapshot
-        if snapshot is None or snapshot.link == "starting":
+        engine = self.engine
+        if engine is None or engine.connection == "starting":
             return [[("◌ engine: starting ", "dim")]]
-        if snapshot.link == "lost":
+        if engine.connection == "lost":
             return [[("✗ engine: not connected ", "bad")], [("✗ no engine ", "bad")]]
-        again = "restarted, " if snapshot.restarts else ""
-        word = "running" if any(run.state == "running" for run in snapshot.runs) else "idle"
-        texts = (f"engine: {again}{word}, pid {snapshot.engine_pid} ", f"engine: {again}{word} ", f"{again}{word} ")
+        again = "restarted, " if engine.restarts else ""
+        word = "running" if any(run.state == "running" for run in engine.runs) else "idle"
+        texts = (f"engine: {again}{word}, pid {engine.engine_pid} ", f"engine: {again}{word} ", f"{again}{word} ")
         return [[("● ", "ok"), (text, "")] for text in texts]
 
 

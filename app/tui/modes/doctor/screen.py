@@ -144,7 +144,7 @@ class DoctorScreen(DeckScreen):
         self.query_one(Advice).apply(self.query_one(PathList).under_cursor)
 
     def action_look(self) -> None:
-        self.app.look()
+        self.app.run_doctor()
 
     def _facts(self, width: int, focused: bool) -> list[Row]:
         note = "looking …" if self.app.doctor.looking else ""

@@ -22,7 +22,7 @@ _OLDER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PromptPart:
     """Tokens of an origin that were computed, or read from one tier; `per_s` in tokens per second."""
 
     name: str
@@ -33,12 +33,12 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class PromptOrigin:
     """Prompt tokens of one source, by where their KV came from."""
 
     what: str
     source: str
-    parts: tuple[Part, ...]
+    parts: tuple[PromptPart, ...]
 
     @property
     def total(self) -> float:
@@ -180,24 +180,26 @@ def _sum(values: Iterable[float | None]) -> float | None:
     return None if not known or any(value is None for value in known) else sum(v for v in known if v is not None)
 
 
-def origins(numbers: Numbers) -> list[Origin]:
+def origins(numbers: Numbers) -> list[PromptOrigin]:
     """Return the origins of each source's prompt tokens."""
     return [found for source in numbers.sources for found in _origins_of(numbers, source)]
 
 
-def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
+def _origins_of(numbers: Numbers, source: str) -> Iterator[PromptOrigin]:
     by_source = _labelled(numbers.of(source, _BY_SOURCE))
     cached = _labelled(numbers.of(source, _CACHED))
-    parts: list[Part] = []
+    parts: list[PromptPart] = []
     if (computed := by_source.get("local_compute")) is not None:
-        parts.append(Part(COMPUTED, "", *computed))
+        parts.append(PromptPart(COMPUTED, "", *computed))
     if cached:
-        parts += [Part(name.replace("_", " "), _TIERS.get(name, ""), *amount) for name, amount in cached.items()]
+        parts += [PromptPart(name.replace("_", " "), _TIERS.get(name, ""), *amount) for name, amount in cached.items()]
     else:  # older vLLM, without counters per tier
         known = {name: amount for name, amount in by_source.items() if name != "local_compute"}
-        parts += [Part(*_OLDER.get(name, (name.replace("_", " "), "")), *amount) for name, amount in known.items()]
+        parts += [
+            PromptPart(*_OLDER.get(name, (name.replace("_", " "), "")), *amount) for name, amount in known.items()
+        ]
     if parts:
-        yield Origin("vLLM prompt", source, tuple(parts))
+        yield PromptOrigin("vLLM prompt", source, tuple(parts))
     hit, asked = "dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum"
     found, total = numbers.value(source, hit), numbers.value(source, asked)
     if found is not None and total is not None:
@@ -205,10 +207,10 @@ def _origins_of(numbers: Numbers, source: str) -> Iterator[Origin]:
         rated = numbers.share(source, hit, asked).now is not None
         rest = all_now - now if rated and now is not None and all_now is not None else None
         # The frontend knows that a prompt's tokens were cached, and not in which tier.
-        yield Origin(
+        yield PromptOrigin(
             "frontend prompt",
             source,
-            (Part("not cached", "", max(0.0, total - found), rest), Part("cached", "", found, now)),
+            (PromptPart("not cached", "", max(0.0, total - found), rest), PromptPart("cached", "", found, now)),
         )
 
 

@@ -32,7 +32,7 @@ def annotate(screen: MonitorScreen) -> None:
     def noted(text: str | None) -> None:
         if text:
             timeline.marks.add(Mark(at, text))
-            screen.annotate_recording(text, "note")
+            screen.annotate_recording(text, "note", at)
             screen.draw()
 
     screen.app.push_screen(
@@ -109,7 +109,7 @@ def record(screen: MonitorScreen) -> None:
     """Start a recording under a name, or stop the one that runs."""
     going, wanted = screen.recording, screen.wanted()
     if going is not None:
-        screen.app.command(lambda client: client.stop_recording(going.name))
+        screen.app.command(lambda: screen.app.requests.stop_recording(going.name))
         return
     if wanted is None:
         screen.notify("no source is selected · s selects sources", severity="warning")
@@ -117,9 +117,7 @@ def record(screen: MonitorScreen) -> None:
 
     def named(name: str | None) -> None:
         if name:
-            screen.app.command(
-                lambda client: client.record(name, wanted.hz, wanted.sources, wanted.block_bytes, wanted.pins)
-            )
+            screen.app.command(lambda: screen.app.requests.start_recording(name, wanted))
 
     value = time.strftime("monitor-%Y%m%d-%H%M%S")
     screen.app.push_screen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -11,9 +12,10 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
+from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.current_plan import planned
-from kvdeck.app.tui.messages import Found, MomentSeen, RecordingsSeen, ReplayAsked, SessionsListed, SourcesFound
-from kvdeck.app.tui.modes.base import SHORT, DeckScreen
+from kvdeck.app.tui.messages import RecordingsSeen, ReplayAsked, TelemetrySampled
+from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.monitor import dialogs
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
 from kvdeck.app.tui.modes.monitor.keys import KEYS
@@ -21,27 +23,29 @@ from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
 from kvdeck.app.tui.modes.monitor.panes.host import Host
-from kvdeck.app.tui.modes.monitor.panes.status import Checks, Log, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
 from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
-from kvdeck.app.tui.requests import answers_to
-from kvdeck.app.tui.telemetry_connection import Wanted, WatchFeed
+from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
-from kvdeck.engine.telemetry.sample import Snapshot as Moment
+from kvdeck.engine.telemetry.sample import Snapshot as Sample
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import exact_size_text
 
 if TYPE_CHECKING:
+    from textual.message import Message
     from textual.timer import Timer
 
-    from kvdeck.app.tui.state import Snapshot
+    from kvdeck.app.tui.state import EngineState
 
 LINGER_S = 60.0
 """Seconds that sampling continues after leaving the Monitor; with an alert set, sampling runs until the deck ends."""
 RETRY_S = 0.25
+WATCH = "watch"
+"""Group of the workers that change the subscription."""
 VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
 READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
 """Panes of text and tables, and the seconds between their redraws; the others are drawn with every sample."""
@@ -61,9 +65,9 @@ class MonitorScreen(DeckScreen):
         self.settings = Settings()
         self.timeline = Timeline(Thresholds())
         self.recording: RecordingState | None = None
-        self.found: tuple[Found, ...] = ()
+        self.found: tuple[FoundSource, ...] = ()
         self.zoomed: str | None = None
-        self._watching: WatchFeed | None = None
+        self._watching: TelemetryRequest | None = None
         self._linger: Timer | None = None
         self._waits = self._asked = self._built = False
         self.pictured = 0.0
@@ -78,7 +82,7 @@ class MonitorScreen(DeckScreen):
                 yield Paths(id="paths")
                 yield Reuse(id="reuse")
                 yield Pinned(id="pinned")
-                yield Log(id="log")
+                yield AnnotationLog(id="log")
             with Vertical(id="right"):
                 yield Checks(id="checks")
                 yield Host(id="host")
@@ -112,7 +116,7 @@ class MonitorScreen(DeckScreen):
             self._linger.stop()
         if not self._asked:
             self._asked = True
-            self.app.find_sources(self)
+            self.ask(lambda: self._find_sources(), "sources", exclusive=True)
         self._watch()
 
     def on_screen_suspend(self) -> None:
@@ -120,28 +124,30 @@ class MonitorScreen(DeckScreen):
         if self.app.current_mode != "monitor" and not self.timeline.thresholds.set_:
             self._linger = self.set_timer(LINGER_S, self._stop)
 
-    def on_unmount(self) -> None:
-        self._stop()
-
     def _stop(self) -> None:
         if self._watching is not None:
-            self._watching.stop()
             self._watching = None
+            self.ask(lambda: self.app.requests.watch(None, self._post_here), WATCH)
 
-    def wanted(self) -> Wanted | None:
+    def _post_here(self, message: Message) -> None:
+        if self.is_running:
+            self.post_message(message)
+
+    def wanted(self) -> TelemetryRequest | None:
         """Return the sampling request for the engine; None if no source is selected."""
         sources = self.settings.sources
         if not sources:
             return None
-        return Wanted(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
+        return TelemetryRequest(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
 
     def _watch(self) -> None:
         """Start sampling, or restart it if the sampling request has changed."""
         wanted = self.wanted()
-        if self._watching is not None and self._watching.wanted != wanted:
+        if wanted is None:
             self._stop()
-        if self._watching is None and wanted is not None and self.app.connect:
-            self._watching = WatchFeed(answers_to(self), wanted, readonly=self.app.readonly)
+        elif wanted != self._watching and self.app.requests.live:
+            self._watching = wanted
+            self.ask(lambda: self.app.requests.watch(wanted, self._post_here), WATCH)
 
     def change(self, settings: Settings) -> None:
         """Apply and save new settings, and restart sampling if they need it."""
@@ -151,13 +157,13 @@ class MonitorScreen(DeckScreen):
         self._arrange()
         self.draw()
 
-    @on(MomentSeen)
-    def note_moment(self, message: MomentSeen) -> None:
+    @on(TelemetrySampled)
+    def note_sample(self, message: TelemetrySampled) -> None:
         if message.error:
             self.timeline.error = message.error
         else:
-            for crossing in self.timeline.note(message.moment, self.settings.pins, message.packed):
-                self.annotate_recording(crossing.text, "threshold")
+            for crossing in self.timeline.note(message.sample, self.settings.pins, message.packed):
+                self.annotate_recording(crossing.text, "threshold", crossing.t)
                 if crossing.told:
                     self.notify(crossing.text, title="alert", severity="warning", markup=False)
         self._paint(tick=True)
@@ -179,8 +185,8 @@ class MonitorScreen(DeckScreen):
 
     # --- painting ---
 
-    def apply(self, snapshot: Snapshot) -> None:
-        super().apply(snapshot)
+    def apply(self, engine: EngineState) -> None:
+        super().apply(engine)
         if self.app.paused:
             self._say(self.query_one(MonitorBar).moment)
         self._paint()
@@ -189,9 +195,9 @@ class MonitorScreen(DeckScreen):
         """Draw unless the display is frozen or hidden; a slow terminal is drawn to `RETRY_S` later."""
         if self.app.paused or not self.ready or self.app.current_mode != "monitor":
             return
-        if self.app.may_paint():
+        if self.app.frames.may_paint():
             if self.draw(tick):
-                self.app.has_painted()
+                self.app.frames.has_painted()
         elif not self._waits:
             self._waits = True
             self.set_timer(RETRY_S, self._paint_again)
@@ -211,7 +217,7 @@ class MonitorScreen(DeckScreen):
         panes = [self.query_one(MonitorBar), *self.panes]
         before = sum(pane.changes for pane in panes)
         waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
-        view = self.timeline.view(self.settings.pins, waits if self.app.connect else "")
+        view = self.timeline.view(self.settings.pins, waits if self.app.requests.live else "")
         self.pictured = view.now
         self._say(view.moment)
         all_of_them = not tick or not 0 <= view.now - self._read < READ_S
@@ -222,12 +228,12 @@ class MonitorScreen(DeckScreen):
                 pane.apply(view)
         return sum(pane.changes for pane in panes) != before
 
-    def _say(self, moment: Moment) -> None:
+    def _say(self, moment: Sample) -> None:
         """Draw the status line above the panes."""
         self.query_one(MonitorBar).apply(state_of(self), moment)
 
     @property
-    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | Log | Checks | Host | Sources]:
+    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | AnnotationLog | Checks | Host | Sources]:
         return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
 
     def _arrange(self) -> None:
@@ -324,14 +330,13 @@ class MonitorScreen(DeckScreen):
     # --- a recording ---
 
     def action_open(self) -> None:
-        self.app.list_sessions(self)
+        self.ask(lambda: self._choose_recording(), OPENING, exclusive=True)
 
-    def on_sessions_listed(self, message: SessionsListed) -> None:
-        if not self.is_current:
-            return
+    async def _choose_recording(self) -> None:
         from kvdeck.app.tui.dialogs.picker import Choice, Picker
 
-        choices = [Choice(row.name, row.state) for row in message.rows if row.kind == "telemetry"]
+        rows = await self.app.requests.list_sessions()
+        choices = [Choice(row.name, row.state) for row in rows if row.kind == "telemetry"]
 
         def taken(name: str | None) -> None:
             if name is not None:
@@ -354,11 +359,11 @@ class MonitorScreen(DeckScreen):
     def action_annotate(self) -> None:
         dialogs.annotate(self)
 
-    def annotate_recording(self, text: str, kind: str) -> None:
-        """Add the annotation to the running recording, if any; does nothing if read-only."""
+    def annotate_recording(self, text: str, kind: str, t: float) -> None:
+        """Add the annotation at Unix time `t` to the running recording, if any; does nothing if read-only."""
         if self.recording is not None and not self.app.readonly:
             name = self.recording.name
-            self.app.command(lambda client: client.annotate(name, text, kind))
+            self.app.command(lambda: self.app.requests.annotate(name, text, kind, t))
 
     def action_threshold(self) -> None:
         dialogs.threshold(self)
@@ -373,8 +378,9 @@ class MonitorScreen(DeckScreen):
 
     # --- sources, blocks, recording ---
 
-    def on_sources_found(self, message: SourcesFound) -> None:
-        self.found = message.found
+    async def _find_sources(self) -> None:
+        with contextlib.suppress(KvdeckError):  # the source dialog searches again, and shows why it fails
+            self.found = await self.app.requests.find_sources()
         if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
         self.draw()

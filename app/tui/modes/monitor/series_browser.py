@@ -9,13 +9,12 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.text.monitor_names import source_name
 from kvdeck.app.text.monitor_report import labels_text
-from kvdeck.app.tui.messages import FilterTyped, MomentSeen
+from kvdeck.app.tui.connection import TelemetryRequest
+from kvdeck.app.tui.messages import TelemetrySampled
 from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.modes.monitor.history import number_key
 from kvdeck.app.tui.modes.monitor.panes.flows import per_s
-from kvdeck.app.tui.requests import answers_to
-from kvdeck.app.tui.telemetry_connection import Wanted, WatchFeed
-from kvdeck.app.tui.widgets.filter_bar import FilterBar
+from kvdeck.app.tui.widgets.filter_bar import FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import MONITOR
 from kvdeck.app.tui.widgets.lines import Row, cell
 from kvdeck.app.tui.widgets.list import Listing
@@ -66,12 +65,11 @@ class SeriesScreen(DeckScreen):
         ),
     ]  # fmt: skip
 
-    def __init__(self, moment: Snapshot, wanted: Wanted | None, pins: tuple[str, ...]) -> None:
+    def __init__(self, moment: Snapshot, wanted: TelemetryRequest | None, pins: tuple[str, ...]) -> None:
         """List the series of `moment`; with `wanted`, replace them by live samples of every series of its sources."""
         super().__init__()
         self.wanted, self.pins = wanted, list(pins)
         self.series = list({number_key(n): n for n in (*moment.pinned, *moment.counters, *moment.gauges)}.values())
-        self._feed: WatchFeed | None = None
         self._again: Timer | None = None
 
     def body(self) -> ComposeResult:
@@ -82,21 +80,14 @@ class SeriesScreen(DeckScreen):
         super().on_mount()
         self.query_one("#list").focus()
         self._fill()
-        if self.wanted is not None and self.app.connect:
-            self._feed = WatchFeed(
-                answers_to(self),
-                Wanted(self.wanted.sources, BROWSE_HZ, None, (EVERY,)),
-                readonly=self.app.readonly,
-            )
+        if self.wanted is not None and self.app.requests.live:
+            every = TelemetryRequest(self.wanted.sources, BROWSE_HZ, None, (EVERY,))
+            self.ask(lambda: self.app.requests.browse(every, self.post_message))
 
-    def on_unmount(self) -> None:
-        if self._feed is not None:
-            self._feed.stop()
-
-    def on_moment_seen(self, message: MomentSeen) -> None:
+    def on_telemetry_sampled(self, message: TelemetrySampled) -> None:
         if message.error or self.app.paused:
             return
-        self.series = list(message.moment.pinned)
+        self.series = list(message.sample.pinned)
         self._fill()
 
     def _fill(self) -> None:

@@ -8,13 +8,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from kvdeck.app.tui.messages import Found, SourcesFound
+from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.widgets.key_bar import LIST, MONITOR
 from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, window
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 
 if TYPE_CHECKING:
+    from textual.worker import WorkType
+
     from kvdeck.app.tui.app import Deck
 
 COSTS = {
@@ -48,7 +50,7 @@ class SourceList(Lines, can_focus=True):
     def __init__(self, first: bool) -> None:
         super().__init__()
         self.first = first
-        self.found: list[Found] = []
+        self.found: list[FoundSource] = []
         self.ticked: set[str] = set()
         self.place, self.top = 0, 0
         self.looking, self.error = True, ""
@@ -137,22 +139,30 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
 
     def on_mount(self) -> None:
         self.list.ticked = set(self.watched or ())
-        self.list.found = [Found(source, "") for source in self.watched or ()]
+        self.list.found = [FoundSource(source, "") for source in self.watched or ()]
         self.list.focus()
         self.action_look()
 
     def action_look(self) -> None:
         self.list.looking, self.list.error = True, ""
         self.list.show()
-        self.app.find_sources(self)
+        job: WorkType[None] = self._find_sources
+        self.run_worker(job, exclusive=True)
 
-    def on_sources_found(self, message: SourcesFound) -> None:
+    async def _find_sources(self) -> None:
+        try:
+            self._show_found(await self.app.requests.find_sources())
+        except KvdeckError as error:
+            self.list.looking, self.list.error = False, str(error)
+            self.list.show()
+
+    def _show_found(self, offered: tuple[FoundSource, ...]) -> None:
         mine = self.list
-        mine.looking, mine.error = False, message.error
-        known = {found.name for found in message.found}
+        mine.looking, mine.error = False, ""
+        known = {found.name for found in offered}
         others = [found for found in mine.found if found.name not in known]
         before = {found.name for found in mine.found}
-        mine.found = [*message.found, *others]
+        mine.found = [*offered, *others]
         if self.watched is None:  # first use: loopback and host sources are on by default
             mine.ticked |= known - before
         mine.show()
@@ -168,7 +178,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
                 except UsageError as error:
                     self.notify(str(error), severity="error", timeout=15)
                     return
-                self.list.found.append(Found(text, ""))
+                self.list.found.append(FoundSource(text, ""))
                 self.list.ticked.add(text)
                 self.list.show()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
-from kvdeck.app.tui.modes.plan.bandwidth import Measured
+from kvdeck.app.tui.bandwidth import BandwidthHistory
+from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES, PlanForm
-from kvdeck.app.tui.modes.run.form import LAYOUTS
 from kvdeck.app.tui.widgets.lines import Row, Span, cell, heading
 from kvdeck.engine.planning.plan import Plan, aligned
 from kvdeck.engine.planning.precision import PRECISIONS
@@ -30,13 +31,14 @@ _FIRST_TO_GO = ("desc./request", "layers per stage", "desc. all GPUs", "all GPUs
 _TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
 
 
-def figure_rows(form: PlanForm, measured: Measured, width: int, height: int) -> list[Row]:
-    """Return the rows computed from the form, fewer if they exceed `height`; only the fix if there is no valid plan."""
+def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: int) -> list[Row]:
+    """Return the rows computed from the form, fewer if they exceed `height`; the error if there is no plan."""
     head = heading("KV cache", width, note=f"{form.precision}: {PRECISIONS[form.precision].said}")
     try:
         plan = form.plan()
     except UsageError as error:
-        return [head, (cell(f" no plan · fix: {error.fix}", width, "key"),)]
+        lines = [(f"no plan: {error.what}", "bad"), (f"fix: {error.fix}", "key")]
+        return [head, *((cell(f" {line}", width, tone),) for text, tone in lines for line in wrap(text, width - 2))]
     here = [*_fit_rows(plan, form.doctor.host, width), *_time_rows(form, plan, measured, width)]
     why = list(_why_rows(plan, width))
     rows = [head, *_kv_rows(plan, width), *why, *_layout_rows(plan, width), heading("Here", width), *here]
@@ -177,7 +179,7 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
     yield tuple(spans)
 
 
-def _time_rows(form: PlanForm, plan: Plan, measured: Measured, width: int) -> Iterator[Row]:
+def _time_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: int) -> Iterator[Row]:
     size = plan.per_gpu().block_bytes
     for layout in LAYOUTS[:2]:
         name = "FC" if layout == LAYOUTS[0] else "LS"
@@ -209,7 +211,7 @@ def command_rows(form: PlanForm, width: int) -> list[Row]:
     return [*rows, (cell(f" {line}", width),)]
 
 
-def grid_rows(form: PlanForm, measured: Measured, width: int) -> list[Row]:
+def grid_rows(form: PlanForm, measured: BandwidthHistory, width: int) -> list[Row]:
     """Return block sizes over TP and page size; brackets mark each row's first page size at or past the knee."""
     knee = measured.knee(form.path)
     said = f"knee {size_text(knee)} on {form.path}" if knee else f"no block-size sweep measured on {form.path}"

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvdeck.app.tui.modes.run.form import LAYOUTS, MAX_NUMBER, Field
+from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field
 from kvdeck.app.tui.state import Doctor
 from kvdeck.engine.planning.kvbench import ModelConfig, model_config
 from kvdeck.engine.planning.model_files import catalogue, find_model, read_yaml

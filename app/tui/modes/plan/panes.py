@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from textual.message import Message
+
+from kvdeck.app.tui.bandwidth import BandwidthHistory
 from kvdeck.app.tui.export import Table
-from kvdeck.app.tui.export_tables import plan_table, sweep_table
-from kvdeck.app.tui.messages import PlanChanged
-from kvdeck.app.tui.modes.plan.bandwidth import Measured
 from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
 from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm
+from kvdeck.app.tui.modes.plan.tables import plan_table, sweep_table
 from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.fields import FieldsPane
 from kvdeck.app.tui.widgets.lines import Lines, Row
+
+
+@dataclass
+class PlanChanged(Message):
+    """A field of the plan has changed."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, PlanChanged)
 
 
 class PlanPane(FieldsPane[PlanForm]):
@@ -39,9 +48,9 @@ class PlanView(Lines):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.form, self.measured = PlanForm(), Measured()
+        self.form, self.measured = PlanForm(), BandwidthHistory()
 
-    def apply(self, form: PlanForm, measured: Measured) -> None:
+    def apply(self, form: PlanForm, measured: BandwidthHistory) -> None:
         """Show the figures of this form and bandwidth."""
         self.form, self.measured = form, measured
         self.redraw()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from kvdeck.app.tui.current_plan import BlockChoice
 from kvdeck.app.tui.modes.plan.form import PlanForm
-from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.engine.planning.parallelism import share
 from kvdeck.engine.planning.plan import leader_block_bytes
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.model.records import PATHS
 
 ROOM = 8
 """A working set over 1/ROOM of the available memory is left for the worker to size."""
@@ -29,12 +27,10 @@ def kept(form: PlanForm) -> dict[str, Any]:
     return {**mapping, "figures": {"block_bytes": size, "title": form.title}}
 
 
-def onto(plan: PlanForm, form: Form) -> Form:
-    """Return the Run form with a plan's path, layouts and block; batch: one request's blocks, working set: all
-    requests'.
+def block_choice(plan: PlanForm) -> BlockChoice:
+    """Return the plan's block for the Run form; batch: one request's blocks, working set: all requests'.
 
-    Batch (counted twice) and working set are left for the worker to size if they exceed 1/ROOM of the available memory.
-    A plain block size and sweeps are cleared, since they would override the block.
+    Either is left for the worker to size if it exceeds 1/ROOM of the available memory.
 
     Raises:
         UsageError: There is no valid plan.
@@ -44,12 +40,11 @@ def onto(plan: PlanForm, form: Form) -> Form:
     room = int(host.get("memory_available_bytes") or host.get("memory_bytes") or 0) // ROOM
     batch = share(group.blocks, plan.cp)
     blocks = batch * share(plan.requests, plan.dp)
-    block = {name: spec[name] for name in ("layers", "outer_dims", "page_size", "inner_dim", "dtype")}
-    return replace(form, unwanted=frozenset(PATHS) - {plan.path}, layouts=plan.layouts).but(
-        **block,
-        batch=batch if 2 * batch * group.block_bytes <= room else None,
+    geometry = {name: spec[name] for name in ("layers", "outer_dims", "page_size", "inner_dim", "dtype")}
+    return BlockChoice(
+        plan.path,
+        plan.layouts,
+        **geometry,
+        batch=batch if batch * group.block_bytes <= room else None,
         blocks=blocks if blocks * group.block_bytes <= room else None,
-        block_size=None,
-        sweep_block_sizes=None,
-        sweep_batches=None,
     )

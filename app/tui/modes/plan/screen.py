@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.reactive import var
 
+from kvdeck.app.tui.bandwidth import BandwidthHistory
 from kvdeck.app.tui.current_plan import KEPT
 from kvdeck.app.tui.dialogs.picker import Choice, Picker
-from kvdeck.app.tui.messages import PathsMeasured, PlanChanged
+from kvdeck.app.tui.messages import BlockChosen
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.modes.plan.bandwidth import Measured
 from kvdeck.app.tui.modes.plan.form import plan_in, read_plan
-from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanPane, PlanView
-from kvdeck.app.tui.modes.plan.run_settings import kept, onto
+from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanChanged, PlanPane, PlanView
+from kvdeck.app.tui.modes.plan.run_settings import block_choice, kept
 from kvdeck.app.tui.widgets.key_bar import PLAN, RUN
 from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.sessions.errors import KvdeckError
@@ -28,18 +26,9 @@ from kvdeck.sessions.host.files import is_regular
 from kvdeck.sessions.host.user_home import expanded
 
 if TYPE_CHECKING:
-    from kvdeck.app.tui.modes.run.form import Form
-    from kvdeck.app.tui.state import Doctor, Snapshot
+    from kvdeck.app.tui.state import Doctor, EngineState
 
 COMMAND_FILE = "nixlbench.sh"
-
-
-@runtime_checkable
-class TakesForm(Protocol):
-    """A screen with a Run form that other screens may change."""
-
-    def take_form(self, change: Callable[[Form], Form]) -> None:
-        """Change the form, and show a toast with the result."""
 
 
 class PlanScreen(DeckScreen):
@@ -71,7 +60,7 @@ class PlanScreen(DeckScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self.measured = Measured()
+        self.measured = BandwidthHistory()
         self.known: tuple[tuple[str, str], ...] | None = None
 
     def body(self) -> ComposeResult:
@@ -93,12 +82,12 @@ class PlanScreen(DeckScreen):
         self.known = None  # a run may have ended while another screen was in front
         super().on_screen_resume()
 
-    def apply(self, snapshot: Snapshot) -> None:
-        super().apply(snapshot)
-        known = tuple((run.session, run.state) for run in snapshot.runs)
+    def apply(self, engine: EngineState) -> None:
+        super().apply(engine)
+        known = tuple((run.session, run.state) for run in engine.runs)
         if known != self.known:
             self.known = known
-            self.app.measure_paths(self)
+            self.ask(lambda: self._load_bandwidth(), "bandwidth", exclusive=True)
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(PlanPane).apply_doctor(doctor)
@@ -106,8 +95,11 @@ class PlanScreen(DeckScreen):
     def on_plan_changed(self, _: PlanChanged) -> None:
         self._show()
 
-    def on_paths_measured(self, message: PathsMeasured) -> None:
-        self.measured = message.measured
+    async def _load_bandwidth(self) -> None:
+        try:
+            self.measured = await self.app.requests.load_bandwidth(self.app.host)
+        except KvdeckError as error:
+            self.measured = BandwidthHistory(error=str(error))
         self._show()
 
     def _show(self) -> None:
@@ -135,10 +127,7 @@ class PlanScreen(DeckScreen):
         if problem := form.launch_problem():
             self.notify(problem, severity="warning", markup=False)
             return
-        await self.app.switch_mode("run")
-        run = self.app.screen
-        if isinstance(run, TakesForm):
-            run.take_form(partial(onto, form))
+        await self.app.open_mode("run", BlockChosen(block_choice(form)))
 
     def action_pick(self) -> None:
         choices = [Choice(model.name, model.attention) for model in catalogue().values()]
@@ -175,7 +164,7 @@ class PlanScreen(DeckScreen):
     def _written(self, name: str, text: str, said: str) -> None:
         if not self.app.may_command():
             return
-        folder = self.app.plans_folder()
+        folder = self.app.requests.plans_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / name).write_text(text)
@@ -185,7 +174,7 @@ class PlanScreen(DeckScreen):
         self.notify(f"{said} {folder / name}", markup=False)
 
     def action_open(self) -> None:
-        files = sorted(self.app.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)
+        files = sorted(self.app.requests.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)
         choices = [Choice(path.stem, "") for path in files]
         self.app.push_screen(Picker("Plan:", choices, "no saved plan · s saves one, or type a path"), self._take_plan)
 
@@ -196,7 +185,7 @@ class PlanScreen(DeckScreen):
         try:
             path = expanded(name)
             if not is_regular(path):
-                path = self.app.plans_folder() / f"{name}.yaml"
+                path = self.app.requests.plans_folder() / f"{name}.yaml"
             pane.become(read_plan(path, pane.form))
         except KvdeckError as error:
             self.notify(str(error), severity="error", markup=False)

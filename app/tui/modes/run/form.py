@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kvdeck.app.tui.modes.run.form_fields import COLUMNS as COLUMNS
-from kvdeck.app.tui.modes.run.form_fields import LAYOUTS as LAYOUTS
-from kvdeck.app.tui.modes.run.form_fields import MAX_NUMBER as MAX_NUMBER
+from kvdeck.app.tui.current_plan import BlockChoice
+from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field
 from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE, FormTable
-from kvdeck.app.tui.modes.run.form_fields import Field as Field
 from kvdeck.app.tui.state import Doctor
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.quantities import Range, parse_size
@@ -141,6 +139,22 @@ class Form:
         return (
             f"{said}{exact_size_text(shape.block_bytes)} per block · {many(shape.regions, 'region')} of "
             f"{size_text(shape.region_bytes)} · descriptors: {counts or 'no layout'}"
+        )
+
+    def with_block(self, block: BlockChoice) -> Form:
+        """Return the form with a plan's block; a plain block size and sweeps are cleared, since they would override
+        it."""
+        return replace(self, unwanted=frozenset(PATHS) - {block.path}, layouts=block.layouts).but(
+            layers=block.layers,
+            outer_dims=block.outer_dims,
+            page_size=block.page_size,
+            inner_dim=block.inner_dim,
+            dtype=block.dtype,
+            batch=block.batch,
+            blocks=block.blocks,
+            block_size=None,
+            sweep_block_sizes=None,
+            sweep_batches=None,
         )
 
     def more(self) -> Iterator[str]:

@@ -5,34 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER, LayoutPair
+from kvdeck.app.tui.form_fields import LAYOUTS, Field
+from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LayoutPair
 from kvdeck.engine.run_field import AUTO, BYTES, Cell, RunField, in_order
 from kvdeck.engine.spec import FIELDS
 from kvdeck.sessions.model.records import PATHS
 
-LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MIXED = (str(LayoutPair(LAYER_SEPARATE, FULLY_CONTIGUOUS)), str(LayoutPair(FULLY_CONTIGUOUS, LAYER_SEPARATE)))
 """Layout pairs with a different layout at each endpoint."""
-MAX_NUMBER = 1 << 40
 
-Kind = Literal["toggle", "choice", "number"]
 End = Literal["", "start", "stop"]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of the form."""
-
-    key: str
-    label: str
-    kind: Kind
-    hint: str
-    options: tuple[str, ...] = ()
-    optional: bool = False
-    """A number that may be left to the worker (auto)."""
-    size: bool = False
-    """A number of bytes, which may be typed as 64K."""
-
 
 Page = dict[str, tuple[Field, ...]]
 """Columns of fields, by title."""

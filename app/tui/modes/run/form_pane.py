@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kvdeck.app.tui.modes.run.form import COLUMNS, Field, Form, remembered
-from kvdeck.app.tui.modes.run.form_fields import TABLE
+from kvdeck.app.tui.form_fields import Field
+from kvdeck.app.tui.modes.run.form import Form, remembered
+from kvdeck.app.tui.modes.run.form_fields import COLUMNS, TABLE
 from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.fields import FieldsPane
 from kvdeck.app.tui.widgets.lines import Row, cell

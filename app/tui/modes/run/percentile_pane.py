@@ -30,7 +30,7 @@ COLUMNS: list[Column[StepState]] = [
 ]
 
 
-class Percentiles(Lines):
+class PercentilePane(Lines):
     """Request times, reference and counters of the interleaved layouts."""
 
     def apply(self, run: RunState | None, step: int | None) -> None:

@@ -11,7 +11,7 @@ from kvdeck.sessions.units import clock_text, count_text, done_text, short_layou
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
-    from kvdeck.app.tui.state import Doctor, Snapshot
+    from kvdeck.app.tui.state import Doctor, EngineState
     from kvdeck.sessions.model.run_state import RunState
 
 _TONES = {"queued": "dim", "running": "run", "done": "ok", "failed": "bad", "crashed": "bad"}
@@ -35,23 +35,23 @@ def host_text(doctor: Doctor) -> str:
     return f"Ready here: {said}{f'; {rest} are not (9 shows why)' if rest else ''}"
 
 
-class Progress(Lines):
+class ProgressPane(Lines):
     """Two lines above the live panes."""
 
     app: Deck
-    snapshot: Snapshot | None = None
+    engine: EngineState | None = None
     picked: int | None = None
 
-    def apply(self, snapshot: Snapshot, picked: int | None = None) -> None:
-        """Show a snapshot's run, or why there is none; for a picked step, its reason."""
-        self.snapshot, self.picked = snapshot, picked
+    def apply(self, engine: EngineState, picked: int | None = None) -> None:
+        """Show the state's run, or why there is none; for a picked step, its reason."""
+        self.engine, self.picked = engine, picked
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
-        snapshot = self.snapshot
-        run = None if snapshot is None else snapshot.run
-        lost = snapshot is not None and snapshot.link == "lost"
-        trouble: Row = (cell(f" ✗ {snapshot.detail} · retrying" if lost and snapshot else "", width, "bad"),)
+        engine = self.engine
+        run = None if engine is None else engine.run
+        lost = engine is not None and engine.connection == "lost"
+        trouble: Row = (cell(f" ✗ {engine.detail} · retrying" if lost and engine else "", width, "bad"),)
         if run is None:
             return [(cell(f" {host_text(self.app.doctor)}", width),), trouble if lost else self._offers(width)]
         bar_width = max(10, min(40, width - 66))
@@ -85,7 +85,7 @@ class Progress(Lines):
         if chosen is not None and chosen.result is not None and chosen.result.reason:
             return f"{chosen.plan.path} {short_layout_name(chosen.plan.layout)} {chosen.state}: {chosen.result.reason}"
         if run.state == "queued":
-            runs = () if self.snapshot is None else self.snapshot.runs
+            runs = () if self.engine is None else self.engine.runs
             place = next((info.position for info in runs if info.session == run.session), None)
             return f"queued{'' if place is None else f', position {place}'} · x cancels"
         if run.state == "running":

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.tui.messages import RowOpened
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, heading, window
+from kvdeck.app.tui.widgets.list import RowOpened
 from kvdeck.sessions.units import done_text
 
 if TYPE_CHECKING:

@@ -9,23 +9,22 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.reactive import var
 
-from kvdeck.app.tui.messages import RowOpened, SessionRead, StepChosen
-from kvdeck.app.tui.modes.base import SHORT, DeckScreen
+from kvdeck.app.tui.messages import BlockChosen
+from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
-from kvdeck.app.tui.modes.run.percentile_pane import Percentiles
-from kvdeck.app.tui.modes.run.progress_pane import Progress
+from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
+from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
-from kvdeck.app.tui.modes.run.steps import StepTable
+from kvdeck.app.tui.modes.run.steps import StepChosen, StepTable
 from kvdeck.app.tui.widgets.charts import Plot
 from kvdeck.app.tui.widgets.key_bar import RUN
+from kvdeck.app.tui.widgets.list import RowOpened
 from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from kvdeck.app.tui.state import Doctor, Snapshot
+    from kvdeck.app.tui.state import Doctor, EngineState
 
 
 class RunScreen(DeckScreen):
@@ -72,9 +71,9 @@ class RunScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         yield FormPane(id="form")
-        yield Progress(id="progress")
+        yield ProgressPane(id="progress")
         yield StepTable(id="steps")
-        yield Percentiles(id="percentiles")
+        yield PercentilePane(id="percentiles")
         with Horizontal(id="bottom"):
             yield Plot(id="plot")
             with Vertical(id="side"):
@@ -86,21 +85,21 @@ class RunScreen(DeckScreen):
         self.query_one(FormPane).focus()
         super().on_mount()
 
-    def apply(self, snapshot: Snapshot) -> None:
-        super().apply(snapshot)
-        run, picked = snapshot.run, self.query_one(StepTable).picked
-        self.query_one(Progress).apply(snapshot, picked)
+    def apply(self, engine: EngineState) -> None:
+        super().apply(engine)
+        run, picked = engine.run, self.query_one(StepTable).picked
+        self.query_one(ProgressPane).apply(engine, picked)
         self.query_one(StepTable).apply(run)
-        self.query_one(Percentiles).apply(run, picked)
+        self.query_one(PercentilePane).apply(run, picked)
         self.query_one(Plot).apply(run, picked)
         self.query_one(LogPane).apply(run)
-        self.query_one(QueuePane).apply(snapshot.runs)
+        self.query_one(QueuePane).apply(engine.runs)
         if run is not None and run.session != self._shown:
             self._shown, self.live = run.session, True
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(FormPane).apply_doctor(doctor)
-        self.query_one(Progress).redraw()
+        self.query_one(ProgressPane).redraw()
 
     def watch_live(self, live: bool) -> None:
         self.set_class(live, "-live")
@@ -108,13 +107,13 @@ class RunScreen(DeckScreen):
             self.query_one("#steps" if live else "#form").focus()
 
     def on_step_chosen(self, message: StepChosen) -> None:
-        run = self.app.snapshot.run
-        self.query_one(Progress).apply(self.app.snapshot, message.step)
-        self.query_one(Percentiles).apply(run, message.step)
+        run = self.app.engine.run
+        self.query_one(ProgressPane).apply(self.app.engine, message.step)
+        self.query_one(PercentilePane).apply(run, message.step)
         self.query_one(Plot).apply(run, message.step)
 
     def on_row_opened(self, message: RowOpened) -> None:
-        self.app.follow(message.key)
+        self.ask(lambda: self.app.requests.follow(message.key))
 
     def action_launch(self) -> None:
         form = self.query_one(FormPane).form
@@ -123,10 +122,10 @@ class RunScreen(DeckScreen):
             return
         self.app.submit(form.to_mapping())
 
-    def take_form(self, change: Callable[[Form], Form]) -> None:
-        """Change the form for another screen, and show a toast; `r` is still needed to launch it."""
+    def on_block_chosen(self, message: BlockChosen) -> None:
+        """Take a plan's block into the form, and show a toast; `r` is still needed to launch it."""
         pane = self.query_one(FormPane)
-        pane.become(change(pane.form))
+        pane.become(pane.form.with_block(message.block))
         self.live = False
         pane.focus()
         self.notify(f"the form has the plan's block: {pane.form.carried()} · r runs it", markup=False)
@@ -135,21 +134,16 @@ class RunScreen(DeckScreen):
         self.app.submit({**Form(doctor=self.app.doctor).to_mapping(), "effort": "quick"})
 
     def action_diff(self) -> None:
-        run = self.app.snapshot.run
+        run = self.app.engine.run
         if run is None or run.state not in FINAL_STATES:
             self.notify("layouts can be compared when the run has ended")
             return
-        self.app.read_session(self, run.session)
+        self.ask(lambda: self._open_diff(run.session), OPENING, exclusive=True)
 
-    def on_session_read(self, message: SessionRead) -> None:
-        from kvdeck.app.tui.modes.sessions.report import diff_layouts
+    async def _open_diff(self, name: str) -> None:
+        from kvdeck.app.tui.comparison.diff import diff_layouts
 
-        if not self.is_current:
-            return
-        if message.session is None:
-            self.notify(message.error, severity="warning", markup=False)
-        else:
-            diff_layouts(self, message.session)
+        diff_layouts(self, await self.app.requests.load_session(name))
 
     def action_more(self) -> None:
         if self.live and self.size.height < SHORT:
@@ -180,13 +174,14 @@ class RunScreen(DeckScreen):
             self.query_one(FormPane).focus()
 
     def action_cancel(self) -> None:
-        queue, run = self.query_one(QueuePane), self.app.snapshot.run
+        queue, run = self.query_one(QueuePane), self.app.engine.run
         under = queue.under_cursor if queue.has_focus else None
         shown = run.session if run is not None and run.state in ("queued", "running") else None
         session = under.session if under is not None else shown
-        if session is None and self.app.unsent:
-            self.app.cancel_submitted()
-            self.notify("cancelling the submitted run")
+        if session is None and self.app.submissions.unseen:
+            if self.app.may_command():
+                self.app.ask(lambda: self.app.submissions.cancel_last())
+                self.notify("cancelling the submitted run")
             return
         if session is None:
             self.notify("no run is in progress")
@@ -195,6 +190,6 @@ class RunScreen(DeckScreen):
 
         def answered(yes: bool | None) -> None:
             if yes:
-                self.app.cancel(session)
+                self.app.command(lambda: self.app.requests.cancel(session))
 
         self.app.push_screen(Ask(f"Cancel {session}?", "Measured results are saved."), answered)

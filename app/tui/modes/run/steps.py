@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.events import Click
 from textual.geometry import Size
+from textual.message import Message
 
-from kvdeck.app.tui.messages import StepChosen
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}
+
+
+@dataclass
+class StepChosen(Message):
+    """A step was picked for the plot; None follows the running step."""
+
+    step: int | None
 
 
 def backend_text(step: StepState) -> str:

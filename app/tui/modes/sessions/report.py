@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from msgspec.structs import replace
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
+from kvdeck.app.tui.comparison.diff import diff_layouts
 from kvdeck.app.tui.export_tables import curve_table, distribution_table, percentile_table, result_table
-from kvdeck.app.tui.messages import SpreadsRead
+from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.modes.run.form import LAYOUTS
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.tui.widgets.list import Page
@@ -59,10 +58,10 @@ class ResultScreen(DeckScreen):
     def on_mount(self) -> None:
         self.query_one("#result").focus()
         super().on_mount()
-        self.app.read_spreads(self, self.session, replace(self.session, results=(), tallies=()))
+        self.ask(lambda: self._load_spreads())
 
-    def on_spreads_read(self, message: SpreadsRead) -> None:
-        self.spreads = dict(message.a)
+    async def _load_spreads(self) -> None:
+        self.spreads = await self.app.requests.load_histograms(self.session)
 
     def _charts(self) -> list[Table]:
         spread = distribution_table(self.session.name, [(self.session.name, self.spreads)])
@@ -80,16 +79,3 @@ class ResultScreen(DeckScreen):
 
     def action_back(self) -> None:
         self.dismiss()
-
-
-def diff_layouts(screen: DeckScreen, session: Session) -> None:
-    """Open the diff of a session's first two layouts; warn if it has only one."""
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
-    layouts = list(dict.fromkeys(items))
-    if len(layouts) < 2:
-        screen.notify("the run has only one layout", severity="warning")
-        return
-    from kvdeck.app.tui.modes.sessions.diff import DiffScreen
-    from kvdeck.sessions.store.lookup import part
-
-    screen.app.push_screen(DiffScreen(*(part(session, layout) for layout in layouts[:2])))

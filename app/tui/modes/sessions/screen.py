@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from kvdeck.app.tui.messages import (
-    FilterTyped,
-    RowMoved,
-    RowOpened,
-    SessionChanged,
-    SessionPreviewed,
-    SessionRead,
-    SessionsCompared,
-    SessionsListed,
-    SessionsStirred,
-)
-from kvdeck.app.tui.modes.base import DeckScreen
+from kvdeck.app.tui.modes.base import OPENING, DeckScreen
 from kvdeck.app.tui.modes.sessions.report import line_row
-from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar
+from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
-from kvdeck.app.tui.widgets.list import Listing, Page
+from kvdeck.app.tui.widgets.list import Listing, Page, RowMoved, RowOpened
 from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions import units
+from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.catalogue import matching
 from kvdeck.sessions.text.run_report import is_telemetry, report_lines
 from kvdeck.sessions.text.tables import wrapped
@@ -47,6 +39,8 @@ MOST_WATCHED = 50
 PREVIEW_S = 0.1
 """Time in s that the cursor rests on a row before its session is read."""
 MOST_MARKED = 8
+PREVIEW, CHANGES = "preview", "changes"
+"""Groups of workers of which one runs at a time."""
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
 
 
@@ -100,6 +94,15 @@ def _about(row: SessionSummary) -> str:
 
 def _local(created: float) -> str:
     return units.local_time(created)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The session under the cursor, or why it can't be read."""
+
+    name: str
+    session: Session | None
+    error: str = ""
 
 
 class SessionsScreen(DeckScreen):
@@ -180,9 +183,11 @@ class SessionsScreen(DeckScreen):
         self.error = ""
         self.known: tuple[tuple[str, str], ...] | None = None
         self.marked: list[str] = []
-        self.previewed: SessionPreviewed | None = None
+        self.previewed: Preview | None = None
         self._wait: Timer | None = None
-        self._mark: tuple[int, ...] = ()
+        self._fingerprint: tuple[int, ...] = ()
+        self._listing = self._outdated = False
+        """Whether the list is being read, and whether it is to be read again after that."""
 
     def body(self) -> ComposeResult:
         yield FilterBar(id="filter")
@@ -199,9 +204,9 @@ class SessionsScreen(DeckScreen):
         self.set_interval(LIVE_S, self._reread_live)
         super().on_mount()
 
-    def apply(self, snapshot: object) -> None:
-        super().apply(self.app.snapshot)
-        known = tuple((run.session, run.state) for run in self.app.snapshot.runs)
+    def apply(self, engine: object) -> None:
+        super().apply(self.app.engine)
+        known = tuple((run.session, run.state) for run in self.app.engine.runs)
         if known != self.known:
             self.known = known
             self.action_reread()
@@ -217,23 +222,40 @@ class SessionsScreen(DeckScreen):
         if counting or dynamo:
             self.action_reread()
         else:
-            self.app.look_for_changes(self, tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo"))
+            names = tuple(row.name for row in self.kept[:MOST_WATCHED] if row.kind != "dynamo")
+            self.ask(lambda: self._look_for_changes(names), CHANGES, exclusive=True)
 
-    def on_sessions_stirred(self, message: SessionsStirred) -> None:
-        before, self._mark = self._mark, message.mark
-        if before and before != message.mark:
+    async def _look_for_changes(self, names: tuple[str, ...]) -> None:
+        before, self._fingerprint = self._fingerprint, await self.app.requests.fingerprint(names)
+        if before and before != self._fingerprint:
             self.action_reread()
 
     def action_reread(self) -> None:
-        self.app.list_sessions(self)
+        self._outdated = True
+        if not self._listing:
+            self._listing = True
+            self.ask(lambda: self._list_sessions(), "list")
 
-    def on_sessions_listed(self, message: SessionsListed) -> None:
+    async def _list_sessions(self) -> None:
+        """Read the list until it is up to date; reading it again at each change would never end on a slow disk."""
+        try:
+            while self._outdated:
+                self._outdated = False
+                try:
+                    rows, error = await self.app.requests.list_sessions(), ""
+                except KvdeckError as failure:
+                    rows, error = (), str(failure)
+                self._show_sessions(rows, error)
+        finally:
+            self._listing = False
+
+    def _show_sessions(self, rows: tuple[SessionSummary, ...], error: str) -> None:
         before = self._here()
-        self.kept, self.error = message.rows, message.error
+        self.kept, self.error = rows, error
         self.marked = [name for name in self.marked if any(row.name == name for row in self.kept)]
         self._fill()
         if (row := self._here()) is not None and row != before:
-            self.app.preview_session(self, row.name)
+            self._preview(row.name)
 
     def _here(self) -> SessionSummary | None:
         return self.query_one("#list", Listing).under_cursor
@@ -275,10 +297,16 @@ class SessionsScreen(DeckScreen):
         if name is None or (self.previewed is not None and self.previewed.name == name):
             self.query_one("#preview", Page).redraw()
             return
-        self._wait = self.set_timer(PREVIEW_S, lambda: self.app.preview_session(self, name))
+        self._wait = self.set_timer(PREVIEW_S, lambda: self._preview(name))
 
-    def on_session_previewed(self, message: SessionPreviewed) -> None:
-        self.previewed = message
+    def _preview(self, name: str) -> None:
+        self.ask(lambda: self._load_preview(name), PREVIEW, exclusive=True)
+
+    async def _load_preview(self, name: str) -> None:
+        try:
+            self.previewed = Preview(name, await self.app.requests.load_session(name))
+        except KvdeckError as error:
+            self.previewed = Preview(name, None, str(error))
         self.query_one("#preview", Page).redraw()
 
     def _preview_rows(self, width: int, focused: bool) -> list[Row]:
@@ -322,29 +350,29 @@ class SessionsScreen(DeckScreen):
         if len(names) < 2 and row is not None and row.name not in names:
             names.append(row.name)
         if len(names) >= 2:
-            self.app.compare_sessions(self, tuple(names))
+            self._compare(tuple(names))
         elif row is not None and len(row.layouts) >= 2:
-            self.app.compare_sessions(self, tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
+            self._compare(tuple(f"{row.name}:{short_layout_name(text)}" for text in row.layouts[:2]))
         else:
             self.notify("mark two sessions with space first, or select one with two layouts", severity="warning")
 
-    def on_sessions_compared(self, message: SessionsCompared) -> None:
-        if not self.is_current:
-            return
-        if message.error:
-            self.notify(message.error, severity="error", markup=False)
-        elif all(map(is_telemetry, message.sessions)):
+    def _compare(self, names: tuple[str, ...]) -> None:
+        self.ask(lambda: self._open_comparison(names), OPENING, exclusive=True)
+
+    async def _open_comparison(self, names: tuple[str, ...]) -> None:
+        sessions = await self.app.requests.load_parts(names)
+        if all(map(is_telemetry, sessions)):
             from kvdeck.app.tui.modes.sessions.diff_telemetry import open_recordings
 
-            open_recordings(self, message.sessions)
-        elif len(message.sessions) == 2:
-            from kvdeck.app.tui.modes.sessions.diff import DiffScreen
+            open_recordings(self, sessions)
+        elif len(sessions) == 2:
+            from kvdeck.app.tui.comparison.diff import DiffScreen
 
-            self.app.push_screen(DiffScreen(*message.sessions))
+            self.app.push_screen(DiffScreen(*sessions))
         else:
             from kvdeck.app.tui.modes.sessions.diff_many import VersusScreen
 
-            self.app.push_screen(VersusScreen(message.sessions))
+            self.app.push_screen(VersusScreen(sessions))
 
     def action_name(self, what: str) -> None:
         row = self._own()
@@ -369,7 +397,7 @@ class SessionsScreen(DeckScreen):
 
         def answered(text: str | None) -> None:
             if text is not None and (text != value or what == "export"):
-                self.app.change_session(self, what, name, text, value)
+                self._change(what, name, text, value)
 
         self.app.push_screen(AskText(asked, value, note), answered)
 
@@ -382,7 +410,7 @@ class SessionsScreen(DeckScreen):
 
         def sure(yes: bool | None) -> None:
             if yes:
-                self.app.change_session(self, "delete", row.name)
+                self._change("delete", row.name)
 
         def once(yes: bool | None) -> None:
             if yes:
@@ -400,24 +428,25 @@ class SessionsScreen(DeckScreen):
             return None
         return row
 
-    def on_session_changed(self, message: SessionChanged) -> None:
-        self.notify(message.error or message.text, severity="error" if message.error else "information", markup=False)
-        self.previewed = None
-        self.action_reread()
+    def _change(self, what: str, name: str, value: str = "", before: str = "") -> None:
+        if self.app.may_command():
+            self.ask(lambda: self._change_session(what, name, value, before), "change")
+
+    async def _change_session(self, what: str, name: str, value: str, before: str) -> None:
+        try:
+            self.notify(await self.app.requests.change_session(what, name, value, before), markup=False)
+        finally:
+            self.previewed = None
+            self.action_reread()
 
     async def on_row_opened(self, message: RowOpened) -> None:
         row = self._here()
         if row is not None and row.kind == "telemetry":
             await self.app.replay(row.name)
         else:
-            self.app.read_session(self, message.key)
+            self.ask(lambda: self._open_report(message.key), OPENING, exclusive=True)
 
-    def on_session_read(self, message: SessionRead) -> None:
-        if not self.is_current:
-            return
-        if message.session is None:
-            self.notify(message.error, severity="error", markup=False)
-            return
+    async def _open_report(self, name: str) -> None:
         from kvdeck.app.tui.modes.sessions.report import ResultScreen
 
-        self.app.push_screen(ResultScreen(message.session))
+        self.app.push_screen(ResultScreen(await self.app.requests.load_session(name)))

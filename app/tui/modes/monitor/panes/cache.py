@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from kvdeck.app.text.monitor_names import source_name
 from kvdeck.app.tui.modes.monitor.cache_figures import (
     COMPUTED,
     Hits,
     Numbers,
-    Origin,
-    Part,
+    PromptOrigin,
+    PromptPart,
     Queue,
     hits,
     origins,
     queues,
 )
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, Span, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.sessions.units import count_text, percent_text, plain_text, quantity_text
 
 if TYPE_CHECKING:
@@ -44,15 +46,13 @@ class Reuse(Panel):
             mine = [origin for origin in found_origins if origin.source == source]
             found = [hit for hit in found_hits if hit.source == source]
             queue = next((queue for queue in found_queues if queue.source == source), None)
-            hit_rows = _hit_rows(found, width)
             head = _head_row(source, queue, width)
             if queue is not None or mine:
                 rows.append(head)
-            elif hit_rows:  # hits only: put the name in their first row
-                hit_rows[0] = (head[0], *hit_rows[0][1:])
             for origin in mine:
                 rows += _origin_rows(origin, width)
-            rows += hit_rows
+            label = cell("   hits", LABEL + 1) if queue is not None or mine else head[0]
+            rows += _hit_rows(found, label, width)
         return rows or [said("No engine reports cache hits or its queue yet", width)]
 
     def table(self) -> Table:
@@ -98,7 +98,7 @@ def _head_row(source: str, queue: Queue | None, width: int) -> Row:
     return (*spans, cell("", max(0, width - used)))
 
 
-def _origin_rows(origin: Origin, width: int) -> list[Row]:
+def _origin_rows(origin: PromptOrigin, width: int) -> list[Row]:
     total = origin.total
     right = cell(quantity_text(total, "tokens"), 15, right=True)
     room = max(8, width - LABEL - 18)
@@ -115,7 +115,7 @@ def _origin_rows(origin: Origin, width: int) -> list[Row]:
     return [(cell("   prompt", LABEL + 1), *bar, right), _part_row(origin, width)]
 
 
-def _part_row(origin: Origin, width: int) -> Row:
+def _part_row(origin: PromptOrigin, width: int) -> Row:
     spans: list[Span] = [(" " * (LABEL + 1), "")]
     none = [part.name for part in origin.parts if not part.total]
     for part in origin.parts:
@@ -127,22 +127,24 @@ def _part_row(origin: Origin, width: int) -> Row:
     return (*spans, cell(f"0: {', '.join(none)}" if none else "", max(0, width - used), "dim"))
 
 
-def _tone(part: Part) -> str:
+def _tone(part: PromptPart) -> str:
     return f"tier:{part.tier}" if part.tier else "dim" if part.name == COMPUTED else ""
 
 
-def _hit_rows(found: list[Hits], width: int) -> list[Row]:
-    """Return hit rates, as many per row as fit. `(window)` marks a source's own sliding-window rate, without counts."""
+def _hit_rows(found: list[Hits], label: Span, width: int) -> list[Row]:
+    """Return hit rates after a label, as many per row as fit. `(window)` marks a source's own sliding-window rate."""
     none = [hit.what for hit in found if hit.of is None and hit.share == 0]
     parts = [_hit_spans(hit) for hit in found if hit.what not in none]
     if none:
         parts.insert(len(parts) - 1, [(f"0 %: {', '.join(none)}", "dim")])
-    rows: list[list[Span]] = []
-    used = width
+    if not parts:
+        return []
+    rows: list[list[Span]] = [[label]]
+    used = cell_len(label[0])
     for part in parts:
         length = sum(len(text) for text, _ in part)
         if used + length > width - 1:
-            rows.append([cell("   hits" if not rows else "", LABEL + 1)])
+            rows.append([cell("", LABEL + 1)])
             used = LABEL + 1
         rows[-1] += [*part, ("  ", "")]
         used += length + 2

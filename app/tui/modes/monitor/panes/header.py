@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class HeaderState:
     """Content of the status line; None for parts that don't apply."""
 
     shown: float | None = None
@@ -39,14 +39,14 @@ class State:
     """Number of discovered sources that were never offered."""
 
 
-def state_of(screen: MonitorScreen) -> State:
+def state_of(screen: MonitorScreen) -> HeaderState:
     """Return the status line's content for a Monitor screen."""
     timeline, settings, going = screen.timeline, screen.settings, screen.recording
     replay = timeline.replay
     held = screen.app.paused and replay is None and timeline.shown is None
     newest = None if timeline.newest is None else screen.pictured if held else timeline.newest.t
     known = {*settings.known, *(settings.sources or ())}
-    return State(
+    return HeaderState(
         shown=timeline.now if replay is not None else timeline.shown,
         newest=newest,
         hz=settings.hz,
@@ -67,10 +67,10 @@ class MonitorBar(Lines):
     """The status line: on the left the parts that fit, on the right the recording."""
 
     DEFAULT_CSS = "MonitorBar { height: 1; }"
-    state = State()
+    state = HeaderState()
     moment = Snapshot(0.0)
 
-    def apply(self, state: State, moment: Snapshot) -> None:
+    def apply(self, state: HeaderState, moment: Snapshot) -> None:
         self.state, self.moment = state, moment
         self.redraw()
 

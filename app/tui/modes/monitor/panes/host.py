@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvdeck.app.tui.modes.monitor.device_figures import Link, Way, links, worth_showing
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, Span, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.sessions.units import count_text, percent_text, plain_text, rate_text
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.text.monitor_names import ago, source_name, steady, time_of_day
 from kvdeck.app.tui.modes.monitor.annotations import TONES
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.units import many, plain_text
 
@@ -107,7 +107,7 @@ def _seconds(value: float | None) -> str:
     return plain_text(value, 1)
 
 
-class Log(Panel):
+class AnnotationLog(Panel):
     """Annotations up to the time shown, newest last; follows the newest unless focused."""
 
     title = "Log"

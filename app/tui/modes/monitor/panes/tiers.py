@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kvdeck.app.text.monitor_names import short, source_name
 from kvdeck.app.text.monitor_report import arrow, flow_total
 from kvdeck.app.tui.modes.monitor.history import flow_rate
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.modes.monitor.tier_figures import (
     NAMES,
     TIERS,
@@ -25,7 +26,6 @@ from kvdeck.app.tui.modes.monitor.tier_figures import (
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.app.tui.widgets.cells import Cells
 from kvdeck.app.tui.widgets.lines import Row, cell
-from kvdeck.app.tui.widgets.panel import Panel, said
 from kvdeck.engine.telemetry.sample import Flow
 from kvdeck.sessions import units
 from kvdeck.sessions.units import UNKNOWN, plain_text, quantity_text, size_text

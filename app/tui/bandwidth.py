@@ -20,7 +20,7 @@ LEAST_SIZES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class BandwidthPoint:
     """Bandwidth of one step of a session."""
 
     path: str
@@ -31,13 +31,13 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class BandwidthHistory:
     """All points, those of the newest session first."""
 
-    points: tuple[Point, ...] = ()
+    points: tuple[BandwidthPoint, ...] = ()
     error: str = ""
 
-    def at(self, path: str, layout: str, block_bytes: int) -> Point | None:
+    def at(self, path: str, layout: str, block_bytes: int) -> BandwidthPoint | None:
         """Return the point of that path and layout with the nearest block size (by ratio), the newest among equals,
         or None."""
         there = [point for point in self.points if point.path == path and point.layout == short_layout_name(layout)]
@@ -60,28 +60,28 @@ class Measured:
 
 
 @dataclass(slots=True)
-class Reader:
+class BandwidthReader:
     """Reads points from the store; each session is read only once."""
 
     store: Store
-    _known: dict[str, tuple[Point, ...]] = field(default_factory=dict)
+    _known: dict[str, tuple[BandwidthPoint, ...]] = field(default_factory=dict)
 
-    def read(self, hostname: str) -> Measured:
+    def read(self, hostname: str) -> BandwidthHistory:
         """Return the points of the newest finished sessions of that host; unreadable sessions are skipped.
 
         Raises:
             OSError: The folder can't be read.
         """
-        found: list[Point] = []
+        found: list[BandwidthPoint] = []
         done = [summary for summary in self.store.summaries() if summary.state == "done" and summary.steps]
         for summary in done[:NEWEST]:
             if summary.name not in self._known:
                 self._known[summary.name] = _points(self.store, summary.name, hostname)
             found += self._known[summary.name]
-        return Measured(tuple(found))
+        return BandwidthHistory(tuple(found))
 
 
-def _points(store: Store, name: str, hostname: str) -> tuple[Point, ...]:
+def _points(store: Store, name: str, hostname: str) -> tuple[BandwidthPoint, ...]:
     from kvdeck.sessions.errors import KvdeckError
 
     try:
@@ -91,7 +91,7 @@ def _points(store: Store, name: str, hostname: str) -> tuple[Point, ...]:
     if session.host.get("hostname", hostname) != hostname:
         return ()
     return tuple(
-        Point(result.path, short_layout_name(result.layout), result.block_bytes, result.gb_per_s.median, name)
+        BandwidthPoint(result.path, short_layout_name(result.layout), result.block_bytes, result.gb_per_s.median, name)
         for result in session.results
         if result.status == "ok" and result.gb_per_s is not None and result.gb_per_s.median > 0 and result.block_bytes
     )

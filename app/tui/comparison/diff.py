@@ -8,12 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.tui.export_tables import curve_table, distribution_table
-from kvdeck.app.tui.messages import RowMoved, SpreadsRead
 from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.widgets.bars import curve_rows, ratio_bar, spread_rows
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
-from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.app.tui.widgets.list import Listing, RowMoved
 from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions.analysis.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
 from kvdeck.sessions.analysis.compare import Row as Compared
@@ -294,11 +293,11 @@ class DiffScreen(DeckScreen):
         listing.names = self.diff.a, self.diff.b
         listing.show(rows, "nothing in common")
         head.redraw()
-        self.call_after_refresh(lambda: self.app.read_spreads(self, self.a, self.b))
+        self.call_after_refresh(lambda: self.ask(lambda: self._load_spreads(), "spreads", exclusive=True))
 
-    def on_spreads_read(self, message: SpreadsRead) -> None:
-        behind = self.query_one(Behind)
-        behind.spreads = dict(message.a), dict(message.b)
+    async def _load_spreads(self) -> None:
+        requests, behind = self.app.requests, self.query_one(Behind)
+        behind.spreads = await requests.load_histograms(self.a), await requests.load_histograms(self.b)
         behind.redraw()
 
     def on_row_moved(self, message: RowMoved) -> None:
@@ -321,3 +320,15 @@ class DiffScreen(DeckScreen):
 
     def action_back(self) -> None:
         self.dismiss()
+
+
+def diff_layouts(screen: DeckScreen, session: Session) -> None:
+    """Open the diff of a session's first two layouts; warn if it has only one."""
+    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    layouts = list(dict.fromkeys(items))
+    if len(layouts) < 2:
+        screen.notify("the run has only one layout", severity="warning")
+        return
+    from kvdeck.sessions.store.lookup import part
+
+    screen.app.push_screen(DiffScreen(*(part(session, layout) for layout in layouts[:2])))

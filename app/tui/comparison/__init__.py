@@ -1,0 +1,1 @@
+"""The Diff of two sessions, which several modes open."""

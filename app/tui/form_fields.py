@@ -1,0 +1,28 @@
+"""What the forms of Plan and Run share: a field, its limits, and the layouts offered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER
+
+LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
+MAX_NUMBER = 1 << 40
+
+Kind = Literal["toggle", "choice", "number"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a form."""
+
+    key: str
+    label: str
+    kind: Kind
+    hint: str
+    options: tuple[str, ...] = ()
+    optional: bool = False
+    """A number that may be left to the worker (auto)."""
+    size: bool = False
+    """A number of bytes, which may be typed as 64K."""
