@@ -16,7 +16,7 @@ from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.dialogs.jump import Jump, places
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.modes.run.form import COLUMNS
+from kvdeck.app.tui.modes.run.form_fields import COLUMNS
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
 from kvdeck.app.tui.modes.run.progress_pane import ProgressPane, host_text

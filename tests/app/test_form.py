@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.tui.modes.run.form import LAYOUTS, Form, remembered
+from kvdeck.app.tui.form_fields import LAYOUTS
+from kvdeck.app.tui.modes.run.form import Form, remembered
 from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE
 from kvdeck.engine.quantities import Range
 from kvdeck.engine.spec import RunSpec, spec_from_mapping

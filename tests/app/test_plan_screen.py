@@ -13,12 +13,13 @@ from textual.pilot import Pilot
 from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint, BandwidthReader
 from kvdeck.app.tui.current_plan import planned
 from kvdeck.app.tui.dialogs.picker import Choice, Picker, matching
+from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
 from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm, block_spec, read_plan
 from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanPane
 from kvdeck.app.tui.modes.plan.run_settings import block_choice
-from kvdeck.app.tui.modes.run.form import LAYOUTS, Form
+from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.state import Doctor, EngineState
 from kvdeck.app.tui.widgets.lines import Row

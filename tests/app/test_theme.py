@@ -6,7 +6,7 @@ import pytest
 from textual.color import Color
 
 from kvdeck.app.tui import theme
-from kvdeck.app.tui.modes.run.form import LAYOUTS
+from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.sessions.model.records import PATHS
 
 STYLES = (
