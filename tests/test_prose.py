@@ -56,7 +56,6 @@ NOUNS = {
     "pacing": "the field's noun: pacing of a terminal's output",
     "tuning": "the field's noun: choice of settings before a run",
     "nixl_ring": "a ring buffer",
-    "staged_binding": "a binding of plugin parameters and memory for staged paths",
     "unfinished": "partial results of a run that didn't finish",
 }
 """Module names that end like a participle and are nouns of the field, with the reason."""
