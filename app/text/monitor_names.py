@@ -55,6 +55,13 @@ def ago(seconds: float | None) -> str:
     return f"changed {count_text(int(seconds // 3600))} h ago"
 
 
+def age_text(seconds: float) -> str:
+    """Return the age of a value whose source doesn't answer: `12 s old` in steps of 1 s, 10 s from 20 s on, 1 min."""
+    if seconds < 60:
+        return f"{count_text(int(seconds if seconds < 20 else seconds // 10 * 10))} s old"
+    return f"{count_text(int(seconds // 60))} min old"
+
+
 def steady(reason: str) -> str:
     """Return a source's reason without the seconds of its age, so that an idle screen isn't redrawn each second."""
     return _FOR.sub(lambda found: "" if found[1].endswith(" s") and "min" not in found[1] else

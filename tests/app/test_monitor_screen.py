@@ -460,3 +460,36 @@ async def test_panes_that_are_read_are_drawn_once_a_second_and_at_once_when_aske
         assert [reuse for _, reuse in seen] == [0, 0, 0, 0, 1, 1, 1, 1]
         screen.draw()
         assert screen.query_one(Reuse).view.now - begin == 7 / 4
+
+
+async def test_a_source_that_is_down_is_said_on_every_pane():
+    whole = a_monitor.all_moments()[-1]
+    down = SOURCES[0]
+    sources = tuple(
+        replace(source, state="unreachable", reason="cannot connect", age_s=42.0, stale=True)
+        if source.name == down
+        else source
+        for source in whole.sources
+    )
+    moment = replace(
+        whole,
+        sources=sources,
+        flows=tuple(
+            replace(flow, stale=True, bytes_per_s=None, blocks_per_s=None) if flow.source == down else flow
+            for flow in whole.flows
+        ),
+        gauges=tuple(replace(number, stale=number.source == down) for number in whole.gauges),
+        checks=(),
+    )
+    deck = monitor()
+    async with deck.run_test(size=HUGE) as pilot:
+        await show(pilot, moments=(whole, moment))
+        lost = sum(source.stale for source in sources)
+        assert f"{lost} of {len(sources)} down" in plain(deck, MonitorBar)
+        assert "live" not in plain(deck, MonitorBar)
+        assert "No problems found" not in plain(deck, Checks)
+        assert f"{lost} of {len(sources)} sources down" in plain(deck, Checks)
+        for pane in (Tiers, Paths, Reuse):
+            assert "40 s old" in plain(deck, pane), pane
+        (head,) = [line for line in plain(deck, Reuse).splitlines() if "40 s old" in line]
+        assert "running" not in head, "what runs there now is unknown"

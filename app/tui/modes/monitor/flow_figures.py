@@ -24,7 +24,7 @@ class PathRow:
     size: Figure
     """Bytes per transfer."""
     descriptors: float | None
-    """Descriptors per transfer, averaged since start."""
+    """Descriptors per transfer, averaged since start; vLLM and NIXL count merged ones. None if none was counted."""
     seconds: Figure
     """Seconds per transfer."""
 
@@ -42,7 +42,7 @@ def path_row(flow: Flow) -> PathRow:
     return PathRow(
         flow,
         _each(flow.bytes_per_s, flow.bytes_total, flow),
-        _ratio(flow.descriptors_total, flow.transfers_total),
+        _ratio(flow.descriptors_total or None, flow.transfers_total),
         _each(flow.seconds_per_s, flow.seconds_total, flow),
     )
 

@@ -74,6 +74,8 @@ class Fill:
     share: float | None
     """0 to 1; None if the capacity is unknown."""
     text: str
+    stale: bool = False
+    """True if its source doesn't answer."""
 
 
 _SHARES = {"vllm:kv_cache_usage_perc": ("G1", "KV")}
@@ -92,18 +94,21 @@ def fills(moment: Snapshot) -> dict[str, list[Fill]]:
     shares: dict[tuple[str, str], float] = {}
     sizes: dict[tuple[str, str], float] = {}
     capacity = 0.0
+    stale: set[tuple[str, str]] = set()
     for number in moment.gauges:
         if (place := _SHARES.get(number.name)) is not None:
             shares[place] = max(shares.get(place, 0.0), number.value)
+            stale |= {place} if number.stale else set()
         elif (place := _SIZES.get(number.name)) is not None:
             sizes[place] = sizes.get(place, 0.0) + number.value
+            stale |= {place} if number.stale else set()
         elif number.name == "disk_tier_bytes" and number.labels.get("what") == "size":
             capacity += number.value
     found: dict[str, list[Fill]] = {}
     for (tier, what), share in shares.items():
-        found.setdefault(tier, []).append(Fill(what, share, f"{what} {percent_text(share)}"))
+        found.setdefault(tier, []).append(Fill(what, share, f"{what} {percent_text(share)}", (tier, what) in stale))
     for (tier, what), size in sizes.items():
-        found.setdefault(tier, []).append(Fill(what, None, size_text(size)))
+        found.setdefault(tier, []).append(Fill(what, None, size_text(size), (tier, what) in stale))
     if capacity:
         found.setdefault("G3", []).append(Fill("file", None, f"of {size_text(capacity)}"))
     return found

@@ -24,6 +24,15 @@ class View:
     empty: str = ""
     """Why there is no sample yet; empty once there is one."""
 
+    def age(self, source: str) -> float | None:
+        """Return the age in seconds of a source's values if it doesn't answer; None if it does."""
+        return next((one.age_s for one in self.moment.sources if one.name == source and one.stale), None)
+
+    @property
+    def down(self) -> int:
+        """Number of sources that don't answer."""
+        return sum(source.stale for source in self.moment.sources)
+
     @property
     def now(self) -> float:
         """Unix time in seconds of the sparklines' end."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kvdeck.app.text.monitor_names import source_name
+from kvdeck.app.text.monitor_names import age_text, source_name
 from kvdeck.app.tui.modes.monitor.cache_figures import (
     COMPUTED,
     Hits,
@@ -46,7 +46,8 @@ class Reuse(Panel):
             mine = [origin for origin in found_origins if origin.source == source]
             found = [hit for hit in found_hits if hit.source == source]
             queue = next((queue for queue in found_queues if queue.source == source), None)
-            head = _head_row(source, queue, width)
+            age = self.view.age(source)
+            head = _head_row(source, queue, width) if age is None else _stale_row(source, age, width)
             if queue is not None or mine:
                 rows.append(head)
             for origin in mine:
@@ -82,6 +83,13 @@ def _whole(value: float | None) -> str:
 
 def _plain(hit: Hits) -> str:
     return _whole(hit.hits) if hit.hits is not None else plain_text(hit.share, 4)
+
+
+def _stale_row(source: str, age: float, width: int) -> Row:
+    """Return the head of a source that doesn't answer: what runs or waits there now is unknown."""
+    name = f" {source_name(source)}"
+    first = cell(name, max(LABEL + 1, min(len(name) + 2, 26)), "!")
+    return (first, cell(f"no answer, values {age_text(age)}", max(0, width - len(first[0])), "bad"))
 
 
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:

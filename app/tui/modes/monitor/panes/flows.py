@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
-from kvdeck.app.text.monitor_names import short, source_name
+from kvdeck.app.text.monitor_names import age_text, short, source_name
 from kvdeck.app.text.monitor_report import arrow, labels_text
 from kvdeck.app.tui.modes.monitor.flow_figures import Figure, PathRow, path_row
 from kvdeck.app.tui.modes.monitor.history import number_key
@@ -64,7 +64,9 @@ class Paths(Listing[PathRow]):
         thresholds = self.view.thresholds
         mark = "▲" if thresholds.is_out(row.key) else "◇" if thresholds.text(row.key) else ""
         name = f"{mark}{arrow(row.flow).replace(' ', '').replace('remote', 'peer')} {short(row.flow.name)}"
+        age = self.view.age(row.flow.source)
         more = f" {source_name(row.flow.source)} {thresholds.text(row.key)}".rstrip()
+        more = more if age is None else f" {age_text(age)}{more}"
         return name + more if len(name + more) <= room else name
 
     def _tone(self, row: PathRow) -> str:
@@ -115,7 +117,12 @@ class Pinned(Listing[Number]):
         name = max(16, width - spark - 10 - 14 - 14 - 7)
         return [
             Column("", name, lambda n: f"{n.name}{labels_text(n)}", right=False),
-            Column("value", 14, lambda n: quantity_text(n.value, n.unit), lambda n: "" if n.per_s else "dim"),
+            Column(
+                "value",
+                14,
+                lambda n: quantity_text(n.value, n.unit),
+                lambda n: "" if n.per_s and not n.stale else "dim",
+            ),
             Column("per second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
             Column("2 min", spark, lambda n: self.view.rates.number_spark(n, self.view.now, spark), lambda _: "run"),
             Column("limit", 12, self._limit, self._limit_tone),
@@ -126,6 +133,10 @@ class Pinned(Listing[Number]):
 
     def _limit_tone(self, number: Number) -> str:
         return "warn" if self.view.thresholds.is_out(number_key(number)) else "dim"
+
+
+def _value_tone(number: Number) -> str:
+    return "" if number.per_s and not number.stale else "dim"
 
 
 def per_s(number: Number) -> str:

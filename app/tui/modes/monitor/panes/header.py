@@ -108,6 +108,9 @@ class MonitorBar(Lines):
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
             return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]
+        down = sum(source.stale for source in self.moment.sources)
+        if down:
+            return [(f" ▲ {down} of {len(self.moment.sources)} down ", "!bad"), (f"{number_text(state.hz)} Hz  ", "")]
         return [(" ● live ", "ok"), (f"{number_text(state.hz)} Hz  ", "")]
 
     def _sources(self) -> list[Span]:

@@ -38,7 +38,9 @@ class Checks(Panel):
             advice = wrap(check.advice_text, max(20, width - 9)) if check.advice else []
             rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(advice)]
         if not rows:
-            sources = len(self.view.moment.sources)
+            sources, down = len(self.view.moment.sources), self.view.down
+            if down:
+                return [said(f"{down} of {many(sources, 'source')} down: what they export isn't checked", width, "bad")]
             none = f"No problems found ({many(sources, 'source')} checked)" if sources else "Nothing to check yet"
             return [said(none, width)]
         return rows

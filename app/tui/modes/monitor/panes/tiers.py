@@ -8,7 +8,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from kvdeck.app.text.monitor_names import short, source_name
+from kvdeck.app.text.monitor_names import age_text, short, source_name
 from kvdeck.app.text.monitor_report import arrow, flow_total
 from kvdeck.app.tui.modes.monitor.history import flow_rate
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
@@ -156,7 +156,8 @@ class Tiers(Panel):
             row.put(left + inner + 1, "│", edge)
         rows[1].put(left + 1, name.center(inner), f"!tier:{tier}" if bright else "dim")
         text = _fill_text(full, inner)
-        rows[2].put(left + 1, text.center(inner) if bright else UNKNOWN.center(inner), "" if bright else "dim")
+        fresh = bright and not any(fill.stale for fill in full)
+        rows[2].put(left + 1, text.center(inner) if bright else UNKNOWN.center(inner), "" if fresh else "dim")
         half = places.box // 2 - 1
         rows[3].put(left, f"╰{'─' * half}┬{'─' * (inner - half - 1)}╯", edge)
         share = next((fill.share for fill in full if fill.share is not None), None)
@@ -192,7 +193,8 @@ class Tiers(Panel):
         return cells.row()
 
     def _arrow(self, cells: Cells, flow: Flow, places: Places, tone: str) -> None:
-        text, known = rate_text(flow), flow_rate(flow) is not None
+        age = self.view.age(flow.source)
+        text, known = rate_text(flow) if age is None else age_text(age), flow_rate(flow) is not None
         dash = "━" if flow_rate(flow) else "─" if known else "╌"
         source, target = flow.source_tier, flow.target_tier
         if source is None or target is None:
