@@ -473,6 +473,7 @@ async def test_a_source_that_is_down_is_said_on_every_pane():
     )
     moment = replace(
         whole,
+        t=whole.t + 1,
         sources=sources,
         flows=tuple(
             replace(flow, stale=True, bytes_per_s=None, blocks_per_s=None) if flow.source == down else flow

@@ -48,11 +48,12 @@ class Reuse(Panel):
             queue = next((queue for queue in found_queues if queue.source == source), None)
             age = self.view.age(source)
             head = _head_row(source, queue, width) if age is None else _stale_row(source, age, width)
-            if queue is not None or mine:
+            headed = queue is not None or bool(mine) or age is not None
+            if headed:
                 rows.append(head)
             for origin in mine:
                 rows += _origin_rows(origin, width)
-            label = cell("   hits", LABEL + 1) if queue is not None or mine else head[0]
+            label = cell("   hits", LABEL + 1) if headed else head[0]
             rows += _hit_rows(found, label, width)
         return rows or [said("No engine reports cache hits or its queue yet", width)]
 
