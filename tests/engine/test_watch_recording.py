@@ -103,7 +103,7 @@ def test_a_recording_outlives_the_client_that_asked_for_it(client: Client, serve
         assert live.live
         first = live.end
         eventually(lambda: live.refresh() is None and live.end > first)
-        with pytest.raises(EngineError, match="a recording is going on: one"):
+        with pytest.raises(EngineError, match="a recording is in progress: one"):
             other.stop()
         other.stop_recording("one")
         recording(other, "one", ended)
@@ -179,7 +179,7 @@ def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server
 
 def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
     begun(client, server)
-    for name, said in (("one", "already exists"), ("../x", "is not allowed")):
+    for name, said in (("one", "already exists"), ("../x", "is no recording's name")):
         with pytest.raises(UsageError, match=said):
             client.record(name, 10, [server.url()])
     for more in ({"hz": 0.0}, {"hz": 99.0}, {"block_bytes": -1.0}, {"limit_bytes": 5}):
