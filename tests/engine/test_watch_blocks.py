@@ -125,8 +125,8 @@ def test_what_gives_no_size(tmp_path: Path) -> None:
         "-5": "is not a size",
         "many": "is not a size",
         "plan:other": "unknown plan 'other'",
-        "plan:../mine": "no plan",
-        "plan:bare": "names no model",
+        "plan:../mine": "unknown plan",
+        "plan:bare": "has no model",
         "plan:mixed": "several kinds",
         str(tmp_path / "none.yaml"): "is not a size",
     }.items():
