@@ -139,7 +139,7 @@ class Server:
         """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`.
 
         Raises:
-            EngineError: A part died of an error that nobody expected. Runs and recordings are interrupted, and clients
+            EngineError: A part died of an unexpected error. Runs and recordings are interrupted, and clients
                 know why.
         """
         loop = asyncio.get_running_loop()
