@@ -60,5 +60,5 @@ def job_kind(name: str) -> JobKind:
     """
     kind = JOB_KINDS.get(name)
     if kind is None:
-        raise UsageError(f"this engine has no jobs of kind {name!r}", f"it has {', '.join(JOB_KINDS)}")
+        raise UsageError(f"this engine has no jobs of kind {name!r}", f"use one of: {', '.join(JOB_KINDS)}")
     return kind

@@ -183,7 +183,7 @@ class RunExecutor:
         if run is None:
             raise EngineError(f"no run {name!r} is queued or running", "see `kvdeck engine status`")
         if run.over:
-            raise EngineError(f"run {name!r} is {run.state} already", "nothing to cancel")
+            raise EngineError(f"run {name!r} is already {run.state}", "nothing to cancel")
         self._handle(run_queue.Cancel(name, reason))
 
     def stop(self, reason: str, hurry: bool = False) -> None:

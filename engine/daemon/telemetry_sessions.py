@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -149,7 +148,7 @@ class TelemetrySessions:
 
     @answers(Annotate)
     def mark(self, _: Connection, command: Annotate) -> None:
-        """Add an annotation to a telemetry session, stamped with its own time or else the current one.
+        """Add an annotation to a telemetry session, stamped with the current time.
 
         Raises:
             SessionError: No telemetry session of that name is active, or no sampling child runs at this moment.
@@ -158,10 +157,7 @@ class TelemetrySessions:
         what = self._what(command.name)
         if not command.text.strip():
             raise UsageError("the annotation is empty", "give a text")
-        if command.t is not None and not math.isfinite(command.t):
-            raise UsageError(f"an annotation can't be at {command.t!r}", "give a Unix time in seconds, or none")
-        when = time.time() if command.t is None else command.t
-        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": when}
+        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
         sampling = self.watching.sampling(what)
         if not sampling.works:
             raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
@@ -207,7 +203,7 @@ class TelemetrySessions:
         self._changed()
 
     def _end(self, name: str, state: RecordingState) -> None:
-        """Complete a recording's files on a thread, then inform clients."""
+        """Complete a recording's files on a thread; clients are notified then."""
         assert self._group is not None
         if name not in self._closing:
             self._closing.add(name)

@@ -163,6 +163,6 @@ def _fits_limits(needs: Needs, host: HostFacts) -> None:
     if needs.request_limit is not None and needs.request_descriptors > needs.request_limit:
         raise UnavailableError(
             f"needs {many(needs.request_descriptors, 'descriptor')} in flight, "
-            f"the plugin takes {count_text(needs.request_limit)}",
+            f"but the plugin takes {count_text(needs.request_limit)}",
             f"lower --batch, or raise it: --param ios_pool_size={needs.request_descriptors}",
         )

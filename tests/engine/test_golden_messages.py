@@ -51,7 +51,7 @@ FROM_ENGINE: list[protocol.FromEngine] = [
     Hello(1, 12, "0.1.0", 1.5, 99, "/home"),
     Reply(1, True),
     Reply(2, True, {"session": "a", "live_from": 3}),
-    Reply(3, False, error="what", mend="how", exit_code=2),
+    Reply(3, False, error="what", fix="how", mend="how", exit_code=2),
     RunsChanged(RUNS),
     RunsChanged(()),
     EventMessage("a", 3, {"kind": "log", "t": 1, "nested": {"b": [1, None], "a": 1e22}}),

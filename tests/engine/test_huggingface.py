@@ -102,12 +102,12 @@ def test_shared_layers_keep_nothing_of_their_own(read) -> None:
         ({**DENSE, "num_hidden_layers": "many"}, "num_hidden_layers"),
         ({**DENSE, "num_hidden_layers": 1 << 40}, "num_hidden_layers"),
         ({**DENSE, "num_key_value_heads": 0}, "num_key_value_heads"),
-        ({**DENSE, "layer_types": ["full_attention"]}, "lists 1 layer and"),
+        ({**DENSE, "layer_types": ["full_attention"]}, "lists 1 layer, not 32"),
         ({**MLA, "qk_rope_head_dim": None}, "qk_rope_head_dim"),
         ({**DENSE, "compress_ratios": [4, 128]}, "compress_ratios"),
         ({**DENSE, "layer_types": ["sliding_attention"] * 32}, "sliding_window"),
-        ("[1, 2]", "no JSON object"),
-        ("{", "no JSON"),
+        ("[1, 2]", "is not a JSON object"),
+        ("{", "is not valid JSON"),
     ],
 )
 def test_what_is_no_decoder_is_refused(read, config, named: str) -> None:

@@ -37,7 +37,7 @@ def test_ranges() -> None:
 
 @pytest.mark.parametrize("text", [*HUGE, "999999999999999999G", "8589934592G", "9" * 5000 + "K"])
 def test_a_size_above_64_bits_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"does not fit in 64 bits · give at most 8589934591G"):
+    with pytest.raises(UsageError, match=r"does not fit in 64 bits · fix: give at most 8589934591G"):
         parse_size(text)
     with pytest.raises(UsageError, match="does not fit in 64 bits"):
         parse_range(f"1:{text}")

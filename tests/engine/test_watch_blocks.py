@@ -45,12 +45,12 @@ def test_a_byte_counter_of_one_move_tells_of_all() -> None:
     snapshot = moment(OBJECTS.format(10 * 524_288))
     flow = to_host(snapshot)
     assert (flow.bytes_total, flow.bytes_from_blocks) == (40 * 524_288, True)
-    assert flow.bytes_claim == "learned from kvbm_offload_bytes_object over the blocks of kvbm offload_blocks_d2o"
+    assert flow.bytes_claim == "derived from kvbm_offload_bytes_object and the blocks of kvbm offload_blocks_d2o"
     said = next(flow for flow in snapshot.flows if flow.target_tier == "G4")
     assert (said.bytes_total, said.bytes_from_blocks, said.bytes_claim) == (10 * 524_288, False, "")
     assert from_mapping(to_mapping_and_back(snapshot)) == snapshot
     report = "\n".join(line.text for line in monitor_lines(snapshot, 100))
-    assert "≈ blocks of 524,288 B = 512 KiB, learned from kvbm_offload_bytes_object" in report
+    assert "≈ blocks of 524,288 B = 512 KiB, derived from kvbm_offload_bytes_object" in report
 
 
 def to_mapping_and_back(snapshot: Snapshot) -> dict[str, object]:
@@ -70,7 +70,7 @@ def test_what_was_learned_stays_while_one_counter_is_ahead() -> None:
 
 def test_counters_that_disagree_teach_nothing() -> None:
     base = Flow("s", "a", "G1", "G4", "m", "c", bytes_total=100.0, blocks_total=10.0)
-    assert learned([base]) == BlockSize(10.0, "learned from m over the blocks of a")
+    assert learned([base]) == BlockSize(10.0, "derived from m and the blocks of a")
     assert learned([base, replace(base, name="b", bytes_total=110.0)]) is None
     assert learned([replace(base, bytes_from_blocks=True)]) is None, "not from what was made of it"
     assert learned([replace(base, blocks_total=0.0)]) is None
@@ -90,7 +90,7 @@ def test_a_size_that_was_told_is_held_against_the_counters(size: float, fires: b
     assert bool(found) == fires
     assert to_host(snapshot).bytes_total == 40 * size, "what was told is taken"
     if fires:
-        assert "262,144 B = 256 KiB (from the plan x), and kvbm says 524,288 B = 512 KiB" in found[0].evidence
+        assert "262,144 B = 256 KiB (from the plan x), but kvbm reports 524,288 B = 512 KiB" in found[0].evidence
 
 
 def save(folder: Path, form: PlanForm, name: str = "mine") -> Path:
@@ -124,9 +124,9 @@ def test_what_gives_no_size(tmp_path: Path) -> None:
         "0": "is not a size",
         "-5": "is not a size",
         "many": "is not a size",
-        "plan:other": "no plan 'other'",
-        "plan:../mine": "no plan",
-        "plan:bare": "names no model",
+        "plan:other": "unknown plan 'other'",
+        "plan:../mine": "unknown plan",
+        "plan:bare": "has no model",
         "plan:mixed": "several kinds",
         str(tmp_path / "none.yaml"): "is not a size",
     }.items():

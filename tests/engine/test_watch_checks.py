@@ -106,8 +106,8 @@ def test_a_silent_prefill_side_is_normal() -> None:
 
 def test_failures_are_counted_while_watched() -> None:
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=9, failures_gained=2, failures_before=7)
-    assert verdicts(failing) == {"failures": "warning", "failed-before": "note"}
-    assert verdicts(replace(failing, failures_gained=0)) == {"failed-before": "note"}, "old failures are history"
+    assert verdicts(failing) == {"failures": "warning", "failed-before": "info"}
+    assert verdicts(replace(failing, failures_gained=0)) == {"failed-before": "info"}, "old failures are history"
 
 
 def test_a_full_ring() -> None:
@@ -229,7 +229,7 @@ def test_requests_that_run_without_progress_are_stuck(
     running: float, above_0_s: float | None, moved_s: float | None, stuck: bool
 ) -> None:
     here = verdicts(gauges=(gauge(RUNNING, running, above_0_s),), counters=(counter(TOKENS, moved_s),))
-    assert here == ({"stuck": "look"} if stuck else {})
+    assert here == ({"stuck": "warning"} if stuck else {})
 
 
 def test_one_of_two_engines_behind_one_address_is_stuck() -> None:
@@ -257,21 +257,21 @@ def test_a_source_that_does_not_answer_proves_nothing() -> None:
 def test_stores_that_a_slow_tier_drops_are_no_fault_of_a_peer() -> None:
     dropped = error("vllm:kv_offload_tiering_backpressure_stores_dropped_total", 3, "failures", tier="1:fs")
     (found,) = check(Snapshot(0.0, counters=(dropped,)))
-    assert (found.id, found.verdict) == ("stores-dropped", "look")
+    assert (found.id, found.verdict) == ("stores-dropped", "warning")
     assert "peer" not in found.advice
     assert "faster disk" in found.advice
 
 
-def test_what_failed_before_watching_is_a_note() -> None:
+def test_what_failed_before_watching_is_an_info() -> None:
     old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0, before=7.0)
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
     (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
-    assert (found.id, found.verdict) == ("failed-before", "note")
-    assert found.evidence == "before sampling began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
+    assert (found.id, found.verdict) == ("failed-before", "info")
+    assert found.evidence == "before watching began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
 
 
 def test_the_serving_processes_own_writes_come_before_the_disks() -> None:
     disk = number("disk_write_bytes", 5 * GB, device="nvme0n1")
     own = number("process_write_bytes", 0.1 * GB, pid="7")
-    assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, own)) == {"disk-writes": "look"}
+    assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, own)) == {"disk-writes": "warning"}
     assert verdicts(moved("a", "G2", "G3", GB), counters=(disk, replace(own, gained=GB))) == {"disk-writes": "ok"}

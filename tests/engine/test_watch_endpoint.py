@@ -42,7 +42,7 @@ async def refusal(url: str, timeout_s: float = 2.0) -> str:
         (says("ouch", 500), "HTTP 500"),
         (says("who", 401), "credentials needed"),
         (says("<!DOCTYPE html><html><body>hi</body></html>\n"), "web page"),
-        (says("\x00\x01 garbage {{{\n"), "of another type than metrics"),
+        (says("\x00\x01 garbage {{{\n"), "does not serve metrics"),
         (says("", 302, {"Location": "http://example.invalid/metrics"}), "another host (example.invalid): not followed"),
         (says("", 302, {"Location": "/metrics"}), "redirected more than 3 times"),
     ],
@@ -62,7 +62,7 @@ async def test_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_module, "MAX_BODY", 1 << 20)
     packed = gzip.compress(b"x_total 1\n" * 500_000)  # 5 MB in a few kB
     with metrics_server({"/metrics": says(packed, headers={"Content-Encoding": "gzip"})}) as server:
-        assert "more than 1 MiB" in await refusal(server.url())
+        assert "larger than 1 MiB" in await refusal(server.url())
 
 
 async def test_gzip_and_a_redirect_at_home() -> None:
@@ -88,7 +88,7 @@ async def test_half_a_line_is_left_out(told: int) -> None:
 
     with metrics_server({"/metrics": handler}) as server:
         reading = await read(server.url())
-    assert "torn" in reading.missing
+    assert "the last line is incomplete" in reading.missing
     assert 10 <= len(reading.values) < 13
 
 

@@ -90,7 +90,7 @@ def test_sources_that_cannot_be_are_said_on_the_screen(client: Client, tmp_path:
 
 @pytest.mark.parametrize("hz", [-1, 50, "fast"])
 def test_an_impossible_pace_is_refused(client: Client, hz: float) -> None:
-    with pytest.raises(UsageError, match=r"can't watch at|expected float"):
+    with pytest.raises(UsageError, match=r"can't sample at|expected float"):
         client.watch(hz)
 
 

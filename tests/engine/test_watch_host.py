@@ -190,5 +190,4 @@ def test_our_own_runs(tmp_path: Path) -> None:
         "session_transfers": 2,
         "session_seconds": 0.5,
     }
-    assert set(reading.times.values()) == {77}, "the worker's own clock"
     shutil.rmtree(folder)

@@ -134,7 +134,7 @@ def test_a_counter_that_is_called_otherwise_from_now_on() -> None:
         reading = endpoint._reading(text)
         track.took(reading, reading.t_ns)
     status = track.status(reading.t_ns, 1.0)
-    assert (status.state, status.reason) == ("partial", "no longer says kvbm_offload_blocks_d2h")
+    assert (status.state, status.reason) == ("partial", "no longer reports kvbm_offload_blocks_d2h")
     assert status.unknown == 1, "the new name is not known, and is shown as it is"
     assert [flow.metric for flow in take([(track, 1.0)], reading.t_ns).flows] == ["kvbm_onboard_blocks_h2d"]
 

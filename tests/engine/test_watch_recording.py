@@ -103,7 +103,7 @@ def test_a_recording_outlives_the_client_that_asked_for_it(client: Client, serve
         assert live.live
         first = live.end
         eventually(lambda: live.refresh() is None and live.end > first)
-        with pytest.raises(EngineError, match="a recording is going on: one"):
+        with pytest.raises(EngineError, match="a recording is in progress: one"):
             other.stop()
         other.stop_recording("one")
         recording(other, "one", ended)
@@ -148,8 +148,12 @@ def test_when_both_were_killed_the_next_engine_says_so(client: Client, server: M
 
 def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: MetricsServer) -> None:
     begun(client, server)
-    (pid,) = samplers(client)
-    os.kill(pid, signal.SIGKILL)
+    killed: set[int] = set()
+    for _ in range(3):  # the pause before the third restart, 4 s, is longer than what counts as a gap
+        eventually(lambda: bool(set(samplers(client)) - killed))
+        (pid,) = set(samplers(client)) - killed
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
     found = TelemetrySession.open(client.home, "one")
     before = found.end
     eventually(lambda: found.refresh() is None and found.end > before + 1)
@@ -179,7 +183,7 @@ def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server
 
 def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer) -> None:
     begun(client, server)
-    for name, said in (("one", "already exists"), ("../x", "is not allowed")):
+    for name, said in (("one", "already exists"), ("../x", "is no recording's name")):
         with pytest.raises(UsageError, match=said):
             client.record(name, 10, [server.url()])
     for more in ({"hz": 0.0}, {"hz": 99.0}, {"block_bytes": -1.0}, {"limit_bytes": 5}):
@@ -188,7 +192,7 @@ def test_what_can_t_be_recorded_is_refused(client: Client, server: MetricsServer
     with pytest.raises(UsageError, match="must not carry a user or password"):
         client.record("two", 1, ["http://me:secret@host:1/metrics"])
     for what in (lambda: client.stop_recording("two"), lambda: client.annotate("two", "x")):
-        with pytest.raises((SessionError, EngineError), match="makes no telemetry session 'two'"):
+        with pytest.raises((SessionError, EngineError), match="isn't recording a telemetry session 'two'"):
             what()
     with pytest.raises(UsageError, match="annotation is empty"):
         client.annotate("one", "  ")

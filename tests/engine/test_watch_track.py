@@ -75,7 +75,7 @@ def test_what_vanishes_is_named_and_is_not_zero() -> None:
     renamed = Series("kvbm_offload_blocks_down")
     followed.took(Reading(2 * SECOND, {renamed: 25}), 2 * SECOND)
     status = followed.status(2 * SECOND, 1.0)
-    assert (status.state, status.reason) == ("partial", "no longer says kvbm_offload_blocks_d2h")
+    assert (status.state, status.reason) == ("partial", "no longer reports kvbm_offload_blocks_d2h")
     assert take([(followed, 1.0)], 2 * SECOND).flows == ()
     followed.took(Reading(3 * SECOND, {OFFLOAD: 40.0}), 3 * SECOND)
     assert rate(followed, 3) == 30.0, "what it grew by while it was absent is known now"
