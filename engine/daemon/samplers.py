@@ -103,7 +103,7 @@ class Sampling:
         self._task.cancel()
 
     def revive(self) -> None:
-        """Start a child that has failed too often once more, since somebody asks for it."""
+        """Start a child that has failed too often once more, on request."""
         if self._restarts.again():
             self._wanted_again.set()
 

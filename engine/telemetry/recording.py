@@ -177,9 +177,7 @@ class TelemetrySession:
             recording.name = name
             return recording
         if session.kind != "telemetry":
-            raise SessionError(
-                f"session {name!r} is no telemetry session", "`kvdeck session list telemetry` lists those"
-            )
+            raise SessionError(f"session {name!r} is not a telemetry session", "see `kvdeck session list telemetry`")
         return cls(session, store.folder(name))
 
     def refresh(self) -> None:

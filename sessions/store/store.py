@@ -42,7 +42,7 @@ class Store:
         self.sessions = home / "sessions" if sessions is None else sessions
 
     def inside(self, name: str) -> Store:
-        """Return the store of what is kept inside a session: its telemetry."""
+        """Return the store inside a session, which holds its telemetry."""
         return Store(self.home, self.folder(name))
 
     def folder(self, name: str) -> Path:
@@ -259,7 +259,7 @@ class Store:
             SessionError: The session doesn't exist, or can't be written.
         """
         before = self.read(name)
-        if before.state not in FINAL_STATES and before.kind != "recorded":
+        if before.state not in FINAL_STATES and before.kind != "trace":
             now = self._settled(before)
             if now.state in FINAL_STATES:
                 self.write(now)

@@ -117,7 +117,7 @@ def export(form: str | None, target: str | None, output: str | None, session: st
         click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
         return 0
     if Path(place).absolute() in [path.absolute() for path in dynamo.session_paths(found.name)] and found.kind != "run":
-        raise SessionError(f"{place} is the file Dynamo's hooks count {wanted!r} in", "export to another file")
+        raise SessionError(f"{place} is the file in which Dynamo's hooks count {wanted!r}", "export to another file")
     with waiting(f"writing {place}"):
         give(exchange.encode(found, chosen), place)
     click.echo(f"Exported '{found.name}' as {chosen} to {place}", err=True)
