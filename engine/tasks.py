@@ -16,7 +16,7 @@ else:
 
 
 class PartFailedError(Exception):
-    """A part of a process ended with an unexpected error."""
+    """A part of a process died of an unexpected error."""
 
 
 async def _part(name: str, work: Coroutine[Any, Any, None]) -> None:

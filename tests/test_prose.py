@@ -50,7 +50,7 @@ QUOTED = ("this moment", "watched", "a moment ago")
 NAMED_FOR_WHAT_IT_DOES = re.compile(r"(?:ing|ed)$")
 NOUNS = {
     "planning": "the field's noun: engine/planning computes plans",
-    "encoding": "the field's noun: a format of records as bytes",
+    "encoding": "the field's noun: how records are written and read",
     "tracing": "the field's noun: engine/tracing counts the transfers of other programs",
     "recording": "a noun: a telemetry session of the Monitor",
     "pacing": "the field's noun: pacing of a terminal's output",

@@ -181,7 +181,7 @@ class RunExecutor:
         """
         run = self._queue.runs.get(name)
         if run is None:
-            raise EngineError(f"no run {name!r} is queued or running", "`kvdeck engine status` shows the queue")
+            raise EngineError(f"no run {name!r} is queued or running", "see `kvdeck engine status`")
         if run.over:
             raise EngineError(f"run {name!r} is {run.state} already", "nothing to cancel")
         self._handle(run_queue.Cancel(name, reason))

@@ -61,7 +61,7 @@ def main() -> int:
         recorders.say(raw + b"\n")
 
     def deaf(error: Exception) -> None:
-        # No recording could be ended any more: end them all, and let the engine start another process.
+        # No command could end a recording any more: end them all, and let the engine start another process.
         recorders.close("failed", f"commands can't be read: {error}")
         os._exit(1)
 

@@ -57,7 +57,7 @@ def working(*names: str) -> RunQueue:
     return queue
 
 
-KILLED = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
+KILLED = "the worker was killed (SIGKILL) by a user, or by the kernel because memory ran out"
 
 
 def test_runs_go_one_after_the_other():
@@ -77,13 +77,15 @@ def test_runs_go_one_after_the_other():
 @pytest.mark.parametrize(
     ("ended", "verdict"),
     [
-        ((7, False), Verdict("crashed", "the worker exited with status 7 before it was done")),
+        ((7, False), Verdict("crashed", "the worker exited with status 7 before it finished")),
         ((-11, False), Verdict("crashed", "the worker died of SIGSEGV", "SIGSEGV")),
         ((-35, False), Verdict("crashed", "the worker died of SIGRTMIN+1", "SIGRTMIN+1")),
         (
             (-9, False),
             Verdict(
-                "crashed", "the worker was killed (SIGKILL), by hand or by the kernel for want of memory", "SIGKILL"
+                "crashed",
+                "the worker was killed (SIGKILL) by a user, or by the kernel because memory ran out",
+                "SIGKILL",
             ),
         ),
     ],
@@ -98,7 +100,7 @@ def test_a_worker_that_ends_without_its_last_line_has_crashed(ended: tuple[int, 
         ((0, False), "why", None),
         ((-15, False), "why", "SIGTERM"),
         ((-11, False), "it died of SIGSEGV while it stopped", "SIGSEGV"),
-        ((-9, True), "it did not stop when asked and was killed", "SIGKILL"),
+        ((-9, True), "it did not react to SIGTERM and was killed", "SIGKILL"),
     ],
 )
 def test_a_cancelled_run_is_cancelled_however_its_worker_ends(

@@ -267,7 +267,7 @@ def test_what_failed_before_watching_is_a_note() -> None:
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
     (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
     assert (found.id, found.verdict) == ("failed-before", "note")
-    assert found.evidence == "before watching began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
+    assert found.evidence == "before sampling began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
 
 
 def test_the_serving_processes_own_writes_come_before_the_disks() -> None:

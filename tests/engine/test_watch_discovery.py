@@ -78,7 +78,7 @@ async def test_a_serving_process_without_an_endpoint_is_listed_with_the_reason(t
         assert found == []
         assert dict(silent) == {
             f"vllm {still.pid}": "listens on no TCP port",
-            f"vllm {page.pid}": f"port {port}: answers a web page, not metrics",
+            f"vllm {page.pid}": f"port {port}: serves a web page, not metrics",
         }
 
 
