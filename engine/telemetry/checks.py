@@ -308,7 +308,7 @@ def earlier_failures(snapshot: Snapshot) -> Check | None:
     return Check(
         "failed-before",
         "info",
-        "before watching began: " + ", ".join(parts),
+        "before sampling began: " + ", ".join(parts),
         "counted since the engine started; what fails from now on is a warning of its own",
     )
 
