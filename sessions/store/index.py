@@ -203,7 +203,8 @@ def _unreadable(folder: Path, why: str) -> SessionSummary:
 
 
 def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
-    counted = trace_counts.tallies(Path(folder)) if listed.kind == "recorded" else listed.tallies or ()
+    kind = present_kind(listed.kind or "run")
+    counted = trace_counts.tallies(Path(folder)) if kind == "trace" else listed.tallies or ()
     results: Sequence[_Place | Tally] = listed.results or counted
     wanted = listed.spec or _Wanted()
     return SessionSummary(
@@ -218,7 +219,7 @@ def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
         steps=len(results),
         tags=listed.tags or (),
         note=listed.note or "",
-        kind=present_kind(listed.kind or "run"),
+        kind=kind,
         transfers=sum(tally.transfers for tally in counted),
         host=str((listed.host or {}).get("hostname") or ""),
         about=_about(listed.watched) if listed.watched else "",

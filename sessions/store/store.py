@@ -259,7 +259,7 @@ class Store:
             SessionError: The session doesn't exist, or can't be written.
         """
         before = self.read(name)
-        if before.state not in FINAL_STATES and before.kind != "recorded":
+        if before.state not in FINAL_STATES and before.kind != "trace":
             now = self._settled(before)
             if now.state in FINAL_STATES:
                 self.write(now)

@@ -24,9 +24,9 @@ from kvdeck.sessions.units import (
 
 SHOWN_MARKS = 20
 NOTE = (
-    "Rates are medians over the samples with transfers, with a 95 % interval from blocks of neighbouring "
-    "samples: consecutive samples are not independent. The mean is over all of the session, idle time included. "
-    "≈: blocks times the size of a block that was given. GB = 1e9 bytes, GiB = 2^30 bytes."
+    "Rates are medians over the samples with transfers, with a 95 % interval over blocks of neighbouring samples: "
+    "consecutive samples are not independent. The mean is over the whole session, idle time included. "
+    "≈: blocks times the given block size. GB = 1e9 bytes, GiB = 2^30 bytes."
 )
 
 
@@ -41,7 +41,7 @@ def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
 
 def inside_lines(watched: Watched, width: int) -> list[Line]:
     """Return what was recorded inside a run, as a part of the run's report."""
-    facts = ["Telemetry of that time", duration_text(watched.duration_s), many(watched.moments, "moment")]
+    facts = ["Telemetry of that time", duration_text(watched.duration_s), many(watched.moments, "sample")]
     lines = [Line(text, "heading") for text in joined(facts, width)]
     return [*lines, *_totals(watched, width)] if watched.moments else lines
 

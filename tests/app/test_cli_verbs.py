@@ -141,7 +141,7 @@ def test_a_home_that_is_a_file_is_named_on_one_line(
         status, out, err = run(*verb.split())
         assert (status, out) == (2, b"")
         assert err.decode().splitlines() == [
-            f"kvdeck: {tmp_path / place} is no folder · set KVDECK_HOME to a folder of yours"
+            f"kvdeck: {tmp_path / place} is not a folder · fix: set KVDECK_HOME to a folder you own"
         ]
     assert (tmp_path / "note.txt").read_text() == "mine"
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.sessions.formats import exchange
 from kvdeck.sessions.host.processes import ProcessIdentity
@@ -30,6 +31,8 @@ from kvdeck.sessions.store.telemetry.summary import Summary
 from tests.goldens import check_golden
 
 GOLDENS = Path(__file__).parent / "goldens"
+FORMER = GOLDENS / "former"
+"""Files as kvdeck 0.1 wrote them: the kinds `recorded` and `watched`, no `kind_v1`, no `answered`."""
 
 PLAN = StepPlan(0, 0, "HostToDisk", "FullyContiguous", "POSIX", "URING", True, 2 << 20, 16, 64, 1)
 TIMES = Percentiles(1.0, 2.5, 3.25, 1e16, 5e22, 1e-7)
@@ -77,11 +80,11 @@ RUN = Session(
 SESSIONS = {
     "blank": Session("blank", "queued", 5.0),
     "run": RUN,
-    "trace": Session("trace", "done", 1000, kind="recorded", tallies=(TALLY, Tally("X", "Unknown")), duration_s=2.0),
+    "trace": Session("trace", "done", 1000, kind="trace", tallies=(TALLY, Tally("X", "Unknown")), duration_s=2.0),
     "imported": Session(
         "imported", "done", 1000.0, kind="imported", tallies=(TALLY,), duration_s=2.5, source="/a/b.json"
     ),
-    "telemetry": Session("telemetry", "done", 100.0, 100.0, 200.5, kind="watched", watched=WATCHED),
+    "telemetry": Session("telemetry", "done", 100.0, 100.0, 200.5, kind="telemetry", watched=WATCHED),
 }
 EVENTS: list[events.Event] = [
     events.RunStarted(1, 2.0, (PLAN,), {"hostname": "h"}, "1.4.0", {"paths": ["HostToHost"]}),
@@ -129,6 +132,27 @@ def test_session_json(name: str, tmp_path: Path):
     folder.mkdir(parents=True)
     (folder / "session.json").write_bytes(data)
     assert store.read(SESSIONS[name].name) == SESSIONS[name]
+
+
+@pytest.mark.parametrize("name", ["trace", "telemetry"])
+def test_a_former_session_json_is_read_and_gets_the_present_kind(name: str, tmp_path: Path):
+    store = Store(tmp_path)
+    store.folder(name).mkdir(parents=True)
+    (store.folder(name) / "session.json").write_bytes((FORMER / f"session-{name}.json").read_bytes())
+    assert store.read(name) == SESSIONS[name]
+    assert b'"kind": "%s"' % name.encode() in encode_session(store.read(name))
+
+
+def test_a_former_export_is_read():
+    former, present = (exchange.read(folder / "export-telemetry.kvdeck") for folder in (FORMER, GOLDENS))
+    assert replace(former, source="") == replace(present, source="")
+
+
+def test_a_former_summary_is_read(tmp_path: Path):
+    summary_path(tmp_path).write_bytes((FORMER / "summary.json").read_bytes())
+    former = read_summary(tmp_path)
+    summary_path(tmp_path).write_bytes((GOLDENS / "summary.json").read_bytes())
+    assert former.result() == read_summary(tmp_path).result()
 
 
 def test_lines_of_samples_jsonl():
@@ -185,6 +209,14 @@ def test_index_of_the_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = (tmp_path / "sessions.index").read_bytes()
     check_golden(GOLDENS / "sessions.index", re.sub(rb"\[\d+,\d+,(\d+)\]", rb"[1,2,\1]", data))
     assert store.summaries() == first
+
+
+def test_a_former_index_is_read(tmp_path: Path):
+    (tmp_path / "sessions.index").write_bytes((FORMER / "sessions.index").read_bytes())
+    former = {name: summary for name, (_, summary) in index._read_index(tmp_path).items()}
+    (tmp_path / "sessions.index").write_bytes((GOLDENS / "sessions.index").read_bytes())
+    assert former == {name: summary for name, (_, summary) in index._read_index(tmp_path).items()}
+    assert former["trace"].kind == "trace"
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "kvdeck", "markdown"])

@@ -210,7 +210,6 @@ ALLOWED = {
     "app/tui/modes/base.py: self.app.size.width": "columns of a terminal",
     "app/tui/modes/plan/figures.py: count": "stages of one size, at most as many as the layers",
     "app/cli/plan.py: model.name:<.": "a width that names are filled up to",
-    "engine/planning/models.py: first.heads": "heads of a model beside their dimension, as in its config",
 }
 """Where a number is formatted outside of units.py, and why: what programs read, or no number."""
 

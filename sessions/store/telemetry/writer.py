@@ -56,7 +56,7 @@ class Writer:
         except OSError as error:
             os.close(self._marks)
             raise SessionError(
-                f"can't lock {marks_path(folder)}: {error.strerror}", "keep telemetry sessions on a local disk"
+                f"can't lock {marks_path(folder)}: {error.strerror}", "set KVDECK_HOME to a folder on a local disk"
             ) from error
         if not free:
             os.close(self._marks)
