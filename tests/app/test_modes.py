@@ -171,7 +171,9 @@ async def test_an_answer_that_comes_late_changes_nothing_in_another_mode(before:
         if before == "sessions":
             requests.answer(before)
             await settle(pilot)
-        await pilot.press(*filter(None, (ASKS[before],)), KEYS[mode])
+        await pilot.press(*filter(None, (ASKS[before],)))
+        await settle(pilot)
+        await pilot.press(KEYS[mode])
         painted = await settle(pilot)
         while requests.answer(mode):
             painted = await settle(pilot)
