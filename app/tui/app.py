@@ -269,7 +269,7 @@ class Deck(App[None], inherit_bindings=False):
         open_jump(self)
 
     def action_leave(self) -> None:
-        from kvdeck.app.tui.leaving import leave
+        from kvdeck.app.tui.exit_check import leave
 
         leave(self)
 

@@ -29,7 +29,7 @@ Request = Callable[[], Coroutine[Any, Any, None]]
 
 
 def _expected(work: Callable[[], T]) -> Callable[[], T]:
-    """Return `work`, with an error that nobody expected as a KvdeckError, so that every asker can show it."""
+    """Return `work`, with an error that is unexpected as a KvdeckError, so that every asker can show it."""
 
     def run() -> T:
         try:

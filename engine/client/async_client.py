@@ -36,7 +36,7 @@ class AsyncClient:
         for future in self._replies.values():
             if not future.done():
                 future.set_exception(gone(self.farewell))
-                future.exception()  # asyncio would log an exception that nobody waits for any more
+                future.exception()  # asyncio would log an exception that no task awaits any more
 
     async def request(self, command: Command, timeout: float = REPLY_SECONDS) -> Reply:
         """Send a command with a new id and return its reply.

@@ -119,7 +119,7 @@ async def test_a_run_ends_with_results_that_are_kept(engine: Path, watch: Callab
     assert len((await watcher.requests.load_session(session)).results) == 2
     assert (await watcher.requests.load_histograms(await watcher.requests.load_session(session))).keys()
     assert (await watcher.requests.load_bandwidth(os.uname().nodename)).points
-    assert await watcher.requests.change_session("note", session, "fast") == f"{session}: note kept"
+    assert await watcher.requests.change_session("note", session, "fast") == f"{session}: note saved"
 
 
 async def test_an_engine_that_dies_is_a_state_and_a_new_one_is_found(engine: Path, watch: Callable[..., Watcher]):
@@ -143,7 +143,7 @@ async def test_a_request_under_way_ends_when_the_engine_dies(engine: Path, watch
     asking = asyncio.create_task(watcher.requests.cancel("a-run"))
     await asyncio.sleep(0)
     os.kill(state.engine_pid, signal.SIGKILL)
-    with pytest.raises(KvdeckError, match="the engine has gone"):
+    with pytest.raises(KvdeckError, match="the connection to the engine is lost"):
         await asyncio.wait_for(asking, PATIENCE_S)
 
 

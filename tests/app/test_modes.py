@@ -128,9 +128,9 @@ class Late(FileRequests):
 class Held(FileRequests):
     """Answers what each mode asks only when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: str) -> None:
         super().__init__()
-        self.mode: Callable[[], str] = str
+        self.mode: Callable[[], str] = lambda: first
         self.waiting: list[tuple[str, asyncio.Event]] = []
         self.found = (FoundSource("disks", "disk"),)
 
@@ -162,7 +162,7 @@ ASKS = {"plan": "", "run": "d", "monitor": "", "sessions": "enter", "doctor": ""
 
 @pytest.mark.parametrize(("before", "mode"), PAIRS)
 async def test_an_answer_that_comes_late_changes_nothing_in_another_mode(before: str, mode: str):
-    requests = Held()
+    requests = Held(before)
     async with opened_in(before, SMALL, requests) as pilot:
         deck = pilot.app
         requests.mode = lambda: deck.current_mode
@@ -171,7 +171,9 @@ async def test_an_answer_that_comes_late_changes_nothing_in_another_mode(before:
         if before == "sessions":
             requests.answer(before)
             await settle(pilot)
-        await pilot.press(*filter(None, (ASKS[before],)), KEYS[mode])
+        await pilot.press(*filter(None, (ASKS[before],)))
+        await settle(pilot)
+        await pilot.press(KEYS[mode])
         painted = await settle(pilot)
         while requests.answer(mode):
             painted = await settle(pilot)

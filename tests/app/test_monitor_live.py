@@ -155,4 +155,4 @@ async def test_a_recording_is_played_sought_and_left(tmp_path: Path):
         await pilot.pause()
         assert "replay" not in plain(deck, MonitorBar)
         await deck.replay("no-such")
-        await until(pilot, lambda: any("no telemetry session" in note for note in notes(deck)))
+        await until(pilot, lambda: any("unknown telemetry session" in note for note in notes(deck)))

@@ -263,7 +263,7 @@ async def test_a_digit_that_is_no_number_is_refused_as_a_block_size():
         await pilot.pause()
         deck.screen.dismiss("²")
         await pilot.pause()
-        assert notes(deck)[-1] == "give a whole number of bytes"
+        assert notes(deck)[-1] == "'²' is not a whole number above 0 · fix: write it in digits"
         assert screen.settings.block_bytes == size
 
 
@@ -284,7 +284,7 @@ async def test_a_search_for_sources_that_fails_says_why():
 
 def test_a_search_that_can_not_start_is_an_error_for_the_operator(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(KvdeckError, match="looking for sources failed"):
+    with pytest.raises(KvdeckError, match="the search for sources failed"):
         find_sources()
 
 

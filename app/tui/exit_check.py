@@ -1,4 +1,4 @@
-"""Closing the deck: what would be lost, and what goes on."""
+"""Closing the deck: what would be lost, and what continues."""
 
 from __future__ import annotations
 
