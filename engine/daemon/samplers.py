@@ -253,6 +253,11 @@ class Watching:
             self._samplings[what] = Sampling(self._group, self._home, what, self._said)
         return self._samplings[what]
 
+    def writer(self, what: Asked, recording: str) -> Sampling | None:
+        """Return the child that writes a recording; None if none runs now, or the recording has not begun."""
+        sampling = self._samplings.get(what)
+        return sampling if sampling is not None and sampling.works and recording in sampling.recordings else None
+
     def release(self, what: Asked, recording: str) -> None:
         """Drop an ended recording, and its child if nothing else uses it."""
         if what in self._samplings:

@@ -145,9 +145,9 @@ def test_telemetry_whose_recorder_is_gone_says_so(tmp_path: Path):
 def test_only_a_run_that_goes_on_is_recorded_into(client: Client, server: MetricsServer):
     name = submit(client, rounds=1)
     list(SocketLog(client, name).follow())
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         client.record(name, sources=(server.url(),))
-    with pytest.raises(SessionError, match="is no recording"):
+    with pytest.raises(SessionError, match="is not a telemetry session"):
         TelemetrySession.open(client.home, name)
 
 
