@@ -207,5 +207,5 @@ def test_a_doctor_that_hangs_or_dies_is_survived(tmp_path: Path, monkeypatch: py
     with pytest.raises(KvdeckError, match=r"took more than 0\.2 s"):
         doctor_report(timeout=0.2)
     fake_doctor(tmp_path, monkeypatch, "sys.exit('no driver')")
-    with pytest.raises(KvdeckError, match="status 1 and said: no driver"):
+    with pytest.raises(KvdeckError, match="ended with status 1: no driver"):
         doctor_report()
