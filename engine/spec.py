@@ -119,7 +119,7 @@ class RunSpec:
         None, "--sweep-block-sizes/--block-sizes FROM:TO[:FACTOR]", SWEEPS,
         "Block sizes, such as 64K:4M or 64K:4M:4 (default factor 2).",
         doc="Sweep of block sizes; a block with layers is scaled through its page size.", unit=BYTES,
-        form=Cell("Sweep and layouts", "sizes", "a sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
+        form=Cell("Sweep and layouts", "sizes", "sweep of block sizes, doubling, such as 64K to 4M", key="sizes"),
     )
     sweep_batches: Range | None = run_field(
         None, "--sweep-batches/--batches FROM:TO[:FACTOR]", SWEEPS, "Batches, such as 1:64:4.",

@@ -50,12 +50,12 @@ QUOTED = ("this moment", "watched", "a moment ago")
 NAMED_FOR_WHAT_IT_DOES = re.compile(r"(?:ing|ed)$")
 NOUNS = {
     "planning": "the field's noun: engine/planning computes plans",
+    "encoding": "the field's noun: how records are written and read",
     "tracing": "the field's noun: engine/tracing counts the transfers of other programs",
     "recording": "a noun: a telemetry session of the Monitor",
     "pacing": "the field's noun: pacing of a terminal's output",
     "tuning": "the field's noun: choice of settings before a run",
     "nixl_ring": "a ring buffer",
-    "staged_binding": "a binding of plugin parameters and memory for staged paths",
     "unfinished": "partial results of a run that didn't finish",
 }
 """Module names that end like a participle and are nouns of the field, with the reason."""

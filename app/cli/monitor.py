@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--record-limit",
     metavar="SIZE",
-    help="Bytes of the telemetry session, as 64M; beyond it old moments are thinned.  [default: 256 MB]",
+    help="Size limit, such as 64M; beyond it old samples are thinned.  [default: 256 MB]",
 )
 @click.option("--replay", "replayed", metavar="NAME", help="Replay a telemetry session instead of live sources.")
 @click.option(
@@ -83,9 +83,9 @@ def monitor(
         _refuse_beside_replay(context)
         return replay(replayed, once, as_json, speed, seconds)
     if speed is not None:
-        raise UsageError("--speed is for a telemetry session", "add --replay NAME")
+        raise UsageError("--speed needs --replay", "add --replay NAME")
     if record_limit is not None and record is None:
-        raise UsageError("--record-limit is for a telemetry session", "add --record NAME")
+        raise UsageError("--record-limit needs --record", "add --record NAME")
     if record is not None and (once or list_sources):
         raise UsageError("--record can't be combined with --once or --list-sources",
                          "give only one of them")  # fmt: skip

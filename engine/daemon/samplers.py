@@ -103,7 +103,7 @@ class Sampling:
         self._task.cancel()
 
     def revive(self) -> None:
-        """Start a child that has failed too often once more, since a client asks for it."""
+        """Start a child once more that has failed too often, at a client's request."""
         if self._restarts.again():
             self._wanted_again.set()
 

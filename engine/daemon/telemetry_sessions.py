@@ -207,7 +207,7 @@ class TelemetrySessions:
         self._changed()
 
     def _end(self, name: str, state: RecordingState) -> None:
-        """Complete a recording's files on a thread; clients are notified then."""
+        """Complete a recording's files on a thread, then inform clients."""
         assert self._group is not None
         if name not in self._closing:
             self._closing.add(name)

@@ -133,7 +133,7 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
 def disk_writes(snapshot: Snapshot) -> Check | None:
     """Compare bytes offloaded to disk with bytes written, which lag by what the page cache holds; warn below half.
 
-    What the serving processes wrote counts, if it can be read; else what the disks wrote, for any process.
+    What the serving processes wrote counts, if it can be read; else what the disks wrote, for all programs.
     """
     to_disk = [flow for flow in snapshot.flows if flow.target_tier == "G3" and flow.source_tier in ("G1", "G2")]
     offloaded = _sum(flow.bytes_gained for flow in to_disk)
@@ -308,7 +308,7 @@ def earlier_failures(snapshot: Snapshot) -> Check | None:
     return Check(
         "failed-before",
         "info",
-        "before watching began: " + ", ".join(parts),
+        "before sampling began: " + ", ".join(parts),
         "counted since the engine started; what fails from now on is a warning of its own",
     )
 

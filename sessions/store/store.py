@@ -42,7 +42,7 @@ class Store:
         self.sessions = home / "sessions" if sessions is None else sessions
 
     def inside(self, name: str) -> Store:
-        """Return the store of what is kept inside a session: its telemetry."""
+        """Return the store of the sessions inside a session: its telemetry."""
         return Store(self.home, self.folder(name))
 
     def folder(self, name: str) -> Path:

@@ -24,8 +24,8 @@ from kvdeck.sessions.units import (
 
 SHOWN_MARKS = 20
 NOTE = (
-    "Rates are medians over the moments in which something moved, with a 95 % interval of blocks of neighbouring "
-    "moments: consecutive moments are not independent. The mean is over all of the session, idle time included. "
+    "Rates are medians over the samples with transfers, with a 95 % interval from blocks of neighbouring "
+    "samples: consecutive samples are not independent. The mean is over all of the session, idle time included. "
     "≈: blocks times the size of a block that was given. GB = 1e9 bytes, GiB = 2^30 bytes."
 )
 

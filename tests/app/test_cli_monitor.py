@@ -212,4 +212,4 @@ def test_a_plan_tells_the_size_of_a_block(environment: dict[str, str], server: M
     assert "≈ blocks of 1,048,576 B = 1 MiB, from the plan mine" in monitor(environment, "--once", *arguments).stdout
     refused = monitor(environment, "--once", "--source", server.url(), "--block-bytes", "plan:other")
     assert refused.returncode == 2
-    assert "saved plans: mine" in refused.stderr
+    assert "use a saved plan: mine" in refused.stderr

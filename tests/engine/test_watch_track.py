@@ -203,7 +203,7 @@ def test_a_new_member_of_an_aggregator_may_have_counted_before() -> None:
 
 def test_a_torn_answer_and_dropped_series_prove_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torn = Track("a", "vllm")
-    read(torn, 0, {STORE: 5.0}, missing="the last line is torn off")
+    read(torn, 0, {STORE: 5.0}, missing="the last line is incomplete")
     read(torn, 1, {STORE: 5.0, LOAD: 3e9})
     assert rate(torn, 1, LOAD) is None
     monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 1)
