@@ -33,7 +33,7 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
     try:
         report = load_record(child.output)
     except ValueError:
-        said = last_line(child.errors, "nothing")
+        said = last_line(child.errors, "no error message")
         raise KvdeckError(f"the doctor ended with status {child.status}: {said}") from None
     if not isinstance(report, dict):
         raise KvdeckError("the doctor's report is not a JSON object", "report this bug in kvdeck")

@@ -53,7 +53,7 @@ class Restarts:
         return self.state == "starting"
 
     def again(self) -> bool:
-        """A client asks for a helper that has failed; return True if it is to be started once more."""
+        """Request a helper that has failed; return True if it is to be started once more."""
         if self.state != "failed":
             return False
         self.state, self.failures = "starting", 0

@@ -27,7 +27,7 @@ def home_folder() -> Path:
         is_folder = stat.S_ISDIR(home.stat().st_mode)
     except NotADirectoryError:
         is_folder = False
-    except OSError:  # not there yet, or not readable: its first use reports it
+    except OSError:  # missing or unreadable: its users report that
         return home
     if not is_folder:
         raise UsageError(f"{home} is not a folder", "set KVDECK_HOME to a folder you own")

@@ -103,7 +103,7 @@ class Sampling:
         self._task.cancel()
 
     def revive(self) -> None:
-        """Start a child that has failed too often once more, since a client asks for it."""
+        """Start a child once more that has failed too often, at a client's request."""
         if self._restarts.again():
             self._wanted_again.set()
 
@@ -252,6 +252,11 @@ class Watching:
             assert self._group is not None
             self._samplings[what] = Sampling(self._group, self._home, what, self._said)
         return self._samplings[what]
+
+    def writer(self, what: Asked, recording: str) -> Sampling | None:
+        """Return the child that writes a recording; None if none runs now, or the recording has not begun."""
+        sampling = self._samplings.get(what)
+        return sampling if sampling is not None and sampling.works and recording in sampling.recordings else None
 
     def release(self, what: Asked, recording: str) -> None:
         """Drop an ended recording, and its child if nothing else uses it."""

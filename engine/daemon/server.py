@@ -139,8 +139,8 @@ class Server:
         """Recover sessions of dead engines, then serve until stopped or idle for `idle_exit`.
 
         Raises:
-            EngineError: A part died of an unexpected error. Runs and recordings are interrupted, and clients
-                know why.
+            EngineError: A part died of an unexpected error. Runs and recordings are interrupted, and clients have the
+                reason.
         """
         loop = asyncio.get_running_loop()
         loop.set_default_executor(_started_threads())

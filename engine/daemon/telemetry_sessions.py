@@ -92,12 +92,10 @@ class TelemetrySessions:
         self._asked[name] = what
         self._states.pop(name, None)
         self._states[name] = RecordingState(name, "queued")
-        sampling = self.watching.sampling(what)
         if of_run:
             self._of_runs[command.name] = False
         else:
-            sampling.record(name)
-        sampling.revive()
+            self._record(name)
         self._over.clear()
         self._changed()
         return name
@@ -112,7 +110,13 @@ class TelemetrySessions:
                     self.stop(name)
             elif state == "running" and not begun and name in self._asked:
                 self._of_runs[run] = True
-                self.watching.sampling(self._asked[name]).record(name)
+                self._record(name)
+
+    def _record(self, name: str) -> None:
+        """Let a sampling child write to a telemetry session."""
+        sampling = self.watching.sampling(self._asked[name])
+        sampling.record(name)
+        sampling.revive()
 
     def _make(self, name: str, what: Asked, limit: int) -> None:
         store, own = session.addressed(self._store, name)
@@ -140,10 +144,10 @@ class TelemetrySessions:
             SessionError: No telemetry session of that name is active.
         """
         what = self._what(name)
-        sampling = self.watching.sampling(what)
-        if sampling.works:
+        sampling = self.watching.writer(what, name)
+        if sampling is not None:
             sampling.end_recording(name, reason)
-        else:  # no child runs now (one died, the next is not started): end the session here
+        else:  # its run is queued, or no child runs now (one died, the next is not started): end the session here
             self._end(name, replace(self._states[name], state="done", reason=reason))
 
     @answers(Annotate)
@@ -158,8 +162,8 @@ class TelemetrySessions:
         if not command.text.strip():
             raise UsageError("the annotation is empty", "give a text")
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
-        sampling = self.watching.sampling(what)
-        if not sampling.works:
+        sampling = self.watching.writer(what, command.name)
+        if sampling is None:
             raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
@@ -203,7 +207,7 @@ class TelemetrySessions:
         self._changed()
 
     def _end(self, name: str, state: RecordingState) -> None:
-        """Complete a recording's files on a thread; clients are notified then."""
+        """Complete a recording's files on a thread, then inform clients."""
         assert self._group is not None
         if name not in self._closing:
             self._closing.add(name)

@@ -133,7 +133,7 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
 def disk_writes(snapshot: Snapshot) -> Check | None:
     """Compare bytes offloaded to disk with bytes written, which lag by what the page cache holds; warn below half.
 
-    Uses the bytes that the serving processes wrote, if known, otherwise the bytes that the disks wrote.
+    What the serving processes wrote counts, if it can be read; else what the disks wrote, for all programs.
     """
     to_disk = [flow for flow in snapshot.flows if flow.target_tier == "G3" and flow.source_tier in ("G1", "G2")]
     offloaded = _sum(flow.bytes_gained for flow in to_disk)

@@ -280,4 +280,4 @@ def test_a_limit_that_is_no_time_is_refused(
 ) -> None:
     monkeypatch.setenv("KVDECK_DOCTOR_LIMIT", text)
     assert doctor.main(["--json"]) == 2
-    assert capsys.readouterr().err == f"KVDECK_DOCTOR_LIMIT is {text!r} · give a number of seconds above 0\n"
+    assert capsys.readouterr().err == f"KVDECK_DOCTOR_LIMIT is {text!r} · fix: give a number of seconds above 0\n"

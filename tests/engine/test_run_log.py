@@ -247,4 +247,3 @@ def test_steps_are_summed_per_path_and_layout(tmp_path: Path):
     reading = OwnRuns(tmp_path).look()
     found = {series: value for series, value in reading.values.items() if series.name == "session_bytes"}
     assert list(found.values()) == [500.0]
-    assert set(reading.times.values()) == {99}

@@ -57,7 +57,7 @@ def working(*names: str) -> RunQueue:
     return queue
 
 
-KILLED = "the worker was killed (SIGKILL), by hand or by the kernel for want of memory"
+KILLED = "the worker was killed (SIGKILL) by a user, or by the kernel because memory ran out"
 
 
 def test_runs_go_one_after_the_other():
@@ -99,7 +99,7 @@ def test_a_worker_that_ends_without_its_last_line_has_crashed(ended: tuple[int, 
     [
         ((0, False), "why", None),
         ((-15, False), "why", "SIGTERM"),
-        ((-11, False), "it died of SIGSEGV while stopping", "SIGSEGV"),
+        ((-11, False), "it died of SIGSEGV while it stopped", "SIGSEGV"),
         ((-9, True), "it did not react to SIGTERM and was killed", "SIGKILL"),
     ],
 )

@@ -266,8 +266,8 @@ def test_what_failed_before_watching_is_an_info() -> None:
     old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0, before=7.0)
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
     (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
-    assert (found.id, found.verdict) == ("failed-before", "info")
-    assert found.evidence == "before watching began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
+    assert (found.id, found.verdict) == ("failed-before", "note")
+    assert found.evidence == "before sampling began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
 
 
 def test_the_serving_processes_own_writes_come_before_the_disks() -> None:
