@@ -270,8 +270,8 @@ def _beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
     lines = []
     if plan.state_bytes:
         lines.append(
-            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} a request, "
-            f"at most {size_text(plan.gpu_state_bytes())} per request, at most "
+            f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} per request, "
+            f"at most {size_text(plan.gpu_state_bytes())} per GPU"
         )
     lines += [f"unknown state: {words}" for words in model.without_state()]
     asked = config.pp_layers or config.pp_rule != ModelConfig().pp_rule

@@ -21,7 +21,7 @@ REDRAW_S = 0.5
 
 
 def waiting_text(what: str, seconds: float, most_s: float | None) -> str:
-    """Return the status line: `looking at this host · 3 s, at most 120 s`."""
+    """Return the status line: `checking this host · 3 s, at most 120 s`."""
     return f"{what} · {count_text(int(seconds))} s{'' if most_s is None else f', at most {count_text(most_s)} s'}"
 
 
@@ -40,7 +40,7 @@ def waiting(what: str, most_s: float | None = None) -> Iterator[None]:
     On a terminal it counts seconds and is erased at the end; otherwise it is printed once.
 
     Args:
-        what: The activity, such as `looking at this host`.
+        what: The activity, such as `checking this host`.
         most_s: The timeout in seconds, if there is one. It is shown instead of an estimate, which would be a guess.
     """
     done = threading.Event()

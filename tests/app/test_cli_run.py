@@ -100,7 +100,7 @@ def test_a_run_reports_and_is_kept(place: Place) -> None:
     for verb in ("attach", "report"):
         again = place.kvdeck(verb, "first")
         assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
-    assert re.search(r"^ *first +done ", place.kvdeck("sessions").stdout, re.MULTILINE)
+    assert re.search(r"^ *first +run +done ", place.kvdeck("sessions").stdout, re.MULTILINE)
 
     taken = place.kvdeck("run", *SHORT, "--session", "first")
     assert taken.returncode == 2
@@ -199,7 +199,7 @@ def test_a_queued_run_says_its_place_and_can_be_cancelled(place: Place) -> None:
     with long_run(place, "before"):
         child = place.start("run", *SHORT, "--session", "after", "--json")
         assert child.stderr is not None
-        assert "place 1" in read_until(child.stderr, "queued")
+        assert "position 1" in read_until(child.stderr, "queued")
         child.send_signal(signal.SIGINT)
         out, _ = child.communicate(timeout=DEADLINE)
         assert child.returncode == 130

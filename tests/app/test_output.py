@@ -23,7 +23,7 @@ def test_a_full_device_is_one_sentence(verb: list[str], tmp_path: Path) -> None:
         done = kvdeck(*verb, stdout=full.fileno(), KVDECK_HOME=str(tmp_path))
     assert done.returncode == 1
     said = done.stderr.splitlines()[-1]
-    assert said.startswith("kvdeck: can't write what is printed: No space left on device ·")
+    assert said.startswith("kvdeck: can't write to stdout: No space left on device · fix: ")
     assert "Traceback" not in done.stderr
     assert "unexpected" not in done.stderr
 

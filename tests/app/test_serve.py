@@ -212,7 +212,7 @@ async def test_a_real_browser_draws_it_and_leaves_nothing(served: Served, tmp_pa
 def test_an_address_that_others_reach_is_refused_unless_it_is_meant(host: str, capsys: pytest.CaptureFixture[str]):
     assert not is_loopback(host)
     assert call(["serve", "--host", host]) == 2
-    assert re.search("in the clear.*--anyone", capsys.readouterr().err)
+    assert re.search("unencrypted.*fix: .*--anyone", capsys.readouterr().err)
     assert call(["serve", "--host", host, "--anyone", "--control"]) == 2
     assert re.search("omit --control", capsys.readouterr().err)
 

@@ -13,7 +13,7 @@ from .a_terminal import Terminal
 LONG = """
 import sys
 from kvdeck.app.cli.spinner import waiting
-with waiting("looking at this host", 120):
+with waiting("checking this host", 120):
     sys.stdin.read()
 print("done")
 """
@@ -22,10 +22,10 @@ print("done")
 def test_a_terminal_sees_it_count_and_then_nothing_of_it():
     shown = Terminal(program=LONG)
     try:
-        assert shown.shows("looking at this host · 1 s, at most 120 s")
+        assert shown.shows("checking this host · 1 s, at most 120 s")
         os.write(shown.master, b"\x04")
         assert shown.shows("done")
-        assert not any("looking" in line for line in shown.screen.display)
+        assert not any("checking" in line for line in shown.screen.display)
     finally:
         shown.close()
 
