@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ class TelemetrySessions:
 
     @answers(Annotate)
     def mark(self, _: Connection, command: Annotate) -> None:
-        """Add an annotation to a telemetry session, stamped with the current time.
+        """Add an annotation to a telemetry session, stamped with its own time or else the current one.
 
         Raises:
             SessionError: No telemetry session of that name is active, or no sampling child runs at this moment.
@@ -161,9 +162,12 @@ class TelemetrySessions:
         what = self._what(command.name)
         if not command.text.strip():
             raise UsageError("the annotation is empty", "give a text")
-        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": time.time()}
-        sampling = self.watching.writer(what, command.name)
-        if sampling is None:
+        if command.t is not None and not math.isfinite(command.t):
+            raise UsageError(f"an annotation can't be at {command.t!r}", "give a Unix time in seconds, or none")
+        when = time.time() if command.t is None else command.t
+        mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": when}
+        sampling = self.watching.sampling(what)
+        if not sampling.works:
             raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
