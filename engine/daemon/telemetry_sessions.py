@@ -166,8 +166,8 @@ class TelemetrySessions:
             raise UsageError(f"an annotation can't be at {command.t!r}", "give a Unix time in seconds, or none")
         when = time.time() if command.t is None else command.t
         mark = {"mark": command.name, "text": command.text, "kind": command.kind, "t": when}
-        sampling = self.watching.sampling(what)
-        if not sampling.works:
+        sampling = self.watching.writer(what, command.name)
+        if sampling is None:
             raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
