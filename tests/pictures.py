@@ -11,8 +11,8 @@ from textual.pilot import Pilot
 
 from kvdeck.app.tui.app import Deck
 from kvdeck.engine.client.client import Client
-from tests.app.a_served_host import served
 from tests.benchmarks.engine import own_engine
+from tests.support.programs.served_host import served
 
 SIZE = (120, 40)
 DOCS = Path(__file__).parent.parent / "docs"

@@ -21,8 +21,7 @@ from kvdeck.sessions.analysis.histograms import Histogram, Key
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.index import SessionSummary
-
-from . import a_run
+from tests.support.builders import run as a_run
 
 KEPT = tuple(
     SessionSummary(

@@ -138,7 +138,7 @@ def test_what_the_environment_decides_is_named(tmp_path: Path, variables: dict[s
 def test_a_run_that_asks_for_o_direct_says_what_doctor_says(tmp_path: Path, path: str):
     """The kernel refuses O_DIRECT for every process started here, as some filesystems do."""
     own = {"KVDECK_HOME": str(tmp_path / "h"), "KVDECK_RUNTIME": str(tmp_path / "r")}
-    refusing = Path(__file__).parents[1] / "engine" / "a_kernel_without_direct.py"
+    refusing = Path(__file__).parents[2] / "tests" / "support/programs/kernel_without_direct.py"
 
     def kvdeck(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, str(refusing), sys.executable, "-m", "kvdeck.app.cli.main", *arguments]

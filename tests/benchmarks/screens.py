@@ -12,10 +12,10 @@ import psutil
 
 from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.model.records import Tally
-from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
 from tests.benchmarks.terminal import PROGRAM, SETTLE_S, SIZE, TICK_S, read_for
+from tests.support.programs.terminal import BUSY, FarTerminal, Terminal, watched
 
 STILL_S = 5.0
 LIVE_S = 15.0

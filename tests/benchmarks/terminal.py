@@ -10,10 +10,10 @@ import psutil
 
 from kvdeck.app.tui.modes.monitor.history import SPARK_S
 from kvdeck.app.tui.ui_state import keep
-from tests.app.a_served_host import served
-from tests.app.a_terminal import BUSY, FarTerminal, Terminal, watched
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
+from tests.support.programs.served_host import served
+from tests.support.programs.terminal import BUSY, FarTerminal, Terminal, watched
 
 SIZE = (120, 40)
 STARTS = 5

@@ -16,7 +16,7 @@ from kvdeck.engine.client.client import Client
 from kvdeck.engine.telemetry.sources.exposition import Parser
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
-from tests.engine.a_metrics_server import Handler, metrics_server, sample, says
+from tests.support.programs.metrics_server import Handler, metrics_server, sample, says
 
 SECONDS = 15.0
 ENDPOINTS = (

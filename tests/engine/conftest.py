@@ -74,7 +74,9 @@ def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="kd-"))
     monkeypatch.setenv("KVDECK_HOME", str(folder / "home"))
     monkeypatch.setenv("KVDECK_RUNTIME", str(folder / "rt"))
-    monkeypatch.setenv("KVDECK_WORKER", f"{sys.executable} {Path(__file__).with_name('fake_worker.py')}")
+    monkeypatch.setenv(
+        "KVDECK_WORKER", f"{sys.executable} {Path(__file__).parents[2] / 'tests' / 'support/programs/fake_worker.py'}"
+    )
     monkeypatch.setenv("KVDECK_GRACE", "0.3")
     yield folder
     with contextlib.suppress(Exception), Client.connect(start=False, timeout=2) as client:

@@ -18,7 +18,7 @@ from kvdeck.engine.spec import FIELDS, HOST, RunSpec, spec_from_mapping, spec_fr
 from kvdeck.sessions.errors import UsageError
 from tests.run_settings import PAGE, page
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "support" / "programs" / "samples"
 LARGEST = 2**63 - 1
 
 

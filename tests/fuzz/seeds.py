@@ -31,9 +31,9 @@ from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store.index import summaries
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.annotations import Mark
-from tests.app import a_run
-from tests.engine.a_metrics_server import sample
-from tests.engine.models import ARCHITECTURES, write_config
+from tests.support.builders import run as a_run
+from tests.support.builders.models import ARCHITECTURES, write_config
+from tests.support.programs.metrics_server import sample
 
 from .trial import Files
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import orjson
 
 from kvdeck.sessions.model.records import FINAL_STATES
-from tests.engine.a_metrics_server import metrics_server, says
+from tests.support.programs.metrics_server import metrics_server, says
 
 from .world import PATIENCE_S, Broken, World, wait_until
 
