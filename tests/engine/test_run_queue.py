@@ -99,7 +99,7 @@ def test_a_worker_that_ends_without_its_last_line_has_crashed(ended: tuple[int, 
     [
         ((0, False), "why", None),
         ((-15, False), "why", "SIGTERM"),
-        ((-11, False), "it died of SIGSEGV while it stopped", "SIGSEGV"),
+        ((-11, False), "it died of SIGSEGV while stopping", "SIGSEGV"),
         ((-9, True), "it did not react to SIGTERM and was killed", "SIGKILL"),
     ],
 )

@@ -266,7 +266,7 @@ def test_what_failed_before_watching_is_an_info() -> None:
     old = Number("s", "vllm:nixl_num_kv_expired_reqs_total", {}, "requests", "errors", 7.0, gained=0.0, before=7.0)
     failing = moved("vllm nixl", "remote", "G1", 0.0, failures_total=6, failures_before=6)
     (found,) = check(Snapshot(0.0, flows=(failing,), counters=(old,)))
-    assert (found.id, found.verdict) == ("failed-before", "note")
+    assert (found.id, found.verdict) == ("failed-before", "info")
     assert found.evidence == "before sampling began: 6 transfers failed, vllm:nixl_num_kv_expired_reqs_total 7"
 
 
