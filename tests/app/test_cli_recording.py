@@ -205,7 +205,7 @@ def test_what_is_no_recording_is_said(environment: dict[str, str]) -> None:
 
     (Path(environment["KVDECK_HOME"]) / "sessions").mkdir(parents=True)
     store(environment).keep(Session("run", "done", 1.0))
-    for name, said in (("nothing", "there is not a telemetry session"), ("run", "is no telemetry session")):
+    for name, said in (("nothing", "unknown telemetry session"), ("run", "is not a telemetry session")):
         done = kvdeck(environment, "monitor", "--replay", name)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert said in done.stderr
