@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,11 @@ def test_every_task_of_the_engine_belongs_to_a_group() -> None:
         text = path.read_text()
         assert "asyncio.create_task" not in text, path
         assert "loop.create_task" not in text, path
+
+
+def test_no_class_name_stands_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in (path for room in ("app", "engine", "sessions", "themes") for path in (ROOT / room).rglob("*.py")):
+        for found in re.finditer(r"^class (\w+)", path.read_text(), re.MULTILINE):
+            places.setdefault(found[1], []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

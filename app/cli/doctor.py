@@ -10,7 +10,7 @@ import click
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
 from kvdeck.sessions.text.run_report import Line, Tone
-from kvdeck.sessions.text.tables import NO_BREAK, Column, joined, render, wrapped
+from kvdeck.sessions.text.tables import NO_BREAK, TextColumn, joined, render, wrapped
 from kvdeck.sessions.units import size_text
 
 _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailable": "plain"}
@@ -78,11 +78,11 @@ def _plugin_lines(plugins: Iterable[Mapping[str, Any]], fixes: dict[str, int], w
     rows = list(plugins)
     if not rows:
         return [Line("NIXL lists no plugins.", "bad")]
-    columns = [Column("", "plugin", tuple(str(row["name"]) for row in rows), left=True)]
+    columns = [TextColumn("", "plugin", tuple(str(row["name"]) for row in rows), left=True)]
     for key in ("present", "loads", "creates"):
-        columns.append(Column("", key, tuple(_YES[row.get(key)] for row in rows), left=True))
+        columns.append(TextColumn("", key, tuple(_YES[row.get(key)] for row in rows), left=True))
     memory = tuple(" ".join(row.get("memory_types") or ()) for row in rows)
-    columns.append(Column("", "memory", memory, left=True))
+    columns.append(TextColumn("", "memory", memory, left=True))
     header, *texts = render(columns, width)
     indent = " " * (len(header) - len("memory"))
     lines = [Line(header, "heading")]

@@ -12,7 +12,7 @@ import click
 from kvdeck.app.cli.output import few_paths, print_json, print_lines, report_width
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.text.run_report import Line
-from kvdeck.sessions.text.tables import Column, fit, joined, render
+from kvdeck.sessions.text.tables import TextColumn, fit, joined, render
 from kvdeck.sessions.units import done_text, duration_text, many
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def status_lines(found: Mapping[str, Any], width: int) -> list[str]:
     if not runs:
         return [*lines, "no runs"]
     columns = [
-        Column("", "run", tuple(run["session"] for run in runs), left=True),
-        Column("", "state", tuple(_state(run) for run in runs), left=True),
-        Column("", "done", tuple(done_text(run["fraction"]) for run in runs)),
-        Column("", "paths", tuple(few_paths(run["paths"]) for run in runs), left=True, rank=1),
+        TextColumn("", "run", tuple(run["session"] for run in runs), left=True),
+        TextColumn("", "state", tuple(_state(run) for run in runs), left=True),
+        TextColumn("", "done", tuple(done_text(run["fraction"]) for run in runs)),
+        TextColumn("", "paths", tuple(few_paths(run["paths"]) for run in runs), left=True, rank=1),
     ]
     return lines + render(fit(columns, width)[0], width)
 

@@ -17,7 +17,7 @@ from kvdeck.sessions.errors import KvdeckError, UsageError
 if TYPE_CHECKING:
     from kvdeck.engine.telemetry.discovery import Search
     from kvdeck.engine.telemetry.sample import Snapshot
-    from kvdeck.engine.telemetry.session import Watching
+    from kvdeck.engine.telemetry.session import SamplingSettings
     from kvdeck.sessions.model.records import RunState
 
 
@@ -98,7 +98,7 @@ def monitor(
     if list_sources:
         return _list(watch.found(home()), as_json)
     size = None if block is None else told(block, home() / "plans")
-    watching = watch.Watching(
+    watching = watch.SamplingSettings(
         sources=sources,
         hz=hz,
         seconds=seconds,
@@ -136,7 +136,7 @@ def _refuse_beside_replay(context: click.Context) -> None:
 
 @contextlib.contextmanager
 def _recorded(
-    name: str, watching: Watching, limit: str | None, show: Callable[[Snapshot], None]
+    name: str, watching: SamplingSettings, limit: str | None, show: Callable[[Snapshot], None]
 ) -> Iterator[Callable[[Snapshot], None]]:
     """Yield a function that records a sample, then shows it. The session is closed however the block ends.
 

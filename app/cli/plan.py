@@ -14,7 +14,7 @@ from kvdeck.app.cli.output import print_json
 from kvdeck.app.cli.plan_options import (
     BENCHMARK,
     OVERRIDES,
-    Asked,
+    PlanRequest,
     asked_configs,
     asked_model,
     given_parameters,
@@ -55,24 +55,24 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
 
     model = asked_model(values)
 
-    def made(asked: Asked) -> dict[str, Any]:
+    def made(asked: PlanRequest) -> dict[str, Any]:
         return asked_parameters(model, asked, values, target)
 
     plainly = bool(values["compat"]) or target == "seed"
 
-    def text(asked: Asked, params: Mapping[str, Any]) -> str:
+    def text(asked: PlanRequest, params: Mapping[str, Any]) -> str:
         command = command_line(params, "seed" if target == "seed" else "nixlbench")
         for line in () if plainly else _beside_lines(model, asked.config):
             click.echo(f"kvdeck: {asked.file + ': ' if asked.file else ''}{line}", err=True)
         return "\n".join((*header(asked), command, ""))
 
-    def row(asked: Asked, params: Mapping[str, Any]) -> dict[str, Any]:
+    def row(asked: PlanRequest, params: Mapping[str, Any]) -> dict[str, Any]:
         return {**params, **({} if plainly else _state_row(model, asked.config)), "config_file": asked.file}
 
     return _each(values, style, made, text, row, lambda asked: _sections(model, asked.config))
 
 
-def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any], target: str) -> dict[str, Any]:
+def asked_parameters(model: Architecture, asked: PlanRequest, values: Mapping[str, Any], target: str) -> dict[str, Any]:
     """Return nixlbench's parameters for one configuration and the options.
 
     Args:
@@ -96,7 +96,7 @@ def asked_parameters(model: Architecture, asked: Asked, values: Mapping[str, Any
     )
 
 
-def header(asked: Asked, leading: bool = True) -> tuple[str, ...]:
+def header(asked: PlanRequest, leading: bool = True) -> tuple[str, ...]:
     """Return the header lines that KVBench prints above a command; `leading` adds the first rule."""
     config = asked.config
     lines = (
@@ -121,11 +121,11 @@ def kvcache(style: str, target: str, **values: Any) -> int:
 
     model = asked_model(values)
 
-    def made(asked: Asked) -> Ios:
+    def made(asked: PlanRequest) -> Ios:
         config = replace(asked.config, num_requests=1) if target == "seed" else asked.config
         return ios(model, config, bool(values["compat"]))
 
-    def text(asked: Asked, found: Ios) -> str:
+    def text(asked: PlanRequest, found: Ios) -> str:
         lines: dict[str, Any] = {
             "Model": model.title or model.name,
             "Input Sequence Length": asked.config.isl,
@@ -136,7 +136,7 @@ def kvcache(style: str, target: str, **values: Any) -> int:
             lines["Recurrent State"] = f"{_size_text(model.state_bytes())} per request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
-    def row(asked: Asked, found: Ios) -> dict[str, Any]:
+    def row(asked: PlanRequest, found: Ios) -> dict[str, Any]:
         return _kvcache_row(model, asked, found, bool(values["compat"]))
 
     return _each(values, style, made, text, row)
@@ -162,10 +162,10 @@ def iosize(style: str, **values: Any) -> int:
 def _each(
     values: Mapping[str, Any],
     style: str,
-    made: Callable[[Asked], Any],
-    text: Callable[[Asked, Any], str],
-    row: Callable[[Asked, Any], dict[str, Any]],
-    sections: Callable[[Asked], dict[str, Any]] = lambda _: {},
+    made: Callable[[PlanRequest], Any],
+    text: Callable[[PlanRequest, Any], str],
+    row: Callable[[PlanRequest, Any], dict[str, Any]],
+    sections: Callable[[PlanRequest], dict[str, Any]] = lambda _: {},
 ) -> int:
     """Print all configurations in the given style; return exit status 1 if any is invalid, otherwise 0.
 
@@ -185,7 +185,7 @@ def _each(
             texts.append(text(asked, found))
             rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
         except KvdeckError as error:
-            named = asked.file if isinstance(asked, Asked) else ""
+            named = asked.file if isinstance(asked, PlanRequest) else ""
             wrong.append(type(error)(f"{named}: {error.what}", error.fix) if named else error)
     if wrong and not rows:
         raise wrong[0]
@@ -213,7 +213,7 @@ def _sections(model: Architecture, config: ModelConfig) -> dict[str, Any]:
     return {"model": model.name, **named}
 
 
-def _kvcache_row(model: Architecture, asked: Asked, found: Ios, compat: bool) -> dict[str, Any]:
+def _kvcache_row(model: Architecture, asked: PlanRequest, found: Ios, compat: bool) -> dict[str, Any]:
     """Return a configuration's row: KVBench's columns, followed by kvdeck's unless `compat`. Sizes are in bytes."""
     from kvdeck.engine.planning.io_plan import plan_of
     from kvdeck.engine.planning.kvbench import kv_bytes

@@ -111,7 +111,7 @@ BENCHMARK: dict[str, tuple[Any, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlanRequest:
     """One configuration, with the command line's options applied."""
 
     file: str
@@ -169,7 +169,7 @@ def _saved_model(file: str) -> str | None:
     return data.get("model") if isinstance(data, dict) else None
 
 
-def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
+def asked_configs(values: Mapping[str, Any]) -> Iterator[PlanRequest | KvdeckError]:
     """Yield each requested configuration, each file once; for an invalid file, yield its error instead.
 
     Raises:
@@ -186,13 +186,13 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[Asked | KvdeckError]:
     if not files:
         if "isl" not in overrides:
             raise UsageError("--model_config or --isl is missing", "name a config file, or give at least --isl")
-        yield Asked("", ModelConfig(page_size=16, access_pattern="block").overridden(**overrides))
+        yield PlanRequest("", ModelConfig(page_size=16, access_pattern="block").overridden(**overrides))
     for file in files:
         try:
             config, ignored = model_config(read_yaml(Path(file)), file)
             for key in ignored:
                 click.echo(f"kvdeck: {file}: ignoring unknown key {key}", err=True)
-            yield Asked(file, config.overridden(**overrides))
+            yield PlanRequest(file, config.overridden(**overrides))
         except KvdeckError as error:
             yield error
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.text.run_report import Line, Tone
-from kvdeck.sessions.text.tables import Column, fit, render
+from kvdeck.sessions.text.tables import TextColumn, fit, render
 from kvdeck.sessions.units import UNKNOWN, count_text, exact_size_text, many, quantity_text
 
 _DULL = frozenset(
@@ -118,14 +118,14 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
     rows = snapshot.flows
     return _table(
         [
-            Column("", "move", tuple(arrow(row) for row in rows), left=True),
-            Column("", "flow", tuple(row.name for row in rows), left=True),
-            Column("", "before", tuple(flow_before(row) for row in rows)),
-            Column("", "watched", tuple(flow_gained(row) for row in rows)),
-            Column("", "now", tuple(flow_rate(row) for row in rows)),
-            Column("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
-            Column("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
-            Column("", "source", tuple(row.source for row in rows), left=True, rank=1),
+            TextColumn("", "move", tuple(arrow(row) for row in rows), left=True),
+            TextColumn("", "flow", tuple(row.name for row in rows), left=True),
+            TextColumn("", "before", tuple(flow_before(row) for row in rows)),
+            TextColumn("", "watched", tuple(flow_gained(row) for row in rows)),
+            TextColumn("", "now", tuple(flow_rate(row) for row in rows)),
+            TextColumn("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
+            TextColumn("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
+            TextColumn("", "source", tuple(row.source for row in rows), left=True, rank=1),
         ],
         width,
     )
@@ -147,10 +147,10 @@ def _numbers(rows: list[Number], width: int) -> list[Line]:
     now = tuple(quantity_text(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
     return _table(
         [
-            Column("", "metric", names, left=True),
-            Column("", "value", tuple(quantity_text(row.value, row.unit) for row in rows)),
-            Column("", "now", now, rank=1),
-            Column("", "source", tuple(row.source for row in rows), left=True, rank=2),
+            TextColumn("", "metric", names, left=True),
+            TextColumn("", "value", tuple(quantity_text(row.value, row.unit) for row in rows)),
+            TextColumn("", "now", now, rank=1),
+            TextColumn("", "source", tuple(row.source for row in rows), left=True, rank=2),
         ],
         width,
     )
@@ -182,5 +182,5 @@ def distinct_names(rows: Sequence[Number]) -> list[str]:
     return names
 
 
-def _table(columns: list[Column], width: int) -> list[Line]:
+def _table(columns: list[TextColumn], width: int) -> list[Line]:
     return [Line(text) for text in render(fit(columns, width)[0], width)]

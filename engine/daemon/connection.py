@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from kvdeck.engine.daemon.stream import Line, RunStream, to_line
+from kvdeck.engine.daemon.stream import RunStream, StreamLine, to_line
 from kvdeck.engine.protocol import VERSION, Command, FromEngine, Goodbye, MessageError, Reply, decode, encode
 from kvdeck.engine.tasks import BaseExceptionGroup, TaskGroup, first_of
 from kvdeck.sessions.errors import KvdeckError
@@ -45,7 +45,7 @@ class Following:
     missed: int = 0
     """Samples dropped since the last one sent."""
 
-    def take(self, samples: list[Line], now: float) -> bytes:
+    def take(self, samples: list[StreamLine], now: float) -> bytes:
         """Return the newest sample of each step as messages; count the others as missed."""
         newest = sorted({line.step: line for line in samples}.values())
         missed, self.missed = self.missed + len(samples) - len(newest), 0
@@ -292,14 +292,14 @@ def watch_line(snapshot: bytes, missed: int) -> bytes:
     return b'{"v":%d,"type":"watch_sample","missed":%d,"snapshot":%s}\n' % (VERSION, missed, snapshot)
 
 
-def thin(following: Following, lines: list[Line], now: float) -> list[bytes]:
+def thin(following: Following, lines: list[StreamLine], now: float) -> list[bytes]:
     """Return messages for live lines: every event, and the newest samples before each event and, if due, at the end.
 
     "Newest" is per step, since interleaved steps alternate. Samples at the end that aren't due are left for the next
     call: the cursor stops before them. Reference rounds are dropped: the samples' `reference_gb_per_s` covers them.
     """
     out: list[bytes] = []
-    samples: list[Line] = []
+    samples: list[StreamLine] = []
     for line in lines:
         if line.kind == "sample":
             samples.append(line)

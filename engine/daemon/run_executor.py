@@ -184,11 +184,11 @@ class RunExecutor:
             raise EngineError(f"no run {name!r} is queued or running", "see `kvdeck engine status`")
         if run.over:
             raise EngineError(f"run {name!r} is already {run.state}", "nothing to cancel")
-        self._handle(run_queue.Cancel(name, reason))
+        self._handle(run_queue.CancelRun(name, reason))
 
     def stop(self, reason: str, hurry: bool = False) -> None:
         """Cancel all runs and start none; with `hurry`, kill a worker that does not end within `HURRY_SECONDS`."""
-        self._handle(run_queue.Stop(reason, hurry))
+        self._handle(run_queue.StopQueue(reason, hurry))
 
     def hurry(self) -> None:
         """Shorten the time for workers to end to `HURRY_SECONDS`."""

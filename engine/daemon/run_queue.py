@@ -129,7 +129,7 @@ class LeftFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelRun:
     """A client cancels a run."""
 
     name: str
@@ -142,7 +142,7 @@ class Hurry:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopQueue:
     """The engine ends: cancel every run, and start none."""
 
     reason: str
@@ -166,9 +166,9 @@ Event = (
     | FilesFailed
     | LeftWritten
     | LeftFailed
-    | Cancel
+    | CancelRun
     | Hurry
-    | Stop
+    | StopQueue
     | Settled
 )
 
@@ -290,7 +290,7 @@ class RunQueue:
         """Last states that could not be written yet, by session name."""
         self._writing: set[str] = set()
         """Names in `unclosed` of which an attempt to write is on its way."""
-        self._stop: Stop | None = None
+        self._stop: StopQueue | None = None
         self._handlers: dict[type, Callable[[Any], list[Instruction]]] = {
             Submitted: self._submitted,
             Adopted: self._adopted,
@@ -303,9 +303,9 @@ class RunQueue:
             FilesFailed: self._files_failed,
             LeftWritten: self._left_written,
             LeftFailed: self._left_failed,
-            Cancel: self._cancel,
+            CancelRun: self._cancel,
             Hurry: self._hurry,
-            Stop: self._stopped,
+            StopQueue: self._stopped,
             Settled: self._settled,
         }
 
@@ -387,7 +387,7 @@ class RunQueue:
 
     # --- cancellation ---
 
-    def _cancel(self, event: Cancel) -> list[Instruction]:
+    def _cancel(self, event: CancelRun) -> list[Instruction]:
         run = self.runs.get(event.name)
         return [] if run is None or run.over else self._cancel_run(run, event.reason)
 
@@ -398,11 +398,11 @@ class RunQueue:
             return [TellClients(), *self._complete(run, Verdict("cancelled", reason))]
         return [StopWorker(run.name)] if run.phase in ("starting", "working") else []
 
-    def _hurry(self, _event: Hurry | Stop) -> list[Instruction]:
+    def _hurry(self, _event: Hurry | StopQueue) -> list[Instruction]:
         run = self.active
         return [] if run is None or run.phase == "closing" else [HurryWorker(run.name)]
 
-    def _stopped(self, event: Stop) -> list[Instruction]:
+    def _stopped(self, event: StopQueue) -> list[Instruction]:
         self._stop = event
         stops = [one for run in self.runs.values() if not run.over for one in self._cancel_run(run, event.reason)]
         return stops + (self._hurry(event) if event.hurry else [])

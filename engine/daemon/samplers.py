@@ -40,7 +40,7 @@ LAST_LINES_SECONDS = 1.0
 log = logging.getLogger("kvdeck.engine")
 
 
-class Asked(NamedTuple):
+class SamplingRequest(NamedTuple):
     """Parameters of a sampling child; equal parameters share one child."""
 
     hz: float
@@ -49,7 +49,7 @@ class Asked(NamedTuple):
     pins: tuple[str, ...]
 
 
-def asked(command: WatchTelemetry | StartRecording) -> Asked:
+def asked(command: WatchTelemetry | StartRecording) -> SamplingRequest:
     """Return the sampling parameters of a command.
 
     Raises:
@@ -62,7 +62,7 @@ def asked(command: WatchTelemetry | StartRecording) -> Asked:
         raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or omit it")
     for source in command.sources:
         refuse_credentials(source, "the source")
-    return Asked(hz, command.sources, block_bytes, command.pins)
+    return SamplingRequest(hz, command.sources, block_bytes, command.pins)
 
 
 class Sampling:
@@ -74,7 +74,11 @@ class Sampling:
     """
 
     def __init__(
-        self, group: TaskGroup, home: Path, what: Asked, said: Callable[[Asked, dict[str, Any]], None]
+        self,
+        group: TaskGroup,
+        home: Path,
+        what: SamplingRequest,
+        said: Callable[[SamplingRequest, dict[str, Any]], None],
     ) -> None:
         self._home, self._what, self._said = home, what, said
         self.clients: set[Connection] = set()
@@ -211,13 +215,13 @@ class Sampling:
             connection.watched(sample)
 
 
-class Watching:
+class Samplers:
     """The sampling children, and the clients that receive their samples. `start` comes first."""
 
-    def __init__(self, home: Path, said: Callable[[Asked, dict[str, Any]], None]) -> None:
+    def __init__(self, home: Path, said: Callable[[SamplingRequest, dict[str, Any]], None]) -> None:
         self._home, self._said = home, said
         self._group: TaskGroup | None = None
-        self._samplings: dict[Asked, Sampling] = {}
+        self._samplings: dict[SamplingRequest, Sampling] = {}
 
     def start(self, group: TaskGroup) -> None:
         """Let the children's tasks belong to `group`."""
@@ -246,25 +250,25 @@ class Watching:
             sampling.clients.discard(connection)
             self.let_go(what)
 
-    def sampling(self, what: Asked) -> Sampling:
+    def sampling(self, what: SamplingRequest) -> Sampling:
         """Return the child for these parameters, started if there is none."""
         if what not in self._samplings:
             assert self._group is not None
             self._samplings[what] = Sampling(self._group, self._home, what, self._said)
         return self._samplings[what]
 
-    def writer(self, what: Asked, recording: str) -> Sampling | None:
+    def writer(self, what: SamplingRequest, recording: str) -> Sampling | None:
         """Return the child that writes a recording; None if none runs now, or the recording has not begun."""
         sampling = self._samplings.get(what)
         return sampling if sampling is not None and sampling.works and recording in sampling.recordings else None
 
-    def release(self, what: Asked, recording: str) -> None:
+    def release(self, what: SamplingRequest, recording: str) -> None:
         """Drop an ended recording, and its child if nothing else uses it."""
         if what in self._samplings:
             self._samplings[what].forget(recording)
             self.let_go(what)
 
-    def let_go(self, what: Asked) -> None:
+    def let_go(self, what: SamplingRequest) -> None:
         """Stop the child if no client and no recording uses it."""
         sampling = self._samplings.get(what)
         if sampling is not None and not sampling.wanted:

@@ -69,7 +69,7 @@ log = logging.getLogger("kvdeck.engine")
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class EngineConfig:
     """Folders, worker command and time limits of an engine."""
 
     home: Path
@@ -81,14 +81,14 @@ class Config:
     limits: Limits = field(default_factory=Limits)
 
 
-def config_from_environment() -> Config:
+def config_from_environment() -> EngineConfig:
     """Read `KVDECK_HOME`, `KVDECK_RUNTIME`, `KVDECK_IDLE_EXIT` (s) and, for tests, `KVDECK_WORKER`, `KVDECK_GRACE` (s).
 
     Raises:
         UsageError: A number of seconds is invalid.
     """
     worker = shlex.split(os.environ.get("KVDECK_WORKER", ""))
-    return Config(
+    return EngineConfig(
         home=home_folder(),
         runtime=runtime.runtime_folder(),
         worker=tuple(worker),
@@ -111,7 +111,7 @@ def _seconds(variable: str, default: float) -> float:
 class Server:
     """The engine: run queue, telemetry recordings, connections, and its own end."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: EngineConfig, store: Store) -> None:
         self._config, self._store = config, store
         self._kvdeck = importlib.metadata.version("kvdeck")
         self._started = time.time()

@@ -23,7 +23,7 @@ _VALUES = b'"values":['
 _REFERENCE = ReferenceRound.__struct_config__.tag
 
 
-class Line(NamedTuple):
+class StreamLine(NamedTuple):
     """A line of `samples.jsonl` as a message without its end; `message` is None if there is nothing to send."""
 
     seq: int
@@ -64,14 +64,14 @@ class RunStream:
         self.next_seq = next_seq
         self.listeners: set[Callable[[bool], None]] = set()
         """Called after new lines; the argument is True if one is an event (no round)."""
-        self._newest: deque[Line] = deque(maxlen=KEPT_LINES)
+        self._newest: deque[StreamLine] = deque(maxlen=KEPT_LINES)
 
     @property
     def first_kept(self) -> int:
         """Seq of the oldest line in memory."""
         return self.next_seq - len(self._newest)
 
-    def push(self, lines: list[bytes]) -> list[Line]:
+    def push(self, lines: list[bytes]) -> list[StreamLine]:
         """Append the next lines (without newlines), notify the listeners, and return the lines as messages."""
         made = []
         for raw in lines:
@@ -92,33 +92,33 @@ class RunStream:
             self._newest_round = None
         return self._run
 
-    def _fold(self, line: Line, raw: bytes) -> None:
+    def _fold(self, line: StreamLine, raw: bytes) -> None:
         # Counters are cumulative, so the newest round replaces those before it; decoding each would cost the most.
         if line.is_sample:
             self._newest_round = raw
         elif line.kind == "event":
             self._run = _applied(self.run, raw)
 
-    def since(self, seq: int) -> list[Line]:
+    def since(self, seq: int) -> list[StreamLine]:
         """Return the lines from `seq` on, which must be in memory."""
         return list(itertools.islice(self._newest, seq - self.first_kept, None))
 
 
-def to_line(session: str, seq: int, raw: bytes) -> Line:
+def to_line(session: str, seq: int, raw: bytes) -> StreamLine:
     """Return a line of `samples.jsonl` as a message."""
     head = b'{"v":1,"type":"%%s","session":"%s","seq":%d,' % (session.encode(), seq)
     parts = _split_round(raw)
     if parts is not None:
         message = head % b"sample" + b'"t":%s,"values":%s' % parts
-        return Line(seq, "sample", message, parts[1][1:].partition(b",")[0])
+        return StreamLine(seq, "sample", message, parts[1][1:].partition(b",")[0])
     try:
         data = load_record(raw)
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        return Line(seq, "event", None)
+        return StreamLine(seq, "event", None)
     kind: Literal["event", "reference"] = "reference" if data.get("kind") == _REFERENCE else "event"
-    return Line(seq, kind, head % b"event" + b'"event":' + raw)
+    return StreamLine(seq, kind, head % b"event" + b'"event":' + raw)
 
 
 def _split_round(raw: bytes) -> tuple[bytes, bytes] | None:

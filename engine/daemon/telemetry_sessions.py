@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from kvdeck.engine.daemon import recovery
 from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
-from kvdeck.engine.daemon.samplers import Asked, Watching, asked
+from kvdeck.engine.daemon.samplers import Samplers, SamplingRequest, asked
 from kvdeck.engine.protocol import Annotate, RecordingState, StartRecording, StopRecording
 from kvdeck.engine.tasks import TaskGroup, start_part
 from kvdeck.sessions.errors import KvdeckError, SessionError, UsageError
@@ -42,9 +42,9 @@ class TelemetrySessions:
 
     def __init__(self, store: Store, kvdeck: str, changed: Callable[[], None]) -> None:
         self._store, self._kvdeck, self._changed = store, kvdeck, changed
-        self.watching = Watching(store.home, self._said)
+        self.watching = Samplers(store.home, self._said)
         self._states: dict[str, RecordingState] = {}
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, SamplingRequest] = {}
         self._of_runs: dict[str, bool] = {}
         """Recordings inside runs, by the run's name: whether it has begun to sample."""
         self._closing: set[str] = set()
@@ -119,7 +119,7 @@ class TelemetrySessions:
         sampling.record(name)
         sampling.revive()
 
-    def _make(self, name: str, what: Asked, limit: int) -> None:
+    def _make(self, name: str, what: SamplingRequest, limit: int) -> None:
         store, own = session.addressed(self._store, name)
         session.begin(
             store,
@@ -171,7 +171,7 @@ class TelemetrySessions:
             raise SessionError(f"no sampler runs for {command.name!r} now", "try again")
         sampling.tell(mark)
 
-    def _what(self, name: str) -> Asked:
+    def _what(self, name: str) -> SamplingRequest:
         what = self._asked.get(name)
         if what is None:
             raise SessionError(
@@ -195,7 +195,7 @@ class TelemetrySessions:
             await asyncio.to_thread(self._write_end, name, RecordingState(name, "interrupted", reason=reason))
             self._ended(name, RecordingState(name, "interrupted", reason=reason))
 
-    def _said(self, what: Asked, said: dict[str, Any]) -> None:
+    def _said(self, what: SamplingRequest, said: dict[str, Any]) -> None:
         """Apply a child's report on one of its sessions, or, without a name, on all of them (recording failed)."""
         names = [said["name"]] if said["name"] else [name for name, own in self._asked.items() if own == what]
         for name in names:

@@ -30,7 +30,7 @@ class Region:
     device: int
 
 
-class Side(Protocol):
+class TransferEndpoint(Protocol):
     """One endpoint of a transfer: `blocks` blocks of one geometry, accessible under any layout."""
 
     memory_type: str
@@ -122,7 +122,7 @@ def wrong_region(content: pattern.Bytes, geometry: Geometry, blocks: int, own: L
     return f"block {block} of {blocks}, layer {layer}, outer dim {outer} differs from its source"
 
 
-def register(agent: Any, side: Side, backend: str) -> Any:
+def register(agent: Any, side: TransferEndpoint, backend: str) -> Any:
     """Register an endpoint's memory or files with one backend; return the handle for `deregister_memory`.
 
     Raises:

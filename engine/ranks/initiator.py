@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
-from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, Side, register
+from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks import reference
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
@@ -34,7 +34,7 @@ from kvdeck.sessions.model.records import FILE_PATHS
 
 COMPLETION_SECONDS = 30.0
 """Time limit for one completion."""
-_AnySide = TypeVar("_AnySide", bound=Side)
+_AnySide = TypeVar("_AnySide", bound=TransferEndpoint)
 _LEAST_PREPARED = 32  # minimum number of requests made to time preparation, enough for percentiles
 
 
@@ -76,7 +76,7 @@ class Lane:
         self._steps: dict[int, _Prepared] = {}
         self._scratch: memory.HostBuffer | None = None
         self._device_scratch: DeviceSide | None = None
-        self._opened: list[Side] = []
+        self._opened: list[TransferEndpoint] = []
         self._remote_names: list[str] = []
         self._agent: Any = None
         try:
@@ -114,16 +114,16 @@ class Lane:
         return self._setup.operation == "WRITE"
 
     @property
-    def _other(self) -> Side:
+    def _other(self) -> TransferEndpoint:
         """The first other endpoint; there are more only with several target processes."""
         return self._others[0]
 
     @property
-    def _sources(self) -> list[Side]:
+    def _sources(self) -> list[TransferEndpoint]:
         return [self._own] if self._writes else list(self._others)
 
     @property
-    def _destinations(self) -> list[Side]:
+    def _destinations(self) -> list[TransferEndpoint]:
         return list(self._others) if self._writes else [self._own]
 
     @property
@@ -135,7 +135,7 @@ class Lane:
         """True if the run was cancelled; RunFailedError if one of its own targets is gone."""
         return check_board(self._board) or cancelled()
 
-    def _open_sides(self, name: str) -> tuple[Side, list[Side]]:
+    def _open_sides(self, name: str) -> tuple[TransferEndpoint, list[TransferEndpoint]]:
         """Open and return the initiator's own endpoint and the other endpoints."""
         path = self._setup.path
         if path == "HostToHost":
@@ -149,7 +149,7 @@ class Lane:
             return own, [self._files()]
         return (self._host(), [self._device(0)]) if path == "HostToDevice" else (self._device(0), [self._host()])
 
-    def _far_hosts(self, name: str) -> list[Side]:
+    def _far_hosts(self, name: str) -> list[TransferEndpoint]:
         setup = self._setup
         if not setup.two_processes:
             return [self._host(setup.target_devices)]
@@ -160,7 +160,7 @@ class Lane:
             return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
         return self._targets_of(name)
 
-    def _targets_of(self, name: str, gpu: int | None = None) -> list[Side]:
+    def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
         """Start a process for each target, with memory on the host or on `gpu`, and return the endpoints."""
         self._remote_names.clear()
         board = self._board = Board()
@@ -250,7 +250,7 @@ class Lane:
         )
         return {"prep_ns": prep_ns, "list_ns": list_ns, "descriptors": counted}
 
-    def _rows_of(self, side: Side, layout: Layout, whole: bool) -> npt.NDArray[np.uint64]:
+    def _rows_of(self, side: TransferEndpoint, layout: Layout, whole: bool) -> npt.NDArray[np.uint64]:
         """Return the other endpoint's descriptors; for a shared target, those of this initiator's blocks."""
         rows, shared = side.describe(layout, whole=whole), self._setup.shared
         return rows if shared is None else rows[shared.place * self._setup.blocks :][: self._setup.blocks]

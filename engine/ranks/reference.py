@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from kvdeck.engine.io import cuda
-from kvdeck.engine.io.endpoints import FileSide, Side
+from kvdeck.engine.io.endpoints import FileSide, TransferEndpoint
 from kvdeck.engine.io.memory import HostBuffer
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import exact_size_text
 
 
-def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None, blocks: Sequence[int],
-         begin_ns: int, batch: int = 1) -> tuple[int, int]:  # fmt: skip
+def move(setup: LaneSetup, source: TransferEndpoint, destination: TransferEndpoint, scratch: HostBuffer | None,
+         blocks: Sequence[int], begin_ns: int, batch: int = 1) -> tuple[int, int]:  # fmt: skip
     """Move blocks one after the other, not before `begin_ns`; return start and end in ns of `CLOCK_MONOTONIC`.
 
     CUDA copies are started for `batch` blocks and then waited for once, as in one request.
@@ -40,7 +40,9 @@ def move(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer 
     return begin, time.perf_counter_ns()
 
 
-def _mover(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffer | None) -> Callable[[int], Any]:
+def _mover(
+    setup: LaneSetup, source: TransferEndpoint, destination: TransferEndpoint, scratch: HostBuffer | None
+) -> Callable[[int], Any]:
     """Return a function that copies one block to scratch memory of this process.
 
     It reads the source, or the destination where the source has no regions in this process.
@@ -52,8 +54,8 @@ def _mover(setup: LaneSetup, source: Side, destination: Side, scratch: HostBuffe
     return lambda block: ctypes.memmove(to + block * size, starts[block // each] + block % each * size, size)
 
 
-def _by_cuda(setup: LaneSetup, source: Side, destination: Side, blocks: Sequence[int], begin_ns: int,
-             batch: int) -> tuple[int, int]:  # fmt: skip
+def _by_cuda(setup: LaneSetup, source: TransferEndpoint, destination: TransferEndpoint, blocks: Sequence[int],
+             begin_ns: int, batch: int) -> tuple[int, int]:  # fmt: skip
     near, far, size = source.regions[0], destination.regions[0], setup.geometry.block_bytes
     gpu = far.device if setup.path == "HostToDevice" else near.device
     pieces = [(far.address + block * size, near.address + block * size, size) for block in blocks]

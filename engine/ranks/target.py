@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from kvdeck.engine.io import nixl
-from kvdeck.engine.io.endpoints import DeviceSide, HostSide, Side, origin_from_json, register
+from kvdeck.engine.io.endpoints import DeviceSide, HostSide, TransferEndpoint, origin_from_json, register
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.planning.layout import Geometry, parse_layout
 from kvdeck.engine.ranks.rpc import serve, take_seat
@@ -20,7 +20,7 @@ class Target:
         self.name = name
         self.busy = False
         self._agent: Any = None
-        self._side: Side | None = None
+        self._side: TransferEndpoint | None = None
 
     def open(
         self,
@@ -81,7 +81,7 @@ class Target:
             self._side.close()
             self._side = None
 
-    def _opened(self) -> Side:
+    def _opened(self) -> TransferEndpoint:
         if self._side is None:
             raise RuntimeError("the target isn't open")
         return self._side

@@ -18,7 +18,7 @@ import orjson
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.telemetry.recorders import TelemetryRecorders
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
-from kvdeck.engine.telemetry.session import Watching, stream
+from kvdeck.engine.telemetry.session import SamplingSettings, stream
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.documents import load_record
@@ -66,7 +66,7 @@ def main() -> int:
         os._exit(1)
 
     start_thread("commands", lambda: _obey(recorders), deaf)
-    watching = Watching(
+    watching = SamplingSettings(
         tuple(asked["sources"]),
         asked["hz"],
         block_bytes=asked.get("block_bytes"),

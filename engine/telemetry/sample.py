@@ -10,7 +10,7 @@ from typing import Any, Literal
 from kvdeck.engine.telemetry.block_size import BlockSize, learned
 from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure, Tier
 from kvdeck.engine.telemetry.source import Series
-from kvdeck.engine.telemetry.tracker import Point, SourceStatus, Track
+from kvdeck.engine.telemetry.tracker import SeriesState, SourceStatus, Track
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.encoding import convert
 
@@ -165,7 +165,9 @@ def take(
     return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
 
 
-def _number(track: Track, series: Series, point: Point, labels: dict[str, str], now_ns: int, stale: bool) -> Number:
+def _number(
+    track: Track, series: Series, point: SeriesState, labels: dict[str, str], now_ns: int, stale: bool
+) -> Number:
     meaning = point.meaning
     scale = meaning.scale if meaning else 1.0
     moves = series.counter
@@ -205,7 +207,7 @@ _FIELDS: Mapping[Measure, tuple[str, str | None, str | None]] = {
 def _flow(
     track: Track,
     name: str,
-    members: list[tuple[Series, Point, Meaning]],
+    members: list[tuple[Series, SeriesState, Meaning]],
     now_ns: int,
     stale: bool,
 ) -> Flow:

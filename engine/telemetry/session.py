@@ -19,7 +19,7 @@ FIRST_S = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class SamplingSettings:
     """Settings of a sampling session; without `sources`, all discovered on this host are sampled."""
 
     sources: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Watching:
     """Address and port of the Prometheus exporter; None disables it."""
 
 
-async def sources_of(watching: Watching) -> list[Source]:
+async def sources_of(watching: SamplingSettings) -> list[Source]:
     """Return the given sources, or all discovered ones if none are given.
 
     Raises:
@@ -51,7 +51,7 @@ async def sources_of(watching: Watching) -> list[Source]:
 
 
 @asynccontextmanager
-async def sampling(watching: Watching, first_s: float = FIRST_S) -> AsyncIterator[Sampler]:
+async def sampling(watching: SamplingSettings, first_s: float = FIRST_S) -> AsyncIterator[Sampler]:
     """Run a sampler while the context is open; yields it once every source was read or `first_s` have passed."""
     sources = await sources_of(watching)
     sampler = Sampler(sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim)
@@ -69,7 +69,7 @@ async def sampling(watching: Watching, first_s: float = FIRST_S) -> AsyncIterato
         await sampler.close()
 
 
-def once(watching: Watching) -> Snapshot:
+def once(watching: SamplingSettings) -> Snapshot:
     """Return one sample: immediately, or with rates after sampling for `seconds`."""
 
     async def look() -> Snapshot:
@@ -84,7 +84,7 @@ def once(watching: Watching) -> Snapshot:
     return asyncio.run(look())
 
 
-def stream(watching: Watching, show: Callable[[Snapshot], None]) -> None:
+def stream(watching: SamplingSettings, show: Callable[[Snapshot], None]) -> None:
     """Pass a sample to `show` each period, for `seconds` or without end."""
 
     async def follow() -> None:

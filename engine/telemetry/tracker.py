@@ -51,7 +51,7 @@ _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_f
 
 
 @dataclass(slots=True, eq=False)
-class Point:
+class SeriesState:
     """One series: its last value, and its growth since sampling began."""
 
     meaning: Meaning | None
@@ -103,12 +103,12 @@ class SourceStatus:
 class Shape:
     """Series in the last reading of a source, grouped into flows and single numbers."""
 
-    flows: dict[str, list[tuple[Series, Point, Meaning]]]
-    numbers: list[tuple[Series, Point, dict[str, str]]]
+    flows: dict[str, list[tuple[Series, SeriesState, Meaning]]]
+    numbers: list[tuple[Series, SeriesState, dict[str, str]]]
     """Series outside any flow, with their labels."""
     gone: list[str]
     """Names of flow metrics that the last reading lacks, though it should have them."""
-    vanished: dict[str, list[tuple[Point, Meaning]]]
+    vanished: dict[str, list[tuple[SeriesState, Meaning]]]
     """Series of each flow that the last reading lacks; what they grew by still counts."""
     present: int = 0
     unknown: int = 0
@@ -116,9 +116,9 @@ class Shape:
     """True if any series is a counter."""
 
 
-def _shape_of(points: dict[Series, Point]) -> Shape:
-    flows: dict[str, list[tuple[Series, Point, Meaning]]] = {}
-    vanished: dict[str, list[tuple[Point, Meaning]]] = {}
+def _shape_of(points: dict[Series, SeriesState]) -> Shape:
+    flows: dict[str, list[tuple[Series, SeriesState, Meaning]]] = {}
+    vanished: dict[str, list[tuple[SeriesState, Meaning]]] = {}
     numbers, gone = [], []
     present = unknown = 0
     for series, point in points.items():
@@ -144,7 +144,7 @@ class Track:
     def __init__(self, name: str, kind: Kind) -> None:
         self.name = name
         self.kind = kind
-        self.points: dict[Series, Point] = {}
+        self.points: dict[Series, SeriesState] = {}
         self.limits: dict[Series, float] = {}
         self.block_size: BlockSize | None = None
         """Derived from the source's own counters; the last result stays valid while they disagree during a transfer."""
@@ -158,9 +158,9 @@ class Track:
         """Time of the last moment with a reading; before the first moment, of the first reading."""
         self._fresh = False
         """True if there was a reading since the last moment."""
-        self._moved: set[Point] = set()
+        self._moved: set[SeriesState] = set()
         """Points that grew since the last moment."""
-        self._grown: set[Point] = set()
+        self._grown: set[SeriesState] = set()
         """Points that grew in the time that the last moment covers."""
         self._members: set[tuple[str, str]] = set()
         """Identity labels seen so far."""
@@ -204,7 +204,7 @@ class Track:
         self.over_s = (now_ns - self._since_ns) / 1e9
         self._since_ns, self._fresh = now_ns, False
 
-    def rate(self, point: Point) -> float | None:
+    def rate(self, point: SeriesState) -> float | None:
         """Return a counter's growth per second in the last moment; None if it isn't known."""
         if not self.over_s or point.gone or point.born >= self.readings:
             return None
@@ -263,12 +263,12 @@ class Track:
             self.points = {series: point for series, point in points.items() if not point.gone}
             self._shape, self._forgot = None, True
 
-    def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> Point:
+    def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> SeriesState:
         """Return the point of a series that is read for the first time.
 
         A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
         """
-        point = Point(meaning_of(series), value, self.readings + 1, before=value)
+        point = SeriesState(meaning_of(series), value, self.readings + 1, before=value)
         if not series.counter and value > 0:
             point.since_ns = now_ns
         if series.counter and self._began_at_0(series, reading):
@@ -312,7 +312,7 @@ class Track:
             self._failing_since = now_ns
         self._failure = reason
 
-    def _update(self, series: Series, point: Point, value: float, now_ns: int) -> None:
+    def _update(self, series: Series, point: SeriesState, value: float, now_ns: int) -> None:
         if point.gone:
             self._shape = None
         point.gone, point.expected = False, True
@@ -332,7 +332,7 @@ class Track:
             point.gained += delta
             self._moved.add(point)
 
-    def _fallen(self, series: Series, point: Point, before: float, value: float, now_ns: int) -> float:
+    def _fallen(self, series: Series, point: SeriesState, before: float, value: float, now_ns: int) -> float:
         """Return the growth across a wrap, or since a reset; what grew before a reset isn't known."""
         top = float(1 << series.wrap_bits)
         if before <= top and before > 0.9 * top and value < 0.1 * top:
@@ -392,7 +392,7 @@ class Track:
         return "live", ""
 
 
-def _has_fallen(points: Mapping[Series, Point], values: Mapping[Series, float]) -> bool:
+def _has_fallen(points: Mapping[Series, SeriesState], values: Mapping[Series, float]) -> bool:
     """True if at least half of the counters above 0, and at least FALLEN, fell without wrapping."""
     fell = above = 0
     for series, value in values.items():

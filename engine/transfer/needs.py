@@ -20,7 +20,7 @@ _OWN_FILES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemoryPart:
     """`count` buffers, or files, of `bytes` each."""
 
     count: int
@@ -35,11 +35,11 @@ class Part:
 class Needs:
     """Peak resource needs of one run."""
 
-    host: tuple[Part, ...] = ()
+    host: tuple[MemoryPart, ...] = ()
     """Host memory, one part per kind of buffer."""
-    device: tuple[Part, ...] = ()
+    device: tuple[MemoryPart, ...] = ()
     """GPU memory, all on `device_index`."""
-    disk: tuple[Part, ...] = ()
+    disk: tuple[MemoryPart, ...] = ()
     device_index: int = 0
     blocks: int | None = None
     """Blocks in the working set, from which the suggested `--blocks` is computed."""
@@ -66,9 +66,9 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
     on_file, posix = trial.path in FILE_PATHS, trial.backend.removeprefix(plugins.STAGED) == "POSIX"
     aio = posix and trial.api == "AIO"
     return Needs(
-        host=(Part(_host_buffers(spec, trial) * lanes, size),),
-        device=(Part(_device_buffers(spec, trial.path) * lanes, size),) if "Device" in trial.path else (),
-        disk=(Part(trial.files * lanes, size // trial.files),) if on_file else (),
+        host=(MemoryPart(_host_buffers(spec, trial) * lanes, size),),
+        device=(MemoryPart(_device_buffers(spec, trial.path) * lanes, size),) if "Device" in trial.path else (),
+        disk=(MemoryPart(trial.files * lanes, size // trial.files),) if on_file else (),
         blocks=trial.blocks,
         open_files=2 * trial.files * lanes if on_file else 0,
         aio_slots=_parameter(spec, "kernel_queue_size", _POSIX_QUEUE) * lanes if aio else 0,
@@ -126,7 +126,7 @@ def _fits_disk(needs: Needs, host: HostFacts, folder: FolderFacts) -> None:
         _fits(needs.host + needs.disk, host.memory_available_bytes, f"memory, {folder.path} included", needs.blocks)
 
 
-def _fits(parts: tuple[Part, ...], available: int, what: str, blocks: int | None) -> None:
+def _fits(parts: tuple[MemoryPart, ...], available: int, what: str, blocks: int | None) -> None:
     total, allowed = sum(part.total for part in parts), int(available * _SPARE)
     if total <= allowed:
         return

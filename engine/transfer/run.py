@@ -17,7 +17,7 @@ from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import check_room, needs_of
-from kvdeck.engine.transfer.trial import CACHE_DROPPED, Progress, TrialRun, page_cache, without_result
+from kvdeck.engine.transfer.trial import CACHE_DROPPED, TrialProgress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
     Room,
@@ -48,7 +48,7 @@ def execute(
     Raises:
         RunFailedError: A rank is lost, or the session can't be written: no further step can be measured.
     """
-    progress = Progress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
+    progress = TrialProgress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
     for spec, trial in planned:  # report paths that can't run at once, not when their turn comes
         refusal = _refusal(trial, folder)
@@ -80,7 +80,7 @@ def _refusal(trial: Trial, folder: str) -> str | None:
     return None
 
 
-def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: Progress) -> records.RunState:
+def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialProgress) -> records.RunState:
     """Measure one trial and emit its results; return its state."""
     emit = progress.emit
     for note in trial.notes:

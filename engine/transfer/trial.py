@@ -30,7 +30,7 @@ _ENOUGH_WIDTH = 0.01  # of the interval, as a fraction of its median
 
 
 @dataclass(slots=True)
-class Progress:
+class TrialProgress:
     """Progress of the whole run, updated by `run.execute` between trials."""
 
     emit: Callable[[events.Event], None]
@@ -105,7 +105,7 @@ class _Step:
 class TrialRun:
     """A running trial: its rank group, prepared steps and rounds so far."""
 
-    def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: Progress) -> None:
+    def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: TrialProgress) -> None:
         self.spec, self.trial, self.crew, self.progress = spec, trial, crew, progress
         self.steps: list[_Step] = []
         self.reference_busy: list[int] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from kvdeck.sessions.analysis.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_sentence
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
-from kvdeck.sessions.text.tables import Column, fit, render, wrapped
+from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
 from kvdeck.sessions.units import (
     UNKNOWN,
     bounded_text,
@@ -51,12 +51,12 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
 def _row_lines(row: Row, width: int) -> list[Line]:
     sides, change = (row.a, row.b), _changes(row)
 
-    def column(over: str, head: str, of: Callable[[Side], str], change: str, rank: int = 0) -> Column:
-        return Column(over, head, (*map(of, sides), change), rank=rank)
+    def column(over: str, head: str, of: Callable[[Side], str], change: str, rank: int = 0) -> TextColumn:
+        return TextColumn(over, head, (*map(of, sides), change), rank=rank)
 
     columns = [
-        Column("", "", ("A", "B", ""), left=True),
-        Column("", "layout", (*(_layouts(side) for side in sides), "change"), left=True),
+        TextColumn("", "", ("A", "B", ""), left=True),
+        TextColumn("", "layout", (*(_layouts(side) for side in sides), "change"), left=True),
         column("", "transfers", lambda side: count_text(side.transfers), change["transfers"], rank=2),
         column("", "bytes", lambda side: size_text(side.bytes), change["bytes"], rank=3),
         column("average", "size", lambda side: size_text(side.average_bytes), change["average"], rank=1),
@@ -160,17 +160,17 @@ def many_lines(diffs: Sequence[Diff], width: int = 100) -> list[Line]:
     keys = list(dict.fromkeys(_key(row) for diff in diffs for row in (*_across(diff), *diff.keys)))
     rows = [{_key(row): row for row in (*_across(diff), *diff.keys)} for diff in diffs]
     columns = [
-        Column("", "path", tuple(key[0] for key in keys), left=True),
-        Column("", "layout", tuple(short_layout_name(key[1]) if key[1] else "across" for key in keys), left=True),
-        Column(
+        TextColumn("", "path", tuple(key[0] for key in keys), left=True),
+        TextColumn("", "layout", tuple(short_layout_name(key[1]) if key[1] else "across" for key in keys), left=True),
+        TextColumn(
             "",
             "size",
             tuple(shape_text(key[2], key[3]) if key[2] is not None else "" for key in keys),
         ),
-        Column("A", "GB/s", tuple(_first_rate(rows, key) for key in keys)),
+        TextColumn("A", "GB/s", tuple(_first_rate(rows, key) for key in keys)),
     ]
     for letter, found in zip(letters, rows, strict=True):
-        columns.append(Column(f"{letter}'s", "time", tuple(_many_cell(found.get(key)) for key in keys)))
+        columns.append(TextColumn(f"{letter}'s", "time", tuple(_many_cell(found.get(key)) for key in keys)))
     if not keys:
         return [*lines, Line(""), Line("They have no path and layout in common.", "warning")]
     table = [Line(text[:width]) for text in render(columns, width)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvdeck.sessions.formats.nixlbench import NixlbenchRow
 from kvdeck.sessions.model.records import StepResult
-from kvdeck.sessions.text.tables import Column, fit, render, wrapped
+from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
 from kvdeck.sessions.units import count_text, figure, many
 
 LINK_GB_PER_S = 50.0
@@ -111,21 +111,21 @@ def table_lines(results: Sequence[StepResult], width: int = 100) -> list[str]:
     paired = all(result.settings.get("scheme") for result, _ in pairs)
     many = any(row.aggregate_gb_per_s is not None for _, row in pairs)
     columns = [
-        Column("block", "size (B)", tuple(count_text(row.block_bytes) for _, row in pairs)),
-        Column("batch", "size", tuple(count_text(row.batch) for _, row in pairs)),
-        Column("B/W", "(GB/s)", times("gb_per_s")),
-        *([Column("aggr. B/W", "(GB/s)", times("aggregate_gb_per_s")),
-           Column("network", "util (%)", times("network_percent"), rank=3)] if many else []),
-        *([Column("all pairs", "(GB/s)", tuple(figure(result.gb_per_s.median) for result, _ in pairs
+        TextColumn("block", "size (B)", tuple(count_text(row.block_bytes) for _, row in pairs)),
+        TextColumn("batch", "size", tuple(count_text(row.batch) for _, row in pairs)),
+        TextColumn("B/W", "(GB/s)", times("gb_per_s")),
+        *([TextColumn("aggr. B/W", "(GB/s)", times("aggregate_gb_per_s")),
+           TextColumn("network", "util (%)", times("network_percent"), rank=3)] if many else []),
+        *([TextColumn("all pairs", "(GB/s)", tuple(figure(result.gb_per_s.median) for result, _ in pairs
                                              if result.gb_per_s))] if paired else []),
-        Column("avg lat.", "(µs/desc)", times("latency_us")),
+        TextColumn("avg lat.", "(µs/desc)", times("latency_us")),
         *(
-            Column(f"{word} (µs)", statistic, times(f"{field}{suffix}_us"), rank=rank)
+            TextColumn(f"{word} (µs)", statistic, times(f"{field}{suffix}_us"), rank=rank)
             for word, field, rank in (("prep", "prep", 2), ("post", "post", 1), ("tx", "transfer", 0))
             for statistic, suffix in (("avg", ""), ("p99", "_p99"))
         ),
         *(
-            Column("request", f"{name} (µs)", tuple("–" if result.request_us is None else figure(
+            TextColumn("request", f"{name} (µs)", tuple("–" if result.request_us is None else figure(
                 getattr(result.request_us, name)) for result, _ in pairs))
             for name in ("p50", "p99")
         ),

@@ -15,7 +15,7 @@ from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
-from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
     count_text,
     duration_text,
@@ -242,9 +242,9 @@ def _table(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
     return out + _odd_steps(results, width)
 
 
-def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], str]) -> list[Column]:
-    def column(over: str, head: str, cells: Iterable[str], left: bool = False, rank: int = 0) -> Column:
-        return Column(over, head, tuple(cells), left, rank)
+def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], str]) -> list[TextColumn]:
+    def column(over: str, head: str, cells: Iterable[str], left: bool = False, rank: int = 0) -> TextColumn:
+        return TextColumn(over, head, tuple(cells), left, rank)
 
     columns = []
     if sweep:
@@ -351,10 +351,10 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
     for path in dict.fromkeys(item.path for item in tuned):
         rows = [item for item in tuned if item.path == path]
         columns = [
-            Column("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
-            Column("", "time", tuple(ratio_text(i.ratio) for i in rows)),
-            Column("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
-            Column("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
+            TextColumn("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
+            TextColumn("", "time", tuple(ratio_text(i.ratio) for i in rows)),
+            TextColumn("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
+            TextColumn("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]
         lines += [Line(text[:width]) for text in render(columns, width)]

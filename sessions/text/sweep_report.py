@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from kvdeck.sessions.model.records import Comparison, StepResult
-from kvdeck.sessions.text.tables import NO_BREAK, Column, render, table_width, wrapped
+from kvdeck.sessions.text.tables import NO_BREAK, TextColumn, render, table_width, wrapped
 from kvdeck.sessions.units import UNKNOWN, count_text, figure, layout_name, many, range_text, ratio_text, size_text
 
 Shape = tuple[int, int]
@@ -47,10 +47,10 @@ def sweep_ratios(comparisons: Sequence[Comparison], width: int) -> list[str]:
     lines: list[str] = []
     for (candidate, baseline), items in _pairs(comparisons).items():
         columns = [
-            Column("", "block × batch", tuple(shape_text(i).replace(NO_BREAK, " ") for i in items)),
-            Column("", "time", tuple(ratio_text(i.ratio) for i in items)),
-            Column("", "interval", tuple(range_text(i.low, i.high) for i in items)),
-            Column("", "verdict", tuple(i.verdict for i in items), left=True),
+            TextColumn("", "block × batch", tuple(shape_text(i).replace(NO_BREAK, " ") for i in items)),
+            TextColumn("", "time", tuple(ratio_text(i.ratio) for i in items)),
+            TextColumn("", "interval", tuple(range_text(i.low, i.high) for i in items)),
+            TextColumn("", "verdict", tuple(i.verdict for i in items), left=True),
         ]
         lines += [f"  {candidate}'s time over {baseline}'s", *render(columns, width)]
         lines += wrapped(f"  {_summary(candidate, baseline, items)}", width, "    ")
@@ -85,9 +85,9 @@ def shape_text(item: Comparison | StepResult) -> str:
 def _grid(shapes: Sequence[Shape], width: int, cells: Mapping[Shape, str]) -> list[str]:
     """Return the cells as a table; batches that don't fit the width follow in another table below."""
     sizes, batches = sorted({s for s, _ in shapes}), sorted({b for _, b in shapes})
-    names = Column("", "block", tuple(size_text(size) for size in sizes))
+    names = TextColumn("", "block", tuple(size_text(size) for size in sizes))
     columns = [
-        Column("", f"× {count_text(batch)}", tuple(cells.get((size, batch), UNKNOWN) for size in sizes))
+        TextColumn("", f"× {count_text(batch)}", tuple(cells.get((size, batch), UNKNOWN) for size in sizes))
         for batch in batches
     ]
     lines: list[str] = []

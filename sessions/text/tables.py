@@ -10,7 +10,7 @@ NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TextColumn:
     """A table column: two header lines and one cell per row."""
 
     over: str
@@ -28,12 +28,12 @@ class Column:
         object.__setattr__(self, "width", widest)
 
 
-def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Column]]:
+def fit(columns: Iterable[TextColumn], width: int) -> tuple[list[TextColumn], list[TextColumn]]:
     """Return the columns that fit into `width` characters, and the dropped ones.
 
     Columns of rank 0 are never dropped, so the result may still be too wide.
     """
-    kept, dropped = list(columns), list[Column]()
+    kept, dropped = list(columns), list[TextColumn]()
     needed = table_width(kept, 1)
     while needed > width and any(column.rank for column in kept):
         least = max(kept, key=lambda column: column.rank)
@@ -43,12 +43,12 @@ def fit(columns: Iterable[Column], width: int) -> tuple[list[Column], list[Colum
     return kept, dropped
 
 
-def table_width(columns: Sequence[Column], gap: int = 2) -> int:
+def table_width(columns: Sequence[TextColumn], gap: int = 2) -> int:
     """Return a table's width in characters, with `gap` spaces before each column."""
     return sum(column.width + gap for column in columns)
 
 
-def render(columns: Sequence[Column], width: int = 80) -> list[str]:
+def render(columns: Sequence[TextColumn], width: int = 80) -> list[str]:
     """Return the header lines (the upper one only if it isn't empty) and one line per row.
 
     The gap between columns is 2 spaces, or 1 if the table is wider than `width`.

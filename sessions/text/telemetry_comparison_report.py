@@ -9,7 +9,7 @@ from kvdeck.sessions.analysis.compare_telemetry import FlowRow, NumberRow, Telem
 from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
-from kvdeck.sessions.text.tables import Column, fit, render, wrapped
+from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
 from kvdeck.sessions.text.telemetry_report import NOTE, arrow, moved_text, p95_text, rate_text
 from kvdeck.sessions.units import change_text, duration_text, quantity_text, range_text, ratio_text
 
@@ -74,14 +74,16 @@ def _flow_lines(row: FlowRow, width: int) -> list[Line]:
     change = _changes(row)
     p95 = tuple(p95_text(side) for side in sides)
     columns = [
-        Column("", "", ("A", "B", ""), left=True),
-        Column("", "moved", (*map(moved_text, sides), change["moved"])),
-        Column("", "blocks", (*(quantity_text(side.blocks_moved, "") for side in sides), change["blocks"]), rank=4),
-        Column("", "moving", (*(duration_text(side.moving_s) for side in sides), ""), rank=3),
-        Column("median rate", "while moving", (*(rate_text(side.rate, side.unit) for side in sides), change["rate"])),
-        Column("", "p95", (*p95, change["p95"]), rank=2),
-        Column("", "mean", (*(quantity_text(side.mean, side.unit) for side in sides), change["mean"]), rank=1),
-        Column("", "failed", (*(quantity_text(side.failures, "") for side in sides), ""), rank=5),
+        TextColumn("", "", ("A", "B", ""), left=True),
+        TextColumn("", "moved", (*map(moved_text, sides), change["moved"])),
+        TextColumn("", "blocks", (*(quantity_text(side.blocks_moved, "") for side in sides), change["blocks"]), rank=4),
+        TextColumn("", "moving", (*(duration_text(side.moving_s) for side in sides), ""), rank=3),
+        TextColumn(
+            "median rate", "while moving", (*(rate_text(side.rate, side.unit) for side in sides), change["rate"])
+        ),
+        TextColumn("", "p95", (*p95, change["p95"]), rank=2),
+        TextColumn("", "mean", (*(quantity_text(side.mean, side.unit) for side in sides), change["mean"]), rank=1),
+        TextColumn("", "failed", (*(quantity_text(side.failures, "") for side in sides), ""), rank=5),
     ]
     title = f"{arrow(row.a)}  {row.a.name}"
     sources = row.a.source if row.same_source else f"{row.a.source} and {row.b.source}, matched by kind"
@@ -111,10 +113,10 @@ def _percent(before: float | None, after: float | None) -> str:
 
 def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
     columns = [
-        Column("", "", tuple(row.name for row in rows), left=True),
-        Column("", "A", tuple(quantity_text(row.a, row.unit) for row in rows)),
-        Column("", "B", tuple(quantity_text(row.b, row.unit) for row in rows)),
-        Column("", "change", tuple(_percent(row.a, row.b) for row in rows), rank=1),
+        TextColumn("", "", tuple(row.name for row in rows), left=True),
+        TextColumn("", "A", tuple(quantity_text(row.a, row.unit) for row in rows)),
+        TextColumn("", "B", tuple(quantity_text(row.b, row.unit) for row in rows)),
+        TextColumn("", "change", tuple(_percent(row.a, row.b) for row in rows), rank=1),
     ]
     return [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
 

@@ -8,7 +8,7 @@ from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
 from kvdeck.sessions.text.run_report import Line, Tone
-from kvdeck.sessions.text.tables import Column, fit, joined, render, table_width, wrapped
+from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
     UNKNOWN,
     count_text,
@@ -160,29 +160,31 @@ def _flow_lines(flow: FlowTotals, width: int) -> Iterable[Line]:
     yield from (Line(text) for text in joined(said, width, "    "))
 
 
-def _flow_columns(flows: Sequence[FlowTotals]) -> list[Column]:
+def _flow_columns(flows: Sequence[FlowTotals]) -> list[TextColumn]:
     return [
-        Column("", "move", tuple(arrow(flow) for flow in flows), left=True),
-        Column("", "flow", tuple(flow.name for flow in flows), left=True),
-        Column("", "moved", tuple(moved_text(flow) for flow in flows)),
-        Column("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
-        Column("", "p95", tuple(p95_text(flow) for flow in flows), rank=2),
-        Column("", "mean", tuple(quantity_text(flow.mean, flow.unit) for flow in flows), rank=1),
-        Column("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
-        Column("", "failed", tuple(quantity_text(flow.failures, "") for flow in flows), rank=5),
-        Column("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
+        TextColumn("", "move", tuple(arrow(flow) for flow in flows), left=True),
+        TextColumn("", "flow", tuple(flow.name for flow in flows), left=True),
+        TextColumn("", "moved", tuple(moved_text(flow) for flow in flows)),
+        TextColumn("median rate", "while moving", tuple(rate_text(flow.rate, flow.unit) for flow in flows)),
+        TextColumn("", "p95", tuple(p95_text(flow) for flow in flows), rank=2),
+        TextColumn("", "mean", tuple(quantity_text(flow.mean, flow.unit) for flow in flows), rank=1),
+        TextColumn("", "moving", tuple(duration_text(flow.moving_s) for flow in flows), rank=3),
+        TextColumn("", "failed", tuple(quantity_text(flow.failures, "") for flow in flows), rank=5),
+        TextColumn("", "source", tuple(flow.source for flow in flows), left=True, rank=4),
     ]
 
 
 def _gauges(gauges: Sequence[GaugeTotals], width: int) -> list[Line]:
     return _table(
         [
-            Column("", "gauge", tuple(named(gauge) for gauge in gauges), left=True),
-            Column("", "median", tuple(quantity_text(gauge.value.median, gauge.unit) for gauge in gauges)),
-            Column("", "least", tuple(quantity_text(gauge.value.least, gauge.unit) for gauge in gauges), rank=2),
-            Column("", "p95", tuple(quantity_text(gauge.value.p95, gauge.unit) for gauge in gauges), rank=1),
-            Column("", "greatest", tuple(quantity_text(gauge.value.greatest, gauge.unit) for gauge in gauges), rank=3),
-            Column("", "source", tuple(gauge.source for gauge in gauges), left=True, rank=4),
+            TextColumn("", "gauge", tuple(named(gauge) for gauge in gauges), left=True),
+            TextColumn("", "median", tuple(quantity_text(gauge.value.median, gauge.unit) for gauge in gauges)),
+            TextColumn("", "least", tuple(quantity_text(gauge.value.least, gauge.unit) for gauge in gauges), rank=2),
+            TextColumn("", "p95", tuple(quantity_text(gauge.value.p95, gauge.unit) for gauge in gauges), rank=1),
+            TextColumn(
+                "", "greatest", tuple(quantity_text(gauge.value.greatest, gauge.unit) for gauge in gauges), rank=3
+            ),
+            TextColumn("", "source", tuple(gauge.source for gauge in gauges), left=True, rank=4),
         ],
         width,
     )
@@ -191,9 +193,9 @@ def _gauges(gauges: Sequence[GaugeTotals], width: int) -> list[Line]:
 def _counters(counters: Sequence[CounterTotals], width: int) -> list[Line]:
     return _table(
         [
-            Column("", "counter", tuple(named(counter) for counter in counters), left=True),
-            Column("", "gained", tuple(quantity_text(counter.gained, counter.unit) for counter in counters)),
-            Column("", "source", tuple(counter.source for counter in counters), left=True, rank=1),
+            TextColumn("", "counter", tuple(named(counter) for counter in counters), left=True),
+            TextColumn("", "gained", tuple(quantity_text(counter.gained, counter.unit) for counter in counters)),
+            TextColumn("", "source", tuple(counter.source for counter in counters), left=True, rank=1),
         ],
         width,
     )
@@ -216,6 +218,6 @@ def _marks(watched: Watched, width: int) -> Iterable[Line]:
         yield Line(f"  and {count_text(len(watched.marks) - SHOWN_MARKS)} before these")
 
 
-def _table(columns: Sequence[Column], width: int) -> list[Line]:
+def _table(columns: Sequence[TextColumn], width: int) -> list[Line]:
     kept, _ = fit(columns, width)
     return [Line(text[:width]) for text in render(kept, width)]

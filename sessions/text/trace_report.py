@@ -6,7 +6,7 @@ from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
 from kvdeck.sessions.text.run_report import Line
-from kvdeck.sessions.text.tables import Column, joined, render, table_width
+from kvdeck.sessions.text.tables import TextColumn, joined, render, table_width
 from kvdeck.sessions.units import (
     count_text,
     duration_text,
@@ -55,8 +55,8 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
     times = [time_percentiles(tally.times) for tally in tallies]
     timed = any(times)
 
-    def column(over: str, head: str, cells: list[str], left: bool = False) -> Column:
-        return Column(over, head, tuple(cells), left)
+    def column(over: str, head: str, cells: list[str], left: bool = False) -> TextColumn:
+        return TextColumn(over, head, tuple(cells), left)
 
     named = layout_name if width >= 100 else short_layout_name
     columns = [
@@ -90,7 +90,7 @@ def _path_lines(path: str, tallies: list[Tally], width: int) -> list[Line]:
     return [*lines, *_stated(tallies)]
 
 
-def _parts(columns: list[Column], width: int) -> list[list[Column]]:
+def _parts(columns: list[TextColumn], width: int) -> list[list[TextColumn]]:
     """Return the columns as one table, or split over two if they exceed the width."""
     if table_width(columns, 1) <= width:
         return [columns]

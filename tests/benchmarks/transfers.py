@@ -22,7 +22,7 @@ from kvdeck.engine.ranks.initiator import Lane
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.run import lane_setups
-from kvdeck.engine.transfer.trial import Progress, TrialRun
+from kvdeck.engine.transfer.trial import TrialProgress, TrialRun
 from kvdeck.engine.transfer.trials import plan_trials, room_of
 from tests.benchmarks.table import Row
 
@@ -235,7 +235,7 @@ def _against_itself() -> Row:
         crew = Crew(lane_setups(spec, trial, room, folder), lambda: False)
         wrong = 0
         for _ in range(SAME_TRIALS):
-            run = TrialRun(spec, trial, crew, Progress(lambda _event: None, lambda: False))
+            run = TrialRun(spec, trial, crew, TrialProgress(lambda _event: None, lambda: False))
             run.measure()
             wrong += run.comparisons()[0].verdict in ("faster", "slower")
             for step in trial.steps:

@@ -28,8 +28,7 @@ from kvdeck.app.tui.requests import Requests
 from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.daemon import recovery, run_queue, runtime
-from kvdeck.engine.daemon.server import Config as EngineConfig
-from kvdeck.engine.daemon.server import Server
+from kvdeck.engine.daemon.server import EngineConfig, Server
 from kvdeck.engine.daemon.stream import RunStream, to_line
 from kvdeck.engine.protocol import EventMessage, SampleMessage, WatchSample, decode
 from kvdeck.engine.tasks import TaskGroup

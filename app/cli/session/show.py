@@ -29,7 +29,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
     from kvdeck.sessions.store.catalogue import catalogue, matching, row_json
     from kvdeck.sessions.text.run_report import Line
-    from kvdeck.sessions.text.tables import Column, fit, render
+    from kvdeck.sessions.text.tables import TextColumn, fit, render
 
     found = matching(catalogue(store()), words)
     if as_json:
@@ -39,16 +39,16 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         click.echo("No session matches." if words else "No sessions yet. Start one: `kvdeck run --quick`")
         return 0
     columns = [
-        Column("", "session", tuple(item.name for item in found), left=True),
-        Column("", "kind", tuple(item.kind for item in found), left=True),
-        Column("", "state", tuple(item.state for item in found), left=True, rank=4),
-        Column("", "created", tuple(local_time(item.created) for item in found), left=True, rank=2),
-        Column("", "steps", tuple(count_text(item.steps) if item.kind == "run" else "" for item in found), rank=6),
-        Column("", "transfers", tuple(_transfers(item) for item in found), rank=3),
-        Column(
+        TextColumn("", "session", tuple(item.name for item in found), left=True),
+        TextColumn("", "kind", tuple(item.kind for item in found), left=True),
+        TextColumn("", "state", tuple(item.state for item in found), left=True, rank=4),
+        TextColumn("", "created", tuple(local_time(item.created) for item in found), left=True, rank=2),
+        TextColumn("", "steps", tuple(count_text(item.steps) if item.kind == "run" else "" for item in found), rank=6),
+        TextColumn("", "transfers", tuple(_transfers(item) for item in found), rank=3),
+        TextColumn(
             "", "paths", tuple(item.reason or item.about or few_paths(item.paths) for item in found), left=True, rank=1
         ),
-        Column("", "tags", tuple(" ".join(item.tags) for item in found), left=True, rank=5),
+        TextColumn("", "tags", tuple(" ".join(item.tags) for item in found), left=True, rank=5),
     ]
     print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0

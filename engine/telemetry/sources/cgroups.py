@@ -25,7 +25,7 @@ _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ControlGroup:
     """The container or service that a process runs in."""
 
     name: str
@@ -49,7 +49,7 @@ class Usage:
     memory_bytes: float | None
 
 
-def group_of(text: str) -> Group | None:
+def group_of(text: str) -> ControlGroup | None:
     """Return the container or service from the content of `/proc/<pid>/cgroup` (v1, v2 or hybrid).
 
     None for a process in a login session, in the root group, or in the container that kvdeck itself runs in.
@@ -67,7 +67,7 @@ def group_of(text: str) -> Group | None:
     for path in (unified, storage, memory):
         name = _name(path)
         if name:
-            return Group(name, unified, storage, memory, not name.endswith(".service"))
+            return ControlGroup(name, unified, storage, memory, not name.endswith(".service"))
     return None
 
 
@@ -93,7 +93,7 @@ def _plain(name: str) -> str:
     return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
 
 
-def usage(group: Group, root: Path = Path("/sys/fs/cgroup")) -> Usage:
+def usage(group: ControlGroup, root: Path = Path("/sys/fs/cgroup")) -> Usage:
     """Return the group's usage from cgroup v2, or else from v1; read-only."""
     for mount in (root, root / "unified"):
         folder = _inside(mount, group.unified)

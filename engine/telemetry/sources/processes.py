@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvdeck.engine.telemetry.source import Labels, Reading, Series
-from kvdeck.engine.telemetry.sources.cgroups import Group, group_of, usage
+from kvdeck.engine.telemetry.sources.cgroups import ControlGroup, group_of, usage
 from kvdeck.engine.telemetry.sources.local_source import LocalSource, now_ns
 from kvdeck.sessions.units import count_text
 
@@ -35,7 +35,7 @@ class Serving:
 
     pid: int
     name: str
-    group: Group | None
+    group: ControlGroup | None
 
     @property
     def labels(self) -> Labels:
@@ -81,11 +81,11 @@ class Processes:
         ]
         return found[:MAX_PROCESSES]
 
-    def _shared(self, group: Group) -> bool:
+    def _shared(self, group: ControlGroup) -> bool:
         """True if one serving process makes its whole group serving; False for mixed ones like a notebook server."""
         return group.container or self._pattern.search(group.name) is not None
 
-    def _all(self) -> Iterator[tuple[int, str, Group | None, bool]]:
+    def _all(self) -> Iterator[tuple[int, str, ControlGroup | None, bool]]:
         """Yield process id, name, group, and whether the command line or the group's name matches the pattern."""
         for entry in os.scandir(self._root):
             if not entry.name.isdigit() or int(entry.name) == os.getpid():

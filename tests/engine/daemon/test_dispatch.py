@@ -130,9 +130,9 @@ def test_a_command_has_one_handler(folders: Path):
 
 
 def test_every_command_is_answered():
-    from kvdeck.engine.daemon.samplers import Watching
+    from kvdeck.engine.daemon.samplers import Samplers
     from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 
-    owners = (object.__new__(CountingServer), object.__new__(TelemetrySessions), object.__new__(Watching))
+    owners = (object.__new__(CountingServer), object.__new__(TelemetrySessions), object.__new__(Samplers))
     ours = {command for command in Command.__subclasses__() if command.__module__ == protocol.__name__}
     assert set(handlers(*owners)) == {Count, *ours}

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kvdeck.engine.daemon.run_queue import (
     KEPT_RUNS,
     Adopted,
-    Cancel,
+    CancelRun,
     CompleteFiles,
     Event,
     FilesCompleted,
@@ -26,7 +26,7 @@ from kvdeck.engine.daemon.run_queue import (
     Settled,
     ShowVerdict,
     StartWorker,
-    Stop,
+    StopQueue,
     StopWorker,
     Submitted,
     TellClients,
@@ -107,16 +107,16 @@ def test_a_cancelled_run_is_cancelled_however_its_worker_ends(
     ended: tuple[int, bool], reason: str, died_of: str | None
 ):
     queue = working("a")
-    assert orders(queue, Cancel("a", "why")) == [StopWorker("a")]
+    assert orders(queue, CancelRun("a", "why")) == [StopWorker("a")]
     complete = CompleteFiles("a", Verdict("cancelled", reason, died_of, ("last",)))
     assert orders(queue, WorkerEnded("a", *ended, ("last",))) == [complete]
 
 
 def test_a_queued_run_is_cancelled_at_once_beside_the_running_one():
     queue = working("a", "b", "c")
-    assert orders(queue, Cancel("b")) == [CompleteFiles("b", Verdict("cancelled"))]
+    assert orders(queue, CancelRun("b")) == [CompleteFiles("b", Verdict("cancelled"))]
     assert (queue.runs["b"].state, queue.active) == ("cancelled", queue.runs["a"])
-    assert orders(queue, Cancel("b")) == []
+    assert orders(queue, CancelRun("b")) == []
     assert not queue.settled
     assert orders(queue, FilesCompleted("b", "cancelled", None)) == [], "no worker is started beside the running one"
     assert orders(queue, WorkerFailed("a", "broken"), FilesCompleted("a", "failed", "broken")) == [StartWorker("c")]
@@ -125,7 +125,7 @@ def test_a_queued_run_is_cancelled_at_once_beside_the_running_one():
 def test_a_run_that_is_cancelled_while_its_worker_starts_is_stopped():
     queue = RunQueue()
     queue.handle(Submitted("a"))
-    assert orders(queue, Cancel("a")) == [StopWorker("a")]
+    assert orders(queue, CancelRun("a")) == [StopWorker("a")]
     assert orders(queue, WorkerStarted("a", 7)) == []
     (complete,) = orders(queue, WorkerEnded("a", -15, False))
     assert isinstance(complete, CompleteFiles)
@@ -177,7 +177,7 @@ def test_a_name_that_is_used_again_is_not_closed_with_an_old_end():
 def test_stopping_cancels_all_and_starts_none():
     queue = working("a", "b")
     cancelled = Verdict("cancelled", "stopped")
-    assert orders(queue, Stop("stopped", hurry=True)) == [
+    assert orders(queue, StopQueue("stopped", hurry=True)) == [
         StopWorker("a"),
         CompleteFiles("b", cancelled),
         HurryWorker("a"),
@@ -249,12 +249,12 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(name=NAMES, reason=REASONS)
     def cancel(self, name: str, reason: str | None) -> None:
-        self.tell(Cancel(name, reason))
+        self.tell(CancelRun(name, reason))
 
     @rule(hurry=st.booleans())
     def stop(self, hurry: bool) -> None:
         self.stopped = True
-        self.tell(Stop("the engine was stopped", hurry))
+        self.tell(StopQueue("the engine was stopped", hurry))
 
     @rule(event=st.sampled_from([Hurry(), Settled()]))
     def hurry(self, event: Event) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kvdeck.engine.telemetry.source import Reading
-from kvdeck.engine.telemetry.sources.cgroups import Group, Usage, group_of, usage
+from kvdeck.engine.telemetry.sources.cgroups import ControlGroup, Usage, group_of, usage
 from kvdeck.engine.telemetry.sources.processes import Processes
 
 ID = "3f2a91c0d4e7" + "0123456789abcdef" * 3 + "0123"
@@ -89,7 +89,7 @@ def test_version_one_from_a_tree_of_files(tmp_path: Path) -> None:
 
 def test_a_group_out_of_sight_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
-    group = Group("docker 1", f"/../../{ID}", "", "", True)
+    group = ControlGroup("docker 1", f"/../../{ID}", "", "", True)
     assert usage(group, tmp_path) == Usage(None, None, None)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kvdeck.engine.host import FolderFacts, Gpu, GpuFacts, HostFacts, host_facts
 from kvdeck.engine.host.folder import default_folder
-from kvdeck.engine.transfer.needs import Needs, Part, check_room
+from kvdeck.engine.transfer.needs import MemoryPart, Needs, check_room
 from kvdeck.sessions.errors import UnavailableError
 
 GB = 10**9
@@ -33,9 +33,9 @@ def host() -> HostFacts:
 def test_what_fits_passes(host: HostFacts) -> None:
     check_room(
         Needs(
-            host=(Part(2, 5 * GB),),
-            device=(Part(1, 10 * GB),),
-            disk=(Part(4, 20 * GB),),
+            host=(MemoryPart(2, 5 * GB),),
+            device=(MemoryPart(1, 10 * GB),),
+            disk=(MemoryPart(4, 20 * GB),),
             open_files=4,
             locked_bytes=8_000_000,
             aio_slots=256,
@@ -50,22 +50,22 @@ def test_what_fits_passes(host: HostFacts) -> None:
     ("needs", "line"),
     [
         (
-            Needs(host=(Part(3, 8_600_000_000),), blocks=1024),
+            Needs(host=(MemoryPart(3, 8_600_000_000),), blocks=1024),
             "needs 3 × 8.01 GiB = 24.0 GiB of memory, but 11.3 GiB are available · fix: lower --blocks to 432",
         ),
         (
-            Needs(host=(Part(2, 8 * GB), Part(1, GB))),
+            Needs(host=(MemoryPart(2, 8 * GB), MemoryPart(1, GB))),
             (
                 "needs 2 × 7.45 GiB + 954 MiB = 15.8 GiB of memory, but 11.3 GiB are available"
                 " · fix: free some, or lower --blocks or the block size"
             ),
         ),
         (
-            Needs(device=(Part(1, 30 * GB),), blocks=600),
+            Needs(device=(MemoryPart(1, 30 * GB),), blocks=600),
             "needs 27.9 GiB of memory on GPU 0, but 18.6 GiB are available · fix: lower --blocks to 360",
         ),
         (
-            Needs(disk=(Part(2, 60 * GB),), blocks=100),
+            Needs(disk=(MemoryPart(2, 60 * GB),), blocks=100),
             (
                 "needs 2 × 55.9 GiB = 112 GiB of disk space in /data, but 93.1 GiB "
                 "are available · fix: lower --blocks to 75"
@@ -108,15 +108,15 @@ def test_the_mend_fits(host: HostFacts) -> None:
     """Whoever follows the advice must not be refused again."""
     block = 2 << 20
     with pytest.raises(UnavailableError) as refusal:
-        check_room(Needs(host=(Part(3, 9000 * block),), blocks=9000), host)
+        check_room(Needs(host=(MemoryPart(3, 9000 * block),), blocks=9000), host)
     blocks = int(refusal.value.fix.rsplit(" ", 1)[1])
-    check_room(Needs(host=(Part(3, blocks * block),), blocks=blocks), host)
+    check_room(Needs(host=(MemoryPart(3, blocks * block),), blocks=blocks), host)
 
 
 def test_files_in_memory_count_as_memory(host: HostFacts) -> None:
     assert host.folder is not None
     in_memory = dataclasses.replace(host, folder=dataclasses.replace(host.folder, filesystem="tmpfs", path="/dev/shm"))
-    needs = Needs(host=(Part(1, 6 * GB),), disk=(Part(1, 6 * GB),))
+    needs = Needs(host=(MemoryPart(1, 6 * GB),), disk=(MemoryPart(1, 6 * GB),))
     check_room(needs, host)
     with pytest.raises(UnavailableError, match=r"5.59 GiB \+ 5.59 GiB = 11.2 GiB of memory, /dev/shm included"):
         check_room(needs, in_memory)

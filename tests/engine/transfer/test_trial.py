@@ -11,7 +11,7 @@ import pytest
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.spec import spec_from_mapping
-from kvdeck.engine.transfer.trial import Progress, TrialRun
+from kvdeck.engine.transfer.trial import TrialProgress, TrialRun
 from kvdeck.engine.transfer.trials import StandIn, plan_trials, room_of
 from kvdeck.engine.transfer.tuning import race
 
@@ -34,7 +34,7 @@ def test_a_buffered_read_takes_no_page_twice_in_a_round(tmp_path: Path, path: st
     stand_in = {"DiskToDevice": StandIn("staged:POSIX", "no GPU")}
     (trial,) = plan_trials(spec, room_of(host_facts(tmp_path)), None, stand_in)
     crew = Crew.__new__(Crew)  # never opened: no GPU is needed to count
-    count = TrialRun(spec, trial, crew, Progress(lambda _: None, lambda: False))._visit_count(1e-6)
+    count = TrialRun(spec, trial, crew, TrialProgress(lambda _: None, lambda: False))._visit_count(1e-6)
     assert count == (trial.blocks // trial.batch if limited else 20_000)
 
 

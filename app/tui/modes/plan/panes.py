@@ -66,7 +66,7 @@ class Figures(PlanView):
         return plan_table(self.form)
 
 
-class Command(PlanView):
+class CommandPane(PlanView):
     """nixlbench's command line."""
 
     def rows(self, width: int, height: int) -> list[Row]:

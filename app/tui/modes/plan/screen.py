@@ -17,7 +17,7 @@ from kvdeck.app.tui.dialogs.picker import Choice, Picker
 from kvdeck.app.tui.messages import BlockChosen
 from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.modes.plan.form import plan_in, read_plan
-from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanChanged, PlanPane, PlanView
+from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, PlanChanged, PlanPane, PlanView
 from kvdeck.app.tui.modes.plan.run_settings import block_choice, kept
 from kvdeck.app.tui.widgets.key_bar import PLAN, RUN
 from kvdeck.engine.planning.model_files import catalogue, find_model
@@ -66,7 +66,7 @@ class PlanScreen(DeckScreen):
     def body(self) -> ComposeResult:
         yield PlanPane(id="fields")
         yield Figures(id="figures")
-        yield Command(id="command")
+        yield CommandPane(id="command")
         yield Grid(id="grid")
 
     def on_mount(self) -> None:

@@ -17,7 +17,7 @@ from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
 from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm, block_spec, read_plan
-from kvdeck.app.tui.modes.plan.panes import Command, Figures, Grid, PlanPane
+from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, PlanPane
 from kvdeck.app.tui.modes.plan.run_settings import block_choice
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
@@ -56,7 +56,7 @@ async def test_every_change_shows_at_once(deck: Answered):
         assert "65,536 B = 64 KiB in 32 layers" in shown.plain
         await pilot.press("plus")
         assert "524,288 B = 512 KiB" in shown.plain
-        assert "--max_block_size 524288" in deck.screen.query_one(Command).plain
+        assert "--max_block_size 524288" in deck.screen.query_one(CommandPane).plain
         assert "▸512 KiB" in deck.screen.query_one(Grid).plain
         await pilot.press("right", "enter", *"1000", "enter")
         assert "65,536,000 B" in shown.plain
