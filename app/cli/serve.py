@@ -37,7 +37,9 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
         from kvdeck.app.web.server import Guarded
     except ImportError:
         raise UsageError("textual-serve is not installed", "install kvdeck with the extra: kvdeck[web]") from None
-    command = "exec " + shlex.join([sys.executable, "-m", "kvdeck.app.tui.app", *([] if control else ["--readonly"])])
+    command = "exec " + shlex.join(
+        [sys.executable, "-m", "kvdeck.app.tui.launch", *([] if control else ["--readonly"])]
+    )
     page = Guarded(command, host=host, port=port, title="kvdeck")
     click.echo(f"http://{_named(host)}:{port}/?key={page.key}")
     click.echo(

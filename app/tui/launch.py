@@ -48,3 +48,7 @@ def run_deck(readonly: bool = False, config: Config | None = None, replay: str =
     if deck.memory != known and not readonly:
         ui_state.keep(deck.memory)
     return deck.return_code or 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_deck(readonly="--readonly" in sys.argv[1:]))

@@ -34,7 +34,7 @@ from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.requests import Requests
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import SampleMessage
-from tests.app import a_run
+from tests.support.builders import run as a_run
 class Hour(Deck):
     def on_mount(self):
         super().on_mount()

@@ -104,7 +104,7 @@ def test_dynamos_file_is_where_its_session_is(tmp_path: Path, monkeypatch: pytes
 SHOW = """
 import sys
 from kvdeck.app.cli.output import print_session
-from tests.app import a_run
+from tests.support.builders import run as a_run
 print_session(a_run.session(), False)
 print("end")
 """

@@ -138,7 +138,6 @@ def test_the_first_screen_loads_no_other(tmp_path: Path):
         "kvdeck.app.tui.dialogs.help",
         "kvdeck.app.tui.connection",
         "kvdeck.engine.client.client",
-        "kvdeck.engine.spec",
         "numpy",
         "nixl",
         "orjson",

@@ -158,7 +158,7 @@ def decks(server: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in server.children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "kvdeck.app.tui.app" in " ".join(child.cmdline()):
+            if "kvdeck.app.tui.launch" in " ".join(child.cmdline()):
                 found.append(child)
     return found
 
