@@ -147,8 +147,11 @@ def test_a_thread_reports_what_kills_it(caplog: pytest.LogCaptureFixture):
 
 
 def test_closing_the_rendezvous_ends_its_threads(tmp_path: Path):
+    others = set(threading.enumerate())
+
     def waiting() -> set[str]:
-        return {thread.name for thread in threading.enumerate() if thread.name.startswith("rendezvous")}
+        mine = set(threading.enumerate()) - others
+        return {thread.name for thread in mine if thread.name.startswith("rendezvous")}
 
     board = Board()
     seat = Seat(board.address, "a rank")
