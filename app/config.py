@@ -223,8 +223,8 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
         try:
             change: dict[str, Any] = {name: setting.read(value)}
         except ValueError as error:
-            said = setting.variable if origin == "the environment" else name
-            config = _with_problem(config, f"{origin}: {said}: {error}, not {value!r}")
+            key = setting.variable if origin == "the environment" else name
+            config = _with_problem(config, f"{origin}: {key}: {error}, not {value!r}")
             continue
         config = replace(config, **change, origins={**config.origins, name: origin})
     return config

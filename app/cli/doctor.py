@@ -56,10 +56,10 @@ def _path_lines(rows: Iterable[Mapping[str, Any]], fixes: dict[str, int], width:
     for row in rows:
         start = f"{row['path']:<14} {row['backend'] or '':<12} {row['state']:<11} "
         both = row["state"] == "ready" and row.get("transports")
-        said = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
+        notes = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
         if not row.get("reason") and not both:
-            said.append(_ready_text(row))
-        text = start + ", ".join(said) + _mark(row.get("fix") or row.get("mend"), fixes)
+            notes.append(_ready_text(row))
+        text = start + ", ".join(notes) + _mark(row.get("fix") or row.get("mend"), fixes)
         tone = _TONES.get(row["state"], "plain")
         yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))
 

@@ -15,7 +15,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb, as far as `--help` of its group shows it."""
+    """What `--help` of a group lists of a verb, and where the verb's command is."""
 
     name: str
     place: str

@@ -105,7 +105,7 @@ class EngineConnection:
         """Whether the next attempt starts an engine. Only the first does, one that a command needs, and one after a
         crash that ended telemetry: an engine that was stopped stays stopped."""
         self._stopped = False
-        """Whether the last engine said goodbye."""
+        """Whether the last engine announced that it was stopping."""
         self._waiting: list[asyncio.Future[AsyncClient]] = []
         self._retry, self._runs_changed = asyncio.Event(), asyncio.Event()
         self._wanted: str | None = None

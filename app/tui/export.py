@@ -106,12 +106,12 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
         return
     text, kind, suffix = (csv_text(table), "CSV", "csv") if as_csv else (markdown(table), "Markdown", "md")
     path = kept(table.name, suffix, text)
-    said = f"{many(len(table.rows), 'row')} as {kind}"
+    rows = f"{many(len(table.rows), 'row')} as {kind}"
     if len(text.encode()) <= CLIPBOARD_MOST:
         deck.copy_to_clipboard(text)
-        deck.notify(f"{said} copied to your terminal's clipboard; also saved to {path}", markup=False)
+        deck.notify(f"{rows} copied to your terminal's clipboard; also saved to {path}", markup=False)
     else:
-        deck.notify(f"{said}: too large for the clipboard; saved to {path}", markup=False)
+        deck.notify(f"{rows}: too large for the clipboard; saved to {path}", markup=False)
 
 
 def export_charts(deck: Deck) -> None:
@@ -157,8 +157,8 @@ def copy_path(deck: Deck) -> None:
     session = next((name for screen in deck.deck_screens[-1:] if (name := screen.session_shown())), "")
     place = place_of(session) if session else None
     if place is None:
-        said = f"{session} has no folder yet" if session else "this screen shows no session"
-        deck.notify(said, severity="warning", markup=False)
+        reason = f"{session} has no folder yet" if session else "this screen shows no session"
+        deck.notify(reason, severity="warning", markup=False)
         return
     path = kept("path", "txt", f"{place}\n")
     deck.copy_to_clipboard(str(place))
