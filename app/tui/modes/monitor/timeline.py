@@ -77,7 +77,8 @@ class Timeline:
             return View(moment, seen.rates, marks, self.thresholds, pins, self.error)
         here = self._sought if self._sought is not None else self.newest
         if here is None:
-            return View(error=self.error, empty="" if self.error else empty, pins=pins)
+            marks = self.marks.until(float("inf"))
+            return View(marks=marks, error=self.error, empty="" if self.error else empty, pins=pins)
         moment = with_pins(here, pins)
         marks = self.marks.until(moment.t if self._sought is not None else float("inf"))
         return View(moment, self.rates, marks, self.thresholds, pins, self.error)

@@ -224,6 +224,14 @@ async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
         assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
 
 
+async def test_a_moment_before_the_first_sample_is_in_the_log():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        await show(pilot, 0)
+        await pilot.press("a", *"load started", "enter")
+        assert "load started" in plain(deck, AnnotationLog)
+
+
 async def test_a_moment_is_noted_where_it_was_and_in_the_recording():
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
