@@ -30,7 +30,7 @@ HEATS = 8
 """Heats of a race. All on one side happens by chance in one of 128 races."""
 SCREENING_HEATS = 2
 WORTH = 0.97
-"""A setting whose time ratio may not even reach this is left alone: what it gives isn't worth a change."""
+"""A setting whose time ratio may not even reach this is not raced: what it gives isn't worth a change."""
 ALPHA = 0.025
 """Chance that some setting without effect is taken, over all that are raced at once."""
 _LAPS = 4
@@ -86,9 +86,7 @@ def tune(
         hopeful = [contest for contest in contests if contest.ratio.low <= WORTH]
         winners = _winners(hopeful, best, room, folder, cancelled)
         first = min(winners, key=lambda contest: contest.ratio.median, default=None)
-        again = [
-            contest for contest in winners if first is not None and contest.change.keys() != first.change.keys()
-        ]
+        again = [contest for contest in winners if first is not None and contest.change.keys() != first.change.keys()]
         for contest in contests:
             if contest is first or contest not in again:
                 emit(_tuned(path, contest, chosen=contest is first))
@@ -138,8 +136,10 @@ def change_text(change: Change) -> str:
 
 def _tuned(path: str, contest: Contest, *, chosen: bool) -> events.SettingTuned:
     name, _, value = change_text(contest.change).partition("=")
-    ratio = contest.ratio
-    return events.SettingTuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen)
+    ratio, heats = contest.ratio, len(contest.raced or contest.screened)
+    return events.SettingTuned(
+        time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen, heats
+    )
 
 
 def _screened(

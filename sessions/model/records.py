@@ -239,7 +239,7 @@ class Tally(Struct, frozen=True):
 
 
 class Tuned(Struct, frozen=True):
-    """Result of one setting in `--tune`, compared with the previous setting."""
+    """Result of one setting in `--tune`, compared with the best before it."""
 
     t: int
     path: str
@@ -249,6 +249,9 @@ class Tuned(Struct, frozen=True):
     low: float
     high: float
     chosen: bool
+    heats: int | None = None
+    """Fresh openings of both settings; below `stats.LEAST_BLOCKS` the bounds are their extremes, no 95 % interval.
+    Null in files of earlier versions, whose bounds are of rounds of one opening."""
 
 
 class Session(Struct, frozen=True):

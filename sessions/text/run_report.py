@@ -14,6 +14,7 @@ import msgspec
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.stats import LEAST_BLOCKS
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -346,6 +347,18 @@ def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
     return [Line(""), *lines] if lines else []
 
 
+def tuned_text(tuned: Tuned) -> str:
+    """Return a setting's time ratio with its interval, or with its heats if they are too few for one."""
+    if tuned.heats is not None and tuned.heats < LEAST_BLOCKS:
+        return f"≈ {ratio_text(tuned.ratio)} ({many(tuned.heats, 'heat')})"
+    return ratio_text(tuned.ratio, tuned.low, tuned.high)
+
+
+def _bounds(tuned: Tuned) -> str:
+    few = tuned.heats is not None and tuned.heats < LEAST_BLOCKS
+    return "too few heats" if few else range_text(tuned.low, tuned.high)
+
+
 def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
     lines = []
     for path in dict.fromkeys(item.path for item in tuned):
@@ -353,7 +366,8 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
         columns = [
             TextColumn("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
             TextColumn("", "time", tuple(ratio_text(i.ratio) for i in rows)),
-            TextColumn("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
+            TextColumn("", "interval", tuple(_bounds(i) for i in rows)),
+            TextColumn("", "heats", tuple("–" if i.heats is None else str(i.heats) for i in rows), rank=1),
             TextColumn("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]
