@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from kvdeck.sessions.model.open_values import SettingValues, SpecValues, check_open
 from kvdeck.sessions.model.references import is_limit
 from kvdeck.sessions.model.telemetry import Watched
 
@@ -174,7 +175,8 @@ class StepResult(Struct, frozen=True):
     """True if the reference is an upper limit for these bytes; the ratio is then the part of it that is reached."""
 
     def __post_init__(self) -> None:
-        """Recompute the ratio from the two rates: files of earlier versions may hold another value."""
+        """Check the settings, and recompute the ratio from the two rates: earlier versions' files may hold another."""
+        check_open(self.settings, SettingValues, "settings")
         rate, reference = self.gb_per_s, self.reference_gb_per_s
         ratio = rate.median / reference if rate is not None and reference else None
         limit = None if ratio is None else is_limit(self.reference, self.block_bytes, ratio)
@@ -287,5 +289,6 @@ class Session(Struct, frozen=True):
     """Totals of a telemetry session; null for other kinds."""
 
     def __post_init__(self) -> None:
+        check_open(self.spec, SpecValues, "spec")
         if self.kind in _PRESENT_KIND:
             force_setattr(self, "kind", _PRESENT_KIND[self.kind])
