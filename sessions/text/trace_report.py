@@ -5,7 +5,7 @@ from __future__ import annotations
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session, Tally
 from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block, time_percentiles
-from kvdeck.sessions.text.run_report import Line
+from kvdeck.sessions.text.run_report import Line, telemetry_inside
 from kvdeck.sessions.text.tables import TextColumn, joined, render, table_width
 from kvdeck.sessions.units import (
     count_text,
@@ -41,10 +41,11 @@ def trace_lines(session: Session, width: int) -> list[Line]:
     lines += [Line(text) for text in joined([session.note], width)] if session.note else []
     counted = [tally for tally in ordered(session.tallies) if tally.transfers or tally.failures]
     if not counted:
-        return [*lines, Line(""), Line("No transfers counted yet.")]
+        return [*lines, Line(""), Line("No transfers counted yet."), *telemetry_inside(session, width)]
     for path in dict.fromkeys(tally.path for tally in counted):
         lines += [Line(""), *_path_lines(path, [tally for tally in counted if tally.path == path], width)]
-    return [*lines, Line(""), *_totals(session, counted), Line("GB = 1e9 bytes, GiB = 2^30 bytes.")]
+    lines += [Line(""), *_totals(session, counted), *telemetry_inside(session, width)]
+    return [*lines, Line("GB = 1e9 bytes, GiB = 2^30 bytes.")]
 
 
 def _kind(session: Session) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 from msgspec.structs import replace
 
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
@@ -63,6 +63,25 @@ def begin(
     spec = {"hz": hz, "sources": list(sources), "block_bytes": block_bytes, "limit_bytes": limit}
     host = {"hostname": platform.node(), "kernel": platform.release()}
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))
+
+
+def begin_inside(store: Store, name: str, *, hz: float, sources: Sequence[str], kvdeck: str = "") -> None:
+    """Create the recording inside a session, or prepare the one that it holds to be continued.
+
+    Raises:
+        UsageError: A source holds a credential.
+        SessionError: Another process records into it, or it can't be written.
+    """
+    inside = store.inside(name)
+    if not inside.exists(INSIDE):
+        return begin(inside, INSIDE, hz=hz, sources=sources, kvdeck=kvdeck)
+    for source in sources:
+        refuse_credentials(source, "the source")
+    if is_written(inside.folder(INSIDE)):
+        raise SessionError(f"telemetry of session {name!r} is being recorded", "wait for its end, or omit --record")
+    held = inside.read(INSIDE)
+    inside.write(replace(held, spec={**held.spec, "hz": hz, "sources": list(sources)}))
+    return None
 
 
 def addressed(store: Store, name: str) -> tuple[Store, str]:
