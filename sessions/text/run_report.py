@@ -78,6 +78,11 @@ def telemetry_inside(session: Session, width: int) -> list[Line]:
     return [Line(""), *inside_lines(session.watched, width)]
 
 
+def has_samples(session: Session) -> bool:
+    """True if telemetry can be replayed: of a telemetry session, or of a run or trace that was recorded."""
+    return session.kind == "telemetry" or (session.watched is not None and session.kind != "imported")
+
+
 def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
     imported = session.kind == "imported" and not session.results and not session.tallies
