@@ -174,7 +174,7 @@ class TransferCounter:
             "started": self._started,
             "updated": time.time(),
             "ended": ended,
-            "tallies": [counts.tally(*key) for key, counts in self._counts.items()],
+            "tallies": [counts.as_json(*key) for key, counts in self._counts.items()],
         }
         # A full disk or a deleted session must not affect the program; the next tick retries.
         with contextlib.suppress(OSError):
@@ -261,8 +261,8 @@ class _Counts:
             coarse[int(size) >> shift << shift] += count
         self.sizes = coarse
 
-    def tally(self, path: str, layout: str) -> dict[str, Any]:
-        """Return the counts as the JSON form of `kvdeck.sessions.model.records.Tally`."""
+    def as_json(self, path: str, layout: str) -> dict[str, Any]:
+        """Return the counts as the JSON form of `kvdeck.sessions.model.records.TransferCounts`."""
         return {
             "path": path,
             "layout": layout,

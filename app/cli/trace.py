@@ -172,7 +172,7 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
 
 
 def _counted(session: Session) -> int:
-    return sum(tally.transfers + tally.failures for tally in session.tallies)
+    return sum(counts.transfers + counts.failures for counts in session.transfer_counts)
 
 
 def _why_nothing(folder: Path, name: str) -> str:

@@ -107,7 +107,7 @@ def compare(a: Session, b: Session) -> Diff:
 
 
 def _telemetry(a: Session, b: Session) -> TelemetryDiff | None:
-    if a.watched is None or b.watched is None:
+    if a.telemetry is None or b.telemetry is None:
         return None
     # Two layouts of one session were measured in turns: its telemetry is of both.
     return None if a.name == b.name and a != b else compare_flows(a, b)
@@ -117,7 +117,7 @@ def _label(session: Session, other: Session) -> str:
     """Return the name, with the layouts if both sides are the same session."""
     if session.name != other.name:
         return session.name
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    items = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
     return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 

@@ -27,7 +27,7 @@ def histograms(session: Session, samples: Path | None, most: int = MOST_BYTES) -
         samples: The session's `samples.jsonl`, if it has one.
         most: Maximum bytes to read of it.
     """
-    found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.tallies if t.times}
+    found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.transfer_counts if t.times}
     if samples is None or not session.results:
         return found
     buckets = _buckets_of_steps(samples, most)

@@ -283,7 +283,7 @@ class Store:
             found = inside.load(keeping.INSIDE)
         except SessionError:  # damaged telemetry must not hide the session
             return session
-        return replace(session, watched=found.watched)
+        return replace(session, telemetry=found.telemetry)
 
     def _is_recorded_into(self, name: str) -> bool:
         from kvdeck.sessions.store.telemetry.annotations import is_written

@@ -71,22 +71,22 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
 
 def telemetry_inside(session: Session, width: int) -> list[Line]:
     """Return what was recorded during a run or a trace, as a part of its report; empty if nothing was."""
-    if session.watched is None:
+    if session.telemetry is None:
         return []
     from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
 
-    return [Line(""), *inside_lines(session.watched, width)]
+    return [Line(""), *inside_lines(session.telemetry, width)]
 
 
 def has_samples(session: Session) -> bool:
     """True if telemetry can be replayed: of a telemetry session, or of a run or trace that was recorded."""
-    return session.kind == "telemetry" or (session.watched is not None and session.kind != "imported")
+    return session.kind == "telemetry" or (session.telemetry is not None and session.kind != "imported")
 
 
 def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    imported = session.kind == "imported" and not session.results and not session.tallies
-    return session.kind == "telemetry" or (imported and session.watched is not None)
+    imported = session.kind == "imported" and not session.results and not session.transfer_counts
+    return session.kind == "telemetry" or (imported and session.telemetry is not None)
 
 
 def trouble(session: Session) -> bool:

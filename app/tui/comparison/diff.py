@@ -356,7 +356,7 @@ class DiffScreen(DeckScreen):
 
 def diff_layouts(screen: DeckScreen, session: Session) -> None:
     """Open the diff of a session's first two layouts; warn if it has only one."""
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    items = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
     layouts = list(dict.fromkeys(items))
     if len(layouts) < 2:
         screen.notify("the run has only one layout", severity="warning")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
 from kvdeck.sessions.store.telemetry.delta import Moment, Row
 
 MOST_VALUES = 512
@@ -181,9 +181,9 @@ class Summary:
             if rate:
                 flow.rates.add(float(rate))
 
-    def result(self) -> Watched:
+    def result(self) -> TelemetryTotals:
         """Return the totals; the caller adds size on disk and annotations."""
-        return Watched(
+        return TelemetryTotals(
             begin=self.begin,
             end=self.end,
             moments=self.moments,

@@ -153,11 +153,11 @@ def test_a_trace_holds_telemetry_of_its_time(environment: dict[str, str], server
     assert done.returncode == 3, done.stderr
     session = held(environment, "both")
     assert session.kind == "trace"
-    assert session.watched is not None
-    assert session.watched.moments >= 2, "one before the command, one after it"
-    assert [source.name for source in session.watched.sources] == [server.url()]
+    assert session.telemetry is not None
+    assert session.telemetry.moments >= 2, "one before the command, one after it"
+    assert [source.name for source in session.telemetry.sources] == [server.url()]
     store = Store(Path(environment["KVDECK_HOME"]))
-    assert store.read("both").watched is None, "session.json is as without telemetry"
+    assert store.read("both").telemetry is None, "session.json is as without telemetry"
     assert store.inside("both").read("telemetry").state == "done"
     argv = [*KVDECK, "session", "show", "both"]
     shown = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -165,14 +165,14 @@ def test_a_trace_holds_telemetry_of_its_time(environment: dict[str, str], server
     assert server.url() in shown
     argv = [*KVDECK, "monitor", "--replay", "both", "--json"]
     lines = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout.splitlines()
-    assert len(lines) == session.watched.moments
+    assert len(lines) == session.telemetry.moments
     assert orjson.loads(lines[0])["sources"][0]["name"] == server.url()
     again = traced(environment, "both", "--record", server.url(), "--", "true")
     assert again.returncode == 0, again.stderr
     continued = held(environment, "both")
-    assert continued.watched is not None
-    assert continued.watched.moments > session.watched.moments
-    assert continued.watched.begin == session.watched.begin
+    assert continued.telemetry is not None
+    assert continued.telemetry.moments > session.telemetry.moments
+    assert continued.telemetry.begin == session.telemetry.begin
 
 
 def test_a_source_that_does_not_exist_is_refused_before_anything_starts(environment: dict[str, str]) -> None:
@@ -199,5 +199,5 @@ def test_telemetry_of_a_killed_trace_is_interrupted(environment: dict[str, str],
         os.kill(program, signal.SIGTERM)
     eventually(lambda: store.inside("killed").read("telemetry").state == "interrupted")
     session = held(environment, "killed")
-    assert session.watched is not None
-    assert session.watched.moments > 0
+    assert session.telemetry is not None
+    assert session.telemetry.moments > 0

@@ -167,7 +167,7 @@ def fail():
             client.record("telemetry", hz=10, sources=("disks",))
             samples = client.store.samples_path(session)
             eventually(lambda: samples.read_bytes().count(b'"kind":"round"') > 10)
-            eventually(lambda: bool(client.store.load("telemetry").watched.moments))  # type: ignore[union-attr]
+            eventually(lambda: bool(client.store.load("telemetry").telemetry.moments))  # type: ignore[union-attr]
             flag.touch()
             if part == "queue":
                 with pytest.raises(EngineError, match="submit failed in the engine"):

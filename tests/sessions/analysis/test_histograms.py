@@ -9,7 +9,7 @@ import msgspec
 from kvdeck.sessions.analysis.histograms import histograms
 from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.events import Round
-from kvdeck.sessions.model.records import HOST_TO_DISK, Session, Tally
+from kvdeck.sessions.model.records import HOST_TO_DISK, Session, TransferCounts
 from kvdeck.sessions.recorder import bucket_edge, time_buckets
 from tests.support.builders import run as a_run
 
@@ -58,8 +58,8 @@ def test_of_a_large_log_every_step_is_sampled(tmp_path: Path) -> None:
 
 
 def test_counts_have_their_own_and_a_missing_log_is_no_error(tmp_path: Path) -> None:
-    tally = Tally(HOST_TO_DISK, "FullyContiguous", transfers=2, times=((0.001, 2),))
-    assert histograms(Session("trace", "done", 1.0, kind="trace", tallies=(tally,)), None) == {
+    counts = TransferCounts(HOST_TO_DISK, "FullyContiguous", transfers=2, times=((0.001, 2),))
+    assert histograms(Session("trace", "done", 1.0, kind="trace", transfer_counts=(counts,)), None) == {
         (HOST_TO_DISK, "FullyContiguous", None, None): ((0.001, 2),)
     }
     assert histograms(SESSION, tmp_path / "missing.jsonl") == {}

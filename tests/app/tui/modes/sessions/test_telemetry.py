@@ -19,7 +19,7 @@ from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.model.encoding import encode_document
-from kvdeck.sessions.model.records import Tally
+from kvdeck.sessions.model.records import TransferCounts
 from kvdeck.sessions.store.store import Store
 from kvdeck.sessions.store.telemetry.session import INSIDE
 from kvdeck.sessions.store.trace_counts import Process
@@ -97,8 +97,8 @@ def store_with_runs(home: Path) -> Store:
     for number, name in enumerate(("before", "after")):
         begin(store, name)
         recorded(store.inside(name), INSIDE, rates(1e9 * (1 + number), number))
-        tally = Tally("HostToDisk", "FullyContiguous", transfers=3, bytes=3 << 20, blocks=3)
-        process = Process(0, "host", 1, 1.0, 2.0, True, (tally,))
+        counts = TransferCounts("HostToDisk", "FullyContiguous", transfers=3, bytes=3 << 20, blocks=3)
+        process = Process(0, "host", 1, 1.0, 2.0, True, (counts,))
         (store.folder(name) / "recorder" / f"0-host-1-{number}.json").write_bytes(encode_document(process))
     begin(store, "alone")
     return store
@@ -169,4 +169,4 @@ def test_compare_writes_telemetry_in_every_form(home: Path, capsys: pytest.Captu
 
 def test_two_layouts_of_one_run_have_the_same_telemetry(home: Path) -> None:
     session = store_with_runs(home).load("before")
-    assert compare(session, msgspec.structs.replace(session, tallies=())).telemetry is None
+    assert compare(session, msgspec.structs.replace(session, transfer_counts=())).telemetry is None
