@@ -78,7 +78,7 @@ def trace(
     text = str(parse_layout_pair(layout)) if layout is not None else None
     if shutil.which(command[0]) is None:
         raise UsageError(f"can't run {command[0]!r}: it is no program that can be found", "check its name and mode")
-    recorded = sources_to_record(sources)
+    to_record = sources_to_record(sources)
     kept = store()
     name = traces.new_name(kept, Path(command[0]).name) if name is None else checked(name)
     for line in traces.begin(kept, name):
@@ -88,7 +88,7 @@ def trace(
     traces.forget_loaded(folder)
     variables = {**os.environ, **traces.environment(folder, name)}
     variables |= environment(os.environ.get("PYTHONPATH"), text, descriptors_per_block)
-    with contextlib.nullcontext() if recorded is None else telemetry(kept, name, recorded):
+    with contextlib.nullcontext() if to_record is None else telemetry(kept, name, to_record):
         status = run_command(command, variables)
     found = find(kept, name)
     click.echo(summary_text(found), err=True)

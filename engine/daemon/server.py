@@ -150,7 +150,7 @@ class Server:
         for session, lines in await asyncio.to_thread(self._recover):
             self._jobs.adopt(session, lines)
         path = runtime.socket_path(self._config.runtime)
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         async with TaskGroup() as self._clients:
             try:
                 async with TaskGroup() as parts:
@@ -163,6 +163,7 @@ class Server:
                     try:
                         await self._stopping.wait()
                     finally:
+                        # On the loop: the folder is on a local disk, and every thread may hang at a dead one.
                         runtime.remove_runtime_files(self._config.runtime, inode)
                         server.close()
                     await self._end_work()

@@ -310,7 +310,8 @@ def test_a_recording_that_is_told_to_end_while_its_child_is_dead_ends(client: Cl
     engine = client.hello.engine_pid
 
     def children() -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+        threads = Path(f"/proc/{engine}/task").glob("*/children")
+        return [int(pid) for thread in threads for pid in thread.read_text().split()]
 
     eventually(lambda: bool(children()))
     for child in children():
