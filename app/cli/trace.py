@@ -28,8 +28,9 @@ AFTER_DASHES = "kvdeck.app.cli.trace.command"
 """Key of the words after `--` in the click context."""
 HZ = 1.0
 """Telemetry samples per second."""
-FIRST_SECONDS = 5.0
-"""How long the command waits for the first sample, so that the telemetry covers all of its time."""
+FIRST_SECONDS = 30.0
+"""How long the command waits for the first sample, which makes the telemetry cover all of its time. It comes within
+3 s, unless the host is very busy."""
 NATIVE = (
     "native agents (KVBM, C++, Rust) aren't counted: `kvdeck monitor` shows KVBM's metrics, from port 6880 of its host"
 )

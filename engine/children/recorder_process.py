@@ -19,9 +19,9 @@ from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.host.documents import load_record
 
 COMMAND = (sys.executable, "-m", "kvdeck.engine.telemetry")
-LATE_SECONDS = 0.5
-"""By how much a sample may be late."""
-END_SECONDS = 5.0
+LATE_SECONDS = 5.0
+"""By how much a sample may be late, on a host that is busy."""
+END_SECONDS = 10.0
 """Time for the last lines of a recording."""
 
 

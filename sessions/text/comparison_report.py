@@ -27,7 +27,7 @@ from kvdeck.sessions.units import (
 Key = tuple[str, "str | None", "int | None", "int | None"]
 _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
 TELEMETRY = "Telemetry of that time"
-"""Title of what was recorded during the compared sessions."""
+"""Title of the telemetry recorded during the compared sessions."""
 
 
 def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
