@@ -66,6 +66,7 @@ def _depth(count: int) -> float:
     outside, depth = 0, -1
     share = 1.0  # coverage of the interval at this depth
     while True:
+        # Each value lies below the true median with probability 1/2, so the values below it are binomial.
         outside += math.comb(count, depth + 1)
         inner = 1 - 2 * outside / (1 << count)
         if inner < CONFIDENCE:
@@ -74,6 +75,7 @@ def _depth(count: int) -> float:
     if depth < 0:
         return 0.0
     taken = depth + 1
+    # Hettmansperger and Sheather's weight of the next order statistic, not linear in the coverage.
     excess = (share - CONFIDENCE) / (share - inner)
     return depth + (count - taken) * excess / (taken + (count - 2 * taken) * excess)
 
@@ -93,6 +95,7 @@ def block_median_interval(values: Sequence[float], resamples: int = 400, seed: i
     blocks = -(-count // length)
     if count // length < LEAST_BLOCKS:
         return None
+    # Seeded: a session shows the same interval each time it is read.
     begin = random.Random(seed).randrange
     medians = []
     for _ in range(resamples):

@@ -11,6 +11,7 @@ import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.record_option import RECORD, sources_to_record
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,13 +55,7 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
 @click.option("--quick", is_flag=True, help="Short: about 5 s per path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
 @click.option("--detach", is_flag=True, help="Queue the run and return at once.")
-@click.option(
-    "--record",
-    "recorded",
-    metavar="SOURCE",
-    multiple=True,
-    help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
-)
+@RECORD
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 def run(
     spec_file: str | None,
@@ -68,7 +63,7 @@ def run(
     quick: bool,
     thorough: bool,
     detach: bool,
-    recorded: tuple[str, ...],
+    sources: tuple[str, ...],
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -81,7 +76,7 @@ def run(
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
-    return _run(spec, session, detach, as_json, _sources(recorded))
+    return _run(spec, session, detach, as_json, sources_to_record(sources))
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
@@ -103,22 +98,6 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     if spec.folder is None:
         return spec
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))
-
-
-def _sources(recorded: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the sources to record, checked before anything is started; empty for all, None for no recording.
-
-    Raises:
-        UsageError: There is no such source.
-    """
-    if not recorded:
-        return None
-    from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.discovery import named
-
-    sources = () if "all" in recorded else recorded
-    named(sources, home())
-    return sources
 
 
 def _run(

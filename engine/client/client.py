@@ -370,6 +370,7 @@ class Client:
         data: bytes | None = None
         try:
             ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+            # Polled before: a blocking `recv` would hold a thread that `close` must be able to release.
             data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT) if ready else None
         except BlockingIOError:
             data = None

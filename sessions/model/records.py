@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
 from kvdeck.sessions.model.open_values import SettingValues, SpecValues, check_open
 from kvdeck.sessions.model.references import is_limit
-from kvdeck.sessions.model.telemetry import Watched
+from kvdeck.sessions.model.telemetry import TelemetryTotals
 
 SCHEMA_VERSION = 1
 
@@ -208,7 +208,7 @@ class Comparison(Struct, frozen=True):
             force_setattr(self, "verdict", "undecided")
 
 
-class Tally(Struct, frozen=True):
+class TransferCounts(Struct, frozen=True):
     """Transfer counts of a program, for one path and one layout.
 
     A transfer is one NIXL request or one copy, counted on completion; failures are counted separately.
@@ -280,13 +280,13 @@ class Session(Struct, frozen=True):
     schema: int = SCHEMA_VERSION
     kind: SessionKind | FormerKind = "run"
     """A `SessionKind`; the former words are replaced when a file of an earlier version is read."""
-    tallies: tuple[Tally, ...] = ()
+    transfer_counts: tuple[TransferCounts, ...] = field(default=(), name="tallies")
     duration_s: float | None = None
     """Duration in seconds that an imported file states."""
     source: str = ""
     """The imported file, or the foreign file that is read in place."""
-    watched: Watched | None = None
-    """Totals of a telemetry session; null for other kinds."""
+    telemetry: TelemetryTotals | None = field(default=None, name="watched")
+    """Totals of a telemetry session, or of the telemetry inside this one; `session.json` has only the former."""
 
     def __post_init__(self) -> None:
         check_open(self.spec, SpecValues, "spec")

@@ -66,17 +66,28 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     lines += _without_interval(measured, width)
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
-    if session.watched is not None:
-        from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
-
-        lines += [Line(""), *inside_lines(session.watched, width)]
+    lines += telemetry_inside(session, width)
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
+
+
+def telemetry_inside(session: Session, width: int) -> list[Line]:
+    """Return what was recorded during a run or a trace, as a part of its report; empty if nothing was."""
+    if session.telemetry is None:
+        return []
+    from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
+
+    return [Line(""), *inside_lines(session.telemetry, width)]
+
+
+def has_samples(session: Session) -> bool:
+    """True if telemetry can be replayed: of a telemetry session, or of a run or trace that was recorded."""
+    return session.kind == "telemetry" or (session.telemetry is not None and session.kind != "imported")
 
 
 def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    alone = session.watched is not None and session.kind != "run" and not session.results
-    return session.kind == "telemetry" or alone
+    imported = session.kind == "imported" and not session.results and not session.transfer_counts
+    return session.kind == "telemetry" or (imported and session.telemetry is not None)
 
 
 def trouble(session: Session) -> bool:

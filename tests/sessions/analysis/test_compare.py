@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.compare import compare, percent_change, regressions
-from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, TransferCounts
 from kvdeck.sessions.stats import independent_ratio, median_interval
 from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 
@@ -32,8 +32,8 @@ def session(name: str, *results: StepResult, **changes: object) -> Session:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def counted(name: str, *tallies: Tally) -> Session:
-    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, tallies=tallies)
+def counted(name: str, *transfer_counts: TransferCounts) -> Session:
+    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, transfer_counts=transfer_counts)
 
 
 def said(diff) -> str:
@@ -81,8 +81,8 @@ def test_what_does_not_compare_is_said_first() -> None:
 
 
 def test_insights_go_both_ways() -> None:
-    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
-    after = counted("b", Tally("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
     found = [(item.kind, item.what) for item in compare(before, after).insights]
     assert found == [("improvement", "size"), ("improvement", "count"), ("regression", "rate")]
     back = [(item.kind, item.what) for item in compare(after, before).insights]
@@ -100,7 +100,7 @@ def test_what_chance_may_explain_is_no_insight() -> None:
 
 def test_the_thresholds_are_dynamo_s() -> None:
     def rate(value: int) -> Session:
-        return counted("x", Tally("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
+        return counted("x", TransferCounts("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
 
     assert compare(rate(1000), rate(1050)).insights == ()
     assert [item.kind for item in compare(rate(1000), rate(1051)).insights] == ["improvement"]
