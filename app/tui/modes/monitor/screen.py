@@ -100,6 +100,7 @@ class MonitorScreen(DeckScreen):
         if self.app.config.block_bytes:
             self.settings = replace(self.settings, block_bytes=self.app.config.block_bytes, block_from="as configured")
         self.timeline.thresholds = Thresholds(self.settings.thresholds)
+        self._show_alert_problems()
         self.query_one(Tiers).focus()
         self._clock = self.set_interval(PLAY_S, self.player.play, pause=True)
         self._ages = self.set_interval(1.0, self._show_age)
@@ -183,7 +184,13 @@ class MonitorScreen(DeckScreen):
                 self.annotate_recording(crossing.text, "threshold", crossing.t)
                 if crossing.told:
                     self.notify(crossing.text, title="alert", severity="warning", markup=False)
+            self._show_alert_problems()
         self._paint(tick=True)
+
+    def _show_alert_problems(self) -> None:
+        problems, self.timeline.thresholds.problems = self.timeline.thresholds.problems, []
+        for problem in problems:
+            self.notify(problem, title="alert", severity="warning", markup=False)
 
     @on(PastSampled)
     def note_past(self, message: PastSampled) -> None:
