@@ -46,6 +46,8 @@ _IDENTITY = frozenset(
     )
 )
 """Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
+_GIVEN = frozenset(("server", "instance", "pod", "container"))
+"""Those of them that somebody else gives: a process that is new doesn't make what they name new."""
 _MEMBERS = frozenset(("server", "instance", "engine", "pod", "worker_id", "hostname", "agent_name"))
 """Those of them that name a process."""
 MAX_PROCESSES = 8
@@ -162,6 +164,8 @@ class Track:
         self._processes: dict[float, dict[Series, float]] = {}
         """Counters of the processes that answered before this one, by start time."""
         self._mixed_ns: int | None = None
+        self._new = False
+        """True if the last reading is the first of a process that was started since the one before."""
         self._took_s = 0.0
         self._since_ns = 0
         """Time of the last moment with a reading; before the first moment, of the first reading."""
@@ -225,6 +229,7 @@ class Track:
         self.limits.update(reading.limits)
         another = self._is_another_process(reading)
         restarted = set() if another else self._restarted_members(reading)
+        self._new = () in restarted or (another and self._is_new(reading))
         changed = reading.changed
         trusted = reading.changed_since == self._t_ns and self._failing_since is None and not self._too_many
         if changed is None or another or restarted or not trusted:
@@ -295,9 +300,11 @@ class Track:
         if not self.readings:
             # A process that was started while its address was sampled already.
             return self._failing_since is not None and (reading.started or 0.0) > self._began
-        if any(pair[0] in _IDENTITY and pair not in self._members for pair in series.labels):
+        if others := [pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members]:
             created = reading.created(series) if reading.created is not None else None
-            return created is not None and created > self._began
+            if created is None:
+                return self._new and not _GIVEN.intersection(others)
+            return created > self._began
         return not self._forgot and not self._missing
 
     def _is_another_process(self, reading: Reading) -> bool:
@@ -306,22 +313,31 @@ class Track:
             return False
         return abs(reading.started - self._started) > 1.0
 
+    def _is_new(self, reading: Reading) -> bool:
+        """True if the process that answers was started after the one that answered before, and is read first now."""
+        assert reading.started is not None
+        return reading.started > (self._started or 0.0) and self._known_values(reading.started) is None
+
+    def _known_values(self, started: float) -> dict[Series, float] | None:
+        """Return the last counters of the process that was started at that time; None if it never answered."""
+        return next((values for at, values in self._processes.items() if abs(at - started) <= 1.0), None)
+
     def _change_process(self, reading: Reading, now_ns: int) -> None:
         """Continue from what the process had counted: 0 if it is new, else its last values, if it answered before."""
         started, before = reading.started, self._started
         assert started is not None
         assert before is not None
+        known = self._known_values(started)
         self._processes[before] = {s: p.value for s, p in self.points.items() if s.counter and not p.gone}
-        known = next((values for at, values in self._processes.items() if abs(at - started) <= 1.0), None)
         for old in list(self._processes)[:-MAX_PROCESSES]:
             del self._processes[old]
-        if known is None and started > before:
+        if self._new:
             self._reset_ns = now_ns
             self._reset_what = f"restarted at {local_time(started, '%H:%M:%S')}; totals begin again"
         else:  # neither a restart nor the only process here
             self._mixed_ns = now_ns
         for series, point in self.points.items():
-            if series.counter and known is None and started > before:
+            if series.counter and self._new:
                 point.resets += point.value > 0
                 point.value = 0.0
             elif series.counter:

@@ -283,6 +283,21 @@ def test_what_an_engine_that_restarted_has_not_used_yet_is_not_missing_and_begin
     assert rate(followed, 2, load0) == 90.0
 
 
+@pytest.mark.parametrize(("label", "rates"), [("worker_id", 4.0), ("server", None)])
+def test_a_new_process_may_have_a_new_name_and_begins_at_0_but_not_what_another_names(
+    label: str, rates: float | None
+) -> None:
+    """As Dynamo's worker, whose id is drawn at its start."""
+    old, new = (Series("dynamo_component_requests_total", ((label, name),)) for name in "ab")
+    for started in ((None, None), (1000.0, 2000.0)):
+        followed = Track("a", "dynamo")
+        read(followed, 0, {STORE: 70.0, LOAD: 50.0, old: 9.0}, started[0])
+        followed.moment(0)
+        followed.failed("cannot connect", 1)
+        read(followed, 1, {STORE: 1.0, LOAD: 2.0, new: 4.0}, started[1])
+        assert rate(followed, 1, new) == rates
+
+
 def test_counters_that_are_reset_do_not_let_the_others_begin_again() -> None:
     """As after a reset of a cache's statistics: that two of three fell proves no restart of what goes on."""
     tokens = Series("vllm:prompt_tokens_total")
