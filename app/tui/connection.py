@@ -81,7 +81,7 @@ class TelemetryRequest:
     """True to let the engine sample without sending samples."""
 
     def command(self, after_ns: int | None = None) -> WatchTelemetry:
-        """Return the command; `after_ns` is the monotonic time after which past samples are wanted too."""
+        """Return the command; `after_ns` is the monotonic time after which past samples are sent too."""
         watched = self.hz, self.sources, self.block_bytes, self.pins, self.stuck_s
         return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet)
 

@@ -47,7 +47,7 @@ _IDENTITY = frozenset(
 )
 """Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
 _GIVEN = frozenset(("server", "instance", "pod", "container"))
-"""Those of them that somebody else gives: a process that is new doesn't make what they name new."""
+"""Those of them that an aggregator adds: a process that is new doesn't make what they name new."""
 _MEMBERS = frozenset(("server", "instance", "engine", "pod", "worker_id", "hostname", "agent_name"))
 """Those of them that name a process."""
 MAX_PROCESSES = 8
@@ -368,7 +368,7 @@ class Track:
     def _restart(self, members: set[Labels], reading: Reading) -> None:
         """Let the counters that restarted members haven't counted yet begin at 0; they are not missing.
 
-        Those that the reading has either fell, which counts from 0, or may go on.
+        Those that the reading has either fell, which counts from 0, or may be continued.
         """
         for series, point in self.points.items():
             if () not in members and _member_of(series) not in members:

@@ -138,7 +138,7 @@ class Thresholds:
         self._out: dict[str, bool] = {}
         self._told: dict[str, float] = {}
         self.problems: list[str] = []
-        """Alerts that can't be met, saved by another version or by hand; for the operator, once each."""
+        """Alerts that can't be met, saved by another version or by an editor; for the operator, once each."""
         self._fit: set[str] = set()
         """Keys of which the unit was compared with the flow's or series'."""
         for key, text in (kept or {}).items():
