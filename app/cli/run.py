@@ -104,12 +104,13 @@ def _run(
     spec: RunSpec, session: str | None, detach: bool, as_json: bool, sources: tuple[str, ...] | None = None
 ) -> int:
     from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.app.config import load
     from kvdeck.engine.client.client import Client
 
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec, session)
         if sources is not None:
-            client.record(name, sources=sources)
+            client.record(name, sources=sources, stuck_s=load().stuck_s)
         if not detach:
             return follow(client, name, as_json, interrupts)
     if as_json:
