@@ -108,17 +108,16 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
 def _sources(recorded: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the sources to record, checked before anything is started; empty for all, None for no recording.
 
+    The engine has another working folder, so a path is absolute.
+
     Raises:
         UsageError: There is no such source.
     """
     if not recorded:
         return None
-    from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.discovery import named
+    from kvdeck.engine.telemetry.address import source_address
 
-    sources = () if "all" in recorded else recorded
-    named(sources, home())
-    return sources
+    return () if "all" in recorded else tuple(source_address(text).text for text in recorded)
 
 
 def _run(
