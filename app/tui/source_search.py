@@ -44,6 +44,8 @@ class FoundSources:
     silent: tuple[SilentProcess, ...] = ()
     awaited: tuple[str, ...] = ()
     """Addresses that were asked and haven't answered."""
+    unanswered: tuple[str, ...] = ()
+    """Addresses that let the time of the search pass."""
     done: bool = False
 
 
@@ -90,5 +92,6 @@ def _from_line(line: bytes) -> FoundSources:
         tuple(FoundSource(str(one["name"]), str(one["kind"])) for one in row["sources"]),
         tuple(SilentProcess(str(one["process"]), str(one["reason"])) for one in row["silent"]),
         tuple(map(str, row["awaited"])),
+        tuple(map(str, row["unanswered"])),
         bool(row["done"]),
     )

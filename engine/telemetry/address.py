@@ -66,6 +66,8 @@ def source_address(text: str) -> SourceAddress:
         UsageError: It names none. The message says why and how to write it, and repeats no credential.
     """
     text = text.strip()
+    if not text:
+        raise UsageError("the source is empty", FORMS)
     for name, listed in HOST_SOURCES.items():
         if text in (name, listed):
             return SourceAddress("host", name)
@@ -121,7 +123,7 @@ def _of_network(text: str) -> SourceAddress:
     """Return the endpoint in `:8000`, `host:8000` or `host:8000/path`."""
     authority, slash, path = text.partition("/")
     host, colon, port = authority.rpartition(":")
-    if not text or not colon:
+    if not colon:
         raise UsageError(_unknown(text), _fix_of(authority, slash + path))
     host = host or "127.0.0.1"
     if not _HOST.fullmatch(host):
@@ -161,4 +163,4 @@ def checked_url(url: str) -> str:
         raise UsageError(f"the source is not an address: {error}", "give http://host:port/metrics") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"the source {url!r} is not an http address", "give http://host:port/metrics")
-    return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
+    return text if parts.path not in ("", "/") else parts._replace(path="/metrics").geturl()

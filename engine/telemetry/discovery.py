@@ -46,6 +46,7 @@ SEARCH_S = 2.5
 LEAST_S = 0.5
 """Time, s, that a port is given which is known late in a search."""
 
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """What a search on this host has found so far."""
@@ -55,6 +56,8 @@ class Search:
     """Serving processes without an endpoint: name and process id, and the reason."""
     awaited: tuple[str, ...] = ()
     """Addresses that were asked and haven't answered; empty once the search has ended."""
+    unanswered: tuple[str, ...] = ()
+    """Addresses that accepted a connection and didn't answer in the time of the search: a slow exporter, perhaps."""
 
 
 Show = Callable[[Search], None]
@@ -69,12 +72,12 @@ async def search(home: Path | None, show: Show | None = None) -> Search:
     """
     local = (*file_sources(), *host_sources(home))
 
-    def shown(endpoints: Sequence[Endpoint], silent: tuple[tuple[str, str], ...], awaited: tuple[str, ...]) -> None:
+    def changed() -> None:
         if show is not None:
-            show(Search((*endpoints, *local), silent, awaited))
+            show(Search((*probes.found, *local), (), probes.awaited, probes.unanswered))
 
-    shown((), (), ())
-    probes = _Probes(asyncio.get_running_loop().time() + SEARCH_S, lambda: shown(probes.found, (), probes.awaited))
+    probes = _Probes(asyncio.get_running_loop().time() + SEARCH_S, changed)
+    changed()
 
     async def of_processes() -> list[Serving]:
         serving = await asyncio.to_thread(Processes().found)
@@ -82,7 +85,8 @@ async def search(home: Path | None, show: Show | None = None) -> Search:
         return serving
 
     _, serving = await asyncio.gather(probes.ask(_addresses(USUAL_PORTS, (), Path("/"))), of_processes())
-    return Search((*probes.found, *local), _silent(serving, probes.reasons, Path("/")))
+    silent = _silent(serving, probes.reasons, Path("/"))
+    return Search((*probes.found, *local), silent, (), probes.unanswered)
 
 
 async def found_endpoints(
@@ -125,6 +129,7 @@ class _Probes:
         self._asked: dict[tuple[str, int], Endpoint] = {}
         self.reasons: dict[str, str] = {}
         """Why an address serves no metrics, by URL; empty if it does."""
+        self._late: set[str] = set()
 
     @property
     def found(self) -> list[Endpoint]:
@@ -135,6 +140,11 @@ class _Probes:
     def awaited(self) -> tuple[str, ...]:
         """The URLs that haven't answered, by port."""
         return tuple(self._asked[at].url for at in self._in_order() if self._asked[at].url not in self.reasons)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """The URLs that let their time pass, by port."""
+        return tuple(self._asked[at].url for at in self._in_order() if self._asked[at].url in self._late)
 
     def _in_order(self) -> list[tuple[str, int]]:
         return sorted(self._asked, key=lambda at: (at[1], at[0]))
@@ -151,13 +161,15 @@ class _Probes:
         await asyncio.gather(*(self._ask(endpoint) for endpoint in fresh.values()))
 
     async def _ask(self, endpoint: Endpoint) -> None:
-        self.reasons[endpoint.url] = await _answers(endpoint)
+        now = asyncio.get_running_loop().time
+        end = now() + (endpoint.patience_s or 0.0)
+        reason = self.reasons[endpoint.url] = await _answers(endpoint)
+        if reason and now() >= end:
+            self._late.add(endpoint.url)
         self._changed()
 
 
-def _silent(
-    serving: Sequence[Serving], reasons: Mapping[str, str], root: Path
-) -> tuple[tuple[str, str], ...]:
+def _silent(serving: Sequence[Serving], reasons: Mapping[str, str], root: Path) -> tuple[tuple[str, str], ...]:
     """Return the serving processes without an endpoint, and the reason."""
     there = listeners(root)
     silent = {process: _silence(sockets_of(process.pid, root), there, reasons) for process in serving}
@@ -187,7 +199,7 @@ def _silence(inodes: frozenset[int] | None, there: list[Listener], reasons: Mapp
     urls = [f"http://{found.host}:{found.port}/metrics" for found in there if found.inode in inodes]
     if not urls:
         return "listens on no TCP port"
-    if any(not reasons.get(url, "not asked") for url in urls):
+    if any(reasons.get(url) == "" for url in urls):
         return ""
     return "; ".join(f"port {urlsplit(url).port}: {reasons.get(url, 'opened during the search')}" for url in urls)[:300]
 

@@ -1,7 +1,7 @@
 """Search for sources as a process: `python -m kvdeck.engine.telemetry.search_process HOME`.
 
 It prints what is known as one JSON object per line, whenever that changes: `sources` with `name` and `kind`, `silent`
-with `process` and `reason`, `awaited` addresses, and `done`, which is true in the last line.
+with `process` and `reason`, `awaited` and `unanswered` addresses, and `done`, which is true in the last line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def to_line(found: Search, done: bool) -> bytes:
         "sources": [{"name": source.name, "kind": source.kind} for source in found.sources],
         "silent": [{"process": process, "reason": reason} for process, reason in found.silent],
         "awaited": found.awaited,
+        "unanswered": found.unanswered,
         "done": done,
     }
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

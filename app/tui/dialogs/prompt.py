@@ -54,7 +54,9 @@ class Refusal(Lines):
             return []
         said = [(line, "bad") for line in wrap(self.error.what, max(20, width))]
         fix = f"fix: {self.error.fix}" if self.error.fix else ""
-        return [(cell(text, width, tone),) for text, tone in (*said, *((line, "") for line in wrap(fix, max(20, width))))]
+        return [
+            (cell(text, width, tone),) for text, tone in (*said, *((line, "") for line in wrap(fix, max(20, width))))
+        ]
 
 
 class AskText(ModalScreen["str | None"]):

@@ -1,4 +1,4 @@
-"""Monitor dialog to select sources: found on this host, already sampled, or added by hand."""
+"""Monitor dialog to select sources: found on this host, already sampled, or typed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
 from kvdeck.app.text.monitor_names import source_name
-from kvdeck.app.tui.modes.monitor.source_list import Entry, SourceList
+from kvdeck.app.tui.modes.monitor.source_list import SourceList, SourceRow
 from kvdeck.app.tui.source_search import FoundSource, FoundSources
 from kvdeck.app.tui.widgets.key_bar import MONITOR
 from kvdeck.sessions.errors import KvdeckError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_WAIT_S = 3.0
 """Longest time, s, that Enter waits for the search."""
-NOTE = "host:port, :8000, a URL, a folder of NIXL rings, a session's .json"
+NOTE = "host:port, :8000, a URL, a folder of rings, a session .json"
 
 
 class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"]):
@@ -58,7 +58,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         self.watched, self.seen = watched, seen
         self.list = SourceList(first=watched is None)
         self._own = [FoundSource(name, "") for name in watched or ()]
-        self._newest = FoundSources()
+        self._newest, self._before = FoundSources(), FoundSources()
         self._offered: set[str] = set()
         self._limit: Timer | None = None
 
@@ -73,7 +73,8 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def action_look(self) -> None:
         mine = self.list
         mine.looking, mine.late, mine.waits, mine.error = True, False, False, ""
-        self._show(FoundSources(self._newest.sources))
+        self._before = self._newest
+        self._show()
         if self._limit is not None:
             self._limit.stop()
         self._limit = self.set_timer(MOST_WAIT_S, self._reach_limit)
@@ -104,16 +105,19 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         if self.watched is None:  # first use: what is found on this host is on by default
             self.list.ticked |= known - self._offered
         self._offered |= known
-        self._show(found)
+        self._show()
         self.seen(found.sources)
 
-    def _show(self, found: FoundSources) -> None:
-        """Show what is known, in an order in which no row moves when a search goes on."""
-        rows = {one.name: Entry(one.name, one.kind) for one in (*self._own, *found.sources)}
-        asked = [Entry(name, state="asked") for name in found.awaited if name not in rows]
+    def _show(self) -> None:
+        """Show what is known: in an order in which no row moves during a search, which takes no row away."""
+        found = self._newest
+        earlier = () if found.done else self._before.sources
+        slow = [FoundSource(name, "slow") for name in found.unanswered]
+        rows = {one.name: SourceRow(one.name, one.kind) for one in (*self._own, *earlier, *slow, *found.sources)}
+        asked = [SourceRow(name, state="asked") for name in found.awaited if name not in rows]
         endpoints = sorted((*asked, *(row for row in rows.values() if _is_endpoint(row))), key=_by_port)
         local = [row for row in rows.values() if not _is_endpoint(row)]
-        silent = [Entry(one.name, state="silent", reason=one.reason) for one in found.silent]
+        silent = [SourceRow(one.name, state="silent", reason=one.reason) for one in found.silent]
         self.list.fill([*endpoints, *local, *silent])
 
     def action_add(self) -> None:
@@ -124,7 +128,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
                 if name not in self.list.names:
                     self._own.append(FoundSource(name, ""))
                 self.list.ticked.add(name)
-                self._show(self._newest)
+                self._show()
                 self.list.go_to(name)
 
         self.app.push_screen(AskText("Add a source", "", NOTE, self._checked), added)
@@ -147,17 +151,17 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
 
     def _take(self) -> None:
         mine = self.list
-        if mine.looking and mine.asked:
-            late = ", ".join(map(source_name, mine.asked))
-            self.app.notify(f"no answer yet from {late}: press s to look again", severity="warning", markup=False)
+        if mine.looking:
+            late = f" (no answer from {', '.join(map(source_name, mine.asked))})" if mine.asked else ""
+            self.app.notify(f"started before the search ended{late}: s shows what else is found", severity="warning")
         names = tuple(mine.names)
         self.dismiss((tuple(name for name in names if name in mine.ticked), names))
 
 
-def _is_endpoint(entry: Entry) -> bool:
+def _is_endpoint(entry: SourceRow) -> bool:
     return entry.name.startswith(("http://", "https://"))
 
 
-def _by_port(entry: Entry) -> tuple[int, str]:
+def _by_port(entry: SourceRow) -> tuple[int, str]:
     port = entry.name.rpartition(":")[2].partition("/")[0]
     return int(port) if port.isdigit() else 0, entry.name

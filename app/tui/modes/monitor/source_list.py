@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 COSTS = {
     "disk": "reads 2 files",
     "network": "reads 2 files",
-    "fabric": "reads the card's firmware, at most 1/s",
-    "gpu": "NVML calls; 20 ms per direction if the card has no counter",
-    "process": "reads /proc of serving processes",
-    "ring": "reads 1 file, doesn't drain it",
-    "session": "checks a file, reads what is new",
+    "fabric": "asks the card, ≤ 1/s",
+    "gpu": "NVML calls, ≤ 20 ms",
+    "process": "reads files of /proc",
+    "ring": "reads 1 file",
+    "session": "reads what is new",
     "nvidia_fs": "reads 1 file",
-    "cufile": "runs gds_stats per process every 5 s",
+    "cufile": "gds_stats, every 5 s",
+    "slow": "no answer in 2.5 s",
 }
-"""Cost of one sample, by source kind; by name for sources that differ from their kind."""
+"""Cost of one sample, by source kind; by name for sources that differ from their kind; `slow` let a search pass."""
+NAME = 30
+"""Least width of the names: that of an endpoint of this host, so that the columns stay when one is found."""
 _HEAD, _FOOT = 2, 3
 """Rows above and below the list."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SourceRow:
     """A row of the list."""
 
     name: str
@@ -45,7 +48,7 @@ class Entry:
 class SourceList(Lines, can_focus=True):
     """Check list of sources, of addresses that are being asked, and of processes without an endpoint."""
 
-    DEFAULT_CSS = "SourceList { width: 90%; max-width: 100; height: auto; max-height: 90%; }"
+    DEFAULT_CSS = "SourceList { width: 95%; max-width: 100; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "Up", show=False, id="choose.up", tooltip="Previous row", group=LIST),
         Binding("down,j", "move(1)", "Down", show=False, id="choose.down", tooltip="Next row", group=LIST),
@@ -55,7 +58,7 @@ class SourceList(Lines, can_focus=True):
     def __init__(self, first: bool) -> None:
         super().__init__()
         self.first = first
-        self.entries: list[Entry] = []
+        self.entries: list[SourceRow] = []
         self.ticked: set[str] = set()
         self.place, self.top = 0, 0
         self.looking, self.error = True, ""
@@ -71,7 +74,7 @@ class SourceList(Lines, can_focus=True):
         """The addresses that haven't answered."""
         return [entry.name for entry in self.entries if entry.state == "asked"]
 
-    def fill(self, entries: list[Entry]) -> None:
+    def fill(self, entries: list[SourceRow]) -> None:
         """Show these entries; the cursor stays on its entry."""
         under = self.entries[self.place].name if self.place < len(self.entries) else ""
         self.entries = entries
@@ -82,12 +85,14 @@ class SourceList(Lines, can_focus=True):
     def show(self) -> None:
         """Resize to the rows and redraw; while a search runs the list only grows, so that it doesn't jump."""
         width = self.size.width or 60
-        rows = _HEAD + sum(len(lines) for lines in self._body(width)) + _FOOT
+        rows = _HEAD + max(1, sum(len(lines) for lines in self._body(width))) + _FOOT
         before = self.styles.height
         if self.looking and before is not None and before.value is not None:
             rows = max(rows, int(before.value) - 2)
-        self.styles.height = rows + 2
-        self.redraw()
+        if before is not None and before.value == rows + 2:
+            self.redraw()
+        else:  # a resize follows, which draws
+            self.styles.height = rows + 2
 
     def on_resize(self, event: Resize) -> None:
         super().on_resize(event)
@@ -120,13 +125,15 @@ class SourceList(Lines, can_focus=True):
         said = "Found on this host. Nothing is read until you press Enter." if self.first else "Sources"
         more = f"↓ {below} more" if below else f"↑ {self.top} more" if self.top else ""
         head: list[Row] = [(cell(said, width - len(more), "!"), (more, "dim")), ()]
-        return [*head, *shown, (), self._state(width), _keys()]
+        padding: list[Row] = [()] * max(0, room - len(shown))
+        return [*head, *shown, *padding, (), self._state(width), _keys()]
 
     def _body(self, width: int) -> list[list[Row]]:
-        widest = max((len(entry.name) for entry in self.entries if entry.state != "silent"), default=20)
+        widest = max((len(entry.name) for entry in self.entries if entry.state != "silent"), default=0)
+        widest = max(NAME, widest)
         return [self._entry(entry, place, widest, width) for place, entry in enumerate(self.entries)]
 
-    def _entry(self, entry: Entry, place: int, widest: int, width: int) -> list[Row]:
+    def _entry(self, entry: SourceRow, place: int, widest: int, width: int) -> list[Row]:
         mark: Span = ("▸ " if place == self.place else "  ", "key")
         if entry.state == "silent":
             first, *rest = wrap(f"{entry.name}: {entry.reason}", max(20, width - 18)) or [""]
@@ -135,7 +142,7 @@ class SourceList(Lines, can_focus=True):
         else:
             name = min(widest, width - 18)
             asked = entry.state == "asked"
-            cost = "" if asked else COSTS.get(entry.name) or COSTS.get(entry.kind, "1 HTTP request per sample")
+            cost = "" if asked else COSTS.get(entry.name) or COSTS.get(entry.kind, "1 request per sample")
             ticked = entry.name in self.ticked
             rows = [
                 (
@@ -159,7 +166,9 @@ class SourceList(Lines, can_focus=True):
         if self.looking:
             text = f"no answer yet from {late}" if self.asked else "searching this host …"
             return (cell(text, width, "warn" if self.late else "dim"),)
-        return (cell("" if self.names else "no source found · a adds one", width, "dim"),)
+        count = len(self.ticked.intersection(self.names))
+        text = f"{count_text(count)} of {count_text(len(self.names))} selected"
+        return (cell(text if self.names else "no source found · a adds one", width, "dim"),)
 
 
 def _keys() -> Row:
