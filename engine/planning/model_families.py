@@ -314,54 +314,37 @@ INNER = {
     "voxtral_realtime": "voxtral_realtime_text",
 }
 """Multimodal models, and the family of the text model inside if it doesn't name its own: the class's default."""
-REFUSED = {
-    **dict.fromkeys(
-        ("mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv6", "rwkv7", "xlstm"),
-        "it has no attention: a recurrent state and no KV cache",
+_WHY = {
+    "it has no attention: a recurrent state and no KV cache": "mamba mamba2 falcon_mamba rwkv rwkv6 rwkv7 xlstm",
+    "it is an encoder and keeps no KV cache": (
+        "albert bert bert-generation big_bird camembert data2vec-text deberta deberta-v2 distilbert electra ernie "
+        "megatron-bert modernbert nomic_bert rembert roberta roberta-prelayernorm roc_bert roformer xlm-roberta "
+        "xlm-roberta-xl xmod"
     ),
-    **dict.fromkeys(
-        ("mllama", "mllama_text_model"), "its cross-attention layers keep KV of images, as many as there are tiles"
+    "it generates no text": "clip siglip siglip2 vit dinov2 dinov3_vit sam",
+    "its cross-attention layers keep KV of images, as many as there are tiles": "mllama mllama_text_model",
+    "it also attends to an encoder's output": (
+        "blip blip_text_model evolla git idefics kosmos-2 kosmos-2.5 trocr vision-encoder-decoder speech-encoder-decoder"
     ),
-    **dict.fromkeys(
-        (
-            "bert",
-            "roberta",
-            "xlm-roberta",
-            "camembert",
-            "electra",
-            "deberta",
-            "deberta-v2",
-            "distilbert",
-            "albert",
-            "modernbert",
-            "ernie",
-            "megatron-bert",
-            "roformer",
-            "rembert",
-            "big_bird",
-            "nomic_bert",
-        ),
-        "it is an encoder and keeps no KV cache",
+    "its second half reads the KV of one layer of the first (YOCO), beside Mamba layers": "phi4flash",
+    "it has an encoder, a decoder and a global model over patches of bytes": "blt",
+    "its attention is by hashing (LSH)": "reformer",
+    "it keeps a memory of segments and no KV cache": "xlnet xlm transfo-xl",
+    "its windows have an MLA of their own": "dots3_note dots3_note_text",
+    "its indexer keeps pooled keys": "glm5_next glm5_next_text",
+    "its layers run several times, each with a KV cache": "dory hrm_text inkling2_loop inkling2_loop_text",
+    "its layers keep states of convolutions beside the KV, whose size isn't known here": (
+        "inkling_mm_model inkling_text inkling2 inkling2_text zaya"
     ),
-    **dict.fromkeys(("clip", "siglip", "vit", "dinov2"), "it generates no text"),
-    "evolla": "its layers also attend to proteins",
-    "phi4flash": "its second half reads the KV of one layer of the first (YOCO), beside Mamba layers",
-    "blt": "it has an encoder, a decoder and a global model over patches of bytes",
-    "reformer": "its attention is by hashing (LSH)",
-    **dict.fromkeys(("xlnet", "xlm", "transfo-xl"), "it keeps a memory of segments and no KV cache"),
-    **dict.fromkeys(("dots3_note", "dots3_note_text"), "its windows have an MLA of their own"),
-    **dict.fromkeys(("glm5_next", "glm5_next_text"), "its indexer keeps pooled keys"),
-    **dict.fromkeys(
-        ("dory", "hrm_text", "inkling2_loop", "inkling2_loop_text"),
-        "its layers run several times, each with a KV cache",
+    "its windows hold generated tokens only": "unlimited_ocr unlimited_ocr_text",
+    "it generates by diffusion over blocks": "diffusion_gemma diffusion_gemma_text",
+    "it drafts on another model's KV cache": "gemma4_assistant gemma4_unified_assistant",
+    "it speaks: depth and codec decoders keep KV of their own": (
+        "csm kyutai_speech_to_text moshi musicgen_decoder musicgen_melody_decoder"
     ),
-    **dict.fromkeys(("unlimited_ocr", "unlimited_ocr_text"), "its windows hold generated tokens only"),
-    **dict.fromkeys(("diffusion_gemma", "diffusion_gemma_text"), "it generates by diffusion over blocks"),
-    **dict.fromkeys(("gemma4_assistant", "gemma4_unified_assistant"), "it drafts on another model's KV cache"),
-    **dict.fromkeys(
-        ("moshi", "musicgen_decoder", "musicgen_melody_decoder", "csm"), "it is an audio model with a depth decoder"
-    ),
+    "it acts: an action expert reads the KV of the text model": "pi0",
 }
+REFUSED = {name: why for why, names in _WHY.items() for name in names.split()}
 """Families whose cache isn't planned, and why."""
 
 
