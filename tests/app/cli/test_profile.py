@@ -130,7 +130,7 @@ echo "$@" > "{folder}/asked.1"
 
 @pytest.mark.parametrize("last", ["exit 0", "exec sleep 600"])
 def test_over_ucx_nixlbench_gets_its_second_process(kvdeck: Kvdeck, tmp_path: Path, monkeypatch, last: str) -> None:
-    """The first has its rank before the second starts; neither outlives the run, and a crash after the table is told."""
+    """The first has its rank before the second starts, neither outlives the run, and the crash is in the reason."""
     folder = Path(program(tmp_path / "bin", 0))
     (folder / "nixlbench").write_text(TWO.format(folder=folder, last=last))
     monkeypatch.setenv("OF_THIS_TEST", str(tmp_path))

@@ -1,4 +1,4 @@
-"""nixlbench's flags: the table against upstream's list, the options, the help and the page in docs that come from it."""
+"""nixlbench's flags: the table against upstream's list, and the options, the help and the page made from it."""
 
 from __future__ import annotations
 
