@@ -96,6 +96,12 @@ class _Step:
             for lane in range(lanes)
         ] if lanes > 1 else []  # fmt: skip
 
+    def walls(self) -> dict[str, Any]:
+        """Return the wall time of all rounds in s, as a setting; with several initiators, also each one's own."""
+        lanes = len(self.lane_busy[0]) if self.lane_busy else 0
+        own = {"lanes_wall_s": [sum(busy[lane] for busy in self.lane_busy) / 1e9 for lane in range(lanes)]}
+        return {"wall_s": sum(self.busy) / 1e9, **(own if lanes > 1 else {})}
+
     def rates(self) -> list[float]:
         """Return the GB/s of each round."""
         size = self.request_bytes()
@@ -317,6 +323,7 @@ class TrialRun:
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
+                **step.walls(),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
             },
         )

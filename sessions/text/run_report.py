@@ -124,6 +124,10 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     comparisons = [item for item in session.comparisons if item.path == path]
     shapes = dict.fromkeys((result.block_bytes, result.batch) for result in results)
     lines = [Line(text, "heading") for text in joined(_path_facts(path, results), width)]
+    if all(result.settings.get("nixlbench") for result in results):
+        from kvdeck.sessions.text.nixlbench_report import imported_lines
+
+        return [*lines, *(Line(text) for text in imported_lines(results, width))]
     lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
