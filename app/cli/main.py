@@ -31,7 +31,7 @@ CLOSED_PIPE = 141
 @click.group(
     cls=AliasedGroup,
     verbs=VERBS,
-    hidden=HIDDEN,
+    unlisted=HIDDEN,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Without a command the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",

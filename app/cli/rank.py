@@ -10,8 +10,9 @@ import click
 
 @click.command()
 @click.option("--stdio", is_flag=True, required=True, help="Speak with the run on stdin and stdout.")
-def rank(stdio: bool) -> int:
+@click.argument("name")
+def rank(stdio: bool, name: str) -> None:  # noqa: ARG001 - the only way so far
     """Take part in a run of another host (started by `kvdeck run --peer`)."""
     module = "kvdeck.engine.ranks.outpost"
     os.chdir("/")  # -m takes modules from the current folder first
-    os.execv(sys.executable, [sys.executable, "-m", module, "--seat", "stdio:", "--rank", "peer"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", module, "--seat", "stdio:", "--rank", name])

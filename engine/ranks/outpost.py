@@ -57,9 +57,9 @@ class Outpost:
     def start_rank(self, kind: str, rank: str) -> None:
         self._ranks[rank] = RankProcess(self._board, _MODULES[kind], rank)
 
-    def pass_on(self, rank: str, method: str, arguments: dict[str, Any]) -> Any:
+    def pass_on(self, rank: str, call: str, arguments: dict[str, Any]) -> Any:
         """Call a method of a rank; errors are those of `Remote.result`."""
-        return self._ranks[rank].call(method, **arguments)
+        return self._ranks[rank].call(call, **arguments)
 
     def end_rank(self, rank: str) -> None:
         self._ranks.pop(rank).close()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from kvdeck.engine.host.nics import Carried
 from kvdeck.engine.ranks.board import LateError
 from kvdeck.engine.ranks.outpost import PROTOCOL, greeting
-from kvdeck.engine.ranks.rendezvous import Rendezvous
+from kvdeck.engine.ranks.rendezvous import RootRendezvous
 from kvdeck.engine.ranks.rpc import ANSWER_SECONDS, Remote
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.units import number_text
@@ -33,7 +33,7 @@ class PeerHost:
 
     def __init__(
         self,
-        rendezvous: Rendezvous,
+        rendezvous: RootRendezvous,
         rank: str,
         label: str,
         timeout: float,
@@ -66,6 +66,10 @@ class PeerHost:
         """How the way to this host, or a rank on it, ended; None while all is well."""
         return self._rendezvous.lost
 
+    def on_loss(self, told: Callable[[str], None]) -> None:
+        """Have every later loss reported to `told`, as a message."""
+        self._rendezvous.on_loss(told)
+
     def begin(self, environment: Mapping[str, str]) -> None:
         """Set variables for its ranks, unless set there; `greeting["environment"]` is then what they use."""
         self.greeting["environment"] = self._call("begin", environment=dict(environment))
@@ -84,7 +88,7 @@ class PeerHost:
     def pass_on(self, rank: str, method: str, arguments: dict[str, Any]) -> Any:
         """Call a method of a rank there, which may fill or compare much memory; errors are those of `Remote.result`."""
         limit = max(self.timeout, ANSWER_SECONDS)
-        return self._within(limit, "pass_on", rank=rank, method=method, arguments=arguments)
+        return self._wait(self._outpost.start("pass_on", rank=rank, call=method, arguments=arguments), limit)
 
     def end_rank(self, rank: str) -> None:
         self._call("end_rank", rank=rank)
@@ -97,10 +101,9 @@ class PeerHost:
         self._end()
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        return self._within(self.timeout, method, **arguments)
+        return self._wait(self._outpost.start(method, **arguments), self.timeout)
 
-    def _within(self, seconds: float, method: str, **arguments: Any) -> Any:
-        number = self._outpost.start(method, **arguments)
+    def _wait(self, number: int, seconds: float) -> Any:
         try:
             return self._outpost.result(number, seconds)
         except LateError as error:
@@ -142,6 +145,6 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any], label: str) -
     ]
     own, other = here["environment"], there["environment"]
     for name in sorted({*own, *other}):
-        if own.get(name) != other.get(name):
+        if "LOG" not in name and own.get(name) != other.get(name):
             found.append(f"{name} is {own.get(name, 'not set')} here and {other.get(name, 'not set')} on {label}")
     return found

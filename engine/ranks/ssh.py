@@ -1,4 +1,4 @@
-"""A peer host reached by the system's ssh: the other half of kvdeck runs there, and talks over ssh's stdin and stdout."""
+"""A peer reached by the system's ssh: the other half of kvdeck runs there, and talks over ssh's stdin and stdout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvdeck.engine.children.child import PIPE, TAIL_BYTES, Child, exit_reason, l
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.threads import start_thread
-from kvdeck.sessions.errors import KvdeckError, UsageError
+from kvdeck.sessions.errors import KvdeckError
 
 CONNECT_SECONDS = 10
 """Time for ssh to reach a host."""
@@ -22,7 +22,6 @@ _END_SECONDS = 3.0
 _SETTLE_SECONDS = 1.0
 _LAST_LINES_S = 0.3
 _NOT_FOUND, _NO_SUCH_VERB, _SSH_ITSELF = 127, 2, 255
-_SHAPE = re.compile(r"[A-Za-z0-9._%+@:\[\]-]+")
 _REASONS = (
     (r"REMOTE HOST IDENTIFICATION HAS CHANGED", "the host key of {0} is not the one in known_hosts",
      "find out why; then `ssh-keygen -R HOST` and connect once by `ssh {0}`"),
@@ -41,19 +40,15 @@ _REASONS = (
 """What ssh writes, what it means, and the fix."""
 
 
-def ssh_command(host: str, command: str, timeout: float) -> list[str]:
+def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]:
     """Return the command line that starts the other half on a host; the rest is the user's own ssh configuration.
 
     Args:
-        host: `HOST`, `USER@HOST`, or a name of the ssh configuration.
+        host: As `spec.parse_host` returns it.
+        rank: Name of the other half there.
         command: How kvdeck is called there.
         timeout: Seconds of silence after which the host is lost.
-
-    Raises:
-        UsageError: The host isn't written like one.
     """
-    if not _SHAPE.fullmatch(host) or host.startswith("-"):
-        raise UsageError(f"{host!r} is no host", "give HOST, USER@HOST, or a name in ~/.ssh/config")
     options = {
         "BatchMode": "yes",
         "ConnectTimeout": CONNECT_SECONDS,
@@ -64,7 +59,7 @@ def ssh_command(host: str, command: str, timeout: float) -> list[str]:
         "EscapeChar": "none",
     }
     given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return ["ssh", *given, "--", host, f"{command} rank --stdio"]
+    return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}"]
 
 
 def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -> PeerHost:
@@ -78,7 +73,7 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         KvdeckError: The host can't be reached, or has no kvdeck of this version; with the fix.
     """
     try:
-        link = SshLink(ssh_command(host, command, timeout), board, host, command)
+        link = SshLink(ssh_command(host, rank, command, timeout), board, host, command)
     except FileNotFoundError:
         raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
     board.attach(*link.ends, host, cut=link.end, close=link.close)
