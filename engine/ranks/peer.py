@@ -14,6 +14,8 @@ from kvdeck.engine.ranks.rpc import ANSWER_SECONDS, Remote
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.units import number_text
 
+GREETING_SECONDS = 30.0
+"""Time for a host that can be reached to start its half."""
 COMPARED = {"kvdeck": "kvdeck", "nixl": "NIXL", "ucx": "UCX"}
 """Versions that are compared first, with their names for people."""
 
@@ -39,7 +41,7 @@ class PeerHost:
         timeout: float,
         end: Callable[[], object] = lambda: None,
     ) -> None:
-        """Wait for the host's greeting.
+        """Wait for the host's greeting, for `GREETING_SECONDS` or the time limit of its calls, whichever is longer.
 
         Args:
             rank: The name under which the other half serves.
@@ -54,7 +56,7 @@ class PeerHost:
         self._rendezvous, self._end = rendezvous, end
         self._outpost = Remote(rendezvous, rank)
         self._started = 0
-        self.greeting: dict[str, Any] = rendezvous.get(f"greeting/{rank}", timeout)
+        self.greeting: dict[str, Any] = rendezvous.get(f"greeting/{rank}", max(GREETING_SECONDS, timeout))
         check_protocol(self.greeting, label)
 
     @property

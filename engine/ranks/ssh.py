@@ -8,10 +8,12 @@ import threading
 from collections.abc import Sequence
 
 from kvdeck.engine.children.child import PIPE, TAIL_BYTES, Child, exit_reason, last_line
-from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks import peer
+from kvdeck.engine.ranks.board import Board, LateError
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import number_text
 
 CONNECT_SECONDS = 10
 """Time for ssh to reach a host."""
@@ -76,12 +78,14 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         link = SshLink(ssh_command(host, rank, command, timeout), board, host, command)
     except FileNotFoundError:
         raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
-    board.attach(*link.ends, host, cut=link.end, close=link.close)
+    board.attach(*link.ends, host, cut=link.cut, close=link.close)
     try:
         return PeerHost(board, rank, host, timeout, link.end)
     except KvdeckError as error:
         link.settle()
-        what, fix = link.failure or (error.what, error.fix)
+        silent = f"kvdeck on {host} did not answer within {number_text(max(peer.GREETING_SECONDS, timeout))} s"
+        late = (silent, f"try `ssh {host} {command} --version`") if isinstance(error, LateError) else None
+        what, fix = link.failure or late or (error.what, error.fix)
         link.end()
         raise KvdeckError(what, fix) from error
 
@@ -121,6 +125,11 @@ class SshLink:
         if self._board.lost is not None:
             self._ended.wait(_SETTLE_SECONDS)
 
+    def cut(self) -> None:
+        """Kill an ssh that has closed its output and doesn't end."""
+        if not self._ended.wait(_SETTLE_SECONDS):
+            self._child.kill()
+
     def end(self) -> None:
         """End ssh, if it doesn't end by itself soon, since the other half has been told to."""
         self._closing = True
@@ -140,7 +149,9 @@ def ssh_failure(status: int, written: bytes, host: str, command: str) -> tuple[s
         for pattern, what, fix in _REASONS:
             if re.search(pattern, text):
                 return f"{what.format(host)} ({words})", fix.format(host)
-        return f"ssh to {host} failed ({words})", f"try `ssh {host} true`"
+        if words:
+            return f"ssh to {host} failed ({words})", f"try `ssh {host} true`"
+        return f"kvdeck on {host}, or the connection to it, was killed", "see the other host's system log"
     if status == _NOT_FOUND:
         fix = f"install it there, or say where it is: --peer-command /path/to/kvdeck, or --peer-command 'uvx {command}'"
         return f"there is no `{command}` on {host} ({words})", fix
