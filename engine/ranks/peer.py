@@ -124,7 +124,7 @@ class _FarRank:
         return self._peer.pass_on(self._rank, method, arguments)
 
     def close(self) -> None:
-        if self._peer.lost is None:  # otherwise nobody there listens, and the rank ends with its half
+        if self._peer.lost is None:  # otherwise the rank ends with its half
             self._peer.end_rank(self._rank)
 
 

@@ -20,7 +20,7 @@ CONNECT_SECONDS = 10
 ALIVE_SECONDS = 5
 """Time between two questions of ssh whether the host is still there."""
 _END_SECONDS = 3.0
-"""Time for ssh to end by itself once the other half was told to."""
+"""Time for ssh to end by itself after the request to end."""
 _SETTLE_SECONDS = 1.0
 _LAST_LINES_S = 0.3
 _NOT_FOUND, _NO_SUCH_VERB, _SSH_ITSELF = 127, 2, 255
@@ -29,12 +29,12 @@ _REASONS = (
      "find out why; then `ssh-keygen -R HOST` and connect once by `ssh {0}`"),
     (r"Host key verification failed", "the host key of {0} is unknown",
      "connect once by `ssh {0}` in a terminal, and accept the key if it is right"),
-    (r"Permission denied", "{0} accepts no key for this user, and no password can be asked for here",
+    (r"Permission denied", "{0} accepts no key for this user, and a deck can't ask for a password",
      "check the user in `ssh {0}`; `ssh-copy-id {0}`, or load the key by `ssh-add`"),
     (r"Too many authentication failures", "{0} refused the login after too many keys",
      "set IdentityFile and IdentitiesOnly for it in ~/.ssh/config"),
     (r"Could not resolve hostname", "no host is called {0}", "check the name, or add it to ~/.ssh/config"),
-    (r"Connection refused", "nobody listens for ssh on {0}", "start sshd there, or set Port in ~/.ssh/config"),
+    (r"Connection refused", "no sshd listens on {0}", "start sshd there, or set Port in ~/.ssh/config"),
     (r"timed out|No route to host|Network is unreachable", "{0} does not answer",
      "check the name and the network by `ssh {0} true`"),
     (r"not responding", "{0} stopped answering", "check the link, or give it longer by --peer-timeout"),
@@ -131,7 +131,7 @@ class SshLink:
             self._child.kill()
 
     def end(self) -> None:
-        """End ssh, if it doesn't end by itself soon, since the other half has been told to."""
+        """End ssh, if it doesn't end by itself soon, which the other half was asked for."""
         self._closing = True
         if not self._ended.wait(_END_SECONDS):
             self._child.kill()
@@ -142,7 +142,7 @@ class SshLink:
 
 
 def ssh_failure(status: int, written: bytes, host: str, command: str) -> tuple[str, str]:
-    """Return why ssh ended, and the fix, from its exit status and the end of what it wrote to stderr."""
+    """Return why ssh ended and the fix, from its exit status and the last lines of its stderr."""
     text = written.decode(errors="replace")
     words = last_line(written)[:300]
     if status == _SSH_ITSELF:

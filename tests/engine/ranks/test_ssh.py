@@ -93,7 +93,7 @@ def _is_outpost(pid: int) -> bool:
         ({"UserKnownHostsFile": "/dev/null"}, "kvdeck", "the host key of hostb is unknown"),
         ({"IdentityFile": "/dev/null"}, "kvdeck", "hostb accepts no key for this user"),
         ({"User": "nobody-here"}, "kvdeck", "hostb accepts no key for this user"),
-        ({"Port": "23"}, "kvdeck", "nobody listens for ssh on hostb"),
+        ({"Port": "23"}, "kvdeck", "no sshd listens on hostb"),
         ({}, "/nowhere/kvdeck", "there is no `/nowhere/kvdeck` on hostb"),
         ({}, "echo Welcome; exit 3; :", "kvdeck on hostb ended with status 3"),
     ],
