@@ -72,6 +72,10 @@ class PeerHost:
         """Have every later loss reported to `told`, as a message."""
         self._rendezvous.on_loss(told)
 
+    def lose(self, why: str) -> None:
+        """Take this host for lost from now on."""
+        self._rendezvous.lose(why)
+
     def begin(self, environment: Mapping[str, str]) -> None:
         """Set variables for its ranks, unless set there; `greeting["environment"]` is then what they use."""
         self.greeting["environment"] = self._call("begin", environment=dict(environment))
@@ -106,6 +110,8 @@ class PeerHost:
         return self._wait(self._outpost.start(method, **arguments), self.timeout)
 
     def _wait(self, number: int, seconds: float) -> Any:
+        if self.lost is not None:
+            raise RunFailedError(self.lost, "see the session's engine.log")
         try:
             return self._outpost.result(number, seconds)
         except LateError as error:

@@ -133,7 +133,7 @@ class SshLink:
     def end(self) -> None:
         """End ssh, if it doesn't end by itself soon, which the other half was asked for."""
         self._closing = True
-        if not self._ended.wait(_END_SECONDS):
+        if not self._ended.wait(0 if self._board.lost else _END_SECONDS):
             self._child.kill()
             self._ended.wait()
 
