@@ -5,43 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kvdeck.sessions.model.peers import peer_name
 from kvdeck.sessions.model.records import StepResult
 from kvdeck.sessions.units import figure, many, percent_text
-
-
-def peers_of(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the other hosts of a session, from its facts; [] for a run on one host."""
-    found = host.get("peers")
-    return [peer for peer in found if isinstance(peer, Mapping)] if isinstance(found, list) else []
-
-
-def host_names(host: Mapping[str, Any]) -> str:
-    """Return the names of all hosts of a session, such as `hostA → hostB`; empty if unknown."""
-    own = [str(host["hostname"])] if host.get("hostname") else []
-    return " → ".join([*own, *(_name(peer) for peer in peers_of(host))])
-
-
-def _name(peer: Mapping[str, Any]) -> str:
-    facts = peer.get("host")
-    return str((facts.get("hostname") if isinstance(facts, Mapping) else None) or peer.get("peer") or "another host")
 
 
 def peer_facts(peer: Mapping[str, Any]) -> list[str]:
     """Return what a report's head says of another host."""
     facts = peer.get("host")
     host: Mapping[str, Any] = facts if isinstance(facts, Mapping) else {}
-    name = _name(peer)
+    name = peer_name(peer)
     said = [f"with {name}" if name == peer.get("peer") else f"with {name} ({peer.get('peer')})"]
     said += [str(host["cpu"])] if host.get("cpu") else []
     said += [many(host["cores"], "core")] if isinstance(host.get("cores"), int) else []
     versions = (("NIXL", peer.get("nixl")), ("UCX", peer.get("ucx")), ("kvdeck", peer.get("kvdeck")))
     return said + [f"{program} {version}" for program, version in versions if version]
-
-
-def link_of(result: StepResult) -> Mapping[str, Any] | None:
-    """Return what a step noted of its peers and the link to them; None for a step on one host."""
-    link = result.settings.get("peer")
-    return link if isinstance(link, Mapping) else None
 
 
 def peer_text(link: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from kvdeck.sessions import units
+from kvdeck.sessions.model.peers import link_of, peers_of
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
-from kvdeck.sessions.text.peer_report import link_of, link_text, peer_facts, peer_text, peers_of
+from kvdeck.sessions.text.peer_report import link_text, peer_facts, peer_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
