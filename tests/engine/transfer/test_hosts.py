@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.host.documents import dump_yaml
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
-from tests.engine.conftest import DEADLINE, eventually
+from tests.engine.conftest import DEADLINE, eventually, lines_until_end
 from tests.support import hosts
 
 LINE_GB_PER_S = 0.125
@@ -136,6 +137,30 @@ def test_a_fault_ends_the_run_and_says_who(
     assert took < DEADLINE
     assert state.measured_t is not None, "what was measured is kept"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_ssh_has_the_agent_of_who_asked(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The engine may have been started in another login. An `ssh` of the test's own notes what it was given."""
+    monkeypatch.delenv("KVDECK_WORKER")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\necho "$SSH_AUTH_SOCK $*" >{tmp_path}/given\necho Permission denied >&2\nexit 255\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    with Client.connect() as client:
+        monkeypatch.setenv("SSH_AUTH_SOCK", "/the/agent")
+        session = client.submit({**SMALL, "peer_command": "uvx kvdeck"})
+        client.subscribe(session, hz=1)
+        lines_until_end(client)
+        kept = client.store.load(session)
+        text = client.store.folder(session) / "run.yaml"
+        assert "/the/agent" not in text.read_text()
+    agent, *words = (tmp_path / "given").read_text().split()
+    assert agent == "/the/agent"
+    assert words[-7:] == ["--", "hostb", "uvx", "kvdeck", "rank", "--stdio", "peer0"]
+    assert "hostb accepts no key for this user" in (kept.reason or "")
+    assert "ssh-copy-id hostb" in (kept.reason or "")
 
 
 def test_interfaces_of_a_cluster_s_host(tmp_path: Path):
