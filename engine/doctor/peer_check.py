@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from kvdeck.engine.host.environment import deciding_variables
 from kvdeck.engine.io import nixl, stdio
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.planning.layout import Geometry
@@ -28,9 +29,11 @@ def check_peer(host: str, command: str, timeout: float) -> dict[str, Any]:
     `here` and `there` are both halves' greetings; `transport` is what UCX takes between them; `clock_offset_s` is how
     far the peer's clock is ahead, with its error.
     """
+    own = deciding_variables()
     os.environ.setdefault("UCX_LOG_LEVEL", "info")  # at which it names its transports
     os.environ.setdefault("UCX_TCP_SYN_CNT", "2")
-    found: dict[str, Any] = {"peer": host, "reachable": False, "ready": False, "here": greeting(), "there": None}
+    found: dict[str, Any] = {"peer": host, "reachable": False, "ready": False, "there": None}
+    found["here"] = {**greeting(), "environment": own}
     found |= {"differences": [], "transport": None, "clock_offset_s": None, "clock_error_s": None}
     board = Board()
     try:

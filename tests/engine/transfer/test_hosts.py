@@ -18,13 +18,17 @@ from kvdeck.engine.client.client import Client
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.host.documents import dump_yaml
+from kvdeck.sessions.model.events import Round
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
 from tests.engine.conftest import DEADLINE, eventually, lines_until_end
 from tests.support import hosts
 
-LINE_GB_PER_S = 0.125
-SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 8, "batch": 4, "effort": "quick", "seconds": 0.5,
+LINE_GB_PER_S = 0.025
+"""Of the shaped link: so slow that a busy machine keeps up with it."""
+BURST = 0.15
+"""What its bucket lets through at once, as part of a request."""
+SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 4, "batch": 2, "effort": "quick", "seconds": 0.5,
                          "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
 
 
@@ -33,7 +37,7 @@ def pair() -> Iterator[hosts.Pair]:
     if reason := hosts.reason_to_skip():
         pytest.skip(reason)
     with hosts.two_hosts() as made:
-        made.limit("1gbit")
+        made.limit("200mbit")
         yield made
 
 
@@ -68,9 +72,10 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
     assert [result.status for result in state.results] == ["ok", "ok"]
     for result in state.results:
         assert result.verified
-        fastest = result.gb_per_s
-        assert fastest is not None
-        assert 0.9 * LINE_GB_PER_S <= fastest.high <= LINE_GB_PER_S
+        rounds = [event for event in read_events(run.folder / "samples.jsonl") if isinstance(event, Round)]
+        quickest_ns = min(min(event.transfer_ns) for event in rounds if event.step == result.step)
+        fastest = result.block_bytes * result.batch / quickest_ns
+        assert 0.9 <= fastest / LINE_GB_PER_S <= 1 + BURST
         peer = result.settings["peer"]
         assert (peer["hosts"], peer["hostnames"], peer["transport"]) == (["hostb"], ["hostB"], "tcp/eth1")
         assert 1.0 <= peer["carried_part"] < 1.1
