@@ -17,9 +17,11 @@ from kvdeck.engine.io import hang
 from kvdeck.engine.io.endpoints import Origin, origin_to_json
 from kvdeck.engine.io.loop import Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
-from kvdeck.engine.ranks.rendezvous import Board, check_board, naming_losses
+from kvdeck.engine.ranks.rank_process import RankProcess
+from kvdeck.engine.ranks.rendezvous import check_lost, naming_losses
 from kvdeck.engine.ranks.rpc import Remote
 
 _SLOW_BYTES_PER_S = 200e6
@@ -93,12 +95,12 @@ class Crew:
             self._board = Board()
             setups = self._open_shared(self._board, setups)
             for index in range(1, len(setups)):
-                self._others.append(Remote(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
+                self._others.append(RankProcess(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
         opening = [
             remote.start("open", setup=dataclasses.asdict(setup))
             for remote, setup in zip(self._others, setups[1:], strict=True)
         ]
-        self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: check_board(self._board) or cancelled())
+        self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: check_lost(self._board) or cancelled())
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
 
@@ -109,7 +111,7 @@ class Crew:
             shared = setup.shared
             if shared is None or shared.number in found:
                 continue
-            remote = Remote(board, "kvdeck.engine.ranks.target", f"kvdeck-target{shared.number}")
+            remote = RankProcess(board, "kvdeck.engine.ranks.target", f"kvdeck-target{shared.number}")
             self._shared.append(_Shared(remote, setup))
             found[shared.number] = remote.call(
                 "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
@@ -200,7 +202,7 @@ class Crew:
         for shared in self._shared:
             shared.remote.close()
         if self._board is not None:
-            self._board.close()
+            self._board.leave()
 
 
 def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:

@@ -26,9 +26,11 @@ from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks import reference
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
-from kvdeck.engine.ranks.rendezvous import Board, check_board
+from kvdeck.engine.ranks.rendezvous import check_lost
 from kvdeck.engine.ranks.rpc import Remote
 from kvdeck.sessions.model.records import FILE_PATHS
 
@@ -133,7 +135,7 @@ class Lane:
 
     def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
         """True if the run was cancelled; RunFailedError if one of its own targets is gone."""
-        return check_board(self._board) or cancelled()
+        return check_lost(self._board) or cancelled()
 
     def _open_sides(self, name: str) -> tuple[TransferEndpoint, list[TransferEndpoint]]:
         """Open and return the initiator's own endpoint and the other endpoints."""
@@ -195,7 +197,7 @@ class Lane:
 
     def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
         setup = self._setup
-        target = Remote(board, "kvdeck.engine.ranks.target", name)
+        target = RankProcess(board, "kvdeck.engine.ranks.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
         opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)
@@ -397,7 +399,7 @@ class Lane:
         for target in self._targets:
             target.close()
         if self._board is not None:
-            self._board.close()
+            self._board.leave()
         self._agent = self._bound = None
         for side in self._opened:
             side.close()
