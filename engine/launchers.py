@@ -10,15 +10,15 @@ from kvdeck.sessions.errors import UsageError
 
 PORT = 29470
 """Port at which ranks meet if neither the launcher nor `--rendezvous` names one."""
-SECRET_VARIABLE = "KVDECK_RENDEZVOUS_SECRET"  # noqa: S105
+SECRET_VARIABLE = "KVDECK_RENDEZVOUS_SECRET"
 """Variable with the secret that all ranks of a run share."""
-SECRET_FILE_VARIABLE = "KVDECK_RENDEZVOUS_SECRET_FILE"  # noqa: S105
+SECRET_FILE_VARIABLE = "KVDECK_RENDEZVOUS_SECRET_FILE"
 """Variable with the path of a file of mode 0600 that holds the secret."""
 ADDRESS_VARIABLE = "KVDECK_RENDEZVOUS"
 """Variable with `host:port` of rank 0, as `--rendezvous`."""
 WORLD_VARIABLE = "KVDECK_WORLD_SIZE"
 """Variable with the number of ranks, which an indexed Job doesn't tell its pods."""
-TOKEN_VARIABLE = "KVDECK_RUN_TOKEN"  # noqa: S105
+TOKEN_VARIABLE = "KVDECK_RUN_TOKEN"
 """Variable with a text that only the ranks of this run share, such as a Job's UID."""
 
 
@@ -174,7 +174,7 @@ def _overridden(found: Placement, environment: Mapping[str, str]) -> Placement:
 
 def traces_of(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Return the variables of launchers that are set, by launcher; a shell inside an allocation has some too."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for launcher in _LAUNCHERS:
         names = tuple(name for name in (*launcher.needed, *launcher.traces) if environment.get(name))
         if launcher.needed[0] in names or set(launcher.traces) & set(names):

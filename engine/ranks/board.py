@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 
 from kvdeck.engine.lines import LineBuffer
+from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
@@ -40,8 +41,9 @@ _END_SEEN_S = 0.3
 class RankStream:
     """A rank's connection: what it asked for, and a thread that writes, since a cut link must not block rank 0."""
 
-    def __init__(self, reading: int, writing: int, who: str, beats: bool) -> None:
+    def __init__(self, reading: int, writing: int, who: str, beats: bool, signing: SignedLines | None = None) -> None:
         self.who, self._reading, self._writing, self._beats = who, reading, writing, beats
+        self._signing = signing
         self.asked: set[str] = set()
         self.parted = False
         """True once the rank said that it leaves."""
@@ -59,6 +61,8 @@ class RankStream:
         """Write the queued messages until `end`."""
         with contextlib.suppress(OSError):  # the reading thread reports that the rank is gone
             while (line := self._next()) is not None:
+                if self._signing is not None:
+                    line = self._signing.seal(line)
                 while line:
                     line = line[os.write(self._writing, line) :]
 
@@ -72,13 +76,13 @@ class RankStream:
         """Pass each of the rank's messages to `take` until its end of file.
 
         Raises:
-            ValueError: A line is too long, or no message.
+            ValueError: A line is too long, not signed where it should be, or no message.
         """
         lines = LineBuffer(LONGEST_LINE)
         with contextlib.suppress(OSError):
             while data := os.read(self._reading, 1 << 18):
                 for line in lines.take(data):
-                    take(load_record(line))
+                    take(load_record(line if self._signing is None else self._signing.unseal(line)))
                 if lines.dropped:
                     raise ValueError(f"{self.who} sent a line of more than {LONGEST_LINE} bytes")
 
@@ -137,17 +141,17 @@ class Board:
         """Have every later loss reported to `told`, which gets the same words as `lose`."""
         self._on_loss.append(told)
 
-    def attach(
-        self, reading: int, writing: int, who: str, cut: Callable[[], object], close: Callable[[], object]
-    ) -> None:
+    def attach(self, reading: int, writing: int, who: str, cut: Callable[[], object], close: Callable[[], object],
+               signing: SignedLines | None = None) -> None:  # fmt: skip
         """Serve a rank over two descriptors, which may be one socket's, in threads of their own.
 
         Args:
             who: The rank, as its loss is reported until it says its name.
             cut: Called once the rank's end of file was read; makes a write that blocks fail (a socket's shutdown).
             close: Called when the descriptors aren't used any more.
+            signing: Signs and checks the lines, where others could write into the connection.
         """
-        stream = RankStream(reading, writing, who, beats=True)
+        stream = RankStream(reading, writing, who, True, signing)
         start_thread("rendezvous-rank", functools.partial(self._serve, stream, cut, close), self._broken)
 
     def leave(self) -> None:

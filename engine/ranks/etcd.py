@@ -27,12 +27,14 @@ from kvdeck.engine.ranks.board import Board, late, plain_key
 from kvdeck.engine.ranks.etcd_gateway import EtcdAccess, EtcdEntry, EtcdGateway, EtcdGoneError
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
+from kvdeck.sessions.host.documents import load_record
 
 LEASE_SECONDS = 4
 """Lease of a rank's keys: a dead rank is noticed when it ends, at most half a second later."""
 RENEWAL_SECONDS = 1.0
 PATIENCE_SECONDS = 9.0
 """Time without an answer from etcd after which a rank gives up, so that the run ends within 10 s."""
+_LEAVING_SECONDS = 1.0
 _NUMBERED = re.compile(r"(.*/)([0-9]+)")
 
 
@@ -76,14 +78,18 @@ class EtcdRank:
         watch = functools.partial(self._watch, prefix, revision + 1, take)
         start_thread("etcd-watch", watch, lambda error: self._fail(str(error)))
 
-    def end(self) -> None:
-        """Stop the threads, and delete this rank's keys by ending its lease."""
+    def end(self, left: str = "") -> None:
+        """Stop the threads, store the key `left` for the others, and delete this rank's keys by ending its lease."""
         self._ended.set()
         if self._watching is not None:
             self._watching.close()
         with contextlib.suppress(KvdeckError), self._sending:
-            self.gateway.revoke(self.lease)
-            self.gateway.close()
+            self.gateway.patience = _LEAVING_SECONDS
+            if self.lost is None:
+                if left:
+                    self.gateway.put(left, b"true", self.lease)
+                self.gateway.revoke(self.lease)
+        self.gateway.close()
 
     def _renew(self) -> None:
         """Renew the lease until `end`."""
@@ -151,10 +157,7 @@ class EtcdBoard(Board):
 
     def leave(self) -> None:
         super().leave()
-        if self._rank.lost is None:
-            with contextlib.suppress(KvdeckError):
-                self._rank.put(f"{self._prefix}down/left", True)
-        self._rank.end()
+        self._rank.end(f"{self._prefix}down/left")
 
     def wait_for(self, world: int, timeout: float) -> bool:
         """Wait until all other ranks of `world` are there; False after `timeout` seconds.
@@ -180,7 +183,7 @@ class EtcdBoard(Board):
             if key == "alive" and rank not in self._parted:
                 self.lose(f"{described(rank, self.present.get(rank, {}))} is gone (its lease in etcd has ended)")
             return
-        value = orjson.loads(entry.value)
+        value = load_record(entry.value)
         if key.startswith("k/"):
             Board.put(self, key[2:], value)
         elif key == "alive":
@@ -237,10 +240,7 @@ class EtcdSeat:
         raise RunFailedError(f"{self._lost} during the wait for {plain_key(self._key)}")
 
     def leave(self) -> None:
-        if self._rank.lost is None:
-            with contextlib.suppress(KvdeckError):
-                self._rank.put(f"{self._own}left", True)
-        self._rank.end()
+        self._rank.end(f"{self._own}left")
 
     def _arrived(self, entry: EtcdEntry) -> None:
         key = entry.key.removeprefix(f"{self._prefix}down/")
@@ -250,7 +250,7 @@ class EtcdSeat:
             elif key == "alive":
                 self._lose(f"{described(0, self._first)} has left")
             return
-        value = orjson.loads(entry.value)
+        value = load_record(entry.value)
         if key.startswith("k/"):
             with self._changed:
                 self._values[key[2:]] = value

@@ -13,18 +13,20 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
 
 from kvdeck.engine.ranks.private_file import read_private
+from kvdeck.engine.ranks.sockets import notice_a_dead_host
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from kvdeck.sessions.units import number_text
 
+_Answer = TypeVar("_Answer")
 GONE_SECONDS = 10.0
 """Time without an answer from any endpoint after which etcd counts as gone."""
 _REQUEST_SECONDS = 3.0
@@ -92,7 +94,7 @@ class EtcdAccess:
 
 
 def etcd_access(endpoints: Sequence[str], environment: Mapping[str, str]) -> EtcdAccess:
-    """Return the access to etcd at `endpoints` (`host:port` or URLs, several by commas), with the environment's secrets.
+    """Return the access to etcd at `endpoints`, `host:port` or URLs, with the environment's secrets.
 
     Raises:
         UsageError: An endpoint is invalid or holds a password, or a secret's file is missing or not private.
@@ -165,7 +167,8 @@ class EtcdGateway:
         self.access = access
         self.requests = 0
         """Number of requests sent."""
-        self._patience, self._context = patience, access.context()
+        self.patience = patience
+        self._context = access.context()
         self._at = 0
         self._connection: http.client.HTTPConnection | None = None
         self._token = ""
@@ -176,21 +179,40 @@ class EtcdGateway:
         drop = [{"request_delete_range": {"key": _coded(without)}}] if without else []
         self._ask("kv/txn", {"compare": [], "success": [put, *drop]})
 
-    def create(self, key: str, value: bytes, lease: int) -> EtcdEntry | None:
-        """Store a value under a key that doesn't exist; return the present entry if it does, else None."""
+    def create(
+        self, key: str, value: bytes, lease: int, *, only_if: tuple[str, bytes] | None = None
+    ) -> tuple[bool, EtcdEntry | None]:
+        """Store a value under a key that doesn't exist.
+
+        Args:
+            only_if: Another key and the value that it must have.
+
+        Returns:
+            Whether the key is stored with this value, and the present entry if there is another.
+        """
+        compare: list[dict[str, Any]] = [
+            {"target": "CREATE", "key": _coded(key), "result": "EQUAL", "create_revision": 0}
+        ]
+        if only_if is not None:
+            compare.append(
+                {"target": "VALUE", "key": _coded(only_if[0]), "result": "EQUAL", "value": _coded(only_if[1])}
+            )
         answer = self._ask(
             "kv/txn",
             {
-                "compare": [{"target": "CREATE", "key": _coded(key), "result": "EQUAL", "create_revision": 0}],
+                "compare": compare,
                 "success": [{"request_put": {"key": _coded(key), "value": _coded(value), "lease": lease}}],
                 "failure": [{"request_range": {"key": _coded(key)}}],
             },
         )
         if answer.get("succeeded"):
-            return None
-        present = _entry(answer["responses"][0]["response_range"]["kvs"][0])
+            return True, None
+        found = answer["responses"][0]["response_range"].get("kvs", ())
+        if not found:
+            return False, None
+        present = _entry(found[0])
         # The answer to a first try may have been lost with its connection.
-        return None if (present.value, present.lease) == (value, lease) else present
+        return (True, None) if (present.value, present.lease) == (value, lease) else (False, present)
 
     def read(self, key: str, *, below: bool = False) -> tuple[list[EtcdEntry], int]:
         """Return the entry of a key, or all that begin with it, and etcd's revision."""
@@ -265,9 +287,9 @@ class EtcdGateway:
         connection.request("POST", f"/v3/{method}", orjson.dumps(body), headers)
         return connection.getresponse()
 
-    def _retried(self, send: Any) -> Any:
+    def _retried(self, send: Callable[[http.client.HTTPConnection], _Answer]) -> _Answer:
         """Send a request until it is answered: by the next endpoint after an error, with a new token if it expired."""
-        deadline, failures, renewed = time.monotonic() + self._patience, 0, False
+        deadline, failures, renewed = time.monotonic() + self.patience, 0, False
         while True:
             try:
                 return send(self._connected())
@@ -290,7 +312,7 @@ class EtcdGateway:
             failures += 1
             if time.monotonic() >= deadline:
                 raise EtcdGoneError(
-                    f"etcd at {self.access} has not answered for {number_text(self._patience)} s "
+                    f"etcd at {self.access} has not answered for {number_text(self.patience)} s "
                     f"({reason or type(reason).__name__})",
                     "check that etcd runs and can be reached from here",
                 )
@@ -305,7 +327,7 @@ class EtcdGateway:
             else:
                 connection = http.client.HTTPSConnection(host, port, timeout=_REQUEST_SECONDS, context=self._context)
             connection.connect()
-            _notice_a_dead_host(connection.sock)
+            notice_a_dead_host(connection.sock)
             self._connection = connection
         if self.access.user and not self._token:
             user = {"name": self.access.user, "password": self.access.password}
@@ -341,9 +363,7 @@ class EtcdWatch:
             if result.get("canceled"):
                 self.compacted = int(result.get("compact_revision", 0))
                 return
-            events = [
-                _entry(event["kv"], deleted=event.get("type") == "DELETE") for event in result.get("events", ())
-            ]
+            events = [_entry(event["kv"], deleted=event.get("type") == "DELETE") for event in result.get("events", ())]
             yield events, int(result["header"]["revision"]) if events else 0
 
     def close(self) -> None:
@@ -356,19 +376,6 @@ class EtcdWatch:
         """Close the connection, by the thread that read the stream."""
         self._response.close()
         self._connection.close()
-
-
-def _notice_a_dead_host(connected: socket.socket) -> None:
-    """Let the kernel end a connection within 5 s after the other host has vanished."""
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000),
-    ):
-        connected.setsockopt(level, option, value)
 
 
 def _refusal(method: str, status: int, data: bytes) -> Exception:

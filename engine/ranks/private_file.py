@@ -31,7 +31,9 @@ def read_private(path: Path, variable: str) -> str:
                 raise UsageError(f"other users can read {path}", f"chmod 600 {path}")
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise UsageError(f"{variable} names {path}: {error.strerror}", "create the file, or unset the variable") from error
+        raise UsageError(
+            f"{variable} names {path}: {error.strerror}", "create the file, or unset the variable"
+        ) from error
     if len(data) > _MOST_BYTES:
         raise UsageError(f"{path} is longer than {size_text(_MOST_BYTES)}", "write only the secret in it")
     try:

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 
 
-
 class SignedLines:
     """Signs the lines of one direction and checks those of the other."""
 

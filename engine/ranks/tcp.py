@@ -11,13 +11,12 @@ import contextlib
 import functools
 import hashlib
 import hmac
-import os
 import secrets
 import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.private_file import read_private
 from kvdeck.engine.ranks.seat import Seat
 from kvdeck.engine.ranks.signed_lines import SignedLines
+from kvdeck.engine.ranks.sockets import notice_a_dead_host
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from kvdeck.sessions.units import number_text
@@ -39,7 +39,7 @@ HANDSHAKE_SECONDS = 5.0
 MOST_STRANGERS = 64
 """Connections that may be unproven at once; one more drops the oldest."""
 _LEAST_SECRET = 16
-_LONGEST_HELLO = 1 << 10
+_LONGEST_HELLO = 4 << 10
 _PAUSE_SECONDS = 0.2
 _REFUSALS = 3
 """Times that rank 0 may close the connection after a proof before the secret counts as wrong."""
@@ -150,6 +150,8 @@ class TcpBoard(Board):
         except OSError:  # it is gone already, or this process has no descriptor left
             if self._strangers:
                 self._drop(selector, next(iter(self._strangers.values())))
+            else:
+                self._closing.wait(_PAUSE_SECONDS)
             return
         if len(self._strangers) >= MOST_STRANGERS:
             self._drop(selector, next(iter(self._strangers.values())))
@@ -196,7 +198,7 @@ class TcpBoard(Board):
         refusal = self._refusal(hello)
         answer = {"refused": refusal, "nonce": hello["nonce"]}
         connection.setblocking(True)
-        _notice_a_dead_host(connection)
+        notice_a_dead_host(connection)
         try:
             connection.sendall(_line({**answer, "proof": _proof(self._secret, "rank 0", stranger.nonce, answer)}))
         except OSError:
@@ -293,7 +295,7 @@ def _introduced(connection: socket.socket, where: str, secret: bytes, hello: dic
         connection.close()
         raise
     connection.settimeout(None)
-    _notice_a_dead_host(connection)
+    notice_a_dead_host(connection)
     keys = SignedLines(
         _proof(secret, "to rank 0", nonce, hello).encode(), _proof(secret, "from rank 0", nonce, hello).encode()
     )
@@ -333,24 +335,13 @@ def _line(message: Mapping[str, Any]) -> bytes:
 def _listening(address: tuple[str, int]) -> socket.socket:
     host, port = address
     if host in _LOOPBACK:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
     if socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
     return socket.create_server(("", port), backlog=128)
-
-
-def _notice_a_dead_host(connected: socket.socket) -> None:
-    """Let the kernel end a connection within 5 s after the other host has vanished."""
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000),
-    ):
-        connected.setsockopt(level, option, value)
 
 
 def _shut(connection: socket.socket) -> None:

@@ -79,9 +79,7 @@ def test_the_first_node_of_a_list(nodes: str, first: str):
     assert first_node(nodes) == first
 
 
-@pytest.mark.parametrize(
-    ("text", "address"), [("n1:80", ("n1", 80)), ("[::1]:5", ("::1", 5)), ("tcp://n:6", ("n", 6))]
-)
+@pytest.mark.parametrize(("text", "address"), [("n1:80", ("n1", 80)), ("[::1]:5", ("::1", 5)), ("tcp://n:6", ("n", 6))])
 def test_addresses(text: str, address: tuple[str, int]):
     assert parse_address(text, "--rendezvous") == address
 
