@@ -49,6 +49,9 @@ VERBS = (
     Verb("serve", "serve:serve", "This host", "Serve the deck to a browser."),
 )
 
+HIDDEN = (Verb("rank", "rank:rank", "", "Take part in a run of another host."),)
+"""Verbs that other programs call; `--help` doesn't list them."""
+
 ALIASES = {
     ("session", "record"): ("trace",),
     ("session", "report"): ("session", "show"),
@@ -61,9 +64,10 @@ ALIASES = {
 class VerbGroup(click.Group):
     """A click group whose commands are the rows of a table."""
 
-    def __init__(self, *args: Any, verbs: Sequence[Verb], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, verbs: Sequence[Verb], unlisted: Sequence[Verb] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.verbs = {verb.name: verb for verb in verbs}
+        self.unlisted = {verb.name: verb for verb in unlisted}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of the verbs, in the order of the table."""
@@ -71,7 +75,7 @@ class VerbGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return a verb's command; None for an unknown name."""
-        verb = self.verbs.get(cmd_name)
+        verb = self.verbs.get(cmd_name) or self.unlisted.get(cmd_name)
         return None if verb is None else verb.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -45,6 +45,7 @@ class RankStream:
         self.who, self._reading, self._writing, self._beats = who, reading, writing, beats
         self._signing = signing
         self.asked: set[str] = set()
+        self._greeted = False
         self.parted = False
         """True once the rank said that it leaves."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -75,6 +76,8 @@ class RankStream:
     def read(self, take: Callable[[dict[str, Any]], None]) -> None:
         """Pass each of the rank's messages to `take` until its end of file.
 
+        What comes before the first message is skipped: a login shell's own words.
+
         Raises:
             ValueError: A line is too long, not signed where it should be, or no message.
         """
@@ -82,7 +85,11 @@ class RankStream:
         with contextlib.suppress(OSError):
             while data := os.read(self._reading, 1 << 18):
                 for line in lines.take(data):
-                    take(load_record(line if self._signing is None else self._signing.unseal(line)))
+                    if self._signing is not None:
+                        line = self._signing.unseal(line)
+                    self._greeted = self._greeted or line.startswith(b'{"who":')
+                    if self._greeted:
+                        take(load_record(line))
                 if lines.dropped:
                     raise ValueError(f"{self.who} sent a line of more than {LONGEST_LINE} bytes")
 
@@ -223,9 +230,13 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def late(key: str, timeout: float) -> KvdeckError:
+class LateError(KvdeckError):
+    """A key did not arrive in time."""
+
+
+def late(key: str, timeout: float) -> LateError:
     """Return the error of a key that did not arrive within `timeout` seconds."""
-    return KvdeckError(f"{plain_key(key)} did not arrive within {number_text(timeout)} s", "see engine.log")
+    return LateError(f"{plain_key(key)} did not arrive within {number_text(timeout)} s", "see engine.log")
 
 
 def plain_key(key: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
+from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins, stdio
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
@@ -32,10 +33,9 @@ from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import check_lost
 from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import FILE_PATHS
 
-COMPLETION_SECONDS = 30.0
-"""Time limit for one completion."""
 _AnySide = TypeVar("_AnySide", bound=TransferEndpoint)
 _LEAST_PREPARED = 32  # minimum number of requests made to time preparation, enough for percentiles
 
@@ -70,9 +70,11 @@ class Lane:
 
     def __init__(self, setup: LaneSetup, name: str, cancelled: Callable[[], bool]) -> None:
         self.busy = False
+        self.transport = ""
+        """Transports that connect it with a target on another host, as UCX names them: `tcp/eth1`."""
         self._board: Board | None = None
         self._setup = setup
-        self._patience = loop.Patience(COMPLETION_SECONDS, lambda: self._is_cut(cancelled))
+        self._patience = loop.Patience(setup.patience_s, lambda: self._is_cut(cancelled))
         self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
@@ -158,9 +160,29 @@ class Lane:
         if setup.shared is not None:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
-            self._agent.add_remote_agent(base64.b64decode(shared.metadata))
+            self.transport = self._connect(shared.metadata)
             return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
         return self._targets_of(name)
+
+    def _connect(self, metadata: str) -> str:
+        """Connect with a target's agent; return the transports that UCX says it takes, empty if it says nothing.
+
+        Raises:
+            KvdeckError: No transport connects them.
+        """
+        failure: Exception | None = None
+        with stdio.captured() as words:  # UCX connects within the call
+            try:
+                self._agent.add_remote_agent(base64.b64decode(metadata))
+            except Exception as error:  # NIXL's exceptions share no base below Exception
+                failure = error
+        if failure is not None:
+            said = [line for line in words.text.splitlines() if "ERROR" in line or "transport" in line]
+            raise KvdeckError(
+                f"{self._backend} can't connect with the target: {failure} ({' · '.join(said)[:600]})",
+                "give both hosts an interface in one network, and name it in UCX_NET_DEVICES on both",
+            ) from failure
+        return transport_of(words.text)
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
         """Start a process for each target, with memory on the host or on `gpu`, and return the endpoints."""
@@ -348,7 +370,8 @@ class Lane:
             origin = Origin(pair.source, setup.files, seed, position=setup.position)
         elif setup.shared is not None:
             first, total = setup.shared.place * setup.blocks, setup.shared.sharers * setup.blocks
-            origin = Origin(pair.source, 1, seed, True, setup.shared.position, first, total)
+            regions = setup.target_devices
+            origin = Origin(pair.source, regions, seed, True, setup.shared.position, first, total)
         else:
             origin = Origin(pair.source, setup.targets * setup.target_devices, seed, True, setup.position)
         for number, destination in enumerate(self._destinations):
@@ -407,6 +430,21 @@ class Lane:
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
+
+
+def transport_of(said: str) -> str:
+    """Return the transports of bytes from UCX's log, such as `tcp/eth1` or `rc_mlx5/mlx5_0:1`; empty if it says none.
+
+    The line is `… inter-node cfg#1 rma_am(tcp/eth1) amo_am(tcp/eth1) am(tcp/eth1) ka(tcp/eth1)`; `intra-node` with what
+    it takes within a host. The first of an agent is its connection with itself.
+    """
+    lines = re.findall(r"(int(?:er|ra)-node) cfg#\d+ (.*)", said)
+    if not lines:
+        return ""
+    where, text = lines[-1]
+    lanes = dict(re.findall(r"(\w+)\(([^)]*)\)", text))
+    moved = next((lanes[name] for name in ("rma", "rma_am", "am", "tag") if name in lanes), text.strip())
+    return moved if where == "inter-node" else f"{moved} within one host"
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:

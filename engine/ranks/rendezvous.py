@@ -18,12 +18,16 @@ _LOSS_SEEN_S = 0.5
 """Wait after an error for the report of a lost rank that may have caused it."""
 
 
-class Rendezvous(Protocol):
-    """Key-value interface between a run's ranks."""
+class Lossy(Protocol):
+    """What may lose a rank."""
 
     @property
     def lost(self) -> str | None:
         """The first rank known to be lost and how it ended, as a message; None while none is."""
+
+
+class Rendezvous(Lossy, Protocol):
+    """Key-value interface between a run's ranks."""
 
     def put(self, key: str, value: Any) -> None:
         """Store a JSON value under a key; from any thread."""
@@ -41,6 +45,13 @@ class Rendezvous(Protocol):
 
     def leave(self) -> None:
         """Part from the other ranks, which isn't a loss to them."""
+
+
+class RootRendezvous(Rendezvous, Protocol):
+    """Rendezvous as rank 0 uses it."""
+
+    def on_loss(self, told: Callable[[str], None]) -> None:
+        """Have every later loss reported to `told`, which gets the same words as `lose`; from any thread."""
 
 
 class RankRendezvous(Rendezvous, Protocol):
@@ -76,7 +87,7 @@ def barrier(board: Rendezvous, name: str, rank: int, ranks: Sequence[int], timeo
     gather(board, name, rank, ranks, True, timeout)
 
 
-def check_lost(rendezvous: Rendezvous | None) -> bool:
+def check_lost(rendezvous: Lossy | None) -> bool:
     """Return False unless a rank is lost that a transfer may wait for.
 
     Raises:
@@ -88,7 +99,7 @@ def check_lost(rendezvous: Rendezvous | None) -> bool:
 
 
 @contextlib.contextmanager
-def naming_losses(boards: Callable[[], Iterable[Rendezvous | None]]) -> Iterator[None]:
+def naming_losses(boards: Callable[[], Iterable[Lossy | None]]) -> Iterator[None]:
     """Replace an error in the body by the loss of a rank, if one is reported within 0.5 s.
 
     A backend notices a dead connection before the rank's parent reports which rank ended.

@@ -87,7 +87,8 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
             yield {"pin": False}
     if spec.pipeline_depth == 1:
         yield {"pipeline_depth": 4}
-    lanes = len(room.cores) // (2 if between_processes(spec, path) else 1)
+    here = between_processes(spec, path) and not spec.peer
+    lanes = len(room.cores) // (2 if here else 1)
     if spec.threads == 1:
         yield from ({"threads": count} for count in (2, 4, 8) if count <= lanes)
 
@@ -98,7 +99,9 @@ def race(now: RunSpec, then: RunSpec, room: Room, folder: str, cancelled: Callab
     with contextlib.ExitStack() as opened:
         for spec in (now, then):
             trial = plan_trials(dataclasses.replace(spec, reference=False, effort="quick"), room)[0]
-            crew = Crew(lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled)
+            crew = Crew(
+                lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled, room.peers
+            )
             opened.callback(crew.close)
             for plan in trial.steps:
                 crew.prepare(plan.step, plan.layout, plan.batch, spec.pipeline_depth, spec.merge)

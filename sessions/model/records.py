@@ -40,7 +40,8 @@ PATHS = (
 FILE_PATHS = tuple(path for path in PATHS if "Disk" in path)
 """Paths with a file at one end."""
 
-ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
+ResultStatus = Literal["ok", "suspect", "unavailable", "failed", "cancelled"]
+"""`suspect`: measured, but the bytes did not go where they should have, or the rate can't be."""
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`faster`, `slower`: the whole interval lies on one side of 1. `no difference`: it lies within `SAME_WITHIN` of 1.
 `undecided`: neither, or too few rounds."""

@@ -90,6 +90,15 @@ def test_a_rank_that_leaves_is_not_lost_and_one_that_is_cut_is(table: Table):
     assert table.board.lost == "far closed its connection"
 
 
+def test_what_a_login_shell_prints_first_is_skipped():
+    board = Board()
+    here_in, there_out = os.pipe()
+    board.attach(here_in, os.open(os.devnull, os.O_WRONLY), "far", cut=lambda: None, close=lambda: None)
+    os.write(there_out, b'Welcome to hostB!\n{"motd": 1}\n{"who":"far"}\n{"put":"key","value":1}\n')
+    assert board.get("key", DEADLINE) == 1
+    board.leave()
+
+
 def test_who_sends_no_message_is_lost(table: Table):
     os.write(table.far_ends[1], b"GET / HTTP/1.1\r\n")
     eventually(lambda: table.board.lost is not None)
