@@ -11,9 +11,11 @@ import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.rank_options import rank_options, taken
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
+    from kvdeck.engine.meeting import MeetingOptions
     from kvdeck.engine.spec import RunSpec
 
 
@@ -62,6 +64,7 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
     help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
+@rank_options
 def run(
     spec_file: str | None,
     session: str | None,
@@ -76,12 +79,36 @@ def run(
 
     SPEC.yaml has the format of a session's run.yaml; options override it.
     """
+    ranks = taken(values)
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
+    if ranks.given:
+        return _as_rank(spec, ranks, session, as_json, detach=detach, record=bool(recorded))
+    from kvdeck.app.cli.ranks import traces_text
+
+    if text := traces_text():
+        click.echo(f"kvdeck: {text}", err=True)
     if session is not None:
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
     return _run(spec, session, detach, as_json, _sources(recorded))
+
+
+def _as_rank(
+    spec: RunSpec, ranks: MeetingOptions, session: str | None, as_json: bool, *, detach: bool, record: bool
+) -> int:
+    """Run as one of several ranks.
+
+    Raises:
+        UsageError: An option that only a run by the engine has.
+    """
+    from kvdeck.app.cli.ranks import run_rank
+
+    engines = {"--detach": detach, "--record": record, "--peer": spec.peer is not None}
+    for option, given in engines.items():
+        if given:
+            raise UsageError(f"{option} is not for a run by ranks that are started elsewhere", f"omit {option}")
+    return run_rank(spec, ranks, session, as_json)
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:

@@ -196,6 +196,7 @@ class Board:
         finally:
             with self._changed:
                 self._streams.remove(stream)
+                self._changed.notify_all()
             stream.end()
             cut()
             writing.join()

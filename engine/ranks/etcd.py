@@ -17,7 +17,6 @@ import functools
 import http.client
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ import orjson
 
 from kvdeck.engine.ranks.board import Board, late, plain_key
 from kvdeck.engine.ranks.etcd_gateway import EtcdAccess, EtcdEntry, EtcdGateway, EtcdGoneError
+from kvdeck.engine.ranks.names import described
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
@@ -171,6 +171,11 @@ class EtcdBoard(Board):
                 raise RunFailedError(self.lost)
             return len(self.present) >= world - 1
 
+    def wait_left(self, rank: int, timeout: float) -> bool:
+        """Wait until a rank has left in order; False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: rank in self._parted or self.lost is not None, timeout)
+
     def _cut_off(self, reason: str) -> None:
         Board.lose(self, reason)
 
@@ -191,7 +196,9 @@ class EtcdBoard(Board):
                 self.present[rank] = value
                 self._changed.notify_all()
         elif key == "left":
-            self._parted.add(rank)
+            with self._changed:
+                self._parted.add(rank)
+                self._changed.notify_all()
         elif key == "lost":
             self.lose(str(value))
 
@@ -266,15 +273,3 @@ class EtcdSeat:
         with self._changed:
             self._lost = self._lost or reason
             self._changed.notify_all()
-
-
-def described(rank: int, who: dict[str, Any]) -> str:
-    """Return how messages name a rank: its number, host and process."""
-    host = f" on {who['host']} (process {who.get('pid', '?')})" if "host" in who else ""
-    return f"rank {rank}{host}"
-
-
-def since(who: dict[str, Any]) -> str:
-    """Return when a rank began, by its host's clock."""
-    at = who.get("at")
-    return f"since {time.strftime('%H:%M:%S', time.localtime(at))}" if isinstance(at, int | float) else "of unknown age"

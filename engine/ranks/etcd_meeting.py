@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from kvdeck.engine.ranks.etcd import EtcdBoard, EtcdRank, EtcdSeat, described, since
+from kvdeck.engine.meeting import ranks_text
+from kvdeck.engine.ranks.etcd import EtcdBoard, EtcdRank, EtcdSeat
 from kvdeck.engine.ranks.etcd_gateway import EtcdAccess, EtcdEntry
+from kvdeck.engine.ranks.names import described, since
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import many, number_text
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_TOKEN = re.compile(r"[0-9a-f]{16}")
 _PAUSE_SECONDS = 0.2
 _SILENT_SECONDS = 2
 """Seconds without a renewal after which a lease, renewed every second, probably belongs to a dead process."""
@@ -64,17 +66,6 @@ class _Lease:
         renewed = left >= self._most and time.monotonic() - self._since > _SILENT_SECONDS
         self.alive = self.alive or not lease or renewed
         self._most = max(self._most, left)
-
-
-def checked_name(text: str, option: str) -> str:
-    """Return a namespace or group if it is a plain name.
-
-    Raises:
-        UsageError: It isn't.
-    """
-    if not _NAME.fullmatch(text):
-        raise UsageError(f"{option}: {text!r} is not a name", "use letters, digits, `.`, `_` and `-`")
-    return text
 
 
 def meet(access: EtcdAccess, meeting: EtcdMeeting, who: dict[str, Any], say: Callable[[str], object],
@@ -131,7 +122,7 @@ def _place(rank: EtcdRank, meeting: EtcdMeeting, who: dict[str, Any], say: Calla
         if holders and (all(leases[holder.lease].alive for _, holder in holders) or time.monotonic() > deadline):
             raise UsageError(
                 f"{_holder(*holders[0])} is in this run already",
-                "start each rank once, or give this run a --benchmark-group of its own",
+                "start each rank once, or give this run a --etcd-group of its own",
             )
         time.sleep(_PAUSE_SECONDS)
 
@@ -148,15 +139,15 @@ def _agreed(rank: EtcdRank, meeting: EtcdMeeting, who: dict[str, Any]) -> tuple[
         if present is not None:  # else it was deleted since
             break
     found = _read(present)
-    if not isinstance(found.get("token"), str) or not _NAME.fullmatch(found["token"]):
+    if not isinstance(found.get("token"), str) or not _TOKEN.fullmatch(found["token"]):
         raise UsageError(
-            f"the key {present.key} in etcd was not written by kvdeck", "give this run another --benchmark-group"
+            f"the key {present.key} in etcd was not written by kvdeck", "give this run another --etcd-group"
         )
     if found.get("world") != meeting.world:
         raise UsageError(
             f"the group {meeting.group} gathers {many(found.get('world', 0), 'rank')} for {_holder(0, present)}, but "
             f"this command asks for {meeting.world}",
-            "start all ranks with the same options, or give this run a --benchmark-group of its own",
+            "start all ranks with the same options, or give this run a --etcd-group of its own",
         )
     return found["token"], (key, present.value or b"")
 
@@ -169,7 +160,7 @@ def _all_there(place: EtcdPlace, meeting: EtcdMeeting, say: Callable[[str], obje
             if not rendezvous.wait_for(meeting.world, left):
                 missing = sorted(set(range(1, meeting.world)) - set(rendezvous.present))
                 raise KvdeckError(
-                    f"{_ranks(missing)} of {meeting.world} did not come within {number_text(left)} s",
+                    f"{ranks_text(missing)} of {meeting.world} did not come within {number_text(left)} s",
                     "start the same command on every host",
                 )
             rendezvous.put("all-there", True)
@@ -206,10 +197,6 @@ def _report(rank: EtcdRank, number: int, holder: EtcdEntry, say: Callable[[str],
 def _holder(number: int, entry: EtcdEntry) -> str:
     found = _read(entry)
     return f"{described(number, found)}, {since(found)},"
-
-
-def _ranks(numbers: Sequence[int]) -> str:
-    return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _alive(prefix: str, number: int) -> str:

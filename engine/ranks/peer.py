@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -60,6 +61,11 @@ class PeerHost:
     @property
     def hostname(self) -> str:
         return str(self.greeting["host"]["hostname"])
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if it isn't this host, where no bytes take an interface."""
+        return self.hostname != platform.node()
 
     @property
     def lost(self) -> str | None:

@@ -26,6 +26,7 @@ import orjson
 from kvdeck.engine.launchers import SECRET_FILE_VARIABLE, SECRET_VARIABLE
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.names import described
 from kvdeck.engine.ranks.private_file import read_private
 from kvdeck.engine.ranks.seat import Seat
 from kvdeck.engine.ranks.signed_lines import SignedLines
@@ -114,6 +115,12 @@ class TcpBoard(Board):
                 raise RunFailedError(self.lost)
             return len(self.present) >= world - 1
 
+    def wait_left(self, rank: int, timeout: float) -> bool:
+        """Wait until a rank has closed its connection; False after `timeout` seconds."""
+        name = described(rank, self.present.get(rank, {}))
+        with self._changed:
+            return self._changed.wait_for(lambda: all(stream.who != name for stream in self._streams), timeout)
+
     def leave(self) -> None:
         self._closing.set()
         with contextlib.suppress(OSError):
@@ -188,7 +195,11 @@ class TcpBoard(Board):
             message = orjson.loads(line)
             hello, proof = message["hello"], message["proof"]
             right = hmac.compare_digest(proof, _proof(self._secret, "rank", stranger.nonce, hello))
-            return hello if right and isinstance(hello["rank"], int) and isinstance(hello["nonce"], str) else None
+            return (
+                hello
+                if right and isinstance(hello["rank"], int) and isinstance(hello["who"], dict) and "nonce" in hello
+                else None
+            )
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return None
 
@@ -214,13 +225,13 @@ class TcpBoard(Board):
         self.attach(
             connection.fileno(),
             connection.fileno(),
-            f"rank {rank}",
+            described(rank, hello["who"]),
             functools.partial(_shut, connection),
             connection.close,
             keys,
         )
         with self._changed:
-            self.present[rank] = hello.get("who", {})
+            self.present[rank] = hello["who"]
             self._changed.notify_all()
 
     def _refusal(self, hello: dict[str, Any]) -> str:
@@ -299,7 +310,9 @@ def _introduced(connection: socket.socket, where: str, secret: bytes, hello: dic
     keys = SignedLines(
         _proof(secret, "to rank 0", nonce, hello).encode(), _proof(secret, "from rank 0", nonce, hello).encode()
     )
-    return Seat(connection.fileno(), connection.fileno(), f"rank {hello['rank']}", connection.close, keys)
+    return Seat(
+        connection.fileno(), connection.fileno(), described(hello["rank"], hello["who"]), connection.close, keys
+    )
 
 
 def _message(connection: socket.socket, lines: LineBuffer) -> dict[str, Any]:

@@ -298,7 +298,7 @@ def test_a_port_that_is_taken_and_a_board_that_never_comes(meeting: Meeting):
 def test_a_rank_that_closes_its_connection_is_lost(meeting: Meeting):
     seat = meeting.sit(1)
     seat._close()
-    with pytest.raises(RunFailedError, match="rank 1 closed its connection"):
+    with pytest.raises(RunFailedError, match=r"rank 1 on here \(process 1\) closed its connection"):
         meeting.board.get("never", DEADLINE)
     del meeting.seats[1]
 
