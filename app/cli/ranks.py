@@ -53,6 +53,7 @@ def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_jso
     meeting = meeting_of(options, os.environ)
     if session is not None:
         check_name(session)
+    _spec_of(spec, [f"rank{rank}" for rank in range(1, meeting.world)])  # refused now, not when all are there
     if meeting.launcher is not None:
         _say(f"rank {meeting.rank} of {meeting.world}, started by {meeting.launcher}")
     with noted_signals() as signals, contextlib.closing(RankChild(meeting, signals)) as child:
