@@ -146,7 +146,7 @@ class RankChild:
 
 def _spec_of(spec: RunSpec, hosts: list[str]) -> RunSpec:
     """Return the spec with the other ranks' hosts as its peers, and by default an initiator for each of them."""
-    threads = len(hosts) if spec.threads == 1 and spec.scheme is None else spec.threads
+    threads = len(hosts) if spec.threads == 1 and spec.topology.plain else spec.threads
     return spec_from_mapping({**spec.to_mapping(), "peer": list(hosts), "threads": threads}, "the options")
 
 

@@ -19,7 +19,7 @@ from kvdeck.engine.io import stdio
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.meeting import Meeting
 from kvdeck.engine.ranks.join import OtherRank, RankZero, join, rank_name
-from kvdeck.engine.ranks.outpost import run_outpost
+from kvdeck.engine.ranks.outpost import serve_outpost
 from kvdeck.engine.transfer import worker
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.encoding import decode
@@ -42,7 +42,12 @@ def main() -> int:
     _tell({"kind": "placed", "rank": rank, "world": meeting.world, "hosts": hosts})
     if isinstance(joined, OtherRank):
         stdio.claim_stdout()
-        return run_outpost(joined.seat, rank_name(rank))
+        try:
+            serve_outpost(joined.seat, rank_name(rank))
+        except KvdeckError as error:
+            _say(f"rank {rank} of {meeting.world}: {error}")
+            return error.exit_code
+        return 0
     die_with_parent(number=0)  # the end of stdin cancels the run, which removes its files
     try:
         folder = sys.stdin.buffer.readline().decode().rstrip("\n")

@@ -204,7 +204,7 @@ def open_peers(
     board = Board() if joined is None else joined.board
     opened.callback(board.leave)
     peers: list[PeerHost] = []
-    for number, host in enumerate(spec.peer or ()):
+    for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
         if joined is None:
             peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from kvdeck.engine.launchers import SECRET_VARIABLE
 from kvdeck.sessions.store.store import Store
 from tests.support.hosts import Host, Pair, argv_of, reason_to_skip, two_hosts
 from tests.support.programs.etcd import free_port, needs_etcd
+from tests.support.programs.slurm import reason_without_slurm, slurm
 
 RUN = (
     "--path",
@@ -167,3 +169,35 @@ def test_what_can_t_be_is_refused_with_2(home: dict[str, str], words: list[str],
     assert said in done.stderr
     assert "fix: " in done.stderr
     assert not (Path(home["KVDECK_HOME"]) / "sessions").exists() or not Store(Path(home["KVDECK_HOME"])).names()
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed (Debian: openmpi-bin)")
+def test_mpirun_s_ranks_run_together(home: dict[str, str]):
+    argv = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2",
+            *kvdeck_run("--launcher", "mpi", "--rendezvous", f"127.0.0.1:{free_port()}")]  # fmt: skip
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG, env={**os.environ, **home})
+    assert done.returncode == 0, done.stderr
+    assert "rank 1 of 2 serves until rank 0 ends" in done.stderr
+    (result,) = only_session(home)["results"]
+    assert (result["status"], result["verified"]) == ("ok", True)
+    assert len(result["settings"]["peer"]["hosts"]) == 1
+
+
+without_slurm = reason_without_slurm()
+
+
+@pytest.mark.skipif(bool(without_slurm), reason=without_slurm or "it can be started")
+def test_srun_s_four_tasks_run_together(home: dict[str, str]):
+    """One initiator thread for each of the three targets."""
+    argv = ["srun", "--immediate=60", "-n", "4", "-O",
+            *kvdeck_run("--launcher", "slurm", "--rendezvous", f"127.0.0.1:{free_port()}")]  # fmt: skip
+    with slurm() as environment:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=LONG, env={**os.environ, **home, **environment}
+        )
+    assert done.returncode == 0, done.stderr
+    for rank in (1, 2, 3):
+        assert f"rank {rank} of 4 serves until rank 0 ends" in done.stderr
+    (result,) = only_session(home)["results"]
+    assert (result["status"], result["verified"]) == ("ok", True)
+    assert result["settings"]["threads"] == len(result["settings"]["peer"]["hosts"]) == 3
