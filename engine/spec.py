@@ -336,8 +336,9 @@ class RunSpec:
         return all(pair.source.kind == pair.destination.kind == "FullyContiguous" for pair in self.layout_pairs)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return all fields as values that YAML and JSON can represent."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        """Return all fields as values that YAML and JSON can represent; without a peer, none about peers."""
+        left_out = () if self.peer else ("peer", "peer_command", "peer_timeout")
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_mapping())

@@ -41,8 +41,11 @@ _END_SEEN_S = 0.3
 class RankStream:
     """A rank's connection: what it asked for, and a thread that writes, since a cut link must not block rank 0."""
 
-    def __init__(self, reading: int, writing: int, who: str, beats: bool, signing: SignedLines | None = None) -> None:
-        self.who, self._reading, self._writing, self._beats = who, reading, writing, beats
+    def __init__(
+        self, reading: int, writing: int, who: str, *, attached: bool, signing: SignedLines | None = None
+    ) -> None:
+        """`attached`: rank 0 knows who is at the other end, and tells it every few seconds that it is there."""
+        self.who, self._reading, self._writing, self.attached = who, reading, writing, attached
         self._signing = signing
         self.asked: set[str] = set()
         self._greeted = False
@@ -69,7 +72,7 @@ class RankStream:
 
     def _next(self) -> bytes | None:
         try:
-            return self._lines.get(timeout=BEAT_SECONDS if self._beats else None)
+            return self._lines.get(timeout=BEAT_SECONDS if self.attached else None)
         except queue.Empty:
             return b'{"beat":true}\n'
 
@@ -153,12 +156,12 @@ class Board:
         """Serve a rank over two descriptors, which may be one socket's, in threads of their own.
 
         Args:
-            who: The rank, as its loss is reported until it says its name.
+            who: The rank, as its loss is reported.
             cut: Called once the rank's end of file was read; makes a write that blocks fail (a socket's shutdown).
             close: Called when the descriptors aren't used any more.
             signing: Signs and checks the lines, where others could write into the connection.
         """
-        stream = RankStream(reading, writing, who, True, signing)
+        stream = RankStream(reading, writing, who, attached=True, signing=signing)
         start_thread("rendezvous-rank", functools.partial(self._serve, stream, cut, close), self._broken)
 
     def leave(self) -> None:
@@ -183,7 +186,7 @@ class Board:
             if uid != os.getuid():
                 connection.close()
                 continue
-            stream = RankStream(connection.fileno(), connection.fileno(), "a rank", beats=False)
+            stream = RankStream(connection.fileno(), connection.fileno(), "a rank", attached=False)
             cut = functools.partial(_shut, connection)
             start_thread("rendezvous-rank", functools.partial(self._serve, stream, cut, connection.close), self._broken)
 
@@ -207,7 +210,8 @@ class Board:
                 self.lose(f"{stream.who} closed its connection")
 
     def _take(self, stream: RankStream, message: dict[str, Any]) -> None:
-        stream.who = message.get("who", stream.who)
+        if not stream.attached:
+            stream.who = message.get("who", stream.who)
         stream.parted = "bye" in message
         if "put" in message:
             self.put(message["put"], message["value"])

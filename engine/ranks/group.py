@@ -177,7 +177,10 @@ class Crew:
             hosts = ", ".join(peer.label for peer in self.peers)
             fix = error.fix if isinstance(error, KvdeckError) else "check the link and the peer"
             what = error.what if isinstance(error, KvdeckError) else str(error) or type(error).__name__
-            raise RunFailedError(f"a transfer with {hosts} failed: {what}", fix) from error
+            failed = f"a transfer with {hosts} failed: {what}"
+            for peer in self.peers:  # what follows must not wait for it
+                peer.lose(failed)
+            raise RunFailedError(failed, fix) from error
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
@@ -239,6 +242,8 @@ class Crew:
         return next((found for found in wrong if found), None)
 
     def attend(self, busy: bool) -> None:
+        if not busy and any(peer.lost for peer in self.peers):
+            return  # the loss has been raised; no target listens any more
         for shared in self._shared:
             shared.remote.call("attend", busy=busy)
         self._everywhere("attend", busy=busy)

@@ -165,7 +165,7 @@ class Lane:
         return self._targets_of(name)
 
     def _connect(self, metadata: str) -> str:
-        """Connect with a target's agent; return the transports that UCX says it takes, empty if it says nothing.
+        """Connect with a target's agent; return the transports that UCX takes, empty if unknown.
 
         Raises:
             KvdeckError: No transport connects them.

@@ -32,7 +32,7 @@ from kvdeck.sessions.errors import KvdeckError
 PROTOCOL = 1
 """Version of the calls between a run and its other halves; equal on both hosts."""
 SILENCE_SECONDS = 60.0
-"""Time without a word from rank 0, which speaks every few seconds, after which it is gone."""
+"""Time after which rank 0, which writes every few seconds, is taken for dead."""
 _MODULES = {"target": "kvdeck.engine.ranks.target"}
 _LOOK_SECONDS = 1.0
 _POLLRDHUP = 0x2000

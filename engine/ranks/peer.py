@@ -15,6 +15,8 @@ from kvdeck.engine.ranks.rpc import ANSWER_SECONDS, Remote
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.units import number_text
 
+GREETING_SECONDS = 30.0
+"""Time for a host that can be reached to start its half."""
 COMPARED = {"kvdeck": "kvdeck", "nixl": "NIXL", "ucx": "UCX"}
 """Versions that are compared first, with their names for people."""
 
@@ -40,7 +42,7 @@ class PeerHost:
         timeout: float,
         end: Callable[[], object] = lambda: None,
     ) -> None:
-        """Wait for the host's greeting.
+        """Wait for the host's greeting, for `GREETING_SECONDS` or the time limit of its calls, whichever is longer.
 
         Args:
             rank: The name under which the other half serves.
@@ -55,7 +57,7 @@ class PeerHost:
         self._rendezvous, self._end = rendezvous, end
         self._outpost = Remote(rendezvous, rank)
         self._started = 0
-        self.greeting: dict[str, Any] = rendezvous.get(f"greeting/{rank}", timeout)
+        self.greeting: dict[str, Any] = rendezvous.get(f"greeting/{rank}", max(GREETING_SECONDS, timeout))
         check_protocol(self.greeting, label)
 
     @property
@@ -75,6 +77,10 @@ class PeerHost:
     def on_loss(self, told: Callable[[str], None]) -> None:
         """Have every later loss reported to `told`, as a message."""
         self._rendezvous.on_loss(told)
+
+    def lose(self, why: str) -> None:
+        """Take this host for lost from now on."""
+        self._rendezvous.lose(why)
 
     def begin(self, environment: Mapping[str, str]) -> None:
         """Set variables for its ranks, unless set there; `greeting["environment"]` is then what they use."""
@@ -110,6 +116,8 @@ class PeerHost:
         return self._wait(self._outpost.start(method, **arguments), self.timeout)
 
     def _wait(self, number: int, seconds: float) -> Any:
+        if self.lost is not None:
+            raise RunFailedError(self.lost, "see the session's engine.log")
         try:
             return self._outpost.result(number, seconds)
         except LateError as error:
@@ -128,7 +136,7 @@ class _FarRank:
         return self._peer.pass_on(self._rank, method, arguments)
 
     def close(self) -> None:
-        if self._peer.lost is None:  # otherwise nobody there listens, and the rank ends with its half
+        if self._peer.lost is None:  # otherwise the rank ends with its half
             self._peer.end_rank(self._rank)
 
 

@@ -21,7 +21,7 @@ class Served(Protocol):
 
 
 class Remote:
-    """Rank 0's calls to a rank that serves an object, whoever started it."""
+    """Rank 0's calls to a rank that serves an object; something else has started the rank."""
 
     def __init__(self, rendezvous: Rendezvous, rank: str) -> None:
         self._rendezvous, self.rank, self._calls = rendezvous, rank, 0

@@ -133,7 +133,7 @@ def open_seat(address: str, who: str) -> RankRendezvous:
 
     Raises:
         KvdeckError: The scheme is unknown.
-        OSError: Nobody is there.
+        OSError: There is no server at the address.
     """
     scheme, _, rest = address.partition(":")
     if scheme not in SCHEMES:

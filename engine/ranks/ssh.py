@@ -8,17 +8,19 @@ import threading
 from collections.abc import Sequence
 
 from kvdeck.engine.children.child import PIPE, TAIL_BYTES, Child, exit_reason, last_line
-from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks import peer
+from kvdeck.engine.ranks.board import Board, LateError
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.units import number_text
 
 CONNECT_SECONDS = 10
 """Time for ssh to reach a host."""
 ALIVE_SECONDS = 5
 """Time between two questions of ssh whether the host is still there."""
 _END_SECONDS = 3.0
-"""Time for ssh to end by itself once the other half was told to."""
+"""Time for ssh to end by itself after the request to end."""
 _SETTLE_SECONDS = 1.0
 _LAST_LINES_S = 0.3
 _NOT_FOUND, _NO_SUCH_VERB, _SSH_ITSELF = 127, 2, 255
@@ -27,12 +29,12 @@ _REASONS = (
      "find out why; then `ssh-keygen -R HOST` and connect once by `ssh {0}`"),
     (r"Host key verification failed", "the host key of {0} is unknown",
      "connect once by `ssh {0}` in a terminal, and accept the key if it is right"),
-    (r"Permission denied", "{0} accepts no key for this user, and no password can be asked for here",
+    (r"Permission denied", "{0} accepts no key for this user, and a deck can't ask for a password",
      "check the user in `ssh {0}`; `ssh-copy-id {0}`, or load the key by `ssh-add`"),
     (r"Too many authentication failures", "{0} refused the login after too many keys",
      "set IdentityFile and IdentitiesOnly for it in ~/.ssh/config"),
     (r"Could not resolve hostname", "no host is called {0}", "check the name, or add it to ~/.ssh/config"),
-    (r"Connection refused", "nobody listens for ssh on {0}", "start sshd there, or set Port in ~/.ssh/config"),
+    (r"Connection refused", "no sshd listens on {0}", "start sshd there, or set Port in ~/.ssh/config"),
     (r"timed out|No route to host|Network is unreachable", "{0} does not answer",
      "check the name and the network by `ssh {0} true`"),
     (r"not responding", "{0} stopped answering", "check the link, or give it longer by --peer-timeout"),
@@ -76,12 +78,14 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         link = SshLink(ssh_command(host, rank, command, timeout), board, host, command)
     except FileNotFoundError:
         raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
-    board.attach(*link.ends, host, cut=link.end, close=link.close)
+    board.attach(*link.ends, host, cut=link.cut, close=link.close)
     try:
         return PeerHost(board, rank, host, timeout, link.end)
     except KvdeckError as error:
         link.settle()
-        what, fix = link.failure or (error.what, error.fix)
+        silent = f"kvdeck on {host} did not answer within {number_text(max(peer.GREETING_SECONDS, timeout))} s"
+        late = (silent, f"try `ssh {host} {command} --version`") if isinstance(error, LateError) else None
+        what, fix = link.failure or late or (error.what, error.fix)
         link.end()
         raise KvdeckError(what, fix) from error
 
@@ -121,10 +125,15 @@ class SshLink:
         if self._board.lost is not None:
             self._ended.wait(_SETTLE_SECONDS)
 
+    def cut(self) -> None:
+        """Kill an ssh that has closed its output and doesn't end."""
+        if not self._ended.wait(_SETTLE_SECONDS):
+            self._child.kill()
+
     def end(self) -> None:
-        """End ssh, if it doesn't end by itself soon, since the other half has been told to."""
+        """End ssh, if it doesn't end by itself soon, which the other half was asked for."""
         self._closing = True
-        if not self._ended.wait(_END_SECONDS):
+        if not self._ended.wait(0 if self._board.lost else _END_SECONDS):
             self._child.kill()
             self._ended.wait()
 
@@ -133,14 +142,16 @@ class SshLink:
 
 
 def ssh_failure(status: int, written: bytes, host: str, command: str) -> tuple[str, str]:
-    """Return why ssh ended, and the fix, from its exit status and the end of what it wrote to stderr."""
+    """Return why ssh ended and the fix, from its exit status and the last lines of its stderr."""
     text = written.decode(errors="replace")
     words = last_line(written)[:300]
     if status == _SSH_ITSELF:
         for pattern, what, fix in _REASONS:
             if re.search(pattern, text):
                 return f"{what.format(host)} ({words})", fix.format(host)
-        return f"ssh to {host} failed ({words})", f"try `ssh {host} true`"
+        if words:
+            return f"ssh to {host} failed ({words})", f"try `ssh {host} true`"
+        return f"kvdeck on {host}, or the connection to it, was killed", "see the other host's system log"
     if status == _NOT_FOUND:
         fix = f"install it there, or say where it is: --peer-command /path/to/kvdeck, or --peer-command 'uvx {command}'"
         return f"there is no `{command}` on {host} ({words})", fix

@@ -143,7 +143,7 @@ def _doubt(part: float | None, moved: int, descriptors: int, transport: str, use
     carried = ", ".join(f"{name} {size_text(count)}" for name, count in used.items()) or "nothing"
     return (
         f"did not use the NIC: {percent_text(part)} of the {size_text(moved)} sent went over it ({carried}); "
-        f"UCX used {transport or 'what it did not say'}"
+        f"UCX used {transport or 'an unknown transport'}"
     )
 
 

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 DEVICE = "eth1"
 DEADLINE = 30.0
@@ -59,12 +61,21 @@ class Host:
         named = ("sh", "-c", f'hostname {self.name}; exec "$@"', "sh", *command)
         return ["ip", "netns", "exec", self.namespace, "unshare", "--uts", *own, "--", *named]
 
-    def popen(self, *command: str, env: dict[str, str] | None = None, stderr: int | None = None,
-              stdout: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:  # fmt: skip
+    def popen(
+        self,
+        *command: str,
+        env: dict[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stderr: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a command; `end` ends it."""
         process = subprocess.Popen(
-            self.argv(*command), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            self.argv(*command),
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
             env={**os.environ, **(env or {})},
-        )  # fmt: skip
+        )
         self.started.append(process)
         return process
 
@@ -122,6 +133,10 @@ class Pair:
             "KVDECK_HOME": str(self.folder / "home"),
             "KVDECK_RUNTIME": str(self.folder / "run"),
         }
+
+    def put_ssh_in_path(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process's `ssh` be one that starts on `hostA`."""
+        monkeypatch.setenv("PATH", f"{self.folder}/outside:{os.environ['PATH']}")
 
     def limit(self, rate: str) -> None:
         """Shape the link to a rate, such as `1gbit`, in both directions."""
@@ -182,10 +197,12 @@ def _start_sshd(pair: Pair) -> None:
         f"StrictModes no\nPidFile {folder}/sshd.pid\nSetEnv PATH={KVDECK.parent}:{os.environ['PATH']}\n"
     )
     write_ssh_config(folder, address)
-    (folder / "bin").mkdir()
-    ssh = folder / "bin/ssh"
-    ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config "$@"\n')
-    ssh.chmod(0o755)
+    command = f'{shutil.which("ssh")} -F {folder}/ssh_config "$@"'
+    for place, before in (("bin", ""), ("outside", f"ip netns exec {pair.a.namespace} ")):
+        (folder / place).mkdir()
+        ssh = folder / place / "ssh"
+        ssh.write_text(f"#!/bin/sh\nexec {before}{command}\n")
+        ssh.chmod(0o755)
     with pair.log.open("wb") as log:
         pair.b.popen("/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config"), stderr=log.fileno())
     deadline = time.monotonic() + DEADLINE
@@ -207,8 +224,3 @@ def write_ssh_config(folder: Path, address: str, **changed: str) -> None:
     }
     lines = "".join(f"  {name} {value}\n" for name, value in settings.items())
     (folder / "ssh_config").write_text(f"Host hostb\n{lines}")
-
-
-def argv_of(command: Sequence[str]) -> list[str]:
-    """Return the command line of kvdeck with some words."""
-    return [sys.executable, "-m", "kvdeck.app.cli.main", *command]

@@ -16,7 +16,7 @@ import pytest
 
 from kvdeck.engine.launchers import SECRET_VARIABLE
 from kvdeck.sessions.store.store import Store
-from tests.support.hosts import Host, Pair, argv_of, reason_to_skip, two_hosts
+from tests.support.hosts import Host, Pair, reason_to_skip, two_hosts
 from tests.support.programs.etcd import free_port, needs_etcd
 from tests.support.programs.slurm import reason_without_slurm, slurm
 
@@ -61,11 +61,19 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def kvdeck_run(*words: str) -> list[str]:
-    return argv_of(["run", *RUN, *words])
+    return [sys.executable, "-m", "kvdeck.app.cli.main", "run", *RUN, *words]
 
 
 def started(host: Host, environment: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
-    return host.popen(*kvdeck_run(*words), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        host.argv(*kvdeck_run(*words)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    host.started.append(process)
+    return process
 
 
 def only_session(home: dict[str, str]) -> dict[str, object]:
