@@ -1,4 +1,4 @@
-"""How the ranks of a run meet: over TCP at rank 0, or over etcd; made of options and of what a launcher told."""
+"""How the ranks of a run meet: over TCP at rank 0, or over etcd; made of options and of what a launcher sets."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def meeting_of(options: MeetingOptions, environment: Mapping[str, str]) -> Meeti
         return _by_arrival(options, namespace, group)
     if options.role is not None or options.ranks is not None:
         option = "--role" if options.role is not None else "--ranks"
-        raise UsageError(f"{option} contradicts --launcher, which tells each process its rank", f"omit {option}")
+        raise UsageError(f"{option} contradicts --launcher, which gives each process its rank", f"omit {option}")
     _check_world(placement.world)
     address = None if options.etcd_endpoints else _address(options, placement)
     return Meeting(
@@ -110,7 +110,7 @@ def _address(options: MeetingOptions, placement: Placement) -> tuple[str, int]:
     if options.rendezvous is not None:
         return parse_address(options.rendezvous, "--rendezvous")
     if placement.host is None:
-        raise UsageError(f"{placement.launcher} doesn't tell its ranks where rank 0 is", f"give every rank {_HOW}")
+        raise UsageError(f"{placement.launcher} doesn't say to its ranks where rank 0 is", f"give every rank {_HOW}")
     return placement.host, placement.port
 
 

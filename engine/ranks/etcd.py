@@ -44,7 +44,7 @@ class EtcdRank:
     def __init__(self, access: EtcdAccess) -> None:
         self.access = access
         self.lost: str | None = None
-        """Why this rank can't go on: etcd is gone, or its lease has ended."""
+        """Why this rank must end: etcd is gone, or its lease has ended."""
         self.gateway = EtcdGateway(access, PATIENCE_SECONDS)
         self._sending = threading.Lock()
         self._ended = threading.Event()
@@ -61,7 +61,7 @@ class EtcdRank:
             self.gateway.put(key, orjson.dumps(value), self.lease, without=without)
 
     def on_loss(self, told: Callable[[str], object]) -> None:
-        """Have `told` called, once, when this rank can't go on."""
+        """Have `told` called, once, when this rank must end."""
         self._told = told
         if self.lost is not None:
             told(self.lost)

@@ -13,7 +13,7 @@ from typing import Any
 from kvdeck.engine.meeting import Meeting, ranks_text
 from kvdeck.engine.ranks.etcd import EtcdBoard
 from kvdeck.engine.ranks.etcd_gateway import etcd_access
-from kvdeck.engine.ranks.etcd_meeting import EtcdMeeting, meet
+from kvdeck.engine.ranks.etcd_place import EtcdMeeting, meet
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
 from kvdeck.engine.ranks.tcp import TcpBoard, secret_of, tcp_seat
@@ -21,7 +21,7 @@ from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import number_text
 
 _LEAVE_SECONDS = 5.0
-"""Time for another rank to end once it was told to."""
+"""Time for another rank to end once it is asked to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def test_the_same_command_on_each_host_needs_etcd_alone():
         ({"launcher": "torch", "ranks": 2}, TORCH, "--ranks contradicts --launcher"),
         ({"launcher": "torch", "rendezvous": "here"}, TORCH, "'here' is not host:port"),
         ({"launcher": "torch"}, TORCH | {"RANK": "0", "WORLD_SIZE": "1"}, "at least 2"),
-        ({"launcher": "mpi"}, MPI, "mpi doesn't tell its ranks where rank 0 is"),
+        ({"launcher": "mpi"}, MPI, "mpi doesn't say to its ranks where rank 0 is"),
         ({"launcher": "torch", "join_timeout": 0.0}, TORCH, "--join-timeout 0 is no time"),
         ({"rendezvous": "here:1"}, {}, "add --launcher"),
         ({"rendezvous": "here:1", "etcd_endpoints": ETCD}, {}, "give only one of them"),

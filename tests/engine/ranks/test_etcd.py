@@ -16,7 +16,7 @@ import pytest
 from kvdeck.engine.ranks import etcd
 from kvdeck.engine.ranks.etcd import EtcdBoard, EtcdSeat
 from kvdeck.engine.ranks.etcd_gateway import EtcdGateway, etcd_access
-from kvdeck.engine.ranks.etcd_meeting import EtcdMeeting, EtcdPlace, meet
+from kvdeck.engine.ranks.etcd_place import EtcdMeeting, EtcdPlace, meet
 from kvdeck.engine.ranks.rendezvous import barrier, gather
 from kvdeck.engine.ranks.rpc import Remote, serve
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
@@ -186,7 +186,7 @@ def test_a_rank_that_leaves_is_no_loss(server: EtcdServer, ended: list[EtcdPlace
 LONELY = """
 import os, sys, time
 from kvdeck.engine.ranks.etcd_gateway import etcd_access
-from kvdeck.engine.ranks.etcd_meeting import EtcdMeeting, meet
+from kvdeck.engine.ranks.etcd_place import EtcdMeeting, meet
 where, token, rank = sys.argv[1:]
 meeting = EtcdMeeting("n", "deaths", 2, token or None, (int(rank),) if rank else None)
 place = meet(etcd_access([where], {}), meeting, {"host": "mortal", "pid": os.getpid(), "at": time.time()}, print, 60.0)

@@ -53,7 +53,7 @@ class EtcdPlace:
 
 
 class _Lease:
-    """Another process's lease, looked at several times: is somebody renewing it?"""
+    """Another process's lease, looked at several times to see whether it is renewed"""
 
     def __init__(self) -> None:
         self.alive = False
@@ -75,7 +75,7 @@ def meet(access: EtcdAccess, meeting: EtcdMeeting, who: dict[str, Any], say: Cal
     Keys of a run whose processes are dead are reported at once and out of the way within 5 s.
 
     Args:
-        who: What the others are told of this process: `host`, `pid`, and `at`, the time in seconds since the epoch.
+        who: What the others learn of this process: `host`, `pid`, and `at`, the time in seconds since the epoch.
         say: Called with what the operator should know.
 
     Raises:
