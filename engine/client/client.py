@@ -77,7 +77,10 @@ def submission(
     mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
     if isinstance(mapping.get("folder"), str):
         mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-    return protocol.Submit(0, mapping, session, kind)
+    if not mapping.get("peer"):
+        return protocol.Submit(0, mapping, session, kind)
+    environment = {name: os.environ[name] for name in protocol.CARRIED if name in os.environ}
+    return protocol.Submit(0, mapping, session, kind, environment)
 
 
 def checked(reply: Reply | None, command: Command, home: Path) -> Reply:

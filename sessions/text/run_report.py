@@ -12,8 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 from kvdeck.sessions import units
+from kvdeck.sessions.model.peers import link_of, peers_of
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.text.peer_report import link_text, peer_facts, peer_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -81,7 +83,7 @@ def is_telemetry(session: Session) -> bool:
 def trouble(session: Session) -> bool:
     """True if a step failed, bytes differed, or the run failed, crashed or was interrupted."""
     return session.state in ("failed", "crashed", "interrupted") or any(
-        result.status == "failed" or result.verified is False for result in session.results
+        result.status in ("failed", "suspect") or result.verified is False for result in session.results
     )
 
 
@@ -104,7 +106,8 @@ def _head(session: Session, width: int) -> list[Line]:
     if isinstance(host.get("memory_bytes"), int):
         facts.append(f"{size_text(host['memory_bytes'])} of memory")
     facts += [f"{name} {version}" for name, version in (("NIXL", session.nixl), ("kvdeck", session.kvdeck)) if version]
-    return lines + [Line(text) for text in joined(facts, width) if facts]
+    lines += [Line(text) for text in joined(facts, width) if facts]
+    return lines + [Line(text) for peer in peers_of(host) for text in joined(peer_facts(peer), width)]
 
 
 def _path_lines(session: Session, path: str, width: int) -> list[Line]:
@@ -118,6 +121,7 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
         return lines + _odd_steps(results, width)
     lines += _table(results, len(shapes) > 1, width)
     lines += _lanes(results, len(shapes) > 1, width)
+    lines += _links(results, len(shapes) > 1, width)
     if len(shapes) > 1:
         return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
     return lines + [Line(text) for item in comparisons for text in wrapped(f"  {verdict_text(item)}", width, "    ")]
@@ -131,6 +135,17 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
             name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
             text = f"  {name}: per initiator {', '.join(map(figure, lanes))} GB/s, each over its own time"
             lines += [Line(piece) for piece in wrapped(text, width, "    ")]
+    return lines
+
+
+def _links(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return what each step with a peer took of the link between the hosts, and what its interfaces carried."""
+    lines: list[Line] = []
+    for result in results:
+        if link := link_of(result):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            text = f"  {name}: {link_text(result, link)}"
+            lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
     return lines
 
 
@@ -192,7 +207,8 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     if scheme := settings.get("scheme"):
         yield _scheme_text(scheme, result)
     elif "processes" in settings and result.direct is None:
-        yield "between two processes" if between else "within one process"
+        link = link_of(result)
+        yield peer_text(link) if link else "between two processes" if between else "within one process"
     cores = sorted(
         {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
     )
@@ -295,7 +311,7 @@ def _reference_word(results: Sequence[StepResult]) -> str:
 
 
 def _tone(result: StepResult) -> Tone:
-    if result.status == "failed" or result.verified is False:
+    if result.status in ("failed", "suspect") or result.verified is False:
         return "bad"
     return "warning" if result.status == "cancelled" else "plain"
 

@@ -80,6 +80,16 @@ def test_what_does_not_compare_is_said_first() -> None:
         assert any(words in line for line in lines[2:8]), words
 
 
+def test_other_hosts_are_said_first() -> None:
+    def between(name: str, peer: str) -> Session:
+        return session(name, step(0), host={"hostname": "node1", "peers": [{"host": {"hostname": peer}}]})
+
+    assert "not the same hosts: node1 → node2 and node1 → node3" in said(
+        compare(between("one", "node2"), between("two", "node3"))
+    )
+    assert "not the same hosts" not in said(compare(between("one", "node2"), between("two", "node2")))
+
+
 def test_insights_go_both_ways() -> None:
     before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
     after = counted("b", Tally("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
