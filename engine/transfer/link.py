@@ -155,7 +155,7 @@ def to_settings(use: LinkUse | None, peers: Sequence[PeerHost], transport: str) 
         "transport": transport or None,
     }
     if use is None:
-        return named
+        return {**named, "bound": "a rank is on rank 0's host"}
     return {
         **named,
         "sent_by_nic": use.sent,
