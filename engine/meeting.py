@@ -72,7 +72,7 @@ def meeting_of(options: MeetingOptions, environment: Mapping[str, str]) -> Meeti
     if options.role is not None or options.ranks is not None:
         option = "--role" if options.role is not None else "--ranks"
         raise UsageError(f"{option} contradicts --launcher, which gives each process its rank", f"omit {option}")
-    _check_world(placement.world)
+    check_world(placement.world)
     address = None if options.etcd_endpoints else _address(options, placement)
     return Meeting(
         placement.world,
@@ -95,7 +95,7 @@ def _by_arrival(options: MeetingOptions, namespace: str, group: str) -> Meeting:
     if options.rendezvous is not None:
         raise UsageError("--rendezvous and --etcd-endpoints are two ways to meet", "give only one of them")
     world = 2 if options.ranks is None else options.ranks
-    _check_world(world)
+    check_world(world)
     return Meeting(
         world,
         role=options.role,
@@ -114,7 +114,8 @@ def _address(options: MeetingOptions, placement: Placement) -> tuple[str, int]:
     return placement.host, placement.port
 
 
-def _check_world(world: int) -> None:
+def check_world(world: int) -> None:
+    """Raise UsageError if there are too few ranks for a run between them."""
     if world < 2:
         raise UsageError("a run between ranks needs at least 2 of them", "start more ranks, or omit --launcher")
 

@@ -53,7 +53,7 @@ def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_jso
     meeting = meeting_of(options, os.environ)
     if session is not None:
         check_name(session)
-    _spec_of(spec, [f"rank{rank}" for rank in range(1, meeting.world)])  # refused now, not when all are there
+    between_ranks(spec, [f"rank{rank}" for rank in range(1, meeting.world)])  # refused now, not when all are there
     if meeting.launcher is not None:
         _say(f"rank {meeting.rank} of {meeting.world}, started by {meeting.launcher}")
     with noted_signals() as signals, contextlib.closing(RankChild(meeting, signals)) as child:
@@ -65,7 +65,7 @@ def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_jso
             for _ in child.lines():
                 pass
             return child.end()
-        return _measure(child, _spec_of(spec, placed["hosts"]), session, as_json)
+        return _measure(child, between_ranks(spec, placed["hosts"]), session, as_json)
 
 
 def traces_text() -> str:
@@ -144,7 +144,7 @@ class RankChild:
         self._child.close()
 
 
-def _spec_of(spec: RunSpec, hosts: list[str]) -> RunSpec:
+def between_ranks(spec: RunSpec, hosts: list[str]) -> RunSpec:
     """Return the spec with the other ranks' hosts as its peers, and by default an initiator for each of them."""
     threads = len(hosts) if spec.threads == 1 and spec.topology.plain else spec.threads
     return spec_from_mapping({**spec.to_mapping(), "peer": list(hosts), "threads": threads}, "the options")

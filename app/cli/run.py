@@ -12,6 +12,7 @@ import click
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
 from kvdeck.app.cli.rank_options import rank_options, taken
+from kvdeck.engine.meeting import check_world
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
     help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
+@click.option("--manifest", type=click.Choice(["kubernetes"]), help="Print objects that run this between pods.")
 @rank_options
 def run(
     spec_file: str | None,
@@ -73,6 +75,7 @@ def run(
     detach: bool,
     recorded: tuple[str, ...],
     as_json: bool,
+    manifest: str | None,
     **values: Any,
 ) -> int:
     """Measure transfers over NIXL and compare layouts.
@@ -81,6 +84,8 @@ def run(
     """
     ranks = taken(values)
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
+    if manifest is not None:
+        return _print_manifest(spec, ranks)
     if ranks.given:
         return _as_rank(spec, ranks, session, as_json, detach=detach, record=bool(recorded))
     from kvdeck.app.cli.ranks import traces_text
@@ -92,6 +97,28 @@ def run(
 
         check_name(session)
     return _run(spec, session, detach, as_json, _sources(recorded))
+
+
+def _print_manifest(spec: RunSpec, ranks: MeetingOptions) -> int:
+    """Print the Kubernetes objects of a run between pods.
+
+    Raises:
+        UsageError: The run can't be between them, or options contradict it.
+    """
+    from kvdeck.app.cli.ranks import between_ranks
+    from kvdeck.app.text.kubernetes_manifest import kubernetes_manifest
+    from kvdeck.sessions.host.documents import dump_yaml
+
+    pods = 2 if ranks.ranks is None else ranks.ranks
+    if ranks.given or ranks.role is not None or spec.peer is not None:
+        raise UsageError(
+            "a manifest says itself where its pods meet", "omit --launcher, --rendezvous, --etcd-* and --peer"
+        )
+    check_world(pods)
+    between_ranks(spec, [f"pod{rank}" for rank in range(1, pods)])
+    chosen = {name: value for name, value in spec.to_mapping().items() if value != type(spec)().to_mapping().get(name)}
+    click.echo(kubernetes_manifest(dump_yaml(chosen), pods), nl=False)
+    return 0
 
 
 def _as_rank(

@@ -175,9 +175,12 @@ class EtcdGateway:
 
     def put(self, key: str, value: bytes, lease: int, *, without: str = "") -> None:
         """Store a value under a lease, and delete the key `without` at the same time."""
-        put = {"request_put": {"key": _coded(key), "value": _coded(value), "lease": lease}}
-        drop = [{"request_delete_range": {"key": _coded(without)}}] if without else []
-        self._ask("kv/txn", {"compare": [], "success": [put, *drop]})
+        put = {"key": _coded(key), "value": _coded(value), "lease": lease}
+        if not without:
+            self._ask("kv/put", put)
+            return
+        drop = {"request_delete_range": {"key": _coded(without)}}
+        self._ask("kv/txn", {"compare": [], "success": [{"request_put": put}, drop]})
 
     def create(
         self, key: str, value: bytes, lease: int, *, only_if: tuple[str, bytes] | None = None
