@@ -125,7 +125,9 @@ class TrialRun:
         self.began = 0.0
         self.reference_name = reference_of(trial.path) if spec.reference and not peers else None
         self.link = (
-            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST) if peers else None
+            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
+            if peers and all(peer.elsewhere for peer in peers)
+            else None
         )
 
     def measure(self) -> None:
@@ -314,7 +316,9 @@ class TrialRun:
     def _result(self, step: _Step, settings: dict[str, Any], cancelled: bool) -> StepResult:
         rate, reference = stats.median_interval(step.rates()), self.reference_rate()
         iterations = sum(step.counts)
-        use = self.link and self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
+        use = None
+        if self.link is not None:
+            use = self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
         doubt = use.doubt if use else None
         status: records.ResultStatus = (
             "cancelled" if cancelled else "failed" if step.wrong else "suspect" if doubt else "ok"
@@ -344,7 +348,7 @@ class TrialRun:
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
                 **step.walls(),
-                **({"peer": to_settings(use, self._peers, self.crew.transport)} if use else {}),
+                **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
             },
         )

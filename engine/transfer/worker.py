@@ -22,6 +22,7 @@ from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
 from kvdeck.engine.ranks.peer import PeerHost, differences
 from kvdeck.engine.ranks.ssh import open_ssh
@@ -131,8 +132,13 @@ def remove_scratch(session: Path, scratch: Path) -> None:
     (session / "scratch.txt").unlink(missing_ok=True)
 
 
-def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
+def run(
+    session: Path, scribe: Scribe, stop: Stop, joined: RankZero | None = None
+) -> tuple[records.RunState, str | None]:
     """Run the session's spec: plan, tune, measure; return the final state and, if it was stopped, the reason.
+
+    Args:
+        joined: The other ranks, if they were started by a launcher; otherwise the spec's peers are reached by ssh.
 
     Raises:
         KvdeckError: The spec is invalid, or no scratch folder can be created.
@@ -144,7 +150,7 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     scratch = make_scratch(session, spec)
     with contextlib.ExitStack() as opened:
         opened.callback(remove_scratch, session, scratch)
-        peers = open_peers(spec, scribe, opened) if spec.peer else ()
+        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
@@ -183,8 +189,12 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
     return trials
 
 
-def open_peers(spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack) -> tuple[PeerHost, ...]:
+def open_peers(
+    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+) -> tuple[PeerHost, ...]:
     """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
+
+    Those of ranks that `joined` are running already.
 
     Raises:
         KvdeckError: A peer can't be reached, or has no kvdeck of this version.
@@ -194,11 +204,14 @@ def open_peers(spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack) -> t
     for name, value in (environment | {"UCX_LOG_LEVEL": "info"}).items():
         os.environ.setdefault(name, value)
     here = greeting()
-    board = Board()
+    board = Board() if joined is None else joined.board
     opened.callback(board.leave)
     peers: list[PeerHost] = []
-    for number, host in enumerate(spec.peer or ()):
-        peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+    for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
+        if joined is None:
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+        else:
+            peer = joined.peer(number, host, spec.peer_timeout)
         opened.callback(peer.close)
         peer.begin(environment)
         peers.append(peer)
@@ -269,11 +282,15 @@ def can_run(trial: Trial, scratch: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--session-dir", type=Path, required=True)
-    session: Path = parser.parse_args().session_dir.resolve()
+    measure(parser.parse_args().session_dir.resolve())
+
+
+def measure(session: Path, joined: RankZero | None = None) -> None:
+    """Run a session's spec, and write its events to the session and to stdout; arguments as for `run`."""
     scribe, stop = Scribe(session), Stop()
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
-        state, reason = run(session, scribe, stop)
+        state, reason = run(session, scribe, stop, joined)
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:
