@@ -50,7 +50,9 @@ def _print(kept: tuple[TunedSettings, ...], forgotten: bool) -> None:
         click.echo("No longer kept:")
     columns = [
         TextColumn("", "host", tuple(item.host for item in kept), left=True, rank=3),
-        TextColumn("", "path", tuple(item.path for item in kept), left=True),
+        TextColumn(
+            "", "path", tuple(item.path + (f" to {item.peer}" if item.peer else "") for item in kept), left=True
+        ),
         TextColumn("", "settings", tuple(_settings(item) for item in kept), left=True),
         TextColumn("", "time", tuple(ratio_text(item.ratio.median) if item.ratio else "–" for item in kept)),
         TextColumn(

@@ -1,7 +1,7 @@
 """What serving sends from a prefill worker to a decode worker: the KV that both hold, to the byte.
 
-A rank holds layers by its pipeline stage, KV heads by its tensor rank, and pages of tokens by its context rank. A decode
-rank gets each layer, head and token once, from one prefill rank that has it.
+A rank holds layers by its pipeline stage, KV heads by its tensor rank, and pages of tokens by its context rank. A
+decode rank gets each layer, head and token once, from one prefill rank that has it.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ def _kept(
         session=session.name,
         wall=time.time(),
         nixl=plugins.nixl_version(),
+        peer=_peer(spec),
         block_bytes=trial.geometry.block_bytes,
         batch=trial.batch,
         ratio=race(spec, best, room, str(scratch), cancelled) if settings else None,
@@ -95,11 +96,12 @@ def kept_paths(
     Raises:
         KvdeckError: The file of kept settings can't be read.
     """
-    kept, found = tuned_for(home, host), dict[str, RunSpec]()
+    kept, found = tuned_for(home, host, _peer(spec)), dict[str, RunSpec]()
     for path in paths:
         item = kept.get(path)
         if item is None:
-            emit(_log("warning", f"{path}: no tuned settings are kept for {host} · fix: run with --tune once"))
+            where = f"{host} and {_peer(spec)}" if spec.peer else host
+            emit(_log("warning", f"{path}: no tuned settings are kept for {where} · fix: run with --tune once"))
             continue
         change = _open_settings(spec, item.settings)
         try:
@@ -112,6 +114,10 @@ def kept_paths(
             emit(_log("warning", f"{path}: they were found with NIXL {item.nixl} · fix: run with --tune again"))
         found[path] = checked
     return found
+
+
+def _peer(spec: RunSpec) -> str:
+    return ", ".join(spec.peer or ())
 
 
 def _open_settings(spec: RunSpec, settings: Mapping[str, Any]) -> dict[str, Any]:

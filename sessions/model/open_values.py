@@ -1,4 +1,4 @@
-"""The types of those values in a record's open mappings that texts and comparisons use; other keys may hold anything."""
+"""Types of those values in a record's open mappings that texts and comparisons use; other keys may hold anything."""
 
 from __future__ import annotations
 
@@ -25,29 +25,47 @@ class SchemeValues(Struct):
     device: str
 
 
+class NixlbenchValues(Struct):
+    """`settings.nixlbench` of a result: the row that nixlbench printed."""
+
+    block_bytes: int
+    batch: int
+    gb_per_s: Number
+    latency_us: Number | None = None
+    prep_us: Number | None = None
+    prep_p99_us: Number | None = None
+    post_us: Number | None = None
+    post_p99_us: Number | None = None
+    transfer_us: Number | None = None
+    transfer_p99_us: Number | None = None
+    aggregate_gb_per_s: Number | None = None
+    network_percent: Number | None = None
+    more: dict[str, Number] = {}
+
+
 class SettingValues(Struct):
     """`settings` of a result."""
 
-    threads: int | None | Unset = UNSET
-    pipeline_depth: int | None | Unset = UNSET
-    files: int | None | Unset = UNSET
-    processes: int | None | Unset = UNSET
-    rounds: int | None | Unset = UNSET
-    cores: list[list[int] | int] | None | Unset = UNSET
-    params: dict[str, Any] | None | Unset = UNSET
-    environment: dict[str, str] | None | Unset = UNSET
-    scheme: SchemeValues | None | Unset = UNSET
-    lanes_gb_per_s: list[Number] | None | Unset = UNSET
-    measured_by: str | None | Unset = UNSET
+    threads: int | Unset | None = UNSET
+    pipeline_depth: int | Unset | None = UNSET
+    files: int | Unset | None = UNSET
+    processes: int | Unset | None = UNSET
+    rounds: int | Unset | None = UNSET
+    cores: list[list[int] | int] | Unset | None = UNSET
+    params: dict[str, Any] | Unset | None = UNSET
+    environment: dict[str, str] | Unset | None = UNSET
+    scheme: SchemeValues | Unset | None = UNSET
+    lanes_gb_per_s: list[Number] | Unset | None = UNSET
+    measured_by: str | Unset | None = UNSET
 
 
 class SpecValues(Struct):
     """`spec` of a session."""
 
-    hz: Number | None | Unset = UNSET
-    block_bytes: Number | None | Unset = UNSET
-    limit_bytes: Number | None | Unset = UNSET
-    params: dict[str, Any] | None | Unset = UNSET
+    hz: Number | Unset | None = UNSET
+    block_bytes: Number | Unset | None = UNSET
+    limit_bytes: Number | Unset | None = UNSET
+    params: dict[str, Any] | Unset | None = UNSET
 
 
 def check_open(values: dict[str, Any], kind: type[Struct], name: str) -> None:

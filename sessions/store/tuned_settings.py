@@ -35,6 +35,8 @@ class TunedSettings(Struct, frozen=True):
     """Block size and batch that were raced."""
     ratio: Interval | None = None
     """Time of all settings together over that of the defaults, in heats of their own; null if nothing was faster."""
+    peer: str = ""
+    """The peer that the path goes to; empty within the host."""
 
 
 class TunedFile(Struct, frozen=True):
@@ -61,24 +63,24 @@ def load_tuned(home: Path) -> tuple[TunedSettings, ...]:
         ) from error
 
 
-def tuned_for(home: Path, host: str) -> dict[str, TunedSettings]:
-    """Return what is kept for a host, by path.
+def tuned_for(home: Path, host: str, peer: str = "") -> dict[str, TunedSettings]:
+    """Return what is kept for a host and its peer, by path.
 
     Raises:
         KvdeckError: The file can't be read.
     """
-    return {kept.path: kept for kept in load_tuned(home) if kept.host == host}
+    return {kept.path: kept for kept in load_tuned(home) if (kept.host, kept.peer) == (host, peer)}
 
 
 def keep_tuned(home: Path, found: Sequence[TunedSettings]) -> None:
-    """Keep settings in place of earlier ones of the same host and path.
+    """Keep settings in place of earlier ones of the same host, path and peer.
 
     Raises:
         KvdeckError: The file can't be read.
         OSError: It can't be written.
     """
     with alone_in(home):
-        fresh = {(kept.host, kept.path): kept for kept in (*load_tuned(home), *found)}
+        fresh = {(kept.host, kept.path, kept.peer): kept for kept in (*load_tuned(home), *found)}
         replace_file(home / FILE, encode_document(TunedFile(tuple(fresh[key] for key in sorted(fresh)))))
 
 

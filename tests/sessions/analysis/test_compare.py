@@ -140,8 +140,8 @@ def test_text_and_exit_status_follow_one_rule() -> None:
 
 
 def test_changes_that_have_no_interval_are_not_called_regressions() -> None:
-    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
-    after = counted("b", Tally("HostToDisk", FC, transfers=200, bytes=1000, stated_bytes_per_s=50))
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=200, bytes=1000, stated_bytes_per_s=50))
     diff = compare(before, after)
     assert regressions(diff, 5) == []
     assert not any(item.judged for item in diff.insights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kvdeck.sessions.errors import KvdeckError
@@ -24,6 +25,13 @@ def test_a_newer_one_replaces_that_of_the_same_host_and_path(tmp_path: Path) -> 
         "HostToDisk": found("a", "HostToDisk"), "HostToHost": found("a", "HostToHost", 2.0),
     }  # fmt: skip
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_found_with_a_peer_is_kept_apart(tmp_path: Path) -> None:
+    near, far = found("a", "HostToHost"), msgspec.structs.replace(found("a", "HostToHost"), peer="node2")
+    keep_tuned(tmp_path, [near, far])
+    assert tuned_for(tmp_path, "a") == {"HostToHost": near}
+    assert tuned_for(tmp_path, "a", "node2") == {"HostToHost": far}
 
 
 def test_what_is_forgotten_is_that_host_s(tmp_path: Path) -> None:
