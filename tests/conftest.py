@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +16,7 @@ import pytest
 from kvdeck.engine.io.exit import leave
 from tests import surroundings
 
-# A shell that starts the tests in the background, or nohup, has them ignore these, and every program that they start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+surroundings.default_signals()
 
 # Before any test module is loaded, as some read the environment when they are. pytest's own folders stay where they
 # are, so that those of tests that failed can be looked at.

@@ -4,6 +4,7 @@ libfabric or a terminal library does. What the tests were started with is kept, 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -34,6 +35,14 @@ NAMES = (
     *("PYTHONWARNINGS", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "VTE_VERSION", "WT_SESSION", "TZ", "LANGUAGE"),
 )
 SET = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
+
+
+def default_signals() -> None:
+    """Let programs started from here end by their signals: a shell that starts us in the background, or nohup, has us
+    ignore them, and every program that we start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def clear(environ: MutableMapping[str, str], root: Path) -> None:

@@ -67,10 +67,14 @@ def _utf16(char: str) -> list[int]:
 
 
 def csv_text(text: T) -> T | str:
-    """Return a CSV cell value that no spreadsheet interprets as a formula; numbers are returned unchanged."""
-    if isinstance(text, str) and text.startswith(_FORMULA) and not _is_number(text):
-        return f"'{text}"
-    return text
+    """Return a CSV cell value that no spreadsheet interprets as a formula, and no terminal obeys; numbers as they are.
+
+    Tables are often shown by a pager, so control characters are escaped in files and pipes too.
+    """
+    if not isinstance(text, str):
+        return text
+    shown = visible(text)
+    return f"'{shown}" if text.startswith(_FORMULA) and not _is_number(text) else shown
 
 
 def _is_number(text: str) -> bool:

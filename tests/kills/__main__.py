@@ -6,6 +6,8 @@ import argparse
 import sys
 import time
 
+from tests.surroundings import default_signals
+
 from .trials import TRIALS, attempt
 
 
@@ -18,6 +20,7 @@ def main() -> int:
     kinds = given.kinds or list(TRIALS)
     if unknown := [kind for kind in kinds if kind not in TRIALS]:
         parser.error(f"no such kind: {', '.join(unknown)}")
+    default_signals()
     failed, begun = 0, time.monotonic()
     for number in range(given.count):
         kind, seed = kinds[number % len(kinds)], given.seed * 1_000_000 + number

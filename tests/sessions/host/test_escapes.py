@@ -69,8 +69,8 @@ def test_markdown_and_csv_cells_hold_what_they_are_given():
     lines = table(("a", "b"), [(HOSTILE, "[x](http://y) *z*")])
     assert len(lines) == 3
     assert lines[2].replace(r"\|", "").count("|") == 3
-    assert [csv_text(text) for text in ("=1+1", "@x", "-3.5", "+1", "plain", 5)] == [
-        "'=1+1", "'@x", "-3.5", "+1", "plain", 5]  # fmt: skip
+    assert [csv_text(text) for text in ("=1+1", "@x", "-3.5", "+1", "plain", 5, "\x1b[2J", "\t=1")] == [
+        "'=1+1", "'@x", "-3.5", "+1", "plain", 5, "\\x1b[2J", "'\\t=1"]  # fmt: skip
 
 
 VERBS = ("session list", "sessions", "session show odd", "session note odd", "session list --json", "session tag odd")
