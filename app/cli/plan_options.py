@@ -53,6 +53,10 @@ SPELLINGS = {
 }
 """Option names by parameter, where they differ from its name; each name is also accepted with `-` for `_`."""
 
+_PRECISION_HELP = (
+    "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4, fp8_ds_mla. "
+    "Default: the model config's, else that of the model's files, else KVBench's fp8."
+)
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "tp_size": (COUNT, "Tensor parallelism: ranks the KV heads are split over."),
     "pp_size": (COUNT, "Pipeline parallelism: stages the layers are split over."),
@@ -69,7 +73,7 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "num_requests": (COUNT, "Concurrent requests."),
     "page_size": (COUNT, "Tokens per block."),
     "access_pattern": (click.Choice(["block", "layer"]), "Unit of one I/O: a block, or one layer of a block."),
-    "kvcache_quant_mode": (str, "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4."),
+    "kvcache_quant_mode": (str, _PRECISION_HELP),
     "model_quant_mode": (str, "Weights' type; matters with --compat kvbench only."),
 }
 BENCHMARK: dict[str, tuple[Any, str]] = {flag.name: (_kind(flag), flag.help) for flag in FLAGS}
@@ -90,7 +94,8 @@ def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command],
 
     def add(command: click.Command) -> click.Command:
         command.params += [
-            click.Option(["--model"], metavar="NAME|FILE", help="Catalogue name, YAML file or config.json."),
+            click.Option(["--model"], metavar="NAME|FILE",
+                         help="Catalogue name, YAML file, config.json, or its folder."),
             click.Option(["--model_config", "--model-config"], metavar="FILE", help="KVBench's model config YAML."),
             click.Option(["--model_configs", "--model-configs"], metavar="GLOB", multiple=True,
                          help="Several configs; patterns are expanded."),
@@ -169,6 +174,8 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[PlanRequest | KvdeckErr
     from kvdeck.engine.planning.model_files import read_yaml
 
     overrides = {name: values[name] for name in OVERRIDES if values.get(name) is not None}
+    if "kvcache_quant_mode" in overrides:
+        overrides["precision_source"] = "--precision"
     if "pp_layers" in overrides:
         overrides["pp_layers"] = parse_layers(overrides["pp_layers"], "the options")
         overrides.setdefault("pp_size", len(overrides["pp_layers"]))

@@ -118,6 +118,8 @@ class ModelConfig:
     access_pattern: str | None = None
     source: str | None = None
     destination: str | None = None
+    precision_source: str = ""
+    """Where the KV precision comes from; empty for KVBench's default."""
 
     def overridden(self, **values: Any) -> ModelConfig:
         """Return a copy with the given values; None leaves a field unchanged."""
@@ -173,6 +175,8 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
         for key in keys:
             if (value := section.get(key)) is not None:
                 values[key] = _value(key, value, source)
+    if "kvcache_quant_mode" in values:
+        values["precision_source"] = "kvcache_quant_mode in the model config"
     return ModelConfig(**values), tuple(ignored)
 
 
@@ -206,8 +210,10 @@ def kv_bytes(model: Architecture, config: ModelConfig, tokens: int = 1) -> int:
     """Return the bytes of `tokens` tokens in all layers as KVBench computes them: without windows.
 
     Raises:
-        UsageError: KVBench doesn't know the precision.
+        UsageError: KVBench doesn't know the precision, or such a model.
     """
+    if model.compressed:
+        raise UsageError(f"KVBench has no compressed KV such as that of {model.name}", "omit --compat")
     elements = sum(
         model.order.count(index) * sum(part.heads * part.dim for part in kind.parts if not part.fixed_bytes)
         for index, kind in enumerate(model.kinds)

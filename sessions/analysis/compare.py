@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.sessions.analysis.comparability import differences
+from kvdeck.sessions.analysis.compare_telemetry import TelemetryDiff, compare_flows
 from kvdeck.sessions.analysis.entries import Entry, entries
 from kvdeck.sessions.model.records import Comparison, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
@@ -86,6 +87,8 @@ class Diff:
     insights: tuple[Insight, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    telemetry: TelemetryDiff | None = None
+    """Comparison of the telemetry recorded during each of them; null unless both hold some."""
 
 
 def compare(a: Session, b: Session) -> Diff:
@@ -102,14 +105,22 @@ def compare(a: Session, b: Session) -> Diff:
         insights=(*_counted_insights(of_a, of_b), *_judged_insights(judged_rows(keys, paths))),
         only_a=tuple(_only(of_a, of_b, crossed)),
         only_b=tuple(_only(of_b, of_a, crossed)),
+        telemetry=_telemetry(a, b),
     )
+
+
+def _telemetry(a: Session, b: Session) -> TelemetryDiff | None:
+    if a.telemetry is None or b.telemetry is None:
+        return None
+    # Two layouts of one session were measured in turns: its telemetry is of both.
+    return None if a.name == b.name and a != b else compare_flows(a, b)
 
 
 def _label(session: Session, other: Session) -> str:
     """Return the name, with the layouts if both sides are the same session."""
     if session.name != other.name:
         return session.name
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    items = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
     return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 

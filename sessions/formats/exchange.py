@@ -21,7 +21,7 @@ from kvdeck.sessions.host.escapes import csv_text as csv_cell
 from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.host.files import MAX_DOCUMENT, open_regular
 from kvdeck.sessions.model.encoding import checked, convert, encode_document
-from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.records import Session, TransferCounts
 from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.nixlbench_report import nixlbench_table
@@ -61,7 +61,7 @@ def encode(session: Session, form: str) -> bytes:
         "csv": lambda session: csv_text(counted_session(session)).encode(),
         "kvdeck": lambda session: encode_document(report_json(session)),
         "markdown": lambda session: markdown(session).encode(),
-        "parquet": lambda session: parquet.encode(session.name, counted_session(session).tallies),
+        "parquet": lambda session: parquet.encode(session.name, counted_session(session).transfer_counts),
     }
     if form not in encoders:
         raise UsageError(f"unknown format {form!r}", f"use {', '.join(FORMATS)}")
@@ -77,8 +77,8 @@ def left_out(session: Session, form: str) -> list[str]:
         said = [f"{many(uncounted, 'row')} of nixlbench: rates without counts of transfers"]
     if form == "parquet":
         return said
-    tallies = counted_session(session).tallies
-    beyond = dynamo.left_out(tallies) if form == "json" else dynamo.beyond_counts(tallies)
+    transfer_counts = counted_session(session).transfer_counts
+    beyond = dynamo.left_out(transfer_counts) if form == "json" else dynamo.beyond_counts(transfer_counts)
     return said + [item for item in beyond if not (session.results and item in ("times", "descriptors"))]
 
 
@@ -86,11 +86,11 @@ def counted_session(session: Session) -> Session:
     """Return the session with transfer counts; of a measured session, each timed request counts as a transfer."""
     if not session.results:
         return session
-    groups: dict[tuple[str, str], Tally] = {}
+    groups: dict[tuple[str, str], TransferCounts] = {}
     for result in session.results:
         if not result.iterations or not result.block_bytes:
             continue
-        known = groups.get((result.path, result.layout)) or Tally(result.path, result.layout)
+        known = groups.get((result.path, result.layout)) or TransferCounts(result.path, result.layout)
         size, blocks = result.bytes // result.iterations, result.bytes // result.block_bytes
         busy = result.bytes / result.gb_per_s.median / 1e9 if result.gb_per_s and result.gb_per_s.median else 0.0
         groups[result.path, result.layout] = replace(
@@ -106,7 +106,7 @@ def counted_session(session: Session) -> Session:
             timed_blocks=known.timed_blocks + (blocks if busy else 0),
             busy_s=known.busy_s + busy,
         )
-    return replace(session, tallies=ordered([*groups.values(), *session.tallies]))
+    return replace(session, transfer_counts=ordered([*groups.values(), *session.transfer_counts]))
 
 
 def csv_text(session: Session) -> str:
@@ -115,11 +115,11 @@ def csv_text(session: Session) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     duration = dynamo.as_counts(session).duration_s
-    for tally in ordered(session.tallies):
-        rates = dynamo.bytes_per_s(tally, duration), dynamo.blocks_per_s(tally, duration)
-        key = csv_cell(tally.path), csv_cell(tally.layout)
-        row = (*key, tally.transfers, tally.bytes, tally.blocks, plain_text(average_bytes(tally), 2))
-        writer.writerow((*row, tally.min_bytes or 0, tally.max_bytes, *(plain_text(rate, 2) for rate in rates)))
+    for counts in ordered(session.transfer_counts):
+        rates = dynamo.bytes_per_s(counts, duration), dynamo.blocks_per_s(counts, duration)
+        key = csv_cell(counts.path), csv_cell(counts.layout)
+        row = (*key, counts.transfers, counts.bytes, counts.blocks, plain_text(average_bytes(counts), 2))
+        writer.writerow((*row, counts.min_bytes or 0, counts.max_bytes, *(plain_text(rate, 2) for rate in rates)))
     return out.getvalue()
 
 
@@ -128,7 +128,7 @@ def _from_csv(text: str, path: Path) -> Session:
     if tuple(head) != CSV_HEADER:
         raise ValueError(_not_csv(text, head))
     rows = list(csv.reader(io.StringIO(text)))
-    return _imported(path, tallies=ordered(_csv_tally(row) for row in rows[1:] if row))
+    return _imported(path, transfer_counts=ordered(_csv_counts(row) for row in rows[1:] if row))
 
 
 def _not_csv(text: str, head: Sequence[str]) -> str:
@@ -142,7 +142,7 @@ def _not_csv(text: str, head: Sequence[str]) -> str:
     return "it looks like Dynamo's CSV but its columns have another order"
 
 
-def _csv_tally(row: list[str]) -> Tally:
+def _csv_counts(row: list[str]) -> TransferCounts:
     if len(row) != len(CSV_HEADER):
         raise ValueError(f"a row has {len(row)} columns, not {len(CSV_HEADER)}")
     transfers, size, blocks = int(row[2]), int(row[3]), int(row[4])
@@ -150,7 +150,7 @@ def _csv_tally(row: list[str]) -> Tally:
     rates = int(float(row[8])), int(float(row[9]))
     if min(transfers, size, blocks, least or 0, int(row[7]), *rates) < 0:
         raise ValueError("a number is negative")
-    return Tally(
+    return TransferCounts(
         row[0],
         row[1],
         transfers=transfers,
@@ -193,8 +193,8 @@ def read_all(path: Path) -> list[Session]:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {size_text(MOST_BYTES)}")
         if data.startswith(parquet.MAGIC):
-            name, tallies = parquet.decode(data)
-            return [_imported(path, ordered(tallies), name)]
+            name, transfer_counts = parquet.decode(data)
+            return [_imported(path, ordered(transfer_counts), name)]
         text, encoding = _text(data)
         return _from_text(text, text.encode() if encoding == "utf-16" else data, path)
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
@@ -290,9 +290,9 @@ def _from_ours(data: Any, path: Path) -> Session:
     return replace(session, source=session.source or str(path))
 
 
-def _imported(path: Path, tallies: tuple[Tally, ...], name: str = "") -> Session:
+def _imported(path: Path, transfer_counts: tuple[TransferCounts, ...], name: str = "") -> Session:
     blank = Session(name or path.stem, "done", _changed(path), kind="imported", source=str(path))
-    return checked(replace(blank, tallies=tallies))
+    return checked(replace(blank, transfer_counts=transfer_counts))
 
 
 def _changed(path: Path) -> float:
@@ -310,17 +310,17 @@ def markdown(session: Session) -> str:
     facts.append(units.local_time(session.created))
     lines += [inline(" · ".join([session.state, *facts])), ""]
     rows = []
-    for tally in counted.tallies:
-        rate, pieces = gb_per_s(tally), pieces_a_block(tally)
+    for counts in counted.transfer_counts:
+        rate, pieces = gb_per_s(counts), pieces_a_block(counts)
         cells = (
             *(
-                tally.path,
-                layout_name(tally.layout),
-                count_text(tally.transfers),
-                size_text(tally.bytes),
-                count_text(tally.blocks),
+                counts.path,
+                layout_name(counts.layout),
+                count_text(counts.transfers),
+                size_text(counts.bytes),
+                count_text(counts.blocks),
             ),
-            size_text(average_bytes(tally) if tally.transfers else None),
+            size_text(average_bytes(counts) if counts.transfers else None),
             number_text(pieces),
             figure(rate),
         )

@@ -17,6 +17,7 @@ from kvdeck.sessions.analysis.compare import (
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 from kvdeck.sessions.units import (
     UNKNOWN,
     bounded_text,
@@ -35,6 +36,8 @@ from kvdeck.sessions.units import (
 
 Key = tuple[str, "str | None", "int | None", "int | None"]
 _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
+TELEMETRY = "Telemetry of that time"
+"""Title of the telemetry recorded during the compared sessions."""
 
 
 def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
@@ -55,7 +58,10 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
         if keys:
             lines += [Line(""), Line(f"Only in {name}")]
             lines += [Line(text) for key in keys for text in wrapped(f"  {key}", width, "    ")]
-    return [*lines, Line(""), *_insight_lines(diff, width)]
+    lines += [Line(""), *_insight_lines(diff, width)]
+    if diff.telemetry is not None:
+        lines += [Line(""), Line(f"{TELEMETRY}:", "heading"), *telemetry_diff_lines(diff.telemetry, width)]
+    return lines
 
 
 def _row_lines(row: Row, width: int) -> list[Line]:
@@ -149,7 +155,10 @@ def diff_markdown(diff: Diff) -> str:
     for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
         out += [inline(f"Only in {name}: {'; '.join(keys)}"), ""] if keys else []
     out += [f"- {item.kind}: {inline(insight_text(item))}" for item in diff.insights]
-    return "\n".join([*out, *_closing(diff), ""])
+    out += _closing(diff)
+    if diff.telemetry is not None:
+        out += ["", telemetry_diff_markdown(diff.telemetry, f"{TELEMETRY}: ").rstrip("\n")]
+    return "\n".join([*out, ""])
 
 
 def _markdown_cells(row: Row) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ def as_row(result: StepResult) -> NixlbenchRow | None:
     None if there is no total time (a session of an earlier version), or if nixlbench prints no row for these devices.
     """
     if theirs := result.settings.get("nixlbench"):
-        return NixlbenchRow(**theirs)
+        return NixlbenchRow(
+            **{field.name: theirs[field.name] for field in dataclasses.fields(NixlbenchRow) if field.name in theirs}
+        )
     wall = _wall_s(result, result.settings.get("wall_s"))
     if not wall or not result.bytes:
         return None

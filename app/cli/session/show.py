@@ -181,12 +181,6 @@ def compare(
         give("".join(f"{line.text}\n" for line in diff_lines(diff)).encode(), output)
     else:
         print_lines(diff_lines(diff, report_width()))
-        if a.watched is not None and b.watched is not None:
-            from kvdeck.sessions.analysis import compare_telemetry
-            from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines
-
-            click.echo("\nTelemetry of that time")
-            print_lines(telemetry_diff_lines(compare_telemetry.compare_flows(a, b), report_width()))
     if percent is not None and (unsure := undecidable(diff)):
         click.echo(f"{many(unsure, 'row')} without an interval: regressions can't be detected there", err=True)
     for row in worse:

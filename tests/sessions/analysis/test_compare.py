@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.compare import compare, percent_change, regressions
-from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, TransferCounts
 from kvdeck.sessions.stats import independent_ratio, median_interval
 from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 
@@ -32,8 +32,8 @@ def session(name: str, *results: StepResult, **changes: object) -> Session:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def counted(name: str, *tallies: Tally) -> Session:
-    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, tallies=tallies)
+def counted(name: str, *transfer_counts: TransferCounts) -> Session:
+    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, transfer_counts=transfer_counts)
 
 
 def said(diff) -> str:
@@ -80,9 +80,19 @@ def test_what_does_not_compare_is_said_first() -> None:
         assert any(words in line for line in lines[2:8]), words
 
 
+def test_other_hosts_are_said_first() -> None:
+    def between(name: str, peer: str) -> Session:
+        return session(name, step(0), host={"hostname": "node1", "peers": [{"host": {"hostname": peer}}]})
+
+    assert "not the same hosts: node1 → node2 and node1 → node3" in said(
+        compare(between("one", "node2"), between("two", "node3"))
+    )
+    assert "not the same hosts" not in said(compare(between("one", "node2"), between("two", "node2")))
+
+
 def test_insights_go_both_ways() -> None:
-    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
-    after = counted("b", Tally("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
     found = [(item.kind, item.what) for item in compare(before, after).insights]
     assert found == [("improvement", "size"), ("improvement", "count"), ("regression", "rate")]
     back = [(item.kind, item.what) for item in compare(after, before).insights]
@@ -100,7 +110,7 @@ def test_what_chance_may_explain_is_no_insight() -> None:
 
 def test_the_thresholds_are_dynamo_s() -> None:
     def rate(value: int) -> Session:
-        return counted("x", Tally("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
+        return counted("x", TransferCounts("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
 
     assert compare(rate(1000), rate(1050)).insights == ()
     assert [item.kind for item in compare(rate(1000), rate(1051)).insights] == ["improvement"]
@@ -130,8 +140,8 @@ def test_text_and_exit_status_follow_one_rule() -> None:
 
 
 def test_changes_that_have_no_interval_are_not_called_regressions() -> None:
-    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
-    after = counted("b", Tally("HostToDisk", FC, transfers=200, bytes=1000, stated_bytes_per_s=50))
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=200, bytes=1000, stated_bytes_per_s=50))
     diff = compare(before, after)
     assert regressions(diff, 5) == []
     assert not any(item.judged for item in diff.insights)
