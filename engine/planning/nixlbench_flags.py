@@ -50,7 +50,7 @@ class Flag:
 
 
 _HERE = "the run's processes are on this host and meet without it"
-_NO_HOSTS = "runs between hosts aren't implemented: all processes of a run are on this host"
+_NO_HOSTS = "profile keeps to this host; `kvdeck run` with --peer or --etcd-endpoints runs between hosts"
 _PREPARED = "the engine prepares each request only once"
 _BACKEND = "the engine doesn't have this backend"
 

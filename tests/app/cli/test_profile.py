@@ -177,7 +177,7 @@ def test_secrets_are_not_in_the_session(kvdeck: Kvdeck, tmp_path: Path) -> None:
         (["--scheme", "tp", "--tp", "2", "--destination", "gpu"], "--num_target_dev 2 can't run natively with VRAM", 1),
         (["--worker_type", "nvshmem"], "--worker_type nvshmem", 1),
         (["--backend", "OBJ"], "backend OBJ", 1),
-        (["--etcd_endpoints", "http://10.0.0.7:2379"], "runs between hosts aren't implemented", 1),
+        (["--etcd_endpoints", "http://10.0.0.7:2379"], "--peer or --etcd-endpoints runs between hosts", 1),
         (["--exec", "nixlbench"], "nixlbench is not on PATH", 1),
         (["--num_requests", "10000000"], "lower --num_requests", 2),
         (["--model_configs", "a*.yaml"], "a*.yaml", 2),
