@@ -39,6 +39,13 @@ VERBS = (
     Verb("profile", "profile:profile", "Plan", "Run a plan's sweep in kvdeck's engine or in an installed nixlbench."),
     Verb("run", "run:run", "Measure", "Measure transfers over NIXL, and compare layouts."),
     Verb("tune", "tune:tune", "Measure", "Show the settings that `kvdeck run --tune` found fastest on this host."),
+    Verb("ct-perftest", "traffic:ct_perftest", "Measure", "Measure one traffic pattern between ranks."),
+    Verb(
+        "sequential-ct-perftest",
+        "traffic:sequential_ct_perftest",
+        "Measure",
+        "Measure traffic patterns alone and in sequence.",
+    ),
     Verb("matgen", "matgen:matgen", "Measure", "Generate matrices of the KV that prefill sends to decode."),
     Verb("attach", "runs:attach", "Measure", "Follow a run, or print the report of a finished one."),
     Verb("cancel", "runs:cancel", "Measure", "Cancel a run, or stop a telemetry session; results are saved."),
