@@ -53,7 +53,7 @@ def _both(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(name="ct-perftest")
 @_both
 def ct_perftest(**values: Any) -> int:
-    """Measure one traffic pattern between ranks of this host, in successive iterations.
+    """Measure one traffic pattern between ranks of this host, in successive iterations, in the foreground.
 
     CONFIG is a YAML file with `traffic_pattern`, `iters` and `warmup_iters`. A cell [i, j] of its matrix is the bytes
     that rank i sends to rank j.
@@ -120,7 +120,7 @@ def _result(options: dict[str, Any], signals: Signals) -> dict[str, Any] | None:
     Raises:
         KvdeckError: The process ended without a result.
     """
-    child = Child([sys.executable, "-m", "kvdeck.engine.traffic.perftest"], stdin=PIPE, stdout=PIPE)
+    child = Child([sys.executable, "-m", "kvdeck.engine.traffic.perftest", str(os.getpid())], stdin=PIPE, stdout=PIPE)
     last: dict[str, Any] = {}
     progress = sys.stderr is not None and sys.stderr.isatty()
     try:

@@ -1,7 +1,7 @@
 """Process of a traffic test: it starts the ranks, measures, verifies, and prints its result as JSON lines.
 
 Lines: `{"progress": TEXT}`; at the end `{"lines": [TEXT…], "json": {…}, "status": 0 or 1}`, or
-`{"error": WHAT, "fix": FIX, "status": 1 or 2}`. Options are one JSON object on stdin.
+`{"error": WHAT, "fix": FIX, "status": 1 or 2}`. Options are one JSON object on stdin; the argument is the parent's process id.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def workload_pass(patterns: Sequence[TrafficPattern], ranks: RanksHere) -> dict[
             ranks.begin(number, earliest_ns=earliest)
         _, visit, rank = ranks.next_done()
         found[visit.pattern] = visit
-        order.end(visit.pattern, rank, visit.ranks[rank].end)
+        order.end(visit.pattern, rank, visit.ranks[rank].free)
     return found
 
 
@@ -243,7 +243,7 @@ def _print(message: dict[str, Any]) -> None:
 
 
 def main() -> NoReturn:
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     try:
         options = msgspec.json.decode(sys.stdin.buffer.read(), type=PerftestOptions)
         result = run_perftest(options, lambda text: _print({"progress": text}))

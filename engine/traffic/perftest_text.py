@@ -14,6 +14,8 @@ from kvdeck.sessions.units import many, size_text
 
 _DASH = "-"
 _MOST_WRONG = 20
+_MOST_ITERATIONS = 10
+"""Tables of single iterations."""
 _MOST_RANKS = 32
 """Rows of a table per rank."""
 
@@ -96,10 +98,12 @@ def sequential_lines(
     """Return the lines of `sequential-ct-perftest`: upstream's table per iteration, and the figures over all."""
     heads = "Transfer size (GB)", "Latency (ms)", "Isolated Latency (ms)", "Num Senders", "Mean BW (GB/s)"
     lines = placement_lines(placed)
-    for number, iteration in enumerate(rows):
+    for number, iteration in enumerate(rows[:_MOST_ITERATIONS]):
         cells = [(_number(row["size"]), _number(row["latency"]), _number(row["isolated_latency"]),
                   str(row["num_senders"]), _number(row["mean_bw"])) for row in iteration]  # fmt: skip
         lines += ["", f"Iteration {number + 1}", *table(heads, cells)]
+    if len(rows) > _MOST_ITERATIONS:
+        lines += ["", f"{many(len(rows) - _MOST_ITERATIONS, 'iteration')} more: see --json-output-path"]
     lines += ["", f"Patterns, medians of {many(len(rows), 'iteration')}; congestion = latency / isolated latency"]
     lines += _pattern_lines(patterns, isolated, passes)
     visits = [visit for one in passes for visit in one.values()]

@@ -42,6 +42,12 @@ class RankTimes:
 
     @property
     def end(self) -> int:
+        """A WRITE ends at the arrival: DONE alone does not mean that the target has the bytes."""
+        return self.arrived or self.done
+
+    @property
+    def free(self) -> int:
+        """Time from which the rank can begin another pattern."""
         return max(self.done, self.arrived)
 
 

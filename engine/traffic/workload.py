@@ -35,8 +35,8 @@ class WorkloadOrder:
                 found.append((number, free + round(pattern.sleep_before_s * 1e9)))
         return found
 
-    def end(self, number: int, rank: int, end_ns: int) -> None:
+    def end(self, number: int, rank: int, free_ns: int) -> None:
         """Record that an initiator has ended its part in a pattern that `ready` returned."""
         assert self._next[rank][0] == number
         self._next[rank].pop(0)
-        self._free[rank] = end_ns + round(self._patterns[number].sleep_after_s * 1e9)
+        self._free[rank] = free_ns + round(self._patterns[number].sleep_after_s * 1e9)

@@ -54,6 +54,12 @@ def test_the_initiators_own_completion_stands_apart() -> None:
     assert (found.latency_ms, found.initiator_ms, found.isolated_ms, found.ratio) == (1.0, 0.4, None, None)
 
 
+def test_an_arrival_before_the_initiators_completion_is_the_end() -> None:
+    found = visit((0, 0, 900_000, 500_000))
+    assert pattern_figures(PATTERN, [], [found]).latency_ms == 0.5
+    assert found.ranks[0].free == 900_000
+
+
 def test_a_rank_has_its_own_bytes_over_its_own_time() -> None:
     rows = rank_bandwidths([PATTERN], [visit((0, 0, 10, 2000), (1, 0, 10, 250))] * 2, 3)
     assert rows == [(8000, 2.0), (2000, 4.0), (0, None)]
