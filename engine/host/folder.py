@@ -17,7 +17,7 @@ _ALIGNMENTS = (512, 4096, 65536)
 
 def folder_facts(folder: Path) -> FolderFacts:
     """Return a folder's facts; writes up to 64 KiB to a temporary file in it. An unusable folder doesn't raise."""
-    # A link's own mount says nothing about the disk behind it.
+    # A link may lie on another disk than what it points to.
     path = Path(os.path.realpath(folder))
     mount, filesystem, device = mount_of(path)
     free = 0
