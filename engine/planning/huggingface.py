@@ -242,14 +242,14 @@ def _indexed(fields: Fields, layers: int) -> list[bool]:
 def _overrides(fields: Fields, layers: int) -> dict[int, dict[str, Any]]:
     """Return the values that single layers have of their own, by layer."""
     found: dict[int, dict[str, Any]] = {layer: {} for layer in range(layers)}
-    for key in KV_HEADS:
+    for key in (*KV_HEADS, "num_key_value_heads_per_layer"):
         value = fields.config.get(key)
         if isinstance(value, (list, tuple)):
             fields.seen.add(key)
             if len(value) != layers:
                 raise fields.wrong(key, value, f"a number, or one for each of the {layers} layers")
             for layer, heads in enumerate(value):
-                found[layer][key] = heads
+                found[layer][KV_HEADS[0]] = heads
     per_layer = fields.mapping("per_layer_config")
     for index, values in (per_layer or {}).items():
         if not str(index).isdigit() or int(index) >= layers or not isinstance(values, Mapping):
