@@ -15,6 +15,7 @@ from kvdeck.app.cli.plan_options import (
     BENCHMARK,
     OVERRIDES,
     PlanRequest,
+    UpstreamCommand,
     asked_configs,
     asked_model,
     given_parameters,
@@ -36,13 +37,15 @@ FORMAT = click.option(
 FOR = click.option("--for", "target", type=click.Choice(["nixlbench", "seed"]), default="nixlbench",
                    help="Format for nixlbench, or exactly as in KVBench's first README.")  # fmt: skip
 SIDES = (
-    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Source memory."),
-    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Destination memory."),
-)
+    click.option("--source", type=click.Choice(["file", "memory", "gpu"]),
+                 help="Source memory; kvcache and iosize don't depend on it."),
+    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]),
+                 help="Destination memory; kvcache and iosize don't depend on it."),
+)  # fmt: skip
 
 
 @options(OVERRIDES, BENCHMARK)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
 @FOR
 @SIDES[0]
@@ -122,9 +125,11 @@ def header(asked: PlanRequest, leading: bool = True) -> tuple[str, ...]:
 
 
 @options(OVERRIDES)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
 @FOR
+@SIDES[0]
+@SIDES[1]
 def kvcache(style: str, target: str, **values: Any) -> int:
     """Show a model's KV cache as KVBench does: number of I/Os (batch size) and bytes of each."""
     from kvdeck.engine.planning.io_plan import ios, precision_text
@@ -163,8 +168,10 @@ def kvcache(style: str, target: str, **values: Any) -> int:
 
 
 @options(OVERRIDES)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
+@SIDES[0]
+@SIDES[1]
 def iosize(style: str, **values: Any) -> int:
     """Show the bytes of one token's I/O on one GPU."""
     from kvdeck.engine.planning.io_plan import ios, precision_text

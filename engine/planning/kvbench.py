@@ -45,6 +45,23 @@ def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence
         raise UsageError(f"{source} lacks {', '.join(missing)}", "add it")
 
 
+def check_name_key(data: Mapping[Any, Any], source: str) -> None:
+    """Refuse KVBench's fields without `model_name`, for which a page of KVBench's documentation has `model`.
+
+    Raises:
+        UsageError: The data has fields of KVBench's model file; the message names the key.
+    """
+    fields = {field for names in _FIELDS.values() for field in names} - {"model_name"}
+    if len(fields & set(data)) < 2:
+        return
+    if "model" in data:
+        raise UsageError(
+            f"{source} has KVBench's fields and the key model, but the key is model_name",
+            f"write model_name: {data['model']!s:.40} for model: {data['model']!s:.40}",
+        )
+    raise UsageError(f"{source} has KVBench's fields but lacks model_name", f"add it, with {', '.join(_FIELDS)} in it")
+
+
 def architecture(data: Mapping[str, Any], source: str) -> Architecture:
     """Return the model of KVBench's fields; null values count as absent.
 

@@ -155,6 +155,7 @@ def _read_model(path: Path) -> Architecture:
         return kvbench.architecture(data, str(path))
     if "architectures" in data or "model_type" in data:
         return huggingface.architecture(data, path.stem)
+    kvbench.check_name_key(data, str(path))
     return from_mapping(data, str(path))
 
 
