@@ -13,7 +13,7 @@ from typing import Any
 
 from kvdeck.engine.planning import huggingface, kvbench
 from kvdeck.engine.planning.layer_caches import compressed_kind, shared_vector
-from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
+from kvdeck.engine.planning.model_numbers import checked_count, checked_layers, cut
 from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent
 from kvdeck.engine.planning.published_precision import QUANTIZATION_FILE
 from kvdeck.engine.planning.recurrent_state import State, state_of
@@ -199,7 +199,10 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
     if not isinstance(data["kinds"], Mapping) or not data["kinds"]:
         raise UsageError(f"kinds in {source} is not a mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
     kinds = {str(word): _kind(str(word), fields, source) for word, fields in data["kinds"].items()}
-    pattern = [str(word) for word in data.get("pattern") or list(kinds)[:1]]
+    listed = data.get("pattern") or list(kinds)[:1]
+    if not isinstance(listed, list):
+        raise UsageError(f"pattern in {source} is {cut(listed)}", f"list kinds: [{', '.join(kinds)}]")
+    pattern = [str(word) for word in listed]
     if unknown := [word for word in pattern if word not in kinds]:
         raise UsageError(f"pattern in {source} names {unknown[0]!r}", f"use {', '.join(kinds)}")
     heads, parameters = data.get("query_heads"), data.get("parameters")

@@ -126,3 +126,8 @@ def test_the_catalogue_s_compressed_models_are_as_published() -> None:
     flash, pro = catalogue()["deepseek-v4-flash"], catalogue()["deepseek-v4-pro"]
     assert (flash.layers, flash.request_bytes(BF16, 100_000)) == (43, 628_530_976)
     assert (pro.layers, pro.request_bytes(BF16, 100_000)) == (61, 899_787_456)
+
+
+def test_a_pattern_of_a_wrong_type_is_named() -> None:
+    with pytest.raises(UsageError, match=r"pattern in x\.yaml is 3"):
+        from_mapping({"name": "x", "layers": 2, "kinds": {"k": V4}, "pattern": 3}, "x.yaml")
