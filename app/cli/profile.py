@@ -11,7 +11,7 @@ import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
-from kvdeck.app.cli.plan import SIDES, asked_parameters, header
+from kvdeck.app.cli.plan import SIDES, asked_parameters, beside_lines, header
 from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, UpstreamCommand, asked_configs, asked_model, options
 from kvdeck.engine.planning.nixlbench_flags import BY_NAME, RENDEZVOUS
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
@@ -53,6 +53,8 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
 
         check_name(session)
     head = () if as_json else header(asked, leading=False)
+    for line in () if as_json else beside_lines(model, asked.config, bool(values["compat"])):
+        click.echo(f"kvdeck: {line}", err=True)
     if tool:
         named = any(values.get(name) is not None for name in RENDEZVOUS) or any(
             BY_NAME[name].changed(params) for name in RENDEZVOUS
