@@ -79,7 +79,7 @@ def _path_lines(rows: Iterable[Mapping[str, Any]], fixes: dict[str, int], width:
         notes = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
         if not row.get("reason") and not both:
             notes.append(_ready_text(row))
-        text = start + ", ".join(notes) + _mark(row.get("fix") or row.get("mend"), fixes)
+        text = start + ", ".join(notes) + _mark(row.get("fix"), fixes)
         tone = _TONES.get(row["state"], "plain")
         yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))
 
@@ -107,7 +107,7 @@ def _plugin_lines(plugins: Iterable[Mapping[str, Any]], fixes: dict[str, int], w
     indent = " " * (len(header) - len("memory"))
     lines = [Line(header, "heading")]
     for row, text in zip(rows, texts, strict=True):
-        reason = f"{row['reason']}{_mark(row.get('fix') or row.get('mend'), fixes)}" if row.get("reason") else ""
+        reason = f"{row['reason']}{_mark(row.get('fix'), fixes)}" if row.get("reason") else ""
         shown = [text] if row.get("memory_types") or not reason else []
         start = indent if shown else text.ljust(len(indent))
         shown += wrapped(start + reason, width, indent) if reason else []

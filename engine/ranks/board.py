@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 
 from kvdeck.engine.lines import LineBuffer
+from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
@@ -40,9 +41,12 @@ _END_SEEN_S = 0.3
 class RankStream:
     """A rank's connection: what it asked for, and a thread that writes, since a cut link must not block rank 0."""
 
-    def __init__(self, reading: int, writing: int, who: str, *, attached: bool) -> None:
+    def __init__(
+        self, reading: int, writing: int, who: str, *, attached: bool, signing: SignedLines | None = None
+    ) -> None:
         """`attached`: rank 0 knows who is at the other end, and tells it every few seconds that it is there."""
         self.who, self._reading, self._writing, self.attached = who, reading, writing, attached
+        self._signing = signing
         self.asked: set[str] = set()
         self._greeted = False
         self.parted = False
@@ -61,6 +65,8 @@ class RankStream:
         """Write the queued messages until `end`."""
         with contextlib.suppress(OSError):  # the reading thread reports that the rank is gone
             while (line := self._next()) is not None:
+                if self._signing is not None:
+                    line = self._signing.seal(line)
                 while line:
                     line = line[os.write(self._writing, line) :]
 
@@ -76,12 +82,14 @@ class RankStream:
         What comes before the first message is skipped: a login shell's own words.
 
         Raises:
-            ValueError: A line is too long, or no message.
+            ValueError: A line is too long, not signed where it should be, or no message.
         """
         lines = LineBuffer(LONGEST_LINE)
         with contextlib.suppress(OSError):
             while data := os.read(self._reading, 1 << 18):
                 for line in lines.take(data):
+                    if self._signing is not None:
+                        line = self._signing.unseal(line)
                     self._greeted = self._greeted or line.startswith(b'{"who":')
                     if self._greeted:
                         take(load_record(line))
@@ -143,17 +151,17 @@ class Board:
         """Have every later loss reported to `told`, which gets the same words as `lose`."""
         self._on_loss.append(told)
 
-    def attach(
-        self, reading: int, writing: int, who: str, cut: Callable[[], object], close: Callable[[], object]
-    ) -> None:
+    def attach(self, reading: int, writing: int, who: str, cut: Callable[[], object], close: Callable[[], object],
+               signing: SignedLines | None = None) -> None:  # fmt: skip
         """Serve a rank over two descriptors, which may be one socket's, in threads of their own.
 
         Args:
             who: The rank, as its loss is reported.
             cut: Called once the rank's end of file was read; makes a write that blocks fail (a socket's shutdown).
             close: Called when the descriptors aren't used any more.
+            signing: Signs and checks the lines, where others could write into the connection.
         """
-        stream = RankStream(reading, writing, who, attached=True)
+        stream = RankStream(reading, writing, who, attached=True, signing=signing)
         start_thread("rendezvous-rank", functools.partial(self._serve, stream, cut, close), self._broken)
 
     def leave(self) -> None:
@@ -191,6 +199,7 @@ class Board:
         finally:
             with self._changed:
                 self._streams.remove(stream)
+                self._changed.notify_all()
             stream.end()
             cut()
             writing.join()

@@ -102,15 +102,24 @@ def greeting() -> dict[str, Any]:
 
 def run_outpost(seat: RankRendezvous, name: str) -> int:
     """Greet rank 0 and serve it to the end; return the exit status: 1 if rank 0 or a rank is lost."""
-    outpost = Outpost(seat)
-    seat.put(f"greeting/{name}", greeting())
     try:
-        serve(seat, name, outpost)
+        serve_outpost(seat, name)
     except KvdeckError:
         return 1
+    return 0
+
+
+def serve_outpost(seat: RankRendezvous, name: str) -> None:
+    """Greet rank 0 and serve it to the end.
+
+    Raises:
+        KvdeckError: Rank 0 or another rank is lost.
+    """
+    outpost = Outpost(seat)
+    seat.put(f"greeting/{name}", greeting())
+    serve(seat, name, outpost)
     outpost.close()
     seat.leave()
-    return 0
 
 
 def follow_stdin() -> None:

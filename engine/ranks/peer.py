@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ class PeerHost:
     @property
     def hostname(self) -> str:
         return str(self.greeting["host"]["hostname"])
+
+    @property
+    def elsewhere(self) -> bool:
+        """True if it isn't this host, where no bytes take an interface."""
+        return self.hostname != platform.node()
 
     @property
     def lost(self) -> str | None:

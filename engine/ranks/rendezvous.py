@@ -70,10 +70,16 @@ class RankRendezvous(Rendezvous, Protocol):
 def gather(board: Rendezvous, name: str, rank: int, ranks: Sequence[int], value: Any, timeout: float) -> list[Any]:
     """Publish this rank's value and return every rank's, in the order of `ranks`: a barrier with data.
 
-    Use each `name` once. Waits up to `timeout` seconds per rank; errors are those of `Rendezvous.get`.
+    The first of `ranks` collects, so that the number of messages grows with the ranks and not with their square. It is
+    rank 0, or all of them use a board that shows each rank's keys to every other. Use each `name` once. Waits up to
+    `timeout` seconds for each rank; errors are those of `Rendezvous.get`.
     """
-    board.put(f"{name}/{rank}", value)
-    return [board.get(f"{name}/{other}", timeout) for other in ranks]
+    if rank != ranks[0]:
+        board.put(f"{name}/{rank}", value)
+        return list(board.get(f"{name}/all", timeout * len(ranks)))
+    values = [value, *(board.get(f"{name}/{other}", timeout) for other in ranks[1:])]
+    board.put(f"{name}/all", values)
+    return values
 
 
 def barrier(board: Rendezvous, name: str, rank: int, ranks: Sequence[int], timeout: float) -> None:

@@ -20,6 +20,7 @@ from kvdeck.engine.io import stdio
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.ranks.board import LONGEST_LINE, late, plain_key
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
+from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
 
@@ -27,13 +28,19 @@ from kvdeck.sessions.host.documents import load_record
 class Seat:
     """Rendezvous client over two descriptors, which may be one socket's. One thread asks; any may put and lose."""
 
-    def __init__(self, reading: int, writing: int, who: str, close: Callable[[], object] = lambda: None) -> None:
-        """`close` is called by `leave`, and closes what the descriptors belong to."""
+    def __init__(self, reading: int, writing: int, who: str, close: Callable[[], object] = lambda: None,
+                 signing: SignedLines | None = None) -> None:  # fmt: skip
+        """Take the seat `who`.
+
+        Args:
+            close: Called by `leave`; closes what the descriptors belong to.
+            signing: Signs and checks the lines, where others could write into the connection.
+        """
         self._reading, self._writing, self._close = reading, writing, close
         self._lines, self._came = LineBuffer(LONGEST_LINE), deque[dict[str, Any]]()
         self._poll = select.poll()
         self._poll.register(reading, select.POLLIN | select.POLLHUP)
-        self._sending = threading.Lock()
+        self._sending, self._signing = threading.Lock(), signing
         self._key = ""
         self._lost: str | None = None
         self._send({"who": who})
@@ -88,12 +95,21 @@ class Seat:
             data = os.read(self._reading, 1 << 18)
         except OSError:
             data = b""
-        messages = [load_record(line) for line in self._lines.take(data)] if data else [{"gone": True}]
+        try:
+            messages = [load_record(self._unsigned(line)) for line in self._lines.take(data)]
+        except ValueError as error:
+            messages = [{"lost": f"the connection to rank 0 can't be trusted ({error})"}]
+        messages += [] if data else [{"gone": True}]
         self._came += [message for message in messages if "beat" not in message]
+
+    def _unsigned(self, line: bytes) -> bytes:
+        return line if self._signing is None else self._signing.unseal(line)
 
     def _send(self, message: dict[str, Any]) -> None:
         line = orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
         with self._sending:
+            if self._signing is not None:
+                line = self._signing.seal(line)
             while line:
                 line = line[os.write(self._writing, line) :]
 

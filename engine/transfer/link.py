@@ -147,12 +147,17 @@ def _doubt(part: float | None, moved: int, descriptors: int, transport: str, use
     )
 
 
-def to_settings(use: LinkUse, peers: Sequence[PeerHost], transport: str) -> dict[str, Any]:
-    """Return a step's peers and the link to them, for its result's settings."""
-    return {
+def to_settings(use: LinkUse | None, peers: Sequence[PeerHost], transport: str) -> dict[str, Any]:
+    """Return a step's peers and the link to them, if they are on other hosts, for its result's settings."""
+    named = {
         "hosts": [peer.label for peer in peers],
         "hostnames": [peer.hostname for peer in peers],
         "transport": transport or None,
+    }
+    if use is None:
+        return {**named, "bound": "a rank is on rank 0's host"}
+    return {
+        **named,
         "sent_by_nic": use.sent,
         "received_by_nic": use.received,
         "carried_part": None if use.part is None else round(use.part, 4),

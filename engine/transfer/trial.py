@@ -99,6 +99,12 @@ class _Step:
             for lane in range(lanes)
         ] if lanes > 1 else []  # fmt: skip
 
+    def walls(self) -> dict[str, Any]:
+        """Return the wall time of all rounds in s, as a setting; with several initiators, also each one's own."""
+        lanes = len(self.lane_busy[0]) if self.lane_busy else 0
+        own = {"lanes_wall_s": [sum(busy[lane] for busy in self.lane_busy) / 1e9 for lane in range(lanes)]}
+        return {"wall_s": sum(self.busy) / 1e9, **(own if lanes > 1 else {})}
+
     def rates(self) -> list[float]:
         """Return the GB/s of each round."""
         size = self.request_bytes()
@@ -119,7 +125,9 @@ class TrialRun:
         self.began = 0.0
         self.reference_name = reference_of(trial.path) if spec.reference and not peers else None
         self.link = (
-            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST) if peers else None
+            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
+            if peers and all(peer.elsewhere for peer in peers)
+            else None
         )
 
     def measure(self) -> None:
@@ -308,7 +316,9 @@ class TrialRun:
     def _result(self, step: _Step, settings: dict[str, Any], cancelled: bool) -> StepResult:
         rate, reference = stats.median_interval(step.rates()), self.reference_rate()
         iterations = sum(step.counts)
-        use = self.link and self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
+        use = None
+        if self.link is not None:
+            use = self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
         doubt = use.doubt if use else None
         status: records.ResultStatus = (
             "cancelled" if cancelled else "failed" if step.wrong else "suspect" if doubt else "ok"
@@ -337,7 +347,8 @@ class TrialRun:
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
-                **({"peer": to_settings(use, self._peers, self.crew.transport)} if use else {}),
+                **step.walls(),
+                **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
             },
         )

@@ -22,16 +22,16 @@ from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
-from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
 from kvdeck.engine.ranks.peer import PeerHost, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.threads import start_thread
+from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
-from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.host.files import no_room
 from kvdeck.sessions.model import events, records
@@ -133,8 +133,13 @@ def remove_scratch(session: Path, scratch: Path) -> None:
     (session / "scratch.txt").unlink(missing_ok=True)
 
 
-def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
+def run(
+    session: Path, scribe: Scribe, stop: Stop, joined: RankZero | None = None
+) -> tuple[records.RunState, str | None]:
     """Run the session's spec: plan, tune, measure; return the final state and, if it was stopped, the reason.
+
+    Args:
+        joined: The other ranks, if they were started by a launcher; otherwise the spec's peers are reached by ssh.
 
     Raises:
         KvdeckError: The spec is invalid, or no scratch folder can be created.
@@ -146,11 +151,16 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     scratch = make_scratch(session, spec)
     with contextlib.ExitStack() as opened:
         opened.callback(remove_scratch, session, scratch)
-        peers = open_peers(spec, scribe, opened) if spec.peer else ()
+        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        tuned: dict[str, RunSpec] = {}
+        if spec.tune:
+            tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
+        elif spec.tuned:
+            tuned = kept_paths(spec, paths, room.host.hostname, session.parent.parent, scribe.emit)
         if tuned:
             trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scratch, scribe)
         planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
@@ -180,8 +190,12 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
     return trials
 
 
-def open_peers(spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack) -> tuple[PeerHost, ...]:
+def open_peers(
+    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+) -> tuple[PeerHost, ...]:
     """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
+
+    Those of ranks that `joined` are running already.
 
     Raises:
         KvdeckError: A peer can't be reached, or has no kvdeck of this version.
@@ -191,11 +205,14 @@ def open_peers(spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack) -> t
     for name, value in (environment | {"UCX_LOG_LEVEL": "info"}).items():
         os.environ.setdefault(name, value)
     here = greeting()
-    board = Board()
+    board = Board() if joined is None else joined.board
     opened.callback(board.leave)
     peers: list[PeerHost] = []
-    for number, host in enumerate(spec.peer or ()):
-        peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+    for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
+        if joined is None:
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+        else:
+            peer = joined.peer(number, host, spec.peer_timeout)
         opened.callback(peer.close)
         peer.begin(environment)
         peers.append(peer)
@@ -263,38 +280,18 @@ def can_run(trial: Trial, scratch: Path) -> bool:
     return True
 
 
-def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
-               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
-    """Return the best spec for each tuned path; log a warning for a path that can't be tuned.
-
-    Raises:
-        RunFailedError: A rank is lost, or the session can't be written.
-    """
-    found: dict[str, RunSpec] = {}
-    for path in dict.fromkeys(trial.path for trial in trials):
-        if not any(can_run(trial, scratch) for trial in trials if trial.path == path):
-            continue
-        try:
-            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
-        except CancelledError:
-            break
-        except RunFailedError:
-            raise
-        except KvdeckError as error:
-            scribe.emit(events.Logged(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
-            continue
-        found[path] = dataclasses.replace(best, paths=spec.paths)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--session-dir", type=Path, required=True)
-    session: Path = parser.parse_args().session_dir.resolve()
+    measure(parser.parse_args().session_dir.resolve())
+
+
+def measure(session: Path, joined: RankZero | None = None) -> None:
+    """Run a session's spec, and write its events to the session and to stdout; arguments as for `run`."""
     scribe, stop = Scribe(session), Stop()
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
-        state, reason = run(session, scribe, stop)
+        state, reason = run(session, scribe, stop, joined)
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:
