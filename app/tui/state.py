@@ -74,7 +74,8 @@ class PeerState:
             return f"trying a connection with {host}"
         if self.ready:
             return f"{host} is ready{f', over {self.transport}' if self.transport else ''}"
-        return f"{self.reason} · fix: {self.fix}" if self.fix else self.reason
+        what = self.reason.partition(" (")[0]  # one line has no room for ssh's own words
+        return f"{what} · fix: {self.fix}" if self.fix else what
 
 
 def doctor_from_json(report: dict[str, Any]) -> Doctor:

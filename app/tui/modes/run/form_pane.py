@@ -85,8 +85,9 @@ class FormPane(FieldsPane[Form]):
 
     def become(self, form: Form) -> None:
         self.app.memory[KEPT] = form.kept()
-        if form.spec.peer != self.form.spec.peer and form.spec.peer is not None and len(form.spec.peer) == 1:
-            host, command = form.spec.peer[0], form.spec.peer_command
+        host = form.spec.peer[0] if form.spec.peer is not None and len(form.spec.peer) == 1 else form.peer.host
+        if host != form.peer.host:
+            command = form.spec.peer_command
             form = replace(form, peer=PeerState(host, looking=True))
             self.app.ask(lambda: self._try_peer(host, command))
         if form == self.form and self.at.kind == "toggle":
