@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kvdeck.app.text.peer_doctor import peer_lines
 from kvdeck.engine.ranks import peer
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.peer import PeerHost, check_protocol, differences
@@ -107,6 +109,20 @@ def test_what_keeps_a_peer_away_is_said_with_its_fix(
     assert said in found.value.what
     assert found.value.fix
     assert not pair.a.processes()
+
+
+def test_doctor_tries_what_a_run_needs(pair: hosts.Pair):
+    """Both hosts have one clock: the offset must be within its own error."""
+    done = pair.a.run(str(hosts.KVDECK), "doctor", "--peer", "hostb", "--json", env=pair.environment)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ready"], found["transport"]) == (0, True, "tcp/eth1"), done.stdout
+    assert abs(found["clock_offset_s"]) <= found["clock_error_s"]
+    assert [end["host"]["hostname"] for end in (found["here"], found["there"])] == ["hostA", "hostB"]
+    text = [line.text for line in peer_lines(found, 80)]
+    assert max(map(len, text)) <= 80
+    assert text[:3] == ["hostb: ready", "  reachable      yes, by ssh", "  transports     tcp/eth1"]
+    assert "  differences    none in versions and variables" in text
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 
 def test_a_silent_peer_is_given_up(pair: hosts.Pair, board: Board, monkeypatch: pytest.MonkeyPatch):
