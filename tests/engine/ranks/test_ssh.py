@@ -13,7 +13,7 @@ import pytest
 from kvdeck.app.text.peer_doctor import peer_lines
 from kvdeck.engine.ranks import peer
 from kvdeck.engine.ranks.board import Board
-from kvdeck.engine.ranks.peer import PeerHost, check_protocol, differences
+from kvdeck.engine.ranks.peer import PeerHost, check_apart, check_protocol, differences
 from kvdeck.engine.ranks.ssh import open_ssh, ssh_command, ssh_failure
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from tests.engine.conftest import eventually
@@ -145,6 +145,15 @@ def test_an_older_kvdeck_is_said():
     assert fix == "install the same version on both hosts"
     with pytest.raises(KvdeckError, match=r"kvdeck 9\.9 on hostb and kvdeck"):
         check_protocol({"protocol": 99, "kvdeck": "9.9"}, "hostb")
+
+
+def test_a_host_is_no_peer_of_itself():
+    here, there = {"network": "boot net:[1]"}, {"network": "boot net:[2]"}
+    check_apart(here, [("node2", there), ("node3", {"network": "other net:[1]"}), ("old", {}), ("older", {})])
+    with pytest.raises(KvdeckError, match="localhost is this host"):
+        check_apart(here, [("localhost", here)])
+    with pytest.raises(KvdeckError, match="root@node2 is the same host as node2"):
+        check_apart(here, [("node2", there), ("root@node2", there)])
 
 
 def test_differences_are_said_one_by_one():
