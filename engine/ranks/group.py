@@ -9,16 +9,17 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvdeck.engine.host.run_delay import RunDelays, gained
 from kvdeck.engine.io import hang
 from kvdeck.engine.io.endpoints import Origin, origin_to_json
 from kvdeck.engine.io.loop import Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
-from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
 from kvdeck.engine.ranks.rendezvous import Board, check_board, naming_losses
 from kvdeck.engine.ranks.rpc import Remote
 
@@ -73,6 +74,8 @@ class Crew:
         self._board: Board | None = None
         self._others: list[Remote] = []
         self._shared: list[_Shared] = []
+        self._delays: list[RunDelays] = []
+        """Of the shared targets."""
         self._layouts: dict[int, str] = {}
         self._pace: dict[int, float] = {}
         """Seconds per request in each step's last visit."""
@@ -114,6 +117,7 @@ class Crew:
             found[shared.number] = remote.call(
                 "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
             )
+            self._delays.append(RunDelays([local_pid(found[shared.number]["process"])]))
             if not self._writes:
                 remote.call("fill", seed=0, position=0)
         return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
@@ -140,7 +144,9 @@ class Crew:
     def visit(self, step: int, count: int) -> Visit:
         """Run `count` requests on each initiator; return the combined visit, from the first start to the last end."""
         with hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count):
+            before = [delays.read() for delays in self._delays]
             found = self._everywhere("visit", begin_together=True, step=step, count=count)
+            shared = [gained(one, delays.read()) for one, delays in zip(before, self._delays, strict=True)]
         visits = [one if isinstance(one, Visit) else Visit(**one) for one in found]
         self._pace[step] = (max(one.end_ns for one in visits) - min(one.start_ns for one in visits)) / 1e9 / count
         return Visit(
@@ -149,6 +155,7 @@ class Crew:
             tuple(time_ns for visit in visits for time_ns in visit.post_ns),
             tuple(time_ns for visit in visits for time_ns in visit.transfer_ns),
             tuple(visit.end_ns - visit.start_ns for visit in visits),
+            _waits([visit.waits_ns for visit in visits], shared),
         )
 
     def reference(self, batch: int, count: int, at: int) -> int:
@@ -197,10 +204,21 @@ class Crew:
             remote.close()
         if self._lane is not None:
             self._lane.close()
+        for delays in self._delays:
+            delays.close()
         for shared in self._shared:
             shared.remote.close()
         if self._board is not None:
             self._board.close()
+
+
+def _waits(lanes: Sequence[tuple[int, int] | None], shared: Sequence[int | None]) -> tuple[int, int] | None:
+    """Return the waits of all initiators and of all targets, those of shared targets included; None if unknown."""
+    known = [waits for waits in lanes if waits is not None]
+    told = [wait for wait in shared if wait is not None]
+    if len(known) < len(lanes) or len(told) < len(shared):
+        return None
+    return sum(own for own, _ in known), sum(far for _, far in known) + sum(told)
 
 
 def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
@@ -210,5 +228,6 @@ def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
         name=opened["name"],
         metadata=opened["metadata"],
         places=tuple((address, device) for address, device in opened["places"]),
+        process=opened["process"],
     )
     return dataclasses.replace(setup, shared=there)

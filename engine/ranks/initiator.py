@@ -21,12 +21,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from kvdeck.engine.host.run_delay import RunDelays, gained
 from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks import reference
-from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import Board, check_board
 from kvdeck.engine.ranks.rpc import Remote
@@ -78,6 +79,8 @@ class Lane:
         self._device_scratch: DeviceSide | None = None
         self._opened: list[TransferEndpoint] = []
         self._remote_names: list[str] = []
+        self._own_delay, self._target_delay = RunDelays([os.getpid()]), RunDelays([])
+        self._target_pids: list[int | None] = []
         self._agent: Any = None
         try:
             self._open(name)
@@ -104,6 +107,7 @@ class Lane:
         for side in self._others:
             if isinstance(side, FileSide) and self._writes:  # so that no timed write includes allocating the file
                 side.poison()
+        self._target_delay = RunDelays(self._target_pids)
         if setup.reference and setup.two_processes and self._own.memory_type == "VRAM":
             self._device_scratch = self._device(self._own.regions[0].device)
         elif setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
@@ -165,7 +169,7 @@ class Lane:
         self._remote_names.clear()
         board = self._board = Board()
         numbers = range(self._setup.targets)
-        return [self._open_target(board, f"{name}-target{number or ''}", gpu) for number in numbers]
+        return [self._open_target(board, f"{name}-target{number or ''}", number, gpu) for number in numbers]
 
     def _open_bounce(self) -> HostSide | None:
         """Open host memory for staged requests, with the same layout as the device's; None without staging."""
@@ -193,13 +197,17 @@ class Lane:
         self._opened.append(side)
         return side
 
-    def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
+    def _open_target(self, board: Board, name: str, number: int, gpu: int | None) -> RemoteSide:
         setup = self._setup
         target = Remote(board, "kvdeck.engine.ranks.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
-        opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)
+        arguments = target_arguments(setup, blocks, setup.target_devices)
+        if setup.targets == len(setup.cores[1]):
+            arguments["cores"] = [setup.cores[1][number]]
+        opened = target.call("open", **arguments, gpu=gpu)
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
+        self._target_pids.append(local_pid(opened["process"]))
         self._remote_names.append(opened["name"])
         return RemoteSide(setup.geometry, blocks, opened["places"], target, "DRAM" if gpu is None else "VRAM")
 
@@ -296,14 +304,18 @@ class Lane:
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
         os.sched_setaffinity(0, self._setup.cores[0])  # another initiator opened in this process may have changed it
-        handles = prepared.take(count)
+        handles, yields = prepared.take(count), self._setup.yields[0]
         reference.wait_until(begin_ns)
+        own, far = self._own_delay.read(), self._target_delay.read()
         if prepared.depth == 1:
-            visit = loop.serial_visit(bound.postXferReq, bound.getXferStatus, handles, self._patience)
+            visit = loop.serial_visit(bound.postXferReq, bound.getXferStatus, handles, self._patience, yields=yields)
         else:
             visit = loop.pipelined_visit(
-                bound.postXferReq, bound.getXferStatus, handles, prepared.depth, self._patience
+                bound.postXferReq, bound.getXferStatus, handles, prepared.depth, self._patience, yields=yields
             )
+        own, far = gained(own, self._own_delay.read()), gained(far, self._target_delay.read())
+        if own is not None and far is not None:
+            visit = dataclasses.replace(visit, waits_ns=(own, far))
         if self._setup.durable and isinstance(other, FileSide):
             other.sync()
             visit = dataclasses.replace(visit, end_ns=time.perf_counter_ns())
@@ -335,7 +347,8 @@ class Lane:
         prepared, bound = self._steps[step], self._bound
         prepared.next = 0
         ring = prepared.take(len(prepared.handles))
-        loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+        yields = self._setup.yields[0]
+        loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience, yields=yields)
 
     def compare(self, step: int, seed: int) -> str | None:
         """Compare the bytes in this initiator's destinations; return the first difference as a message, or None."""
@@ -402,6 +415,8 @@ class Lane:
         for side in self._opened:
             side.close()
         self._opened.clear()
+        for delay in (self._own_delay, self._target_delay):
+            delay.close()
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
@@ -418,4 +433,5 @@ def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, A
         "progress_thread": setup.progress_thread,
         "cores": setup.cores[1],
         "devices": devices,
+        "yields": setup.yields[1],
     }

@@ -109,7 +109,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     finally:
         if crew is not None:
             _close(crew, trial, emit)
-    results = run.results(settings_of(spec, trial, setups[0]))
+    results = run.results(settings_of(spec, trial, setups[0], room))
     for result in results:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
@@ -217,6 +217,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
         reference=spec.reference,
+        yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
         targets=topology.lane_targets,
@@ -247,8 +248,8 @@ Cores = tuple[int, ...]
 
 def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
     """Return the cores of an initiator and of its targets: one per process, or all cores if unpinned or too few."""
-    lanes, cores = spec.threads * topology.lanes, room.cores
-    targets = lanes * topology.lane_targets // topology.sharers if two else 0
+    cores = room.cores
+    lanes, targets = _sides(spec, two, topology)
     if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
     if targets in (0, lanes):  # put each pair on adjacent cores, which share a cache
@@ -258,7 +259,27 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
     return (cores[lane],), cores[first : first + topology.lane_targets]
 
 
-def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
+def _sides(spec: RunSpec, two: bool, topology: Topology) -> tuple[int, int]:
+    """Return the number of initiator processes and of target processes."""
+    lanes = spec.threads * topology.lanes
+    return lanes, lanes * topology.lane_targets // topology.sharers if two else 0
+
+
+def shares_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> bool:
+    """True if several processes of a trial may run on the same core, since they aren't pinned or are too many."""
+    sides = sum(_sides(spec, two, topology))
+    return sides > 1 and (not spec.pin or len(room.cores) < sides)
+
+
+def _yields(spec: RunSpec, trial: Trial, room: Room, two: bool) -> tuple[bool, bool]:
+    """Return whether initiators and targets give way while they poll: to another side, or to threads of a library."""
+    shared = shares_cores(spec, room, two, trial.topology)
+    helped = spec.progress_thread or "num_threads" in spec.params
+    alone = trial.path not in records.FILE_PATHS or trial.api == "AIO" or (trial.api == "URING" and trial.direct)
+    return shared or helped or not alone, shared or helped
+
+
+def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room) -> dict[str, Any]:
     """Return the other settings that affect a trial's results, with the values used rather than requested."""
     on_file = trial.path in records.FILE_PATHS
     return {
@@ -271,6 +292,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]
         "notify": setup.notify and setup.two_processes,
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
+        **({"shared_cores": True} if shares_cores(spec, room, setup.two_processes, trial.topology) else {}),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         **_scheme_settings(trial),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from kvdeck.engine.io.loop import CancelledError, Visit
@@ -18,6 +19,7 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.trials import Trial
 from kvdeck.sessions import stats
 from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.disturbance import Disturbance, disturbance_of
 from kvdeck.sessions.model.records import FILE_PATHS, Comparison, Interval, StepPlan, StepResult
 from kvdeck.sessions.model.references import reference_of
 
@@ -65,6 +67,7 @@ class _Step:
     busy: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     lane_busy: list[tuple[int, ...]] = field(default_factory=list)
+    waits: list[tuple[int, int] | UnsetType] = field(default_factory=list)
     warmup: int = 0
     verified: bool | None = None
     wrong: str | None = None
@@ -83,6 +86,11 @@ class _Step:
         self.busy.append(visit.end_ns - visit.start_ns)
         self.counts.append(len(visit.post_ns))
         self.lane_busy.append(visit.lane_ns)
+        self.waits.append(waits_of(visit))
+
+    def disturbance(self) -> Disturbance | UnsetType:
+        """Return how often and how long the sides waited for a core; unset if no round was disturbed by it."""
+        return disturbance_of(zip(self.waits, self.busy, strict=True))
 
     def request_bytes(self) -> int:
         return self.plan.block_bytes * self.plan.batch
@@ -100,6 +108,11 @@ class _Step:
         """Return the GB/s of each round."""
         size = self.request_bytes()
         return [count * size / busy for busy, count in zip(self.busy, self.counts, strict=True)]
+
+
+def waits_of(visit: Visit) -> tuple[int, int] | UnsetType:
+    """Return a visit's waits for a core as a round's record holds them."""
+    return UNSET if visit.waits_ns is None else visit.waits_ns
 
 
 class TrialRun:
@@ -198,6 +211,7 @@ class TrialRun:
                 visit.transfer_ns,
                 visit.end_ns - visit.start_ns,
                 self._values(step, number),
+                waits_of(visit),
             )
         )
 
@@ -313,6 +327,7 @@ class TrialRun:
             verified=step.verified,
             status=status,
             reason="cancelled before it finished" if cancelled else step.wrong,
+            disturbance=step.disturbance(),
             settings={
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,

@@ -30,14 +30,17 @@ def _text(error: Exception) -> str:
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """Return a record's JSON fields, those of records inside unconverted: `default` of `orjson.dumps`.
+    """Return a record's JSON fields, without unset ones, those of records inside unconverted.
+
+    This is the `default` of `orjson.dumps`.
 
     Raises:
         TypeError: It is no record.
     """
     if not isinstance(record, msgspec.Struct):
         raise TypeError(f"no record: {type(record).__name__}")
-    config, fields = record.__struct_config__, msgspec.structs.asdict(record)
+    config = record.__struct_config__
+    fields = {name: value for name, value in msgspec.structs.asdict(record).items() if value is not msgspec.UNSET}
     return fields if config.tag_field is None else {config.tag_field: config.tag, **fields}
 
 

@@ -47,6 +47,8 @@ class Round(Struct, frozen=True, tag="round", tag_field="kind"):
     """Wall time of this visit; less than the sum of request times if requests overlap."""
     values: tuple[float | None, ...]
     """The step's counters after this visit, in the order of `COUNTERS`."""
+    waits_ns: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+    """Time in this visit in which the initiators and the targets were runnable without a core; absent if unknown."""
 
 
 class ReferenceRound(Struct, frozen=True, tag="reference_round", tag_field="kind"):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import force_setattr
 
+from kvdeck.sessions.model.disturbance import Disturbance
 from kvdeck.sessions.model.references import is_limit
 from kvdeck.sessions.model.telemetry import Watched
 
@@ -172,6 +173,8 @@ class StepResult(Struct, frozen=True):
     """`gb_per_s.median / reference_gb_per_s`."""
     reference_is_limit: bool | None = None
     """True if the reference is an upper limit for these bytes; the ratio is then the part of it that is reached."""
+    disturbance: Disturbance | UnsetType = UNSET
+    """Absent if no round was disturbed, or if the kernel doesn't count the time without a core."""
 
     def __post_init__(self) -> None:
         """Recompute the ratio from the two rates: files of earlier versions may hold another value."""

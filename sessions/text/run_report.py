@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UnsetType
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
@@ -115,8 +116,9 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
-        return lines + _odd_steps(results, width)
+        return lines + _odd_steps(results, width) + _disturbed(results, True, width)
     lines += _table(results, len(shapes) > 1, width)
+    lines += _disturbed(results, len(shapes) > 1, width)
     lines += _lanes(results, len(shapes) > 1, width)
     if len(shapes) > 1:
         return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
@@ -132,6 +134,26 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
             text = f"  {name}: per initiator {', '.join(map(figure, lanes))} GB/s, each over its own time"
             lines += [Line(piece) for piece in wrapped(text, width, "    ")]
     return lines
+
+
+def _disturbed(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return a sentence per step with rounds in which a side waited for its core."""
+    lines: list[Line] = []
+    for result in results:
+        if text := disturbance_text(result):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            lines += [Line(piece, "warning") for piece in wrapped(f"  {name}: {text}", width, "    ")]
+    return lines
+
+
+def disturbance_text(result: StepResult) -> str:
+    """Return how many rounds were disturbed, and for how long each side had no core; empty without any."""
+    found = result.disturbance
+    if isinstance(found, UnsetType):
+        return ""
+    sides = (("the initiator", found.initiator_ms), ("the target", found.target_ms))
+    waited = " and ".join(f"{side} waited {time_text(ms * 1e3)}" for side, ms in sides if ms)
+    return f"{count_text(found.rounds)} of {many(found.of_rounds, 'round')} were disturbed: {waited} for a core"
 
 
 def verdict_text(item: Comparison) -> str:
@@ -193,6 +215,8 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
         yield _scheme_text(scheme, result)
     elif "processes" in settings and result.direct is None:
         yield "between two processes" if between else "within one process"
+    if settings.get("shared_cores"):
+        yield "the sides share their cores"
     cores = sorted(
         {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
     )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.formats.exchange import markdown
+from kvdeck.sessions.model.disturbance import Disturbance
 from kvdeck.sessions.model.encoding import convert, encode_line
 from kvdeck.sessions.model.records import (
     DEVICE_TO_HOST,
@@ -136,6 +137,7 @@ def test_json_has_every_key_that_was_promised() -> None:
         CounterTotals,
         SourceSeen,
         Spread,
+        Disturbance,
     ],
 )
 def test_every_field_is_documented(record: type[Struct]) -> None:
@@ -189,6 +191,20 @@ def test_settings_are_said_where_they_are_not_as_usual() -> None:
     }
     shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 300)
     assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, 2, ioq=8\n" in shown
+
+
+def test_disturbed_rounds_and_shared_cores_are_said() -> None:
+    disturbed = step(0, disturbance=Disturbance(3, 40, 12.3, 0.0), settings={"shared_cores": True, "cores": [[0], [0]]})
+    shown = text(session(disturbed, step(1, layout=LS, disturbance=Disturbance(1, 40, 1.25, 250.0))), 120)
+    assert "  FullyContiguous: 3 of 40 rounds were disturbed: the initiator waited 12.3 ms for a core\n" in shown
+    assert "1 of 40 rounds were disturbed: the initiator waited 1.25 ms and the target waited 250 ms" in shown
+    assert "the sides share their cores, on core 0" in shown
+    assert "disturbed" not in text(session(step(0)))
+    assert read_back(disturbed) == disturbed
+
+
+def read_back(result: StepResult) -> StepResult:
+    return convert(StepResult, orjson.loads(encode_line(result)))
 
 
 def test_paths_that_could_not_run_are_told_once_with_their_reason() -> None:
