@@ -235,8 +235,10 @@ class RunSpec:
         form=Cell("Concurrency", "merge", "let NIXL merge neighbouring descriptors"),
     )
     huge_pages: bool = run_field(
-        False, "--huge-pages", HOST, "Allocate memory in huge pages.",
-        form=Cell("Safety", "huge pages", "allocate memory in huge pages"),
+        True, "--huge-pages/--no-huge-pages", HOST, "Memory on huge pages, where the host gives them. Default: yes.",
+        doc="Memory on huge pages: the host's reserve (hugetlb), else transparent ones, else plain pages. The result "
+        "names the pages that the kernel gave.",
+        form=Cell("Safety", "huge pages", "memory on huge pages, where the host gives them"),
     )
     error_handling: Literal["auto", "peer", "none"] = run_field(
         "auto", "--error-handling auto|peer|none", HOW,

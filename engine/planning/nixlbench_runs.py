@@ -90,6 +90,7 @@ def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
         "progress_thread": params["enable_pt"],
         "verify": params["check_consistency"],
         "reference": False,
+        "huge_pages": False,
         **_sweep("block_size", "sweep_block_sizes", sizes[0], sizes[-1]),
         **_sweep("batch", "sweep_batches", params["start_batch_size"], params["max_batch_size"]),
     }

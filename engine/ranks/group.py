@@ -134,6 +134,11 @@ class Crew:
     def _boards(self) -> tuple[Board | None, Board | None]:
         return self._board, None if self._lane is None else self._lane.board
 
+    def pages(self) -> list[str]:
+        """Return the distinct kinds of pages of the endpoints' host memory, the initiators' first."""
+        sides: list[list[str | None]] = self._everywhere("pages")
+        return list(dict.fromkeys(text for texts in zip(*sides, strict=True) for text in texts if text))
+
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
         with hang.watched(f"making requests for {self._backend}", self._bytes / _SLOW_BYTES_PER_S):
@@ -228,6 +233,7 @@ def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
         name=opened["name"],
         metadata=opened["metadata"],
         places=tuple((address, device) for address, device in opened["places"]),
+        pages=opened["pages"],
         process=opened["process"],
     )
     return dataclasses.replace(setup, shared=there)

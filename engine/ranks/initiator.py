@@ -161,7 +161,8 @@ class Lane:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
             self._agent.add_remote_agent(base64.b64decode(shared.metadata))
-            return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
+            blocks = setup.blocks * shared.sharers
+            return [RemoteSide(setup.geometry, blocks, shared.places, None, pages=shared.pages)]
         return self._targets_of(name)
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
@@ -209,7 +210,12 @@ class Lane:
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
         self._target_pids.append(local_pid(opened["process"]))
         self._remote_names.append(opened["name"])
-        return RemoteSide(setup.geometry, blocks, opened["places"], target, "DRAM" if gpu is None else "VRAM")
+        memory_type = "DRAM" if gpu is None else "VRAM"
+        return RemoteSide(setup.geometry, blocks, opened["places"], target, memory_type, opened["pages"])
+
+    def pages(self) -> list[str | None]:
+        """Return the pages of the own endpoint (of the memory it is staged through, if so) and of the first other."""
+        return [(self._bounce or self._own).pages, self._other.pages]
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> dict[str, Any]:
         """Make a step's requests; `batch` is in blocks per request, `depth` in requests in flight.

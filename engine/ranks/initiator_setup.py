@@ -34,6 +34,8 @@ class SharedTarget:
     """Metadata of the target's NIXL agent, in base64."""
     places: tuple[tuple[int, int], ...] = ()
     """Address and device number of each of the target's regions."""
+    pages: str | None = None
+    """Kinds of its pages."""
     process: dict[str, Any] = field(default_factory=dict)
     """Fields of the target's `ProcessIdentity`."""
 

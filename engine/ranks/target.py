@@ -44,8 +44,8 @@ class Target:
         `yields`: see `loop.serial_visit`.
 
         Returns:
-            The agent's `name`, its `metadata` in base64, `places`: address and device number of each region, and
-            `process`: the fields of its `ProcessIdentity`.
+            The agent's `name`, its `metadata` in base64, `places`: address and device number of each region, `pages`:
+            the endpoint's, and `process`: the fields of its `ProcessIdentity`.
 
         Raises:
             UnavailableError: The backend or the GPU can't be used.
@@ -62,7 +62,13 @@ class Target:
         self._regions = register(self._agent, self._side, backend)
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
         places = [(region.address, region.device) for region in self._side.regions]
-        return {"name": self.name, "metadata": metadata, "places": places, "process": asdict(own_identity())}
+        return {
+            "name": self.name,
+            "metadata": metadata,
+            "places": places,
+            "pages": self._side.pages,
+            "process": asdict(own_identity()),
+        }
 
     def fill(self, seed: int, position: int) -> None:
         self._opened().fill(seed, position)

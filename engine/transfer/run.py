@@ -6,12 +6,13 @@ import dataclasses
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
@@ -91,6 +92,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
         check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled)
+        pages = crew.pages()
         run = TrialRun(spec, trial, crew, progress)
         run.measure()
     except CancelledError:
@@ -109,7 +111,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     finally:
         if crew is not None:
             _close(crew, trial, emit)
-    results = run.results(settings_of(spec, trial, setups[0], room))
+    results = run.results(settings_of(spec, trial, setups[0], room, pages))
     for result in results:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
@@ -279,14 +281,15 @@ def _yields(spec: RunSpec, trial: Trial, room: Room, two: bool) -> tuple[bool, b
     return shared or helped or not alone, shared or helped
 
 
-def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room) -> dict[str, Any]:
+def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages: Sequence[str]) -> dict[str, Any]:
     """Return the other settings that affect a trial's results, with the values used rather than requested."""
     on_file = trial.path in records.FILE_PATHS
     return {
         "threads": trial.threads,
         "pipeline_depth": spec.pipeline_depth,
         "files": trial.files if on_file else None,
-        "huge_pages": spec.huge_pages,
+        "huge_pages": all_huge(pages) if pages else spec.huge_pages,
+        "pages": pages,
         "error_handling": error_handling(spec, trial.path) if trial.backend == "UCX" else None,
         "progress_thread": spec.progress_thread,
         "notify": setup.notify and setup.two_processes,

@@ -15,6 +15,7 @@ from msgspec import UnsetType
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.model.step_pages import pages_said
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -211,6 +212,8 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     for key, unusual, words in _UNUSUAL:
         if settings.get(key) == unusual and (between or key not in _BETWEEN):
             yield words
+    if pages := pages_said(settings):
+        yield pages
     if scheme := settings.get("scheme"):
         yield _scheme_text(scheme, result)
     elif "processes" in settings and result.direct is None:
@@ -236,7 +239,6 @@ def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:
 
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
 _UNUSUAL = (
-    ("huge_pages", True, "huge pages"),
     ("error_handling", "none", "UCX error handling none"),
     ("progress_thread", True, "progress thread"),
     ("operation", "READ", "pulled by READ"),

@@ -20,7 +20,7 @@ def setups_of(folder: Path, cores: int, **fields: Any) -> tuple[list[LaneSetup],
     spec = spec_from_mapping({"block_size": 4096, "batch": 1, "blocks": 8, "layouts": ["fc"], **fields})
     (trial,) = plan_trials(spec, room)
     setups = lane_setups(spec, trial, room, str(folder))
-    return setups, settings_of(spec, trial, setups[0], room)
+    return setups, settings_of(spec, trial, setups[0], room, [])
 
 
 @pytest.mark.parametrize(

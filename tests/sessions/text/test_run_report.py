@@ -190,7 +190,10 @@ def test_settings_are_said_where_they_are_not_as_usual() -> None:
         "params": {"ioq": "8", "use_aio": "true"},
     }
     shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 300)
-    assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, 2, ioq=8\n" in shown
+    assert (
+        "· 4 threads, without notification, huge pages, not checked, between two processes, on cores 0, 1, 2, ioq=8\n"
+        in shown
+    )
 
 
 def test_disturbed_rounds_and_shared_cores_are_said() -> None:
