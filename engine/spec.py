@@ -269,9 +269,9 @@ class RunSpec:
         form=Cell("Safety", "verify", "compare the received bytes"),
     )
     reference: bool = run_field(
-        True, "--no-reference", HOST, "Don't also measure memcpy or plain system calls.",
-        doc="Measure memcpy or plain system calls beside the transfers.",
-        form=Cell("Safety", "reference", "also measure memcpy or plain system calls"),
+        True, "--no-reference", HOST, "Don't also measure a limit: the same bytes by plain copies or system calls.",
+        doc="Measure a limit beside the transfers: the same bytes by plain copies or system calls.",
+        form=Cell("Safety", "reference", "also measure a limit: the same bytes by plain copies or system calls"),
     )
     folder: str | None = run_field(
         None, "--folder DIR", HOST, "Folder for test files. Default: the temp dir.", after="pin", paths=FILE_PATHS,

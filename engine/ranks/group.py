@@ -163,9 +163,14 @@ class Crew:
             _waits([visit.waits_ns for visit in visits], shared),
         )
 
-    def reference(self, batch: int, count: int, at: int) -> int:
-        """Return the wall time in ns of the reference moving the same bytes, on all initiators at once."""
-        spans = self._everywhere("reference", begin_together=True, batch=batch, count=count, at=at)
+    @property
+    def reference_name(self) -> str | None:
+        """Name of the reference that rank 0 opened; None without one."""
+        return None if self._lane is None else self._lane.reference_name
+
+    def reference(self, group: int, count: int, at: int, plain: bool = False) -> int:
+        """Return the wall time in ns of the reference moving groups of blocks, on all initiators at once."""
+        spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
         return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
     def verify(self, step: int, seed: int) -> str | None:

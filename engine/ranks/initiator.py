@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvdeck.engine.host.run_delay import RunDelays, gained
-from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
+from kvdeck.engine.io import cuda, descriptors, loop, nixl, plugins
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
@@ -75,12 +75,13 @@ class Lane:
         self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
-        self._scratch: memory.HostBuffer | None = None
-        self._device_scratch: DeviceSide | None = None
+        self._reference: reference.Reference | None = None
+        self._on_plain: reference.Reference | None = None
         self._opened: list[TransferEndpoint] = []
         self._remote_names: list[str] = []
         self._own_delay, self._target_delay = RunDelays([os.getpid()]), RunDelays([])
         self._target_pids: list[int | None] = []
+        self._shared_pid: int | None = None
         self._agent: Any = None
         try:
             self._open(name)
@@ -108,10 +109,9 @@ class Lane:
             if isinstance(side, FileSide) and self._writes:  # so that no timed write includes allocating the file
                 side.poison()
         self._target_delay = RunDelays(self._target_pids)
-        if setup.reference and setup.two_processes and self._own.memory_type == "VRAM":
-            self._device_scratch = self._device(self._own.regions[0].device)
-        elif setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
-            self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
+        if setup.reference:
+            target = self._target_pids[0] if self._target_pids else self._shared_pid
+            self._reference = reference.open_reference(setup, self._bounce or self._own, self._other, target)
 
     @property
     def _writes(self) -> bool:
@@ -161,6 +161,7 @@ class Lane:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
             self._agent.add_remote_agent(base64.b64decode(shared.metadata))
+            self._shared_pid = local_pid(shared.process)
             blocks = setup.blocks * shared.sharers
             return [RemoteSide(setup.geometry, blocks, shared.places, None, pages=shared.pages)]
         return self._targets_of(name)
@@ -379,17 +380,30 @@ class Lane:
         for target in self._targets:
             target.call("attend", busy=busy)
 
-    def reference(self, batch: int, count: int, at: int, begin_ns: int = 0) -> tuple[int, int]:
-        """Move the bytes of `count` requests by memcpy, cudaMemcpy, or pread and pwrite on the same files.
+    @property
+    def reference_name(self) -> str | None:
+        return None if self._reference is None else self._reference.name
+
+    def reference(self, group: int, count: int, at: int, begin_ns: int = 0, plain: bool = False) -> tuple[int, int]:
+        """Move `count` groups of blocks, from the group `at` on, by the reference; a group is in flight together.
+
+        `plain`: from or to memory on plain pages, where the reference is `io_submit`.
 
         Returns:
             Start and end in ns of `CLOCK_MONOTONIC`.
+
+        Raises:
+            KvdeckError: The system refuses.
+            UnavailableError: A CUDA copy fails.
         """
-        blocks = [(at * batch + index) % self._setup.blocks for index in range(batch * count)]
-        source, destination = self._sources[0], self._destinations[0]
-        if self._device_scratch is not None:  # the target's memory belongs to another process: copy within our GPU
-            source, destination = self._own, self._device_scratch
-        return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns, batch)
+        blocks = [(at * group + index) % self._setup.blocks for index in range(group * count)]
+        used = self._reference
+        if plain:
+            near = self._bounce or self._own
+            self._on_plain = self._on_plain or reference.open_on_plain_pages(self._setup, near, self._other, group)
+            used = self._on_plain
+        assert used is not None
+        return reference.timed(used.plan(blocks, group), begin_ns)
 
     def release(self, step: int) -> None:
         """Release a step's requests and descriptor lists."""
@@ -418,14 +432,15 @@ class Lane:
         if self._board is not None:
             self._board.close()
         self._agent = self._bound = None
+        for opened in (self._reference, self._on_plain):
+            if opened is not None:
+                opened.close()
+        self._reference = self._on_plain = None
         for side in self._opened:
             side.close()
         self._opened.clear()
         for delay in (self._own_delay, self._target_delay):
             delay.close()
-        if self._scratch is not None:
-            self._scratch.close()
-            self._scratch = None
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:

@@ -92,7 +92,6 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
         check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled)
-        pages = crew.pages()
         run = TrialRun(spec, trial, crew, progress)
         run.measure()
     except CancelledError:
@@ -111,7 +110,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     finally:
         if crew is not None:
             _close(crew, trial, emit)
-    results = run.results(settings_of(spec, trial, setups[0], room, pages))
+    results = run.results(settings_of(spec, trial, setups[0], room, run.pages))
     for result in results:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():

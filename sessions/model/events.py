@@ -33,6 +33,8 @@ class StepStarted(Struct, frozen=True, tag="step_started", tag_field="kind"):
 
     t: int
     step: int
+    reference: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Name of the reference that the step will be put beside; null without one, absent in older files."""
 
 
 class Round(Struct, frozen=True, tag="round", tag_field="kind"):

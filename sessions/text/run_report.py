@@ -14,7 +14,7 @@ from msgspec import UnsetType
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
-from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.model.references import against_text, exceeded_text
 from kvdeck.sessions.model.step_pages import pages_said
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
@@ -117,8 +117,10 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
-        return lines + _odd_steps(results, width) + _disturbed(results, True, width)
+        lines += _odd_steps(results, width)
+        return lines + _limit_lines(results, True, width) + _disturbed(results, True, width)
     lines += _table(results, len(shapes) > 1, width)
+    lines += _limit_lines(results, len(shapes) > 1, width)
     lines += _disturbed(results, len(shapes) > 1, width)
     lines += _lanes(results, len(shapes) > 1, width)
     if len(shapes) > 1:
@@ -135,6 +137,29 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
             text = f"  {name}: per initiator {', '.join(map(figure, lanes))} GB/s, each over its own time"
             lines += [Line(piece) for piece in wrapped(text, width, "    ")]
     return lines
+
+
+def _limit_lines(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return what plain pages give to the limit, and a sentence per step that exceeded its limit."""
+    lines: list[Line] = []
+    if text := next(filter(None, map(plain_pages_text, results)), ""):
+        lines += [Line(piece) for piece in wrapped(f"  {text}", width, "    ")]
+    for result in results:
+        if text := exceeded_text(result.reference, result.block_bytes, result.reference_ratio):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            lines += [Line(piece, "warning") for piece in wrapped(f"  {name}: {text}", width, "    ")]
+    return lines
+
+
+def plain_pages_text(result: StepResult) -> str:
+    """Return what memory on plain pages gives to the limit of a step on huge pages; empty if it wasn't measured."""
+    plain, huge = result.settings.get("plain_pages_gb_per_s"), result.reference_gb_per_s
+    if not isinstance(plain, float) or not huge:
+        return ""
+    return (
+        f"memory on plain pages: {result.reference} reaches {figure(plain)} GB/s, {ratio_text(plain / huge)} of what "
+        "it reaches with these"
+    )
 
 
 def _disturbed(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:

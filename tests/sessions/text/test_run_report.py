@@ -308,6 +308,10 @@ def test_figures_are_spelled(made: str, wanted: str) -> None:
         ("memcpy", 2 << 20, 0.64, "64 %", "limit memcpy 9.81 GB/s"),
         ("memcpy", 2 << 20, 1.06, "1.06×", "compared with memcpy 9.81 GB/s"),
         ("memcpy", 4096, 0.64, "0.64×", "compared with memcpy 9.81 GB/s"),
+        ("io_submit", 4096, 0.64, "64 %", "limit io_submit 9.81 GB/s"),
+        ("process_vm_writev", 4096, 0.64, "64 %", "limit process_vm_writev 9.81 GB/s"),
+        ("pinned cudaMemcpy", 2 << 20, 0.64, "64 %", "limit pinned cudaMemcpy 9.81 GB/s"),
+        ("pinned cudaMemcpy", 4096, 0.64, "0.64×", "compared with pinned cudaMemcpy 9.81 GB/s"),
         ("pread", 2 << 20, 1.6, "1.60×", "compared with pread 9.81 GB/s"),
         ("cudaMemcpy", 2 << 20, 0.9, "0.90×", "compared with cudaMemcpy 9.81 GB/s"),
     ],
@@ -318,6 +322,28 @@ def test_a_part_is_told_of_a_limit_only(reference: str, block_bytes: int, ratio:
     )
     assert any(facts in line.text for line in shown)
     assert any(line.text.rstrip().endswith(f" {text}") for line in shown), "\n".join(line.text for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("reference", "ratio", "words"),
+    [
+        ("io_submit", 1.3, "1.30× io_submit: the limit is wrong here, since the transfer was faster"),
+        ("io_submit", 1.02, "1.02× io_submit: at the limit, as far as these rates can be told apart"),
+        ("io_submit", 0.9, ""),
+        ("pread", 1.6, ""),
+    ],
+)
+def test_no_limit_is_exceeded_without_a_word(reference: str, ratio: float, words: str) -> None:
+    shown = text(session(step(0, DISK_TO_HOST, reference=reference, gb_per_s=Interval(*[9.81 * ratio] * 3))), 120)
+    assert (f"  FullyContiguous: {words}\n" in shown) if words else "limit is" not in shown
+    assert "at the limit" in words or "at the limit" not in shown
+
+
+def test_plain_pages_stand_beside_huge_ones_once() -> None:
+    of_huge = {"reference": "io_submit", "settings": {"plain_pages_gb_per_s": 3.27}}
+    shown = text(session(step(0, DISK_TO_HOST, **of_huge), step(1, DISK_TO_HOST, LS, **of_huge)), 120)
+    assert shown.count("memory on plain pages: io_submit reaches 3.27 GB/s, 0.33× of what it reaches with these") == 1
+    assert "plain pages" not in text(session(step(0, DISK_TO_HOST, reference="io_submit")))
 
 
 def test_a_file_of_an_earlier_version_has_its_ratio() -> None:

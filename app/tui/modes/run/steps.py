@@ -13,7 +13,7 @@ from textual.message import Message
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
-from kvdeck.sessions.model.references import reference_of, reference_text
+from kvdeck.sessions.model.references import reference_text
 from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def state_text(step: StepState) -> str:
 
 
 def against(step: StepState) -> str:
-    """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`."""
-    return reference_text(step.reference_ratio, reference_of(step.plan.path), step.reference_is_limit)
+    """Return the rate relative to the reference's: `64 % io_submit`, `1.60× pread`."""
+    return reference_text(step.reference_ratio, step.reference, step.reference_is_limit)
 
 
 def _ratio(step: StepState) -> str:
