@@ -10,7 +10,7 @@ from collections.abc import Iterable
 class RunDelays:
     """The summed run delay of some processes' main threads; files stay open, so that a reading takes microseconds.
 
-    Nothing is told if the kernel doesn't count (`CONFIG_SCHED_INFO`), or if a process is not of this host (None).
+    A reading is None if the kernel doesn't count (`CONFIG_SCHED_INFO`), or if a process isn't on this host (pid None).
     """
 
     def __init__(self, pids: Iterable[int | None]) -> None:

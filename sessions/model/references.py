@@ -11,14 +11,14 @@ PROCESS_VM_READV, PROCESS_VM_WRITEV = "process_vm_readv", "process_vm_writev"
 LIMIT_FROM = 256 << 10
 """Block size in bytes from which copies that are started one by one are a limit. Below, call overhead counts, and many
 small requests in flight exceed them."""
-_TOLD_APART = 1.05
+_SAME_UP_TO = 1.05
 _ONE_BY_ONE = (MEMCPY, PINNED_CUDA_MEMCPY)
 _TOGETHER = (IO_SUBMIT, PROCESS_VM_READV, PROCESS_VM_WRITEV)
 """Means that move all blocks of a request by one or two system calls."""
 
 
 def reference_of(path: str) -> str:
-    """Return the means that moved a path's bytes in versions that didn't record its name when a step began."""
+    """Return the means that moved a path's bytes in versions that don't name it when a step starts."""
     if path == "HostToHost":
         return MEMCPY
     if "Disk" in path:
@@ -44,8 +44,8 @@ def exceeded_text(reference: str | None, block_bytes: int, ratio: float | None) 
     """Return what is to be said of a limit that a transfer exceeded; empty if it didn't."""
     if ratio is None or ratio <= 1 or not bounds(reference, block_bytes):
         return ""
-    if ratio <= _TOLD_APART:
-        return f"{ratio_text(ratio)} {reference}: at the limit, as far as these rates can be told apart"
+    if ratio <= _SAME_UP_TO:
+        return f"{ratio_text(ratio)} {reference}: at the limit, within what these rates can show"
     return f"{ratio_text(ratio)} {reference}: the limit is wrong here, since the transfer was faster"
 
 

@@ -157,8 +157,8 @@ def plain_pages_text(result: StepResult) -> str:
     if not isinstance(plain, float) or not huge:
         return ""
     return (
-        f"memory on plain pages: {result.reference} reaches {figure(plain)} GB/s, {ratio_text(plain / huge)} of what "
-        "it reaches with these"
+        f"memory on plain pages: {result.reference} reaches {figure(plain)} GB/s, {ratio_text(plain / huge)} its rate "
+        "with these"
     )
 
 
@@ -262,6 +262,7 @@ def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:
     return f"{scheme['scheme']} {scheme['mode']}: {near} to {far}, {many(scheme['pairs'], 'pair')}, {several}"
 
 
+_LONGEST_NAME = 10
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
 _UNUSUAL = (
     ("error_handling", "none", "UCX error handling none"),
@@ -315,7 +316,8 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
         if sweep:
             columns.append(column(named, "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
         against = (against_text(r.reference_ratio, r.reference_is_limit) for r in results)
-        columns.append(column("of" if _reference_word(results) == "limit" else "against", named, against, rank=1))
+        head = named if len(named) <= _LONGEST_NAME else "limit"  # the line above has the whole name
+        columns.append(column("of" if _reference_word(results) == "limit" else "against", head, against, rank=1))
     verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
         columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))

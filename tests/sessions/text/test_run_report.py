@@ -328,7 +328,7 @@ def test_a_part_is_told_of_a_limit_only(reference: str, block_bytes: int, ratio:
     ("reference", "ratio", "words"),
     [
         ("io_submit", 1.3, "1.30× io_submit: the limit is wrong here, since the transfer was faster"),
-        ("io_submit", 1.02, "1.02× io_submit: at the limit, as far as these rates can be told apart"),
+        ("io_submit", 1.02, "1.02× io_submit: at the limit, within what these rates can show"),
         ("io_submit", 0.9, ""),
         ("pread", 1.6, ""),
     ],
@@ -342,7 +342,7 @@ def test_no_limit_is_exceeded_without_a_word(reference: str, ratio: float, words
 def test_plain_pages_stand_beside_huge_ones_once() -> None:
     of_huge = {"reference": "io_submit", "settings": {"plain_pages_gb_per_s": 3.27}}
     shown = text(session(step(0, DISK_TO_HOST, **of_huge), step(1, DISK_TO_HOST, LS, **of_huge)), 120)
-    assert shown.count("memory on plain pages: io_submit reaches 3.27 GB/s, 0.33× of what it reaches with these") == 1
+    assert shown.count("memory on plain pages: io_submit reaches 3.27 GB/s, 0.33× its rate with these") == 1
     assert "plain pages" not in text(session(step(0, DISK_TO_HOST, reference="io_submit")))
 
 
