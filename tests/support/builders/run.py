@@ -25,7 +25,6 @@ from kvdeck.sessions.model.events import (
     StepStarted,
 )
 from kvdeck.sessions.model.records import Comparison, Interval, Percentiles, Session, StepPlan, StepResult
-from kvdeck.sessions.model.references import reference_of
 from kvdeck.sessions.model.run_state import RunState, advance_all
 from kvdeck.sessions.store.lookup import part
 
@@ -114,7 +113,7 @@ def result(plan: StepPlan) -> StepResult:
         times,
         Interval(rate, rate * 0.98, rate * 1.02),
         PATHS[plan.trial][4] * 1.1,
-        reference_of(plan.path),
+        "memcpy" if not disk else "pread",
         rate / (PATHS[plan.trial][4] * 1.1),
         True,
         "ok",
