@@ -12,7 +12,7 @@ import pytest
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import EventMessage, SampleMessage
-from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.events import Round, StepStarted
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.event_log import read_events
 from tests.engine.conftest import DEADLINE, alive, eventually, kill_engine
@@ -80,6 +80,11 @@ def test_three_paths_are_measured_compared_and_verified(engine: Client, folders:
         assert result.gb_per_s.low <= result.gb_per_s.median <= result.gb_per_s.high
         assert result.descriptors_per_request == result.descriptors_per_block * result.batch
         assert result.efficiency == pytest.approx(result.gb_per_s.median / (result.reference_gb_per_s or 0))
+        assert result.settings["pages"]
+    events = read_events(engine.store.samples_path(session.name))
+    named = {event.step: event.reference for event in events if isinstance(event, StepStarted)}
+    assert named == {result.step: result.reference for result in session.results}
+    assert all(isinstance(event.waits_ns, tuple) for event in events if isinstance(event, Round))
     assert [comparison.path for comparison in session.comparisons] == ["HostToHost", "HostToDisk", "DiskToHost"]
     assert session.host["cores"] == len(os.sched_getaffinity(0))
     assert not list((folders / "disk").iterdir())
