@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.io.pages import Pages, pages_of
+from kvdeck.engine.io.pages import PageBytes, pages_of
 
 HUGE_PAGE = 2 << 20
 _MAP_HUGETLB = 0x40000 | 21 << 26  # of 2 MiB; Python's mmap names neither
@@ -26,7 +26,7 @@ class HostBuffer:
     size: int
 
     @property
-    def pages(self) -> Pages | None:
+    def pages(self) -> PageBytes | None:
         """The pages that the kernel has given so far; None if it doesn't tell."""
         return pages_of(self.address, self.size)
 

@@ -16,7 +16,7 @@ _FIELDS = ("Rss", "AnonHugePages", "KernelPageSize")
 
 
 @dataclass(frozen=True, slots=True)
-class Pages:
+class PageBytes:
     """Bytes of memory by the kind of their pages."""
 
     reserved: int = 0
@@ -25,11 +25,11 @@ class Pages:
     """On huge pages that the kernel assembled."""
     plain: int = 0
 
-    def __add__(self, other: Pages) -> Pages:
-        return Pages(self.reserved + other.reserved, self.transparent + other.transparent, self.plain + other.plain)
+    def __add__(self, other: PageBytes) -> PageBytes:
+        return PageBytes(self.reserved + other.reserved, self.transparent + other.transparent, self.plain + other.plain)
 
 
-def pages_of(address: int, size: int) -> Pages | None:
+def pages_of(address: int, size: int) -> PageBytes | None:
     """Return the pages of `size` touched bytes of this process from `address` on; None if the kernel doesn't tell.
 
     A mapping that the kernel joined with a neighbour is counted by the parts of the whole.
@@ -41,19 +41,19 @@ def pages_of(address: int, size: int) -> Pages | None:
     return counted(text, address, size)
 
 
-def counted(smaps: str, address: int, size: int) -> Pages | None:
+def counted(smaps: str, address: int, size: int) -> PageBytes | None:
     """Return the pages of a piece of memory from the text of an smaps file; None if it isn't mapped as a whole."""
-    found, seen = Pages(), 0
+    found, seen = PageBytes(), 0
     for start, end, fields in _mappings(smaps):
         part = min(end, address + size) - max(start, address)
         if part <= 0:
             continue
         seen += part
         if fields.get("KernelPageSize", 0) > resource.getpagesize():
-            found += Pages(reserved=part)
+            found += PageBytes(reserved=part)
         elif touched := fields.get("Rss", 0):
             huge = round(part * min(1.0, fields.get("AnonHugePages", 0) / touched))
-            found += Pages(transparent=huge, plain=part - huge)
+            found += PageBytes(transparent=huge, plain=part - huge)
         else:
             return None
     return found if seen == size else None
@@ -76,7 +76,7 @@ def _mappings(smaps: str) -> Iterable[tuple[int, int, dict[str, int]]]:
         yield *place, fields
 
 
-def pages_text(pages: Sequence[Pages | None]) -> str | None:
+def pages_text(pages: Sequence[PageBytes | None]) -> str | None:
     """Return the kinds of the pages of several pieces together; None without any, or if one isn't known.
 
     A kind with less than 0.5 % of the bytes isn't said.
@@ -84,7 +84,7 @@ def pages_text(pages: Sequence[Pages | None]) -> str | None:
     known = [one for one in pages if one is not None]
     if not known or len(known) < len(pages):
         return None
-    total = sum(known, Pages())
+    total = sum(known, PageBytes())
     size = total.reserved + total.transparent + total.plain
     kinds = (
         (total.reserved / size, RESERVED),

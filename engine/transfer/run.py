@@ -14,7 +14,7 @@ from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew
-from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
+from kvdeck.engine.ranks.initiator_setup import COMPLETION_SECONDS, LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import check_room, needs_of
@@ -32,7 +32,7 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
-_NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
+_NO_MATTER = ("NIXL_LOG_LEVEL", "UCX_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
 
 
 def execute(
@@ -91,8 +91,8 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     try:
         check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
-        crew = Crew(setups, progress.cancelled)
-        run = TrialRun(spec, trial, crew, progress)
+        crew = Crew(setups, progress.cancelled, room.peers)
+        run = TrialRun(spec, trial, crew, progress, room.peers)
         run.measure()
     except CancelledError:
         _tell_cancelled(spec, trial, run, emit)
@@ -112,10 +112,13 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
             _close(crew, trial, emit)
     results = run.results(settings_of(spec, trial, setups[0], room, run.pages))
     for result in results:
+        if result.status == "suspect":
+            emit(events.Logged(time.monotonic_ns(), "warning", f"{trial.path} {result.layout}: {result.reason}"))
+    for result in results:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
         emit(events.Compared(time.monotonic_ns(), comparison))
-    return "failed" if any(result.status == "failed" for result in results) else "done"
+    return "failed" if any(result.status in ("failed", "suspect") for result in results) else "done"
 
 
 def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
@@ -217,12 +220,13 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         notify=spec.notify,
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
-        reference=spec.reference,
+        reference=spec.reference and spec.peer is None,
         yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
         targets=topology.lane_targets,
         target_devices=topology.target_devices,
+        patience_s=spec.peer_timeout if spec.peer else COMPLETION_SECONDS,
     )
     size = trial.blocks // trial.lanes * trial.geometry.block_bytes
     return [
@@ -230,16 +234,16 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
             **setup,
             cores=_cores(spec, room, lane, two, topology),
             position=lane * size,
-            shared=_shared(topology, lane, size) if two else None,
+            shared=_shared(topology, lane, size, always=spec.peer is not None) if two else None,
         )
         for lane in range(trial.lanes)
     ]
 
 
-def _shared(topology: Topology, lane: int, size: int) -> SharedTarget | None:
-    """Return the target that an initiator shares with others, or None; each initiator moves `size` bytes."""
+def _shared(topology: Topology, lane: int, size: int, *, always: bool) -> SharedTarget | None:
+    """Return the target that rank 0 opens for an initiator: a shared one, or `always`; each moves `size` bytes."""
     sharers = topology.sharers
-    if sharers == 1:
+    if sharers == 1 and not always:
         return None
     return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
 
@@ -250,6 +254,8 @@ Cores = tuple[int, ...]
 def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
     """Return the cores of an initiator and of its targets: one per process, or all cores if unpinned or too few."""
     cores = room.cores
+    if spec.peer is not None:
+        return _cores_between(spec, room, lane, topology)
     lanes, targets = _sides(spec, two, topology)
     if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
@@ -260,24 +266,49 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
     return (cores[lane],), cores[first : first + topology.lane_targets]
 
 
+def _cores_between(spec: RunSpec, room: Room, lane: int, topology: Topology) -> tuple[Cores, Cores]:
+    """Return the cores of an initiator here and of its target on its peer, which takes the peer's last cores."""
+    lanes, number = spec.threads * topology.lanes, lane // topology.sharers
+    own, there = room.cores, tuple(room.peers[number % len(room.peers)].greeting["cores"])
+    targets = -(-lanes // topology.sharers // len(room.peers))
+    return (
+        (own[lane],) if spec.pin and len(own) >= lanes else own,
+        (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= targets else there,
+    )
+
+
 def _sides(spec: RunSpec, two: bool, topology: Topology) -> tuple[int, int]:
     """Return the number of initiator processes and of target processes."""
     lanes = spec.threads * topology.lanes
     return lanes, lanes * topology.lane_targets // topology.sharers if two else 0
 
 
-def shares_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> bool:
-    """True if several processes of a trial may run on the same core, since they aren't pinned or are too many."""
-    sides = sum(_sides(spec, two, topology))
-    return sides > 1 and (not spec.pin or len(room.cores) < sides)
+def shared_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> tuple[bool, bool]:
+    """Return whether an initiator, and whether a target, may run on a core of another process of the trial."""
+    lanes, targets = _sides(spec, two, topology)
+    if spec.peer is None:
+        shared = lanes + targets > 1 and (not spec.pin or len(room.cores) < lanes + targets)
+        return shared, shared
+    cores = [_cores_between(spec, room, lane, topology) for lane in range(lanes)]
+    own = [set(here) for here, _ in cores]
+    there: dict[int, list[set[int]]] = {}
+    for number, (_, far) in enumerate(cores[:: topology.sharers]):
+        there.setdefault(number % len(room.peers), []).append(set(far))
+    here = [side for place, sides in there.items() if not room.peers[place].elsewhere for side in sides]
+    on_this = _overlap([*own, *here])
+    return on_this, (on_this and bool(here)) or any(_overlap(sides) for sides in there.values())
+
+
+def _overlap(sides: Sequence[set[int]]) -> bool:
+    return any(one & other for place, one in enumerate(sides) for other in sides[:place])
 
 
 def _yields(spec: RunSpec, trial: Trial, room: Room, two: bool) -> tuple[bool, bool]:
     """Return whether initiators and targets give way while they poll: to another side, or to threads of a library."""
-    shared = shares_cores(spec, room, two, trial.topology)
+    own, far = shared_cores(spec, room, two, trial.topology)
     helped = spec.progress_thread or "num_threads" in spec.params
     alone = trial.path not in records.FILE_PATHS or trial.api == "AIO" or (trial.api == "URING" and trial.direct)
-    return shared or helped or not alone, shared or helped
+    return own or helped or not alone, far or helped
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages: Sequence[str]) -> dict[str, Any]:
@@ -294,7 +325,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages
         "notify": setup.notify and setup.two_processes,
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
-        **({"shared_cores": True} if shares_cores(spec, room, setup.two_processes, trial.topology) else {}),
+        **({"shared_cores": True} if any(shared_cores(spec, room, setup.two_processes, trial.topology)) else {}),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         **_scheme_settings(trial),

@@ -8,7 +8,7 @@ import pytest
 
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.io import memory
-from kvdeck.engine.io.pages import Pages, all_huge, counted, pages_text
+from kvdeck.engine.io.pages import PageBytes, all_huge, counted, pages_text
 from kvdeck.sessions.units import size_text
 
 FACTS = host_facts()
@@ -25,7 +25,7 @@ def smaps(start: int, size: int, **fields: int) -> str:
 @pytest.mark.parametrize("size", SIZES)
 def test_plain_memory_is_plain_even_where_every_mapping_is_huge(size: int) -> None:
     buffer = memory.allocate(size)
-    assert buffer.pages == Pages(plain=size)
+    assert buffer.pages == PageBytes(plain=size)
     assert pages_text([buffer.pages]) == PLAIN
     buffer.close()
 
@@ -47,7 +47,7 @@ def test_huge_pages_are_there_if_the_host_gives_them(size: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_reserved_huge_pages_come_first(size: int) -> None:
     buffer = memory.allocate(size, huge_pages=True)
-    assert buffer.pages == Pages(reserved=size)
+    assert buffer.pages == PageBytes(reserved=size)
     buffer.close()
 
 
@@ -58,9 +58,9 @@ def test_a_reserve_that_is_too_small_is_no_error() -> None:
 
 def test_the_pages_of_a_part_are_counted_by_the_parts_of_its_mapping() -> None:
     text = smaps(0x1000, 0x400000, KernelPageSize=4, Rss=4096, AnonHugePages=2048)
-    assert counted(text, 0x2000, 1000) == Pages(transparent=500, plain=500)
+    assert counted(text, 0x2000, 1000) == PageBytes(transparent=500, plain=500)
     reserved = smaps(0x800000, 0x200000, KernelPageSize=2048, Rss=0, AnonHugePages=0)
-    assert counted(text + reserved, 0x800000, 0x200000) == Pages(reserved=0x200000)
+    assert counted(text + reserved, 0x800000, 0x200000) == PageBytes(reserved=0x200000)
 
 
 def test_memory_that_is_not_mapped_or_not_touched_is_not_judged() -> None:
@@ -71,10 +71,12 @@ def test_memory_that_is_not_mapped_or_not_touched_is_not_judged() -> None:
 
 
 def test_kinds_are_told_in_words() -> None:
-    assert pages_text([Pages(reserved=5), Pages(reserved=7)]) == "reserved huge pages"
-    assert pages_text([Pages(transparent=60), Pages(plain=40)]) == f"60 % transparent huge pages and 40 % {PLAIN}"
-    assert pages_text([Pages(transparent=999, plain=1)]) == "transparent huge pages"
+    assert pages_text([PageBytes(reserved=5), PageBytes(reserved=7)]) == "reserved huge pages"
+    assert (
+        pages_text([PageBytes(transparent=60), PageBytes(plain=40)]) == f"60 % transparent huge pages and 40 % {PLAIN}"
+    )
+    assert pages_text([PageBytes(transparent=999, plain=1)]) == "transparent huge pages"
     assert pages_text([]) is None
-    assert pages_text([Pages(plain=1), None]) is None
+    assert pages_text([PageBytes(plain=1), None]) is None
     assert all_huge(["reserved huge pages", "transparent huge pages"])
     assert not all_huge(["transparent huge pages", PLAIN])
