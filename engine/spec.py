@@ -347,7 +347,10 @@ class RunSpec:
 
         `tuned` is left out where it is false, so that the files of runs without it keep their bytes.
         """
-        left_out = (*(() if self.peer else ("peer", "peer_command", "peer_timeout")), *(() if self.tuned else ("tuned",)))
+        left_out = (
+            *(() if self.peer else ("peer", "peer_command", "peer_timeout")),
+            *(() if self.tuned else ("tuned",)),
+        )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
     def to_yaml(self) -> str:

@@ -458,7 +458,9 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
             TextColumn("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
             TextColumn("", "time", tuple(ratio_text(i.ratio) for i in rows)),
             TextColumn("", "interval", tuple(_bounds(i) for i in rows)),
-            TextColumn("", "heats", tuple("–" if isinstance(i.heats, UnsetType) else str(i.heats) for i in rows), rank=1),
+            TextColumn(
+                "", "heats", tuple("–" if isinstance(i.heats, UnsetType) else str(i.heats) for i in rows), rank=1
+            ),
             TextColumn("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]

@@ -122,7 +122,8 @@ def test_tuning_says_what_each_setting_gave_and_keeps_what_won(engine: Client) -
     assert kept.settings.keys() == {tuned.setting for tuned in session.tuned if tuned.chosen}
     assert (kept.ratio is None) == (not kept.settings)
     for tuned in session.tuned:
-        assert tuned.heats == 2 if tuned.low > WORTH else tuned.heats
+        assert tuned.heats
+        assert not tuned.chosen or tuned.low <= WORTH
         assert not tuned.chosen or tuned.high < 1
 
     keep_tuned(engine.store.home, [msgspec.structs.replace(kept, settings={"pipeline_depth": 3, "threads": 2})])
