@@ -342,7 +342,51 @@ def test_two_engines_behind_one_address_have_a_hit_rate_each():
         (hit, {"engine": "0"}, 90.0, 0.0),
         (hit, {"engine": "1"}, 10.0, 0.0),
     )
-    assert [(found.what, found.share) for found in hits(numbers)] == [("prefix 0", 0.9), ("prefix 1", 0.1)]
+    assert [(found.what, found.share) for found in hits(numbers)] == [
+        ("engine 0 prefix", 0.9),
+        ("engine 1 prefix", 0.1),
+    ]
+
+
+def test_two_engines_behind_one_kvbm_address_have_a_rate_each_and_none_that_is_no_rate():
+    rates = [("kvbm_host_cache_hit_rate", "0", 0.5), ("kvbm_host_cache_hit_rate", "1", 0.25)]
+    rates += [("kvbm_disk_cache_hit_rate", "0", -1.0), ("kvbm_disk_cache_hit_rate", "1", 1.5)]
+    gauges = tuple(Number("s", name, {"engine": engine}, "ratio", "hits", value) for name, engine, value in rates)
+    sources = (SourceStatus("s", "kvbm", "live", "", 0.0),)
+    found = hits(Numbers(Snapshot(1.0, sources, gauges=gauges)))
+    assert [(hit.what, hit.share) for hit in found] == [
+        ("engine 0 host", 0.5),
+        ("engine 1 host", 0.25),
+        ("engine 0 disk", None),
+        ("engine 1 disk", None),
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 66, 80, 120])
+def test_the_rows_of_the_reuse_pane_fit_its_columns(width: int):
+    server = {"server": "http://10.0.0.1:8000", "engine": "0"}, {"server": "http://10.0.0.2:8000", "engine": "1"}
+    tiers = ("device", "host", "disk", "object", "p2p", "external_unspecified")
+    counters = [
+        *((f"vllm:{name}_total", labels, 2e9, 1e6) for labels in server for name in
+          ("prefix_cache_queries", "prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits")),
+        *(("vllm:prompt_tokens_cached_by_source_total", {"source": tier}, 1.5e9, 1e5) for tier in tiers),
+        ("vllm:prompt_tokens_by_source_total", {"source": "local_compute"}, 1e9, 1e5),
+        ("vllm:num_preemptions_total", {}, 123_456, 1_234.0),
+    ]  # fmt: skip
+    source = "http://a-host-with-a-long-name.example:18101/vllm/metrics"
+    numbers = tuple(Number(source, n, labels, "tokens", "tokens", v, per_s) for n, labels, v, per_s in counters)
+    queue = tuple(
+        Number(source, f"vllm:num_requests_{n}", {}, "requests", "queue", 12_345.0) for n in ("running", "waiting")
+    )
+    pane = Reuse()
+    pane.view = View(Snapshot(1.0, (SourceStatus(source, "vllm", "live", "", 0.0),), counters=numbers, gauges=queue))
+    rows = pane.body(width, 40)
+    text = "\n".join("".join(text for text, _ in row).rstrip() for row in rows)
+    assert all(cell_len(line) <= width for line in text.splitlines()), text
+    if width >= 66:
+        assert "external unspecified 15 %" in text
+        assert "server 10.0.0.2:8000 external" in text
+        assert "123,456" in text
 
 
 @pytest.mark.parametrize(
