@@ -101,6 +101,7 @@ def _head_row(source: str, queue: Queue | None, width: int) -> Row:
         counts = _queue_spans(queue, words)
         if _width(counts) <= width - len(name[0]):
             break
+    name = cell(text, max(LABEL + 1, min(len(name[0]), width - _width(counts))), "!")
     used = len(name[0]) + _width(counts)
     return (name, *counts, cell("", max(0, width - used)))
 

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from kvdeck.app.text import monitor_names
-from kvdeck.app.text.monitor_report import distinct_names
+from kvdeck.app.text.monitor_report import distinct_names, monitor_lines
 from kvdeck.app.tui.modes.monitor.alerts import TOLD_AGAIN_S, Thresholds, parse
 from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
 from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
@@ -346,6 +346,32 @@ def test_two_engines_behind_one_address_have_a_hit_rate_each():
         ("engine 0 prefix", 0.9),
         ("engine 1 prefix", 0.1),
     ]
+
+
+def test_the_report_tells_sources_and_labels_apart_where_columns_are_few():
+    one, other = ("http://127.0.0.1:8000/metrics", "http://127.0.0.1:8001/metrics")
+    name = "vllm:prompt_tokens_cached_by_source_total"
+    counters = tuple(
+        Number(source, name, {"source": tier}, "tokens", "tokens", 5.0, 1.0)
+        for source in (one, other)
+        for tier in ("device", "external_unspecified")
+    )
+    gauges = (
+        Number(one, "vllm:kv_cache_usage_perc", {}, "ratio", "memory", 0.5),
+        Number(other, "kvbm_disk_cache_hit_rate", {}, "ratio", "hits", -1.0),
+    )
+    flows = tuple(replace(flow(1.0), source=source, bytes_total=3e9, bytes_per_s=None) for source in (one, other))
+    sources = tuple(SourceStatus(source, "prometheus", "live", "", 0.0) for source in (one, other))
+    moment = Snapshot(1.0, sources, flows, counters, gauges)
+    lines = [line.text for line in monitor_lines(moment, 80)]
+    for tier in ("(device)", "(external_unspecified)"):
+        assert sorted(line.split()[-1] for line in lines if tier in line) == [":8000", ":8001"]
+    assert [line.split()[-1] for line in lines if "G1 → G2" in line] == [":8000", ":8001"]
+    assert not any("blocks/s" in line for line in lines), "the unit of a flow is that of its total"
+    table = lines[lines.index("Gauges") + 1 :]
+    assert table[0].split() == ["metric", "value", "source"], "gauges have no rate"
+    assert [line.split()[-2] for line in table[1:3]] == ["%", "–"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_two_engines_behind_one_kvbm_address_have_a_rate_each_and_none_that_is_no_rate():
