@@ -247,8 +247,8 @@ def hits(numbers: Numbers) -> list[Hits]:
         for name, what in _RATES.items():
             for number, labels in numbers.plain(source, name):
                 # Outside 0 to 1 it is no rate: KVBM may export -1 for a tier that it doesn't use.
-                share = number.value if 0 <= number.value <= 1 else None
-                found.append(Hits(_label(what, labels), source, "", share))
+                rate = number.value if 0 <= number.value <= 1 else None
+                found.append(Hits(_label(what, labels), source, "", rate))
         for matched, labels in numbers.plain(source, "kvbm_matched_tokens"):
             found.append(Hits(_label("matched", labels), source, "tokens", None, matched.value, None, None))
     return found

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.text.monitor_names import source_name
-from kvdeck.app.text.monitor_report import labels_text
+from kvdeck.app.text.monitor_report import labels_text, number_value
 from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.messages import TelemetrySampled
 from kvdeck.app.tui.modes.base import DeckScreen
@@ -23,7 +23,7 @@ from kvdeck.app.tui.widgets.table import Column
 from kvdeck.engine.telemetry.metrics.definitions import meaning_of
 from kvdeck.engine.telemetry.sample import EVERY, Number, Snapshot
 from kvdeck.engine.telemetry.source import Series
-from kvdeck.sessions.units import count_text, quantity_text
+from kvdeck.sessions.units import count_text
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -138,7 +138,7 @@ class SeriesScreen(DeckScreen):
         columns: list[Column[Number]] = [
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
             Column("", max(20, width - source - 34), lambda n: f"{n.name}{labels_text(n)}", right=False),
-            Column("value", 14, lambda n: quantity_text(n.value, n.unit)),
+            Column("value", 14, number_value),
             Column("per second", 10, per_s, lambda n: "ok" if n.per_s else "dim"),
             Column("", 1, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),

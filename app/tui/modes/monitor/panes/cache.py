@@ -96,11 +96,9 @@ def _stale_row(source: str, age: float, width: int) -> Row:
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:
     text = f" {source_name(source)}"
     name = cell(text, max(LABEL + 1, min(len(text) + 2, 26)), "!")
-    counts: list[Span] = []
-    for words in _WORDS if queue is not None else ():
-        counts = _queue_spans(queue, words)
-        if _width(counts) <= width - len(name[0]):
-            break
+    spelled = [] if queue is None else [_queue_spans(queue, words) for words in _WORDS]
+    fitting = (counts for counts in spelled if _width(counts) <= width - len(name[0]))
+    counts = next(fitting, spelled[-1] if spelled else [])
     name = cell(text, max(LABEL + 1, min(len(name[0]), width - _width(counts))), "!")
     used = len(name[0]) + _width(counts)
     return (name, *counts, cell("", max(0, width - used)))

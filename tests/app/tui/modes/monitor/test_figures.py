@@ -470,6 +470,7 @@ def test_a_paths_figures_are_of_now_while_it_moves_and_over_all_when_it_stands()
     still = found["vllm nixl"]
     assert not still.size.now
     assert still.descriptors == pytest.approx(144 / 26)
+    assert still.merged
     assert found["kvbm offload_blocks_d2h"].size.value is None
 
 
