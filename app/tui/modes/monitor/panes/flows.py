@@ -11,7 +11,7 @@ from kvdeck.app.text.monitor_names import age_text, short, source_name
 from kvdeck.app.text.monitor_report import arrow, labels_text, number_value
 from kvdeck.app.tui.modes.monitor.flow_figures import Figure, PathRow, path_row
 from kvdeck.app.tui.modes.monitor.history import number_key
-from kvdeck.app.tui.modes.monitor.panes.tiers import rate_text
+from kvdeck.app.tui.modes.monitor.panes.tiers import WIDE, rate_text
 from kvdeck.app.tui.modes.monitor.tier_figures import begun, in_order, style_of
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.app.tui.widgets.key_bar import MONITOR
@@ -28,8 +28,8 @@ _THRESHOLD: list[BindingType] = [
 ]  # fmt: skip
 
 
-_NAME, _REST = 17, 45
-"""Columns of a flow's name, as in `G1→G2 vLLM store`, and of all columns beside it."""
+_NAME, _REST = 17, 36
+"""Columns of a flow's name, as in `G1→G2 vLLM store`, and of all columns beside it but the rate."""
 
 
 class Paths(Listing[PathRow]):
@@ -57,12 +57,14 @@ class Paths(Listing[PathRow]):
         # Only what some flow counts has a column, if the names have room beside it.
         counted = {row.merged for row in self.items if row.descriptors is not None}
         kinds = [("posted", False)] * (False in counted) + [("merged", True)] * (True in counted)
-        if width - _REST - 7 * len(kinds) < _NAME:
-            kinds = []
-        first = min(40, max(14, width - _REST - 7 * len(kinds)))
+        blocks, now = ("blocks", 13) if width >= WIDE else ("bl", 9)
+        rest = _REST + now + 7 * len(kinds)
+        if width - rest < _NAME:
+            kinds, rest = [], _REST + now
+        first = min(40, max(14, width - rest))
         return [
             Column("", first, lambda r: self._named(r, first), self._tone, right=False),
-            Column("now", 9, lambda r: rate_text(r.flow, "bl"), lambda r: "!" if r.moving else "dim"),
+            Column("now", now, lambda r: rate_text(r.flow, blocks), lambda r: "!" if r.moving else "dim"),
             Column("moves/s", 7, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
             Column("size", 9, lambda r: size_text(r.size.value), lambda r: _figure_tone(r.size)),
             *(Column(title, 6, partial(_descriptors, merged), lambda _: "dim") for title, merged in kinds),
