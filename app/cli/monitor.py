@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kvdeck.app.cli.config import config_of
 from kvdeck.app.cli.output import print_json, print_lines, report_width
 from kvdeck.app.cli.standard_output import echo_json
 from kvdeck.sessions import units
@@ -108,6 +109,7 @@ def monitor(
         pins=pins,
         home=home(),
         timeout_s=timeout,
+        stuck_s=config_of(context).stuck_s,
         prometheus=None if prometheus is None else (bind, prometheus),
     )
     show = _print_line_json if as_json else print_line

@@ -115,7 +115,7 @@ class Requests:
         from kvdeck.engine.protocol import StartRecording
 
         watched = request.hz, request.sources, request.block_bytes, request.pins
-        await self.command(StartRecording(0, name, *watched), start=True)
+        await self.command(StartRecording(0, name, *watched, stuck_s=request.stuck_s), start=True)
 
     async def stop_recording(self, name: str) -> None:
         """End a telemetry recording."""

@@ -54,7 +54,7 @@ def threshold(screen: MonitorScreen) -> None:
         if text is None:
             return
         try:
-            thresholds.put(key, text)
+            thresholds.put(key, text, row if isinstance(row, Number) else row.flow)
         except UsageError as error:
             screen.notify(str(error), severity="warning", markup=False)
             return

@@ -302,7 +302,7 @@ async def test_recording_is_begun_and_ended_by_the_engine():
         await pilot.press("R", "enter")
         ((name, arguments),) = deck.requests.asked
         assert name == "record"
-        assert arguments[1] == TelemetryRequest(tuple(SOURCES), 2.0, 4096.0, ("m",))
+        assert arguments[1] == TelemetryRequest(tuple(SOURCES), 2.0, 4096.0, ("m",), stuck_s=30.0)
         screen.post_message(RecordingsSeen((RecordingState("x", "running", a_monitor.BEGIN, 10),)))
         await pilot.press("R")
         assert deck.requests.asked[-1] == ("stop_recording", "x")
