@@ -69,6 +69,8 @@ class Queue:
     waiting: float | None
     preempted: float | None
     preempted_per_s: float | None
+    in_flight: bool = False
+    """Whether `running` is of requests in flight, of which the waiting ones are a part, as Dynamo counts them."""
 
 
 _PAIRS = (
@@ -267,5 +269,6 @@ def queues(numbers: Numbers) -> list[Queue]:
         running, waiting, preempted = (numbers.value(source, *_QUEUES[what]) for what in _QUEUES)
         if running is not None or waiting is not None or preempted is not None:
             rate = numbers.rate(source, *_QUEUES["preempted"])
-            found.append(Queue(source, running, waiting, preempted, rate))
+            in_flight = running is not None and not numbers.of(source, _QUEUES["running"][0])
+            found.append(Queue(source, running, waiting, preempted, rate, in_flight))
     return found

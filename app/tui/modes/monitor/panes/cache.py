@@ -73,7 +73,8 @@ class Reuse(Panel):
         ]
         rows += [(source_name(hit.source), f"hits {hit.what}", _plain(hit), _whole(hit.of)) for hit in hits(numbers)]
         for queue in queues(numbers):
-            for what, value in (("running", queue.running), ("waiting", queue.waiting), ("preempted", queue.preempted)):
+            words = (_FLIGHT_WORDS if queue.in_flight else _WORDS)[0]
+            for what, value in zip(words, (queue.running, queue.waiting, queue.preempted), strict=True):
                 rows.append((source_name(queue.source), what, _whole(value), ""))
         return Table("reuse", ("source", "what", "value", "of"), tuple(rows))
 
@@ -96,7 +97,8 @@ def _stale_row(source: str, age: float, width: int) -> Row:
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:
     text = f" {source_name(source)}"
     name = cell(text, max(LABEL + 1, min(len(text) + 2, 26)), "!")
-    spelled = [] if queue is None else [_queue_spans(queue, words) for words in _WORDS]
+    words = _FLIGHT_WORDS if queue is not None and queue.in_flight else _WORDS
+    spelled = [] if queue is None else [_queue_spans(queue, found) for found in words]
     fitting = (counts for counts in spelled if _width(counts) <= width - len(name[0]))
     counts = next(fitting, spelled[-1] if spelled else [])
     name = cell(text, max(LABEL + 1, min(len(name[0]), width - _width(counts))), "!")
@@ -106,6 +108,8 @@ def _head_row(source: str, queue: Queue | None, width: int) -> Row:
 
 _WORDS = (("running", "waiting", "preempted"), ("run", "wait", "preempt"), ("r", "w", "p"))
 """Words for the counts of a queue, from the longest to the shortest."""
+_FLIGHT_WORDS = (("in flight", "queued", "preempted"), ("flight", "queue", "preempt"), ("f", "q", "p"))
+"""Words for a queue whose requests in flight hold the waiting ones."""
 
 
 def _queue_spans(queue: Queue, words: tuple[str, str, str]) -> list[Span]:

@@ -352,6 +352,7 @@ def test_an_older_vllm_without_tiers_still_says_computed_and_cached():
 def test_who_waits_is_told_and_what_is_not_said_is_not_zero():
     found = {queue.source: queue for queue in queues(Numbers(a_monitor.all_moments()[-1]))}
     assert (found[VLLM].running, found[VLLM].waiting) == (12.0, 3.0)
+    assert not found[VLLM].in_flight
     assert KVBM not in found
 
 
@@ -444,6 +445,16 @@ def test_two_engines_behind_one_kvbm_address_have_a_rate_each_and_none_that_is_n
         ("engine 0 disk", None),
         ("engine 1 disk", None),
     ]
+
+
+def test_dynamo_counts_requests_in_flight_of_which_some_are_queued():
+    gauges = tuple(Number("s", f"dynamo_frontend_{name}_requests", {}, "requests", "queue", value)
+                   for name, value in (("inflight", 30.0), ("queued", 4.0)))  # fmt: skip
+    pane = Reuse()
+    pane.view = View(Snapshot(1.0, (SourceStatus("s", "dynamo", "live", "", 0.0),), gauges=gauges))
+    (row,) = pane.body(80, 10)
+    assert "".join(text for text, _ in row).split() == ["s", "in", "flight", "30", "queued", "4", "preempted", "–"]
+    assert [row[1] for row in pane.table().rows] == ["in flight", "queued", "preempted"]
 
 
 @pytest.mark.parametrize("width", [60, 66, 80, 120])
