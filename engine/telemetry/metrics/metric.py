@@ -12,7 +12,7 @@ Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session"
 
 
 @dataclass(frozen=True, slots=True)
-class Help:
+class HelpLine:
     """What an exporter itself says of a metric."""
 
     text: str
@@ -43,13 +43,15 @@ class Meaning:
     """Newer metric with the same number; this one is used only if that is missing."""
     gauge: bool = False
     """Whether the metric is a gauge; otherwise it is a counter, or the sum or count of a histogram."""
-    help: Help | None = None
+    help: HelpLine | None = None
     """What the exporter says of it. Every gauge has one: its name alone doesn't tell what it measures."""
 
 
 def gauges(found: Iterable[Meaning], source: str, texts: Mapping[str, str]) -> list[Meaning]:
     """Return the definitions, with those of the metrics in `texts` as gauges that have this help."""
     return [
-        replace(meaning, gauge=True, help=Help(texts[meaning.metric], source)) if meaning.metric in texts else meaning
+        replace(meaning, gauge=True, help=HelpLine(texts[meaning.metric], source))
+        if meaning.metric in texts
+        else meaning
         for meaning in found
     ]

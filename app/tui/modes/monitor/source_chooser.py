@@ -35,7 +35,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     Args:
         watched: The sources selected now; None if none was ever selected, which selects every source that is found.
         seen: Gets the sources that the search has found so far.
-        kinds: Kinds of the watched sources, as far as they are known.
+        kinds: Kinds of the watched sources that were sampled.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
