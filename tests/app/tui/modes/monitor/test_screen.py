@@ -352,6 +352,21 @@ async def test_series_are_found_by_words_and_pinned():
         assert not screen.query_one(Pinned).size.area
 
 
+async def test_the_series_under_the_cursor_is_explained_in_its_exporters_words():
+    deck = monitor()
+    async with deck.run_test(size=SMALL) as pilot:
+        await show(pilot)
+        await pilot.press("b", "slash", *"kv_cache_usage", "enter")
+        said = deck.screen.query_one("#meaning", Lines)
+        assert "vllm:kv_cache_usage_perc (engine 0, model_name" in said.plain
+        quoted = "“KV-cache usage. 1 means 100 percent usage.” — vLLM, vllm/v1/metrics/loggers.py"
+        assert quoted in " ".join(said.plain.split())
+        await pilot.press("escape", "slash", *"external_prefix_cache_hits", "enter")
+        assert "counter of tokens, known from vLLM 0.32.0, samples vllm032_*" in said.plain
+        await pilot.press("escape", "slash", *"nosuchseries", "enter")
+        assert not said.plain.strip()
+
+
 async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used():
     deck = DeckOfFiles(memory={})
     deck.requests.found = (FoundSource("http://127.0.0.1:6880/metrics", "kvbm"), FoundSource("disk tier", "process"))

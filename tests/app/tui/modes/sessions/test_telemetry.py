@@ -117,6 +117,8 @@ async def test_a_trace_s_telemetry_is_shown_and_replayed(home: Path, opened: boo
             assert "v replays the telemetry in the Monitor" in plain(deck, "#result")
         await pilot.press("v")
         await until(pilot, lambda: deck.current_mode == "monitor" and "replay after" in plain(deck, "#bar"))
+        await pilot.pause()
+        assert len(deck.screen_stack) == 1, "no source dialog over it"
 
 
 async def test_a_session_without_telemetry_has_none_to_replay(home: Path) -> None:
