@@ -68,6 +68,7 @@ def _utf16(char: str) -> list[int]:
 
 def csv_text(text: T) -> T | str:
     """Return a CSV cell value that no spreadsheet interprets as a formula; numbers are returned unchanged."""
+    # Spreadsheets run what begins like this as a formula, and a session's name may come from anyone.
     if isinstance(text, str) and text.startswith(_FORMULA) and not _is_number(text):
         return f"'{text}"
     return text
