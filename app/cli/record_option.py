@@ -16,14 +16,13 @@ RECORD = click.option(
 def sources_to_record(given: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the sources to record, checked before anything is started; empty for all, None for no recording.
 
+    The engine has another working folder, so a path is absolute.
+
     Raises:
         UsageError: There is no such source.
     """
     if not given:
         return None
-    from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.discovery import named
+    from kvdeck.engine.telemetry.address import source_address
 
-    sources = () if "all" in given else given
-    named(sources, home())
-    return sources
+    return () if "all" in given else tuple(source_address(text).text for text in given)

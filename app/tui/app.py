@@ -14,6 +14,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
 from textual.reactive import var
+from textual.screen import ModalScreen
 
 from kvdeck.app.config import Config
 from kvdeck.app.tui import glyphs, modes, notifications, palette, terminal, terminal_hold, theme
@@ -30,6 +31,7 @@ from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
     from textual.driver import Driver
+    from textual.events import Key
     from textual.filter import LineFilter
     from textual.message import Message
     from textual.notifications import SeverityLevel
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.modes.base import DeckScreen
 
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
+_MODE_KEYS = frozenset(mode.key for mode in modes.MODES)
 _ASCII = glyphs.Ascii()
 _OBEYED = glyphs.Obeyed()
 
@@ -208,6 +211,11 @@ class Deck(App[None], inherit_bindings=False):
         await self.open_mode("monitor", ReplayAsked(name))
 
     # --- keys ---
+
+    def on_key(self, event: Key) -> None:
+        """Say why a mode's key does nothing: a dialog in front takes no mode keys, and none uses it otherwise."""
+        if isinstance(self.screen, ModalScreen) and event.key in _MODE_KEYS:
+            self.notify("close this dialog first: Esc", timeout=3)
 
     def get_key_display(self, binding: Binding) -> str:
         if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -52,8 +52,12 @@ class Ending:
 class Worker:
     """A running worker process. Its stdin stays open while the engine lives; end of file means that the engine died."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, log: IO[bytes]) -> None:
+    def __init__(
+        self, argv: Sequence[str], folder: Path, log: IO[bytes], environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the worker with `--session-dir FOLDER`; its stderr goes to `log`, which is closed with it.
+
+        `environment` are variables added to those of this process.
 
         Raises:
             OSError: The process can't be started.
@@ -68,7 +72,7 @@ class Worker:
                 stdout=PIPE,
                 stderr=self._log,
                 cwd="/",
-                env={SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
+                env={**(environment or {}), SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
             )
         except OSError:
             self._log.close()

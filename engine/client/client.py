@@ -77,7 +77,10 @@ def submission(
     mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
     if isinstance(mapping.get("folder"), str):
         mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-    return protocol.Submit(0, mapping, session, kind)
+    if not mapping.get("peer"):
+        return protocol.Submit(0, mapping, session, kind)
+    environment = {name: os.environ[name] for name in protocol.CARRIED if name in os.environ}
+    return protocol.Submit(0, mapping, session, kind, environment)
 
 
 def checked(reply: Reply | None, command: Command, home: Path) -> Reply:
@@ -268,9 +271,12 @@ class Client:
         sources: Sequence[str] = (),
         block_bytes: float | None = None,
         pins: Sequence[str] = (),
+        stuck_s: float | None = None,
+        after_ns: int | None = None,
+        quiet: bool = False,
     ) -> None:
         """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered."""
-        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins)))
+        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins), stuck_s, after_ns, quiet))
 
     def record(
         self,
@@ -280,6 +286,7 @@ class Client:
         block_bytes: float | None = None,
         pins: Sequence[str] = (),
         limit_bytes: int | None = None,
+        stuck_s: float | None = None,
     ) -> Reply:
         """Start a telemetry recording in the engine; it continues after this client disconnects.
 
@@ -287,7 +294,9 @@ class Client:
             UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
-        return self.request(protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
+        return self.request(
+            protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s)
+        )
 
     def stop_recording(self, name: str) -> None:
         """End a telemetry recording; `RecordingsChanged` reports the end."""

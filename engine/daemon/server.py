@@ -32,6 +32,7 @@ from kvdeck.engine.daemon.run_executor import RunExecutor
 from kvdeck.engine.daemon.stream import RunStream
 from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 from kvdeck.engine.protocol import (
+    CARRIED,
     MAX_LINE,
     VERSION,
     Cancel,
@@ -316,7 +317,8 @@ class Server:
     @answers(Submit)
     async def _submit(self, _: Connection, command: Submit) -> dict[str, Any]:
         spec = job_kind(command.kind).parse(command.spec)
-        return {"session": await self._jobs.submit(spec, command.session, command.kind)}
+        environment = {name: value for name, value in command.environment.items() if name in CARRIED}
+        return {"session": await self._jobs.submit(spec, command.session, command.kind, environment)}
 
     @answers(StartRecording)
     async def _start_recording(self, _: Connection, command: StartRecording) -> dict[str, Any]:

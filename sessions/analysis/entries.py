@@ -21,10 +21,11 @@ class Entry:
     layout: str
     block_bytes: int | None
     batch: int | None
-    transfers: int
-    bytes: int
-    blocks: int
-    descriptors: int
+    transfers: int | None
+    """Null, like bytes, blocks and descriptors, if the file that was imported doesn't have it."""
+    bytes: int | None
+    blocks: int | None
+    descriptors: int | None
     timed_bytes: int
     timed_blocks: int
     busy_s: float
@@ -48,6 +49,7 @@ def _order(entry: Entry) -> tuple[object, ...]:
 
 
 def _of_result(result: StepResult) -> Entry:
+    counted = bool(result.iterations)
     blocks = result.bytes // result.block_bytes if result.block_bytes else 0
     rate = result.gb_per_s
     return Entry(
@@ -55,10 +57,10 @@ def _of_result(result: StepResult) -> Entry:
         layout=result.layout,
         block_bytes=result.block_bytes,
         batch=result.batch,
-        transfers=result.iterations,
-        bytes=result.bytes,
-        blocks=blocks,
-        descriptors=blocks * result.descriptors_per_block,
+        transfers=result.iterations if counted else None,
+        bytes=result.bytes if counted else None,
+        blocks=blocks if counted else None,
+        descriptors=blocks * result.descriptors_per_block if counted else None,
         timed_bytes=result.bytes,
         timed_blocks=blocks,
         busy_s=result.bytes / rate.median / 1e9 if rate and rate.median > 0 else 0.0,

@@ -124,7 +124,7 @@ def test_the_report_reads_well(environment: dict[str, str], server: MetricsServe
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--source", "nonsense"), "is not an address, a file"),
+        (("--source", "nonsense"), "is not an address, a path"),
         (("--source", "http://me:secret@127.0.0.1/"), "must not carry a user or password"),
         (("--once", "--prometheus", "0"), "give only one of them"),
         (("--hz", "50"), "--hz"),

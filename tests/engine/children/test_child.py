@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from kvdeck.engine.children.child import DEVNULL, PIPE, Child, exit_reason, last_line, run, shell_status
 from kvdeck.engine.children.pipes import started
 from kvdeck.engine.lines import LineBuffer
-from kvdeck.engine.ranks.rendezvous import Board, Seat
+from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.seat import open_seat
 from kvdeck.engine.threads import start_thread
 from tests.engine.conftest import DEADLINE, alive, eventually
 
@@ -156,13 +157,13 @@ def test_closing_the_rendezvous_ends_its_threads(tmp_path: Path):
         return {thread.name for thread in mine if thread.name.startswith("rendezvous")}
 
     board = Board()
-    seat = Seat(board.address, "a rank")
+    seat = open_seat(board.address, "a rank")
     seat.put("key", 1)
     assert board.get("key", DEADLINE) == 1
-    assert waiting() == {"rendezvous", "rendezvous-rank"}
-    seat.close()
+    assert waiting() == {"rendezvous", "rendezvous-rank", "rendezvous-writer"}
+    seat.leave()
     begun = time.monotonic()
-    board.close()
+    board.leave()
     assert time.monotonic() - begun < DEADLINE
     eventually(lambda: not waiting())
     assert board.lost is None

@@ -51,10 +51,11 @@ def ended(state: RecordingState) -> bool:
 
 
 def moments(client: Client, count: int) -> list[bytes]:
-    """The next moments that are watched, as JSON."""
+    """The next moments that are watched, as JSON, without the times that only a client needs."""
     found = []
     for message in client.messages(DEADLINE):
         if isinstance(message, WatchSample):
+            assert 0 < message.snapshot.pop("since_ns") < message.snapshot.pop("at_ns")
             found.append(orjson.dumps(message.snapshot))
             if len(found) == count:
                 return found

@@ -125,7 +125,7 @@ SCENES = {
     "zoomed": scene("tab", "z", sizes=SMALLER, anew=True),
     "tiers-alone": scene("z", sizes=(HUGE,)),
     "threshold": scene("tab", "down", "t", *"> 1 GB/s", themes=(theme.DEFAULT,)),
-    "chooser": scene("s", settings={}, moments=none, found=FOUND, sizes=SMALLER, anew=True),
+    "chooser": scene("r", settings={}, moments=none, found=FOUND, sizes=SMALLER, anew=True),
     "series": scene("b"),
     "series-found": scene("b", "slash", *"external", "enter", "space", sizes=(SMALL,)),
     "help": scene("question_mark"),
