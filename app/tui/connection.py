@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
@@ -80,10 +81,10 @@ class TelemetryRequest:
     quiet: bool = False
     """True to let the engine sample without sending samples."""
 
-    def command(self, after_ns: int | None = None) -> WatchTelemetry:
+    def command(self, after_ns: int | None = None, number: int = 0) -> WatchTelemetry:
         """Return the command; `after_ns` is the monotonic time after which past samples are sent too."""
         watched = self.hz, self.sources, self.block_bytes, self.pins, self.stuck_s
-        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet)
+        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet, number)
 
 
 @dataclass(slots=True)
@@ -118,11 +119,10 @@ class EngineConnection:
     Args:
         readonly: Never start an engine.
         tick_s: Minimum time between two EngineChanged, in s.
-        follows: Whether a run is followed, and past telemetry wanted; otherwise only live telemetry arrives.
     """
 
-    def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S, follows: bool = True) -> None:
-        self._readonly, self._tick_s, self._follows = readonly, tick_s, follows
+    def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S) -> None:
+        self._readonly, self._tick_s = readonly, tick_s
         self._post: Post | None = None
         self.state = EngineState()
         self._client: AsyncClient | None = None
@@ -137,13 +137,17 @@ class EngineConnection:
         self._session: str | None = None
         self._last_pid: int | None = None
         self._telemetry: Telemetry | None = None
+        self._browsed: dict[int, Telemetry] = {}
+        """Further subscriptions, by their numbers."""
+        self._numbers = itertools.count(1)
+        """Never used twice, since the end of one may reach the engine after the begin of the next."""
         self._sampled_ns = 0
         """Monotonic time of the newest telemetry sample received."""
         self._recordings: tuple[RecordingState, ...] = ()
         self._published, self._due = EngineState(), 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, post: Post | None = None) -> None:
+    async def run(self, post: Post) -> None:
         """Connect, read, and connect again with back-off, until cancelled. `post` receives EngineChanged."""
         self._post = post
         wait = FIRST_WAIT_S
@@ -218,16 +222,30 @@ class EngineConnection:
                 self._retry.set()
             return
         try:
-            after_ns = self._sampled_ns if self._follows else None
+            after_ns = self._sampled_ns
             await self._client.request(WatchTelemetry(0, 0.0) if request is None else request.command(after_ns))
         except KvdeckError as error:
             post(TelemetrySampled(Sample(0.0), error_text(error)))
         if request is not None:
             post(RecordingsSeen(self._recordings))
 
+    async def browse(self, request: TelemetryRequest, post: Post) -> None:
+        """Post TelemetrySampled to `post` until cancelled, beside what `watch` posts, also after a reconnection."""
+        number = next(self._numbers)
+        self._browsed[number] = Telemetry(request, post)
+        try:
+            if self._client is not None:
+                await self._client.request(request.command(number=number))
+            await asyncio.Event().wait()
+        finally:
+            del self._browsed[number]
+            if self._client is not None:
+                with contextlib.suppress(KvdeckError):  # a connection that is lost needs no end of it
+                    await self._client.request(WatchTelemetry(0, 0.0, request=number))
+
     async def _subscribe(self, client: AsyncClient) -> None:
         run = self.state.run
-        session = followed(self.state.runs, run, self._wanted) if self._follows else None
+        session = followed(self.state.runs, run, self._wanted)
         self._session = session
         from_seq = run.next_seq if run is not None and run.session == session else 0
         try:
@@ -264,10 +282,12 @@ class EngineConnection:
         self._publish()
         if self._telemetry is not None:
             await self.watch(self._telemetry.request, self._telemetry.post)
+        for number, browsed in list(self._browsed.items()):
+            await client.request(browsed.request.command(number=number))
         while True:
             await self._runs_changed.wait()
             self._runs_changed.clear()
-            if self._follows and followed(self.state.runs, self.state.run, self._wanted) != self._session:
+            if followed(self.state.runs, self.state.run, self._wanted) != self._session:
                 await self._subscribe(client)
 
     async def _read(self, client: AsyncClient) -> None:
@@ -281,6 +301,10 @@ class EngineConnection:
             self.state = replace(self.state, runs=message.runs)
             self._runs_changed.set()
             return True
+        if isinstance(message, WatchSample) and message.request:
+            if (browsed := self._browsed.get(message.request)) is not None:
+                browsed.post(TelemetrySampled(from_mapping(message.snapshot)))
+            return False
         if isinstance(message, WatchSample):
             if self._telemetry is not None:
                 packed = zlib.compress(orjson.dumps(message.snapshot), 1)
