@@ -19,7 +19,7 @@ from kvdeck.app.tui.messages import EngineChanged, PastSampled, RecordingsSeen, 
 from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.threads import in_thread
 from kvdeck.engine.client.async_client import AsyncClient
-from kvdeck.engine.client.client import Client
+from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import (
     EventMessage,
@@ -157,6 +157,7 @@ class EngineConnection:
             waiting, self._waiting = self._waiting, []
             client: AsyncClient | None = None
             try:
+                # In a thread: to start an engine takes a second, and a home on a dead disk may block for good.
                 client = AsyncClient(await in_thread(partial(Client.connect, start=start), "kvdeck-connect"))
                 waiting, self._waiting = [*waiting, *self._waiting], []
                 wait = FIRST_WAIT_S
@@ -178,6 +179,7 @@ class EngineConnection:
             if not future.done():
                 future.set_exception(error if isinstance(error, KvdeckError) else KvdeckError(text))
         if client is not None:
+            # An engine that crashes sends no goodbye.
             self._stopped = bool(client.farewell)
             self._starts = not (self._readonly or self._stopped or self._telemetry is None)
         if self._telemetry is not None:
@@ -235,7 +237,8 @@ class EngineConnection:
         self._browsed[number] = Telemetry(request, post)
         try:
             if self._client is not None:
-                await self._client.request(request.command(number=number))
+                with contextlib.suppress(EngineGone):  # sent again by the next connection
+                    await self._client.request(request.command(number=number))
             await asyncio.Event().wait()
         finally:
             del self._browsed[number]
@@ -307,6 +310,7 @@ class EngineConnection:
             return False
         if isinstance(message, WatchSample):
             if self._telemetry is not None:
+                # For the history: two minutes of samples as objects take many times the memory.
                 packed = zlib.compress(orjson.dumps(message.snapshot), 1)
                 sample = from_mapping(message.snapshot)
                 self._sampled_ns = max(self._sampled_ns, sample.at_ns)
