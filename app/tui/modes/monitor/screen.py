@@ -28,6 +28,7 @@ from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sou
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
+from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
 from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.widgets.lines import Lines
@@ -390,6 +391,8 @@ class MonitorScreen(DeckScreen):
         self.app.push_screen(Picker("Recording:", choices, "no recording yet · R starts one"), taken)
 
     async def on_replay_asked(self, message: ReplayAsked) -> None:
+        if isinstance(self.app.screen, SourceChooser):  # opened by itself, as no sources are chosen yet
+            await self.app.pop_screen()
         try:
             await self.player.open(message.name)
         except KvdeckError as error:
@@ -430,7 +433,8 @@ class MonitorScreen(DeckScreen):
 
     def _ask_first(self) -> None:
         """Open the source dialog, whose search shows what it finds at once."""
-        if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
+        asks = self.settings.sources is None and self.timeline.replay is None
+        if asks and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
 
     def action_sources(self) -> None:
