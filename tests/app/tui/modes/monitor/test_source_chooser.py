@@ -12,7 +12,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from kvdeck.app.cli.run import _sources
+from kvdeck.app.cli.record_option import sources_to_record
 from kvdeck.app.tui.dialogs.prompt import AskText, Refusal
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
@@ -182,7 +182,7 @@ async def test_the_dialog_and_the_command_line_take_the_same(text: str, tmp_path
         return str([source.name for source in named([text], tmp_path)])
 
     async def recorded_beside_a_run() -> str:
-        return str(_sources((text,)))
+        return str(sources_to_record((text,)))
 
     async def dialog() -> str:
         return await SourceChooser(None, lambda _: None)._checked(text)
