@@ -100,15 +100,8 @@ class Requests:
         await self._engine().watch(request, post)
 
     async def browse(self, request: TelemetryRequest, post: Post) -> None:
-        """Post telemetry samples to `post` until cancelled, beside those of `watch`.
-
-        The engine sends a connection one kind of sample, so this is another connection.
-        """
-        from kvdeck.app.tui.connection import EngineConnection
-
-        connection = EngineConnection(readonly=True, follows=False)
-        await connection.watch(request, post)
-        await connection.run()
+        """Post telemetry samples to `post` until cancelled, beside those of `watch`."""
+        await self._engine().browse(request, post)
 
     async def start_recording(self, name: str, request: TelemetryRequest) -> None:
         """Start a telemetry recording in the engine."""

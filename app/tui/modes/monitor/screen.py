@@ -394,7 +394,7 @@ class MonitorScreen(DeckScreen):
     async def on_replay_asked(self, message: ReplayAsked) -> None:
         self._replays = True
         if isinstance(self.app.screen, SourceChooser):  # opened by itself, and a recording needs no sources
-            self.app.pop_screen()
+            await self.app.pop_screen()
         try:
             await self.player.open(message.name)
         except KvdeckError as error:
@@ -436,8 +436,8 @@ class MonitorScreen(DeckScreen):
 
     def _ask_first(self) -> None:
         """Open the source dialog, whose search shows what it finds at once."""
-        first = self.settings.sources is None and not self._replays
-        if first and self.app.current_mode == "monitor" and self.is_current:
+        asks = self.settings.sources is None and not self._replays and self.timeline.replay is None
+        if asks and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
 
     def action_sources(self) -> None:

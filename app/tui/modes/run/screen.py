@@ -188,6 +188,7 @@ class RunScreen(DeckScreen):
         if session is None:
             self.notify("no run is in progress")
             return
+        # Imported when needed, as all dialogs: the first paint has a budget of half a second.
         from kvdeck.app.tui.dialogs.confirm import Ask
 
         def answered(yes: bool | None) -> None:

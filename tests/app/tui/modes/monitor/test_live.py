@@ -92,6 +92,8 @@ async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
             await pilot.press("b", "slash", *"made_up", "enter")
             await until(pilot, lambda: "made_up_depth" in deck.screen.query_one("#list", Lines).plain)
             assert "42" in deck.screen.query_one("#list", Lines).plain
+            with Client.connect(start=False) as other:
+                assert other.status()["clients"] == 2, "the deck and this one: browsing needs no connection of its own"
             await pilot.press("space", "escape", "escape")
             await until(pilot, lambda: "42" in plain(deck, Pinned))
 
