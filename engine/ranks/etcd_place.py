@@ -88,6 +88,7 @@ def meet(access: EtcdAccess, meeting: EtcdMeeting, who: dict[str, Any], say: Cal
         rank, place, there = EtcdRank(access), None, False
         try:
             place = _place(rank, meeting, who, say, deadline)
+            say(f"rank {place.rank} of {meeting.world}, in run {place.token}")
             there = _all_there(place, meeting, say, deadline)
             if there:
                 _close_gathering(rank, meeting, place)

@@ -89,6 +89,7 @@ def _over_tcp(meeting: Meeting, who: dict[str, Any], say: Callable[[str], object
     assert meeting.rank is not None
     secret = secret_of(os.environ)
     if meeting.rank:
+        say(f"looking for rank 0 at {meeting.address[0]}:{meeting.address[1]}")
         seat = tcp_seat(meeting.address, secret, meeting.rank, meeting.world, who, meeting.token or "", meeting.timeout)
         return OtherRank(meeting.rank, seat)
     board = TcpBoard(meeting.address, secret, meeting.world, meeting.token or "")
