@@ -63,6 +63,10 @@ def secret_of(environment: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
+class PortTakenError(KvdeckError):
+    """Rank 0 can't listen at its port."""
+
+
 @dataclass(slots=True)
 class _Stranger:
     """A connection that hasn't proven itself yet."""
@@ -83,7 +87,7 @@ class TcpBoard(Board):
             token: Text that only the ranks of this run share; a rank with another one is refused.
 
         Raises:
-            KvdeckError: The port is taken.
+            PortTakenError: The port is taken.
         """
         super().__init__()
         self.present: dict[int, dict[str, Any]] = {}
@@ -98,7 +102,7 @@ class TcpBoard(Board):
             self._door = _listening(address)
         except OSError as error:
             super().leave()
-            raise KvdeckError(
+            raise PortTakenError(
                 f"rank 0 can't listen at port {address[1]}: {error.strerror}", "give another port with --rendezvous"
             ) from error
         self._doorkeeper = start_thread("rendezvous-tcp", self._keep_door, self._broken)
@@ -249,6 +253,17 @@ class TcpBoard(Board):
         del self._strangers[stranger.connection]
         selector.unregister(stranger.connection)
         stranger.connection.close()
+
+
+def is_own(host: str) -> bool:
+    """True if a host's name or address belongs to this host."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def tcp_seat(address: tuple[str, int], secret: bytes, rank: int, world: int, who: Mapping[str, Any], token: str = "",
