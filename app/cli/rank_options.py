@@ -20,7 +20,7 @@ _OPTIONS = (
                  help="Meet by etcd instead; several by commas. Without a launcher: the same command on each host."),
     click.option("--etcd-namespace", metavar="NAME", default="default", help="Namespace in etcd. Default: default."),
     click.option("--etcd-group", metavar="NAME", default="default", help="Runs of one group meet. Default: default."),
-    click.option("--role", type=click.Choice(ROLES), help="Without a launcher: this process's part. Default: the first is the initiator."),
+    click.option("--role", type=click.Choice(ROLES), help="Without a launcher: this one's part. Default: by arrival."),
     click.option("--ranks", type=int, metavar="N", help="With etcd: number of processes. Default: 2."),
     click.option("--join-timeout", type=float, metavar="SECONDS", default=JOIN_SECONDS,
                  help="Time for all ranks to come. Default: 120."),

@@ -37,6 +37,8 @@ from kvdeck.sessions.units import number_text
 
 HANDSHAKE_SECONDS = 5.0
 """Time in which a rank must prove that it knows the secret."""
+SILENCE_SECONDS = 30
+"""Silence of a rank's host after which the rank is lost; a rank that ends is lost at once."""
 MOST_STRANGERS = 64
 """Connections that may be unproven at once; one more drops the oldest."""
 _LEAST_SECRET = 16
@@ -213,7 +215,7 @@ class TcpBoard(Board):
         refusal = self._refusal(hello)
         answer = {"refused": refusal, "nonce": hello["nonce"]}
         connection.setblocking(True)
-        notice_a_dead_host(connection)
+        notice_a_dead_host(connection, SILENCE_SECONDS)
         try:
             connection.sendall(_line({**answer, "proof": _proof(self._secret, "rank 0", stranger.nonce, answer)}))
         except OSError:
@@ -321,7 +323,7 @@ def _introduced(connection: socket.socket, where: str, secret: bytes, hello: dic
         connection.close()
         raise
     connection.settimeout(None)
-    notice_a_dead_host(connection)
+    notice_a_dead_host(connection, SILENCE_SECONDS)
     keys = SignedLines(
         _proof(secret, "to rank 0", nonce, hello).encode(), _proof(secret, "from rank 0", nonce, hello).encode()
     )
