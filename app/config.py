@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.units import number_text
 
 LEAST_HZ, MOST_HZ = 0.1, 10.0
+LEAST_STUCK_S, MOST_STUCK_S = 1.0, 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Config:
     links: bool | None = None
     hz: float = 2.0
     block_bytes: float | None = None
+    stuck_s: float = 30.0
     folder: str | None = None
     home: str | None = None
     runtime: str | None = None
@@ -91,6 +94,18 @@ def _size(value: Any) -> float:
         raise ValueError("expected a whole number of bytes") from None
 
 
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("expected a number of seconds")
+    try:
+        seconds = float(value)
+    except ValueError:
+        raise ValueError("expected a number of seconds") from None
+    if not math.isfinite(seconds) or not LEAST_STUCK_S <= seconds <= MOST_STUCK_S:
+        raise ValueError(f"expected {number_text(LEAST_STUCK_S)} to {number_text(MOST_STUCK_S)} seconds")
+    return seconds
+
+
 def _keymap(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping) or not all(isinstance(v, (str, int)) for v in value.values()):
         raise ValueError("expected lines of `action: key`, as in `deck.quit: Q`")
@@ -109,6 +124,11 @@ class Setting:
     example: str
     help: str
     variable: str = ""
+
+    @property
+    def field(self) -> str:
+        """Name of the setting's field in `Config`."""
+        return self.name.rpartition(".")[2]
 
 
 SETTINGS = (
@@ -153,6 +173,14 @@ SETTINGS = (
         "KVDECK_BLOCK_BYTES",
     ),
     Setting(
+        "monitor.stuck_s",
+        _seconds,
+        "30",
+        "Seconds without progress after which the Monitor warns that an engine with running requests is stuck,\n"
+        f"{number_text(LEAST_STUCK_S)} to {number_text(MOST_STUCK_S)}.",
+        "KVDECK_STUCK_S",
+    ),
+    Setting(
         "folder",
         _folder,
         "/mnt/nvme0/scratch",
@@ -181,6 +209,7 @@ SETTINGS = (
     ),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+_GROUPS = {setting.name.partition(".")[0] for setting in SETTINGS if "." in setting.name}
 
 
 def path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -221,7 +250,7 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
         if value is None:
             continue
         try:
-            change: dict[str, Any] = {name: setting.read(value)}
+            change: dict[str, Any] = {setting.field: setting.read(value)}
         except ValueError as error:
             key = setting.variable if origin == "the environment" else name
             config = _with_problem(config, f"{origin}: {key}: {error}, not {value!r}")
@@ -267,7 +296,7 @@ def example() -> str:
 
 def values_of(config: Config) -> dict[str, Any]:
     """Return the values of all settings by name."""
-    return {item.name: getattr(config, item.name) for item in fields(config) if item.name in _BY_NAME}
+    return {setting.name: getattr(config, setting.field) for setting in SETTINGS}
 
 
 def _with_problem(config: Config, problem: str) -> Config:
@@ -287,4 +316,13 @@ def _from_file(where: Path) -> tuple[Mapping[str, Any], list[str]]:
         return {}, []
     if not isinstance(found, dict):
         return {}, [f"{where}: it has no `name: value` lines · fix: see kvdeck config --print"]
-    return {str(name): value for name, value in found.items()}, []
+    return dict(_flat(found)), []
+
+
+def _flat(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names and values; a group of settings, such as `monitor: {stuck_s: 30}`, may also be written nested."""
+    for name, value in found.items():
+        if str(name) in _GROUPS and isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", own) for inner, own in value.items())
+        else:
+            yield str(name), value

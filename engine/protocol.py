@@ -123,11 +123,28 @@ class SampleMessage(FromEngine, frozen=True, tag="sample"):
 
 
 class WatchSample(FromEngine, frozen=True, tag="watch_sample"):
-    """A telemetry sample, as `kvdeck monitor --json` prints it. A slow client gets only the newest."""
+    """A telemetry sample, as `kvdeck monitor --json` prints it. A slow client gets only the newest.
+
+    It also has its monotonic time, `at_ns`, and that at which its process began to sample, `since_ns`.
+    """
 
     snapshot: dict[str, Any]
     missed: int = 0
     """Telemetry samples dropped before this one."""
+
+
+class WatchPast(FromEngine, frozen=True, tag="watch_past"):
+    """A sample from before the subscription, sent before the live ones, oldest first; see `watch.after_ns`.
+
+    At most one per second, of the last two minutes.
+    """
+
+    at_ns: int
+    """Monotonic time of the sample."""
+    packed: str
+    """The snapshot as JSON, compressed by zlib, in base64."""
+    left: int = 0
+    """Number of past samples that follow."""
 
 
 class RecordingState(Struct, frozen=True):
@@ -220,6 +237,12 @@ class WatchTelemetry(Command, frozen=True, tag="watch"):
     """Bytes of one KVBM block, if known."""
     pins: tuple[str, ...] = ()
     """Metrics to include even without a metric definition."""
+    stuck_s: float | None = None
+    """Seconds without progress after which an engine with running requests counts as stuck. Null: 30."""
+    after_ns: int | None = None
+    """Send the engine's past samples of these sources first, those after this monotonic time. Null: none."""
+    quiet: bool = False
+    """Send no samples, but let the engine sample, so that there are past ones when the client comes back."""
 
 
 class StartRecording(Command, frozen=True, tag="record"):
@@ -235,6 +258,7 @@ class StartRecording(Command, frozen=True, tag="record"):
     pins: tuple[str, ...] = ()
     limit_bytes: int | None = None
     """Size limit on disk in bytes; above it, old samples are thinned. Null: the default limit."""
+    stuck_s: float | None = None
 
 
 class StopRecording(Command, frozen=True, tag="stop_recording"):

@@ -289,6 +289,10 @@ class RunSpec:
         False, "--tune", HOST, "Try settings on this host first, then run with the fastest.",
         form=Cell("Run", "tune", "try settings on this host first, then run with the fastest"),
     )
+    tuned: bool = run_field(
+        False, "--tuned", HOST, "Use the settings that --tune found fastest on this host; `kvdeck tune` shows them.",
+        form=Cell("Run", "tuned", "use the settings that an earlier tune found fastest on this host"),
+    )
     verify: bool = run_field(
         True, "--no-verify", HOST, "Don't compare the received bytes.", doc="Compare the received bytes.",
         form=Cell("Safety", "verify", "compare the received bytes"),
@@ -409,6 +413,8 @@ def _check_together(spec: RunSpec, source: str) -> None:
     _check_peers(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
         raise UsageError(f"api {spec.api} needs the POSIX backend, not {spec.backend}", "give only one of them")
+    if spec.tune and spec.tuned:
+        raise UsageError(f"tune and tuned in {source} exclude each other", "tune again, or use what was found before")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
                   if "LayerSeparate" in text or pair.source != pair.destination]  # fmt: skip
     if spec.block_size is not None and structured and spec.layouts != DEFAULT_LAYOUTS:

@@ -47,6 +47,13 @@ def configured() -> Config:
     return found
 
 
+def config_of(context: click.Context) -> Config:
+    """Return the settings that apply to a command."""
+    from kvdeck.app.config import Config, load
+
+    return context.find_object(Config) or load()
+
+
 @click.command()
 @click.option("--print", "example", is_flag=True, help="Print a config file that explains every setting and sets none.")
 @click.option("--keys", "keys", is_flag=True, help="List the actions that the keymap can name, with their keys.")
@@ -65,7 +72,7 @@ def config(example: bool, keys: bool) -> int:
     click.echo(f"{where}{'' if where.is_file() else ' (missing; `kvdeck config --print` prints an example)'}")
     for name, value in settings.values_of(found).items():
         said = "–" if value is None or value == {} else value
-        click.echo(f"  {name:<8} {said}  ({found.origins.get(name, 'default')})")
+        click.echo(f"  {name:<15} {said}  ({found.origins.get(name, 'default')})")
     unknown = [name for name in found.keymap if name not in actions()]
     for name in unknown:
         click.echo(

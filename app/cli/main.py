@@ -42,7 +42,7 @@ CLOSED_PIPE = 141
 @click.pass_context
 def kvdeck(context: click.Context, /, readonly: bool, **options: Any) -> int:
     """A flight deck in the terminal for KV-cache transfer and offload over NIXL."""
-    found = configured()
+    found = context.obj = configured()
     if context.invoked_subcommand is not None:
         for name, value in (("readonly", readonly or None), *options.items()):
             if value is not None:

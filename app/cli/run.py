@@ -12,6 +12,7 @@ import click
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
 from kvdeck.app.cli.rank_options import rank_options, taken
+from kvdeck.app.cli.record_option import RECORD, sources_to_record
 from kvdeck.engine.meeting import check_world
 from kvdeck.sessions.errors import UsageError
 
@@ -57,13 +58,7 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
 @click.option("--quick", is_flag=True, help="Short: about 5 s per path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
 @click.option("--detach", is_flag=True, help="Queue the run and return at once.")
-@click.option(
-    "--record",
-    "recorded",
-    metavar="SOURCE",
-    multiple=True,
-    help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
-)
+@RECORD
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
 @click.option("--manifest", type=click.Choice(["kubernetes"]), help="Print objects that run this between pods.")
 @rank_options
@@ -73,7 +68,7 @@ def run(
     quick: bool,
     thorough: bool,
     detach: bool,
-    recorded: tuple[str, ...],
+    sources: tuple[str, ...],
     as_json: bool,
     manifest: str | None,
     **values: Any,
@@ -87,7 +82,7 @@ def run(
     if manifest is not None:
         return _print_manifest(spec, ranks)
     if ranks.given:
-        return _as_rank(spec, ranks, session, as_json, detach=detach, record=bool(recorded))
+        return _as_rank(spec, ranks, session, as_json, detach=detach, record=bool(sources))
     from kvdeck.app.cli.ranks import traces_text
 
     if text := traces_text():
@@ -96,7 +91,7 @@ def run(
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
-    return _run(spec, session, detach, as_json, _sources(recorded))
+    return _run(spec, session, detach, as_json, sources_to_record(sources))
 
 
 def _print_manifest(spec: RunSpec, ranks: MeetingOptions) -> int:
@@ -159,32 +154,17 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))
 
 
-def _sources(recorded: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the sources to record, checked before anything is started; empty for all, None for no recording.
-
-    Raises:
-        UsageError: There is no such source.
-    """
-    if not recorded:
-        return None
-    from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.discovery import named
-
-    sources = () if "all" in recorded else recorded
-    named(sources, home())
-    return sources
-
-
 def _run(
     spec: RunSpec, session: str | None, detach: bool, as_json: bool, sources: tuple[str, ...] | None = None
 ) -> int:
     from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.app.config import load
     from kvdeck.engine.client.client import Client
 
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec, session)
         if sources is not None:
-            client.record(name, sources=sources)
+            client.record(name, sources=sources, stuck_s=load().stuck_s)
         if not detach:
             return follow(client, name, as_json, interrupts)
     if as_json:

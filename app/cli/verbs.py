@@ -38,6 +38,8 @@ VERBS = (
     Verb("iosize", "plan:iosize", "Plan", "Show the bytes of one token's I/O on one GPU."),
     Verb("profile", "profile:profile", "Plan", "Run a plan's sweep in kvdeck's engine or in an installed nixlbench."),
     Verb("run", "run:run", "Measure", "Measure transfers over NIXL, and compare layouts."),
+    Verb("tune", "tune:tune", "Measure", "Show the settings that `kvdeck run --tune` found fastest on this host."),
+    Verb("matgen", "matgen:matgen", "Measure", "Generate matrices of the KV that prefill sends to decode."),
     Verb("attach", "runs:attach", "Measure", "Follow a run, or print the report of a finished one."),
     Verb("cancel", "runs:cancel", "Measure", "Cancel a run, or stop a telemetry session; results are saved."),
     Verb("monitor", "monitor:monitor", "Observe", "Show live KV transfers between tiers; record or replay them."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ import orjson
 from textual.message import Message
 
 from kvdeck.app.tui.errors import error_text
-from kvdeck.app.tui.messages import EngineChanged, RecordingsSeen, TelemetrySampled
+from kvdeck.app.tui.messages import EngineChanged, PastSampled, RecordingsSeen, TelemetrySampled
 from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.threads import in_thread
 from kvdeck.engine.client.async_client import AsyncClient
@@ -28,12 +29,13 @@ from kvdeck.engine.protocol import (
     RunsChanged,
     SampleMessage,
     Subscribe,
+    WatchPast,
     WatchSample,
     WatchTelemetry,
 )
 from kvdeck.engine.telemetry.sample import Snapshot as Sample
 from kvdeck.engine.telemetry.sample import from_mapping
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.errors import EngineError, KvdeckError
 from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.run_state import RunState, advance
 
@@ -74,9 +76,14 @@ class TelemetryRequest:
     hz: float = 1.0
     block_bytes: float | None = None
     pins: tuple[str, ...] = ()
+    stuck_s: float | None = None
+    quiet: bool = False
+    """True to let the engine sample without sending samples."""
 
-    def command(self) -> WatchTelemetry:
-        return WatchTelemetry(0, self.hz, self.sources, self.block_bytes, self.pins)
+    def command(self, after_ns: int | None = None) -> WatchTelemetry:
+        """Return the command; `after_ns` is the monotonic time after which past samples are sent too."""
+        watched = self.hz, self.sources, self.block_bytes, self.pins, self.stuck_s
+        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet)
 
 
 @dataclass(slots=True)
@@ -87,13 +94,31 @@ class Telemetry:
     post: Post
 
 
+def _past(message: WatchPast, pins: tuple[str, ...]) -> PastSampled:
+    """Return a past sample with what the history needs of it, flows and pins, or whole if it is the newest.
+
+    Raises:
+        EngineError: It can't be read.
+    """
+    try:
+        packed = b64decode(message.packed, validate=True)
+        data = orjson.loads(zlib.decompress(packed))
+    except (ValueError, zlib.error) as error:
+        what = f"a past sample can't be read: {error}"
+        raise EngineError(what, "restart the engine: `kvdeck engine stop`") from error
+    if message.left:
+        pinned = [row for row in (*data["counters"], *data["gauges"]) if row["name"] in pins] if pins else []
+        data = {**data, "counters": pinned, "gauges": []}
+    return PastSampled(from_mapping(data), packed, message.left)
+
+
 class EngineConnection:
     """One connection to the engine, kept up by `run`. All methods belong to one event loop.
 
     Args:
         readonly: Never start an engine.
         tick_s: Minimum time between two EngineChanged, in s.
-        follows: Whether a run is followed; otherwise only telemetry arrives.
+        follows: Whether a run is followed, and past telemetry wanted; otherwise only live telemetry arrives.
     """
 
     def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S, follows: bool = True) -> None:
@@ -112,6 +137,8 @@ class EngineConnection:
         self._session: str | None = None
         self._last_pid: int | None = None
         self._telemetry: Telemetry | None = None
+        self._sampled_ns = 0
+        """Monotonic time of the newest telemetry sample received."""
         self._recordings: tuple[RecordingState, ...] = ()
         self._published, self._due = EngineState(), 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -191,7 +218,8 @@ class EngineConnection:
                 self._retry.set()
             return
         try:
-            await self._client.request(WatchTelemetry(0, 0.0) if request is None else request.command())
+            after_ns = self._sampled_ns if self._follows else None
+            await self._client.request(WatchTelemetry(0, 0.0) if request is None else request.command(after_ns))
         except KvdeckError as error:
             post(TelemetrySampled(Sample(0.0), error_text(error)))
         if request is not None:
@@ -256,7 +284,14 @@ class EngineConnection:
         if isinstance(message, WatchSample):
             if self._telemetry is not None:
                 packed = zlib.compress(orjson.dumps(message.snapshot), 1)
-                self._telemetry.post(TelemetrySampled(from_mapping(message.snapshot), packed=packed))
+                sample = from_mapping(message.snapshot)
+                self._sampled_ns = max(self._sampled_ns, sample.at_ns)
+                self._telemetry.post(TelemetrySampled(sample, packed=packed))
+            return False
+        if isinstance(message, WatchPast):
+            if self._telemetry is not None:
+                self._sampled_ns = max(self._sampled_ns, message.at_ns)
+                self._telemetry.post(_past(message, self._telemetry.request.pins))
             return False
         if isinstance(message, RecordingsChanged):
             self._recordings = message.recordings

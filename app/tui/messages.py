@@ -41,6 +41,17 @@ class TelemetrySampled(Message, bubble=False):
 
 
 @dataclass
+class PastSampled(Message, bubble=False):
+    """A sample that the engine took before the screen received samples; older ones come first."""
+
+    sample: Sample
+    packed: bytes
+    """The sample compressed for the history."""
+    left: int
+    """Number of past samples that follow."""
+
+
+@dataclass
 class RecordingsSeen(Message, bubble=False):
     """The telemetry recordings of the engine."""
 

@@ -138,6 +138,12 @@ class Child:
         self.signal_group(signal.SIGKILL)
         return self.wait(seconds)
 
+    def abandon(self) -> None:
+        """Kill the child if it still runs, and close this process's ends of its pipes."""
+        if self.poll() is None:
+            self.kill()
+        self.close()
+
     def close(self) -> None:
         """Close this process's ends of the child's pipes."""
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -271,9 +271,12 @@ class Client:
         sources: Sequence[str] = (),
         block_bytes: float | None = None,
         pins: Sequence[str] = (),
+        stuck_s: float | None = None,
+        after_ns: int | None = None,
+        quiet: bool = False,
     ) -> None:
         """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered."""
-        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins)))
+        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins), stuck_s, after_ns, quiet))
 
     def record(
         self,
@@ -283,6 +286,7 @@ class Client:
         block_bytes: float | None = None,
         pins: Sequence[str] = (),
         limit_bytes: int | None = None,
+        stuck_s: float | None = None,
     ) -> Reply:
         """Start a telemetry recording in the engine; it continues after this client disconnects.
 
@@ -290,7 +294,9 @@ class Client:
             UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
-        return self.request(protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes))
+        return self.request(
+            protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s)
+        )
 
     def stop_recording(self, name: str) -> None:
         """End a telemetry recording; `RecordingsChanged` reports the end."""
@@ -373,6 +379,7 @@ class Client:
         data: bytes | None = None
         try:
             ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+            # Polled before: a blocking `recv` would hold a thread that `close` must be able to release.
             data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT) if ready else None
         except BlockingIOError:
             data = None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kvdeck.engine.daemon.stream import RunStream, StreamLine, to_line
@@ -101,6 +101,7 @@ class Connection:
         self._due: dict[Topic, None] = {}
         self._following: Following | None = None
         self._leaving = False
+        self._past: Iterator[bytes] = iter(())
         self._watched: bytes | None = None
         self._watch_missed = 0
         self._replies: deque[bytes] = deque()
@@ -158,6 +159,15 @@ class Connection:
         self._watch_missed += self._watched is not None
         self._watched = snapshot
         self._wake.set()
+
+    def catch_up(self, lines: Iterator[bytes]) -> None:
+        """Send these lines, one after the other, before the next telemetry sample."""
+        self._past = lines
+        self._wake.set()
+
+    def unwatch(self) -> None:
+        """Drop telemetry that was not sent yet."""
+        self._past, self._watched, self._watch_missed = iter(()), None, 0
 
     def leave(self, reason: str) -> None:
         """Close the connection after the due messages and a `goodbye` with the reason."""
@@ -223,6 +233,10 @@ class Connection:
         due, self._due = self._due, {}
         for topic in due:
             self._writer.write(topic.line())
+        past = next(self._past, None)
+        if past is not None:
+            self._writer.write(past)
+            return True
         if self._watched is not None:
             self._writer.write(watch_line(self._watched, self._watch_missed))
             self._watched, self._watch_missed = None, 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from kvdeck.engine.children.pipes import started
 from kvdeck.engine.children.worker_process import Limits, Worker, last_words
 from kvdeck.engine.daemon import recovery, run_queue
 from kvdeck.engine.daemon.job_kinds import JobSpec, job_kind
@@ -261,9 +262,9 @@ class RunExecutor:
         own = self._argv if files.kind == TRANSFER else ()
         try:
             worker_log = await asyncio.to_thread(self._store.log_path(name).open, "ab", 0)
-            worker = files.worker = Worker(
-                own or job_kind(files.kind).command, self._store.folder(name), worker_log, files.environment
-            )
+            command, folder = own or job_kind(files.kind).command, self._store.folder(name)
+            worker = await started(lambda: Worker(command, folder, worker_log, files.environment))
+            files.worker = worker
         except OSError as error:
             return run_queue.WorkerNotStarted(name, str(error))
         log.info("%s: worker %d", name, worker.pid)

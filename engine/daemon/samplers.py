@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
 from kvdeck.engine.children.child import PIPE, Child, exit_reason
-from kvdeck.engine.children.pipes import PipeLines, exit_of
+from kvdeck.engine.children.pipes import PipeLines, exit_of, started
 from kvdeck.engine.children.restarts import Restarts
 from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
+from kvdeck.engine.daemon.past_samples import PastSamples, messages
 from kvdeck.engine.protocol import StartRecording, WatchTelemetry
 from kvdeck.engine.tasks import TaskGroup, start_part
+from kvdeck.engine.telemetry.checks import STUCK_S
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
@@ -47,6 +50,7 @@ class SamplingRequest(NamedTuple):
     sources: tuple[str, ...]
     block_bytes: float | None
     pins: tuple[str, ...]
+    stuck_s: float = STUCK_S
 
 
 def asked(command: WatchTelemetry | StartRecording) -> SamplingRequest:
@@ -60,9 +64,12 @@ def asked(command: WatchTelemetry | StartRecording) -> SamplingRequest:
         raise UsageError(f"can't sample at {hz!r} Hz", f"give a number from 0 to {number_text(MAX_HZ)}")
     if block_bytes is not None and block_bytes <= 0:
         raise UsageError(f"a block can't have {block_bytes!r} bytes", "give a number above 0, or omit it")
+    stuck_s = STUCK_S if command.stuck_s is None else command.stuck_s
+    if not 0 < stuck_s < math.inf:
+        raise UsageError(f"an engine can't be stuck after {stuck_s!r} seconds", "give a number above 0, or omit it")
     for source in command.sources:
         refuse_credentials(source, "the source")
-    return SamplingRequest(hz, command.sources, block_bytes, command.pins)
+    return SamplingRequest(hz, command.sources, block_bytes, command.pins, stuck_s)
 
 
 class Sampling:
@@ -71,6 +78,7 @@ class Sampling:
     Args:
         group: Owner of its task.
         said: Called with the child's reports on recordings, and with its failure, which is without a name.
+        past: Receives the samples too.
     """
 
     def __init__(
@@ -79,9 +87,12 @@ class Sampling:
         home: Path,
         what: SamplingRequest,
         said: Callable[[SamplingRequest, dict[str, Any]], None],
+        past: PastSamples,
     ) -> None:
-        self._home, self._what, self._said = home, what, said
+        self._home, self._what, self._said, self._past = home, what, said, past
         self.clients: set[Connection] = set()
+        self.quiet: set[Connection] = set()
+        """Clients that only want past samples when they come back."""
         self.recordings: set[str] = set()
         self._ending: dict[str, str | None] = {}
         """Recordings to end, and the reason; passed to a new child if the child dies before it ends them."""
@@ -94,15 +105,26 @@ class Sampling:
 
     @property
     def wanted(self) -> bool:
-        return bool(self.clients or self.recordings)
+        return bool(self.clients or self.quiet or self.recordings)
 
     @property
     def works(self) -> bool:
         """True if a child runs; False for a moment after one died, and after it has failed too often."""
         return self._stdin is not None
 
+    def add(self, connection: Connection, quiet: bool) -> None:
+        """Send samples to a client, or, if it is quiet, only sample for it."""
+        self.drop(connection)
+        (self.quiet if quiet else self.clients).add(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Sample no more for a client."""
+        self.clients.discard(connection)
+        self.quiet.discard(connection)
+
     def close(self) -> None:
         """Stop the child and don't restart it."""
+        self._past.leave(self._what)
         self._restarts.stop()
         self._task.cancel()
 
@@ -148,7 +170,7 @@ class Sampling:
         """Run one child from its start to its end, and return how it ended."""
         try:
             # In the engine's group, so that ending a hanging engine's group ends it too.
-            child = Child(COMMAND, stdin=PIPE, stdout=PIPE, own_group=False)
+            child = await started(lambda: Child(COMMAND, stdin=PIPE, stdout=PIPE, own_group=False))
         except OSError as error:
             return f"it can't be started: {error}"
         loop = asyncio.get_running_loop()
@@ -192,6 +214,7 @@ class Sampling:
     def _take(self, lines: list[bytes]) -> None:
         for line in lines:
             if not line.startswith(RECORDING):
+                self._past.add(line, self._what)
                 for connection in self.clients:
                     connection.watched(line)
                 continue
@@ -222,6 +245,8 @@ class Samplers:
         self._home, self._said = home, said
         self._group: TaskGroup | None = None
         self._samplings: dict[SamplingRequest, Sampling] = {}
+        self._past: dict[Hashable, PastSamples] = {}
+        """Past samples by what they show: samplings of the same sources share them."""
 
     def start(self, group: TaskGroup) -> None:
         """Let the children's tasks belong to `group`."""
@@ -237,24 +262,28 @@ class Samplers:
         what = asked(command)
         if what.hz:
             sampling = self.sampling(what)
-            sampling.clients.add(connection)
+            sampling.add(connection, command.quiet)
             sampling.revive()
+        connection.unwatch()
+        if what.hz and command.after_ns is not None:
+            connection.catch_up(messages(self._past[_shown(what)].after(command.after_ns)))
         for other, sampling in list(self._samplings.items()):
             if other != what or not what.hz:
-                sampling.clients.discard(connection)
+                sampling.drop(connection)
                 self.let_go(other)
 
     def leave(self, connection: Connection) -> None:
         """End a client's telemetry."""
         for what, sampling in list(self._samplings.items()):
-            sampling.clients.discard(connection)
+            sampling.drop(connection)
             self.let_go(what)
 
     def sampling(self, what: SamplingRequest) -> Sampling:
         """Return the child for these parameters, started if there is none."""
         if what not in self._samplings:
             assert self._group is not None
-            self._samplings[what] = Sampling(self._group, self._home, what, self._said)
+            past = self._past.setdefault(_shown(what), PastSamples())
+            self._samplings[what] = Sampling(self._group, self._home, what, self._said, past)
         return self._samplings[what]
 
     def writer(self, what: SamplingRequest, recording: str) -> Sampling | None:
@@ -273,8 +302,15 @@ class Samplers:
         sampling = self._samplings.get(what)
         if sampling is not None and not sampling.wanted:
             self._samplings.pop(what).close()
+            if not any(_shown(other) == _shown(what) for other in self._samplings):
+                del self._past[_shown(what)]
 
     def close(self) -> None:
         """Stop all children."""
         for what in list(self._samplings):
             self._samplings.pop(what).close()
+
+
+def _shown(what: SamplingRequest) -> Hashable:
+    """Return what decides the values in a sampling's samples, other than its rate, pins and checks."""
+    return what.sources, what.block_bytes

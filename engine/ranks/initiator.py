@@ -160,29 +160,9 @@ class Lane:
         if setup.shared is not None:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
-            self.transport = self._connect(shared.metadata)
+            self.transport = connect(self._agent, self._backend, shared.metadata)
             return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
         return self._targets_of(name)
-
-    def _connect(self, metadata: str) -> str:
-        """Connect with a target's agent; return the transports that UCX takes, empty if unknown.
-
-        Raises:
-            KvdeckError: No transport connects them.
-        """
-        failure: Exception | None = None
-        with stdio.captured() as words:  # UCX connects within the call
-            try:
-                self._agent.add_remote_agent(base64.b64decode(metadata))
-            except Exception as error:  # NIXL's exceptions share no base below Exception
-                failure = error
-        if failure is not None:
-            said = [line for line in words.text.splitlines() if "ERROR" in line or "transport" in line]
-            raise KvdeckError(
-                f"{self._backend} can't connect with the target: {failure} ({' · '.join(said)[:600]})",
-                "give both hosts an interface in one network, and name it in UCX_NET_DEVICES on both",
-            ) from failure
-        return transport_of(words.text)
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
         """Start a process for each target, with memory on the host or on `gpu`, and return the endpoints."""
@@ -430,6 +410,30 @@ class Lane:
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
+
+
+def connect(agent: Any, backend: str, metadata: str) -> str:
+    """Connect an agent with a target's; return the transports that UCX takes, empty if unknown.
+
+    Args:
+        metadata: The target agent's metadata in base64.
+
+    Raises:
+        KvdeckError: No transport connects them.
+    """
+    failure: Exception | None = None
+    with stdio.captured() as words:  # UCX connects within the call
+        try:
+            agent.add_remote_agent(base64.b64decode(metadata))
+        except Exception as error:  # NIXL's exceptions share no base below Exception
+            failure = error
+    if failure is not None:
+        said = [line for line in words.text.splitlines() if "ERROR" in line or "transport" in line]
+        raise KvdeckError(
+            f"{backend} can't connect with the target: {failure} ({' · '.join(said)[:600]})",
+            "give both hosts an interface in one network, and name it in UCX_NET_DEVICES on both",
+        ) from failure
+    return transport_of(words.text)
 
 
 def transport_of(said: str) -> str:

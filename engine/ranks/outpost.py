@@ -68,6 +68,10 @@ class Outpost:
         """Return bytes sent and received by each interface of this host."""
         return {name: (carried.sent, carried.received) for name, carried in nic_counters().items()}
 
+    def clock(self) -> int:
+        """Return this host's Unix time in ns."""
+        return time.time_ns()
+
     def poll(self) -> None:
         """Nothing to do between calls."""
 
@@ -89,6 +93,7 @@ def greeting() -> dict[str, Any]:
         "host": facts.comparable(),
         "memory_available_bytes": facts.memory_available_bytes,
         "cores": sorted(os.sched_getaffinity(0)),
+        "plugins": sorted(plugins.plugin_files()),
         "nics": [dataclasses.asdict(nic) for nic in nics()],
         "environment": deciding_variables(),
         "pid": os.getpid(),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kvdeck.engine.host.nics import Carried
@@ -17,8 +19,17 @@ from kvdeck.sessions.units import number_text
 
 GREETING_SECONDS = 30.0
 """Time for a host that can be reached to start its half."""
+_CLOCK_QUESTIONS = 16
 COMPARED = {"kvdeck": "kvdeck", "nixl": "NIXL", "ucx": "UCX"}
 """Versions that are compared first, with their names for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockOffset:
+    """How far another host's clock is ahead, in seconds, and the most by which this can be wrong."""
+
+    seconds: float
+    error_s: float
 
 
 class RankCalls(Protocol):
@@ -96,6 +107,16 @@ class PeerHost:
     def counters(self) -> dict[str, Carried]:
         """Return the bytes carried by each of its interfaces."""
         return {name: Carried(*carried) for name, carried in self._call("counters").items()}
+
+    def clock_offset(self) -> ClockOffset:
+        """Measure how far its clock is ahead of this host's; from the quickest of several questions."""
+        found = []
+        for _ in range(_CLOCK_QUESTIONS):
+            asked = time.time_ns()
+            there = self._call("clock")
+            answered = time.time_ns()
+            found.append(ClockOffset((there - (asked + answered) / 2) / 1e9, (answered - asked) / 2e9))
+        return min(found, key=lambda one: one.error_s)
 
     def pass_on(self, rank: str, method: str, arguments: dict[str, Any]) -> Any:
         """Call a method of a rank there, which may fill or compare much memory; errors are those of `Remote.result`."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 from kvdeck.engine.lines import LineBuffer
+from kvdeck.engine.telemetry.checks import STUCK_S
 from kvdeck.engine.telemetry.recorders import TelemetryRecorders
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.engine.telemetry.session import SamplingSettings, stream
@@ -58,7 +59,7 @@ def main() -> int:
     def say(snapshot: Snapshot) -> None:
         raw = orjson.dumps(to_mapping(snapshot))
         recorders.take(snapshot.t, raw)
-        recorders.say(raw + b"\n")
+        recorders.say(b'{"at_ns":%d,"since_ns":%d,%s\n' % (snapshot.at_ns, snapshot.since_ns, raw[1:]))
 
     def deaf(error: Exception) -> None:
         # No command could end a recording any more: end them all, and let the engine start another process.
@@ -73,6 +74,7 @@ def main() -> int:
         pins=tuple(asked.get("pins") or ()),
         home=home,
         wait=True,
+        stuck_s=asked.get("stuck_s", STUCK_S),
     )
     try:
         stream(watching, say)

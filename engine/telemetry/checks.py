@@ -20,12 +20,16 @@ _RUNNING = (
     "dynamo_component_inflight_requests",
 )
 """Gauges of the requests that an engine or a frontend works on."""
-_PROGRESS = (
+_TOKENS = (
     "vllm:generation_tokens_total",
-    "vllm:prompt_tokens_total",
-    "vllm:request_success_total",
     "vllm:iteration_tokens_total_count",
     "dynamo_frontend_output_tokens_total",
+)
+"""Counters that grow with each token. Without one, a long request can't be told from one that hangs."""
+_PROGRESS = (
+    *_TOKENS,
+    "vllm:prompt_tokens_total",
+    "vllm:request_success_total",
     "dynamo_frontend_requests_total",
     "dynamo_component_requests_total",
 )
@@ -77,24 +81,30 @@ def _blocks(snapshot: Snapshot, prefix: str, *, target: str = "", source: str = 
 
 
 def stuck_engines(snapshot: Snapshot, stuck_s: float) -> list[Check]:
-    """Warn of each engine whose requests have run for `stuck_s` seconds while none of its progress counters grew."""
+    """Warn of each engine whose requests have run for `stuck_s` seconds while none of its progress counters grew.
+
+    Only the time up to its last answer counts: what it did since isn't known.
+    """
     engines: dict[tuple[str, ...], list[Number]] = {}
     for number in (*snapshot.counters, *snapshot.gauges):
         if number.name in _RUNNING or number.name in _PROGRESS:
             who = [number.labels[label] for label in ("server", "instance", "engine") if label in number.labels]
             engines.setdefault((number.source, *who), []).append(number)
     several = len(engines) > 1
-    return [found for who, here in engines.items() if (found := _stuck(who, here, stuck_s, several)) is not None]
+    ages = {source.name: source.age_s or 0.0 for source in snapshot.sources}
+    checks = (_stuck(who, here, stuck_s, ages.get(who[0], 0.0), several) for who, here in engines.items())
+    return [found for found in checks if found is not None]
 
 
-def _stuck(who: tuple[str, ...], here: list[Number], stuck_s: float, several: bool) -> Check | None:
+def _stuck(who: tuple[str, ...], here: list[Number], stuck_s: float, age_s: float, several: bool) -> Check | None:
     running = [number for number in here if number.name in _RUNNING and number.value > 0]
     progress = [number for number in here if number.name in _PROGRESS]
-    if not running or not progress:
+    if not running or not any(number.name in _TOKENS for number in progress):
         return None
     # A counter that has not grown since sampling began stands still for as long as the requests are known to run.
-    running_s = max(number.above_0_s or 0.0 for number in running)
-    still_s = min(running_s, *(number.moved_s for number in progress if number.moved_s is not None), float("inf"))
+    running_s = max(number.above_0_s or 0.0 for number in running) - age_s
+    moved = (number.moved_s - age_s for number in progress if number.moved_s is not None)
+    still_s = min(running_s, *moved, float("inf"))
     if still_s < stuck_s:
         return None
     requests = max(number.value for number in running)

@@ -113,6 +113,10 @@ class Snapshot:
     gauges: tuple[Number, ...] = ()
     checks: tuple[Check, ...] = ()
     pinned: tuple[Number, ...] = field(default=())
+    at_ns: int = field(default=0, compare=False)
+    """Monotonic time of this host, which no change of the clock moves; 0 if unknown."""
+    since_ns: int = field(default=0, compare=False)
+    """Monotonic time at which its sampler began, which tells samplers apart; 0 if unknown."""
 
 
 def take(

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from kvdeck.engine.tasks import TaskGroup
-from kvdeck.engine.telemetry.checks import check
+from kvdeck.engine.telemetry.checks import STUCK_S, check
 from kvdeck.engine.telemetry.sample import Snapshot, take
 from kvdeck.engine.telemetry.source import Source
 from kvdeck.engine.telemetry.tracker import Track
@@ -33,6 +33,7 @@ class Sampler:
         block_bytes: Bytes of one KVBM block; None if unknown.
         pins: Names of metrics to include in `Snapshot.pinned`; `*` selects all.
         block_claim: Provenance of `block_bytes`.
+        stuck_s: Seconds without progress after which an engine with running requests counts as stuck.
     """
 
     def __init__(
@@ -42,14 +43,17 @@ class Sampler:
         block_bytes: float | None = None,
         pins: Iterable[str] = (),
         block_claim: str = "",
+        stuck_s: float = STUCK_S,
     ) -> None:
         self.period_s = 1 / min(max(hz, MIN_HZ), MAX_HZ)
         self._sources = list(sources)
         self._tracks = [Track(source.name, source.kind) for source in self._sources]
         self._block_bytes = block_bytes
         self._block_claim = block_claim
+        self._stuck_s = stuck_s
         self._pins = frozenset(pins)
         self._closing = False
+        self._since_ns = time.monotonic_ns()
         self._begin = 0.0
         """Time of the first readings, on the event loop's clock."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,15 +89,16 @@ class Sampler:
             advance: Whether it is the next moment. Otherwise its rates are those of the last moment.
         """
         paces = [max(self.period_s, source.least_period_s) for source in self._sources]
+        now_ns = time.monotonic_ns()
         moment = take(
             zip(self._tracks, paces, strict=True),
-            time.monotonic_ns(),
+            now_ns,
             block_bytes=self._block_bytes,
             block_claim=self._block_claim,
             pins=self._pins,
             advance=advance,
         )
-        return replace(moment, checks=check(moment))
+        return replace(moment, checks=check(moment, self._stuck_s), at_ns=now_ns, since_ns=self._since_ns)
 
     async def snapshots(self, seconds: float | None = None) -> AsyncIterator[Snapshot]:
         """Yield a sample each period, for `seconds` or without end; skips periods that the consumer missed.

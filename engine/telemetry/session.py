@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvdeck.engine.telemetry import discovery
+from kvdeck.engine.telemetry.checks import STUCK_S
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.engine.telemetry.source import Source
@@ -35,6 +36,8 @@ class SamplingSettings:
     """Timeout of an endpoint's answer; None follows the pace of its answers, up to 10 s."""
     wait: bool = False
     """If at least one source exists, wait for missing ones instead of failing."""
+    stuck_s: float = STUCK_S
+    """Seconds without progress after which an engine with running requests counts as stuck."""
     prometheus: tuple[str, int] | None = None
     """Address and port of the Prometheus exporter; None disables it."""
 
@@ -54,7 +57,9 @@ async def sources_of(watching: SamplingSettings) -> list[Source]:
 async def sampling(watching: SamplingSettings, first_s: float = FIRST_S) -> AsyncIterator[Sampler]:
     """Run a sampler while the context is open; yields it once every source was read or `first_s` have passed."""
     sources = await sources_of(watching)
-    sampler = Sampler(sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim)
+    sampler = Sampler(
+        sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim, stuck_s=watching.stuck_s
+    )
     await sampler.start()
     try:
         await sampler.first(first_s)

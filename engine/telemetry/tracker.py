@@ -8,12 +8,12 @@ source answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 
 from kvdeck.engine.telemetry.block_size import BlockSize
 from kvdeck.engine.telemetry.metrics.definitions import Meaning, meaning_of
-from kvdeck.engine.telemetry.source import Kind, Reading, Series, State
+from kvdeck.engine.telemetry.source import Kind, Labels, Reading, Series, State
 from kvdeck.sessions.units import count_text, duration_text, local_time, seconds_text
 
 IDLE_S = 5.0
@@ -46,6 +46,14 @@ _IDENTITY = frozenset(
     )
 )
 """Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
+_GIVEN = frozenset(("server", "instance", "pod", "container"))
+"""Those of them that an aggregator adds: a process that is new doesn't make what they name new."""
+_MEMBERS = frozenset(("server", "instance", "engine", "pod", "worker_id", "hostname", "agent_name"))
+"""Those of them that name a process."""
+MAX_PROCESSES = 8
+"""Number of processes behind one address whose values are stored."""
+MIXED_SHOWN_S = 600.0
+"""How long a source is reported as several processes after one took turns with another."""
 _NOISE = ("python_", "process_", "exposer_", "http_", "dynamo_tokio_", "dynamo_frontend_event_loop_")
 """Prefixes of metrics that grow in an idle process too, so their growth doesn't make a source live."""
 
@@ -153,15 +161,20 @@ class Track:
         """Seconds that the last moment's rates cover; None if that moment had no reading."""
         self._began = time.time()
         self._started: float | None = None
+        self._processes: dict[float, dict[Series, float]] = {}
+        """Counters of the processes that answered before this one, by start time."""
+        self._mixed_ns: int | None = None
+        self._new = False
+        """True if the last reading is the first of a process that was started since the one before."""
         self._took_s = 0.0
         self._since_ns = 0
         """Time of the last moment with a reading; before the first moment, of the first reading."""
         self._fresh = False
         """True if there was a reading since the last moment."""
         self._moved: set[SeriesState] = set()
-        """Points that grew since the last moment."""
+        """Series that grew since the last moment."""
         self._grown: set[SeriesState] = set()
-        """Points that grew in the time that the last moment covers."""
+        """Series that grew in the time that the last moment covers."""
         self._members: set[tuple[str, str]] = set()
         """Identity labels seen so far."""
         self._forgot = False
@@ -214,13 +227,19 @@ class Track:
         """Update from a reading that arrived at monotonic time `now_ns`."""
         self.kind = reading.kind or self.kind
         self.limits.update(reading.limits)
-        restarted = self._is_restart(reading)
+        another = self._is_another_process(reading)
+        restarted = set() if another else self._restarted_members(reading)
+        self._new = () in restarted or (another and self._is_new(reading))
         changed = reading.changed
         trusted = reading.changed_since == self._t_ns and self._failing_since is None and not self._too_many
-        if changed is None or restarted or not trusted:
+        if changed is None or another or restarted or not trusted:
+            if another:
+                self._change_process(reading, now_ns)
             if restarted:
-                self._restart(reading, now_ns)
+                self._restart(restarted, reading)
             self._take_all(reading, now_ns)
+            if restarted:  # in place of the name of the last counter that fell
+                self._reset_ns, self._reset_what = now_ns, _restart_text(restarted)
         else:
             for series in changed:
                 self._update(series, self.points[series], reading.values[series], now_ns)
@@ -264,7 +283,7 @@ class Track:
             self._shape, self._forgot = None, True
 
     def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> SeriesState:
-        """Return the point of a series that is read for the first time.
+        """Return the state of a series that is read for the first time.
 
         A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
         """
@@ -281,30 +300,85 @@ class Track:
         if not self.readings:
             # A process that was started while its address was sampled already.
             return self._failing_since is not None and (reading.started or 0.0) > self._began
-        if any(pair[0] in _IDENTITY and pair not in self._members for pair in series.labels):
+        if others := [pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members]:
             created = reading.created(series) if reading.created is not None else None
-            return created is not None and created > self._began
+            if created is None:
+                return self._new and not _GIVEN.intersection(others)
+            return created > self._began
         return not self._forgot and not self._missing
 
-    def _is_restart(self, reading: Reading) -> bool:
-        """True if the source's process isn't the one that was read before."""
-        if reading.started is not None and self._started is not None:
-            return reading.started > self._started + 1.0
-        if reading.changed is None:
-            return _has_fallen(self.points, reading.values)
-        return _has_fallen(self.points, {series: reading.values[series] for series in reading.changed})
+    def _is_another_process(self, reading: Reading) -> bool:
+        """True if the process that answers isn't the one that answered before."""
+        if reading.started is None or self._started is None:
+            return False
+        return abs(reading.started - self._started) > 1.0
 
-    def _restart(self, reading: Reading, now_ns: int) -> None:
-        """Let every counter begin at 0; those that the new process hasn't counted yet are not missing."""
+    def _is_new(self, reading: Reading) -> bool:
+        """True if the process that answers was started after the one that answered before, and is read first now."""
+        assert reading.started is not None
+        return reading.started > (self._started or 0.0) and self._known_values(reading.started) is None
+
+    def _known_values(self, started: float) -> dict[Series, float] | None:
+        """Return the last counters of the process that was started at that time; None if it never answered."""
+        return next((values for at, values in self._processes.items() if abs(at - started) <= 1.0), None)
+
+    def _change_process(self, reading: Reading, now_ns: int) -> None:
+        """Continue from what the process had counted: 0 if it is new, else its last values, if it answered before."""
+        started, before = reading.started, self._started
+        assert started is not None
+        assert before is not None
+        known = self._known_values(started)
+        self._processes[before] = {s: p.value for s, p in self.points.items() if s.counter and not p.gone}
+        for old in list(self._processes)[:-MAX_PROCESSES]:
+            del self._processes[old]
+        if self._new:
+            self._reset_ns = now_ns
+            self._reset_what = f"restarted at {local_time(started, '%H:%M:%S')}; totals begin again"
+        else:  # neither a restart nor the only process here
+            self._mixed_ns = now_ns
         for series, point in self.points.items():
-            if series.counter:
+            if series.counter and self._new:
                 point.resets += point.value > 0
                 point.value = 0.0
+            elif series.counter:
+                point.value = (reading.values if known is None else known).get(series, 0.0)
             point.since_ns = None
             point.expected = series in reading.values
         self._shape = None
-        at = "" if reading.started is None else f" at {local_time(reading.started, '%H:%M:%S')}"
-        self._reset_ns, self._reset_what = now_ns, f"restarted{at}; totals begin again"
+
+    def _restarted_members(self, reading: Reading) -> set[Labels]:
+        """Return the members of the source of which at least half of the counters that changed fell, two or more.
+
+        Without several members it is the whole source, `()`, unless its process is known to be the same.
+        """
+        series = reading.values if reading.changed is None else reading.changed
+        moved = [one for one in series if one.counter and self._value(one) not in (0.0, reading.values[one])]
+        fallen = [one for one in moved if _has_fallen(one, self._value(one), reading.values[one])]
+        if len(fallen) < FALLEN:
+            return set()
+        several = len({_member_of(one) for one in self.points if one.counter and _member_of(one)}) > 1
+        fell, changed = (Counter(_member_of(one) if several else () for one in ones) for ones in (fallen, moved))
+        found = {member for member in fell if fell[member] >= FALLEN and 2 * fell[member] >= changed[member]}
+        return found if reading.started is None or self._started is None else found - {()}
+
+    def _value(self, series: Series) -> float:
+        point = self.points.get(series)
+        return 0.0 if point is None else point.value
+
+    def _restart(self, members: set[Labels], reading: Reading) -> None:
+        """Let the counters that restarted members haven't counted yet begin at 0; they are not missing.
+
+        Those that the reading has either fell, which counts from 0, or may be continued.
+        """
+        for series, point in self.points.items():
+            if () not in members and _member_of(series) not in members:
+                continue
+            point.since_ns = None
+            point.expected = series in reading.values
+            if series.counter and not point.expected:
+                point.resets += point.value > 0
+                point.value = 0.0
+        self._shape = None
 
     def failed(self, reason: str, now_ns: int) -> None:
         """Record a failed reading."""
@@ -364,16 +438,18 @@ class Track:
             return "stale", f"last answered {duration_text(int(age))} ago"
         if self._reset_ns is not None and now_ns - self._reset_ns < RESET_SHOWN_S * 1e9:
             return "reset", self._reset_what
-        missing = self._what_is_missing()
+        missing = self._what_is_missing(now_ns)
         if missing:
             return "partial", missing
         state, reason = self._idle_or_live(now_ns)
         slow = f"slow ({seconds_text(self._took_s)} per answer)" if self._took_s > period_s else ""
         return state, "; ".join(part for part in (slow, reason) if part)
 
-    def _what_is_missing(self) -> str:
+    def _what_is_missing(self, now_ns: int) -> str:
         if self._missing:
             return self._missing
+        if self._mixed_ns is not None and now_ns - self._mixed_ns < MIXED_SHOWN_S * 1e9:
+            return "several processes answer here in turn, so totals jump: give each its own address"
         if self._too_many:
             return f"more than {count_text(MAX_POINTS)} series: the rest is ignored"
         gone = self.shape.gone
@@ -392,12 +468,18 @@ class Track:
         return "live", ""
 
 
-def _has_fallen(points: Mapping[Series, SeriesState], values: Mapping[Series, float]) -> bool:
-    """True if at least half of the counters above 0, and at least FALLEN, fell without wrapping."""
-    fell = above = 0
-    for series, value in values.items():
-        point = points.get(series)
-        if point is not None and series.counter and point.value > 0:
-            above += 1
-            fell += value < point.value and point.value < 0.9 * (1 << series.wrap_bits)
-    return fell >= FALLEN and 2 * fell >= above
+def _has_fallen(series: Series, before: float, value: float) -> bool:
+    """True if a counter fell without wrapping."""
+    return value < before < 0.9 * (1 << series.wrap_bits)
+
+
+def _member_of(series: Series) -> Labels:
+    """Return the labels that tell the process that counts a series from others of its source."""
+    return tuple(pair for pair in series.labels if pair[0] in _MEMBERS)
+
+
+def _restart_text(members: set[Labels]) -> str:
+    if () in members:
+        return "restarted; totals begin again"
+    names = sorted(" ".join(f"{label} {value}" for label, value in member) for member in members)
+    return f"{', '.join(names)} restarted; totals begin again"

@@ -91,7 +91,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
         check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
         crew = Crew(setups, progress.cancelled, room.peers)
-        run = TrialRun(spec, trial, crew, progress)
+        run = TrialRun(spec, trial, crew, progress, room.peers)
         run.measure()
     except CancelledError:
         _tell_cancelled(spec, trial, run, emit)

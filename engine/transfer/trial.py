@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.ranks.group import Crew, Prepared
+from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.link import LinkWatch, to_settings
 from kvdeck.engine.transfer.trials import Trial
@@ -98,6 +99,12 @@ class _Step:
             for lane in range(lanes)
         ] if lanes > 1 else []  # fmt: skip
 
+    def walls(self) -> dict[str, Any]:
+        """Return the wall time of all rounds in s, as a setting; with several initiators, also each one's own."""
+        lanes = len(self.lane_busy[0]) if self.lane_busy else 0
+        own = {"lanes_wall_s": [sum(busy[lane] for busy in self.lane_busy) / 1e9 for lane in range(lanes)]}
+        return {"wall_s": sum(self.busy) / 1e9, **(own if lanes > 1 else {})}
+
     def rates(self) -> list[float]:
         """Return the GB/s of each round."""
         size = self.request_bytes()
@@ -107,16 +114,19 @@ class _Step:
 class TrialRun:
     """A running trial: its rank group, prepared steps and rounds so far."""
 
-    def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: TrialProgress) -> None:
+    def __init__(
+        self, spec: RunSpec, trial: Trial, crew: Crew, progress: TrialProgress, peers: tuple[PeerHost, ...] = ()
+    ) -> None:
+        self._peers = peers
         self.spec, self.trial, self.crew, self.progress = spec, trial, crew, progress
         self.steps: list[_Step] = []
         self.reference_busy: list[int] = []
         self.reference_bytes: list[int] = []
         self.began = 0.0
-        self.reference_name = reference_of(trial.path) if spec.reference and not crew.peers else None
+        self.reference_name = reference_of(trial.path) if spec.reference and not peers else None
         self.link = (
-            LinkWatch(crew.peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
-            if crew.peers and all(peer.elsewhere for peer in crew.peers)
+            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
+            if peers and all(peer.elsewhere for peer in peers)
             else None
         )
 
@@ -337,7 +347,8 @@ class TrialRun:
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
-                **({"peer": to_settings(use, self.crew.peers, self.crew.transport)} if self.crew.peers else {}),
+                **step.walls(),
+                **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
             },
         )

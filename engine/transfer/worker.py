@@ -22,7 +22,6 @@ from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
-from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
@@ -30,9 +29,9 @@ from kvdeck.engine.ranks.peer import PeerHost, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.threads import start_thread
+from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
-from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.host.files import no_room
 from kvdeck.sessions.model import events, records
@@ -156,7 +155,12 @@ def run(
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        tuned: dict[str, RunSpec] = {}
+        if spec.tune:
+            tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
+        elif spec.tuned:
+            tuned = kept_paths(spec, paths, room.host.hostname, session.parent.parent, scribe.emit)
         if tuned:
             trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scratch, scribe)
         planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
@@ -274,30 +278,6 @@ def can_run(trial: Trial, scratch: Path) -> bool:
     except UnavailableError:
         return False
     return True
-
-
-def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
-               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
-    """Return the best spec for each tuned path; log a warning for a path that can't be tuned.
-
-    Raises:
-        RunFailedError: A rank is lost, or the session can't be written.
-    """
-    found: dict[str, RunSpec] = {}
-    for path in dict.fromkeys(trial.path for trial in trials):
-        if not any(can_run(trial, scratch) for trial in trials if trial.path == path):
-            continue
-        try:
-            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
-        except CancelledError:
-            break
-        except RunFailedError:
-            raise
-        except KvdeckError as error:
-            scribe.emit(events.Logged(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
-            continue
-        found[path] = dataclasses.replace(best, paths=spec.paths)
-    return found
 
 
 def main() -> None:

@@ -43,6 +43,11 @@ def test_the_last_one_counts_and_each_says_where_it_is_from(file: Path):
         ("hz: 100", "hz: expected 0.1 to 10, not 100"),
         ("bell: [1]", "bell: expected true or false, not [1]"),
         ("keymap: j", "keymap: expected lines of `action: key`"),
+        ("monitor: {stuck_s: long}", "monitor.stuck_s: expected a number of seconds, not 'long'"),
+        ("monitor: {stuck_s: .nan}", "monitor.stuck_s: expected 1 to 86,400 seconds, not nan"),
+        ("monitor: {stuck_s: -3}", "monitor.stuck_s: expected 1 to 86,400 seconds, not -3"),
+        ("monitor: {stuck: 3}", "unknown key 'monitor.stuck' · fix: use monitor.stuck_s"),
+        ("monitor: 3", "unknown key 'monitor' · fix: use monitor.stuck_s"),
         ("home: 5", "home: expected a name or a path, not 5"),
         ("bell: yes\n  a: [b\n", "line 2: mapping values are not allowed in this context"),
         ("- a\n- b\n", "it has no `name: value` lines"),
@@ -55,6 +60,14 @@ def test_what_is_wrong_is_named_and_the_rest_counts(file: Path, text: str, said:
     assert str(file) in found.problems[0]
     assert said in found.problems[0]
     assert found.bell
+
+
+def test_a_group_is_written_nested_or_with_a_dot(file: Path):
+    for text in ("monitor:\n  stuck_s: 5\n", "monitor.stuck_s: 5\n"):
+        found = loaded(file, text)
+        assert (found.stuck_s, found.problems) == (5.0, ())
+        assert found.origins == {"monitor.stuck_s": str(file)}
+    assert loaded(file, "monitor: {stuck_s: 5}\n", KVDECK_STUCK_S="7").stuck_s == 7.0
 
 
 def test_a_folder_instead_of_the_file_is_a_problem_and_no_end(tmp_path: Path):

@@ -16,7 +16,7 @@ from kvdeck.app import cli
 from kvdeck.app.cli import session as session_verbs
 from kvdeck.app.cli.main import call, kvdeck
 from kvdeck.app.cli.verbs import ALIASES, HIDDEN, VERBS, Verb, VerbGroup
-from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.records import Session, TransferCounts
 from kvdeck.sessions.store.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -29,8 +29,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.Cap
         (tmp_path / folder).mkdir()
         monkeypatch.setenv(name, str(tmp_path / folder))
     store = Store(tmp_path / "kvdeck")
-    counts = (Tally("HostToDisk", "Unknown", 3, 4096),)
-    store.keep(Session("theirs", "done", 1.0, kind="imported", tallies=counts, duration_s=2.0))
+    counts = (TransferCounts("HostToDisk", "Unknown", 3, 4096),)
+    store.keep(Session("theirs", "done", 1.0, kind="imported", transfer_counts=counts, duration_s=2.0))
     store.create("own", {"paths": ["HostToHost"]}, "")
 
     def printed(*arguments: str) -> Printed:

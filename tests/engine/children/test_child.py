@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.engine.children.child import DEVNULL, PIPE, Child, exit_reason, last_line, run, shell_status
+from kvdeck.engine.children.pipes import started
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.seat import open_seat
@@ -165,3 +167,24 @@ def test_closing_the_rendezvous_ends_its_threads(tmp_path: Path):
     assert time.monotonic() - begun < DEADLINE
     eventually(lambda: not waiting())
     assert board.lost is None
+
+
+async def test_a_process_whose_start_is_no_longer_awaited_is_ended() -> None:
+    begun, may_go = threading.Event(), threading.Event()
+    made: list[Child] = []
+
+    def make() -> Child:
+        begun.set()
+        assert may_go.wait(30)
+        made.append(Child(["/bin/sleep", "60"]))
+        return made[0]
+
+    starting = asyncio.ensure_future(started(make))
+    await asyncio.to_thread(begun.wait, 30)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    may_go.set()
+    while not made or made[0].status is None:
+        await asyncio.sleep(0.01)
+    assert made[0].status == -signal.SIGKILL

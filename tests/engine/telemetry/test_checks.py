@@ -232,6 +232,23 @@ def test_requests_that_run_without_progress_are_stuck(
     assert here == ({"stuck": "warning"} if stuck else {})
 
 
+def test_the_time_since_a_late_answer_is_no_standstill() -> None:
+    """What moves at each answer isn't stuck, however seldom the answers are."""
+    late = SourceStatus("s", "vllm", "live", "", 25.0)
+    moved = Snapshot(0.0, (late,), counters=(counter(TOKENS, 25.0),), gauges=(gauge(RUNNING, 4.0, 50.0),))
+    assert check(moved, stuck_s=20.0) == ()
+    still = replace(moved, counters=(counter(TOKENS, 50.0),))
+    assert [one.id for one in check(still, stuck_s=25.0)] == ["stuck"]
+    assert "for 25 s no token" in check(still, stuck_s=25.0)[0].evidence
+    assert check(still, stuck_s=26.0) == ()
+
+
+def test_an_engine_that_counts_no_tokens_may_work_on_a_long_request() -> None:
+    """Dynamo's worker counts finished requests only."""
+    gauges = (gauge("dynamo_component_inflight_requests", 1.0, 100.0),)
+    assert check(Snapshot(0.0, gauges=gauges, counters=(counter("dynamo_component_requests_total", 100.0),))) == ()
+
+
 def test_one_of_two_engines_behind_one_address_is_stuck() -> None:
     gauges = tuple(gauge(RUNNING, 2.0, 60.0, engine=engine) for engine in "01")
     found = check(

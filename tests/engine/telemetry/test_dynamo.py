@@ -26,6 +26,8 @@ from tests.support.programs.dynamo import Dynamo, dynamo, prompt
 pytestmark = pytest.mark.heavy
 
 Moment = dict[str, Any]
+LONG = 300
+"""Tokens of an answer that takes some seconds and, with its prompt, fits the worker's cache."""
 
 
 class Monitor:
@@ -33,13 +35,22 @@ class Monitor:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.grown: dict[tuple[str, str], float] = {}
+        """Sum of rate × time of every metric so far, by source and name."""
         threading.Thread(target=self._read, args=(process,), daemon=True).start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
+            self._sum(orjson.loads(line))
             self._lines.put(line)
         self._lines.put("")
+
+    def _sum(self, moment: Moment) -> None:
+        covers = {one["name"]: one["over_s"] or 0.0 for one in moment["sources"]}
+        for one in moment["counters"]:
+            key = one["source"], one["name"]
+            self.grown[key] = self.grown.get(key, 0.0) + (one["per_s"] or 0.0) * covers[one["source"]]
 
     def until(self, true: Callable[[Moment], bool], what: str) -> Moment:
         """The first moment from now on of which `true` holds."""
@@ -53,13 +64,14 @@ class Monitor:
             moment = orjson.loads(line)
             if true(moment):
                 return moment
-        raise AssertionError(f"not in {DEADLINE:.0f} s: {what}; {moment['sources']}")
+        raise AssertionError(f"not in {DEADLINE:.0f} s: {what}; {moment['sources']} {moment['checks']}")
 
 
 @contextmanager
-def monitor(folder: Path, *sources: str) -> Iterator[Monitor]:
+def monitor(folder: Path, *sources: str, stuck_s: float = 30.0) -> Iterator[Monitor]:
     asked = [word for source in sources for word in ("--source", source)]
     environment = {**os.environ, "KVDECK_HOME": str(folder / "kvdeck"), "KVDECK_RUNTIME": str(folder / "run")}
+    environment["KVDECK_STUCK_S"] = str(stuck_s)
     process = subprocess.Popen(
         [sys.executable, "-m", "kvdeck.app.cli.main", "monitor", "--json", "--hz", "10", *asked],
         stdout=subprocess.PIPE,
@@ -155,6 +167,58 @@ def _prompts_are_reused_and_evicted(running: Dynamo, seen: Monitor) -> None:
     # The router hears of the worker's cache by events, which the first repetition may outrun.
     assert cached / 2 <= value(told, PREDICTED) <= cached
     assert cached == 2 * 576, "once from the device and once from the host: 36 blocks of 16 tokens each time"
+
+
+def test_a_first_use_a_hang_and_a_restart_are_what_they_are(tmp_path: Path) -> None:
+    with dynamo(tmp_path) as running, monitor(tmp_path, running.frontend_url, running.worker_url, stuck_s=2.0) as seen:
+        frontend, worker = running.frontend_url, running.worker_url
+        seen.until(lambda m: value(m, "dynamo_frontend_model_ready") == 1, "both answer")
+        usage = running.ask(prompt(1))
+        told = seen.until(lambda m: value(m, PROMPT) == usage["prompt_tokens"], "the first prompt")
+        told = seen.until(lambda m: value(m, WRITTEN) == 8 and state(m, frontend) == "idle", "all that it counted")
+        for metric in (PROMPT, WRITTEN):
+            (one,) = (counter for counter in told["counters"] if counter["name"] == metric)
+            assert (one["before"], one["gained"]) == (0.0, one["value"]), "the first use is growth"
+            assert seen.grown[frontend, metric] == pytest.approx(one["value"])
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(running.ask, prompt(2), LONG)
+            seen.until(lambda m: value(m, WRITTEN) > 8, "it writes")
+            with running.hanging_worker():
+                hung = seen.until(lambda m: stuck(m) != [], "an engine that hangs")
+                assert stuck(hung)[0]["evidence"].startswith(f"{frontend}: 1 request running for ")
+                assert "no token was generated" in stuck(hung)[0]["evidence"]
+                assert state(hung, frontend) != "unreachable", "it answers, and says that it has a request"
+                gone = seen.until(lambda m: source(m, worker)["stale"], "a worker that doesn't answer")
+                assert {one["stale"] for one in gone["gauges"] if one["source"] == worker} == {True}
+                assert [one for one in stuck(gone) if one["evidence"].startswith(worker)] == []
+            seen.until(lambda m: stuck(m) == [] and not source(m, worker)["stale"], "it goes on")
+            assert answer.result()["completion_tokens"] == LONG
+        ended = seen.until(lambda m: value(m, WRITTEN) == 8 + LONG, "all tokens")
+        assert seen.grown[frontend, WRITTEN] == pytest.approx(8 + LONG)
+        assert requests(ended, worker)["gained"] == 2
+
+        running.kill_worker()
+        seen.until(lambda m: state(m, worker) == "unreachable", "a worker that was killed")
+        running.start_worker(host_blocks=0)
+        running.ask(prompt(3))
+        back = seen.until(lambda m: state(m, worker) == "reset" and requests(m, worker)["value"] > 0, "a restart")
+        assert source(back, worker)["reason"].startswith("restarted")
+        after = requests(back, worker)
+        assert after["gained"] == after["value"] > 0, "what the new process counted is growth, once"
+        assert source(back, worker)["state"] != "partial"
+
+
+def stuck(moment: Moment) -> list[dict[str, Any]]:
+    return [check for check in moment["checks"] if check["id"].startswith("stuck")]
+
+
+def requests(moment: Moment, of: str) -> dict[str, Any]:
+    """A worker's finished requests, 0 before the first."""
+    none = {"value": 0.0, "gained": 0.0}
+    name = "dynamo_component_requests_total"
+    found = (one for one in moment["counters"] if one["name"] == name and one["source"] == of and one["value"])
+    return next(found, none)
 
 
 def test_without_a_host_tier_what_was_pushed_out_is_gone(tmp_path: Path) -> None:

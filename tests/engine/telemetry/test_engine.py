@@ -123,3 +123,15 @@ samplers.Child = repaired
             assert [source.name for source in next_snapshot(client).sources] == ["disks"], (
                 "asked for, it is tried again"
             )
+
+
+def test_how_long_an_engine_may_stand_still_is_the_client_s_to_say(client: Client) -> None:
+    hung = b"# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total 5\nvllm:num_requests_running 3\n"
+    with metrics_server({"/metrics": says(hung)}) as server:
+        client.watch(10, [server.url()])
+        assert [check.id for check in next_snapshot(client).checks] == []
+        client.watch(10, [server.url()], stuck_s=0.5)
+        eventually(lambda: [check.id for check in next_snapshot(client).checks] == ["stuck"])
+        for odd in (0.0, -1.0):
+            with pytest.raises(UsageError, match="an engine can't be stuck after"):
+                client.watch(10, [server.url()], stuck_s=odd)

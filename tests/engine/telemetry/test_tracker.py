@@ -250,6 +250,85 @@ def test_a_process_that_started_while_its_address_was_sampled_began_at_0() -> No
     assert rate(old, 2, LOAD) == 0.0
 
 
+def of_engine(series: Series, engine: str) -> Series:
+    return Series(series.name, (("engine", engine),))
+
+
+@pytest.mark.parametrize("says_when", [True, False])
+def test_one_of_two_engines_behind_an_address_restarts_and_the_other_goes_on(says_when: bool) -> None:
+    """The address is an aggregator: its own process, if it says when that began, goes on too."""
+    began = 1000.0 if says_when else None
+    (store0, load0), (store1, load1) = ([of_engine(one, str(n)) for one in (STORE, LOAD)] for n in range(2))
+    followed = Track("a", "vllm")
+    read(followed, 0, {store0: 70.0, load0: 50.0, store1: 1e12, load1: 2e12}, began)
+    read(followed, 1, {store0: 80.0, load0: 60.0, store1: 1e12, load1: 2e12}, began)
+    followed.moment(SECOND)
+    read(followed, 2, {store0: 3.0, load0: 4.0, store1: 1e12 + 5, load1: 2e12}, began)
+    assert [rate(followed, 2, one) for one in (store0, load0, store1, load1)] == [3.0, 4.0, 5.0, 0.0]
+    status = followed.status(2 * SECOND, 1.0)
+    assert (status.state, status.reason) == ("reset", "engine 0 restarted; totals begin again")
+    read(followed, 3, {store1: 1e12 + 6, load1: 2e12}, began)
+    assert "no longer reports" in followed.status(30 * SECOND, 30.0).reason
+
+
+def test_what_an_engine_that_restarted_has_not_used_yet_is_not_missing_and_begins_at_0() -> None:
+    (store0, load0), (store1, load1) = ([of_engine(one, str(n)) for one in (STORE, LOAD)] for n in range(2))
+    tokens0 = of_engine(Series("vllm:prompt_tokens_total"), "0")
+    followed = Track("a", "vllm")
+    read(followed, 0, {store0: 70.0, load0: 50.0, tokens0: 9.0, store1: 5.0, load1: 6.0})
+    read(followed, 1, {store0: 3.0, tokens0: 1.0, store1: 5.0, load1: 6.0})
+    assert "no longer" not in followed.status(20 * SECOND, 20.0).reason
+    followed.moment(SECOND)
+    read(followed, 2, {store0: 3.0, tokens0: 1.0, load0: 90.0, store1: 5.0, load1: 6.0})
+    assert rate(followed, 2, load0) == 90.0
+
+
+@pytest.mark.parametrize(("label", "rates"), [("worker_id", 4.0), ("server", None)])
+def test_a_new_process_may_have_a_new_name_and_begins_at_0_but_not_what_another_names(
+    label: str, rates: float | None
+) -> None:
+    """As Dynamo's worker, whose id is drawn at its start."""
+    old, new = (Series("dynamo_component_requests_total", ((label, name),)) for name in "ab")
+    for started in ((None, None), (1000.0, 2000.0)):
+        followed = Track("a", "dynamo")
+        read(followed, 0, {STORE: 70.0, LOAD: 50.0, old: 9.0}, started[0])
+        followed.moment(0)
+        followed.failed("cannot connect", 1)
+        read(followed, 1, {STORE: 1.0, LOAD: 2.0, new: 4.0}, started[1])
+        assert rate(followed, 1, new) == rates
+
+
+def test_counters_that_are_reset_do_not_let_the_others_begin_again() -> None:
+    """As after a reset of a cache's statistics: that two of three fell proves no restart of what goes on."""
+    tokens = Series("vllm:prompt_tokens_total")
+    followed = Track("a", "vllm")
+    read(followed, 0, {STORE: 70.0, LOAD: 50.0, tokens: 1e12})
+    followed.moment(0)
+    read(followed, 1, {STORE: 1.0, LOAD: 2.0, tokens: 1e12 + 7})
+    assert [rate(followed, 1, one) for one in (STORE, LOAD, tokens)] == [1.0, 2.0, 7.0]
+
+
+def test_two_processes_that_answer_in_turn_are_no_restarts_and_each_counts_on() -> None:
+    """A load balancer in front of two engines: each answer is of another process."""
+    followed = Track("a", "vllm")
+    read(followed, 0, {LOAD: 100e9}, 1000.0)
+    read(followed, 1, {LOAD: 101e9}, 1000.0)
+    read(followed, 2, {LOAD: 40e9}, 2000.0)
+    followed.moment(2 * SECOND)
+    point = followed.points[LOAD]
+    known = point.gained
+    for second, value, started in ((3, 103e9, 1000.0), (4, 43e9, 2000.0), (5, 103e9, 1000.0), (6, 44e9, 2000.0)):
+        read(followed, second, {LOAD: value}, started)
+    assert point.gained - known == 2e9 + 3e9 + 0.0 + 1e9
+    status = followed.status(20 * SECOND, 20.0)
+    assert (status.state, status.reason[:44]) == ("partial", "several processes answer here in turn, so to")
+    read(followed, 7, {LOAD: 9e9}, 500.0)
+    assert point.gained - known == 6e9, "what an older one counted before it was first read is not known to be new"
+    read(followed, 700, {LOAD: 10e9}, 500.0)
+    assert point.gained - known == 7e9
+    assert followed.status(700 * SECOND, 700.0).state != "partial"
+
+
 @given(st.data())
 def test_the_sum_of_rate_times_time_is_the_growth_however_late_the_answers(data: st.DataObject) -> None:
     """Answers come at any time, some fail, the process restarts and series vanish and appear; moments are regular."""

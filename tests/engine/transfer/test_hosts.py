@@ -14,16 +14,21 @@ from typing import Any
 
 import pytest
 
+from kvdeck.engine.client.client import Client
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.host.documents import dump_yaml
+from kvdeck.sessions.model.events import Round
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
-from tests.engine.conftest import DEADLINE, eventually
+from tests.engine.conftest import DEADLINE, eventually, lines_until_end
 from tests.support import hosts
 
-LINE_GB_PER_S = 0.125
-SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 8, "batch": 4, "effort": "quick", "seconds": 0.5,
+LINE_GB_PER_S = 0.025
+"""Of the shaped link: so slow that a busy machine keeps up with it."""
+BURST = 0.15
+"""What its bucket lets through at once, as part of a request."""
+SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 4, "batch": 2, "effort": "quick", "seconds": 0.5,
                          "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
 
 
@@ -32,7 +37,7 @@ def pair() -> Iterator[hosts.Pair]:
     if reason := hosts.reason_to_skip():
         pytest.skip(reason)
     with hosts.two_hosts() as made:
-        made.limit("1gbit")
+        made.limit("200mbit")
         yield made
 
 
@@ -67,9 +72,10 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
     assert [result.status for result in state.results] == ["ok", "ok"]
     for result in state.results:
         assert result.verified
-        fastest = result.gb_per_s
-        assert fastest is not None
-        assert 0.9 * LINE_GB_PER_S <= fastest.high <= LINE_GB_PER_S
+        rounds = [event for event in read_events(run.folder / "samples.jsonl") if isinstance(event, Round)]
+        quickest_ns = min(min(event.transfer_ns) for event in rounds if event.step == result.step)
+        fastest = result.block_bytes * result.batch / quickest_ns
+        assert 0.9 <= fastest / LINE_GB_PER_S <= 1 + BURST
         peer = result.settings["peer"]
         assert (peer["hosts"], peer["hostnames"], peer["transport"]) == (["hostb"], ["hostB"], "tcp/eth1")
         assert 1.0 <= peer["carried_part"] < 1.1
@@ -136,6 +142,30 @@ def test_a_fault_ends_the_run_and_says_who(
     assert took < DEADLINE
     assert state.measured_t is not None, "what was measured is kept"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_ssh_has_the_agent_of_who_asked(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The engine may have been started in another login. An `ssh` of the test's own notes what it was given."""
+    monkeypatch.delenv("KVDECK_WORKER")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\necho "$SSH_AUTH_SOCK $*" >{tmp_path}/given\necho Permission denied >&2\nexit 255\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    with Client.connect() as client:
+        monkeypatch.setenv("SSH_AUTH_SOCK", "/the/agent")
+        session = client.submit({**SMALL, "peer_command": "uvx kvdeck"})
+        client.subscribe(session, hz=1)
+        lines_until_end(client)
+        kept = client.store.load(session)
+        text = client.store.folder(session) / "run.yaml"
+        assert "/the/agent" not in text.read_text()
+    agent, *words = (tmp_path / "given").read_text().split()
+    assert agent == "/the/agent"
+    assert words[-7:] == ["--", "hostb", "uvx", "kvdeck", "rank", "--stdio", "peer0"]
+    assert "hostb accepts no key for this user" in (kept.reason or "")
+    assert "ssh-copy-id hostb" in (kept.reason or "")
 
 
 def test_interfaces_of_a_cluster_s_host(tmp_path: Path):

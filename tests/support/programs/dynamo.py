@@ -191,6 +191,16 @@ class Dynamo:
             for entry in (self._folder / "discovery/v1" / kind).iterdir():
                 entry.unlink(missing_ok=True)
 
+    @contextmanager
+    def hanging_worker(self) -> Iterator[None]:
+        """The worker stands still: it holds its connections and answers nobody."""
+        assert self.worker is not None
+        self.worker.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.worker.send_signal(signal.SIGCONT)
+
     def ask(self, prompt: str, max_tokens: int = 8) -> dict[str, Any]:
         """The usage of one completion."""
         body = json.dumps({"model": MODEL, "prompt": prompt, "max_tokens": max_tokens}).encode()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvdeck.app.text.monitor_names import short, source_name
 from kvdeck.app.text.monitor_report import arrow, labels_text
-from kvdeck.app.tui.modes.monitor.history import flow_key, number_key
+from kvdeck.app.tui.modes.monitor.history import flow_key, flow_rate, is_counter, number_key
 from kvdeck.engine.quantities import MOST
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.errors import UsageError
@@ -59,7 +59,7 @@ def parse(text: str) -> Threshold:
 def of_flow(flow: Flow, unit: str) -> float | None:
     """Return the flow's value in that unit (empty: its rate); None if its source has no such counter."""
     if unit in ("", "/s"):
-        return flow.bytes_per_s if flow.bytes_per_s is not None else flow.blocks_per_s
+        return flow_rate(flow)
     return {
         "B/s": flow.bytes_per_s,
         "B": flow.bytes_total,
@@ -73,7 +73,48 @@ def of_flow(flow: Flow, unit: str) -> float | None:
 
 def of_number(number: Number, unit: str) -> float | None:
     """Return a series' rate for a unit per second if it is a counter, else its value."""
-    return number.per_s if unit.endswith("/s") and number.gained is not None else number.value
+    return number.per_s if unit.endswith("/s") and is_counter(number) else number.value
+
+
+_UNITS = {"bytes": ("B",), "ratio": ("%",), "s": ("s", "seconds"), "seconds": ("s", "seconds")}
+"""How a series' unit is written in an alert, if not as it is."""
+_EXAMPLES = {"B": "GB", "B/s": "GB/s"}
+
+
+def units_of(row: Flow | Number) -> tuple[str, ...] | None:
+    """Return the units of an alert on a flow or series, other than none; None if any, as its unit isn't known."""
+    if isinstance(row, Flow):
+        counted = {
+            "B": row.bytes_total,
+            "blocks": row.blocks_total,
+            "transfers": row.transfers_total,
+            "failures": row.failures_total,
+        }
+        bases = [base for base, total in counted.items() if total is not None]
+        return tuple(unit for base in bases for unit in (base, f"{base}/s") if unit != "failures/s")
+    if not row.unit:
+        return None
+    units = _UNITS.get(row.unit, (row.unit,))
+    return (*units, *(f"{unit}/s" for unit in units)) if is_counter(row) else units
+
+
+def refuse_unit(threshold: Threshold, row: Flow | Number) -> None:
+    """Raise UsageError if the alert's unit is none of the row's."""
+    units = units_of(row)
+    per_second = isinstance(row, Flow) or is_counter(row)
+    if units is None or threshold.unit in units or not threshold.unit or (threshold.unit == "/s" and per_second):
+        return
+    shown = [_EXAMPLES.get(unit, unit) for unit in units]
+    raise UsageError(
+        f"{_name(row)} is not counted in {threshold.unit}: the alert {threshold.text!r} would never be met",
+        f"use {' or '.join(shown)}, or a number without a unit",
+    )
+
+
+def _name(row: Flow | Number) -> str:
+    if isinstance(row, Flow):
+        return f"{arrow(row)} ({short(row.name)})"
+    return f"{row.name}{labels_text(row)} of {source_name(row.source)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +137,15 @@ class Thresholds:
         self.set_: dict[str, Threshold] = {}
         self._out: dict[str, bool] = {}
         self._told: dict[str, float] = {}
+        self.problems: list[str] = []
+        """Alerts that can't be met, saved by another version or by an editor; for the operator, once each."""
+        self._fit: set[str] = set()
+        """Keys of which the unit was compared with the flow's or series'."""
         for key, text in (kept or {}).items():
             try:
                 self.set_[key] = parse(text)
-            except UsageError:
-                continue  # saved by another version: best effort
+            except UsageError as error:
+                self.problems.append(f"a saved alert of {key} is ignored: {error}")
 
     @property
     def texts(self) -> dict[str, str]:
@@ -111,13 +156,18 @@ class Thresholds:
         threshold = self.set_.get(key)
         return threshold.text if threshold is not None else ""
 
-    def put(self, key: str, text: str) -> None:
+    def put(self, key: str, text: str, row: Flow | Number | None = None) -> None:
         """Set the alert of a key, or remove it if the text is empty.
 
+        Args:
+            row: The flow or series, if known.
+
         Raises:
-            UsageError: The text is not a limit.
+            UsageError: The text is not a limit, or is in a unit that the row hasn't.
         """
         threshold = parse(text) if text.strip() else None
+        if threshold is not None and row is not None:
+            refuse_unit(threshold, row)
         self._out.pop(key, None)
         self._told.pop(key, None)
         if threshold is None:
@@ -135,15 +185,23 @@ class Thresholds:
         if self.set_:
             for flow in moment.flows:
                 if (threshold := self.set_.get(flow_key(flow))) is not None:
-                    value = of_flow(flow, threshold.unit)
-                    found.append((flow_key(flow), threshold, value, f"{arrow(flow)} ({short(flow.name)})"))
+                    self._compare(flow_key(flow), threshold, flow)
+                    found.append((flow_key(flow), threshold, of_flow(flow, threshold.unit), _name(flow)))
             for number in moment.pinned:
                 if (threshold := self.set_.get(number_key(number))) is not None:
-                    value = of_number(number, threshold.unit)
-                    name = f"{number.name}{labels_text(number)} of {source_name(number.source)}"
-                    found.append((number_key(number), threshold, value, name))
+                    self._compare(number_key(number), threshold, number)
+                    found.append((number_key(number), threshold, of_number(number, threshold.unit), _name(number)))
         crossings = (self._crossed(moment.t, *item) for item in found)
         return [crossing for crossing in crossings if crossing is not None]
+
+    def _compare(self, key: str, threshold: Threshold, row: Flow | Number) -> None:
+        """Note an alert in a unit that the row hasn't, once."""
+        if key not in self._fit:
+            self._fit.add(key)
+            try:
+                refuse_unit(threshold, row)
+            except UsageError as error:
+                self.problems.append(str(error))
 
     def _crossed(self, t: float, key: str, threshold: Threshold, value: float | None, name: str) -> Crossing | None:
         if value is None:

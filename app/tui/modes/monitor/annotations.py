@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from msgspec.structs import replace
+
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
@@ -24,6 +26,10 @@ class Marks:
         place = bisect_right(self._marks, mark.t, key=lambda known: known.t)
         self._marks.insert(place, mark)
         del self._marks[:-MOST]
+
+    def shift(self, seconds: float) -> None:
+        """Move all annotations in time, because the clock was set."""
+        self._marks = [replace(mark, t=mark.t + seconds) for mark in self._marks]
 
     def until(self, t: float) -> tuple[Mark, ...]:
         """Return the annotations at or before Unix time `t`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -19,7 +20,9 @@ STEP_S = 1.0
 SPARK_S = 120.0
 RATES_S = SPAN_S + SPARK_S
 HELD_S = 6.0
-"""A rate covers the time since the previous sample, if that is at most this many seconds and more than it says."""
+"""A value without the time that it covers holds since the previous sample, if that is at most this many seconds."""
+CLOCK_S = 0.05
+"""Longest gap in seconds between two rates that comes from the clock, which is adjusted all the time."""
 RATES_STEP_S = 0.5
 """Rates that end within the same step of this many seconds are merged into their mean over time."""
 _BARS = "▁▂▃▄▅▆▇█"
@@ -67,7 +70,12 @@ class History:
         if not self._times:
             return None
         place = max(0, bisect_right(self._times, t) - 1)
-        return from_mapping(load_record(zlib.decompress(self._packed[place])))
+        moment = from_mapping(load_record(zlib.decompress(self._packed[place])))
+        return replace(moment, t=self._times[place])
+
+    def shift(self, seconds: float) -> None:
+        """Move all samples in time, because the clock was set."""
+        self._times = [t + seconds for t in self._times]
 
 
 def flow_key(flow: Flow) -> str:
@@ -82,13 +90,50 @@ def number_key(number: Number) -> str:
 
 
 def flow_rate(flow: Flow) -> float | None:
-    """Return bytes per second, else blocks per second; None if neither is known."""
-    return flow.bytes_per_s if flow.bytes_per_s is not None else flow.blocks_per_s
+    """Return bytes per second, or blocks per second of a flow whose bytes aren't counted; None if it isn't known."""
+    return flow.blocks_per_s if flow.bytes_total is None else flow.bytes_per_s
+
+
+def _gained(flow: Flow) -> tuple[float | None, float] | None:
+    """Return a flow's count before watching and its growth since, in the unit of its rate; None if not known."""
+    if flow.bytes_total is not None:
+        return _from_0(flow.bytes_before, flow.bytes_gained)
+    return _from_0(flow.blocks_before, flow.blocks_gained)
+
+
+def _from_0(before: float | None, gained: float | None) -> tuple[float | None, float] | None:
+    """Return the two; what has been read once has gained nothing yet."""
+    if gained is None:
+        return None if before is None else (before, 0.0)
+    return before, gained
+
+
+def is_counter(number: Number) -> bool:
+    """True for a counter, also one that was read only once."""
+    return number.gained is not None or number.before is not None
 
 
 def _rate_key(flow: Flow) -> str:
     # Once the block size is known, blocks become bytes. The two must not share one sparkline's scale.
     return f"{flow_key(flow)} {'blocks' if flow.bytes_total is None else 'bytes'}"
+
+
+class _Level(NamedTuple):
+    """A counter as of the last sample with a rate of it."""
+
+    t: float
+    at_ns: int
+    since_ns: int
+    before: float | None
+    gained: float
+
+    def grown(self, later: _Level) -> tuple[float, float] | None:
+        """Return growth and seconds from here to a later level; None if they can't be compared."""
+        same = later.since_ns == self.since_ns if later.since_ns and self.since_ns else later.before == self.before
+        seconds = (later.at_ns - self.at_ns) / 1e9 if later.at_ns and self.at_ns else later.t - self.t
+        if not same or later.gained < self.gained or seconds <= 0:
+            return None
+        return later.gained - self.gained, seconds
 
 
 @dataclass(slots=True)
@@ -116,7 +161,8 @@ class _Drawn:
 class Rates:
     """Rates of flows and pinned series over the last `span_s` seconds.
 
-    A rate is known with the time that it covers, so rate × time is the growth, in every cell of a sparkline too.
+    A rate is known with the time that it covers, so rate × time is the growth, in every cell of a sparkline too. Where
+    samples are missing between two of one sampler, the rate is the growth between them.
     """
 
     def __init__(self, span_s: float = RATES_S) -> None:
@@ -126,38 +172,62 @@ class Rates:
         """Number of rates that became too old, by key."""
         self._seen: dict[str, float] = {}
         """Unix time of the last sample that had the key."""
+        self._levels: dict[str, _Level] = {}
         self._drawn: dict[tuple[str, int], _Drawn] = {}
 
     def note(self, moment: Snapshot) -> None:
         """Add a sample's rates; drop series without a rate for `span_s`."""
         covers = {source.name: source.over_s for source in moment.sources}
+        clocks = moment.t, moment.at_ns, moment.since_ns
         for flow in moment.flows:
-            self._add(_rate_key(flow), moment.t, flow_rate(flow), covers.get(flow.source))
+            level = None if (known := _gained(flow)) is None else _Level(*clocks, *known)
+            self._add(_rate_key(flow), moment.t, flow_rate(flow), covers.get(flow.source), level)
         for number in moment.pinned:
-            value = number.per_s if number.gained is not None else number.value
-            self._add(number_key(number), moment.t, value, covers.get(number.source))
+            value = number.per_s if is_counter(number) else number.value
+            level = None if (known := _from_0(number.before, number.gained)) is None else _Level(*clocks, *known)
+            self._add(number_key(number), moment.t, value, covers.get(number.source), level)
         for key, t in list(self._seen.items()):
             if t < moment.t - self.span_s:
-                for of_key in (self._seen, self._rates, self._dropped):
+                for of_key in (self._seen, self._rates, self._dropped, self._levels):
                     of_key.pop(key, None)
         if len(self._drawn) > 4 * len(self._seen) + 64:
             self._drawn.clear()
 
-    def _add(self, key: str, t: float, value: float | None, over_s: float | None) -> None:
+    def shift(self, seconds: float) -> None:
+        """Move all rates in time, because the clock was set."""
+        for rates in self._rates.values():
+            for rate in rates:
+                rate.begin, rate.end = rate.begin + seconds, rate.end + seconds
+        self._seen = {key: t + seconds for key, t in self._seen.items()}
+        self._levels = {key: level._replace(t=level.t + seconds) for key, level in self._levels.items()}
+        self._drawn.clear()
+
+    def _add(self, key: str, t: float, value: float | None, over_s: float | None, level: _Level | None) -> None:
         before = self._seen.get(key)
         if before is not None and t <= before:
             return
         self._seen[key] = t
         rates = self._rates.setdefault(key, [])
+        last = self._levels.get(key)
+        if level is not None and over_s is not None and (value is not None or last is None):
+            self._levels[key] = level
         if value is None:
             return
-        begin = t - (over_s or 0.0)
-        if before is not None and t - before <= HELD_S:
-            begin = min(begin, before)
-        begin = max(min(begin, t - 1e-3), rates[-1].end if rates else 0.0)
-        if rates and t // RATES_STEP_S == (last := rates[-1]).end // RATES_STEP_S and begin == last.end:
-            grown = last.value * (last.end - last.begin) + value * (t - begin)
-            last.end, last.value = t, grown / (t - last.begin)
+        end = rates[-1].end if rates else 0.0
+        if level is None or over_s is None:
+            held = before is not None and t - before <= HELD_S
+            begin = max(min(t - max(over_s or 0.0, 1e-3), before if held and before is not None else t), end)
+        else:
+            grown = last.grown(level) if last is not None else None
+            missing = grown is not None and grown[1] > over_s + CLOCK_S
+            growth, seconds = grown if grown is not None and missing else (value * over_s, over_s)
+            begin = t - seconds
+            if abs(begin - end) < CLOCK_S:
+                begin, seconds = end, t - end
+            begin, value = max(begin, end), growth / seconds
+        if rates and t // RATES_STEP_S == rates[-1].end // RATES_STEP_S and begin == rates[-1].end:
+            total = rates[-1].value * (rates[-1].end - rates[-1].begin) + value * (t - begin)
+            rates[-1].end, rates[-1].value = t, total / (t - rates[-1].begin)
             return
         rates.append(_Rate(begin, t, value))
         if rates[0].end < t - self.span_s - SPARK_S:  # in batches, not with every sample

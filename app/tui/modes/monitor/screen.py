@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +15,7 @@ from textual.containers import Horizontal, Vertical
 
 from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.current_plan import planned
-from kvdeck.app.tui.messages import RecordingsSeen, ReplayAsked, TelemetrySampled
+from kvdeck.app.tui.messages import PastSampled, RecordingsSeen, ReplayAsked, TelemetrySampled
 from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.monitor import dialogs
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.state import EngineState
 
 LINGER_S = 60.0
-"""Seconds that sampling continues after leaving the Monitor; with an alert set, sampling runs until the deck ends."""
+"""Seconds that samples are received after leaving the Monitor; with an alert set, until the deck ends."""
+OVERDUE_S, OVERDUE_PERIODS = 3.0, 2.5
+"""Age of the newest sample from which it is shown: the larger of these seconds and sampling periods."""
 RETRY_S = 0.25
 WATCH = "watch"
 """Group of the workers that change the subscription."""
@@ -54,7 +57,11 @@ LOOKING = "Searching this host for sources …"
 
 
 class MonitorScreen(DeckScreen):
-    """The Monitor. The engine samples while it is in front, and for `LINGER_S` after."""
+    """The Monitor. Once sources are selected, the engine samples as long as the deck is open.
+
+    The deck receives the samples while the Monitor is in front, and for `LINGER_S` after; those that it misses then
+    come from the engine when it is in front again.
+    """
 
     CSS_PATH = "monitor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = KEYS
@@ -93,8 +100,10 @@ class MonitorScreen(DeckScreen):
         if self.app.config.block_bytes:
             self.settings = replace(self.settings, block_bytes=self.app.config.block_bytes, block_from="as configured")
         self.timeline.thresholds = Thresholds(self.settings.thresholds)
+        self._show_alert_problems()
         self.query_one(Tiers).focus()
         self._clock = self.set_interval(PLAY_S, self.player.play, pause=True)
+        self._ages = self.set_interval(1.0, self._show_age)
         super().on_mount()
         self._arrange()
 
@@ -116,13 +125,22 @@ class MonitorScreen(DeckScreen):
             self._linger.stop()
         if not self._asked:
             self._asked = True
-            self.ask(lambda: self._find_sources(), "sources", exclusive=True)
+            if self.settings.sources is None:
+                self.call_after_refresh(self._ask_first)
+            else:
+                self.ask(lambda: self._find_sources(), "sources", exclusive=True)
         self._watch()
 
     def on_screen_suspend(self) -> None:
         self._asked = False
         if self.app.current_mode != "monitor" and not self.timeline.thresholds.set_:
-            self._linger = self.set_timer(LINGER_S, self._stop)
+            self._linger = self.set_timer(LINGER_S, self._be_quiet)
+
+    def _be_quiet(self) -> None:
+        """Let the engine sample, but receive no samples."""
+        if self._watching is not None and not self._watching.quiet:
+            quiet = self._watching = replace(self._watching, quiet=True)
+            self.ask(lambda: self.app.requests.watch(quiet, self._post_here), WATCH)
 
     def _stop(self) -> None:
         if self._watching is not None:
@@ -138,7 +156,10 @@ class MonitorScreen(DeckScreen):
         sources = self.settings.sources
         if not sources:
             return None
-        return TelemetryRequest(sources, self.settings.hz, self.settings.block_bytes, self.settings.pins)
+        settings = self.settings
+        return TelemetryRequest(
+            sources, settings.hz, settings.block_bytes, settings.pins, stuck_s=self.app.config.stuck_s
+        )
 
     def _watch(self) -> None:
         """Start sampling, or restart it if the sampling request has changed."""
@@ -166,7 +187,31 @@ class MonitorScreen(DeckScreen):
                 self.annotate_recording(crossing.text, "threshold", crossing.t)
                 if crossing.told:
                     self.notify(crossing.text, title="alert", severity="warning", markup=False)
+            self._show_alert_problems()
         self._paint(tick=True)
+
+    def _show_alert_problems(self) -> None:
+        problems, self.timeline.thresholds.problems = self.timeline.thresholds.problems, []
+        for problem in problems:
+            self.notify(problem, title="alert", severity="warning", markup=False)
+
+    @on(PastSampled)
+    def note_past(self, message: PastSampled) -> None:
+        self.timeline.note_past(message.sample, self.settings.pins, message.packed, whole=not message.left)
+        if not message.left:
+            self.timeline.error = ""
+            self._paint()
+
+    def age(self) -> float | None:
+        """Return the age in seconds of the newest sample, if it is older than it should be."""
+        age = self.timeline.age_s(time.monotonic_ns())
+        return None if age is None or age < max(OVERDUE_S, OVERDUE_PERIODS / self.settings.hz) else age
+
+    def _show_age(self) -> None:
+        """Redraw the status line while no sample comes, so that it shows the age of the newest."""
+        if self.app.current_mode == "monitor" and self.ready and not self.app.paused and self.age() is not None:
+            bar = self.query_one(MonitorBar)
+            bar.apply(state_of(self), bar.moment)
 
     @on(RecordingsSeen)
     def note_recordings(self, message: RecordingsSeen) -> None:
@@ -380,10 +425,13 @@ class MonitorScreen(DeckScreen):
 
     async def _find_sources(self) -> None:
         with contextlib.suppress(KvdeckError):  # the source dialog searches again, and shows why it fails
-            self.found = await self.app.requests.find_sources()
+            self.found = (await self.app.requests.find_sources(lambda _: None)).sources
+        self.draw()
+
+    def _ask_first(self) -> None:
+        """Open the source dialog, whose search shows what it finds at once."""
         if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
-        self.draw()
 
     def action_sources(self) -> None:
         dialogs.sources(self)

@@ -11,8 +11,11 @@ from kvdeck.app.tui.modes.monitor.replay import Replay, Seen
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.store.telemetry.annotations import Mark
+from kvdeck.sessions.units import duration_text
 
 LARGE_STEP_S = 30.0
+CLOCK_SET_S = 1.0
+"""Seconds that the clock goes back when it is set, rather than adjusted."""
 
 
 class Timeline:
@@ -28,20 +31,65 @@ class Timeline:
         self.replay: Replay | None = None
         self.seen: Seen | None = None
         self._sought: Snapshot | None = None
+        self._last: Snapshot | None = None
+        """The last sample added, which may lack values: see `note_past`."""
 
     def note(self, moment: Snapshot, pins: tuple[str, ...], packed: bytes = b"") -> list[Crossing]:
         """Add a live sample, annotate changes and alerts, and return the alerts' crossings."""
+        self.error = ""
+        if self._is_known(moment):
+            return []
         moment = with_pins(moment, pins)
+        self._follow_clock(moment)
         crossings = self.thresholds.take(moment)
-        if self.newest is not None:
-            for mark in happened(self.newest, moment):
-                self.marks.add(mark)
         for crossing in crossings:
             self.marks.add(Mark(crossing.t, crossing.text, "threshold"))
+        self._add(moment, packed)
+        return crossings
+
+    def note_past(self, moment: Snapshot, pins: tuple[str, ...], packed: bytes, whole: bool) -> None:
+        """Add a sample that the engine took earlier; one that isn't after the last sample is ignored.
+
+        Args:
+            whole: Whether it may be shown, as all its values are there; `packed` is always whole.
+        """
+        if not self._is_known(moment):
+            moment = with_pins(moment, pins)
+            self._follow_clock(moment)
+            self._add(moment, packed, whole)
+
+    def _add(self, moment: Snapshot, packed: bytes, whole: bool = True) -> None:
+        if self._last is not None:
+            for mark in happened(self._last, moment):
+                self.marks.add(mark)
         self.history.note(moment, packed)
         self.rates.note(moment)
-        self.newest, self.error = moment, ""
-        return crossings
+        self._last = moment
+        if whole:
+            self.newest = moment
+
+    def _is_known(self, moment: Snapshot) -> bool:
+        return self._last is not None and 0 < moment.at_ns <= self._last.at_ns
+
+    def _follow_clock(self, moment: Snapshot) -> None:
+        """Move everything in time if the clock was set back, so that newer samples come after older ones."""
+        last = self._last
+        if last is None or not last.at_ns or not moment.at_ns:
+            return
+        back = (last.t - moment.t) + (moment.at_ns - last.at_ns) / 1e9
+        if back <= CLOCK_SET_S:
+            return
+        self.history.shift(-back)
+        self.rates.shift(-back)
+        self.marks.shift(-back)
+        if self.shown is not None:
+            self.shown -= back
+        if self._sought is not None:
+            self._sought = replace(self._sought, t=self._sought.t - back)
+        self._last = replace(last, t=last.t - back)
+        if self.newest is not None:
+            self.newest = replace(self.newest, t=self.newest.t - back)
+        self.marks.add(Mark(moment.t, f"the clock was set back by {duration_text(back)}", "gap"))
 
     def step(self, seconds: float) -> None:
         """Move by seconds (negative: back) in the live history; moving past the newest sample returns to live."""
@@ -57,6 +105,11 @@ class Timeline:
     def live(self) -> None:
         """Show the newest live sample, and close the recording."""
         self.shown = self._sought = self.replay = self.seen = None
+
+    def age_s(self, now_ns: int) -> float | None:
+        """Return the age in seconds of the newest sample at monotonic time `now_ns`; None if it isn't known."""
+        at_ns = 0 if self.newest is None else self.newest.at_ns
+        return (now_ns - at_ns) / 1e9 if at_ns else None
 
     @property
     def now(self) -> float | None:

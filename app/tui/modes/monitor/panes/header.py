@@ -35,6 +35,8 @@ class HeaderState:
     unwatched: bool = False
     error: str = ""
     """Why there is no newer sample."""
+    age_s: float | None = None
+    """Age of the newest sample, if it is overdue."""
     new: int = 0
     """Number of discovered sources that were never offered."""
 
@@ -58,6 +60,7 @@ def state_of(screen: MonitorScreen) -> HeaderState:
         replay=None if replay is None else (replay.recording.name, replay.begin, replay.end, replay.speed),
         held=screen.app.paused,
         error=timeline.error,
+        age_s=screen.age(),
         unwatched=not settings.sources and newest is None,
         new=sum(found.name not in known for found in screen.found) if settings.sources is not None else 0,
     )
@@ -108,6 +111,9 @@ class MonitorBar(Lines):
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
             return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]
+        if state.age_s is not None:
+            old = duration_text(float(int(state.age_s)))
+            return [(f" ◂ {old} old, waiting for a sample ", "!warn"), (f"{number_text(state.hz)} Hz  ", "")]
         down = sum(source.stale for source in self.moment.sources)
         if down:
             return [(f" ▲ {down} of {len(self.moment.sources)} down ", "!bad"), (f"{number_text(state.hz)} Hz  ", "")]

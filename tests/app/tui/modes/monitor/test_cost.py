@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.messages import TelemetrySampled
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.widgets.lines import Lines
@@ -60,19 +61,29 @@ async def test_a_terminal_that_lags_gets_the_newest_moment_later():
             await pilot.pause(0.05)
 
 
-async def test_another_mode_in_front_stops_the_watching_only_after_a_while(monkeypatch: pytest.MonkeyPatch):
+async def test_with_another_mode_in_front_samples_stay_in_the_engine_after_a_while(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("kvdeck.app.tui.modes.monitor.screen.LINGER_S", 0.05)
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
-        screen = await show(pilot, 3)
-        stopped: list[int] = []
-        screen._stop = lambda: stopped.append(1)  # type: ignore[method-assign]
+        await show(pilot, 3)
+        watched: list[bool] = []
+
+        async def watch(request: TelemetryRequest | None, _: object) -> None:
+            assert request is not None
+            watched.append(request.quiet)
+
+        deck.requests.watch = watch  # type: ignore[method-assign]
+        deck.screen_stack[0]._watching = deck.screen_stack[0].wanted()  # type: ignore[attr-defined]
         await pilot.press("a")
         await pilot.press(*"x", "enter")
-        assert stopped == [], "a question over the screen is no other mode"
+        assert watched == [], "a question over the screen is no other mode"
         await pilot.press("2")
         deadline = time.monotonic() + 10
-        while not stopped:
+        while watched != [True]:
             assert time.monotonic() < deadline
             await pilot.pause(0.02)
+        deck.requests.live = True
         await pilot.press("3")
+        while watched != [True, False]:
+            assert time.monotonic() < deadline
+            await pilot.pause(0.02)

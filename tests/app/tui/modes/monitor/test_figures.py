@@ -194,6 +194,64 @@ def test_a_threshold_on_a_gauge_is_on_its_value_and_on_a_counter_on_its_growth()
     assert [crossing.key for crossing in found] == ["s usage{}", "s tokens{}"]
 
 
+@pytest.mark.parametrize(
+    ("row", "text", "fix"),
+    [
+        (flow(3.0), "> 5 GB/s", "use blocks or blocks/s, or a number without a unit"),
+        (flow(3.0), "> 5 %", "use blocks or blocks/s"),
+        (flow(3.0), "> 5 tokens", "use blocks or blocks/s"),
+        (flow(3.0), "> 3 failures", "use blocks or blocks/s"),
+        (Number("s", "usage", {}, "ratio", "memory", 0.5), "> 5 GB", "use %, or"),
+        (Number("s", "usage", {}, "ratio", "memory", 0.5), "> 5 /s", "use %, or"),
+        (Number("s", "used", {}, "bytes", "memory", 5.0), "> 5 GB/s", "use GB, or"),
+        (Number("s", "tokens", {}, "tokens", "tokens", 5.0, before=0.0), "> 5 B/s", "use tokens or tokens/s, or"),
+    ],
+)
+def test_an_alert_in_a_unit_that_the_row_has_not_is_refused_with_those_it_has(row: Flow | Number, text: str, fix: str):
+    thresholds = Thresholds()
+    with pytest.raises(UsageError, match="would never be met") as refused:
+        thresholds.put("k", text, row)
+    assert refused.value.fix.startswith(fix)
+    assert thresholds.texts == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (flow(3.0), "> 5"),
+        (flow(3.0), "> 5 /s"),
+        (flow(3.0), "> 5 blocks"),
+        (replace(flow(3.0), bytes_total=3.0, failures_total=0.0), "> 3 failures"),
+        (replace(flow(3.0), bytes_total=3.0), "> 5 GiB/s"),
+        (Number("s", "odd", {}, "", None, 5.0), "> 5 GB/s"),
+        (Number("s", "ttft", {}, "seconds", "queue", 5.0), "> 5 s"),
+        (Number("s", "pcie", {}, "B/s", "host", 5.0), "> 5 GB/s"),
+    ],
+)
+def test_an_alert_in_a_unit_of_the_row_or_on_a_series_of_unknown_unit_is_set(row: Flow | Number, text: str):
+    thresholds = Thresholds()
+    thresholds.put("k", text, row)
+    assert thresholds.texts == {"k": text}
+
+
+def test_a_saved_alert_that_can_not_be_met_is_named_once_and_stops_nothing():
+    thresholds = Thresholds({"s n": "> 10 GB/s", "gone": "nonsense"})
+    assert [problem.split(":")[0] for problem in thresholds.problems] == ["a saved alert of gone is ignored"]
+    for second in range(3):
+        assert thresholds.take(at(float(second), flow(3.0))) == []
+    assert len(thresholds.problems) == 2
+    assert "is not counted in B/s" in thresholds.problems[1]
+
+
+def test_a_counter_that_was_read_once_has_no_rate_rather_than_its_total():
+    counter = Number("s", "tokens", {}, "tokens", "tokens", 1e6, before=1e6)
+    thresholds = Thresholds({"s tokens{}": "> 4 /s"})
+    assert thresholds.take(Snapshot(1.0, pinned=(counter,))) == []
+    rates = Rates()
+    rates.note(Snapshot(1.0, pinned=(counter,)))
+    assert set(rates.cells("s tokens{}", 1.0, 4)) == {None}
+
+
 # --- marks ---
 
 
