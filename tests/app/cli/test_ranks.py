@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -108,21 +109,57 @@ def test_torchrun_s_variables_on_two_hosts_are_a_run_between_them(pair: Pair, ho
 @on_hosts
 @needs_etcd
 def test_the_same_command_on_two_hosts_meets_by_etcd(pair: Pair, home: dict[str, str], tmp_path: Path):
-    client, peer = f"http://{pair.a.address}:{free_port()}", f"http://127.0.0.1:{free_port()}"
-    etcd = pair.a.popen("etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", client,
-                        "--advertise-client-urls", client, "--listen-peer-urls", peer, "--name", "e",
-                        "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}",
-                        stderr=subprocess.DEVNULL)  # fmt: skip
-    words = ("--etcd-endpoints", client)
-    target = started(pair.b, home, *words, "--role", "target")
-    done = pair.a.run(*kvdeck_run(*words, "--role", "initiator"), env=home, timeout=LONG)
-    _, err = target.communicate(timeout=LONG)
-    assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
-    (result,) = only_session(home)["results"]
-    assert result["settings"]["peer"]["hostnames"] == ["hostB"]
-    keys = pair.b.run(sys.executable, "-c", LEFT, client)
-    assert keys.stdout.strip() == "[]", keys.stderr
-    os.kill(etcd.pid, signal.SIGKILL)
+    with etcd_on(pair.a, tmp_path) as endpoint:
+        words = ("--etcd-endpoints", endpoint)
+        target = started(pair.b, home, *words, "--role", "target")
+        done = pair.a.run(*kvdeck_run(*words, "--role", "initiator"), env=home, timeout=LONG)
+        _, err = target.communicate(timeout=LONG)
+        assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
+        (result,) = only_session(home)["results"]
+        assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+        keys = pair.b.run(sys.executable, "-c", LEFT, endpoint)
+        assert keys.stdout.strip() == "[]", keys.stderr
+
+
+@on_hosts
+@needs_etcd
+def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_path: Path):
+    """A sweep over 1 MiB is two runs: the first process of the group is the initiator of both."""
+    with etcd_on(pair.a, tmp_path) as endpoint:
+        words = ["profile", "--model", "qwen3-0.6b", "--isl", "64", "--num_iter", "16", "--warmup_iter", "16",
+                 "--start_block_size", str(1 << 20), "--max_block_size", str(1 << 21), "--runtime_type", "ETCD",
+                 "--etcd_endpoints", endpoint, "--benchmark_group", "mine"]  # fmt: skip
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *words]
+        ranks = [
+            subprocess.Popen(
+                host.argv(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **home},
+            )
+            for host in (pair.a, pair.b)
+        ]  # fmt: skip
+        ended = [rank.communicate(timeout=LONG) for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], ended
+    tables = [out for out, _ in ended if "In nixlbench's columns:" in out]
+    assert len(tables) == 1, "only the initiator prints"
+    assert tables[0].count("In nixlbench's columns:") == 2
+    store = Store(Path(home["KVDECK_HOME"]))
+    assert len({store.load(name).host["hostname"] for name in store.names()}) == 1
+    assert len(store.names()) == 2
+
+
+@contextlib.contextmanager
+def etcd_on(host: Host, folder: Path) -> Iterator[str]:
+    """Run an etcd on a host's address; yield its endpoint."""
+    client, peer = f"http://{host.address}:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    etcd = host.popen("etcd", "--data-dir", str(folder / "etcd"), "--listen-client-urls", client,
+                      "--advertise-client-urls", client, "--listen-peer-urls", peer, "--name", "e",
+                      "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}",
+                      stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        yield client
+    finally:
+        etcd.kill()
+        etcd.wait(LONG)
 
 
 LEFT = """
