@@ -232,6 +232,7 @@ class RunSpec:
         None, "--peer HOST", PEERS, "Put the targets on another host, reached by ssh: HOST, USER@HOST; repeatable.",
         doc="Hosts of the targets, reached by ssh without a password: `HOST`, `USER@HOST`, or a name in ~/.ssh/config. "
         "With several, initiators take them in turn. Null: this host.", parse=parse_host, paths=_PEERED,
+        form=Cell("Devices", "peer", "host of the targets, by ssh; space takes one used before, Enter types one"),
     )
     peer_command: str = run_field(
         "kvdeck", "--peer-command COMMAND", PEERS, "How kvdeck is called on the peer: a path, 'uvx kvdeck'.",

@@ -436,6 +436,10 @@ def connect(agent: Any, backend: str, metadata: str) -> str:
     return transport_of(words.text)
 
 
+WITHIN_HOST = "within one host"
+"""What follows transports that lead to no other host, in UCX's view."""
+
+
 def transport_of(said: str) -> str:
     """Return the transports of bytes from UCX's log, such as `tcp/eth1` or `rc_mlx5/mlx5_0:1`; empty if it says none.
 
@@ -448,7 +452,7 @@ def transport_of(said: str) -> str:
     where, text = lines[-1]
     lanes = dict(re.findall(r"(\w+)\(([^)]*)\)", text))
     moved = next((lanes[name] for name in ("rma", "rma_am", "am", "tag") if name in lanes), text.strip())
-    return moved if where == "inter-node" else f"{moved} within one host"
+    return moved if where == "inter-node" else f"{moved} {WITHIN_HOST}"
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:

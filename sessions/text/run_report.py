@@ -220,19 +220,26 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     for key, unusual, words in _UNUSUAL:
         if settings.get(key) == unusual and (between or key not in _BETWEEN):
             yield words
+    link = link_of(result)
+    if link is not None:
+        yield peer_text(link)
     if scheme := settings.get("scheme"):
         yield _scheme_text(scheme, result)
-    elif "processes" in settings and result.direct is None:
-        link = link_of(result)
-        yield peer_text(link) if link else "between two processes" if between else "within one process"
-    cores = sorted(
-        {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
-    )
-    if cores:
-        yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+    elif "processes" in settings and result.direct is None and link is None:
+        yield "between two processes" if between else "within one process"
+    places = settings.get("cores") or ()
+    if link is not None and len(places) == 2:
+        yield f"{_cores_text(places[:1])} here, {_cores_text(places[1:])} there"
+    elif places:
+        yield _cores_text(places)
     environment, params = settings.get("environment") or {}, settings.get("params") or {}
     yield from (f"{key}={value}" for key, value in environment.items() if "_LOG" not in key)
     yield from (f"{key}={value}" for key, value in params.items() if key in asked)
+
+
+def _cores_text(places: Sequence[Any]) -> str:
+    cores = sorted({core for part in places for core in (part if isinstance(part, list) else [part])})
+    return f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
 
 
 def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:

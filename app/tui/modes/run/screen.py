@@ -116,10 +116,12 @@ class RunScreen(DeckScreen):
         self.ask(lambda: self.app.requests.follow(message.key))
 
     def action_launch(self) -> None:
-        form = self.query_one(FormPane).form
+        pane = self.query_one(FormPane)
+        form = pane.form
         if problem := form.problem():
             self.notify(problem, severity="warning", markup=False)
             return
+        pane.keep_peers()
         self.app.submit(form.to_mapping())
 
     def on_block_chosen(self, message: BlockChosen) -> None:
