@@ -33,14 +33,14 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         UnavailableError: The engine does not support a parameter; the message names it.
         UsageError: The scheme does not allow the device counts.
     """
-    if flag := native_refusal(params):
-        what = f"--{flag.name} {'' if flag.secret else params[flag.name]} can't run natively: {flag.reason}"
-        raise UnavailableError(what.replace("  ", " "), f"{_default_text(flag)}, or --exec nixlbench")
     if params["backend"] not in _HERE:
         raise UnavailableError(
             f"backend {params['backend']} can't run natively: the engine supports {', '.join(_HERE)}",
             "use one of them, or --exec nixlbench",
         )
+    if flag := native_refusal(params):
+        what = f"--{flag.name} {'' if flag.secret else params[flag.name]} can't run natively: {flag.reason}"
+        raise UnavailableError(what.replace("  ", " "), f"{_default_text(flag)}, or --exec nixlbench")
     _check_devices(params)
     return [_spec(params, sizes) for sizes in _parts(params["start_block_size"], params["max_block_size"])]
 

@@ -34,6 +34,8 @@ CSV_HEADER = (
 )
 FORMATS = ("json", "csv", "kvdeck", "markdown", "parquet")
 """`json` is Dynamo's format; `kvdeck` is kvdeck's own and lossless."""
+_LONGEST_HEAD = 4096
+"""Characters of a CSV file's first line that are looked at."""
 _SUFFIXES = {".csv": "csv", ".md": "markdown", ".parquet": "parquet", ".jsonl": "jsonl"}
 MOST_BYTES = MAX_DOCUMENT
 """Maximum bytes of an imported file: larger ones take seconds to read, and no session that can be imported is as
@@ -122,10 +124,10 @@ def csv_text(session: Session) -> str:
 
 
 def _from_csv(text: str, path: Path) -> Session:
-    rows = list(csv.reader(io.StringIO(text)))
-    head = [cell.strip() for cell in rows[0]] if rows else []
+    head = [cell.strip().strip('"') for cell in text.partition("\n")[0][:_LONGEST_HEAD].split(",")]
     if tuple(head) != CSV_HEADER:
         raise ValueError(_not_csv(text, head))
+    rows = list(csv.reader(io.StringIO(text)))
     return _imported(path, transfer_counts=ordered(_csv_counts(row) for row in rows[1:] if row))
 
 
@@ -136,7 +138,7 @@ def _not_csv(text: str, head: Sequence[str]) -> str:
         if len(missing) < len(CSV_HEADER):
             return f"it looks like Dynamo's CSV but has no column {', '.join(missing)}"
         shown = next((line.strip() for line in text.splitlines() if line.strip()), "")
-        return f"its first line is {visible(shown[:60])!r}" if shown else "it is empty"
+        return f"its first line is '{visible(shown[:60])}'" if shown else "it is empty"
     return "it looks like Dynamo's CSV but its columns have another order"
 
 

@@ -29,6 +29,8 @@ _LABEL = re.compile(
     r"|[\w.-]+\s+\| "  # docker compose
 )
 _MOST_PREFIXES = 4
+_MOST_OWN, _LONGEST_OWN = 16, 200
+"""Prefixes of a log that aren't among the known ones, and characters of each."""
 
 
 def log_lines(text: str, sign: re.Pattern[str]) -> Iterator[tuple[str, str]]:
@@ -47,13 +49,12 @@ def log_lines(text: str, sign: re.Pattern[str]) -> Iterator[tuple[str, str]]:
 def _own_prefixes(lines: list[str], sign: re.Pattern[str]) -> list[re.Pattern[str]]:
     found: dict[str, None] = {}
     for line in lines:
-        if (at := sign.search(line)) is None:
+        if sign.search(line) is None:
             continue
         _, bare = _bare(line, [])
-        if (inner := sign.search(bare)) and inner.start() > 0:
-            found[_opened(bare[: inner.start()])] = None
-        elif inner is None and at.start() > 0:  # a known prefix that is none
-            found[_opened(line[: at.start()])] = None
+        at = sign.search(bare)
+        if at and 0 < at.start() <= _LONGEST_OWN and len(found) < _MOST_OWN:
+            found[_opened(bare[: at.start()])] = None
     return [re.compile(pattern) for pattern in found]
 
 

@@ -19,7 +19,7 @@ from kvdeck.sessions.formats.log_lines import log_lines
 from kvdeck.sessions.model.records import Interval, RunState, Session, StepResult
 from kvdeck.sessions.units import many
 
-_HEADER = re.compile(r"Block Size \(B\)\s+Batch Size(?=\s)(?=.*/Sec\))")
+_HEADER = re.compile(r"Block Size \(B\)\s+Batch Size(?=\s.{0,400}/Sec\))")
 _TITLE = re.compile(r"NIXLBench Configuration")
 _FIELDS = {
     "Block Size (B)": "block_bytes",
@@ -62,7 +62,10 @@ _PATHS = {
 _STORAGE = ("GDS", "GDS_MT", "POSIX", "HF3FS", "GUSLI", "OBJ", "AZURE_BLOB", "INFINIA")
 _DECIDING = {"backend": "UCX", "op_type": "WRITE", "initiator_seg_type": "DRAM", "target_seg_type": "DRAM"}
 """Options that decide the path, with nixlbench's defaults."""
-_MOST_STEPS = 10_000
+_MOST_RUNS, _MOST_ROWS = 1000, 10_000
+"""Far more than a sweep or a night's log has; larger ones would take long to read."""
+_LONGEST_LINE = 2000
+"""Characters; a longer line is none of nixlbench's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ class NixlbenchRow:
     """Relative to 50 GB/s per pair of processes, regardless of the network."""
     more: dict[str, float] = dataclasses.field(default_factory=dict)
     """Other columns of the file, by their titles."""
+
+
+_STORED = tuple(field.name for field in dataclasses.fields(NixlbenchRow) if field.name != "more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,8 @@ class NixlbenchReader:
     def take(self, line: str) -> NixlbenchRow | None:
         """Return the table row of a line; None if it has none."""
         text, run = line.strip(), self.run
+        if len(text) > _LONGEST_LINE:
+            return None
         if _HEADER.match(text):
             if run.columns:
                 run = self._next()
@@ -237,7 +245,7 @@ def is_cloudai(text: str) -> bool:
 
 
 def _csv_head(line: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line.strip()]), [])]
+    return [name.strip().strip('"') for name in line[:_LONGEST_LINE].strip().split(",")]
 
 
 def parse_runs(text: str) -> list[NixlbenchRun]:
@@ -267,6 +275,9 @@ def parse_runs(text: str) -> list[NixlbenchRun]:
     if row is not None and not text[-1:].isspace():
         _check_end(next(run for run in order if any(one is row for one in run.rows)), line)
     found = [run for run in order if run.rows or run.cut or run.columns or _follows(run, readers[run.label])]
+    rows = sum(len(run.rows) + len(run.cut) for run in found)
+    if len(found) > _MOST_RUNS or rows > _MOST_ROWS:
+        raise ValueError(f"it looks like nixlbench output but has {len(found)} tables with {rows} rows")
     if not any(run.rows for run in found):
         raise ValueError(_without_rows(found))
     if found and not found[-1].last_line and found[-1].unfinished():
@@ -395,8 +406,9 @@ class _Steps:
         rate = Interval(row.gb_per_s, row.gb_per_s, row.gb_per_s) if isinstance(row, NixlbenchRow) else None
         settings: dict[str, Any] = {"measured_by": "nixlbench"}
         if isinstance(row, NixlbenchRow):
-            settings["nixlbench"] = {name: value for name, value in dataclasses.asdict(row).items()
-                                     if name != "more" or value}  # fmt: skip
+            settings["nixlbench"] = {name: getattr(row, name) for name in _STORED}
+            if row.more:
+                settings["nixlbench"]["more"] = row.more
         if self.assumed:
             settings["assumed"] = self.assumed
         return StepResult(

@@ -56,7 +56,12 @@ class SettingValues(Struct):
     environment: dict[str, str] | Unset | None = UNSET
     scheme: SchemeValues | Unset | None = UNSET
     lanes_gb_per_s: list[Number] | Unset | None = UNSET
+    wall_s: Number | Unset | None = UNSET
+    lanes_wall_s: list[Number] | Unset | None = UNSET
+    prep_lists_us: Number | Unset | None = UNSET
     measured_by: str | Unset | None = UNSET
+    nixlbench: NixlbenchValues | Unset | None = UNSET
+    assumed: dict[str, str] | Unset | None = UNSET
 
 
 class SpecValues(Struct):

@@ -165,7 +165,14 @@ class Behind(Lines):
         here = [item for item in diff.insights if item.path == row.path and self._is_of(item, row)]
         tones = {"improvement": "ok", "regression": "bad"}
         rows: list[Row] = [
-            (cell(f" {'+' if i.kind == 'improvement' else '−'} {insight_text(i)}", width, tones[i.kind]),) for i in here
+            (
+                cell(
+                    f" {'+' if i.kind == 'improvement' else '−'} {insight_text(i)}",
+                    width,
+                    tones[i.kind] if i.judged else "",
+                ),
+            )
+            for i in here
         ]
         for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
             if keys:

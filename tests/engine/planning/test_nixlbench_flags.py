@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,10 @@ def test_the_command_of_a_new_flag_comes_after_kvbenchs() -> None:
     assert params["total_buffer_size"] == 2 << 20  # nixlbench rounds to huge pages
 
 
+TOML = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library reads TOML from Python 3.11 on")
+
+
+@TOML
 def test_a_configuration_file_lies_between_the_plan_and_the_options(tmp_path: Path, capsys) -> None:
     file = tmp_path / "bench.toml"
     file.write_text('# ours\nbackend = "POSIX"\nnum_iter = 64\nwarmup_iter = 32\nstorage_enable_direct = true\n'
@@ -186,6 +191,7 @@ def test_a_configuration_file_lies_between_the_plan_and_the_options(tmp_path: Pa
     assert "ignoring colour, which is no flag of nixlbench" in capsys.readouterr().err
 
 
+@TOML
 @pytest.mark.parametrize(
     ("text", "said"),
     [("num_iter = 'many'\n", "num_iter in"), ("num_iter = true\n", "give a whole number"),
@@ -220,6 +226,12 @@ def test_nixlbenchs_processes(given: dict[str, Any], named: bool, count: int, ar
     assert set(args) <= set(found.arguments)
     assert ("--runtime_type=ASIO" in found.arguments) == ("ASIO" in said)
     assert said in found.note
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11), reason="this Python reads TOML")
+def test_without_a_reader_of_toml_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs Python 3"):
+        read_config(tmp_path / "bench.toml")
 
 
 def test_secrets_are_not_stored() -> None:

@@ -265,6 +265,7 @@ def test_what_follows_a_whole_table_doesn_t_unfinish_it() -> None:
          "looks like nixlbench output but has no whole row: that of 4096 B is cut after 3 of 10 columns"),
         ("\n".join(nixlbench_lines(options={**SWEEP, "target_seg_type": "FILE"})),
          "looks like nixlbench output but no path has op_type WRITE, initiator_seg_type VRAM and target_seg_type FILE"),
+        ("\n".join([laid(TODAY[:4]), *["4096 1 0.5 1.0"] * 10_001]), "has 1 tables with 10001 rows"),
         ("transfer_path,layout_type\na,b\n", "looks like Dynamo's CSV but has no column transfer_count"),
         (",".join(reversed(exchange.CSV_HEADER)) + "\n", "its columns have another order"),
         ('{"a": 1}\n{"a": 2}\n', "looks like JSON Lines"),

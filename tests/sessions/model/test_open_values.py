@@ -17,14 +17,7 @@ from kvdeck.sessions.model.records import Session
 GOLDEN = Path(__file__).parents[1] / "goldens" / "session-run.json"
 ODD: tuple[Any, ...] = ("x", "", [1], ["x"], [[]], {"a": 1}, {}, True, -1, 1.5, 10**18, None)
 KEYS = {
-    "settings": (
-        *SettingValues.__struct_fields__,
-        "nixlbench",
-        "huge_pages",
-        "error_handling",
-        "prep_lists_us",
-        "peer",
-    ),
+    "settings": (*SettingValues.__struct_fields__, "huge_pages", "error_handling", "peer"),
     "spec": (*SpecValues.__struct_fields__, "paths", "layouts"),
     "host": ("hostname", "cpu", "cores", "memory_bytes", "kernel", "gpus", "filesystem", "peers", "nics"),
 }
