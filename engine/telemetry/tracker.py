@@ -299,12 +299,12 @@ class Track:
         """True if the series is known to have begun at 0 since sampling began."""
         if not self.readings:
             # A process that was started while its address was sampled already.
-            return self._failing_since is not None and (reading.started or 0.0) > self._began
+            return self._failing_since is not None and (reading.started or 0.0) - reading.ahead_s > self._began
         if others := [pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members]:
             created = reading.created(series) if reading.created is not None else None
             if created is None:
                 return self._new and not _GIVEN.intersection(others)
-            return created > self._began
+            return created - reading.ahead_s > self._began
         return not self._forgot and not self._missing
 
     def _is_another_process(self, reading: Reading) -> bool:
@@ -333,7 +333,7 @@ class Track:
             del self._processes[old]
         if self._new:
             self._reset_ns = now_ns
-            self._reset_what = f"restarted at {local_time(started, '%H:%M:%S')}; totals begin again"
+            self._reset_what = f"restarted at {local_time(started - reading.ahead_s, '%H:%M:%S')}; totals begin again"
         else:  # neither a restart nor the only process here
             self._mixed_ns = now_ns
         for series, point in self.points.items():

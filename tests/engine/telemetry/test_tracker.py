@@ -329,6 +329,20 @@ def test_two_processes_that_answer_in_turn_are_no_restarts_and_each_counts_on() 
     assert followed.status(700 * SECOND, 700.0).state != "partial"
 
 
+@pytest.mark.parametrize(
+    ("ahead_s", "started_s_ago"), [(3600.0, 600.0), (-3600.0, 600.0), (3600.0, -1.0), (-3600.0, -1.0)]
+)
+def test_a_process_whose_clock_is_wrong_began_when_it_did(ahead_s: float, started_s_ago: float) -> None:
+    followed = Track("a", "vllm")
+    followed.failed("cannot connect", 1)
+    followed.moment(1)
+    started = followed._began - started_s_ago + ahead_s
+    for second in (1, 2):
+        read(followed, second, {LOAD: 3e9}, started, ahead_s=ahead_s)
+    assert followed.points[LOAD].gained == (3e9 if started_s_ago < 0 else 0.0)
+    assert followed.points[LOAD].before == (0.0 if started_s_ago < 0 else 3e9)
+
+
 @given(st.data())
 def test_the_sum_of_rate_times_time_is_the_growth_however_late_the_answers(data: st.DataObject) -> None:
     """Answers come at any time, some fail, the process restarts and series vanish and appear; moments are regular."""
