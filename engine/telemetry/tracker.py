@@ -32,7 +32,6 @@ _IDENTITY = frozenset(
         "instance",
         "engine",
         "pod",
-        "worker_id",
         "hostname",
         "Hostname",
         "gpu",
@@ -45,7 +44,10 @@ _IDENTITY = frozenset(
         "agent_name",
     )
 )
-"""Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
+"""Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before.
+
+Not `worker_id`: Dynamo's frontend counts what it sends to each worker, and a worker's own id is new at its start.
+"""
 _GIVEN = frozenset(("server", "instance", "pod", "container"))
 """Those of them that an aggregator adds: a process that is new doesn't make what they name new."""
 _MEMBERS = frozenset(("server", "instance", "engine", "pod", "worker_id", "hostname", "agent_name"))
@@ -300,7 +302,10 @@ class Track:
         if not self.readings:
             # A process that was started while its address was sampled already.
             return self._failing_since is not None and (reading.started or 0.0) - reading.ahead_s > self._began
-        if others := [pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members]:
+        others = {pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members}
+        # Where no series had the label, it tells no member from others: the process names itself with its first use.
+        others -= {label for label in others - _GIVEN if all(label != known for known, _ in self._members)}
+        if others:
             created = reading.created(series) if reading.created is not None else None
             if created is None:
                 return self._new and not _GIVEN.intersection(others)
