@@ -193,6 +193,10 @@ class Subscribe(Command, frozen=True, tag="subscribe"):
     readonly: bool = False
 
 
+CARRIED = ("SSH_AUTH_SOCK", "KRB5CCNAME")
+"""Variables of a client by which ssh finds its keys; the engine may have been started in another login."""
+
+
 class Submit(Command, frozen=True, tag="submit"):
     """Queue a job. `spec` is a mapping that the parser of its kind accepts: for a transfer, one of `RunSpec`.
 
@@ -202,6 +206,8 @@ class Submit(Command, frozen=True, tag="submit"):
     spec: dict[str, Any]
     session: str | None = None
     kind: str = TRANSFER
+    environment: dict[str, str] = {}
+    """The client's variables that the job's ssh needs, of `CARRIED`; not stored."""
 
 
 class Cancel(Command, frozen=True, tag="cancel"):

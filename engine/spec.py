@@ -7,6 +7,7 @@ A new setting is one row in `RunSpec` and the line that uses it. From the row co
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +38,12 @@ _DTYPES = tuple(DTYPE_BYTES)
 _WRITES, _READS = (HOST_TO_DISK, DEVICE_TO_DISK), (DISK_TO_HOST, DISK_TO_DEVICE)
 _MEMORY = tuple(path for path in PATHS if path not in FILE_PATHS)
 _BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
+_PEERED = (HOST_TO_HOST,)
 _SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
 
 # Headings of the options in `kvdeck run --help`.
 MOVED, BLOCK, SWEEPS = "Paths and layouts", "Geometry of a block", "Sweeps"
-LENGTH, HOW, HOST = "Duration", "Transfer", "This host"
+LENGTH, HOW, PEERS, HOST = "Duration", "Transfer", "Between hosts", "This host"
 
 
 def parse_path(text: str) -> str:
@@ -55,6 +57,17 @@ def parse_path(text: str) -> str:
         if path.lower() == squeezed:
             return path
     raise UsageError(f"unknown path {text!r}", f"use one of {', '.join(PATHS)}")
+
+
+def parse_host(text: str) -> str:
+    """Return the host of a text as ssh takes it: `HOST`, `USER@HOST`, or a name of its configuration.
+
+    Raises:
+        UsageError: The text isn't a host, for ssh would take it for an option or more.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9._%+@:\[\]-]*", text):
+        raise UsageError(f"{text!r} is no host", "give HOST, USER@HOST, or a name in ~/.ssh/config")
+    return text
 
 
 def _parse_layouts(text: str) -> str:
@@ -215,6 +228,20 @@ class RunSpec:
         1, "--pipeline-depth N", HOW, "Requests in flight in one initiator. Default: 1.",
         form=Cell("Concurrency", "depth", "requests in flight in one initiator"),
     )
+    peer: tuple[str, ...] | None = run_field(
+        None, "--peer HOST", PEERS, "Put the targets on another host, reached by ssh: HOST, USER@HOST; repeatable.",
+        doc="Hosts of the targets, reached by ssh without a password: `HOST`, `USER@HOST`, or a name in ~/.ssh/config. "
+        "With several, initiators take them in turn. Null: this host.", parse=parse_host, paths=_PEERED,
+    )
+    peer_command: str = run_field(
+        "kvdeck", "--peer-command COMMAND", PEERS, "How kvdeck is called on the peer: a path, 'uvx kvdeck'.",
+        doc="How kvdeck is called on the peer, by its login shell.", paths=_PEERED,
+    )
+    peer_timeout: float = run_field(
+        30.0, "--peer-timeout SECONDS", PEERS, "Silence after which a peer is lost. Default: 30.",
+        doc="Silence of a peer, or time of one request to it, after which the run fails.", unit="s",
+        most=MOST_SECONDS, paths=_PEERED,
+    )
     loopback: bool = run_field(
         False, "--loopback", HOW, "HostToHost, DeviceToDevice within one process instead of two.", after="notify",
         paths=_BETWEEN,
@@ -262,6 +289,10 @@ class RunSpec:
         False, "--tune", HOST, "Try settings on this host first, then run with the fastest.",
         form=Cell("Run", "tune", "try settings on this host first, then run with the fastest"),
     )
+    tuned: bool = run_field(
+        False, "--tuned", HOST, "Use the settings that --tune found fastest on this host; `kvdeck tune` shows them.",
+        form=Cell("Run", "tuned", "use the settings that an earlier tune found fastest on this host"),
+    )
     verify: bool = run_field(
         True, "--no-verify", HOST, "Don't compare the received bytes.", doc="Compare the received bytes.",
         form=Cell("Safety", "verify", "compare the received bytes"),
@@ -285,6 +316,11 @@ class RunSpec:
         return Geometry(self.layers, self.outer_dims, self.page_size, self.inner_dim, self.dtype)
 
     @property
+    def moved(self) -> tuple[str, ...]:
+        """Paths of this run; by default all, but with a peer only those that lead to another host."""
+        return self.paths or (_PEERED if self.peer else PATHS)
+
+    @property
     def topology(self) -> Topology:
         """Devices and their pairing on a path between memories."""
         return Topology(self.scheme, self.mode, self.initiators, self.targets)
@@ -304,8 +340,9 @@ class RunSpec:
         return all(pair.source.kind == pair.destination.kind == "FullyContiguous" for pair in self.layout_pairs)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return all fields as values that YAML and JSON can represent."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        """Return all fields as values that YAML and JSON can represent; without a peer, none about peers."""
+        left_out = () if self.peer else ("peer", "peer_command", "peer_timeout")
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
     def to_yaml(self) -> str:
         return dump_yaml(self.to_mapping())
@@ -373,8 +410,11 @@ def _check_together(spec: RunSpec, source: str) -> None:
     _check_sweep(spec, source)
     _check_bytes(spec, source)
     _check_devices(spec, source)
+    _check_peers(spec, source)
     if spec.api is not None and spec.backend not in (None, "POSIX"):
         raise UsageError(f"api {spec.api} needs the POSIX backend, not {spec.backend}", "give only one of them")
+    if spec.tune and spec.tuned:
+        raise UsageError(f"tune and tuned in {source} exclude each other", "tune again, or use what was found before")
     structured = [text for text, pair in zip(spec.layouts, spec.layout_pairs, strict=True)
                   if "LayerSeparate" in text or pair.source != pair.destination]  # fmt: skip
     if spec.block_size is not None and structured and spec.layouts != DEFAULT_LAYOUTS:
@@ -408,11 +448,35 @@ def _check_bytes(spec: RunSpec, source: str) -> None:
         )
 
 
+def _check_peers(spec: RunSpec, source: str) -> None:
+    """Refuse a peer where nothing goes to another host, and more peers than initiators."""
+    if spec.peer is None:
+        return
+    if others := [path for path in spec.moved if path not in _PEERED]:
+        raise UsageError(
+            f"{others[0]} in {source} doesn't go to another host", f"with a peer, give --path {' or '.join(_PEERED)}"
+        )
+    if spec.loopback:
+        raise UsageError(f"loopback in {source} stays within one process", "omit it, or the peer")
+    if spec.peer_timeout < 1:
+        raise UsageError(f"peer_timeout in {source} is {spec.peer_timeout} s", "give at least 1 s")
+    topology = spec.topology
+    if topology.lane_targets > 1:
+        raise UsageError(
+            f"scheme {spec.scheme} in {source} has several targets for one initiator, which needs one host",
+            "with a peer, use pairwise or manytoone",
+        )
+    if len(spec.peer) > spec.threads * topology.lanes // topology.sharers:
+        raise UsageError(
+            f"{len(spec.peer)} peers in {source} for fewer targets", f"give --threads {len(spec.peer)} or one peer"
+        )
+
+
 def _check_devices(spec: RunSpec, source: str) -> None:
     """Refuse several devices on paths with a GPU: devices are regions of host memory."""
     if spec.topology.plain and spec.scheme in SCHEMES:
         return
-    paths = spec.paths or PATHS
+    paths = spec.moved
     if others := [path for path in paths if path not in ("HostToHost", "HostToDisk", "DiskToHost")]:
         raise UsageError(
             f"several devices in {source} are regions of host memory, but {others[0]} goes to or from a GPU",

@@ -71,6 +71,7 @@ class TransferCounter:
             seconds: Time from posting to completion; None if not timed.
             descriptors: Number of descriptors; 0 if unknown.
         """
+        # One look-up and one `extend`: no lock, clock or allocation of its own in the program's transfer path.
         self._lanes[path, layout]((bytes, blocks, seconds, descriptors))
 
     def failed(self, path: str, layout: str) -> None:
@@ -125,6 +126,7 @@ class TransferCounter:
         self._file = self._recorder_folder() / f"{self._epoch}-{self._name}"
         self._stop = threading.Event()
         threading.Thread(target=self._run, args=(self._stop,), name="kvdeck-recorder", daemon=True).start()
+        # The daemon thread is stopped before its last tick: without this, up to TICK_SECONDS of counts are lost.
         atexit.register(self.close)
         forked = sys.modules.get("multiprocessing.util")
         if forked is not None:  # multiprocessing children skip `atexit`
@@ -143,6 +145,7 @@ class TransferCounter:
         if self._file is None:
             return
         enabled, epoch = read_control(self._recorder_folder(), (self._enabled, self._epoch))
+        # By the setting that held until this read: it was the one when these transfers were made.
         self._drain(count=self._enabled)
         if epoch != self._epoch:
             self._write(ended=True)
@@ -154,6 +157,7 @@ class TransferCounter:
 
     def _drain(self, count: bool) -> None:
         for key, pending in list(self._pending.items()):
+            # A copy, then a deletion by count: the program may append in its own threads.
             items = pending[:]
             if not items:
                 continue
@@ -174,7 +178,7 @@ class TransferCounter:
             "started": self._started,
             "updated": time.time(),
             "ended": ended,
-            "tallies": [counts.tally(*key) for key, counts in self._counts.items()],
+            "tallies": [counts.as_json(*key) for key, counts in self._counts.items()],
         }
         # A full disk or a deleted session must not affect the program; the next tick retries.
         with contextlib.suppress(OSError):
@@ -185,6 +189,7 @@ class TransferCounter:
 class _Lanes(dict[tuple[str, str], Add]):
     def __init__(self, recorder: TransferCounter) -> None:
         super().__init__()
+        # Weak, so that a recorder without users goes at once, not at the next garbage collection.
         self._recorder = weakref.ref(recorder)
 
     def __missing__(self, key: tuple[str, str]) -> Add:
@@ -238,6 +243,7 @@ class _Counts:
             raise ValueError("no size or time")
         size, whole, pieces = int(sum(sizes)), int(sum(blocks)), int(sum(descriptors))
         self.buckets.update(time_buckets(times))
+        # The usual case; a Counter would walk through every transfer.
         if least == greatest:
             self.sizes[least] += len(sizes)
         else:
@@ -257,12 +263,13 @@ class _Counts:
         self.coarse = True
         coarse: Counter[int] = Counter()
         for size, count in self.sizes.items():
+            # The five leading bits: a one, and four that make 16 bins per octave.
             shift = max(0, int(size).bit_length() - 5)
             coarse[int(size) >> shift << shift] += count
         self.sizes = coarse
 
-    def tally(self, path: str, layout: str) -> dict[str, Any]:
-        """Return the counts as the JSON form of `kvdeck.sessions.model.records.Tally`."""
+    def as_json(self, path: str, layout: str) -> dict[str, Any]:
+        """Return the counts as the JSON form of `kvdeck.sessions.model.records.TransferCounts`."""
         return {
             "path": path,
             "layout": layout,
@@ -306,6 +313,7 @@ def read_control(folder: Path, known: tuple[bool, int] = (True, 0)) -> tuple[boo
         enabled, epoch = data["enabled"], data["epoch"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return known
+    # Not `isinstance`: a bool is an int, and could be taken for an epoch.
     sound = type(enabled) is bool and type(epoch) is int and 0 <= epoch < 1 << 63
     return (enabled, epoch) if sound else known
 
@@ -326,6 +334,7 @@ def asked_folder() -> Path | None:
     """
     if folder := os.environ.get("KVDECK_RECORD_FOLDER"):
         return Path(folder)
+    # Deferred: it imports orjson and msgspec, which the program's environment may lack.
     from kvdeck.sessions.formats.dynamo import active_session
 
     found = active_session()
@@ -341,6 +350,7 @@ _recorders: weakref.WeakSet[TransferCounter] = weakref.WeakSet()
 
 def _forked() -> None:
     for recorder in list(_recorders):
+        # The fork copied the lock in whatever state another thread had left it, and no thread that would free it.
         recorder._lock = threading.Lock()
         recorder._begin_empty()
 

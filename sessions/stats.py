@@ -66,6 +66,7 @@ def _depth(count: int) -> float:
     outside, depth = 0, -1
     share = 1.0  # coverage of the interval at this depth
     while True:
+        # Each value lies below the true median with probability 1/2, so the values below it are binomial.
         outside += math.comb(count, depth + 1)
         inner = 1 - 2 * outside / (1 << count)
         if inner < CONFIDENCE:
@@ -74,6 +75,7 @@ def _depth(count: int) -> float:
     if depth < 0:
         return 0.0
     taken = depth + 1
+    # Hettmansperger and Sheather's weight of the next order statistic, not linear in the coverage.
     excess = (share - CONFIDENCE) / (share - inner)
     return depth + (count - taken) * excess / (taken + (count - 2 * taken) * excess)
 
@@ -93,6 +95,7 @@ def block_median_interval(values: Sequence[float], resamples: int = 400, seed: i
     blocks = -(-count // length)
     if count // length < LEAST_BLOCKS:
         return None
+    # Seeded: a session shows the same interval each time it is read.
     begin = random.Random(seed).randrange
     medians = []
     for _ in range(resamples):
@@ -104,16 +107,37 @@ def block_median_interval(values: Sequence[float], resamples: int = 400, seed: i
     return Interval(statistics.median(values), percentile(medians, 0.025), percentile(medians, 0.975))
 
 
+MOST_BLOCKS = 10
+"""Blocks that many rounds are divided into; more would be too short to outlast a busy neighbour."""
+
+
+def block_medians(values: Sequence[float]) -> list[float]:
+    """Return the median of each block of neighbouring rounds: `LEAST_BLOCKS` to `MOST_BLOCKS`, if there are as many.
+
+    Rounds are not independent: a neighbour that runs for half a second slows several of them down. Two rounds see the
+    layouts in the order A B B A, so blocks are made of such pairs of rounds, and a steady drift cancels.
+    """
+    count = len(values)
+    pairs = count // 2
+    if pairs < LEAST_BLOCKS:
+        return list(values)
+    blocks = max(LEAST_BLOCKS, min(MOST_BLOCKS, pairs // 2))
+    ends = [2 * (pairs * number // blocks) for number in range(1, blocks)] + [count]
+    return [statistics.median(values[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def paired_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> Interval | None:
     """Return the ratio of the candidate's time to the baseline's, paired by round so that common drift cancels.
 
-    Computed on the log scale, so that swapping the two gives the exact inverse.
+    The interval is that of the median over blocks of rounds (`block_medians`). Computed on the log scale, so that
+    swapping the two gives the exact inverse.
 
     Args:
         baseline: One time per round, above 0.
         candidate: One time per round, same rounds; the longer sequence is truncated.
     """
-    found = median_interval([math.log(b / a) for a, b in zip(baseline, candidate, strict=False)])
+    rounds = [math.log(b / a) for a, b in zip(baseline, candidate, strict=False)]
+    found = median_interval(block_medians(rounds))
     return found and Interval(math.exp(found.median), math.exp(found.low), math.exp(found.high))
 
 
@@ -132,8 +156,29 @@ def independent_ratio(baseline: Interval, candidate: Interval) -> Interval | Non
     return Interval(math.exp(ratio), math.exp(ratio - below), math.exp(ratio + above))
 
 
-LEAST_ROUNDS = 6
-"""Minimum rounds for a verdict; with five, chance alone puts all on one side in one of sixteen cases."""
+def sign_chance(values: Sequence[float]) -> float:
+    """Return the chance that so few values, or fewer, are at least 0 if either sign is as likely (sign test)."""
+    others = sum(value >= 0 for value in values)
+    return sum(math.comb(len(values), number) for number in range(others + 1)) / (1 << len(values))
+
+
+def holm(chances: Sequence[float], alpha: float) -> list[bool]:
+    """Return which of several tests hold, so that the chance of any false one is at most `alpha` (Holm 1979).
+
+    The smallest chance must be below `alpha` over their number, the next one below `alpha` over one less, and so on;
+    the first that isn't ends it.
+    """
+    kept = [False] * len(chances)
+    for done, which in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        if chances[which] > alpha / (len(chances) - done):
+            break
+        kept[which] = True
+    return kept
+
+
+LEAST_ROUNDS = 2 * LEAST_BLOCKS
+"""Minimum rounds for a verdict: six blocks of A B B A. With five blocks, chance alone puts all on one side in one of
+sixteen cases."""
 
 
 def verdict(ratio: Interval, rounds: int) -> Verdict:

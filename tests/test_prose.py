@@ -52,6 +52,7 @@ NOUNS = {
     "planning": "the field's noun: engine/planning computes plans",
     "encoding": "the field's noun: how records are written and read",
     "tracing": "the field's noun: engine/tracing counts the transfers of other programs",
+    "meeting": "a noun: where the ranks of a run meet",
     "recording": "a noun: a telemetry session of the Monitor",
     "pacing": "the field's noun: pacing of a terminal's output",
     "tuning": "the field's noun: choice of settings before a run",

@@ -9,6 +9,7 @@ import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
+from kvdeck.engine.spec import parse_host
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import NO_BREAK, TextColumn, joined, render, wrapped
 from kvdeck.sessions.units import size_text
@@ -19,9 +20,14 @@ _TONES: dict[str, Tone] = {"ready": "heading", "degraded": "warning", "unavailab
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--folder", metavar="DIR", help="Folder whose filesystem is checked. Default: the temp dir.")
-def doctor(as_json: bool, folder: str | None) -> int:
+@click.option("--peer", metavar="HOST", help="Check runs with this host by ssh, instead of this host's paths.")
+@click.option("--peer-command", metavar="COMMAND", default="kvdeck", help="How kvdeck is called on the peer.")
+def doctor(as_json: bool, folder: str | None, peer: str | None, peer_command: str) -> int:
     """Show which paths can run here, and why others can't."""
     from kvdeck.app.cli.spinner import waiting
+
+    if peer is not None:
+        return _peer(parse_host(peer), peer_command, as_json)
     from kvdeck.engine.children.doctor_report import DOCTOR_SECONDS, doctor_report
 
     where = checked_folder(folder) if folder is not None else None
@@ -31,6 +37,20 @@ def doctor(as_json: bool, folder: str | None) -> int:
         print_json(report)
     else:
         print_lines(doctor_lines(report, report_width()))
+    return 0 if report.get("ready") else 1
+
+
+def _peer(host: str, command: str, as_json: bool) -> int:
+    from kvdeck.app.cli.spinner import waiting
+    from kvdeck.app.text.peer_doctor import peer_lines
+    from kvdeck.engine.children.doctor_report import PEER_SECONDS, peer_report
+
+    with waiting(f"trying a connection with {host}", PEER_SECONDS):
+        report = peer_report(host, command)
+    if as_json:
+        print_json(report)
+    else:
+        print_lines(peer_lines(report, report_width()))
     return 0 if report.get("ready") else 1
 
 
@@ -59,7 +79,7 @@ def _path_lines(rows: Iterable[Mapping[str, Any]], fixes: dict[str, int], width:
         notes = list(filter(None, (row.get("mode"), _ready_text(row) if both else None, row.get("reason"))))
         if not row.get("reason") and not both:
             notes.append(_ready_text(row))
-        text = start + ", ".join(notes) + _mark(row.get("fix") or row.get("mend"), fixes)
+        text = start + ", ".join(notes) + _mark(row.get("fix"), fixes)
         tone = _TONES.get(row["state"], "plain")
         yield from (Line(piece, tone) for piece in wrapped(text, width, " " * len(start)))
 
@@ -87,7 +107,7 @@ def _plugin_lines(plugins: Iterable[Mapping[str, Any]], fixes: dict[str, int], w
     indent = " " * (len(header) - len("memory"))
     lines = [Line(header, "heading")]
     for row, text in zip(rows, texts, strict=True):
-        reason = f"{row['reason']}{_mark(row.get('fix') or row.get('mend'), fixes)}" if row.get("reason") else ""
+        reason = f"{row['reason']}{_mark(row.get('fix'), fixes)}" if row.get("reason") else ""
         shown = [text] if row.get("memory_types") or not reason else []
         start = indent if shown else text.ljust(len(indent))
         shown += wrapped(start + reason, width, indent) if reason else []

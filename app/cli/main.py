@@ -17,7 +17,7 @@ import click
 
 from kvdeck.app.cli.config import configured, deck_options
 from kvdeck.app.cli.standard_output import OutputError, guard_streams
-from kvdeck.app.cli.verbs import VERBS, AliasedGroup
+from kvdeck.app.cli.verbs import HIDDEN, VERBS, AliasedGroup
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.user_home import ensure_home
@@ -31,6 +31,7 @@ CLOSED_PIPE = 141
 @click.group(
     cls=AliasedGroup,
     verbs=VERBS,
+    unlisted=HIDDEN,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Without a command the deck opens. Try `kvdeck doctor` first, then `kvdeck run --quick`.",

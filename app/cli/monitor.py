@@ -14,6 +14,7 @@ from kvdeck.app.cli.output import print_json, print_lines, report_width
 from kvdeck.app.cli.standard_output import echo_json
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError, UsageError
+from kvdeck.sessions.units import number_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.telemetry.discovery import Search
@@ -186,14 +187,19 @@ def _recorded(
 
 
 def _list(found: Search, as_json: bool) -> int:
+    from kvdeck.engine.telemetry.discovery import SEARCH_S
+
     if as_json:
         sources = [{"name": source.name, "kind": source.kind} for source in found.sources]
-        print_json({"sources": sources, "silent": [{"process": name, "reason": why} for name, why in found.silent]})
+        silent = [{"process": name, "reason": why} for name, why in found.silent]
+        print_json({"sources": sources, "silent": silent, "unanswered": found.unanswered})
     else:
         for source in found.sources:
             click.echo(f"{source.kind:<10} {source.name}")
         for name, why in found.silent:
             click.echo(f"{'–':<10} {name}: no endpoint ({why})")
+        for address in found.unanswered:
+            click.echo(f"{'–':<10} {address}: no answer in {number_text(SEARCH_S)} s; --source can read it")
     return 0
 
 

@@ -15,6 +15,7 @@ from kvdeck.app.cli.plan_options import (
     BENCHMARK,
     OVERRIDES,
     PlanRequest,
+    UpstreamCommand,
     asked_configs,
     asked_model,
     given_parameters,
@@ -29,19 +30,22 @@ if TYPE_CHECKING:
     from kvdeck.engine.planning.models import Architecture
 
 RULE = "=" * 80
+STATED = "kvcache_quant_mode in the model config"
 FORMAT = click.option(
     "--format", "style", type=click.Choice(["text", "json", "csv"]), default="text", help="Default: text."
 )
 FOR = click.option("--for", "target", type=click.Choice(["nixlbench", "seed"]), default="nixlbench",
                    help="Format for nixlbench, or exactly as in KVBench's first README.")  # fmt: skip
 SIDES = (
-    click.option("--source", type=click.Choice(["file", "memory", "gpu"]), help="Source memory."),
-    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]), help="Destination memory."),
-)
+    click.option("--source", type=click.Choice(["file", "memory", "gpu"]),
+                 help="Source memory; kvcache and iosize don't depend on it."),
+    click.option("--destination", type=click.Choice(["file", "memory", "gpu"]),
+                 help="Destination memory; kvcache and iosize don't depend on it."),
+)  # fmt: skip
 
 
 @options(OVERRIDES, BENCHMARK)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
 @FOR
 @SIDES[0]
@@ -62,14 +66,23 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
 
     def text(asked: PlanRequest, params: Mapping[str, Any]) -> str:
         command = command_line(params, "seed" if target == "seed" else "nixlbench")
-        for line in () if plainly else _beside_lines(model, asked.config):
-            click.echo(f"kvdeck: {asked.file + ': ' if asked.file else ''}{line}", err=True)
         return "\n".join((*header(asked), command, ""))
 
     def row(asked: PlanRequest, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {**params, **({} if plainly else _state_row(model, asked.config)), "config_file": asked.file}
+        more = {} if plainly else _state_row(model, asked.config)
+        if not plainly and not _stated(asked.config):
+            more |= _said_row(model, asked.config)
+        return {**params, **more, "config_file": asked.file}
 
-    return _each(values, style, made, text, row, lambda asked: _sections(model, asked.config))
+    return _each(
+        values,
+        style,
+        made,
+        text,
+        row,
+        lambda asked: () if target == "seed" else _beside_lines(model, asked.config, plainly),
+        lambda asked: _sections(model, asked.config, plainly),
+    )
 
 
 def asked_parameters(model: Architecture, asked: PlanRequest, values: Mapping[str, Any], target: str) -> dict[str, Any]:
@@ -112,14 +125,17 @@ def header(asked: PlanRequest, leading: bool = True) -> tuple[str, ...]:
 
 
 @options(OVERRIDES)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
 @FOR
+@SIDES[0]
+@SIDES[1]
 def kvcache(style: str, target: str, **values: Any) -> int:
     """Show a model's KV cache as KVBench does: number of I/Os (batch size) and bytes of each."""
-    from kvdeck.engine.planning.io_plan import ios
+    from kvdeck.engine.planning.io_plan import ios, precision_text
 
     model = asked_model(values)
+    plainly = bool(values["compat"]) or target == "seed"
 
     def made(asked: PlanRequest) -> Ios:
         config = replace(asked.config, num_requests=1) if target == "seed" else asked.config
@@ -132,30 +148,50 @@ def kvcache(style: str, target: str, **values: Any) -> int:
             "Batch Size": found.batch,
             "IO Size": _size_text(found.size),
         }
-        if not values["compat"] and target != "seed" and model.state_bytes():
+        if not plainly and not _stated(asked.config):
+            lines["KV Precision"] = precision_text(model, asked.config)
+        if not plainly and model.state_bytes():
             lines["Recurrent State"] = f"{_size_text(model.state_bytes())} per request, apart from these"
         return "\n".join(f"{name:<23}: {value}" for name, value in lines.items())
 
     def row(asked: PlanRequest, found: Ios) -> dict[str, Any]:
         return _kvcache_row(model, asked, found, bool(values["compat"]))
 
-    return _each(values, style, made, text, row)
+    def said(asked: PlanRequest) -> tuple[str, ...]:
+        if target == "seed":
+            return ()
+        shown = not plainly and not _stated(asked.config)
+        lines = _note_lines(model, asked.config, plainly)
+        return lines if shown else (f"KV precision {precision_text(model, asked.config, plainly)}", *lines)
+
+    return _each(values, style, made, text, row, said)
 
 
 @options(OVERRIDES)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @FORMAT
+@SIDES[0]
+@SIDES[1]
 def iosize(style: str, **values: Any) -> int:
     """Show the bytes of one token's I/O on one GPU."""
-    from kvdeck.engine.planning.io_plan import ios
+    from kvdeck.engine.planning.io_plan import ios, precision_text
 
-    model = asked_model(values)
+    model, compat = asked_model(values), bool(values["compat"])
+
+    def row(asked: PlanRequest, size: int) -> dict[str, Any]:
+        said = {} if compat else _said_row(model, asked.config)
+        return {"model": model.name, "io_size": size, **said, "config_file": asked.file}
+
     return _each(
         values,
         style,
-        lambda asked: ios(model, replace(asked.config, page_size=1), bool(values["compat"])).size,
+        lambda asked: ios(model, replace(asked.config, page_size=1), compat).size,
         lambda _, size: f"IO Size per GPU: {size}",
-        lambda asked, size: {"model": model.name, "io_size": size, "config_file": asked.file},
+        row,
+        lambda asked: (
+            f"KV precision {precision_text(model, asked.config, compat)}",
+            *_note_lines(model, asked.config, compat),
+        ),
     )
 
 
@@ -165,11 +201,13 @@ def _each(
     made: Callable[[PlanRequest], Any],
     text: Callable[[PlanRequest, Any], str],
     row: Callable[[PlanRequest, Any], dict[str, Any]],
+    said: Callable[[PlanRequest], tuple[str, ...]],
     sections: Callable[[PlanRequest], dict[str, Any]] = lambda _: {},
 ) -> int:
     """Print all configurations in the given style; return exit status 1 if any is invalid, otherwise 0.
 
-    An invalid configuration is reported on stderr after the valid ones.
+    An invalid configuration is reported on stderr after the valid ones, and then what `said` says of those that the
+    output itself doesn't say it of.
 
     Raises:
         KvdeckError: No configuration is valid; this is the first one's error.
@@ -177,6 +215,7 @@ def _each(
     rows: list[dict[str, Any]] = []
     wrong: list[KvdeckError] = []
     texts: list[str] = []
+    beside: list[str] = []
     for asked in asked_configs(values):
         try:
             if isinstance(asked, KvdeckError):
@@ -184,6 +223,8 @@ def _each(
             found = made(asked)
             texts.append(text(asked, found))
             rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
+            if style == "text" or "precision" not in rows[-1]:
+                beside += [f"{asked.file + ': ' if asked.file else ''}{line}" for line in said(asked)]
         except KvdeckError as error:
             named = asked.file if isinstance(asked, PlanRequest) else ""
             wrong.append(type(error)(f"{named}: {error.what}", error.fix) if named else error)
@@ -197,18 +238,48 @@ def _each(
         click.echo(_csv(rows), nl=False)
     for refused in wrong:
         click.echo(f"kvdeck: {refused}", err=True)
+    for line in beside:
+        click.echo(f"kvdeck: {line}", err=True)
     return 1 if wrong else 0
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def _sections(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+def _stated(config: ModelConfig) -> bool:
+    """Return whether the model config gives the KV precision; the output then has KVBench's own lines and keys."""
+    return config.precision_source == STATED
+
+
+def _note_lines(model: Architecture, config: ModelConfig, compat: bool) -> tuple[str, ...]:
+    from kvdeck.engine.planning.io_plan import plan_of
+
+    return () if compat else plan_of(model, config).notes()
+
+
+def _said_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+    """Return the columns for the KV precision, where it comes from, and what was assumed."""
+    from kvdeck.engine.planning.io_plan import plan_of, with_precision
+
+    found = with_precision(model, config)
+    plan = plan_of(model, found)
+    return {
+        "precision": plan.precision.name,
+        "precision_source": found.precision_source or "KVBench's default",
+        "notes": list(plan.notes()),
+    }
+
+
+def _sections(model: Architecture, config: ModelConfig, compat: bool) -> dict[str, Any]:
+    from kvdeck.engine.planning.io_plan import with_precision
+
+    config = config if compat else with_precision(model, config)
     named = {f"model_{name}_{key}": value for name, keys in config.sections().items() for key, value in keys.items()}
     return {"model": model.name, **named}
 
@@ -254,20 +325,26 @@ def _kvcache_row(model: Architecture, asked: PlanRequest, found: Ios, compat: bo
         "all_regions": whole.regions,
         "all_bytes": whole.block_bytes,
         **_state_row(model, config),
+        **_said_row(model, config),
+        "replication": plan.replication(),
     }
 
 
-def _beside_lines(model: Architecture, config: ModelConfig) -> tuple[str, ...]:
+def _beside_lines(model: Architecture, config: ModelConfig, compat: bool) -> tuple[str, ...]:
     """Return lines on what the nixlbench command leaves out.
 
-    These are recurrent states, and the layers of each stage if `pp_layers` or a `pp_rule` is set.
+    These are the KV precision, what was assumed, replicas, recurrent states, and the layers of each stage if
+    `pp_layers` or a `pp_rule` is set; with `compat` the precision only.
     """
-    from kvdeck.engine.planning.io_plan import plan_of
+    from kvdeck.engine.planning.io_plan import plan_of, precision_text
     from kvdeck.engine.planning.kvbench import ModelConfig
     from kvdeck.sessions.units import exact_size_text, size_text
 
+    lines = [f"KV precision {precision_text(model, config, compat)}"]
+    if compat:
+        return tuple(lines)
     plan = plan_of(model, config)
-    lines = []
+    lines += plan.notes()
     if plan.state_bytes:
         lines.append(
             f"recurrent state, apart from the KV: {exact_size_text(plan.state_bytes)} per request, "

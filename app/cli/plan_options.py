@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvdeck.engine.planning.nixlbench_flags import FLAGS, Flag
 from kvdeck.engine.quantities import MOST
-from kvdeck.engine.topology import MODES, SCHEMES
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.user_home import expanded
 
@@ -31,6 +31,16 @@ class Count(click.IntRange):
 
 
 COUNT, COUNT_FROM_0 = Count(min=1), Count(min=0)
+
+
+def _kind(flag: Flag) -> Any:
+    if flag.choices:
+        return click.Choice(flag.choices, case_sensitive=False)
+    if isinstance(flag.default, bool):
+        return bool
+    return Count(min=flag.least, max=flag.most) if isinstance(flag.default, int) else str
+
+
 SPELLINGS = {
     "etcd_endpoints": ("etcd_endpoints", "etcd_endpoint"),
     "filepath": ("filepath", "gds_filepath"),
@@ -43,6 +53,10 @@ SPELLINGS = {
 }
 """Option names by parameter, where they differ from its name; each name is also accepted with `-` for `_`."""
 
+_PRECISION_HELP = (
+    "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4, fp8_ds_mla. "
+    "Default: the model config's, else that of the model's files, else KVBench's fp8."
+)
 OVERRIDES: dict[str, tuple[Any, str]] = {
     "tp_size": (COUNT, "Tensor parallelism: ranks the KV heads are split over."),
     "pp_size": (COUNT, "Pipeline parallelism: stages the layers are split over."),
@@ -59,55 +73,11 @@ OVERRIDES: dict[str, tuple[Any, str]] = {
     "num_requests": (COUNT, "Concurrent requests."),
     "page_size": (COUNT, "Tokens per block."),
     "access_pattern": (click.Choice(["block", "layer"]), "Unit of one I/O: a block, or one layer of a block."),
-    "kvcache_quant_mode": (str, "KV cache's type: fp8, int8, fp16, bf16, fp32, fp4, nvfp4, mxfp4."),
+    "kvcache_quant_mode": (str, _PRECISION_HELP),
     "model_quant_mode": (str, "Weights' type; matters with --compat kvbench only."),
 }
-BENCHMARK: dict[str, tuple[Any, str]] = {
-    "backend": (str, "UCX, LIBFABRIC, GDS, GDS_MT, POSIX, OBJ … Default: chosen by source and destination."),
-    "op_type": (click.Choice(["READ", "WRITE"], case_sensitive=False), (
-        "Direction; for storage it "
-        "follows from source and destination."
-    )),
-    "initiator_seg_type": (click.Choice(["DRAM", "VRAM"]), "Initiator's memory."),
-    "target_seg_type": (click.Choice(["DRAM", "VRAM"]), "Target's memory."),
-    "scheme": (click.Choice(SCHEMES), "Pairing of initiator and target devices."),
-    "mode": (click.Choice(MODES), "One GPU per process, or all in one."),
-    "worker_type": (click.Choice(["nixl", "nvshmem"]), "Worker that transfers."),
-    "check_consistency": (bool, "Compare the received bytes."),
-    "total_buffer_size": (COUNT, "Buffer in bytes. Default: sized for the largest batch."),
-    "start_block_size": (COUNT, "First block size of a sweep, in bytes. Default: the plan's."),
-    "max_block_size": (COUNT, "Last block size. Default: the plan's."),
-    "start_batch_size": (COUNT, "First batch of a sweep. Default: the plan's."),
-    "max_batch_size": (COUNT, "Last batch. Default: the plan's."),
-    "num_iter": (COUNT, "Timed iterations. Default: 1000."),
-    "warmup_iter": (COUNT_FROM_0, "Warm-up iterations. Default: 100."),
-    "large_blk_iter_ftr": (COUNT, "Divides the iterations above 1 MiB. Default: 16."),
-    "num_threads": (COUNT, "Threads. Default: 1."),
-    "num_initiator_dev": (COUNT, "Initiator devices. Default: 1."),
-    "num_target_dev": (COUNT, "Target devices. Default: 1."),
-    "enable_pt": (bool, "Progress thread."),
-    "progress_threads": (COUNT_FROM_0, "Progress threads. Default: 0."),
-    "device_list": (str, "Device names, separated by commas. Default: all."),
-    "enable_vmm": (bool, "VMM memory."),
-    "recreate_xfer": (bool, "Recreate the request in each iteration."),
-    "runtime_type": (click.Choice(["ETCD", "ASIO"]), "Rendezvous of the processes."),
-    "etcd_endpoints": (str, "Default: http://localhost:2379."),
-    "benchmark_group": (str, "Name that separates runs on the same etcd."),
-    "filepath": (str, "Folder for the files of storage backends."),
-    "num_files": (COUNT, "Files. Default: 1."),
-    "storage_enable_direct": (bool, "O_DIRECT."),
-    "posix_api_type": (click.Choice(["AIO", "URING", "POSIXAIO"]), "POSIX backend's API."),
-    "gds_batch_pool_size": (COUNT, "Default: 32."),
-    "gds_batch_limit": (COUNT, "Default: 128."),
-    "gds_mt_num_threads": (COUNT, "Default: 1."),
-    "gpunetio_device_list": (str, ""),
-    "gpunetio_oob_list": (str, ""),
-    "hf3fs_iopool_size": (COUNT, ""),
-    **{f"obj_{name}": (str, "") for name in (
-        "access_key", "secret_key", "session_token", "bucket_name", "scheme", "region", "endpoint_override",
-        "req_checksum", "ca_bundle")},
-    "obj_use_virtual_addressing": (bool, ""),
-}  # fmt: skip
+BENCHMARK: dict[str, tuple[Any, str]] = {flag.name: (_kind(flag), flag.help) for flag in FLAGS}
+"""nixlbench's flags, of KVBench and its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +94,8 @@ def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command],
 
     def add(command: click.Command) -> click.Command:
         command.params += [
-            click.Option(["--model"], metavar="NAME|FILE", help="Catalogue name, YAML file or config.json."),
+            click.Option(["--model"], metavar="NAME|FILE",
+                         help="Catalogue name, YAML file, config.json, or its folder."),
             click.Option(["--model_config", "--model-config"], metavar="FILE", help="KVBench's model config YAML."),
             click.Option(["--model_configs", "--model-configs"], metavar="GLOB", multiple=True,
                          help="Several configs; patterns are expanded."),
@@ -141,9 +112,33 @@ def options(*groups: Mapping[str, tuple[Any, str]]) -> Callable[[click.Command],
 def _option(name: str, kind: Any, said: str) -> click.Option:
     names = [f"--{text}" for spelled in SPELLINGS.get(name, (name,)) for text in (spelled, spelled.replace("_", "-"))]
     names = list(dict.fromkeys(names))
-    if kind is bool:
-        return click.Option([*names, name], is_flag=True, flag_value=True, default=None, help=said, hidden=not said)
-    return click.Option([*names, name], type=kind, default=None, help=said, hidden=not said, show_choices=True)
+    if kind is bool:  # `--flag`, or with a value as gflags and KVBench have it: `--flag true`, `--flag=false`
+        return click.Option([*names, name], type=click.BOOL, is_flag=False, flag_value=True, default=None, help=said,
+                            metavar="[true|false]")  # fmt: skip
+    return click.Option([*names, name], type=kind, default=None, help=said, show_choices=True)
+
+
+class UpstreamCommand(click.Command):
+    """A command that also takes gflags' spellings: one dash, and `no` before a flag that is true or false."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, with gflags' spellings replaced by click's."""
+        names = {text: option for option in self.params for text in option.opts if text.startswith("--")}
+        return super().parse_args(ctx, [_from_gflags(text, names) for text in args])
+
+
+def _from_gflags(text: str, names: Mapping[str, click.Parameter]) -> str:
+    name, equals, value = text.partition("=")
+    if not name.startswith("-") or len(name) < 3 or name in names:
+        return text
+    bare = f"--{name.lstrip('-')}"
+    if bare in names:
+        return f"{bare}{equals}{value}"
+    for prefix in ("--no-", "--no_", "--no"):
+        positive = f"--{bare.removeprefix(prefix)}" if bare.startswith(prefix) else ""
+        if not equals and positive in names and names[positive].type is click.BOOL:
+            return f"{positive}=false"
+    return text
 
 
 def asked_model(values: Mapping[str, Any]) -> Architecture:
@@ -179,6 +174,8 @@ def asked_configs(values: Mapping[str, Any]) -> Iterator[PlanRequest | KvdeckErr
     from kvdeck.engine.planning.model_files import read_yaml
 
     overrides = {name: values[name] for name in OVERRIDES if values.get(name) is not None}
+    if "kvcache_quant_mode" in overrides:
+        overrides["precision_source"] = "--precision"
     if "pp_layers" in overrides:
         overrides["pp_layers"] = parse_layers(overrides["pp_layers"], "the options")
         overrides.setdefault("pp_size", len(overrides["pp_layers"]))
@@ -208,5 +205,17 @@ def _files(values: Mapping[str, Any]) -> list[str]:
 
 
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options given on the command line that are nixlbench parameters."""
-    return {name: values[name] for name in BENCHMARK if values.get(name) is not None}
+    """Return nixlbench's parameters: those of `--config_file`, and over them those given as options.
+
+    Raises:
+        UsageError: The file can't be read, or a value has the wrong type.
+    """
+    given = {name: values[name] for name in BENCHMARK if values.get(name) is not None}
+    if file := given.pop("config_file", None):
+        from kvdeck.engine.planning.nixlbench_config import read_config
+
+        found, ignored = read_config(expanded(file))
+        for key in ignored:
+            click.echo(f"kvdeck: {file}: ignoring {key}, which is no flag of nixlbench", err=True)
+        given = {**found, **given}
+    return given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,27 @@ import click
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
 from kvdeck.app.cli.plan import SIDES, asked_parameters, header
-from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, asked_configs, asked_model, options
+from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, UpstreamCommand, asked_configs, asked_model, options
+from kvdeck.engine.planning.nixlbench_flags import BY_NAME, RENDEZVOUS
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.text.run_report import Line
 from kvdeck.sessions.units import count_text, many, size_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.children.program import Signals
+    from kvdeck.engine.planning.nixlbench_processes import NixlbenchProcesses
     from kvdeck.engine.spec import RunSpec
+    from kvdeck.sessions.model.records import RunState
     from kvdeck.sessions.store.writer import External
+
+_BY_SIGNAL = 128
+"""Statuses above it stand for signals."""
+_FIRST_S = 3.0
+"""Seconds after which the other processes of nixlbench start if the first has printed no rank."""
 
 
 @options(OVERRIDES, BENCHMARK)
-@click.command()
+@click.command(cls=UpstreamCommand)
 @SIDES[0]
 @SIDES[1]
 @click.option("--exec", "tool", type=click.Choice(["nixlbench"]), help="Run this tool instead and save its rows.")
@@ -45,7 +54,10 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
         check_name(session)
     head = () if as_json else header(asked, leading=False)
     if tool:
-        return _with_nixlbench(params, head, session, as_json)
+        named = any(values.get(name) is not None for name in RENDEZVOUS) or any(
+            BY_NAME[name].changed(params) for name in RENDEZVOUS
+        )
+        return _with_nixlbench(params, head, session, as_json, named)
     return _natively(params, head, session, detach, as_json)
 
 
@@ -76,10 +88,13 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
 def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
     from kvdeck.app.cli.follow import counted_interrupts, follow
     from kvdeck.engine.client.client import Client
+    from kvdeck.engine.planning.nixlbench_flags import native_notes
     from kvdeck.engine.planning.nixlbench_runs import bytes_moved, native_specs
     from kvdeck.sessions.text.nixlbench_report import table_lines
 
     specs = native_runs(params)
+    for note in native_notes(params):
+        click.echo(f"kvdeck: {note}", err=True)
     moved = bytes_moved(native_specs(params))
     for line in head:
         click.echo(line)
@@ -104,20 +119,39 @@ def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | Non
     return worst
 
 
-def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str | None, as_json: bool) -> int:
+def _with_nixlbench(
+    params: Mapping[str, Any], head: Sequence[str], session: str | None, as_json: bool, named: bool
+) -> int:
+    """Run nixlbench on this host; return its exit status.
+
+    Args:
+        params: nixlbench's parameters.
+        head: Lines printed first.
+        session: The session's name; None to generate one.
+        as_json: Print one JSON object instead of nixlbench's output.
+        named: True if the user named how the processes meet.
+    """
     from kvdeck.engine.children.program import noted_signals
     from kvdeck.engine.client.client import store
+    from kvdeck.engine.host.ports import free_port
+    from kvdeck.engine.planning.nixlbench import steps
+    from kvdeck.engine.planning.nixlbench_processes import processes_of
     from kvdeck.sessions.store.writer import External
 
     program = shutil.which("nixlbench")
     if program is None:
         raise UnavailableError("nixlbench is not on PATH", "install it, or omit --exec: kvdeck then measures itself")
+    from kvdeck.engine.planning.nixlbench_flags import stored
+
+    processes = processes_of(params, named, free_port())
+    if processes.note:
+        click.echo(f"kvdeck: {processes.note}", err=True)
     with noted_signals() as signals:
-        kept = External.begin(store(), session, "nixlbench", {"nixlbench": dict(params)})
+        kept = External.begin(store(), session, "nixlbench", {"nixlbench": stored(params)})
         try:
             for line in head:
                 click.echo(line)
-            status, rows = _keep_rows(program, params, kept, signals, as_json)
+            status, rows = _keep_rows(program, processes, params, kept, signals, as_json)
         except BaseException as error:
             kept.end("failed", str(error) or type(error).__name__)
             raise
@@ -126,8 +160,7 @@ def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str
             status = 128 + cancelled
             kept.end("cancelled", f"kvdeck was ended by {cancelled.name} after {many(rows, 'row')}")
         else:
-            failed = None if status == 0 and rows else f"nixlbench ended with status {status} after {many(rows, 'row')}"
-            kept.end("failed" if failed else "done", failed)
+            kept.end(*_outcome(status, rows, steps(params)))
     how = "done" if cancelled is None else f"cancelled ({cancelled.name})"
     if as_json:
         print_json({"session": kept.name, "status": status, "rows": rows})
@@ -136,25 +169,53 @@ def _with_nixlbench(params: Mapping[str, Any], head: Sequence[str], session: str
     return status
 
 
+def _outcome(status: int, rows: int, expected: int) -> tuple[RunState, str | None]:
+    """Return the session's state and reason.
+
+    A whole table is done, even if a signal ended the program after it: a process that used UCX may end by SIGSEGV in
+    the destructor of a library.
+    """
+    ended = f"nixlbench ended with status {status} after {many(rows, 'row')}"
+    if status == 0:
+        return ("done", None) if rows >= expected else ("failed", f"{ended} of {expected}")
+    if status > _BY_SIGNAL and rows >= expected:
+        return "done", f"{ended}, its last"
+    return "failed", ended
+
+
 def _keep_rows(
-    program: str, params: Mapping[str, Any], kept: External, signals: Signals, as_json: bool
+    program: str,
+    processes: NixlbenchProcesses,
+    params: Mapping[str, Any],
+    kept: External,
+    signals: Signals,
+    as_json: bool,
 ) -> tuple[int, int]:
-    """Run nixlbench and store its rows as they arrive; return its exit status and the number of rows."""
-    from kvdeck.engine.children.program import Program
-    from kvdeck.engine.planning.nixlbench import arguments
+    """Run nixlbench and store its rows as they arrive; return the first process's status and the number of rows.
+
+    The other processes start when the first has its rank, since nixlbench gives ranks in order of arrival, and the
+    first initiator prints the table. Their output goes to stderr.
+    """
+    from kvdeck.engine.children.program import Program, lines_of
     from kvdeck.sessions.formats.nixlbench import NixlbenchReader, as_results
 
-    reader, rows = NixlbenchReader(), 0
     if signals.came:
-        return 0, rows
-    child = Program([program, *arguments(params)], signals)
+        return 0, 0
+    rows, readers = 0, [NixlbenchReader() for _ in range(processes.count)]
+    children = [Program([program, *processes.arguments], signals)]
+    latest = time.monotonic() + _FIRST_S
     try:
-        for line in child.lines():
+        for index, line in lines_of(children, signals):
+            if len(children) < processes.count and ("rank 0" in line or time.monotonic() > latest):
+                children += [Program([program, *processes.arguments], signals) for _ in range(1, processes.count)]
+            if index < 0:
+                continue
             if not as_json:
-                click.echo(line)
-            if row := reader.take(line):
+                click.echo(line if index == 0 else f"nixlbench {index + 1}: {line}", err=index > 0)
+            if row := readers[index].take(line):
                 kept.add(as_results([row], params)[0])
                 rows += 1
-        return child.wait(), rows
+        return children[0].wait(), rows
     finally:
-        child.end()
+        for child in children:
+            child.end()

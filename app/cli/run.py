@@ -11,9 +11,13 @@ import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.rank_options import rank_options, taken
+from kvdeck.app.cli.record_option import RECORD, sources_to_record
+from kvdeck.engine.meeting import check_world
 from kvdeck.sessions.errors import UsageError
 
 if TYPE_CHECKING:
+    from kvdeck.engine.meeting import MeetingOptions
     from kvdeck.engine.spec import RunSpec
 
 
@@ -54,34 +58,79 @@ def _table() -> tuple[list[click.Option], dict[str, str]]:
 @click.option("--quick", is_flag=True, help="Short: about 5 s per path.")
 @click.option("--thorough", is_flag=True, help="Longer, for narrow intervals.")
 @click.option("--detach", is_flag=True, help="Queue the run and return at once.")
-@click.option(
-    "--record",
-    "recorded",
-    metavar="SOURCE",
-    multiple=True,
-    help="Record telemetry of that time in the session: a source as for `kvdeck monitor --source`, or `all`.",
-)
+@RECORD
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
+@click.option("--manifest", type=click.Choice(["kubernetes"]), help="Print objects that run this between pods.")
+@rank_options
 def run(
     spec_file: str | None,
     session: str | None,
     quick: bool,
     thorough: bool,
     detach: bool,
-    recorded: tuple[str, ...],
+    sources: tuple[str, ...],
     as_json: bool,
+    manifest: str | None,
     **values: Any,
 ) -> int:
     """Measure transfers over NIXL and compare layouts.
 
     SPEC.yaml has the format of a session's run.yaml; options override it.
     """
+    ranks = taken(values)
     spec = asked_spec(spec_file, {**values, "quick": quick, "thorough": thorough})
+    if manifest is not None:
+        return _print_manifest(spec, ranks)
+    if ranks.given:
+        return _as_rank(spec, ranks, session, as_json, detach=detach, record=bool(sources))
+    from kvdeck.app.cli.ranks import traces_text
+
+    if text := traces_text():
+        click.echo(f"kvdeck: {text}", err=True)
     if session is not None:
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
-    return _run(spec, session, detach, as_json, _sources(recorded))
+    return _run(spec, session, detach, as_json, sources_to_record(sources))
+
+
+def _print_manifest(spec: RunSpec, ranks: MeetingOptions) -> int:
+    """Print the Kubernetes objects of a run between pods.
+
+    Raises:
+        UsageError: The run can't be between them, or options contradict it.
+    """
+    from kvdeck.app.cli.ranks import between_ranks
+    from kvdeck.app.text.kubernetes_manifest import kubernetes_manifest
+    from kvdeck.sessions.host.documents import dump_yaml
+
+    pods = 2 if ranks.ranks is None else ranks.ranks
+    if ranks.given or ranks.role is not None or spec.peer is not None:
+        raise UsageError(
+            "a manifest says itself where its pods meet", "omit --launcher, --rendezvous, --etcd-* and --peer"
+        )
+    check_world(pods)
+    between_ranks(spec, [f"pod{rank}" for rank in range(1, pods)])
+    chosen = {name: value for name, value in spec.to_mapping().items() if value != type(spec)().to_mapping().get(name)}
+    click.echo(kubernetes_manifest(dump_yaml(chosen), pods), nl=False)
+    return 0
+
+
+def _as_rank(
+    spec: RunSpec, ranks: MeetingOptions, session: str | None, as_json: bool, *, detach: bool, record: bool
+) -> int:
+    """Run as one of several ranks.
+
+    Raises:
+        UsageError: An option that only a run by the engine has.
+    """
+    from kvdeck.app.cli.ranks import run_rank
+
+    engines = {"--detach": detach, "--record": record, "--peer": spec.peer is not None}
+    for option, given in engines.items():
+        if given:
+            raise UsageError(f"{option} is not for a run by ranks that are started elsewhere", f"omit {option}")
+    return run_rank(spec, ranks, session, as_json)
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
@@ -103,22 +152,6 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
     if spec.folder is None:
         return spec
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))
-
-
-def _sources(recorded: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the sources to record, checked before anything is started; empty for all, None for no recording.
-
-    Raises:
-        UsageError: There is no such source.
-    """
-    if not recorded:
-        return None
-    from kvdeck.engine.client.client import home
-    from kvdeck.engine.telemetry.discovery import named
-
-    sources = () if "all" in recorded else recorded
-    named(sources, home())
-    return sources
 
 
 def _run(

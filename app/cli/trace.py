@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kvdeck.app.cli.record_option import RECORD, sources_to_record
 from kvdeck.app.cli.session.arguments import checked, store
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host import umask
+from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
     from kvdeck.sessions.model.records import Session
+    from kvdeck.sessions.store.store import Store
 
 FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 AFTER_DASHES = "kvdeck.app.cli.trace.command"
 """Key of the words after `--` in the click context."""
+HZ = 1.0
+"""Telemetry samples per second."""
+FIRST_SECONDS = 30.0
+"""How long the command waits for the first sample, which makes the telemetry cover all of its time. It comes within
+3 s, unless the host is very busy."""
 NATIVE = (
     "native agents (KVBM, C++, Rust) aren't counted: `kvdeck monitor` shows KVBM's metrics, from port 6880 of its host"
 )
@@ -44,8 +54,15 @@ class _SplitAtDashes(click.Command):
     type=click.IntRange(1),
     help="Descriptors per block, to count blocks.",
 )
+@RECORD
 @click.pass_context
-def trace(context: click.Context, words: tuple[str, ...], layout: str | None, descriptors_per_block: int | None) -> int:
+def trace(
+    context: click.Context,
+    words: tuple[str, ...],
+    layout: str | None,
+    descriptors_per_block: int | None,
+    sources: tuple[str, ...],
+) -> int:
     """Run a command and count the NIXL transfers of all its Python processes.
 
     The counts go into the session NAME, a new one or an earlier trace; default: a name made of the time and the
@@ -62,6 +79,7 @@ def trace(context: click.Context, words: tuple[str, ...], layout: str | None, de
     text = str(parse_layout_pair(layout)) if layout is not None else None
     if shutil.which(command[0]) is None:
         raise UsageError(f"can't run {command[0]!r}: it is no program that can be found", "check its name and mode")
+    to_record = sources_to_record(sources)
     kept = store()
     name = traces.new_name(kept, Path(command[0]).name) if name is None else checked(name)
     for line in traces.begin(kept, name):
@@ -71,12 +89,42 @@ def trace(context: click.Context, words: tuple[str, ...], layout: str | None, de
     traces.forget_loaded(folder)
     variables = {**os.environ, **traces.environment(folder, name)}
     variables |= environment(os.environ.get("PYTHONPATH"), text, descriptors_per_block)
-    status = run_command(command, variables)
+    with contextlib.nullcontext() if to_record is None else telemetry(kept, name, to_record):
+        status = run_command(command, variables)
     found = find(kept, name)
     click.echo(summary_text(found), err=True)
     if _counted(found) == before:
         click.echo(f"kvdeck: no transfer was counted: {_why_nothing(folder, name)}", err=True)
     return status
+
+
+@contextlib.contextmanager
+def telemetry(kept: Store, name: str, sources: Sequence[str]) -> Iterator[None]:
+    """Record telemetry inside the session while the block runs, from before it starts.
+
+    Raises:
+        SessionError: Another process records into it, or it can't be written.
+        UsageError: A source holds a credential, or the recorder can't be started.
+    """
+    from kvdeck.engine.children.recorder_process import RecorderProcess
+    from kvdeck.sessions.store.telemetry import session
+
+    session.begin_inside(kept, name, hz=HZ, sources=sources, kvdeck=importlib.metadata.version("kvdeck"))
+    inside = kept.inside(name)
+    try:
+        recorder = RecorderProcess(kept.home, f"{name}/{session.INSIDE}", sources, HZ)
+    except OSError as error:
+        session.end(inside, session.INSIDE, "failed", f"the recorder can't be started: {error.strerror}")
+        raise UsageError(f"the recorder can't be started: {error.strerror}", "omit --record") from error
+    try:
+        recorder.wait_for_sample(FIRST_SECONDS)
+        yield
+    finally:
+        trouble = recorder.close()
+        if trouble is not None:
+            if inside.read(session.INSIDE).state not in FINAL_STATES:
+                session.end(inside, session.INSIDE, "failed", trouble)
+            click.echo(f"kvdeck: telemetry was not recorded to the end: {trouble}", err=True)
 
 
 def _name_and_command(words: Sequence[str], after: list[str]) -> tuple[str | None, list[str]]:
@@ -125,7 +173,7 @@ def run_command(command: Sequence[str], variables: dict[str, str]) -> int:
 
 
 def _counted(session: Session) -> int:
-    return sum(tally.transfers + tally.failures for tally in session.tallies)
+    return sum(counts.transfers + counts.failures for counts in session.transfer_counts)
 
 
 def _why_nothing(folder: Path, name: str) -> str:

@@ -38,6 +38,8 @@ VERBS = (
     Verb("iosize", "plan:iosize", "Plan", "Show the bytes of one token's I/O on one GPU."),
     Verb("profile", "profile:profile", "Plan", "Run a plan's sweep in kvdeck's engine or in an installed nixlbench."),
     Verb("run", "run:run", "Measure", "Measure transfers over NIXL, and compare layouts."),
+    Verb("tune", "tune:tune", "Measure", "Show the settings that `kvdeck run --tune` found fastest on this host."),
+    Verb("matgen", "matgen:matgen", "Measure", "Generate matrices of the KV that prefill sends to decode."),
     Verb("attach", "runs:attach", "Measure", "Follow a run, or print the report of a finished one."),
     Verb("cancel", "runs:cancel", "Measure", "Cancel a run, or stop a telemetry session; results are saved."),
     Verb("monitor", "monitor:monitor", "Observe", "Show live KV transfers between tiers; record or replay them."),
@@ -48,6 +50,9 @@ VERBS = (
     Verb("config", "config:config", "This host", "Show the settings in effect and where each comes from."),
     Verb("serve", "serve:serve", "This host", "Serve the deck to a browser."),
 )
+
+HIDDEN = (Verb("rank", "rank:rank", "", "Take part in a run of another host."),)
+"""Verbs that other programs call; `--help` doesn't list them."""
 
 ALIASES = {
     ("session", "record"): ("trace",),
@@ -61,9 +66,10 @@ ALIASES = {
 class VerbGroup(click.Group):
     """A click group whose commands are the rows of a table."""
 
-    def __init__(self, *args: Any, verbs: Sequence[Verb], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, verbs: Sequence[Verb], unlisted: Sequence[Verb] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.verbs = {verb.name: verb for verb in verbs}
+        self.unlisted = {verb.name: verb for verb in unlisted}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of the verbs, in the order of the table."""
@@ -71,7 +77,7 @@ class VerbGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return a verb's command; None for an unknown name."""
-        verb = self.verbs.get(cmd_name)
+        verb = self.verbs.get(cmd_name) or self.unlisted.get(cmd_name)
         return None if verb is None else verb.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

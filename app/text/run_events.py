@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kvdeck.sessions.model.events import Compared, Event, Logged, RunStarted, SettingTuned, StepFinished
 from kvdeck.sessions.model.records import StepPlan, StepResult
-from kvdeck.sessions.text.run_report import verdict_text
-from kvdeck.sessions.units import interval_text, layout_name, many, ratio_text, shape_text
+from kvdeck.sessions.text.run_report import tuned_text, verdict_text
+from kvdeck.sessions.units import interval_text, layout_name, many, shape_text
 
 
 def plan_text(step: StepPlan | StepResult) -> str:
@@ -22,7 +22,7 @@ def event_text(event: Event) -> str | None:
         return _result_text(event.result)
     if isinstance(event, SettingTuned):
         words = " · kept" if event.chosen else ""
-        return f"{event.path} {event.setting}={event.value}: {ratio_text(event.ratio, event.low, event.high)}{words}"
+        return f"{event.path} {event.setting}={event.value}: {tuned_text(event)}{words}"
     if isinstance(event, Logged):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
@@ -17,9 +14,10 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
 from textual.reactive import var
+from textual.screen import ModalScreen
 
 from kvdeck.app.config import Config
-from kvdeck.app.tui import glyphs, hyperlinks, modes, notifications, palette, terminal, theme
+from kvdeck.app.tui import glyphs, modes, notifications, palette, terminal, terminal_hold, theme
 from kvdeck.app.tui.bindings import EVERYWHERE, OPENING
 from kvdeck.app.tui.frames import Frames
 from kvdeck.app.tui.messages import EngineChanged, ReplayAsked
@@ -27,20 +25,22 @@ from kvdeck.app.tui.pacing import TerminalLink, has_other_between
 from kvdeck.app.tui.requests import Request, Requests
 from kvdeck.app.tui.state import Doctor, EngineState
 from kvdeck.app.tui.submissions import Submissions
+from kvdeck.app.tui.workers import worker_of
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
     from textual.driver import Driver
+    from textual.events import Key
     from textual.filter import LineFilter
     from textual.message import Message
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
-    from textual.worker import WorkType
 
     from kvdeck.app.tui.modes.base import DeckScreen
 
 _NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
+_MODE_KEYS = frozenset(mode.key for mode in modes.MODES)
 _ASCII = glyphs.Ascii()
 _OBEYED = glyphs.Obeyed()
 
@@ -87,10 +87,9 @@ class Deck(App[None], inherit_bindings=False):
         """Whether OSC 8 hyperlinks are sent to the terminal."""
         self.link = TerminalLink(other_between=has_other_between(os.environ))
         self.announcer = notifications.Announcer(self)
-        self.frames = Frames(self, self.link, self._paint_newest)
+        self.frames = Frames(self)
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
-        self._newest: EngineState | None = None
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
@@ -114,17 +113,7 @@ class Deck(App[None], inherit_bindings=False):
         )
 
     def on_mount(self) -> None:
-        self.link.asks = not (self.is_headless or self.is_web)
-        self.link.paces = not self.is_headless
-        if not self.is_headless:
-            for end in (signal.SIGHUP, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(end, self._hang_up)
-            if not self.is_web:
-                self.links = hyperlinks.wanted(self.config)
-                terminal.end_when_gone(sys.__stdin__.fileno() if sys.__stdin__ is not None else 0)
-                self.write_sequence(terminal.KEEP_TITLE)
-            # Leaving the alternate screen clears it, and Textual paints only differences: repaint everything on return.
-            self.app_resume_signal.subscribe(self, self._come_back)
+        terminal_hold.take(self)
         for problem in self.config.problems:
             self.notify(problem, title="config", severity="warning", markup=False, timeout=15)
         if self.requests.live:
@@ -132,22 +121,13 @@ class Deck(App[None], inherit_bindings=False):
         if self.replayed:
             self.call_after_refresh(self.replay, self.replayed)
 
-    def _come_back(self, _: object) -> None:
-        self.link.forget()
-        self.refresh(layout=True)
-
-    def _hang_up(self) -> None:
-        terminal.end_at_last()
-        self.exit()
-
     def _start(self) -> None:
         self.run_worker(self.requests.run(self.post_message), name="engine")
         self.run_doctor()
 
     def on_unmount(self) -> None:
         self.memory["view"] = self.current_mode
-        if self.link.asks:
-            self.write_sequence(terminal.GIVE_TITLE_BACK)
+        terminal_hold.give_back(self)
 
     def write_sequence(self, sequence: str) -> None:
         """Write an escape sequence to the terminal, in order with what is painted; nothing if headless or in a
@@ -158,20 +138,9 @@ class Deck(App[None], inherit_bindings=False):
     # --- data ---
 
     def on_engine_changed(self, message: EngineChanged) -> None:
-        self._newest = message.state
         self.submissions.see(message.state)
         self.announcer.see(message.state)
-        self._paint_newest()
-
-    def _paint_newest(self) -> None:
-        """Show the newest state unless paused; if the terminal lags, try again later."""
-        if self.paused or self._newest is None:
-            return
-        if not self.frames.may_paint():
-            self.frames.paint_later()
-            return
-        self.engine, self._newest = self._newest, None
-        self.frames.has_painted()
+        self.frames.show(message.state)
 
     def on_cursor_position(self, event: CursorPosition) -> None:
         self.frames.answered(event)
@@ -185,7 +154,7 @@ class Deck(App[None], inherit_bindings=False):
             screen.apply_doctor(doctor)
 
     def watch_paused(self) -> None:
-        self._paint_newest()
+        self.frames.paint()
         self.watch_engine(self.engine)
 
     @property
@@ -199,14 +168,7 @@ class Deck(App[None], inherit_bindings=False):
 
     def ask(self, work: Request) -> None:
         """Run `work` in a worker of the app; a KvdeckError is shown as a toast."""
-        job: WorkType[None] = partial(self._run_request, work)
-        self.run_worker(job)
-
-    async def _run_request(self, work: Request) -> None:
-        try:
-            await work()
-        except KvdeckError as error:
-            self.notify(str(error), severity="error", markup=False)
+        self.run_worker(worker_of(self, work))
 
     def may_command(self) -> bool:
         """Return False, and show a warning, if the deck is read-only."""
@@ -249,6 +211,11 @@ class Deck(App[None], inherit_bindings=False):
         await self.open_mode("monitor", ReplayAsked(name))
 
     # --- keys ---
+
+    def on_key(self, event: Key) -> None:
+        """Say why a mode's key does nothing: a dialog in front takes no mode keys, and none uses it otherwise."""
+        if isinstance(self.screen, ModalScreen) and event.key in _MODE_KEYS:
+            self.notify("close this dialog first: Esc", timeout=3)
 
     def get_key_display(self, binding: Binding) -> str:
         if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kvdeck.sessions.model.peers import link_of
 from kvdeck.sessions.units import short_layout_name
 
 if TYPE_CHECKING:
@@ -93,5 +94,9 @@ def _points(store: Store, name: str, hostname: str) -> tuple[BandwidthPoint, ...
     return tuple(
         BandwidthPoint(result.path, short_layout_name(result.layout), result.block_bytes, result.gb_per_s.median, name)
         for result in session.results
-        if result.status == "ok" and result.gb_per_s is not None and result.gb_per_s.median > 0 and result.block_bytes
+        if result.status == "ok"
+        and result.gb_per_s is not None
+        and result.gb_per_s.median > 0
+        and result.block_bytes
+        and link_of(result) is None  # a rate between hosts isn't this host's
     )

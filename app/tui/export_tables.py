@@ -32,7 +32,7 @@ def result_table(session: Session) -> Table:
         counted = ("path", "layout", "transfers", "bytes", "blocks", "descriptors", "timed bytes", "busy s")
         rows = [
             table_row(t.path, t.layout, t.transfers, t.bytes, t.blocks, t.descriptors, t.timed_bytes, t.busy_s)
-            for t in session.tallies
+            for t in session.transfer_counts
         ]
         return Table(session.name, counted, tuple(rows))
     titles = (

@@ -16,7 +16,7 @@ from kvdeck.sessions.errors import KvdeckError
 if TYPE_CHECKING:
     from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthReader
     from kvdeck.app.tui.connection import EngineConnection, Post, TelemetryRequest
-    from kvdeck.app.tui.source_search import FoundSource
+    from kvdeck.app.tui.source_search import FoundSources, Progress
     from kvdeck.app.tui.state import Doctor
     from kvdeck.engine.protocol import Command, Reply
     from kvdeck.sessions.analysis.histograms import Histogram, Key
@@ -206,8 +206,8 @@ class Requests:
 
         return await in_thread(_expected(lambda: doctor_from_json(doctor_report(None))), "kvdeck-doctor")
 
-    async def find_sources(self) -> tuple[FoundSource, ...]:
-        """Return the telemetry sources on this host; takes seconds."""
+    async def find_sources(self, progress: Progress) -> FoundSources:
+        """Return the telemetry sources on this host; `progress` gets those known so far, until all are."""
         from kvdeck.app.tui.source_search import find_sources
 
-        return await in_thread(_expected(find_sources), "kvdeck-sources")
+        return await find_sources(progress)

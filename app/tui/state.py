@@ -63,7 +63,7 @@ def doctor_from_json(report: dict[str, Any]) -> Doctor:
             backend=str(row.get("backend") or ""),
             state=row["state"] if row.get("state") in ("ready", "degraded") else "unavailable",
             reason=str(row.get("reason") or ""),
-            fix=str(row.get("fix") or row.get("mend") or ""),
+            fix=str(row.get("fix") or ""),
             mode=str(row.get("mode") or ""),
         )
         for row in report.get("paths", ())

@@ -48,6 +48,7 @@ def counting(driver: type[Driver], wrote: Callable[[int], None]) -> type[Driver]
 
     class Counting(driver):  # type: ignore[valid-type, misc]
         def write(self, data: str) -> None:
+            # `isascii` reads a flag of the text; encoding would copy every frame a second time.
             wrote(len(data) if data.isascii() else len(data.encode()))
             super().write(data)
 
@@ -66,6 +67,7 @@ def is_gone(fd: int) -> bool:
     """True if the terminal behind `fd` has hung up, or `fd` is invalid."""
     poll = select.poll()
     try:
+        # No event requested: hang-ups and errors are reported in any case.
         poll.register(fd, 0)
         events = poll.poll(0)
     except (OSError, ValueError):
@@ -73,6 +75,7 @@ def is_gone(fd: int) -> bool:
     if any(mask & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, mask in events):
         return True
     try:
+        # A hung-up terminal doesn't always poll as one; its ioctls fail with EIO then.
         os.tcgetpgrp(fd)
     except OSError as error:
         return error.errno == errno.EIO

@@ -138,6 +138,12 @@ class Child:
         self.signal_group(signal.SIGKILL)
         return self.wait(seconds)
 
+    def abandon(self) -> None:
+        """Kill the child if it still runs, and close this process's ends of its pipes."""
+        if self.poll() is None:
+            self.kill()
+        self.close()
+
     def close(self) -> None:
         """Close this process's ends of the child's pipes."""
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -215,18 +221,19 @@ def _exits(child: Child, deadline: float) -> bool:
     return True
 
 
-def die_with_parent(parent: int | None = None) -> None:
+def die_with_parent(parent: int | None = None, number: int = signal.SIGKILL) -> None:
     """Have the kernel kill this process when the thread that started it ends, for any reason.
 
     Args:
         parent: The parent's process id, if it is known; closes the gap in which the parent may have ended already.
+        number: The signal; 0 undoes it.
 
     Raises:
         SystemExit: The parent has already ended.
     """
     import ctypes  # takes milliseconds, which clients of the engine don't have to spend
 
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if parent is not None and os.getppid() != parent:
         raise SystemExit("the parent process exited")
 

@@ -12,6 +12,8 @@ from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.units import number_text
 
 DOCTOR_SECONDS = 20.0
+PEER_SECONDS = 60.0
+"""Time for ssh, for the other half to start, and for UCX to connect."""
 
 
 def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) -> dict[str, Any]:
@@ -27,6 +29,24 @@ def doctor_report(folder: str | None = None, timeout: float = DOCTOR_SECONDS) ->
     argv = [sys.executable, "-m", "kvdeck.engine.doctor.report", "--json"]
     if folder is not None:
         argv += ["--folder", str(expanded(folder).absolute())]
+    return _printed(argv, timeout)
+
+
+def peer_report(peer: str, command: str, timeout: float = PEER_SECONDS) -> dict[str, Any]:
+    """Return what a run with a peer would find; see `engine.doctor.peer_check`.
+
+    Args:
+        peer: Host as for `kvdeck run --peer`.
+        command: How kvdeck is called there.
+
+    Raises:
+        KvdeckError: The check did not end in time, or printed no JSON object.
+    """
+    module = "kvdeck.engine.doctor.peer_check"
+    return _printed([sys.executable, "-m", module, "--command", command, peer], timeout)
+
+
+def _printed(argv: list[str], timeout: float) -> dict[str, Any]:
     child = run(argv, timeout, cwd="/")
     if child.status is None:
         raise KvdeckError(f"the doctor took more than {number_text(timeout)} s", "see dmesg: a driver may hang")

@@ -7,11 +7,19 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Protocol, TypeVar
 
 from kvdeck.engine.children.child import Child
 from kvdeck.engine.lines import LineBuffer
 
+
+class Abandonable(Protocol):
+    """A process that can be left: killed, and its files closed."""
+
+    def abandon(self) -> None: ...
+
+
+Process = TypeVar("Process", bound=Abandonable)
 PIPE_BYTES = 1 << 20
 LOOK_SECONDS = 0.05
 
@@ -94,6 +102,27 @@ class PipeLines:
 def _next_tick(now: float) -> float:
     """Return the next poll time on the grid that clients' samples use too, so that one wake-up serves both."""
     return (now // LOOK_SECONDS + 1) * LOOK_SECONDS
+
+
+async def started(make: Callable[[], Process]) -> Process:
+    """Return the process that `make` starts, in a thread: exec reads files, which a slow disk delays.
+
+    A process whose start is no longer awaited is abandoned once it has started.
+
+    Raises:
+        Exception: An error of `make`.
+    """
+    starting = asyncio.get_running_loop().run_in_executor(None, make)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_abandon)
+        raise
+
+
+def _abandon(starting: asyncio.Future[Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().abandon()
 
 
 async def exit_of(child: Child) -> None:

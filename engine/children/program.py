@@ -1,12 +1,14 @@
-"""A foreign program run under a guard: its output lines, and its end when `kvdeck` ends."""
+"""Foreign programs run under a guard: their output lines, and their end when `kvdeck` ends."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
@@ -17,6 +19,8 @@ from kvdeck.sessions.host import umask
 
 ENDING_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 _LOOK_S = 0.1
+_AFTER_S = 3.0
+"""Seconds that further programs may run on after the first has ended."""
 _PATIENCE_S = 3.0
 """Seconds for the guard to end the program and its descendants."""
 
@@ -51,6 +55,29 @@ def noted_signals() -> Iterator[Signals]:
         os.close(writing)
 
 
+def lines_of(programs: Sequence[Program], signals: Signals) -> Iterator[tuple[int, str]]:
+    """Yield the output lines of programs, with the index of each, until all have ended or a signal arrives.
+
+    The list may grow meanwhile. Once the first program has ended, the others have `_AFTER_S` seconds to end too. While
+    no line arrives, an index of -1 is yielded with an empty line every 0.1 s.
+    """
+    deadline = math.inf
+    while not signals.came and time.monotonic() < deadline:
+        open_now = [program for program in programs if not program.drained]
+        if not open_now:
+            return
+        if programs[0].drained and deadline == math.inf:
+            deadline = time.monotonic() + _AFTER_S
+        ready, _, _ = select.select([*(program.fileno() for program in open_now), signals.wakes], [], [], _LOOK_S)
+        if not ready:
+            yield -1, ""
+        for index, program in enumerate(programs):
+            if not program.drained and program.fileno() in ready:
+                yield from ((index, line) for line in program.read())
+            elif not ready and not program.drained and program.lost():
+                program.drained = True
+
+
 class Program:
     """A running program under a guard (see `guard`), in its own process group."""
 
@@ -64,22 +91,28 @@ class Program:
         self._guard = Child(
             [sys.executable, "-I", "-S", guard.__file__, *argv], stdin=PIPE, stdout=PIPE, umask=umask.given()
         )
+        self._buffer = LineBuffer()
+        self.drained = False
+        """True once its output has ended."""
 
     def lines(self) -> Iterator[str]:
         """Yield the program's output lines until it ends or a signal arrives."""
-        fd, buffer = self._guard.stdout.fileno(), LineBuffer()
-        while not self._signals.came:
-            ready, _, _ = select.select([fd, self._signals.wakes], [], [], _LOOK_S)
-            if fd not in ready:
-                if not ready and self._guard.poll() is not None:
-                    return  # the guard was killed; its program may still hold the pipe open
-                continue
-            data = os.read(fd, 65536)
-            lines = buffer.take(data) if data else list(filter(None, [buffer.rest()]))
-            for line in lines:
-                yield line.decode(errors="replace")
-            if not data:
-                return
+        return (line for index, line in lines_of([self], self._signals) if index >= 0)
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the program's output."""
+        return self._guard.stdout.fileno()
+
+    def read(self) -> list[str]:
+        """Return the lines that have arrived, of a readable output; sets `drained` at its end."""
+        data = os.read(self.fileno(), 65536)
+        self.drained = not data
+        lines = self._buffer.take(data) if data else list(filter(None, [self._buffer.rest()]))
+        return [line.decode(errors="replace") for line in lines]
+
+    def lost(self) -> bool:
+        """Return True if the guard has ended: the program may still hold the pipe open if the guard was killed."""
+        return self._guard.poll() is not None
 
     def end(self) -> int:
         """End the program and its descendants if they still run; return its exit status."""

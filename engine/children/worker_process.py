@@ -7,13 +7,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from kvdeck.engine.children.child import PIPE, Child, last_lines, tail_of
 from kvdeck.engine.children.pipes import PipeLines, exit_of
+from kvdeck.engine.children.stray_lines import StrayLines
 from kvdeck.engine.tasks import TaskGroup
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.host.processes import group_members, process_start
@@ -51,8 +52,12 @@ class Ending:
 class Worker:
     """A running worker process. Its stdin stays open while the engine lives; end of file means that the engine died."""
 
-    def __init__(self, argv: Sequence[str], folder: Path, log: IO[bytes]) -> None:
+    def __init__(
+        self, argv: Sequence[str], folder: Path, log: IO[bytes], environment: Mapping[str, str] | None = None
+    ) -> None:
         """Start the worker with `--session-dir FOLDER`; its stderr goes to `log`, which is closed with it.
+
+        `environment` are variables added to those of this process.
 
         Raises:
             OSError: The process can't be started.
@@ -67,7 +72,7 @@ class Worker:
                 stdout=PIPE,
                 stderr=self._log,
                 cwd="/",
-                env={SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
+                env={**(environment or {}), SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
             )
         except OSError:
             self._log.close()
@@ -86,27 +91,32 @@ class Worker:
             EngineError: The worker was killed, but the kernel does not end it.
             Exception: An error of `take`.
         """
-        lines = PipeLines(self._child.stdout, lambda lines: self._split(lines, take))
+        strays = StrayLines(self._log)
+        lines = PipeLines(self._child.stdout, lambda lines: _split(lines, take, strays))
         exited = asyncio.Event()
         try:
             async with TaskGroup() as tasks:
-                watching = tasks.create_task(self._watch(exited))
+                watching, writing = tasks.create_task(self._watch(exited)), tasks.create_task(strays.run())
                 await _first_of(exited, cancel, self.ending, hurry, lines.ended)
                 killed = not await self._goes(exited, limits, hurry)
                 # Kill remaining ranks before reaping the worker: while it is a zombie, its group id can't be reused.
                 self._child.signal_group(signal.SIGKILL)
                 await _within(KILL_SECONDS, exited)
                 watching.cancel()
-            status = self._child.poll()
-            if status is None:
-                raise EngineError(
-                    f"worker {self.pid} was killed but has not exited: the kernel waits for a disk or a device",
-                    f"see `cat /proc/{self.pid}/stack`",
-                )
-            await _within(EOF_SECONDS, lines.ended)
+                status = self._child.poll()
+                if status is not None:
+                    await _within(EOF_SECONDS, lines.ended)
+                strays.close()
+                await asyncio.wait((writing,), timeout=EOF_SECONDS)
+                writing.cancel()
         finally:
             lines.close()
             self.abandon()
+        if status is None:
+            raise EngineError(
+                f"worker {self.pid} was killed but has not exited: the kernel waits for a disk or a device",
+                f"see `cat /proc/{self.pid}/stack`",
+            )
         if lines.broken is not None:
             raise lines.broken
         return Ending(status, killed)
@@ -117,9 +127,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Kill the worker's group if it still runs, and close its files."""
-        if self._child.poll() is None:
-            self._child.kill()
-        self._child.close()
+        self._child.abandon()
         with contextlib.suppress(OSError):
             self._log.close()
 
@@ -132,15 +140,14 @@ class Worker:
             await _within(HURRY_SECONDS, exited)
         return exited.is_set()
 
-    def _split(self, lines: list[bytes], take: Callable[[list[bytes]], None]) -> None:
-        """Pass event lines on; write others, such as a library's prints, to the log."""
-        events = [line for line in lines if line.startswith(b'{"kind":"')]
-        if len(events) < len(lines):
-            stray = b"".join(line + b"\n" for line in lines if not line.startswith(b'{"kind":"'))
-            with contextlib.suppress(OSError):  # a full disk must not end the run
-                self._log.write(stray)
-        if events:
-            take(events)
+
+def _split(lines: list[bytes], take: Callable[[list[bytes]], None], strays: StrayLines) -> None:
+    """Pass event lines on; let others, such as a library's prints, be written to the log."""
+    events = [line for line in lines if line.startswith(b'{"kind":"')]
+    if len(events) < len(lines):
+        strays.add([line for line in lines if not line.startswith(b'{"kind":"')])
+    if events:
+        take(events)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

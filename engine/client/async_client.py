@@ -52,6 +52,7 @@ class AsyncClient:
         number = self._last_id
         future = self._replies[number] = loop.create_future()
         try:
+            # One line at a time: `sock_sendall` of two tasks may interleave on a full socket.
             async with self._sending:
                 await loop.sock_sendall(self._socket, encoded(command, number))
             reply = await asyncio.wait_for(future, timeout)

@@ -77,7 +77,10 @@ def submission(
     mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
     if isinstance(mapping.get("folder"), str):
         mapping["folder"] = str(expanded(mapping["folder"]).absolute())
-    return protocol.Submit(0, mapping, session, kind)
+    if not mapping.get("peer"):
+        return protocol.Submit(0, mapping, session, kind)
+    environment = {name: os.environ[name] for name in protocol.CARRIED if name in os.environ}
+    return protocol.Submit(0, mapping, session, kind, environment)
 
 
 def checked(reply: Reply | None, command: Command, home: Path) -> Reply:
@@ -376,6 +379,7 @@ class Client:
         data: bytes | None = None
         try:
             ready = self._poll.poll(None if timeout is None else max(0.0, timeout * 1000))
+            # Polled before: a blocking `recv` would hold a thread that `close` must be able to release.
             data = self._socket.recv(1 << 18, socket.MSG_DONTWAIT) if ready else None
         except BlockingIOError:
             data = None

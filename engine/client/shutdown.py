@@ -137,6 +137,7 @@ def _kill(folder: Path, engine: ProcessIdentity) -> None:
         EngineError: The kernel does not end the engine, or it belongs to another user.
     """
     record = runtime.read_record(folder)
+    # Before the kill: of a process that is gone the group can't be asked any more.
     own_group = _group(engine.pid) == engine.pid
     try:
         os.kill(engine.pid, signal.SIGKILL)

@@ -77,6 +77,7 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
     recovered = []
     for path in sorted((store.home / "active").glob("*.json")):
         owner = _read_owner(path)
+        # `gone` is False for an engine on another host that shares this home: its runs are left to it.
         if owner is not None and not owner.engine.gone:
             continue
         name = path.name.removesuffix(".json")

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
+from kvdeck.engine.children.pipes import started
 from kvdeck.engine.children.worker_process import Limits, Worker, last_words
 from kvdeck.engine.daemon import recovery, run_queue
 from kvdeck.engine.daemon.job_kinds import JobSpec, job_kind
@@ -39,6 +40,8 @@ class RunFiles:
     paths: tuple[str, ...] = ()
     """Paths that were requested, until the run plans its steps."""
     kind: str = TRANSFER
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the worker."""
     last_line: bytes | None = None
     """The worker's line with the run's last state, once received; clients get it when the files are complete."""
     worker: Worker | None = None
@@ -139,8 +142,10 @@ class RunExecutor:
         self._files[session.name] = RunFiles(session, stream, paths, str(session.spec.get("job", TRANSFER)))
         self._handle(run_queue.Adopted(session.name, session.state, session.reason))
 
-    async def submit(self, spec: JobSpec, name: str | None, kind: str = TRANSFER) -> str:
-        """Queue a job.
+    async def submit(
+        self, spec: JobSpec, name: str | None, kind: str = TRANSFER, environment: Mapping[str, str] | None = None
+    ) -> str:
+        """Queue a job; `environment` are variables for its worker, which aren't stored.
 
         Returns:
             The session's name.
@@ -156,7 +161,7 @@ class RunExecutor:
             self._creating -= 1
             self._event_came.set()
         stream = RunStream(session.name, self._store.samples_path(session.name))
-        self._files[session.name] = RunFiles(session, stream, spec.paths or (), kind)
+        self._files[session.name] = RunFiles(session, stream, spec.paths or (), kind, environment or {})
         self._handle(run_queue.Submitted(session.name))
         return session.name
 
@@ -257,7 +262,9 @@ class RunExecutor:
         own = self._argv if files.kind == TRANSFER else ()
         try:
             worker_log = await asyncio.to_thread(self._store.log_path(name).open, "ab", 0)
-            worker = files.worker = Worker(own or job_kind(files.kind).command, self._store.folder(name), worker_log)
+            command, folder = own or job_kind(files.kind).command, self._store.folder(name)
+            worker = await started(lambda: Worker(command, folder, worker_log, files.environment))
+            files.worker = worker
         except OSError as error:
             return run_queue.WorkerNotStarted(name, str(error))
         log.info("%s: worker %d", name, worker.pid)

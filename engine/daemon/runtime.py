@@ -28,6 +28,7 @@ def runtime_folder() -> Path:
     """Return `$KVDECK_RUNTIME`, or `kvdeck-<uid>` in the temporary folder; it may not exist yet."""
     chosen = os.environ.get("KVDECK_RUNTIME")
     if chosen:
+        # Resolved, since the engine and its clients may start in different folders.
         return Path(os.path.realpath(expanded(chosen)))
     import tempfile
 
@@ -58,6 +59,7 @@ def prepare_runtime(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Not `stat`: a link that another user put there would lead to a folder of theirs or of ours.
         status = folder.lstat()
     except OSError as error:
         raise EngineError(

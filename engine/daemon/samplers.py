@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from kvdeck.engine.children.child import PIPE, Child, exit_reason
-from kvdeck.engine.children.pipes import PipeLines, exit_of
+from kvdeck.engine.children.pipes import PipeLines, exit_of, started
 from kvdeck.engine.children.restarts import Restarts
 from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
@@ -170,7 +170,7 @@ class Sampling:
         """Run one child from its start to its end, and return how it ended."""
         try:
             # In the engine's group, so that ending a hanging engine's group ends it too.
-            child = Child(COMMAND, stdin=PIPE, stdout=PIPE, own_group=False)
+            child = await started(lambda: Child(COMMAND, stdin=PIPE, stdout=PIPE, own_group=False))
         except OSError as error:
             return f"it can't be started: {error}"
         loop = asyncio.get_running_loop()

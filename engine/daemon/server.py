@@ -32,6 +32,7 @@ from kvdeck.engine.daemon.run_executor import RunExecutor
 from kvdeck.engine.daemon.stream import RunStream
 from kvdeck.engine.daemon.telemetry_sessions import TelemetrySessions
 from kvdeck.engine.protocol import (
+    CARRIED,
     MAX_LINE,
     VERSION,
     Cancel,
@@ -150,19 +151,21 @@ class Server:
         for session, lines in await asyncio.to_thread(self._recover):
             self._jobs.adopt(session, lines)
         path = runtime.socket_path(self._config.runtime)
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         async with TaskGroup() as self._clients:
             try:
                 async with TaskGroup() as parts:
                     self._jobs.start(parts)
                     self._recordings.start(parts)
                     server = await asyncio.start_unix_server(self._accept, path, limit=MAX_LINE)
+                    # At its end this engine must not remove the socket of a later one at the same path.
                     inode = path.lstat().st_ino
                     log.info("engine %d serves %s, sessions in %s", os.getpid(), path, self._store.home)
                     self._watch_idle()
                     try:
                         await self._stopping.wait()
                     finally:
+                        # On the loop: the folder is on a local disk, and every thread may hang at a dead one.
                         runtime.remove_runtime_files(self._config.runtime, inode)
                         server.close()
                     await self._end_work()
@@ -199,6 +202,7 @@ class Server:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """End the engine after an error in a callback; log others, such as a failed `accept`, which is tried again."""
         error = context.get("exception")
+        # A callback that failed has left its state half changed; out of memory passes, and the engine must outlive it.
         if "handle" in context and isinstance(error, Exception) and not isinstance(error, MemoryError):
             self._broken = failure_of("event loop", error)
             self._stop(str(self._broken))
@@ -230,6 +234,7 @@ class Server:
         except OSError:
             writer.close()
             return
+        # The folder's mode keeps others out already; root may look, as it may in every file.
         if uid not in (os.geteuid(), 0):
             log.warning("refused a client of user %d", uid)
             writer.close()
@@ -312,12 +317,14 @@ class Server:
     @answers(Submit)
     async def _submit(self, _: Connection, command: Submit) -> dict[str, Any]:
         spec = job_kind(command.kind).parse(command.spec)
-        return {"session": await self._jobs.submit(spec, command.session, command.kind)}
+        environment = {name: value for name, value in command.environment.items() if name in CARRIED}
+        return {"session": await self._jobs.submit(spec, command.session, command.kind, environment)}
 
     @answers(StartRecording)
     async def _start_recording(self, _: Connection, command: StartRecording) -> dict[str, Any]:
         of_run = self._jobs.states().get(command.name, "done") not in FINAL_STATES
         name = await self._recordings.begin(command, of_run)
+        # The run may have started or ended while the session was created.
         self._recordings.runs_changed(self._jobs.states())
         return {"session": name}
 
@@ -351,6 +358,7 @@ class Server:
         if not self._store.exists(name):
             raise SessionError(f"there is no session {name!r}", "see `kvdeck session list`")
         path = self._store.samples_path(name)
+        # Complete, so nothing follows: `live_from` is its end.
         return RunStream(name, path, count_lines(path))
 
     @answers(Status)

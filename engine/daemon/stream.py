@@ -87,6 +87,7 @@ class RunStream:
     @property
     def run(self) -> RunState:
         """State of the run after the lines pushed so far; its steps hold only a few of their samples."""
+        # Folded when someone looks, and before each event: rounds come hundreds of times per second.
         if self._newest_round is not None:
             self._run = _applied(self._run, self._newest_round)
             self._newest_round = None

@@ -17,6 +17,7 @@ _ALIGNMENTS = (512, 4096, 65536)
 
 def folder_facts(folder: Path) -> FolderFacts:
     """Return a folder's facts; writes up to 64 KiB to a temporary file in it. An unusable folder doesn't raise."""
+    # A link's own mount says nothing about the disk behind it.
     path = Path(os.path.realpath(folder))
     mount, filesystem, device = mount_of(path)
     free = 0
@@ -104,6 +105,7 @@ def _direct_alignment(folder: Path) -> int | None:
     try:
         os.write(descriptor, b"kvdeck")
         try:
+            # Tested, not looked up: tmpfs, overlays and FUSE differ by kernel version and mount option.
             direct = os.open(name, os.O_RDWR | os.O_DIRECT)
         except OSError:
             return None

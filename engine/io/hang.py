@@ -18,7 +18,7 @@ from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.units import number_text
 
 _LEAST_SECONDS = 60.0
-"""Minimum time limit of a watched call; a single request fails after half of it (`initiator.COMPLETION_SECONDS`)."""
+"""Minimum time limit of a watched call; a single request fails after half of it (`COMPLETION_SECONDS`)."""
 _TIMES_EXPECTED = 20
 """Factor from a call's expected time to the time added to its limit."""
 

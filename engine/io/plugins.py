@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -78,6 +81,20 @@ def build() -> str | None:
 def nixl_version() -> str | None:
     """Return the installed NIXL's version; None if it isn't installed."""
     return _installed("nixl") or _installed((build() or "nixl").replace("_", "-"))
+
+
+@functools.cache
+def ucx_version() -> str | None:
+    """Return the version of the UCX in the installed NIXL, which is loaded for it; None if there is none."""
+    name = build()
+    spec = importlib.util.find_spec(name) if name else None
+    for root in map(Path, (spec.submodule_search_locations if spec else None) or ()):
+        for file in sorted(root.parent.glob(f"{name}.libs/libucp-*.so*")):
+            with contextlib.suppress(OSError, AttributeError):
+                said = ctypes.CDLL(str(file)).ucp_get_version_string
+                said.restype = ctypes.c_char_p
+                return str(said().decode())
+    return None
 
 
 def plugin_files() -> dict[str, Path]:

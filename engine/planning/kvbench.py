@@ -45,6 +45,23 @@ def check_keys(data: Mapping[Any, Any], known: Sequence[str], required: Sequence
         raise UsageError(f"{source} lacks {', '.join(missing)}", "add it")
 
 
+def check_name_key(data: Mapping[Any, Any], source: str) -> None:
+    """Refuse KVBench's fields without `model_name`, for which a page of KVBench's documentation has `model`.
+
+    Raises:
+        UsageError: The data has fields of KVBench's model file; the message names the key.
+    """
+    fields = {field for names in _FIELDS.values() for field in names} - {"model_name"}
+    if len(fields & set(data)) < 2:
+        return
+    if "model" in data:
+        raise UsageError(
+            f"{source} has KVBench's fields and the key model, but the key is model_name",
+            f"write model_name: {data['model']!s:.40} for model: {data['model']!s:.40}",
+        )
+    raise UsageError(f"{source} has KVBench's fields but lacks model_name", f"add it, with {', '.join(_FIELDS)} in it")
+
+
 def architecture(data: Mapping[str, Any], source: str) -> Architecture:
     """Return the model of KVBench's fields; null values count as absent.
 
@@ -101,6 +118,8 @@ class ModelConfig:
     access_pattern: str | None = None
     source: str | None = None
     destination: str | None = None
+    precision_source: str = ""
+    """Where the KV precision comes from; empty for KVBench's default."""
 
     def overridden(self, **values: Any) -> ModelConfig:
         """Return a copy with the given values; None leaves a field unchanged."""
@@ -156,6 +175,8 @@ def model_config(data: Any, source: str) -> tuple[ModelConfig, tuple[str, ...]]:
         for key in keys:
             if (value := section.get(key)) is not None:
                 values[key] = _value(key, value, source)
+    if "kvcache_quant_mode" in values:
+        values["precision_source"] = "kvcache_quant_mode in the model config"
     return ModelConfig(**values), tuple(ignored)
 
 
@@ -189,8 +210,10 @@ def kv_bytes(model: Architecture, config: ModelConfig, tokens: int = 1) -> int:
     """Return the bytes of `tokens` tokens in all layers as KVBench computes them: without windows.
 
     Raises:
-        UsageError: KVBench doesn't know the precision.
+        UsageError: KVBench doesn't know the precision, or such a model.
     """
+    if model.compressed:
+        raise UsageError(f"KVBench has no compressed KV such as that of {model.name}", "omit --compat")
     elements = sum(
         model.order.count(index) * sum(part.heads * part.dim for part in kind.parts if not part.fixed_bytes)
         for index, kind in enumerate(model.kinds)

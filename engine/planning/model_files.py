@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from kvdeck.engine.planning import huggingface, kvbench
 from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
 from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent
+from kvdeck.engine.planning.published_precision import QUANTIZATION_FILE
 from kvdeck.engine.planning.recurrent_state import State, state_of
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, load_json, load_yaml
@@ -18,6 +22,10 @@ from kvdeck.sessions.host.files import is_folder, is_regular, read_regular
 from kvdeck.sessions.host.user_home import expanded
 
 CATALOGUE = Path(__file__).parent / "catalogue"
+MODEL_FILES = ("config.json", "params.json")
+"""Files that describe a model in its repository: Hugging Face's, and Mistral's own."""
+_ENDING = re.compile(r"[-_](instruct|it|chat|hf|base|thinking|fp8|bf16|nvfp4|\d{4})(?=$|[-_])")
+"""Parts of a repository's name that don't change the KV cache."""
 _FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")
 _KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "latent", "rope", "indexer_bytes", "state")
 
@@ -30,29 +38,84 @@ def catalogue() -> dict[str, Architecture]:
 
 
 def find_model(text: str) -> Architecture:
-    """Return the model of a catalogue name, or of the path of a YAML file, a `config.json` or its folder.
+    """Return the model of a catalogue name, a Hugging Face name in the catalogue, or a path.
+
+    A path is that of a YAML file, a `config.json` or `params.json`, the folder that holds one, or a repository's
+    folder in Hugging Face's cache.
 
     Raises:
         UsageError: There is no such model, or its file is invalid; the message names the key.
     """
     path = expanded(text)
-    if is_folder(path) and is_regular(path / "config.json"):
-        path = path / "config.json"
+    if is_folder(path):
+        return read_model(_file_in(path, text))
     if is_regular(path):
         return read_model(path)
-    if is_folder(path):
-        raise UsageError(f"folder {text} has no config.json", "give the model's folder, or its file")
     wanted = _squeezed(text)
     for name, model in catalogue().items():
         if wanted in (_squeezed(name), _squeezed(model.title)):
             return model
-    if "/" in text or path.suffix in (".yaml", ".yml", ".json"):
+    if (of_catalogue := _of_repository(text)) is not None:
+        return replace(of_catalogue, notes=(f"{text} is the catalogue's {of_catalogue.name}", *of_catalogue.notes))
+    near = ", ".join(_near(text)[:6])
+    if path.suffix in (".yaml", ".yml", ".json") or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise UsageError(f"model file {text} does not exist", "give a YAML file, a config.json, or a catalogue name")
-    near = [name for name in catalogue() if wanted and (wanted in _squeezed(name) or _squeezed(name) in wanted)]
-    raise UsageError(
-        f"unknown model {text!r}",
-        f"use {', '.join(near[:6])}" if near else "see `kvdeck plan --models`",
-    )
+    if "/" in text:
+        raise UsageError(
+            f"{text} is neither a file nor a model of the catalogue",
+            f"use {near}, or the path of its config.json" if near else "download its config.json and give its path",
+        )
+    raise UsageError(f"unknown model {text!r}", f"use {near}" if near else "see `kvdeck plan --models`")
+
+
+def _file_in(folder: Path, text: str) -> Path:
+    """Return the model's file in a folder, or in the newest snapshot of Hugging Face's cache below it."""
+    snapshots = folder / "snapshots"
+    below = sorted(snapshots.iterdir(), key=lambda path: path.name) if is_folder(snapshots) else []
+    main = folder / "refs" / "main"
+    commit = read_regular(main).decode("utf-8", "replace").strip() if is_regular(main) else ""
+    below.sort(key=lambda path: path.name != commit)
+    for place in (folder, *below):
+        for name in MODEL_FILES:
+            if is_regular(place / name):
+                return place / name
+    raise UsageError(f"folder {text} has no {' or '.join(MODEL_FILES)}", "give the model's folder, or its file")
+
+
+def model_name(path: Path) -> str:
+    """Return the name of the model in a file: that of its folder, or of its repository in Hugging Face's cache."""
+    if path.name not in MODEL_FILES:
+        return path.stem
+    # A relative path's folder may have no name, and a snapshot is a link in a folder named after a commit.
+    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100
+    if folder.parent.name == "snapshots" and (repository := folder.parent.parent.name).startswith("models--"):
+        return repository.split("--")[-1]
+    return folder.name or path.stem
+
+
+def _of_repository(text: str) -> Architecture | None:
+    """Return the catalogue's model of a Hugging Face name, `OWNER/NAME`."""
+    if text.count("/") != 1:
+        return None
+    named = text.lower()
+    stem = re.sub(r"^meta-", "", named.split("/")[1])
+    for model in catalogue().values():
+        if f"huggingface.co/{named}/" in model.source.lower():
+            return model
+    squeezed = [_squeezed(one) for one in (stem, _ENDING.sub("", stem))]
+    return next((model for name, model in catalogue().items() if _squeezed(name) in squeezed), None)
+
+
+def _near(text: str) -> list[str]:
+    """Return the catalogue's names that resemble a text, the closest first."""
+    last = text.split("/")[-1]
+    wanted = _squeezed(last)
+    if not wanted:
+        return []
+    contained = [name for name in catalogue() if wanted in _squeezed(name) or _squeezed(name) in wanted]
+    contained.sort(key=lambda name: -len(_squeezed(name)) if _squeezed(name) in wanted else len(name))
+    close = difflib.get_close_matches(last.lower(), list(catalogue()), n=4, cutoff=0.6)
+    return list(dict.fromkeys((*contained, *close)))
 
 
 def _squeezed(text: str) -> str:
@@ -76,7 +139,10 @@ def read_model(path: Path) -> Architecture:
 
 def _read_model(path: Path) -> Architecture:
     if path.suffix == ".json":
-        return huggingface.architecture(_read_json(path), path.parent.name if path.name == "config.json" else path.stem)
+        beside = path.with_name(QUANTIZATION_FILE)
+        return huggingface.architecture(
+            _read_json(path), model_name(path), _read_json(beside) if is_regular(beside) else None
+        )
     data = read_yaml(path)
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is not a mapping", "write one `key: value` per line")
@@ -84,6 +150,7 @@ def _read_model(path: Path) -> Architecture:
         return kvbench.architecture(data, str(path))
     if "architectures" in data or "model_type" in data:
         return huggingface.architecture(data, path.stem)
+    kvbench.check_name_key(data, str(path))
     return from_mapping(data, str(path))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from kvdeck.engine.planning.nixlbench_flags import BY_NAME, CUFILE, FLAGS, NETWORK, OBJECT, STORAGE
 from kvdeck.engine.topology import Topology
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
@@ -13,73 +14,11 @@ from kvdeck.sessions.host.addresses import refuse_credentials
 Target = Literal["nixlbench", "seed"]
 """`seed`: KVBench's command as in its first README, which today's nixlbench may refuse."""
 
-DEFAULTS: dict[str, Any] = {
-    "benchmark_group": "default",
-    "backend": "UCX",
-    "check_consistency": False,
-    "device_list": "all",
-    "enable_pt": False,
-    "progress_threads": 0,
-    "etcd_endpoints": "http://localhost:2379",
-    "storage_enable_direct": False,
-    "filepath": "",
-    "enable_vmm": False,
-    "gds_batch_pool_size": 32,
-    "gds_batch_limit": 128,
-    "initiator_seg_type": "DRAM",
-    "max_batch_size": 1,
-    "max_block_size": 67108864,
-    "mode": "SG",
-    "num_files": 1,
-    "num_initiator_dev": 1,
-    "num_iter": 1000,
-    "num_target_dev": 1,
-    "num_threads": 1,
-    "op_type": "WRITE",
-    "posix_api_type": "AIO",
-    "runtime_type": "ETCD",
-    "scheme": "pairwise",
-    "start_batch_size": 1,
-    "start_block_size": 4096,
-    "target_seg_type": "DRAM",
-    "total_buffer_size": 8 << 30,
-    "warmup_iter": 100,
-    "worker_type": "nixl",
-    "gds_mt_num_threads": 1,
-    "gpunetio_device_list": "0",
-    "gpunetio_oob_list": "",
-    "hf3fs_iopool_size": 64,
-    "obj_access_key": "",
-    "obj_secret_key": "",
-    "obj_session_token": "",
-    "obj_bucket_name": "",
-    "obj_scheme": "http",
-    "obj_region": "eu-central-1",
-    "obj_use_virtual_addressing": False,
-    "obj_endpoint_override": "",
-    "obj_req_checksum": "supported",
-    "obj_ca_bundle": "",
-    "large_blk_iter_ftr": 16,
-    "recreate_xfer": False,
-}
-"""All parameters with their defaults, in KVBench's order."""
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "initiator_seg_type": ("DRAM", "VRAM"),
-    "target_seg_type": ("DRAM", "VRAM"),
-    "scheme": ("pairwise", "manytoone", "onetomany", "tp"),
-    "mode": ("SG", "MG"),
-    "op_type": ("READ", "WRITE"),
-    "worker_type": ("nixl", "nvshmem"),
-    "posix_api_type": ("AIO", "URING", "POSIXAIO"),
-    "runtime_type": ("ETCD", "ASIO"),
-}
+DEFAULTS: dict[str, Any] = {flag.name: flag.default for flag in FLAGS if flag.kvbench}
+"""KVBench's parameters with their defaults, in its order."""
+CHOICES = {flag.name: flag.choices for flag in FLAGS if flag.choices and flag.kvbench}
 PLACES = ("file", "memory", "gpu")
 
-NETWORK = ("UCX", "LIBFABRIC", "GPUNETIO", "Mooncake", "UCCL")
-CUFILE = ("GDS", "GDS_MT")
-STORAGE = (*CUFILE, "POSIX", "HF3FS", "GUSLI")
-OBJECT = ("OBJ", "AZURE_BLOB", "INFINIA")
 BACKENDS = (*NETWORK, *STORAGE, *OBJECT)
 LARGE_BLOCK = 1 << 20
 """Block size in bytes above which nixlbench divides its iterations by `large_blk_iter_ftr`."""
@@ -108,7 +47,7 @@ def nixlbench_params(
     tp: int = 1,
     target: Target = "nixlbench",
 ) -> dict[str, Any]:
-    """Return all parameters of a nixlbench command.
+    """Return the parameters of a nixlbench command: all of KVBench's, and nixlbench's others that are given.
 
     Args:
         block_bytes: Bytes per I/O.
@@ -144,17 +83,31 @@ def nixlbench_params(
         Topology(params["scheme"], params["mode"], *counts, storage=storage).check()
         params["total_buffer_size"] = _buffer(params, given.get("total_buffer_size"))
         _check_files(params)
+        _check_together(params)
     return params
 
 
 def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
-        if name in CHOICES and value not in CHOICES[name]:
-            raise UsageError(f"{name} {value!r} is unknown to nixlbench", f"use {', '.join(CHOICES[name])}")
-        least = 0 if name in ("progress_threads", "warmup_iter") else 1
-        if name in DEFAULTS and type(DEFAULTS[name]) is int and value < least:
-            raise UsageError(f"{name} is {value}", f"give a whole number of at least {least}")
+        flag = BY_NAME[name]
+        if flag.choices and value not in flag.choices:
+            raise UsageError(f"{name} {value!r} is unknown to nixlbench", f"use {', '.join(flag.choices)}")
+        if type(flag.default) is int:
+            most = flag.most if flag.most is not None else value
+            if not flag.least <= value <= most:
+                upper = f" and at most {flag.most}" if flag.most is not None else ""
+                raise UsageError(f"{name} is {value}", f"give a whole number of at least {flag.least}{upper}")
     return dict(given)
+
+
+def _check_together(params: Mapping[str, Any]) -> None:
+    """Refuse what nixlbench refuses: flags that exclude each other."""
+    if params.get("prepared_xfer") and params.get("reregister_mem"):
+        raise UsageError("prepared_xfer and reregister_mem exclude each other", "give only one of them")
+    bytes_aligned = params.get("randomize_location_mode") == "bytealigned" and params["backend"] not in NETWORK
+    for name in ("storage_enable_direct", "check_consistency"):
+        if bytes_aligned and params[name]:
+            raise UsageError(f"randomize_location_mode bytealigned and {name} exclude each other", "use blockaligned")
 
 
 def _backend(asked: str | None, source: str | None, destination: str | None, target: Target) -> str:
@@ -211,7 +164,10 @@ def _buffer(params: Mapping[str, Any], asked: int | None) -> int:
     threads = params["num_threads"]
     devices = params["num_initiator_dev"], params["num_target_dev"]
     unit = math.lcm(*(count * threads for count in devices)) * (4096 if params["storage_enable_direct"] else 1)
-    need = params["max_block_size"] * params["max_batch_size"] * max(devices) * threads
+    if params.get("use_hugepages"):
+        unit = math.lcm(unit, 2 << 20)
+    in_flight = params["max_batch_size"] * params.get("pipeline_depth", 1)
+    need = params["max_block_size"] * in_flight * max(devices) * threads
     least: int = -(-need // unit) * unit
     if asked is None:
         return least
@@ -235,17 +191,18 @@ def _check_files(params: Mapping[str, Any]) -> None:
 def command_line(params: Mapping[str, Any], target: Target = "nixlbench") -> str:
     """Return the command as KVBench writes it: the parameters that differ from the defaults, one per line."""
     left_out = ("total_buffer_size",) if target == "seed" else ()
-    changed = [
-        f"    --{name} {params[name]}"
-        for name, default in DEFAULTS.items()
-        if name not in left_out and params[name] is not None and params[name] != default
-    ]
+    changed = [f"    --{name} {value}" for name, value in changed_params(params).items() if name not in left_out]
     return " \\\n".join(["nixlbench", *changed])
+
+
+def changed_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that differ from the defaults, in the order of a command."""
+    return {flag.name: params[flag.name] for flag in FLAGS if flag.changed(params) and params[flag.name] is not None}
 
 
 def arguments(params: Mapping[str, Any]) -> list[str]:
     """Return the arguments that differ from the defaults, as a list to start nixlbench with."""
-    return [f"--{name}={_flag(params[name])}" for name, default in DEFAULTS.items() if params[name] != default]
+    return [f"--{name}={_flag(value)}" for name, value in changed_params(params).items()]
 
 
 def _flag(value: Any) -> str:
@@ -258,3 +215,9 @@ def rounds(params: Mapping[str, Any], block_bytes: int) -> tuple[int, int]:
     divisor = params["large_blk_iter_ftr"] if block_bytes > LARGE_BLOCK else 1
     timed, warm_up = (-(-params[name] // unit) * unit // divisor for name in ("num_iter", "warmup_iter"))
     return timed, warm_up
+
+
+def steps(params: Mapping[str, Any]) -> int:
+    """Return the rows of nixlbench's table: block sizes times batches, both doubling."""
+    counts = [params[f"max_{what}_size"] // params[f"start_{what}_size"] for what in ("block", "batch")]
+    return math.prod(count.bit_length() for count in counts)

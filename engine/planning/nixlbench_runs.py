@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvdeck.engine.planning.nixlbench import LARGE_BLOCK, NETWORK, rounds
+from kvdeck.engine.planning.nixlbench import LARGE_BLOCK, rounds
+from kvdeck.engine.planning.nixlbench_flags import NETWORK, Flag, native_refusal
 from kvdeck.engine.topology import Topology
 from kvdeck.sessions.errors import UnavailableError
 
 _HERE = ("UCX", "LIBFABRIC", "POSIX", "GDS", "GDS_MT")
-_ONLY: dict[str, tuple[Any, str]] = {
-    "worker_type": ("nixl", "the engine transfers over NIXL"),
-    "device_list": ("all", "NIXL chooses the devices; UCX_NET_DEVICES restricts them"),
-    "enable_vmm": (False, "the engine doesn't allocate VMM memory"),
-    "recreate_xfer": (False, "the engine prepares each request only once"),
-}
 _PATHS = {
     ("DRAM", "DRAM"): "HostToHost",
     ("DRAM", "VRAM"): "HostToDevice",
@@ -25,6 +20,7 @@ _PATHS = {
 _PLUGIN_PARAMS = {
     "GDS": {"gds_batch_pool_size": "batch_pool_size", "gds_batch_limit": "batch_limit"},
     "GDS_MT": {"gds_mt_num_threads": "thread_count"},
+    "POSIX": {"posix_ios_pool_size": "ios_pool_size", "posix_kernel_queue_size": "kernel_queue_size"},
 }
 
 
@@ -37,10 +33,9 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         UnavailableError: The engine does not support a parameter; the message names it.
         UsageError: The scheme does not allow the device counts.
     """
-    for name, (only, why) in _ONLY.items():
-        if params[name] != only:
-            what = f"--{name} {params[name]} can't run natively: {why}"
-            raise UnavailableError(what, f"use {only}, or --exec nixlbench")
+    if flag := native_refusal(params):
+        what = f"--{flag.name} {'' if flag.secret else params[flag.name]} can't run natively: {flag.reason}"
+        raise UnavailableError(what.replace("  ", " "), f"{_default_text(flag)}, or --exec nixlbench")
     if params["backend"] not in _HERE:
         raise UnavailableError(
             f"backend {params['backend']} can't run natively: the engine supports {', '.join(_HERE)}",
@@ -48,6 +43,10 @@ def native_specs(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     _check_devices(params)
     return [_spec(params, sizes) for sizes in _parts(params["start_block_size"], params["max_block_size"])]
+
+
+def _default_text(flag: Flag) -> str:
+    return f"use {flag.default}" if flag.default not in (False, "") else "omit it"
 
 
 def _check_devices(params: Mapping[str, Any]) -> None:
@@ -90,6 +89,8 @@ def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
         "progress_thread": params["enable_pt"],
         "verify": params["check_consistency"],
         "reference": False,
+        "pipeline_depth": params.get("pipeline_depth", 1),
+        "huge_pages": params.get("use_hugepages", False),
         **_sweep("block_size", "sweep_block_sizes", sizes[0], sizes[-1]),
         **_sweep("batch", "sweep_batches", params["start_batch_size"], params["max_batch_size"]),
     }
@@ -102,7 +103,7 @@ def _spec(params: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
     if params["backend"] == "POSIX":
         spec["api"] = params["posix_api_type"]
     named = _PLUGIN_PARAMS.get(params["backend"], {})
-    return {**spec, "params": {plugin: params[name] for name, plugin in named.items()}}
+    return {**spec, "params": {plugin: params[name] for name, plugin in named.items() if name in params}}
 
 
 def _sweep(one: str, many: str, start: int, stop: int) -> dict[str, Any]:
@@ -128,7 +129,8 @@ def path_of(params: Mapping[str, Any]) -> str:
 def bytes_needed(params: Mapping[str, Any]) -> int:
     """Return the host memory in bytes that the largest batch needs on all threads, pairs and host-memory endpoints."""
     pairs = topology_of(params).pairs
-    one: int = params["max_block_size"] * params["max_batch_size"] * params["num_threads"] * pairs
+    in_flight = params["max_batch_size"] * params.get("pipeline_depth", 1)
+    one: int = params["max_block_size"] * in_flight * params["num_threads"] * pairs
     sides = (params["initiator_seg_type"], params["target_seg_type"] if params["backend"] in NETWORK else "")
     return one * sides.count("DRAM")
 

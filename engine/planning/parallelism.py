@@ -59,7 +59,7 @@ def check(parallel: Parallelism, model: Architecture) -> None:
     for kind in model.kinds:
         if kind.state is not None and parallel.tp > 1:
             kind.state.check(parallel.tp, model.name)
-    for heads in {part.heads for kind in model.kinds for part in kind.parts if part.split}:
+    for heads in {part.heads for part in model.parts() if part.split}:
         if max(heads, parallel.tp) % min(heads, parallel.tp):
             raise UsageError(
                 f"TP {parallel.tp} doesn't divide the {heads} KV heads of {model.name}",

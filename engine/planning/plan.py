@@ -39,8 +39,9 @@ class Group:
     part_bytes: tuple[int, ...]
     """Bytes per token of each outer dim of one layer on one rank."""
     page_size: int
+    """Tokens per block, or entries of a cache that compresses several tokens into one."""
     tokens: int
-    """Retained tokens of a request of ISL tokens."""
+    """Retained tokens (or entries) of a request of ISL tokens."""
     blocks: int
     """Blocks of a request of ISL tokens, over all context-parallel ranks."""
 
@@ -203,11 +204,26 @@ class Plan:
 
     def replication(self) -> str:
         """Return the reason for replicas on TP ranks, as text; empty if there are none."""
-        most = max((copies(part, self.parallel.tp) for kind in self.model.kinds for part in kind.parts), default=1)
+        most = max((copies(part, self.parallel.tp) for part in self.model.parts()), default=1)
         if most == 1:
             return ""
         why = "MLA's latent isn't split" if self.model.latent else "fewer KV heads than ranks"
         return f"each of {most} TP ranks has the same copy: {why}"
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was assumed, and what isn't to be seen in the figures, one line each."""
+        return tuple(line for line in (*self.model.notes, self.packing(), self.replication()) if line)
+
+    def packing(self) -> str:
+        """Return which layout of an MLA latent in fp8 is counted, as text; empty if there is one only."""
+        part = next((part for part in self.model.parts() if part.packed_bytes), None)
+        sparse = self.model.compressed or any(part.fixed_bytes for part in self.model.parts())
+        if part is None or not sparse or self.precision.name != "fp8":
+            return ""
+        return (
+            f"{part.token_bytes(self.precision)} B of latent per layer, flat; vLLM's fp8_ds_mla packs it in "
+            f"{part.packed_bytes} B: --precision fp8_ds_mla"
+        )
 
 
 def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, work: Work) -> Plan:
@@ -222,7 +238,14 @@ def make_plan(model: Architecture, precision: Precision, parallel: Parallelism, 
     if work.osl < 0:
         raise UsageError(f"OSL is {work.osl}", "give 0 or more")
     check(parallel, model)
-    weights = [kind.kept(work.isl)[1] * sum(_rank_bytes(kind, precision, parallel.tp)) for kind in model.kinds]
+    if precision.packed and not any(part.packed_bytes for part in model.parts()):
+        raise UsageError(
+            f"{precision.name} packs MLA's latent, and {model.name} has none", "choose another KV precision"
+        )
+    weights = [
+        sum(cache.kept(work.isl)[1] * sum(_rank_bytes(cache, precision, parallel.tp)) for cache in kind.caches)
+        for kind in model.kinds
+    ]
     if not any(model.order.count(index) and weight for index, weight in enumerate(weights)):
         raise UsageError(f"{model.name} has no layer with a KV cache", "choose a model with attention")
     bounds = _bounds(model, parallel)
@@ -263,15 +286,16 @@ def _stage(model: Architecture, precision: Precision, parallel: Parallelism, wor
     first, end = bounds
     groups = tuple(
         Group(
-            kind,
+            cache,
             layers,
-            _rank_bytes(kind, precision, parallel.tp),
-            work.page_size,
-            kind.kept(work.isl)[1],
-            kind.pages(work.isl, work.page_size),
+            _rank_bytes(cache, precision, parallel.tp),
+            cache.entries_per_page(work.page_size),
+            cache.kept(work.isl)[1],
+            cache.pages(work.isl, work.page_size),
         )
         for number, kind in enumerate(model.kinds)
-        if kind.parts and (layers := model.order.count(number, first, end))
+        for cache in kind.caches
+        if (layers := model.order.count(number, first, end))
     )
     states = sum(
         model.order.count(number, first, end) * kind.state.bytes(parallel.tp)

@@ -16,6 +16,8 @@ class Precision:
     scale_every: int = 0
     """Elements that share one scale; 0 if scales are per tensor or head, outside the block."""
     scale_bytes: int = 0
+    packed: bool = False
+    """True for vLLM's packing of MLA's latent: fp8 with scales, its rope part in bf16."""
 
     def vector_bytes(self, elements: int) -> int:
         """Return the bytes of one head's vector: its elements, rounded up to whole bytes, and their scales."""
@@ -28,6 +30,8 @@ class Precision:
     @property
     def said(self) -> str:
         """Element size as text: `4 bits + 1 B of scale for each 16 elements`."""
+        if self.packed:
+            return "vLLM's packing of MLA: fp8 and scales, rope in bf16"
         if not self.scale_every:
             return f"{self.bits // 8} B per element"
         return f"{self.bits} bits + {self.scale_bytes} B of scale per {self.scale_every} elements"
@@ -45,6 +49,7 @@ PRECISIONS = {
         Precision("fp4", 4, 16, 1),
         Precision("nvfp4", 4, 16, 1),
         Precision("mxfp4", 4, 32, 1),
+        Precision("fp8_ds_mla", 8, packed=True),
     )
 }
 _SPELLINGS = {

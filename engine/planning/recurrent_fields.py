@@ -13,12 +13,13 @@ Named = tuple[str, dict[str, str]]
 """A kind of state, and the field of each of its numbers; `a*b` is a product and `a/b` a quotient of two fields."""
 
 
-def state_in(config: Config, word: str, name: str) -> State | None:
+def state_in(config: Config, word: str, family: str, name: str) -> State | None:
     """Return the state of a type of layer; None if it has none, or its fields are missing or unknown.
 
     Args:
         config: The text model's configuration.
-        word: Type of layer: `mamba`, `mamba2`, `ssm`, `linear` or `conv`.
+        word: Type of layer: `mamba`, `mamba2`, `ssm`, `linear` or `conv`; transformers calls Mamba `linear` too.
+        family: The model's `model_type` as transformers spells it; empty if it is unknown.
         name: Name of the model in error messages.
 
     Raises:
@@ -26,8 +27,14 @@ def state_in(config: Config, word: str, name: str) -> State | None:
     """
     kimi = config.get("linear_attn_config")
     fields = {**config, **kimi} if isinstance(kimi, Mapping) and word == "linear" else config
-    find = {"mamba": _mamba, "mamba2": _mamba, "ssm": _mamba, "linear": _linear}.get(word)
-    found = find(fields) if find else _SHORT_CONV if word == "conv" else None
+    found = None
+    if word in ("mamba", "mamba2", "ssm"):
+        found = _mamba(fields)
+    elif word == "linear":
+        found = _linear(fields, family) or _mamba(fields)
+    elif word == "conv":
+        dim = "conv_dim" if fields.get("conv_dim") is not None else "hidden_size"
+        found = "short_conv", {"conv_dim": dim, "conv_kernel": "conv_L_cache"}  # LFM2
     if found is None:
         return None
     kind, keys = found
@@ -74,7 +81,17 @@ def _mamba(config: Config) -> Named | None:
             "state_size": "mamba_d_state",
             "conv_kernel": "mamba_d_conv",
         }
-    if "mamba_d_state" in config:  # Jamba
+    if "mamba_ngroups" in config:  # Zamba 2
+        inner = "mamba_expand*hidden_size"
+        return "mamba2", {
+            "intermediate_size": inner,
+            "n_groups": "mamba_ngroups",
+            "num_heads": "n_mamba_heads",
+            "head_dim": f"{inner}/n_mamba_heads",
+            "state_size": "mamba_d_state",
+            "conv_kernel": "mamba_d_conv",
+        }
+    if "mamba_d_state" in config:  # Jamba, Zamba
         return "mamba1", {
             "intermediate_size": "mamba_expand*hidden_size",
             "state_size": "mamba_d_state",
@@ -83,8 +100,8 @@ def _mamba(config: Config) -> Named | None:
     return None
 
 
-def _linear(config: Config) -> Named | None:
-    if "short_conv_kernel_size" in config:  # Kimi Linear
+def _linear(config: Config, family: str) -> Named | None:
+    if "short_conv_kernel_size" in config and "num_heads" in config:  # Kimi Linear
         return "kda", {"num_heads": "num_heads", "head_dim": "head_dim", "conv_kernel": "short_conv_kernel_size"}
     if "linear_num_value_heads" in config:  # Qwen3-Next, Qwen3.5
         return "gated_delta_net", {
@@ -94,9 +111,9 @@ def _linear(config: Config) -> Named | None:
             "head_v_dim": "linear_value_head_dim",
             "conv_kernel": "linear_conv_kernel_dim",
         }
-    if "attn_type_list" in config:  # MiniMax Text 01
+    if family == "kimi_linear":  # as transformers saves it
+        keys = {"num_heads": "linear_num_heads", "head_dim": "linear_head_dim", "conv_kernel": "linear_conv_kernel_dim"}
+        return "kda", keys
+    if "attn_type_list" in config or family == "minimax":  # MiniMax Text 01
         return "linear_attention", {"num_heads": "num_attention_heads", "head_dim": "head_dim"}
     return None
-
-
-_SHORT_CONV: Named = ("short_conv", {"conv_dim": "conv_dim", "conv_kernel": "conv_L_cache"})  # LFM2

@@ -9,18 +9,22 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.engine.io import hang
 from kvdeck.engine.io.endpoints import Origin, origin_to_json
-from kvdeck.engine.io.loop import Visit
+from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
-from kvdeck.engine.ranks.rendezvous import Board, check_board, naming_losses
+from kvdeck.engine.ranks.peer import PeerHost, RankCalls
+from kvdeck.engine.ranks.rank_process import RankProcess
+from kvdeck.engine.ranks.rendezvous import Lossy, check_lost, naming_losses
 from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.sessions.errors import KvdeckError, RunFailedError
 
 _SLOW_BYTES_PER_S = 200e6
 """Lowest expected rate of filling, preparing or comparing memory and files; sets the hang watchdog's limits."""
@@ -41,9 +45,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """A target process shared by several initiators."""
+    """A target process that rank 0 opened, for one initiator or several."""
 
-    remote: Remote
+    remote: RankCalls
     setup: LaneSetup
     """Setup of the first sharer."""
 
@@ -60,7 +64,8 @@ class _Shared:
     def origin(self, layout: str, seed: int) -> dict[str, Any]:
         """Return the origin of the bytes that the initiators write; their sources are contiguous in the pattern."""
         source = parse_layout_pair(layout).source
-        return origin_to_json(Origin(source, self.sharers, seed, True, self.setup.position))
+        regions = self.sharers * self.setup.devices
+        return origin_to_json(Origin(source, regions, seed, True, self.setup.position))
 
 
 class Crew:
@@ -69,7 +74,9 @@ class Crew:
     `visit`, `verify` and the other calls raise RunFailedError if a rank is lost.
     """
 
-    def __init__(self, setups: list[LaneSetup], cancelled: Callable[[], bool]) -> None:
+    def __init__(self, setups: list[LaneSetup], cancelled: Callable[[], bool], peers: Sequence[PeerHost] = ()) -> None:
+        """`peers`: hosts of the targets, in turn; without any, targets are children of this host's initiators."""
+        self.peers = peers
         self._board: Board | None = None
         self._others: list[Remote] = []
         self._shared: list[_Shared] = []
@@ -80,6 +87,8 @@ class Crew:
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
         try:
+            for peer in peers:
+                check_lost(peer)
             opening = sum(setup.bytes for setup in setups) / _SLOW_BYTES_PER_S
             with naming_losses(self._boards), hang.watched(f"opening {setups[0].backend}", opening):
                 self._open(setups, cancelled)
@@ -91,25 +100,32 @@ class Crew:
     def _open(self, setups: list[LaneSetup], cancelled: Callable[[], bool]) -> None:
         if len(setups) > 1:
             self._board = Board()
-            setups = self._open_shared(self._board, setups)
+            for peer in self.peers:
+                peer.on_loss(self._board.lose)
+        setups = self._open_shared(setups)
+        if self._board is not None:
             for index in range(1, len(setups)):
-                self._others.append(Remote(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
+                self._others.append(RankProcess(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
         opening = [
             remote.start("open", setup=dataclasses.asdict(setup))
             for remote, setup in zip(self._others, setups[1:], strict=True)
         ]
-        self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: check_board(self._board) or cancelled())
+        self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: self._is_cut(cancelled))
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
 
-    def _open_shared(self, board: Board, setups: list[LaneSetup]) -> list[LaneSetup]:
+    def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
+        """True if the run was cancelled; RunFailedError if a rank or a peer is lost."""
+        return check_lost(self._board) or any(check_lost(peer) for peer in self.peers) or cancelled()
+
+    def _open_shared(self, setups: list[LaneSetup]) -> list[LaneSetup]:
         """Open each shared target; return the setups completed with the target's name, metadata and places."""
         found: dict[int, dict[str, Any]] = {}
         for setup in setups:
             shared = setup.shared
             if shared is None or shared.number in found:
                 continue
-            remote = Remote(board, "kvdeck.engine.ranks.target", f"kvdeck-target{shared.number}")
+            remote = self._start_target(shared.number)
             self._shared.append(_Shared(remote, setup))
             found[shared.number] = remote.call(
                 "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
@@ -117,6 +133,17 @@ class Crew:
             if not self._writes:
                 remote.call("fill", seed=0, position=0)
         return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
+
+    def _start_target(self, number: int) -> RankCalls:
+        if self.peers:
+            return self.peers[number % len(self.peers)].start_target()
+        assert self._board is not None
+        return RankProcess(self._board, "kvdeck.engine.ranks.target", f"kvdeck-target{number}")
+
+    @property
+    def transport(self) -> str:
+        """Transports that connect rank 0's initiator with a peer, as UCX names them; empty without a peer."""
+        return "" if self._lane is None else self._lane.transport
 
     def _everywhere(self, method: str, *, begin_together: bool = False, **arguments: Any) -> list[Any]:
         """Call a method on all initiators at once; return their results, rank 0's first and not converted to JSON."""
@@ -127,8 +154,33 @@ class Crew:
             first = getattr(self._lane, method)(**arguments)
             return [first, *(remote.result(call) for remote, call in zip(self._others, calls, strict=True))]
 
-    def _boards(self) -> tuple[Board | None, Board | None]:
-        return self._board, None if self._lane is None else self._lane.board
+    def _boards(self) -> tuple[Lossy | None, ...]:
+        return self._board, None if self._lane is None else self._lane.board, *self.peers
+
+    @contextlib.contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """Make a request that fails on the way to a peer the end of the run.
+
+        A request that is given up isn't cancelled: its bytes may still arrive, so the memory of both ends must not be
+        used again, and this process is to end.
+
+        Raises:
+            RunFailedError: A request failed, or did not complete in time.
+        """
+        try:
+            yield
+        except (CancelledError, RunFailedError):
+            raise
+        except Exception as error:
+            if not self.peers:
+                raise
+            hosts = ", ".join(peer.label for peer in self.peers)
+            fix = error.fix if isinstance(error, KvdeckError) else "check the link and the peer"
+            what = error.what if isinstance(error, KvdeckError) else str(error) or type(error).__name__
+            failed = f"a transfer with {hosts} failed: {what}"
+            for peer in self.peers:  # what follows must not wait for it
+                peer.lose(failed)
+            raise RunFailedError(failed, fix) from error
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
@@ -139,7 +191,10 @@ class Crew:
 
     def visit(self, step: int, count: int) -> Visit:
         """Run `count` requests on each initiator; return the combined visit, from the first start to the last end."""
-        with hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count):
+        with (
+            self._failing_together(),
+            hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count),
+        ):
             found = self._everywhere("visit", begin_together=True, step=step, count=count)
         visits = [one if isinstance(one, Visit) else Visit(**one) for one in found]
         self._pace[step] = (max(one.end_ns for one in visits) - min(one.start_ns for one in visits)) / 1e9 / count
@@ -158,7 +213,10 @@ class Crew:
 
     def verify(self, step: int, seed: int) -> str | None:
         """Transfer the whole working set once and compare; return the first initiator's difference, or None."""
-        with hang.watched(f"verifying the bytes moved by {self._backend}", self._bytes / _SLOW_BYTES_PER_S):
+        with (
+            self._failing_together(),
+            hang.watched(f"verifying the bytes moved by {self._backend}", self._bytes / _SLOW_BYTES_PER_S),
+        ):
             return self._verify(step, seed)
 
     def _verify(self, step: int, seed: int) -> str | None:
@@ -184,6 +242,8 @@ class Crew:
         return next((found for found in wrong if found), None)
 
     def attend(self, busy: bool) -> None:
+        if not busy and any(peer.lost for peer in self.peers):
+            return  # the loss has been raised; no target listens any more
         for shared in self._shared:
             shared.remote.call("attend", busy=busy)
         self._everywhere("attend", busy=busy)
@@ -200,7 +260,7 @@ class Crew:
         for shared in self._shared:
             shared.remote.close()
         if self._board is not None:
-            self._board.close()
+            self._board.leave()
 
 
 def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:

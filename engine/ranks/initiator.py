@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +22,20 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins
+from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins, stdio
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks import reference
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
-from kvdeck.engine.ranks.rendezvous import Board, check_board
+from kvdeck.engine.ranks.rendezvous import check_lost
 from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import FILE_PATHS
 
-COMPLETION_SECONDS = 30.0
-"""Time limit for one completion."""
 _AnySide = TypeVar("_AnySide", bound=TransferEndpoint)
 _LEAST_PREPARED = 32  # minimum number of requests made to time preparation, enough for percentiles
 
@@ -68,9 +70,11 @@ class Lane:
 
     def __init__(self, setup: LaneSetup, name: str, cancelled: Callable[[], bool]) -> None:
         self.busy = False
+        self.transport = ""
+        """Transports that connect it with a target on another host, as UCX names them: `tcp/eth1`."""
         self._board: Board | None = None
         self._setup = setup
-        self._patience = loop.Patience(COMPLETION_SECONDS, lambda: self._is_cut(cancelled))
+        self._patience = loop.Patience(setup.patience_s, lambda: self._is_cut(cancelled))
         self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
@@ -133,7 +137,7 @@ class Lane:
 
     def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
         """True if the run was cancelled; RunFailedError if one of its own targets is gone."""
-        return check_board(self._board) or cancelled()
+        return check_lost(self._board) or cancelled()
 
     def _open_sides(self, name: str) -> tuple[TransferEndpoint, list[TransferEndpoint]]:
         """Open and return the initiator's own endpoint and the other endpoints."""
@@ -156,7 +160,7 @@ class Lane:
         if setup.shared is not None:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
-            self._agent.add_remote_agent(base64.b64decode(shared.metadata))
+            self.transport = connect(self._agent, self._backend, shared.metadata)
             return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
         return self._targets_of(name)
 
@@ -195,7 +199,7 @@ class Lane:
 
     def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
         setup = self._setup
-        target = Remote(board, "kvdeck.engine.ranks.target", name)
+        target = RankProcess(board, "kvdeck.engine.ranks.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
         opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)
@@ -346,7 +350,8 @@ class Lane:
             origin = Origin(pair.source, setup.files, seed, position=setup.position)
         elif setup.shared is not None:
             first, total = setup.shared.place * setup.blocks, setup.shared.sharers * setup.blocks
-            origin = Origin(pair.source, 1, seed, True, setup.shared.position, first, total)
+            regions = setup.target_devices
+            origin = Origin(pair.source, regions, seed, True, setup.shared.position, first, total)
         else:
             origin = Origin(pair.source, setup.targets * setup.target_devices, seed, True, setup.position)
         for number, destination in enumerate(self._destinations):
@@ -397,7 +402,7 @@ class Lane:
         for target in self._targets:
             target.close()
         if self._board is not None:
-            self._board.close()
+            self._board.leave()
         self._agent = self._bound = None
         for side in self._opened:
             side.close()
@@ -405,6 +410,45 @@ class Lane:
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
+
+
+def connect(agent: Any, backend: str, metadata: str) -> str:
+    """Connect an agent with a target's; return the transports that UCX takes, empty if unknown.
+
+    Args:
+        metadata: The target agent's metadata in base64.
+
+    Raises:
+        KvdeckError: No transport connects them.
+    """
+    failure: Exception | None = None
+    with stdio.captured() as words:  # UCX connects within the call
+        try:
+            agent.add_remote_agent(base64.b64decode(metadata))
+        except Exception as error:  # NIXL's exceptions share no base below Exception
+            failure = error
+    if failure is not None:
+        said = [line for line in words.text.splitlines() if "ERROR" in line or "transport" in line]
+        raise KvdeckError(
+            f"{backend} can't connect with the target: {failure} ({' · '.join(said)[:600]})",
+            "give both hosts an interface in one network, and name it in UCX_NET_DEVICES on both",
+        ) from failure
+    return transport_of(words.text)
+
+
+def transport_of(said: str) -> str:
+    """Return the transports of bytes from UCX's log, such as `tcp/eth1` or `rc_mlx5/mlx5_0:1`; empty if it says none.
+
+    The line is `… inter-node cfg#1 rma_am(tcp/eth1) amo_am(tcp/eth1) am(tcp/eth1) ka(tcp/eth1)`; `intra-node` with what
+    it takes within a host. The first of an agent is its connection with itself.
+    """
+    lines = re.findall(r"(int(?:er|ra)-node) cfg#\d+ (.*)", said)
+    if not lines:
+        return ""
+    where, text = lines[-1]
+    lanes = dict(re.findall(r"(\w+)\(([^)]*)\)", text))
+    moved = next((lanes[name] for name in ("rma", "rma_am", "am", "tag") if name in lanes), text.strip())
+    return moved if where == "inter-node" else f"{moved} within one host"
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:

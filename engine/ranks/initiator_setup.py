@@ -6,15 +6,21 @@ from dataclasses import dataclass
 
 from kvdeck.engine.planning.layout import Geometry
 
+COMPLETION_SECONDS = 30.0
+"""Time limit of one completion within a host."""
+
 
 @dataclass(frozen=True, slots=True)
 class SharedTarget:
-    """A target process shared by several initiators; rank 0 opens it and fills in name, metadata and places."""
+    """A target process that rank 0 opens, since several initiators share it or since it is on another host.
+
+    Rank 0 fills in name, metadata and places.
+    """
 
     number: int
     """Index among the run's shared targets."""
     sharers: int
-    """Number of initiators that share the target."""
+    """Number of initiators that share the target; 1 on another host."""
     place: int
     """This initiator's index among the sharers, which selects its range of the target's blocks."""
     position: int
@@ -66,6 +72,8 @@ class LaneSetup:
     position: int = 0
     """Offset of this initiator's first block in the pattern, in bytes; different for each initiator."""
     shared: SharedTarget | None = None
+    patience_s: float = COMPLETION_SECONDS
+    """Time limit of one completion, in seconds."""
 
     @property
     def bytes(self) -> int:

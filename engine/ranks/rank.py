@@ -11,7 +11,8 @@ from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.ranks.initiator import Lane
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.ranks.rendezvous import naming_losses
-from kvdeck.engine.ranks.rpc import serve, take_seat
+from kvdeck.engine.ranks.rpc import serve
+from kvdeck.engine.ranks.seat import take_seat
 from kvdeck.sessions.model.encoding import convert
 
 
@@ -50,7 +51,7 @@ def main() -> None:
     served = Rank(f"{rank}-{os.getpid()}")
     serve(seat, rank, served)
     served.close()
-    seat.close()
+    seat.leave()
 
 
 if __name__ == "__main__":

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
-import signal
-import sys
-import threading
 from typing import Any, Protocol
 
-from kvdeck.engine.children.child import DEVNULL, PIPE, TAIL_BYTES, Child, die_with_parent, exit_reason, last_line
-from kvdeck.engine.ranks.rendezvous import Board, Seat
-from kvdeck.engine.threads import start_thread
+from kvdeck.engine.ranks.rendezvous import RankRendezvous, Rendezvous
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 
 ANSWER_SECONDS = 120.0
-CLOSE_SECONDS = 5.0
-_LAST_LINES_S = 0.3
-"""Time to wait for the end of a dead rank's stderr, since a child of that rank may hold it open."""
-_FOREVER = 10 * 365 * 86400.0
 
 
 class Served(Protocol):
@@ -33,61 +21,26 @@ class Served(Protocol):
 
 
 class Remote:
-    """Rank 0's client of a child process that serves an object; starts the process."""
+    """Rank 0's calls to a rank that serves an object; something else has started the rank."""
 
-    def __init__(self, board: Board, module: str, rank: str) -> None:
-        self._board, self._rank, self._calls = board, rank, 0
-        # In this process's group, so that killing the worker's group ends its ranks too.
-        self._process = Child(
-            [sys.executable, "-m", module, "--board", board.address, "--rank", rank, "--parent", str(os.getpid())],
-            stdout=DEVNULL,
-            stderr=PIPE,
-            own_group=False,
-        )
-        self._closing = False
-        self._ended = threading.Event()
-        self._tail = b""
-        self._stderr = start_thread(f"stderr-{rank}", self._copy_stderr)
-        start_thread(f"watch-{rank}", self._watch, self._unwatched)
-
-    def _copy_stderr(self) -> None:
-        """Copy the child's stderr to this process's, which is the session's engine.log, and store its tail."""
-        with self._process.stderr as stream:
-            while data := os.read(stream.fileno(), 65536):
-                self._tail = (self._tail + data)[-TAIL_BYTES:]
-                with contextlib.suppress(OSError):  # a log on a full disk must not block the rank
-                    os.write(2, data)
-
-    def _watch(self) -> None:
-        """Report the rank as lost if its process ends before `close`, even if it never connected."""
-        status = self._process.wait()
-        assert status is not None
-        if not self._closing:
-            self._stderr.join(_LAST_LINES_S)
-            words = last_line(self._tail)[:300]
-            how = exit_reason(status) + (f" ({words})" if words else "")
-            self._board.lose(f"{self._rank} (process {self._process.pid}) {how}")
-        self._ended.set()
-
-    def _unwatched(self, error: Exception) -> None:
-        self._board.lose(f"{self._rank} (process {self._process.pid}) can't be watched: {error}")
-        self._ended.set()
+    def __init__(self, rendezvous: Rendezvous, rank: str) -> None:
+        self._rendezvous, self.rank, self._calls = rendezvous, rank, 0
 
     def start(self, method: str, **arguments: Any) -> int:
         """Start a call and return its number; `result` waits for it."""
         number = self._calls
         self._calls += 1
-        self._board.put(f"call/{self._rank}/{number}", {"method": method, "arguments": arguments})
+        self._rendezvous.put(f"call/{self.rank}/{number}", {"method": method, "arguments": arguments})
         return number
 
-    def result(self, number: int) -> Any:
-        """Wait up to 120 s for a call's result and return it.
+    def result(self, number: int, timeout: float = ANSWER_SECONDS) -> Any:
+        """Wait up to `timeout` seconds for a call's result and return it.
 
         Raises:
             RunFailedError: The rank, or one of its own targets, is gone.
             KvdeckError: The method raised, or no answer arrived in time.
         """
-        answer = self._board.get(f"answer/{self._rank}/{number}", ANSWER_SECONDS)
+        answer = self._rendezvous.get(f"answer/{self.rank}/{number}", timeout)
         if "error" in answer:
             raise (RunFailedError if answer["lost"] else KvdeckError)(answer["error"])
         return answer["result"]
@@ -96,19 +49,15 @@ class Remote:
         return self.result(self.start(method, **arguments))
 
     def close(self) -> None:
-        """Request the process to end; kill it after 5 s."""
-        self._closing = True
-        self._board.put(f"call/{self._rank}/{self._calls}", {"method": "", "arguments": {}})
-        if not self._ended.wait(CLOSE_SECONDS):
-            self._process.signal(signal.SIGKILL)
-            self._ended.wait()
+        """Request the rank to end its serving; doesn't wait."""
+        self._rendezvous.put(f"call/{self.rank}/{self._calls}", {"method": "", "arguments": {}})
 
 
-def serve(seat: Seat, rank: str, served: Served) -> None:
+def serve(seat: RankRendezvous, rank: str, served: Served) -> None:
     """Answer calls until rank 0 requests the end; KvdeckError if rank 0 is gone."""
     number = 0
     while True:
-        seat.ask(f"call/{rank}/{number}", _FOREVER)
+        seat.ask(f"call/{rank}/{number}")
         while served.busy and not seat.answered():
             served.poll()
         call = seat.answer()
@@ -123,28 +72,3 @@ def _answer(served: Served, call: dict[str, Any]) -> dict[str, Any]:
         return {"result": getattr(served, call["method"])(**call["arguments"])}
     except Exception as error:  # rank 0 reports errors of any type
         return {"error": str(error) or type(error).__name__, "lost": isinstance(error, RunFailedError)}
-
-
-def take_seat() -> tuple[Seat, str]:
-    """Parse the options from `Remote`, tie this process to its parent, and connect to the rendezvous server.
-
-    Returns:
-        The client and the rank's name.
-    """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--board", required=True)
-    parser.add_argument("--rank", required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    options = parser.parse_args()
-    follow_parent(options.parent)
-    return Seat(options.board, options.rank), options.rank
-
-
-def follow_parent(parent: int) -> None:
-    """Kill this process when its parent ends for any reason, and ignore SIGINT, which the parent handles.
-
-    Raises:
-        SystemExit: The parent has already ended.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(parent)

@@ -10,7 +10,8 @@ from kvdeck.engine.io import nixl
 from kvdeck.engine.io.endpoints import DeviceSide, HostSide, TransferEndpoint, origin_from_json, register
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.planning.layout import Geometry, parse_layout
-from kvdeck.engine.ranks.rpc import serve, take_seat
+from kvdeck.engine.ranks.rpc import serve
+from kvdeck.engine.ranks.seat import take_seat
 
 
 class Target:
@@ -92,7 +93,7 @@ def main() -> None:
     target = Target(f"{rank}-{os.getpid()}")
     serve(seat, rank, target)
     target.close()
-    seat.close()
+    seat.leave()
 
 
 if __name__ == "__main__":

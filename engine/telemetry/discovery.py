@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kvdeck.engine.telemetry.address import is_path, source_address, source_path
 from kvdeck.engine.telemetry.listeners import Listener, listeners, sockets_of
 from kvdeck.engine.telemetry.source import Kind, Reading, Source, SourceGone
 from kvdeck.engine.telemetry.sources.cufile import cufile_source, find_gds_stats
@@ -24,11 +26,12 @@ from kvdeck.engine.telemetry.sources.devices import (
 from kvdeck.engine.telemetry.sources.gpu import gpu_source
 from kvdeck.engine.telemetry.sources.nixl_ring import ring_source, rings_in
 from kvdeck.engine.telemetry.sources.processes import Processes, Serving, process_sources
-from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.sources.sessions import dynamo_file_source, runs_source
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.host.user_home import expanded
+
+if TYPE_CHECKING:
+    from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 
 NIXL_PORT = 19090
 NIXL_RANKS = 64
@@ -40,25 +43,50 @@ USUAL_PORTS = (
 exporters, whose rank i listens on 19090 + i."""
 SEARCH_S = 2.5
 """Longest time, s, that a search waits for the answers of all ports."""
-
-HOST_SOURCES = ("disks", "network", "fabric", "nvidia-fs", "cufile", "gpus", "processes", "disk-tier", "runs")
-"""Values of `--source` that name the host's own counters."""
+LEAST_S = 0.5
+"""Time, s, that a port is given which is known late in a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Result of a search on this host."""
+    """What a search on this host has found so far."""
 
     sources: tuple[Source, ...]
-    silent: tuple[tuple[str, str], ...]
+    silent: tuple[tuple[str, str], ...] = ()
     """Serving processes without an endpoint: name and process id, and the reason."""
+    awaited: tuple[str, ...] = ()
+    """Addresses that were asked and haven't answered; empty once the search has ended."""
+    unanswered: tuple[str, ...] = ()
+    """Addresses that accepted a connection and didn't answer in the time of the search: a slow exporter, perhaps."""
 
 
-async def search(home: Path | None) -> Search:
-    """Search this host; only ports that listen are contacted, each with one request, for at most SEARCH_S."""
-    serving = await asyncio.to_thread(Processes().found)
-    endpoints, silent = await found_endpoints(USUAL_PORTS, serving)
-    return Search((*endpoints, *file_sources(), *host_sources(home)), silent)
+Show = Callable[[Search], None]
+
+
+async def search(home: Path | None, show: Show | None = None) -> Search:
+    """Search this host; only ports that listen are contacted, each with one request, for at most SEARCH_S in all.
+
+    Args:
+        home: kvdeck's home folder; None leaves out its own runs.
+        show: Gets what is known whenever that changes, the first time before any port is contacted.
+    """
+    local = (*file_sources(), *host_sources(home))
+
+    def changed() -> None:
+        if show is not None:
+            show(Search((*probes.found, *local), (), probes.awaited, probes.unanswered))
+
+    probes = _Probes(asyncio.get_running_loop().time() + SEARCH_S, changed)
+    changed()
+
+    async def of_processes() -> list[Serving]:
+        serving = await asyncio.to_thread(Processes().found)
+        await probes.ask(_addresses((), serving, Path("/")))
+        return serving
+
+    _, serving = await asyncio.gather(probes.ask(_addresses(USUAL_PORTS, (), Path("/"))), of_processes())
+    silent = _silent(serving, probes.reasons, Path("/"))
+    return Search((*probes.found, *local), silent, (), probes.unanswered)
 
 
 async def found_endpoints(
@@ -71,26 +99,87 @@ async def found_endpoints(
         serving: Processes whose own ports are looked at, whatever they are.
         root: Where /proc is.
     """
-    there = listeners(root)
+    probes = _Probes(asyncio.get_running_loop().time() + SEARCH_S)
+    await probes.ask(_addresses(ports, serving, root))
+    return probes.found, _silent(serving, probes.reasons, root)
+
+
+def _addresses(ports: Iterable[int], serving: Sequence[Serving], root: Path) -> set[tuple[str, int]]:
+    """Return host and port of the sockets that listen on these ports of the loopback, or that the processes own."""
     wanted = frozenset(ports)
-    owned = {process.pid: sockets_of(process.pid, root) for process in serving}
-    inodes = frozenset().union(*(mine for mine in owned.values() if mine))
-    chosen = [found for found in there if (found.loopback and found.port in wanted) or found.inode in inodes]
+    inodes = frozenset().union(*(sockets_of(process.pid, root) or () for process in serving))
     # A wildcard socket and a loopback one on the same port are one endpoint.
-    addresses = {(found.host, found.port): found for found in reversed(chosen)}
-    endpoints = [Endpoint(f"http://{host}:{port}/metrics", SEARCH_S) for host, port in sorted(addresses, key=_by_port)]
-    answers = await asyncio.gather(*(_answers(endpoint) for endpoint in endpoints))
-    found = [endpoint for endpoint, reason in zip(endpoints, answers, strict=True) if not reason]
-    reasons = {endpoint.url: reason for endpoint, reason in zip(endpoints, answers, strict=True)}
-    silent = {process: _silence(owned[process.pid], there, reasons) for process in serving}
+    return {
+        (found.host, found.port)
+        for found in listeners(root)
+        if (found.loopback and found.port in wanted) or found.inode in inodes
+    }
+
+
+class _Probes:
+    """Requests to addresses, each asked once; what they answered.
+
+    Args:
+        deadline: Time of the event loop at which every request ends.
+        changed: Called when a request is sent or answered.
+    """
+
+    def __init__(self, deadline: float, changed: Callable[[], None] = lambda: None) -> None:
+        self._deadline, self._changed = deadline, changed
+        self._asked: dict[tuple[str, int], Endpoint] = {}
+        self.reasons: dict[str, str] = {}
+        """Why an address serves no metrics, by URL; empty if it does."""
+        self._late: set[str] = set()
+
+    @property
+    def found(self) -> list[Endpoint]:
+        """The endpoints that answered with metrics, by port."""
+        return [self._asked[at] for at in self._in_order() if self.reasons.get(self._asked[at].url) == ""]
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """The URLs that haven't answered, by port."""
+        return tuple(self._asked[at].url for at in self._in_order() if self._asked[at].url not in self.reasons)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """The URLs that let their time pass, by port."""
+        return tuple(self._asked[at].url for at in self._in_order() if self._asked[at].url in self._late)
+
+    def _in_order(self) -> list[tuple[str, int]]:
+        return sorted(self._asked, key=lambda at: (at[1], at[0]))
+
+    async def ask(self, addresses: Iterable[tuple[str, int]]) -> None:
+        """Ask the addresses that weren't asked yet."""
+        # Imported late: it takes longer than to find the host's own sources, which can be shown meanwhile.
+        from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+
+        left = max(LEAST_S, self._deadline - asyncio.get_running_loop().time())
+        fresh = {at: Endpoint(f"http://{at[0]}:{at[1]}/metrics", left) for at in addresses if at not in self._asked}
+        self._asked |= fresh
+        self._changed()
+        await asyncio.gather(*(self._ask(endpoint) for endpoint in fresh.values()))
+
+    async def _ask(self, endpoint: Endpoint) -> None:
+        now = asyncio.get_running_loop().time
+        end = now() + (endpoint.patience_s or 0.0)
+        reason = self.reasons[endpoint.url] = await _answers(endpoint)
+        if reason and now() >= end:
+            self._late.add(endpoint.url)
+        self._changed()
+
+
+def _silent(serving: Sequence[Serving], reasons: Mapping[str, str], root: Path) -> tuple[tuple[str, str], ...]:
+    """Return the serving processes without an endpoint, and the reason."""
+    there = listeners(root)
+    silent = {process: _silence(sockets_of(process.pid, root), there, reasons) for process in serving}
     # The workers of an engine have no endpoint of their own: they run in its session or container.
     heard = {where for process, reason in silent.items() if not reason for where in _places(process, root)}
-    named = [
+    return tuple(
         (f"{process.name} {process.pid}", reason)
         for process, reason in silent.items()
         if reason and not heard.intersection(_places(process, root))
-    ]
-    return found, tuple(named)
+    )
 
 
 def _places(process: Serving, root: Path) -> set[str]:
@@ -103,20 +192,16 @@ def _places(process: Serving, root: Path) -> set[str]:
     return places
 
 
-def _by_port(address: tuple[str, int]) -> tuple[int, str]:
-    return address[1], address[0]
-
-
-def _silence(inodes: frozenset[int] | None, there: list[Listener], reasons: dict[str, str]) -> str:
+def _silence(inodes: frozenset[int] | None, there: list[Listener], reasons: Mapping[str, str]) -> str:
     """Return why a process has no endpoint; empty if it has one."""
     if inodes is None:
         return "another user's process: its ports can't be read"
     urls = [f"http://{found.host}:{found.port}/metrics" for found in there if found.inode in inodes]
     if not urls:
         return "listens on no TCP port"
-    if any(not reasons.get(url, "") for url in urls):
+    if any(reasons.get(url) == "" for url in urls):
         return ""
-    return "; ".join(f"port {urlsplit(url).port}: {reasons[url]}" for url in urls)[:300]
+    return "; ".join(f"port {urlsplit(url).port}: {reasons.get(url, 'opened during the search')}" for url in urls)[:300]
 
 
 async def _answers(endpoint: Endpoint) -> str:
@@ -170,7 +255,7 @@ def named(texts: Iterable[str], home: Path | None, wait: bool = False, timeout_s
     """Return the sources that `--source` names, without duplicates.
 
     Args:
-        texts: Addresses, paths, names in `HOST_SOURCES`, or source names as `--list-sources` prints them.
+        texts: What `source_address` takes: addresses, paths, names of the host's sources, names that a search lists.
         wait: If at least one source exists, represent missing ones by `Awaited`, unreachable until they appear:
             for example a saved ring whose agent isn't running.
         timeout_s: Timeout of an endpoint, in seconds; None follows the pace of its answers.
@@ -182,7 +267,7 @@ def named(texts: Iterable[str], home: Path | None, wait: bool = False, timeout_s
     refused: list[tuple[str, UsageError]] = []
     for text in texts:
         try:
-            of_text = _named(text, home)
+            of_text = _named(text, home, timeout_s)
         except UsageError as error:
             refused.append((text, error))
             continue
@@ -190,9 +275,6 @@ def named(texts: Iterable[str], home: Path | None, wait: bool = False, timeout_s
             found.setdefault(source.name, source)  # a source named twice must not be counted twice
     if refused and not (wait and found):
         raise refused[0][1]
-    for source in found.values():
-        if isinstance(source, Endpoint):
-            source.patience_s = timeout_s
     return [*found.values(), *(Awaited(text, home) for text, _ in refused)]
 
 
@@ -217,9 +299,8 @@ class Awaited:
             try:
                 self._source, *_ = _named(self.name, self._home)
             except UsageError as error:
-                path = _path(self.name)
-                said = f"{path} does not exist yet; checked at each sample" if path.is_absolute() else error.what
-                raise SourceGone(said) from error
+                said = f"{source_path(self.name)} does not exist yet; checked at each sample"
+                raise SourceGone(said if is_path(self.name) else error.what) from error
         return await self._source.read()
 
     async def close(self) -> None:
@@ -228,45 +309,34 @@ class Awaited:
             await self._source.close()
 
 
-def _named(text: str, home: Path | None) -> list[Source]:
+def _named(text: str, home: Path | None, timeout_s: float | None = None) -> list[Source]:
+    address = source_address(text)
+    if address.form == "host":
+        return [_host_source(address.text, home)]
+    if address.form == "endpoint":
+        from kvdeck.engine.telemetry.sources.prometheus import Endpoint
+
+        return [Endpoint(address.text, timeout_s)]
+    if address.form == "session":
+        return [dynamo_file_source(address.path)]
+    rings = rings_in(address.path) if address.form == "rings" else [address.path]
+    return [ring_source(ring) for ring in rings]
+
+
+def _host_source(name: str, home: Path | None) -> Source:
     io, tier = process_sources()
-    own: dict[str, Source] = {
-        "disks": disks_source(),
-        "network": network_source(),
-        "fabric": fabric_source(),
-        "nvidia-fs": nvidia_fs_source(),
-        "cufile": cufile_source(),
-        "gpus": gpu_source(),
-        "processes": io,
-        "disk-tier": tier,
+    make: dict[str, Callable[[], Source]] = {
+        "disks": disks_source,
+        "network": network_source,
+        "fabric": fabric_source,
+        "nvidia-fs": nvidia_fs_source,
+        "cufile": cufile_source,
+        "gpus": gpu_source,
+        "processes": lambda: io,
+        "disk-tier": lambda: tier,
     }
-    if home is not None:
-        own["runs"] = runs_source(home)
-    for name, source in own.items():
-        if text in (name, source.name):
-            return [source]
-    if text.startswith(("http://", "https://")):
-        return [Endpoint(text)]
-    path = _path(text)
-    if path.is_dir():
-        rings: list[Source] = [ring_source(ring) for ring in rings_in(path)]
-        if not rings:
-            raise UsageError(f"{path} has no telemetry ring", "start the agent with NIXL_TELEMETRY_ENABLE=y first")
-        return rings
-    if path.is_file():
-        return [dynamo_file_source(path) if path.suffix == ".json" else ring_source(path)]
-    if text.startswith(":") and text[1:].isdigit():
-        return [Endpoint(f"127.0.0.1{text}")]
-    with contextlib.suppress(UsageError):
-        host, _, port = text.partition("/")[0].rpartition(":")
-        if host and port.isdigit():
-            return [Endpoint(text)]
-    raise UsageError(
-        f"the source {text!r} is not an address, a file or one of {', '.join(HOST_SOURCES)}",
-        "see `kvdeck monitor --list-sources`",
-    )
-
-
-def _path(text: str) -> Path:
-    """Return the path in `text`, without the prefix of a listed source (`ring /path`, `session /path`)."""
-    return expanded(text.removeprefix("ring ").removeprefix("session "))
+    if name == "runs":
+        if home is None:
+            raise UsageError("the source 'runs' needs kvdeck's home folder", "set KVDECK_HOME")
+        return runs_source(home)
+    return make[name]()

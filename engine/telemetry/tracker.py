@@ -174,9 +174,9 @@ class Track:
         self._fresh = False
         """True if there was a reading since the last moment."""
         self._moved: set[SeriesState] = set()
-        """Points that grew since the last moment."""
+        """Series that grew since the last moment."""
         self._grown: set[SeriesState] = set()
-        """Points that grew in the time that the last moment covers."""
+        """Series that grew in the time that the last moment covers."""
         self._members: set[tuple[str, str]] = set()
         """Identity labels seen so far."""
         self._forgot = False
@@ -285,7 +285,7 @@ class Track:
             self._shape, self._forgot = None, True
 
     def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> SeriesState:
-        """Return the point of a series that is read for the first time.
+        """Return the state of a series that is read for the first time.
 
         A labelled counter isn't exported before its first use. So in a source that was read before, it began at 0.
         """

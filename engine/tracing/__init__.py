@@ -22,6 +22,7 @@ def environment(pythonpath: str | None, layout: str | None, descriptors_per_bloc
         descriptors_per_block: Descriptors per block; None: blocks are counted only for layout `FullyContiguous`.
     """
     startup = os.fspath(Path(__file__).parent.absolute() / "startup")
+    # First, since Python runs only the first `sitecustomize` of its path; that one runs the program's own.
     variables = {"PYTHONPATH": os.pathsep.join([startup, *([pythonpath] if pythonpath else [])])}
     if layout is not None:
         variables[LAYOUT] = layout

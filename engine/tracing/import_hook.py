@@ -35,6 +35,7 @@ def install() -> None:
         if name in sys.modules:
             _instrument(sys.modules[name], name)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        # First: the finders after it would load the module without the hook.
         sys.meta_path.insert(0, _Finder())
 
 
@@ -52,6 +53,7 @@ def _instrument(module: ModuleType, name: str) -> None:
 def _note(text: str) -> None:
     """Append a line to `recorder/loaded` of the session, from which `kvdeck trace` says why it counted nothing."""
     folder = os.environ.get("KVDECK_RECORD_FOLDER")
+    # Without a link to follow or a FIFO to wait for: the folder may be writable for other users.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with contextlib.suppress(Exception):
         descriptor = os.open(f"{folder}/recorder/loaded", flags, 0o666)
@@ -70,6 +72,7 @@ class _Finder(MetaPathFinder):
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
         if fullname not in TRACED or fullname in self._searching:
             return None
+        # `find_spec` asks this finder again; the second time it has nothing to add.
         self._searching.add(fullname)
         try:
             spec = importlib.util.find_spec(fullname)
@@ -95,6 +98,7 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
+        # As without the hook: tools read these to find a module's source.
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader

@@ -73,6 +73,7 @@ class AgentTrace:
     def regions(self, descriptors: Any) -> Regions:
         """Return a descriptor list's place and sizes; cached while the list exists and its length is the same."""
         known, count = self.lists.get(id(descriptors)), descriptors.descCount()
+        # By identity and length: a freed list's id is used again, and a list may grow.
         if known is not None and known[0]() is descriptors and known[1].count == count:
             return known[1]
         regions = _regions(self.place(descriptors.getType()), lengths(descriptors, count))
@@ -108,6 +109,7 @@ class AgentTrace:
             return
         blocks = 0
         if self.per_block:
+            # A block may take several requests; it counts with the request that completes it.
             blocks, self.over = divmod(self.over + request.descriptors, self.per_block)
         recorder.record(request.path, self.layout, request.bytes, blocks, seconds, request.descriptors)
 
@@ -127,6 +129,7 @@ def lengths(descriptors: Any, count: int) -> Sequence[int]:
     """Return every region's bytes. Over 16 regions from the pickled state: single reads take 0.5 µs each."""
     if count > 16:
         state = descriptors.__getstate__()
+        # The pickled form isn't documented: it is used only if its ends agree with single reads.
         start = state.find(struct.pack("<Q", count * _WORDS * 8)) + 8
         words = array("Q", state[start : start + count * _WORDS * 8])
         found = words[1::_WORDS]
@@ -200,6 +203,7 @@ def _made(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _posted(trace: AgentTrace, call: Callable[..., Any]) -> Callable[..., Any]:
     def post(agent: Any, *args: Any, **named: Any) -> Any:
+        # Before the call: a small transfer is complete when the post returns.
         started = perf_counter()
         try:
             status = call(agent, *args, **named)

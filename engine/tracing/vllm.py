@@ -80,6 +80,7 @@ def _submitting(call: Callable[..., Any], store: bool | None) -> Callable[..., A
             else:
                 job, source, target = arguments(args, named, ("job_id", "src_spec", "dst_spec"))
             path = _path(source, target, store)
+            # The larger count: a block in host memory may hold several of the device's.
             _jobs[id(worker), job] = path, max(_blocks(source), _blocks(target)), perf_counter()
         try:
             accepted = call(worker, *args, **named)

@@ -13,7 +13,7 @@ from typing import Any
 from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.group import Crew
-from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget
+from kvdeck.engine.ranks.initiator_setup import COMPLETION_SECONDS, LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import check_room, needs_of
@@ -31,7 +31,7 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
-_NO_MATTER = ("NIXL_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
+_NO_MATTER = ("NIXL_LOG_LEVEL", "UCX_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
 
 
 def execute(
@@ -90,8 +90,8 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     try:
         check_trial(spec, trial, room, folder)
         setups = lane_setups(spec, trial, room, folder)
-        crew = Crew(setups, progress.cancelled)
-        run = TrialRun(spec, trial, crew, progress)
+        crew = Crew(setups, progress.cancelled, room.peers)
+        run = TrialRun(spec, trial, crew, progress, room.peers)
         run.measure()
     except CancelledError:
         _tell_cancelled(spec, trial, run, emit)
@@ -111,10 +111,13 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
             _close(crew, trial, emit)
     results = run.results(settings_of(spec, trial, setups[0]))
     for result in results:
+        if result.status == "suspect":
+            emit(events.Logged(time.monotonic_ns(), "warning", f"{trial.path} {result.layout}: {result.reason}"))
+    for result in results:
         emit(events.StepFinished(time.monotonic_ns(), result))
     for comparison in run.comparisons():
         emit(events.Compared(time.monotonic_ns(), comparison))
-    return "failed" if any(result.status == "failed" for result in results) else "done"
+    return "failed" if any(result.status in ("failed", "suspect") for result in results) else "done"
 
 
 def _reason_of(error: Exception, trial: Trial, folder: str) -> str:
@@ -216,11 +219,12 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         notify=spec.notify,
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
-        reference=spec.reference,
+        reference=spec.reference and spec.peer is None,
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
         targets=topology.lane_targets,
         target_devices=topology.target_devices,
+        patience_s=spec.peer_timeout if spec.peer else COMPLETION_SECONDS,
     )
     size = trial.blocks // trial.lanes * trial.geometry.block_bytes
     return [
@@ -228,16 +232,16 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
             **setup,
             cores=_cores(spec, room, lane, two, topology),
             position=lane * size,
-            shared=_shared(topology, lane, size) if two else None,
+            shared=_shared(topology, lane, size, always=spec.peer is not None) if two else None,
         )
         for lane in range(trial.lanes)
     ]
 
 
-def _shared(topology: Topology, lane: int, size: int) -> SharedTarget | None:
-    """Return the target that an initiator shares with others, or None; each initiator moves `size` bytes."""
+def _shared(topology: Topology, lane: int, size: int, *, always: bool) -> SharedTarget | None:
+    """Return the target that rank 0 opens for an initiator: a shared one, or `always`; each moves `size` bytes."""
     sharers = topology.sharers
-    if sharers == 1:
+    if sharers == 1 and not always:
         return None
     return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
 
@@ -248,6 +252,8 @@ Cores = tuple[int, ...]
 def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
     """Return the cores of an initiator and of its targets: one per process, or all cores if unpinned or too few."""
     lanes, cores = spec.threads * topology.lanes, room.cores
+    if spec.peer is not None:
+        return _cores_between(spec, room, lane, topology)
     targets = lanes * topology.lane_targets // topology.sharers if two else 0
     if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
@@ -256,6 +262,17 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
         return (cores[lane * width],), (cores[lane * width + width - 1],)
     first = lanes + lane // topology.sharers * topology.lane_targets
     return (cores[lane],), cores[first : first + topology.lane_targets]
+
+
+def _cores_between(spec: RunSpec, room: Room, lane: int, topology: Topology) -> tuple[Cores, Cores]:
+    """Return the cores of an initiator here and of its target on its peer, which takes the peer's last cores."""
+    lanes, number = spec.threads * topology.lanes, lane // topology.sharers
+    own, there = room.cores, tuple(room.peers[number % len(room.peers)].greeting["cores"])
+    targets = -(-lanes // topology.sharers // len(room.peers))
+    return (
+        (own[lane],) if spec.pin and len(own) >= lanes else own,
+        (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= targets else there,
+    )
 
 
 def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict
 
+from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.ranks.group import Crew, Prepared
+from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.spec import RunSpec
+from kvdeck.engine.transfer.link import LinkWatch, to_settings
 from kvdeck.engine.transfer.trials import Trial
 from kvdeck.sessions import stats
 from kvdeck.sessions.model import events, records
-from kvdeck.sessions.model.records import FILE_PATHS, Comparison, Interval, StepPlan, StepResult
+from kvdeck.sessions.model.records import FILE_PATHS, HOST_TO_HOST, Comparison, Interval, StepPlan, StepResult
 from kvdeck.sessions.model.references import reference_of
 
 _VISIT_SECONDS = 0.02
@@ -96,6 +99,12 @@ class _Step:
             for lane in range(lanes)
         ] if lanes > 1 else []  # fmt: skip
 
+    def walls(self) -> dict[str, Any]:
+        """Return the wall time of all rounds in s, as a setting; with several initiators, also each one's own."""
+        lanes = len(self.lane_busy[0]) if self.lane_busy else 0
+        own = {"lanes_wall_s": [sum(busy[lane] for busy in self.lane_busy) / 1e9 for lane in range(lanes)]}
+        return {"wall_s": sum(self.busy) / 1e9, **(own if lanes > 1 else {})}
+
     def rates(self) -> list[float]:
         """Return the GB/s of each round."""
         size = self.request_bytes()
@@ -105,13 +114,21 @@ class _Step:
 class TrialRun:
     """A running trial: its rank group, prepared steps and rounds so far."""
 
-    def __init__(self, spec: RunSpec, trial: Trial, crew: Crew, progress: TrialProgress) -> None:
+    def __init__(
+        self, spec: RunSpec, trial: Trial, crew: Crew, progress: TrialProgress, peers: tuple[PeerHost, ...] = ()
+    ) -> None:
+        self._peers = peers
         self.spec, self.trial, self.crew, self.progress = spec, trial, crew, progress
         self.steps: list[_Step] = []
         self.reference_busy: list[int] = []
         self.reference_bytes: list[int] = []
         self.began = 0.0
-        self.reference_name = reference_of(trial.path) if spec.reference else None
+        self.reference_name = reference_of(trial.path) if spec.reference and not peers else None
+        self.link = (
+            LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
+            if peers and all(peer.elsewhere for peer in peers)
+            else None
+        )
 
     def measure(self) -> None:
         """Prepare, warm up, visit in turn, and verify; measurements remain available after a cancellation.
@@ -123,6 +140,8 @@ class TrialRun:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
             self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step))
+        if self.link is not None:
+            self.link.rest()
         self.crew.attend(True)
         try:
             self._rounds(self._warm_up())
@@ -186,7 +205,12 @@ class TrialRun:
         if self.spec.iterations is not None:
             left = self.spec.iterations - sum(step.counts)
             count = min(count, max(1, -(-left // self.trial.lanes)))
+        if self.link is not None:
+            self.link.begin()
         visit = self.crew.visit(step.plan.step, count)
+        if self.link is not None:
+            requests = len(visit.post_ns)
+            self.link.end(step.plan.step, requests * step.request_bytes(), requests * step.prepared.descriptors)
         step.take(visit)
         self._refresh(step)
         self.progress.emit(
@@ -292,7 +316,13 @@ class TrialRun:
     def _result(self, step: _Step, settings: dict[str, Any], cancelled: bool) -> StepResult:
         rate, reference = stats.median_interval(step.rates()), self.reference_rate()
         iterations = sum(step.counts)
-        status: records.ResultStatus = "cancelled" if cancelled else "failed" if step.wrong else "ok"
+        use = None
+        if self.link is not None:
+            use = self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
+        doubt = use.doubt if use else None
+        status: records.ResultStatus = (
+            "cancelled" if cancelled else "failed" if step.wrong else "suspect" if doubt else "ok"
+        )
         return StepResult(
             **asdict(step.plan),
             page_cache=page_cache(self.trial, self.spec),
@@ -312,11 +342,13 @@ class TrialRun:
             efficiency=rate.median / reference if rate and reference else None,
             verified=step.verified,
             status=status,
-            reason="cancelled before it finished" if cancelled else step.wrong,
+            reason="cancelled before it finished" if cancelled else step.wrong or doubt,
             settings={
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
+                **step.walls(),
+                **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
             },
         )

@@ -12,9 +12,10 @@ from typing import Literal
 from kvdeck.engine.host.facts import HostFacts
 from kvdeck.engine.io import plugins
 from kvdeck.engine.planning.layout import Geometry, LayoutPair
+from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
-from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, FILE_PATHS, HOST_TO_HOST, PATHS, StepPlan
+from kvdeck.sessions.model.records import DEVICE_TO_DEVICE, FILE_PATHS, HOST_TO_HOST, StepPlan
 from kvdeck.sessions.units import count_text, exact_size_text, many, size_text
 
 DEFAULT_BACKENDS = {path: backends[0] for path, backends in plugins.SERVES.items()}
@@ -41,6 +42,8 @@ class Room:
     cores: tuple[int, ...]
     """CPU cores that this process may use."""
     host: HostFacts
+    peers: tuple[PeerHost, ...] = ()
+    """Hosts of the targets; empty: this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +66,19 @@ def error_handling(spec: RunSpec, path: str) -> Literal["peer", "none"]:
     return "none" if plugins.uses_device(path) and not between_processes(spec, path) else "peer"
 
 
-def room_of(host: HostFacts) -> Room:
-    """Return the resources of a host; its facts include the target folder's."""
+def room_of(host: HostFacts, peers: tuple[PeerHost, ...] = ()) -> Room:
+    """Return the resources of a host; its facts include the target folder's. Of memory, what the peers have too."""
     folder = host.folder
     return Room(
         cache=host.last_level_cache_bytes or 32 << 20,
-        memory=host.memory_available_bytes,
+        memory=min(host.memory_available_bytes, *(peer.greeting["memory_available_bytes"] for peer in peers))
+        if peers
+        else host.memory_available_bytes,
         disk=folder.free_bytes if folder else 0,
         direct=folder.direct_alignment if folder else None,
         cores=tuple(sorted(os.sched_getaffinity(0))),
         host=host,
+        peers=peers,
     )
 
 
@@ -142,10 +148,7 @@ def plan_trials(
         stand_ins: Backends that replace the default on single paths if the spec names no backend.
     """
     combinations = [
-        (path, geometry, batch)
-        for path in (spec.paths or PATHS)
-        for geometry in _geometries(spec)
-        for batch in _batches(spec)
+        (path, geometry, batch) for path in spec.moved for geometry in _geometries(spec) for batch in _batches(spec)
     ]
     trials: list[Trial] = []
     step = 0

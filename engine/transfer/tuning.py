@@ -1,11 +1,19 @@
-"""Tuning: compares one setting after another in short interleaved races on this host."""
+"""Tuning: finds settings that are faster on this host, by heats of two settings that are opened anew each time.
+
+Rounds of one opening are not independent: which pages the memory got decides a disk's rate by a factor of three, and
+stays until the memory is freed. So a setting raced against itself in one opening can win every round. A heat is one
+opening of both settings and counts once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kvdeck.engine.io.loop import CancelledError
@@ -18,12 +26,37 @@ from kvdeck.sessions.errors import RunFailedError
 from kvdeck.sessions.model import events
 from kvdeck.sessions.model.records import Interval
 
-_ROUNDS = 12
-_RACE_SECONDS = 1.2
+HEATS = 8
+"""Heats of a race. All on one side happens by chance in one of 128 races."""
+SCREENING_HEATS = 2
+WORTH = 0.97
+"""A setting whose time ratio may not even reach this is not raced: what it gives isn't worth a change."""
+ALPHA = 0.025
+"""Chance that some setting without effect is taken, over all that are raced at once."""
+_LAPS = 4
+"""Turns A B B A of a heat."""
 _VISIT_SECONDS = 0.02
 
 Change = dict[str, Any]
 """Fields of a RunSpec to replace; `params` is merged."""
+
+
+@dataclass(slots=True)
+class Contest:
+    """A setting in the race against the best so far."""
+
+    change: Change
+    spec: RunSpec
+    """The best spec with the change."""
+    screened: list[float] = field(default_factory=list)
+    """Logarithms of the time ratio, one per heat."""
+    raced: list[float] = field(default_factory=list)
+    """The same, of fresh heats after the screening: only these decide."""
+
+    @property
+    def ratio(self) -> Interval:
+        """Time ratio to the best so far, from the fresh heats if there are any."""
+        return ratio_of(self.raced or self.screened)
 
 
 def tune(
@@ -34,7 +67,10 @@ def tune(
     emit: Callable[[events.Event], None],
     cancelled: Callable[[], bool],
 ) -> RunSpec:
-    """Race each setting against the best spec so far, adopt it if its whole interval is faster, and emit the result.
+    """Race settings against the best spec so far, adopt those that win, and emit what each gave.
+
+    Each turn screens all settings left, races those that may be faster in fresh heats, and adopts the fastest winner.
+    The other winners race again, against the new best.
 
     Returns:
         The spec with the best settings for this path.
@@ -44,24 +80,19 @@ def tune(
         RunFailedError: A rank is lost, or the session can't be written.
     """
     best = dataclasses.replace(spec, paths=(path,))
-    for change in candidates(best, path, room):
-        if cancelled():
-            raise CancelledError("cancelled while tuning")
-        text = ", ".join(f"{key}={value}" for key, value in change.items() if key != "params")
-        text = ", ".join(part for part in (text, *(f"{k}={v}" for k, v in change.get("params", {}).items())) if part)
-        name, _, value = text.partition("=")
-        changed = dataclasses.replace(best, **{**change, "params": best.params | change.get("params", {})})
-        try:
-            ratio = race(best, changed, room, folder, cancelled)
-        except (CancelledError, RunFailedError):
-            raise
-        except Exception as error:  # a setting that this host refuses must not end the run
-            emit(events.Logged(time.monotonic_ns(), "warning", f"{path}: {text} can't be used: {error}"))
-            continue
-        chosen = ratio.high < 1
-        emit(events.SettingTuned(time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen))
-        if chosen:
-            best = changed
+    left = list(candidates(best, path, room))
+    while left:
+        contests = list(_screened(left, best, path, room, folder, emit, cancelled))
+        hopeful = [contest for contest in contests if contest.ratio.low <= WORTH]
+        winners = _winners(hopeful, best, room, folder, cancelled)
+        first = min(winners, key=lambda contest: contest.ratio.median, default=None)
+        again = [contest for contest in winners if first is not None and contest.change.keys() != first.change.keys()]
+        for contest in contests:
+            if contest is first or contest not in again:
+                emit(_tuned(path, contest, chosen=contest is first))
+        if first is None:
+            break
+        best, left = first.spec, [contest.change for contest in again]
     return best
 
 
@@ -87,39 +118,134 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
             yield {"pin": False}
     if spec.pipeline_depth == 1:
         yield {"pipeline_depth": 4}
-    lanes = len(room.cores) // (2 if between_processes(spec, path) else 1)
+    here = between_processes(spec, path) and not spec.peer
+    lanes = len(room.cores) // (2 if here else 1)
     if spec.threads == 1:
         yield from ({"threads": count} for count in (2, 4, 8) if count <= lanes)
 
 
+def changed(spec: RunSpec, change: Change) -> RunSpec:
+    """Return the spec with a change; plugin parameters are merged."""
+    return dataclasses.replace(spec, **{**change, "params": spec.params | change.get("params", {})})
+
+
+def change_text(change: Change) -> str:
+    """Return a change as `key=value`, several apart by commas."""
+    named = {key: value for key, value in change.items() if key != "params"} | change.get("params", {})
+    return ", ".join(f"{key}={value}" for key, value in named.items())
+
+
+def _tuned(path: str, contest: Contest, *, chosen: bool) -> events.SettingTuned:
+    name, _, value = change_text(contest.change).partition("=")
+    ratio, heats = contest.ratio, len(contest.raced or contest.screened)
+    return events.SettingTuned(
+        time.monotonic_ns(), path, name, value, ratio.median, ratio.low, ratio.high, chosen, heats
+    )
+
+
+def _screened(
+    changes: Sequence[Change],
+    best: RunSpec,
+    path: str,
+    room: Room,
+    folder: str,
+    emit: Callable[[events.Event], None],
+    cancelled: Callable[[], bool],
+) -> Iterator[Contest]:
+    """Yield each setting after its screening; log those that this host refuses."""
+    for change in changes:
+        contest = Contest(change, changed(best, change))
+        try:
+            for number in range(SCREENING_HEATS):
+                contest.screened.append(heat(best, contest.spec, number, room, folder, cancelled))
+        except (CancelledError, RunFailedError):
+            raise
+        except Exception as error:  # a setting that this host refuses must not end the run
+            words = f"{path}: {change_text(change)} can't be used: {error}"
+            emit(events.Logged(time.monotonic_ns(), "warning", words))
+            continue
+        yield contest
+
+
+def _winners(
+    hopeful: Sequence[Contest], best: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]
+) -> list[Contest]:
+    """Race each setting in fresh heats; return those that are faster, corrected for their number."""
+    count = heats_for(len(hopeful))
+    for contest in hopeful:
+        for number in range(count):
+            contest.raced.append(heat(best, contest.spec, number, room, folder, cancelled))
+            if not _may_win(contest.raced, count, len(hopeful)):
+                break
+    chances = [stats.sign_chance(contest.raced) if len(contest.raced) == count else 1.0 for contest in hopeful]
+    kept = stats.holm(chances, ALPHA)
+    return [contest for contest, wins in zip(hopeful, kept, strict=True) if wins and contest.ratio.low <= WORTH]
+
+
+def heats_for(settings: int) -> int:
+    """Return the heats after which all on one side is no chance, though so many settings race at once."""
+    return max(HEATS, math.ceil(math.log2(max(settings, 1) / ALPHA)))
+
+
+def _may_win(raced: Sequence[float], count: int, settings: int) -> bool:
+    """False if the setting can't win any more, though all heats left went its way."""
+    best = [*raced, *([-1.0] * (count - len(raced)))]
+    return stats.sign_chance(best) <= ALPHA / settings
+
+
 def race(now: RunSpec, then: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]) -> Interval:
     """Return the time ratio `then` / `now` for the same bytes, over all layouts together, with its interval."""
-    crews: list[tuple[Crew, Trial]] = []
+    return ratio_of([heat(now, then, number, room, folder, cancelled) for number in range(HEATS)])
+
+
+def ratio_of(heats: Sequence[float]) -> Interval:
+    """Return the time ratio of one heat or more, given as logarithms, with the interval of its median."""
+    found = stats.median_interval(heats)
+    assert found is not None
+    return Interval(math.exp(found.median), math.exp(found.low), math.exp(found.high))
+
+
+def heat(now: RunSpec, then: RunSpec, number: int, room: Room, folder: str, cancelled: Callable[[], bool]) -> float:
+    """Open both settings, visit them in turns A B B A, and return the logarithm of the time ratio `then` / `now`.
+
+    Args:
+        now: The setting to beat.
+        then: The other setting.
+        number: Of the heat in its race; settings take turns in being opened first, which gets the better memory.
+        room: Resources of this host.
+        folder: For test files.
+        cancelled: Tells whether to stop.
+
+    Raises:
+        CancelledError: The run was cancelled.
+        RunFailedError: A rank is lost.
+    """
+    crews: dict[int, tuple[Crew, Trial]] = {}
+    order = (0, 1) if number % 2 == 0 else (1, 0)
     with contextlib.ExitStack() as opened:
-        for spec in (now, then):
-            trial = plan_trials(dataclasses.replace(spec, reference=False, effort="quick"), room)[0]
-            crew = Crew(lane_setups(dataclasses.replace(spec, reference=False), trial, room, folder), cancelled)
+        for which in order:
+            if cancelled():
+                raise CancelledError("cancelled while tuning")
+            spec = dataclasses.replace((now, then)[which], reference=False, effort="quick")
+            trial = plan_trials(spec, room)[0]
+            crew = Crew(lane_setups(spec, trial, room, folder), cancelled, room.peers)
             opened.callback(crew.close)
             for plan in trial.steps:
                 crew.prepare(plan.step, plan.layout, plan.batch, spec.pipeline_depth, spec.merge)
-            crews.append((crew, trial))
-        return _run_race(crews)
+            crews[which] = crew, trial
+        return _run_heat([crews[which] for which in order]) * (1 if order == (0, 1) else -1)
 
 
-def _run_race(crews: list[tuple[Crew, Trial]]) -> Interval:
-    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
-    slowest = max(_lap(crew, trial, 1) for crew, trial in crews)  # again: the first lap is the warm-up
+def _run_heat(crews: Sequence[tuple[Crew, Trial]]) -> float:
+    """Return the logarithm of the second one's time over the first one's: the median of the turns A B B A."""
+    for _ in range(2):  # the first lap is the warm-up
+        slowest = max(_lap(crew, trial, 1) for crew, trial in crews)
     count = max(1, int(_VISIT_SECONDS / slowest))
-    times: list[list[float]] = [[], []]
-    deadline = time.monotonic() + _RACE_SECONDS
-    number = 0
-    while number < stats.LEAST_ROUNDS or (number < _ROUNDS and time.monotonic() < deadline):
-        for index in (0, 1) if number % 2 == 0 else (1, 0):
-            times[index].append(_lap(*crews[index], count))
-        number += 1
-    ratio = stats.paired_ratio(times[0], times[1])
-    assert ratio is not None
-    return ratio
+    turns = []
+    for _ in range(_LAPS):
+        one, other, again, last = (_lap(*crews[which], count) for which in (0, 1, 1, 0))
+        turns.append(math.log((other + again) / (one + last)))
+    return statistics.median(turns)
 
 
 def _lap(crew: Crew, trial: Trial, count: int) -> float:

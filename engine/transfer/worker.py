@@ -14,22 +14,28 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.host.environment import deciding_variables
 from kvdeck.engine.host.folder import default_folder
+from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
-from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.join import RankZero
+from kvdeck.engine.ranks.outpost import greeting
+from kvdeck.engine.ranks.peer import PeerHost, differences
+from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.threads import start_thread
+from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
-from kvdeck.engine.transfer.tuning import tune
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
 from kvdeck.sessions.host.files import no_room
 from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.encoding import encode_line
-from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.store.owners import ENGINE_ENDED
 
 MARKER = ".kvdeck-scratch"
@@ -127,8 +133,13 @@ def remove_scratch(session: Path, scratch: Path) -> None:
     (session / "scratch.txt").unlink(missing_ok=True)
 
 
-def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
+def run(
+    session: Path, scribe: Scribe, stop: Stop, joined: RankZero | None = None
+) -> tuple[records.RunState, str | None]:
     """Run the session's spec: plan, tune, measure; return the final state and, if it was stopped, the reason.
+
+    Args:
+        joined: The other ranks, if they were started by a launcher; otherwise the spec's peers are reached by ssh.
 
     Raises:
         KvdeckError: The spec is invalid, or no scratch folder can be created.
@@ -138,17 +149,22 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
     # The default is the current folder, which is the engine's.
     os.environ.setdefault("CUFILE_LOGFILE_PATH", str(session / "cufile.log"))
     scratch = make_scratch(session, spec)
-    try:
-        room = room_of(host_facts(scratch))
+    with contextlib.ExitStack() as opened:
+        opened.callback(remove_scratch, session, scratch)
+        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
+        room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        tuned = tune_paths(spec, trials, room, scratch, scribe, stop) if spec.tune else {}
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        tuned: dict[str, RunSpec] = {}
+        if spec.tune:
+            tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
+        elif spec.tuned:
+            tuned = kept_paths(spec, paths, room.host.hostname, session.parent.parent, scribe.emit)
         if tuned:
             trials = announce(spec, plan_trials(spec, room, tuned, stand_ins), room, scratch, scribe)
         planned = tuple((tuned.get(trial.path, spec), trial) for trial in trials)
         state = execute(planned, room, str(scratch), scribe.emit, stop.asked)
-    finally:
-        remove_scratch(session, scratch)
     if state == "cancelled" and stop.reason == ENGINE_ENDED:
         state = "interrupted"
     return state, stop.reason if state in ("cancelled", "interrupted") else None
@@ -166,12 +182,70 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
             time.monotonic_ns(),
             time.time(),
             steps,
-            host=room.host.comparable(),
+            host=room.host.comparable() | peer_facts(room.peers),
             nixl=plugins.nixl_version(),
             spec=spec.to_mapping(),
         )
     )
     return trials
+
+
+def open_peers(
+    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+) -> tuple[PeerHost, ...]:
+    """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
+
+    Those of ranks that `joined` are running already.
+
+    Raises:
+        KvdeckError: A peer can't be reached, or has no kvdeck of this version.
+    """
+    environment = link_environment(spec.peer_timeout)
+    # UCX reads its variables as it is loaded. At this level it says which transports it takes; no call returns them.
+    for name, value in (environment | {"UCX_LOG_LEVEL": "info"}).items():
+        os.environ.setdefault(name, value)
+    here = greeting()
+    board = Board() if joined is None else joined.board
+    opened.callback(board.leave)
+    peers: list[PeerHost] = []
+    for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
+        if joined is None:
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+        else:
+            peer = joined.peer(number, host, spec.peer_timeout)
+        opened.callback(peer.close)
+        peer.begin(environment)
+        peers.append(peer)
+        for text in differences(here, peer.greeting, host):
+            scribe.emit(events.Logged(time.monotonic_ns(), "warning", text))
+    limits = ", ".join(f"{name}={os.environ[name]}" for name in environment)
+    scribe.emit(events.Logged(time.monotonic_ns(), "info", f"between hosts: {limits}"))
+    return tuple(peers)
+
+
+def link_environment(timeout: float) -> dict[str, str]:
+    """Return UCX's own limits between hosts; without them it never tells of a link that is down.
+
+    Args:
+        timeout: Seconds after which the run gives up.
+    """
+    return {
+        "UCX_TCP_USER_TIMEOUT": f"{timeout:g}s",
+        "UCX_TCP_SYN_CNT": "2",  # 7 s for a peer that doesn't answer, not 134 s
+        "UCX_KEEPALIVE_INTERVAL": f"{max(1.0, timeout / 6):g}s",
+    }
+
+
+def peer_facts(peers: tuple[PeerHost, ...]) -> dict[str, Any]:
+    """Return the peers' facts for the session, and this host's interfaces; nothing for a run on one host."""
+    if not peers:
+        return {}
+    shown = ("host", "kvdeck", "python", "nixl", "ucx", "nics", "environment")
+    return {
+        "environment": deciding_variables(),
+        "nics": [dataclasses.asdict(nic) for nic in nics()],
+        "peers": [{"peer": peer.label, **{name: peer.greeting[name] for name in shown}} for peer in peers],
+    }
 
 
 def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
@@ -183,7 +257,7 @@ def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
     found: dict[str, StandIn] = {}
     for path, backend in DEFAULT_BACKENDS.items():
         staged = f"{plugins.STAGED}POSIX"
-        if backend != "GDS" or spec.backend is not None or path not in (spec.paths or PATHS):
+        if backend != "GDS" or spec.backend is not None or path not in spec.moved:
             continue
         try:
             capability.check(path, backend, scratch)
@@ -206,38 +280,18 @@ def can_run(trial: Trial, scratch: Path) -> bool:
     return True
 
 
-def tune_paths(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path, scribe: Scribe,
-               stop: Stop) -> dict[str, RunSpec]:  # fmt: skip
-    """Return the best spec for each tuned path; log a warning for a path that can't be tuned.
-
-    Raises:
-        RunFailedError: A rank is lost, or the session can't be written.
-    """
-    found: dict[str, RunSpec] = {}
-    for path in dict.fromkeys(trial.path for trial in trials):
-        if not any(can_run(trial, scratch) for trial in trials if trial.path == path):
-            continue
-        try:
-            best = tune(spec, path, room, str(scratch), scribe.emit, stop.asked)
-        except CancelledError:
-            break
-        except RunFailedError:
-            raise
-        except KvdeckError as error:
-            scribe.emit(events.Logged(time.monotonic_ns(), "warning", f"{path} was not tuned: {error}"))
-            continue
-        found[path] = dataclasses.replace(best, paths=spec.paths)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--session-dir", type=Path, required=True)
-    session: Path = parser.parse_args().session_dir.resolve()
+    measure(parser.parse_args().session_dir.resolve())
+
+
+def measure(session: Path, joined: RankZero | None = None) -> None:
+    """Run a session's spec, and write its events to the session and to stdout; arguments as for `run`."""
     scribe, stop = Scribe(session), Stop()
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
-        state, reason = run(session, scribe, stop)
+        state, reason = run(session, scribe, stop, joined)
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions.analysis.compare_telemetry import mismatch
 from kvdeck.sessions.analysis.entries import Entry
+from kvdeck.sessions.model.peers import host_names, peers_of
 from kvdeck.sessions.model.records import PATHS, Session, StepResult
 from kvdeck.sessions.units import size_text
 
@@ -42,7 +43,13 @@ _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
 def _differing_facts(a: Session, b: Session) -> Iterable[str]:
     if not a.host and not b.host:
         return
+    hosts = [host_names(session.host) for session in (a, b)]
+    between = bool(peers_of(a.host) or peers_of(b.host))
+    if between and hosts[0] != hosts[1]:
+        yield f"not the same hosts: {hosts[0] or 'unknown'} and {hosts[1] or 'unknown'}"
     for key, word in _FACTS.items():
+        if between and key == "hostname":
+            continue
         texts = [_fact(session.host.get(key)) for session in (a, b)]
         if texts[0] != texts[1]:
             yield f"{word}: {texts[0]} and {texts[1]}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.sessions.analysis.comparability import differences
+from kvdeck.sessions.analysis.compare_telemetry import TelemetryDiff, compare_flows
 from kvdeck.sessions.analysis.entries import Entry, entries
 from kvdeck.sessions.model.records import Comparison, Interval, Session, Verdict
 from kvdeck.sessions.stats import LEAST_ROUNDS, independent_ratio, verdict
@@ -26,10 +27,11 @@ class Side:
     """One session's figures in a row."""
 
     layouts: tuple[str, ...]
-    transfers: int
-    bytes: int
-    average_bytes: float
-    blocks: int
+    transfers: int | None
+    """Null, like bytes, average size and blocks, if a file that was imported doesn't have it."""
+    bytes: int | None
+    average_bytes: float | None
+    blocks: int | None
     descriptors_per_block: float | None
     us_per_block: float | None
     gb_per_s: float | None
@@ -68,6 +70,8 @@ class Insight:
     text: str
     block_bytes: int | None = None
     batch: int | None = None
+    judged: bool = False
+    """True if the whole interval of a ratio of times decides it; counts, sizes and stated rates have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,30 +87,40 @@ class Diff:
     insights: tuple[Insight, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    telemetry: TelemetryDiff | None = None
+    """Comparison of the telemetry recorded during each of them; null unless both hold some."""
 
 
 def compare(a: Session, b: Session) -> Diff:
     """Compare two sessions; both may be parts of the same session."""
     of_a, of_b = entries(a), entries(b)
-    paths = tuple(_path_rows(of_a, of_b, a, b))
+    paths, keys = tuple(_path_rows(of_a, of_b, a, b)), tuple(_key_rows(of_a, of_b))
     crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
         a=_label(a, b),
         b=_label(b, a),
         differences=tuple(differences(a, b, of_a, of_b)),
         paths=paths,
-        keys=tuple(_key_rows(of_a, of_b)),
-        insights=(*_insights(of_a, of_b), *_crossed_insights(paths)),
+        keys=keys,
+        insights=(*_counted_insights(of_a, of_b), *_judged_insights(judged_rows(keys, paths))),
         only_a=tuple(_only(of_a, of_b, crossed)),
         only_b=tuple(_only(of_b, of_a, crossed)),
+        telemetry=_telemetry(a, b),
     )
+
+
+def _telemetry(a: Session, b: Session) -> TelemetryDiff | None:
+    if a.telemetry is None or b.telemetry is None:
+        return None
+    # Two layouts of one session were measured in turns: its telemetry is of both.
+    return None if a.name == b.name and a != b else compare_flows(a, b)
 
 
 def _label(session: Session, other: Session) -> str:
     """Return the name, with the layouts if both sides are the same session."""
     if session.name != other.name:
         return session.name
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    items = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
     return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 
@@ -215,18 +229,21 @@ def _rate(side: Sequence[Entry]) -> Interval | None:
 
 def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     transfers = size = blocks = pieces = timed = 0
-    busy = 0.0
+    busy, counted = 0.0, True
     for entry in side:  # single pass for speed: a sweep has hundreds of sides
+        if entry.transfers is None or entry.bytes is None or entry.blocks is None:
+            counted = False
+            continue
         transfers, size, blocks = transfers + entry.transfers, size + entry.bytes, blocks + entry.blocks
         pieces += entry.descriptors or entry.transfers
         timed, busy = timed + entry.timed_blocks, busy + entry.busy_s
     sure = rate if rate is not None and rate.low < rate.high else None
     return Side(
         layouts=tuple(dict.fromkeys(entry.layout for entry in side)),
-        transfers=transfers,
-        bytes=size,
-        average_bytes=size / transfers if transfers else 0.0,
-        blocks=blocks,
+        transfers=transfers if counted else None,
+        bytes=size if counted else None,
+        average_bytes=(size / transfers if transfers else 0.0) if counted else None,
+        blocks=blocks if counted else None,
         descriptors_per_block=pieces / blocks if blocks else None,
         us_per_block=busy / timed * 1e6 if timed and busy > 0 else None,
         gb_per_s=None if rate is None else rate.median,
@@ -255,7 +272,8 @@ def percent_change(before: float, after: float) -> float | None:
     return (after - before) / before * 100
 
 
-def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]:
+def _counted_insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]:
+    """Yield changes of counts, sizes and stated rates beyond Dynamo's thresholds."""
     others = {_key(entry): entry for entry in of_b}
     for a in of_a:
         b = others.get(_key(a))
@@ -264,8 +282,6 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
         for what, (before, after), threshold, good in _changes(a, b):
             change = percent_change(before, after)
             if change is not None and abs(change) <= threshold:
-                continue
-            if what == "rate" and _undecided(a, b):
                 continue
             better = (math.inf if change is None else change) * good > 0
             yield Insight(
@@ -280,29 +296,37 @@ def _insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]
             )
 
 
-def _undecided(a: Entry, b: Entry) -> bool:
-    """True if both rates have intervals and the interval of their ratio contains 1."""
-    if a.gb_per_s is None or b.gb_per_s is None:
-        return False
-    ratio = independent_ratio(a.gb_per_s, b.gb_per_s)
-    return ratio is not None and ratio.low < ratio.high and ratio.low <= 1 <= ratio.high
+def judged_rows(keys: Sequence[Row], paths: Sequence[Row]) -> list[Row]:
+    """Return the rows that have a verdict of their own: by path and layout, and of a path whose layouts all differ."""
+    return [*keys, *(row for row in paths if not set(row.a.layouts) & set(row.b.layouts))]
 
 
-def _crossed_insights(rows: Iterable[Row]) -> Iterable[Insight]:
-    """Yield rate insights of one layout against another, where the verdict is `faster` or `slower`."""
+def _judged_insights(rows: Iterable[Row]) -> Iterable[Insight]:
     for row in rows:
-        if row.ratio is None or row.verdict not in ("faster", "slower") or set(row.a.layouts) & set(row.b.layouts):
+        if row.ratio is None or not (is_slower(row, RATE_PERCENT) or is_faster(row, RATE_PERCENT)):
             continue
+        faster = row.ratio < 1
         yield Insight(
-            kind="improvement" if row.verdict == "faster" else "regression",
+            kind="improvement" if faster else "regression",
             path=row.path,
-            layout=f"{'+'.join(row.a.layouts)} -> {'+'.join(row.b.layouts)}",
+            layout=row.layout or f"{'+'.join(row.a.layouts)} -> {'+'.join(row.b.layouts)}",
             what="rate",
             percent=(1 / row.ratio - 1) * 100,
-            text=_TEXTS["rate", row.verdict == "faster"],
+            text=_TEXTS["rate", faster],
             block_bytes=row.block_bytes,
             batch=row.batch,
+            judged=True,
         )
+
+
+def is_slower(row: Row, percent: float) -> bool:
+    """True if B's time for the same bytes is more than `percent` above A's, and the whole interval above 1."""
+    return row.ratio is not None and row.ratio > 1 + percent / 100 and row.verdict == "slower"
+
+
+def is_faster(row: Row, percent: float) -> bool:
+    """True if A's time for the same bytes is more than `percent` above B's, and the whole interval below 1."""
+    return row.ratio is not None and row.ratio < 1 / (1 + percent / 100) and row.verdict == "faster"
 
 
 What = Literal["size", "count", "rate"]
@@ -312,20 +336,13 @@ def _changes(a: Entry, b: Entry) -> Iterable[tuple[What, tuple[float, float], fl
     """Yield what may have changed, its values before and after, its threshold, and 1 if more is better, else -1."""
     if a.block_bytes is None:  # in a run, sizes are configured, and counts follow from its length
         yield "size", (_average(a), _average(b)), SIZE_PERCENT, 1
-        yield "count", (a.transfers, b.transfers), COUNT_PERCENT, -1
-    yield "rate", _rates(a, b), RATE_PERCENT, 1
+        yield "count", (a.transfers or 0, b.transfers or 0), COUNT_PERCENT, -1
+    if a.gb_per_s is None or b.gb_per_s is None:  # otherwise the ratio of times is judged
+        yield "rate", (a.stated_bytes_per_s or 0, b.stated_bytes_per_s or 0), RATE_PERCENT, 1
 
 
 def _average(entry: Entry) -> float:
-    return entry.bytes / entry.transfers if entry.transfers else 0.0
-
-
-def _rates(a: Entry, b: Entry) -> tuple[float, float]:
-    if a.gb_per_s is not None and b.gb_per_s is not None:
-        return a.gb_per_s.median, b.gb_per_s.median
-    if a.stated_bytes_per_s is not None and b.stated_bytes_per_s is not None:
-        return a.stated_bytes_per_s, b.stated_bytes_per_s
-    return 0.0, 0.0
+    return (entry.bytes or 0) / entry.transfers if entry.transfers else 0.0
 
 
 _TEXTS: dict[tuple[What, bool], str] = {
@@ -341,12 +358,15 @@ _TEXTS: dict[tuple[What, bool], str] = {
 def regressions(diff: Diff, percent: float) -> list[Row]:
     """Return rows whose time for the same bytes grew by more than `percent`, with the whole interval above 1.
 
-    A row without an interval is never a regression, because its error is unknown.
-
-    Rows across layouts count only if the sessions share no key (path, layout and size).
+    The text lists the same rows as regressions, from `RATE_PERCENT`. A row without an interval is never one, because
+    its error is unknown: `undecidable` counts those.
     """
-    rows = diff.keys or diff.paths
-    return [row for row in rows if row.ratio is not None and row.ratio > 1 + percent / 100 and (row.low or 0.0) > 1]
+    return [row for row in judged_rows(diff.keys, diff.paths) if is_slower(row, percent)]
+
+
+def undecidable(diff: Diff) -> int:
+    """Return the number of rows with times on both sides but no interval, which have no verdict."""
+    return sum(row.ratio is not None and row.low is None for row in judged_rows(diff.keys, diff.paths))
 
 
 def ratio_sentence(row: Row) -> str:

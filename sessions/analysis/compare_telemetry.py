@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from kvdeck.sessions.model.records import Interval, Session, is_same
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, TelemetryTotals
 from kvdeck.sessions.stats import independent_ratio
 from kvdeck.sessions.text.run_report import is_telemetry
 from kvdeck.sessions.units import duration_text, exact_size_text, number_text
@@ -79,7 +79,7 @@ def slower(diff: TelemetryDiff, percent: float) -> list[FlowRow]:
 
 def compare_flows(a: Session, b: Session) -> TelemetryDiff:
     """Compare two telemetry sessions."""
-    mine, theirs = a.watched or Watched(), b.watched or Watched()
+    mine, theirs = a.telemetry or TelemetryTotals(), b.telemetry or TelemetryTotals()
     flows = _matched(mine.flows, theirs.flows, _flow_key)
     gauges = _matched(mine.gauges, theirs.gauges, _number_key)
     counters = _matched(mine.counters, theirs.counters, _number_key)
@@ -187,9 +187,9 @@ def _flow_text(flow: FlowTotals) -> str:
     return f"{arrow(flow)} {flow.name} of {flow.source}: {moved_text(flow)}"
 
 
-def _differences(a: Session, b: Session, mine: Watched, theirs: Watched) -> Iterable[str]:
-    for session, watched in ((a, mine), (b, theirs)):
-        if not watched.moments:
+def _differences(a: Session, b: Session, mine: TelemetryTotals, theirs: TelemetryTotals) -> Iterable[str]:
+    for session, totals in ((a, mine), (b, theirs)):
+        if not totals.moments:
             yield f"{session.name} has no samples"
         elif session.state not in ("done", "running"):
             yield f"{session.name} is {session.state}: {session.reason or 'no reason given'}"
@@ -217,7 +217,7 @@ def _value(key: str, value: object) -> str:
     return exact_size_text(value) if key == "block_bytes" else number_text(value)
 
 
-def _other_sources(mine: Watched, theirs: Watched) -> Iterable[str]:
-    kinds = [sorted(source.kind for source in watched.sources) for watched in (mine, theirs)]
+def _other_sources(mine: TelemetryTotals, theirs: TelemetryTotals) -> Iterable[str]:
+    kinds = [sorted(source.kind for source in totals.sources) for totals in (mine, theirs)]
     if kinds[0] != kinds[1]:
         yield f"sources: {', '.join(kinds[0]) or 'none'} and {', '.join(kinds[1]) or 'none'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kvdeck.sessions.model.records import PATHS, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.records import PATHS, Interval, Session, StepResult, TransferCounts
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.stats import LEAST_ROUNDS
 
@@ -21,10 +21,11 @@ class Entry:
     layout: str
     block_bytes: int | None
     batch: int | None
-    transfers: int
-    bytes: int
-    blocks: int
-    descriptors: int
+    transfers: int | None
+    """Null, like bytes, blocks and descriptors, if the file that was imported doesn't have it."""
+    bytes: int | None
+    blocks: int | None
+    descriptors: int | None
     timed_bytes: int
     timed_blocks: int
     busy_s: float
@@ -38,7 +39,7 @@ class Entry:
 def entries(session: Session) -> list[Entry]:
     """Return a session's entries in display order."""
     found = [_of_result(result) for result in session.results if result.gb_per_s is not None]
-    return sorted([*found, *map(_of_tally, session.tallies)], key=_order)
+    return sorted([*found, *map(_of_counts, session.transfer_counts)], key=_order)
 
 
 def _order(entry: Entry) -> tuple[object, ...]:
@@ -48,6 +49,7 @@ def _order(entry: Entry) -> tuple[object, ...]:
 
 
 def _of_result(result: StepResult) -> Entry:
+    counted = bool(result.iterations)
     blocks = result.bytes // result.block_bytes if result.block_bytes else 0
     rate = result.gb_per_s
     return Entry(
@@ -55,10 +57,10 @@ def _of_result(result: StepResult) -> Entry:
         layout=result.layout,
         block_bytes=result.block_bytes,
         batch=result.batch,
-        transfers=result.iterations,
-        bytes=result.bytes,
-        blocks=blocks,
-        descriptors=blocks * result.descriptors_per_block,
+        transfers=result.iterations if counted else None,
+        bytes=result.bytes if counted else None,
+        blocks=blocks if counted else None,
+        descriptors=blocks * result.descriptors_per_block if counted else None,
         timed_bytes=result.bytes,
         timed_blocks=blocks,
         busy_s=result.bytes / rate.median / 1e9 if rate and rate.median > 0 else 0.0,
@@ -67,34 +69,34 @@ def _of_result(result: StepResult) -> Entry:
     )
 
 
-def _of_tally(tally: Tally) -> Entry:
+def _of_counts(counts: TransferCounts) -> Entry:
     return Entry(
-        path=tally.path,
-        layout=tally.layout,
+        path=counts.path,
+        layout=counts.layout,
         block_bytes=None,
         batch=None,
-        transfers=tally.transfers,
-        bytes=tally.bytes,
-        blocks=tally.blocks,
-        descriptors=tally.descriptors,
-        timed_bytes=tally.timed_bytes,
-        timed_blocks=tally.timed_blocks,
-        busy_s=tally.busy_s,
-        gb_per_s=_tally_rate(tally),
-        stated_bytes_per_s=tally.stated_bytes_per_s,
-        rounds=LEAST_ROUNDS if tally.timed_transfers >= LEAST_TIMED else 0,
+        transfers=counts.transfers,
+        bytes=counts.bytes,
+        blocks=counts.blocks,
+        descriptors=counts.descriptors,
+        timed_bytes=counts.timed_bytes,
+        timed_blocks=counts.timed_blocks,
+        busy_s=counts.busy_s,
+        gb_per_s=_counted_rate(counts),
+        stated_bytes_per_s=counts.stated_bytes_per_s,
+        rounds=LEAST_ROUNDS if counts.timed_transfers >= LEAST_TIMED else 0,
     )
 
 
-def _tally_rate(tally: Tally) -> Interval | None:
+def _counted_rate(counts: TransferCounts) -> Interval | None:
     """Return bytes over time in GB/s, with the 95 % interval of the mean time from the histogram."""
-    if tally.busy_s <= 0:
+    if counts.busy_s <= 0:
         return None
-    rate = tally.timed_bytes / tally.busy_s / 1e9
-    count = sum(n for _, n in tally.times)
+    rate = counts.timed_bytes / counts.busy_s / 1e9
+    count = sum(n for _, n in counts.times)
     if count < LEAST_TIMED:
         return Interval(rate, rate, rate)
-    mean = sum(edge * n for edge, n in tally.times) / count
-    spread = sum((edge - mean) ** 2 * n for edge, n in tally.times) / (count - 1)
+    mean = sum(edge * n for edge, n in counts.times) / count
+    spread = sum((edge - mean) ** 2 * n for edge, n in counts.times) / (count - 1)
     error = min(0.9, 1.96 * math.sqrt(spread / count) / mean) if mean else 0.0
     return Interval(rate, rate / (1 + error), rate / (1 - error))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.host.files import open_regular
+from kvdeck.sessions.model.events import Round
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.recorder import bucket_edge, time_buckets
-from kvdeck.sessions.store.event_log import LineReader
+from kvdeck.sessions.store.event_log import spread_events
 
 MOST_BYTES = 64 << 20
 """Maximum bytes read of a samples file; of a larger one, chunks spread over it, so that every step of a sweep is
 sampled."""
-PIECE = 1 << 20
 
 Key = tuple[str, str, int | None, int | None]
 """Path, layout, block bytes and batch; the last two are null for transfer counts."""
@@ -29,7 +27,7 @@ def histograms(session: Session, samples: Path | None, most: int = MOST_BYTES) -
         samples: The session's `samples.jsonl`, if it has one.
         most: Maximum bytes to read of it.
     """
-    found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.tallies if t.times}
+    found: dict[Key, Histogram] = {(t.path, t.layout, None, None): t.times for t in session.transfer_counts if t.times}
     if samples is None or not session.results:
         return found
     buckets = _buckets_of_steps(samples, most)
@@ -42,32 +40,9 @@ def histograms(session: Session, samples: Path | None, most: int = MOST_BYTES) -
 
 
 def _buckets_of_steps(path: Path, most: int) -> dict[int, Counter[int]]:
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return {}
     found: dict[int, Counter[int]] = {}
-    if size <= most:
-        reader = LineReader(path)
-        while batch := reader.read(PIECE):
-            for _, line in batch:
-                _add(found, line)
-        return found
-    pieces = most // PIECE
-    with open_regular(path) as file:
-        for number in range(pieces):
-            file.seek(number * (size - PIECE) // max(1, pieces - 1))
-            for line in file.read(PIECE).split(b"\n")[1:-1]:
-                _add(found, line)
+    for event in spread_events(path, most):
+        if isinstance(event, Round) and len(event.post_ns) == len(event.transfer_ns):
+            seconds = [(post + moved) * 1e-9 for post, moved in zip(event.post_ns, event.transfer_ns, strict=True)]
+            found.setdefault(event.step, Counter()).update(time_buckets(seconds))
     return found
-
-
-def _add(found: dict[int, Counter[int]], line: bytes) -> None:
-    if not line.startswith(b'{"kind":"round"'):
-        return
-    try:
-        data = load_record(line)
-        seconds = [(post + moved) * 1e-9 for post, moved in zip(data["post_ns"], data["transfer_ns"], strict=True)]
-        found.setdefault(int(data["step"]), Counter()).update(time_buckets(seconds))
-    except (ValueError, TypeError, KeyError):
-        return

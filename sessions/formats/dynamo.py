@@ -27,7 +27,7 @@ from kvdeck.sessions.model.records import (
     HOST_TO_HOST,
     PATHS,
     Session,
-    Tally,
+    TransferCounts,
 )
 from kvdeck.sessions.model.transfer_counts import LAYOUTS, average_bytes, ordered
 from kvdeck.sessions.units import size_text
@@ -52,7 +52,7 @@ class Counts:
 
     name: str
     duration_s: float
-    tallies: tuple[Tally, ...] = ()
+    transfer_counts: tuple[TransferCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +189,10 @@ def parse(data: bytes) -> Counts:
         raise ValueError("'session_duration_secs' is not a duration")
     if not isinstance(metrics, dict):
         raise ValueError("'metrics' is not an object")
-    return Counts(session, float(seconds), ordered(_tally(key, values) for key, values in metrics.items()))
+    return Counts(session, float(seconds), ordered(_counts(key, values) for key, values in metrics.items()))
 
 
-def _tally(key: str, values: Any) -> Tally:
+def _counts(key: str, values: Any) -> TransferCounts:
     path, _, layout = key.partition("_")
     if path not in PATHS or layout not in LAYOUTS:
         raise ValueError(f"unknown key {key[:80]!r}")
@@ -202,7 +202,7 @@ def _tally(key: str, values: Any) -> Tally:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NO_MINIMUM:
             raise ValueError(f"{name[:60]!r} of {key!r} is not an unsigned number")
     least = values.get("min_transfer_size", NO_MINIMUM)
-    return Tally(
+    return TransferCounts(
         path,
         layout,
         transfers=values.get("transfer_count", 0),
@@ -221,53 +221,53 @@ def encode(counts: Counts) -> bytes:
     Data that the format can't hold is omitted; `left_out` lists it.
     """
     metrics = {}
-    for tally in ordered(counts.tallies):
-        if _has_place(tally):
-            metrics[f"{tally.path}_{tally.layout}"] = _values(tally, counts.duration_s)
+    for one in ordered(counts.transfer_counts):
+        if _has_place(one):
+            metrics[f"{one.path}_{one.layout}"] = _values(one, counts.duration_s)
     top = {"session_name": counts.name, "session_duration_secs": float(counts.duration_s), "metrics": metrics}
     return orjson.dumps(top, option=orjson.OPT_INDENT_2)
 
 
-def _has_place(tally: Tally) -> bool:
-    return tally.path in DYNAMO_PATHS and tally.layout in LAYOUTS
+def _has_place(counts: TransferCounts) -> bool:
+    return counts.path in DYNAMO_PATHS and counts.layout in LAYOUTS
 
 
-def _values(tally: Tally, duration_s: float) -> dict[str, int]:
-    least = NO_MINIMUM if tally.min_bytes is None else tally.min_bytes
-    kept = (tally.transfers, tally.bytes, tally.blocks, least, tally.max_bytes)
-    derived = (average_bytes(tally), bytes_per_s(tally, duration_s), blocks_per_s(tally, duration_s))
+def _values(counts: TransferCounts, duration_s: float) -> dict[str, int]:
+    least = NO_MINIMUM if counts.min_bytes is None else counts.min_bytes
+    kept = (counts.transfers, counts.bytes, counts.blocks, least, counts.max_bytes)
+    derived = (average_bytes(counts), bytes_per_s(counts, duration_s), blocks_per_s(counts, duration_s))
     values = dict(zip(_FIELDS, kept, strict=True)) | dict(zip(_DERIVED, map(int, derived), strict=True))
     return {name: min(value, NO_MINIMUM) for name, value in values.items()}
 
 
-def bytes_per_s(tally: Tally, duration_s: float | None) -> float:
+def bytes_per_s(counts: TransferCounts, duration_s: float | None) -> float:
     """Return Dynamo's rate in B/s, idle time included: as stated in the file, else bytes over session duration; 0 if
     none."""
-    if tally.stated_bytes_per_s is not None:
-        return tally.stated_bytes_per_s
-    return tally.bytes / duration_s if duration_s else 0.0
+    if counts.stated_bytes_per_s is not None:
+        return counts.stated_bytes_per_s
+    return counts.bytes / duration_s if duration_s else 0.0
 
 
-def blocks_per_s(tally: Tally, duration_s: float | None) -> float:
+def blocks_per_s(counts: TransferCounts, duration_s: float | None) -> float:
     """Return Dynamo's rate in blocks/s, idle time included, as `bytes_per_s` does."""
-    if tally.stated_blocks_per_s is not None:
-        return tally.stated_blocks_per_s
-    return tally.blocks / duration_s if duration_s else 0.0
+    if counts.stated_blocks_per_s is not None:
+        return counts.stated_blocks_per_s
+    return counts.blocks / duration_s if duration_s else 0.0
 
 
-def left_out(tallies: Sequence[Tally]) -> list[str]:
+def left_out(transfer_counts: Sequence[TransferCounts]) -> list[str]:
     """Return descriptions of the data that `encode` omits."""
-    said = [f"{tally.path} {tally.layout}" for tally in ordered(tallies) if not _has_place(tally)]
-    return [*said, *beyond_counts([tally for tally in tallies if _has_place(tally)])]
+    said = [f"{counts.path} {counts.layout}" for counts in ordered(transfer_counts) if not _has_place(counts)]
+    return [*said, *beyond_counts([counts for counts in transfer_counts if _has_place(counts)])]
 
 
-def beyond_counts(tallies: Sequence[Tally]) -> list[str]:
+def beyond_counts(transfer_counts: Sequence[TransferCounts]) -> list[str]:
     """Return descriptions of data that neither Dynamo's file nor its ten CSV columns can hold."""
     held = {
-        "failures": any(tally.failures for tally in tallies),
-        "times": any(tally.timed_transfers for tally in tallies),
-        "descriptors": any(tally.descriptors for tally in tallies),
-        "the distribution of sizes": any(tally.sizes for tally in tallies),
+        "failures": any(counts.failures for counts in transfer_counts),
+        "times": any(counts.timed_transfers for counts in transfer_counts),
+        "descriptors": any(counts.descriptors for counts in transfer_counts),
+        "the distribution of sizes": any(counts.sizes for counts in transfer_counts),
     }
     return [words for words, there in held.items() if there]
 
@@ -285,7 +285,7 @@ def as_session(counts: Counts, path: Path, name: str | None = None) -> Session:
         started=changed - counts.duration_s,
         ended=changed,
         kind="imported",
-        tallies=counts.tallies,
+        transfer_counts=counts.transfer_counts,
         duration_s=counts.duration_s,
         source=str(path),
     )
@@ -296,7 +296,7 @@ def as_counts(session: Session) -> Counts:
     duration = session.duration_s
     if duration is None:
         duration = max(0.0, (session.ended or time.time()) - (session.started or session.created))
-    return Counts(session.name, duration, session.tallies)
+    return Counts(session.name, duration, session.transfer_counts)
 
 
 def synthetic(count: int) -> list[tuple[str, str, int, int]]:

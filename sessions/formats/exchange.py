@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from msgspec.structs import replace
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import ImportedFileError, SessionError, UsageError
 from kvdeck.sessions.formats import dynamo, parquet
-from kvdeck.sessions.formats.nixlbench import as_session, is_nixlbench
-from kvdeck.sessions.host.documents import load_json
+from kvdeck.sessions.formats.nixlbench import as_sessions, is_cloudai, is_nixlbench, seems_nixlbench
+from kvdeck.sessions.host.documents import DocumentError, RefusedError, load_json
 from kvdeck.sessions.host.escapes import csv_text as csv_cell
+from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.host.files import MAX_DOCUMENT, open_regular
 from kvdeck.sessions.model.encoding import checked, convert, encode_document
-from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.records import Session, TransferCounts
 from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, ordered, pieces_a_block
 from kvdeck.sessions.text.markdown import inline, table
+from kvdeck.sessions.text.nixlbench_report import nixlbench_table
 from kvdeck.sessions.text.run_report import report_json, verdict_text
-from kvdeck.sessions.units import count_text, figure, layout_name, number_text, plain_text, size_text
+from kvdeck.sessions.units import count_text, figure, layout_name, many, number_text, plain_text, size_text
 
 CSV_HEADER = (
     *("transfer_path", "layout_type", "transfer_count", "total_bytes", "total_blocks", "avg_transfer_size"),
@@ -56,7 +59,7 @@ def encode(session: Session, form: str) -> bytes:
         "csv": lambda session: csv_text(counted_session(session)).encode(),
         "kvdeck": lambda session: encode_document(report_json(session)),
         "markdown": lambda session: markdown(session).encode(),
-        "parquet": lambda session: parquet.encode(session.name, counted_session(session).tallies),
+        "parquet": lambda session: parquet.encode(session.name, counted_session(session).transfer_counts),
     }
     if form not in encoders:
         raise UsageError(f"unknown format {form!r}", f"use {', '.join(FORMATS)}")
@@ -68,10 +71,12 @@ def left_out(session: Session, form: str) -> list[str]:
     if form not in ("json", "csv", "parquet"):
         return []
     said = ["times and intervals of the run"] if session.results else []
+    if uncounted := sum(result.gb_per_s is not None and not result.iterations for result in session.results):
+        said = [f"{many(uncounted, 'row')} of nixlbench: rates without counts of transfers"]
     if form == "parquet":
         return said
-    tallies = counted_session(session).tallies
-    beyond = dynamo.left_out(tallies) if form == "json" else dynamo.beyond_counts(tallies)
+    transfer_counts = counted_session(session).transfer_counts
+    beyond = dynamo.left_out(transfer_counts) if form == "json" else dynamo.beyond_counts(transfer_counts)
     return said + [item for item in beyond if not (session.results and item in ("times", "descriptors"))]
 
 
@@ -79,11 +84,11 @@ def counted_session(session: Session) -> Session:
     """Return the session with transfer counts; of a measured session, each timed request counts as a transfer."""
     if not session.results:
         return session
-    groups: dict[tuple[str, str], Tally] = {}
+    groups: dict[tuple[str, str], TransferCounts] = {}
     for result in session.results:
         if not result.iterations or not result.block_bytes:
             continue
-        known = groups.get((result.path, result.layout)) or Tally(result.path, result.layout)
+        known = groups.get((result.path, result.layout)) or TransferCounts(result.path, result.layout)
         size, blocks = result.bytes // result.iterations, result.bytes // result.block_bytes
         busy = result.bytes / result.gb_per_s.median / 1e9 if result.gb_per_s and result.gb_per_s.median else 0.0
         groups[result.path, result.layout] = replace(
@@ -99,7 +104,7 @@ def counted_session(session: Session) -> Session:
             timed_blocks=known.timed_blocks + (blocks if busy else 0),
             busy_s=known.busy_s + busy,
         )
-    return replace(session, tallies=ordered([*groups.values(), *session.tallies]))
+    return replace(session, transfer_counts=ordered([*groups.values(), *session.transfer_counts]))
 
 
 def csv_text(session: Session) -> str:
@@ -108,22 +113,34 @@ def csv_text(session: Session) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     duration = dynamo.as_counts(session).duration_s
-    for tally in ordered(session.tallies):
-        rates = dynamo.bytes_per_s(tally, duration), dynamo.blocks_per_s(tally, duration)
-        key = csv_cell(tally.path), csv_cell(tally.layout)
-        row = (*key, tally.transfers, tally.bytes, tally.blocks, plain_text(average_bytes(tally), 2))
-        writer.writerow((*row, tally.min_bytes or 0, tally.max_bytes, *(plain_text(rate, 2) for rate in rates)))
+    for counts in ordered(session.transfer_counts):
+        rates = dynamo.bytes_per_s(counts, duration), dynamo.blocks_per_s(counts, duration)
+        key = csv_cell(counts.path), csv_cell(counts.layout)
+        row = (*key, counts.transfers, counts.bytes, counts.blocks, plain_text(average_bytes(counts), 2))
+        writer.writerow((*row, counts.min_bytes or 0, counts.max_bytes, *(plain_text(rate, 2) for rate in rates)))
     return out.getvalue()
 
 
 def _from_csv(text: str, path: Path) -> Session:
     rows = list(csv.reader(io.StringIO(text)))
-    if not rows or tuple(rows[0]) != CSV_HEADER:
-        raise ValueError(f"its first line is not {','.join(CSV_HEADER[:3])},…")
-    return _imported(path, tallies=ordered(_csv_tally(row) for row in rows[1:] if row))
+    head = [cell.strip() for cell in rows[0]] if rows else []
+    if tuple(head) != CSV_HEADER:
+        raise ValueError(_not_csv(text, head))
+    return _imported(path, transfer_counts=ordered(_csv_counts(row) for row in rows[1:] if row))
 
 
-def _csv_tally(row: list[str]) -> Tally:
+def _not_csv(text: str, head: Sequence[str]) -> str:
+    if said := _resembled(text):
+        return said
+    if missing := [name for name in CSV_HEADER if name not in head]:
+        if len(missing) < len(CSV_HEADER):
+            return f"it looks like Dynamo's CSV but has no column {', '.join(missing)}"
+        shown = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return f"its first line is {visible(shown[:60])!r}" if shown else "it is empty"
+    return "it looks like Dynamo's CSV but its columns have another order"
+
+
+def _csv_counts(row: list[str]) -> TransferCounts:
     if len(row) != len(CSV_HEADER):
         raise ValueError(f"a row has {len(row)} columns, not {len(CSV_HEADER)}")
     transfers, size, blocks = int(row[2]), int(row[3]), int(row[4])
@@ -131,7 +148,7 @@ def _csv_tally(row: list[str]) -> Tally:
     rates = int(float(row[8])), int(float(row[9]))
     if min(transfers, size, blocks, least or 0, int(row[7]), *rates) < 0:
         raise ValueError("a number is negative")
-    return Tally(
+    return TransferCounts(
         row[0],
         row[1],
         transfers=transfers,
@@ -145,7 +162,22 @@ def _csv_tally(row: list[str]) -> Tally:
 
 
 def read(path: Path) -> Session:
-    """Read a session from a file: kvdeck's, Dynamo's JSON or CSV, or nixlbench's output. The file is never changed.
+    """Read one session from a file, as `read_all` does.
+
+    Raises:
+        ImportedFileError: The file can't be read, has another format, or holds several sessions.
+    """
+    found = read_all(path)
+    if len(found) > 1:
+        raise ImportedFileError(
+            f"{path} holds {len(found)} runs of nixlbench", f"`kvdeck session import {path}` saves each as a session"
+        )
+    return found[0]
+
+
+def read_all(path: Path) -> list[Session]:
+    """Read the sessions of a file: kvdeck's, Dynamo's JSON or CSV, nixlbench's output, or cloudai's CSV of it. The file
+    is never changed.
 
     Raises:
         ImportedFileError: The file can't be read or has another format; the message gives the reason.
@@ -159,27 +191,93 @@ def read(path: Path) -> Session:
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {size_text(MOST_BYTES)}")
         if data.startswith(parquet.MAGIC):
-            name, tallies = parquet.decode(data)
-            return _imported(path, ordered(tallies), name)
-        if data.lstrip()[:1] not in (b"{", b"["):
-            text = data.decode(errors="replace")
-            return _from_nixlbench(text, path) if is_nixlbench(text) else _from_csv(data.decode(), path)
-        if b'"session_duration_secs"' not in data:
-            return _from_ours(load_json(data), path)
+            name, transfer_counts = parquet.decode(data)
+            return [_imported(path, ordered(transfer_counts), name)]
+        text, encoding = _text(data)
+        return _from_text(text, text.encode() if encoding == "utf-16" else data, path)
     except (ValueError, TypeError, AttributeError, ArithmeticError, KeyError, RecursionError, csv.Error) as error:
-        said = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())[:300]
         raise ImportedFileError(
             f"{path} is not a session: {said}",
-            "give kvdeck's JSON or Parquet, Dynamo's JSON or CSV, or nixlbench's output",
+            "give kvdeck's JSON or Parquet, Dynamo's JSON or CSV, nixlbench's output or cloudai's nixlbench.csv",
         ) from None
+
+
+def _text(data: bytes) -> tuple[str, str]:
+    """Return a file's text and encoding: UTF-8, or UTF-16 as some shells write redirected output; bytes of neither are
+    replaced."""
+    for magic, what in _PACKED.items():
+        if data.startswith(magic):
+            raise ValueError(f"it is {what}: unpack it first")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    return data.decode(encoding, errors="replace"), encoding
+
+
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"}
+
+
+def _from_text(text: str, data: bytes, path: Path) -> list[Session]:
+    """Return the sessions in a text. All of it decides its format: a log may begin like JSON, and JSON may hold a log.
+
+    Args:
+        text: The file's text, with invalid bytes replaced.
+        data: The same in UTF-8, with the bytes as they are.
+        path: The file.
+
+    Raises:
+        ValueError: It has none of the formats; the message names the one that it resembles.
+    """
     try:
-        return dynamo.as_session(dynamo.read(path), path)
+        document = load_json(data) if text.lstrip()[:1] in ("{", "[") else None
+    except RefusedError:
+        raise
+    except DocumentError as error:
+        if is_nixlbench(text):
+            return _from_nixlbench(text, path)
+        if b'"session_duration_secs"' in data and b'"metrics"' in data:
+            return [_from_dynamo(path)]  # its writer may be at work: that reader waits
+        raise ValueError(f"{_resembled(text) or 'it looks like JSON but'} {error}") from None
+    if document is not None:
+        return [_from_dynamo(path, data) if _is_dynamo(document) else _from_ours(document, path)]
+    if is_nixlbench(text) or is_cloudai(text):
+        return _from_nixlbench(text, path)
+    return [_from_csv(text if "\ufffd" not in text else data.decode(), path)]
+
+
+def _is_dynamo(document: Any) -> bool:
+    known = {"session_name", "session_duration_secs", "metrics"}
+    return isinstance(document, dict) and len(known & set(document)) > 1 and "state" not in document
+
+
+def _from_dynamo(path: Path, data: bytes | None = None) -> Session:
+    try:
+        return dynamo.as_session(
+            dynamo.read(path) if data is None else dynamo.parse(data.removeprefix(codecs.BOM_UTF8)), path
+        )
     except SessionError as error:
         raise ImportedFileError(error.what, error.fix) from error
+    except ValueError as error:
+        raise ImportedFileError(
+            f"{path} is not a Dynamo session: {error}", "correct or remove it; kvdeck doesn't change it"
+        ) from None
 
 
-def _from_nixlbench(text: str, path: Path) -> Session:
-    return checked(replace(as_session(text, path.stem, _changed(path)), kind="imported", source=str(path)))
+def _from_nixlbench(text: str, path: Path) -> list[Session]:
+    found = as_sessions(text, path.stem, _changed(path))
+    return [checked(replace(session, kind="imported", source=str(path))) for session in found]
+
+
+def _resembled(text: str) -> str:
+    """Return what a text that can't be read looks like, with `but` for the reason; empty if nothing is known."""
+    if seems_nixlbench(text):
+        return "it looks like nixlbench output but has no table: the run ended before it, or the file is a part of one"
+    lines = text.lstrip().splitlines()
+    if len(lines) > 1 and all(line.startswith("{") for line in lines[:3] if line.strip()):
+        return "it looks like JSON Lines but a session is one JSON object:"
+    head = lines[0] if lines else ""
+    if head.startswith(("## ", "# ")):
+        return "it looks like Markdown but only kvdeck's JSON export can be read back: `kvdeck session export kvdeck F`"
+    return ""
 
 
 def _from_ours(data: Any, path: Path) -> Session:
@@ -190,9 +288,9 @@ def _from_ours(data: Any, path: Path) -> Session:
     return replace(session, source=session.source or str(path))
 
 
-def _imported(path: Path, tallies: tuple[Tally, ...], name: str = "") -> Session:
+def _imported(path: Path, transfer_counts: tuple[TransferCounts, ...], name: str = "") -> Session:
     blank = Session(name or path.stem, "done", _changed(path), kind="imported", source=str(path))
-    return checked(replace(blank, tallies=tallies))
+    return checked(replace(blank, transfer_counts=transfer_counts))
 
 
 def _changed(path: Path) -> float:
@@ -210,23 +308,25 @@ def markdown(session: Session) -> str:
     facts.append(units.local_time(session.created))
     lines += [inline(" · ".join([session.state, *facts])), ""]
     rows = []
-    for tally in counted.tallies:
-        rate, pieces = gb_per_s(tally), pieces_a_block(tally)
+    for counts in counted.transfer_counts:
+        rate, pieces = gb_per_s(counts), pieces_a_block(counts)
         cells = (
             *(
-                tally.path,
-                layout_name(tally.layout),
-                count_text(tally.transfers),
-                size_text(tally.bytes),
-                count_text(tally.blocks),
+                counts.path,
+                layout_name(counts.layout),
+                count_text(counts.transfers),
+                size_text(counts.bytes),
+                count_text(counts.blocks),
             ),
-            size_text(average_bytes(tally) if tally.transfers else None),
+            size_text(average_bytes(counts) if counts.transfers else None),
             number_text(pieces),
             figure(rate),
         )
         rows.append(cells)
     titles = ("path", "layout", "transfers", "bytes", "blocks", "average", "desc./block", "GB/s")
-    lines += table(titles, rows, right=6)
+    theirs = [result for result in session.results if result.settings.get("nixlbench")]
+    lines += table(titles, rows, right=6) if rows or not theirs else []
+    lines += nixlbench_table(theirs) if theirs else []
     for item in session.comparisons:
         lines += ["", inline(f"{item.path}: {verdict_text(item)}")]
     return "\n".join([*lines, "", "GB = 1e9 bytes, GiB = 2^30 bytes.", ""])

@@ -58,6 +58,7 @@ def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> Binar
         NotRegular: It is not a regular file, or belongs to another user.
         OSError: It doesn't exist or can't be opened.
     """
+    # O_NONBLOCK: a FIFO without a writer would block. O_NOCTTY: a terminal must not become the controlling one.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY | (os.O_NOFOLLOW if shared else 0)
     try:
         fd = os.open(path, flags)
@@ -70,6 +71,7 @@ def open_regular(path: str | os.PathLike[str], *, shared: bool = False) -> Binar
             raise _refused(path, "is a socket or a device, not a regular file") from error
         raise
     try:
+        # On the open file: the name may be exchanged between a check by name and the opening.
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "of another type")
@@ -95,6 +97,7 @@ def read_regular(path: str | os.PathLike[str], limit: int = MAX_DOCUMENT, *, sha
         OSError: It doesn't exist or can't be read.
     """
     with open_regular(path, shared=shared) as file:
+        # The size in `fstat` isn't enough: the file may grow meanwhile, and files in /proc have none.
         data = file.read(limit + 1)
     if len(data) > limit:
         raise _refused(path, f"is longer than {limit >> 20} MiB" if limit >> 20 else f"is longer than {limit} bytes")
@@ -134,6 +137,7 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600
             fresh.unlink()
         raise
     if durable:
+        # The new name is part of the folder, which has to reach the disk too.
         _sync_folder(path.parent)
 
 

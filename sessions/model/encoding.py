@@ -5,6 +5,7 @@ orjson writes, because files keep its spelling of numbers (`1e+16`); msgspec rea
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,8 +38,20 @@ def fields_of(record: Any) -> dict[str, Any]:
     """
     if not isinstance(record, msgspec.Struct):
         raise TypeError(f"no record: {type(record).__name__}")
-    config, fields = record.__struct_config__, msgspec.structs.asdict(record)
+    config = record.__struct_config__
+    cls = type(record)
+    if _renames(cls):
+        names = zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True)
+        fields = {key: getattr(record, name) for key, name in names}
+    else:
+        fields = msgspec.structs.asdict(record)
     return fields if config.tag_field is None else {config.tag_field: config.tag, **fields}
+
+
+@functools.cache
+def _renames(cls: type[msgspec.Struct]) -> bool:
+    """True if a field's name in JSON, which files keep, is not its name in code; `structs.asdict` knows only that."""
+    return cls.__struct_encode_fields__ != cls.__struct_fields__
 
 
 def encode_line(record: Any) -> bytes:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
+from kvdeck.sessions.model.open_values import SettingValues, SpecValues, check_open
 from kvdeck.sessions.model.references import is_limit
-from kvdeck.sessions.model.telemetry import Watched
+from kvdeck.sessions.model.telemetry import TelemetryTotals
 
 SCHEMA_VERSION = 1
 
@@ -40,7 +41,8 @@ PATHS = (
 FILE_PATHS = tuple(path for path in PATHS if "Disk" in path)
 """Paths with a file at one end."""
 
-ResultStatus = Literal["ok", "unavailable", "failed", "cancelled"]
+ResultStatus = Literal["ok", "suspect", "unavailable", "failed", "cancelled"]
+"""`suspect`: measured, but the bytes did not go where they should have, or the rate can't be."""
 Verdict = Literal["faster", "slower", "no difference", "undecided"]
 """`faster`, `slower`: the whole interval lies on one side of 1. `no difference`: it lies within `SAME_WITHIN` of 1.
 `undecided`: neither, or too few rounds."""
@@ -174,7 +176,8 @@ class StepResult(Struct, frozen=True):
     """True if the reference is an upper limit for these bytes; the ratio is then the part of it that is reached."""
 
     def __post_init__(self) -> None:
-        """Recompute the ratio from the two rates: files of earlier versions may hold another value."""
+        """Check the settings, and recompute the ratio from the two rates: earlier versions' files may hold another."""
+        check_open(self.settings, SettingValues, "settings")
         rate, reference = self.gb_per_s, self.reference_gb_per_s
         ratio = rate.median / reference if rate is not None and reference else None
         limit = None if ratio is None else is_limit(self.reference, self.block_bytes, ratio)
@@ -206,7 +209,7 @@ class Comparison(Struct, frozen=True):
             force_setattr(self, "verdict", "undecided")
 
 
-class Tally(Struct, frozen=True):
+class TransferCounts(Struct, frozen=True):
     """Transfer counts of a program, for one path and one layout.
 
     A transfer is one NIXL request or one copy, counted on completion; failures are counted separately.
@@ -239,7 +242,7 @@ class Tally(Struct, frozen=True):
 
 
 class Tuned(Struct, frozen=True):
-    """Result of one setting in `--tune`, compared with the previous setting."""
+    """Result of one setting in `--tune`, compared with the best before it."""
 
     t: int
     path: str
@@ -249,6 +252,9 @@ class Tuned(Struct, frozen=True):
     low: float
     high: float
     chosen: bool
+    heats: int | None = None
+    """Fresh openings of both settings; below `stats.LEAST_BLOCKS` the bounds are their extremes, no 95 % interval.
+    Null in files of earlier versions, whose bounds are of rounds of one opening."""
 
 
 class Session(Struct, frozen=True):
@@ -275,14 +281,15 @@ class Session(Struct, frozen=True):
     schema: int = SCHEMA_VERSION
     kind: SessionKind | FormerKind = "run"
     """A `SessionKind`; the former words are replaced when a file of an earlier version is read."""
-    tallies: tuple[Tally, ...] = ()
+    transfer_counts: tuple[TransferCounts, ...] = field(default=(), name="tallies")
     duration_s: float | None = None
     """Duration in seconds that an imported file states."""
     source: str = ""
     """The imported file, or the foreign file that is read in place."""
-    watched: Watched | None = None
-    """Totals of a telemetry session; null for other kinds."""
+    telemetry: TelemetryTotals | None = field(default=None, name="watched")
+    """Totals of a telemetry session, or of the telemetry inside this one; `session.json` has only the former."""
 
     def __post_init__(self) -> None:
+        check_open(self.spec, SpecValues, "spec")
         if self.kind in _PRESENT_KIND:
             force_setattr(self, "kind", _PRESENT_KIND[self.kind])

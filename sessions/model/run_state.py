@@ -34,7 +34,7 @@ CUT_SHORT: tuple[StateName, ...] = ("crashed", "failed", "interrupted")
 """Final states of a run whose worker, or one of its ranks, may have died before it reported every step."""
 
 Level = Literal["info", "warning", "error"]
-StepStateName = Literal["waiting", "running", "ok", "unavailable", "failed", "cancelled"]
+StepStateName = Literal["waiting", "running", "ok", "suspect", "unavailable", "failed", "cancelled"]
 Values = tuple[float | None, ...]
 """Counters of a round, in the order of `COUNTERS`."""
 
@@ -141,7 +141,11 @@ class LogLine:
     def level(self) -> Level:
         if isinstance(self.event, Logged):
             return self.event.level
-        return "error" if isinstance(self.event, StepFinished) and self.event.result.status == "failed" else "info"
+        return (
+            "error"
+            if isinstance(self.event, StepFinished) and self.event.result.status in ("failed", "suspect")
+            else "info"
+        )
 
 
 class RunState(msgspec.Struct, frozen=True):

@@ -80,7 +80,7 @@ class SourceSeen(Struct, frozen=True):
     states: dict[str, int] = {}
 
 
-class Watched(Struct, frozen=True):
+class TelemetryTotals(Struct, frozen=True):
     """Totals of a whole telemetry session."""
 
     begin: float | None = None

@@ -1,4 +1,4 @@
-"""Arithmetic on transfer counts (`Tally`): sums, rates and histogram percentiles."""
+"""Arithmetic on transfer counts: sums, rates and histogram percentiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from kvdeck.sessions.model.records import PATHS, Percentiles, Tally
+from kvdeck.sessions.model.records import PATHS, Percentiles, TransferCounts
 
 UNKNOWN_LAYOUT = "Unknown"
 LAYOUTS = (
@@ -20,38 +20,40 @@ LAYOUTS = (
 BUCKETS_AN_OCTAVE = 16
 
 
-def ordered(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
+def ordered(transfer_counts: Iterable[TransferCounts]) -> tuple[TransferCounts, ...]:
     """Sort by path, then by layout, in display order; unknown ones last, by name."""
-    return tuple(sorted(tallies, key=lambda tally: (*_rank(PATHS, tally.path), *_rank(LAYOUTS, tally.layout))))
+    return tuple(
+        sorted(transfer_counts, key=lambda counts: (*_rank(PATHS, counts.path), *_rank(LAYOUTS, counts.layout)))
+    )
 
 
 def _rank(known: Sequence[str], text: str) -> tuple[int, str]:
     return (known.index(text), "") if text in known else (len(known), text)
 
 
-def added(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
-    """Merge into one tally per path and layout: sums, minimum and maximum, merged histograms."""
-    groups: dict[tuple[str, str], list[Tally]] = {}
-    for tally in tallies:
-        groups.setdefault((tally.path, tally.layout), []).append(tally)
+def added(transfer_counts: Iterable[TransferCounts]) -> tuple[TransferCounts, ...]:
+    """Merge into one record per path and layout: sums, minimum and maximum, merged histograms."""
+    groups: dict[tuple[str, str], list[TransferCounts]] = {}
+    for counts in transfer_counts:
+        groups.setdefault((counts.path, counts.layout), []).append(counts)
     return ordered(group[0] if len(group) == 1 else _sum(group) for group in groups.values())
 
 
-def _sum(group: Sequence[Tally]) -> Tally:
-    least = [tally.min_bytes for tally in group if tally.min_bytes is not None]
+def _sum(group: Sequence[TransferCounts]) -> TransferCounts:
+    least = [counts.min_bytes for counts in group if counts.min_bytes is not None]
     sizes, times = Counter[int](), Counter[float]()
-    for tally in group:
-        sizes.update(dict(tally.sizes))
-        times.update(dict(tally.times))
+    for counts in group:
+        sizes.update(dict(counts.sizes))
+        times.update(dict(counts.times))
     return replace(
         group[0],
-        **{name: sum(getattr(tally, name) for tally in group) for name in _SUMS},
+        **{name: sum(getattr(counts, name) for counts in group) for name in _SUMS},
         min_bytes=min(least, default=None),
-        max_bytes=max(tally.max_bytes for tally in group),
+        max_bytes=max(counts.max_bytes for counts in group),
         sizes=tuple(sorted(sizes.items())),
         times=tuple(sorted(times.items())),
-        stated_bytes_per_s=_sum_known([tally.stated_bytes_per_s for tally in group]),
-        stated_blocks_per_s=_sum_known([tally.stated_blocks_per_s for tally in group]),
+        stated_bytes_per_s=_sum_known([counts.stated_bytes_per_s for counts in group]),
+        stated_blocks_per_s=_sum_known([counts.stated_blocks_per_s for counts in group]),
     )
 
 
@@ -66,24 +68,24 @@ def _sum_known(values: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def average_bytes(tally: Tally) -> float:
+def average_bytes(counts: TransferCounts) -> float:
     """Return the mean bytes per transfer; 0 without transfers."""
-    return tally.bytes / tally.transfers if tally.transfers else 0.0
+    return counts.bytes / counts.transfers if counts.transfers else 0.0
 
 
-def gb_per_s(tally: Tally) -> float | None:
+def gb_per_s(counts: TransferCounts) -> float | None:
     """Return the rate of the timed transfers over the sum of their times, in GB/s; None without times."""
-    return tally.timed_bytes / tally.busy_s / 1e9 if tally.busy_s > 0 else None
+    return counts.timed_bytes / counts.busy_s / 1e9 if counts.busy_s > 0 else None
 
 
-def seconds_a_block(tally: Tally) -> float | None:
+def seconds_a_block(counts: TransferCounts) -> float | None:
     """Return the mean time per block in seconds; None without times or blocks."""
-    return tally.busy_s / tally.timed_blocks if tally.timed_blocks and tally.busy_s > 0 else None
+    return counts.busy_s / counts.timed_blocks if counts.timed_blocks and counts.busy_s > 0 else None
 
 
-def pieces_a_block(tally: Tally) -> float | None:
+def pieces_a_block(counts: TransferCounts) -> float | None:
     """Return descriptors per block, or transfers per block if descriptors were not counted; None without blocks."""
-    return (tally.descriptors or tally.transfers) / tally.blocks if tally.blocks else None
+    return (counts.descriptors or counts.transfers) / counts.blocks if counts.blocks else None
 
 
 def time_percentiles(times: Sequence[tuple[float, int]]) -> Percentiles | None:

@@ -42,13 +42,13 @@ def _of_file(name: str, path: Path) -> SessionSummary:
         started=session.started,
         ended=session.ended,
         reason=None,
-        paths=tuple(dict.fromkeys(tally.path for tally in session.tallies)),
-        layouts=tuple(dict.fromkeys(tally.layout for tally in session.tallies)),
-        steps=len(session.tallies),
+        paths=tuple(dict.fromkeys(counts.path for counts in session.transfer_counts)),
+        layouts=tuple(dict.fromkeys(counts.layout for counts in session.transfer_counts)),
+        steps=len(session.transfer_counts),
         tags=(),
         note="",
         kind="dynamo",
-        transfers=sum(tally.transfers for tally in session.tallies),
+        transfers=sum(counts.transfers for counts in session.transfer_counts),
     )
 
 

@@ -20,6 +20,8 @@ from kvdeck.sessions.model.run_state import LogEntry
 
 READ_BYTES = 256 * 1024
 FOLLOW_SECONDS = 0.25
+PIECE_BYTES = 1 << 20
+"""Size of a chunk of a file that is not read whole."""
 
 
 class LogSource(Protocol):
@@ -126,6 +128,30 @@ def read_lines(path: Path, from_seq: int = 0) -> Iterator[tuple[int, bytes]]:
 def read_events(path: Path) -> Iterator[Event]:
     """Yield the file's events; lines of unknown kinds and damaged lines are skipped."""
     return (entry.event for entry in FileLog(path).follow() if entry.event is not None)
+
+
+def spread_events(path: Path, most: int) -> Iterator[Event]:
+    """Yield the file's events; of a file larger than `most` bytes, those of chunks spread evenly over it.
+
+    Raises:
+        SessionError: The file exists but can't be read.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return
+    if size <= most:
+        yield from read_events(path)
+        return
+    pieces = most // PIECE_BYTES
+    try:
+        with open_regular(path) as file:
+            for number in range(pieces):
+                file.seek(number * (size - PIECE_BYTES) // max(1, pieces - 1))
+                lines = file.read(PIECE_BYTES).split(b"\n")[1:-1]
+                yield from (event for line in lines if (event := decode_event(line)) is not None)
+    except OSError as error:
+        raise SessionError(f"can't read {path}: {error.strerror}", "check its owner and mode") from error
 
 
 def count_lines(path: Path) -> int:

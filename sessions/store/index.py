@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.encoding import decode
-from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, Tally, present_kind
-from kvdeck.sessions.model.telemetry import Watched
+from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, TransferCounts, present_kind
+from kvdeck.sessions.model.telemetry import TelemetryTotals
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 
@@ -93,8 +93,8 @@ class _Listed(Struct):
     tags: tuple[str, ...] | None = None
     note: str | None = None
     kind: str | None = None
-    tallies: tuple[Tally, ...] | None = None
-    watched: Watched | None = None
+    transfer_counts: tuple[TransferCounts, ...] | None = msgspec.field(default=None, name="tallies")
+    telemetry: TelemetryTotals | None = msgspec.field(default=None, name="watched")
 
 
 class _Index(Struct):
@@ -204,8 +204,8 @@ def _unreadable(folder: Path, why: str) -> SessionSummary:
 
 def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
     kind = present_kind(listed.kind or "run")
-    counted = trace_counts.tallies(Path(folder)) if kind == "trace" else listed.tallies or ()
-    results: Sequence[_Place | Tally] = listed.results or counted
+    counted = trace_counts.transfer_counts(Path(folder)) if kind == "trace" else listed.transfer_counts or ()
+    results: Sequence[_Place | TransferCounts] = listed.results or counted
     wanted = listed.spec or _Wanted()
     return SessionSummary(
         name=name,
@@ -220,16 +220,16 @@ def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
         tags=listed.tags or (),
         note=listed.note or "",
         kind=kind,
-        transfers=sum(tally.transfers for tally in counted),
+        transfers=sum(counts.transfers for counts in counted),
         host=str((listed.host or {}).get("hostname") or ""),
-        about=_about(listed.watched) if listed.watched else "",
+        about=_about(listed.telemetry) if listed.telemetry else "",
     )
 
 
-def _about(watched: Watched) -> str:
+def _about(totals: TelemetryTotals) -> str:
     from kvdeck.sessions.text.telemetry_report import about  # deferred: only telemetry needs it
 
-    return about(watched)
+    return about(totals)
 
 
 def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:

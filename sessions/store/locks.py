@@ -29,6 +29,7 @@ def lock(fd: int, *, shared: bool = False, wait: bool = False) -> Lock:
         OSError: It can't be locked, on a file system that has locks.
     """
     try:
+        # Not `lockf`: its locks go when the process closes any descriptor of that file.
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return "busy"
@@ -48,6 +49,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         OSError: The folder is not writable.
     """
+    # A file, since NFS doesn't lock a folder; it stays, since removing it would free a lock that is held.
     fd = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         lock(fd, wait=True)

@@ -40,7 +40,10 @@ def find(store: Store, called: str) -> Session:
             return replace(session, reason=str(error), source=str(theirs))
         duration = max(session.duration_s or 0.0, counts.duration_s)
         return replace(
-            session, tallies=added([*session.tallies, *counts.tallies]), duration_s=duration, source=str(theirs)
+            session,
+            transfer_counts=added([*session.transfer_counts, *counts.transfer_counts]),
+            duration_s=duration,
+            source=str(theirs),
         )
     if theirs is not None:
         return dynamo.as_session(dynamo.read(theirs), theirs, name)
@@ -62,15 +65,15 @@ def part(session: Session, layout: str) -> Session:
         SessionError: The session has nothing with that layout.
     """
     results = tuple(result for result in session.results if _is(result.layout, layout))
-    tallies = tuple(tally for tally in session.tallies if _is(tally.layout, layout))
-    if not results and not tallies:
-        texts = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    transfer_counts = tuple(counts for counts in session.transfer_counts if _is(counts.layout, layout))
+    if not results and not transfer_counts:
+        texts = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
         there = sorted({short_layout_name(text) for text in texts})
         raise SessionError(
             f"session {session.name!r} has no layout {layout!r}",
             f"use one of {', '.join(there)}" if there else "choose another session",
         )
-    return replace(session, results=results, tallies=tallies)
+    return replace(session, results=results, transfer_counts=transfer_counts)
 
 
 def _is(text: str, spelling: str) -> bool:

@@ -200,6 +200,8 @@ class Store:
         if session.kind == "trace" and not counting and (live := trace_counts.live(self.folder(name))):
             pids = ", ".join(str(process.pid) for process in live[:5])
             raise SessionError(f"session {name!r} is being written by process {pids}", "end the process first")
+        if session.kind == "trace" and not counting and self._is_recorded_into(name):
+            raise SessionError(f"session {name!r} is being recorded", "end its `kvdeck trace --record` first")
         return session
 
     def read(self, name: str) -> Session:
@@ -228,7 +230,7 @@ class Store:
         """
         session = self.read(name)
         if session.kind == "trace":
-            return trace_counts.filled(session, self.folder(name))
+            return self._with_telemetry(trace_counts.filled(session, self.folder(name)))
         session = self._settled(session)
         return self._with_telemetry(session) if session.kind == "run" else session
 
@@ -271,7 +273,7 @@ class Store:
         return telemetry.filled(session, self.folder(session.name))
 
     def _with_telemetry(self, session: Session) -> Session:
-        """Return the run with the totals of the telemetry inside it, if there is any; `session.json` has them not."""
+        """Return the session with the totals of the telemetry inside it, if any, which `session.json` has not."""
         from kvdeck.sessions.store.telemetry import session as keeping
 
         inside = self.inside(session.name)
@@ -279,9 +281,15 @@ class Store:
             return session
         try:
             found = inside.load(keeping.INSIDE)
-        except SessionError:  # damaged telemetry must not hide the run
+        except SessionError:  # damaged telemetry must not hide the session
             return session
-        return replace(session, watched=found.watched)
+        return replace(session, telemetry=found.telemetry)
+
+    def _is_recorded_into(self, name: str) -> bool:
+        from kvdeck.sessions.store.telemetry.annotations import is_written
+        from kvdeck.sessions.store.telemetry.session import INSIDE
+
+        return is_written(self.inside(name).folder(INSIDE))
 
     def write(self, session: Session) -> None:
         """Replace `session.json` atomically.

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from kvdeck.sessions import recorder
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.encoding import decode
-from kvdeck.sessions.model.records import Session, Tally
-from kvdeck.sessions.model.transfer_counts import added as tallies_added
+from kvdeck.sessions.model.records import Session, TransferCounts
+from kvdeck.sessions.model.transfer_counts import added as added
 from kvdeck.sessions.store.locks import alone_in
 
 _CLOCK_SLACK_S = 2.0
@@ -33,7 +33,7 @@ class Process(Struct, frozen=True):
     started: float
     updated: float
     ended: bool
-    tallies: tuple[Tally, ...]
+    transfer_counts: tuple[TransferCounts, ...] = field(name="tallies")
     command: tuple[str, ...] = ()
 
 
@@ -103,9 +103,9 @@ def _file_names(folder: Path, epoch: int | None = None) -> list[str]:
         return []
 
 
-def tallies(session: Path) -> tuple[Tally, ...]:
+def transfer_counts(session: Path) -> tuple[TransferCounts, ...]:
     """Return the counts of all processes in the current epoch, summed."""
-    return tallies_added(tally for process in processes(session) for tally in process.tallies)
+    return added(counts for process in processes(session) for counts in process.transfer_counts)
 
 
 def archived(session: Path) -> list[int]:
@@ -135,7 +135,7 @@ def filled(session: Session, folder: Path) -> Session:
     started, ended = min(process.started for process in found), max(process.updated for process in found)
     return replace(
         session,
-        tallies=tallies_added(tally for process in found for tally in process.tallies),
+        transfer_counts=added(counts for process in found for counts in process.transfer_counts),
         started=started,
         ended=ended,
         duration_s=max(0.0, ended - started),

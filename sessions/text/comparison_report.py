@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from kvdeck.sessions.analysis.compare import Diff, Insight, Row, Side, key_text, percent_change, ratio_sentence
+from kvdeck.sessions.analysis.compare import (
+    Diff,
+    Insight,
+    Row,
+    Side,
+    key_text,
+    percent_change,
+    ratio_sentence,
+    undecidable,
+)
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 from kvdeck.sessions.units import (
     UNKNOWN,
     bounded_text,
@@ -15,6 +25,7 @@ from kvdeck.sessions.units import (
     count_text,
     figure,
     layout_name,
+    many,
     number_text,
     ratio_text,
     shape_text,
@@ -25,6 +36,8 @@ from kvdeck.sessions.units import (
 
 Key = tuple[str, "str | None", "int | None", "int | None"]
 _TONES: dict[str | None, Tone] = {"slower": "bad", "faster": "heading"}
+TELEMETRY = "Telemetry of that time"
+"""Title of the telemetry recorded during the compared sessions."""
 
 
 def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
@@ -45,7 +58,10 @@ def diff_lines(diff: Diff, width: int = 100) -> list[Line]:
         if keys:
             lines += [Line(""), Line(f"Only in {name}")]
             lines += [Line(text) for key in keys for text in wrapped(f"  {key}", width, "    ")]
-    return [*lines, Line(""), *_insight_lines(diff.insights, width)]
+    lines += [Line(""), *_insight_lines(diff, width)]
+    if diff.telemetry is not None:
+        lines += [Line(""), Line(f"{TELEMETRY}:", "heading"), *telemetry_diff_lines(diff.telemetry, width)]
+    return lines
 
 
 def _row_lines(row: Row, width: int) -> list[Line]:
@@ -103,15 +119,26 @@ def insight_text(item: Insight) -> str:
     return f"{key_text(item.path, layout_name(item.layout), item.block_bytes, item.batch)}: {item.text} ({percent})"
 
 
-def _insight_lines(insights: Sequence[Insight], width: int) -> Iterable[Line]:
-    if not insights:
-        yield Line("No significant performance changes detected.")
-    for kind, tone in (("improvement", "heading"), ("regression", "bad")):
-        texts = [insight_text(item) for item in insights if item.kind == kind]
-        if texts:
-            yield Line(f"{kind.capitalize()}s", tone)  # type: ignore[arg-type]
-        for text in texts:
-            yield from (Line(piece) for piece in wrapped(f"  {text}", width, "    "))
+def _insight_lines(diff: Diff, width: int) -> Iterable[Line]:
+    groups: tuple[tuple[str, Tone, list[Insight]], ...] = (
+        ("Improvements", "heading", [item for item in diff.insights if item.judged and item.kind == "improvement"]),
+        ("Regressions", "bad", [item for item in diff.insights if item.judged and item.kind == "regression"]),
+        ("Changes of counts and stated rates, not judged", "plain", [i for i in diff.insights if not i.judged]),
+    )
+    for title, tone, items in groups:
+        if items:
+            yield Line(title, tone)
+        for item in items:
+            yield from (Line(piece) for piece in wrapped(f"  {insight_text(item)}", width, "    "))
+    yield from (Line(piece) for text in _closing(diff) for piece in wrapped(text, width))
+
+
+def _closing(diff: Diff) -> Iterable[str]:
+    """Yield a sentence if rows can't be judged, and one if nothing changed."""
+    if unsure := undecidable(diff):
+        yield f"Undecided for {many(unsure, 'row')}: a single figure has no interval."
+    if not diff.insights and unsure < len(diff.keys or diff.paths or (None,)):
+        yield "No significant performance changes detected."
 
 
 def diff_markdown(diff: Diff) -> str:
@@ -128,7 +155,10 @@ def diff_markdown(diff: Diff) -> str:
     for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
         out += [inline(f"Only in {name}: {'; '.join(keys)}"), ""] if keys else []
     out += [f"- {item.kind}: {inline(insight_text(item))}" for item in diff.insights]
-    return "\n".join([*out, *([] if diff.insights else ["No significant performance changes detected."]), ""])
+    out += _closing(diff)
+    if diff.telemetry is not None:
+        out += ["", telemetry_diff_markdown(diff.telemetry, f"{TELEMETRY}: ").rstrip("\n")]
+    return "\n".join([*out, ""])
 
 
 def _markdown_cells(row: Row) -> tuple[str, ...]:

@@ -12,8 +12,11 @@ from typing import Any, Literal
 import msgspec
 
 from kvdeck.sessions import units
+from kvdeck.sessions.model.peers import link_of, peers_of
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
 from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.stats import LEAST_BLOCKS
+from kvdeck.sessions.text.peer_report import link_text, peer_facts, peer_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -65,23 +68,34 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
     lines += _without_interval(measured, width)
     lines += _without_figures([result for result in session.results if not _has_figures(result)], width)
     lines += _tuned_lines(session.tuned, width)
-    if session.watched is not None:
-        from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
-
-        lines += [Line(""), *inside_lines(session.watched, width)]
+    lines += telemetry_inside(session, width)
     return [*lines, Line(""), Line("GB = 1e9 bytes, GiB = 2^30 bytes. Intervals are 95 % intervals of the median.")]
+
+
+def telemetry_inside(session: Session, width: int) -> list[Line]:
+    """Return what was recorded during a run or a trace, as a part of its report; empty if nothing was."""
+    if session.telemetry is None:
+        return []
+    from kvdeck.sessions.text.telemetry_report import inside_lines  # it imports this module
+
+    return [Line(""), *inside_lines(session.telemetry, width)]
+
+
+def has_samples(session: Session) -> bool:
+    """True if telemetry can be replayed: of a telemetry session, or of a run or trace that was recorded."""
+    return session.kind == "telemetry" or (session.telemetry is not None and session.kind != "imported")
 
 
 def is_telemetry(session: Session) -> bool:
     """True if the session holds telemetry recorded by the Monitor."""
-    alone = session.watched is not None and session.kind != "run" and not session.results
-    return session.kind == "telemetry" or alone
+    imported = session.kind == "imported" and not session.results and not session.transfer_counts
+    return session.kind == "telemetry" or (imported and session.telemetry is not None)
 
 
 def trouble(session: Session) -> bool:
     """True if a step failed, bytes differed, or the run failed, crashed or was interrupted."""
     return session.state in ("failed", "crashed", "interrupted") or any(
-        result.status == "failed" or result.verified is False for result in session.results
+        result.status in ("failed", "suspect") or result.verified is False for result in session.results
     )
 
 
@@ -104,7 +118,8 @@ def _head(session: Session, width: int) -> list[Line]:
     if isinstance(host.get("memory_bytes"), int):
         facts.append(f"{size_text(host['memory_bytes'])} of memory")
     facts += [f"{name} {version}" for name, version in (("NIXL", session.nixl), ("kvdeck", session.kvdeck)) if version]
-    return lines + [Line(text) for text in joined(facts, width) if facts]
+    lines += [Line(text) for text in joined(facts, width) if facts]
+    return lines + [Line(text) for peer in peers_of(host) for text in joined(peer_facts(peer), width)]
 
 
 def _path_lines(session: Session, path: str, width: int) -> list[Line]:
@@ -112,12 +127,17 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     comparisons = [item for item in session.comparisons if item.path == path]
     shapes = dict.fromkeys((result.block_bytes, result.batch) for result in results)
     lines = [Line(text, "heading") for text in joined(_path_facts(path, results), width)]
+    if all(result.settings.get("nixlbench") for result in results):
+        from kvdeck.sessions.text.nixlbench_report import imported_lines
+
+        return [*lines, *(Line(text) for text in imported_lines(results, width))]
     lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
         return lines + _odd_steps(results, width)
     lines += _table(results, len(shapes) > 1, width)
     lines += _lanes(results, len(shapes) > 1, width)
+    lines += _links(results, len(shapes) > 1, width)
     if len(shapes) > 1:
         return lines + [Line(text) for text in sweep_ratios(comparisons, width)]
     return lines + [Line(text) for item in comparisons for text in wrapped(f"  {verdict_text(item)}", width, "    ")]
@@ -131,6 +151,17 @@ def _lanes(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
             name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
             text = f"  {name}: per initiator {', '.join(map(figure, lanes))} GB/s, each over its own time"
             lines += [Line(piece) for piece in wrapped(text, width, "    ")]
+    return lines
+
+
+def _links(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return what each step with a peer took of the link between the hosts, and what its interfaces carried."""
+    lines: list[Line] = []
+    for result in results:
+        if link := link_of(result):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            text = f"  {name}: {link_text(result, link)}"
+            lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
     return lines
 
 
@@ -192,7 +223,8 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     if scheme := settings.get("scheme"):
         yield _scheme_text(scheme, result)
     elif "processes" in settings and result.direct is None:
-        yield "between two processes" if between else "within one process"
+        link = link_of(result)
+        yield peer_text(link) if link else "between two processes" if between else "within one process"
     cores = sorted(
         {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
     )
@@ -295,7 +327,7 @@ def _reference_word(results: Sequence[StepResult]) -> str:
 
 
 def _tone(result: StepResult) -> Tone:
-    if result.status == "failed" or result.verified is False:
+    if result.status in ("failed", "suspect") or result.verified is False:
         return "bad"
     return "warning" if result.status == "cancelled" else "plain"
 
@@ -346,6 +378,18 @@ def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
     return [Line(""), *lines] if lines else []
 
 
+def tuned_text(tuned: Tuned) -> str:
+    """Return a setting's time ratio with its interval, or with its heats if they are too few for one."""
+    if tuned.heats is not None and tuned.heats < LEAST_BLOCKS:
+        return f"≈ {ratio_text(tuned.ratio)} ({many(tuned.heats, 'heat')})"
+    return ratio_text(tuned.ratio, tuned.low, tuned.high)
+
+
+def _bounds(tuned: Tuned) -> str:
+    few = tuned.heats is not None and tuned.heats < LEAST_BLOCKS
+    return "too few heats" if few else range_text(tuned.low, tuned.high)
+
+
 def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
     lines = []
     for path in dict.fromkeys(item.path for item in tuned):
@@ -353,7 +397,8 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
         columns = [
             TextColumn("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
             TextColumn("", "time", tuple(ratio_text(i.ratio) for i in rows)),
-            TextColumn("", "interval", tuple(range_text(i.low, i.high) for i in rows)),
+            TextColumn("", "interval", tuple(_bounds(i) for i in rows)),
+            TextColumn("", "heats", tuple("–" if i.heats is None else str(i.heats) for i in rows), rank=1),
             TextColumn("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]

@@ -121,9 +121,9 @@ def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
     return [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
 
 
-def telemetry_diff_markdown(diff: TelemetryDiff) -> str:
-    """Return the comparison as Markdown."""
-    out = [f"## {inline(_title(diff))}", ""]
+def telemetry_diff_markdown(diff: TelemetryDiff, before: str = "") -> str:
+    """Return the comparison as Markdown; its title begins with `before`."""
+    out = [f"## {before}{inline(_title(diff))}", ""]
     if diff.differences:
         out += ["**These differ, so compare with care:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
     rows = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]

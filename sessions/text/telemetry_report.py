@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -32,44 +32,44 @@ NOTE = (
 
 def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
     """Return the report of a telemetry session, at most `width` characters wide."""
-    watched = session.watched or Watched()
-    lines = _head(session, watched, width)
-    if not watched.moments:
+    totals = session.telemetry or TelemetryTotals()
+    lines = _head(session, totals, width)
+    if not totals.moments:
         return [*lines, Line(""), Line("No samples yet." if session.reason is None else "No samples.")]
-    return [*lines, *_totals(watched, width), Line(""), *(Line(text) for text in wrapped(NOTE, width))]
+    return [*lines, *_totals(totals, width), Line(""), *(Line(text) for text in wrapped(NOTE, width))]
 
 
-def inside_lines(watched: Watched, width: int) -> list[Line]:
+def inside_lines(totals: TelemetryTotals, width: int) -> list[Line]:
     """Return what was recorded inside a run, as a part of the run's report."""
-    facts = ["Telemetry of that time", duration_text(watched.duration_s), many(watched.moments, "sample")]
+    facts = ["Telemetry of that time", duration_text(totals.duration_s), many(totals.moments, "sample")]
     lines = [Line(text, "heading") for text in joined(facts, width)]
-    return [*lines, *_totals(watched, width)] if watched.moments else lines
+    return [*lines, *_totals(totals, width)] if totals.moments else lines
 
 
-def _totals(watched: Watched, width: int) -> list[Line]:
-    lines = [Line(""), Line("Sources", "heading"), *_sources(watched, width)]
-    moved = [flow for flow in watched.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
+def _totals(totals: TelemetryTotals, width: int) -> list[Line]:
+    lines = [Line(""), Line("Sources", "heading"), *_sources(totals, width)]
+    moved = [flow for flow in totals.flows if flow.rate is not None or flow.bytes_moved or flow.blocks_moved]
     if moved:
         lines += [Line(""), Line("Transfers", "heading"), *_flows(moved, width)]
-    still = [flow for flow in watched.flows if flow not in moved]
+    still = [flow for flow in totals.flows if flow not in moved]
     if still:
         names = dict.fromkeys(f"{arrow(flow)} {flow.name}" for flow in still)
         lines += [Line(text) for text in wrapped(f"  no transfers: {'; '.join(names)}", width, "    ")]
-    if watched.gauges:
-        lines += [Line(""), Line("Queues and caches", "heading"), *_gauges(watched.gauges, width)]
-    counters = [counter for counter in watched.counters if counter.gained]
+    if totals.gauges:
+        lines += [Line(""), Line("Queues and caches", "heading"), *_gauges(totals.gauges, width)]
+    counters = [counter for counter in totals.counters if counter.gained]
     if counters:
         lines += [Line(""), Line("Counted", "heading"), *_counters(counters, width)]
-    if watched.marks:
-        lines += [Line(""), Line("Marks", "heading"), *_marks(watched, width)]
+    if totals.marks:
+        lines += [Line(""), Line("Marks", "heading"), *_marks(totals, width)]
     return lines
 
 
-def about(watched: Watched) -> str:
+def about(totals: TelemetryTotals) -> str:
     """Return a telemetry session's summary for a list: its moving flows' tiers, duration and number of sources."""
-    moves = dict.fromkeys(arrow(flow) for flow in watched.flows if flow.bytes_moved or flow.blocks_moved)
-    count = many(len(watched.sources), "source")
-    return f"{', '.join(moves) or 'no transfers'} · {duration_text(watched.duration_s)} of {count}"
+    moves = dict.fromkeys(arrow(flow) for flow in totals.flows if flow.bytes_moved or flow.blocks_moved)
+    count = many(len(totals.sources), "source")
+    return f"{', '.join(moves) or 'no transfers'} · {duration_text(totals.duration_s)} of {count}"
 
 
 def arrow(flow: FlowTotals) -> str:
@@ -98,27 +98,27 @@ def p95_text(flow: FlowTotals) -> str:
     return quantity_text(flow.rate.p95 if flow.rate else None, flow.unit)
 
 
-def _head(session: Session, watched: Watched, width: int) -> list[Line]:
+def _head(session: Session, totals: TelemetryTotals, width: int) -> list[Line]:
     state = {"done": "", "running": ", still recording", "queued": ", about to begin"}.get(
         session.state, f", {session.state}"
     )
     bad = session.state in ("failed", "interrupted", "crashed")
     tone: Tone = "warning" if bad else "heading"
-    title = f"kvdeck session {session.name}: telemetry of {duration_text(watched.duration_s)}{state}"
+    title = f"kvdeck session {session.name}: telemetry of {duration_text(totals.duration_s)}{state}"
     lines = [Line(text, tone) for text in wrapped(title, width)]
     if session.reason:
         lines += [Line(text, tone) for text in wrapped(f"  {session.reason}", width, "  ")]
-    facts = [units.local_time(watched.begin or session.created, "%Y-%m-%d %H:%M:%S")]
+    facts = [units.local_time(totals.begin or session.created, "%Y-%m-%d %H:%M:%S")]
     facts += [str(session.host["hostname"])] if session.host.get("hostname") else []
     if session.spec.get("hz"):
         facts.append(f"{number_text(session.spec['hz'])} samples/s requested")
-    facts.append(f"{many(watched.moments, 'sample')}, {size_text(watched.bytes)} on disk")
+    facts.append(f"{many(totals.moments, 'sample')}, {size_text(totals.bytes)} on disk")
     if session.spec.get("block_bytes"):
         facts.append(f"KVBM blocks of {exact_size_text(session.spec['block_bytes'])}")
     facts += [f"tags {', '.join(session.tags)}"] if session.tags else []
     lines += [Line(text) for text in joined(facts, width)]
     lines += [Line(text) for text in joined([session.note], width)] if session.note else []
-    for begin, end, every in watched.thinned:
+    for begin, end, every in totals.thinned:
         text = f"thinned: one sample in {count_text(every)} remains from {_clock(begin)} to {_clock(end)}"
         lines.append(Line(text, "warning"))
     return lines
@@ -128,8 +128,8 @@ def _clock(t: float) -> str:
     return units.local_time(t, "%H:%M:%S")
 
 
-def _sources(watched: Watched, width: int) -> Iterable[Line]:
-    for source in watched.sources:
+def _sources(totals: TelemetryTotals, width: int) -> Iterable[Line]:
+    for source in totals.sources:
         bad = set(source.states) & {"unreachable", "stale", "reset", "partial"}
         text = f"  {source.kind:<9}  {source.name}: {states_text(source)}"
         yield from (Line(piece, "warning" if bad else "plain") for piece in wrapped(text, width, " " * 13))
@@ -210,12 +210,12 @@ def named(number: GaugeTotals | CounterTotals) -> str:
     return f"{number.name} ({shown})" if shown else number.name
 
 
-def _marks(watched: Watched, width: int) -> Iterable[Line]:
-    for t, text, kind in watched.marks[-SHOWN_MARKS:]:
+def _marks(totals: TelemetryTotals, width: int) -> Iterable[Line]:
+    for t, text, kind in totals.marks[-SHOWN_MARKS:]:
         said = f"  {_clock(t)}  {text}" if kind in ("note", "end") else f"  {_clock(t)}  {kind}: {text}"
         yield from (Line(piece) for piece in wrapped(said, width, " " * 12))
-    if len(watched.marks) > SHOWN_MARKS:
-        yield Line(f"  and {count_text(len(watched.marks) - SHOWN_MARKS)} before these")
+    if len(totals.marks) > SHOWN_MARKS:
+        yield Line(f"  and {count_text(len(totals.marks) - SHOWN_MARKS)} before these")
 
 
 def _table(columns: Sequence[TextColumn], width: int) -> list[Line]:

@@ -15,7 +15,7 @@ from kvdeck.app.tui.bandwidth import BandwidthHistory
 from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.pacing import TerminalLink
 from kvdeck.app.tui.requests import Requests
-from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.source_search import FoundSource, FoundSources, Progress
 from kvdeck.app.tui.state import Doctor
 from kvdeck.sessions.analysis.histograms import Histogram, Key
 from kvdeck.sessions.errors import KvdeckError
@@ -126,10 +126,10 @@ class FileRequests(Requests):
     async def run_doctor(self) -> Doctor:
         return a_run.doctor()
 
-    async def find_sources(self) -> tuple[FoundSource, ...]:
+    async def find_sources(self, progress: Progress) -> FoundSources:
         if not self.found:
             await asyncio.Event().wait()  # still searching
-        return self.found
+        return FoundSources(self.found, done=True)
 
 
 class Answered(Deck):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.records import Tally
+from kvdeck.sessions.model.records import TransferCounts
 from tests.benchmarks.engine import own_engine
 from tests.benchmarks.table import Row
 from tests.benchmarks.terminal import PROGRAM, SETTLE_S, SIZE, TICK_S, read_for
@@ -79,7 +79,7 @@ def _sessions(deck: Terminal, folder: Path) -> Row:
     def grow() -> None:
         nonlocal count
         count += 100
-        counts = [Tally("HostToDisk", "FullyContiguous", count, count << 20, count)]
+        counts = [TransferCounts("HostToDisk", "FullyContiguous", count, count << 20, count)]
         file.write_bytes(dynamo.encode(dynamo.Counts("live", 60.0 + count, tuple(counts))))
 
     grow()

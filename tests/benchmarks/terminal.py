@@ -51,11 +51,7 @@ def monitor() -> list[Row]:
             assert deck.shows("live"), "the Monitor did not open"
             assert deck.shows("B/s"), "nothing was seen to move"
             read_for(deck, SETTLE_S)
-            process = psutil.Process(deck.process.pid)
-            before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-            ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
-            share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
-            memory = process.memory_full_info()
+            ticks, share, memory = _live(deck)
         finally:
             deck.close()
         endpoints.hold()
@@ -76,8 +72,17 @@ def monitor() -> list[Row]:
         ),
         Row(f"Monitor at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
         Row(f"Monitor at 2 Hz, every counter still for {STILL_S:.0f} s", f"{still} B", "0 B"),
-        Row("memory of the deck with the Monitor on its screen", f"{memory.uss / 2**20:.0f} MiB of its own", "–"),
+        Row("memory of the deck with the Monitor on its screen", f"{memory / 2**20:.0f} MiB of its own", "–"),
     ]
+
+
+def _live(deck: Terminal) -> tuple[list[int], float, int]:
+    """The bytes of each tick for LIVE_S, the share of a core in percent, and the deck's own bytes of memory."""
+    process = psutil.Process(deck.process.pid)
+    before, begin = sum(process.cpu_times()[:2]), time.monotonic()
+    ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
+    share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+    return ticks, share, process.memory_full_info().uss
 
 
 def _first_paint() -> float:
@@ -97,11 +102,7 @@ def _watched(deck: Terminal) -> list[Row]:
     os.write(deck.master, b"r")
     assert deck.shows("running"), "no run began"
     read_for(deck, SETTLE_S)
-    process = psutil.Process(deck.process.pid)
-    before, begin = sum(process.cpu_times()[:2]), time.monotonic()
-    ticks = [read_for(deck, TICK_S) for _ in range(round(LIVE_S / TICK_S))]
-    share = 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
-    memory = process.memory_full_info()
+    ticks, share, memory = _live(deck)
     size = f"{SIZE[0]}×{SIZE[1]}"
     keys = sorted(_key_to_paint(deck, number) for number in range(KEYS))
     return [
@@ -113,7 +114,7 @@ def _watched(deck: Terminal) -> list[Row]:
         ),
         Row(f"a live run at 2 Hz, {size}: share of a core", f"{share:.1f} %", "≤ 2 %"),
         Row("key to paint while a run loads the cores, p99", f"{keys[int(KEYS * 0.99) - 1] * 1e3:.0f} ms", "< 100 ms"),
-        Row("memory of the deck with a run on its screen", f"{memory.uss / 2**20:.0f} MiB of its own", "–"),
+        Row("memory of the deck with a run on its screen", f"{memory / 2**20:.0f} MiB of its own", "–"),
         *_far(),
     ]
 

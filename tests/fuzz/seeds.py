@@ -25,7 +25,7 @@ from kvdeck.sessions.formats import dynamo, exchange
 from kvdeck.sessions.host.processes import ProcessIdentity, own_identity
 from kvdeck.sessions.model.encoding import encode_document, encode_line
 from kvdeck.sessions.model.events import Round, convert_event
-from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.records import Session, TransferCounts
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
 from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store.index import summaries
@@ -243,9 +243,9 @@ def owners() -> Files:
 @cache
 def imported() -> Files:
     """Files that `session import` and every verb that takes a session's file reads."""
-    counts = dynamo.Counts("one", 12.5, tallies())
+    counts = dynamo.Counts("one", 12.5, transfer_counts())
     session = replace(a_run.session(), tags=("cold",))
-    kept = Session("kept", "done", BEGIN, kind="imported", tallies=tallies())
+    kept = Session("kept", "done", BEGIN, kind="imported", transfer_counts=transfer_counts())
     return {
         "tmp/nixlbench.txt": NIXLBENCH.encode(),
         "tmp/nixlbench.csv": NIXLBENCH_CSV.encode(),
@@ -257,9 +257,9 @@ def imported() -> Files:
     }
 
 
-def tallies() -> tuple[Tally, ...]:
+def transfer_counts() -> tuple[TransferCounts, ...]:
     return tuple(
-        Tally(path, layout, transfers=3 + number, bytes=6145 << number, blocks=2, min_bytes=2048,
+        TransferCounts(path, layout, transfers=3 + number, bytes=6145 << number, blocks=2, min_bytes=2048,
               max_bytes=4096, timed_transfers=3, timed_bytes=6000, timed_blocks=2, busy_s=0.002, sizes=((2048, 3),),
               times=((0.001, 3),))
         for number, (path, layout) in enumerate((path, layout) for path in PATHS for layout in LAYOUTS[:2])
@@ -270,8 +270,8 @@ def tallies() -> tuple[Tally, ...]:
 def dynamos() -> Files:
     """Dynamo's folders: sessions in the temp dir and in the home, and which one is active."""
     return {
-        "tmp/dynamo_benchmark_one.json": dynamo.encode(dynamo.Counts("one", 12.5, tallies())),
-        "tmp/dynamo_benchmark_two.json": dynamo.encode(dynamo.Counts("two", 1.0, tallies()[:2])),
+        "tmp/dynamo_benchmark_one.json": dynamo.encode(dynamo.Counts("one", 12.5, transfer_counts())),
+        "tmp/dynamo_benchmark_two.json": dynamo.encode(dynamo.Counts("two", 1.0, transfer_counts()[:2])),
         "user/.dynamo/bench_three.json": dynamo.encode(dynamo.Counts("three", 0.0)),
         "tmp/dynamo_benchmark_active_session.txt": b"one\n",
         "user/.dynamo/dynamo_benchmark_active_session.txt": b"three",
@@ -362,8 +362,8 @@ def answers() -> Files:
     lines = [json.dumps(row, separators=(",", ":")).encode() + b"\n" for row in (hello, *rows)]
     stream = [encode(message) for message in a_run.stream()]
     lines += stream[:30] + stream[-12:]
-    watched = orjson.dumps({"v": 1, "type": "watch_sample", "missed": 0, "snapshot": moment_mapping()})
-    return {"tmp/answers.jsonl": b"".join(lines) + watched + b"\n"}
+    sampled = orjson.dumps({"v": 1, "type": "watch_sample", "missed": 0, "snapshot": moment_mapping()})
+    return {"tmp/answers.jsonl": b"".join(lines) + sampled + b"\n"}
 
 
 def moment_mapping() -> object:

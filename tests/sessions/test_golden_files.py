@@ -19,10 +19,10 @@ from kvdeck.sessions.model.records import (
     Session,
     StepPlan,
     StepResult,
-    Tally,
+    TransferCounts,
     Tuned,
 )
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
 from kvdeck.sessions.store import index, owners
 from kvdeck.sessions.store.store import Store, encode_session
 from kvdeck.sessions.store.telemetry.annotations import Mark, encode_mark, read_marks
@@ -54,13 +54,13 @@ BARE = StepResult(
 )  # fmt: skip
 COMPARISON = Comparison(0, "HostToHost", "FullyContiguous", "LayerSeparate", 4096, 16, 1.25, 1.2, 1.3, "slower")
 TUNED = (7, "HostToDisk", "threads", "4", 0.9, 0.85, 0.95, True)
-TALLY = Tally(
+TALLY = TransferCounts(
     "HostToDisk", "FullyContiguous", transfers=3, bytes=12288, blocks=3, descriptors=3, min_bytes=4096, max_bytes=4096,
     failures=1, timed_transfers=2, timed_bytes=8192, timed_blocks=2, busy_s=0.5, sizes=((4096, 3),),
     times=((0.25, 2), (1e-6, 1)), stated_bytes_per_s=(1 << 64) - 1, stated_blocks_per_s=0,
 )  # fmt: skip
 SPREAD = Spread(100, 1e9, None, 1.5e9, 2e9, 0.0, 3e9)
-WATCHED = Watched(
+WATCHED = TelemetryTotals(
     begin=100.0, end=200.5, moments=100, bytes=12345, thinned=((100.0, 150.0, 2),),
     sources=(SourceSeen("kvbm", "endpoint", {"ok": 99, "stale": 1}), SourceSeen("host", "host")),
     flows=(
@@ -80,11 +80,13 @@ RUN = Session(
 SESSIONS = {
     "blank": Session("blank", "queued", 5.0),
     "run": RUN,
-    "trace": Session("trace", "done", 1000, kind="trace", tallies=(TALLY, Tally("X", "Unknown")), duration_s=2.0),
-    "imported": Session(
-        "imported", "done", 1000.0, kind="imported", tallies=(TALLY,), duration_s=2.5, source="/a/b.json"
+    "trace": Session(
+        "trace", "done", 1000, kind="trace", transfer_counts=(TALLY, TransferCounts("X", "Unknown")), duration_s=2.0
     ),
-    "telemetry": Session("telemetry", "done", 100.0, 100.0, 200.5, kind="telemetry", watched=WATCHED),
+    "imported": Session(
+        "imported", "done", 1000.0, kind="imported", transfer_counts=(TALLY,), duration_s=2.5, source="/a/b.json"
+    ),
+    "telemetry": Session("telemetry", "done", 100.0, 100.0, 200.5, kind="telemetry", telemetry=WATCHED),
 }
 EVENTS: list[events.Event] = [
     events.RunStarted(1, 2.0, (PLAN,), {"hostname": "h"}, "1.4.0", {"paths": ["HostToHost"]}),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -161,6 +163,24 @@ def _texts(number: int, words: Iterable[tuple[Segment, str]]) -> Iterator[str]:
             found.setdefault(word, []).append(text)
     for word, texts in found.items():
         yield f"{number}: {word} {' | '.join(texts)}"
+
+
+def golden_tests(scenes: Mapping[str, Scene], folder: Path) -> tuple[Callable[..., None], Callable[[], None]]:
+    """Return the test of every picture of these scenes against its file, and that the folder holds no other file."""
+    pictures = [(name, picture) for name, scene in scenes.items() for picture in scene.names()]
+
+    @cache
+    def taken(name: str) -> dict[str, str]:
+        return asyncio.run(scenes[name].pictures())
+
+    @pytest.mark.parametrize(("name", "picture"), pictures, ids=map("-".join, pictures))
+    def test_picture(name: str, picture: str, update_goldens: bool, tmp_path: Path) -> None:
+        compare(folder / f"{name}-{picture}", taken(name)[picture], update_goldens, tmp_path)
+
+    def test_every_golden_has_its_picture() -> None:
+        assert {file.name for file in folder.iterdir()} == set(map("-".join, pictures))
+
+    return test_picture, test_every_golden_has_its_picture
 
 
 def compare(file: Path, now: str, update: bool, kept: Path) -> None:

@@ -48,7 +48,10 @@ def delete(names: tuple[str, ...], yes: bool) -> int:
 @click.argument("file", type=click.Path())
 @click.option("--name", metavar="NAME", help="Default: the name in the file, or one made from the file's name.")
 def import_(file: str, name: str | None) -> int:
-    """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output."""
+    """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output or cloudai's CSV of it.
+
+    Several runs of nixlbench in one log become a session each, under NAME-1, NAME-2 …
+    """
     import re
 
     from kvdeck.app.cli.spinner import size_of, waiting
@@ -56,10 +59,16 @@ def import_(file: str, name: str | None) -> int:
 
     path = expanded(file)
     with waiting(f"reading {path}{size_of(path)}"):
-        read = exchange.read(path)
-    chosen = name or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
-    kept = store().keep(replace(read, name=checked(chosen), kind=_kept_kind(read)))
-    click.echo(f"Saved as '{kept.name}': `kvdeck session show {kept.name}`")
+        found = exchange.read_all(path)
+    if len(found) > 1:
+        click.echo(f"{path} holds {len(found)} runs of nixlbench, each with its own configuration", err=True)
+    for number, read in enumerate(found, 1):
+        given = f"{name}-{number}" if name and len(found) > 1 else name
+        chosen = given or re.sub(r"[^A-Za-z0-9._-]+", "-", read.name).strip("-.")[:100] or "imported"
+        kept = store().keep(replace(read, name=checked(chosen), kind=_kept_kind(read)))
+        click.echo(f"Saved as '{kept.name}': `kvdeck session show {kept.name}`")
+        if read.state != "done" and read.reason:
+            click.echo(f"'{kept.name}' is {read.reason}", err=True)
     return 0
 
 

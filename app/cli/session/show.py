@@ -138,7 +138,7 @@ def export(form: str | None, target: str | None, output: str | None, session: st
     "percent",
     metavar="PCT",
     type=click.FloatRange(0),
-    help="Exit status 1 if a time for the same bytes grew by more than PCT percent.",
+    help="Exit status 1 if a time for the same bytes grew by more than PCT percent, with its whole interval above 1.",
 )
 def compare(
     before: str,
@@ -155,7 +155,7 @@ def compare(
     sessions, each is compared with the first. Two telemetry sessions are compared flow by flow.
     """
     from kvdeck.sessions.analysis.compare import compare as compared
-    from kvdeck.sessions.analysis.compare import key_text, regressions
+    from kvdeck.sessions.analysis.compare import key_text, regressions, undecidable
     from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown, many_lines
     from kvdeck.sessions.text.run_report import is_telemetry
 
@@ -181,13 +181,7 @@ def compare(
         give("".join(f"{line.text}\n" for line in diff_lines(diff)).encode(), output)
     else:
         print_lines(diff_lines(diff, report_width()))
-        if a.watched is not None and b.watched is not None:
-            from kvdeck.sessions.analysis import compare_telemetry
-            from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines
-
-            click.echo("\nTelemetry of that time")
-            print_lines(telemetry_diff_lines(compare_telemetry.compare_flows(a, b), report_width()))
-    if percent is not None and (unsure := sum(row.ratio is not None and row.low is None for row in diff.keys)):
+    if percent is not None and (unsure := undecidable(diff)):
         click.echo(f"{many(unsure, 'row')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         what = key_text(row.path, row.layout or "across layouts", row.block_bytes, row.batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -12,12 +12,14 @@ from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.widgets.bars import curve_rows, ratio_bar, spread_rows
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
-from kvdeck.app.tui.widgets.list import Listing, RowMoved
+from kvdeck.app.tui.widgets.list import Listing, Page, RowMoved
+from kvdeck.app.tui.widgets.report_lines import line_row
 from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions.analysis.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
 from kvdeck.sessions.analysis.compare import Row as Compared
 from kvdeck.sessions.analysis.entries import entries
-from kvdeck.sessions.text.comparison_report import diff_markdown, insight_text
+from kvdeck.sessions.text.comparison_report import TELEMETRY, diff_markdown, insight_text
+from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines
 from kvdeck.sessions.units import (
     count_text,
     figure,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 A, B = "run", "warn"
 """Styles of the two sessions; the letters are shown too, so colour is not the only cue."""
+View = Literal["times", "curves", "telemetry"]
 _TONES = {"faster": "ok", "slower": "bad", "undecided": "dim"}
 
 
@@ -83,6 +86,11 @@ class Behind(Lines):
             beside = plot[y] if y < len(plot) else ()
             body.append((*(figures[y] if y < len(figures) else (cell("", left),)), (" ", ""), *beside))
         return [heading(title, width, note=self._note()), *body, *said]
+
+    @property
+    def sweeps(self) -> bool:
+        """True if the row has curves: one of the sessions was measured at several sizes."""
+        return bool(self._sweep())
 
     def charts(self) -> list[Table]:
         if self.sessions is None or self.diff is None:
@@ -261,7 +269,7 @@ class DiffScreen(DeckScreen):
     CSS_PATH = "diff.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
-        Binding("v", "view", "view", id="diff.view", tooltip="Show distributions, or curves of a sweep", group=LIST),
+        Binding("v", "view", "view", id="diff.view", tooltip="Show distributions, curves, or telemetry", group=LIST),
         Binding("m", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
         Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Go back to the list", group=LIST),
     ]
@@ -269,16 +277,24 @@ class DiffScreen(DeckScreen):
     def __init__(self, a: Session, b: Session) -> None:
         super().__init__()
         self.a, self.b = a, b
+        self.view: View = "times"
 
     def body(self) -> ComposeResult:
         yield Head(id="head")
         yield Rows("B's time over A's", _columns, _row_key, id="rows")
         yield Behind(id="behind")
+        yield Page(self._telemetry_rows, id="telemetry")
 
     def on_mount(self) -> None:
-        self.query_one("#rows").focus()
         self._compare()
+        self.query_one("#rows").focus()
         super().on_mount()
+
+    def _telemetry_rows(self, width: int, focused: bool) -> list[Row]:
+        if self.diff.telemetry is None:
+            return []
+        rows = [line_row(line, width - 1) for line in telemetry_diff_lines(self.diff.telemetry, width - 2)]
+        return [heading(TELEMETRY, width, focused), *rows]
 
     def _compare(self) -> None:
         self.diff = compare(self.a, self.b)
@@ -288,11 +304,13 @@ class DiffScreen(DeckScreen):
         behind.sessions, behind.spreads = (self.a, self.b), None
         rows = shown_rows(self.diff)
         behind.row = rows[0] if rows else None
-        behind.curves = len({row.block_bytes for row in rows}) > 1
+        if self.view != "telemetry":
+            self.view = "curves" if len({row.block_bytes for row in rows}) > 1 else "times"
         listing = self.query_one("#rows", Rows)
         listing.names = self.diff.a, self.diff.b
         listing.show(rows, "nothing in common")
         head.redraw()
+        self._show_view()
         self.call_after_refresh(lambda: self.ask(lambda: self._load_spreads(), "spreads", exclusive=True))
 
     async def _load_spreads(self) -> None:
@@ -311,8 +329,22 @@ class DiffScreen(DeckScreen):
 
     def action_view(self) -> None:
         behind = self.query_one(Behind)
-        behind.curves = not behind.curves
+        views: list[View] = ["times"]
+        views += ["curves"] if behind.sweeps else []
+        views += ["telemetry"] if self.diff.telemetry is not None else []
+        shown = views.index(self.view) if self.view in views else 0
+        self.view = views[(shown + 1) % len(views)]
+        self._show_view()
+        self.query_one("#telemetry" if self.view == "telemetry" else "#rows").focus()
+
+    def _show_view(self) -> None:
+        """Show the rows with their details, or the telemetry in place of both."""
+        rows, behind, telemetry = self.query_one("#rows"), self.query_one(Behind), self.query_one("#telemetry", Page)
+        telemetry.display = self.view == "telemetry"
+        rows.display = behind.display = not telemetry.display
+        behind.curves = self.view == "curves"
         behind.redraw()
+        telemetry.redraw()
 
     def action_copy(self) -> None:
         self.app.copy_to_clipboard(diff_markdown(self.diff))
@@ -324,7 +356,7 @@ class DiffScreen(DeckScreen):
 
 def diff_layouts(screen: DeckScreen, session: Session) -> None:
     """Open the diff of a session's first two layouts; warn if it has only one."""
-    items = [result.layout for result in session.results] + [tally.layout for tally in session.tallies]
+    items = [result.layout for result in session.results] + [counts.layout for counts in session.transfer_counts]
     layouts = list(dict.fromkeys(items))
     if len(layouts) < 2:
         screen.notify("the run has only one layout", severity="warning")

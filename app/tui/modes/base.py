@@ -14,11 +14,9 @@ from textual.widget import Widget
 from kvdeck.app.tui.widgets.key_bar import KeyBar
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.app.tui.widgets.status_bar import StatusBar
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.app.tui.workers import worker_of
 
 if TYPE_CHECKING:
-    from textual.worker import WorkType
-
     from kvdeck.app.tui.app import Deck
     from kvdeck.app.tui.requests import Request
     from kvdeck.app.tui.state import Doctor, EngineState
@@ -97,14 +95,7 @@ class DeckScreen(Screen[None]):
             group: With OPENING, `work` opens a screen, and is cancelled when this one is no longer in front.
             exclusive: Cancel what still runs in the group.
         """
-        job: WorkType[None] = partial(self._run_request, work)
-        self.run_worker(job, group=group, exclusive=exclusive)
-
-    async def _run_request(self, work: Request) -> None:
-        try:
-            await work()
-        except KvdeckError as error:
-            self.notify(str(error), severity="error", markup=False)
+        self.run_worker(worker_of(self, work), group=group, exclusive=exclusive)
 
     def refresh_from_app(self) -> None:
         """Apply the state that arrived while another screen was in front."""

@@ -10,12 +10,11 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
+from kvdeck.engine.telemetry.address import checked_url
 from kvdeck.engine.telemetry.source import Kind, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.credentials import token_for
 from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
 from kvdeck.engine.telemetry.sources.local_source import now_ns
-from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0
@@ -158,23 +157,6 @@ class Endpoint:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def checked_url(url: str) -> str:
-    """Return the URL with scheme and path; the defaults are `http` and `/metrics`.
-
-    Raises:
-        UsageError: It isn't an HTTP address, or contains a credential.
-    """
-    text = refuse_credentials(url if "://" in url else f"http://{url}", "the source")
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError as error:
-        raise UsageError(f"the source is not an address: {error}", "give http://host:port/metrics") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"the source {url!r} is not an http address", "give http://host:port/metrics")
-    return text if parts.path not in ("", "/") else text.rstrip("/") + "/metrics"
 
 
 def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:

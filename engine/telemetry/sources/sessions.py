@@ -58,11 +58,11 @@ class DynamoFile:
         except SessionError as error:
             raise SourceGone(error.what) from None
         values: dict[Series, float] = {}
-        for tally in counts.tallies:
-            labels = (("layout", tally.layout), ("path", tally.path))
-            values[Series("session_bytes", labels)] = tally.bytes
-            values[Series("session_blocks", labels)] = tally.blocks
-            values[Series("session_transfers", labels)] = tally.transfers
+        for one in counts.transfer_counts:
+            labels = (("layout", one.layout), ("path", one.path))
+            values[Series("session_bytes", labels)] = one.bytes
+            values[Series("session_blocks", labels)] = one.blocks
+            values[Series("session_transfers", labels)] = one.transfers
         self._mark, self._reading = mark, Reading(status.st_mtime_ns, values)
         return self._reading
 

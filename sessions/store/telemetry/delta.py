@@ -174,6 +174,7 @@ def _growth(before: Moment, after: Moment) -> int:
         if name == "t":
             continue
         for old, new in zip(before[name], rows, strict=False):
+            # Nearly all ages grow by the time between the samples: written once, it saves a number per row.
             a, b = old.get(AGE), new.get(AGE)
             if isinstance(a, float) and isinstance(b, float) and b > a:
                 seen[round(b * 1e9) - round(a * 1e9)] += 1
@@ -194,6 +195,7 @@ def _changes(before: list[Row], after: list[Row], grown: int) -> dict[str, list[
             was = old[field]
             if field == AGE and was is not None and grown:
                 was = _older(was, grown)
+            # 1, 1.0 and True are equal, but not the same JSON.
             if was != value or type(was) is not type(value):
                 changes.setdefault(field, []).extend((index, value))
     return changes

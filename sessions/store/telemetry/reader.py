@@ -178,6 +178,7 @@ class _Cursor:
     def until(self, t: float) -> Moment | None:
         """Advance to the last sample at or before `t` and return it."""
         while True:
+            # A sample past `t` shows that the one before it is the newest; it is kept for the next call.
             ahead = self._ahead or self._decode()
             self._ahead = ahead
             if ahead is None or ahead["t"] > t:

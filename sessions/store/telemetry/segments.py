@@ -62,6 +62,7 @@ def segments(folder: Path) -> list[Segment]:
                 number, begin, every = (int(text) for text in match.groups()[:3])
                 found = Segment(number, begin / 1000, every, match[4] is not None, Path(entry.path), size)
                 known = best.get(number)
+                # A writer that was killed leaves the file it was replacing beside the new one.
                 if known is None or (found.every, found.packed) > (known.every, known.packed):
                     best[number] = found
     except FileNotFoundError:
@@ -109,4 +110,5 @@ def _unpacked(packed: bytes) -> bytes:
 
 def pack(lines: list[bytes]) -> bytes:
     """Return lines (without newlines) as a packed segment."""
+    # No time in the header: the same lines give the same bytes.
     return gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=3, mtime=0)

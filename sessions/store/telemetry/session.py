@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 from msgspec.structs import replace
 
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.records import FINAL_STATES, RunState, Session
-from kvdeck.sessions.model.telemetry import Watched
+from kvdeck.sessions.model.telemetry import TelemetryTotals
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
 from kvdeck.sessions.store.telemetry.annotations import is_written, read_marks
 from kvdeck.sessions.store.telemetry.reader import MomentReader
@@ -65,6 +65,25 @@ def begin(
     store.keep(Session(name, "queued", time.time(), kvdeck=kvdeck, host=host, spec=spec, kind="telemetry"))
 
 
+def begin_inside(store: Store, name: str, *, hz: float, sources: Sequence[str], kvdeck: str = "") -> None:
+    """Create the recording inside a session, or prepare the one that it holds to be continued.
+
+    Raises:
+        UsageError: A source holds a credential.
+        SessionError: Another process records into it, or it can't be written.
+    """
+    inside = store.inside(name)
+    if not inside.exists(INSIDE):
+        return begin(inside, INSIDE, hz=hz, sources=sources, kvdeck=kvdeck)
+    for source in sources:
+        refuse_credentials(source, "the source")
+    if is_written(inside.folder(INSIDE)):
+        raise SessionError(f"telemetry of session {name!r} is being recorded", "wait for its end, or omit --record")
+    held = inside.read(INSIDE)
+    inside.write(replace(held, spec={**held.spec, "hz": hz, "sources": list(sources)}))
+    return None
+
+
 def addressed(store: Store, name: str) -> tuple[Store, str]:
     """Return the store and the name of a recording given as `NAME`, or as `NAME/telemetry` inside another session.
 
@@ -86,7 +105,7 @@ def end(store: Store, name: str, state: RunState, reason: str | None) -> Session
         SessionError: It can't be read or written.
     """
     session = filled(store.read(name), store.folder(name))
-    ended = session.watched.end if session.watched else None
+    ended = session.telemetry.end if session.telemetry else None
     session = replace(session, state=state, reason=reason, ended=ended or session.created)
     store.write(session)
     return session
@@ -113,14 +132,14 @@ def filled(session: Session, folder: Path) -> Session:
     if session.state in FINAL_STATES:
         return session
     now = state_now(folder, session.state)
-    watched = added_up(folder)
-    session = replace(session, watched=watched, started=watched.begin or session.started)
+    totals = added_up(folder)
+    session = replace(session, telemetry=totals, started=totals.begin or session.started)
     if now != "interrupted":
         return replace(session, state=now)
-    return replace(session, state="interrupted", reason=OWNER_GONE, ended=watched.end or session.created)
+    return replace(session, state="interrupted", reason=OWNER_GONE, ended=totals.end or session.created)
 
 
-def added_up(folder: Path) -> Watched:
+def added_up(folder: Path) -> TelemetryTotals:
     """Return the totals of a telemetry session, computed from the end of its last summary on."""
     reader, marks = MomentReader(folder), read_marks(folder)
     return replace(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from kvdeck.sessions import stats
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
 from kvdeck.sessions.store.telemetry.delta import Moment, Row
 
 MOST_VALUES = 512
@@ -79,6 +79,7 @@ class Gained:
         if gained is None:  # first reading of the source
             self.last, self.moved = 0.0, self.moved or 0.0
             return 0.0
+        # What it gained before the recording isn't part of the recording.
         if self.moved is None and not began:  # monitored since before the telemetry session started
             self.last = gained
         grown = gained - self.last if gained >= self.last else gained  # monitoring restarted
@@ -147,6 +148,7 @@ class Summary:
         for row in moment.get("sources", ()):
             if row.get("age_s") is not None:
                 self._answered.add(row["name"])
+            # A source that answers late covers more than one step: its rate belongs to all of that time.
             covers[row["name"]] = row.get("over_s") or step
             self._kinds[row["name"]] = row["kind"]
             self._states.setdefault(row["name"], Counter())[row["state"]] += 1
@@ -181,9 +183,9 @@ class Summary:
             if rate:
                 flow.rates.add(float(rate))
 
-    def result(self) -> Watched:
+    def result(self) -> TelemetryTotals:
         """Return the totals; the caller adds size on disk and annotations."""
-        return Watched(
+        return TelemetryTotals(
             begin=self.begin,
             end=self.end,
             moments=self.moments,

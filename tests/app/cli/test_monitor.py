@@ -10,30 +10,16 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 
+from kvdeck.engine.telemetry.source import Kind
 from tests.support.programs.metrics_server import MetricsServer, metrics_server, sample, says
 
 COLD, REPEAT = sample("dynamo_kvbm_metrics_host_cold.prom"), sample("dynamo_kvbm_metrics_host_repeat.prom")
-KINDS = {
-    "kvbm",
-    "vllm",
-    "dynamo",
-    "lmcache",
-    "nixl",
-    "prometheus",
-    "ring",
-    "session",
-    "nvidia_fs",
-    "gpu",
-    "fabric",
-    "disk",
-    "network",
-    "process",
-}
+KINDS = set(get_args(Kind))
 
 
 @pytest.fixture
@@ -53,6 +39,15 @@ def command(*arguments: str) -> list[str]:
 
 def monitor(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=20, check=False)
+
+
+def streaming(environment: dict[str, str], server: MetricsServer) -> subprocess.Popen[str]:
+    """A stream of samples as JSON, once it has printed one."""
+    argv = command("--json", "--hz", "10", "--source", server.url())
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
 
 
 def flow(snapshot: dict[str, Any], source: str, target: str) -> dict[str, Any]:
@@ -102,15 +97,7 @@ def test_a_stream_is_one_object_a_line_and_ends(environment: dict[str, str], ser
 
 
 def test_an_interrupt_ends_it_without_a_word(environment: dict[str, str], server: MetricsServer) -> None:
-    process = subprocess.Popen(
-        command("--json", "--hz", "10", "--source", server.url()),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline()
+    process = streaming(environment, server)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130
@@ -118,15 +105,8 @@ def test_an_interrupt_ends_it_without_a_word(environment: dict[str, str], server
 
 
 def test_a_closed_pipe_ends_it(environment: dict[str, str], server: MetricsServer) -> None:
-    process = subprocess.Popen(
-        command("--json", "--hz", "10", "--source", server.url()),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = streaming(environment, server)
     assert process.stdout is not None
-    assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=10) == 141
     assert process.stderr is not None
@@ -144,7 +124,7 @@ def test_the_report_reads_well(environment: dict[str, str], server: MetricsServe
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--source", "nonsense"), "is not an address, a file"),
+        (("--source", "nonsense"), "is not an address, a path"),
         (("--source", "http://me:secret@127.0.0.1/"), "must not carry a user or password"),
         (("--once", "--prometheus", "0"), "give only one of them"),
         (("--hz", "50"), "--hz"),

@@ -19,6 +19,7 @@ from kvdeck.engine.planning.nixlbench_runs import bytes_moved, native_specs, pat
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.store.store import Store
+from kvdeck.sessions.text.nixlbench_report import as_row
 from tests.sessions.formats.test_nixlbench import OUTPUT
 
 Kvdeck = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,14 +41,35 @@ def kvdeck(tmp_path: Path) -> Iterator[Kvdeck]:
 
 
 def test_a_plan_runs_and_is_shown_in_both_columns(kvdeck: Kvdeck, tmp_path: Path) -> None:
-    done = kvdeck(*PLAN, "--num_iter", "32", "--warmup_iter", "16", "--session", "mine", "--check_consistency")
+    done = kvdeck(*PLAN, "--num_iter", "32", "--warmup_iter", "16", "--session", "mine", "--check_consistency", "true",
+                  "--prepared_xfer")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "kvdeck: --prepared_xfer changes nothing: the engine always makes" in done.stderr
     assert done.stdout.startswith("Model Config: the options\nISL: 64 tokens\n")
     assert "In nixlbench's columns:" in done.stdout
     assert "per descriptor" in done.stdout
     (result,) = Store(tmp_path / "home").load("mine").results
     assert (result.path, result.block_bytes, result.batch) == ("HostToHost", 28 * 2048 * 16, 4)
     assert (result.iterations, result.verified) == (32, True)
+    row = as_row(result)
+    assert row is not None
+    assert row.latency_us is not None
+    assert row.prep_us is not None
+    assert result.request_us is not None
+    # nixlbench's total time: all rounds and the request's creation, so at least the requests' own times
+    total_us = row.latency_us * 32 * result.batch
+    assert total_us >= result.request_us.mean * 32
+    assert row.gb_per_s == pytest.approx(result.bytes / total_us / 1e3)
+
+
+def test_the_posix_backend_takes_its_pool_and_queue(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    sizes = ["--posix_ios_pool_size", "128", "--posix_kernel_queue_size=32", "--pipeline_depth", "2"]
+    asked = ["--backend", "POSIX", "--source", "memory", "--filepath", str(tmp_path), "--num_iter", "16", *sizes]
+    done = kvdeck(*PLAN, *asked, "--warmup_iter", "0", "--session", "mine")
+    assert done.returncode == 0, done.stderr
+    (result,) = Store(tmp_path / "home").load("mine").results
+    assert result.settings["params"].items() >= {"ios_pool_size": "128", "kernel_queue_size": "32"}.items()
+    assert result.settings["pipeline_depth"] == 2
 
 
 def test_a_scheme_of_several_devices(kvdeck: Kvdeck, tmp_path: Path) -> None:
@@ -92,6 +114,60 @@ def test_json_of_the_tool(kvdeck: Kvdeck, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["rows"] == 2
 
 
+TWO = """#!/bin/sh
+if mkdir "{folder}/first" 2>/dev/null; then
+    echo "$@" > "{folder}/asked.0"
+    echo "Init nixl worker, dev all rank 0, type initiator"
+    until [ -e "{folder}/asked.1" ]; do sleep 0.02; done
+    cat "{folder}/output"
+    kill -SEGV $$
+fi
+echo "Init nixl worker, dev all rank 1, type target"
+echo "$@" > "{folder}/asked.1"
+{last}
+"""
+
+
+@pytest.mark.parametrize("last", ["exit 0", "exec sleep 600"])
+def test_over_ucx_nixlbench_gets_its_second_process(kvdeck: Kvdeck, tmp_path: Path, monkeypatch, last: str) -> None:
+    """The first has its rank before the second starts, neither outlives the run, and the crash is in the reason."""
+    folder = Path(program(tmp_path / "bin", 0))
+    (folder / "nixlbench").write_text(TWO.format(folder=folder, last=last))
+    monkeypatch.setenv("OF_THIS_TEST", str(tmp_path))
+    done = kvdeck(*PLAN, "--exec", "nixlbench", "--session", "theirs", path=str(folder))
+    assert done.returncode == 128 + signal.SIGSEGV
+    first, second = ((folder / f"asked.{rank}").read_text().split() for rank in (0, 1))
+    assert first == second
+    assert {"--runtime_type=ASIO", "--start_block_size=917504"} <= set(first)
+    (port,) = (text for text in first if text.startswith("--asio_port="))
+    assert f"2 processes of nixlbench, which meet by ASIO on port {port.partition('=')[2]}" in done.stderr
+    assert "nixlbench 2: Init nixl worker, dev all rank 1, type target" in done.stderr
+    assert OUTPUT.rstrip() in done.stdout
+    kept = Store(tmp_path / "home").load("theirs")
+    assert (kept.state, [result.block_bytes for result in kept.results]) == ("done", [4096, 8192])
+    assert kept.reason == "nixlbench ended with status 139 after 2 rows, its last"
+    until(lambda: not marked(tmp_path))
+
+
+def test_a_table_that_stays_short_is_a_failure(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    where = program(tmp_path / "bin", 0)
+    sweep = ["--start_batch_size", "1", "--max_batch_size", "8"]
+    done = kvdeck(*PLAN, "--exec", "nixlbench", "--backend", "posix", "--session", "theirs", *sweep, path=where)
+    assert done.returncode == 0
+    kept = Store(tmp_path / "home").load("theirs")
+    assert (kept.state, kept.reason) == ("failed", "nixlbench ended with status 0 after 2 rows of 4")
+
+
+def test_secrets_are_not_in_the_session(kvdeck: Kvdeck, tmp_path: Path) -> None:
+    where = program(tmp_path / "bin", 0)
+    secret = ["--backend", "OBJ", "--obj_secret_key", "s3cr3t"]
+    assert kvdeck(*PLAN, "--exec", "nixlbench", "--session", "theirs", *secret, path=where).returncode == 0
+    assert "--obj_secret_key=s3cr3t" in (tmp_path / "bin" / "asked").read_text()
+    files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if b"s3cr3t" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named", "status"),
     [
@@ -101,6 +177,7 @@ def test_json_of_the_tool(kvdeck: Kvdeck, tmp_path: Path) -> None:
         (["--scheme", "tp", "--tp", "2", "--destination", "gpu"], "--num_target_dev 2 can't run natively with VRAM", 1),
         (["--worker_type", "nvshmem"], "--worker_type nvshmem", 1),
         (["--backend", "OBJ"], "backend OBJ", 1),
+        (["--etcd_endpoints", "http://10.0.0.7:2379"], "runs between hosts aren't implemented", 1),
         (["--exec", "nixlbench"], "nixlbench is not on PATH", 1),
         (["--num_requests", "10000000"], "lower --num_requests", 2),
         (["--model_configs", "a*.yaml"], "a*.yaml", 2),

@@ -131,8 +131,8 @@ def test_an_interrupted_recording_ends_properly(
     assert "Recorded as 'one'" in said
     session = store(environment).read("one")
     assert (session.state, session.reason) == ("done", None)
-    assert session.watched is not None
-    assert session.watched.moments >= 3
+    assert session.telemetry is not None
+    assert session.telemetry.moments >= 3
 
 
 def test_after_kill_9_what_was_printed_is_there(environment: dict[str, str], server: MetricsServer) -> None:

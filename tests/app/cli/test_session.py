@@ -66,7 +66,7 @@ def test_init_writes_where_dynamo_looks(kvdeck: Callable[..., Said], home: Path)
 def test_init_again_keeps_every_key_and_sets_a_damaged_file_aside(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("init", "mine")
     kvdeck("test")
-    kept = dynamo.encode(dynamo.Counts("mine", 2.0, trace_counts.tallies(store(home).folder("mine"))))
+    kept = dynamo.encode(dynamo.Counts("mine", 2.0, trace_counts.transfer_counts(store(home).folder("mine"))))
     (home / "tmp/dynamo_benchmark_mine.json").write_bytes(kept)
     (home / "home/.dynamo/bench_mine.json").write_bytes(b"{half")
     status, _, err = kvdeck("init", "mine")
@@ -101,7 +101,7 @@ def test_the_round_of_dynamo_s_verbs(kvdeck: Callable[..., Said], home: Path) ->
 
     status, out, err = kvdeck("export", "--session", "round", "--output", str(home / "r.json"))
     assert (status, out, "can't hold" in err) == (0, "", True)
-    assert dynamo.read(home / "r.json").tallies[0].transfers == 34
+    assert dynamo.read(home / "r.json").transfer_counts[0].transfers == 34
     assert kvdeck("export", "csv", str(home / "r.csv"))[0] == 0
     assert (home / "r.csv").read_text() == table
     assert kvdeck("export", "xml", str(home / "r.xml"))[0] == 1
@@ -123,8 +123,10 @@ def test_test_makes_a_session_where_there_is_none(kvdeck: Callable[..., Said]) -
 
 def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("test")
-    tallies = trace_counts.tallies(store(home).folder("test_session"))
-    (home / "tmp/dynamo_benchmark_theirs.json").write_bytes(dynamo.encode(dynamo.Counts("theirs", 2.0, tallies)))
+    transfer_counts = trace_counts.transfer_counts(store(home).folder("test_session"))
+    (home / "tmp/dynamo_benchmark_theirs.json").write_bytes(
+        dynamo.encode(dynamo.Counts("theirs", 2.0, transfer_counts))
+    )
     (home / "home/.dynamo").mkdir(exist_ok=True)
     (home / "home/.dynamo/bench_broken.json").write_bytes(b"\xff\x00")
     _, out, _ = kvdeck("list", "--json")
@@ -139,8 +141,8 @@ def test_dynamo_s_own_files_are_sessions(kvdeck: Callable[..., Said], home: Path
 def test_both_count_into_one_session(kvdeck: Callable[..., Said], home: Path) -> None:
     kvdeck("init", "both")
     kvdeck("test")
-    tallies = trace_counts.tallies(store(home).folder("both"))
-    (home / "tmp/dynamo_benchmark_both.json").write_bytes(dynamo.encode(dynamo.Counts("both", 2.0, tallies)))
+    transfer_counts = trace_counts.transfer_counts(store(home).folder("both"))
+    (home / "tmp/dynamo_benchmark_both.json").write_bytes(dynamo.encode(dynamo.Counts("both", 2.0, transfer_counts)))
     assert "200 transfers, 1.23 MiB across 3 paths" in kvdeck("status")[1]
 
 
@@ -169,7 +171,10 @@ def test_export_then_import_loses_nothing(kvdeck: Callable[..., Said], home: Pat
     before, after = store(home).load("test_session"), store(home).load("back")
 
     def held(session):
-        return [(t.path, t.layout, t.transfers, t.bytes, t.blocks, t.min_bytes, t.max_bytes) for t in session.tallies]
+        return [
+            (t.path, t.layout, t.transfers, t.bytes, t.blocks, t.min_bytes, t.max_bytes)
+            for t in session.transfer_counts
+        ]
 
     assert held(before) == held(after)
     assert kvdeck("export", form, str(home / "again"), "-s", "back")[0] == 0

@@ -7,11 +7,17 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 
+from kvdeck.sessions.errors import SessionError
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.store import Store
+from tests.engine.conftest import eventually
+from tests.support.programs.metrics_server import MetricsServer, metrics_server, sample, says
 
 KVDECK = (sys.executable, "-m", "kvdeck.app.cli.main")
 ENDS_BY_ITSELF = """
@@ -21,6 +27,7 @@ print("ready", flush=True)
 while True:
     signal.pause()
 """
+NAMES_ITSELF = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
 COUNTS_INTERRUPTS = """
 import signal, sys
 seen = []
@@ -129,3 +136,68 @@ def test_a_command_that_can_t_run_makes_no_session(environment: dict[str, str]) 
     for words in (["one", "--", "no-such-program"], ["no-such-program"], [], ["one", "two", "--", "true"], ["--"]):
         assert traced(environment, *words).returncode == 2
     assert Store(Path(environment["KVDECK_HOME"])).names() == []
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    with metrics_server({"/metrics": says(sample("dynamo_kvbm_metrics_host_cold.prom"))}) as running:
+        yield running
+
+
+def held(environment: dict[str, str], name: str) -> Session:
+    return Store(Path(environment["KVDECK_HOME"])).load(name)
+
+
+def test_a_trace_holds_telemetry_of_its_time(environment: dict[str, str], server: MetricsServer) -> None:
+    done = traced(environment, "both", "--record", server.url(), "--", "/bin/sh", "-c", "exit 3")
+    assert done.returncode == 3, done.stderr
+    session = held(environment, "both")
+    assert session.kind == "trace"
+    assert session.telemetry is not None
+    assert session.telemetry.moments >= 2, "one before the command, one after it"
+    assert [source.name for source in session.telemetry.sources] == [server.url()]
+    store = Store(Path(environment["KVDECK_HOME"]))
+    assert store.read("both").telemetry is None, "session.json is as without telemetry"
+    assert store.inside("both").read("telemetry").state == "done"
+    argv = [*KVDECK, "session", "show", "both"]
+    shown = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "Telemetry of that time" in shown
+    assert server.url() in shown
+    argv = [*KVDECK, "monitor", "--replay", "both", "--json"]
+    lines = subprocess.run(argv, env=environment, capture_output=True, timeout=60, check=True).stdout.splitlines()
+    assert len(lines) == session.telemetry.moments
+    assert orjson.loads(lines[0])["sources"][0]["name"] == server.url()
+    again = traced(environment, "both", "--record", server.url(), "--", "true")
+    assert again.returncode == 0, again.stderr
+    continued = held(environment, "both")
+    assert continued.telemetry is not None
+    assert continued.telemetry.moments > session.telemetry.moments
+    assert continued.telemetry.begin == session.telemetry.begin
+
+
+def test_a_source_that_does_not_exist_is_refused_before_anything_starts(environment: dict[str, str]) -> None:
+    refused = traced(environment, "none", "--record", "no such source", "--", "touch", f"{environment['HOME']}/ran")
+    assert refused.returncode == 2
+    assert "no such source" in refused.stderr
+    assert not Path(environment["HOME"], "ran").exists()
+    assert not Store(Path(environment["KVDECK_HOME"])).names()
+
+
+def test_telemetry_of_a_killed_trace_is_interrupted(environment: dict[str, str], server: MetricsServer) -> None:
+    argv = [*KVDECK, "trace", "killed", "--record", server.url(), "--", sys.executable, "-c", NAMES_ITSELF]
+    store = Store(Path(environment["KVDECK_HOME"]))
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        program = int(process.stdout.readline())
+        second = traced(environment, "killed", "--record", server.url(), "--", "true")
+        assert second.returncode != 0
+        assert "is being recorded" in second.stderr
+        with pytest.raises(SessionError, match="is being recorded"):
+            store.delete("killed")
+        process.kill()
+        process.wait()
+        os.kill(program, signal.SIGTERM)
+    eventually(lambda: store.inside("killed").read("telemetry").state == "interrupted")
+    session = held(environment, "killed")
+    assert session.telemetry is not None
+    assert session.telemetry.moments > 0

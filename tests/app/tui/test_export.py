@@ -13,7 +13,7 @@ from kvdeck.app.tui.export import Table, csv_text, kept, markdown
 from kvdeck.app.tui.export_tables import result_table
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.run.steps import StepTable
-from kvdeck.sessions.model.records import Tally
+from kvdeck.sessions.model.records import TransferCounts
 from tests.app.conftest import Answered
 from tests.support.builders import run as a_run
 
@@ -94,7 +94,9 @@ async def test_a_result_is_copied_and_its_times_exported(deck: Answered, tmp_pat
 
 
 async def test_counted_sessions_are_copied_as_they_were_counted():
-    counted = replace(a_run.session(), results=(), tallies=(Tally("HostToDisk", "FullyContiguous", 3, 300, 30),))
+    counted = replace(
+        a_run.session(), results=(), transfer_counts=(TransferCounts("HostToDisk", "FullyContiguous", 3, 300, 30),)
+    )
     table = result_table(counted)
     assert dict(zip(table.titles, table.rows[0], strict=True))["transfers"] == "3"
 

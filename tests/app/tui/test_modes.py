@@ -69,7 +69,8 @@ async def enter(pilot: Pilot[None], mode: str) -> str:
 @asynccontextmanager
 async def opened_in(mode: str, size: tuple[int, int], requests: FileRequests | None = None) -> AsyncIterator[Any]:
     """The pilot of a deck that opens in a mode, with a run going on."""
-    made = DeckOfFiles(memory={"view": mode}, requests=requests)
+    # With a selection, if an empty one, the Monitor opens without its source dialog.
+    made = DeckOfFiles(memory={"view": mode, "monitor": {"sources": []}}, requests=requests)
     async with made.run_test(size=size) as pilot:
         made.doctor = a_run.doctor()
         made.post_message(EngineChanged(a_run.live()))
@@ -242,6 +243,10 @@ def test_whatever_the_deck_remembers_it_opens_and_loads(tmp_path: Path, memory: 
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
     deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
+        if "monitor" in memory:
+            assert deck.shows("Found on this host")
+            os.write(deck.master, b"\x1b")
+            assert deck.shows("no source selected")
         if "sessions" not in memory:
             assert deck.shows("Run")
             os.write(deck.master, b"4")

@@ -5,14 +5,10 @@ What is on the screen is kept as text, that of a size once for all themes; a few
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from msgspec import structs
 from textual.pilot import Pilot
 
@@ -172,18 +168,4 @@ SCENES = {
     "doctor-error": scene(IDLE, "9", reports(Doctor(error="doctor did not answer within 60 s: its log says why"))),
     "doctor-lost": scene(LOST, "9"),
 }
-PICTURES = [(name, picture) for name, scene in SCENES.items() for picture in scene.names()]
-
-
-@cache
-def pictures(name: str) -> dict[str, str]:
-    return asyncio.run(SCENES[name].pictures())
-
-
-@pytest.mark.parametrize(("name", "picture"), PICTURES, ids=map("-".join, PICTURES))
-def test_picture(name: str, picture: str, update_goldens: bool, tmp_path: Path):
-    painted.compare(GOLDENS / f"{name}-{picture}", pictures(name)[picture], update_goldens, tmp_path)
-
-
-def test_every_golden_has_its_picture():
-    assert {file.name for file in GOLDENS.iterdir()} == set(map("-".join, PICTURES))
+test_picture, test_every_golden_has_its_picture = painted.golden_tests(SCENES, GOLDENS)

@@ -113,7 +113,7 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
     assert place.store.names() == ["shared-done"]
     kept = place.store.load("shared-done")
     assert (kept.tags, kept.note) == (("alpha", "beta", "late"), "yours")
-    counts = {t.path: (t.transfers, t.bytes, t.blocks, t.descriptors, t.failures) for t in kept.tallies}
+    counts = {t.path: (t.transfers, t.bytes, t.blocks, t.descriptors, t.failures) for t in kept.transfer_counts}
     half = total // 2
     assert counts == {
         "DeviceToHost": (half, half * 2048, half, half, 0),

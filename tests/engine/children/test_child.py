@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -15,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvdeck.engine.children.child import DEVNULL, PIPE, Child, exit_reason, last_line, run, shell_status
+from kvdeck.engine.children.pipes import started
 from kvdeck.engine.lines import LineBuffer
-from kvdeck.engine.ranks.rendezvous import Board, Seat
+from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.seat import open_seat
 from kvdeck.engine.threads import start_thread
 from tests.engine.conftest import DEADLINE, alive, eventually
 
@@ -154,13 +157,34 @@ def test_closing_the_rendezvous_ends_its_threads(tmp_path: Path):
         return {thread.name for thread in mine if thread.name.startswith("rendezvous")}
 
     board = Board()
-    seat = Seat(board.address, "a rank")
+    seat = open_seat(board.address, "a rank")
     seat.put("key", 1)
     assert board.get("key", DEADLINE) == 1
-    assert waiting() == {"rendezvous", "rendezvous-rank"}
-    seat.close()
+    assert waiting() == {"rendezvous", "rendezvous-rank", "rendezvous-writer"}
+    seat.leave()
     begun = time.monotonic()
-    board.close()
+    board.leave()
     assert time.monotonic() - begun < DEADLINE
     eventually(lambda: not waiting())
     assert board.lost is None
+
+
+async def test_a_process_whose_start_is_no_longer_awaited_is_ended() -> None:
+    begun, may_go = threading.Event(), threading.Event()
+    made: list[Child] = []
+
+    def make() -> Child:
+        begun.set()
+        assert may_go.wait(30)
+        made.append(Child(["/bin/sleep", "60"]))
+        return made[0]
+
+    starting = asyncio.ensure_future(started(make))
+    await asyncio.to_thread(begun.wait, 30)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    may_go.set()
+    while not made or made[0].status is None:
+        await asyncio.sleep(0.01)
+    assert made[0].status == -signal.SIGKILL

@@ -57,7 +57,7 @@ def recorded_well(client: Client, server: MetricsServer) -> str:
     """A run that is cancelled once its recording holds a few moments."""
     name = recorded(client, server, rounds=10_000, every=0.03)
     inside = client.store.inside(name)
-    eventually(lambda: (watched := inside.load("telemetry").watched) is not None and watched.moments > 2)
+    eventually(lambda: (totals := inside.load("telemetry").telemetry) is not None and totals.moments > 2)
     client.cancel(name)
     assert list(SocketLog(client, name, hz=4).follow())[-1].ends
     until_written(client, name)
@@ -80,15 +80,15 @@ def test_a_run_holds_telemetry_of_its_time_on_its_clock(client: Client, server: 
     assert session.started is not None
     assert last == pytest.approx(session.ended, abs=1.0)
     assert session.started <= times[0] < last
-    assert session.watched is not None
-    assert session.watched.moments == len(times)
+    assert session.telemetry is not None
+    assert session.telemetry.moments == len(times)
     shown = "\n".join(line.text for line in report_lines(session))
     assert f"kvdeck session {name}: cancelled" in shown
     assert "Telemetry of that time · " in shown
     assert server.url() in shown
     assert store.rebuild(name) == store.read(name)
     store.change(name, lambda found: msgspec.structs.replace(found, tags=("cold",)))
-    assert store.read(name).watched is None
+    assert store.read(name).telemetry is None
     assert store.summaries()[0].about == ""
     store.rename(name, "another")
     assert len(list(TelemetrySession.open(client.home, "another").moments())) == len(times)
@@ -101,7 +101,7 @@ def test_it_waits_with_a_queued_run_and_ends_with_one_that_is_cancelled(client: 
     assert inside.load("telemetry").state == "queued"
     assert not is_written(inside.folder("telemetry"))
     client.cancel(first)
-    eventually(lambda: (watched := inside.load("telemetry").watched) is not None and watched.moments > 0)
+    eventually(lambda: (totals := inside.load("telemetry").telemetry) is not None and totals.moments > 0)
     client.cancel(second)
     until_written(client, second)
     assert inside.read("telemetry").state == "done"
@@ -119,15 +119,15 @@ def test_a_run_that_ends_in_the_queue_leaves_an_empty_recording(client: Client, 
     until_written(client, second)
     eventually(lambda: client.store.load(second).state == "cancelled")  # both ends are written at the same time
     session = client.store.load(second)
-    assert session.watched is not None
-    assert session.watched.moments == 0
+    assert session.telemetry is not None
+    assert session.telemetry.moments == 0
     assert report_lines(session)
 
 
 def test_a_killed_engine_leaves_both_interrupted(client: Client, server: MetricsServer):
     name = recorded(client, server, rounds=10_000, every=0.01)
     store, inside = client.store, client.store.inside(name)
-    eventually(lambda: (watched := inside.load("telemetry").watched) is not None and watched.moments > 0)
+    eventually(lambda: (totals := inside.load("telemetry").telemetry) is not None and totals.moments > 0)
     kill_engine(client)
     with Client.connect():
         assert store.read(name).state == "interrupted"
@@ -181,7 +181,7 @@ def test_the_command_line_records_and_prints_both(folders: Path, server: Metrics
     ]
     inside = Store(folders / "home").inside("both")
     with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        eventually(lambda: inside.exists("telemetry") and (w := inside.load("telemetry").watched) and w.moments > 0)
+        eventually(lambda: inside.exists("telemetry") and (w := inside.load("telemetry").telemetry) and w.moments > 0)
         running.send_signal(signal.SIGINT)
         printed, said = running.communicate(timeout=DEADLINE)
     assert running.returncode == 130, said

@@ -167,7 +167,7 @@ def fail():
             client.record("telemetry", hz=10, sources=("disks",))
             samples = client.store.samples_path(session)
             eventually(lambda: samples.read_bytes().count(b'"kind":"round"') > 10)
-            eventually(lambda: bool(client.store.load("telemetry").watched.moments))  # type: ignore[union-attr]
+            eventually(lambda: bool(client.store.load("telemetry").telemetry.moments))  # type: ignore[union-attr]
             flag.touch()
             if part == "queue":
                 with pytest.raises(EngineError, match="submit failed in the engine"):
@@ -310,7 +310,8 @@ def test_a_recording_that_is_told_to_end_while_its_child_is_dead_ends(client: Cl
     engine = client.hello.engine_pid
 
     def children() -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{engine}/task/{engine}/children").read_text().split()]
+        threads = Path(f"/proc/{engine}/task").glob("*/children")
+        return [int(pid) for thread in threads for pid in thread.read_text().split()]
 
     eventually(lambda: bool(children()))
     for child in children():

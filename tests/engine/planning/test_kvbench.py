@@ -120,3 +120,15 @@ def test_it_knows_four_precisions(model) -> None:
         io_size(model("QWEN3_8B"), ModelConfig(model_quant_mode="fp4"))
     with pytest.raises(UsageError, match="TP 8"):
         io_size(model("GPT_OSS_20B"), kvbench.ModelConfig(tp_size=8, pp_size=999999, access_pattern="block"))
+
+
+def test_the_key_of_kvbenchs_documentation_is_named(tmp_path: Path) -> None:
+    file = write_architecture(tmp_path, "DEEPSEEK_R1")
+    whole = file.read_text()
+    file.write_text(whole.replace("model_name:", "model:"))
+    with pytest.raises(UsageError, match="the key is model_name") as refused:
+        read_model(file)
+    assert refused.value.fix == "write model_name: DEEPSEEK_R1 for model: DEEPSEEK_R1"
+    file.write_text(whole.partition("\n")[2])
+    with pytest.raises(UsageError, match="lacks model_name"):
+        read_model(file)

@@ -144,7 +144,8 @@ def test_attention_and_mamba_in_one_layer(tmp_path: Path) -> None:
 
 
 def test_a_wrong_field_is_named_as_the_file_has_it(tmp_path: Path) -> None:
-    config = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "layer_types": ["mamba", "full"],
+    config = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_size": 64,
+              "layer_types": ["mamba", "full"],
               "mamba_d_state": "x", "mamba_d_conv": 4, "mamba_expand": 2}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="mamba_d_state"):
@@ -154,7 +155,7 @@ def test_a_wrong_field_is_named_as_the_file_has_it(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
-    config = {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": 64,
+    config = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "hidden_size": 64,
               "layer_types": ["recurrent", "full_attention", "moe", "recurrent"]}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert find_model(str(tmp_path)).without_state() == ("2 recurrent layers",)

@@ -65,7 +65,7 @@ def moments(client: Client, count: int) -> list[bytes]:
 def begun(client: Client, server: MetricsServer, name: str = "one", **more: object) -> None:
     client.subscribe()
     client.record(name, 10, [server.url()], **more)  # type: ignore[arg-type]
-    eventually(lambda: bool(Store(client.home).load(name).watched.moments))  # type: ignore[union-attr]
+    eventually(lambda: bool(Store(client.home).load(name).telemetry.moments))  # type: ignore[union-attr]
 
 
 def test_what_is_replayed_is_what_was_watched(client: Client, server: MetricsServer) -> None:
@@ -87,8 +87,8 @@ def test_what_is_replayed_is_what_was_watched(client: Client, server: MetricsSer
     last = found.at(found.end)
     assert last is not None
     assert last.pinned[0].name == "kvbm_matched_tokens"
-    assert found.session.watched is not None
-    moved = {flow.metric: flow.blocks_moved for flow in found.session.watched.flows}
+    assert found.session.telemetry is not None
+    moved = {flow.metric: flow.blocks_moved for flow in found.session.telemetry.flows}
     assert moved["kvbm_onboard_blocks_h2d"] == 28
 
 
@@ -127,8 +127,8 @@ def test_a_killed_engine_s_recording_says_so(client: Client, server: MetricsServ
         other.subscribe()
         session = Store(other.home).read("one")
         assert (session.state, session.reason) == ("interrupted", "the engine ended during the recording")
-        assert session.watched is not None
-        assert session.watched.moments > 0
+        assert session.telemetry is not None
+        assert session.telemetry.moments > 0
         assert [run.session for run in other.hello.runs] == [], "a recording is no run"
 
 
@@ -162,8 +162,8 @@ def test_a_killed_child_costs_a_gap_and_no_recording(client: Client, server: Met
     found.refresh()
     assert any(mark.kind == "gap" and "no samples for" in mark.text for mark in found.marks)
     session = Store(client.home).read("one")
-    assert session.watched is not None
-    assert session.watched.moments == len(list(found.moments())), "what came before the kill is added up too"
+    assert session.telemetry is not None
+    assert session.telemetry.moments == len(list(found.moments())), "what came before the kill is added up too"
 
 
 def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server: MetricsServer) -> None:
@@ -176,8 +176,8 @@ def test_a_recording_can_be_ended_while_its_child_is_down(client: Client, server
     assert recording(client, "one", ended).state == "done"
     session = Store(client.home).read("one")
     assert session.state == "done"
-    assert session.watched is not None
-    assert session.watched.moments > 0
+    assert session.telemetry is not None
+    assert session.telemetry.moments > 0
     assert [state["state"] for state in client.status()["recordings"]] == ["done"]
 
 

@@ -37,7 +37,7 @@ def session(tmp_path: Path) -> Path:
 
 
 def transfers(session: Path) -> int:
-    return sum(tally.transfers for tally in trace_counts.tallies(session))
+    return sum(counts.transfers for counts in trace_counts.transfer_counts(session))
 
 
 def test_what_was_recorded_is_there(session: Path) -> None:
@@ -47,14 +47,14 @@ def test_what_was_recorded_is_there(session: Path) -> None:
     recorder.record("HostToDisk", FC, 100, 1, None)
     recorder.failed("HostToDisk", FC)
     recorder.close()
-    (tally,) = trace_counts.tallies(session)
-    assert (tally.transfers, tally.bytes, tally.blocks, tally.descriptors) == (3, 12388, 3, 128)
-    assert (tally.min_bytes, tally.max_bytes, tally.failures) == (100, 8192, 1)
-    assert (tally.timed_transfers, tally.timed_bytes, tally.timed_blocks) == (2, 12288, 2)
-    assert tally.sizes == ((100, 1), (4096, 1), (8192, 1))
-    assert gb_per_s(tally) == pytest.approx(12288 / 0.004 / 1e9)
-    assert seconds_a_block(tally) == pytest.approx(0.002)
-    times = time_percentiles(tally.times)
+    (counts,) = trace_counts.transfer_counts(session)
+    assert (counts.transfers, counts.bytes, counts.blocks, counts.descriptors) == (3, 12388, 3, 128)
+    assert (counts.min_bytes, counts.max_bytes, counts.failures) == (100, 8192, 1)
+    assert (counts.timed_transfers, counts.timed_bytes, counts.timed_blocks) == (2, 12288, 2)
+    assert counts.sizes == ((100, 1), (4096, 1), (8192, 1))
+    assert gb_per_s(counts) == pytest.approx(12288 / 0.004 / 1e9)
+    assert seconds_a_block(counts) == pytest.approx(0.002)
+    times = time_percentiles(counts.times)
     assert times is not None
     assert times.p50 == pytest.approx(1000, rel=0.04)
     assert times.max == pytest.approx(3000, rel=0.04)
@@ -81,9 +81,9 @@ def test_threads_lose_no_count(session: Path) -> None:
     stop.set()
     flusher.join()
     recorder.close()
-    (tally,) = trace_counts.tallies(session)
-    assert (tally.transfers, tally.bytes, tally.timed_transfers) == (4 * each, 4 * each * 512, 4 * each)
-    assert sum(count for _, count in tally.times) == 4 * each
+    (counts,) = trace_counts.transfer_counts(session)
+    assert (counts.transfers, counts.bytes, counts.timed_transfers) == (4 * each, 4 * each * 512, 4 * each)
+    assert sum(count for _, count in counts.times) == 4 * each
 
 
 RANK = """
@@ -129,7 +129,7 @@ def test_a_zombie_and_a_pid_that_was_given_again_count_no_more(session: Path) ->
     with subprocess.Popen([sys.executable, "-c", "pass"]) as zombie:
         os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
         for pid, updated, lives in ((zombie.pid, time.time(), 0), (os.getpid(), 1.0, 0), (os.getpid(), time.time(), 1)):
-            process = trace_counts.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, tallies=())
+            process = trace_counts.Process(0, os.uname().nodename, pid, 1.0, updated, ended=False, transfer_counts=())
             trace_counts.prepare(session)
             (session / "recorder" / "0-x.json").write_bytes(encode_line(process))
             assert len(trace_counts.live(session)) == lives
@@ -145,7 +145,7 @@ def test_a_forked_child_counts_for_itself(session: Path) -> None:
         os._exit(0)
     os.waitpid(child, 0)
     recorder.close()
-    assert sorted(p.tallies[0].transfers for p in trace_counts.processes(session)) == [1, 1]
+    assert sorted(p.transfer_counts[0].transfers for p in trace_counts.processes(session)) == [1, 1]
 
 
 def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
@@ -170,7 +170,7 @@ def test_disabling_and_resetting_reach_a_running_process(session: Path) -> None:
     until(lambda: transfers(session) == 1)
     recorder.close()
     assert trace_counts.archived(session) == [0]
-    assert sum(t.transfers for p in trace_counts.processes(session, epoch=0) for t in p.tallies) == 2
+    assert sum(t.transfers for p in trace_counts.processes(session, epoch=0) for t in p.transfer_counts) == 2
 
 
 BUSY = """
@@ -195,9 +195,12 @@ def test_a_reset_in_the_middle_loses_no_count(session: Path) -> None:
     trace_counts.reset(session)
     recorded = sum(int(process.communicate(timeout=30)[0]) for process in ranks)
     found = [
-        tally for epoch in (0, 1) for process in trace_counts.processes(session, epoch) for tally in process.tallies
+        counts
+        for epoch in (0, 1)
+        for process in trace_counts.processes(session, epoch)
+        for counts in process.transfer_counts
     ]
-    assert sum(tally.transfers for tally in found) == recorded
+    assert sum(counts.transfers for counts in found) == recorded
     assert len(found) == 4
 
 
@@ -206,8 +209,8 @@ def test_what_makes_no_sense_is_left_out_and_does_no_harm(session: Path) -> None
     for size, seconds in ((None, 1.0), ("x", 1.0), (-5, 1.0), (1, float("nan")), (1, -1.0), (7, 1.0)):
         recorder.record("HostToHost", FC, size, 1, seconds)  # type: ignore[arg-type]
     recorder.close()
-    (tally,) = trace_counts.tallies(session)
-    assert (tally.transfers, tally.bytes) == (1, 7)
+    (counts,) = trace_counts.transfer_counts(session)
+    assert (counts.transfers, counts.bytes) == (1, 7)
 
 
 def test_many_sizes_are_kept_coarsely(session: Path) -> None:
@@ -215,10 +218,10 @@ def test_many_sizes_are_kept_coarsely(session: Path) -> None:
     for size in range(10_000, 20_000):
         recorder.record("HostToHost", FC, size, 1, None)
     recorder.close()
-    (tally,) = trace_counts.tallies(session)
-    assert len(tally.sizes) < 32
-    assert sum(count for _, count in tally.sizes) == 10_000
-    assert tally.bytes == sum(range(10_000, 20_000))
+    (counts,) = trace_counts.transfer_counts(session)
+    assert len(counts.sizes) < 32
+    assert sum(count for _, count in counts.sizes) == 10_000
+    assert counts.bytes == sum(range(10_000, 20_000))
 
 
 def test_without_a_session_nothing_happens(tmp_path: Path) -> None:

@@ -34,20 +34,20 @@ def test_two_processes_over_nixl(session: Path) -> None:
     result = run(session, str(PROGRAM), layout="FullyContiguous", per_block=4)
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith("moved\n")
-    (tally,) = trace_counts.tallies(session)
-    assert (tally.path, tally.layout) == ("HostToHost", "FullyContiguous")
-    assert (tally.transfers, tally.bytes) == (5, 3 * 12 * 4096 + 2 * 8 * 1000)
-    assert (tally.descriptors, tally.blocks) == (3 * 12 + 2 * 8, 13)
-    assert (tally.timed_transfers, tally.failures) == (5, 0)
-    assert tally.sizes == ((8000, 2), (49152, 3))
-    assert 0 < tally.busy_s < 30
+    (counts,) = trace_counts.transfer_counts(session)
+    assert (counts.path, counts.layout) == ("HostToHost", "FullyContiguous")
+    assert (counts.transfers, counts.bytes) == (5, 3 * 12 * 4096 + 2 * 8 * 1000)
+    assert (counts.descriptors, counts.blocks) == (3 * 12 + 2 * 8, 13)
+    assert (counts.timed_transfers, counts.failures) == (5, 0)
+    assert counts.sizes == ((8000, 2), (49152, 3))
+    assert 0 < counts.busy_s < 30
 
 
 def test_a_program_that_is_killed_leaves_what_it_moved(session: Path) -> None:
     result = run(session, str(PROGRAM), "die")
     assert result.returncode == -9
-    (tally,) = trace_counts.tallies(session)
-    assert (tally.layout, tally.transfers, tally.bytes, tally.blocks) == ("Unknown", 3, 3 * 12 * 4096, 0)
+    (counts,) = trace_counts.transfer_counts(session)
+    assert (counts.layout, counts.transfers, counts.bytes, counts.blocks) == ("Unknown", 3, 3 * 12 * 4096, 0)
 
 
 def test_a_program_without_nixl_just_runs(session: Path) -> None:
@@ -189,7 +189,7 @@ def test_vllm_s_offloading_in_both_shapes(
         (folder / "__init__.py").touch()
     result = run(session, "-c", program, layout="FullyContiguous")
     assert result.returncode == 0, result.stderr
-    found = {tally.path: tally for tally in trace_counts.tallies(session)}
+    found = {counts.path: counts for counts in trace_counts.transfer_counts(session)}
     store, load = found["DeviceToHost"], found["HostToDevice"]
     assert (store.transfers, store.bytes, store.blocks) == (1, 1000, 2)
     assert store.busy_s == pytest.approx(0.001)

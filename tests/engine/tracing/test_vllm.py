@@ -38,7 +38,7 @@ def test_the_offloading_connector_is_counted(tmp_path: Path, order: tuple[str, .
     assert result.returncode == 0, result.stderr
     assert "can't record" not in result.stderr
     assert result.stdout == "vllm 24576 [24576] 24576 [8192, 16384]\n"
-    found = {tally.path: tally for tally in trace_counts.tallies(tmp_path)}
+    found = {counts.path: counts for counts in trace_counts.transfer_counts(tmp_path)}
     store, load = found["DeviceToHost"], found["HostToDevice"]
     assert (store.transfers, store.bytes, store.blocks, store.failures) == (1, 24576, 3, 0)
     assert (load.transfers, load.bytes, load.blocks, load.failures) == (2, 24576, 3, 0)

@@ -7,14 +7,17 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.protocol import EventMessage, SampleMessage
+from kvdeck.engine.transfer.tuning import WORTH
 from kvdeck.sessions.model.events import Round
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.event_log import read_events
+from kvdeck.sessions.store.tuned_settings import keep_tuned, load_tuned
 from tests.engine.conftest import DEADLINE, alive, eventually, kill_engine
 
 SMALL: dict[str, Any] = {
@@ -105,13 +108,23 @@ def test_a_sweep_has_a_result_for_each_size_and_batch(engine: Client) -> None:
     assert {result.status for result in session.results} == {"ok"}
 
 
-def test_tuning_says_what_each_setting_gave(engine: Client) -> None:
-    session = run(engine, tune=True)
-    assert {tuned.setting for tuned in session.tuned} >= {"huge_pages", "error_handling", "pipeline_depth"}
+def test_tuning_says_what_each_setting_gave_and_keeps_what_won(engine: Client) -> None:
+    """In one process, whose heats are short; what was found is used by `tuned`, unless the run says otherwise."""
+    session = run(engine, tune=True, loopback=True, huge_pages=True, pin=False)
+    assert {tuned.setting for tuned in session.tuned} >= {"error_handling", "pipeline_depth"}
+    (kept,) = load_tuned(engine.store.home)
+    assert (kept.path, kept.session) == ("HostToHost", session.name)
+    assert kept.settings.keys() == {tuned.setting for tuned in session.tuned if tuned.chosen}
+    assert (kept.ratio is None) == (not kept.settings)
     for tuned in session.tuned:
-        assert tuned.chosen == (tuned.high < 1)
-        if tuned.setting == "huge_pages":
-            assert session.results[0].settings["huge_pages"] == tuned.chosen
+        assert tuned.heats == 2 if tuned.low > WORTH else (tuned.heats or 0) >= 1
+        assert not tuned.chosen or tuned.high < 1
+
+    keep_tuned(engine.store.home, [msgspec.structs.replace(kept, settings={"pipeline_depth": 3, "threads": 2})])
+    later = run(engine, tuned=True, threads=1)
+    assert {result.settings["pipeline_depth"] for result in later.results} == {3}
+    assert {result.settings["threads"] for result in later.results} == {2}, "the run left it at its default"
+    assert {result.settings["threads"] for result in run(engine, tuned=True, threads=4).results} == {4}
 
 
 @pytest.mark.parametrize(

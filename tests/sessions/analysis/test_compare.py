@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.compare import compare, percent_change, regressions
-from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, Tally
+from kvdeck.sessions.model.records import Comparison, Interval, Session, StepResult, TransferCounts
 from kvdeck.sessions.stats import independent_ratio, median_interval
 from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 
@@ -32,8 +32,8 @@ def session(name: str, *results: StepResult, **changes: object) -> Session:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def counted(name: str, *tallies: Tally) -> Session:
-    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, tallies=tallies)
+def counted(name: str, *transfer_counts: TransferCounts) -> Session:
+    return Session(name, "done", 1.0, kind="trace", host={"hostname": "dgx"}, transfer_counts=transfer_counts)
 
 
 def said(diff) -> str:
@@ -80,9 +80,19 @@ def test_what_does_not_compare_is_said_first() -> None:
         assert any(words in line for line in lines[2:8]), words
 
 
+def test_other_hosts_are_said_first() -> None:
+    def between(name: str, peer: str) -> Session:
+        return session(name, step(0), host={"hostname": "node1", "peers": [{"host": {"hostname": peer}}]})
+
+    assert "not the same hosts: node1 → node2 and node1 → node3" in said(
+        compare(between("one", "node2"), between("two", "node3"))
+    )
+    assert "not the same hosts" not in said(compare(between("one", "node2"), between("two", "node2")))
+
+
 def test_insights_go_both_ways() -> None:
-    before = counted("a", Tally("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
-    after = counted("b", Tally("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=80, bytes=1000, stated_bytes_per_s=90))
     found = [(item.kind, item.what) for item in compare(before, after).insights]
     assert found == [("improvement", "size"), ("improvement", "count"), ("regression", "rate")]
     back = [(item.kind, item.what) for item in compare(after, before).insights]
@@ -100,7 +110,7 @@ def test_what_chance_may_explain_is_no_insight() -> None:
 
 def test_the_thresholds_are_dynamo_s() -> None:
     def rate(value: int) -> Session:
-        return counted("x", Tally("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
+        return counted("x", TransferCounts("HostToDisk", FC, transfers=1, bytes=1, stated_bytes_per_s=value))
 
     assert compare(rate(1000), rate(1050)).insights == ()
     assert [item.kind for item in compare(rate(1000), rate(1051)).insights] == ["improvement"]
@@ -114,6 +124,48 @@ def test_a_regression_needs_its_whole_interval() -> None:
     assert regressions(compare(a, b), 20) == []
     unsure = session("b", step(0, gb_per_s=Interval(9.0, 5.0, 13.0)))
     assert regressions(compare(a, unsure), 5) == []
+
+
+def test_text_and_exit_status_follow_one_rule() -> None:
+    """What the text lists as a regression is what `--fail-on-regression 5` fails on, in every kind of row."""
+    a = session("a", step(0, rate=10.0), step(1, rate=10.0, block_bytes=4096),
+                step(2, FC, 10.0, path="HostToDisk"), step(3, rate=10.0, block_bytes=8192))  # fmt: skip
+    b = session("b", step(0, rate=9.0), step(1, block_bytes=4096, gb_per_s=Interval(8.0, 8.0, 8.0)),
+                step(2, LS, 5.0, path="HostToDisk"), step(3, rate=9.9, block_bytes=8192))  # fmt: skip
+    diff = compare(a, b)
+    failing = {(row.path, row.block_bytes) for row in regressions(diff, 5)}
+    assert failing == {("HostToHost", 1 << 20), ("HostToDisk", 1 << 20)}
+    assert {(item.path, item.block_bytes) for item in diff.insights if item.kind == "regression"} == failing
+    assert "Undecided for 1 row: a single figure has no interval." in said(diff)
+
+
+def test_changes_that_have_no_interval_are_not_called_regressions() -> None:
+    before = counted("a", TransferCounts("HostToDisk", FC, transfers=100, bytes=1000, stated_bytes_per_s=100))
+    after = counted("b", TransferCounts("HostToDisk", FC, transfers=200, bytes=1000, stated_bytes_per_s=50))
+    diff = compare(before, after)
+    assert regressions(diff, 5) == []
+    assert not any(item.judged for item in diff.insights)
+    assert "Changes of counts and stated rates, not judged" in said(diff)
+    assert "Regressions" not in said(diff)
+
+
+def test_what_a_file_doesn_t_have_is_a_dash() -> None:
+    def imported(name: str, rate: float) -> Session:
+        single = step(0, gb_per_s=Interval(rate, rate, rate), iterations=0, bytes=0,
+                      settings={"measured_by": "nixlbench"})  # fmt: skip
+        return session(name, single)
+
+    diff = compare(imported("a", 10.0), imported("b", 5.0))
+    (row,) = diff.keys
+    assert (row.a.transfers, row.a.bytes, row.a.average_bytes, row.a.blocks) == (None,) * 4
+    lines = said(diff).splitlines()
+    cells = next(line.split() for line in lines if line.split()[:2] == ["A", "fc"])
+    assert cells == ["A", "fc", "–", "–", "–", "–", "–", "10.0"]
+    assert "+0.0 %" not in said(diff)
+    assert "Undecided for 1 row: a single figure has no interval." in lines
+    assert "No significant performance changes detected." not in lines
+    assert "| – → – " in diff_markdown(diff)
+    assert regressions(diff, 5) == []
 
 
 def test_the_ratio_s_interval_agrees_with_a_bootstrap() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import dynamo
-from kvdeck.sessions.model.records import Tally
+from kvdeck.sessions.model.records import TransferCounts
 from kvdeck.sessions.model.transfer_counts import LAYOUTS, ordered
 from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import trace_counts
@@ -38,9 +38,9 @@ ONE_KEY = b"""{
 numbers = st.integers(0, 2**64 - 1)
 
 
-def tally(path: str, layout: str, values: tuple[int, ...]) -> Tally:
+def counts_of(path: str, layout: str, values: tuple[int, ...]) -> TransferCounts:
     transfers, size, blocks, least, most, rate, block_rate = values
-    return Tally(
+    return TransferCounts(
         path,
         layout,
         transfers=transfers,
@@ -62,11 +62,11 @@ keys = st.dictionaries(
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(0, 1e9), keys)
 def test_nothing_is_lost_on_the_way(name: str, seconds: float, held: dict[tuple[str, str], tuple[int, ...]]) -> None:
-    counts = dynamo.Counts(name, seconds, ordered(tally(*key, values) for key, values in held.items()))
+    counts = dynamo.Counts(name, seconds, ordered(counts_of(*key, values) for key, values in held.items()))
     written = dynamo.encode(counts)
     assert dynamo.parse(written) == counts
     assert dynamo.encode(dynamo.parse(written)) == written
-    assert dynamo.left_out(counts.tallies) == []
+    assert dynamo.left_out(counts.transfer_counts) == []
 
 
 def test_a_file_is_written_as_it_was_read() -> None:
@@ -78,12 +78,14 @@ def test_an_empty_session_has_its_braces_on_one_line() -> None:
 
 
 def test_the_eighteen_keys_stay_apart() -> None:
-    tallies = [
-        Tally(path, layout, transfers=n)
+    transfer_counts = [
+        TransferCounts(path, layout, transfers=n)
         for n, (path, layout) in enumerate((path, layout) for path in dynamo.DYNAMO_PATHS for layout in LAYOUTS)
     ]
-    read = dynamo.parse(dynamo.encode(dynamo.Counts("all", 1.0, tuple(tallies))))
-    assert {(t.path, t.layout): t.transfers for t in read.tallies} == {(t.path, t.layout): t.transfers for t in tallies}
+    read = dynamo.parse(dynamo.encode(dynamo.Counts("all", 1.0, tuple(transfer_counts))))
+    assert {(t.path, t.layout): t.transfers for t in read.transfer_counts} == {
+        (t.path, t.layout): t.transfers for t in transfer_counts
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_what_is_wrong_is_said_and_the_file_stays(tmp_path: Path, text: bytes, s
 
 def test_missing_numbers_have_their_defaults() -> None:
     text = b'{"session_name":"a","session_duration_secs":1,"metrics":{"HostToHost_FullyContiguous":{}}}'
-    (found,) = dynamo.parse(text).tallies
+    (found,) = dynamo.parse(text).transfer_counts
     assert (found.transfers, found.bytes, found.min_bytes, found.max_bytes) == (0, 0, None, 0)
     assert b'"min_transfer_size": 18446744073709551615' in dynamo.encode(dynamo.parse(text))
 
@@ -168,7 +170,7 @@ def test_a_reader_beside_a_writer_sees_whole_sessions_only(tmp_path: Path) -> No
     try:
         seen = 0
         for _ in range(200):
-            (one,) = dynamo.read(path, patience=5).tallies
+            (one,) = dynamo.read(path, patience=5).transfer_counts
             assert one.transfers >= seen
             seen = one.transfers
     finally:
@@ -184,14 +186,14 @@ def test_the_fixture_of_test_count_100(tmp_path: Path) -> None:
     recorder.close()
     rows = {
         (t.path, t.layout): (t.transfers, t.bytes, t.blocks, t.min_bytes, t.max_bytes)
-        for t in trace_counts.tallies(tmp_path)
+        for t in trace_counts.transfer_counts(tmp_path)
     }
     assert rows == {
         ("HostToDisk", LAYOUTS[0]): (34, 356864, 102, 8192, 12800),
         ("HostToDevice", LAYOUTS[1]): (33, 142848, 100, 2048, 6656),
         ("DeviceToHost", LAYOUTS[2]): (33, 144384, 98, 2048, 6656),
     }
-    written = dynamo.encode(dynamo.Counts("test_session", 1.0, trace_counts.tallies(tmp_path)))
+    written = dynamo.encode(dynamo.Counts("test_session", 1.0, trace_counts.transfer_counts(tmp_path)))
     assert [written.count(b'"avg_transfer_size": %d,' % average) for average in (10496, 4328, 4375)] == [1, 1, 1]
 
 

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.formats import exchange
-from kvdeck.sessions.model.records import PATHS, Session, Tally
+from kvdeck.sessions.model.records import PATHS, Session, TransferCounts
 from kvdeck.sessions.text.run_report import report_lines
 
-TALLY = Tally(
+TALLY = TransferCounts(
     "HostToDisk", "FullyContiguous", 3, 300, 2, 6, 50, 150, 1, 3, 300, 2, 0.5, ((50, 1), (125, 2)), ((0.125, 3),)
 )
-KEPT = Session("kept", "done", 1.0, kind="imported", tallies=(TALLY,), host={"hostname": "dgx"}, tags=("cold",))
+KEPT = Session("kept", "done", 1.0, kind="imported", transfer_counts=(TALLY,), host={"hostname": "dgx"}, tags=("cold",))
 
 
 def test_our_own_json_keeps_everything(tmp_path: Path) -> None:
@@ -31,9 +31,9 @@ def test_what_a_format_has_no_place_for_is_said() -> None:
     assert exchange.left_out(KEPT, "kvdeck") == []
     assert set(exchange.left_out(KEPT, "json")) == {"failures", "times", "descriptors", "the distribution of sizes"}
     assert set(exchange.left_out(KEPT, "csv")) == {"failures", "times", "descriptors", "the distribution of sizes"}
-    plain = replace(KEPT, tallies=(Tally("HostToDisk", "FullyContiguous", 1, sizes=((5, 1),)),))
+    plain = replace(KEPT, transfer_counts=(TransferCounts("HostToDisk", "FullyContiguous", 1, sizes=((5, 1),)),))
     assert exchange.left_out(plain, "csv") == ["the distribution of sizes"]
-    strange = replace(KEPT, tallies=(Tally("DiskToHost", "Unknown", 1),))
+    strange = replace(KEPT, transfer_counts=(TransferCounts("DiskToHost", "Unknown", 1),))
     assert exchange.left_out(strange, "json") == ["DiskToHost Unknown"]
 
 
@@ -42,11 +42,11 @@ def test_markdown_has_a_row_for_each_layout() -> None:
     assert "| HostToDisk | FullyContiguous | 3 | 300 B | 2 | 100 B | 3 |" in " ".join(text.split())
 
 
-OTHER = Tally("DiskToHost", "Unknown", 1, 2**64 - 1, min_bytes=2**64 - 1, max_bytes=2**64 - 1)
+OTHER = TransferCounts("DiskToHost", "Unknown", 1, 2**64 - 1, min_bytes=2**64 - 1, max_bytes=2**64 - 1)
 
 
 def test_parquet_is_a_table_to_others_and_keeps_every_count(tmp_path: Path) -> None:
-    two = replace(KEPT, tallies=(TALLY, OTHER))
+    two = replace(KEPT, transfer_counts=(TALLY, OTHER))
     path = tmp_path / "counts.parquet"
     path.write_bytes(exchange.encode(two, exchange.format_of(path)))
     assert exchange.left_out(two, "parquet") == []
@@ -57,13 +57,13 @@ def test_parquet_is_a_table_to_others_and_keeps_every_count(tmp_path: Path) -> N
     assert columns["times"] == [[{"seconds": 0.125, "count": 3}], []]
     read = exchange.read(path)
     assert (read.name, read.kind) == ("kept", "imported")
-    assert set(read.tallies) == {TALLY, OTHER}
+    assert set(read.transfer_counts) == {TALLY, OTHER}
 
 
 def test_a_session_of_nothing_is_a_parquet_file_without_rows(tmp_path: Path) -> None:
     path = tmp_path / "empty.parquet"
-    path.write_bytes(exchange.encode(replace(KEPT, tallies=()), "parquet"))
-    assert exchange.read(path).tallies == ()
+    path.write_bytes(exchange.encode(replace(KEPT, transfer_counts=()), "parquet"))
+    assert exchange.read(path).transfer_counts == ()
 
 
 def test_other_parquet_files_are_refused_in_a_sentence(tmp_path: Path) -> None:

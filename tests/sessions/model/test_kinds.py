@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from kvdeck.sessions.formats import exchange
-from kvdeck.sessions.model.records import Session, Tally
+from kvdeck.sessions.model.records import Session, TransferCounts
 from kvdeck.sessions.recorder import TransferCounter
 from kvdeck.sessions.store import catalogue, index, lookup, traces
 from kvdeck.sessions.store.store import Store
@@ -28,7 +28,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def keep(store: Store, kind: str, name: str = "") -> str:
     """A session of a kind, of which four transfers were counted if it is a trace; its name."""
     name = name or f"a-{kind}"
-    store.keep(Session(name, "done", 1.0, ended=2.0, kind=kind, tallies=(Tally("HostToDisk", "Unknown", 2, 64),)))
+    store.keep(
+        Session(
+            name, "done", 1.0, ended=2.0, kind=kind, transfer_counts=(TransferCounts("HostToDisk", "Unknown", 2, 64),)
+        )
+    )
     if kind == "trace":
         recorder = TransferCounter(store.folder(name))
         for _ in range(4):
@@ -59,7 +63,7 @@ def test_a_session_of_an_earlier_version_is_read_and_then_written_with_the_new_w
 def test_counts_of_a_former_trace_are_shown(store: Store) -> None:
     age(store, keep(store, "trace"))
     assert store.summaries()[0].transfers == 4
-    assert store.load("a-trace").tallies[0].transfers == 4
+    assert store.load("a-trace").transfer_counts[0].transfers == 4
     assert traces.begin(store, "a-trace") == []  # it can be counted into again
 
 

@@ -230,4 +230,4 @@ def test_a_session_that_is_counted_into_can_be_tagged_and_not_renamed(store: Sto
     finally:
         recorder.close()
     store.rename("shared", "other")
-    assert (store.load("other").note, store.load("other").tallies[0].transfers) == ("live", 1)
+    assert (store.load("other").note, store.load("other").transfer_counts[0].transfers) == ("live", 1)

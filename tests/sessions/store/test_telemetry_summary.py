@@ -228,8 +228,8 @@ def test_one_that_nobody_ended_says_so_and_still_adds_up(store: Store) -> None:
     owner_path(store.folder("cut")).unlink()
     session = store.load("cut")
     assert (session.state, session.reason, session.ended) == ("interrupted", OWNER_GONE, T0 + 59)
-    assert session.watched is not None
-    assert session.watched.moments == 60
+    assert session.telemetry is not None
+    assert session.telemetry.moments == 60
     assert "without reporting" in text(report_lines(session, 100))
     (row,) = catalogue(store)
     assert (row.state, row.reason) == ("interrupted", OWNER_GONE)
@@ -302,9 +302,9 @@ def test_what_does_not_compare_is_said_first(store: Store) -> None:
 
 def test_flows_of_one_side_stand_apart(store: Store) -> None:
     a, b = recorded(store, "a", rates(1e9, 1)), recorded(store, "b", rates(1e9, 2))
-    assert a.watched is not None
-    other = replace(a.watched.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
-    a = replace(a, watched=replace(a.watched, flows=(*a.watched.flows, other)))
+    assert a.telemetry is not None
+    other = replace(a.telemetry.flows[0], name="kvbm onboard", source_tier="G2", target_tier="G1")
+    a = replace(a, telemetry=replace(a.telemetry, flows=(*a.telemetry.flows, other)))
     diff = compare_flows(a, b)
     assert len(diff.flows) == 1
     assert "G2 → G1 kvbm onboard" in diff.only_a[0]
@@ -327,7 +327,7 @@ def test_flows_over_time_as_csv_and_json(store: Store, tmp_path: Path) -> None:
     assert b"telemetry of" in b"".join(telemetry.pieces(session, folder, "markdown"))
     telemetry.write(session, folder, "kvdeck", tmp_path / "one.kvdeck.json")
     again = exchange.read(tmp_path / "one.kvdeck.json")
-    assert again.watched == session.watched
+    assert again.telemetry == session.telemetry
     kept = store.keep(replace(again, name="kept", kind="imported"))
     assert "telemetry of" in text(report_lines(store.load(kept.name), 100))
     with pytest.raises(SessionError, match="are not on this host"):

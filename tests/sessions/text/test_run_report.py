@@ -26,11 +26,11 @@ from kvdeck.sessions.model.records import (
     Percentiles,
     Session,
     StepResult,
-    Tally,
+    TransferCounts,
     Tuned,
 )
 from kvdeck.sessions.model.references import reference_text
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, Watched
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
 from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 from kvdeck.sessions.text.run_report import report_json, report_lines, trouble, verdict_text
 from kvdeck.sessions.units import duration_text, figure, layout_name, size_text, time_text
@@ -129,8 +129,8 @@ def test_json_has_every_key_that_was_promised() -> None:
         StepResult,
         Comparison,
         Tuned,
-        Tally,
-        Watched,
+        TransferCounts,
+        TelemetryTotals,
         FlowTotals,
         GaugeTotals,
         CounterTotals,
@@ -140,7 +140,7 @@ def test_json_has_every_key_that_was_promised() -> None:
 )
 def test_every_field_is_documented(record: type[Struct]) -> None:
     documented = FORMATS.read_text()
-    fields = set(record.__struct_fields__) - ({"name"} if record is Session else set())
+    fields = set(record.__struct_encode_fields__) - ({"name"} if record is Session else set())
     assert [name for name in fields if not re.search(rf"`{name}(\[\])?`", documented)] == []
 
 

@@ -11,6 +11,7 @@ from kvdeck.app.text.monitor_report import arrow
 from kvdeck.app.tui.dialogs.prompt import AskText
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
+from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.engine.quantities import parse_count
 from kvdeck.engine.telemetry.sample import Number
@@ -77,6 +78,9 @@ def series(screen: MonitorScreen) -> None:
 def sources(screen: MonitorScreen) -> None:
     """Open the source dialog and apply the selection; Esc, too, marks the sources as seen."""
 
+    def seen(found: tuple[FoundSource, ...]) -> None:
+        screen.found = found
+
     def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
         settings = screen.settings
         offered = tuple(found.name for found in screen.found)
@@ -84,7 +88,7 @@ def sources(screen: MonitorScreen) -> None:
         known = tuple(dict.fromkeys((*settings.known, *known)))
         screen.change(replace(settings, sources=ticked, known=known))
 
-    screen.app.push_screen(SourceChooser(screen.settings.sources), chosen)
+    screen.app.push_screen(SourceChooser(screen.settings.sources, seen), chosen)
 
 
 def block(screen: MonitorScreen) -> None:

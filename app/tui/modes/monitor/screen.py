@@ -125,7 +125,10 @@ class MonitorScreen(DeckScreen):
             self._linger.stop()
         if not self._asked:
             self._asked = True
-            self.ask(lambda: self._find_sources(), "sources", exclusive=True)
+            if self.settings.sources is None:
+                self.call_after_refresh(self._ask_first)
+            else:
+                self.ask(lambda: self._find_sources(), "sources", exclusive=True)
         self._watch()
 
     def on_screen_suspend(self) -> None:
@@ -422,10 +425,13 @@ class MonitorScreen(DeckScreen):
 
     async def _find_sources(self) -> None:
         with contextlib.suppress(KvdeckError):  # the source dialog searches again, and shows why it fails
-            self.found = await self.app.requests.find_sources()
+            self.found = (await self.app.requests.find_sources(lambda _: None)).sources
+        self.draw()
+
+    def _ask_first(self) -> None:
+        """Open the source dialog, whose search shows what it finds at once."""
         if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
-        self.draw()
 
     def action_sources(self) -> None:
         dialogs.sources(self)

@@ -1,116 +1,40 @@
-"""Dialog for selecting telemetry sources: those discovered on this host (unused so far) and entered addresses."""
+"""Monitor dialog to select sources: found on this host, already sampled, or typed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
-from kvdeck.app.tui.source_search import FoundSource
-from kvdeck.app.tui.widgets.key_bar import LIST, MONITOR
-from kvdeck.app.tui.widgets.lines import CURSOR, Lines, Row, cell, window
-from kvdeck.sessions.errors import KvdeckError, UsageError
-from kvdeck.sessions.host.addresses import refuse_credentials
+from kvdeck.app.text.monitor_names import source_name
+from kvdeck.app.tui.modes.monitor.source_list import SourceList, SourceRow
+from kvdeck.app.tui.source_search import FoundSource, FoundSources
+from kvdeck.app.tui.widgets.key_bar import MONITOR
+from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
+    from textual.timer import Timer
     from textual.worker import WorkType
 
     from kvdeck.app.tui.app import Deck
 
-COSTS = {
-    "disk": "reads 2 files",
-    "network": "reads 2 files",
-    "fabric": "reads the card's firmware, at most 1/s",
-    "gpu": "NVML calls; 20 ms per direction if the card has no counter",
-    "process": "reads /proc of serving processes",
-    "ring": "reads 1 file, doesn't drain it",
-    "session": "checks a file, reads what is new",
-    "nvidia_fs": "reads 1 file",
-    "cufile": "runs gds_stats per process every 5 s",
-}
-"""Cost of one sample, by source kind; by name for sources that differ from their kind."""
-
-
-HTTP = "http://"
-"""Prefilled in the address prompt: the most common beginning."""
-
-
-class SourceList(Lines, can_focus=True):
-    """Check list of sources."""
-
-    DEFAULT_CSS = "SourceList { width: 90%; max-width: 100; height: auto; max-height: 90%; }"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="choose.up", tooltip="Previous row", group=LIST),
-        Binding("down,j", "move(1)", "Down", show=False, id="choose.down", tooltip="Next row", group=LIST),
-        Binding("space", "tick", "select", id="choose.tick", tooltip="Select or clear this source", group=LIST),
-    ]
-
-    def __init__(self, first: bool) -> None:
-        super().__init__()
-        self.first = first
-        self.found: list[FoundSource] = []
-        self.ticked: set[str] = set()
-        self.place, self.top = 0, 0
-        self.looking, self.error = True, ""
-
-    def show(self) -> None:
-        """Resize to the rows and redraw."""
-        self.styles.height = len(self._lines(60)) + 2
-        self.redraw()
-
-    def action_move(self, by: int) -> None:
-        self.place = max(0, min(len(self.found) - 1, self.place + by))
-        self.redraw()
-
-    def action_tick(self) -> None:
-        if self.found:
-            self.ticked ^= {self.found[self.place].name}
-            self.action_move(1)
-
-    def rows(self, width: int, height: int) -> list[Row]:
-        lines = self._lines(width)
-        if len(lines) <= height:
-            return lines
-        head, foot = lines[:2], lines[-2:]
-        body, room = lines[2:-2], height - 4
-        self.top = window(self.top, self.place, len(body), room)
-        return [*head, *body[self.top : self.top + room], *foot]
-
-    def _lines(self, width: int) -> list[Row]:
-        said = "Found on this host. Nothing is read until you press Enter." if self.first else "Sources"
-        head: list[Row] = [(cell(said, width, "!"),), ()]
-        widest = max((len(found.name) for found in self.found), default=20)
-        rows: list[Row] = []
-        for place, found in enumerate(self.found):
-            mark = "[x]" if found.name in self.ticked else "[ ]"
-            name = min(widest, width - 18)
-            spans = (
-                ("▸ " if place == self.place else "  ", "key"),
-                cell(f"{mark} ", 4, "ok" if mark == "[x]" else "dim"),
-                cell(found.kind, 11, "dim"),
-                cell(found.name, name),
-                cell(
-                    f"  {COSTS.get(found.name) or COSTS.get(found.kind, '1 HTTP request per sample')}",
-                    max(0, width - 17 - name),
-                    "dim",
-                ),
-            )
-            rows.append((CURSOR, *spans) if place == self.place else spans)
-        if self.error:
-            rows.append((cell(self.error, width, "bad"),))
-        elif self.looking:
-            rows.append((cell("scanning the usual ports of the loopback address …", width, "dim"),))
-        elif not self.found:
-            rows.append((cell("no source found · a adds an address", width, "dim"),))
-        keys = (("Enter", "start"), ("space", "select"), ("a", "add"), ("r", "rescan"), ("Esc", "cancel"))
-        foot: Row = tuple(span for key, what in keys for span in ((f"{key} ", "key"), (f"{what}  ", "dim")))
-        return [*head, *rows, (), foot]
+MOST_WAIT_S = 3.0
+"""Longest time, s, that Enter waits for the search."""
+NOTE = "host:port, :8000, a URL, a folder of rings, a session .json"
 
 
 class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"]):
-    """Returns (selected, offered) source names as `--source` takes them; None on Esc."""
+    """Dismissed with the selected and the offered source names, as `--source` takes them; with None for Esc.
+
+    The search shows what it finds at once. Enter waits for its end, at most until `MOST_WAIT_S` after its begin.
+
+    Args:
+        watched: The sources selected now; None if none was ever selected, which selects every source that is found.
+        seen: Gets the sources that the search has found so far.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take", "watch", id="choose.take", tooltip="Monitor the selected sources", group=MONITOR),
@@ -129,62 +53,115 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     ]
     app: Deck
 
-    def __init__(self, watched: tuple[str, ...] | None) -> None:
+    def __init__(self, watched: tuple[str, ...] | None, seen: Callable[[tuple[FoundSource, ...]], None]) -> None:
         super().__init__()
-        self.watched = watched
+        self.watched, self.seen = watched, seen
         self.list = SourceList(first=watched is None)
+        self._own = [FoundSource(name, "") for name in watched or ()]
+        self._newest, self._before = FoundSources(), FoundSources()
+        self._offered: set[str] = set()
+        self._limit: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield self.list
 
     def on_mount(self) -> None:
         self.list.ticked = set(self.watched or ())
-        self.list.found = [FoundSource(source, "") for source in self.watched or ()]
         self.list.focus()
         self.action_look()
 
     def action_look(self) -> None:
-        self.list.looking, self.list.error = True, ""
-        self.list.show()
+        mine = self.list
+        mine.looking, mine.late, mine.waits, mine.error = True, False, False, ""
+        self._before = self._newest
+        self._show()
+        if self._limit is not None:
+            self._limit.stop()
+        self._limit = self.set_timer(MOST_WAIT_S, self._reach_limit)
         job: WorkType[None] = self._find_sources
         self.run_worker(job, exclusive=True)
 
     async def _find_sources(self) -> None:
         try:
-            self._show_found(await self.app.requests.find_sources())
+            self._progress(await self.app.requests.find_sources(self._progress))
         except KvdeckError as error:
-            self.list.looking, self.list.error = False, str(error)
-            self.list.show()
+            self.list.error, self.list.waits = str(error), False
+        self.list.looking = False
+        self.list.show()
+        if self.list.waits:
+            self._take()
 
-    def _show_found(self, offered: tuple[FoundSource, ...]) -> None:
+    def _reach_limit(self) -> None:
         mine = self.list
-        mine.looking, mine.error = False, ""
-        known = {found.name for found in offered}
-        others = [found for found in mine.found if found.name not in known]
-        before = {found.name for found in mine.found}
-        mine.found = [*offered, *others]
-        if self.watched is None:  # first use: loopback and host sources are on by default
-            mine.ticked |= known - before
-        mine.show()
+        mine.late = mine.looking
+        if mine.late and mine.waits:
+            self._take()
+        else:
+            mine.redraw()
+
+    def _progress(self, found: FoundSources) -> None:
+        self._newest = found
+        known = {one.name for one in found.sources}
+        if self.watched is None:  # first use: what is found on this host is on by default
+            self.list.ticked |= known - self._offered
+        self._offered |= known
+        self._show()
+        self.seen(found.sources)
+
+    def _show(self) -> None:
+        """Show what is known: in an order in which no row moves during a search, which takes no row away."""
+        found = self._newest
+        earlier = () if found.done else self._before.sources
+        slow = [FoundSource(name, "slow") for name in found.unanswered]
+        rows = {one.name: SourceRow(one.name, one.kind) for one in (*self._own, *earlier, *slow, *found.sources)}
+        asked = [SourceRow(name, state="asked") for name in found.awaited if name not in rows]
+        endpoints = sorted((*asked, *(row for row in rows.values() if _is_endpoint(row))), key=_by_port)
+        local = [row for row in rows.values() if not _is_endpoint(row)]
+        silent = [SourceRow(one.name, state="silent", reason=one.reason) for one in found.silent]
+        self.list.fill([*endpoints, *local, *silent])
 
     def action_add(self) -> None:
         from kvdeck.app.tui.dialogs.prompt import AskText
 
-        def added(text: str | None) -> None:
-            if text and text != HTTP:
-                text = text.removeprefix(HTTP) if "://" in text.removeprefix(HTTP) else text  # pasted after the prefix
-                try:
-                    refuse_credentials(text, "the source")
-                except UsageError as error:
-                    self.notify(str(error), severity="error", timeout=15)
-                    return
-                self.list.found.append(FoundSource(text, ""))
-                self.list.ticked.add(text)
-                self.list.show()
+        def added(name: str | None) -> None:
+            if name:
+                if name not in self.list.names:
+                    self._own.append(FoundSource(name, ""))
+                self.list.ticked.add(name)
+                self._show()
+                self.list.go_to(name)
 
-        note = "http://host:6880/metrics, a folder of NIXL rings, or a session's .json"
-        self.app.push_screen(AskText("Add a source", HTTP, note), added)
+        self.app.push_screen(AskText("Add a source", "", NOTE, self._checked), added)
+
+    async def _checked(self, text: str) -> str:
+        """Return the source that a text names, as the list names it."""
+        from kvdeck.app.tui.threads import in_thread
+        from kvdeck.engine.telemetry.address import source_address
+
+        # The folder may be on a file system that hangs.
+        return (await in_thread(lambda: source_address(text), "kvdeck-source")).listed
 
     def action_take(self) -> None:
-        ticked = [found.name for found in self.list.found if found.name in self.list.ticked]
-        self.dismiss((tuple(dict.fromkeys(ticked)), tuple(found.name for found in self.list.found)))
+        mine = self.list
+        if mine.looking and not mine.late and not mine.waits:
+            mine.waits = True
+            mine.redraw()
+        else:
+            self._take()
+
+    def _take(self) -> None:
+        mine = self.list
+        if mine.looking:
+            late = f" (no answer from {', '.join(map(source_name, mine.asked))})" if mine.asked else ""
+            self.app.notify(f"started before the search ended{late}: s shows what else is found", severity="warning")
+        names = tuple(mine.names)
+        self.dismiss((tuple(name for name in names if name in mine.ticked), names))
+
+
+def _is_endpoint(entry: SourceRow) -> bool:
+    return entry.name.startswith(("http://", "https://"))
+
+
+def _by_port(entry: SourceRow) -> tuple[int, str]:
+    port = entry.name.rpartition(":")[2].partition("/")[0]
+    return int(port) if port.isdigit() else 0, entry.name

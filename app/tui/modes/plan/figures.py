@@ -123,6 +123,9 @@ def _gpu_rows(plan: Plan, width: int) -> Iterator[Row]:
 def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
     if why := plan.replication():
         yield _line("replicated", why, width, "warn")
+    for label, lines in {"assumed": plan.model.notes, "packing": (plan.packing(),)}.items():
+        for text in lines:
+            yield from (_line(label, part, width, "warn") for part in wrap(text, max(20, width - LABEL)))
 
 
 def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:

@@ -86,6 +86,10 @@ class PlanForm:
     layouts: frozenset[str] = frozenset(LAYOUTS[:2])
     doctor: Doctor = field(default_factory=Doctor)
 
+    def with_model(self, model: Architecture, file: str) -> PlanForm:
+        """Return the form with another model, and with the KV precision of its files if they say one."""
+        return replace(self, model=model, file=file, precision=model.precision or self.precision)
+
     def plan(self, **other: int) -> Plan:
         """Return the plan, optionally with another `tp` or `page_size`.
 
@@ -140,13 +144,20 @@ class PlanForm:
     def hint(self, item: Field) -> str:
         """Return a one-line hint for a field."""
         if item.key == "precision":
-            return f"{self.precision}: {PRECISIONS[self.precision].said}"
+            return f"{self.precision}: {PRECISIONS[self.precision].said}{self._origin()}"
         if item.key == "pp_rule":
             return PP_RULES[self.pp_rule]
         if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
             said = row.reason or f"{row.state} with {row.backend}"
             return f"{self.path}: {said}"
         return item.hint
+
+    def _origin(self) -> str:
+        """Return what the model's files say about the KV precision, as text; empty if they don't."""
+        if not self.model.precision_source:
+            return ""
+        said = self.model.precision and f"{self.model.precision} by "
+        return f" · the model's: {said}{self.model.precision_source}"
 
     def problem(self) -> str:
         """Return why there is no plan, or ""."""
@@ -227,7 +238,7 @@ def block_spec(group: Group, precision: str) -> dict[str, Any]:
     if len(set(group.part_bytes)) > 1:
         return {**shape, "outer_dims": 1, "inner_dim": sum(group.part_bytes), "dtype": "int8"}
     width = PRECISIONS[precision].bits // 8
-    if first.fixed_bytes or PRECISIONS[precision].scale_every:
+    if first.fixed_bytes or PRECISIONS[precision].scale_every or PRECISIONS[precision].packed:
         return {**shape, "inner_dim": group.part_bytes[0], "dtype": "int8"}
     return {**shape, "inner_dim": group.part_bytes[0] // width, "dtype": precision}
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -143,7 +141,8 @@ class PlanScreen(DeckScreen):
             self.notify(str(error), severity="error", markup=False)
             return
         pane = self.query_one(PlanPane)
-        pane.become(replace(pane.form, model=model, file="" if name in catalogue() else str(Path(name).absolute())))
+        of_catalogue = model.name in catalogue() and not expanded(name).exists()
+        pane.become(pane.form.with_model(model, "" if of_catalogue else str(expanded(name).absolute())))
 
     def action_copy(self) -> None:
         form = self.query_one(PlanPane).form

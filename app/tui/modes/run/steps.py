@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
     from kvdeck.sessions.model.run_state import RunState, StepState
 
-MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "unavailable": "–", "failed": "✗", "cancelled": "×"}
-TONES = {"waiting": "dim", "running": "run", "ok": "ok", "unavailable": "warn", "failed": "bad", "cancelled": "warn"}
+MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "suspect": "?", "unavailable": "–", "failed": "✗", "cancelled": "×"}
+TONES = {
+    "waiting": "dim",
+    "running": "run",
+    "ok": "ok",
+    "suspect": "bad",
+    "unavailable": "warn",
+    "failed": "bad",
+    "cancelled": "warn",
+}
 
 
 @dataclass

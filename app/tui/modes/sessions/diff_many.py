@@ -9,10 +9,10 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.tui.export_tables import curve_table
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.modes.sessions.report import line_row
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, heading
 from kvdeck.app.tui.widgets.list import Page
+from kvdeck.app.tui.widgets.report_lines import line_row
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.text.comparison_report import many_lines
 from kvdeck.sessions.units import many

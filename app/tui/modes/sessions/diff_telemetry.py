@@ -8,10 +8,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.modes.sessions.report import line_row
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, heading
 from kvdeck.app.tui.widgets.list import Page
+from kvdeck.app.tui.widgets.report_lines import line_row
 from kvdeck.sessions.analysis.compare_telemetry import compare_flows
 from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_lines, telemetry_diff_markdown
 

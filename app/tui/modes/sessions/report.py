@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -10,31 +9,34 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.tui.comparison.diff import diff_layouts
 from kvdeck.app.tui.export_tables import curve_table, distribution_table, percentile_table, result_table
-from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.widgets.key_bar import LIST
-from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
+from kvdeck.app.tui.widgets.lines import Row, heading, linked
 from kvdeck.app.tui.widgets.list import Page
+from kvdeck.app.tui.widgets.report_lines import line_row
 from kvdeck.sessions.model.records import Session
-from kvdeck.sessions.text.run_report import Line, report_lines
-from kvdeck.sessions.units import layout_name
+from kvdeck.sessions.text.run_report import Line, has_samples, report_lines
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
     from kvdeck.sessions.analysis.histograms import Histogram, Key
 
-_TONES = {"plain": "", "heading": "title", "bad": "bad", "warning": "warn"}
-_LAYOUTS = {layout_name(text): text for text in LAYOUTS}
-_TABLE_ROW = re.compile(rf"\s+({'|'.join(sorted(_LAYOUTS, reverse=True))})\s+\d+/")
+
+def report_rows(session: Session, width: int) -> list[Row]:
+    """Return a session's report, and which key replays its telemetry if it holds some."""
+    lines = report_lines(session, width - 2)
+    if has_samples(session):
+        lines += [Line(""), Line("v replays the telemetry in the Monitor.")]
+    return [line_row(line, width - 1) for line in lines]
 
 
-def line_row(line: Line, width: int) -> Row:
-    """Return a report line as a row coloured by its tone, or in a table by its layout."""
-    found = _TABLE_ROW.match(line.text)
-    if found is None:
-        return (cell(f" {line.text}", width, _TONES[line.tone]),)
-    end = found.end(1)
-    return ((f" {line.text[:end]}", f"layout:{_LAYOUTS[found[1]]}"), cell(line.text[end:], max(1, width - end - 1)))
+def replay_telemetry(screen: DeckScreen, session: Session) -> None:
+    """Replay the telemetry of a session in the Monitor; warn if it holds none."""
+    if has_samples(session):
+        # Not from the worker that read the session: it ends when its screen is no longer in front.
+        screen.app.call_later(screen.app.replay, session.name)
+    else:
+        screen.notify(f"{session.name} holds no telemetry · fix: run or trace with --record", severity="warning")
 
 
 class ResultScreen(DeckScreen):
@@ -42,6 +44,15 @@ class ResultScreen(DeckScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "diff", "diff", id="result.diff", tooltip="Compare the run's first two layouts", group=LIST),
+        Binding(
+            "v",
+            "view",
+            "telemetry",
+            show=False,
+            id="result.telemetry",
+            tooltip="Replay the session's telemetry in the Monitor",
+            group=LIST,
+        ),
         Binding(
             "escape", "back", "back", key_display="Esc", id="result.back", tooltip="Go back to the list", group=LIST
         ),
@@ -68,11 +79,14 @@ class ResultScreen(DeckScreen):
         return [percentile_table(self.session), spread, curve_table(self.session.name, [self.session])]
 
     def _rows(self, width: int, focused: bool) -> list[Row]:
-        rows = [line_row(line, width - 1) for line in report_lines(self.session, width - 2)]
-        return [linked(heading(self.session.name, width, focused), self.link_to(self.session.name)), *rows]
+        head = linked(heading(self.session.name, width, focused), self.link_to(self.session.name))
+        return [head, *report_rows(self.session, width)]
 
     def session_shown(self) -> str:
         return self.session.name
+
+    def action_view(self) -> None:
+        replay_telemetry(self, self.session)
 
     def action_diff(self) -> None:
         diff_layouts(self, self.session)

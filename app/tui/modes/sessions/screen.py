@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from kvdeck.app.tui.modes.base import OPENING, DeckScreen
-from kvdeck.app.tui.modes.sessions.report import line_row
+from kvdeck.app.tui.modes.sessions.report import replay_telemetry, report_rows
 from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
@@ -22,7 +22,7 @@ from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.catalogue import matching
-from kvdeck.sessions.text.run_report import is_telemetry, report_lines
+from kvdeck.sessions.text.run_report import is_telemetry
 from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
 
@@ -124,6 +124,15 @@ class SessionsScreen(DeckScreen):
             "diff",
             id="sessions.diff",
             tooltip="Compare the marked sessions, or this run's layouts",
+            group=RUN,
+        ),
+        Binding(
+            "v",
+            "view",
+            "telemetry",
+            show=False,
+            id="sessions.telemetry",
+            tooltip="Replay the session's telemetry in the Monitor",
             group=RUN,
         ),
         Binding(
@@ -320,11 +329,8 @@ class SessionsScreen(DeckScreen):
                 heading(row.name, width),
                 *((cell(f" {line}", width, "bad"),) for line in wrapped(shown.error, width - 2)),
             ]
-        lines = report_lines(shown.session, width - 2)
-        return [
-            linked(heading(row.name, width, focused), self.link_to(row.name)),
-            *(line_row(line, width - 1) for line in lines),
-        ]
+        head = linked(heading(row.name, width, focused), self.link_to(row.name))
+        return [head, *report_rows(shown.session, width)]
 
     def session_shown(self) -> str:
         row = self._here()
@@ -373,6 +379,14 @@ class SessionsScreen(DeckScreen):
             from kvdeck.app.tui.modes.sessions.diff_many import VersusScreen
 
             self.app.push_screen(VersusScreen(sessions))
+
+    def action_view(self) -> None:
+        row = self._here()
+        if row is not None:
+            self.ask(lambda: self._replay(row.name), OPENING, exclusive=True)
+
+    async def _replay(self, name: str) -> None:
+        replay_telemetry(self, await self.app.requests.load_session(name))
 
     def action_name(self, what: str) -> None:
         row = self._own()

@@ -52,7 +52,7 @@ class Paths(Listing[PathRow]):
         first = min(40, max(14, width - 51))
         return [
             Column("", first, lambda r: self._named(r, first), self._tone, right=False),
-            Column("now", 9, lambda r: rate_text(r.flow), lambda r: "!" if r.moving else "dim"),
+            Column("now", 9, lambda r: rate_text(r.flow, "bl"), lambda r: "!" if r.moving else "dim"),
             Column("moves/s", 7, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
             Column("size", 9, lambda r: size_text(r.size.value), lambda r: _figure_tone(r.size)),
             Column("desc", 5, lambda r: count_text(r.descriptors), lambda _: "dim"),

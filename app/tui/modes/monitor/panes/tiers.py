@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kvdeck.app.text.monitor_names import age_text, short, source_name
-from kvdeck.app.text.monitor_report import arrow, flow_total
+from kvdeck.app.text.monitor_report import arrow
 from kvdeck.app.tui.modes.monitor.history import flow_rate
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.modes.monitor.tier_figures import (
@@ -48,6 +48,14 @@ TEACHES = (
 )
 
 
+WIDE = 110
+"""Width from which what was counted before watching and since then have a column each."""
+_COLUMN = 13
+"""Columns of one amount, as in `1,888 blocks`."""
+_BOTH = 19
+"""Columns of both amounts in one cell, as in `≈954 MiB +2.98 GiB`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Columns of a row's parts."""
@@ -56,8 +64,10 @@ class Places:
     """Column of each tier's lifeline."""
     box: int
     """Width of a tier's box."""
-    total: int
-    """Column that ends the totals (exclusive)."""
+    before: int | None
+    """Column that ends the amounts before watching (exclusive); None if they share a cell with those since."""
+    watched: int
+    """Column that ends the amounts since watching began (exclusive)."""
     spark: int
     spark_width: int
     name: int
@@ -65,13 +75,16 @@ class Places:
     @classmethod
     def fitting(cls, width: int) -> Places:
         """Return the columns for a width of 78 or more; extra width goes to arrows first, then sparklines and names."""
-        step = min(26, (width - 30) // 6 if width >= 100 else 12)
+        wide = width >= WIDE
+        step = max(11, min(26, (width - 45) // 6 if wide else 11 + (width - 80) // 6))
         first = max(9, step // 2)
         lines = tuple(first + step * place for place in range(len(TIERS)))
-        total = lines[-1] + (step + 1) // 2 + (9 if width < 100 else 12)
-        left = width - total - 1
-        spark = max(6, left if left < 16 else min(48, left * 3 // 5))
-        return cls(lines, step - 1, total, total + 1, spark, total + 1 + spark + 1)
+        edge = lines[-1] + (step + 1) // 2
+        before = edge + _COLUMN if wide else None
+        watched = edge + 2 * _COLUMN if wide else lines[-1] + 3 + _BOTH
+        left = width - watched - 1
+        spark = max(4, left if left < 16 else min(48, left * 3 // 5))
+        return cls(lines, step - 1, before, watched, watched + 1, spark, watched + 1 + spark + 1)
 
     def of(self, tier: str) -> int:
         return self.lines[TIERS.index(tier)]
@@ -83,6 +96,8 @@ class Tiers(Panel):
     title = "Tiers"
     full: Mapping[str, list[Fill]] = MappingProxyType({})
     spoken: Set[str] = frozenset()
+    abbreviated = False
+    """Whether a row was drawn that abbreviates blocks."""
 
     def apply(self, view: View) -> None:
         self.full = fills(view.moment)
@@ -90,9 +105,13 @@ class Tiers(Panel):
         super().apply(view)
 
     def note(self) -> str:
-        return "now · total · 2 min · bl: blocks"
+        if not self.view.moment.flows:
+            return ""
+        parts = ("now · before · watched · 2 min" if self.size.width >= WIDE else "now · before +watched · 2 min",)
+        return " · ".join((*parts, *(["bl: blocks"] if self.abbreviated else [])))
 
     def rows(self, width: int, height: int) -> list[Row]:
+        self.abbreviated = False
         rows = super().rows(width, height)
         if self.top and self.view.moment.flows:
             # Only the flows scroll; the boxes stay on top.
@@ -180,7 +199,11 @@ class Tiers(Panel):
             cells.put(0, f" {way(flow)}"[: places.lines[0]], "dim")
         self._arrow(cells, flow, places, tone if moving else "dim")
         dim = "" if moving else "dim"
-        cells.right(places.total, total_text(flow), dim)
+        if places.before is None:
+            cells.right(places.watched, self._fitting(both_text(flow), both_text(flow, "bl"), _BOTH), dim)
+        else:
+            for end, amount in ((places.before, before_text), (places.watched, watched_text)):
+                cells.right(end, self._fitting(amount(flow), amount(flow, "bl"), _COLUMN - 1), dim)
         spark = self.view.rates.flow_spark(flow, self.view.now, places.spark_width)
         cells.put(places.spark, spark, tone if moving else "dim")
         if self.view.thresholds.is_out(f"{flow.source} {flow.name}"):
@@ -194,36 +217,45 @@ class Tiers(Panel):
 
     def _arrow(self, cells: Cells, flow: Flow, places: Places, tone: str) -> None:
         age = self.view.age(flow.source)
-        text, known = rate_text(flow) if age is None else age_text(age), flow_rate(flow) is not None
+        known = flow_rate(flow) is not None
         dash = "━" if flow_rate(flow) else "─" if known else "╌"
         source, target = flow.source_tier, flow.target_tier
         if source is None or target is None:
+            text = rate_text(flow) if age is None else age_text(age)
             label = f" {short(flow.name)} {text} (tiers unknown) "
             cells.put(places.lines[0], "╌" * (places.lines[-1] - places.lines[0] + 1), "rule")
             cells.middle((places.lines[0] + places.lines[-1]) // 2, label, tone)
             return
         start, end = places.of(source), places.of(target)
+        low, high = min(start, end), max(start, end)
+        room = places.box - 1 if start == end else high - low - 2
+        text = self._fitting(rate_text(flow), rate_text(flow, "bl"), room) if age is None else age_text(age)
         if start == end:
             cells.put(start, f"├{dash} {text} ↔", tone)
             return
-        low, high = min(start, end), max(start, end)
         cells.put(low + 1, dash * (high - low - 1), tone)
         tip = ("▶" if dash == "━" else "▸") if end > start else ("◀" if dash == "━" else "◂")
         cells.put(high - 1 if end > start else low + 1, tip, tone)
         cells.put(start, "├" if end > start else "┤", tone)
-        room = high - low - 2
         label = f" {text} " if len(text) + 3 <= room else text
         left = low + 1 if end > start else low + 2
         cells.put(left + max(0, (room - len(label)) // 2), label[:room], f"!{tone}" if flow_rate(flow) else tone)
+
+    def _fitting(self, text: str, abbreviated: str, room: int) -> str:
+        """Return a text, or if it doesn't fit the one that abbreviates blocks."""
+        if len(text) <= room:
+            return text
+        self.abbreviated = self.abbreviated or abbreviated != text
+        return abbreviated
 
     def table(self) -> Table:
         from kvdeck.app.tui.export import Table
 
         rows = tuple(
-            (way(f), arrow(f), f.name, rate_text(f), flow_total(f), source_name(f.source))
+            (way(f), arrow(f), f.name, rate_text(f), before_text(f), watched_text(f), source_name(f.source))
             for f in in_order(self.view.moment.flows)
         )
-        return Table("tiers", ("way", "move", "flow", "now", "total", "source"), rows)
+        return Table("tiers", ("way", "move", "flow", "now", "before", "watched", "source"), rows)
 
     def points(self) -> Table:
         from kvdeck.app.tui.export import Table
@@ -235,18 +267,40 @@ class Tiers(Panel):
         return Table("rates", ("what", "unix_time", "per_second"), rows)
 
 
-def rate_text(flow: Flow) -> str:
-    """Return `1.23 GB/s`, `14 bl/s` (blocks), or a dash if the rate is unknown."""
-    if flow.bytes_per_s is not None:
-        return units.rate_text(flow.bytes_per_s)
-    return quantity_text(flow.blocks_per_s, "bl/s")
+def rate_text(flow: Flow, blocks: str = "blocks") -> str:
+    """Return `1.23 GB/s`, `14 blocks/s` if the source counts no bytes, or a dash if the rate is unknown.
 
-
-def total_text(flow: Flow) -> str:
-    """Return the total in few columns; `≈` if it is blocks times the given block size."""
+    Args:
+        blocks: The word for blocks.
+    """
     if flow.bytes_total is not None:
-        return ("≈" if flow.bytes_from_blocks else "") + size_text(flow.bytes_total)
-    return quantity_text(flow.blocks_total, "bl")
+        return units.rate_text(flow.bytes_per_s)
+    return quantity_text(flow.blocks_per_s, f"{blocks}/s")
+
+
+def before_text(flow: Flow, blocks: str = "blocks") -> str:
+    """Return what the source had counted before watching; `≈` if it is blocks times the block size."""
+    return _amount(flow, flow.bytes_before, flow.blocks_before, blocks)
+
+
+def watched_text(flow: Flow, blocks: str = "blocks") -> str:
+    """Return what moved since watching began, as `before_text`; a dash after a single reading."""
+    return _amount(flow, flow.bytes_gained, flow.blocks_gained, blocks)
+
+
+def both_text(flow: Flow, blocks: str = "blocks") -> str:
+    """Return both amounts in few columns, as `954 MiB +2.98 GiB`; without the first one if it is 0."""
+    before, watched = before_text(flow, blocks), watched_text(flow, blocks)
+    counted = flow.bytes_before if flow.bytes_total is not None else flow.blocks_before
+    if counted == 0:
+        return f"+{watched}"
+    return f"{before} +{watched.removeprefix('≈')}"
+
+
+def _amount(flow: Flow, size: float | None, count: float | None, blocks: str) -> str:
+    if flow.bytes_total is None:
+        return quantity_text(count, blocks)
+    return ("≈" if flow.bytes_from_blocks and size is not None else "") + size_text(size)
 
 
 def _still_text(flows: list[Flow]) -> str:

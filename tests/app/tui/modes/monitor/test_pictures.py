@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app.tui import theme
@@ -127,23 +125,9 @@ SCENES = {
     "zoomed": scene("tab", "z", sizes=SMALLER, anew=True),
     "tiers-alone": scene("z", sizes=(HUGE,)),
     "threshold": scene("tab", "down", "t", *"> 1 GB/s", themes=(theme.DEFAULT,)),
-    "chooser": scene("s", settings={}, moments=none, found=FOUND, sizes=SMALLER, anew=True),
+    "chooser": scene("r", settings={}, moments=none, found=FOUND, sizes=SMALLER, anew=True),
     "series": scene("b"),
     "series-found": scene("b", "slash", *"external", "enter", "space", sizes=(SMALL,)),
     "help": scene("question_mark"),
 }
-PICTURES = [(name, picture) for name, scene in SCENES.items() for picture in scene.names()]
-
-
-@cache
-def pictures(name: str) -> dict[str, str]:
-    return asyncio.run(SCENES[name].pictures())
-
-
-@pytest.mark.parametrize(("name", "picture"), PICTURES, ids=map("-".join, PICTURES))
-def test_picture(name: str, picture: str, update_goldens: bool, tmp_path: Path):
-    painted.compare(GOLDENS / f"{name}-{picture}", pictures(name)[picture], update_goldens, tmp_path)
-
-
-def test_every_golden_has_its_picture():
-    assert {file.name for file in GOLDENS.iterdir()} == set(map("-".join, PICTURES))
+test_picture, test_every_golden_has_its_picture = painted.golden_tests(SCENES, GOLDENS)

@@ -27,7 +27,7 @@ from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import VIEWS, MonitorScreen
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
-from kvdeck.app.tui.source_search import FoundSource, find_sources
+from kvdeck.app.tui.source_search import FoundSource, FoundSources, Progress, find_sources
 from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.widgets.key_bar import KeyBar
 from kvdeck.app.tui.widgets.lines import Lines
@@ -290,7 +290,7 @@ async def test_a_digit_that_is_no_number_is_refused_as_a_block_size():
 async def test_a_search_for_sources_that_fails_says_why():
     requests = FileRequests()
 
-    async def fail() -> tuple[FoundSource, ...]:
+    async def fail(_: Progress) -> FoundSources:
         raise KvdeckError("looking for sources failed: no python")
 
     requests.find_sources = fail  # type: ignore[method-assign]
@@ -302,10 +302,10 @@ async def test_a_search_for_sources_that_fails_says_why():
         assert "looking for sources failed: no python" in deck.screen.list.plain
 
 
-def test_a_search_that_can_not_start_is_an_error_for_the_operator(monkeypatch: pytest.MonkeyPatch):
+async def test_a_search_that_can_not_start_is_an_error_for_the_operator(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(KvdeckError, match="the search for sources failed"):
-        find_sources()
+        await find_sources(lambda _: None)
 
 
 async def test_recording_is_begun_and_ended_by_the_engine():
@@ -416,7 +416,7 @@ async def test_blocks_become_bytes_by_the_config_by_hand_and_from_the_plan():
     async with deck.run_test(size=BIG) as pilot:
         screen = await show(pilot, moments=a_monitor.sized_moments())
         assert "block 1 MiB, as configured" in plain(deck, MonitorBar)
-        assert "≈3.07 GiB" in plain(deck, Tiers)
+        assert "≈3.01 GiB" in plain(deck, Tiers), "since watching began"
         await pilot.press("B", *["backspace"] * 9, *"4,096", "enter")
         assert screen.settings.block_bytes == 4096
         assert "block 4 KiB, as typed" in plain(deck, MonitorBar)

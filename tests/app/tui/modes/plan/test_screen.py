@@ -74,7 +74,7 @@ async def test_a_model_is_searched_and_taken(deck: Answered):
 async def test_a_config_json_is_typed(deck: Answered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text('{"num_hidden_layers": 4, "num_attention_heads": 8, "hidden_size": 512}')
+    path.write_text('{"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "hidden_size": 512}')
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
         await pilot.press("m", *"config.json", "enter")
@@ -137,9 +137,17 @@ def test_a_working_set_beyond_the_memory_is_left_to_the_worker():
     assert block_choice(replace(small, doctor=Doctor())).batch is None
 
 
+def planned_with(precision: str) -> list[str]:
+    """The models that can have a precision: a packing of MLA's latent needs one."""
+    packed = PRECISIONS[precision].packed
+    return [
+        name for name, model in catalogue().items() if not packed or any(part.packed_bytes for part in model.parts())
+    ]
+
+
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_plan_carries_a_block_of_its_size(precision: str):
-    for name in catalogue():
+    for name in planned_with(precision):
         form = replace(R1, model=find_model(name), precision=precision, pp=1)
         assert Form().with_block(block_choice(form)).spec.geometry.block_bytes == form.plan().group.block_bytes
 
@@ -317,7 +325,7 @@ def test_every_field_steps_there_and_back():
 
 @pytest.mark.parametrize("precision", list(PRECISIONS))
 def test_every_block_becomes_a_run_of_its_size(precision: str):
-    for name in catalogue():
+    for name in planned_with(precision):
         form = replace(R1, model=find_model(name), precision=precision, pp=1)
         group = form.plan().group
         assert spec_from_mapping(block_spec(group, precision)).geometry.block_bytes == group.block_bytes

@@ -1,0 +1,1 @@
+"""Traffic: patterns of bytes between ranks, read, generated and measured."""

@@ -1,0 +1,166 @@
+"""The link between hosts during a step: what its interfaces carried against what was sent, and what they can carry."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kvdeck.engine.host.nics import Carried, Nic, nic_counters
+from kvdeck.engine.ranks.peer import PeerHost
+from kvdeck.sessions.units import percent_text, size_text
+
+IDLE_SECONDS = 0.2
+LEAST, MOST = 0.9, 1.1
+"""What the interfaces carry, as part of the bytes sent, if these went over them: with headers a little more."""
+_OVERHEAD = 256
+"""Bytes of headers allowed for each descriptor, beyond `MOST`: small pieces need a packet each."""
+_USED = 0.01
+"""Part of the bytes sent from which an interface counts as used."""
+
+Counters = Mapping[str, Carried]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUse:
+    """What a step's bytes used."""
+
+    sent: dict[str, int]
+    """Bytes that each interface of the sending host carried, without those of its idle time."""
+    received: dict[str, int]
+    """The same of the receiving hosts; with several, the host's name comes first."""
+    part: float | None
+    """What the interfaces carried, as part of the bytes sent: the end that is further from 1. None: no counters."""
+    doubt: str | None
+    """Why the bytes didn't take the interfaces, or can't have; None without doubt."""
+    bound_gb_per_s: float | None
+    """Rate of the used interfaces of the slower end, in GB/s; None if no driver states it."""
+    bound: str
+    """The interfaces of the bound with their rates, or why there is none."""
+
+
+class LinkWatch:
+    """Counters of both ends' interfaces around each visit of each step."""
+
+    def __init__(self, peers: Sequence[PeerHost], nics: Sequence[Nic], *, pushes: bool) -> None:
+        """`nics`: this host's; `pushes`: this host sends (WRITE), otherwise it receives (READ)."""
+        self._peers, self._pushes = peers, pushes
+        self._rates = {"": _rates(nics)} | {
+            f"{peer.label}/": _rates([Nic(**nic) for nic in peer.greeting["nics"]]) for peer in peers
+        }
+        self._carried: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+        self._moved: dict[int, tuple[int, int]] = {}
+        self._before: tuple[int, dict[str, Carried]] = (0, {})
+        self._idle: dict[str, tuple[float, float]] = {}
+
+    def rest(self) -> None:
+        """Measure what the interfaces carry while nothing is sent; takes `IDLE_SECONDS`."""
+        begun, before = time.perf_counter_ns(), self._read()
+        time.sleep(IDLE_SECONDS)
+        seconds = (time.perf_counter_ns() - begun) / 1e9
+        self._idle = {
+            name: ((after.sent - before[name].sent) / seconds, (after.received - before[name].received) / seconds)
+            for name, after in self._read().items()
+            if name in before
+        }
+
+    def begin(self) -> None:
+        """Read the counters before a visit."""
+        self._before = time.perf_counter_ns(), self._read()
+
+    def end(self, step: int, moved: int, descriptors: int) -> None:
+        """Read them after a visit of a step that moved that many bytes in that many descriptors."""
+        begun, before = self._before
+        after, seconds = self._read(), (time.perf_counter_ns() - begun) / 1e9
+        for name in after.keys() & before.keys():
+            for way, idle in enumerate(self._idle.get(name, (0.0, 0.0))):
+                self._carried[step][name][way] += after[name][way] - before[name][way] - idle * seconds
+        total, count = self._moved.get(step, (0, 0))
+        self._moved[step] = total + moved, count + descriptors
+
+    def use(self, step: int, gb_per_s: float | None, transport: str) -> LinkUse:
+        """Return what a step used, and whether its rate can be.
+
+        Args:
+            gb_per_s: The step's rate.
+            transport: What UCX said that it uses.
+        """
+        moved, count = self._moved.get(step, (0, 0))
+        carried = self._carried[step]
+        here = {name: counts for name, counts in carried.items() if "/" not in name}
+        there = {name: counts for name, counts in carried.items() if "/" in name}
+        sending, receiving = (here, there) if self._pushes else (there, here)
+        sent = {name: round(max(0.0, counts[0])) for name, counts in sending.items()}
+        received = {name: round(max(0.0, counts[1])) for name, counts in receiving.items()}
+        parts = [part for part in (_part(sent, moved), _part(received, moved)) if part is not None]
+        part = max(parts, key=lambda one: abs(one - 1), default=None)
+        bound, words = self._bound([sent, received], moved)
+        doubt = _doubt(part, moved, count, transport, {**sent, **received})
+        if doubt is None and bound is not None and gb_per_s is not None and gb_per_s > bound:
+            doubt = f"{gb_per_s:.2f} GB/s is more than the link's rate of {bound:.2f} GB/s ({words})"
+        return LinkUse(sent, received, part, doubt, bound, words)
+
+    def _read(self) -> dict[str, Carried]:
+        found = dict(nic_counters())
+        for peer in self._peers:
+            found |= {f"{peer.label}/{name}": carried for name, carried in peer.counters().items()}
+        return found
+
+    def _bound(self, ends: Sequence[Mapping[str, int]], moved: int) -> tuple[float | None, str]:
+        """Return the GB/s of the used interfaces of the slower end, and what they are."""
+        found: list[tuple[float, str]] = []
+        for carried in ends:
+            used = [name for name, count in carried.items() if moved and count > _USED * moved]
+            rates = {name: self._rate_of(name) for name in used}
+            if unknown := [name for name, rate in rates.items() if rate is None]:
+                return None, f"the driver of {unknown[0]} states no rate"
+            known = {name: rate for name, rate in rates.items() if rate is not None}
+            if known:
+                words = ", ".join(f"{name} {rate / 1e9:g} Gb/s" for name, rate in known.items())
+                found.append((sum(known.values()) / 8e9, words))
+        return min(found, default=(None, "no interface was used"))
+
+    def _rate_of(self, name: str) -> float | None:
+        host, slash, nic = name.rpartition("/")
+        return self._rates[host + slash].get(nic)
+
+
+def _rates(nics: Sequence[Nic]) -> dict[str, float | None]:
+    return {nic.name: nic.bits_per_s for nic in nics}
+
+
+def _part(carried: Mapping[str, int], moved: int) -> float | None:
+    return sum(carried.values()) / moved if carried and moved else None
+
+
+def _doubt(part: float | None, moved: int, descriptors: int, transport: str, used: Mapping[str, int]) -> str | None:
+    if part is None or not moved:
+        return None
+    if LEAST <= part <= MOST + _OVERHEAD * descriptors / moved:
+        return None
+    carried = ", ".join(f"{name} {size_text(count)}" for name, count in used.items()) or "nothing"
+    return (
+        f"did not use the NIC: {percent_text(part)} of the {size_text(moved)} sent went over it ({carried}); "
+        f"UCX used {transport or 'an unknown transport'}"
+    )
+
+
+def to_settings(use: LinkUse | None, peers: Sequence[PeerHost], transport: str) -> dict[str, Any]:
+    """Return a step's peers and the link to them, if they are on other hosts, for its result's settings."""
+    named = {
+        "hosts": [peer.label for peer in peers],
+        "hostnames": [peer.hostname for peer in peers],
+        "transport": transport or None,
+    }
+    if use is None:
+        return {**named, "bound": "a rank is on rank 0's host"}
+    return {
+        **named,
+        "sent_by_nic": use.sent,
+        "received_by_nic": use.received,
+        "carried_part": None if use.part is None else round(use.part, 4),
+        "bound_gb_per_s": use.bound_gb_per_s,
+        "bound": use.bound,
+    }

@@ -1,0 +1,211 @@
+"""`kvdeck run` as ranks started by torchrun's variables and by hand on two hosts, and by real srun and mpirun."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kvdeck.engine.launchers import SECRET_VARIABLE
+from kvdeck.sessions.store.store import Store
+from tests.support.hosts import Host, Pair, reason_to_skip, two_hosts
+from tests.support.programs.etcd import free_port, needs_etcd
+from tests.support.programs.slurm import reason_without_slurm, slurm
+
+RUN = (
+    "--path",
+    "HostToHost",
+    "--block-size",
+    "65536",
+    "--batch",
+    "4",
+    "--seconds",
+    "0.3",
+    "--layout",
+    "fc",
+    "--blocks",
+    "64",
+)
+SECRET = {SECRET_VARIABLE: "0123456789abcdef0123456789abcdef"}
+LONG = 180.0
+skipped = reason_to_skip()
+on_hosts = pytest.mark.skipif(bool(skipped), reason=skipped or "they can be made")
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with two_hosts(7) as made:
+        yield made
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """Environment of both hosts, which have one file system: a home of its own for each rank would hide a mistake."""
+    return {"KVDECK_HOME": str(tmp_path / "home"), "KVDECK_RUNTIME": str(tmp_path / "run"), **SECRET}
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something outside this process that sends no message."""
+    end = time.monotonic() + LONG
+    while not true():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def kvdeck_run(*words: str) -> list[str]:
+    return [sys.executable, "-m", "kvdeck.app.cli.main", "run", *RUN, *words]
+
+
+def started(host: Host, environment: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        host.argv(*kvdeck_run(*words)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    host.started.append(process)
+    return process
+
+
+def only_session(home: dict[str, str]) -> dict[str, object]:
+    """The one session that the run wrote, as JSON."""
+    (folder,) = (Path(home["KVDECK_HOME"]) / "sessions").iterdir()
+    found = json.loads((folder / "session.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@on_hosts
+def test_torchrun_s_variables_on_two_hosts_are_a_run_between_them(pair: Pair, home: dict[str, str]):
+    home |= {"WORLD_SIZE": "2", "MASTER_ADDR": pair.a.address, "MASTER_PORT": str(free_port())}
+    target = started(pair.b, {**home, "RANK": "1"}, "--launcher", "torch")
+    before = pair.a.carried()[0]
+    done = pair.a.run(*kvdeck_run("--launcher", "torch"), env={**home, "RANK": "0"}, timeout=LONG)
+    out, err = target.communicate(timeout=LONG)
+    assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
+    assert b"serves until rank 0 ends" in err
+    assert out == b""
+    session = only_session(home)
+    (result,) = session["results"]
+    assert (result["status"], result["verified"]) == ("ok", True)
+    assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+    assert session["host"]["hostname"] == "hostA"
+    assert [peer["host"]["hostname"] for peer in session["host"]["peers"]] == ["hostB"]
+    assert pair.a.carried()[0] - before > result["iterations"] * 4 * 65536
+    assert pair.a.processes() == pair.b.processes() == []
+
+
+@on_hosts
+@needs_etcd
+def test_the_same_command_on_two_hosts_meets_by_etcd(pair: Pair, home: dict[str, str], tmp_path: Path):
+    client, peer = f"http://{pair.a.address}:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    etcd = pair.a.popen("etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", client,
+                        "--advertise-client-urls", client, "--listen-peer-urls", peer, "--name", "e",
+                        "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}",
+                        stderr=subprocess.DEVNULL)  # fmt: skip
+    words = ("--etcd-endpoints", client)
+    target = started(pair.b, home, *words, "--role", "target")
+    done = pair.a.run(*kvdeck_run(*words, "--role", "initiator"), env=home, timeout=LONG)
+    _, err = target.communicate(timeout=LONG)
+    assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
+    (result,) = only_session(home)["results"]
+    assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+    keys = pair.b.run(sys.executable, "-c", LEFT, client)
+    assert keys.stdout.strip() == "[]", keys.stderr
+    os.kill(etcd.pid, signal.SIGKILL)
+
+
+LEFT = """
+import sys
+import time
+from kvdeck.engine.ranks.etcd_gateway import EtcdGateway, etcd_access
+print(EtcdGateway(etcd_access(sys.argv[1:], {})).read("/kvdeck/", below=True)[0])
+"""
+
+
+@on_hosts
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_is_killed_ends_the_others(pair: Pair, home: dict[str, str], victim: int):
+    home |= {"WORLD_SIZE": "2", "MASTER_ADDR": pair.a.address, "MASTER_PORT": str(free_port())}
+    ranks = [
+        started(host, {**home, "RANK": str(rank)}, "--launcher", "torch", "--seconds", "60")
+        for rank, host in enumerate((pair.a, pair.b))
+    ]
+    sessions = Path(home["KVDECK_HOME"]) / "sessions"
+    until(lambda: any(b'"round"' in path.read_bytes() for path in sessions.glob("*/samples.jsonl")))
+    ranks[victim].kill()
+    other = ranks[1 - victim]
+    _, err = other.communicate(timeout=LONG)
+    assert other.returncode == 1, err
+    ranks[victim].communicate()
+    until(lambda: pair.a.processes() == pair.b.processes() == [])
+    session = only_session(home)
+    if victim == 1:
+        assert session["state"] == "failed"
+        assert "rank 1 on hostB" in session["reason"]
+        assert session["results"][0]["iterations"] > 0, "what was measured is kept"
+
+
+def run_here(home: dict[str, str], *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **home, **variables}
+    return subprocess.run(kvdeck_run(*words), capture_output=True, text=True, timeout=LONG, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["--launcher", "torch"], {SECRET_VARIABLE: ""}, "export KVDECK_RENDEZVOUS_SECRET=$(openssl rand -hex 32)"),
+        (["--launcher", "torch", "--peer", "hostb"], {}, "--peer is not for a run by ranks"),
+        (["--launcher", "torch", "--path", "HostToDisk"], {}, "doesn't go to another host"),
+        (["--launcher", "slurm"], {}, "SLURM_PROCID"),
+        (["--etcd-endpoints", "http://u:p@h"], {}, "KVDECK_ETCD_USER"),
+    ],
+)
+def test_what_can_t_be_is_refused_with_2(home: dict[str, str], words: list[str], variables: dict[str, str], said: str):
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", **variables}
+    done = run_here(home, *words, **given)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "fix: " in done.stderr
+    assert not (Path(home["KVDECK_HOME"]) / "sessions").exists() or not Store(Path(home["KVDECK_HOME"])).names()
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed (Debian: openmpi-bin)")
+def test_mpirun_s_ranks_run_together(home: dict[str, str]):
+    argv = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2",
+            *kvdeck_run("--launcher", "mpi", "--rendezvous", f"127.0.0.1:{free_port()}")]  # fmt: skip
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=LONG, env={**os.environ, **home})
+    assert done.returncode == 0, done.stderr
+    assert "rank 1 of 2 serves until rank 0 ends" in done.stderr
+    (result,) = only_session(home)["results"]
+    assert (result["status"], result["verified"]) == ("ok", True)
+    assert len(result["settings"]["peer"]["hosts"]) == 1
+
+
+without_slurm = reason_without_slurm()
+
+
+@pytest.mark.skipif(bool(without_slurm), reason=without_slurm or "it can be started")
+def test_srun_s_four_tasks_run_together(home: dict[str, str]):
+    """One initiator thread for each of the three targets."""
+    argv = ["srun", "--immediate=60", "-n", "4", "-O",
+            *kvdeck_run("--launcher", "slurm", "--rendezvous", f"127.0.0.1:{free_port()}")]  # fmt: skip
+    with slurm() as environment:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=LONG, env={**os.environ, **home, **environment}
+        )
+    assert done.returncode == 0, done.stderr
+    for rank in (1, 2, 3):
+        assert f"rank {rank} of 4 serves until rank 0 ends" in done.stderr
+    (result,) = only_session(home)["results"]
+    assert (result["status"], result["verified"]) == ("ok", True)
+    assert result["settings"]["threads"] == len(result["settings"]["peer"]["hosts"]) == 3

@@ -1,0 +1,66 @@
+"""The Kubernetes manifest: its parts refer to each other, and its pods meet as it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from click.testing import CliRunner
+
+from kvdeck.app.cli.main import kvdeck
+from kvdeck.engine.launchers import placement_of
+from kvdeck.engine.meeting import MeetingOptions, meeting_of
+from kvdeck.engine.spec import spec_from_yaml
+
+
+def printed(*words: str) -> list[dict[str, Any]]:
+    done = CliRunner().invoke(kvdeck, ["run", "--manifest", "kubernetes", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_its_parts_refer_to_each_other():
+    settings, service, job = printed("--ranks", "3")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert volumes.keys() == mounts.keys()
+    assert volumes["settings"]["configMap"]["name"] == settings["metadata"]["name"]
+    assert f"{mounts['settings']}/{next(iter(settings['data']))} --launcher k8s" in container["command"][-1]
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 3
+
+
+def environment_of(container: dict[str, Any], index: int) -> dict[str, str]:
+    """What a pod sees: the control plane sets its index, and values from elsewhere are made up here."""
+    values = {one["name"]: one.get("value", f"from-{one['name']}") for one in container["env"]}
+    return {**values, "JOB_COMPLETION_INDEX": str(index)}
+
+
+def test_its_pods_meet_at_the_first():
+    _, service, job = printed("--ranks", "3")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    meetings = [meeting_of(MeetingOptions(launcher="k8s"), environment_of(container, index)) for index in (0, 1, 2)]
+    assert [meeting.rank for meeting in meetings] == [0, 1, 2]
+    host = f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert {meeting.address for meeting in meetings} == {(host, service["spec"]["ports"][0]["port"])}
+    assert {meeting.token for meeting in meetings} == {"from-KVDECK_RUN_TOKEN"}
+    assert placement_of(environment_of(container, 2), "auto").launcher == "k8s"
+
+
+def test_its_settings_are_the_run_s(tmp_path: Path):
+    settings, *_ = printed("--seconds", "2", "--layout", "ls -> fc", "--block-size", "65536")
+    path = tmp_path / "run.yaml"
+    path.write_text(settings["data"]["run.yaml"])
+    spec = spec_from_yaml(path)
+    assert (spec.seconds, spec.block_size, len(spec.layouts)) == (2.0, 65536, 1)
+
+
+def test_a_run_that_can_t_be_between_pods_is_refused():
+    for words in (["--path", "HostToDisk"], ["--launcher", "k8s"], ["--peer", "h"], ["--ranks", "1"]):
+        done = CliRunner().invoke(kvdeck, ["run", "--manifest", "kubernetes", *words])
+        assert done.exit_code != 0
+        assert done.stdout == ""

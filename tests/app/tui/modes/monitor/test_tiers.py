@@ -1,0 +1,71 @@
+"""The Tiers pane: what was counted before watching and since then, and the units that it spells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kvdeck.app.tui.modes.monitor.panes.tiers import WIDE, Tiers, both_text, rate_text
+from kvdeck.engine.telemetry.sample import Flow, Snapshot
+from kvdeck.engine.telemetry.tracker import SourceStatus
+from tests.app.conftest import DeckOfFiles
+from tests.app.tui.modes.monitor.test_screen import show
+from tests.support.painted import BIG, HUGE, SMALL
+
+BYTES = Flow("s", "vllm offload store", "G1", "G2", "m", "c", bytes_total=3.5 * 2**30, bytes_before=1.25 * 2**30,
+             bytes_gained=2.25 * 2**30, bytes_per_s=1.5e9)  # fmt: skip
+BLOCKS = Flow("s", "kvbm offload_blocks_h2d", "G2", "G3", "m", "c", blocks_total=150, blocks_before=100,
+              blocks_gained=50, blocks_per_s=10)  # fmt: skip
+
+
+def moment(*flows: Flow) -> Snapshot:
+    return Snapshot(1_767_268_800.0, (SourceStatus("s", "vllm", "live", "", 0.0),), flows)
+
+
+async def drawn(size: tuple[int, int], *flows: Flow) -> list[str]:
+    memory: dict[str, Any] = {"view": "monitor", "monitor": {"sources": ["s"]}}
+    deck = DeckOfFiles(memory=memory)
+    async with deck.run_test(size=size) as pilot:
+        await show(pilot, moments=(moment(*flows),))
+        await pilot.press("z")
+        return deck.screen.query_one(Tiers).plain.splitlines()
+
+
+@pytest.mark.parametrize("size", [SMALL, BIG, HUGE])
+async def test_what_was_counted_before_watching_stands_apart(size: tuple[int, int]) -> None:
+    head, *rows = await drawn(size, BYTES, BLOCKS)
+    (store,) = [row for row in rows if "1.50 GB/s" in row]
+    (disk,) = [row for row in rows if "10 bl" in row]
+    if size[0] < WIDE:
+        assert "1.25 GiB +2.25 GiB" in store
+        assert "100 blocks +50 blocks" not in disk
+        assert "100 bl +50 bl" in disk
+        assert "before +watched" in head
+    else:
+        assert store.index("1.25 GiB") < store.index("2.25 GiB")
+        assert disk.index("100 blocks") < disk.index("50 blocks")
+        assert "before · watched" in head
+    assert "3.5" not in store, "no sum of both"
+
+
+async def test_blocks_are_explained_where_they_are_abbreviated_and_nowhere_else() -> None:
+    for size, flows, explained in (
+        (SMALL, (BYTES,), False),
+        (SMALL, (BYTES, BLOCKS), True),
+        (HUGE, (BYTES, BLOCKS), False),
+        (HUGE, (BYTES, replace(BLOCKS, blocks_before=123_456)), True),
+    ):
+        head, *_ = await drawn(size, *flows)
+        assert ("bl: blocks" in head) is explained, (size, flows)
+
+
+def test_a_flow_is_in_one_unit() -> None:
+    # KVBM's object tier counts both; one reading gives no rate of the bytes.
+    both = replace(BLOCKS, bytes_total=1e9, bytes_before=1e9, bytes_gained=None, bytes_per_s=None)
+    assert rate_text(both) == "–"
+    assert both_text(both) == "954 MiB +–"
+    assert both_text(replace(both, bytes_before=0.0, bytes_gained=1e9)) == "+954 MiB"
+    assert both_text(replace(BLOCKS, blocks_before=None)) == "– +50 blocks"
+    assert both_text(replace(both, bytes_from_blocks=True, bytes_gained=1e9)) == "≈954 MiB +954 MiB"

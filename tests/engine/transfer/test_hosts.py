@@ -1,0 +1,211 @@
+"""Runs between two hosts made of namespaces: what they measure, what they don't take for a measurement, and faults."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvdeck.engine.client.client import Client
+from kvdeck.engine.host.nics import Carried, nic_counters, nics
+from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.sessions.host.documents import dump_yaml
+from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.run_state import RunState, apply
+from kvdeck.sessions.store.event_log import read_events
+from tests.engine.conftest import DEADLINE, eventually, lines_until_end
+from tests.support import hosts
+
+LINE_GB_PER_S = 0.025
+"""Of the shaped link: so slow that a busy machine keeps up with it."""
+BURST = 0.15
+"""What its bucket lets through at once, as part of a request."""
+SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 4, "batch": 2, "effort": "quick", "seconds": 0.5,
+                         "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[hosts.Pair]:
+    if reason := hosts.reason_to_skip():
+        pytest.skip(reason)
+    with hosts.two_hosts() as made:
+        made.limit("200mbit")
+        yield made
+
+
+class Run:
+    """A worker on `hostA`, and what it has logged."""
+
+    def __init__(self, pair: hosts.Pair, folder: Path, **changes: Any) -> None:
+        self.folder = folder / "session"
+        self.folder.mkdir()
+        spec = spec_from_mapping({**SMALL, **changes})
+        (self.folder / "run.yaml").write_text(dump_yaml(spec.to_mapping()))
+        argv = (sys.executable, "-m", "kvdeck.engine.transfer.worker", "--session-dir", str(self.folder))
+        with (self.folder / "engine.log").open("wb") as log:
+            self.process = pair.a.popen(*argv, env=pair.environment, stdin=subprocess.PIPE, stderr=log.fileno())
+
+    def state(self) -> RunState:
+        log = self.folder / "samples.jsonl"
+        return functools.reduce(apply, read_events(log) if log.exists() else (), RunState("session"))
+
+    def until_measured(self) -> None:
+        eventually(lambda: self.state().measured_t is not None)
+
+    def end(self) -> RunState:
+        assert self.process.wait(3 * DEADLINE) == 0, (self.folder / "engine.log").read_text()
+        return self.state()
+
+
+def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path):
+    run = Run(pair, tmp_path)
+    state = run.end()
+    assert state.state == "done", (state.reason, (run.folder / "engine.log").read_text())
+    assert [result.status for result in state.results] == ["ok", "ok"]
+    for result in state.results:
+        assert result.verified
+        rounds = [event for event in read_events(run.folder / "samples.jsonl") if isinstance(event, Round)]
+        quickest_ns = min(min(event.transfer_ns) for event in rounds if event.step == result.step)
+        fastest = result.block_bytes * result.batch / quickest_ns
+        assert 0.9 <= fastest / LINE_GB_PER_S <= 1 + BURST
+        peer = result.settings["peer"]
+        assert (peer["hosts"], peer["hostnames"], peer["transport"]) == (["hostb"], ["hostB"], "tcp/eth1")
+        assert 1.0 <= peer["carried_part"] < 1.1
+        assert peer["bound_gb_per_s"] == 1.25, "veth says 10 Gb/s"
+    assert state.host["hostname"] == "hostA"
+    (there,) = state.host["peers"]
+    assert there["host"]["hostname"] == "hostB"
+    assert there["environment"]["UCX_TCP_USER_TIMEOUT"] == "20s"
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_bytes_past_the_link_are_no_measurement_of_it(tmp_path: Path):
+    """Hosts that share PIDs and IPC: UCX copies by cma from one process to the other."""
+    if reason := hosts.reason_to_skip():
+        pytest.skip(reason)
+    with hosts.two_hosts(1, alone=False) as near:
+        state = Run(near, tmp_path, operation="READ", layouts=["FullyContiguous"]).end()
+        (result,) = state.results
+        assert result.status == "suspect"
+        assert "did not use the NIC" in (result.reason or "")
+        assert "within one host" in (result.reason or "")
+        assert state.state == "failed"
+
+
+def kill_target(pair: hosts.Pair) -> None:
+    os.kill(next(pid for pid in pair.b.processes() if b"ranks.target" in words_of(pid)), signal.SIGKILL)
+
+
+def kill_ssh(pair: hosts.Pair) -> None:
+    os.kill(next(pid for pid in pair.a.processes() if words_of(pid).startswith(b"/usr/bin/ssh")), signal.SIGKILL)
+
+
+def cut_link(pair: hosts.Pair) -> None:
+    pair.b.ip("link", "set", hosts.DEVICE, "down")
+
+
+def words_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (kill_target, "died of SIGKILL, on hostB"),
+        (kill_ssh, "ssh to hostb died of SIGKILL"),
+        (cut_link, "hostb"),
+    ],
+)
+def test_a_fault_ends_the_run_and_says_who(
+    pair: hosts.Pair, tmp_path: Path, harm: Callable[[hosts.Pair], None], said: str
+):
+    run = Run(pair, tmp_path, seconds=60.0, layouts=["FullyContiguous"], peer_timeout=3.0)
+    try:
+        run.until_measured()
+        harm(pair)
+        begun = time.monotonic()
+        state = run.end()
+        took = time.monotonic() - begun
+    finally:
+        pair.b.ip("link", "set", hosts.DEVICE, "up")
+        pair.wait_for_link()
+    assert state.state == "failed"
+    assert said in (state.reason or ""), state.reason
+    assert took < DEADLINE
+    assert state.measured_t is not None, "what was measured is kept"
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_ssh_has_the_agent_of_who_asked(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The engine may have been started in another login. An `ssh` of the test's own notes what it was given."""
+    monkeypatch.delenv("KVDECK_WORKER")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\necho "$SSH_AUTH_SOCK $*" >{tmp_path}/given\necho Permission denied >&2\nexit 255\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    with Client.connect() as client:
+        monkeypatch.setenv("SSH_AUTH_SOCK", "/the/agent")
+        session = client.submit({**SMALL, "peer_command": "uvx kvdeck"})
+        client.subscribe(session, hz=1)
+        lines_until_end(client)
+        kept = client.store.load(session)
+        text = client.store.folder(session) / "run.yaml"
+        assert "/the/agent" not in text.read_text()
+    agent, *words = (tmp_path / "given").read_text().split()
+    assert agent == "/the/agent"
+    assert words[-7:] == ["--", "hostb", "uvx", "kvdeck", "rank", "--stdio", "peer0"]
+    assert "hostb accepts no key for this user" in (kept.reason or "")
+    assert "ssh-copy-id hostb" in (kept.reason or "")
+
+
+def test_interfaces_of_a_cluster_s_host(tmp_path: Path):
+    """A host with an InfiniBand port, an EFA device, and a bond over an Ethernet device."""
+
+    def write(name: str, text: str) -> None:
+        file = tmp_path / "sys/class" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+
+    for name, text in {
+        "infiniband/mlx5_0/ports/1/state": "4: ACTIVE",
+        "infiniband/mlx5_0/ports/1/rate": "400 Gb/sec (4X NDR)",
+        "infiniband/mlx5_0/ports/1/counters/port_xmit_data": "1000",
+        "infiniband/mlx5_0/ports/1/counters/port_rcv_data": "2000",
+        "infiniband/mlx5_0/device/numa_node": "1",
+        "infiniband/rdmap0/ports/1/state": "1: DOWN",
+        "infiniband/rdmap0/ports/1/rate": "100 Gb/sec (4X EDR)",
+        "infiniband/rdmap0/ports/1/hw_counters/tx_bytes": "5",
+        "infiniband/rdmap0/ports/1/hw_counters/rx_bytes": "6",
+        "net/eth0/operstate": "up",
+        "net/eth0/speed": "25000",
+        "net/eth0/mtu": "9000",
+        "net/eth0/statistics/tx_bytes": "7",
+        "net/eth0/statistics/rx_bytes": "8",
+        "net/bond0/operstate": "up",
+        "net/bond0/statistics/tx_bytes": "7",
+        "net/bond0/statistics/rx_bytes": "8",
+        "net/bond0/lower_eth0": "",
+        "net/lo/statistics/tx_bytes": "9",
+        "net/lo/statistics/rx_bytes": "9",
+    }.items():
+        write(name, text)
+    assert [(nic.name, nic.up, nic.bits_per_s, nic.numa_node) for nic in nics(tmp_path)] == [
+        ("mlx5_0:1", True, 400e9, 1),
+        ("rdmap0:1", False, 100e9, None),
+        ("eth0", True, 25e9, None),
+    ]
+    assert nic_counters(tmp_path) == {
+        "mlx5_0:1": Carried(4000, 8000),
+        "rdmap0:1": Carried(5, 6),
+        "eth0": Carried(7, 8),
+    }
