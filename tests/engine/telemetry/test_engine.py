@@ -117,7 +117,7 @@ def test_a_child_goes_with_its_engine(client: Client) -> None:
 def test_sources_that_cannot_be_are_said_on_the_screen(client: Client, tmp_path: Path) -> None:
     client.watch(1, [str(tmp_path / "nothing")])
     (check,) = next_snapshot(client).checks
-    assert "does not exist" in check.evidence
+    assert "nothing does not exist" in check.evidence
 
 
 @pytest.mark.parametrize("hz", [-1, 50, "fast"])

@@ -224,6 +224,19 @@ async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
         assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
 
 
+async def test_a_newest_sample_that_is_overdue_is_shown_with_its_age():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 0)
+        assert "no sample yet" in plain(deck, MonitorBar)
+        moment = a_monitor.all_moments()[0]
+        now = time.monotonic_ns()
+        screen.note_sample(TelemetrySampled(replace(moment, at_ns=now - 7_000_000_000)))
+        assert "s old, waiting for a sample" in plain(deck, MonitorBar)
+        screen.note_sample(TelemetrySampled(replace(moment, t=moment.t + 7, at_ns=now + 60_000_000_000)))
+        assert "waiting" not in plain(deck, MonitorBar)
+
+
 async def test_a_moment_before_the_first_sample_is_in_the_log():
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
