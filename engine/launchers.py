@@ -59,12 +59,13 @@ def _slurm(environment: Mapping[str, str], rank: str, world: str) -> Placement:
     """Read a step of srun. `SLURM_LAUNCH_NODE_IPADDR` is srun's own host, which may be a login node."""
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST") or ""
     step = environment.get("SLURM_STEP_ID")
+    alone = environment.get("SLURM_STEP_NUM_NODES") == "1"
     return Placement(
         "slurm",
         _number(environment, rank),
         _number(environment, world),
         _optional(environment, "SLURM_LOCALID"),
-        first_node(nodes) or None,
+        "127.0.0.1" if alone else first_node(nodes) or None,
         token=f"{environment['SLURM_JOB_ID']}.{step}" if step and environment.get("SLURM_JOB_ID") else None,
     )
 

@@ -23,7 +23,7 @@ class Meeting:
     world: int
     """Number of ranks: rank 0 initiates, the others serve its targets."""
     rank: int | None = None
-    """This process's rank; None: etcd decides, by role or by arrival."""
+    """This process's rank; None: by role, by arrival at etcd, or by whose host the address is."""
     role: str | None = None
     token: str | None = None
     """Text that only this run's ranks share, from the launcher."""
@@ -88,17 +88,22 @@ def meeting_of(options: MeetingOptions, environment: Mapping[str, str]) -> Meeti
 
 
 def _by_arrival(options: MeetingOptions, namespace: str, group: str) -> Meeting:
-    if not options.etcd_endpoints:
-        raise UsageError(
-            "--rendezvous alone doesn't say which rank this process is", "add --launcher, or use --etcd-endpoints"
-        )
-    if options.rendezvous is not None:
+    """Return the meeting of ranks that the same command starts on each host."""
+    if options.rendezvous is not None and options.etcd_endpoints:
         raise UsageError("--rendezvous and --etcd-endpoints are two ways to meet", "give only one of them")
     world = 2 if options.ranks is None else options.ranks
     check_world(world)
+    address = None
+    if options.rendezvous is not None:
+        address = parse_address(options.rendezvous, "--rendezvous")
+        if world > 2:
+            raise UsageError(
+                f"--rendezvous alone doesn't number {world} ranks", "add --launcher, or use --etcd-endpoints"
+            )
     return Meeting(
         world,
         role=options.role,
+        address=address,
         endpoints=options.etcd_endpoints,
         namespace=namespace,
         group=group,

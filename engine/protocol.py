@@ -131,6 +131,8 @@ class WatchSample(FromEngine, frozen=True, tag="watch_sample"):
     snapshot: dict[str, Any]
     missed: int = 0
     """Telemetry samples dropped before this one."""
+    request: int = 0
+    """Number of the client's request that it answers."""
 
 
 class WatchPast(FromEngine, frozen=True, tag="watch_past"):
@@ -243,6 +245,9 @@ class WatchTelemetry(Command, frozen=True, tag="watch"):
     """Send the engine's past samples of these sources first, those after this monotonic time. Null: none."""
     quiet: bool = False
     """Send no samples, but let the engine sample, so that there are past ones when the client comes back."""
+    request: int = 0
+    """Number of the request, chosen by the client. It replaces the client's request of that number; samples of
+    different requests come side by side, each with its number. Past samples have none: ask for them in one request."""
 
 
 class StartRecording(Command, frozen=True, tag="record"):

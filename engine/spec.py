@@ -232,6 +232,7 @@ class RunSpec:
         None, "--peer HOST", PEERS, "Put the targets on another host, reached by ssh: HOST, USER@HOST; repeatable.",
         doc="Hosts of the targets, reached by ssh without a password: `HOST`, `USER@HOST`, or a name in ~/.ssh/config. "
         "With several, initiators take them in turn. Null: this host.", parse=parse_host, paths=_PEERED,
+        form=Cell("Devices", "peer", "host of the targets, by ssh; space takes one used before, Enter types one"),
     )
     peer_command: str = run_field(
         "kvdeck", "--peer-command COMMAND", PEERS, "How kvdeck is called on the peer: a path, 'uvx kvdeck'.",
@@ -262,8 +263,10 @@ class RunSpec:
         form=Cell("Concurrency", "merge", "let NIXL merge neighbouring descriptors"),
     )
     huge_pages: bool = run_field(
-        False, "--huge-pages", HOST, "Allocate memory in huge pages.",
-        form=Cell("Safety", "huge pages", "allocate memory in huge pages"),
+        True, "--huge-pages/--no-huge-pages", HOST, "Memory on huge pages, where the host gives them. Default: yes.",
+        doc="Memory on huge pages: the host's reserve (hugetlb), else transparent ones, else plain pages. The result "
+        "names the pages that the kernel gave.",
+        form=Cell("Safety", "huge pages", "memory on huge pages, where the host gives them"),
     )
     error_handling: Literal["auto", "peer", "none"] = run_field(
         "auto", "--error-handling auto|peer|none", HOW,
@@ -298,9 +301,9 @@ class RunSpec:
         form=Cell("Safety", "verify", "compare the received bytes"),
     )
     reference: bool = run_field(
-        True, "--no-reference", HOST, "Don't also measure memcpy or plain system calls.",
-        doc="Measure memcpy or plain system calls beside the transfers.",
-        form=Cell("Safety", "reference", "also measure memcpy or plain system calls"),
+        True, "--no-reference", HOST, "Don't also measure a limit: the same bytes by plain copies or system calls.",
+        doc="Measure a limit beside the transfers: the same bytes by plain copies or system calls.",
+        form=Cell("Safety", "reference", "also measure a limit: the same bytes by plain copies or system calls"),
     )
     folder: str | None = run_field(
         None, "--folder DIR", HOST, "Folder for test files. Default: the temp dir.", after="pin", paths=FILE_PATHS,
@@ -340,8 +343,14 @@ class RunSpec:
         return all(pair.source.kind == pair.destination.kind == "FullyContiguous" for pair in self.layout_pairs)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return all fields as values that YAML and JSON can represent; without a peer, none about peers."""
-        left_out = () if self.peer else ("peer", "peer_command", "peer_timeout")
+        """Return all fields as values that YAML and JSON can represent; without a peer, none about peers.
+
+        `tuned` is left out where it is false, so that the files of runs without it keep their bytes.
+        """
+        left_out = (
+            *(() if self.peer else ("peer", "peer_command", "peer_timeout")),
+            *(() if self.tuned else ("tuned",)),
+        )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
     def to_yaml(self) -> str:

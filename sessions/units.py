@@ -46,6 +46,7 @@ def figure(value: float | None) -> str:
         return f">{_MOST - 1:,}"
     if value < 5e-7:
         return "<0.000001"
+    # From the rounded text: 9.996 has three digits as 10.0, which a logarithm would miss.
     exponent = int(f"{value:.2e}"[5:])
     return f"{value:,.0f}" if exponent >= 2 else f"{value:.{min(6, 2 - exponent)}f}"
 

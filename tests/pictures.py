@@ -16,7 +16,7 @@ from tests.support.programs.served_host import served
 
 SIZE = (120, 40)
 DOCS = Path(__file__).parent.parent / "docs"
-LONGEST_S = 150.0
+LONGEST_S = 300.0
 HOST = "host-1"
 
 

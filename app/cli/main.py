@@ -69,6 +69,7 @@ FEWER_COLLECTIONS = (50_000, 20, 20)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `kvdeck` command."""
     guard_streams()
+    # Sessions hold host names and paths: other users needn't read them.
     umask.make_private()
     if said := ensure_home():
         click.echo(f"kvdeck: {said}", err=True)

@@ -34,6 +34,7 @@ def report_width() -> int:
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Print lines in one write, without colours if stdout is not a terminal."""
+    # In one write, so that lines of other programs on the terminal don't come between.
     echo_own("\n".join(map(_styled, lines)))
 
 

@@ -80,7 +80,7 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
         made,
         text,
         row,
-        lambda asked: () if target == "seed" else _beside_lines(model, asked.config, plainly),
+        lambda asked: () if target == "seed" else beside_lines(model, asked.config, plainly),
         lambda asked: _sections(model, asked.config, plainly),
     )
 
@@ -330,7 +330,7 @@ def _kvcache_row(model: Architecture, asked: PlanRequest, found: Ios, compat: bo
     }
 
 
-def _beside_lines(model: Architecture, config: ModelConfig, compat: bool) -> tuple[str, ...]:
+def beside_lines(model: Architecture, config: ModelConfig, compat: bool) -> tuple[str, ...]:
     """Return lines on what the nixlbench command leaves out.
 
     These are the KV precision, what was assumed, replicas, recurrent states, and the layers of each stage if

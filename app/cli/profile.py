@@ -5,21 +5,24 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvdeck.app.cli.folder import checked_folder
 from kvdeck.app.cli.output import print_json, print_lines, report_width
-from kvdeck.app.cli.plan import SIDES, asked_parameters, header
+from kvdeck.app.cli.plan import SIDES, asked_parameters, beside_lines, header
 from kvdeck.app.cli.plan_options import BENCHMARK, OVERRIDES, UpstreamCommand, asked_configs, asked_model, options
 from kvdeck.engine.planning.nixlbench_flags import BY_NAME, RENDEZVOUS
+from kvdeck.engine.planning.nixlbench_rendezvous import rendezvous_of
 from kvdeck.sessions.errors import KvdeckError, UnavailableError, UsageError
 from kvdeck.sessions.text.run_report import Line
 from kvdeck.sessions.units import count_text, many, size_text
 
 if TYPE_CHECKING:
     from kvdeck.engine.children.program import Signals
+    from kvdeck.engine.meeting import MeetingOptions
     from kvdeck.engine.planning.nixlbench_processes import NixlbenchProcesses
     from kvdeck.engine.spec import RunSpec
     from kvdeck.sessions.model.records import RunState
@@ -53,11 +56,17 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
 
         check_name(session)
     head = () if as_json else header(asked, leading=False)
+    for line in () if as_json else beside_lines(model, asked.config, bool(values["compat"])):
+        click.echo(f"kvdeck: {line}", err=True)
+    named = any(values.get(name) is not None for name in RENDEZVOUS) or any(
+        BY_NAME[name].changed(params) for name in RENDEZVOUS
+    )
     if tool:
-        named = any(values.get(name) is not None for name in RENDEZVOUS) or any(
-            BY_NAME[name].changed(params) for name in RENDEZVOUS
-        )
         return _with_nixlbench(params, head, session, as_json, named)
+    if (meeting := rendezvous_of(params, named)) is not None:
+        if detach:
+            raise UsageError("--detach is not for a run by processes that are started elsewhere", "omit --detach")
+        return _between_hosts(params, meeting, head, session, as_json)
     return _natively(params, head, session, detach, as_json)
 
 
@@ -85,22 +94,58 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
     return specs
 
 
-def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
-    from kvdeck.app.cli.follow import counted_interrupts, follow
-    from kvdeck.engine.client.client import Client
-    from kvdeck.engine.planning.nixlbench_flags import native_notes
-    from kvdeck.engine.planning.nixlbench_runs import bytes_moved, native_specs
-    from kvdeck.sessions.text.nixlbench_report import table_lines
+def _between_hosts(
+    params: Mapping[str, Any], meeting: MeetingOptions, head: Sequence[str], session: str | None, as_json: bool
+) -> int:
+    """Run a plan with the process on another host that has the same command; return the exit status."""
+    from kvdeck.app.cli.ranks import run_rank
+    from kvdeck.engine.planning.nixlbench_runs import native_specs
 
     specs = native_runs(params)
+    worst = 0
+    for number, spec in enumerate(specs, 1):
+
+        def met(first: bool = number == 1) -> None:
+            if first:
+                _print_head(params, specs, native_specs(params), head)
+
+        name = f"{session}-{number}" if session and number > 1 else session
+        ended = run_rank(spec, meeting, name, as_json, met)
+        worst = max(worst, ended.status)
+        if ended.rank is None or ended.status not in (0, 1):
+            break
+        meeting = replace(meeting, role="target" if ended.rank else "initiator")
+        if ended.session is not None and not as_json:
+            from kvdeck.sessions.text.nixlbench_report import table_lines
+
+            print_lines(Line(text) for text in table_lines(ended.session.results, report_width()))
+    return worst
+
+
+def _print_head(
+    params: Mapping[str, Any], specs: Sequence[RunSpec], asked: list[dict[str, Any]], head: Sequence[str]
+) -> None:
+    """Print what the runs of a plan do."""
+    from kvdeck.engine.planning.nixlbench_flags import native_notes
+    from kvdeck.engine.planning.nixlbench_runs import bytes_moved
+
     for note in native_notes(params):
         click.echo(f"kvdeck: {note}", err=True)
-    moved = bytes_moved(native_specs(params))
     for line in head:
         click.echo(line)
     click.echo(f"kvdeck: {count_text(specs[0].iterations)} timed and "
                f"{count_text(specs[0].warmup_iterations)} warm-up requests per step, "
-               f"{size_text(moved)} in all; --num_iter changes that", err=True)  # fmt: skip
+               f"{size_text(bytes_moved(asked))} in all; --num_iter changes that", err=True)  # fmt: skip
+
+
+def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
+    from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.engine.client.client import Client
+    from kvdeck.engine.planning.nixlbench_runs import native_specs
+    from kvdeck.sessions.text.nixlbench_report import table_lines
+
+    specs = native_runs(params)
+    _print_head(params, specs, native_specs(params), head)
     worst = 0
     with Client.connect() as client, counted_interrupts() as interrupts:
         names = [

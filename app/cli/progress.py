@@ -116,5 +116,6 @@ class Progress:
         if not self._live or now - self._drawn_at < REDRAW_S:
             return
         width = shutil.get_terminal_size().columns - 3  # room for the ^C that the terminal echoes
+        # Erased after the text, not before it: a line that is empty for an instant flickers.
         echo_own(f"\r{visible(line_text(self.run, width, self._queued))}\x1b[K", newline=False, err=True)
         self._shown, self._drawn_at = True, now

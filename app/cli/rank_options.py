@@ -14,13 +14,13 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--launcher", type=click.Choice(LAUNCHERS), help="This process is a rank that srun, mpirun, torchrun, "
                  "an indexed Job or a LeaderWorkerSet started: rank 0 measures, the others serve."),
-    click.option("--rendezvous", metavar="HOST:PORT", help="Where ranks meet: rank 0's host. "
-                 "Default: as the launcher says. Needs a secret in KVDECK_RENDEZVOUS_SECRET or its _FILE."),
+    click.option("--rendezvous", metavar="HOST:PORT", help="Where ranks meet: rank 0's host. Default: "
+                 "as the launcher says. Needs KVDECK_RENDEZVOUS_SECRET. Without a launcher: the same on two hosts."),
     click.option("--etcd-endpoints", metavar="URL", multiple=True,
                  help="Meet by etcd instead; several by commas. Without a launcher: the same command on each host."),
     click.option("--etcd-namespace", metavar="NAME", default="default", help="Namespace in etcd. Default: default."),
     click.option("--etcd-group", metavar="NAME", default="default", help="Runs of one group meet. Default: default."),
-    click.option("--role", type=click.Choice(ROLES), help="With etcd: this process's part. Default: by arrival."),
+    click.option("--role", type=click.Choice(ROLES), help="Without a launcher: this one's part. Default: by arrival."),
     click.option("--ranks", type=int, metavar="N", help="With etcd: number of processes. Default: 2."),
     click.option("--join-timeout", type=float, metavar="SECONDS", default=JOIN_SECONDS,
                  help="Time for all ranks to come. Default: 120."),

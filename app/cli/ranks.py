@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,24 @@ _GRACE_SECONDS = 15.0
 _LOOK_SECONDS = 0.2
 
 
-def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class RankEnd:
+    """How a rank ended."""
+
+    status: int
+    """Exit status: rank 0's is that of `kvdeck run`; another rank's is 0 if rank 0 ended it."""
+    rank: int | None = None
+    """None: it met no others."""
+    session: Session | None = None
+    """Rank 0's session."""
+
+
+def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_json: bool,
+             met: Callable[[], object] = lambda: None) -> RankEnd:  # fmt: skip
     """Meet the other ranks; as rank 0 measure `spec`, keep the session and print it, otherwise serve to the end.
 
-    Returns:
-        The exit status: rank 0's is that of `kvdeck run`; another rank's is 0 if rank 0 ended it.
+    Args:
+        met: Called as rank 0, when all ranks are there.
 
     Raises:
         UsageError: The options, the launcher's variables or the spec are invalid.
@@ -59,12 +73,13 @@ def run_rank(spec: RunSpec, options: MeetingOptions, session: str | None, as_jso
     with noted_signals() as signals, contextlib.closing(RankChild(meeting, signals)) as child:
         placed = child.placed()
         if placed is None:
-            return child.end()
+            return RankEnd(child.end())
         if placed["rank"]:
             _say(f"rank {placed['rank']} of {placed['world']} serves until rank 0 ends")
             for _ in child.lines():
                 pass
-            return child.end()
+            return RankEnd(child.end(), placed["rank"])
+        met()
         return _measure(child, between_ranks(spec, placed["hosts"]), session, as_json)
 
 
@@ -150,8 +165,8 @@ def between_ranks(spec: RunSpec, hosts: list[str]) -> RunSpec:
     return spec_from_mapping({**spec.to_mapping(), "peer": list(hosts), "threads": threads}, "the options")
 
 
-def _measure(child: RankChild, spec: RunSpec, name: str | None, as_json: bool) -> int:
-    """Measure as rank 0 and print the report; return the exit status."""
+def _measure(child: RankChild, spec: RunSpec, name: str | None, as_json: bool) -> RankEnd:
+    """Measure as rank 0 and print the report."""
     kept = store()
     session = kept.create(name, spec.to_mapping(), spec.to_yaml(), label=spec.label, kvdeck=version("kvdeck"))
     kept.write(replace(session, state="running", started=time.time()))
@@ -167,7 +182,7 @@ def _measure(child: RankChild, spec: RunSpec, name: str | None, as_json: bool) -
     if session.state in ("failed", "crashed", "interrupted") and session.reason:
         progress.say(f"{session.state}: {session.reason}")
     print_session(session, as_json)
-    return exit_status(session)
+    return RankEnd(exit_status(session), 0, session)
 
 
 def _completed(kept: Store, session: Session, status: int) -> Session:

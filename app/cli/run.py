@@ -130,7 +130,7 @@ def _as_rank(
     for option, given in engines.items():
         if given:
             raise UsageError(f"{option} is not for a run by ranks that are started elsewhere", f"omit {option}")
-    return run_rank(spec, ranks, session, as_json)
+    return run_rank(spec, ranks, session, as_json).status
 
 
 def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:

@@ -54,6 +54,7 @@ def serve(port: int, host: str, control: bool, anyone: bool) -> int:
 def _named(host: str) -> str:
     """Return an address for a URL: this host's name for a wildcard address, brackets around IPv6."""
     if host in ("0.0.0.0", "::", ""):
+        # A browser can't open a wildcard address.
         return platform.node()
     return f"[{host}]" if ":" in host else host
 

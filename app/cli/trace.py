@@ -112,7 +112,7 @@ def telemetry(kept: Store, name: str, sources: Sequence[str]) -> Iterator[None]:
     session.begin_inside(kept, name, hz=HZ, sources=sources, kvdeck=importlib.metadata.version("kvdeck"))
     inside = kept.inside(name)
     try:
-        recorder = RecorderProcess(kept.home, f"{name}/{session.INSIDE}", sources, HZ)
+        recorder = RecorderProcess(kept.home, f"{name}/{session.INSIDE}", sources, HZ, "`kvdeck trace`")
     except OSError as error:
         session.end(inside, session.INSIDE, "failed", f"the recorder can't be started: {error.strerror}")
         raise UsageError(f"the recorder can't be started: {error.strerror}", "omit --record") from error

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
+from kvdeck.app.text.monitor_names import source_name
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, render
@@ -28,6 +29,8 @@ _DULL = frozenset(
 )
 OTHER_COLUMNS = 38
 """Columns reserved beside a metric's name for its value and rate."""
+LEAST_NAME = 40
+"""Columns that a metric's name and labels have at least."""
 _BAD = ("stale", "unreachable", "reset")
 
 
@@ -62,7 +65,7 @@ def _amount(flow: Flow, size: float | None, blocks: float | None) -> str:
 
 def flow_rate(flow: Flow) -> str:
     """Return the current rate in bytes per second, or in blocks per second if the bytes are unknown."""
-    if flow.bytes_per_s is not None:
+    if flow.bytes_total is not None:
         return quantity_text(flow.bytes_per_s, "B/s")
     return quantity_text(flow.blocks_per_s, "blocks/s")
 
@@ -105,17 +108,20 @@ def _sources(snapshot: Snapshot, width: int) -> list[Line]:
         return [Line("no source found · fix: name one with --source")]
     lines = []
     for row in snapshot.sources:
-        lines.append(Line(f"  {row.state:<11}  {row.kind:<9}  {row.name}", "warning" if row.state in _BAD else "plain"))
+        lines.append(
+            Line(f"  {row.state:<11}  {row.kind:<10}  {row.name}", "warning" if row.state in _BAD else "plain")
+        )
         if row.unknown:
             known = f"{count_text(row.series)} series, {count_text(row.series - row.unknown)} of them known"
-            lines.append(Line(f"{' ' * 26}{known}: --pin NAME shows any, --pin '*' all"))
+            lines.append(Line(f"{' ' * 27}{known}: --pin NAME shows any, --pin '*' all"))
         if row.reason:
-            lines += [Line(f"{' ' * 26}{text}") for text in textwrap.wrap(row.reason, max(20, width - 26))]
+            lines += [Line(f"{' ' * 27}{text}") for text in textwrap.wrap(row.reason, max(20, width - 27))]
     return lines
 
 
 def _flows(snapshot: Snapshot, width: int) -> list[Line]:
     rows = snapshot.flows
+    sources = tuple(source_name(row.source) for row in rows)
     return _table(
         [
             TextColumn("", "move", tuple(arrow(row) for row in rows), left=True),
@@ -125,7 +131,7 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
             TextColumn("", "now", tuple(flow_rate(row) for row in rows)),
             TextColumn("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
             TextColumn("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
-            TextColumn("", "source", tuple(row.source for row in rows), left=True, rank=1),
+            TextColumn("", "source", sources, left=True, rank=0 if len(set(sources)) > 1 else 1),
         ],
         width,
     )
@@ -142,21 +148,42 @@ def _block_sizes(snapshot: Snapshot, width: int) -> list[Line]:
 
 
 def _numbers(rows: list[Number], width: int) -> list[Line]:
-    most = max(40, width - OTHER_COLUMNS)
-    names = tuple(_cut(name, most) for name in distinct_names(rows))
-    now = tuple(quantity_text(row.per_s, "B/s" if row.unit == "bytes" else f"{row.unit}/s") for row in rows)
-    return _table(
-        [
-            TextColumn("", "metric", names, left=True),
-            TextColumn("", "value", tuple(quantity_text(row.value, row.unit) for row in rows)),
-            TextColumn("", "now", now, rank=1),
-            TextColumn("", "source", tuple(row.source for row in rows), left=True, rank=2),
-        ],
-        width,
+    sources = tuple(source_name(row.source) for row in rows)
+    # Which of several sources a number is of is known only by this column, so names are cut before it is dropped.
+    beside = max(map(len, sources)) + 2 if len(set(sources)) > 1 else 0
+    most = max(LEAST_NAME, width - OTHER_COLUMNS - beside)
+    names = tuple(
+        _cut(row.name, name[len(row.name) :], most) for row, name in zip(rows, distinct_names(rows), strict=True)
     )
+    columns = [
+        TextColumn("", "metric", names, left=True),
+        TextColumn("", "value", tuple(number_value(row) for row in rows)),
+        TextColumn("", "now", tuple(quantity_text(row.per_s, _per_second(row.unit)) for row in rows), rank=2),
+        TextColumn("", "source", sources, left=True, rank=1 if beside else 3),
+    ]
+    if all(row.per_s is None for row in rows):  # gauges have no rate
+        del columns[2]
+    return _table(columns, width)
 
 
-def _cut(text: str, most: int) -> str:
+def number_value(number: Number) -> str:
+    """Return a number in its unit; a dash for a ratio outside 0 to 1, by which an exporter says that it has none."""
+    if number.unit == "ratio" and not 0 <= number.value <= 1:
+        return UNKNOWN
+    return quantity_text(number.value, number.unit)
+
+
+def _per_second(unit: str) -> str:
+    return "B/s" if unit == "bytes" else f"{unit}/s"
+
+
+def _cut(name: str, labels: str, most: int) -> str:
+    """Return name and labels in at most `most` columns. The name loses its end first: the labels tell rows apart."""
+    if len(name) + len(labels) <= most:
+        return name + labels
+    left = max(most // 3, most - len(labels))
+    name = name if len(name) <= left else f"{name[: left - 1]}…"
+    text = name + labels
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvdeck.sessions.model.events import Compared, Event, Logged, RunStarted, SettingTuned, StepFinished
 from kvdeck.sessions.model.records import StepPlan, StepResult
-from kvdeck.sessions.text.run_report import tuned_text, verdict_text
+from kvdeck.sessions.text.run_report import disturbance_text, tuned_text, verdict_text
 from kvdeck.sessions.units import interval_text, layout_name, many, shape_text
 
 
@@ -43,6 +43,8 @@ def _result_text(result: StepResult) -> str:
     text = plan_text(result)
     if result.gb_per_s is not None:
         text += f": {interval_text(result.gb_per_s)} GB/s"
+    if disturbed := disturbance_text(result):
+        text += f" · {disturbed}"
     if result.status != "ok":
         text += f": {result.status}" + (f": {result.reason}" if result.reason else "")
     return text + (": the received bytes differ" if result.verified is False else "")

@@ -89,6 +89,7 @@ def _points(store: Store, name: str, hostname: str) -> tuple[BandwidthPoint, ...
         session = store.read(name)
     except KvdeckError:
         return ()
+    # A home on NFS holds sessions of several hosts.
     if session.host.get("hostname", hostname) != hostname:
         return ()
     return tuple(

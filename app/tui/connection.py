@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import zlib
 from base64 import b64decode
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from kvdeck.app.tui.messages import EngineChanged, PastSampled, RecordingsSeen, 
 from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.threads import in_thread
 from kvdeck.engine.client.async_client import AsyncClient
-from kvdeck.engine.client.client import Client
+from kvdeck.engine.client.client import Client, EngineGone
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.protocol import (
     EventMessage,
@@ -80,10 +81,10 @@ class TelemetryRequest:
     quiet: bool = False
     """True to let the engine sample without sending samples."""
 
-    def command(self, after_ns: int | None = None) -> WatchTelemetry:
+    def command(self, after_ns: int | None = None, number: int = 0) -> WatchTelemetry:
         """Return the command; `after_ns` is the monotonic time after which past samples are sent too."""
         watched = self.hz, self.sources, self.block_bytes, self.pins, self.stuck_s
-        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet)
+        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet, number)
 
 
 @dataclass(slots=True)
@@ -118,11 +119,10 @@ class EngineConnection:
     Args:
         readonly: Never start an engine.
         tick_s: Minimum time between two EngineChanged, in s.
-        follows: Whether a run is followed, and past telemetry wanted; otherwise only live telemetry arrives.
     """
 
-    def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S, follows: bool = True) -> None:
-        self._readonly, self._tick_s, self._follows = readonly, tick_s, follows
+    def __init__(self, *, readonly: bool = False, tick_s: float = TICK_S) -> None:
+        self._readonly, self._tick_s = readonly, tick_s
         self._post: Post | None = None
         self.state = EngineState()
         self._client: AsyncClient | None = None
@@ -137,13 +137,17 @@ class EngineConnection:
         self._session: str | None = None
         self._last_pid: int | None = None
         self._telemetry: Telemetry | None = None
+        self._browsed: dict[int, Telemetry] = {}
+        """Further subscriptions, by their numbers."""
+        self._numbers = itertools.count(1)
+        """Never used twice, since the end of one may reach the engine after the begin of the next."""
         self._sampled_ns = 0
         """Monotonic time of the newest telemetry sample received."""
         self._recordings: tuple[RecordingState, ...] = ()
         self._published, self._due = EngineState(), 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, post: Post | None = None) -> None:
+    async def run(self, post: Post) -> None:
         """Connect, read, and connect again with back-off, until cancelled. `post` receives EngineChanged."""
         self._post = post
         wait = FIRST_WAIT_S
@@ -153,6 +157,7 @@ class EngineConnection:
             waiting, self._waiting = self._waiting, []
             client: AsyncClient | None = None
             try:
+                # In a thread: to start an engine takes a second, and a home on a dead disk may block for good.
                 client = AsyncClient(await in_thread(partial(Client.connect, start=start), "kvdeck-connect"))
                 waiting, self._waiting = [*waiting, *self._waiting], []
                 wait = FIRST_WAIT_S
@@ -174,6 +179,7 @@ class EngineConnection:
             if not future.done():
                 future.set_exception(error if isinstance(error, KvdeckError) else KvdeckError(text))
         if client is not None:
+            # An engine that crashes sends no goodbye.
             self._stopped = bool(client.farewell)
             self._starts = not (self._readonly or self._stopped or self._telemetry is None)
         if self._telemetry is not None:
@@ -218,16 +224,31 @@ class EngineConnection:
                 self._retry.set()
             return
         try:
-            after_ns = self._sampled_ns if self._follows else None
+            after_ns = self._sampled_ns
             await self._client.request(WatchTelemetry(0, 0.0) if request is None else request.command(after_ns))
         except KvdeckError as error:
             post(TelemetrySampled(Sample(0.0), error_text(error)))
         if request is not None:
             post(RecordingsSeen(self._recordings))
 
+    async def browse(self, request: TelemetryRequest, post: Post) -> None:
+        """Post TelemetrySampled to `post` until cancelled, beside what `watch` posts, also after a reconnection."""
+        number = next(self._numbers)
+        self._browsed[number] = Telemetry(request, post)
+        try:
+            if self._client is not None:
+                with contextlib.suppress(EngineGone):  # sent again by the next connection
+                    await self._client.request(request.command(number=number))
+            await asyncio.Event().wait()
+        finally:
+            del self._browsed[number]
+            if self._client is not None:
+                with contextlib.suppress(KvdeckError):  # a connection that is lost needs no end of it
+                    await self._client.request(WatchTelemetry(0, 0.0, request=number))
+
     async def _subscribe(self, client: AsyncClient) -> None:
         run = self.state.run
-        session = followed(self.state.runs, run, self._wanted) if self._follows else None
+        session = followed(self.state.runs, run, self._wanted)
         self._session = session
         from_seq = run.next_seq if run is not None and run.session == session else 0
         try:
@@ -264,10 +285,12 @@ class EngineConnection:
         self._publish()
         if self._telemetry is not None:
             await self.watch(self._telemetry.request, self._telemetry.post)
+        for number, browsed in list(self._browsed.items()):
+            await client.request(browsed.request.command(number=number))
         while True:
             await self._runs_changed.wait()
             self._runs_changed.clear()
-            if self._follows and followed(self.state.runs, self.state.run, self._wanted) != self._session:
+            if followed(self.state.runs, self.state.run, self._wanted) != self._session:
                 await self._subscribe(client)
 
     async def _read(self, client: AsyncClient) -> None:
@@ -281,8 +304,13 @@ class EngineConnection:
             self.state = replace(self.state, runs=message.runs)
             self._runs_changed.set()
             return True
+        if isinstance(message, WatchSample) and message.request:
+            if (browsed := self._browsed.get(message.request)) is not None:
+                browsed.post(TelemetrySampled(from_mapping(message.snapshot)))
+            return False
         if isinstance(message, WatchSample):
             if self._telemetry is not None:
+                # For the history: two minutes of samples as objects take many times the memory.
                 packed = zlib.compress(orjson.dumps(message.snapshot), 1)
                 sample = from_mapping(message.snapshot)
                 self._sampled_ns = max(self._sampled_ns, sample.at_ns)

@@ -64,6 +64,7 @@ def kept(name: str, suffix: str, text: str) -> Path:
         for number in range(1000):
             path = folder / f"{stamp}-{name}{f'-{number}' if number else ''}.{suffix}"
             try:
+                # Exclusive: two decks may export in the same second.
                 with path.open("x", encoding="utf-8") as file:
                     file.write(text)
                 return path
@@ -107,6 +108,7 @@ def copy_table(deck: Deck, as_csv: bool) -> None:
     text, kind, suffix = (csv_text(table), "CSV", "csv") if as_csv else (markdown(table), "Markdown", "md")
     path = kept(table.name, suffix, text)
     rows = f"{many(len(table.rows), 'row')} as {kind}"
+    # Longer sequences are dropped by terminals silently, or cut.
     if len(text.encode()) <= CLIPBOARD_MOST:
         deck.copy_to_clipboard(text)
         deck.notify(f"{rows} copied to your terminal's clipboard; also saved to {path}", markup=False)

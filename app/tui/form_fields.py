@@ -10,7 +10,7 @@ from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYE
 LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MAX_NUMBER = 1 << 40
 
-Kind = Literal["toggle", "choice", "number"]
+Kind = Literal["toggle", "choice", "number", "text"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def wanted(config: Config, environ: Mapping[str, str] = os.environ) -> bool:
     if config.links is not None:
         return config.links
     name, vte = environ.get("TERM", ""), environ.get("VTE_VERSION", "")
+    # These print the sequence as text.
     plain = name in ("", "dumb") or name.startswith(("linux", "vt"))
     old = vte.isdigit() and int(vte) < OLDEST_VTE
     return not (plain or old or config.ascii or environ.get("NO_COLOR"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthReader
     from kvdeck.app.tui.connection import EngineConnection, Post, TelemetryRequest
     from kvdeck.app.tui.source_search import FoundSources, Progress
-    from kvdeck.app.tui.state import Doctor
+    from kvdeck.app.tui.state import Doctor, PeerState
     from kvdeck.engine.protocol import Command, Reply
     from kvdeck.sessions.analysis.histograms import Histogram, Key
     from kvdeck.sessions.model.records import Session
@@ -100,15 +100,8 @@ class Requests:
         await self._engine().watch(request, post)
 
     async def browse(self, request: TelemetryRequest, post: Post) -> None:
-        """Post telemetry samples to `post` until cancelled, beside those of `watch`.
-
-        The engine sends a connection one kind of sample, so this is another connection.
-        """
-        from kvdeck.app.tui.connection import EngineConnection
-
-        connection = EngineConnection(readonly=True, follows=False)
-        await connection.watch(request, post)
-        await connection.run()
+        """Post telemetry samples to `post` until cancelled, beside those of `watch`."""
+        await self._engine().browse(request, post)
 
     async def start_recording(self, name: str, request: TelemetryRequest) -> None:
         """Start a telemetry recording in the engine."""
@@ -198,6 +191,15 @@ class Requests:
         return path if session.kind == "run" and not session.source else None
 
     # --- this host ---
+
+    async def try_peer(self, host: str, command: str) -> PeerState:
+        """Return whether a run with a peer works; takes seconds."""
+        from kvdeck.app.tui.state import PeerState
+        from kvdeck.engine.children.doctor_report import peer_report
+
+        found = await in_thread(_expected(lambda: peer_report(host, command)), "kvdeck-peer")
+        transport, reason, fix = (str(found.get(name) or "") for name in ("transport", "reason", "fix"))
+        return PeerState(host, bool(found.get("ready")), transport, reason, fix)
 
     async def run_doctor(self) -> Doctor:
         """Return doctor's report on this host; takes seconds."""

@@ -45,6 +45,7 @@ def _tag(store: Store, name: str, value: str, before: str) -> str:
     wanted, known = value.split(), before.split()
 
     def tagged(now: Session) -> Session:
+        # By what changed since the operator began to type, not by the whole text: another deck may have set tags.
         kept = [tag for tag in now.tags if tag in wanted or tag not in known]
         added = [tag for tag in wanted if tag in now.tags or tag not in known]
         return replace(now, tags=tuple(dict.fromkeys([*kept, *added])))

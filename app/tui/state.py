@@ -55,6 +55,29 @@ class Doctor:
         return min((row for row in self.paths if row.path == path), key=lambda r: order.index(r.state), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """What doctor found of a peer; `looking` while it runs."""
+
+    host: str = ""
+    ready: bool = False
+    transport: str = ""
+    reason: str = ""
+    fix: str = ""
+    looking: bool = False
+
+    def text(self, host: str) -> str:
+        """Return in one line whether a run with `host` works."""
+        if host != self.host:
+            return "not tried yet"
+        if self.looking:
+            return f"trying a connection with {host}"
+        if self.ready:
+            return f"{host} is ready{f', over {self.transport}' if self.transport else ''}"
+        what = self.reason.partition(" (")[0]  # one line has no room for ssh's own words
+        return f"{what} · fix: {self.fix}" if self.fix else what
+
+
 def doctor_from_json(report: dict[str, Any]) -> Doctor:
     """Parse doctor's JSON report; unknown fields are ignored."""
     rows = tuple(

@@ -100,5 +100,6 @@ def style(variables: Mapping[str, str], name: str) -> Style:
     name, _, link = name.partition("@")
     plain = name.removeprefix("!")
     colour = variables[variable(plain)]
+    # Of the terminal's own colours none is a shade of its text: its dim attribute is.
     dim = plain in ("dim", "rule") and colour == "ansi_default"
     return _style(colour, plain in _BOLD or name != plain, dim, link)

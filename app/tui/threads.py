@@ -23,6 +23,7 @@ def _job(work: Callable[[], T]) -> tuple[Job, asyncio.Future[T]]:
             give(value)
 
     def run() -> None:
+        # Its screen is gone: what it asked for needn't be read any more.
         if future.cancelled():
             return
         give: Callable[[Any], None] = future.set_result

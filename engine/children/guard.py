@@ -24,6 +24,7 @@ GRACE_S = 1.0
 
 def main() -> int:
     """Run the program and return its exit status: 128 plus the number after a signal, 127 if it can't start."""
+    # `kvdeck` decides when the program ends; a signal to the group must not end the guard before it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
@@ -81,6 +82,7 @@ def _signal(number: signal.Signals, mark: str) -> None:
 def _signal_all(number: signal.Signals, ours: Callable[[int], bool]) -> None:
     """Send a signal to all matching processes, repeated until no new one appears (they may fork meanwhile)."""
     sent: set[int] = set()
+    # By group and mark: a descendant may start a session of its own, but inherits the environment.
     while found := {pid for pid in _pids() if pid not in sent and ours(pid)}:
         for pid in found:
             with contextlib.suppress(OSError):

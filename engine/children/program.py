@@ -50,6 +50,7 @@ def noted_signals() -> Iterator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        # Before the pipe is closed: a signal now would write to whatever has its descriptor next.
         signal.set_wakeup_fd(wakeup)
         os.close(reading)
         os.close(writing)

@@ -32,12 +32,14 @@ class RecorderProcess:
         home: kvdeck's home folder, which holds the session.
         name: The telemetry session; `NAME/telemetry` is the one inside the session NAME.
         sources: Sources to sample; empty for all that are discovered on this host.
+        hz: Samples per second.
+        owner: This process, in the reason of a recording that it left unended: `kvdeck trace`.
 
     Raises:
         OSError: The process can't be started.
     """
 
-    def __init__(self, home: Path, name: str, sources: Sequence[str], hz: float) -> None:
+    def __init__(self, home: Path, name: str, sources: Sequence[str], hz: float, owner: str) -> None:
         self._name, self._hz = name, hz
         self._sampled = threading.Event()
         self._reported = ""
@@ -45,7 +47,7 @@ class RecorderProcess:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         # In its own group: Ctrl-C in the terminal is for the command, whose last seconds are to be recorded too.
         self._child = Child(COMMAND, stdin=PIPE, stdout=PIPE, stderr=self._errors, own_group=True)
-        self._send({"home": str(home), "sources": list(sources), "hz": hz}, {"record": name})
+        self._send({"home": str(home), "sources": list(sources), "hz": hz, "owner": owner}, {"record": name})
         # The thread must not receive this process's signals, which the main thread may wait for.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._reader = start_thread(f"recording of {name}", self._read)

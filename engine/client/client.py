@@ -274,9 +274,14 @@ class Client:
         stuck_s: float | None = None,
         after_ns: int | None = None,
         quiet: bool = False,
+        request: int = 0,
     ) -> None:
-        """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered."""
-        self.request(protocol.WatchTelemetry(0, hz, tuple(sources), block_bytes, tuple(pins), stuck_s, after_ns, quiet))
+        """Request `hz` `WatchSample` messages per second; 0 ends them. Without sources: those discovered.
+
+        Requests of different numbers are answered side by side.
+        """
+        watched = hz, tuple(sources), block_bytes, tuple(pins), stuck_s, after_ns, quiet, request
+        self.request(protocol.WatchTelemetry(0, *watched))
 
     def record(
         self,

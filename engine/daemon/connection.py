@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from kvdeck.engine.daemon.stream import RunStream, StreamLine, to_line
-from kvdeck.engine.protocol import VERSION, Command, FromEngine, Goodbye, MessageError, Reply, decode, encode
+from kvdeck.engine.daemon.watcher import Watcher
+from kvdeck.engine.protocol import Command, FromEngine, Goodbye, MessageError, Reply, decode, encode
 from kvdeck.engine.tasks import BaseExceptionGroup, TaskGroup, first_of
-from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.store.event_log import LineReader
 
 WRITE_AHEAD = 64 * 1024
@@ -25,6 +26,8 @@ AT_ONCE = 256
 """Lines sent to a client without `hz` before the socket's buffer is checked again."""
 WAITING_REPLIES = 64
 HISTORY_BYTES = 64 * 1024
+MOST_WATCHERS = 16
+"""Telemetry requests of one client at a time."""
 
 log = logging.getLogger("kvdeck.engine")
 
@@ -101,9 +104,7 @@ class Connection:
         self._due: dict[Topic, None] = {}
         self._following: Following | None = None
         self._leaving = False
-        self._past: Iterator[bytes] = iter(())
-        self._watched: bytes | None = None
-        self._watch_missed = 0
+        self._watchers: dict[int, Watcher] = {}
         self._replies: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -154,20 +155,26 @@ class Connection:
             self._due[topic] = None
             self._wake.set()
 
-    def watched(self, snapshot: bytes) -> None:
-        """Send a telemetry sample (JSON) unless a newer one arrives before the socket accepts it."""
-        self._watch_missed += self._watched is not None
-        self._watched = snapshot
-        self._wake.set()
+    def watcher(self, request: int) -> Watcher:
+        """Return the client's telemetry request of that number, a new one if there is none.
 
-    def catch_up(self, lines: Iterator[bytes]) -> None:
-        """Send these lines, one after the other, before the next telemetry sample."""
-        self._past = lines
-        self._wake.set()
+        Raises:
+            UsageError: The client has `MOST_WATCHERS` others.
+        """
+        if request not in self._watchers:
+            if len(self._watchers) >= MOST_WATCHERS:
+                raise UsageError(f"a client can't have more than {MOST_WATCHERS} telemetry requests", "end one")
+            self._watchers[request] = Watcher(request, self._wake.set)
+        return self._watchers[request]
 
-    def unwatch(self) -> None:
-        """Drop telemetry that was not sent yet."""
-        self._past, self._watched, self._watch_missed = iter(()), None, 0
+    def unwatch(self, request: int) -> None:
+        """Forget a telemetry request, with what was not sent yet."""
+        self._watchers.pop(request, None)
+
+    @property
+    def watchers(self) -> tuple[Watcher, ...]:
+        """The client's telemetry requests."""
+        return tuple(self._watchers.values())
 
     def leave(self, reason: str) -> None:
         """Close the connection after the due messages and a `goodbye` with the reason."""
@@ -233,13 +240,10 @@ class Connection:
         due, self._due = self._due, {}
         for topic in due:
             self._writer.write(topic.line())
-        past = next(self._past, None)
-        if past is not None:
-            self._writer.write(past)
+        lines = [line for watcher in self.watchers if (line := watcher.take()) is not None]
+        if lines:
+            self._writer.writelines(lines)
             return True
-        if self._watched is not None:
-            self._writer.write(watch_line(self._watched, self._watch_missed))
-            self._watched, self._watch_missed = None, 0
         following = self._following
         if following is None or following.cursor >= following.feed.next_seq:
             return False
@@ -299,11 +303,6 @@ class Connection:
             self._wake.set()
         else:
             self._set_timer(following)
-
-
-def watch_line(snapshot: bytes, missed: int) -> bytes:
-    """Return a `watch_sample` line around an encoded sample, which the engine forwards without decoding it."""
-    return b'{"v":%d,"type":"watch_sample","missed":%d,"snapshot":%s}\n' % (VERSION, missed, snapshot)
 
 
 def thin(following: Following, lines: list[StreamLine], now: float) -> list[bytes]:

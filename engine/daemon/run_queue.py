@@ -394,6 +394,7 @@ class RunQueue:
     def _cancel_run(self, run: Run, reason: str | None) -> list[Instruction]:
         run.cancelled, run.cancel_reason = True, reason
         if run.phase == "queued":
+            # Clients see it now: completing the files of a run on a dead disk can take minutes.
             run.state, run.reason = "cancelled", reason
             return [TellClients(), *self._complete(run, Verdict("cancelled", reason))]
         return [StopWorker(run.name)] if run.phase in ("starting", "working") else []
@@ -444,6 +445,7 @@ class RunQueue:
         if self.active is not run:
             return [TellClients()]
         self.active = None
+        # With each end: the run that ended may have freed the disk space that the writes lacked.
         return [TellClients(), *self._write_left(), *self._forget_old(), *self._start_next()]
 
     def _forget_old(self) -> list[Instruction]:

@@ -23,6 +23,7 @@ from kvdeck.engine.children.restarts import Restarts
 from kvdeck.engine.daemon.connection import Connection
 from kvdeck.engine.daemon.dispatch import answers
 from kvdeck.engine.daemon.past_samples import PastSamples, messages
+from kvdeck.engine.daemon.watcher import Watcher
 from kvdeck.engine.protocol import StartRecording, WatchTelemetry
 from kvdeck.engine.tasks import TaskGroup, start_part
 from kvdeck.engine.telemetry.checks import STUCK_S
@@ -90,8 +91,8 @@ class Sampling:
         past: PastSamples,
     ) -> None:
         self._home, self._what, self._said, self._past = home, what, said, past
-        self.clients: set[Connection] = set()
-        self.quiet: set[Connection] = set()
+        self.clients: set[Watcher] = set()
+        self.quiet: set[Watcher] = set()
         """Clients that only want past samples when they come back."""
         self.recordings: set[str] = set()
         self._ending: dict[str, str | None] = {}
@@ -112,15 +113,15 @@ class Sampling:
         """True if a child runs; False for a moment after one died, and after it has failed too often."""
         return self._stdin is not None
 
-    def add(self, connection: Connection, quiet: bool) -> None:
+    def add(self, watcher: Watcher, quiet: bool) -> None:
         """Send samples to a client, or, if it is quiet, only sample for it."""
-        self.drop(connection)
-        (self.quiet if quiet else self.clients).add(connection)
+        self.drop(watcher)
+        (self.quiet if quiet else self.clients).add(watcher)
 
-    def drop(self, connection: Connection) -> None:
+    def drop(self, watcher: Watcher) -> None:
         """Sample no more for a client."""
-        self.clients.discard(connection)
-        self.quiet.discard(connection)
+        self.clients.discard(watcher)
+        self.quiet.discard(watcher)
 
     def close(self) -> None:
         """Stop the child and don't restart it."""
@@ -215,8 +216,8 @@ class Sampling:
         for line in lines:
             if not line.startswith(RECORDING):
                 self._past.add(line, self._what)
-                for connection in self.clients:
-                    connection.watched(line)
+                for watcher in self.clients:
+                    watcher.sampled(line)
                 continue
             try:
                 said = load_record(line)["recording"]
@@ -234,8 +235,8 @@ class Sampling:
         self._said(self._what, {"name": "", "state": "failed", "reason": what})
         check = Check("sources", "warning", what, "see the engine's log; leave the Monitor and come back to try again")
         sample = orjson.dumps(to_mapping(Snapshot(time.time(), checks=(check,))))
-        for connection in self.clients:
-            connection.watched(sample)
+        for watcher in self.clients:
+            watcher.sampled(sample)
 
 
 class Samplers:
@@ -254,29 +255,35 @@ class Samplers:
 
     @answers(WatchTelemetry)
     def watch(self, connection: Connection, command: WatchTelemetry) -> None:
-        """Start, change or (at 0 Hz) end a client's telemetry.
+        """Start, change or (at 0 Hz) end a telemetry request of a client.
 
         Raises:
-            UsageError: A number, source or pin is invalid.
+            UsageError: A number, source or pin is invalid, or the client has too many requests.
         """
         what = asked(command)
+        watcher = connection.watcher(command.request)
         if what.hz:
             sampling = self.sampling(what)
-            sampling.add(connection, command.quiet)
+            sampling.add(watcher, command.quiet)
             sampling.revive()
-        connection.unwatch()
+        else:
+            connection.unwatch(command.request)
+        watcher.clear()
         if what.hz and command.after_ns is not None:
-            connection.catch_up(messages(self._past[_shown(what)].after(command.after_ns)))
-        for other, sampling in list(self._samplings.items()):
+            watcher.catch_up(messages(self._past[_shown(what)].after(command.after_ns)))
+        for other in list(self._samplings):
             if other != what or not what.hz:
-                sampling.drop(connection)
-                self.let_go(other)
+                self._drop(other, watcher)
 
     def leave(self, connection: Connection) -> None:
         """End a client's telemetry."""
-        for what, sampling in list(self._samplings.items()):
-            sampling.drop(connection)
-            self.let_go(what)
+        for watcher in connection.watchers:
+            for what in list(self._samplings):
+                self._drop(what, watcher)
+
+    def _drop(self, what: SamplingRequest, watcher: Watcher) -> None:
+        self._samplings[what].drop(watcher)
+        self.let_go(what)
 
     def sampling(self, what: SamplingRequest) -> Sampling:
         """Return the child for these parameters, started if there is none."""

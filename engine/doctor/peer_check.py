@@ -16,7 +16,7 @@ from kvdeck.engine.planning.layout import Geometry
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import connect
 from kvdeck.engine.ranks.outpost import greeting
-from kvdeck.engine.ranks.peer import PeerHost, differences
+from kvdeck.engine.ranks.peer import PeerHost, check_apart, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.sessions.errors import KvdeckError
 
@@ -39,6 +39,7 @@ def check_peer(host: str, command: str, timeout: float) -> dict[str, Any]:
     try:
         peer = open_ssh(board, host, "peer0", command, timeout)
         found |= {"reachable": True, "there": peer.greeting}
+        check_apart(found["here"], [(host, peer.greeting)])
         found["differences"] = differences(found["here"], peer.greeting, host)
         try:
             offset = peer.clock_offset()

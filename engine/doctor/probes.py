@@ -119,12 +119,14 @@ class _Probing:
         return self._found
 
     def _allowed_s(self, child: _Group) -> float:
+        # A check that hangs must leave time for those behind it.
         return child.budget_s if len(child.left) <= 1 else min(child.budget_s, self._limit_s / 2)
 
     def _remaining_s(self, child: _Group) -> float:
         return min(self._allowed_s(child) - child.used_s(), self._end - time.monotonic())
 
     def _start(self, checks: list[str], budget_s: float) -> None:
+        # A file, not a pipe: a pipe that isn't read meanwhile would block a native library that logs much.
         words = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its child
         process = Child(self._command(checks), stdout=PIPE, stderr=words)
         os.set_blocking(process.stdout.fileno(), False)

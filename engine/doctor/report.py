@@ -85,6 +85,7 @@ def groups() -> list[list[str]]:
     posix = [f"POSIX:{api}" for api in APIS]
     if driver_present():
         return [["UCX"], posix, ["GDS"], ["GDS_MT"], ["DEVICE"], rest]
+    # Few children on few cores: each loads NIXL, which takes most of a probe's time.
     instant = ["GDS", "GDS_MT", "DEVICE", *rest]  # without a driver these fail at once
     if len(os.sched_getaffinity(0)) < 4:
         return [["UCX"], [*posix, *instant]]

@@ -17,7 +17,7 @@ _ALIGNMENTS = (512, 4096, 65536)
 
 def folder_facts(folder: Path) -> FolderFacts:
     """Return a folder's facts; writes up to 64 KiB to a temporary file in it. An unusable folder doesn't raise."""
-    # A link's own mount says nothing about the disk behind it.
+    # The link itself may be on another mount than the disk behind it.
     path = Path(os.path.realpath(folder))
     mount, filesystem, device = mount_of(path)
     free = 0

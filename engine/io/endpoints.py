@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.io import cuda, descriptors, memory, nixl, pattern, reasons
 from kvdeck.engine.io.descriptors import Offsets
+from kvdeck.engine.io.pages import pages_text
 from kvdeck.engine.planning.layout import Geometry, Layout, parse_layout
 from kvdeck.sessions.units import exact_size_text
 
@@ -35,6 +36,8 @@ class TransferEndpoint(Protocol):
 
     memory_type: str
     """NIXL's memory type: DRAM, VRAM or FILE."""
+    pages: str | None
+    """Kinds of the pages of its host memory, from `pages_text`; None without host memory, or if unknown."""
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -146,6 +149,7 @@ class HostSide:
         self.geometry, self.blocks, self.each = geometry, blocks, blocks // devices
         size = geometry.block_bytes * self.each
         self.buffers = [memory.allocate(size, huge_pages=huge_pages) for _ in range(devices)]
+        self.pages = pages_text([buffer.pages for buffer in self.buffers])
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -179,6 +183,7 @@ class DeviceSide:
     """Endpoint in the memory of one GPU; every method that reaches the GPU raises UnavailableError if it refuses."""
 
     memory_type = "VRAM"
+    pages: str | None = None
 
     def __init__(self, geometry: Geometry, blocks: int, gpu: int) -> None:
         self.geometry, self.blocks = geometry, blocks
@@ -237,6 +242,7 @@ class FileSide:
     """
 
     memory_type = "FILE"
+    pages: str | None = None
 
     def __init__(self, geometry: Geometry, blocks: int, folder: Path, files: int, *, direct: bool) -> None:
         if blocks % files:

@@ -1,7 +1,8 @@
-"""Host memory for transfers: aligned to 2 MiB, touched before use, optionally on huge pages."""
+"""Host memory for transfers: aligned to 2 MiB, touched before use, on huge pages where the host gives them."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from dataclasses import dataclass
@@ -9,7 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kvdeck.engine.io.pages import PageBytes, pages_of
+
 HUGE_PAGE = 2 << 20
+_MAP_HUGETLB = 0x40000 | 21 << 26  # of 2 MiB; Python's mmap names neither
+_MADV_POPULATE_WRITE = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +24,11 @@ class HostBuffer:
     mapping: mmap.mmap
     address: int
     size: int
-    huge_pages: bool
-    """True if huge pages were requested and the kernel accepted the advice."""
+
+    @property
+    def pages(self) -> PageBytes | None:
+        """The pages that the kernel has given so far; None if it doesn't tell."""
+        return pages_of(self.address, self.size)
 
     @property
     def array(self) -> npt.NDArray[np.uint8]:
@@ -39,19 +47,40 @@ class HostBuffer:
 def allocate(size: int, *, huge_pages: bool = False) -> HostBuffer:
     """Allocate `size` bytes aligned to 2 MiB, and touch every page so that no round includes page faults.
 
-    The 2 MiB alignment suits huge pages, and O_DIRECT, since it is a multiple of every block device's sector.
+    With `huge_pages` from the host's reserve (hugetlb) if it has enough, else as transparent huge pages if the kernel
+    gives them, else as plain pages. The 2 MiB alignment suits O_DIRECT too, since it is a multiple of every block
+    device's sector.
     """
-    mapping = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    advice = mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE
-    taken = huge_pages
-    try:
-        mapping.madvise(advice)
-    except OSError:  # a kernel without transparent huge pages refuses both kinds of advice
-        taken = False
-    start = _address(mapping)
-    address = -(-start // HUGE_PAGE) * HUGE_PAGE
+    whole = -(-size // HUGE_PAGE) * HUGE_PAGE
+    mapping = (_reserved(whole) if huge_pages else None) or _transparent(whole, huge_pages)
+    address = -(-_address(mapping) // HUGE_PAGE) * HUGE_PAGE
     ctypes.memset(address, 0, size)
-    return HostBuffer(mapping, address, size, taken)
+    return HostBuffer(mapping, address, size)
+
+
+def _reserved(size: int) -> mmap.mmap | None:
+    """Return memory from the reserved huge pages, a multiple of 2 MiB; None if there are too few, or none for us.
+
+    A control group may refuse a page only when it is touched, by SIGBUS: MADV_POPULATE_WRITE (Linux 5.14) asks for all
+    pages without that signal. Kernels without it give no reserved pages here.
+    """
+    try:
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_HUGETLB)
+    except OSError:
+        return None
+    try:
+        mapping.madvise(_MADV_POPULATE_WRITE)
+    except OSError:
+        mapping.close()
+        return None
+    return mapping
+
+
+def _transparent(size: int, huge_pages: bool) -> mmap.mmap:
+    mapping = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without transparent huge pages refuses both kinds of advice
+        mapping.madvise(mmap.MADV_HUGEPAGE if huge_pages else mmap.MADV_NOHUGEPAGE)
+    return mapping
 
 
 def _address(mapping: mmap.mmap) -> int:

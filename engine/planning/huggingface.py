@@ -12,7 +12,7 @@ from typing import Any
 from kvdeck.engine.planning.layer_caches import layer_kind
 from kvdeck.engine.planning.layer_words import STATELESS_WORDS, layer_words
 from kvdeck.engine.planning.model_families import ADDED, INNER, REFUSED, SPELLINGS, Family, by_architecture, families
-from kvdeck.engine.planning.model_fields import HEAD_DIM, KV_HEADS, LAYERS, QUERY_HEADS, WIDTH, Fields
+from kvdeck.engine.planning.model_fields import HEAD_DIM, KV_HEADS, LAYERS, QUERY_HEADS, WIDTH, Fields, decides
 from kvdeck.engine.planning.model_numbers import cut
 from kvdeck.engine.planning.models import Architecture, Kind
 from kvdeck.engine.planning.published_precision import kv_precision
@@ -153,7 +153,14 @@ def _fields(part: Config, family: Family | None, name: str) -> Fields:
         if config.get(key) is not None and not isinstance(config[key], Mapping):
             raise UsageError(f"{key} in {name} is {cut(config[key])}", "it should be a mapping")
     if model_type in ("dbrx", "mpt") and isinstance(config.get("attn_config"), Mapping):
-        config |= {key: value for key, value in config["attn_config"].items() if key in KV_HEADS}
+        for key, value in config["attn_config"].items():
+            if key in KV_HEADS:
+                config[key] = value
+            elif decides(str(key)) and key != "attn_type" and value not in (None, False, 0, -1, "", [], {}):
+                raise UsageError(
+                    f"attn_config.{key} in {name} is {cut(value)}, which is unknown",
+                    "describe its layers in a YAML file",
+                )
     other = config.get("attention_other_setting")
     if model_type == "step3p5" and isinstance(other, Mapping):
         config |= {"swa_num_key_value_heads": other.get("num_attention_groups"), "swa_head_dim": other.get("head_dim")}
@@ -242,14 +249,14 @@ def _indexed(fields: Fields, layers: int) -> list[bool]:
 def _overrides(fields: Fields, layers: int) -> dict[int, dict[str, Any]]:
     """Return the values that single layers have of their own, by layer."""
     found: dict[int, dict[str, Any]] = {layer: {} for layer in range(layers)}
-    for key in KV_HEADS:
+    for key in (*KV_HEADS, "num_key_value_heads_per_layer"):
         value = fields.config.get(key)
         if isinstance(value, (list, tuple)):
             fields.seen.add(key)
             if len(value) != layers:
                 raise fields.wrong(key, value, f"a number, or one for each of the {layers} layers")
             for layer, heads in enumerate(value):
-                found[layer][key] = heads
+                found[layer][KV_HEADS[0]] = heads
     per_layer = fields.mapping("per_layer_config")
     for index, values in (per_layer or {}).items():
         if not str(index).isdigit() or int(index) >= layers or not isinstance(values, Mapping):

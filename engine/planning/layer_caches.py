@@ -11,6 +11,8 @@ from kvdeck.engine.planning.models import Kind, Part, keys_and_values, latent
 from kvdeck.engine.planning.recurrent_fields import state_in
 from kvdeck.sessions.errors import UsageError
 
+SHORT = {"compressed_sparse": "csa", "heavily_compressed": "hca"}
+"""DeepSeek V4's own names of its two attentions."""
 INDEX_BLOCK = 128
 """Elements of an indexer's fp8 key that share one fp32 scale, as vLLM and SGLang store it."""
 
@@ -176,7 +178,7 @@ def _compressed(fields: Fields, word: str) -> Kind:
     default = {"compressed_sparse": 4, "heavily_compressed": 128}[word]
     every = fields.count((key,)) or (fields.checked(name, rates[name]) if name in rates else default)
     index = fields.needed(("index_head_dim",)) if word == "compressed_sparse" else 0
-    return compressed_kind(word, _shared_vector(fields), fields.needed(WINDOW), every, _indexer_bytes(index))
+    return compressed_kind(SHORT[word], _shared_vector(fields), fields.needed(WINDOW), every, _indexer_bytes(index))
 
 
 def _shared_vector(fields: Fields) -> Part:
@@ -197,4 +199,4 @@ def shared_vector(heads: int, dim: int, rope: int = 0) -> Part:
 def compressed_kind(name: str, vector: Part, window: int, every: int, indexer_bytes: int = 0) -> Kind:
     """Return a layer that keeps a window of tokens, and an entry (with an indexer's key) per `every` tokens."""
     index = (Part(1, indexer_bytes, split=False, fixed_bytes=indexer_bytes),) if indexer_bytes else ()
-    return Kind(name, (vector,), window, beside=(Kind(f"{name} entries", (vector, *index), every=every),))
+    return Kind(name, (vector,), window, beside=(Kind(f"{name}/{every}", (vector, *index), every=every),))

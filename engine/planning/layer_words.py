@@ -371,7 +371,8 @@ def _gpt_neo(fields: Fields, layers: int, _: int) -> list[str]:
 
 def _cycle(fields: Fields, layers: int, _: int) -> list[str]:
     """RecurrentGemma: `block_types` repeat; its attention has a window."""
-    words = [str(item) for item in fields.listed("block_types") or ()]
+    own = fields.listed("_block_types") if "_block_types" in fields.config else fields.listed("block_types")
+    words = [str(item) for item in own or ()]
     known = {"recurrent": "recurrent", "attention": "sliding"}
     if unknown := [word for word in words if word not in known]:
         raise fields.wrong("block_types", words, f"recurrent and attention; {unknown[0]!r} is unknown")

@@ -20,18 +20,22 @@ WINDOW = ("sliding_window", "sliding_window_size", "window_size", "attention_win
 SYNONYMS = (LAYERS, QUERY_HEADS, KV_HEADS, WIDTH, WINDOW)
 """Names of one number in the files of different families; two that disagree in one file are refused."""
 _DECIDES = re.compile(
-    r"window|sliding|swa_|_swa|swa$|chunk|compress|index(er)?_|_indexer|shared?_(kv|layer|att)|(kv|layers?|att\w*)_shar|reuse"
-    r"|cross_layer|cross_att|yoco|(^|_)cla(_|$)|(^|_)kv(_|$)|key_value|multi_query|query_group|mamba|(^|_)ssm_|conv_|_conv"
-    r"|linear_(num|key|value|head|att|conv)|recurr|delta_net|rwkv|lightning|lora_rank|head_dim|head_size|layer_types"
-    r"|layers?_block|block_types?|layer_pattern|hybrid|block_configs|per_layer_(config|att)|layer_configs"
-    r"|att(entio)?n_(types?|layer|pattern|config|other)|full_att|global_(att|head|kv|layer)|local_(att|layer|window)"
-    r"|layer_(switch|group)|loop|recur|sparse_att|no_op|num_kv|n_kv"
+    r"window|sliding|swa_|_swa|swa$|chunk|compress|index(er)?_|_indexer|shared?_(kv|layer|att)"
+    r"|(kv|layers?|att\w*)_shar|reuse|cross_layer|cross_att|yoco|(^|_)cla(_|$)|(^|_)kv(_|$)|key_value|multi_query"
+    r"|query_group|mamba|(^|_)ssm_|conv_|_conv|linear_(num|key|value|head|att|conv)|recurr|delta_net|rwkv|lightning"
+    r"|lora_rank|head_dim|head_size|layer_types|layers?_block|block_types?|layer_pattern|hybrid|block_configs"
+    r"|per_layer_(config|att)|layer_configs|att(entio)?n_(types?|layer|pattern|config|other)|full_att"
+    r"|global_(att|head|kv|layer)|local_(att|layer|window)|layer_(switch|group)|loop|recur|sparse_(att|config)"
+    r"|blocksparse|every_n_layers|no_op|num_kv|n_kv"
 )
 _NEVER = re.compile(
-    r"expert|moe|mlp|vision|image|video|audio|token|rope|theta|bias|drop|norm|quant|mtp|nextn|_act$|activation|scale|multiplier|^_"
-    r"|dtype|cross_attention_hidden|feed_forward|router|mask|lm_head|output_gate|kernel_|_kernel$|loss|embed|use_mamba"
-    r"|return_|tuning|seconds_per_chunk|resampler|vocab|ffn|^index_topk|^index_n_heads|index_share_for_mtp|indexer_rope|index_skip|^q_lora|^o_lora"
-    r"|position|init|^chunk_size$|mamba_chunk_size|share_expert|proj|^use_mem|topk|alpha_factor|beta_factor"
+    r"expert|moe|mlp|vision|image|video|audio|token|rope|theta|bias|drop|norm|quant|mtp|nextn|_act$|activation|scale"
+    r"|multiplier|^_(name|commit|auto|from|attn_impl|remove|frame)|dtype|cross_attention_hidden|feed_forward|router|mask"
+    r"|lm_head|output_gate|kernel_|_kernel$|loss|embed|use_mamba|return_|tuning|seconds_per_chunk|resampler|vocab|ffn"
+    r"|^index_topk|^index_n_heads|index_share_for_mtp|indexer_rope|index_skip|^q_lora|^o_lora|position|init|^chunk_size$"
+    r"|mamba_chunk_size|share_expert|proj|^use_mem|topk|alpha_factor|beta_factor|adapter"
+    # Qwen's dual chunk attention and Zamba's adapters change how KV is used, not what is kept.
+    r"|^dual_chunk|^lora_rank$|_lora$"
 )
 """Keys whose names look as if they decided the KV, and don't."""
 

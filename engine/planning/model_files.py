@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.planning import huggingface, kvbench
-from kvdeck.engine.planning.model_numbers import checked_count, checked_layers
+from kvdeck.engine.planning.layer_caches import compressed_kind, shared_vector
+from kvdeck.engine.planning.model_numbers import checked_count, checked_layers, cut
 from kvdeck.engine.planning.models import Architecture, Kind, keys_and_values, latent
 from kvdeck.engine.planning.published_precision import QUANTIZATION_FILE
 from kvdeck.engine.planning.recurrent_state import State, state_of
@@ -27,7 +28,11 @@ MODEL_FILES = ("config.json", "params.json")
 _ENDING = re.compile(r"[-_](instruct|it|chat|hf|base|thinking|fp8|bf16|nvfp4|\d{4})(?=$|[-_])")
 """Parts of a repository's name that don't change the KV cache."""
 _FIELDS = ("name", "title", "source", "layers", "query_heads", "parameters", "kinds", "pattern")
-_KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "window", "chunked", "latent", "rope", "indexer_bytes", "state")
+_KIND_FIELDS = ("kv_heads", "head_dim", "value_dim", "shared_kv", "window", "chunked", "compressed", "latent", "rope",
+                "indexer_bytes", "state")  # fmt: skip
+
+
+_NO_COUNTS = ("chunked", "state", "shared_kv", "compressed")
 
 
 @lru_cache(maxsize=1)
@@ -194,7 +199,10 @@ def from_mapping(data: Mapping[str, Any], source: str) -> Architecture:
     if not isinstance(data["kinds"], Mapping) or not data["kinds"]:
         raise UsageError(f"kinds in {source} is not a mapping", "write kinds: {full: {kv_heads: 8, head_dim: 128}}")
     kinds = {str(word): _kind(str(word), fields, source) for word, fields in data["kinds"].items()}
-    pattern = [str(word) for word in data.get("pattern") or list(kinds)[:1]]
+    listed = data.get("pattern") or list(kinds)[:1]
+    if not isinstance(listed, list):
+        raise UsageError(f"pattern in {source} is {cut(listed)}", f"list kinds: [{', '.join(kinds)}]")
+    pattern = [str(word) for word in listed]
     if unknown := [word for word in pattern if word not in kinds]:
         raise UsageError(f"pattern in {source} names {unknown[0]!r}", f"use {', '.join(kinds)}")
     heads, parameters = data.get("query_heads"), data.get("parameters")
@@ -218,16 +226,35 @@ def _kind(word: str, fields: Any, source: str) -> Kind:
     state = _state(word, fields["state"], source) if "state" in fields else None
     if set(fields) == {"state"}:
         return Kind(word, (), state=state)
-    counts = {
-        key: checked_count(key, value, source) for key, value in fields.items() if key not in ("chunked", "state")
-    }
+    counts = {key: checked_count(key, value, source) for key, value in fields.items() if key not in _NO_COUNTS}
     window = counts.pop("window", None)
+    if "compressed" in fields or fields.get("shared_kv"):
+        return _shared_kind(word, fields, counts, window, source)
     if "latent" in counts:
         parts = latent(counts["latent"], counts.get("rope", 0), counts.get("indexer_bytes", 0))
     else:
         kvbench.check_keys(fields, _KIND_FIELDS, ("kv_heads", "head_dim"), f"kind {word} of {source}")
         parts = keys_and_values(counts["kv_heads"], counts["head_dim"], counts.get("value_dim"))
     return Kind(word, parts, window, bool(fields.get("chunked")), state)
+
+
+def _shared_kind(word: str, fields: Mapping[str, Any], counts: Mapping[str, int], window: int | None,
+                 source: str) -> Kind:  # fmt: skip
+    """Return a kind whose K and V are one vector, with compressed entries beside its window if it has them."""
+    where = f"kind {word} of {source}"
+    allowed = ("kv_heads", "head_dim", "shared_kv", "window", "rope", "compressed")
+    kvbench.check_keys(fields, allowed, ("kv_heads", "head_dim", "shared_kv"), where)
+    vector = shared_vector(counts["kv_heads"], counts["head_dim"], counts.get("rope", 0))
+    entries = fields.get("compressed")
+    if entries is None:
+        return Kind(word, (vector,), window)
+    if not isinstance(entries, Mapping):
+        raise UsageError(f"compressed in {where} is not a mapping", "write {every: 4, indexer_bytes: 132}")
+    kvbench.check_keys(entries, ("every", "indexer_bytes"), ("every",), f"compressed in {where}")
+    numbers = {key: checked_count(key, value, source) for key, value in entries.items()}
+    if window is None or numbers["every"] < 2:
+        raise UsageError(f"compressed in {where} needs a window, and every of 2 or more", "add them")
+    return compressed_kind(word, vector, window, numbers["every"], numbers.get("indexer_bytes", 0))
 
 
 def _state(word: str, fields: Any, source: str) -> State:

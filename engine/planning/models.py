@@ -64,7 +64,7 @@ class Kind:
         """
         if page_size > self.every and page_size % self.every:
             raise UsageError(
-                f"page_size is {page_size}, but {self.name} have {self.every} tokens each",
+                f"page_size is {page_size}, but an entry of {self.name} stands for {self.every} tokens",
                 f"give a multiple of {self.every}",
             )
         return max(1, page_size // self.every)

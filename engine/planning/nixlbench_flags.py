@@ -49,21 +49,19 @@ class Flag:
         return self.name in params and params[self.name] != self.default
 
 
-_HERE = "the run's processes are on this host and meet without it"
-_NO_HOSTS = "profile keeps to this host; `kvdeck run` with --peer or --etcd-endpoints runs between hosts"
 _PREPARED = "the engine prepares each request only once"
 _BACKEND = "the engine doesn't have this backend"
 
 FLAGS = (
-    Flag("benchmark_group", "default", "Name that separates runs on the same etcd.", "refused", _NO_HOSTS, NETWORK),
+    Flag("benchmark_group", "default", "Name that separates runs on the same etcd.", backends=NETWORK),
     Flag("backend", "UCX", "UCX, LIBFABRIC, GDS, GDS_MT, POSIX, OBJ … Default: chosen by source and destination."),
     Flag("check_consistency", False, "Compare the received bytes."),
     Flag("device_list", "all", "Device names, separated by commas. Default: all.", "refused",
          "NIXL chooses the devices; UCX_NET_DEVICES restricts them"),
     Flag("enable_pt", False, "Progress thread."),
     Flag("progress_threads", 0, "Progress threads. Default: 0.", backends=NETWORK, least=0),
-    Flag("etcd_endpoints", "http://localhost:2379", "Addresses of etcd. Default: http://localhost:2379.", "refused",
-         _NO_HOSTS, NETWORK),
+    Flag("etcd_endpoints", "http://localhost:2379", "Addresses of etcd. Default: http://localhost:2379.",
+         backends=NETWORK),
     Flag("storage_enable_direct", False, "O_DIRECT.", backends=_FILES),
     Flag("filepath", "", "Folder for the files of storage backends.", backends=_FILES),
     Flag("enable_vmm", False, "VMM memory.", "refused", "the engine doesn't allocate VMM memory"),
@@ -81,7 +79,7 @@ FLAGS = (
     Flag("op_type", "WRITE", "Direction; for storage it follows from source and destination.",
          choices=("READ", "WRITE")),
     Flag("posix_api_type", "AIO", "POSIX backend's API.", backends=("POSIX",), choices=("AIO", "URING", "POSIXAIO")),
-    Flag("runtime_type", "ETCD", "Rendezvous of the processes.", "noted", _HERE, NETWORK, ("ETCD", "ASIO")),
+    Flag("runtime_type", "ETCD", "Rendezvous of the processes.", backends=NETWORK, choices=("ETCD", "ASIO")),
     Flag("scheme", "pairwise", "Pairing of initiator and target devices.",
          choices=("pairwise", "manytoone", "onetomany", "tp")),
     Flag("start_batch_size", 1, "First batch of a sweep. Default: the plan's."),
@@ -118,10 +116,8 @@ FLAGS = (
     Flag("use_hugepages", False, "Memory in huge pages.", kvbench=False),
     Flag("filenames", "", "Names of the files, separated by commas.", "refused",
          "the engine writes into files of its own in --filepath, never into a given file", _FILES, kvbench=False),
-    Flag("asio_address", "127.0.0.1", "ASIO's address. Default: 127.0.0.1.", "refused", _NO_HOSTS, NETWORK,
-         kvbench=False),
-    Flag("asio_port", 12345, "ASIO's port. Default: 12345.", "noted", _HERE, NETWORK, least=0, most=65535,
-         kvbench=False),
+    Flag("asio_address", "127.0.0.1", "ASIO's address. Default: 127.0.0.1.", backends=NETWORK, kvbench=False),
+    Flag("asio_port", 12345, "ASIO's port. Default: 12345.", backends=NETWORK, least=0, most=65535, kvbench=False),
     Flag("randomize_location_mode", "none", "Order of the places in the files.", "refused",
          "the engine goes over its working set in order", _FILES, ("none", "blockaligned", "bytealigned"),
          kvbench=False),
@@ -174,8 +170,6 @@ def native_notes(params: Mapping[str, Any]) -> list[str]:
                 notes.append(f"--{flag.name} changes nothing: it is only used with {_listed(flag.backends)}")
             elif flag.native == "noted":
                 notes.append(f"--{flag.name} changes nothing: {flag.reason}")
-            elif flag.native == "refused" and is_here(flag, params):
-                notes.append(f"--{flag.name} changes nothing: {_HERE}")
     return notes
 
 
@@ -183,7 +177,7 @@ def native_refusal(params: Mapping[str, Any]) -> Flag | None:
     """Return the first flag whose value the engine can't follow; None if it can follow all."""
     for flag in FLAGS:
         read = not flag.backends or params["backend"] in flag.backends
-        if flag.native == "refused" and read and flag.changed(params) and not is_here(flag, params):
+        if flag.native == "refused" and read and flag.changed(params):
             return flag
     return None
 

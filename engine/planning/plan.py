@@ -221,7 +221,7 @@ class Plan:
         if part is None or not sparse or self.precision.name != "fp8":
             return ""
         return (
-            f"{part.token_bytes(self.precision)} B of latent per layer, flat; vLLM's fp8_ds_mla packs it in "
+            f"{part.token_bytes(self.precision)} B per layer and token, flat; vLLM's fp8_ds_mla packs it in "
             f"{part.packed_bytes} B: --precision fp8_ds_mla"
         )
 

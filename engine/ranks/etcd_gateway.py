@@ -30,6 +30,8 @@ _Answer = TypeVar("_Answer")
 GONE_SECONDS = 10.0
 """Time without an answer from any endpoint after which etcd counts as gone."""
 _REQUEST_SECONDS = 3.0
+_SILENCE_SECONDS = 5
+"""Silence of etcd's host after which a connection is given up for another one."""
 _PAUSE_SECONDS = 0.1
 """Pause after all endpoints have failed once."""
 _DEFAULT_PORT = 2379
@@ -330,7 +332,7 @@ class EtcdGateway:
             else:
                 connection = http.client.HTTPSConnection(host, port, timeout=_REQUEST_SECONDS, context=self._context)
             connection.connect()
-            notice_a_dead_host(connection.sock)
+            notice_a_dead_host(connection.sock, _SILENCE_SECONDS)
             self._connection = connection
         if self.access.user and not self._token:
             user = {"name": self.access.user, "password": self.access.password}

@@ -53,7 +53,7 @@ class EtcdPlace:
 
 
 class _Lease:
-    """Another process's lease, looked at several times to see whether it is renewed"""
+    """Another process's lease, looked at several times to see whether it is renewed."""
 
     def __init__(self) -> None:
         self.alive = False
@@ -88,6 +88,7 @@ def meet(access: EtcdAccess, meeting: EtcdMeeting, who: dict[str, Any], say: Cal
         rank, place, there = EtcdRank(access), None, False
         try:
             place = _place(rank, meeting, who, say, deadline)
+            say(f"rank {place.rank} of {meeting.world}, in run {place.token}")
             there = _all_there(place, meeting, say, deadline)
             if there:
                 _close_gathering(rank, meeting, place)
@@ -119,7 +120,10 @@ def _place(rank: EtcdRank, meeting: EtcdMeeting, who: dict[str, Any], say: Calla
                 _report(rank, number, holder, say)
         for _, holder in holders:
             leases.setdefault(holder.lease, _Lease()).look(rank, holder.lease)
-        if holders and (all(leases[holder.lease].alive for _, holder in holders) or time.monotonic() > deadline):
+        late = time.monotonic() > deadline
+        if late and not holders:
+            raise KvdeckError(f"the group {meeting.group} began no run with a place for this process", "start it again")
+        if late or (holders and all(leases[holder.lease].alive for _, holder in holders)):
             raise UsageError(
                 f"{_holder(*holders[0])} is in this run already",
                 "start each rank once, or give this run a --etcd-group of its own",

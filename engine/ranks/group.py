@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvdeck.engine.host.run_delay import RunDelays, gained
 from kvdeck.engine.io import hang
 from kvdeck.engine.io.endpoints import Origin, origin_to_json
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
-from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
 from kvdeck.engine.ranks.peer import PeerHost, RankCalls
 from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.rendezvous import Lossy, check_lost, naming_losses
@@ -80,6 +81,8 @@ class Crew:
         self._board: Board | None = None
         self._others: list[Remote] = []
         self._shared: list[_Shared] = []
+        self._delays: list[RunDelays] = []
+        """Of the shared targets."""
         self._layouts: dict[int, str] = {}
         self._pace: dict[int, float] = {}
         """Seconds per request in each step's last visit."""
@@ -130,6 +133,7 @@ class Crew:
             found[shared.number] = remote.call(
                 "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
             )
+            self._delays.append(RunDelays([local_pid(found[shared.number]["process"])]))
             if not self._writes:
                 remote.call("fill", seed=0, position=0)
         return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
@@ -182,6 +186,11 @@ class Crew:
                 peer.lose(failed)
             raise RunFailedError(failed, fix) from error
 
+    def pages(self) -> list[str]:
+        """Return the distinct kinds of pages of the endpoints' host memory, the initiators' first."""
+        sides: list[list[str | None]] = self._everywhere("pages")
+        return list(dict.fromkeys(text for texts in zip(*sides, strict=True) for text in texts if text))
+
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> Prepared:
         self._layouts[step] = layout
         with hang.watched(f"making requests for {self._backend}", self._bytes / _SLOW_BYTES_PER_S):
@@ -195,7 +204,9 @@ class Crew:
             self._failing_together(),
             hang.watched(f"a request over {self._backend}", self._pace.get(step, 0.0) * count),
         ):
+            before = [delays.read() for delays in self._delays]
             found = self._everywhere("visit", begin_together=True, step=step, count=count)
+            shared = [gained(one, delays.read()) for one, delays in zip(before, self._delays, strict=True)]
         visits = [one if isinstance(one, Visit) else Visit(**one) for one in found]
         self._pace[step] = (max(one.end_ns for one in visits) - min(one.start_ns for one in visits)) / 1e9 / count
         return Visit(
@@ -204,11 +215,17 @@ class Crew:
             tuple(time_ns for visit in visits for time_ns in visit.post_ns),
             tuple(time_ns for visit in visits for time_ns in visit.transfer_ns),
             tuple(visit.end_ns - visit.start_ns for visit in visits),
+            _waits([visit.waits_ns for visit in visits], shared),
         )
 
-    def reference(self, batch: int, count: int, at: int) -> int:
-        """Return the wall time in ns of the reference moving the same bytes, on all initiators at once."""
-        spans = self._everywhere("reference", begin_together=True, batch=batch, count=count, at=at)
+    @property
+    def reference_name(self) -> str | None:
+        """Name of the reference that rank 0 opened; None without one."""
+        return None if self._lane is None else self._lane.reference_name
+
+    def reference(self, group: int, count: int, at: int, plain: bool = False) -> int:
+        """Return the wall time in ns of the reference moving groups of blocks, on all initiators at once."""
+        spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
         return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
     def verify(self, step: int, seed: int) -> str | None:
@@ -257,10 +274,21 @@ class Crew:
             remote.close()
         if self._lane is not None:
             self._lane.close()
+        for delays in self._delays:
+            delays.close()
         for shared in self._shared:
             shared.remote.close()
         if self._board is not None:
             self._board.leave()
+
+
+def _waits(lanes: Sequence[tuple[int, int] | None], shared: Sequence[int | None]) -> tuple[int, int] | None:
+    """Return the waits of all initiators and of all targets, those of shared targets included; None if unknown."""
+    known = [waits for waits in lanes if waits is not None]
+    told = [wait for wait in shared if wait is not None]
+    if len(known) < len(lanes) or len(told) < len(shared):
+        return None
+    return sum(own for own, _ in known), sum(far for _, far in known) + sum(told)
 
 
 def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
@@ -270,5 +298,7 @@ def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
         name=opened["name"],
         metadata=opened["metadata"],
         places=tuple((address, device) for address, device in opened["places"]),
+        pages=opened["pages"],
+        process=opened["process"],
     )
     return dataclasses.replace(setup, shared=there)

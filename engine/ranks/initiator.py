@@ -22,13 +22,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from kvdeck.engine.io import cuda, descriptors, loop, memory, nixl, plugins, stdio
+from kvdeck.engine.host.run_delay import RunDelays, gained
+from kvdeck.engine.io import cuda, descriptors, loop, nixl, plugins, stdio
 from kvdeck.engine.io.bindings import StagedBinding, Volley, VolleyBinding
 from kvdeck.engine.io.endpoints import DeviceSide, FileSide, HostSide, Origin, TransferEndpoint, register
 from kvdeck.engine.planning.layout import Layout, LayoutPair, parse_layout_pair
 from kvdeck.engine.ranks import reference
 from kvdeck.engine.ranks.board import Board
-from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
 from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import check_lost
@@ -78,10 +79,13 @@ class Lane:
         self._targets: list[Remote] = []
         self._registered: list[Any] = []
         self._steps: dict[int, _Prepared] = {}
-        self._scratch: memory.HostBuffer | None = None
-        self._device_scratch: DeviceSide | None = None
+        self._reference: reference.Reference | None = None
+        self._on_plain: reference.Reference | None = None
         self._opened: list[TransferEndpoint] = []
         self._remote_names: list[str] = []
+        self._own_delay, self._target_delay = RunDelays([os.getpid()]), RunDelays([])
+        self._target_pids: list[int | None] = []
+        self._shared_pid: int | None = None
         self._agent: Any = None
         try:
             self._open(name)
@@ -108,10 +112,10 @@ class Lane:
         for side in self._others:
             if isinstance(side, FileSide) and self._writes:  # so that no timed write includes allocating the file
                 side.poison()
-        if setup.reference and setup.two_processes and self._own.memory_type == "VRAM":
-            self._device_scratch = self._device(self._own.regions[0].device)
-        elif setup.reference and (setup.path == "HostToHost" or setup.path in FILE_PATHS):
-            self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
+        self._target_delay = RunDelays(self._target_pids)
+        if setup.reference:
+            target = self._target_pids[0] if self._target_pids else self._shared_pid
+            self._reference = reference.open_reference(setup, self._bounce or self._own, self._other, target)
 
     @property
     def _writes(self) -> bool:
@@ -161,7 +165,9 @@ class Lane:
             shared = setup.shared
             self._remote_names[:] = [shared.name]
             self.transport = connect(self._agent, self._backend, shared.metadata)
-            return [RemoteSide(setup.geometry, setup.blocks * shared.sharers, shared.places, None)]
+            self._shared_pid = local_pid(shared.process)
+            blocks = setup.blocks * shared.sharers
+            return [RemoteSide(setup.geometry, blocks, shared.places, None, pages=shared.pages)]
         return self._targets_of(name)
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
@@ -169,7 +175,7 @@ class Lane:
         self._remote_names.clear()
         board = self._board = Board()
         numbers = range(self._setup.targets)
-        return [self._open_target(board, f"{name}-target{number or ''}", gpu) for number in numbers]
+        return [self._open_target(board, f"{name}-target{number or ''}", number, gpu) for number in numbers]
 
     def _open_bounce(self) -> HostSide | None:
         """Open host memory for staged requests, with the same layout as the device's; None without staging."""
@@ -197,15 +203,24 @@ class Lane:
         self._opened.append(side)
         return side
 
-    def _open_target(self, board: Board, name: str, gpu: int | None) -> RemoteSide:
+    def _open_target(self, board: Board, name: str, number: int, gpu: int | None) -> RemoteSide:
         setup = self._setup
         target = RankProcess(board, "kvdeck.engine.ranks.target", name)
         self._targets.append(target)
         blocks = setup.blocks // setup.targets
-        opened = target.call("open", **target_arguments(setup, blocks, setup.target_devices), gpu=gpu)
+        arguments = target_arguments(setup, blocks, setup.target_devices)
+        if setup.targets == len(setup.cores[1]):
+            arguments["cores"] = [setup.cores[1][number]]
+        opened = target.call("open", **arguments, gpu=gpu)
         self._agent.add_remote_agent(base64.b64decode(opened["metadata"]))
+        self._target_pids.append(local_pid(opened["process"]))
         self._remote_names.append(opened["name"])
-        return RemoteSide(setup.geometry, blocks, opened["places"], target, "DRAM" if gpu is None else "VRAM")
+        memory_type = "DRAM" if gpu is None else "VRAM"
+        return RemoteSide(setup.geometry, blocks, opened["places"], target, memory_type, opened["pages"])
+
+    def pages(self) -> list[str | None]:
+        """Return the pages of the own endpoint (of the memory it is staged through, if so) and of the first other."""
+        return [(self._bounce or self._own).pages, self._other.pages]
 
     def prepare(self, step: int, layout: str, batch: int, depth: int, merge: bool) -> dict[str, Any]:
         """Make a step's requests; `batch` is in blocks per request, `depth` in requests in flight.
@@ -300,14 +315,18 @@ class Lane:
         if self._setup.drop_cache and isinstance(other, FileSide):
             other.drop_cache()
         os.sched_setaffinity(0, self._setup.cores[0])  # another initiator opened in this process may have changed it
-        handles = prepared.take(count)
+        handles, yields = prepared.take(count), self._setup.yields[0]
         reference.wait_until(begin_ns)
+        own, far = self._own_delay.read(), self._target_delay.read()
         if prepared.depth == 1:
-            visit = loop.serial_visit(bound.postXferReq, bound.getXferStatus, handles, self._patience)
+            visit = loop.serial_visit(bound.postXferReq, bound.getXferStatus, handles, self._patience, yields=yields)
         else:
             visit = loop.pipelined_visit(
-                bound.postXferReq, bound.getXferStatus, handles, prepared.depth, self._patience
+                bound.postXferReq, bound.getXferStatus, handles, prepared.depth, self._patience, yields=yields
             )
+        own, far = gained(own, self._own_delay.read()), gained(far, self._target_delay.read())
+        if own is not None and far is not None:
+            visit = dataclasses.replace(visit, waits_ns=(own, far))
         if self._setup.durable and isinstance(other, FileSide):
             other.sync()
             visit = dataclasses.replace(visit, end_ns=time.perf_counter_ns())
@@ -339,7 +358,8 @@ class Lane:
         prepared, bound = self._steps[step], self._bound
         prepared.next = 0
         ring = prepared.take(len(prepared.handles))
-        loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience)
+        yields = self._setup.yields[0]
+        loop.serial_visit(bound.postXferReq, bound.getXferStatus, ring, self._patience, yields=yields)
 
     def compare(self, step: int, seed: int) -> str | None:
         """Compare the bytes in this initiator's destinations; return the first difference as a message, or None."""
@@ -365,17 +385,30 @@ class Lane:
         for target in self._targets:
             target.call("attend", busy=busy)
 
-    def reference(self, batch: int, count: int, at: int, begin_ns: int = 0) -> tuple[int, int]:
-        """Move the bytes of `count` requests by memcpy, cudaMemcpy, or pread and pwrite on the same files.
+    @property
+    def reference_name(self) -> str | None:
+        return None if self._reference is None else self._reference.name
+
+    def reference(self, group: int, count: int, at: int, begin_ns: int = 0, plain: bool = False) -> tuple[int, int]:
+        """Move `count` groups of blocks, from the group `at` on, by the reference; a group is in flight together.
+
+        `plain`: from or to memory on plain pages, where the reference is `io_submit`.
 
         Returns:
             Start and end in ns of `CLOCK_MONOTONIC`.
+
+        Raises:
+            KvdeckError: The system refuses.
+            UnavailableError: A CUDA copy fails.
         """
-        blocks = [(at * batch + index) % self._setup.blocks for index in range(batch * count)]
-        source, destination = self._sources[0], self._destinations[0]
-        if self._device_scratch is not None:  # the target's memory belongs to another process: copy within our GPU
-            source, destination = self._own, self._device_scratch
-        return reference.move(self._setup, source, destination, self._scratch, blocks, begin_ns, batch)
+        blocks = [(at * group + index) % self._setup.blocks for index in range(group * count)]
+        used = self._reference
+        if plain:
+            near = self._bounce or self._own
+            self._on_plain = self._on_plain or reference.open_on_plain_pages(self._setup, near, self._other, group)
+            used = self._on_plain
+        assert used is not None
+        return reference.timed(used.plan(blocks, group), begin_ns)
 
     def release(self, step: int) -> None:
         """Release a step's requests and descriptor lists."""
@@ -404,12 +437,15 @@ class Lane:
         if self._board is not None:
             self._board.leave()
         self._agent = self._bound = None
+        for opened in (self._reference, self._on_plain):
+            if opened is not None:
+                opened.close()
+        self._reference = self._on_plain = None
         for side in self._opened:
             side.close()
         self._opened.clear()
-        if self._scratch is not None:
-            self._scratch.close()
-            self._scratch = None
+        for delay in (self._own_delay, self._target_delay):
+            delay.close()
 
 
 def connect(agent: Any, backend: str, metadata: str) -> str:
@@ -436,6 +472,10 @@ def connect(agent: Any, backend: str, metadata: str) -> str:
     return transport_of(words.text)
 
 
+WITHIN_HOST = "within one host"
+"""What follows transports that lead to no other host, in UCX's view."""
+
+
 def transport_of(said: str) -> str:
     """Return the transports of bytes from UCX's log, such as `tcp/eth1` or `rc_mlx5/mlx5_0:1`; empty if it says none.
 
@@ -448,7 +488,7 @@ def transport_of(said: str) -> str:
     where, text = lines[-1]
     lanes = dict(re.findall(r"(\w+)\(([^)]*)\)", text))
     moved = next((lanes[name] for name in ("rma", "rma_am", "am", "tag") if name in lanes), text.strip())
-    return moved if where == "inter-node" else f"{moved} within one host"
+    return moved if where == "inter-node" else f"{moved} {WITHIN_HOST}"
 
 
 def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, Any]:
@@ -462,4 +502,5 @@ def target_arguments(setup: LaneSetup, blocks: int, devices: int) -> dict[str, A
         "progress_thread": setup.progress_thread,
         "cores": setup.cores[1],
         "devices": devices,
+        "yields": setup.yields[1],
     }

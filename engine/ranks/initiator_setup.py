@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from kvdeck.engine.planning.layout import Geometry
+from kvdeck.sessions.host.processes import ProcessIdentity
+from kvdeck.sessions.model.encoding import convert
+
+
+def local_pid(process: dict[str, Any]) -> int | None:
+    """Return the pid of a process from the fields of its `ProcessIdentity`; None if it isn't on this host."""
+    found = convert(ProcessIdentity, process) if process else None
+    return found.pid if found is not None and found.alive else None
+
 
 COMPLETION_SECONDS = 30.0
 """Time limit of one completion within a host."""
@@ -31,6 +41,10 @@ class SharedTarget:
     """Metadata of the target's NIXL agent, in base64."""
     places: tuple[tuple[int, int], ...] = ()
     """Address and device number of each of the target's regions."""
+    pages: str | None = None
+    """Kinds of its pages."""
+    process: dict[str, Any] = field(default_factory=dict)
+    """Fields of the target's `ProcessIdentity`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,9 @@ class LaneSetup:
     """CPU cores allowed for the initiator and for its targets; one core per process if pinned."""
     reference: bool
     """Allocate the scratch memory for the reference copies."""
+    yields: tuple[bool, bool] = (True, True)
+    """Whether the initiator and its targets give way while they poll, because another side or thread of the run may
+    need the same core."""
     devices: int = 1
     """Devices of the initiator, each a separate region of host memory."""
     pairs: int = 1

@@ -16,7 +16,7 @@ from kvdeck.engine.ranks.etcd_gateway import etcd_access
 from kvdeck.engine.ranks.etcd_place import EtcdMeeting, meet
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
-from kvdeck.engine.ranks.tcp import TcpBoard, secret_of, tcp_seat
+from kvdeck.engine.ranks.tcp import PortTakenError, TcpBoard, is_own, secret_of, tcp_seat
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import number_text
 
@@ -86,14 +86,30 @@ def _over_etcd(meeting: Meeting, who: dict[str, Any], say: Callable[[str], objec
 
 def _over_tcp(meeting: Meeting, who: dict[str, Any], say: Callable[[str], object]) -> RankZero | OtherRank:
     assert meeting.address is not None
-    assert meeting.rank is not None
     secret = secret_of(os.environ)
-    if meeting.rank:
-        seat = tcp_seat(meeting.address, secret, meeting.rank, meeting.world, who, meeting.token or "", meeting.timeout)
-        return OtherRank(meeting.rank, seat)
-    board = TcpBoard(meeting.address, secret, meeting.world, meeting.token or "")
+    rank = meeting.rank
+    if rank is None:
+        first = is_own(meeting.address[0]) if meeting.role is None else meeting.role == "initiator"
+        rank = 0 if first else 1
+    if rank == 0:
+        try:
+            board = TcpBoard(meeting.address, secret, meeting.world, meeting.token or "")
+        except PortTakenError:
+            if meeting.rank is not None or meeting.role is not None:
+                raise
+            rank = 1  # the same command was started here before: that one is rank 0
+        else:
+            return _gathered(board, meeting, say)
+    say(f"rank {rank} of {meeting.world}, looking for rank 0 at {meeting.address[0]}:{meeting.address[1]}")
+    token, timeout = meeting.token or "", meeting.timeout
+    return OtherRank(rank, tcp_seat(meeting.address, secret, rank, meeting.world, who, token, timeout))
+
+
+def _gathered(board: TcpBoard, meeting: Meeting, say: Callable[[str], object]) -> RankZero:
+    """Wait for the others at rank 0's board."""
+    assert meeting.address is not None
     try:
-        say(f"waiting for {meeting.world - 1} more at port {meeting.address[1]}")
+        say(f"rank 0 of {meeting.world}, waiting for {meeting.world - 1} more at port {meeting.address[1]}")
         if not board.wait_for(meeting.world, meeting.timeout):
             missing = [rank for rank in range(1, meeting.world) if rank not in board.present]
             raise KvdeckError(

@@ -14,6 +14,7 @@ import select
 import signal
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host import host_facts
@@ -95,9 +96,19 @@ def greeting() -> dict[str, Any]:
         "cores": sorted(os.sched_getaffinity(0)),
         "plugins": sorted(plugins.plugin_files()),
         "nics": [dataclasses.asdict(nic) for nic in nics()],
+        "network": _network(),
         "environment": deciding_variables(),
         "pid": os.getpid(),
     }
+
+
+def _network() -> str:
+    """Return what tells this host's network from that of every other: its boot, and the network's namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/net').readlink()}"
+    except OSError:
+        return ""
 
 
 def run_outpost(seat: RankRendezvous, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -169,6 +169,24 @@ def check_protocol(said: Mapping[str, Any], label: str) -> None:
             f"kvdeck {there} on {label} and kvdeck {here} here don't work together",
             "install the same version on both hosts",
         )
+
+
+def check_apart(here: Mapping[str, Any], peers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raise KvdeckError if a peer is this host, or another of the peers, by their networks.
+
+    Args:
+        here: This host's greeting.
+        peers: Each peer's label and greeting.
+    """
+    seen = {here["network"]: "this host"}
+    for label, said in peers:
+        network = said.get("network")
+        if network and network in seen:
+            raise KvdeckError(
+                f"{label} is {seen[network]}: no bytes between them would use a NIC",
+                "name another host, or measure within this one without --peer",
+            )
+        seen[network] = f"the same host as {label}"
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any], label: str) -> list[str]:

@@ -25,9 +25,11 @@ class RemoteSide:
         places: Sequence[tuple[int, int]],
         target: Remote | None,
         memory_type: str = "DRAM",
+        pages: str | None = None,
     ) -> None:
         """`places`: address and NIXL device number of each region in the target."""
         self.geometry, self.blocks, self.target, self.memory_type = geometry, blocks, target, memory_type
+        self.pages = pages
         self.each = blocks // len(places)
         size = geometry.block_bytes * self.each
         self._there = tuple(Region(address, size, number) for address, number in places)

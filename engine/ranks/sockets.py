@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import socket
 
-_DEAD_MS = 5000
+_PROBES = 4
 
 
-def notice_a_dead_host(connected: socket.socket) -> None:
-    """Send small messages at once, and let the kernel end a connection 5 s after the other host has vanished."""
+def notice_a_dead_host(connected: socket.socket, seconds: int) -> None:
+    """Send small messages at once, and let the kernel end a connection whose other host is silent for `seconds`.
+
+    A link that is down for a shorter time doesn't end it.
+    """
+    between = max(1, seconds // (_PROBES + 1))
     for level, option, value in (
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, between),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, between),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000),
     ):
         connected.setsockopt(level, option, value)

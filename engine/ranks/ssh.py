@@ -56,6 +56,7 @@ def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]
         "ConnectTimeout": CONNECT_SECONDS,
         "ServerAliveInterval": ALIVE_SECONDS,
         "ServerAliveCountMax": max(1, int(timeout / ALIVE_SECONDS) - 1),
+        "ControlMaster": "no",  # a master would outlive the run
         "ClearAllForwardings": "yes",
         "RequestTTY": "no",
         "EscapeChar": "none",

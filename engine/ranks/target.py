@@ -6,12 +6,15 @@ import base64
 import os
 from typing import Any
 
+from msgspec.structs import asdict
+
 from kvdeck.engine.io import nixl
 from kvdeck.engine.io.endpoints import DeviceSide, HostSide, TransferEndpoint, origin_from_json, register
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.planning.layout import Geometry, parse_layout
 from kvdeck.engine.ranks.rpc import serve
 from kvdeck.engine.ranks.seat import take_seat
+from kvdeck.sessions.host.processes import own_identity
 
 
 class Target:
@@ -20,6 +23,7 @@ class Target:
     def __init__(self, name: str) -> None:
         self.name = name
         self.busy = False
+        self._yields = True
         self._agent: Any = None
         self._side: TransferEndpoint | None = None
 
@@ -34,16 +38,21 @@ class Target:
         cores: list[int],
         devices: int = 1,
         gpu: int | None = None,
+        yields: bool = True,
     ) -> dict[str, Any]:
         """Allocate memory, on `gpu` if given and else on the host, and register it with the backend.
 
+        `yields`: see `loop.serial_visit`.
+
         Returns:
-            The agent's `name`, its `metadata` in base64, and `places`: address and device number of each region.
+            The agent's `name`, its `metadata` in base64, `places`: address and device number of each region, `pages`:
+            the endpoint's, and `process`: the fields of its `ProcessIdentity`.
 
         Raises:
             UnavailableError: The backend or the GPU can't be used.
         """
         os.sched_setaffinity(0, cores)
+        self._yields = yields
         shape = Geometry(**geometry)
         if gpu is None:
             self._side = HostSide(shape, blocks, huge_pages=huge_pages, devices=devices)
@@ -54,7 +63,13 @@ class Target:
         self._regions = register(self._agent, self._side, backend)
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
         places = [(region.address, region.device) for region in self._side.regions]
-        return {"name": self.name, "metadata": metadata, "places": places}
+        return {
+            "name": self.name,
+            "metadata": metadata,
+            "places": places,
+            "pages": self._side.pages,
+            "process": asdict(own_identity()),
+        }
 
     def fill(self, seed: int, position: int) -> None:
         self._opened().fill(seed, position)
@@ -72,7 +87,8 @@ class Target:
     def poll(self) -> None:
         for _ in range(2):
             self._agent.agent.getNotifs({}, [])
-        os.sched_yield()  # kernel threads on this core deliver the messages; see loop._POLLS
+        if self._yields:
+            os.sched_yield()  # see loop._POLLS
 
     def close(self) -> None:
         """Deregister and free the memory and the agent, before the interpreter ends."""

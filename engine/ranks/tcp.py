@@ -37,6 +37,8 @@ from kvdeck.sessions.units import number_text
 
 HANDSHAKE_SECONDS = 5.0
 """Time in which a rank must prove that it knows the secret."""
+SILENCE_SECONDS = 30
+"""Silence of a rank's host after which the rank is lost; a rank that ends is lost at once."""
 MOST_STRANGERS = 64
 """Connections that may be unproven at once; one more drops the oldest."""
 _LEAST_SECRET = 16
@@ -63,6 +65,10 @@ def secret_of(environment: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
+class PortTakenError(KvdeckError):
+    """Rank 0 can't listen at its port."""
+
+
 @dataclass(slots=True)
 class _Stranger:
     """A connection that hasn't proven itself yet."""
@@ -83,7 +89,7 @@ class TcpBoard(Board):
             token: Text that only the ranks of this run share; a rank with another one is refused.
 
         Raises:
-            KvdeckError: The port is taken.
+            PortTakenError: The port is taken.
         """
         super().__init__()
         self.present: dict[int, dict[str, Any]] = {}
@@ -98,7 +104,7 @@ class TcpBoard(Board):
             self._door = _listening(address)
         except OSError as error:
             super().leave()
-            raise KvdeckError(
+            raise PortTakenError(
                 f"rank 0 can't listen at port {address[1]}: {error.strerror}", "give another port with --rendezvous"
             ) from error
         self._doorkeeper = start_thread("rendezvous-tcp", self._keep_door, self._broken)
@@ -209,7 +215,7 @@ class TcpBoard(Board):
         refusal = self._refusal(hello)
         answer = {"refused": refusal, "nonce": hello["nonce"]}
         connection.setblocking(True)
-        notice_a_dead_host(connection)
+        notice_a_dead_host(connection, SILENCE_SECONDS)
         try:
             connection.sendall(_line({**answer, "proof": _proof(self._secret, "rank 0", stranger.nonce, answer)}))
         except OSError:
@@ -249,6 +255,17 @@ class TcpBoard(Board):
         del self._strangers[stranger.connection]
         selector.unregister(stranger.connection)
         stranger.connection.close()
+
+
+def is_own(host: str) -> bool:
+    """True if a host's name or address belongs to this host."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def tcp_seat(address: tuple[str, int], secret: bytes, rank: int, world: int, who: Mapping[str, Any], token: str = "",
@@ -306,7 +323,7 @@ def _introduced(connection: socket.socket, where: str, secret: bytes, hello: dic
         connection.close()
         raise
     connection.settimeout(None)
-    notice_a_dead_host(connection)
+    notice_a_dead_host(connection, SILENCE_SECONDS)
     keys = SignedLines(
         _proof(secret, "to rank 0", nonce, hello).encode(), _proof(secret, "from rank 0", nonce, hello).encode()
     )

@@ -3,7 +3,8 @@
 The first line on stdin is a JSON object such as `{"hz": 1, "sources": [], "home": "…"}`. Each further line is a JSON
 command: `{"record": NAME}`, `{"stop": NAME, "reason": …}`, or `{"mark": NAME, "text": …, "kind": …, "t": …}`.
 On stdout it prints one sample per line as JSON, and the state of telemetry sessions as `{"recording": {…}}`.
-It exits at the end of stdin, because then the engine that started it has ended.
+It exits at the end of stdin, because then the process that started it has ended: the engine, or the `owner` that the
+settings name.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.documents import load_record
 
-ENGINE_ENDED = "the engine ended during the recording"
+ENGINE = "the engine"
+"""Who started this process, if the settings don't say."""
 
 
-def _obey(recorders: TelemetryRecorders) -> None:
+def _obey(recorders: TelemetryRecorders, ended: str) -> None:
     """Execute commands from stdin; at its end, close all telemetry sessions and exit the process."""
     with open(0, "rb", buffering=0, closefd=False) as commands:
         buffer = LineBuffer()
         while data := commands.read(65536):
             for line in buffer.take(data):
                 recorders.obey(line)
-    recorders.close("interrupted", ENGINE_ENDED)
+    recorders.close("interrupted", ended)
     os._exit(0)
 
 
@@ -54,6 +56,7 @@ def main() -> int:
     """Sample until stdin ends; return the exit code."""
     asked = load_record(_first_line())
     home = Path(asked["home"])
+    ended = f"{asked.get('owner') or ENGINE} ended during the recording"
     recorders = TelemetryRecorders(home, _write)
 
     def say(snapshot: Snapshot) -> None:
@@ -66,7 +69,7 @@ def main() -> int:
         recorders.close("failed", f"commands can't be read: {error}")
         os._exit(1)
 
-    start_thread("commands", lambda: _obey(recorders), deaf)
+    start_thread("commands", lambda: _obey(recorders, ended), deaf)
     watching = SamplingSettings(
         tuple(asked["sources"]),
         asked["hz"],
@@ -84,7 +87,7 @@ def main() -> int:
         recorders.say(orjson.dumps(to_mapping(_wrong(error)), option=orjson.OPT_APPEND_NEWLINE))
         return error.exit_code
     except BrokenPipeError:
-        recorders.close("interrupted", ENGINE_ENDED)
+        recorders.close("interrupted", ended)
     return 0
 
 

@@ -104,7 +104,7 @@ def _stuck(who: tuple[str, ...], here: list[Number], stuck_s: float, age_s: floa
     # A counter that has not grown since sampling began stands still for as long as the requests are known to run.
     running_s = max(number.above_0_s or 0.0 for number in running) - age_s
     moved = (number.moved_s - age_s for number in progress if number.moved_s is not None)
-    still_s = min(running_s, *moved, float("inf"))
+    still_s = min([running_s, *moved])
     if still_s < stuck_s:
         return None
     requests = max(number.value for number in running)
@@ -284,7 +284,7 @@ def failures(snapshot: Snapshot) -> Check | None:
     if not failed and not errors:
         return None
     parts = [f"{many(failed, 'transfer')} failed"] if failed else []
-    parts += [f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in errors[:4]]
+    parts += _gains(errors)
     return Check(
         "failures",
         "warning",
@@ -301,7 +301,7 @@ def dropped_stores(snapshot: Snapshot) -> Check | None:
     return Check(
         "stores-dropped",
         "warning",
-        "since sampling began " + ", ".join(f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in drops[:4]),
+        "since sampling began " + ", ".join(_gains(drops)),
         "the secondary tier writes more slowly than blocks arrive: give it a faster disk or file system, or let fewer "
         "blocks through to it; dropped blocks are computed again",
     )
@@ -325,6 +325,11 @@ def earlier_failures(snapshot: Snapshot) -> Check | None:
 
 def _errors(snapshot: Snapshot, unit: str) -> list[Number]:
     return [number for number in snapshot.counters if number.group == "errors" and number.unit == unit]
+
+
+def _gains(errors: list[Number]) -> list[str]:
+    """Return what the first few counters gained: `transfers_failed (g1) +3`."""
+    return [f"{n.name}{_words(n.labels)} +{count_text(n.gained)}" for n in errors[:4]]
 
 
 def _is_drop(number: Number) -> bool:

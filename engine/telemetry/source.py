@@ -79,6 +79,8 @@ class Reading:
     """Unix time in seconds at which the process that counts was started; None if the source doesn't report it."""
     created: Callable[[Series], float | None] | None = None
     """Returns the Unix time in seconds at which a series began at 0, or None if the source doesn't report it."""
+    ahead_s: float = 0.0
+    """Seconds by which the clock of `started` and `created` is ahead of this host's."""
 
 
 class SourceGone(KvdeckError):

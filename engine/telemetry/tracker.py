@@ -32,7 +32,6 @@ _IDENTITY = frozenset(
         "instance",
         "engine",
         "pod",
-        "worker_id",
         "hostname",
         "Hostname",
         "gpu",
@@ -45,7 +44,10 @@ _IDENTITY = frozenset(
         "agent_name",
     )
 )
-"""Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before."""
+"""Labels that tell who counts. A series with a new value of one belongs to a member that may have counted before.
+
+Not `worker_id`: Dynamo's frontend counts what it sends to each worker, and a worker's own id is new at its start.
+"""
 _GIVEN = frozenset(("server", "instance", "pod", "container"))
 """Those of them that an aggregator adds: a process that is new doesn't make what they name new."""
 _MEMBERS = frozenset(("server", "instance", "engine", "pod", "worker_id", "hostname", "agent_name"))
@@ -299,12 +301,15 @@ class Track:
         """True if the series is known to have begun at 0 since sampling began."""
         if not self.readings:
             # A process that was started while its address was sampled already.
-            return self._failing_since is not None and (reading.started or 0.0) > self._began
-        if others := [pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members]:
+            return self._failing_since is not None and (reading.started or 0.0) - reading.ahead_s > self._began
+        others = {pair[0] for pair in series.labels if pair[0] in _IDENTITY and pair not in self._members}
+        # Where no series had the label, it tells no member from others: the process names itself with its first use.
+        others -= {label for label in others - _GIVEN if all(label != known for known, _ in self._members)}
+        if others:
             created = reading.created(series) if reading.created is not None else None
             if created is None:
                 return self._new and not _GIVEN.intersection(others)
-            return created > self._began
+            return created - reading.ahead_s > self._began
         return not self._forgot and not self._missing
 
     def _is_another_process(self, reading: Reading) -> bool:
@@ -333,7 +338,7 @@ class Track:
             del self._processes[old]
         if self._new:
             self._reset_ns = now_ns
-            self._reset_what = f"restarted at {local_time(started, '%H:%M:%S')}; totals begin again"
+            self._reset_what = f"restarted at {local_time(started - reading.ahead_s, '%H:%M:%S')}; totals begin again"
         else:  # neither a restart nor the only process here
             self._mixed_ns = now_ns
         for series, point in self.points.items():

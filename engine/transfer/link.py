@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.engine.host.nics import Carried, Nic, nic_counters
+from kvdeck.engine.ranks.initiator import WITHIN_HOST
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.sessions.units import percent_text, size_text
 
@@ -47,9 +48,8 @@ class LinkWatch:
     def __init__(self, peers: Sequence[PeerHost], nics: Sequence[Nic], *, pushes: bool) -> None:
         """`nics`: this host's; `pushes`: this host sends (WRITE), otherwise it receives (READ)."""
         self._peers, self._pushes = peers, pushes
-        self._rates = {"": _rates(nics)} | {
-            f"{peer.label}/": _rates([Nic(**nic) for nic in peer.greeting["nics"]]) for peer in peers
-        }
+        ends = {"": nics} | {f"{peer.label}/": [Nic(**nic) for nic in peer.greeting["nics"]] for peer in peers}
+        self._nics = {f"{host}{nic.name}": nic for host, found in ends.items() for nic in found}
         self._carried: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
         self._moved: dict[int, tuple[int, int]] = {}
         self._before: tuple[int, dict[str, Carried]] = (0, {})
@@ -88,7 +88,7 @@ class LinkWatch:
             transport: What UCX said that it uses.
         """
         moved, count = self._moved.get(step, (0, 0))
-        carried = self._carried[step]
+        carried = {name: counts for name, counts in self._carried[step].items() if self._counts(name, transport)}
         here = {name: counts for name, counts in carried.items() if "/" not in name}
         there = {name: counts for name, counts in carried.items() if "/" in name}
         sending, receiving = (here, there) if self._pushes else (there, here)
@@ -108,27 +108,27 @@ class LinkWatch:
             found |= {f"{peer.label}/{name}": carried for name, carried in peer.counters().items()}
         return found
 
+    def _counts(self, name: str, transport: str) -> bool:
+        """True if bytes of these transports are in an interface's counters; IP over InfiniBand is in two of them."""
+        nic = self._nics.get(name)
+        by_tcp = [part.startswith("tcp/") for part in transport.split() if "/" in part]
+        if nic is None or not by_tcp or transport.endswith(WITHIN_HOST):
+            return True
+        return any(by_tcp) if not nic.rdma else not all(by_tcp)
+
     def _bound(self, ends: Sequence[Mapping[str, int]], moved: int) -> tuple[float | None, str]:
         """Return the GB/s of the used interfaces of the slower end, and what they are."""
         found: list[tuple[float, str]] = []
         for carried in ends:
             used = [name for name, count in carried.items() if moved and count > _USED * moved]
-            rates = {name: self._rate_of(name) for name in used}
+            rates = {name: nic.bits_per_s if (nic := self._nics.get(name)) else None for name in used}
             if unknown := [name for name, rate in rates.items() if rate is None]:
                 return None, f"the driver of {unknown[0]} states no rate"
             known = {name: rate for name, rate in rates.items() if rate is not None}
             if known:
                 words = ", ".join(f"{name} {rate / 1e9:g} Gb/s" for name, rate in known.items())
                 found.append((sum(known.values()) / 8e9, words))
-        return min(found, default=(None, "no interface was used"))
-
-    def _rate_of(self, name: str) -> float | None:
-        host, slash, nic = name.rpartition("/")
-        return self._rates[host + slash].get(nic)
-
-
-def _rates(nics: Sequence[Nic]) -> dict[str, float | None]:
-    return {nic.name: nic.bits_per_s for nic in nics}
+        return min(found, key=lambda one: one[0], default=(None, "no interface was used"))
 
 
 def _part(carried: Mapping[str, int], moved: int) -> float | None:

@@ -81,10 +81,10 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
 
 
 def _host_buffers(spec: RunSpec, trial: Trial) -> int:
-    """Return the number of working sets in host memory: endpoints, reference scratch, verification and staging."""
+    """Return the number of working sets in host memory: endpoints, the reference's, verification and staging."""
     source, destination = trial.path.split("To")
     sides = (source == "Host") + (destination == "Host") - (spec.peer is not None)
-    reference = spec.reference and (trial.path == "HostToHost" or trial.path in FILE_PATHS)
+    reference = spec.reference and trial.path != DEVICE_TO_DEVICE
     read_back = spec.verify and destination != "Host"
     bounce = trial.backend.startswith(plugins.STAGED)
     return sides + reference + read_back + bounce

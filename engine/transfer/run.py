@@ -6,12 +6,13 @@ import dataclasses
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator_setup import COMPLETION_SECONDS, LaneSetup, SharedTarget
 from kvdeck.engine.spec import RunSpec
@@ -109,7 +110,7 @@ def _take(spec: RunSpec, trial: Trial, room: Room, folder: str, progress: TrialP
     finally:
         if crew is not None:
             _close(crew, trial, emit)
-    results = run.results(settings_of(spec, trial, setups[0]))
+    results = run.results(settings_of(spec, trial, setups[0], room, run.pages))
     for result in results:
         if result.status == "suspect":
             emit(events.Logged(time.monotonic_ns(), "warning", f"{trial.path} {result.layout}: {result.reason}"))
@@ -220,6 +221,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
         reference=spec.reference and spec.peer is None,
+        yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
         targets=topology.lane_targets,
@@ -251,10 +253,10 @@ Cores = tuple[int, ...]
 
 def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) -> tuple[Cores, Cores]:
     """Return the cores of an initiator and of its targets: one per process, or all cores if unpinned or too few."""
-    lanes, cores = spec.threads * topology.lanes, room.cores
+    cores = room.cores
     if spec.peer is not None:
         return _cores_between(spec, room, lane, topology)
-    targets = lanes * topology.lane_targets // topology.sharers if two else 0
+    lanes, targets = _sides(spec, two, topology)
     if not spec.pin or len(cores) < max(2, lanes + targets):
         return cores, cores
     if targets in (0, lanes):  # put each pair on adjacent cores, which share a cache
@@ -275,19 +277,55 @@ def _cores_between(spec: RunSpec, room: Room, lane: int, topology: Topology) -> 
     )
 
 
-def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup) -> dict[str, Any]:
+def _sides(spec: RunSpec, two: bool, topology: Topology) -> tuple[int, int]:
+    """Return the number of initiator processes and of target processes."""
+    lanes = spec.threads * topology.lanes
+    return lanes, lanes * topology.lane_targets // topology.sharers if two else 0
+
+
+def shared_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> tuple[bool, bool]:
+    """Return whether an initiator, and whether a target, may run on a core of another process of the trial."""
+    lanes, targets = _sides(spec, two, topology)
+    if spec.peer is None:
+        shared = lanes + targets > 1 and (not spec.pin or len(room.cores) < lanes + targets)
+        return shared, shared
+    cores = [_cores_between(spec, room, lane, topology) for lane in range(lanes)]
+    own = [set(here) for here, _ in cores]
+    there: dict[int, list[set[int]]] = {}
+    for number, (_, far) in enumerate(cores[:: topology.sharers]):
+        there.setdefault(number % len(room.peers), []).append(set(far))
+    here = [side for place, sides in there.items() if not room.peers[place].elsewhere for side in sides]
+    on_this = _overlap([*own, *here])
+    return on_this, (on_this and bool(here)) or any(_overlap(sides) for sides in there.values())
+
+
+def _overlap(sides: Sequence[set[int]]) -> bool:
+    return any(one & other for place, one in enumerate(sides) for other in sides[:place])
+
+
+def _yields(spec: RunSpec, trial: Trial, room: Room, two: bool) -> tuple[bool, bool]:
+    """Return whether initiators and targets give way while they poll: to another side, or to threads of a library."""
+    own, far = shared_cores(spec, room, two, trial.topology)
+    helped = spec.progress_thread or "num_threads" in spec.params
+    alone = trial.path not in records.FILE_PATHS or trial.api == "AIO" or (trial.api == "URING" and trial.direct)
+    return own or helped or not alone, far or helped
+
+
+def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages: Sequence[str]) -> dict[str, Any]:
     """Return the other settings that affect a trial's results, with the values used rather than requested."""
     on_file = trial.path in records.FILE_PATHS
     return {
         "threads": trial.threads,
         "pipeline_depth": spec.pipeline_depth,
         "files": trial.files if on_file else None,
-        "huge_pages": spec.huge_pages,
+        "huge_pages": all_huge(pages) if pages else spec.huge_pages,
+        "pages": pages,
         "error_handling": error_handling(spec, trial.path) if trial.backend == "UCX" else None,
         "progress_thread": spec.progress_thread,
         "notify": setup.notify and setup.two_processes,
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
+        **({"shared_cores": True} if any(shared_cores(spec, room, setup.two_processes, trial.topology)) else {}),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         **_scheme_settings(trial),

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io.loop import CancelledError, Visit
+from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew, Prepared
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.spec import RunSpec
@@ -21,14 +23,16 @@ from kvdeck.engine.transfer.link import LinkWatch, to_settings
 from kvdeck.engine.transfer.trials import Trial
 from kvdeck.sessions import stats
 from kvdeck.sessions.model import events, records
+from kvdeck.sessions.model.disturbance import Disturbance, disturbance_of
 from kvdeck.sessions.model.records import FILE_PATHS, HOST_TO_HOST, Comparison, Interval, StepPlan, StepResult
-from kvdeck.sessions.model.references import reference_of
+from kvdeck.sessions.model.references import IO_SUBMIT
 
 _VISIT_SECONDS = 0.02
 _MOST_SAMPLES = 60_000  # of one step, if the spec sets neither count nor time
 _LEAST_ROUNDS = 16  # before an interval's width may end the trial
 _MOST_ROUNDS = 400
 _LIVE_SECONDS = 0.2  # between two updates of a step's summaries
+_PLAIN_ROUNDS = 7
 _ENOUGH_WIDTH = 0.01  # of the interval, as a fraction of its median
 
 
@@ -42,6 +46,8 @@ class TrialProgress:
     """Expected time of all trials together."""
     done_seconds: float = 0.0
     """Expected time of the finished trials."""
+    plain_paths: set[str] = field(default_factory=set)
+    """Paths on which memory on plain pages was measured."""
     trials_left: int = 0
     """Number of trials after the current one."""
     overheads: list[float] = field(default_factory=list)
@@ -68,6 +74,7 @@ class _Step:
     busy: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     lane_busy: list[tuple[int, ...]] = field(default_factory=list)
+    waits: list[tuple[int, int] | UnsetType] = field(default_factory=list)
     warmup: int = 0
     verified: bool | None = None
     wrong: str | None = None
@@ -86,6 +93,11 @@ class _Step:
         self.busy.append(visit.end_ns - visit.start_ns)
         self.counts.append(len(visit.post_ns))
         self.lane_busy.append(visit.lane_ns)
+        self.waits.append(waits_of(visit))
+
+    def disturbance(self) -> Disturbance | UnsetType:
+        """Return how often and how long the sides waited for a core; unset if no round was disturbed by it."""
+        return disturbance_of(zip(self.waits, self.busy, strict=True))
 
     def request_bytes(self) -> int:
         return self.plan.block_bytes * self.plan.batch
@@ -111,6 +123,11 @@ class _Step:
         return [count * size / busy for busy, count in zip(self.busy, self.counts, strict=True)]
 
 
+def waits_of(visit: Visit) -> tuple[int, int] | UnsetType:
+    """Return a visit's waits for a core as a round's record holds them."""
+    return UNSET if visit.waits_ns is None else visit.waits_ns
+
+
 class TrialRun:
     """A running trial: its rank group, prepared steps and rounds so far."""
 
@@ -123,7 +140,10 @@ class TrialRun:
         self.reference_busy: list[int] = []
         self.reference_bytes: list[int] = []
         self.began = 0.0
-        self.reference_name = reference_of(trial.path) if spec.reference and not peers else None
+        self.reference_name: str | None = None
+        self.pages: list[str] = []
+        self.plain_pages: float | None = None
+        """GB/s of the limit with memory on plain pages; None if not measured."""
         self.link = (
             LinkWatch(peers, nics(), pushes=spec.operation == "WRITE" or trial.path != HOST_TO_HOST)
             if peers and all(peer.elsewhere for peer in peers)
@@ -136,10 +156,11 @@ class TrialRun:
         Raises:
             CancelledError: The run was cancelled.
         """
+        self.reference_name, self.pages = self.crew.reference_name, self.crew.pages()
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
-            self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step))
+            self.progress.emit(events.StepStarted(time.monotonic_ns(), plan.step, self.reference_name))
         if self.link is not None:
             self.link.rest()
         self.crew.attend(True)
@@ -147,6 +168,9 @@ class TrialRun:
             self._rounds(self._warm_up())
         finally:
             self.crew.attend(False)
+        if self.trial.path not in self.progress.plain_paths and self.pages and all_huge(self.pages):
+            self.progress.plain_paths.add(self.trial.path)
+            self._measure_plain_pages()
         if self.spec.verify:
             self._verify()
 
@@ -166,7 +190,7 @@ class TrialRun:
                 step.warmup += count
             slowest = max(slowest, last)
         if self.reference_name:
-            self.crew.reference(self.trial.batch, 2, 0)
+            self.crew.reference(self._group, 2, 0)
         return self._visit_count(slowest)
 
     def _visit_count(self, slowest: float) -> int:
@@ -222,18 +246,38 @@ class TrialRun:
                 visit.transfer_ns,
                 visit.end_ns - visit.start_ns,
                 self._values(step, number),
+                waits_of(visit),
             )
         )
 
     def _visit_reference(self, number: int, count: int) -> None:
         assert self.reference_name is not None
-        busy = self.crew.reference(self.trial.batch, count, number * count)
-        moved = count * self.trial.lanes * self.trial.batch * self.trial.geometry.block_bytes
+        busy, moved = self._reference_visit(number, count)
         self.reference_busy.append(busy)
         self.reference_bytes.append(moved)
         self.progress.emit(
             events.ReferenceRound(time.monotonic_ns(), self.trial.index, number, self.reference_name, moved, busy)
         )
+
+    @property
+    def _group(self) -> int:
+        """Blocks that one initiator has in flight: those of a request times the pipeline's depth."""
+        requests = self.trial.blocks // self.trial.lanes // self.trial.batch
+        return self.trial.batch * min(self.spec.pipeline_depth, requests)
+
+    def _reference_visit(self, number: int, count: int, plain: bool = False) -> tuple[int, int]:
+        """Move about as many bytes as `count` requests by the reference; return its time in ns and the bytes."""
+        groups = max(1, round(count * self.trial.batch / self._group))
+        busy = self.crew.reference(self._group, groups, number * groups, plain)
+        return busy, groups * self._group * self.trial.lanes * self.trial.geometry.block_bytes
+
+    def _measure_plain_pages(self) -> None:
+        """Measure what memory on plain pages gives to the limit of an O_DIRECT path; nothing on other paths."""
+        if self.reference_name != IO_SUBMIT:
+            return
+        count = max(1, round(statistics.median(self.steps[0].counts) / self.trial.lanes))
+        found = [self._reference_visit(number, count, plain=True) for number in range(_PLAIN_ROUNDS)]
+        self.plain_pages = statistics.median(moved / busy for busy, moved in found[1:])  # the first warms up
 
     def _refresh(self, step: _Step) -> None:
         """Update the step's live summaries, at most every 0.2 s, which is enough for a display."""
@@ -343,10 +387,12 @@ class TrialRun:
             verified=step.verified,
             status=status,
             reason="cancelled before it finished" if cancelled else step.wrong or doubt,
+            disturbance=step.disturbance(),
             settings={
                 **settings,
                 "prep_lists_us": step.prepared.list_ns / 1e3,
                 "rounds": len(step.busy),
+                **({} if self.plain_pages is None else {"plain_pages_gb_per_s": round(self.plain_pages, 4)}),
                 **step.walls(),
                 **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),

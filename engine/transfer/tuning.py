@@ -112,7 +112,8 @@ def candidates(spec: RunSpec, path: str, room: Room) -> Iterator[Change]:
         if path == "DiskToHost" and spec.direct == "auto" and room.direct:
             yield {"direct": "off"}
     elif path == "HostToHost":
-        if error_handling(spec, path) == "peer" and spec.backend in (None, "UCX"):
+        # Between hosts, an initiator that only waits would never learn of a dead peer without it.
+        if error_handling(spec, path) == "peer" and spec.peer is None and spec.backend in (None, "UCX"):
             yield {"error_handling": "none"}
         if spec.pin and len(room.cores) >= 2:
             yield {"pin": False}

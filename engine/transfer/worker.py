@@ -25,7 +25,7 @@ from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
-from kvdeck.engine.ranks.peer import PeerHost, differences
+from kvdeck.engine.ranks.peer import PeerHost, check_apart, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.threads import start_thread
@@ -214,8 +214,10 @@ def open_peers(
         else:
             peer = joined.peer(number, host, spec.peer_timeout)
         opened.callback(peer.close)
-        peer.begin(environment)
         peers.append(peer)
+        if joined is None:  # a launcher may put several ranks on a host; what they measure is then suspect
+            check_apart(here, [(one.label, one.greeting) for one in peers])
+        peer.begin(environment)
         for text in differences(here, peer.greeting, host):
             scribe.emit(events.Logged(time.monotonic_ns(), "warning", text))
     limits = ", ".join(f"{name}={os.environ[name]}" for name in environment)

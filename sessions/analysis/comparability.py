@@ -8,6 +8,7 @@ from kvdeck.sessions.analysis.compare_telemetry import mismatch
 from kvdeck.sessions.analysis.entries import Entry
 from kvdeck.sessions.model.peers import host_names, peers_of
 from kvdeck.sessions.model.records import PATHS, Session, StepResult
+from kvdeck.sessions.model.step_pages import pages_kind
 from kvdeck.sessions.units import size_text
 
 
@@ -75,6 +76,9 @@ def _differing_results(a: Session, b: Session) -> Iterable[str]:
             texts = [said(side, path, name) for side in sides]
             if all(texts) and set(texts[0]) != set(texts[1]):
                 yield f"{path}, {words}: {', '.join(texts[0])} and {', '.join(texts[1])}"
+        pages = [list(dict.fromkeys(pages_kind(result.settings) for result in side[path])) for side in sides]
+        if set(pages[0]) != set(pages[1]) and "" not in (*pages[0], *pages[1]):
+            yield f"{path}, memory: {', '.join(pages[0])} and {', '.join(pages[1])}"
 
 
 def _by_path(session: Session) -> dict[str, list[StepResult]]:

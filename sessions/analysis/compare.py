@@ -135,6 +135,7 @@ def _key(entry: Entry) -> tuple[str, str, int | None, int | None]:
 
 def _path_rows(of_a: Sequence[Entry], of_b: Sequence[Entry], a: Session, b: Session) -> Iterable[Row]:
     """Yield a row per path and size in both sessions, or per path if they have no size in common."""
+    # Layouts of one run took turns, so drift cancels in its own comparison; two sessions have only their medians.
     measured = _measured(a) if a.name == b.name else {}
     theirs = _by_shape(of_b)
     for path, mine in _by_shape(of_a).items():
@@ -178,6 +179,7 @@ def _paired(row: Row, measured: Measured) -> Row:
         sides = (item.baseline,), (item.candidate,)
         ratios = (item.ratio, item.low, item.high)
         if sides == (row.b.layouts, row.a.layouts):
+            # The bounds change places, too.
             ratios = (1 / item.ratio, 1 / item.high, 1 / item.low)
         elif sides != (row.a.layouts, row.b.layouts):
             continue
@@ -204,6 +206,7 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
     if rates[0] is None or rates[1] is None:
         return row
     ratio = independent_ratio(rates[1], rates[0])
+    # Of several layouts together the rounds aren't comparable: a ratio, but no verdict.
     enough = min(entry.rounds for entry in (*a, *b)) if len(a) == len(b) == 1 else 0
     return row if ratio is None else _with_ratio(row, ratio, enough, rates[0].known and rates[1].known)
 

@@ -99,6 +99,7 @@ def active_session() -> Active | None:
             continue
     if not found:
         return None
+    # Dynamo's code and its README disagree on the place: the one written last is what the user did last.
     _, path, name = max(found)
     return Active(name, str(path))
 
@@ -143,6 +144,7 @@ def read(path: Path, patience: float = 0.5) -> Counts:
         try:
             with open_regular(path, shared=path.parent == folders()["temp"]) as file:
                 data = file.read(MOST_BYTES + 1)
+                # Dynamo's tool rewrites the file in place, so a reader may see a part of it for a moment.
                 changed = os.fstat(file.fileno()).st_mtime
             return parse(data)
         except _TornError as error:
@@ -185,6 +187,7 @@ def parse(data: bytes) -> Counts:
     session, seconds, metrics = top["session_name"], top["session_duration_secs"], top["metrics"]
     if not isinstance(session, str):
         raise ValueError("'session_name' is not a string")
+    # What Rust's `Duration` can hold: Dynamo's own tool would refuse anything else.
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 2.0**64:
         raise ValueError("'session_duration_secs' is not a duration")
     if not isinstance(metrics, dict):
@@ -237,6 +240,7 @@ def _values(counts: TransferCounts, duration_s: float) -> dict[str, int]:
     kept = (counts.transfers, counts.bytes, counts.blocks, least, counts.max_bytes)
     derived = (average_bytes(counts), bytes_per_s(counts, duration_s), blocks_per_s(counts, duration_s))
     values = dict(zip(_FIELDS, kept, strict=True)) | dict(zip(_DERIVED, map(int, derived), strict=True))
+    # Dynamo reads unsigned 64-bit numbers; a sum of several processes may exceed them.
     return {name: min(value, NO_MINIMUM) for name, value in values.items()}
 
 

@@ -23,6 +23,7 @@ def refuse_credentials(address: str, what: str = "the address", fix: str = FIX) 
     """
     text = address if "://" in address else f"//{address}"
     rest = text.partition("//")[2]
+    # Not `urlsplit`: it refuses some addresses that a user could still type with a password.
     authority = re.split(r"[/?#\\]", rest, maxsplit=1)[0]
     user, at, host = authority.rpartition("@")
     found = "a user or password" if at and user else _secret_in(text)

@@ -55,10 +55,12 @@ def load_yaml(data: bytes) -> Any:
     import yaml
 
     text = _text(data, MAX_YAML)
+    # The C loader is several times as fast; a build of PyYAML may lack it.
     loader_type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         loader = loader_type(text)
         try:
+            # Nodes, not values: the library's own constructor follows YAML 1.1, and expands aliases without a limit.
             node = loader.get_single_node()
         finally:
             loader.dispose()
@@ -130,6 +132,7 @@ def load_record(data: bytes | str) -> Any:
     value = orjson.loads(data)
     if isinstance(data, str):
         data = data.encode()
+    # Counting brackets is far quicker than walking the value, and few records have as many.
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         _check_depth(value)
     return value
@@ -167,6 +170,7 @@ def _text(data: bytes, limit: int) -> str:
     if len(data) > limit:
         raise DocumentError(f"it has more than {limit >> 20} MiB")
     try:
+        # Editors on Windows put a byte order mark first, which neither format has.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -268,6 +272,7 @@ def _plain(text: str, mark: yaml.Mark | None) -> Any:
 
 def _whole(text: str) -> int:
     """An integer within 64 bits."""
+    # Before `int`, whose time grows with the square of the digits.
     if len(text) <= 30:
         value = int(text, 0) if text[:2] in ("0o", "0x") else int(text)
         if _INT64[0] <= value <= _INT64[1]:
@@ -278,6 +283,7 @@ def _whole(text: str) -> int:
 
 def _finite(text: str) -> float:
     value = float(text)
+    # Neither infinite nor NaN: `1e999` is an infinity to `float`.
     if value - value != 0.0:
         raise RefusedError(f"{text[:30]} is too large a number")
     return value
@@ -332,5 +338,6 @@ def _check_depth(value: Any) -> None:
 
 def _check_text(texts: Iterable[str]) -> None:
     for text in texts:
+        # Such a string can't be encoded again: no file or terminal could take it.
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
             raise DocumentError("a string has an unpaired surrogate")

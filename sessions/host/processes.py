@@ -33,6 +33,7 @@ class ProcessIdentity(Struct, frozen=True):
     @property
     def gone(self) -> bool:
         """True only if it certainly exited; False for processes on other hosts."""
+        # The same host after a reboot: the boot id differs, the name does not.
         return not self.alive and (self.here or self.host == socket.gethostname())
 
 
@@ -70,6 +71,7 @@ def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/PID/stat after the name, which may hold any character; None if unreadable."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
+            # The last parenthesis: a process may name itself `a) Z 1`.
             return file.read().rpartition(b")")[2].decode().split()
     except OSError:
         return None

@@ -26,6 +26,7 @@ def ensure_home() -> str:
     place = Path(tempfile.gettempdir()) / f"kvdeck-home-{uid}"
     try:
         place.mkdir(mode=0o700, exist_ok=True)
+        # Anyone may have made a folder of that name in the temp folder before.
         status = place.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
             place = Path(tempfile.mkdtemp(prefix=f"kvdeck-home-{uid}-"))

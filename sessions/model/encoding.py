@@ -31,7 +31,9 @@ def _text(error: Exception) -> str:
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """Return a record's JSON fields, those of records inside unconverted: `default` of `orjson.dumps`.
+    """Return a record's JSON fields, without unset ones, those of records inside unconverted.
+
+    This is the `default` of `orjson.dumps`.
 
     Raises:
         TypeError: It is no record.
@@ -45,6 +47,7 @@ def fields_of(record: Any) -> dict[str, Any]:
         fields = {key: getattr(record, name) for key, name in names}
     else:
         fields = msgspec.structs.asdict(record)
+    fields = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
     return fields if config.tag_field is None else {config.tag_field: config.tag, **fields}
 
 

@@ -33,6 +33,8 @@ class StepStarted(Struct, frozen=True, tag="step_started", tag_field="kind"):
 
     t: int
     step: int
+    reference: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Name of the reference that the step will be put beside; null without one, absent in older files."""
 
 
 class Round(Struct, frozen=True, tag="round", tag_field="kind"):
@@ -47,6 +49,8 @@ class Round(Struct, frozen=True, tag="round", tag_field="kind"):
     """Wall time of this visit; less than the sum of request times if requests overlap."""
     values: tuple[float | None, ...]
     """The step's counters after this visit, in the order of `COUNTERS`."""
+    waits_ns: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+    """Time in this visit in which the initiators and the targets were runnable without a core; absent if unknown."""
 
 
 class ReferenceRound(Struct, frozen=True, tag="reference_round", tag_field="kind"):

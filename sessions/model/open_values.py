@@ -62,6 +62,8 @@ class SettingValues(Struct):
     measured_by: str | Unset | None = UNSET
     nixlbench: NixlbenchValues | Unset | None = UNSET
     assumed: dict[str, str] | Unset | None = UNSET
+    pages: list[str] | Unset | None = UNSET
+    plain_pages_gb_per_s: Number | Unset | None = UNSET
 
 
 class SpecValues(Struct):

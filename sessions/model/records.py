@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
+from kvdeck.sessions.model.disturbance import Disturbance
 from kvdeck.sessions.model.open_values import SettingValues, SpecValues, check_open
 from kvdeck.sessions.model.references import is_limit
 from kvdeck.sessions.model.telemetry import TelemetryTotals
@@ -174,6 +175,8 @@ class StepResult(Struct, frozen=True):
     """`gb_per_s.median / reference_gb_per_s`."""
     reference_is_limit: bool | None = None
     """True if the reference is an upper limit for these bytes; the ratio is then the part of it that is reached."""
+    disturbance: Disturbance | UnsetType = UNSET
+    """Absent if no round was disturbed, or if the kernel doesn't count the time without a core."""
 
     def __post_init__(self) -> None:
         """Check the settings, and recompute the ratio from the two rates: earlier versions' files may hold another."""
@@ -252,9 +255,9 @@ class Tuned(Struct, frozen=True):
     low: float
     high: float
     chosen: bool
-    heats: int | None = None
+    heats: int | UnsetType = UNSET
     """Fresh openings of both settings; below `stats.LEAST_BLOCKS` the bounds are their extremes, no 95 % interval.
-    Null in files of earlier versions, whose bounds are of rounds of one opening."""
+    Absent in files of earlier versions, whose bounds are of rounds of one opening."""
 
 
 class Session(Struct, frozen=True):

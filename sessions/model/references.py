@@ -4,28 +4,49 @@ from __future__ import annotations
 
 from kvdeck.sessions.units import UNKNOWN, percent_text, ratio_text
 
+MEMCPY, CUDA_MEMCPY, PINNED_CUDA_MEMCPY = "memcpy", "cudaMemcpy", "pinned cudaMemcpy"
+PREAD, PWRITE, IO_SUBMIT = "pread", "pwrite", "io_submit"
+PROCESS_VM_READV, PROCESS_VM_WRITEV = "process_vm_readv", "process_vm_writev"
+
 LIMIT_FROM = 256 << 10
-"""Block size in bytes from which memcpy is a limit. Below, call overhead counts, and many small requests in flight
-exceed memcpy."""
+"""Block size in bytes from which copies that are started one by one are a limit. Below, call overhead counts, and many
+small requests in flight exceed them."""
+_SAME_UP_TO = 1.05
+_ONE_BY_ONE = (MEMCPY, PINNED_CUDA_MEMCPY)
+_TOGETHER = (IO_SUBMIT, PROCESS_VM_READV, PROCESS_VM_WRITEV)
+"""Means that move all blocks of a request by one or two system calls."""
 
 
 def reference_of(path: str) -> str:
-    """Return the plain means that moves a path's bytes as reference."""
+    """Return the means that moved a path's bytes in versions that don't name it when a step starts."""
     if path == "HostToHost":
-        return "memcpy"
+        return MEMCPY
     if "Disk" in path:
-        return "pwrite" if path.endswith("ToDisk") else "pread"
-    return "cudaMemcpy"
+        return PWRITE if path.endswith("ToDisk") else PREAD
+    return CUDA_MEMCPY
+
+
+def bounds(reference: str | None, block_bytes: int) -> bool:
+    """True if the reference can't well be exceeded by a transfer of the same bytes in the same memory.
+
+    pread, pwrite and cudaMemcpy calls from memory that isn't pinned are made one at a time, each awaited: means with
+    several operations in flight exceed them, so they are a comparison.
+    """
+    return reference in _TOGETHER or (reference in _ONE_BY_ONE and block_bytes >= LIMIT_FROM)
 
 
 def is_limit(reference: str | None, block_bytes: int, ratio: float) -> bool:
-    """True if the reference is an upper limit for the same bytes on that path.
+    """True if the reference is an upper limit for the same bytes on that path: one that was exceeded is none."""
+    return bounds(reference, block_bytes) and ratio <= 1
 
-    memcpy occupies a core with the copy alone. pread, pwrite and cudaMemcpy calls are made one at a time, each awaited:
-    means with several operations in flight exceed them, so they are a comparison, not a limit. A reference that was
-    exceeded (`ratio` above 1) is no limit either.
-    """
-    return reference == "memcpy" and block_bytes >= LIMIT_FROM and ratio <= 1
+
+def exceeded_text(reference: str | None, block_bytes: int, ratio: float | None) -> str:
+    """Return what is to be said of a limit that a transfer exceeded; empty if it didn't."""
+    if ratio is None or ratio <= 1 or not bounds(reference, block_bytes):
+        return ""
+    if ratio <= _SAME_UP_TO:
+        return f"{ratio_text(ratio)} {reference}: at the limit, within what these rates can show"
+    return f"{ratio_text(ratio)} {reference}: the limit is wrong here, since the transfer was faster"
 
 
 def against_text(ratio: float | None, limit: bool | None) -> str:

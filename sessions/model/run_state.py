@@ -76,6 +76,8 @@ class StepState(msgspec.Struct, frozen=True):
     """Newest counters; empty before the first round."""
     points: tuple[Point, ...] = ()
     result: StepResult | None = None
+    named_reference: str | None = None
+    """Name of the reference, as told when the step began."""
     compared: Comparison | None = None
     """The step against the first of its trial, once both have ended; the same comparison as in the report."""
 
@@ -103,6 +105,12 @@ class StepState(msgspec.Struct, frozen=True):
         return None if value is None else value / 1e3
 
     @property
+    def reference(self) -> str:
+        """Name of the reference: the result's, or the one told at the start, or that of older files."""
+        told = None if self.result is None else self.result.reference
+        return told or self.named_reference or reference_of(self.plan.path)
+
+    @property
     def reference_gb_per_s(self) -> float | None:
         return self.counter("reference_gb_per_s") if self.result is None else self.result.reference_gb_per_s
 
@@ -118,7 +126,7 @@ class StepState(msgspec.Struct, frozen=True):
     def reference_is_limit(self) -> bool | None:
         """True if the ratio is the fraction of a limit that is reached; None without a ratio."""
         ratio, plan = self.reference_ratio, self.plan
-        return None if ratio is None else is_limit(reference_of(plan.path), plan.block_bytes, ratio)
+        return None if ratio is None else is_limit(self.reference, plan.block_bytes, ratio)
 
     def rates(self, every_ns: float = 0.0) -> tuple[tuple[int, float], ...]:
         """Return (worker clock in ns, GB/s) by the counters' busy time, over intervals of at least `every_ns`."""
@@ -228,7 +236,9 @@ def apply(state: RunState, event: Event) -> RunState:
     if isinstance(event, RunStarted):
         return _begun(state, event)
     if isinstance(event, StepStarted):
-        return _changed(replace(state, current=event.step), event.step, state="running", begun=True)
+        named = event.reference if isinstance(event.reference, str) else None
+        state = replace(state, current=event.step)
+        return _changed(state, event.step, state="running", begun=True, named_reference=named)
     if isinstance(event, ReferenceRound):
         return replace(state, measured_t=event.t)
     if isinstance(event, StateChanged):
@@ -336,6 +346,7 @@ def _sampled(state: RunState, event: Round, next_seq: int, missed: int) -> RunSt
             values,
             _grown(old.points, event.t, values),
             old.result,
+            old.named_reference,
             old.compared,
         )
         steps = (*steps[:place], step, *steps[place + 1 :])

@@ -7,6 +7,7 @@ import statistics
 from msgspec.structs import asdict
 
 from kvdeck.sessions import stats
+from kvdeck.sessions.model.disturbance import disturbance_of
 from kvdeck.sessions.model.events import Event, ReferenceRound, Round, RunStarted, StepFinished
 from kvdeck.sessions.model.records import StepResult
 from kvdeck.sessions.model.run_state import RunState, StepState
@@ -65,4 +66,5 @@ class Rounds:
             status="failed" if step.begun else "cancelled",
             reason=f"{reason} after {many(len(post), 'request')}" if step.begun else f"not reached: {reason}",
             settings={"rounds": len(rounds)},
+            disturbance=disturbance_of((each.waits_ns, each.busy_ns) for each in rounds),
         )

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UnsetType
 
 from kvdeck.sessions import units
 from kvdeck.sessions.model.peers import link_of, peers_of
 from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Session, StepResult, Tuned
-from kvdeck.sessions.model.references import against_text
+from kvdeck.sessions.model.references import against_text, exceeded_text
+from kvdeck.sessions.model.step_pages import pages_said
 from kvdeck.sessions.stats import LEAST_BLOCKS
 from kvdeck.sessions.text.peer_report import link_text, peer_facts, peer_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
@@ -134,8 +136,11 @@ def _path_lines(session: Session, path: str, width: int) -> list[Line]:
     lines += [Line(text) for text in joined(_work_facts(results, session.spec.get("params") or {}), width, "  ")]
     if is_grid(shapes):
         lines += [Line(text) for text in sweep_grid(results, comparisons, width)]
-        return lines + _odd_steps(results, width)
+        lines += _odd_steps(results, width)
+        return lines + _limit_lines(results, True, width) + _disturbed(results, True, width)
     lines += _table(results, len(shapes) > 1, width)
+    lines += _limit_lines(results, len(shapes) > 1, width)
+    lines += _disturbed(results, len(shapes) > 1, width)
     lines += _lanes(results, len(shapes) > 1, width)
     lines += _links(results, len(shapes) > 1, width)
     if len(shapes) > 1:
@@ -163,6 +168,49 @@ def _links(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
             text = f"  {name}: {link_text(result, link)}"
             lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
     return lines
+
+
+def _limit_lines(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return what plain pages give to the limit, and a sentence per step that exceeded its limit."""
+    lines: list[Line] = []
+    if text := next(filter(None, map(plain_pages_text, results)), ""):
+        lines += [Line(piece) for piece in wrapped(f"  {text}", width, "    ")]
+    for result in results:
+        if text := exceeded_text(result.reference, result.block_bytes, result.reference_ratio):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            lines += [Line(piece, "warning") for piece in wrapped(f"  {name}: {text}", width, "    ")]
+    return lines
+
+
+def plain_pages_text(result: StepResult) -> str:
+    """Return what memory on plain pages gives to the limit of a step on huge pages; empty if it wasn't measured."""
+    plain, huge = result.settings.get("plain_pages_gb_per_s"), result.reference_gb_per_s
+    if not isinstance(plain, float) or not huge:
+        return ""
+    return (
+        f"memory on plain pages: {result.reference} reaches {figure(plain)} GB/s, {ratio_text(plain / huge)} its rate "
+        "with these"
+    )
+
+
+def _disturbed(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
+    """Return a sentence per step with rounds in which a side waited for its core."""
+    lines: list[Line] = []
+    for result in results:
+        if text := disturbance_text(result):
+            name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
+            lines += [Line(piece, "warning") for piece in wrapped(f"  {name}: {text}", width, "    ")]
+    return lines
+
+
+def disturbance_text(result: StepResult) -> str:
+    """Return how many rounds were disturbed, and for how long each side had no core; empty without any."""
+    found = result.disturbance
+    if isinstance(found, UnsetType):
+        return ""
+    sides = (("the initiator", found.initiator_ms), ("the target", found.target_ms))
+    waited = " and ".join(f"{side} waited {time_text(ms * 1e3)}" for side, ms in sides if ms)
+    return f"{count_text(found.rounds)} of {many(found.of_rounds, 'round')} were disturbed: {waited} for a core"
 
 
 def verdict_text(item: Comparison) -> str:
@@ -220,19 +268,30 @@ def _settings_texts(result: StepResult, asked: Mapping[str, Any]) -> Iterable[st
     for key, unusual, words in _UNUSUAL:
         if settings.get(key) == unusual and (between or key not in _BETWEEN):
             yield words
+    if pages := pages_said(settings):
+        yield pages
+    link = link_of(result)
+    if link is not None:
+        yield peer_text(link)
     if scheme := settings.get("scheme"):
         yield _scheme_text(scheme, result)
-    elif "processes" in settings and result.direct is None:
-        link = link_of(result)
-        yield peer_text(link) if link else "between two processes" if between else "within one process"
-    cores = sorted(
-        {core for part in settings.get("cores") or () for core in (part if isinstance(part, list) else [part])}
-    )
-    if cores:
-        yield f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+    elif "processes" in settings and result.direct is None and link is None:
+        yield "between two processes" if between else "within one process"
+    if settings.get("shared_cores"):
+        yield "the sides share their cores"
+    places = settings.get("cores") or ()
+    if link is not None and len(places) == 2:
+        yield f"{_cores_text(places[:1])} here, {_cores_text(places[1:])} there"
+    elif places:
+        yield _cores_text(places)
     environment, params = settings.get("environment") or {}, settings.get("params") or {}
     yield from (f"{key}={value}" for key, value in environment.items() if "_LOG" not in key)
     yield from (f"{key}={value}" for key, value in params.items() if key in asked)
+
+
+def _cores_text(places: Sequence[Any]) -> str:
+    cores = sorted({core for part in places for core in (part if isinstance(part, list) else [part])})
+    return f"on core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
 
 
 def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:
@@ -242,9 +301,9 @@ def _scheme_text(scheme: Mapping[str, Any], result: StepResult) -> str:
     return f"{scheme['scheme']} {scheme['mode']}: {near} to {far}, {many(scheme['pairs'], 'pair')}, {several}"
 
 
+_LONGEST_NAME = 10
 _COUNTED = {"threads": "threads", "pipeline_depth": "requests in flight", "files": "files"}
 _UNUSUAL = (
-    ("huge_pages", True, "huge pages"),
     ("error_handling", "none", "UCX error handling none"),
     ("progress_thread", True, "progress thread"),
     ("operation", "READ", "pulled by READ"),
@@ -296,7 +355,8 @@ def _columns(results: Sequence[StepResult], sweep: bool, name: Callable[[str], s
         if sweep:
             columns.append(column(named, "GB/s", (figure(r.reference_gb_per_s) for r in results), rank=3))
         against = (against_text(r.reference_ratio, r.reference_is_limit) for r in results)
-        columns.append(column("of" if _reference_word(results) == "limit" else "against", named, against, rank=1))
+        head = named if len(named) <= _LONGEST_NAME else "limit"  # the line above has the whole name
+        columns.append(column("of" if _reference_word(results) == "limit" else "against", head, against, rank=1))
     verified = {None: "–", True: "yes", False: "NO"}
     if not _all_verified(results):
         columns.append(column("veri-", "fied", (verified[r.verified] for r in results)))
@@ -380,13 +440,13 @@ def _without_figures(results: Sequence[StepResult], width: int) -> list[Line]:
 
 def tuned_text(tuned: Tuned) -> str:
     """Return a setting's time ratio with its interval, or with its heats if they are too few for one."""
-    if tuned.heats is not None and tuned.heats < LEAST_BLOCKS:
+    if not isinstance(tuned.heats, UnsetType) and tuned.heats < LEAST_BLOCKS:
         return f"≈ {ratio_text(tuned.ratio)} ({many(tuned.heats, 'heat')})"
     return ratio_text(tuned.ratio, tuned.low, tuned.high)
 
 
 def _bounds(tuned: Tuned) -> str:
-    few = tuned.heats is not None and tuned.heats < LEAST_BLOCKS
+    few = not isinstance(tuned.heats, UnsetType) and tuned.heats < LEAST_BLOCKS
     return "too few heats" if few else range_text(tuned.low, tuned.high)
 
 
@@ -398,7 +458,9 @@ def _tuned_lines(tuned: Sequence[Tuned], width: int) -> list[Line]:
             TextColumn("", "setting", tuple(f"{i.setting}={i.value}" for i in rows), left=True),
             TextColumn("", "time", tuple(ratio_text(i.ratio) for i in rows)),
             TextColumn("", "interval", tuple(_bounds(i) for i in rows)),
-            TextColumn("", "heats", tuple("–" if i.heats is None else str(i.heats) for i in rows), rank=1),
+            TextColumn(
+                "", "heats", tuple("–" if isinstance(i.heats, UnsetType) else str(i.heats) for i in rows), rank=1
+            ),
             TextColumn("", "", tuple("kept" if i.chosen else "" for i in rows), left=True),
         ]
         lines += [Line(""), Line(f"{path}: settings tried, each against the previous best", "heading")]

@@ -16,7 +16,7 @@ from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.pacing import TerminalLink
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.source_search import FoundSource, FoundSources, Progress
-from kvdeck.app.tui.state import Doctor
+from kvdeck.app.tui.state import Doctor, PeerState
 from kvdeck.sessions.analysis.histograms import Histogram, Key
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
@@ -125,6 +125,10 @@ class FileRequests(Requests):
 
     async def run_doctor(self) -> Doctor:
         return a_run.doctor()
+
+    async def try_peer(self, host: str, command: str) -> PeerState:
+        self.asked.append(("try_peer", (host, command)))
+        return PeerState(host, ready=True, transport="tcp/eth1")
 
     async def find_sources(self, progress: Progress) -> FoundSources:
         if not self.found:

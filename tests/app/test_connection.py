@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from textual.message import Message
 
 from kvdeck.app.tui.connection import TelemetryRequest, followed
-from kvdeck.app.tui.messages import EngineChanged, TelemetrySampled
+from kvdeck.app.tui.messages import EngineChanged, PastSampled, TelemetrySampled
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.state import EngineState
 from kvdeck.engine.client.client import Client, engine_pid, stop_engine
@@ -182,6 +183,43 @@ async def test_telemetry_goes_on_in_the_engine_after_one_that_crashed(engine: Pa
     await asyncio.wait_for(next_sample(True), PATIENCE_S)
     await asyncio.wait_for(next_sample(False), PATIENCE_S)
     assert engine_pid() not in (None, before.engine_pid)
+
+
+async def test_what_was_sampled_while_the_connection_was_lost_arrives_before_the_present(
+    engine: Path, watch: Callable[..., Watcher]
+):
+    watcher = watch()
+    await watcher.state(connected)
+    samples: asyncio.Queue[Message] = asyncio.Queue()
+    with Client.connect(start=False) as recorder:
+        recorder.record("one", 10.0, ("disks",))
+        await watcher.requests.watch(TelemetryRequest(("disks",), 10.0), samples.put_nowait)
+
+        async def until_live() -> tuple[list[PastSampled], TelemetrySampled]:
+            past: list[PastSampled] = []
+            while True:
+                message = await asyncio.wait_for(samples.get(), PATIENCE_S)
+                if isinstance(message, PastSampled):
+                    past.append(message)
+                elif isinstance(message, TelemetrySampled) and not message.error:
+                    return past, message
+
+        _, last = await until_live()
+        connection = watcher.requests._connection
+        assert connection is not None
+        assert connection._client is not None
+        connection._client._socket.shutdown(socket.SHUT_RDWR)
+        while not (
+            isinstance(message := await asyncio.wait_for(samples.get(), PATIENCE_S), TelemetrySampled) and message.error
+        ):
+            last = message if isinstance(message, TelemetrySampled) else last
+        past, live = await until_live()
+        times = [last.sample.at_ns, *(one.sample.at_ns for one in past), live.sample.at_ns]
+        assert len(times) > 2
+        assert times == sorted(set(times)), "no moment twice, none out of order"
+        assert [one.left for one in past] == list(range(len(past)))[::-1]
+        assert [bool(one.sample.counters) for one in past] == [False] * (len(past) - 1) + [True], "whole if shown"
+        recorder.stop_recording("one")
 
 
 async def test_two_kinds_of_samples_arrive_side_by_side(engine: Path, watch: Callable[..., Watcher]):

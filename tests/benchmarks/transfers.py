@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.run import lane_setups
 from kvdeck.engine.transfer.trial import TrialProgress, TrialRun
 from kvdeck.engine.transfer.trials import plan_trials, room_of
+from kvdeck.sessions.model.disturbance import is_disturbed
 from tests.benchmarks.table import Row
 
 ROUNDS = 15
@@ -32,6 +36,8 @@ SECONDS = 0.03
 WORKING_SET = 128 << 20
 CORES = sorted(os.sched_getaffinity(0))
 """Taken once: a lane pins this process, and would be all that a later look finds."""
+VISITS: list[bool] = []
+"""Whether each visit of the row being measured was disturbed."""
 
 
 def measure() -> list[Row]:
@@ -41,8 +47,13 @@ def measure() -> list[Row]:
         _best(4096, 1, "≤ 0.2 of nixlbench"),
         _best(65536, 1, "–"),
         _best(589_824, 64, "≤ 0.7 of nixlbench"),
-        _memcpy(),
-        _plain_read(),
+        _beside_busy_loops(),
+        _limit("peer"),
+        _limit("none"),
+        _disk_limit("DiskToHost"),
+        _disk_limit("HostToDisk"),
+        _plain_pages("DiskToHost"),
+        _plain_pages("HostToDisk"),
         _bookkeeping(),
         _against_itself(),
     ]
@@ -73,6 +84,7 @@ def _setup(folder: str, size: int, batch: int, **changes: Any) -> LaneSetup:
         operation="WRITE",
         cores=((CORES[0],), (CORES[-1],)),
         reference=True,
+        yields=(False, False),  # each side has a core of its own, which `_check_cores` holds it to
     )
     return dataclasses.replace(setup, **changes)
 
@@ -89,21 +101,41 @@ def _check_cores(lane: Lane) -> None:
     """Refuse a figure of two sides that poll on one core: it would be the scheduler's.
 
     Raises:
-        SystemExit: They do, or this host gives only one core.
+        SystemExit: The sides share a core, one of them isn't pinned, or this host gives only one core.
     """
-    own = os.sched_getaffinity(0)
-    for target in lane._targets:
-        theirs = os.sched_getaffinity(target._process.pid)
+    sides = [_cores_of(os.getpid()), *(_cores_of(target._process.pid) for target in lane._targets)]
+    for number, (allowed, last) in enumerate(sides):
+        name = f"target {number}" if number else "the initiator"
+        if len(allowed) != 1 or not last <= allowed:
+            raise SystemExit(f"no figure: {name} may run on the cores {sorted(allowed)} and ran on {sorted(last)}")
+    own, _ = sides[0]
+    for theirs, _ in sides[1:]:
         if own & theirs:
             raise SystemExit(f"no figure: initiator and target share the cores {sorted(own & theirs)}")
 
 
+def _cores_of(pid: int) -> tuple[set[int], set[int]]:
+    """Cores that a process's main thread, which polls, may run on, and the one on which it ran last."""
+    last = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[36]
+    return os.sched_getaffinity(pid), {int(last)}
+
+
 def _p50(lane: Lane, count: int) -> float:
-    """Median ns of a request; only this lane's target polls meanwhile."""
+    """Median ns of a request; only this lane's target polls meanwhile, and the cores are checked after it."""
     lane.attend(True)
     visit = lane.visit(0, count)
     lane.attend(False)
+    _check_cores(lane)
+    if visit.waits_ns is not None:
+        VISITS.append(is_disturbed(visit.waits_ns, visit.end_ns - visit.start_ns))
     return statistics.median(post + move for post, move in zip(visit.post_ns, visit.transfer_ns, strict=True))
+
+
+def _row(what: str, measured: str, budget: str) -> Row:
+    """A row that tells how many of its visits were disturbed by other programs on the same cores."""
+    disturbed, visits = sum(VISITS), len(VISITS)
+    VISITS.clear()
+    return Row(what, measured + (f", {disturbed} of {visits} visits disturbed" if disturbed else ""), budget)
 
 
 def _count(lane: Lane) -> int:
@@ -146,7 +178,7 @@ def _documented(size: int, batch: int) -> Row:
         ratio, ours, theirs = _pairs(lambda: _p50(lane, count), documented)
         lane.close()
     what = f"UCX {size:,} B × {batch}: p50 over NIXL's documented Python loop"
-    return Row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs, {(ours - theirs) / 1e3:+.1f} µs)", "–")
+    return _row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs, {(ours - theirs) / 1e3:+.1f} µs)", "–")
 
 
 def _best(size: int, batch: int, budget: str) -> Row:
@@ -159,42 +191,89 @@ def _best(size: int, batch: int, budget: str) -> Row:
         for lane in (plain, best):
             lane.close()
     what = f"UCX {size:,} B × {batch}: best settings over the defaults, p50"
-    return Row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs)", budget)
+    return _row(what, f"{ratio:.2f} ({ours / 1e3:.1f} µs)", budget)
 
 
-def _memcpy() -> Row:
-    """Bandwidth between two processes beside memcpy within one."""
+def _beside_busy_loops() -> Row:
+    """A busy loop on each side's core, in the sides' CPU group, stopped and continued in turn."""
+    program = "import os, sys\nos.sched_setaffinity(0, [int(sys.argv[1])])\nprint(1, flush=True)\nwhile True: pass"
+    loops = [
+        subprocess.Popen([sys.executable, "-c", program, str(core)], stdout=subprocess.PIPE)
+        for core in (CORES[0], CORES[-1])
+    ]
+    try:
+        for loop in loops:
+            assert loop.stdout is not None
+            loop.stdout.readline()
+            loop.send_signal(signal.SIGSTOP)
+        with tempfile.TemporaryDirectory() as folder:
+            lane = _open(folder, 65536, 1)
+            count = _count(lane)
+
+            def beside() -> float:
+                for loop in loops:
+                    loop.send_signal(signal.SIGCONT)
+                found = _p50(lane, count)
+                for loop in loops:
+                    loop.send_signal(signal.SIGSTOP)
+                return found
+
+            ratio, busy, alone = _pairs(beside, lambda: _p50(lane, count))
+            lane.close()
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    VISITS.clear()
+    what = "UCX 65,536 B × 1: p50 beside two busy loops over alone"
+    return Row(what, f"{ratio:.2f} ({busy / 1e3:.1f} and {alone / 1e3:.1f} µs)", "≤ 2")
+
+
+def _limit(errors: str) -> Row:
+    """Bandwidth between two processes beside the limit of the same bytes in the same memory."""
     with tempfile.TemporaryDirectory() as folder:
-        lane = _open(folder, 2 << 20, 16, huge_pages=True)
-        count, size = _count(lane), 16 * (2 << 20)
-
-        def reference() -> float:
-            begin, end = lane.reference(16, count, 0)
-            return (end - begin) / count
-
-        reference()
-        ratio, ours, theirs = _pairs(lambda: _p50(lane, count), reference)
-        lane.close()
-    what = "UCX 2 MiB × 16, two processes: GB/s over memcpy's in one"
-    return Row(what, f"{1 / ratio:.2f} ({size / ours:.1f} of {size / theirs:.1f} GB/s)", "–")
+        lane = _open(folder, 2 << 20, 16, huge_pages=True, backend_params={"ucx_error_handling_mode": errors})
+        what = f"UCX 2 MiB × 16, error handling {errors}: GB/s over {lane.reference_name}'s"
+        return _against_limit(lane, what, _count(lane))
 
 
-def _plain_read() -> Row:
-    """O_DIRECT reads over NIXL beside the same reads by pread."""
+def _disk_limit(path: str) -> Row:
+    """O_DIRECT over NIXL beside the kernel's own queue, from and to the same memory at the same depth."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("KVDECK_SCRATCH")) as folder:
-        changes = {"path": "DiskToHost", "backend": "POSIX", "backend_params": {"use_uring": "true"},
-                   "operation": "READ", "direct": True, "two_processes": False}  # fmt: skip
-        lane = _open(folder, 2 << 20, 16, **changes)
-        size = 16 * (2 << 20)
+        lane = _open(folder, 2 << 20, 16, **_disk(path), huge_pages=True)
+        return _against_limit(lane, f"POSIX io_uring O_DIRECT {path}, 2 MiB × 16: GB/s over {lane.reference_name}'s", 3)
 
-        def reference() -> float:
-            begin, end = lane.reference(16, 3, 0)
-            return (end - begin) / 3
 
-        ratio, ours, theirs = _pairs(lambda: _p50(lane, 3), reference)
-        lane.close()
-    what = "POSIX io_uring O_DIRECT, 2 MiB × 16: GB/s over pread's"
-    return Row(what, f"{1 / ratio:.2f} ({size / ours:.2f} of {size / theirs:.2f} GB/s)", "–")
+def _disk(path: str) -> dict[str, Any]:
+    operation = "READ" if path == "DiskToHost" else "WRITE"
+    return {"path": path, "backend": "POSIX", "backend_params": {"use_uring": "true"}, "operation": operation,
+            "direct": True, "two_processes": False}  # fmt: skip
+
+
+def _against_limit(lane: Lane, what: str, count: int) -> Row:
+    size = 16 * (2 << 20)
+
+    def reference() -> float:
+        begin, end = lane.reference(16, count, 0)
+        return (end - begin) / count
+
+    reference()
+    ratio, ours, theirs = _pairs(lambda: _p50(lane, count), reference)
+    pages = lane.pages()[0]
+    lane.close()
+    return _row(what, f"{1 / ratio:.2f} ({size / ours:.2f} of {size / theirs:.2f} GB/s, {pages})", "–")
+
+
+def _plain_pages(path: str) -> Row:
+    """What O_DIRECT gives from and to huge pages over plain ones."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("KVDECK_SCRATCH")) as folder:
+        huge, plain = (_open(folder, 2 << 20, 16, **_disk(path), huge_pages=huge) for huge in (True, False))
+        ratio, ours, theirs = _pairs(lambda: _p50(huge, 3), lambda: _p50(plain, 3))
+        size, pages = 16 * (2 << 20), f"{huge.pages()[0]}, {plain.pages()[0]}"
+        for lane in (huge, plain):
+            lane.close()
+    what = f"POSIX io_uring O_DIRECT {path}, 2 MiB × 16: GB/s with huge pages over plain ones'"
+    return _row(what, f"{1 / ratio:.2f} ({size / ours:.2f} and {size / theirs:.2f} GB/s, {pages})", "–")
 
 
 def _bookkeeping() -> Row:
@@ -233,6 +312,8 @@ def _against_itself() -> Row:
         (trial,) = plan_trials(spec, room)
         trial = dataclasses.replace(trial, pairs=trial.pairs * 2, seconds=0.8)
         crew = Crew(lane_setups(spec, trial, room, folder), lambda: False)
+        assert crew._lane is not None
+        _check_cores(crew._lane)
         wrong = 0
         for _ in range(SAME_TRIALS):
             run = TrialRun(spec, trial, crew, TrialProgress(lambda _event: None, lambda: False))

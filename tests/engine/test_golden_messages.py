@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from kvdeck.engine import protocol
 from kvdeck.engine.daemon import recovery, runtime
-from kvdeck.engine.daemon.connection import watch_line
 from kvdeck.engine.daemon.stream import to_line
+from kvdeck.engine.daemon.watcher import watch_line
 from kvdeck.engine.protocol import (
     Annotate,
     Cancel,
@@ -58,6 +58,7 @@ FROM_ENGINE: list[protocol.FromEngine] = [
     EventMessage("a", 3, {"kind": "log", "t": 1, "nested": {"b": [1, None], "a": 1e22}}),
     SampleMessage("a", 4, 17, (0.0, 1, None, 1e16), 2),
     WatchSample({"t": 1.0, "flows": []}, 3),
+    WatchSample({"t": 1.0}, request=2),
     WatchPast(17, "eJyrrgUAAXUA+Q==", 2),
     RecordingsChanged(RECORDINGS),
     Goodbye("it ends"),
@@ -72,6 +73,7 @@ FROM_CLIENT: list[protocol.Command] = [
     WatchTelemetry(7),
     WatchTelemetry(8, 2.5, ("nixl:/a", "kvbm:http://h"), 1e6, ("x",)),
     WatchTelemetry(16, stuck_s=5.0, after_ns=17, quiet=True),
+    WatchTelemetry(17, 0.5, request=3),
     StartRecording(9, "t"),
     StartRecording(10, "t", 2, ("a",), 2.0, ("b",), 1 << 40),
     StopRecording(11, "t"),

@@ -22,6 +22,7 @@ LWS = {"LWS_WORKER_INDEX": "1", "LWS_GROUP_SIZE": "2", "LWS_LEADER_ADDRESS": "lw
     ("environment", "found"),
     [
         (SLURM, Placement("slurm", 1, 4, 1, "gpu007", token="17.2")),
+        (SLURM | {"SLURM_STEP_NUM_NODES": "1"}, Placement("slurm", 1, 4, 1, "127.0.0.1", token="17.2")),
         (OPEN_MPI, Placement("mpi", 3, 4, 1, None, token="3370450945")),
         (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, Placement("mpi", 3, 4, 1, "127.0.0.1", token="3370450945")),
         (HYDRA, Placement("mpi", 0, 2, 0, "127.0.0.1")),

@@ -26,9 +26,10 @@ def test_a_launcher_s_ranks_meet_at_rank_0_or_where_it_is_said():
     assert meeting_of(MeetingOptions("k8s"), job).address == ("kv-0.kv", PORT)
 
 
-def test_the_same_command_on_each_host_needs_etcd_alone():
+def test_the_same_command_on_each_host_needs_no_launcher():
     by_arrival = meeting_of(MeetingOptions(etcd_endpoints=ETCD), TORCH)
     assert (by_arrival.world, by_arrival.rank, by_arrival.role, by_arrival.token) == (2, None, None, None)
+    assert meeting_of(MeetingOptions(rendezvous="here:1"), TORCH).address == ("here", 1)
     assert meeting_of(MeetingOptions(etcd_endpoints=ETCD, role="target", ranks=3), {}).world == 3
 
 
@@ -41,7 +42,7 @@ def test_the_same_command_on_each_host_needs_etcd_alone():
         ({"launcher": "torch"}, TORCH | {"RANK": "0", "WORLD_SIZE": "1"}, "at least 2"),
         ({"launcher": "mpi"}, MPI, "mpi doesn't say to its ranks where rank 0 is"),
         ({"launcher": "torch", "join_timeout": 0.0}, TORCH, "--join-timeout 0 is no time"),
-        ({"rendezvous": "here:1"}, {}, "add --launcher"),
+        ({"rendezvous": "here:1", "ranks": 3}, {}, "add --launcher"),
         ({"rendezvous": "here:1", "etcd_endpoints": ETCD}, {}, "give only one of them"),
         ({"etcd_endpoints": ETCD, "ranks": 1}, {}, "at least 2"),
         ({"etcd_endpoints": ETCD, "etcd_group": "a/b"}, {}, "'a/b' is not a name"),

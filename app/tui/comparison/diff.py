@@ -294,7 +294,7 @@ class DiffScreen(DeckScreen):
 
     def on_mount(self) -> None:
         self._compare()
-        self.query_one("#rows").focus()
+        self._focus_view()
         super().on_mount()
 
     def _telemetry_rows(self, width: int, focused: bool) -> list[Row]:
@@ -311,7 +311,9 @@ class DiffScreen(DeckScreen):
         behind.sessions, behind.spreads = (self.a, self.b), None
         rows = shown_rows(self.diff)
         behind.row = rows[0] if rows else None
-        if self.view != "telemetry":
+        if not rows and self.diff.telemetry is not None:
+            self.view = "telemetry"  # there is nothing else to see
+        elif self.view != "telemetry":
             self.view = "curves" if len({row.block_bytes for row in rows}) > 1 else "times"
         listing = self.query_one("#rows", Rows)
         listing.names = self.diff.a, self.diff.b
@@ -342,6 +344,9 @@ class DiffScreen(DeckScreen):
         shown = views.index(self.view) if self.view in views else 0
         self.view = views[(shown + 1) % len(views)]
         self._show_view()
+        self._focus_view()
+
+    def _focus_view(self) -> None:
         self.query_one("#telemetry" if self.view == "telemetry" else "#rows").focus()
 
     def _show_view(self) -> None:

@@ -1,4 +1,4 @@
-"""Form fields in columns: arrows move, space switches, - and + change, Enter types a number."""
+"""Form fields in columns: arrows move, space switches, - and + change, Enter types a number or a text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Editable(Protocol):
         """Return the values with the field's next or previous option."""
 
     def typed(self: Me, item: Field, text: str) -> Me:
-        """Return the values with a typed number."""
+        """Return the values with a typed number or text."""
 
     def hint(self, item: Field) -> str:
         """Return a one-line hint for a field."""
@@ -38,6 +38,8 @@ class Editable(Protocol):
     def derived(self) -> str:
         """Return what follows from the values, in one line."""
 
+
+_LONGEST_TEXT = 120
 
 Value = TypeVar("Value", bound=Editable)
 
@@ -106,7 +108,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         self.become(self.form.stepped(self.at, by))
 
     def action_edit(self) -> None:
-        if self.at.kind != "number":
+        if self.at.kind not in ("number", "text"):
             self.action_switch()
             return
         self.typing = ""
@@ -129,6 +131,9 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
             self.typing = None
         elif event.key == "backspace":
             self.typing = self.typing[:-1]
+        elif self.at.kind == "text":
+            if event.character and event.is_printable and len(self.typing) < _LONGEST_TEXT:
+                self.typing += event.character
         elif (
             event.character and len(self.typing) < 12 and (event.character.isdigit() or self._is_unit(event.character))
         ):

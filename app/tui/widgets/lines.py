@@ -181,6 +181,7 @@ class Lines(Widget):
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
     """Return the first column that differs and the one after the last; up to the row's end if it has wide
     characters."""
+    # The whole row changes its ground.
     if (CURSOR in old) != (CURSOR in new):
         return 0, width
     same = 0
@@ -198,6 +199,7 @@ def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
 
 def _cells(row: Row, width: int) -> list[tuple[str, str]] | None:
     cells = [(character, name) for text, name in row for character in text]
+    # With wide characters, columns and characters aren't the same: such rows are rare, and are painted whole.
     if not all(text.isascii() or cell_len(text) == len(text) for text, _ in row):
         return None
     return (cells + [(" ", "")] * (width - len(cells)))[:width]

@@ -69,6 +69,7 @@ def _file(folder: Path) -> Iterator[tuple[int, UnavailableError | None]]:
     """
     facts = capability.usable_folder(folder)
     with tempfile.NamedTemporaryFile(prefix=".kvdeck-probe-", dir=folder) as file:
+        # Reading past the end of a file would give fewer bytes than the transfer asks for.
         os.ftruncate(file.fileno(), SIZE)
         limit = capability.folder_limit(facts)
         descriptor = os.open(file.name, os.O_RDWR | (os.O_DIRECT if facts.direct_alignment else 0))
@@ -142,6 +143,7 @@ def _rows(
     except UnavailableError as error:
         yield from _refused(backend, api, error, paths)
         return
+    # Memory that the backend doesn't know: the check of its bytes goes by another way than its transfer.
     plain = Pages()
     for path, operation in zip(paths, ("WRITE", "READ"), strict=True):
         row = PathFinding(path, backend, api=api, memory=plugins.memory_of(path))

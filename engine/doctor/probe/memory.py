@@ -96,6 +96,7 @@ def _to_peer(agent: Any, here: Pages, peer: Child) -> None:
     here.fill()
     for operation in ("WRITE", "READ"):
         if operation == "READ":
+            # Otherwise the pattern that was written would still be here, however the read went.
             here.poison()
         move(
             agent,

@@ -20,6 +20,7 @@ class Pages:
     """Page-aligned host memory of `size` bytes, filled with a random pattern."""
 
     def __init__(self, size: int = SIZE) -> None:
+        # Anonymous memory of its own pages: O_DIRECT and registration need whole ones.
         self.memory = mmap.mmap(-1, size)
         self.size = size
         self._view = (ctypes.c_char * size).from_buffer(self.memory)

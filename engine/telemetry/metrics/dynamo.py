@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges
 from kvdeck.engine.telemetry.source import Series
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
@@ -13,6 +13,37 @@ _KVBM_NEXT = "KVBM's newer generation, read by the letters of its name: no sampl
 _DYNAMO = "Dynamo 1.6.1, samples dynamo_fe_metrics_*, dynamo_worker_metrics_*"
 _DYNAMO_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
 _DYNAMO_LIVE = "Dynamo 1.6.1's frontend, seen under load; its help line"
+_KVBM_GAUGES = "KVBM of ai-dynamo, metrics_kvbm.rs"
+_KVBM_HELP = {
+    "kvbm_host_cache_hit_rate": "Host cache hit rate (0.0-1.0) from the sliding window",
+    "kvbm_disk_cache_hit_rate": "Disk cache hit rate (0.0-1.0) from the sliding window",
+    "kvbm_object_cache_hit_rate": "Object storage cache hit rate (0.0-1.0) from the sliding window",
+}
+_RUNTIME = "ai-dynamo-runtime 1.6.1, the help lines in its binary"
+_RUNTIME_HELP = {
+    "dynamo_frontend_inflight_requests": "Number of inflight requests",
+    "dynamo_frontend_queued_requests": "Number of requests in HTTP processing queue",
+    "dynamo_frontend_router_queue_pending_requests": "Number of requests pending in the router scheduler queue",
+    "dynamo_frontend_worker_active_prefill_tokens": "Active prefill tokens queued per worker",
+    "dynamo_frontend_worker_active_decode_blocks": "Active KV cache decode blocks per worker",
+    "dynamo_frontend_model_ready": (
+        "Whether the frontend can route at least one inference request for the model (1 = ready, 0 = not ready)"
+    ),
+    "dynamo_frontend_model_kv_cache_block_size": "KV cache block size in tokens for a worker serving the model",
+    "dynamo_frontend_model_total_kv_blocks": "Total KV cache blocks available for a worker serving the model",
+    "dynamo_component_inflight_requests": "Number of requests currently being processed by work handler",
+    "dynamo_request_queue": (
+        "Current number of requests queued in Dynamo not yet in the engine (--dynamo-request-queue-limit)"
+    ),
+    "dynamo_engine_request": "Current number of requests being handled by the engine (--engine-request-limit)",
+    "dynamo_work_handler_queue_depth": "Current items in the bounded work queue awaiting dispatcher pickup",
+}
+_BACKEND = "ai-dynamo 1.6.1, dynamo/common/utils/prometheus.py"
+_BACKEND_HELP = {
+    "dynamo_component_total_blocks": "Total number of KV cache blocks available on the worker.",
+    "dynamo_component_gpu_cache_usage_percent": "GPU cache usage as a percentage (0.0-1.0).",
+    "dynamo_component_kv_cache_hit_rate": "Prefix cache hit rate (0.0-1.0). Portable across engines.",
+}
 
 
 def kvbm() -> list[Meaning]:
@@ -34,7 +65,7 @@ def kvbm() -> list[Meaning]:
         ("offload_bytes_object", "offload_blocks_d2o", "G1", "G4"),
         ("onboard_bytes_object", "onboard_blocks_o2d", "G4", "G1"),
     ]
-    return [
+    found = [
         *(
             Meaning(f"kvbm_{name}", "blocks", claim, f"kvbm {name}", "blocks", source, target)
             for name, source, target, claim in moves
@@ -48,6 +79,7 @@ def kvbm() -> list[Meaning]:
         Meaning("kvbm_cache_blocks_hit", "blocks", _KVBM_NEXT, group="hits"),
         *(Meaning(f"kvbm_object_{way}_failures", "failures", _KVBM, group="errors") for way in ("read", "write")),
     ]
+    return gauges(found, _KVBM_GAUGES, _KVBM_HELP)
 
 
 _TRANSFER = re.compile(r"kvbm_transfer_(?:\w+_)?(bytes|blocks|seconds|failures)(?:_sum)?")
@@ -97,7 +129,7 @@ def dynamo() -> list[Meaning]:
         ("dynamo_component_inflight_requests", "requests", _DYNAMO, "queue"),
         ("dynamo_request_queue", "requests", _DYNAMO_LIVE, "queue"),
         ("dynamo_engine_request", "requests", _DYNAMO_LIVE, "queue"),
-        ("dynamo_work_handler_queue_depth", "requests", _DYNAMO, "queue"),
+        ("dynamo_work_handler_queue_depth", "items", _DYNAMO, "queue"),
         ("dynamo_frontend_worker_active_decode_blocks", "blocks", _DYNAMO, "memory"),
         ("dynamo_component_gpu_cache_usage_percent", "ratio", _DYNAMO_NAMES, "memory"),
         ("dynamo_component_kv_cache_hit_rate", "ratio", _DYNAMO_NAMES, "hits"),
@@ -112,4 +144,5 @@ def dynamo() -> list[Meaning]:
         ("dynamo_frontend_model_total_kv_blocks", "blocks", _DYNAMO, "model"),
         ("dynamo_component_total_blocks", "blocks", _DYNAMO_NAMES, "model"),
     ]
-    return [Meaning(metric, unit, claim, group=group) for metric, unit, claim, group in numbers]
+    found = [Meaning(metric, unit, claim, group=group) for metric, unit, claim, group in numbers]
+    return gauges(gauges(found, _RUNTIME, _RUNTIME_HELP), _BACKEND, _BACKEND_HELP)

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
+
+_CGROUPS = "Linux, Documentation/admin-guide/cgroup-v2.rst"
+_CGROUPS_HELP = {
+    "container_memory_bytes": "The total amount of memory currently being used by the cgroup and its descendants."
+}
+_STAT = "Linux man-pages, stat(3type), of an unlinked open file"
+_STAT_HELP = {
+    "disk_tier_bytes": "size: st_size, Size, in bytes. allocated: st_blocks, Number of 512 B blocks allocated."
+}
+_NVML = "NVIDIA's nvml.h"
+_PCIE = (
+    "This function is querying a byte counter over a 20ms interval and thus is the PCIe throughput over that interval."
+)
+_NVML_HELP = {
+    "gpu_pcie_sent_bytes_per_s": _PCIE,
+    "gpu_pcie_received_bytes_per_s": _PCIE,
+    "gpu_memory_used_bytes": "Sum of Reserved and Allocated device memory (in bytes).",
+    "gpu_utilisation": (
+        "Percent of time over the past sample period during which one or more kernels was executing on the GPU"
+    ),
+}
 
 
 def host() -> list[Meaning]:
     nvidia_fs = "/proc/driver/nvidia-fs/stats"
     gds_stats = "cuFile's gds_stats as NVIDIA's guide prints it; posix= is the compatibility path; no sample"
-    return [
+    found = [
         Meaning("disk_read_bytes", "bytes", "/proc/diskstats through psutil", group="host"),
         Meaning("disk_write_bytes", "bytes", "/proc/diskstats through psutil", group="host"),
         Meaning("network_sent_bytes", "bytes", "/proc/net/dev through psutil", group="host"),
@@ -40,6 +61,9 @@ def host() -> list[Meaning]:
         Meaning("gpu_memory_used_bytes", "bytes", "NVML", group="memory"),
         Meaning("gpu_utilisation", "ratio", "NVML", group="host"),
     ]
+    for source, texts in ((_CGROUPS, _CGROUPS_HELP), (_STAT, _STAT_HELP), (_NVML, _NVML_HELP)):
+        found = gauges(found, source, texts)
+    return found
 
 
 def sessions() -> list[Meaning]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
 
 _NIXL = "NIXL 1.5.1, samples nixl_prom_*"
 _LMCACHE = "LMCache 0.5.6's metric list; the sample is idle and prints none of it"
+_LMCACHE_GAUGES = "LMCache, lmcache/observability.py"
+_LMCACHE_HELP = {
+    "lmcache:local_cache_usage": "Local cache usage (bytes) of lmcache",
+    "lmcache:remote_cache_usage": "Remote cache usage (bytes) of lmcache",
+    "lmcache:local_storage_usage": "Local storage usage (bytes) of lmcache",
+    "lmcache:retrieve_hit_rate": "Hit rate of lmcache retrieve requests since last log",
+    "lmcache:lookup_hit_rate": "Hit rate of lmcache lookup requests since last log",
+    "lmcache:remote_put_task_num": "The number of remote put tasks",
+}
 _REMOTE: tuple[tuple[str, str, Measure], ...] = (
     ("bytes", "bytes", "bytes"),
     ("requests", "transfers", "transfers"),
@@ -55,7 +64,7 @@ def lmcache() -> list[Meaning]:
     """Return LMCache's metrics; it counts tokens, except for the bytes of its remote backend."""
     tokens = ("requested", "hit", "stored", "lookup", "vllm_hit")
     remote: list[tuple[str, Tier, Tier]] = [("read", "remote", "G2"), ("write", "G2", "remote")]
-    return [
+    found = [
         *(Meaning(f"lmcache:num_{name}_tokens_total", "tokens", _LMCACHE, group="hits") for name in tokens),
         Meaning("lmcache:num_lookup_hits_total", "tokens", _LMCACHE, group="hits"),
         *(
@@ -78,3 +87,4 @@ def lmcache() -> list[Meaning]:
         *(Meaning(f"lmcache:{name}_hit_rate", "ratio", _LMCACHE, group="hits") for name in ("retrieve", "lookup")),
         Meaning("lmcache:remote_put_task_num", "tasks", _LMCACHE, group="queue"),
     ]
+    return gauges(found, _LMCACHE_GAUGES, _LMCACHE_HELP)

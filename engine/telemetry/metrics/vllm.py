@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
 from kvdeck.engine.telemetry.source import Series
 
 _VLLM = "vLLM 0.32.0, samples vllm032_*"
-_PINNED = "by its help line the part of the host's KV space that active transfers pin, not how full it is"
 _VLLM_DOC = "vLLM's metric list; no sample"
 _MOONCAKE = "vLLM 0.33's Mooncake store connector, from its source; no sample"
+
+_SCHEDULER = "vLLM, vllm/v1/metrics/loggers.py"
+_SCHEDULER_HELP = {
+    "vllm:num_requests_running": "Number of requests in model execution batches.",
+    "vllm:num_requests_waiting": "Number of requests waiting to be processed.",
+    "vllm:kv_cache_usage_perc": "KV-cache usage. 1 means 100 percent usage.",
+    "vllm:cache_config_info": "Information of the LLMEngine CacheConfig",
+}
+_OFFLOADING = "vLLM, the CPU offloading specification in vllm/v1/kv_offload"
+_OFFLOADING_HELP = {
+    "vllm:kv_offload_cpu_cache_usage_perc": (
+        "Fraction of CPU KV-cache space currently pinned by active transfers (0.0 = idle, 1.0 = saturated). Sustained "
+        "high values indicate transfers (stores or promotions) may be dropped due to insufficient capacity."
+    ),
+    "vllm:kv_offload_cpu_cache_write_usage_perc": (
+        "Fraction of CPU KV-cache space currently pinned by in-flight stores that have not yet completed "
+        "(0.0 = idle, 1.0 = saturated)."
+    ),
+    "vllm:kv_offload_cpu_cache_read_usage_perc": (
+        "Fraction of CPU KV-cache space currently pinned by in-flight loads that have not yet completed "
+        "(0.0 = idle, 1.0 = saturated)."
+    ),
+}
 
 _TIERING: dict[str, tuple[str, Measure]] = {"bytes": ("bytes", "bytes"), "time": ("s", "seconds")}
 _TIER_WORDS: tuple[tuple[str, Tier], ...] = (
@@ -26,7 +48,8 @@ _TIER_WORDS: tuple[tuple[str, Tier], ...] = (
 
 def vllm() -> list[Meaning]:
     """Return all vLLM metrics whose tiers don't depend on a label."""
-    return [*_offload(), *_nixl(), *_mooncake(), *_rest()]
+    found = gauges([*_offload(), *_nixl(), *_mooncake(), *_rest()], _SCHEDULER, _SCHEDULER_HELP)
+    return gauges(found, _OFFLOADING, _OFFLOADING_HELP)
 
 
 def _offload() -> list[Meaning]:
@@ -137,9 +160,9 @@ def _rest() -> list[Meaning]:
             Meaning(f"vllm:kv_offload_tiering_{name}_total", "failures", _VLLM_DOC, group="errors")
             for name in (*failures, *drops)
         ),
-        Meaning("vllm:kv_cache_usage_perc", "ratio", f"{_VLLM}; KV-cache blocks in use, 1 is all", group="memory"),
+        Meaning("vllm:kv_cache_usage_perc", "ratio", _VLLM, group="memory"),
         *(
-            Meaning(f"vllm:kv_offload_cpu_cache_{way}usage_perc", "ratio", f"{_VLLM}; {_PINNED}", group="memory")
+            Meaning(f"vllm:kv_offload_cpu_cache_{way}usage_perc", "ratio", _VLLM, group="memory")
             for way in ("", "read_", "write_")
         ),
         *(Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue") for name in ("running", "waiting")),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -24,6 +26,8 @@ SLOWNESS = 4.0
 MAX_BODY = 8 << 20
 """Maximum response body in bytes, after decompression."""
 MAX_REDIRECTS = 3
+SKEW_S = 3.0
+"""Difference in seconds up to which two clocks count as equal."""
 _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("kvbm", ("kvbm_", "dynamo_kvbm_")),
     ("dynamo", ("dynamo_",)),
@@ -68,6 +72,7 @@ class Endpoint:
         self._parser = Parser()
         self._recognised: Kind = "prometheus"
         self._last_ns = 0
+        self._ahead_s = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def read(self) -> Reading:
@@ -114,6 +119,7 @@ class Endpoint:
                     url = _same_host(url, answer)
                     continue
                 _check_status(answer, url)
+                self._ahead_s = _ahead_s(answer.headers.get("Date", ""))
                 return await _body(answer)
         raise SourceGone(f"redirected more than {MAX_REDIRECTS} times")
 
@@ -143,6 +149,7 @@ class Endpoint:
             changed_since=since,
             started=found.values.get(_STARTED),
             created=self._parser.created,
+            ahead_s=self._ahead_s,
         )
 
     async def close(self) -> None:
@@ -155,6 +162,15 @@ class Endpoint:
 def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
     reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
     return f"its certificate is not trusted: {reason}"[:200]
+
+
+def _ahead_s(date: str) -> float:
+    """Return how far an answer's `Date`, which has whole seconds, is ahead of this host's clock; 0 if it may agree."""
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return ahead if abs(ahead) > SKEW_S else 0.0
 
 
 def _same_host(url: str, answer: aiohttp.ClientResponse) -> str:

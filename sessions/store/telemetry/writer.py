@@ -82,6 +82,7 @@ class Writer:
         if self._live is not None and self._live.full(self._segment_bytes):
             self._roll()
         if self._live is None:
+            # A segment has to be readable without the one before, which may be thinned or lost.
             self._encoder.restart()
         line = self._encoder.line(raw)
         try:
@@ -89,6 +90,7 @@ class Writer:
                 self._live = self._begin(line)
             self._live.append(line)
         except OSError as error:
+            # The line that failed is no base for the next one.
             self._encoder.restart()
             raise _error(self._moments, error) from error
         return self._encoder.moment
@@ -104,6 +106,7 @@ class Writer:
             raise SessionError("the telemetry session can't hold more annotations", "start another telemetry session")
         try:
             if os.write(self._marks, line) != len(line):
+                # A torn line would swallow the next annotation.
                 os.ftruncate(self._marks, self._marks_bytes)
                 raise OSError(errno.ENOSPC, "the disk is full")
         except OSError as error:
@@ -119,6 +122,7 @@ class Writer:
     def _begin(self, line: bytes) -> _Live:
         moment = decode(line, None)
         assert moment is not None
+        # After the last one that exists: numbers of merged segments aren't used again, as readers may be at them.
         number = 1 + (self._closed[-1].number if self._closed else -1)
         path = self._moments / segment_name(number, moment["t"], 1, packed=False)
         return _Live(number, moment["t"], path)

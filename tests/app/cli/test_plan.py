@@ -254,3 +254,46 @@ def test_stages_are_given_or_by_an_engines_rule(said, capsys) -> None:
         assert named in said("kvcache", *asked, "--pp-layers", wrong, status=2)
     assert call(["plan", "--model", "deepseek-r1", "--isl", "9", "--pp", "4", "--pp-rule", "sglang"]) == 0
     assert "layers per stage 15,15,15,16 · SGLang's rule" in capsys.readouterr().err
+
+
+def test_the_kv_precision_is_said_and_read_from_the_file(said, tmp_path: Path, capsys) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/config.json").write_text(
+        '{"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 8, "hidden_size": 1024,'
+        ' "num_key_value_heads": 8, "torch_dtype": "bfloat16"}'
+    )
+    own = ["--model", "own", "--isl", "10"]
+    assert "KV Precision           : bf16 (torch_dtype)\n" in said("kvcache", *own)
+    assert "KV Precision           : fp8 (KVBench's default;" in said("kvcache", "--model", "qwen3-8b", "--isl", "10")
+    (row,) = json.loads(said("kvcache", *own, "--format", "json"))
+    assert (row["precision"], row["precision_source"], row["kv_bytes_per_token"]) == ("bf16", "torch_dtype", 8192)
+    (row,) = json.loads(said("plan", *own, "--format", "json"))
+    assert (row["precision"], row["max_block_size"]) == ("bf16", 8192 * 16)
+    (row,) = json.loads(said("iosize", *own, "--format", "json"))
+    assert (row["precision"], row["io_size"]) == ("bf16", 8192)
+    for verb in ("plan", "iosize"):
+        assert call([verb, *own]) == 0
+        assert "kvdeck: KV precision bf16 (torch_dtype)" in capsys.readouterr().err
+    for more in (["--compat", "kvbench"], ["--for", "seed"]):
+        assert "Precision" not in said("kvcache", *own, *more)
+    assert call(["kvcache", *own, "--compat", "kvbench"]) == 0
+    assert "fp8" in capsys.readouterr().err
+
+
+def test_copies_and_packings_are_said(said, capsys) -> None:
+    for verb in ("plan", "kvcache", "iosize"):
+        assert call([verb, "--model", "llama-3.1-8b", "--isl", "10", "--tp", "16"]) == 0
+        assert "each of 2 TP ranks has the same copy: fewer KV heads than ranks" in capsys.readouterr().err
+    asked = ["--model", "deepseek-v3.2", "--isl", "1", "--page_size", "1", "--tp", "2"]
+    (row,) = json.loads(said("kvcache", *asked, "--format", "json"))
+    assert "MLA's latent isn't split" in row["replication"]
+    assert any("656 B" in note for note in row["notes"])
+    (row,) = json.loads(said("kvcache", *asked, "--precision", "fp8_ds_mla", "--format", "json"))
+    assert row["kv_bytes_per_token"] == 61 * (656 + 132)
+    assert "has none" in said("plan", "--model", "qwen3-8b", "--isl", "1", "--precision", "fp8_ds_mla", status=2)
+
+
+def test_a_name_of_hugging_face_says_what_was_taken(said, capsys) -> None:
+    assert call(["kvcache", "--model", "Qwen/Qwen3-8B", "--isl", "10"]) == 0
+    assert "Qwen/Qwen3-8B is the catalogue's qwen3-8b" in capsys.readouterr().err
+    assert "use qwen3-8b" in said("plan", "--model", "Qwen/Qwen3-9B", "--isl", "10", status=2)

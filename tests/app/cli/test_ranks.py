@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kvdeck.app.cli.ranks import traces_text
 from kvdeck.engine.launchers import SECRET_VARIABLE
 from kvdeck.sessions.store.store import Store
 from tests.support.hosts import Host, Pair, reason_to_skip, two_hosts
@@ -107,21 +109,57 @@ def test_torchrun_s_variables_on_two_hosts_are_a_run_between_them(pair: Pair, ho
 @on_hosts
 @needs_etcd
 def test_the_same_command_on_two_hosts_meets_by_etcd(pair: Pair, home: dict[str, str], tmp_path: Path):
-    client, peer = f"http://{pair.a.address}:{free_port()}", f"http://127.0.0.1:{free_port()}"
-    etcd = pair.a.popen("etcd", "--data-dir", str(tmp_path / "etcd"), "--listen-client-urls", client,
-                        "--advertise-client-urls", client, "--listen-peer-urls", peer, "--name", "e",
-                        "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}",
-                        stderr=subprocess.DEVNULL)  # fmt: skip
-    words = ("--etcd-endpoints", client)
-    target = started(pair.b, home, *words, "--role", "target")
-    done = pair.a.run(*kvdeck_run(*words, "--role", "initiator"), env=home, timeout=LONG)
-    _, err = target.communicate(timeout=LONG)
-    assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
-    (result,) = only_session(home)["results"]
-    assert result["settings"]["peer"]["hostnames"] == ["hostB"]
-    keys = pair.b.run(sys.executable, "-c", LEFT, client)
-    assert keys.stdout.strip() == "[]", keys.stderr
-    os.kill(etcd.pid, signal.SIGKILL)
+    with etcd_on(pair.a, tmp_path) as endpoint:
+        words = ("--etcd-endpoints", endpoint)
+        target = started(pair.b, home, *words, "--role", "target")
+        done = pair.a.run(*kvdeck_run(*words, "--role", "initiator"), env=home, timeout=LONG)
+        _, err = target.communicate(timeout=LONG)
+        assert (done.returncode, target.returncode) == (0, 0), (done.stderr, err)
+        (result,) = only_session(home)["results"]
+        assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+        keys = pair.b.run(sys.executable, "-c", LEFT, endpoint)
+        assert keys.stdout.strip() == "[]", keys.stderr
+
+
+@on_hosts
+@needs_etcd
+def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_path: Path):
+    """A sweep over 1 MiB is two runs: the first process of the group is the initiator of both."""
+    with etcd_on(pair.a, tmp_path) as endpoint:
+        words = ["profile", "--model", "qwen3-0.6b", "--isl", "64", "--num_iter", "16", "--warmup_iter", "16",
+                 "--start_block_size", str(1 << 20), "--max_block_size", str(1 << 21), "--runtime_type", "ETCD",
+                 "--etcd_endpoints", endpoint, "--benchmark_group", "mine"]  # fmt: skip
+        argv = [sys.executable, "-m", "kvdeck.app.cli.main", *words]
+        ranks = [
+            subprocess.Popen(
+                host.argv(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **home},
+            )
+            for host in (pair.a, pair.b)
+        ]  # fmt: skip
+        ended = [rank.communicate(timeout=LONG) for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], ended
+    tables = [out for out, _ in ended if "In nixlbench's columns:" in out]
+    assert len(tables) == 1, "only the initiator prints"
+    assert tables[0].count("In nixlbench's columns:") == 2
+    store = Store(Path(home["KVDECK_HOME"]))
+    assert len({store.load(name).host["hostname"] for name in store.names()}) == 1
+    assert len(store.names()) == 2
+
+
+@contextlib.contextmanager
+def etcd_on(host: Host, folder: Path) -> Iterator[str]:
+    """Run an etcd on a host's address; yield its endpoint."""
+    client, peer = f"http://{host.address}:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    etcd = host.popen("etcd", "--data-dir", str(folder / "etcd"), "--listen-client-urls", client,
+                      "--advertise-client-urls", client, "--listen-peer-urls", peer, "--name", "e",
+                      "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}",
+                      stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        yield client
+    finally:
+        etcd.kill()
+        etcd.wait(LONG)
 
 
 LEFT = """
@@ -133,8 +171,14 @@ print(EtcdGateway(etcd_access(sys.argv[1:], {})).read("/kvdeck/", below=True)[0]
 
 
 @on_hosts
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_is_killed_ends_the_others(pair: Pair, home: dict[str, str], victim: int):
+@pytest.mark.parametrize(
+    ("victim", "number", "statuses"),
+    [(0, signal.SIGKILL, (-9, 1)), (1, signal.SIGKILL, (1, -9)), (0, signal.SIGTERM, (130, 0))],
+    ids=["rank 0 killed", "rank 1 killed", "rank 0 cancelled"],
+)
+def test_a_rank_that_ends_ends_the_others(
+    pair: Pair, home: dict[str, str], victim: int, number: signal.Signals, statuses: tuple[int, int]
+):
     home |= {"WORLD_SIZE": "2", "MASTER_ADDR": pair.a.address, "MASTER_PORT": str(free_port())}
     ranks = [
         started(host, {**home, "RANK": str(rank)}, "--launcher", "torch", "--seconds", "60")
@@ -142,17 +186,25 @@ def test_a_rank_that_is_killed_ends_the_others(pair: Pair, home: dict[str, str],
     ]
     sessions = Path(home["KVDECK_HOME"]) / "sessions"
     until(lambda: any(b'"round"' in path.read_bytes() for path in sessions.glob("*/samples.jsonl")))
-    ranks[victim].kill()
-    other = ranks[1 - victim]
-    _, err = other.communicate(timeout=LONG)
-    assert other.returncode == 1, err
-    ranks[victim].communicate()
+    (command,) = [pid for pid in (pair.a, pair.b)[victim].processes() if b"--launcher" in words_of(pid)]
+    os.kill(command, number)
+    ended = [rank.communicate(timeout=LONG) for rank in ranks]
+    found = [rank.returncode for rank in ranks]
+    assert found[1 - victim] == statuses[1 - victim], ended
+    assert found[victim] == statuses[victim] or number == signal.SIGKILL
     until(lambda: pair.a.processes() == pair.b.processes() == [])
     session = only_session(home)
-    if victim == 1:
+    if number == signal.SIGTERM:
+        assert session["state"] == "cancelled"
+    elif victim == 1:
         assert session["state"] == "failed"
         assert "rank 1 on hostB" in session["reason"]
+    if victim == 1 or number == signal.SIGTERM:
         assert session["results"][0]["iterations"] > 0, "what was measured is kept"
+
+
+def words_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def run_here(home: dict[str, str], *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -196,9 +248,9 @@ without_slurm = reason_without_slurm()
 
 @pytest.mark.skipif(bool(without_slurm), reason=without_slurm or "it can be started")
 def test_srun_s_four_tasks_run_together(home: dict[str, str]):
-    """One initiator thread for each of the three targets."""
+    """One initiator thread for each of the three targets; nobody says where they meet."""
     argv = ["srun", "--immediate=60", "-n", "4", "-O",
-            *kvdeck_run("--launcher", "slurm", "--rendezvous", f"127.0.0.1:{free_port()}")]  # fmt: skip
+            *kvdeck_run("--launcher", "auto")]  # fmt: skip
     with slurm() as environment:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=LONG, env={**os.environ, **home, **environment}
@@ -209,3 +261,12 @@ def test_srun_s_four_tasks_run_together(home: dict[str, str]):
     (result,) = only_session(home)["results"]
     assert (result["status"], result["verified"]) == ("ok", True)
     assert result["settings"]["threads"] == len(result["settings"]["peer"]["hosts"]) == 3
+
+
+def test_without_launcher_its_variables_are_named(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "PMI", "LWS_", "JOB_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("RANK", raising=False)
+    assert traces_text() == ""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert traces_text() == "SLURM_JOB_ID set: runs on this host only; with --launcher slurm, its ranks run together"

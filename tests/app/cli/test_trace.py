@@ -198,6 +198,7 @@ def test_telemetry_of_a_killed_trace_is_interrupted(environment: dict[str, str],
         process.wait()
         os.kill(program, signal.SIGTERM)
     eventually(lambda: store.inside("killed").read("telemetry").state == "interrupted")
+    assert store.inside("killed").read("telemetry").reason == "`kvdeck trace` ended during the recording"
     session = held(environment, "killed")
     assert session.telemetry is not None
     assert session.telemetry.moments > 0

@@ -52,11 +52,11 @@ def test_its_pods_meet_at_the_first():
 
 
 def test_its_settings_are_the_run_s(tmp_path: Path):
-    settings, *_ = printed("--seconds", "2", "--layout", "ls -> fc", "--block-size", "65536")
+    settings, *_ = printed("--seconds", "2", "--layout", "ls -> fc", "--layers", "4")
     path = tmp_path / "run.yaml"
     path.write_text(settings["data"]["run.yaml"])
     spec = spec_from_yaml(path)
-    assert (spec.seconds, spec.block_size, len(spec.layouts)) == (2.0, 65536, 1)
+    assert (spec.seconds, spec.layers, len(spec.layouts)) == (2.0, 4, 1)
 
 
 def test_a_run_that_can_t_be_between_pods_is_refused():

@@ -57,6 +57,21 @@ async def test_a_number_is_typed(deck: Answered):
         assert deck.current_mode == "run"
 
 
+async def test_a_peer_is_typed_tried_at_once_and_remembered(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("m", "m", "right", *["down"] * 4, "enter", *"root@node2", "enter")
+        await pilot.pause()
+        shown = text(deck, FormPane)
+        assert "root@node2 is ready, over tcp/eth1" in shown
+        await pilot.press("r")
+        (tried, (kind, spec)) = deck.requests.asked
+        assert tried == ("try_peer", ("root@node2", "kvdeck"))
+        assert (kind, spec["peer"], spec["paths"]) == ("run", ["root@node2"], ["HostToHost"])
+        await pilot.press("R", "space")
+        await pilot.pause()
+        assert "peer        root@node2" in text(deck, FormPane)
+
+
 async def test_a_path_that_can_not_run_says_why_and_stays_out(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
         await show(pilot, a_run.finished())

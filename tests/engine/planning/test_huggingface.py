@@ -246,6 +246,8 @@ def test_bytes_of_a_published_structure(read, config, token: int, long: int) -> 
         ({**DENSE, "num_key_value_heads": [8, 8]}, "num_key_value_heads"),
         ({**DENSE, "n_layer": 40}, "n_layer"),
         ({**NAS, "block_configs": [{"attention": {**BLOCK, "window_length": 64}}] * 3}, "window_length"),
+        ({"model_type": "mpt", "attn_config": {"attn_type": "multihead_attention", "sliding_window_size": 512}},
+         "attn_config.sliding_window_size"),
         ({"model_type": "phi4flash", **HEADS, "sliding_window": [512, None] * 2}, "YOCO"),
         ({"model_type": "mllama", "text_config": {**HEADS, "cross_attention_layers": [3]}}, "cross-attention"),
         ({"model_type": "whisper", "is_encoder_decoder": True}, "encoder-decoder"),

@@ -34,15 +34,11 @@ def page_table() -> list[str]:
     for flag in FLAGS:
         kind = "/".join(flag.choices) or {bool: "true/false", int: "number", str: "text"}[type(flag.default)]
         default = str(flag.default).lower() if isinstance(flag.default, bool) else str(flag.default)
-        reason = flag.reason + (" (an address of this host is accepted)" if flag.name in ADDRESSES else "")
         only = f"used with {', '.join(flag.backends)}" if flag.backends else ""
-        rest = "; ".join(text for text in (reason, only) if text)
+        rest = "; ".join(text for text in (flag.reason, only) if text)
         default = f"`{default}`" if default else "empty"
         lines.append(f"| `--{flag.name}` | {kind}, {default} | {WORDS[flag.native]} | {rest} |")
     return lines
-
-
-ADDRESSES = ("etcd_endpoints", "asio_address")
 
 
 def test_every_flag_of_nixlbench_is_known_with_its_type_and_default() -> None:
@@ -170,15 +166,6 @@ def test_what_nixlbench_refuses_is_refused_before(given: dict[str, Any], said: s
     with pytest.raises(UsageError) as refused:
         nixlbench_params(4096, 1, given)
     assert said in str(refused.value)
-
-
-def test_addresses_of_this_host_are_accepted_and_others_refused() -> None:
-    for name, here, there in (("etcd_endpoints", "http://127.0.0.1:2379,http://[::1]:2379", "http://10.0.0.7:2379"),
-                              ("asio_address", "127.0.0.2", "10.0.0.7")):  # fmt: skip
-        assert native_refusal(nixlbench_params(4096, 1, {name: here})) is None
-        refused = native_refusal(nixlbench_params(4096, 1, {name: there}))
-        assert refused is not None
-        assert (refused.name, "runs between hosts" in refused.reason) == (name, True)
 
 
 def test_the_command_of_a_new_flag_comes_after_kvbenchs() -> None:

@@ -129,7 +129,7 @@ def test_groups_that_disagree_on_their_size_are_refused(server: EtcdServer):
     def first() -> None:
         seen.set()
         with pytest.raises(KvdeckError, match="rank 1 of 2 did not come"):
-            meet(server.access(), EtcdMeeting("n", "sizes", 2), who("early"), lambda _: None, 2.0)
+            meet(server.access(), EtcdMeeting("n", "sizes", 2), who("early"), lambda _: None, 1.0)
 
     waiting = threading.Thread(target=first)
     waiting.start()

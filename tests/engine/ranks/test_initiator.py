@@ -18,6 +18,7 @@ from kvdeck.engine.ranks import initiator as lanes
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator import Lane
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.sessions.errors import KvdeckError
 
 with_driver = pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
 GEOMETRY = Geometry(layers=3, outer_dims=2, page_size=4, inner_dim=512, dtype="bf16")  # 4 KiB regions
@@ -165,19 +166,54 @@ def test_verification_finds_misplaced_bytes(open_lane: Any) -> None:
     assert lane._others[0].check(contiguous, Origin(layout, 1, 6)) is not None, "another seed's bytes pass"
 
 
-@pytest.mark.parametrize("path", ["HostToHost", "HostToDisk", "DiskToHost"])
-def test_the_reference_moves_the_same_bytes(open_lane: Any, tmp_path: Path, path: str) -> None:
-    lane = open_lane(path)
-    scratch = lane._scratch.array
-    scratch[:] = 7 if path == "HostToDisk" else 0
-    begin, end = lane.reference(BATCH, BLOCKS // BATCH, 1)  # every block once, from the second request on
+DIRECT = {"direct": True}
+REFERENCES: list[tuple[str, dict[str, Any], str]] = [
+    ("HostToHost", {"backend_params": {"ucx_error_handling_mode": "peer"}}, "process_vm_writev"),
+    ("HostToHost", {"operation": "READ"}, "process_vm_readv"),
+    ("HostToHost", {"two_processes": False}, "memcpy"),
+    ("HostToHost", {"two_processes": False, "operation": "READ"}, "memcpy"),
+    ("HostToDisk", DIRECT, "io_submit"),
+    ("DiskToHost", {**DIRECT, "files": 2}, "io_submit"),
+    ("HostToDisk", {"durable": True}, "pwrite"),
+    ("DiskToHost", {"drop_cache": True}, "pread"),
+]
+
+
+@pytest.mark.parametrize(("path", "changes", "name"), REFERENCES)
+def test_the_reference_moves_the_same_bytes(open_lane: Any, path: str, changes: dict[str, Any], name: str) -> None:
+    lane = open_lane(path, **changes)
+    assert lane.reference_name == name
+    lane.ready(seed=3)
+    begin, end = lane.reference(3, 3, 1)  # every block, in groups that don't divide their number
     assert end > begin
+    layout = lanes.parse_layout_pair(FC).source
+    (destination,) = lane._destinations
+    assert destination.check(layout, Origin(layout, changes.get("files", 1), 3)) is None
+    assert destination.check(layout, Origin(layout, changes.get("files", 1), 4)) is not None
+
+
+def test_memcpy_of_what_another_process_gets_goes_to_scratch_memory(open_lane: Any) -> None:
+    lane = open_lane("HostToHost", backend_params=NO_ERRORS)
+    assert lane.reference_name == "memcpy"
+    lane.reference(BATCH, BLOCKS // BATCH, 1)
     size = GEOMETRY.block_bytes * BLOCKS
-    if path == "HostToDisk":
-        (file,) = tmp_path.iterdir()
-        assert file.read_bytes() == bytes([7]) * size
-    else:
-        assert scratch[:size].tobytes() == pattern.expected(0, size, 0).tobytes()
+    assert lane._reference._scratch.array.tobytes() == pattern.expected(0, size, 0).tobytes()
+
+
+@pytest.mark.parametrize("path", ["HostToDisk", "DiskToHost"])
+def test_memory_on_plain_pages_stands_beside(open_lane: Any, path: str) -> None:
+    lane = open_lane(path, huge_pages=True, **DIRECT)
+    begin, end = lane.reference(BATCH, 3, 0, plain=True)
+    assert end > begin
+    assert lane._on_plain._plain.pages.plain == GEOMETRY.block_bytes * BATCH
+
+
+def test_a_reference_that_the_system_refuses_is_an_error(open_lane: Any, tmp_path: Path) -> None:
+    lane = open_lane("DiskToHost", **DIRECT)
+    (file,) = tmp_path.iterdir()
+    os.truncate(file, 0)
+    with pytest.raises(KvdeckError, match="the reference failed: an operation moved 0 of 24576 bytes"):
+        lane.reference(BATCH, 1, 0)
 
 
 def test_a_crew_of_two_begins_together(tmp_path: Path) -> None:

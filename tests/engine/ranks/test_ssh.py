@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from kvdeck.app.text.peer_doctor import peer_lines
 from kvdeck.engine.ranks import peer
 from kvdeck.engine.ranks.board import Board
-from kvdeck.engine.ranks.peer import PeerHost, check_protocol, differences
+from kvdeck.engine.ranks.peer import PeerHost, check_apart, check_protocol, differences
 from kvdeck.engine.ranks.ssh import open_ssh, ssh_command, ssh_failure
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from tests.engine.conftest import eventually
@@ -109,6 +111,20 @@ def test_what_keeps_a_peer_away_is_said_with_its_fix(
     assert not pair.a.processes()
 
 
+def test_doctor_tries_what_a_run_needs(pair: hosts.Pair):
+    """Both hosts have one clock: the offset must be within its own error."""
+    done = pair.a.run(str(hosts.KVDECK), "doctor", "--peer", "hostb", "--json", env=pair.environment)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ready"], found["transport"]) == (0, True, "tcp/eth1"), done.stdout
+    assert abs(found["clock_offset_s"]) <= found["clock_error_s"]
+    assert [end["host"]["hostname"] for end in (found["here"], found["there"])] == ["hostA", "hostB"]
+    text = [line.text for line in peer_lines(found, 80)]
+    assert max(map(len, text)) <= 80
+    assert text[:3] == ["hostb: ready", "  reachable      yes, by ssh", "  transports     tcp/eth1"]
+    assert "  differences    none in versions and variables" in text
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
 def test_a_silent_peer_is_given_up(pair: hosts.Pair, board: Board, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(peer, "GREETING_SECONDS", 1.0)
     with pytest.raises(KvdeckError, match="did not answer within 1 s"):
@@ -129,6 +145,15 @@ def test_an_older_kvdeck_is_said():
     assert fix == "install the same version on both hosts"
     with pytest.raises(KvdeckError, match=r"kvdeck 9\.9 on hostb and kvdeck"):
         check_protocol({"protocol": 99, "kvdeck": "9.9"}, "hostb")
+
+
+def test_a_host_is_no_peer_of_itself():
+    here, there = {"network": "boot net:[1]"}, {"network": "boot net:[2]"}
+    check_apart(here, [("node2", there), ("node3", {"network": "other net:[1]"}), ("old", {}), ("older", {})])
+    with pytest.raises(KvdeckError, match="localhost is this host"):
+        check_apart(here, [("localhost", here)])
+    with pytest.raises(KvdeckError, match="root@node2 is the same host as node2"):
+        check_apart(here, [("node2", there), ("root@node2", there)])
 
 
 def test_differences_are_said_one_by_one():

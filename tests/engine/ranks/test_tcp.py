@@ -18,7 +18,7 @@ import pytest
 from kvdeck.engine.ranks import tcp
 from kvdeck.engine.ranks.rendezvous import gather
 from kvdeck.engine.ranks.signed_lines import SignedLines
-from kvdeck.engine.ranks.tcp import MOST_STRANGERS, TcpBoard, secret_of, tcp_seat
+from kvdeck.engine.ranks.tcp import MOST_STRANGERS, TcpBoard, is_own, secret_of, tcp_seat
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from tests.engine.conftest import DEADLINE, eventually
 from tests.support.programs.etcd import free_port
@@ -301,6 +301,13 @@ def test_a_rank_that_closes_its_connection_is_lost(meeting: Meeting):
     with pytest.raises(RunFailedError, match=r"rank 1 on here \(process 1\) closed its connection"):
         meeting.board.get("never", DEADLINE)
     del meeting.seats[1]
+
+
+def test_whose_host_an_address_is():
+    assert is_own("127.0.0.1")
+    assert is_own(socket.gethostname())
+    assert not is_own("192.0.2.1")
+    assert not is_own("no-such-host.invalid")
 
 
 def test_the_secret_comes_from_the_environment_or_a_private_file(tmp_path: Path):

@@ -63,6 +63,39 @@ def test_two_clients_share_one_child(client: Client) -> None:
         eventually(lambda: not samplers(client))
 
 
+def test_two_requests_of_one_client_are_answered_side_by_side(client: Client) -> None:
+    with metrics_server({"/metrics": says(COLD)}) as server:
+        client.watch(10, [server.url()])
+        client.watch(10, ["disks"], request=7)
+        kinds: dict[int, str] = {}
+        for message in client.messages(DEADLINE):
+            if isinstance(message, WatchSample):
+                kinds[message.request] = message.snapshot["sources"][0]["kind"]
+            if len(kinds) == 2:
+                break
+        assert kinds == {0: "kvbm", 7: "disk"}
+        client.watch(10, ["network"], request=7)
+        eventually(lambda: len(samplers(client)) == 2)  # the one before with this number has ended
+        client.watch(0)
+        eventually(lambda: len(samplers(client)) == 1)
+        for message in client.messages(DEADLINE):
+            if isinstance(message, WatchSample) and message.snapshot["sources"][0]["kind"] == "network":
+                assert message.request == 7
+                break
+        client.watch(0, request=7)
+        eventually(lambda: not samplers(client))
+
+
+def test_a_client_has_so_many_requests_and_no_more(client: Client) -> None:
+    for number in range(16):
+        client.watch(1, ["disks"], request=number)
+    assert len(samplers(client)) == 1, "equal requests share a child"
+    with pytest.raises(UsageError, match="more than 16 telemetry requests"):
+        client.watch(1, ["disks"], request=16)
+    client.watch(0, request=3)
+    client.watch(1, ["disks"], request=16)
+
+
 def test_a_child_that_dies_is_replaced_and_the_engine_lives(client: Client) -> None:
     with metrics_server({"/metrics": says(COLD)}) as server:
         client.watch(10, [server.url()])
@@ -84,7 +117,7 @@ def test_a_child_goes_with_its_engine(client: Client) -> None:
 def test_sources_that_cannot_be_are_said_on_the_screen(client: Client, tmp_path: Path) -> None:
     client.watch(1, [str(tmp_path / "nothing")])
     (check,) = next_snapshot(client).checks
-    assert "is not an address" in check.evidence
+    assert "nothing does not exist" in check.evidence
 
 
 @pytest.mark.parametrize("hz", [-1, 50, "fast"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -50,6 +51,28 @@ async def refusal(url: str, timeout_s: float = 2.0) -> str:
 async def test_what_is_no_metrics_is_named(answer: object, words: str) -> None:
     with metrics_server({"/metrics": answer}) as server:  # type: ignore[dict-item]
         assert words in await refusal(server.url())
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead_s"),
+    [
+        (formatdate(time.time() + 3600, usegmt=True), 3600.0),
+        (formatdate(time.time() - 86400, usegmt=True), -86400.0),
+        ("Mon, 99 Foo 2020 99:99:99 GMT", 0.0),
+        ("", 0.0),
+    ],
+)
+async def test_how_far_its_clock_is_ahead_comes_from_the_date_of_its_answer(date: str, ahead_s: float) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response_only(200)
+        request.send_header("Date", date)
+        request.send_header("Content-Length", str(len(KVBM)))
+        request.end_headers()
+        request.wfile.write(KVBM)
+
+    with metrics_server({"/metrics": answer, "/here": says(KVBM)}) as server:
+        assert (await read(server.url(), 10.0)).ahead_s == pytest.approx(ahead_s, abs=600.0)
+        assert (await read(server.url("/here"), 10.0)).ahead_s == pytest.approx(0.0, abs=600.0)
 
 
 async def test_nobody_listens() -> None:

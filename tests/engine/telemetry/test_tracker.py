@@ -283,12 +283,12 @@ def test_what_an_engine_that_restarted_has_not_used_yet_is_not_missing_and_begin
     assert rate(followed, 2, load0) == 90.0
 
 
-@pytest.mark.parametrize(("label", "rates"), [("worker_id", 4.0), ("server", None)])
+@pytest.mark.parametrize(("label", "rates"), [("agent_name", 4.0), ("server", None)])
 def test_a_new_process_may_have_a_new_name_and_begins_at_0_but_not_what_another_names(
     label: str, rates: float | None
 ) -> None:
-    """As Dynamo's worker, whose id is drawn at its start."""
-    old, new = (Series("dynamo_component_requests_total", ((label, name),)) for name in "ab")
+    """As an agent whose name is drawn at its start."""
+    old, new = (Series("agent_tx_requests_num_total", ((label, name),)) for name in "ab")
     for started in ((None, None), (1000.0, 2000.0)):
         followed = Track("a", "dynamo")
         read(followed, 0, {STORE: 70.0, LOAD: 50.0, old: 9.0}, started[0])
@@ -296,6 +296,28 @@ def test_a_new_process_may_have_a_new_name_and_begins_at_0_but_not_what_another_
         followed.failed("cannot connect", 1)
         read(followed, 1, {STORE: 1.0, LOAD: 2.0, new: 4.0}, started[1])
         assert rate(followed, 1, new) == rates
+
+
+@pytest.mark.parametrize(
+    ("labels", "grown"),
+    [
+        ({"engine": "0"}, 14.0),
+        ({"worker_id": "b"}, 14.0),
+        ({"server": "x"}, None),
+        ({"server": "x", "engine": "0"}, None),
+    ],
+)
+def test_a_first_use_that_names_its_process_for_the_first_time_began_at_0(
+    labels: dict[str, str], grown: float | None
+) -> None:
+    """Dynamo's mocker prints `engine` with its first request, and a frontend a worker's id with the first to it."""
+    other = Series("dynamo_component_requests_total", (("worker_id", "a"),))
+    count = Series("vllm:e2e_request_latency_seconds_count", tuple(sorted(labels.items())))
+    followed = Track("a", "dynamo")
+    read(followed, 0, {other: 5.0})
+    followed.moment(0)
+    read(followed, 1, {other: 6.0, count: 14.0})
+    assert rate(followed, 1, count) == grown
 
 
 def test_counters_that_are_reset_do_not_let_the_others_begin_again() -> None:
@@ -327,6 +349,20 @@ def test_two_processes_that_answer_in_turn_are_no_restarts_and_each_counts_on() 
     read(followed, 700, {LOAD: 10e9}, 500.0)
     assert point.gained - known == 7e9
     assert followed.status(700 * SECOND, 700.0).state != "partial"
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "started_s_ago"), [(3600.0, 600.0), (-3600.0, 600.0), (3600.0, -1.0), (-3600.0, -1.0)]
+)
+def test_a_process_whose_clock_is_wrong_began_when_it_did(ahead_s: float, started_s_ago: float) -> None:
+    followed = Track("a", "vllm")
+    followed.failed("cannot connect", 1)
+    followed.moment(1)
+    started = followed._began - started_s_ago + ahead_s
+    for second in (1, 2):
+        read(followed, second, {LOAD: 3e9}, started, ahead_s=ahead_s)
+    assert followed.points[LOAD].gained == (3e9 if started_s_ago < 0 else 0.0)
+    assert followed.points[LOAD].before == (0.0 if started_s_ago < 0 else 3e9)
 
 
 @given(st.data())

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from kvdeck.engine.client.client import Client
+from kvdeck.engine.host import host_facts
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.engine.transfer.trials import room_of
+from kvdeck.engine.transfer.tuning import candidates
 from kvdeck.sessions.host.documents import dump_yaml
 from kvdeck.sessions.model.events import Round
 from kvdeck.sessions.model.run_state import RunState, apply
@@ -166,6 +169,13 @@ def test_ssh_has_the_agent_of_who_asked(folders: Path, tmp_path: Path, monkeypat
     assert words[-7:] == ["--", "hostb", "uvx", "kvdeck", "rank", "--stdio", "peer0"]
     assert "hostb accepts no key for this user" in (kept.reason or "")
     assert "ssh-copy-id hostb" in (kept.reason or "")
+
+
+def test_tuning_between_hosts_keeps_the_error_handling_that_sees_a_dead_peer():
+    room = room_of(host_facts())
+    for peer, tried in ((None, True), (("hostb",), False)):
+        changes = list(candidates(spec_from_mapping({"peer": peer, "paths": ["HostToHost"]}), "HostToHost", room))
+        assert ({"error_handling": "none"} in changes) == tried, peer
 
 
 def test_interfaces_of_a_cluster_s_host(tmp_path: Path):

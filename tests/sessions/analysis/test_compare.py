@@ -80,6 +80,16 @@ def test_what_does_not_compare_is_said_first() -> None:
         assert any(words in line for line in lines[2:8]), words
 
 
+def test_other_pages_of_memory_are_said() -> None:
+    huge, plain = ({"pages": [name], "huge_pages": "huge" in name} for name in ("reserved huge pages", "4 KiB pages"))
+    of_pages = "HostToHost, memory: reserved huge pages and plain pages"
+    a = session("a", step(0, settings=huge))
+    assert of_pages in said(compare(a, session("b", step(0, settings=plain))))
+    assert of_pages in said(compare(a, session("b", step(0, settings={"huge_pages": False}))))  # an earlier version's
+    assert "memory:" not in said(compare(a, session("b", step(0))))
+    assert "memory:" not in said(compare(a, replace(a, name="b")))
+
+
 def test_other_hosts_are_said_first() -> None:
     def between(name: str, peer: str) -> Session:
         return session(name, step(0), host={"hostname": "node1", "peers": [{"host": {"hostname": peer}}]})

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from kvdeck.engine.spec import RunSpec
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.formats.exchange import markdown
+from kvdeck.sessions.model.disturbance import Disturbance
 from kvdeck.sessions.model.encoding import convert, encode_line
 from kvdeck.sessions.model.records import (
     DEVICE_TO_HOST,
@@ -136,6 +137,7 @@ def test_json_has_every_key_that_was_promised() -> None:
         CounterTotals,
         SourceSeen,
         Spread,
+        Disturbance,
     ],
 )
 def test_every_field_is_documented(record: type[Struct]) -> None:
@@ -188,7 +190,24 @@ def test_settings_are_said_where_they_are_not_as_usual() -> None:
         "params": {"ioq": "8", "use_aio": "true"},
     }
     shown = text(session(step(0, settings=settings), spec={"params": {"ioq": "8"}}), 300)
-    assert "· 4 threads, huge pages, without notification, between two processes, on cores 0, 1, 2, ioq=8\n" in shown
+    assert (
+        "· 4 threads, without notification, huge pages, not checked, between two processes, on cores 0, 1, 2, ioq=8\n"
+        in shown
+    )
+
+
+def test_disturbed_rounds_and_shared_cores_are_said() -> None:
+    disturbed = step(0, disturbance=Disturbance(3, 40, 12.3, 0.0), settings={"shared_cores": True, "cores": [[0], [0]]})
+    shown = text(session(disturbed, step(1, layout=LS, disturbance=Disturbance(1, 40, 1.25, 250.0))), 120)
+    assert "  FullyContiguous: 3 of 40 rounds were disturbed: the initiator waited 12.3 ms for a core\n" in shown
+    assert "1 of 40 rounds were disturbed: the initiator waited 1.25 ms and the target waited 250 ms" in shown
+    assert "the sides share their cores, on core 0" in shown
+    assert "disturbed" not in text(session(step(0)))
+    assert read_back(disturbed) == disturbed
+
+
+def read_back(result: StepResult) -> StepResult:
+    return convert(StepResult, orjson.loads(encode_line(result)))
 
 
 def test_paths_that_could_not_run_are_told_once_with_their_reason() -> None:
@@ -289,6 +308,10 @@ def test_figures_are_spelled(made: str, wanted: str) -> None:
         ("memcpy", 2 << 20, 0.64, "64 %", "limit memcpy 9.81 GB/s"),
         ("memcpy", 2 << 20, 1.06, "1.06×", "compared with memcpy 9.81 GB/s"),
         ("memcpy", 4096, 0.64, "0.64×", "compared with memcpy 9.81 GB/s"),
+        ("io_submit", 4096, 0.64, "64 %", "limit io_submit 9.81 GB/s"),
+        ("process_vm_writev", 4096, 0.64, "64 %", "limit process_vm_writev 9.81 GB/s"),
+        ("pinned cudaMemcpy", 2 << 20, 0.64, "64 %", "limit pinned cudaMemcpy 9.81 GB/s"),
+        ("pinned cudaMemcpy", 4096, 0.64, "0.64×", "compared with pinned cudaMemcpy 9.81 GB/s"),
         ("pread", 2 << 20, 1.6, "1.60×", "compared with pread 9.81 GB/s"),
         ("cudaMemcpy", 2 << 20, 0.9, "0.90×", "compared with cudaMemcpy 9.81 GB/s"),
     ],
@@ -299,6 +322,28 @@ def test_a_part_is_told_of_a_limit_only(reference: str, block_bytes: int, ratio:
     )
     assert any(facts in line.text for line in shown)
     assert any(line.text.rstrip().endswith(f" {text}") for line in shown), "\n".join(line.text for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("reference", "ratio", "words"),
+    [
+        ("io_submit", 1.3, "1.30× io_submit: the limit is wrong here, since the transfer was faster"),
+        ("io_submit", 1.02, "1.02× io_submit: at the limit, within what these rates can show"),
+        ("io_submit", 0.9, ""),
+        ("pread", 1.6, ""),
+    ],
+)
+def test_no_limit_is_exceeded_without_a_word(reference: str, ratio: float, words: str) -> None:
+    shown = text(session(step(0, DISK_TO_HOST, reference=reference, gb_per_s=Interval(*[9.81 * ratio] * 3))), 120)
+    assert (f"  FullyContiguous: {words}\n" in shown) if words else "limit is" not in shown
+    assert "at the limit" in words or "at the limit" not in shown
+
+
+def test_plain_pages_stand_beside_huge_ones_once() -> None:
+    of_huge = {"reference": "io_submit", "settings": {"plain_pages_gb_per_s": 3.27}}
+    shown = text(session(step(0, DISK_TO_HOST, **of_huge), step(1, DISK_TO_HOST, LS, **of_huge)), 120)
+    assert shown.count("memory on plain pages: io_submit reaches 3.27 GB/s, 0.33× its rate with these") == 1
+    assert "plain pages" not in text(session(step(0, DISK_TO_HOST, reference="io_submit")))
 
 
 def test_a_file_of_an_earlier_version_has_its_ratio() -> None:

@@ -98,7 +98,7 @@ def environment() -> Path:
             except (OSError, subprocess.SubprocessError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 words = getattr(error, "stderr", None) or str(error)
-                _cannot(f"Dynamo's environment can't be made: {words.strip()[-600:]}")
+                cannot(f"Dynamo's environment can't be made: {words.strip()[-600:]}")
             whole.touch()
     return python
 
@@ -117,7 +117,7 @@ def _make(folder: Path, python: Path) -> None:
     call("pip", "install", "--quiet", "--python", str(python), "--no-deps", *ALONE)
 
 
-def _cannot(why: str) -> None:
+def cannot(why: str) -> None:
     if os.environ.get(REQUIRED) == "required":
         pytest.fail(why)
     pytest.skip(why)

@@ -94,6 +94,15 @@ class Terminal:
             self.read(0.1)
         return False
 
+    def hides(self, text: str) -> bool:
+        """Read until the screen doesn't show a text any more."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if not any(text in line for line in self.screen.display):
+                return True
+            self.read(0.1)
+        return False
+
     def ended(self) -> int:
         """Read on until the process ends; its exit status."""
         deadline = time.monotonic() + PATIENCE_S

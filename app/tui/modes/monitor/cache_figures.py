@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from kvdeck.app.text.monitor_names import source_name
 from kvdeck.engine.telemetry.sample import Number, Snapshot
 
 COMPUTED = "computed"
@@ -68,6 +69,8 @@ class Queue:
     waiting: float | None
     preempted: float | None
     preempted_per_s: float | None
+    in_flight: bool = False
+    """Whether `running` is of requests in flight, of which the waiting ones are a part, as Dynamo counts them."""
 
 
 _PAIRS = (
@@ -144,17 +147,22 @@ class Numbers:
     def members(self, source: str, name: str) -> list[dict[str, str]]:
         """Return the labels that tell apart the engines and tiers of a metric; a single empty one if none does."""
         found = self.of(source, name)
-        several = [label for label in _MEMBERS if len({number.labels.get(label, "") for number in found}) > 1]
-        members = [{label: number.labels.get(label, "") for label in several} for number in found]
-        return [labels for place, labels in enumerate(members) if labels not in members[:place]]
+        kept = [label for label in _MEMBERS if len({number.labels.get(label, "") for number in found}) > 1]
+        apart = len(_distinct(found, kept))
+        for label in ("instance", "engine"):  # a server's address tells more, and one of them is enough
+            fewer = [other for other in kept if other != label]
+            kept = fewer if len(_distinct(found, fewer)) == apart else kept
+        return _distinct(found, kept)
 
     def _labelled(self, source: str, name: str, labels: Mapping[str, str]) -> list[Number]:
         return [n for n in self.of(source, name) if all(n.labels.get(label, "") == v for label, v in labels.items())]
 
-    def plain(self, source: str, name: str) -> Number | None:
-        """Return KVBM's metric, with or without the prefix and suffix that some exporters add; None if absent."""
+    def plain(self, source: str, name: str) -> list[tuple[Number, dict[str, str]]]:
+        """Return KVBM's metric of each engine, with or without the prefix and suffix that some exporters add."""
         names = (name, f"dynamo_{name}", f"{name}_total", f"dynamo_{name}_total")
-        return next((found[0] for one in names if (found := self.of(source, one))), None)
+        one = next((one for one in names if self.of(source, one)), name)
+        members = self.members(source, one)
+        return [(self._labelled(source, one, labels)[0], labels) for labels in members]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +173,11 @@ class Share:
     of: float
     whole: float | None
     now: float | None
+
+
+def _distinct(found: list[Number], labels: list[str]) -> list[dict[str, str]]:
+    members = [{label: number.labels.get(label, "") for label in labels} for number in found]
+    return [member for place, member in enumerate(members) if member not in members[:place]]
 
 
 def _answered(counts: list[float | None]) -> bool:
@@ -232,14 +245,21 @@ def hits(numbers: Numbers) -> list[Hits]:
                 continue
             for labels in numbers.members(source, asked):
                 share = numbers.share(source, hit, asked, labels)
-                name = " ".join((what, *labels.values()))
-                found.append(Hits(name, source, unit, share.whole, share.hits, share.of, share.now))
+                found.append(Hits(_label(what, labels), source, unit, share.whole, share.hits, share.of, share.now))
         for name, what in _RATES.items():
-            if (number := numbers.plain(source, name)) is not None:
-                found.append(Hits(what, source, "", number.value))
-        if (matched := numbers.plain(source, "kvbm_matched_tokens")) is not None:
-            found.append(Hits("matched", source, "tokens", None, matched.value, None, None))
+            for number, labels in numbers.plain(source, name):
+                # Outside 0 to 1 it is no rate: KVBM may export -1 for a tier that it doesn't use.
+                rate = number.value if 0 <= number.value <= 1 else None
+                found.append(Hits(_label(what, labels), source, "", rate))
+        for matched, labels in numbers.plain(source, "kvbm_matched_tokens"):
+            found.append(Hits(_label("matched", labels), source, "tokens", None, matched.value, None, None))
     return found
+
+
+def _label(what: str, labels: Mapping[str, str]) -> str:
+    """Return what is measured with its engine, server and tier if there are several: `engine 1 prefix`."""
+    of = [f"{name} {source_name(value)}" for name, value in labels.items() if name != "tier"]
+    return " ".join((*of, what, *(value for name, value in labels.items() if name == "tier")))
 
 
 def queues(numbers: Numbers) -> list[Queue]:
@@ -249,5 +269,6 @@ def queues(numbers: Numbers) -> list[Queue]:
         running, waiting, preempted = (numbers.value(source, *_QUEUES[what]) for what in _QUEUES)
         if running is not None or waiting is not None or preempted is not None:
             rate = numbers.rate(source, *_QUEUES["preempted"])
-            found.append(Queue(source, running, waiting, preempted, rate))
+            in_flight = running is not None and not numbers.of(source, _QUEUES["running"][0])
+            found.append(Queue(source, running, waiting, preempted, rate, in_flight))
     return found

@@ -88,7 +88,9 @@ def sources(screen: MonitorScreen) -> None:
         known = tuple(dict.fromkeys((*settings.known, *known)))
         screen.change(replace(settings, sources=ticked, known=known))
 
-    screen.app.push_screen(SourceChooser(screen.settings.sources, seen), chosen)
+    newest = screen.timeline.newest
+    kinds = {} if newest is None else {source.name: source.kind for source in newest.sources}
+    screen.app.push_screen(SourceChooser(screen.settings.sources, seen, kinds), chosen)
 
 
 def block(screen: MonitorScreen) -> None:

@@ -28,6 +28,7 @@ from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sou
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
+from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
 from kvdeck.app.tui.source_search import FoundSource
 from kvdeck.app.tui.widgets.lines import Lines
@@ -76,7 +77,7 @@ class MonitorScreen(DeckScreen):
         self.zoomed: str | None = None
         self._watching: TelemetryRequest | None = None
         self._linger: Timer | None = None
-        self._waits = self._asked = self._built = False
+        self._waits = self._asked = self._built = self._replays = False
         self.pictured = 0.0
         self._read = 0.0
         self.player = Player(self)
@@ -359,6 +360,7 @@ class MonitorScreen(DeckScreen):
         self.draw()
 
     def action_live(self) -> None:
+        self._replays = False
         self.timeline.live()
         self._clock.pause()
         self.refresh_bindings()
@@ -390,9 +392,13 @@ class MonitorScreen(DeckScreen):
         self.app.push_screen(Picker("Recording:", choices, "no recording yet · R starts one"), taken)
 
     async def on_replay_asked(self, message: ReplayAsked) -> None:
+        self._replays = True
+        if isinstance(self.app.screen, SourceChooser):  # opened by itself, and a recording needs no sources
+            await self.app.pop_screen()
         try:
             await self.player.open(message.name)
         except KvdeckError as error:
+            self._replays = False
             self.notify(str(error), severity="error", markup=False)
         else:
             self._clock.resume()
@@ -430,7 +436,8 @@ class MonitorScreen(DeckScreen):
 
     def _ask_first(self) -> None:
         """Open the source dialog, whose search shows what it finds at once."""
-        if self.settings.sources is None and self.app.current_mode == "monitor" and self.is_current:
+        asks = self.settings.sources is None and not self._replays and self.timeline.replay is None
+        if asks and self.app.current_mode == "monitor" and self.is_current:
             dialogs.sources(self)
 
     def action_sources(self) -> None:

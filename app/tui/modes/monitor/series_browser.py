@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.text.monitor_names import source_name
-from kvdeck.app.text.monitor_report import labels_text
+from kvdeck.app.text.monitor_report import labels_text, number_value
 from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.messages import TelemetrySampled
 from kvdeck.app.tui.modes.base import DeckScreen
@@ -16,11 +17,13 @@ from kvdeck.app.tui.modes.monitor.history import number_key
 from kvdeck.app.tui.modes.monitor.panes.flows import per_s
 from kvdeck.app.tui.widgets.filter_bar import FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import MONITOR
-from kvdeck.app.tui.widgets.lines import Row, cell
-from kvdeck.app.tui.widgets.list import Listing
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
+from kvdeck.app.tui.widgets.list import Listing, RowMoved
 from kvdeck.app.tui.widgets.table import Column
+from kvdeck.engine.telemetry.metrics.definitions import meaning_of
 from kvdeck.engine.telemetry.sample import EVERY, Number, Snapshot
-from kvdeck.sessions.units import count_text, quantity_text
+from kvdeck.engine.telemetry.source import Series
+from kvdeck.sessions.units import count_text
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -44,7 +47,36 @@ class SeriesList(Listing[Number]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "screen.pin", "pin", show=False, id="series.enter", tooltip="Pin it", group=MONITOR),
     ]
-    tells = False
+
+
+class SeriesMeaning(Lines):
+    """Name and labels of one series in full, and what its exporter says of it, with the source of these words."""
+
+    number: Number | None = None
+
+    def show(self, number: Number | None) -> None:
+        """Show a series."""
+        self.number = number
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if self.number is None:
+            return []
+        labels = ", ".join(f"{name} {value}" for name, value in self.number.labels.items())
+        name, *more = wrap(f"{self.number.name}{f' ({labels})' if labels else ''}", width - 2)
+        said = wrap(meaning_text(self.number), width - 2)
+        lines = [(name, "!"), *((line, "") for line in more), *((line, "dim") for line in said)]
+        return [(cell(f" {text}", width, tone),) for text, tone in lines[:height]]
+
+
+def meaning_text(number: Number) -> str:
+    """Return what a series measures: its exporter's own words and their source, or the source of the definition."""
+    meaning = meaning_of(Series(number.name, tuple(sorted(number.labels.items()))))
+    if meaning is None:
+        return "no definition: shown as exported, in no total"
+    if meaning.help is not None:
+        return f"“{meaning.help.text}” — {meaning.help.source}"
+    return f"{'gauge' if meaning.gauge else 'counter'} of {meaning.unit or 'numbers'}, known from {meaning.claim}"
 
 
 class SeriesScreen(DeckScreen):
@@ -75,6 +107,7 @@ class SeriesScreen(DeckScreen):
     def body(self) -> ComposeResult:
         yield SeriesFilter(id="filter")
         yield SeriesList("Series", self._columns, number_key, id="list")
+        yield SeriesMeaning(id="meaning")
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -105,12 +138,15 @@ class SeriesScreen(DeckScreen):
         columns: list[Column[Number]] = [
             Column("", 1, lambda n: "●" if n.name in self.pins else "", lambda _: "key", right=False),
             Column("", max(20, width - source - 34), lambda n: f"{n.name}{labels_text(n)}", right=False),
-            Column("value", 14, lambda n: quantity_text(n.value, n.unit)),
+            Column("value", 14, number_value),
             Column("per second", 10, per_s, lambda n: "ok" if n.per_s else "dim"),
             Column("", 1, lambda n: "" if n.claim else "?", lambda _: "warn", right=False),
             Column("", source, lambda n: source_name(n.source), lambda _: "dim", right=False),
         ]
         return columns
+
+    def on_row_moved(self, _: RowMoved) -> None:
+        self.query_one(SeriesMeaning).show(self.query_one("#list", Listing).under_cursor)
 
     def action_filter(self) -> None:
         self.query_one(SeriesFilter).focus()

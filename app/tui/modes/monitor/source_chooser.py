@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
@@ -34,6 +35,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     Args:
         watched: The sources selected now; None if none was ever selected, which selects every source that is found.
         seen: Gets the sources that the search has found so far.
+        kinds: Kinds of the watched sources that were sampled.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -53,11 +55,16 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     ]
     app: Deck
 
-    def __init__(self, watched: tuple[str, ...] | None, seen: Callable[[tuple[FoundSource, ...]], None]) -> None:
+    def __init__(
+        self,
+        watched: tuple[str, ...] | None,
+        seen: Callable[[tuple[FoundSource, ...]], None],
+        kinds: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.watched, self.seen = watched, seen
         self.list = SourceList(first=watched is None)
-        self._own = [FoundSource(name, "") for name in watched or ()]
+        self._own = [FoundSource(name, kinds.get(name, "")) for name in watched or ()]
         self._newest, self._before = FoundSources(), FoundSources()
         self._offered: set[str] = set()
         self._limit: Timer | None = None
@@ -113,7 +120,8 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
         found = self._newest
         earlier = () if found.done else self._before.sources
         slow = [FoundSource(name, "slow") for name in found.unanswered]
-        rows = {one.name: SourceRow(one.name, one.kind) for one in (*self._own, *earlier, *slow, *found.sources)}
+        known = (*slow, *self._own, *earlier, *found.sources)
+        rows = {one.name: SourceRow(one.name, one.kind) for one in known}
         asked = [SourceRow(name, state="asked") for name in found.awaited if name not in rows]
         endpoints = sorted((*asked, *(row for row in rows.values() if _is_endpoint(row))), key=_by_port)
         local = [row for row in rows.values() if not _is_endpoint(row)]

@@ -78,7 +78,10 @@ class Fill:
     """True if its source doesn't answer."""
 
 
-_SHARES = {"vllm:kv_cache_usage_perc": ("G1", "KV")}
+_SHARES = {
+    "vllm:kv_cache_usage_perc": ("G1", "KV"),
+    "dynamo_component_gpu_cache_usage_percent": ("G1", "KV"),
+}
 _SIZES = {
     "gpu_memory_used_bytes": ("G1", "mem"),
     "lmcache:local_cache_usage": ("G2", "LMC"),

@@ -33,7 +33,7 @@ _TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
 
 def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: int) -> list[Row]:
     """Return the rows computed from the form, fewer if they exceed `height`; the error if there is no plan."""
-    head = heading("KV cache", width, note=f"{form.precision}: {PRECISIONS[form.precision].said}")
+    head = heading("KV cache", width, note=_precision_text(form))
     try:
         plan = form.plan()
     except UsageError as error:
@@ -49,6 +49,13 @@ def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: 
         if len(rows) > height:
             rows = [row for row in rows if row[0][0].strip() != label]
     return rows
+
+
+def _precision_text(form: PlanForm) -> str:
+    """Return the KV precision, and the key that says it where it is the model's own."""
+    of_model = form.model.precision == form.precision
+    source = f" ({form.model.precision_source})" if of_model else ""
+    return f"{form.precision}{source}: {PRECISIONS[form.precision].said}"
 
 
 def _line(label: str, said: str, width: int, tone: str = "") -> Row:
@@ -125,7 +132,8 @@ def _why_rows(plan: Plan, width: int) -> Iterator[Row]:
         yield _line("replicated", why, width, "warn")
     for label, lines in {"assumed": plan.model.notes, "packing": (plan.packing(),)}.items():
         for text in lines:
-            yield from (_line(label, part, width, "warn") for part in wrap(text, max(20, width - LABEL)))
+            for number, part in enumerate(wrap(text, max(20, width - LABEL))):
+                yield _line("" if number else label, part, width, "warn")
 
 
 def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -142,7 +150,7 @@ def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
 
     names = "FullyContiguous", "LayerSeparate"
     tones = f"!layout:{LAYOUTS[0]}", f"!layout:{LAYOUTS[1]}"
-    yield (*heading(f"Block{mark}", LABEL - 1)[:2], (" ", ""), *pair("", *names, tones)[1:])
+    yield (*heading(f"Block{mark}"[: LABEL - 3], LABEL - 1)[:2], (" ", ""), *pair("", *names, tones)[1:])
     sizes = group.block_bytes, group.region_bytes
     texts = [exact_size_text(size) for size in sizes]
     yield pair("one descriptor", texts[0], texts[1])

@@ -33,6 +33,7 @@ def _plan_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
         ("blocks on all GPUs", whole.blocks),
         ("GPUs", plan.parallel.gpus),
     )
+    yield table_row("KV precision", plan.precision.name, plan.precision.name)
     yield from (table_row(name, value, value) for name, value in both)
     yield table_row("one descriptor, B", group.block_bytes, group.region_bytes)
     yield table_row("descriptors per block", 1, group.regions)

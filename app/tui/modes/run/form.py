@@ -10,16 +10,17 @@ from typing import Any
 from kvdeck.app.tui.current_plan import BlockChoice
 from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field
 from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE, FormTable
-from kvdeck.app.tui.state import Doctor
+from kvdeck.app.tui.state import Doctor, PeerState
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.quantities import Range, parse_size
 from kvdeck.engine.run_field import AUTO, RunField
 from kvdeck.engine.spec import RunSpec, spec_from_mapping
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.model.records import PATHS
+from kvdeck.sessions.model.records import HOST_TO_HOST, PATHS
 from kvdeck.sessions.units import count_text, exact_size_text, many, short_layout_name, size_text
 
 LEAST_SIZE = 4096
+THIS_HOST = "none"
 _EVERY_LAYOUT = (*LAYOUTS, *MIXED)
 
 
@@ -33,6 +34,9 @@ class Form:
     spec: RunSpec = field(default_factory=RunSpec)
     """All other fields, unchecked: a sweep with only one end has 0 for the other."""
     doctor: Doctor = field(default_factory=Doctor)
+    used_peers: tuple[str, ...] = ()
+    """Peers of earlier runs, the newest first."""
+    peer: PeerState = field(default_factory=PeerState)
     table: FormTable = field(default=TABLE, compare=False, repr=False)
 
     def but(self, **changes: Any) -> Form:
@@ -57,6 +61,8 @@ class Form:
                 return "[x]"
             return "[ ]" if item.key in _EVERY_LAYOUT or self.available(item.key) else " – "
         value = self._value(item)
+        if item.kind == "text":
+            return ", ".join(value) if value else THIS_HOST
         return size_text(value) if item.size and value is not None else self._row(item).text(value)
 
     def _row(self, item: Field) -> RunField:
@@ -77,7 +83,7 @@ class Form:
     def toggled(self, item: Field) -> Form:
         """Return the form with a toggle switched or a choice's next option; numbers and unavailable paths don't
         change."""
-        if item.kind == "choice":
+        if item.kind in ("choice", "text"):
             return self.stepped(item, 1)
         if item.kind == "number":
             return self
@@ -93,6 +99,9 @@ class Form:
         if item.kind == "toggle":
             return self.toggled(item)
         value = self._value(item)
+        if item.kind == "text":
+            offered = (None, *((peer,) for peer in self.used_peers))
+            return self._with(item, offered[(offered.index(value) + by) % len(offered) if value in offered else 0])
         if item.kind == "choice":
             place = (item.options.index(self.text(item)) + by) % len(item.options)
             return self._chosen(item, item.options[place])
@@ -108,8 +117,14 @@ class Form:
         return self._with(item, None if option == AUTO and row.optional else row.read(option))
 
     def typed(self, item: Field, text: str) -> Form:
-        """Return the form with a typed number, for sizes also as 64K. Empty means auto if optional; invalid text
-        changes nothing."""
+        """Return the form with a typed number, for sizes also as 64K, or with typed hosts. Empty means auto if
+        optional; invalid text changes nothing."""
+        if item.kind == "text":
+            names = text.replace(",", " ").split()
+            try:
+                return self._with(item, self._row(item).checked(names, "the form") if names else None)
+            except UsageError:
+                return self
         number = _typed_size(text) if item.size else int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
         if 0 < number <= MAX_NUMBER:
             return self._with(item, number)
@@ -117,6 +132,8 @@ class Form:
 
     def hint(self, item: Field) -> str:
         """Return a one-line hint for a field; for a path, doctor's reason and fix."""
+        if item.key == "peer" and self.spec.peer:
+            return self.peer.text(", ".join(self.spec.peer))
         if item.key not in PATHS:
             return item.hint
         row = self.doctor.best(item.key)
@@ -200,9 +217,15 @@ class Form:
         """Return the `RunSpec` mapping. Defaults are left out, and so are the paths until doctor has reported or
         one is deselected."""
         values, rows = self.spec.to_mapping(), self.table.rows
-        data = {row.name: values[row.name] for row in rows if getattr(self.spec, row.name) != row.default}
+        data = {
+            row.name: values[row.name]
+            for row in rows
+            if row.name in values and getattr(self.spec, row.name) != row.default
+        }
         data["layouts"] = [text for text in _EVERY_LAYOUT if text in self.layouts]
-        if self.unwanted or self.doctor.paths:
+        if self.spec.peer:
+            data["paths"] = [HOST_TO_HOST]  # the only path that leads to another host
+        elif self.unwanted or self.doctor.paths:
             data["paths"] = [path for path in PATHS if self.chosen(path)]
         return data
 
@@ -216,7 +239,8 @@ class Form:
         }
         for item in self.table.items:
             if (value := self._value(item)) != default._value(item):
-                found[item.key] = value if item.kind == "number" else self.text(item)
+                plain = list(value) if item.kind == "text" and value else value
+                found[item.key] = self.text(item) if item.kind == "choice" else plain
         return found
 
 
@@ -230,6 +254,8 @@ def remembered(kept: object) -> Form:
         number = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
         if item.kind == "number" and number:
             form = form._with(item, value)
+        elif item.kind == "text" and isinstance(value, list):
+            form = form.typed(item, " ".join(map(str, value)))
         elif item.kind == "choice" and value in item.options:
             form = form._chosen(item, str(value))
     for name, known in (("unwanted", PATHS), ("layouts", _EVERY_LAYOUT)):

@@ -92,6 +92,8 @@ def _made(row: RunField, cell: Cell) -> tuple[Field, ...]:
             Field(f"{cell.key}_from", f"{cell.label} from", "number", cell.hint, (), True, size),
             Field(f"{cell.key}_to", f"{cell.label} to", "number", "where the sweep ends", (), True, size),
         )
+    if row.kind == "names":
+        return (Field(row.name, cell.label, "text", cell.hint, (), row.optional),)
     choices = ("on", "off") if row.kind == "flag" else cell.choices or row.choices
     if choices:
         return (Field(row.name, cell.label, "choice", cell.hint, (*([AUTO] * row.optional), *choices)),)

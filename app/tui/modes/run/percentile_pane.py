@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.geometry import Size
 
-from kvdeck.app.tui.modes.run.steps import against
+from kvdeck.app.tui.modes.run.steps import AGAINST_WIDTH, against
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.app.tui.widgets.table import Column, fitting, shared, table_head, table_row
 from kvdeck.sessions.units import count_text, figure, short_layout_name, size_text, time_text
@@ -23,7 +23,7 @@ COLUMNS: list[Column[StepState]] = [
     Column("p99", 7, lambda s: time_text(s.micros("request", "p99"))),
     Column("max", 7, lambda s: time_text(s.micros("request", "max"))),
     Column("ref GB/s", 8, lambda s: figure(s.reference_gb_per_s)),
-    Column("against", 15, against),
+    Column("against", AGAINST_WIDTH, against),
     Column("requests", 9, lambda s: count_text(s.counter("iterations"))),
     Column("blocks", 10, lambda s: count_text(s.counter("blocks"))),
     Column("moved", 9, lambda s: size_text(s.counter("bytes"))),

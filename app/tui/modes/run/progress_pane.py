@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvdeck.app.tui.modes.run.steps import backend_text
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell
+from kvdeck.sessions.model.peers import host_names, peers_of
 from kvdeck.sessions.model.records import PATHS
 from kvdeck.sessions.units import clock_text, count_text, done_text, short_layout_name, size_text
 
@@ -100,7 +101,7 @@ class ProgressPane(Lines):
             if part
         )
         if run.state == "done" and not said:
-            ran = _ran(run)
+            ran = " · ".join(filter(None, (_hosts(run), _ran(run))))
             return f"{ran} · saved · 4 opens the sessions" if ran else f"saved as session {run.session} · 4 opens them"
         return f"{said or run.state} · measured results are saved"
 
@@ -113,12 +114,18 @@ def _ran(run: RunState) -> str:
     return f"blocks of {size_text(plans[0].block_bytes)}, {count_text(plans[0].batch)} per request"
 
 
+def _hosts(run: RunState) -> str:
+    """Return the hosts of a run between hosts, such as `hostA → hostB`; empty for a run on one."""
+    return host_names(run.host) if peers_of(run.host) else ""
+
+
 def _doing(run: RunState) -> str:
     step = None if run.current is None else run.step(run.current)
     if step is None:
         return "preparing memory and files"
     plan = step.plan
+    between = f"{hosts} · " if (hosts := _hosts(run)) else ""
     return (
-        f"{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, "
+        f"{between}{plan.path} · {backend_text(step)} · blocks of {size_text(plan.block_bytes)}, "
         f"{count_text(plan.batch)} per request, {count_text(plan.blocks)} in the working set"
     )

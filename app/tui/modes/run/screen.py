@@ -116,10 +116,12 @@ class RunScreen(DeckScreen):
         self.ask(lambda: self.app.requests.follow(message.key))
 
     def action_launch(self) -> None:
-        form = self.query_one(FormPane).form
+        pane = self.query_one(FormPane)
+        form = pane.form
         if problem := form.problem():
             self.notify(problem, severity="warning", markup=False)
             return
+        pane.keep_peers()
         self.app.submit(form.to_mapping())
 
     def on_block_chosen(self, message: BlockChosen) -> None:
@@ -186,6 +188,7 @@ class RunScreen(DeckScreen):
         if session is None:
             self.notify("no run is in progress")
             return
+        # Imported when needed, as all dialogs: the first paint has a budget of half a second.
         from kvdeck.app.tui.dialogs.confirm import Ask
 
         def answered(yes: bool | None) -> None:

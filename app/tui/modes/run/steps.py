@@ -13,13 +13,14 @@ from textual.message import Message
 from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
-from kvdeck.sessions.model.references import reference_of, reference_text
+from kvdeck.sessions.model.references import against_text, reference_text
 from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
     from kvdeck.sessions.model.run_state import RunState, StepState
 
+AGAINST_WIDTH = 15
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "suspect": "?", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {
     "waiting": "dim",
@@ -54,8 +55,12 @@ def state_text(step: StepState) -> str:
 
 
 def against(step: StepState) -> str:
-    """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`."""
-    return reference_text(step.reference_ratio, reference_of(step.plan.path), step.reference_is_limit)
+    """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`; a long name gives way to `limit`."""
+    text = reference_text(step.reference_ratio, step.reference, step.reference_is_limit)
+    if len(text) <= AGAINST_WIDTH:
+        return text
+    ratio = against_text(step.reference_ratio, step.reference_is_limit)
+    return f"{ratio} of limit" if step.reference_is_limit else f"{ratio} limit"
 
 
 def _ratio(step: StepState) -> str:
@@ -99,7 +104,7 @@ def _columns(width: int) -> list[Column[StepState]]:
         backend = Column("backend", 17, backend_text, tone, right=False)
         columns.insert(3, backend)
         if width >= 140:
-            columns.append(Column("against", 15, against, tone))
+            columns.append(Column("against", AGAINST_WIDTH, against, tone))
         left = width - 1 - sum(column.width + 1 for column in columns)
         columns.append(Column("state", max(8, left - 1), state_text, lambda s: TONES[s.state], right=False))
     return columns

@@ -73,7 +73,8 @@ class Reuse(Panel):
         ]
         rows += [(source_name(hit.source), f"hits {hit.what}", _plain(hit), _whole(hit.of)) for hit in hits(numbers)]
         for queue in queues(numbers):
-            for what, value in (("running", queue.running), ("waiting", queue.waiting), ("preempted", queue.preempted)):
+            words = (_FLIGHT_WORDS if queue.in_flight else _WORDS)[0]
+            for what, value in zip(words, (queue.running, queue.waiting, queue.preempted), strict=True):
                 rows.append((source_name(queue.source), what, _whole(value), ""))
         return Table("reuse", ("source", "what", "value", "of"), tuple(rows))
 
@@ -94,17 +95,36 @@ def _stale_row(source: str, age: float, width: int) -> Row:
 
 
 def _head_row(source: str, queue: Queue | None, width: int) -> Row:
-    name = f" {source_name(source)}"
-    spans: list[Span] = [cell(name, max(LABEL + 1, min(len(name) + 2, 26)), "!")]
-    if queue is not None:
-        rate = f" +{count_text(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
-        spans += [
-            cell(f"running {count_text(queue.running)}", 14, "" if queue.running else "dim"),
-            cell(f"waiting {count_text(queue.waiting)}", 14, "warn" if queue.waiting else "dim"),
-            (f"preempted {count_text(queue.preempted)}{rate}", "warn" if rate else "dim"),
-        ]
-    used = sum(len(text) for text, _ in spans)
-    return (*spans, cell("", max(0, width - used)))
+    text = f" {source_name(source)}"
+    name = cell(text, max(LABEL + 1, min(len(text) + 2, 26)), "!")
+    words = _FLIGHT_WORDS if queue is not None and queue.in_flight else _WORDS
+    spelled = [] if queue is None else [_queue_spans(queue, found) for found in words]
+    fitting = (counts for counts in spelled if _width(counts) <= width - len(name[0]))
+    counts = next(fitting, spelled[-1] if spelled else [])
+    name = cell(text, max(LABEL + 1, min(len(name[0]), width - _width(counts))), "!")
+    used = len(name[0]) + _width(counts)
+    return (name, *counts, cell("", max(0, width - used)))
+
+
+_WORDS = (("running", "waiting", "preempted"), ("run", "wait", "preempt"), ("r", "w", "p"))
+"""Words for the counts of a queue, from the longest to the shortest."""
+_FLIGHT_WORDS = (("in flight", "queued", "preempted"), ("flight", "queue", "preempt"), ("f", "q", "p"))
+"""Words for a queue whose requests in flight hold the waiting ones."""
+
+
+def _queue_spans(queue: Queue, words: tuple[str, str, str]) -> list[Span]:
+    running, waiting, preempted = words
+    rate = f" +{count_text(queue.preempted_per_s)}/s" if queue.preempted_per_s else ""
+    run, wait = f"{running} {count_text(queue.running)}", f"{waiting} {count_text(queue.waiting)}"
+    return [
+        cell(run, max(len(run) + 2, len(running) + 7), "" if queue.running else "dim"),
+        cell(wait, max(len(wait) + 2, len(waiting) + 7), "warn" if queue.waiting else "dim"),
+        (f"{preempted} {count_text(queue.preempted)}{rate}", "warn" if rate else "dim"),
+    ]
+
+
+def _width(spans: list[Span]) -> int:
+    return sum(cell_len(text) for text, _ in spans)
 
 
 def _origin_rows(origin: PromptOrigin, width: int) -> list[Row]:
@@ -121,19 +141,35 @@ def _origin_rows(origin: PromptOrigin, width: int) -> list[Row]:
             used += cells
     if used < room:
         bar.append(("·" * (room - used), "rule"))
-    return [(cell("   prompt", LABEL + 1), *bar, right), _part_row(origin, width)]
+    return [(cell("   prompt", LABEL + 1), *bar, right), *_part_rows(origin, width)]
 
 
-def _part_row(origin: PromptOrigin, width: int) -> Row:
-    spans: list[Span] = [(" " * (LABEL + 1), "")]
-    none = [part.name for part in origin.parts if not part.total]
+def _part_rows(origin: PromptOrigin, width: int) -> list[Row]:
+    parts: list[list[Span]] = []
     for part in origin.parts:
         if part.total:
             share = percent_text(part.total / origin.total)
             now = f" +{count_text(part.per_s)}/s" if part.per_s else ""
-            spans += [(f"{_GLYPHS[part.tier]} ", _tone(part)), (f"{part.name} {share}{now}  ", "")]
-    used = sum(len(text) for text, _ in spans)
-    return (*spans, cell(f"0: {', '.join(none)}" if none else "", max(0, width - used), "dim"))
+            parts.append([(f"{_GLYPHS[part.tier]} ", _tone(part)), (f"{part.name} {share}{now}", "")])
+    none = [part.name for part in origin.parts if not part.total]
+    # What is 0 is the least to know: it takes no row of its own.
+    rows = _flowed(parts, cell("", LABEL + 1), width)
+    room = width - _width(list(rows[-1]))
+    return [*rows[:-1], (*rows[-1], cell(f"0: {', '.join(none)}" if none else "", max(0, room), "dim"))]
+
+
+def _flowed(parts: list[list[Span]], label: Span, width: int) -> list[Row]:
+    """Return rows with as many parts each as fit, the first one after a label."""
+    rows: list[list[Span]] = [[label]]
+    used = cell_len(label[0])
+    for part in (_cut(part, width - LABEL - 1) for part in parts):
+        length = _width(part)
+        if used + length > width and used > LABEL + 1:
+            rows.append([cell("", LABEL + 1)])
+            used = LABEL + 1
+        rows[-1] += [*part, ("  ", "")]
+        used += length + 2
+    return [tuple(row) for row in rows]
 
 
 def _tone(part: PromptPart) -> str:
@@ -143,32 +179,35 @@ def _tone(part: PromptPart) -> str:
 def _hit_rows(found: list[Hits], label: Span, width: int) -> list[Row]:
     """Return hit rates after a label, as many per row as fit. `(window)` marks a source's own sliding-window rate."""
     none = [hit.what for hit in found if hit.of is None and hit.share == 0]
-    parts = [_hit_spans(hit) for hit in found if hit.what not in none]
+    room = width - LABEL - 1
+    parts = [_hit_spans(hit, room) for hit in found if hit.what not in none]
     if none:
         parts.insert(len(parts) - 1, [(f"0 %: {', '.join(none)}", "dim")])
     if not parts:
         return []
-    rows: list[list[Span]] = [[label]]
-    used = cell_len(label[0])
-    for part in parts:
-        length = sum(len(text) for text, _ in part)
-        if used + length > width - 1:
-            rows.append([cell("", LABEL + 1)])
-            used = LABEL + 1
-        rows[-1] += [*part, ("  ", "")]
-        used += length + 2
-    return [tuple(row) for row in rows]
+    return _flowed(parts, label, width)
 
 
-def _hit_spans(hit: Hits) -> list[Span]:
-    if hit.of is None and hit.hits is not None:
-        return [(f"{hit.what} ", ""), (count_text(hit.hits), "!" if hit.hits else "dim")]
+def _cut(part: list[Span], room: int) -> list[Span]:
+    """Return a part whose last text is cut so that it fits."""
+    *first, (text, tone) = part
+    left = room - _width(first)
+    return part if cell_len(text) <= left else [*first, cell(text, max(1, left), tone)]
+
+
+def _hit_spans(hit: Hits, room: int) -> list[Span]:
+    """Return the spans of a hit rate in at most `room` columns: without its base, or with its name cut, if need be."""
     share = percent_text(hit.share)
-    spans: list[Span] = [(f"{hit.what} ", ""), (share, "!" if hit.share else "dim")]
-    if hit.of is None:
-        spans.append((" (window)", "dim"))
-    else:
-        spans.append((f" of {quantity_text(hit.of, hit.unit)}", "dim"))
-    if hit.now is not None:
-        spans.append((f", now {percent_text(hit.now)}", "ok" if hit.now else "dim"))
-    return spans
+    value, tone = (count_text(hit.hits), hit.hits) if hit.of is None and hit.hits is not None else (share, hit.share)
+    last: list[Span] = [(value, "!" if tone else "dim")]
+    base: list[Span] = []
+    if hit.of is not None:
+        base = [(f" of {quantity_text(hit.of, hit.unit)}", "dim")]
+    elif hit.hits is None:
+        base = [(" (window)", "dim")]
+    now: list[Span] = [] if hit.now is None else [(f", now {percent_text(hit.now)}", "ok" if hit.now else "dim")]
+    name = f"{hit.what} "
+    for spans in ([(name, ""), *last, *base, *now], [(name, ""), *last, *now]):
+        if _width(spans) <= room:
+            return spans
+    return [cell(name, max(1, room - _width([*last, *now]))), *last, *now]

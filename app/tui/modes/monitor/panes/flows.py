@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
 from kvdeck.app.text.monitor_names import age_text, short, source_name
-from kvdeck.app.text.monitor_report import arrow, labels_text
+from kvdeck.app.text.monitor_report import arrow, labels_text, number_value
 from kvdeck.app.tui.modes.monitor.flow_figures import Figure, PathRow, path_row
 from kvdeck.app.tui.modes.monitor.history import number_key
-from kvdeck.app.tui.modes.monitor.panes.tiers import rate_text
+from kvdeck.app.tui.modes.monitor.panes.tiers import WIDE, rate_text
 from kvdeck.app.tui.modes.monitor.tier_figures import begun, in_order, style_of
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.app.tui.widgets.key_bar import MONITOR
@@ -25,6 +26,10 @@ _THRESHOLD: list[BindingType] = [
         tooltip="Set an alert on this row; crossing it is annotated", group=MONITOR,
     ),
 ]  # fmt: skip
+
+
+_NAME, _REST = 17, 36
+"""Columns of a flow's name, as in `G1→G2 vLLM store`, and of all columns beside it but the rate."""
 
 
 class Paths(Listing[PathRow]):
@@ -49,13 +54,20 @@ class Paths(Listing[PathRow]):
         self.show([path_row(flow) for flow in flows], "No transfers seen yet")
 
     def _columns(self, width: int) -> list[Column[PathRow]]:
-        first = min(40, max(14, width - 51))
+        # Only what some flow counts has a column, if the names have room beside it.
+        counted = {row.merged for row in self.items if row.descriptors is not None}
+        kinds = [("posted", False)] * (False in counted) + [("merged", True)] * (True in counted)
+        blocks, now = ("blocks", 13) if width >= WIDE else ("bl", 9)
+        rest = _REST + now + 7 * len(kinds)
+        if width - rest < _NAME:
+            kinds, rest = [], _REST + now
+        first = min(40, max(14, width - rest))
         return [
             Column("", first, lambda r: self._named(r, first), self._tone, right=False),
-            Column("now", 9, lambda r: rate_text(r.flow, "bl"), lambda r: "!" if r.moving else "dim"),
+            Column("now", now, lambda r: rate_text(r.flow, blocks), lambda r: "!" if r.moving else "dim"),
             Column("moves/s", 7, _transfers, lambda r: "" if r.flow.transfers_per_s else "dim"),
             Column("size", 9, lambda r: size_text(r.size.value), lambda r: _figure_tone(r.size)),
-            Column("desc", 5, lambda r: count_text(r.descriptors), lambda _: "dim"),
+            *(Column(title, 6, partial(_descriptors, merged), lambda _: "dim") for title, merged in kinds),
             Column("time", 7, lambda r: seconds_text(r.seconds.value), lambda r: _figure_tone(r.seconds)),
             Column("failed", 6, _failed, lambda r: "bad" if r.flow.failures_gained else "dim"),
         ]
@@ -77,6 +89,11 @@ class Paths(Listing[PathRow]):
 
 def _transfers(row: PathRow) -> str:
     return count_text(row.flow.transfers_per_s)
+
+
+def _descriptors(merged: bool, row: PathRow) -> str:
+    """Return the descriptors per transfer of one kind: as posted, or after NIXL has merged neighbours."""
+    return count_text(row.descriptors if row.merged is merged else None)
 
 
 def _failed(row: PathRow) -> str:
@@ -120,7 +137,7 @@ class Pinned(Listing[Number]):
             Column(
                 "value",
                 14,
-                lambda n: quantity_text(n.value, n.unit),
+                number_value,
                 lambda n: "" if n.per_s and not n.stale else "dim",
             ),
             Column("per second", 10, per_s, lambda n: "!" if n.per_s else "dim"),
@@ -133,10 +150,6 @@ class Pinned(Listing[Number]):
 
     def _limit_tone(self, number: Number) -> str:
         return "warn" if self.view.thresholds.is_out(number_key(number)) else "dim"
-
-
-def _value_tone(number: Number) -> str:
-    return "" if number.per_s and not number.stale else "dim"
 
 
 def per_s(number: Number) -> str:

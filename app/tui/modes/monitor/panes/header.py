@@ -111,6 +111,8 @@ class MonitorBar(Lines):
         if state.shown is not None:
             behind = max(0.0, (state.newest or state.shown) - state.shown)
             return [(f" ◂ {time_of_day(state.shown)}, {_behind(behind)} ago  ", "!warn"), ("l goes live  ", "dim")]
+        if state.newest is None:
+            return [(" ○ no sample yet  ", "dim"), (f"{number_text(state.hz)} Hz  ", "")]
         if state.age_s is not None:
             old = duration_text(float(int(state.age_s)))
             return [(f" ◂ {old} old, waiting for a sample ", "!warn"), (f"{number_text(state.hz)} Hz  ", "")]

@@ -36,7 +36,8 @@ class Checks(Panel):
             rows.append(((f" {mark} ", tone), cell(first, width - 3, tone)))
             rows += [(cell("", 3), cell(line, width - 3, tone)) for line in rest]
             advice = wrap(check.advice_text, max(20, width - 9)) if check.advice else []
-            rows += [(cell(f"   {'' if i == 0 else '     '}{line}", width, "dim"),) for i, line in enumerate(advice)]
+            hang = "     " if check.advice_text.startswith("fix: ") else ""
+            rows += [(cell(f"   {'' if i == 0 else hang}{line}", width, "dim"),) for i, line in enumerate(advice)]
         if not rows:
             sources, down = len(self.view.moment.sources), self.view.down
             if down:
@@ -70,7 +71,7 @@ class Sources(Panel):
             tone, why = _STATES[source.state], _why(source)
             room = width - 13 - 11 - name
             rows.append(
-                (cell(f" {source.state}", 13, tone), cell(source.kind, 11), cell(_name(source), name),
+                (cell(f" {source.state}", 13, tone), cell(source.kind, 11), cell(_name(source), name - 1), (" ", ""),
                  cell(_moved(source), max(0, room), "dim"))
             )  # fmt: skip
             rows += [

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from kvdeck.app.text import monitor_names
-from kvdeck.app.text.monitor_report import distinct_names
+from kvdeck.app.text.monitor_report import distinct_names, monitor_lines
 from kvdeck.app.tui.modes.monitor.alerts import TOLD_AGAIN_S, Thresholds, parse
 from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
 from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
@@ -352,6 +352,7 @@ def test_an_older_vllm_without_tiers_still_says_computed_and_cached():
 def test_who_waits_is_told_and_what_is_not_said_is_not_zero():
     found = {queue.source: queue for queue in queues(Numbers(a_monitor.all_moments()[-1]))}
     assert (found[VLLM].running, found[VLLM].waiting) == (12.0, 3.0)
+    assert not found[VLLM].in_flight
     assert KVBM not in found
 
 
@@ -400,7 +401,87 @@ def test_two_engines_behind_one_address_have_a_hit_rate_each():
         (hit, {"engine": "0"}, 90.0, 0.0),
         (hit, {"engine": "1"}, 10.0, 0.0),
     )
-    assert [(found.what, found.share) for found in hits(numbers)] == [("prefix 0", 0.9), ("prefix 1", 0.1)]
+    assert [(found.what, found.share) for found in hits(numbers)] == [
+        ("engine 0 prefix", 0.9),
+        ("engine 1 prefix", 0.1),
+    ]
+
+
+def test_the_report_tells_sources_and_labels_apart_where_columns_are_few():
+    one, other = ("http://127.0.0.1:8000/metrics", "http://127.0.0.1:8001/metrics")
+    name = "vllm:prompt_tokens_cached_by_source_total"
+    counters = tuple(
+        Number(source, name, {"source": tier}, "tokens", "tokens", 5.0, 1.0)
+        for source in (one, other)
+        for tier in ("device", "external_unspecified")
+    )
+    gauges = (
+        Number(one, "vllm:kv_cache_usage_perc", {}, "ratio", "memory", 0.5),
+        Number(other, "kvbm_disk_cache_hit_rate", {}, "ratio", "hits", -1.0),
+    )
+    flows = tuple(replace(flow(1.0), source=source, bytes_total=3e9, bytes_per_s=None) for source in (one, other))
+    sources = tuple(SourceStatus(source, "prometheus", "live", "", 0.0) for source in (one, other))
+    moment = Snapshot(1.0, sources, flows, counters, gauges)
+    lines = [line.text for line in monitor_lines(moment, 80)]
+    for tier in ("(device)", "(external_unspecified)"):
+        assert sorted(line.split()[-1] for line in lines if tier in line) == [":8000", ":8001"]
+    assert [line.split()[-1] for line in lines if "G1 → G2" in line] == [":8000", ":8001"]
+    assert not any("blocks/s" in line for line in lines), "the unit of a flow is that of its total"
+    table = lines[lines.index("Gauges") + 1 :]
+    assert table[0].split() == ["metric", "value", "source"], "gauges have no rate"
+    assert [line.split()[-2] for line in table[1:3]] == ["%", "–"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_two_engines_behind_one_kvbm_address_have_a_rate_each_and_none_that_is_no_rate():
+    rates = [("kvbm_host_cache_hit_rate", "0", 0.5), ("kvbm_host_cache_hit_rate", "1", 0.25)]
+    rates += [("kvbm_disk_cache_hit_rate", "0", -1.0), ("kvbm_disk_cache_hit_rate", "1", 1.5)]
+    gauges = tuple(Number("s", name, {"engine": engine}, "ratio", "hits", value) for name, engine, value in rates)
+    sources = (SourceStatus("s", "kvbm", "live", "", 0.0),)
+    found = hits(Numbers(Snapshot(1.0, sources, gauges=gauges)))
+    assert [(hit.what, hit.share) for hit in found] == [
+        ("engine 0 host", 0.5),
+        ("engine 1 host", 0.25),
+        ("engine 0 disk", None),
+        ("engine 1 disk", None),
+    ]
+
+
+def test_dynamo_counts_requests_in_flight_of_which_some_are_queued():
+    gauges = tuple(Number("s", f"dynamo_frontend_{name}_requests", {}, "requests", "queue", value)
+                   for name, value in (("inflight", 30.0), ("queued", 4.0)))  # fmt: skip
+    pane = Reuse()
+    pane.view = View(Snapshot(1.0, (SourceStatus("s", "dynamo", "live", "", 0.0),), gauges=gauges))
+    (row,) = pane.body(80, 10)
+    assert "".join(text for text, _ in row).split() == ["s", "in", "flight", "30", "queued", "4", "preempted", "–"]
+    assert [row[1] for row in pane.table().rows] == ["in flight", "queued", "preempted"]
+
+
+@pytest.mark.parametrize("width", [60, 66, 80, 120])
+def test_the_rows_of_the_reuse_pane_fit_its_columns(width: int):
+    server = {"server": "http://10.0.0.1:8000", "engine": "0"}, {"server": "http://10.0.0.2:8000", "engine": "1"}
+    tiers = ("device", "host", "disk", "object", "p2p", "external_unspecified")
+    counters = [
+        *((f"vllm:{name}_total", labels, 2e9, 1e6) for labels in server for name in
+          ("prefix_cache_queries", "prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits")),
+        *(("vllm:prompt_tokens_cached_by_source_total", {"source": tier}, 1.5e9, 1e5) for tier in tiers),
+        ("vllm:prompt_tokens_by_source_total", {"source": "local_compute"}, 1e9, 1e5),
+        ("vllm:num_preemptions_total", {}, 123_456, 1_234.0),
+    ]  # fmt: skip
+    source = "http://a-host-with-a-long-name.example:18101/vllm/metrics"
+    numbers = tuple(Number(source, n, labels, "tokens", "tokens", v, per_s) for n, labels, v, per_s in counters)
+    queue = tuple(
+        Number(source, f"vllm:num_requests_{n}", {}, "requests", "queue", 12_345.0) for n in ("running", "waiting")
+    )
+    pane = Reuse()
+    pane.view = View(Snapshot(1.0, (SourceStatus(source, "vllm", "live", "", 0.0),), counters=numbers, gauges=queue))
+    rows = pane.body(width, 40)
+    text = "\n".join("".join(text for text, _ in row).rstrip() for row in rows)
+    assert all(cell_len(line) <= width for line in text.splitlines()), text
+    if width >= 66:
+        assert "external unspecified 15 %" in text
+        assert "server 10.0.0.2:8000 external" in text
+        assert "123,456" in text
 
 
 @pytest.mark.parametrize(
@@ -458,6 +539,7 @@ def test_a_paths_figures_are_of_now_while_it_moves_and_over_all_when_it_stands()
     still = found["vllm nixl"]
     assert not still.size.now
     assert still.descriptors == pytest.approx(144 / 26)
+    assert still.merged
     assert found["kvbm offload_blocks_d2h"].size.value is None
 
 

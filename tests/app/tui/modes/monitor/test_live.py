@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import subprocess
 import sys
@@ -25,12 +24,12 @@ from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 from kvdeck.app.tui.state import EngineState
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.client.client import Client, home
-from kvdeck.engine.protocol import WatchPast, WatchSample
 from kvdeck.engine.telemetry.discovery import named
 from kvdeck.engine.telemetry.recording import Mark, TelemetryRecorder
 from tests.app.tui.modes.monitor.test_screen import BIG, monitor, plain, show
 from tests.app.tui.test_dialogs_and_keys import notes
 from tests.engine.conftest import eventually, folders  # noqa: F401
+from tests.engine.daemon.test_past_samples import span_s
 from tests.support.builders import monitor as a_monitor
 from tests.support.programs.metrics_server import metrics_server, sample, says
 from tests.support.programs.served_host import served
@@ -92,13 +91,15 @@ async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
             await pilot.press("b", "slash", *"made_up", "enter")
             await until(pilot, lambda: "made_up_depth" in deck.screen.query_one("#list", Lines).plain)
             assert "42" in deck.screen.query_one("#list", Lines).plain
+            with Client.connect(start=False) as other:
+                assert other.status()["clients"] == 2, "the deck and this one: browsing needs no connection of its own"
             await pilot.press("space", "escape", "escape")
             await until(pilot, lambda: "42" in plain(deck, Pinned))
 
 
 @pytest.mark.usefixtures("folders")
-def test_what_is_on_this_host_is_found_in_a_child():
-    names = [one.name for one in source_search.find_sources()]
+async def test_what_is_on_this_host_is_found_in_a_child():
+    names = [one.name for one in (await source_search.find_sources(lambda _: None)).sources]
     assert "disks" in names
     assert [source.name for source in named(names, home())] == names, "what is listed can be asked for"
 
@@ -165,7 +166,7 @@ async def test_what_was_sampled_before_the_deck_came_and_while_it_was_away_is_th
     monkeypatch.setattr("kvdeck.app.tui.modes.monitor.screen.LINGER_S", 0.01)
     with served() as endpoints, Client.connect() as client:
         client.record("load", 10.0, endpoints.urls[:1])
-        await asyncio.to_thread(eventually, lambda: bool(client_span(client, endpoints.urls[0]) > 2.0))
+        await asyncio.to_thread(eventually, lambda: span_s(endpoints.urls[0]) > 2.0)
         deck = live(endpoints.urls[0])
         opened = time.time()
         async with deck.run_test(size=BIG) as pilot:
@@ -185,13 +186,3 @@ async def test_what_was_sampled_before_the_deck_came_and_while_it_was_away_is_th
             await until(pilot, lambda: len(history) >= before + 2 and "● live" in plain(deck, MonitorBar))
             away = [history.at(left + 0.5 + step / 4) for step in range(6)]
             assert any(moment is not None and moment.t > left for moment in away), "sampled while it was away"
-
-
-def client_span(client: Client, source: str) -> float:
-    client.watch(10, [source], after_ns=0)
-    past = [
-        m.at_ns
-        for m in itertools.takewhile(lambda m: not isinstance(m, WatchSample), client.messages(30))
-        if isinstance(m, WatchPast)
-    ]
-    return (past[-1] - past[0]) / 1e9 if past else 0.0

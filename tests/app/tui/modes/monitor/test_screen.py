@@ -224,6 +224,19 @@ async def test_a_threshold_leaves_a_mark_a_toast_and_a_line_in_the_recording():
         assert list(deck.memory["monitor"]["thresholds"].values()) == ["> 1 GB/s"]
 
 
+async def test_a_newest_sample_that_is_overdue_is_shown_with_its_age():
+    deck = monitor()
+    async with deck.run_test(size=BIG) as pilot:
+        screen = await show(pilot, 0)
+        assert "no sample yet" in plain(deck, MonitorBar)
+        moment = a_monitor.all_moments()[0]
+        now = time.monotonic_ns()
+        screen.note_sample(TelemetrySampled(replace(moment, at_ns=now - 7_000_000_000)))
+        assert "s old, waiting for a sample" in plain(deck, MonitorBar)
+        screen.note_sample(TelemetrySampled(replace(moment, t=moment.t + 7, at_ns=now + 60_000_000_000)))
+        assert "waiting" not in plain(deck, MonitorBar)
+
+
 async def test_a_moment_before_the_first_sample_is_in_the_log():
     deck = monitor()
     async with deck.run_test(size=BIG) as pilot:
@@ -350,6 +363,21 @@ async def test_series_are_found_by_words_and_pinned():
         screen.query_one(Pinned).focus()
         await pilot.press("delete")
         assert not screen.query_one(Pinned).size.area
+
+
+async def test_the_series_under_the_cursor_is_explained_in_its_exporters_words():
+    deck = monitor()
+    async with deck.run_test(size=SMALL) as pilot:
+        await show(pilot)
+        await pilot.press("b", "slash", *"kv_cache_usage", "enter")
+        said = deck.screen.query_one("#meaning", Lines)
+        assert "vllm:kv_cache_usage_perc (engine 0, model_name" in said.plain
+        quoted = "“KV-cache usage. 1 means 100 percent usage.” — vLLM, vllm/v1/metrics/loggers.py"
+        assert quoted in " ".join(said.plain.split())
+        await pilot.press("escape", "slash", *"external_prefix_cache_hits", "enter")
+        assert "counter of tokens, known from vLLM 0.32.0, samples vllm032_*" in said.plain
+        await pilot.press("escape", "slash", *"nosuchseries", "enter")
+        assert not said.plain.strip()
 
 
 async def test_the_first_time_what_was_found_is_shown_before_any_of_it_is_used():

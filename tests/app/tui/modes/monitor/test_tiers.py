@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kvdeck.app.tui.modes.monitor.panes.flows import Paths
 from kvdeck.app.tui.modes.monitor.panes.tiers import WIDE, Tiers, both_text, rate_text
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
 from kvdeck.engine.telemetry.tracker import SourceStatus
@@ -69,3 +70,21 @@ def test_a_flow_is_in_one_unit() -> None:
     assert both_text(replace(both, bytes_before=0.0, bytes_gained=1e9)) == "+954 MiB"
     assert both_text(replace(BLOCKS, blocks_before=None)) == "– +50 blocks"
     assert both_text(replace(both, bytes_from_blocks=True, bytes_gained=1e9)) == "≈954 MiB +954 MiB"
+
+
+async def test_posted_and_merged_descriptors_have_a_column_each_where_both_are_known() -> None:
+    merged = Flow("s", "vllm nixl", "remote", "G1", "m", "c", bytes_total=1e9, transfers_total=2, descriptors_total=102)
+    posted = Flow("r", "HostToDisk", "G2", "G3", "m", "c", bytes_total=1e9, transfers_total=2, descriptors_total=512)
+    for flows, titles in (
+        ((merged, posted), ["posted", "merged"]),
+        ((merged,), ["merged"]),
+        ((posted, BLOCKS), ["posted"]),
+        ((BLOCKS, replace(posted, descriptors_total=0.0)), []),
+    ):
+        deck = DeckOfFiles(memory={"view": "monitor", "monitor": {"sources": ["s"], "pane": "paths"}})
+        async with deck.run_test(size=SMALL) as pilot:
+            await show(pilot, moments=(moment(*flows),))
+            head, *rows = deck.screen.query_one(Paths).plain.splitlines()
+        assert [word for word in head.split() if word in ("posted", "merged", "desc")] == titles
+        assert ("51" in " ".join(rows).split()) is ("merged" in titles)
+        assert "0.167" not in " ".join(rows)

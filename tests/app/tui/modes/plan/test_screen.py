@@ -368,3 +368,17 @@ def test_measured_reads_finished_sessions_of_this_host(tmp_path: Path):
 def test_the_search_wants_every_word():
     choices = [Choice("qwen3-8b", "36 GQA"), Choice("llama-3.1-8b", "32 GQA")]
     assert [choice.key for choice in matching(choices, "8b 32")] == ["llama-3.1-8b"]
+
+
+def test_a_models_own_precision_and_what_was_assumed(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "torch_dtype": "bfloat16"}')
+    form = replace(R1, pp=1, tp=1).with_model(find_model(str(tmp_path)), str(tmp_path))
+    assert form.precision == "bf16"
+    assert "bf16 by torch_dtype" in form.hint(FIELDS["precision"])
+    shown = text(figure_rows(form, BandwidthHistory(), 120, 60))
+    assert "bf16 (torch_dtype): 2 B per element" in shown
+    assert "LlamaConfig's default" in shown
+    sparse = replace(form, model=find_model("deepseek-v3.2"), precision="fp8", tp=2)
+    shown = text(figure_rows(sparse, BandwidthHistory(), 120, 60))
+    assert "packs it in 656 B" in shown
+    assert "each of 2 TP ranks has the same copy" in shown

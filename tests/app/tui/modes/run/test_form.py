@@ -9,6 +9,7 @@ import pytest
 from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.run.form import Form, remembered
 from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE
+from kvdeck.app.tui.state import PeerState
 from kvdeck.engine.quantities import Range
 from kvdeck.engine.spec import RunSpec, spec_from_mapping
 from tests.support.builders import run as a_run
@@ -56,6 +57,36 @@ def test_geometry_says_what_it_means():
     assert SEEN.derived() == "2,097,152 B = 2 MiB per block · 64 regions of 32 KiB · descriptors: fc 1, ls 64"
     halved = SEEN.stepped(FIELDS["layers"], -1).typed(FIELDS["outer_dims"], "1")
     assert "524,288 B = 512 KiB per block · 16 regions" in halved.derived()
+
+
+def test_a_peer_is_typed_or_taken_from_those_used_before():
+    item = FIELDS["peer"]
+    form = replace(SEEN, used_peers=("node2", "user@node3"))
+    assert form.text(item) == "none"
+    texts = []
+    for _ in range(4):
+        form = form.stepped(item, 1)
+        texts.append(form.text(item))
+    assert texts == ["node2", "user@node3", "none", "node2"]
+    typed = form.typed(item, "node4, node5").but(threads=2)
+    assert typed.spec.peer == ("node4", "node5")
+    assert spec_from_mapping(typed.to_mapping()).paths == ("HostToHost",), "the other paths stay on one host"
+    assert "peer node4, node5" in typed.derived()
+    assert typed.typed(item, "-oProxyCommand=x") == typed, "an option of ssh is no host"
+    assert typed.typed(item, "").spec.peer is None
+    assert remembered(typed.kept()).spec.peer == ("node4", "node5")
+
+
+def test_what_a_peer_is_worth_is_its_hint():
+    item = FIELDS["peer"]
+    form = SEEN.typed(item, "node2")
+    assert form.hint(item) == "not tried yet"
+    assert replace(form, peer=PeerState("node2", looking=True)).hint(item) == "trying a connection with node2"
+    ready = replace(form, peer=PeerState("node2", ready=True, transport="rc_mlx5/mlx5_0:1"))
+    assert ready.hint(item) == "node2 is ready, over rc_mlx5/mlx5_0:1"
+    refused = replace(form, peer=PeerState("node2", reason="node2 accepts no key", fix="`ssh-copy-id node2`"))
+    assert refused.hint(item) == "node2 accepts no key · fix: `ssh-copy-id node2`"
+    assert refused.typed(item, "node3").hint(item) == "not tried yet"
 
 
 def test_numbers_double_halve_and_go_back_to_auto():

@@ -44,6 +44,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def is_diff(deck: Deck) -> bool:
+    return isinstance(deck.screen, DiffScreen) and deck.screen.ready
+
+
 def plain(deck: Deck, selector: str) -> str:
     return deck.screen.query_one(selector, Lines).plain
 
@@ -113,10 +117,12 @@ async def test_a_trace_s_telemetry_is_shown_and_replayed(home: Path, opened: boo
         await until(pilot, lambda: "Telemetry of that time" in plain(deck, "#preview"))
         if opened:
             await pilot.press("enter")
-            await until(pilot, lambda: isinstance(deck.screen, ResultScreen))
+            await until(pilot, lambda: isinstance(deck.screen, ResultScreen) and deck.screen.ready)
             assert "v replays the telemetry in the Monitor" in plain(deck, "#result")
         await pilot.press("v")
         await until(pilot, lambda: deck.current_mode == "monitor" and "replay after" in plain(deck, "#bar"))
+        await pilot.pause()
+        assert len(deck.screen_stack) == 1, "no source dialog over it"
 
 
 async def test_a_session_without_telemetry_has_none_to_replay(home: Path) -> None:
@@ -135,7 +141,7 @@ async def test_the_diff_of_two_traces_shows_their_telemetry_too(home: Path, monk
     deck = Deck(requests=Requests(live=False))
     async with deck.run_test(size=(120, 40)) as pilot:
         deck.push_screen(DiffScreen(store.load("before"), store.load("after")))
-        await until(pilot, lambda: isinstance(deck.screen, DiffScreen))
+        await until(pilot, lambda: is_diff(deck))
         await pilot.press("v")
         shown = plain(deck, "#telemetry")
         assert shown.splitlines()[0].strip("▌ ─").startswith("Telemetry of that time")
@@ -170,3 +176,13 @@ def test_compare_writes_telemetry_in_every_form(home: Path, capsys: pytest.Captu
 def test_two_layouts_of_one_run_have_the_same_telemetry(home: Path) -> None:
     session = store_with_runs(home).load("before")
     assert compare(session, msgspec.structs.replace(session, transfer_counts=())).telemetry is None
+
+
+async def test_a_diff_with_nothing_but_telemetry_shows_it(home: Path) -> None:
+    store = store_with_runs(home)
+    sessions = [msgspec.structs.replace(store.load(name), transfer_counts=()) for name in ("before", "after")]
+    deck = Deck(requests=Requests(live=False))
+    async with deck.run_test(size=(80, 24)) as pilot:
+        deck.push_screen(DiffScreen(*sessions))
+        await until(pilot, lambda: is_diff(deck) and "faster" in plain(deck, "#telemetry"))
+        assert deck.screen.query_one("#telemetry").has_focus
