@@ -39,10 +39,10 @@ VERBS = (
     Verb("profile", "profile:profile", "Plan", "Run a plan's sweep in kvdeck's engine or in an installed nixlbench."),
     Verb("run", "run:run", "Measure", "Measure transfers over NIXL, and compare layouts."),
     Verb("tune", "tune:tune", "Measure", "Show the settings that `kvdeck run --tune` found fastest on this host."),
-    Verb("ct-perftest", "traffic:ct_perftest", "Measure", "Measure one traffic pattern between ranks."),
+    Verb("ct-perftest", "perftest:ct_perftest", "Measure", "Measure one traffic pattern between ranks."),
     Verb(
         "sequential-ct-perftest",
-        "traffic:sequential_ct_perftest",
+        "perftest:sequential_ct_perftest",
         "Measure",
         "Measure traffic patterns alone and in sequence.",
     ),

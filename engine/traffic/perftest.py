@@ -1,7 +1,8 @@
 """Process of a traffic test: it starts the ranks, measures, verifies, and prints its result as JSON lines.
 
 Lines: `{"progress": TEXT}`; at the end `{"lines": [TEXT…], "json": {…}, "status": 0 or 1}`, or
-`{"error": WHAT, "fix": FIX, "status": 1 or 2}`. Options are one JSON object on stdin; the argument is the parent's process id.
+`{"error": WHAT, "fix": FIX, "status": 1 or 2}`. Options are one JSON object on stdin. The argument
+is the parent's process id.
 """
 
 from __future__ import annotations

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.seat import open_seat
+from kvdeck.engine.traffic import rank_host
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.matrix import Matrix
 from kvdeck.engine.traffic.placement import memories, messages
 from kvdeck.engine.traffic.rank_host import RankHost, seed_of
+from kvdeck.sessions.errors import KvdeckError, RunFailedError
 
 PATTERNS = [
     TrafficPattern(Matrix(((64, 5000), (3, 0)))),
@@ -61,6 +65,24 @@ def test_another_pattern_s_bytes_are_wrong(host: RankHost) -> None:
     host.poison()
     move(host, 0)
     assert len(host.check(1)) == 3
+
+
+def test_what_never_arrives_ends_the_wait_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_host, "_PATIENCE_S", 0.05)
+    board = Board()
+    seat = open_seat(board.address, "rank0")
+    made = RankHost(seat, "rank0")
+    opened = made.open([(0, 8192, 0)], None)
+    made.connect([opened])
+    made.prepare(7, "WRITE", 1, [[1, 0, 64, 0, 0]])  # rank 1 isn't here, and never sends
+    board.put("series/rank0/0", (7, 1, time.perf_counter_ns(), 1))
+    with pytest.raises(KvdeckError, match="notifications of rank 1 are missing"):
+        made.run("series")
+    made.close()
+    with pytest.raises(RunFailedError, match=r"rank0 failed \(a pattern is not done"):
+        board.get("never", 60)
+    seat.leave()
+    board.leave()
 
 
 def test_seeds_differ() -> None:
