@@ -137,7 +137,7 @@ def _result(options: dict[str, Any], signals: Signals) -> dict[str, Any] | None:
             for line in lines.take(data):
                 last = load_record(line)
                 if progress and "progress" in last:
-                    click.echo(f"\r\x1b[K{last['progress']}", err=True, nl=False)
+                    echo_own(f"\r\x1b[K{visible(last['progress'])}", err=True, newline=False)
             if not data or "status" in last:
                 break
         if signals.came:
@@ -148,7 +148,7 @@ def _result(options: dict[str, Any], signals: Signals) -> dict[str, Any] | None:
         return last
     finally:
         if progress:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            echo_own("\r\x1b[K", err=True, newline=False)
         if child.status is None:
             child.kill()
         child.close()

@@ -51,11 +51,12 @@ def _number(value: float | None, decimals: int = 3) -> str:
 def placement_lines(placed: Placed) -> list[str]:
     """Return what was started and prepared."""
     shared = placed.ranks > placed.processes
-    played = "; virtual ranks: a process plays several, one after the other on one core" if shared else ""
+    virtual = ["Virtual ranks: a process plays several, which start one after the other"] if shared else []
     processes = f"{placed.processes} process{'es' * (placed.processes > 1)}"
     prepared = f"{many(placed.descriptors, 'descriptor')} prepared in {placed.prepare_s:.3f} s"
     return [
-        f"{many(placed.ranks, 'rank')} in {processes} on this host{played}; host memory over UCX",
+        f"{many(placed.ranks, 'rank')} in {processes} on this host; host memory over UCX",
+        *virtual,
         f"{prepared}; regions of {size_text(placed.region_bytes)}",
     ]
 
