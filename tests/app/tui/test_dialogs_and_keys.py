@@ -102,16 +102,18 @@ async def test_each_pane_that_may_be_hidden_stays_so_until_the_next_time(mode: B
     async with deck.run_test(size=BIG) as pilot:
         await pilot.press(mode.key)
         await pilot.pause()
-        panes = {pane: name for pane, name in deck.screen.PANES.items() if deck.screen.query_one(f"#{pane}").display}
-        assert bool(panes) == bool(deck.screen.PANES)
+        screen = deck.screen_stack[0]  # a dialog may lie on it
+        assert isinstance(screen, DeckScreen)
+        panes = {pane: name for pane, name in screen.PANES.items() if screen.query_one(f"#{pane}").display}
+        assert bool(panes) == bool(screen.PANES)
         for name in panes.values():
-            commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+            commands = {command.title: command for command in deck.get_system_commands(screen)}
             commands[f"panes: hide {name}"].callback()
     again = DeckOfFiles(memory=memory)
     async with again.run_test(size=BIG) as pilot:
         await pilot.pause()
         assert f"switch_mode('{again.current_mode}')" == mode.action
-        assert not [pane for pane in panes if again.screen.query_one(f"#{pane}").display]
+        assert not [pane for pane in panes if again.screen_stack[0].query_one(f"#{pane}").display]
 
 
 @pytest.mark.parametrize(
