@@ -65,6 +65,12 @@ def update_goldens(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.settings.register_profile("kvdeck", deadline=None)  # a timing never fails a test
+    # The same examples each time, so that a change is judged by what it changed; HYPOTHESIS_EXAMPLES=2000 looks for
+    # others. A timing never fails a test.
+    more = os.environ.get("HYPOTHESIS_EXAMPLES")
+    hypothesis.settings.register_profile(
+        "kvdeck", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], derandomize=more is None,
+        max_examples=int(more or 100),
+    )  # fmt: skip
     hypothesis.settings.load_profile("kvdeck")
     config.pluginmanager.register(Exit(), "kvdeck-exit")
