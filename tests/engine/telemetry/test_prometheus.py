@@ -54,15 +54,12 @@ async def test_what_is_no_metrics_is_named(answer: object, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "ahead_s"),
-    [
-        (formatdate(time.time() + 3600, usegmt=True), 3600.0),
-        (formatdate(time.time() - 86400, usegmt=True), -86400.0),
-        ("Mon, 99 Foo 2020 99:99:99 GMT", 0.0),
-        ("", 0.0),
-    ],
+    ("date", "ahead_s"), [(None, 3600.0), (None, -86400.0), ("Mon, 99 Foo 2020 99:99:99 GMT", 0.0), ("", 0.0)]
 )
-async def test_how_far_its_clock_is_ahead_comes_from_the_date_of_its_answer(date: str, ahead_s: float) -> None:
+async def test_how_far_its_clock_is_ahead_comes_from_the_date_of_its_answer(date: str | None, ahead_s: float) -> None:
+    if date is None:
+        date = formatdate(time.time() + ahead_s, usegmt=True)
+
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response_only(200)
         request.send_header("Date", date)

@@ -208,7 +208,7 @@ def test_sources_that_cannot_be_end_the_recording_with_a_word(client: Client) ->
     client.record("bad", 1, ["/nowhere/at/all"])
     state = recording(client, "bad", ended)
     assert state.state == "failed"
-    assert "is not an address" in (state.reason or "")
+    assert "does not exist" in (state.reason or "")
     session = Store(client.home).read("bad")
     assert (session.state, session.reason) == ("failed", state.reason)
     eventually(lambda: not samplers(client))
