@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kvdeck.engine.launchers import Placement, parse_address, placement_of
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import number_text
 
 JOIN_SECONDS = 120.0
 """Time in which all ranks must come."""
@@ -65,7 +66,7 @@ def meeting_of(options: MeetingOptions, environment: Mapping[str, str]) -> Meeti
     namespace = checked_name(options.etcd_namespace, "--etcd-namespace")
     group = checked_name(options.etcd_group, "--etcd-group")
     if options.join_timeout <= 0:
-        raise UsageError(f"--join-timeout {options.join_timeout:g} is no time", "give some seconds")
+        raise UsageError(f"--join-timeout {number_text(options.join_timeout)} is no time", "give some seconds")
     placement = placement_of(environment, options.launcher) if options.launcher is not None else None
     if placement is None:
         return _by_arrival(options, namespace, group)

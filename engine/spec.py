@@ -29,7 +29,7 @@ from kvdeck.sessions.model.records import (
     HOST_TO_HOST,
     PATHS,
 )
-from kvdeck.sessions.units import count_text, exact_size_text, many
+from kvdeck.sessions.units import count_text, exact_size_text, many, number_text
 
 APIS = ("AIO", "URING", "POSIXAIO")
 _API_SPELLINGS = {"LIBAIO": "AIO", "IOURING": "URING", "LINUXAIO": "AIO"}
@@ -468,7 +468,7 @@ def _check_peers(spec: RunSpec, source: str) -> None:
     if spec.loopback:
         raise UsageError(f"loopback in {source} stays within one process", "omit it, or the peer")
     if spec.peer_timeout < 1:
-        raise UsageError(f"peer_timeout in {source} is {spec.peer_timeout} s", "give at least 1 s")
+        raise UsageError(f"peer_timeout in {source} is {number_text(spec.peer_timeout)} s", "give at least 1 s")
     topology = spec.topology
     if topology.lane_targets > 1:
         raise UsageError(

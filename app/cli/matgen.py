@@ -122,13 +122,15 @@ def generate(**values: Any) -> int:
 
 
 def _check_counts(values: dict[str, Any]) -> None:
+    from kvdeck.sessions.units import number_text
+
     zero_is_fine = ("seed", "num_user_requests")
     for name, value in values.items():
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if not 0 <= value <= 1e18 or (value == 0 and name not in zero_is_fine and name != "isl_scale"):
-            raise UsageError(f"{option} is {value:g}", "give a number above 0")
+            raise UsageError(f"{option} is {number_text(value)}", "give a number above 0")
     if values["max_isl"] < values["min_isl"]:
         raise UsageError("--max-isl is below --min-isl", "exchange them")
 

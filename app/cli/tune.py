@@ -6,7 +6,6 @@ import platform
 from typing import TYPE_CHECKING
 
 import click
-import orjson
 
 from kvdeck.app.cli.output import print_json, print_lines, report_width
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 def tune(paths: tuple[str, ...], forget: bool, as_json: bool) -> int:
     """Show the settings that `kvdeck run --tune` found fastest, by host and path; `kvdeck run --tuned` uses them."""
     from kvdeck.engine.client.client import home
-    from kvdeck.sessions.model.encoding import encode_line
     from kvdeck.sessions.model.records import PATHS
     from kvdeck.sessions.store.tuned_settings import forget_tuned, load_tuned
 
@@ -33,7 +31,7 @@ def tune(paths: tuple[str, ...], forget: bool, as_json: bool) -> int:
     else:
         kept = tuple(item for item in load_tuned(place) if not paths or item.path in paths)
     if as_json:
-        print_json([orjson.loads(encode_line(item)) for item in kept])
+        print_json(list(kept))
     elif not kept:
         click.echo("Nothing is kept. Find the fastest settings: `kvdeck run --tune --path HostToHost`")
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvdeck.sessions.text.run_report import Line
 from kvdeck.sessions.text.tables import wrapped
-from kvdeck.sessions.units import size_text, time_text
+from kvdeck.sessions.units import number_text, size_text, time_text
 
 _LABEL = 14
 
@@ -52,7 +52,7 @@ def _rows(report: Mapping[str, Any], here: Mapping[str, Any], there: Mapping[str
 
 def _nic_text(nic: Mapping[str, Any]) -> str:
     rate, mtu, node = nic.get("bits_per_s"), nic.get("mtu"), nic.get("numa_node")
-    facts = [f"{nic['name']} {nic['state']}", f"{rate / 1e9:g} Gb/s" if rate else "rate unknown"]
+    facts = [f"{nic['name']} {nic['state']}", f"{number_text(rate / 1e9)} Gb/s" if rate else "rate unknown"]
     facts += [f"MTU {mtu}"] if mtu is not None else []
     return ", ".join(facts + ([f"NUMA node {node}"] if node is not None else []))
 

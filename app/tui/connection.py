@@ -37,6 +37,7 @@ from kvdeck.engine.protocol import (
 from kvdeck.engine.telemetry.sample import Snapshot as Sample
 from kvdeck.engine.telemetry.sample import from_mapping
 from kvdeck.sessions.errors import EngineError, KvdeckError
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.run_state import RunState, advance
 
@@ -103,7 +104,7 @@ def _past(message: WatchPast, pins: tuple[str, ...]) -> PastSampled:
     """
     try:
         packed = b64decode(message.packed, validate=True)
-        data = orjson.loads(zlib.decompress(packed))
+        data = load_record(zlib.decompress(packed))
     except (ValueError, zlib.error) as error:
         what = f"a past sample can't be read: {error}"
         raise EngineError(what, "restart the engine: `kvdeck engine stop`") from error

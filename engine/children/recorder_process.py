@@ -17,6 +17,7 @@ from kvdeck.engine.children.child import PIPE, Child, exit_reason, last_line, ta
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.host.documents import load_record
+from kvdeck.sessions.units import number_text
 
 COMMAND = (sys.executable, "-m", "kvdeck.engine.telemetry")
 LATE_SECONDS = 5.0
@@ -77,7 +78,7 @@ class RecorderProcess:
         self._errors.close()
         if status == 0 and not self._reported:
             return None
-        how = exit_reason(status) if status is not None else f"did not end in {END_SECONDS:.0f} s"
+        how = exit_reason(status) if status is not None else f"did not end in {number_text(END_SECONDS)} s"
         return self._reported or f"the sampling process {how}" + (f": {said}" if said else "")
 
     def _send(self, *commands: dict[str, object]) -> None:

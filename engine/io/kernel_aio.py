@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kvdeck.sessions.units import count_text, size_text
+
 _CALLS = {
     # io_setup, io_destroy, io_getevents, io_submit
     "x86_64": (206, 207, 208, 209),
@@ -123,7 +125,7 @@ class KernelAio:
                 if result < 0:
                     raise OSError(-result, os.strerror(-result))
                 if result != flight.size:
-                    raise OSError(f"an operation moved {result} of {flight.size} bytes")
+                    raise OSError(f"an operation moved {count_text(result)} of {size_text(flight.size)}")
             done += got
 
     def close(self) -> None:

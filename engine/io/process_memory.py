@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kvdeck.sessions.units import count_text, size_text
+
 _MOST_PIECES = 1024  # IOV_MAX
 _MOST_BYTES = 1 << 30  # a call moves less than 2 GiB
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -68,4 +70,6 @@ def run_copies(calls: Sequence[CopyCall]) -> None:
         moved = call.function(*call.arguments)
         if moved != call.size:
             error = ctypes.get_errno() if moved < 0 else 0
-            raise OSError(error, os.strerror(error) if error else f"{moved} of {call.size} bytes were copied")
+            raise OSError(
+                error, os.strerror(error) if error else f"{count_text(moved)} of {size_text(call.size)} were copied"
+            )

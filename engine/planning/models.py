@@ -64,7 +64,7 @@ class Kind:
         """
         if page_size > self.every and page_size % self.every:
             raise UsageError(
-                f"page_size is {page_size}, but an entry of {self.name} stands for {self.every} tokens",
+                f"page_size is {page_size}, but an entry of {self.name} stands for {count_text(self.every)} tokens",
                 f"give a multiple of {self.every}",
             )
         return max(1, page_size // self.every)
@@ -194,7 +194,7 @@ def _kind_text(kind: Kind, query_heads: int | None) -> str:
         return kind.state.said if kind.state else f"{kind.name} (no KV)"
     first = kind.parts[0]
     window = "" if kind.window is None else f", {'chunk' if kind.chunked else 'window'} {count_text(kind.window)}"
-    entries = "".join(f" + 1 entry per {cache.every} tokens" for cache in kind.beside)
+    entries = "".join(f" + 1 entry per {count_text(cache.every)} tokens" for cache in kind.beside)
     if not first.split:
         return f"MLA {first.dim}{' + indexer' if len(kind.parts) > 1 else ''}{window}{state}"
     word = "MHA" if first.heads == query_heads else "MQA" if first.heads == 1 else "GQA"

@@ -14,6 +14,7 @@ from kvdeck.engine.planning.models import Architecture, Kind
 from kvdeck.engine.planning.parallelism import PP_RULES, Parallelism, check, copies, heads_on_rank, share, stage_bounds
 from kvdeck.engine.planning.precision import Precision
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import count_text
 
 DIRECT_ALIGNMENTS = (4096, 512)
 """Size alignments that O_DIRECT requires, in bytes, the most common first."""
@@ -222,7 +223,7 @@ class Plan:
             return ""
         return (
             f"{part.token_bytes(self.precision)} B per layer and token, flat; vLLM's fp8_ds_mla packs it in "
-            f"{part.packed_bytes} B: --precision fp8_ds_mla"
+            f"{count_text(part.packed_bytes)} B: --precision fp8_ds_mla"
         )
 
 

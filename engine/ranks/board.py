@@ -29,7 +29,7 @@ from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.units import number_text
+from kvdeck.sessions.units import count_text, number_text
 
 BEAT_SECONDS = 5.0
 """Time between two messages that only say that rank 0 is there."""
@@ -94,7 +94,7 @@ class RankStream:
                     if self._greeted:
                         take(load_record(line))
                 if lines.dropped:
-                    raise ValueError(f"{self.who} sent a line of more than {LONGEST_LINE} bytes")
+                    raise ValueError(f"{self.who} sent a line of more than {count_text(LONGEST_LINE)} bytes")
 
 
 class Board:

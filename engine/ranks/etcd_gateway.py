@@ -24,6 +24,7 @@ import orjson
 from kvdeck.engine.ranks.private_file import read_private
 from kvdeck.engine.ranks.sockets import notice_a_dead_host
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 _Answer = TypeVar("_Answer")
@@ -279,7 +280,7 @@ class EtcdGateway:
         data = response.read()
         if response.status != http.client.OK:
             raise _refusal(method, response.status, data)
-        answer = orjson.loads(data)
+        answer = load_record(data)
         if not isinstance(answer, dict):
             raise http.client.HTTPException(f"{method}: no JSON object")
         return answer
@@ -364,7 +365,7 @@ class EtcdWatch:
             OSError, http.client.HTTPException, orjson.JSONDecodeError: The connection broke.
         """
         while line := self._response.readline(_MOST_LINE):
-            result = orjson.loads(line).get("result", {})
+            result = load_record(line).get("result", {})
             if result.get("canceled"):
                 self.compacted = int(result.get("compact_revision", 0))
                 return
@@ -386,7 +387,7 @@ class EtcdWatch:
 def _refusal(method: str, status: int, data: bytes) -> Exception:
     """Return the error of an answer other than 200; that of a proxy or a strange server counts as a broken one."""
     try:
-        answer = orjson.loads(data)
+        answer = load_record(data)
         if isinstance(answer.get("error"), dict):  # a stream's error is nested
             answer = answer["error"]
         code = int(answer.get("code", answer.get("grpc_code", 0)))

@@ -17,7 +17,7 @@ from kvdeck.engine.ranks.etcd_gateway import EtcdAccess, EtcdEntry
 from kvdeck.engine.ranks.names import described, since
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from kvdeck.sessions.host.documents import load_record
-from kvdeck.sessions.units import many, number_text
+from kvdeck.sessions.units import count_text, many, number_text
 
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _PAUSE_SECONDS = 0.2
@@ -194,8 +194,10 @@ def _report(rank: EtcdRank, number: int, holder: EtcdEntry, say: Callable[[str],
         return
     left, whole = rank.gateway.remaining(holder.lease)
     silent = whole - left
-    state = f"silent for {silent} s, so probably dead" if silent >= _SILENT_SECONDS else "alive"
-    say(f"{_holder(number, holder)} is in this run already: {state}; its place is free {max(left, 0)} s after it ends")
+    state = f"silent for {count_text(silent)} s, so probably dead" if silent >= _SILENT_SECONDS else "alive"
+    say(
+        f"{_holder(number, holder)} is in this run already: {state}; its place is free {count_text(max(left, 0))} s after it ends"
+    )
 
 
 def _holder(number: int, entry: EtcdEntry) -> str:

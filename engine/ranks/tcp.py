@@ -33,6 +33,7 @@ from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.engine.ranks.sockets import notice_a_dead_host
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
+from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
 HANDSHAKE_SECONDS = 5.0
@@ -198,7 +199,7 @@ class TcpBoard(Board):
     def _proven(self, stranger: _Stranger, line: bytes) -> dict[str, Any] | None:
         """Return a rank's hello if its proof is right."""
         try:
-            message = orjson.loads(line)
+            message = load_record(line)
             hello, proof = message["hello"], message["proof"]
             right = hmac.compare_digest(proof, _proof(self._secret, "rank", stranger.nonce, hello))
             return (
@@ -344,7 +345,7 @@ def _message(connection: socket.socket, lines: LineBuffer) -> dict[str, Any]:
         if not data:
             raise EOFError
         for line in lines.take(data):
-            message = orjson.loads(line)
+            message = load_record(line)
             if not isinstance(message, dict):
                 raise ValueError("no JSON object")
             return message

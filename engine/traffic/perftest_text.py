@@ -10,7 +10,7 @@ from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.figures import latency_ns, pattern_figures, rank_bandwidths, start_skews
 from kvdeck.engine.traffic.ranks_here import PatternVisit
 from kvdeck.sessions.stats import percentile
-from kvdeck.sessions.units import many, size_text
+from kvdeck.sessions.units import many, size_text, time_text
 
 _DASH = "-"
 _MOST_WRONG = 20
@@ -164,7 +164,7 @@ def _skew_lines(visits: Sequence[PatternVisit], placed: Placed) -> list[str]:
     if not skews:
         return ["Start skew: - (never several processes with initiators)"]
     p50, p99 = (percentile(skews, fraction) / 1e3 for fraction in (0.5, 0.99))
-    spread = f"p50 {p50:.0f} µs, p99 {p99:.0f} µs, max {skews[-1] / 1e3:.0f} µs"
+    spread = f"p50 {time_text(p50)}, p99 {time_text(p99)}, max {time_text(skews[-1] / 1e3)}"
     return [f"Start skew between processes: {spread} over {many(len(skews), 'start')}"]
 
 

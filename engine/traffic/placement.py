@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.units import many, size_text
+from kvdeck.sessions.units import count_text, many, size_text
 
 _ALIGNED = 4096
 
@@ -63,7 +63,7 @@ def check_memory(regions: Sequence[RankMemory], available: int) -> int:
     needed = sum(region.size for region in regions)
     if needed > available:
         raise UsageError(
-            f"the regions of {many(len(regions), 'rank')} need {size_text(needed)} ({needed} bytes) on this host, "
+            f"the regions of {many(len(regions), 'rank')} need {size_text(needed)} ({count_text(needed)} bytes) on this host, "
             f"which has {size_text(available)} available",
             "give smaller cells, or fewer ranks",
         )

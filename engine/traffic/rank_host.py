@@ -24,7 +24,7 @@ from kvdeck.engine.ranks.rpc import serve
 from kvdeck.engine.ranks.seat import take_seat
 from kvdeck.engine.traffic.placement import CellMessage, pieces
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.units import number_text
+from kvdeck.sessions.units import count_text, number_text
 
 _BACKEND = "UCX"
 _TURNS = 8
@@ -176,7 +176,7 @@ class RankHost:
             if wrong.size:
                 first = int(wrong[0])
                 found.append(
-                    f"pattern {number}: {wrong.size} of the {message.size} bytes from rank {message.source} to rank "
+                    f"pattern {number}: {wrong.size} of the {count_text(message.size)} bytes from rank {message.source} to rank "
                     f"{message.destination} differ, the first at byte {first}: {got[first]:#04x} in place of "
                     f"{right[first]:#04x}"
                 )

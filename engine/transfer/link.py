@@ -11,7 +11,7 @@ from typing import Any
 from kvdeck.engine.host.nics import Carried, Nic, nic_counters
 from kvdeck.engine.ranks.initiator import WITHIN_HOST
 from kvdeck.engine.ranks.peer import PeerHost
-from kvdeck.sessions.units import percent_text, size_text
+from kvdeck.sessions.units import figure, number_text, percent_text, size_text
 
 IDLE_SECONDS = 0.2
 LEAST, MOST = 0.9, 1.1
@@ -99,7 +99,7 @@ class LinkWatch:
         bound, words = self._bound([sent, received], moved)
         doubt = _doubt(part, moved, count, transport, {**sent, **received})
         if doubt is None and bound is not None and gb_per_s is not None and gb_per_s > bound:
-            doubt = f"{gb_per_s:.2f} GB/s is more than the link's rate of {bound:.2f} GB/s ({words})"
+            doubt = f"{figure(gb_per_s)} GB/s is more than the link's rate of {figure(bound)} GB/s ({words})"
         return LinkUse(sent, received, part, doubt, bound, words)
 
     def _read(self) -> dict[str, Carried]:
@@ -126,7 +126,7 @@ class LinkWatch:
                 return None, f"the driver of {unknown[0]} states no rate"
             known = {name: rate for name, rate in rates.items() if rate is not None}
             if known:
-                words = ", ".join(f"{name} {rate / 1e9:g} Gb/s" for name, rate in known.items())
+                words = ", ".join(f"{name} {number_text(rate / 1e9)} Gb/s" for name, rate in known.items())
                 found.append((sum(known.values()) / 8e9, words))
         return min(found, key=lambda one: one[0], default=(None, "no interface was used"))
 

@@ -6,9 +6,10 @@ other prefix is taken from the line that the caller recognises, with its numbers
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+
+from kvdeck.sessions.host.documents import load_record
 
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|[\x00\x08\x0e\x0f\ufeff]"
@@ -85,8 +86,8 @@ def _unwrapped(line: str) -> str:
     """Return the text of one line of Docker's json-file log; other lines unchanged."""
     if line.startswith('{"log":'):
         try:
-            inner = json.loads(line)["log"]
-        except (ValueError, RecursionError):
+            inner = load_record(line)["log"]
+        except ValueError:
             return line
         return inner.rstrip("\r\n") if isinstance(inner, str) else line
     return line

@@ -17,7 +17,7 @@ from typing import Any
 
 from kvdeck.sessions.formats.log_lines import log_lines
 from kvdeck.sessions.model.records import Interval, RunState, Session, StepResult
-from kvdeck.sessions.units import many
+from kvdeck.sessions.units import count_text, many
 
 _HEADER = re.compile(r"Block Size \(B\)\s+Batch Size(?=\s.{0,400}/Sec\))")
 _TITLE = re.compile(r"NIXLBench Configuration")
@@ -126,7 +126,7 @@ class NixlbenchRun:
         expected = self.expected_rows()
         if self.cut:
             first = self.cut[0]
-            said = f"its row of {first.block_bytes} B × {first.batch} {first.reason}"
+            said = f"its row of {count_text(first.block_bytes)} B × {first.batch} {first.reason}"
         elif not self.rows:
             said = "its table has no row"
         elif expected is not None and len(self.rows) < expected:
@@ -277,7 +277,7 @@ def parse_runs(text: str) -> list[NixlbenchRun]:
     found = [run for run in order if run.rows or run.cut or run.columns or _follows(run, readers[run.label])]
     rows = sum(len(run.rows) + len(run.cut) for run in found)
     if len(found) > _MOST_RUNS or rows > _MOST_ROWS:
-        raise ValueError(f"it looks like nixlbench output but has {len(found)} tables with {rows} rows")
+        raise ValueError(f"it looks like nixlbench output but has {len(found)} tables with {count_text(rows)} rows")
     if not any(run.rows for run in found):
         raise ValueError(_without_rows(found))
     if found and not found[-1].last_line and found[-1].unfinished():
@@ -301,7 +301,7 @@ def _follows(run: NixlbenchRun, reader: NixlbenchReader) -> bool:
 def _without_rows(found: Sequence[NixlbenchRun]) -> str:
     said = next((run.cut[0] for run in found if run.cut), None)
     if said is not None:
-        return f"it looks like nixlbench output but has no whole row: that of {said.block_bytes} B {said.reason}"
+        return f"it looks like nixlbench output but has no whole row: that of {count_text(said.block_bytes)} B {said.reason}"
     if found:
         return "it looks like nixlbench output but has no row of nixlbench's table: the run ended before its first"
     return "it has no row of nixlbench's table"

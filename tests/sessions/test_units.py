@@ -210,6 +210,38 @@ ALLOWED = {
     "app/tui/modes/base.py: self.app.size.width": "columns of a terminal",
     "app/tui/modes/plan/figures.py: count": "stages of one size, at most as many as the layers",
     "app/cli/plan.py: model.name:<.": "a width that names are filled up to",
+    "app/text/peer_doctor.py: label:<.": "a width that labels are filled up to",
+    **dict.fromkeys(
+        ["engine/planning/kvbench.py: data['model']:.40", "engine/planning/nixlbench_config.py: value:.60"],
+        "a text cut to a length",
+    ),
+    **dict.fromkeys(
+        ["engine/planning/huggingface.py: layers", "engine/planning/layer_words.py: layers"],
+        "a model's layers, beside numbers of single layers",
+    ),
+    **dict.fromkeys(
+        ["engine/traffic/deployment.py: side.pp", "engine/traffic/deployment.py: side.tp"],
+        "sizes of a division, as they were given",
+    ),
+    **dict.fromkeys(
+        [
+            f"engine/traffic/perftest_text.py: {text}"
+            for text in (
+                "found.interval.high:.2f",
+                "found.interval.low:.2f",
+                "placed.prepare_s:.3f",
+                "total",
+                "value:..f",
+            )
+        ],
+        "upstream's tables, with its decimals",
+    ),
+    "engine/traffic/rank_host.py: zlib.crc32(self._received(message).data):08x": "a checksum, in hexadecimal",
+    "engine/traffic/upstream_generator.py: round(size, 2):g": "upstream's files, byte for byte",
+    **dict.fromkeys(
+        ["engine/transfer/worker.py: max(1.0, timeout / 6):g", "engine/transfer/worker.py: timeout:g"],
+        "a variable's value, as UCX reads it",
+    ),
 }
 """Where a number is formatted outside of units.py, and why: what programs read, or no number."""
 

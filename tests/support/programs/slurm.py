@@ -59,7 +59,8 @@ def slurm() -> Iterator[dict[str, str]]:
     folder.chmod(0o711)
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        (folder / "munge").mkdir(mode=0o711)
+        (folder / "munge").mkdir()
+        (folder / "munge").chmod(0o711)  # whatever umask another test left
         (folder / "private").mkdir(mode=0o700)
         (folder / "state").mkdir()
         key = folder / "private/key"
