@@ -138,7 +138,7 @@ def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_p
             for host in (pair.a, pair.b)
         ]  # fmt: skip
         ended = [rank.communicate(timeout=LONG) for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [0, 0], ended
+        assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(part for pair in ended for part in pair)
     tables = [out for out, _ in ended if "In nixlbench's columns:" in out]
     assert len(tables) == 1, "only the initiator prints"
     assert tables[0].count("In nixlbench's columns:") == 2
