@@ -196,7 +196,8 @@ def _report(rank: EtcdRank, number: int, holder: EtcdEntry, say: Callable[[str],
     silent = whole - left
     state = f"silent for {count_text(silent)} s, so probably dead" if silent >= _SILENT_SECONDS else "alive"
     say(
-        f"{_holder(number, holder)} is in this run already: {state}; its place is free {count_text(max(left, 0))} s after it ends"
+        f"{_holder(number, holder)} is in this run already: {state}; its place is free "
+        f"{count_text(max(left, 0))} s after it ends"
     )
 
 

@@ -301,7 +301,8 @@ def _follows(run: NixlbenchRun, reader: NixlbenchReader) -> bool:
 def _without_rows(found: Sequence[NixlbenchRun]) -> str:
     said = next((run.cut[0] for run in found if run.cut), None)
     if said is not None:
-        return f"it looks like nixlbench output but has no whole row: that of {count_text(said.block_bytes)} B {said.reason}"
+        row = f"that of {count_text(said.block_bytes)} B {said.reason}"
+        return f"it looks like nixlbench output but has no whole row: {row}"
     if found:
         return "it looks like nixlbench output but has no row of nixlbench's table: the run ended before its first"
     return "it has no row of nixlbench's table"
