@@ -63,8 +63,8 @@ def check_memory(regions: Sequence[RankMemory], available: int) -> int:
     needed = sum(region.size for region in regions)
     if needed > available:
         raise UsageError(
-            f"the regions of {many(len(regions), 'rank')} need {size_text(needed)} ({count_text(needed)} bytes) on this "
-            f"host, which has {size_text(available)} available",
+            f"the regions of {many(len(regions), 'rank')} need {size_text(needed)} ({count_text(needed)} bytes) on "
+            f"this host, which has {size_text(available)} available",
             "give smaller cells, or fewer ranks",
         )
     return needed

@@ -176,8 +176,8 @@ class RankHost:
             if wrong.size:
                 first = int(wrong[0])
                 found.append(
-                    f"pattern {number}: {wrong.size} of the {count_text(message.size)} bytes from rank {message.source} to "
-                    f"rank {message.destination} differ, the first at byte {first}: {got[first]:#04x} in place of "
+                    f"pattern {number}: {wrong.size} of the {count_text(message.size)} bytes from rank "
+                    f"{message.source} to rank {message.destination} differ, the first at byte {first}: {got[first]:#04x} in place of "
                     f"{right[first]:#04x}"
                 )
         return found
