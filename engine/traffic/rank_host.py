@@ -177,8 +177,8 @@ class RankHost:
                 first = int(wrong[0])
                 found.append(
                     f"pattern {number}: {wrong.size} of the {count_text(message.size)} bytes from rank "
-                    f"{message.source} to rank {message.destination} differ, the first at byte {first}: {got[first]:#04x} in place of "
-                    f"{right[first]:#04x}"
+                    f"{message.source} to rank {message.destination} differ, the first at byte {first}: "
+                    f"{got[first]:#04x} in place of {right[first]:#04x}"
                 )
         return found
 
