@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.units import count_text, many, size_text
+from kvdeck.sessions.units import exact_size_text, many, size_text
 
 _ALIGNED = 4096
 
@@ -63,8 +63,8 @@ def check_memory(regions: Sequence[RankMemory], available: int) -> int:
     needed = sum(region.size for region in regions)
     if needed > available:
         raise UsageError(
-            f"the regions of {many(len(regions), 'rank')} need {size_text(needed)} ({count_text(needed)} bytes) on "
-            f"this host, which has {size_text(available)} available",
+            f"the regions of {many(len(regions), 'rank')} need {exact_size_text(needed)} on this host, "
+            f"which has {size_text(available)} available",
             "give smaller cells, or fewer ranks",
         )
     return needed

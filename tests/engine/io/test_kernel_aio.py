@@ -56,7 +56,7 @@ def test_a_flight_has_at_most_a_group_and_the_queue_s_depth(queue: KernelAio, fi
 
 def test_what_fails_is_told(queue: KernelAio, file: int) -> None:
     buffer = memory.allocate(SIZE)
-    with pytest.raises(OSError, match="an operation moved 0 of 8192 bytes"):
+    with pytest.raises(OSError, match="an operation moved 0 of 8 KiB"):
         queue.run(queue.plan(rows(buffer.address, 0, range(1)), rows(0, file, range(1)), 1, write=False))
     with pytest.raises(OSError, match="Bad file descriptor"):
         queue.run(queue.plan(rows(buffer.address, 0, range(1)), rows(0, 9999, range(1)), 1, write=False))

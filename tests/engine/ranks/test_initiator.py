@@ -212,7 +212,7 @@ def test_a_reference_that_the_system_refuses_is_an_error(open_lane: Any, tmp_pat
     lane = open_lane("DiskToHost", **DIRECT)
     (file,) = tmp_path.iterdir()
     os.truncate(file, 0)
-    with pytest.raises(KvdeckError, match="the reference failed: an operation moved 0 of 24576 bytes"):
+    with pytest.raises(KvdeckError, match="the reference failed: an operation moved 0 of 24 KiB"):
         lane.reference(BATCH, 1, 0)
 
 

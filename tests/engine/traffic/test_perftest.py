@@ -28,7 +28,7 @@ def refused(options: PerftestOptions, words: str) -> None:
 
 def test_a_matrix_larger_than_the_memory_is_refused_with_the_sum(tmp_path: Path) -> None:
     path = config(tmp_path, 'traffic_pattern: {matrix: "0 900T\\n900T 0"}')
-    refused(PerftestOptions(path, sequential=False), r"2 ranks need .* \(3958241859993600 bytes\)")
+    refused(PerftestOptions(path, sequential=False), "2 ranks need 3,958,241,859,993,600 B")
 
 
 def test_other_numbers_of_ranks_and_patterns_are_refused(tmp_path: Path) -> None:

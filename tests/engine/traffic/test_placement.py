@@ -51,5 +51,5 @@ def test_ranks_are_divided_evenly_and_named() -> None:
 def test_more_than_the_memory_is_refused_with_the_sum() -> None:
     regions = memories([TrafficPattern(Matrix(((0, 8192), (8192, 0))))], 2)
     assert check_memory(regions, 32768) == 32768
-    with pytest.raises(UsageError, match=r"2 ranks need 32 KiB \(32768 bytes\)"):
+    with pytest.raises(UsageError, match=r"2 ranks need 32,768 B = 32 KiB"):
         check_memory(regions, 32767)

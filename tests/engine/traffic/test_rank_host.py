@@ -57,7 +57,7 @@ def test_moved_bytes_pass_and_a_flipped_one_is_named(host: RankHost, number: int
     message = next(one for one in host._patterns[number].messages if one.size == 5000)
     host._memory[1].array[message.destination_offset + 4999] ^= 1
     (text,) = host.check(number)
-    assert f"pattern {number}: 1 of the 5000 bytes from rank 0 to rank 1 differ, the first at byte 4999" in text
+    assert f"pattern {number}: 1 of the 5,000 bytes from rank 0 to rank 1 differ, the first at byte 4999" in text
 
 
 def test_another_pattern_s_bytes_are_wrong(host: RankHost) -> None:
