@@ -213,7 +213,8 @@ async def test_a_question_of_a_screen_that_was_closed_is_given_up():
         assert answer.cancelled()
 
 
-async def test_only_the_newest_preview_is_read():
+async def test_only_the_newest_preview_is_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kvdeck.app.tui.modes.sessions.screen.PREVIEW_S", 1000.0)  # the cursor's own row asks later
     requests = Late()
     deck = DeckOfFiles(requests=requests)
     async with deck.run_test(size=(120, 40)) as pilot:
