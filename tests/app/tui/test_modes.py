@@ -214,7 +214,7 @@ async def test_a_question_of_a_screen_that_was_closed_is_given_up():
 
 
 async def test_only_the_newest_preview_is_read(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("kvdeck.app.tui.modes.sessions.screen.PREVIEW_S", 1000.0)  # the cursor's own row asks later
+    monkeypatch.setattr(SessionsScreen, "_show_sessions", lambda *_: None)  # no row asks for its own preview
     requests = Late()
     deck = DeckOfFiles(requests=requests)
     async with deck.run_test(size=(120, 40)) as pilot:
