@@ -186,8 +186,10 @@ def test_a_rank_that_leaves_is_no_loss(server: EtcdServer, ended: list[EtcdPlace
 LONELY = """
 import os, sys, time
 from kvdeck.engine.ranks.etcd_gateway import etcd_access
+from kvdeck.engine.ranks import etcd
 from kvdeck.engine.ranks.etcd_place import EtcdMeeting, meet
-where, token, rank = sys.argv[1:]
+where, token, rank, lease = sys.argv[1:]
+etcd.LEASE_SECONDS = int(lease)
 meeting = EtcdMeeting("n", "deaths", 2, token or None, (int(rank),) if rank else None)
 place = meet(etcd_access([where], {}), meeting, {"host": "mortal", "pid": os.getpid(), "at": time.time()}, print, 60.0)
 print("there", flush=True)
@@ -195,9 +197,9 @@ place.rendezvous.get("never", 600.0)
 """
 
 
-def mortal(server: EtcdServer, token: str, rank: str) -> subprocess.Popen[str]:
+def mortal(server: EtcdServer, token: str, rank: str, lease: int = 4) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", LONELY, server.endpoint, token, rank], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LONELY, server.endpoint, token, rank, str(lease)], stdout=subprocess.PIPE, text=True
     )
 
 
@@ -222,7 +224,7 @@ def test_a_rank_that_dies_or_stops_is_named(server: EtcdServer, ended: list[Etcd
 
 def test_what_dead_processes_left_is_told_at_once_and_not_waited_for(server: EtcdServer, ended: list[EtcdPlace]):
     """The next run of a group, and a pod that comes back with the same index, begin when the lease has ended."""
-    processes = [mortal(server, "", ""), mortal(server, "pod", "1")]
+    processes = [mortal(server, "", "", 12), mortal(server, "pod", "1", 12)]  # the next ranks come before it ends
     eventually(lambda: {f"/kvdeck/n/deaths/{key}" for key in ("gathering", "pod/up/1/alive")} <= set(keys(server)))
     for process in processes:
         process.kill()
