@@ -277,7 +277,7 @@ def parse_runs(text: str) -> list[NixlbenchRun]:
     found = [run for run in order if run.rows or run.cut or run.columns or _follows(run, readers[run.label])]
     rows = sum(len(run.rows) + len(run.cut) for run in found)
     if len(found) > _MOST_RUNS or rows > _MOST_ROWS:
-        raise ValueError(f"it looks like nixlbench output but has {len(found)} tables with {count_text(rows)} rows")
+        raise ValueError(f"it looks like nixlbench output but has {many(len(found), 'table')} with {many(rows, 'row')}")
     if not any(run.rows for run in found):
         raise ValueError(_without_rows(found))
     if found and not found[-1].last_line and found[-1].unfinished():

@@ -231,7 +231,7 @@ def test_two_runs_in_one_log_each_have_their_own_configuration(tmp_path: Path) -
     ("lines", "said"),
     [
         ([*nixlbench_lines()[:-1], laid(cells_of(TODAY, 16384)[:6]), "E1119 10:00 createXferReq failed", "Aborted"],
-         ("its row of 16384 B × 1 is cut after 6 of 10 columns: 2 whole rows of the 3 that its configuration asks for; "
+         ("its row of 16,384 B × 1 is cut after 6 of 10 columns: 2 whole rows of the 3 that its configuration asks for; "
           "the output ends with: Aborted")),
         ([*nixlbench_lines()[:-1], laid(cells_of(TODAY, 16384)[:2]) + "terminate called after throwing"],
          "is cut after 2 of 10 columns"),
@@ -262,10 +262,10 @@ def test_what_follows_a_whole_table_doesn_t_unfinish_it() -> None:
         ("\n".join(nixlbench_lines()[:12]), "looks like nixlbench output but has no table"),
         ("\n".join(nixlbench_lines(blocks=())), "looks like nixlbench output but has no row of nixlbench's table"),
         ("\n".join([*nixlbench_lines(blocks=()), "4096 1 0.5"]),
-         "looks like nixlbench output but has no whole row: that of 4096 B is cut after 3 of 10 columns"),
+         "looks like nixlbench output but has no whole row: that of 4,096 B is cut after 3 of 10 columns"),
         ("\n".join(nixlbench_lines(options={**SWEEP, "target_seg_type": "FILE"})),
          "looks like nixlbench output but no path has op_type WRITE, initiator_seg_type VRAM and target_seg_type FILE"),
-        ("\n".join([laid(TODAY[:4]), *["4096 1 0.5 1.0"] * 10_001]), "has 1 tables with 10001 rows"),
+        ("\n".join([laid(TODAY[:4]), *["4096 1 0.5 1.0"] * 10_001]), "has 1 table with 10,001 rows"),
         ("transfer_path,layout_type\na,b\n", "looks like Dynamo's CSV but has no column transfer_count"),
         (",".join(reversed(exchange.CSV_HEADER)) + "\n", "its columns have another order"),
         ('{"a": 1}\n{"a": 2}\n', "looks like JSON Lines"),
