@@ -231,8 +231,8 @@ def test_two_runs_in_one_log_each_have_their_own_configuration(tmp_path: Path) -
     ("lines", "said"),
     [
         ([*nixlbench_lines()[:-1], laid(cells_of(TODAY, 16384)[:6]), "E1119 10:00 createXferReq failed", "Aborted"],
-         ("its row of 16,384 B × 1 is cut after 6 of 10 columns: 2 whole rows of the 3 that its configuration asks for; "
-          "the output ends with: Aborted")),
+         ("its row of 16,384 B × 1 is cut after 6 of 10 columns: 2 whole rows of the 3 that its configuration asks "
+          "for; the output ends with: Aborted")),
         ([*nixlbench_lines()[:-1], laid(cells_of(TODAY, 16384)[:2]) + "terminate called after throwing"],
          "is cut after 2 of 10 columns"),
         ([*nixlbench_lines()[:-1], laid([*cells_of(TODAY, 16384)[:3], "nan", *cells_of(TODAY, 16384)[4:]])],
