@@ -70,28 +70,21 @@ def _slurm(environment: Mapping[str, str], rank: str, world: str) -> Placement:
     )
 
 
-def _open_mpi(environment: Mapping[str, str], rank: str, world: str) -> Placement:
-    alone = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == environment[world]
-    return Placement(
-        "mpi",
-        _number(environment, rank),
-        _number(environment, world),
-        _optional(environment, "OMPI_COMM_WORLD_LOCAL_RANK"),
-        "127.0.0.1" if alone else None,
-        token=environment.get("PMIX_NAMESPACE") or None,
-    )
+def _mpi(local_rank: str, local_size: str) -> Callable[[Mapping[str, str], str, str], Placement]:
+    """Return a reader of one MPI's variables: `local_rank` and `local_size` are its names for those of a host."""
 
+    def read(environment: Mapping[str, str], rank: str, world: str) -> Placement:
+        alone = environment.get(local_size) == environment[world]
+        return Placement(
+            "mpi",
+            _number(environment, rank),
+            _number(environment, world),
+            _optional(environment, local_rank),
+            "127.0.0.1" if alone else None,
+            token=environment.get("PMIX_NAMESPACE") or None,
+        )
 
-def _hydra(environment: Mapping[str, str], rank: str, world: str) -> Placement:
-    alone = environment.get("MPI_LOCALNRANKS") == environment[world]
-    return Placement(
-        "mpi",
-        _number(environment, rank),
-        _number(environment, world),
-        _optional(environment, "MPI_LOCALRANKID"),
-        "127.0.0.1" if alone else None,
-        token=environment.get("PMIX_NAMESPACE") or None,
-    )
+    return read
 
 
 def _torch(environment: Mapping[str, str], rank: str, world: str) -> Placement:
@@ -125,8 +118,13 @@ def _leader_worker_set(environment: Mapping[str, str], rank: str, world: str) ->
 
 _LAUNCHERS = (
     _Launcher("torch", "torchrun", ("RANK", "WORLD_SIZE"), _torch),
-    _Launcher("mpi", "mpirun", ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), _open_mpi),
-    _Launcher("mpi", "mpiexec", ("PMI_RANK", "PMI_SIZE"), _hydra),
+    _Launcher(
+        "mpi",
+        "mpirun",
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        _mpi("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ),
+    _Launcher("mpi", "mpiexec", ("PMI_RANK", "PMI_SIZE"), _mpi("MPI_LOCALRANKID", "MPI_LOCALNRANKS")),
     _Launcher("slurm", "srun", ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID"), _slurm, ("SLURM_JOB_ID",)),
     _Launcher("lws", "LeaderWorkerSet", ("LWS_WORKER_INDEX", "LWS_GROUP_SIZE"), _leader_worker_set),
     _Launcher("k8s", "an indexed Job", ("JOB_COMPLETION_INDEX", WORLD_VARIABLE), _indexed_job),

@@ -71,8 +71,8 @@ def config(example: bool, keys: bool) -> int:
     found, where = settings.load(), settings.path()
     click.echo(f"{where}{'' if where.is_file() else ' (missing; `kvdeck config --print` prints an example)'}")
     for name, value in settings.values_of(found).items():
-        said = "–" if value is None or value == {} else value
-        click.echo(f"  {name:<15} {said}  ({found.origins.get(name, 'default')})")
+        shown = "–" if value is None or value == {} else value
+        click.echo(f"  {name:<15} {shown}  ({found.origins.get(name, 'default')})")
     unknown = [name for name in found.keymap if name not in actions()]
     for name in unknown:
         click.echo(

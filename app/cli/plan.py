@@ -71,7 +71,7 @@ def plan(style: str, target: str, models: bool, **values: Any) -> int:
     def row(asked: PlanRequest, params: Mapping[str, Any]) -> dict[str, Any]:
         more = {} if plainly else _state_row(model, asked.config)
         if not plainly and not _stated(asked.config):
-            more |= _said_row(model, asked.config)
+            more |= _precision_row(model, asked.config)
         return {**params, **more, "config_file": asked.file}
 
     return _each(
@@ -157,14 +157,14 @@ def kvcache(style: str, target: str, **values: Any) -> int:
     def row(asked: PlanRequest, found: Ios) -> dict[str, Any]:
         return _kvcache_row(model, asked, found, bool(values["compat"]))
 
-    def said(asked: PlanRequest) -> tuple[str, ...]:
+    def notes(asked: PlanRequest) -> tuple[str, ...]:
         if target == "seed":
             return ()
         shown = not plainly and not _stated(asked.config)
         lines = _note_lines(model, asked.config, plainly)
         return lines if shown else (f"KV precision {precision_text(model, asked.config, plainly)}", *lines)
 
-    return _each(values, style, made, text, row, said)
+    return _each(values, style, made, text, row, notes)
 
 
 @options(OVERRIDES)
@@ -179,8 +179,8 @@ def iosize(style: str, **values: Any) -> int:
     model, compat = asked_model(values), bool(values["compat"])
 
     def row(asked: PlanRequest, size: int) -> dict[str, Any]:
-        said = {} if compat else _said_row(model, asked.config)
-        return {"model": model.name, "io_size": size, **said, "config_file": asked.file}
+        precision = {} if compat else _precision_row(model, asked.config)
+        return {"model": model.name, "io_size": size, **precision, "config_file": asked.file}
 
     return _each(
         values,
@@ -201,12 +201,12 @@ def _each(
     made: Callable[[PlanRequest], Any],
     text: Callable[[PlanRequest, Any], str],
     row: Callable[[PlanRequest, Any], dict[str, Any]],
-    said: Callable[[PlanRequest], tuple[str, ...]],
+    notes: Callable[[PlanRequest], tuple[str, ...]],
     sections: Callable[[PlanRequest], dict[str, Any]] = lambda _: {},
 ) -> int:
     """Print all configurations in the given style; return exit status 1 if any is invalid, otherwise 0.
 
-    An invalid configuration is reported on stderr after the valid ones, and then what `said` says of those that the
+    An invalid configuration is reported on stderr after the valid ones, and then what `notes` gives of those that the
     output itself doesn't say it of.
 
     Raises:
@@ -224,7 +224,7 @@ def _each(
             texts.append(text(asked, found))
             rows.append({**row(asked, found), **(sections(asked) if style == "csv" else {})})
             if style == "text" or "precision" not in rows[-1]:
-                beside += [f"{asked.file + ': ' if asked.file else ''}{line}" for line in said(asked)]
+                beside += [f"{asked.file + ': ' if asked.file else ''}{line}" for line in notes(asked)]
         except KvdeckError as error:
             named = asked.file if isinstance(asked, PlanRequest) else ""
             wrong.append(type(error)(f"{named}: {error.what}", error.fix) if named else error)
@@ -263,7 +263,7 @@ def _note_lines(model: Architecture, config: ModelConfig, compat: bool) -> tuple
     return () if compat else plan_of(model, config).notes()
 
 
-def _said_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
+def _precision_row(model: Architecture, config: ModelConfig) -> dict[str, Any]:
     """Return the columns for the KV precision, where it comes from, and what was assumed."""
     from kvdeck.engine.planning.io_plan import plan_of, with_precision
 
@@ -325,7 +325,7 @@ def _kvcache_row(model: Architecture, asked: PlanRequest, found: Ios, compat: bo
         "all_regions": whole.regions,
         "all_bytes": whole.block_bytes,
         **_state_row(model, config),
-        **_said_row(model, config),
+        **_precision_row(model, config),
         "replication": plan.replication(),
     }
 

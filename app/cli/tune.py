@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--forget", is_flag=True, help="Remove what is kept for this host, of the given paths or all.")
+@click.option("--forget", is_flag=True, help="Forget the settings of this host, for the given paths or for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.argument("paths", nargs=-1, metavar="[PATH...]")
 def tune(paths: tuple[str, ...], forget: bool, as_json: bool) -> int:

@@ -12,9 +12,9 @@ import orjson
 from kvdeck.engine.host.environment import deciding_variables
 from kvdeck.engine.io import nixl, stdio
 from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.transports import connect
 from kvdeck.engine.planning.layout import Geometry
 from kvdeck.engine.ranks.board import Board
-from kvdeck.engine.ranks.initiator import connect
 from kvdeck.engine.ranks.outpost import greeting
 from kvdeck.engine.ranks.peer import PeerHost, check_apart, differences
 from kvdeck.engine.ranks.ssh import open_ssh

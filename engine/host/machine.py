@@ -11,6 +11,7 @@ from pathlib import Path
 from kvdeck.engine.host.facts import GpuFacts, HostFacts, InfiniBandPort
 from kvdeck.engine.host.folder import folder_facts
 from kvdeck.engine.host.gpu import gpu_facts
+from kvdeck.engine.host.kernel_files import kernel_number, kernel_text
 
 _ARM_CORES = {
     "0xd0c": "Neoverse N1",
@@ -42,7 +43,7 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
         last_level_cache_bytes=last_level_cache(root, os.sched_getaffinity(0)),
         memory_bytes=total,
         memory_available_bytes=available,
-        huge_pages=_chosen(_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
+        huge_pages=_chosen(kernel_text(root / "sys/kernel/mm/transparent_hugepage/enabled")),
         huge_page_bytes=memory.get("Hugepagesize", 0) * 1024,
         huge_pages_reserved=memory.get("HugePages_Total", 0),
         huge_pages_free=memory.get("HugePages_Free", 0),
@@ -66,12 +67,12 @@ def memlock_bytes() -> int | None:
 
 def kernel_switch(name: str) -> int | None:
     """Return a number from /proc/sys; None if this kernel doesn't have it."""
-    return _number(Path("/proc/sys") / name)
+    return kernel_number(Path("/proc/sys") / name)
 
 
 def cpu_model(root: Path) -> str:
     """Return the CPU's name; ARM kernels report only part numbers, which `_ARM_CORES` maps for common server cores."""
-    lines = (_text(root / "proc/cpuinfo") or "").splitlines()
+    lines = (kernel_text(root / "proc/cpuinfo") or "").splitlines()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if "model name" in fields:
         return fields["model name"]
@@ -84,15 +85,15 @@ def last_level_cache(root: Path, cores: set[int]) -> int | None:
     caches: dict[tuple[str, str], int] = {}
     for core in cores:
         levels = [
-            (_number(index / "level") or 0, index)
+            (kernel_number(index / "level") or 0, index)
             for index in (root / f"sys/devices/system/cpu/cpu{core}/cache").glob("index*")
         ]
         if not levels:
             continue
         level, index = max(levels)
-        size = re.fullmatch(r"(\d+)([KMG])", _text(index / "size") or "")
+        size = re.fullmatch(r"(\d+)([KMG])", kernel_text(index / "size") or "")
         if size:
-            shared = _text(index / "shared_cpu_list") or str(core)
+            shared = kernel_text(index / "shared_cpu_list") or str(core)
             caches[(str(level), shared)] = int(size[1]) << {"K": 10, "M": 20, "G": 30}[size[2]]
     return sum(caches.values()) or None
 
@@ -100,11 +101,13 @@ def last_level_cache(root: Path, cores: set[int]) -> int | None:
 def cgroup_memory(root: Path, total: int, available: int) -> tuple[int, int]:
     """Return total and available memory in bytes, limited by this process's control groups (v1 or v2)."""
     for folder, limit_name, usage_name, cache_name in _memory_groups(root):
-        limit = _number(folder / limit_name)
+        limit = kernel_number(folder / limit_name)
         if limit is None or limit >= total:
             continue
-        stat = dict(line.split() for line in (_text(folder / "memory.stat") or "").splitlines() if line.count(" ") == 1)
-        used = (_number(folder / usage_name) or 0) - int(stat.get(cache_name, 0))
+        stat = dict(
+            line.split() for line in (kernel_text(folder / "memory.stat") or "").splitlines() if line.count(" ") == 1
+        )
+        used = (kernel_number(folder / usage_name) or 0) - int(stat.get(cache_name, 0))
         total, available = limit, min(available, max(0, limit - used))
     return total, available
 
@@ -112,7 +115,7 @@ def cgroup_memory(root: Path, total: int, available: int) -> tuple[int, int]:
 def _memory_groups(root: Path) -> list[tuple[Path, str, str, str]]:
     """Return this process's memory group and its ancestors, with the names of their limit, usage and cache files."""
     found = []
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (kernel_text(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
             base = root / "sys/fs/cgroup"
@@ -129,7 +132,7 @@ def _memory_groups(root: Path) -> list[tuple[Path, str, str, str]]:
 
 def _cpu_quota(root: Path) -> float | None:
     quotas = []
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (kernel_text(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
             base = root / "sys/fs/cgroup"
@@ -139,9 +142,9 @@ def _cpu_quota(root: Path) -> float | None:
             continue
         own = base / group.lstrip("/")
         for folder in (own, *own.parents):
-            quota, period = ((_text(folder / "cpu.max") or "").split() or ["", ""])[:2]
-            quota = quota or str(_number(folder / "cpu.cfs_quota_us") or "")
-            period = period or str(_number(folder / "cpu.cfs_period_us") or "")
+            quota, period = ((kernel_text(folder / "cpu.max") or "").split() or ["", ""])[:2]
+            quota = quota or str(kernel_number(folder / "cpu.cfs_quota_us") or "")
+            period = period or str(kernel_number(folder / "cpu.cfs_period_us") or "")
             if quota.isdigit() and period.isdigit():
                 quotas.append(int(quota) / int(period))
             if folder == base:
@@ -155,9 +158,9 @@ def infiniband_ports(root: Path) -> tuple[InfiniBandPort, ...]:
         InfiniBandPort(
             device=port.parent.parent.name,
             port=int(port.name),
-            state=_text(port / "state") or "unknown",
-            rate=_text(port / "rate") or "unknown",
-            link_layer=_text(port / "link_layer") or "unknown",
+            state=kernel_text(port / "state") or "unknown",
+            rate=kernel_text(port / "rate") or "unknown",
+            link_layer=kernel_text(port / "link_layer") or "unknown",
         )
         for port in sorted((root / "sys/class/infiniband").glob("*/ports/*"))
         if port.name.isdigit()
@@ -165,11 +168,11 @@ def infiniband_ports(root: Path) -> tuple[InfiniBandPort, ...]:
 
 
 def _nvidia_fs(root: Path) -> str | None:
-    return _text(root / "proc/driver/nvidia-fs/version") or _text(root / "sys/module/nvidia_fs/version")
+    return kernel_text(root / "proc/driver/nvidia-fs/version") or kernel_text(root / "sys/module/nvidia_fs/version")
 
 
 def _meminfo(root: Path) -> dict[str, int]:
-    rows = (line.partition(":") for line in (_text(root / "proc/meminfo") or "").splitlines())
+    rows = (line.partition(":") for line in (kernel_text(root / "proc/meminfo") or "").splitlines())
     return {key: int(value.split()[0]) for key, _, value in rows if value.split()[:1] and value.split()[0].isdigit()}
 
 
@@ -181,15 +184,3 @@ def _chosen(text: str | None) -> str | None:
 def _limit(kind: int) -> int | None:
     soft, _ = resource.getrlimit(kind)
     return None if soft == resource.RLIM_INFINITY else soft
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text and text.lstrip("-").isdigit() else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None

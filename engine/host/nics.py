@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kvdeck.engine.host.kernel_files import kernel_number, kernel_text
+
 _WORD = 4
 """Bytes per unit of `port_xmit_data` and `port_rcv_data` (InfiniBand specification, volume 1, PortCounters)."""
 
@@ -42,15 +44,15 @@ def nic_counters(root: Path = Path("/")) -> dict[str, Carried]:
     """Return the counters of the same interfaces, by name; without those whose driver counts nothing."""
     found: dict[str, Carried] = {}
     for name, port in _ports(root):
-        sent, received = _number(port / "counters/port_xmit_data"), _number(port / "counters/port_rcv_data")
+        sent, received = kernel_number(port / "counters/port_xmit_data"), kernel_number(port / "counters/port_rcv_data")
         if sent is not None and received is not None:
             found[name] = Carried(sent * _WORD, received * _WORD)
         else:  # EFA counts bytes, under other names
-            sent, received = _number(port / "hw_counters/tx_bytes"), _number(port / "hw_counters/rx_bytes")
+            sent, received = kernel_number(port / "hw_counters/tx_bytes"), kernel_number(port / "hw_counters/rx_bytes")
             if sent is not None and received is not None:
                 found[name] = Carried(sent, received)
     for device in _devices(root):
-        sent, received = _number(device / "statistics/tx_bytes"), _number(device / "statistics/rx_bytes")
+        sent, received = kernel_number(device / "statistics/tx_bytes"), kernel_number(device / "statistics/rx_bytes")
         if sent is not None and received is not None:
             found[device.name] = Carried(sent, received)
     return found
@@ -72,14 +74,14 @@ def _devices(root: Path) -> list[Path]:
 def _rdma_ports(root: Path) -> list[Nic]:
     found = []
     for name, port in _ports(root):
-        state, device = _text(port / "state") or "unknown", port.parent.parent
+        state, device = kernel_text(port / "state") or "unknown", port.parent.parent
         found.append(
             Nic(
                 name=name,
                 rdma=True,
                 up="ACTIVE" in state.upper(),
                 state=state,
-                bits_per_s=_rate(_text(port / "rate")),
+                bits_per_s=_rate(kernel_text(port / "rate")),
                 mtu=None,
                 numa_node=_node(device / "device"),
             )
@@ -90,7 +92,7 @@ def _rdma_ports(root: Path) -> list[Nic]:
 def _net_devices(root: Path) -> list[Nic]:
     found = []
     for device in _devices(root):
-        state, speed = _text(device / "operstate") or "unknown", _number(device / "speed")
+        state, speed = kernel_text(device / "operstate") or "unknown", kernel_number(device / "speed")
         found.append(
             Nic(
                 name=device.name,
@@ -98,7 +100,7 @@ def _net_devices(root: Path) -> list[Nic]:
                 up=state == "up",
                 state=state,
                 bits_per_s=speed * 1e6 if speed is not None and speed > 0 else None,
-                mtu=_number(device / "mtu"),
+                mtu=kernel_number(device / "mtu"),
                 numa_node=_node(device / "device"),
             )
         )
@@ -112,17 +114,5 @@ def _rate(text: str | None) -> float | None:
 
 
 def _node(device: Path) -> int | None:
-    node = _number(device / "numa_node")
+    node = kernel_number(device / "numa_node")
     return node if node is not None and node >= 0 else None
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text and text.lstrip("-").isdigit() else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None

@@ -248,3 +248,24 @@ def plain_key(key: str) -> str:
     """Return a readable form of a key: `answer/RANK/3` becomes `the answer of RANK`."""
     kind, _, rest = key.partition("/")
     return f"the {kind} of {rest.rpartition('/')[0]}" if kind in ("answer", "call") else key
+
+
+class JoinedBoard(Board):
+    """Rendezvous server that ranks on other hosts join."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.present: dict[int, dict[str, Any]] = {}
+        """What each other rank said of itself: `host`, `pid`, `at` and more."""
+
+    def wait_for(self, world: int, timeout: float) -> bool:
+        """Wait until all other ranks of `world` are there; False after `timeout` seconds.
+
+        Raises:
+            RunFailedError: One is lost already.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.present) >= world - 1 or self.lost, timeout)
+            if self.lost is not None:
+                raise RunFailedError(self.lost)
+            return len(self.present) >= world - 1

@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from kvdeck.engine.ranks.board import Board, late, plain_key
+from kvdeck.engine.ranks.board import Board, JoinedBoard, late, plain_key
 from kvdeck.engine.ranks.etcd_gateway import EtcdAccess, EtcdEntry, EtcdGateway, EtcdGoneError
 from kvdeck.engine.ranks.names import described
 from kvdeck.engine.threads import start_thread
@@ -134,13 +134,11 @@ class EtcdRank:
             self._told(reason)
 
 
-class EtcdBoard(Board):
+class EtcdBoard(JoinedBoard):
     """Rank 0's store, in etcd as well: what it stores is there for all ranks, and what these store arrives here."""
 
     def __init__(self, rank: EtcdRank, prefix: str) -> None:
         super().__init__()
-        self.present: dict[int, dict[str, Any]] = {}
-        """What each other rank said of itself: `host`, `pid`, `at` and more."""
         self._rank, self._prefix, self._parted = rank, prefix, set[int]()
         rank.on_loss(self._cut_off)
         rank.follow(f"{prefix}up/", self._arrived)
@@ -158,18 +156,6 @@ class EtcdBoard(Board):
     def leave(self) -> None:
         super().leave()
         self._rank.end(f"{self._prefix}down/left")
-
-    def wait_for(self, world: int, timeout: float) -> bool:
-        """Wait until all other ranks of `world` are there; False after `timeout` seconds.
-
-        Raises:
-            RunFailedError: One is lost already.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.present) >= world - 1 or self.lost, timeout)
-            if self.lost is not None:
-                raise RunFailedError(self.lost)
-            return len(self.present) >= world - 1
 
     def wait_left(self, rank: int, timeout: float) -> bool:
         """Wait until a rank has left in order; False after `timeout` seconds."""

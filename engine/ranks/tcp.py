@@ -25,14 +25,14 @@ import orjson
 
 from kvdeck.engine.launchers import SECRET_FILE_VARIABLE, SECRET_VARIABLE
 from kvdeck.engine.lines import LineBuffer
-from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.board import JoinedBoard
 from kvdeck.engine.ranks.names import described
 from kvdeck.engine.ranks.private_file import read_private
 from kvdeck.engine.ranks.seat import Seat
 from kvdeck.engine.ranks.signed_lines import SignedLines
 from kvdeck.engine.ranks.sockets import notice_a_dead_host
 from kvdeck.engine.threads import start_thread
-from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
@@ -80,7 +80,7 @@ class _Stranger:
     until: float
 
 
-class TcpBoard(Board):
+class TcpBoard(JoinedBoard):
     """Rank 0's store, which ranks on other hosts join over TCP."""
 
     def __init__(self, address: tuple[str, int], secret: bytes, world: int, token: str = "") -> None:
@@ -93,8 +93,6 @@ class TcpBoard(Board):
             PortTakenError: The port is taken.
         """
         super().__init__()
-        self.present: dict[int, dict[str, Any]] = {}
-        """What each other rank said of itself: `host`, `pid`, `at` and more."""
         self.dropped = 0
         """Connections that didn't prove themselves."""
         self._secret, self._world, self._token = secret, world, token
@@ -109,18 +107,6 @@ class TcpBoard(Board):
                 f"rank 0 can't listen at port {address[1]}: {error.strerror}", "give another port with --rendezvous"
             ) from error
         self._doorkeeper = start_thread("rendezvous-tcp", self._keep_door, self._broken)
-
-    def wait_for(self, world: int, timeout: float) -> bool:
-        """Wait until all other ranks of `world` are there; False after `timeout` seconds.
-
-        Raises:
-            RunFailedError: One is lost already.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.present) >= world - 1 or self.lost, timeout)
-            if self.lost is not None:
-                raise RunFailedError(self.lost)
-            return len(self.present) >= world - 1
 
     def wait_left(self, rank: int, timeout: float) -> bool:
         """Wait until a rank has closed its connection; False after `timeout` seconds."""

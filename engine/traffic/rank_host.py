@@ -18,7 +18,7 @@ import numpy as np
 
 from kvdeck.engine.io import memory, nixl, pattern
 from kvdeck.engine.io.exit import run_and_exit
-from kvdeck.engine.ranks.initiator import connect
+from kvdeck.engine.io.transports import connect
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
 from kvdeck.engine.ranks.rpc import serve
 from kvdeck.engine.ranks.seat import take_seat

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvdeck.engine.host.nics import Carried, Nic, nic_counters
-from kvdeck.engine.ranks.initiator import WITHIN_HOST
+from kvdeck.engine.io.transports import WITHIN_HOST
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.sessions.units import figure, number_text, percent_text, size_text
 

@@ -80,11 +80,14 @@ def tune(
         RunFailedError: A rank is lost, or the session can't be written.
     """
     best = dataclasses.replace(spec, paths=(path,))
+    races = _Races(path, room, folder, emit, cancelled)
     left = list(candidates(best, path, room))
     while left:
-        contests = list(_screened(left, best, path, room, folder, emit, cancelled))
+        contests = [
+            contest for change in left if races.screens(contest := Contest(change, changed(best, change)), best)
+        ]
         hopeful = [contest for contest in contests if contest.ratio.low <= WORTH]
-        winners = _winners(hopeful, best, room, folder, cancelled)
+        winners = races.winners(hopeful, best)
         first = min(winners, key=lambda contest: contest.ratio.median, default=None)
         again = [contest for contest in winners if first is not None and contest.change.keys() != first.change.keys()]
         for contest in contests:
@@ -144,43 +147,47 @@ def _tuned(path: str, contest: Contest, *, chosen: bool) -> events.SettingTuned:
     )
 
 
-def _screened(
-    changes: Sequence[Change],
-    best: RunSpec,
-    path: str,
-    room: Room,
-    folder: str,
-    emit: Callable[[events.Event], None],
-    cancelled: Callable[[], bool],
-) -> Iterator[Contest]:
-    """Yield each setting after its screening; log those that this host refuses."""
-    for change in changes:
-        contest = Contest(change, changed(best, change))
+@dataclass(frozen=True, slots=True)
+class _Races:
+    """The races of one path on this host."""
+
+    path: str
+    room: Room
+    folder: str
+    emit: Callable[[events.Event], None]
+    cancelled: Callable[[], bool]
+
+    def screens(self, contest: Contest, best: RunSpec) -> bool:
+        """Race a setting in the heats of its screening; False if this host refuses it."""
+        return all(self._runs(contest, contest.screened, best) for _ in range(SCREENING_HEATS))
+
+    def winners(self, hopeful: Sequence[Contest], best: RunSpec) -> list[Contest]:
+        """Race each setting in fresh heats; return those that are faster, corrected for their number."""
+        count = heats_for(len(hopeful))
+        for contest in hopeful:
+            while len(contest.raced) < count and _may_win(contest.raced, count, len(hopeful)):
+                if not self._runs(contest, contest.raced, best):
+                    break
+        chances = [stats.sign_chance(contest.raced) if len(contest.raced) == count else 1.0 for contest in hopeful]
+        kept = stats.holm(chances, ALPHA)
+        return [contest for contest, wins in zip(hopeful, kept, strict=True) if wins and contest.ratio.low <= WORTH]
+
+    def _runs(self, contest: Contest, heats: list[float], best: RunSpec) -> bool:
+        """Add a heat to `heats`; log it and return False if this host refuses the setting, for good or just now.
+
+        Raises:
+            CancelledError: The run was cancelled.
+            RunFailedError: A rank is lost.
+        """
         try:
-            for number in range(SCREENING_HEATS):
-                contest.screened.append(heat(best, contest.spec, number, room, folder, cancelled))
+            heats.append(heat(best, contest.spec, len(heats), self.room, self.folder, self.cancelled))
         except (CancelledError, RunFailedError):
             raise
         except Exception as error:  # a setting that this host refuses must not end the run
-            words = f"{path}: {change_text(change)} can't be used: {error}"
-            emit(events.Logged(time.monotonic_ns(), "warning", words))
-            continue
-        yield contest
-
-
-def _winners(
-    hopeful: Sequence[Contest], best: RunSpec, room: Room, folder: str, cancelled: Callable[[], bool]
-) -> list[Contest]:
-    """Race each setting in fresh heats; return those that are faster, corrected for their number."""
-    count = heats_for(len(hopeful))
-    for contest in hopeful:
-        for number in range(count):
-            contest.raced.append(heat(best, contest.spec, number, room, folder, cancelled))
-            if not _may_win(contest.raced, count, len(hopeful)):
-                break
-    chances = [stats.sign_chance(contest.raced) if len(contest.raced) == count else 1.0 for contest in hopeful]
-    kept = stats.holm(chances, ALPHA)
-    return [contest for contest, wins in zip(hopeful, kept, strict=True) if wins and contest.ratio.low <= WORTH]
+            words = f"{self.path}: {change_text(contest.change)} can't be used: {error}"
+            self.emit(events.Logged(time.monotonic_ns(), "warning", words))
+            return False
+        return True
 
 
 def heats_for(settings: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kvdeck.engine.host.nics import Carried, Nic
-from kvdeck.engine.ranks.initiator import transport_of
+from kvdeck.engine.io.transports import transport_of
 from kvdeck.engine.transfer import link
 from kvdeck.engine.transfer.link import LinkWatch
 

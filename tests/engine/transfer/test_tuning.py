@@ -111,6 +111,25 @@ def test_a_setting_that_the_host_refuses_is_said_and_ends_nothing(monkeypatch: p
     assert {event.value for event in said if isinstance(event, events.SettingTuned)} >= {"POSIXAIO"}
 
 
+def test_a_setting_that_is_refused_in_the_middle_of_its_race_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, room: Room
+) -> None:
+    """Such as reserved huge pages that another process takes meanwhile."""
+    host, said = Host(lambda spec: 0.5 if spec.api == "URING" else 1.0, 0.01, 7), list[events.Event]()
+
+    def heat(now: RunSpec, then: RunSpec, *others: Any) -> float:
+        if then.api == "URING" and host.heats > 12:
+            raise RuntimeError("none left")
+        return host.heat(now, then, *others)
+
+    monkeypatch.setattr(tuning, "heat", heat)
+    best = tuning.tune(RunSpec(), "HostToDisk", room, "", said.append, lambda: False)
+    assert best.api is None
+    assert [event.text for event in said if isinstance(event, events.Logged)] == [
+        "HostToDisk: api=URING can't be used: none left"
+    ]
+
+
 @pytest.mark.parametrize("settings", range(1, 10))
 def test_there_are_enough_heats_for_one_setting_of_several_to_win(settings: int) -> None:
     heats = tuning.heats_for(settings)

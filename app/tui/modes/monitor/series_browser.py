@@ -64,8 +64,8 @@ class SeriesMeaning(Lines):
             return []
         labels = ", ".join(f"{name} {value}" for name, value in self.number.labels.items())
         name, *more = wrap(f"{self.number.name}{f' ({labels})' if labels else ''}", width - 2)
-        said = wrap(meaning_text(self.number), width - 2)
-        lines = [(name, "!"), *((line, "") for line in more), *((line, "dim") for line in said)]
+        meaning = wrap(meaning_text(self.number), width - 2)
+        lines = [(name, "!"), *((line, "") for line in more), *((line, "dim") for line in meaning)]
         return [(cell(f" {text}", width, tone),) for text, tone in lines[:height]]
 
 

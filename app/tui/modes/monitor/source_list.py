@@ -1,4 +1,4 @@
-"""Check list of the Monitor's sources, with the cost of each, and of what the search asks and doesn't find."""
+"""Check list of the Monitor's sources: what each costs, and addresses and processes that gave none."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ class SourceList(Lines, can_focus=True):
         self.top = window(min(self.top, first), last, len(lines), room)
         shown = lines[self.top : self.top + room]
         below = len(lines) - self.top - len(shown)
-        said = "Found on this host. Nothing is read until you press Enter." if self.first else "Sources"
+        title = "Found on this host. Nothing is read until you press Enter." if self.first else "Sources"
         more = f"↓ {below} more" if below else f"↑ {self.top} more" if self.top else ""
-        head: list[Row] = [(cell(said, width - len(more), "!"), (more, "dim")), ()]
+        head: list[Row] = [(cell(title, width - len(more), "!"), (more, "dim")), ()]
         padding: list[Row] = [()] * max(0, room - len(shown))
         return [*head, *shown, *padding, (), self._state(width), _keys()]
 
