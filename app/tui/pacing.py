@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvdeck.sessions.units import duration_text, number_text
+from kvdeck.sessions.units import duration_text
 
 SLOW_S, QUICK_S = 0.3, 0.2
 """The link is slow from the first lag (in s) on, until its lag falls below the second."""
@@ -27,6 +27,8 @@ ASSUMED = 20 * 1024
 """Assumed drain rate of a link in bytes/s, where none is measured."""
 BACKLOG_S = 0.5
 """A frame may be painted while at most this many seconds of bytes are left to drain."""
+LATE_S = 0.5
+"""Time for which a frame is held, in s, from which the status bar tells it."""
 LEAST_SAMPLE = 2048
 """Minimum bytes in flight for a bandwidth estimate."""
 _WEIGHT = 0.5
@@ -68,11 +70,12 @@ class TerminalLink:
         self._place: Place = (0, 0)
         self._number = 0
         self._painted: float | None = None
-        self._period_s: float | None = None
+        self._late_s = 0.0
+        """Time for which the last frame was held."""
+        self._held_since: float | None = None
         self._slow = False
         self._backlog, self._counted = 0.0, 0.0
         self._sent, self._sent_asked, self._sent_known = 0, 0, 0
-        self._held = self._lowered = False
 
     def wrote(self, count: int, now: float) -> None:
         """Count bytes sent to the terminal, for any purpose."""
@@ -85,15 +88,14 @@ class TerminalLink:
         return max(0.0, self._backlog - self.rate * (now - self._counted))
 
     def _drained(self, now: float) -> bool:
-        if self._waiting(now) <= self.rate * BACKLOG_S:
-            return True
-        self._held = True
-        return False
+        return self._waiting(now) <= self.rate * BACKLOG_S
 
     def may_paint(self, now: float) -> bool:
         """True if the last frame has arrived, or can be assumed to have."""
         may = not self.paces or self._may(now)
         self.skipped += not may
+        if not may and self._held_since is None:
+            self._held_since = now
         return may
 
     def _may(self, now: float) -> bool:
@@ -115,10 +117,8 @@ class TerminalLink:
         Returns:
             The query to send after it; empty if none is due.
         """
-        if self._painted is not None:
-            self._period_s = now - self._painted
-        self._painted = now
-        self._lowered, self._held = self._held, False
+        self._late_s = 0.0 if self._held_since is None else now - self._held_since
+        self._painted, self._held_since = now, None
         if not self.asks or self._asked is not None:
             return ""
         self._asked = now
@@ -150,8 +150,10 @@ class TerminalLink:
 
     @property
     def text(self) -> str:
-        """Status bar text for a slow link, rounded so that it seldom changes; "" if the link isn't slow."""
-        rate = f"{number_text(1 / self._period_s)}/s" if self._period_s and self._period_s > 0.6 else ""
+        """Status bar text for a slow link, rounded so that it seldom changes; "" if the link isn't slow.
+
+        Time without anything to paint doesn't count.
+        """
         if self._slow and self.lag_s is not None:
-            return f"slow link {duration_text(round(self.lag_s * 5) / 5)}{rate and f', {rate}'}"
-        return f"display limited to {rate}" if self._lowered and rate else ""
+            return f"slow link {duration_text(round(self.lag_s * 5) / 5)}"
+        return f"updates {duration_text(round(self._late_s * 5) / 5)} late" if self._late_s >= LATE_S else ""

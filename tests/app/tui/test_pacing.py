@@ -156,7 +156,7 @@ def test_the_header_speaks_of_slow_links_only_and_of_a_lower_rate_only():
     link.answered(there, 2.0)
     assert link.text == "slow link 0.8 s"
     there = painted(link, 2.1)
-    assert link.text == "slow link 0.8 s, 0.625/s"
+    assert link.text == "slow link 0.8 s"
     link.answered(there, 2.11)
     for number in range(8):
         link.answered(painted(link, 3.0 + number), 3.01 + number)
@@ -171,6 +171,19 @@ def test_the_header_says_that_pictures_are_left_out_for_a_silent_link():
     assert not link.may_paint(0.5)
     assert link.may_paint(1.6)
     link.painted(1.6)
-    assert link.text == "display limited to 0.625/s"
+    assert link.text == "updates 1.2 s late"
     link.painted(2.8)
+    assert link.text == ""
+
+
+def test_time_without_anything_to_paint_is_no_limit():
+    link = TerminalLink(asks=False)
+    link.painted(0.0)
+    link.wrote(2 * ASSUMED, 60.0)
+    assert not link.may_paint(60.1)
+    assert link.may_paint(61.8)
+    link.painted(61.8)
+    assert link.text == "updates 1.6 s late", "and not one update in 61.8 s"
+    assert link.may_paint(300.0)
+    link.painted(300.0)
     assert link.text == ""
