@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvdeck.sessions.model.run_state import RunState, StepState
 
 AGAINST_WIDTH = 15
+_WIDEST_RATIO = "98.3 % "
 MARKS = {"waiting": "·", "running": "▸", "ok": "✓", "suspect": "?", "unavailable": "–", "failed": "✗", "cancelled": "×"}
 TONES = {
     "waiting": "dim",
@@ -56,9 +57,8 @@ def state_text(step: StepState) -> str:
 
 def against(step: StepState) -> str:
     """Return the rate relative to the reference's: `64 % memcpy`, `1.60× pread`; a long name gives way to `limit`."""
-    text = reference_text(step.reference_ratio, step.reference, step.reference_is_limit)
-    if len(text) <= AGAINST_WIDTH:
-        return text
+    if len(_WIDEST_RATIO) + len(step.reference or "") <= AGAINST_WIDTH:  # alike for all steps of a reference
+        return reference_text(step.reference_ratio, step.reference, step.reference_is_limit)
     ratio = against_text(step.reference_ratio, step.reference_is_limit)
     return f"{ratio} of limit" if step.reference_is_limit else f"{ratio} limit"
 
