@@ -137,7 +137,7 @@ def _closing(diff: Diff) -> Iterable[str]:
     """Yield a sentence if rows can't be judged, and one if nothing changed."""
     if unsure := undecidable(diff):
         yield f"Undecided for {many(unsure, 'row')}: a single figure has no interval."
-    if not diff.insights and unsure < len(diff.keys or diff.paths or (None,)):
+    if not diff.insights and unsure < len(diff.keys or diff.paths):
         yield "No significant performance changes detected."
 
 

@@ -183,6 +183,8 @@ def compare(
         print_lines(diff_lines(diff, report_width()))
     if percent is not None and (unsure := undecidable(diff)):
         click.echo(f"{many(unsure, 'row')} without an interval: regressions can't be detected there", err=True)
+    if percent is not None and not (diff.keys or diff.paths):
+        click.echo("no path and layout in common: regressions can't be detected", err=True)
     for row in worse:
         what = key_text(row.path, row.layout or "across layouts", row.block_bytes, row.batch)
         click.echo(f"regression: {what}: {ratio_text(row.ratio)} the time", err=True)

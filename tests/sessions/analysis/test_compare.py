@@ -111,6 +111,13 @@ def test_insights_go_both_ways() -> None:
     assert "No significant performance changes detected." in said(compare(before, before))
 
 
+def test_nothing_in_common_is_not_called_unchanged() -> None:
+    diff = compare(session("a", step(0)), session("b", step(0, path="DeviceToDevice")))
+    assert diff.keys == ()
+    assert "They have no path and layout in common." in said(diff)
+    assert "No significant performance changes detected." not in said(diff)
+
+
 def test_what_chance_may_explain_is_no_insight() -> None:
     unsure = session("b", step(0, gb_per_s=Interval(9.0, 5.0, 13.0)))
     assert compare(session("a", step(0)), unsure).insights == ()
