@@ -64,12 +64,13 @@ def against(step: StepState) -> str:
 
 
 def _ratio(step: StepState) -> str:
-    """Return the time over the baseline's: the worker's estimate while it runs, then the final comparison."""
+    """Return the time over the baseline's: the worker's estimate while it runs, marked `≈`, then the comparison."""
     if (found := step.compared) is not None:
         return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
         return "base"
-    return ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+    text = ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+    return f"≈{text}" if step.values else text
 
 
 def _columns(width: int) -> list[Column[StepState]]:
