@@ -14,7 +14,16 @@ from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 from kvdeck.sessions.model.references import against_text, reference_text
-from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
+from kvdeck.sessions.units import (
+    UNKNOWN,
+    count_text,
+    figure,
+    layout_name,
+    range_text,
+    ratio_text,
+    short_layout_name,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
@@ -69,8 +78,8 @@ def _ratio(step: StepState) -> str:
         return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
         return "base"
-    text = ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
-    return f"≈{text}" if step.values else text
+    low, high = step.counter("ratio_low"), step.counter("ratio_high")
+    return f"≈{ratio_text(step.counter('ratio'))} {range_text(low, high)}" if step.values else UNKNOWN
 
 
 def _columns(width: int) -> list[Column[StepState]]:
