@@ -64,7 +64,7 @@ def _figures(run: RunState, step: StepState | None) -> list[str]:
 
 
 def verdict_so_far(run: RunState) -> Comparison | None:
-    """Return the running step's comparison with its trial's first, from the rounds so far; None if they say nothing."""
+    """Return the running step's comparison with its trial's first, from the rounds so far; None if undecided."""
     step = run.step(int(_counter(run, "step") or 0)) if run.newest else None
     ratio, low, high, number = (_counter(run, name) for name in ("ratio", "ratio_low", "ratio_high", "round"))
     if step is None or ratio is None or low is None or high is None or number is None:

@@ -22,11 +22,14 @@ from kvdeck.engine.io.kernel_aio import KernelAio
 from kvdeck.engine.io.process_memory import plan_copies, run_copies
 from kvdeck.engine.planning.layout import parse_layout
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.second_core import SecondCore
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.references import (
     CUDA_MEMCPY,
     IO_SUBMIT,
+    LIMIT_FROM,
     MEMCPY,
+    MEMCPY_BY_BOTH,
     PINNED_CUDA_MEMCPY,
     PREAD,
     PROCESS_VM_READV,
@@ -38,12 +41,19 @@ from kvdeck.sessions.units import exact_size_text
 Rows = npt.NDArray[np.uint64]
 Blocks = Sequence[int]
 _WHOLE = parse_layout("FullyContiguous")
+_TRIES, _TRIED_BYTES = 3, 64 << 20
+"""How often, and on how many bytes, a way to copy is tried as the reference is opened."""
 
 
 class Reference(Protocol):
     """One of the means, opened for an initiator's endpoints."""
 
     name: str
+
+    @property
+    def target_core(self) -> bool:
+        """True if it needs the target's core, on which the target mustn't poll meanwhile."""
+        return False
 
     def plan(self, blocks: Blocks, group: int, /) -> Callable[[], None]:
         """Return a function that moves blocks, `group` of them in flight together.
@@ -91,7 +101,11 @@ def open_reference(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpo
     if target is not None and peer:
         with contextlib.suppress(OSError):
             return _BetweenProcesses(setup, own, other, target)
-    return _Memcpy(setup, own, other)
+    apart = target is not None and setup.shared is None and setup.targets == 1
+    own_cores, far_cores = setup.cores
+    single = len(own_cores) == len(far_cores) == 1 and own_cores != far_cores
+    second = far_cores[0] if apart and single and setup.geometry.block_bytes >= LIMIT_FROM else None
+    return _Memcpy(setup, own, other, second)
 
 
 def open_on_plain_pages(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, blocks: int) -> Reference:
@@ -116,6 +130,8 @@ def _scratch_rows(address: int, size: int, blocks: int) -> Rows:
 
 class _FileMeans:
     """The memory and the files of a path to or from a disk; memory of a device is replaced by host memory."""
+
+    target_core = False
 
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, files: FileSide) -> None:
         self._files, self._write = files, setup.operation == "WRITE"
@@ -156,10 +172,10 @@ class _KernelQueue(_FileMeans):
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:
         which = np.array(blocks)
-        flights = self._queue.plan(self.memory[which], self.places[which], group, write=self._write)
+        flight = self._queue.plan(self.memory[which], self.places[which], group, write=self._write)
 
         def run() -> None:
-            self._queue.run(flights)
+            self._queue.run(flight)
             self._finish()
 
         return run
@@ -205,6 +221,8 @@ class _PlainCalls(_FileMeans):
 class _BetweenProcesses:
     """Copies by the kernel between the memory of two processes, a request's blocks in one call."""
 
+    target_core = False
+
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, pid: int) -> None:
         self._pid, self._write = pid, setup.operation == "WRITE"
         self.name = PROCESS_VM_WRITEV if self._write else PROCESS_VM_READV
@@ -224,12 +242,17 @@ class _BetweenProcesses:
 
 
 class _Memcpy:
-    """memcpy within this process: to the other endpoint, or to scratch memory if that is another process's."""
+    """memcpy within this process: to the other endpoint, or to scratch memory if that is another process's.
 
-    name = MEMCPY
+    Between two processes each side may copy on a core of its own, so the limit is the faster of a copy by one core and
+    of one by both sides' cores, as found when it is opened.
+    """
 
-    def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint) -> None:
+    def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, second: int | None) -> None:
+        """`second`: the target's core, if it isn't the initiator's; None: only this process's core copies."""
+        self.name = MEMCPY
         self._scratch: memory.HostBuffer | None = None
+        self._helper: SecondCore | None = None
         self._here = _rows(own)
         if other.regions:
             self._there = _rows(other)
@@ -238,25 +261,62 @@ class _Memcpy:
             self._there = _scratch_rows(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
         if setup.operation == "READ" and other.regions:
             self._here, self._there = self._there, self._here
+        if second is not None:
+            self._try(second, range(min(setup.blocks, max(1, _TRIED_BYTES // setup.geometry.block_bytes))))
+
+    @property
+    def target_core(self) -> bool:
+        """True if it needs the target's core, on which the target mustn't poll meanwhile."""
+        return self._helper is not None
+
+    def _try(self, second: int, blocks: Blocks) -> None:
+        """Keep a thread on the second core if both cores together copy faster than one."""
+        alone = min(_seconds(self.plan(blocks, 1)) for _ in range(_TRIES))
+        self._helper = SecondCore(second)
+        if min(_seconds(self.plan(blocks, 1)) for _ in range(_TRIES)) < alone:
+            self.name = MEMCPY_BY_BOTH
+        else:
+            self._helper.close()
+            self._helper = None
 
     def plan(self, blocks: Blocks, _group: int) -> Callable[[], None]:
-        move = ctypes.memmove
         pieces = [(int(self._there[b, 0]), int(self._here[b, 0]), int(self._here[b, 1])) for b in blocks]
+        if (helper := self._helper) is None:
+            return lambda: _copy(pieces)
+        half = len(pieces) // 2
 
         def run() -> None:
-            for to, origin, size in pieces:
-                move(to, origin, size)
+            helper.begin(lambda: _copy(pieces[:half]))
+            _copy(pieces[half:])
+            helper.wait()
 
         return run
 
     def close(self) -> None:
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
 
 
+def _copy(pieces: Sequence[tuple[int, int, int]]) -> None:
+    move = ctypes.memmove  # doesn't hold the interpreter's lock
+    for to, origin, size in pieces:
+        move(to, origin, size)
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
 class _DeviceCopies:
     """Copies by CUDA, started for a request's blocks and then waited for once; host memory is page-locked."""
+
+    target_core = False
 
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint) -> None:
         size, blocks = setup.geometry.block_bytes, setup.blocks

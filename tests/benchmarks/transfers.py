@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.io.loop import Visit
 from kvdeck.engine.planning.layout import Geometry
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator import Lane
@@ -120,15 +121,30 @@ def _cores_of(pid: int) -> tuple[set[int], set[int]]:
     return os.sched_getaffinity(pid), {int(last)}
 
 
-def _p50(lane: Lane, count: int) -> float:
-    """Median ns of a request; only this lane's target polls meanwhile, and the cores are checked after it."""
+def _visit(lane: Lane, count: int) -> Visit:
+    """Run `count` requests; only this lane's target polls meanwhile, and the cores are checked after it."""
     lane.attend(True)
     visit = lane.visit(0, count)
     lane.attend(False)
     _check_cores(lane)
     if visit.waits_ns is not None:
         VISITS.append(is_disturbed(visit.waits_ns, visit.end_ns - visit.start_ns))
+    return visit
+
+
+def _p50(lane: Lane, count: int) -> float:
+    """Median ns of a request."""
+    visit = _visit(lane, count)
     return statistics.median(post + move for post, move in zip(visit.post_ns, visit.transfer_ns, strict=True))
+
+
+def _mean(lane: Lane, count: int) -> float:
+    """Wall time in ns over the requests: what a limit is measured by, which has no single requests to take a median of.
+
+    A median leaves out a wait for a core that a wall time contains: beside other programs the limit seemed exceeded.
+    """
+    visit = _visit(lane, count)
+    return (visit.end_ns - visit.start_ns) / count
 
 
 def _row(what: str, measured: str, budget: str) -> Row:
@@ -258,7 +274,7 @@ def _against_limit(lane: Lane, what: str, count: int) -> Row:
         return (end - begin) / count
 
     reference()
-    ratio, ours, theirs = _pairs(lambda: _p50(lane, count), reference)
+    ratio, ours, theirs = _pairs(lambda: _mean(lane, count), reference)
     pages = lane.pages()[0]
     lane.close()
     return _row(what, f"{1 / ratio:.2f} ({size / ours:.2f} of {size / theirs:.2f} GB/s, {pages})", "–")
