@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvdeck.engine.host.disk_link import disk_bound
 from kvdeck.engine.io import capability, plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.io.pages import all_huge
@@ -355,6 +356,7 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages
         **({"shared_cores": True} if any(shared_cores(spec, room, setup.two_processes, trial.topology)) else {}),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
+        **(_disk_settings(trial, setup.folder) if on_file else {}),
         **_scheme_settings(trial),
         "environment": {
             key: value
@@ -362,6 +364,15 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages
             if key.startswith(("UCX_", "NIXL_", "CUFILE_")) and key not in _NO_MATTER
         },
     }
+
+
+def _disk_settings(trial: Trial, folder: str) -> dict[str, Any]:
+    """Return what the disk can't exceed, and why, or why it isn't known; {} where bytes don't come from the disk."""
+    if not trial.direct or trial.in_memory:
+        return {}
+    bound = disk_bound(Path(folder))
+    rate = None if bound.gb_per_s is None else round(bound.gb_per_s, 4)
+    return {"disk_bound_gb_per_s": rate, "disk_bound": bound.words}
 
 
 def _scheme_settings(trial: Trial) -> dict[str, Any]:

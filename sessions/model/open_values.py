@@ -64,6 +64,8 @@ class SettingValues(Struct):
     assumed: dict[str, str] | Unset | None = UNSET
     pages: list[str] | Unset | None = UNSET
     plain_pages_gb_per_s: Number | Unset | None = UNSET
+    disk_bound_gb_per_s: Number | Unset | None = UNSET
+    disk_bound: str | Unset | None = UNSET
 
 
 class SpecValues(Struct):

@@ -28,6 +28,7 @@ from kvdeck.sessions.units import (
     interval_text,
     layout_name,
     many,
+    percent_text,
     range_text,
     ratio_text,
     short_layout_name,
@@ -171,8 +172,10 @@ def _links(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
 
 
 def _limit_lines(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]:
-    """Return what plain pages give to the limit, and a sentence per step that exceeded its limit."""
+    """Return the disk's bound, what plain pages give to the limit, and a sentence per step that exceeded its limit."""
     lines: list[Line] = []
+    if text := next(filter(None, map(disk_bound_text, results)), ""):
+        lines += [Line(piece) for piece in wrapped(f"  {text}", width, "    ")]
     if text := next(filter(None, map(plain_pages_text, results)), ""):
         lines += [Line(piece) for piece in wrapped(f"  {text}", width, "    ")]
     for result in results:
@@ -180,6 +183,15 @@ def _limit_lines(results: Sequence[StepResult], sweep: bool, width: int) -> list
             name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
             lines += [Line(piece, "warning") for piece in wrapped(f"  {name}: {text}", width, "    ")]
     return lines
+
+
+def disk_bound_text(result: StepResult) -> str:
+    """Return what the disk of a step can't exceed by its link, and the source; empty if that isn't known."""
+    bound, words = result.settings.get("disk_bound_gb_per_s"), result.settings.get("disk_bound")
+    if not bound or not words or result.gb_per_s is None:
+        return ""
+    part = percent_text(result.gb_per_s.median / bound)
+    return f"bound {figure(bound)} GB/s: {words}; {layout_name(result.layout)} reaches {part} of it"
 
 
 def plain_pages_text(result: StepResult) -> str:

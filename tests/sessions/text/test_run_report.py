@@ -340,6 +340,15 @@ def test_no_limit_is_exceeded_without_a_word(reference: str, ratio: float, words
     assert "at the limit" in words or "at the limit" not in shown
 
 
+def test_a_disk_s_bound_is_told_with_its_source() -> None:
+    link = "PCIe link of nvme0n1, 16 GT/s × 4 (current_link_speed and _width in sysfs)"
+    bound = {"settings": {"disk_bound_gb_per_s": 7.8769, "disk_bound": link}, "gb_per_s": Interval(3.94, 3.9, 4.0)}
+    shown = " ".join(text(session(step(0, DISK_TO_HOST, **bound), step(1, DISK_TO_HOST, LS, **bound)), 120).split())
+    assert shown.count(f"bound 7.88 GB/s: {link}; FullyContiguous reaches 50 % of it") == 1
+    unknown = {"settings": {"disk_bound_gb_per_s": None, "disk_bound": "vda is no NVMe disk on PCIe"}}
+    assert "bound" not in text(session(step(0, DISK_TO_HOST, **unknown)), 120)
+
+
 def test_plain_pages_stand_beside_huge_ones_once() -> None:
     of_huge = {"reference": "io_submit", "settings": {"plain_pages_gb_per_s": 3.27}}
     shown = text(session(step(0, DISK_TO_HOST, **of_huge), step(1, DISK_TO_HOST, LS, **of_huge)), 120)
