@@ -52,6 +52,31 @@ def test_status_and_exit(
     assert (code, row["status"], row["message_bytes"]) == (exit_status, status, 1_048_576)
 
 
+def test_a_suite_is_planned_run_reported_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, folder = tmp_path / "suite.yaml", tmp_path / "out"
+    file.write_text("name: s\nvars: {code: 0}\nsteps:\n  - {id: a, kind: shell, argv: [sh, -c, 'exit ${code}']}\n")
+    assert "sh -c 'exit 0'" in call(capsys, "plan", str(file))[1]
+    assert not folder.exists()
+    status, out, _ = call(capsys, "run", str(file), "--output", str(folder))
+    assert (status, "1 PASS" in out) == (0, True)
+    assert call(capsys, "run", str(file), "--output", str(folder))[0] == 2, "its results are not overwritten"
+    status, out, _ = call(capsys, "run", str(file), "--output", str(folder), "--resume", "--json")
+    assert (status, json.loads(out)["results"][0]["status"]) == (0, "PASS")
+    assert call(capsys, "report", str(folder))[0] == 0
+    assert {"results.json", "report.md", "junit.xml"} <= {path.name for path in folder.iterdir()}
+    assert call(capsys, "run", str(file), "--var", "code=3", "--output", str(tmp_path / "failed"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "nope"], ["plan", "/dev/zero"], ["run", "local", "--var", "x"], ["run", "local", "--step", "nope"],
+     ["run", "local", "--resume"], ["report", "."], ["plan", "local", "--var", "colour=red"]],
+)  # fmt: skip
+def test_wrong_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capsys, *arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+
+
 def test_a_size_that_no_result_has_is_an_error(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "check", str(log), "--size", "1M")[0] == 0
     status, _, err = call(capsys, "check", str(log), "--size", "2M")

@@ -51,7 +51,7 @@ def test_a_row_without_a_word_in_front_is_the_result_of_f() -> None:
         (
             (
                 "iterations,50.0_percentile_lat,avg_lat,overall_lat,avg_bw,overall_bw,avg_mr,overall_mr\n"
-                "[thread 0] 940,3.739,1.0,2.0,3.0,4.0,5,6\n[thread 0]19856,3.648,3237.782,2350.331,19.30,26.59,309,425\n"
+                "[thread 0] 940,3.739,1.0,2.0,3.0,4.0,5,6\n[thread 0]19856,3.648,3237.782,2350.331,19.3,26.6,309,425\n"
                 "20000,3.648,3457.556,2358.303,18.08,26.50,289,424\n"
             ),
             [("", 20_000, 50.0, 26.5)],
