@@ -151,6 +151,7 @@ class Server:
         for session, lines in await asyncio.to_thread(self._recover):
             self._jobs.adopt(session, lines)
         path = runtime.socket_path(self._config.runtime)
+        # Only the holder of the lock comes here, so a socket in its place is a dead engine's.
         await asyncio.to_thread(path.unlink, missing_ok=True)
         async with TaskGroup() as self._clients:
             try:
@@ -414,6 +415,7 @@ def main() -> int:
     """Run the engine in the foreground, logging to its file; return the exit status (`LOCKED` if one runs already)."""
     umask.make_private()
     ensure_home()
+    # The terminal of the command that started it may close; runs go on.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = config_from_environment()

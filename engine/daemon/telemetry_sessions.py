@@ -91,6 +91,7 @@ class TelemetrySessions:
         name = f"{command.name}/{session.INSIDE}" if of_run else command.name
         await asyncio.to_thread(self._make, name, what, limit)
         self._asked[name] = what
+        # The newest is last: the oldest ended ones are dropped first.
         self._states.pop(name, None)
         self._states[name] = RecordingState(name, "queued")
         if of_run:

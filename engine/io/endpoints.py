@@ -19,6 +19,7 @@ from kvdeck.engine.io.pages import pages_text
 from kvdeck.engine.planning.layout import Geometry, Layout, parse_layout
 from kvdeck.sessions.units import exact_size_text
 
+# Preparation in pieces: a whole buffer's copy would need its memory a second time.
 _IO_CHUNK, _GPU_CHUNK = 4 << 20, 16 << 20
 
 

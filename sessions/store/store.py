@@ -162,6 +162,7 @@ class Store:
             folder, target = self.folder(name), self.folder(new)
             if target.exists():
                 raise UsageError(f"session {new!r} already exists", "choose another name")
+            # A kill before the write leaves the old name in session.json, where the folder's name counts.
             folder.rename(target)
             self.write(replace(session, name=new))
 
@@ -173,6 +174,7 @@ class Store:
         """
         with self._alone():
             self._ended(name, damaged=True)
+            # Renamed first: the name is free at once, and no reader meets half a session. No name starts with a dot.
             gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
             self.folder(name).rename(gone)
         try:
