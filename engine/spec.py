@@ -349,7 +349,7 @@ class RunSpec:
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as values that YAML and JSON can represent; without a peer, none about peers.
 
-        `tuned` and `fixed` are left out where they say nothing, so that the files of runs without them keep their
+        `tuned` and `fixed` are left out at their defaults, so that the files of runs without them keep their
         bytes.
         """
         left_out = (

@@ -441,7 +441,7 @@ def main() -> int:
     """Run the engine in the foreground, logging to its file; return the exit status (`LOCKED` if one runs already)."""
     umask.make_private()
     ensure_home()
-    # The terminal of the command that started it may close; runs go on.
+    # The terminal of the command that started it may close; runs continue.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = config_from_environment()
