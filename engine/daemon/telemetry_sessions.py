@@ -49,6 +49,7 @@ class TelemetrySessions:
         """Recordings inside runs, by the run's name: whether it has begun to sample."""
         self._closing: set[str] = set()
         """Recordings whose files are being completed."""
+        # Ends of two recordings may be written in two threads.
         self._writing = threading.Lock()
         """Held while an end is written: a task that is cancelled leaves its thread behind."""
         self._over = asyncio.Event()

@@ -255,6 +255,7 @@ class FileSide:
         try:
             self.descriptors = [os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600) for path in self.paths]
         except OSError as error:
+            # What a file system without O_DIRECT answers, such as tmpfs before Linux 6.6.
             if direct and error.errno == errno.EINVAL:
                 raise reasons.no_direct(str(folder), folder_facts(folder).filesystem) from error
             raise
@@ -288,6 +289,7 @@ class FileSide:
                 _read_fully(fd, whole.data[index * self.size : (index + 1) * self.size])
             return wrong_region(whole, self.geometry, self.blocks, own, self.files, origin)
         finally:
+            # A view of the memory would keep it from being freed.
             del whole
             content.close()
 
