@@ -96,6 +96,7 @@ class RankChild:
     """The rank's own process, which loads NIXL. Signals to this one cancel it: the second one kills it."""
 
     def __init__(self, meeting: Meeting, signals: Signals) -> None:
+        # A process of its own: one that has loaded UCX can crash, and leaves without destructors.
         argv = [sys.executable, "-m", "kvdeck.engine.transfer.rank_worker", "--parent", str(os.getpid()),
                 "--meeting", orjson.dumps(meeting).decode()]  # fmt: skip
         self._child = Child(argv, stdin=PIPE, stdout=PIPE, cwd="/", env={"PYTHONFAULTHANDLER": "1"})

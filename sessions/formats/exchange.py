@@ -211,6 +211,7 @@ def _text(data: bytes) -> tuple[str, str]:
     for magic, what in _PACKED.items():
         if data.startswith(magic):
             raise ValueError(f"it is {what}: unpack it first")
+    # PowerShell's `>` writes UTF-16.
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return data.decode(encoding, errors="replace"), encoding
 

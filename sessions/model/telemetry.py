@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class Spread(Struct, frozen=True):
@@ -97,6 +97,8 @@ class TelemetryTotals(Struct, frozen=True):
     counters: tuple[CounterTotals, ...] = ()
     marks: tuple[tuple[float, str, str], ...] = ()
     """The latest annotations: Unix time in seconds, text, kind."""
+    failure: str | UnsetType = UNSET
+    """Why a recording inside a run or a trace did not end well; in no file."""
 
     @property
     def duration_s(self) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 import orjson
 
 from kvdeck.app.cli.output import few_paths, print_json, print_lines, print_session, report_width
@@ -173,7 +173,7 @@ def compare(
     diff = compared(a, b)
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(diff_markdown(diff).encode(), output)
@@ -209,7 +209,7 @@ def _compare_telemetry(
     diff = compare_telemetry.compare_flows(a, b)
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(telemetry_diff_markdown(diff).encode(), output)
