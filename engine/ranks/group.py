@@ -20,7 +20,7 @@ from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
-from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget, local_pid
 from kvdeck.engine.ranks.peer import PeerHost, RankCalls
 from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.rendezvous import Lossy, check_lost, naming_losses
@@ -51,22 +51,34 @@ class _Shared:
     remote: RankCalls
     setup: LaneSetup
     """Setup of the first sharer."""
-
-    @property
-    def sharers(self) -> int:
-        assert self.setup.shared is not None
-        return self.setup.shared.sharers
+    target: SharedTarget
 
     @property
     def position(self) -> int:
-        assert self.setup.shared is not None
-        return self.setup.shared.position
+        return self.target.position
+
+    @property
+    def blocks(self) -> int:
+        return self.setup.blocks // len(self.setup.shared) * self.target.sharers
 
     def origin(self, layout: str, seed: int) -> dict[str, Any]:
         """Return the origin of the bytes that the initiators write; their sources are contiguous in the pattern."""
-        source = parse_layout_pair(layout).source
-        regions = self.sharers * self.setup.devices
-        return origin_to_json(Origin(source, regions, seed, True, self.setup.position))
+        source, setup = parse_layout_pair(layout).source, self.setup
+        regions, total = self.target.sharers * setup.devices, self.target.sharers * setup.blocks
+        first = setup.shared.index(self.target) * self.blocks
+        return origin_to_json(Origin(source, regions, seed, True, setup.position, first, total))
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLink:
+    """What leads from the initiators to one peer."""
+
+    transport: str
+    """Transports that connect them, as UCX names them: `tcp/eth1`."""
+    share: float
+    """Part of the bytes that goes to this peer or comes from it."""
+    lanes: tuple[int, ...]
+    """Indices of the initiators that have a target on it."""
 
 
 class Crew:
@@ -89,6 +101,8 @@ class Crew:
         self._bytes, self._backend = sum(setup.bytes for setup in setups), setups[0].backend
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
+        self._targets_of: list[tuple[int, ...]] = []
+        """Numbers of each initiator's shared targets."""
         try:
             for peer in peers:
                 check_lost(peer)
@@ -106,6 +120,7 @@ class Crew:
             for peer in self.peers:
                 peer.on_loss(self._board.lose)
         setups = self._open_shared(setups)
+        self._targets_of = [tuple(target.number for target in setup.shared) for setup in setups]
         if self._board is not None:
             for index in range(1, len(setups)):
                 self._others.append(RankProcess(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
@@ -125,18 +140,23 @@ class Crew:
         """Open each shared target; return the setups completed with the target's name, metadata and places."""
         found: dict[int, dict[str, Any]] = {}
         for setup in setups:
-            shared = setup.shared
-            if shared is None or shared.number in found:
-                continue
-            remote = self._start_target(shared.number)
-            self._shared.append(_Shared(remote, setup))
-            found[shared.number] = remote.call(
-                "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
-            )
-            self._delays.append(RunDelays([local_pid(found[shared.number]["process"])]))
-            if not self._writes:
-                remote.call("fill", seed=0, position=0)
-        return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
+            for target in setup.shared:
+                if target.number not in found:
+                    found[target.number] = self._open_target(setup, target)
+        return [_told(setup, found) for setup in setups]
+
+    def _open_target(self, setup: LaneSetup, target: SharedTarget) -> dict[str, Any]:
+        """Start and open a shared target; return what it said."""
+        shared = _Shared(self._start_target(target.number), setup, target)
+        self._shared.append(shared)
+        arguments = target_arguments(setup, shared.blocks, setup.target_devices)
+        opened: dict[str, Any] = shared.remote.call(
+            "open", **arguments | ({"cores": target.cores} if target.cores else {})
+        )
+        self._delays.append(RunDelays([local_pid(opened["process"])]))
+        if not self._writes:
+            shared.remote.call("fill", seed=0, position=0)
+        return opened
 
     def _start_target(self, number: int) -> RankCalls:
         if self.peers:
@@ -144,10 +164,24 @@ class Crew:
         assert self._board is not None
         return RankProcess(self._board, "kvdeck.engine.ranks.target", f"kvdeck-target{number}")
 
-    @property
-    def transport(self) -> str:
-        """Transports that connect rank 0's initiator with a peer, as UCX names them; empty without a peer."""
-        return "" if self._lane is None else self._lane.transport
+    def links(self) -> dict[str, PeerLink]:
+        """Return what leads to each peer, by its label; {} without a peer."""
+        if not self.peers:
+            return {}
+        ways: dict[str, list[str]] = {peer.label: [] for peer in self.peers}
+        numbers: dict[str, set[int]] = {peer.label: set() for peer in self.peers}
+        lanes: dict[str, list[int]] = {peer.label: [] for peer in self.peers}
+        for lane, transports in enumerate(self._everywhere("transports")):
+            for target, transport in zip(self._targets_of[lane], transports, strict=True):
+                label = self.peers[target % len(self.peers)].label
+                ways[label].append(transport)
+                numbers[label].add(target)
+                lanes[label].append(lane)
+        total = len(self._shared)
+        return {
+            label: PeerLink(" ".join(dict.fromkeys(ways[label])), len(numbers[label]) / total, tuple(lanes[label]))
+            for label in ways
+        }
 
     def _everywhere(self, method: str, *, begin_together: bool = False, **arguments: Any) -> list[Any]:
         """Call a method on all initiators at once; return their results, rank 0's first and not converted to JSON."""
@@ -291,14 +325,18 @@ def _waits(lanes: Sequence[tuple[int, int] | None], shared: Sequence[int | None]
     return sum(own for own, _ in known), sum(far for _, far in known) + sum(told)
 
 
-def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
-    assert setup.shared is not None
-    there = dataclasses.replace(
-        setup.shared,
-        name=opened["name"],
-        metadata=opened["metadata"],
-        places=tuple((address, device) for address, device in opened["places"]),
-        pages=opened["pages"],
-        process=opened["process"],
+def _told(setup: LaneSetup, opened: dict[int, dict[str, Any]]) -> LaneSetup:
+    """Return an initiator's setup with what its shared targets said of themselves, by their numbers."""
+    there = tuple(
+        dataclasses.replace(
+            target,
+            name=said["name"],
+            metadata=said["metadata"],
+            places=tuple((address, device) for address, device in said["places"]),
+            pages=said["pages"],
+            process=said["process"],
+        )
+        for target in setup.shared
+        for said in (opened[target.number],)
     )
     return dataclasses.replace(setup, shared=there)

@@ -30,7 +30,7 @@ class SharedTarget:
     number: int
     """Index among the run's shared targets."""
     sharers: int
-    """Number of initiators that share the target; 1 on another host."""
+    """Number of initiators that share the target; 1 if one initiator has several targets."""
     place: int
     """This initiator's index among the sharers, which selects its range of the target's blocks."""
     position: int
@@ -43,6 +43,8 @@ class SharedTarget:
     """Address and device number of each of the target's regions."""
     pages: str | None = None
     """Kinds of its pages."""
+    cores: tuple[int, ...] = ()
+    """CPU cores allowed for it; empty: those of its initiator's setup."""
     process: dict[str, Any] = field(default_factory=dict)
     """Fields of the target's `ProcessIdentity`."""
 
@@ -88,7 +90,8 @@ class LaneSetup:
     """Devices of each target."""
     position: int = 0
     """Offset of this initiator's first block in the pattern, in bytes; different for each initiator."""
-    shared: SharedTarget | None = None
+    shared: tuple[SharedTarget, ...] = ()
+    """The targets that rank 0 opens for this initiator, in the order of its blocks; either one or `targets`."""
     patience_s: float = COMPLETION_SECONDS
     """Time limit of one completion, in seconds."""
 

@@ -208,8 +208,7 @@ class _BetweenProcesses:
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, pid: int) -> None:
         self._pid, self._write = pid, setup.operation == "WRITE"
         self.name = PROCESS_VM_WRITEV if self._write else PROCESS_VM_READV
-        shared = setup.shared
-        first = 0 if shared is None else shared.place * setup.blocks
+        first = setup.shared[0].place * setup.blocks if len(setup.shared) == 1 else 0
         self._here = _rows(own)
         self._there = _rows(other)[first : first + setup.blocks]
         self.plan([0], 1)()  # OSError if the kernel doesn't allow it

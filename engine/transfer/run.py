@@ -234,18 +234,31 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
             **setup,
             cores=_cores(spec, room, lane, two, topology),
             position=lane * size,
-            shared=_shared(topology, lane, size, always=spec.peer is not None) if two else None,
+            shared=_shared(spec, room, lane, size, topology) if two else (),
         )
         for lane in range(trial.lanes)
     ]
 
 
-def _shared(topology: Topology, lane: int, size: int, *, always: bool) -> SharedTarget | None:
-    """Return the target that rank 0 opens for an initiator: a shared one, or `always`; each moves `size` bytes."""
-    sharers = topology.sharers
-    if sharers == 1 and not always:
-        return None
-    return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
+def _shared(spec: RunSpec, room: Room, lane: int, size: int, topology: Topology) -> tuple[SharedTarget, ...]:
+    """Return the targets that rank 0 opens for an initiator: a shared one, and all that are on a peer.
+
+    Each initiator moves `size` bytes.
+    """
+    sharers, count = topology.sharers, topology.lane_targets
+    if sharers == 1 and spec.peer is None:
+        return ()
+    group = lane // sharers
+    return tuple(
+        SharedTarget(
+            group * count + number,
+            sharers,
+            lane % sharers,
+            position=group * sharers * size + number * size // count,
+            cores=() if spec.peer is None else _cores_there(spec, room, group * count + number, topology),
+        )
+        for number in range(count)
+    )
 
 
 Cores = tuple[int, ...]
@@ -267,14 +280,17 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
 
 
 def _cores_between(spec: RunSpec, room: Room, lane: int, topology: Topology) -> tuple[Cores, Cores]:
-    """Return the cores of an initiator here and of its target on its peer, which takes the peer's last cores."""
-    lanes, number = spec.threads * topology.lanes, lane // topology.sharers
-    own, there = room.cores, tuple(room.peers[number % len(room.peers)].greeting["cores"])
-    targets = -(-lanes // topology.sharers // len(room.peers))
-    return (
-        (own[lane],) if spec.pin and len(own) >= lanes else own,
-        (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= targets else there,
-    )
+    """Return the cores of an initiator here, and those of its first target on its peer."""
+    lanes, own = spec.threads * topology.lanes, room.cores
+    first = lane // topology.sharers * topology.lane_targets
+    return (own[lane],) if spec.pin and len(own) >= lanes else own, _cores_there(spec, room, first, topology)
+
+
+def _cores_there(spec: RunSpec, room: Room, number: int, topology: Topology) -> Cores:
+    """Return the cores of a target on its peer: of the peer's last cores, one for each of its targets."""
+    there = tuple(room.peers[number % len(room.peers)].greeting["cores"])
+    most = -(-_sides(spec, True, topology)[1] // len(room.peers))
+    return (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= most else there
 
 
 def _sides(spec: RunSpec, two: bool, topology: Topology) -> tuple[int, int]:
@@ -289,11 +305,10 @@ def shared_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> tu
     if spec.peer is None:
         shared = lanes + targets > 1 and (not spec.pin or len(room.cores) < lanes + targets)
         return shared, shared
-    cores = [_cores_between(spec, room, lane, topology) for lane in range(lanes)]
-    own = [set(here) for here, _ in cores]
+    own = [set(_cores_between(spec, room, lane, topology)[0]) for lane in range(lanes)]
     there: dict[int, list[set[int]]] = {}
-    for number, (_, far) in enumerate(cores[:: topology.sharers]):
-        there.setdefault(number % len(room.peers), []).append(set(far))
+    for number in range(targets):
+        there.setdefault(number % len(room.peers), []).append(set(_cores_there(spec, room, number, topology)))
     here = [side for place, sides in there.items() if not room.peers[place].elsewhere for side in sides]
     on_this = _overlap([*own, *here])
     return on_this, (on_this and bool(here)) or any(_overlap(sides) for sides in there.values())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.host import host_facts
@@ -20,10 +21,13 @@ from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.engine.transfer.trials import room_of
 from kvdeck.engine.transfer.tuning import candidates
+from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.host.documents import dump_yaml
 from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
+from kvdeck.sessions.text.run_report import report_lines
 from tests.engine.conftest import DEADLINE, eventually, lines_until_end
 from tests.support import hosts
 
@@ -88,6 +92,30 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
     assert there["host"]["hostname"] == "hostB"
     assert there["environment"]["UCX_TCP_USER_TIMEOUT"] == "20s"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_one_initiator_with_a_target_on_each_of_two_hosts(pair: hosts.Pair, tmp_path: Path):
+    with hosts.third_host(pair, "200mbit") as third:
+        run = Run(pair, tmp_path, peer=["hostb", "hostc"])
+        state = run.end()
+        assert state.state == "done", (state.reason, (run.folder / "engine.log").read_text())
+        eventually(lambda: not third.processes())
+    assert [peer["host"]["hostname"] for peer in state.host["peers"]] == ["hostB", "hostC"]
+    for result in state.results:
+        assert (result.status, result.verified) == ("ok", True)
+        scheme, peer = result.settings["scheme"], result.settings["peer"]
+        assert (scheme["scheme"], scheme["lanes"], scheme["targets"]) == ("onetomany", 1, 2)
+        assert peer["transport"] == f"tcp/{hosts.DEVICE} tcp/{hosts.SECOND_DEVICE}"
+        rows = [(one["hostname"], one["transport"], one["share"]) for one in peer["each"]]
+        assert rows == [("hostB", f"tcp/{hosts.DEVICE}", 0.5), ("hostC", f"tcp/{hosts.SECOND_DEVICE}", 0.5)]
+        assert all(1.0 <= one["carried_part"] < 1.1 for one in peer["each"])
+        assert set(peer["sent_by_nic"]) == {hosts.DEVICE, hosts.SECOND_DEVICE}
+    session = replace(Session("three", "done", 0.0), host=state.host, results=tuple(state.results))
+    text = "\n".join(line.text for line in report_lines(session, 120))
+    assert "with hostB: " in text
+    assert "with hostC: " in text
+    two = replace(session, name="two", host={**state.host, "peers": state.host["peers"][:1]})
+    assert "not the same hosts: hostA → hostB and hostA → hostB, hostC" in compare(two, session).differences
 
 
 def test_bytes_past_the_link_are_no_measurement_of_it(tmp_path: Path):
