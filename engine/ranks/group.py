@@ -101,6 +101,11 @@ class Crew:
         self._bytes, self._backend = sum(setup.bytes for setup in setups), setups[0].backend
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
+        self._streams: dict[int, RankCalls] = {}
+        """Processes at the far end of the reference's streams, by their targets' numbers."""
+        self._attending = False
+        self.no_reference = ""
+        """Why there is no reference between hosts; empty if there is one, or none was asked for."""
         self._targets_of: list[tuple[int, ...]] = []
         """Numbers of each initiator's shared targets."""
         try:
@@ -131,6 +136,26 @@ class Crew:
         self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: self._is_cut(cancelled))
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
+        if setups[0].stream and self.peers:
+            self._open_streams(setups)
+
+    def _open_streams(self, setups: list[LaneSetup]) -> None:
+        """Connect each initiator with a process beside each of its targets, for a plain TCP stream; or say why not."""
+        try:
+            for lane, places in enumerate(self._everywhere("listen")):
+                for target, place in zip(self._targets_of[lane], places, strict=True):
+                    if target not in self._streams:
+                        self._streams[target] = self.peers[target % len(self.peers)].start_rank("stream")
+                    size = setups[lane].bytes // len(places)
+                    self._streams[target].call("connect", **place, write=self._writes, size=size)
+            self._everywhere("accept")
+        except RunFailedError:
+            raise
+        except KvdeckError as error:
+            self.no_reference = error.what
+            for stream in self._streams.values():
+                stream.close()
+            self._streams.clear()
 
     def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
         """True if the run was cancelled; RunFailedError if a rank or a peer is lost."""
@@ -255,11 +280,17 @@ class Crew:
     @property
     def reference_name(self) -> str | None:
         """Name of the reference that rank 0 opened; None without one."""
-        return None if self._lane is None else self._lane.reference_name
+        return None if self._lane is None or self.no_reference else self._lane.reference_name
 
     def reference(self, group: int, count: int, at: int, plain: bool = False) -> int:
         """Return the wall time in ns of the reference moving groups of blocks, on all initiators at once."""
-        spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
+        attending = self._attending and bool(self._streams)
+        if attending:  # a target that polls would take a core from the stream
+            self.attend(False)
+        with self._failing_together():
+            spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
+        if attending:
+            self.attend(True)
         return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
     def verify(self, step: int, seed: int) -> str | None:
@@ -295,6 +326,7 @@ class Crew:
     def attend(self, busy: bool) -> None:
         if not busy and any(peer.lost for peer in self.peers):
             return  # the loss has been raised; no target listens any more
+        self._attending = busy
         for shared in self._shared:
             shared.remote.call("attend", busy=busy)
         self._everywhere("attend", busy=busy)
@@ -310,8 +342,8 @@ class Crew:
             self._lane.close()
         for delays in self._delays:
             delays.close()
-        for shared in self._shared:
-            shared.remote.close()
+        for one in (*self._streams.values(), *(shared.remote for shared in self._shared)):
+            one.close()
         if self._board is not None:
             self._board.leave()
 

@@ -34,6 +34,8 @@ from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import check_lost
 from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.engine.ranks.tcp_stream import StreamListener, TcpStream
+from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.model.records import FILE_PATHS
 
 _AnySide = TypeVar("_AnySide", bound=TransferEndpoint)
@@ -85,6 +87,7 @@ class Lane:
         self._target_pids: list[int | None] = []
         self._shared_pid: int | None = None
         self._agent: Any = None
+        self._listener: StreamListener | None = None
         try:
             self._open(name)
         except BaseException:
@@ -224,6 +227,27 @@ class Lane:
     def transports(self) -> list[str]:
         """Return what connects it with each of its shared targets, as UCX names it: `tcp/eth1`."""
         return self._transports
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Listen for a TCP stream from each shared target's host; return the places to connect to.
+
+        Raises:
+            UnavailableError: There can be none.
+        """
+        if self._own.memory_type != "DRAM":
+            raise UnavailableError("the bytes are a GPU's: there is no plain means", "compare with the link's bound")
+        self._listener = StreamListener(self._transports)
+        return self._listener.places()
+
+    def accept(self) -> None:
+        """Take the streams as the reference.
+
+        Raises:
+            UnavailableError: One of them didn't come.
+        """
+        assert self._listener is not None
+        rows = reference.whole_blocks(self._own)
+        self._reference = TcpStream(self._listener.accept(), rows, self._setup.patience_s, write=self._writes)
 
     def pages(self) -> list[str | None]:
         """Return the pages of the own endpoint (of the memory it is staged through, if so) and of the first other."""
@@ -444,6 +468,8 @@ class Lane:
         if self._board is not None:
             self._board.leave()
         self._agent = self._bound = None
+        if self._listener is not None:
+            self._listener.close()
         for opened in (self._reference, self._on_plain):
             if opened is not None:
                 opened.close()

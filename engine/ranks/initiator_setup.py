@@ -76,7 +76,7 @@ class LaneSetup:
     cores: tuple[tuple[int, ...], tuple[int, ...]]
     """CPU cores allowed for the initiator and for its targets; one core per process if pinned."""
     reference: bool
-    """Allocate the scratch memory for the reference copies."""
+    """Open the reference within this host."""
     yields: tuple[bool, bool] = (True, True)
     """Whether the initiator and its targets give way while they poll, because another side or thread of the run may
     need the same core."""
@@ -92,6 +92,8 @@ class LaneSetup:
     """Offset of this initiator's first block in the pattern, in bytes; different for each initiator."""
     shared: tuple[SharedTarget, ...] = ()
     """The targets that rank 0 opens for this initiator, in the order of its blocks; either one or `targets`."""
+    stream: bool = False
+    """Compare with a plain TCP stream to the targets, where the bytes go by TCP."""
     patience_s: float = COMPLETION_SECONDS
     """Time limit of one completion, in seconds."""
 

@@ -30,11 +30,12 @@ from kvdeck.engine.ranks.seat import open_seat
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the calls between a run and its other halves; equal on both hosts."""
 SILENCE_SECONDS = 60.0
 """Time after which rank 0, which writes every few seconds, is taken for dead."""
-_MODULES = {"target": "kvdeck.engine.ranks.target"}
+_MODULES = {"target": "kvdeck.engine.ranks.target", "stream": "kvdeck.engine.ranks.stream_end"}
+"""Programs of ranks that rank 0 may start here, by their kind."""
 _LOOK_SECONDS = 1.0
 _POLLRDHUP = 0x2000
 

@@ -99,9 +99,13 @@ class PeerHost:
 
     def start_target(self) -> RankCalls:
         """Start a target process there and return the calls to it."""
-        rank = f"kvdeck-target{self._started}"
+        return self.start_rank("target")
+
+    def start_rank(self, kind: str) -> RankCalls:
+        """Start a rank of a kind that `outpost` knows, and return the calls to it."""
+        rank = f"kvdeck-{kind}{self._started}"
         self._started += 1
-        self._call("start_rank", kind="target", rank=rank)
+        self._call("start_rank", kind=kind, rank=rank)
         return _FarRank(self, rank)
 
     def counters(self) -> dict[str, Carried]:

@@ -221,6 +221,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
         reference=spec.reference and spec.peer is None,
+        stream=spec.reference and spec.peer is not None,
         yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,

@@ -402,6 +402,7 @@ class TrialRun:
                     if self._peers
                     else {}
                 ),
+                **({"no_reference": self.crew.no_reference} if self.crew.no_reference else {}),
             },
         )
 

@@ -53,6 +53,8 @@ def link_text(result: StepResult, link: Mapping[str, Any]) -> str:
         facts.append(f"{percent_text(rate.median / bound)} of the link ({link.get('bound')})")
     else:
         facts.append(f"no bound: {link.get('bound') or 'unknown'}")
+    if missing := result.settings.get("no_reference"):
+        facts.append(f"no reference: {missing}")
     known = isinstance(carried, (int, float))
     facts.append(f"the NICs carried {percent_text(carried)} of the bytes" if known else "no NIC counters")
     return ", ".join(facts)

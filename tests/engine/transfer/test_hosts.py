@@ -87,6 +87,9 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
         assert (peer["hosts"], peer["hostnames"], peer["transport"]) == (["hostb"], ["hostB"], "tcp/eth1")
         assert 1.0 <= peer["carried_part"] < 1.1
         assert peer["bound_gb_per_s"] == 1.25, "veth says 10 Gb/s"
+        assert (result.reference, result.reference_is_limit) == ("TCP stream", False)
+        assert result.reference_gb_per_s is not None
+        assert 0 < result.reference_gb_per_s <= (1 + BURST) * LINE_GB_PER_S
     assert state.host["hostname"] == "hostA"
     (there,) = state.host["peers"]
     assert there["host"]["hostname"] == "hostB"
@@ -95,8 +98,8 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
 
 
 def test_one_initiator_with_a_target_on_each_of_two_hosts(pair: hosts.Pair, tmp_path: Path):
-    with hosts.third_host(pair, "200mbit") as third:
-        run = Run(pair, tmp_path, peer=["hostb", "hostc"])
+    with hosts.third_host(pair, "400mbit") as third:
+        run = Run(pair, tmp_path, peer=["hostb", "hostc"], reference=False)
         state = run.end()
         assert state.state == "done", (state.reason, (run.folder / "engine.log").read_text())
         eventually(lambda: not third.processes())
@@ -158,7 +161,7 @@ def words_of(pid: int) -> bytes:
 def test_a_fault_ends_the_run_and_says_who(
     pair: hosts.Pair, tmp_path: Path, harm: Callable[[hosts.Pair], None], said: str
 ):
-    run = Run(pair, tmp_path, seconds=60.0, layouts=["FullyContiguous"], peer_timeout=3.0)
+    run = Run(pair, tmp_path, seconds=60.0, layouts=["FullyContiguous"], peer_timeout=3.0, reference=False)
     try:
         run.until_measured()
         harm(pair)
