@@ -38,7 +38,7 @@ _DTYPES = tuple(DTYPE_BYTES)
 _WRITES, _READS = (HOST_TO_DISK, DEVICE_TO_DISK), (DISK_TO_HOST, DISK_TO_DEVICE)
 _MEMORY = tuple(path for path in PATHS if path not in FILE_PATHS)
 _BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
-_PEERED = (HOST_TO_HOST,)
+_PEERED = (HOST_TO_HOST, DEVICE_TO_DEVICE)
 _SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
 
 # Headings of the options in `kvdeck run --help`.
@@ -321,8 +321,13 @@ class RunSpec:
 
     @property
     def moved(self) -> tuple[str, ...]:
-        """Paths of this run; by default all, but with a peer only those that lead to another host."""
-        return self.paths or (_PEERED if self.peer else PATHS)
+        """Paths of this run; by default all, but with a peer only those that lead to another host.
+
+        Several devices are regions of host memory, so with these it is only the path between hosts' memory.
+        """
+        if self.paths or not self.peer:
+            return self.paths or PATHS
+        return _PEERED if self.topology.plain else (HOST_TO_HOST,)
 
     @property
     def topology(self) -> Topology:

@@ -174,7 +174,7 @@ class Crew:
         """Start and open a shared target; return what it said."""
         shared = _Shared(self._start_target(target.number), setup, target)
         self._shared.append(shared)
-        arguments = target_arguments(setup, shared.blocks, setup.target_devices)
+        arguments = target_arguments(setup, shared.blocks, setup.target_devices) | {"gpu": target.gpu}
         opened: dict[str, Any] = shared.remote.call(
             "open", **arguments | ({"cores": target.cores} if target.cores else {})
         )

@@ -149,6 +149,8 @@ class Lane:
         path = self._setup.path
         if path == "HostToHost":
             return self._host(self._setup.devices), self._far_hosts(name)
+        if path == "DeviceToDevice" and self._setup.shared:
+            return self._device(self._setup.gpu), self._shared_targets("VRAM")
         if path == "DeviceToDevice":
             far = min(1, cuda.require() - 1)
             return self._device(0), self._targets_of(name, far) if self._setup.two_processes else [self._device(far)]

@@ -43,6 +43,8 @@ class SharedTarget:
     """Address and device number of each of the target's regions."""
     pages: str | None = None
     """Kinds of its pages."""
+    gpu: int | None = None
+    """GPU of its memory; None: memory of its host."""
     cores: tuple[int, ...] = ()
     """CPU cores allowed for it; empty: those of its initiator's setup."""
     process: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +86,8 @@ class LaneSetup:
     """Devices of the initiator, each a separate region of host memory."""
     pairs: int = 1
     """Device pairs per request, each with its own range of the blocks."""
+    gpu: int = 0
+    """The initiator's GPU, on a path with one."""
     targets: int = 1
     """Target processes, each with its own range of the blocks."""
     target_devices: int = 1

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.io import capability, plugins, reasons
+from kvdeck.engine.host.nics import nics
+from kvdeck.engine.io import plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew
@@ -18,6 +19,7 @@ from kvdeck.engine.ranks.initiator_setup import COMPLETION_SECONDS, LaneSetup, S
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import check_room, needs_of
+from kvdeck.engine.transfer.peer_gpus import check_path, gpu_of, nearest_gpu
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, TrialProgress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
@@ -52,11 +54,11 @@ def execute(
     progress = TrialProgress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
     for spec, trial in planned:  # report paths that can't run at once, not when their turn comes
-        refusal = _refusal(trial, folder)
+        refusal = _refusal(trial, room, folder)
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
-    able = [(spec, trial) for spec, trial in planned if _refusal(trial, folder) is None]
+    able = [(spec, trial) for spec, trial in planned if _refusal(trial, room, folder) is None]
     for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "not run")
@@ -72,10 +74,10 @@ def execute(
     return state
 
 
-def _refusal(trial: Trial, folder: str) -> str | None:
+def _refusal(trial: Trial, room: Room, folder: str) -> str | None:
     """Return why a trial's path can't run here with its backend; None if it can."""
     try:
-        capability.check(trial.path, trial.backend, Path(folder), api=trial.api)
+        check_path(trial, room, Path(folder))
     except UnavailableError as error:
         return str(error)
     return None
@@ -225,6 +227,7 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
+        gpu=nearest_gpu(room.host.gpu.gpus, nics()) if spec.peer is not None else 0,
         targets=topology.lane_targets,
         target_devices=topology.target_devices,
         patience_s=spec.peer_timeout if spec.peer else COMPLETION_SECONDS,
@@ -235,13 +238,13 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
             **setup,
             cores=_cores(spec, room, lane, two, topology),
             position=lane * size,
-            shared=_shared(spec, room, lane, size, topology) if two else (),
+            shared=_shared(spec, room, trial.path, lane, size, topology) if two else (),
         )
         for lane in range(trial.lanes)
     ]
 
 
-def _shared(spec: RunSpec, room: Room, lane: int, size: int, topology: Topology) -> tuple[SharedTarget, ...]:
+def _shared(spec: RunSpec, room: Room, path: str, lane: int, size: int, topology: Topology) -> tuple[SharedTarget, ...]:
     """Return the targets that rank 0 opens for an initiator: a shared one, and all that are on a peer.
 
     Each initiator moves `size` bytes.
@@ -249,7 +252,7 @@ def _shared(spec: RunSpec, room: Room, lane: int, size: int, topology: Topology)
     sharers, count = topology.sharers, topology.lane_targets
     if sharers == 1 and spec.peer is None:
         return ()
-    group = lane // sharers
+    group, on_gpu = lane // sharers, path == records.DEVICE_TO_DEVICE
     return tuple(
         SharedTarget(
             group * count + number,
@@ -257,6 +260,7 @@ def _shared(spec: RunSpec, room: Room, lane: int, size: int, topology: Topology)
             lane % sharers,
             position=group * sharers * size + number * size // count,
             cores=() if spec.peer is None else _cores_there(spec, room, group * count + number, topology),
+            gpu=gpu_of(room.peers[(group * count + number) % len(room.peers)]) if on_gpu else None,
         )
         for number in range(count)
     )
@@ -342,6 +346,11 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
         **({"shared_cores": True} if any(shared_cores(spec, room, setup.two_processes, trial.topology)) else {}),
+        **(
+            {"gpus": [setup.gpu, *(one.gpu for one in setup.shared)]}
+            if setup.shared and setup.shared[0].gpu is not None
+            else {}
+        ),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         **_scheme_settings(trial),

@@ -30,6 +30,7 @@ from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.threads import start_thread
 from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
+from kvdeck.engine.transfer.peer_gpus import check_path
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
@@ -155,7 +156,7 @@ def run(
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, room, scratch))
         tuned: dict[str, RunSpec] = {}
         if spec.tune:
             tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
@@ -175,7 +176,7 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
     Called before the first measurement, and again if tuning changed the trials.
     """
-    trials = share_time(spec, trials, lambda trial: can_run(trial, scratch))
+    trials = share_time(spec, trials, lambda trial: can_run(trial, room, scratch))
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
         events.RunStarted(
@@ -273,10 +274,10 @@ def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
     return found
 
 
-def can_run(trial: Trial, scratch: Path) -> bool:
-    """True if the trial's path can run here with its backend and API."""
+def can_run(trial: Trial, room: Room, scratch: Path) -> bool:
+    """True if the trial's path can run with its backend and API, on all hosts."""
     try:
-        capability.check(trial.path, trial.backend, scratch, api=trial.api)
+        check_path(trial, room, scratch)
     except UnavailableError:
         return False
     return True

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.engine.transfer.trials import room_of
@@ -35,8 +36,8 @@ LINE_GB_PER_S = 0.025
 """Of the shaped link: so slow that a busy machine keeps up with it."""
 BURST = 0.15
 """What its bucket lets through at once, as part of a request."""
-SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 4, "batch": 2, "effort": "quick", "seconds": 0.5,
-                         "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
+SMALL: dict[str, Any] = {"peer": "hostb", "paths": ["HostToHost"], "blocks": 4, "batch": 2, "effort": "quick",
+                         "seconds": 0.5, "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,18 @@ def test_bytes_past_the_link_are_no_measurement_of_it(tmp_path: Path):
         assert "did not use the NIC" in (result.reason or "")
         assert "within one host" in (result.reason or "")
         assert state.state == "failed"
+
+
+def test_gpu_memory_is_refused_with_each_host_s_reason(pair: hosts.Pair, tmp_path: Path):
+    """On hosts that have none; a driver that is there is told by its own reason."""
+    if driver_present():
+        pytest.skip("this machine has a GPU")
+    state = Run(pair, tmp_path, paths=["DeviceToDevice"]).end()
+    (result, _) = state.results
+    assert (state.state, result.status) == ("failed", "unavailable")
+    said = "DeviceToDevice needs a GPU on every host (hostA: no NVIDIA driver is loaded; hostb: no NVIDIA driver"
+    assert (result.reason or "").startswith(said)
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 
 def kill_target(pair: hosts.Pair) -> None:
