@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
@@ -152,7 +154,7 @@ def run(
     scratch = make_scratch(session, spec)
     with contextlib.ExitStack() as opened:
         opened.callback(remove_scratch, session, scratch)
-        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
+        peers = open_peers(spec, scribe, opened, joined, stop.asked) if spec.peer else ()
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
@@ -192,13 +194,18 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
 
 def open_peers(
-    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+    spec: RunSpec,
+    scribe: Scribe,
+    opened: contextlib.ExitStack,
+    joined: RankZero | None,
+    cancelled: Callable[[], bool],
 ) -> tuple[PeerHost, ...]:
     """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
 
     Those of ranks that `joined` are running already.
 
     Raises:
+        CancelledError: The run was cancelled before all were there.
         KvdeckError: A peer can't be reached, or has no kvdeck of this version.
     """
     environment = link_environment(spec.peer_timeout)
@@ -211,9 +218,9 @@ def open_peers(
     peers: list[PeerHost] = []
     for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
         if joined is None:
-            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout, cancelled)
         else:
-            peer = joined.peer(number, host, spec.peer_timeout)
+            peer = joined.peer(number, host, spec.peer_timeout, cancelled)
         opened.callback(peer.close)
         peers.append(peer)
         if joined is None:  # a launcher may put several ranks on a host; what they measure is then suspect
@@ -295,6 +302,8 @@ def measure(session: Path, joined: RankZero | None = None) -> None:
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
         state, reason = run(session, scribe, stop, joined)
+    except CancelledError:  # before the first step
+        state, reason = ("interrupted" if stop.reason == ENGINE_ENDED else "cancelled"), stop.reason
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:

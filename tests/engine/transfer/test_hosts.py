@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from kvdeck.engine.transfer.trials import room_of
 from kvdeck.engine.transfer.tuning import candidates
 from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.host.documents import dump_yaml
-from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.events import Logged, Round
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
@@ -188,6 +189,50 @@ def test_a_fault_ends_the_run_and_says_who(
     assert said in (state.reason or ""), state.reason
     assert took < DEADLINE
     assert state.measured_t is not None, "what was measured is kept"
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+FULL = (
+    "for place in /tmp /dev/shm /var/tmp; do mount -t tmpfs -o size=8k full $place; "
+    'echo "import platform; platform.python_version = lambda: str(9.9)" >$place/sitecustomize.py; '
+    'cat /dev/zero >$place/x; done 2>/dev/null; exec "$@"'
+)
+
+
+def test_a_peer_may_have_a_full_disk_another_user_and_another_python(pair: hosts.Pair, tmp_path: Path):
+    """Nothing of the other half is written there, and a user who may not read this one's files is one of its own."""
+    others = "--reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
+    command = f"PYTHONPATH=/tmp unshare --mount sh -c '{FULL}' sh setpriv {others} {hosts.KVDECK}"
+    run = Run(pair, tmp_path, peer_command=command, layouts=["FullyContiguous"], seconds=60.0, reference=False)
+    run.until_measured()
+    uids = {Path(f"/proc/{pid}").stat().st_uid for pid in pair.b.processes() if b"ranks." in words_of(pid)}
+    cancel(pair)
+    state = run.end()
+    assert uids == {65534}
+    assert [result.status for result in state.results] == ["cancelled"]
+    logged = [event.text for event in read_events(run.folder / "samples.jsonl") if isinstance(event, Logged)]
+    assert f"Python is {platform.python_version()} here and 9.9 on hostb" in logged
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def cancel(pair: hosts.Pair) -> None:
+    os.kill(next(pid for pid in pair.a.processes() if b"transfer.worker" in words_of(pid)), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("command", ["cat >/dev/null; :", "kvdeck"])
+def test_a_run_is_cancelled_at_once_while_a_peer_starts_and_while_it_measures(
+    pair: hosts.Pair, tmp_path: Path, command: str
+):
+    begun = time.monotonic()
+    run = Run(pair, tmp_path, peer_command=command, peer_timeout=600.0, seconds=600.0, layouts=["FullyContiguous"])
+    if command == "kvdeck":
+        run.until_measured()
+    else:
+        eventually(lambda: any(words_of(pid).startswith(b"cat") for pid in pair.b.processes()))
+    cancel(pair)
+    state = run.end()
+    assert state.state == "cancelled"
+    assert time.monotonic() - begun < 600, "no limit of the run's own ended it"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 
