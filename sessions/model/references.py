@@ -7,6 +7,7 @@ from kvdeck.sessions.units import UNKNOWN, percent_text, ratio_text
 MEMCPY, CUDA_MEMCPY, PINNED_CUDA_MEMCPY = "memcpy", "cudaMemcpy", "pinned cudaMemcpy"
 PREAD, PWRITE, IO_SUBMIT = "pread", "pwrite", "io_submit"
 PROCESS_VM_READV, PROCESS_VM_WRITEV = "process_vm_readv", "process_vm_writev"
+TCP_STREAM = "TCP stream"
 
 LIMIT_FROM = 256 << 10
 """Block size in bytes from which copies that are started one by one are a limit. Below, call overhead counts, and many
