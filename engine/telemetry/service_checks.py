@@ -199,8 +199,8 @@ def written_never_reused(snapshot: Snapshot) -> Check | None:
         "written-never-reused",
         "warning",
         f"since sampling began {_listed(parts)}",
-        "the writes cost bandwidth without use: check that prompts share a prefix of more than a block, that the tier is "
-        "large enough to keep it until its next use, and that all engines hash alike",
+        "the writes cost bandwidth without use: check that prompts share a prefix of more than a block, that the tier "
+        "is large enough to keep it until its next use, and that all engines hash alike",
     )
 
 

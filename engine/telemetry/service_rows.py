@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kvdeck.engine.telemetry.histogram import Histogram, added, bounded, quantile, rising
+from kvdeck.engine.telemetry.histogram import Histogram
 from kvdeck.engine.telemetry.metrics.definitions import Meaning, Role, number_meaning, place_of
 from kvdeck.engine.telemetry.sample import Number, Snapshot
 from kvdeck.engine.telemetry.service import Latency, Service, ServiceState, TierHits
 from kvdeck.engine.telemetry.source import Kind
 from kvdeck.engine.telemetry.tracker import SourceStatus
+from kvdeck.sessions.buckets import added, bounded, quantile, rising
 from kvdeck.sessions.units import UNKNOWN, quantity_text
 
 WINDOW_S = 60.0
