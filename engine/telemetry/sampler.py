@@ -12,6 +12,7 @@ from dataclasses import replace
 from kvdeck.engine.tasks import TaskGroup
 from kvdeck.engine.telemetry.checks import STUCK_S, check
 from kvdeck.engine.telemetry.sample import Snapshot, take
+from kvdeck.engine.telemetry.served import ServiceRows, Window, between
 from kvdeck.engine.telemetry.source import Source
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.errors import KvdeckError
@@ -52,6 +53,8 @@ class Sampler:
         self._block_claim = block_claim
         self._stuck_s = stuck_s
         self._pins = frozenset(pins)
+        self._window = Window()
+        self._last_rows: ServiceRows | None = None
         self._closing = False
         self._since_ns = time.monotonic_ns()
         self._begin = 0.0
@@ -98,6 +101,9 @@ class Sampler:
             pins=self._pins,
             advance=advance,
         )
+        rows = self._window.take(moment, now_ns) if advance else self._last_rows or between(None, moment)
+        self._last_rows = rows if advance else self._last_rows
+        moment = replace(moment, latencies=rows.latencies, services=rows.services, tiers=rows.tiers)
         return replace(moment, checks=check(moment, self._stuck_s), at_ns=now_ns, since_ns=self._since_ns)
 
     async def snapshots(self, seconds: float | None = None) -> AsyncIterator[Snapshot]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges, histograms, roles
 from kvdeck.engine.telemetry.source import Series
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
@@ -145,4 +146,58 @@ def dynamo() -> list[Meaning]:
         ("dynamo_component_total_blocks", "blocks", _DYNAMO_NAMES, "model"),
     ]
     found = [Meaning(metric, unit, claim, group=group) for metric, unit, claim, group in numbers]
-    return gauges(gauges(found, _RUNTIME, _RUNTIME_HELP), _BACKEND, _BACKEND_HELP)
+    found = gauges(gauges(found, _RUNTIME, _RUNTIME_HELP), _BACKEND, _BACKEND_HELP)
+    return roles([*found, *_observed()], _ROLES)
+
+
+_ROLES: dict[str, dict[str, Any]] = {
+    "dynamo_frontend_requests_total": {"role": "finished", "by": "status"},
+    "dynamo_component_requests_total": {"role": "finished"},
+    "dynamo_component_errors_total": {"role": "failed"},
+    "dynamo_component_cancellation_total": {"role": "aborted"},
+    "dynamo_frontend_inflight_requests": {"role": "running"},
+    "dynamo_component_inflight_requests": {"role": "running"},
+    "dynamo_frontend_queued_requests": {"role": "waiting"},
+    "dynamo_frontend_input_sequence_tokens_sum": {"role": "tokens_in"},
+    "dynamo_frontend_output_tokens_total": {"role": "tokens_out"},
+    "dynamo_frontend_cached_tokens_sum": {"role": "hits", "part": "prompt"},
+    "dynamo_component_gpu_cache_usage_percent": {"role": "kv_usage"},
+    "dynamo_component_kv_cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
+}
+
+
+def _observed() -> list[Meaning]:
+    return [
+        *histograms(
+            _DYNAMO,
+            "s",
+            {
+                "dynamo_frontend_time_to_first_token_seconds": "ttft",
+                "dynamo_frontend_inter_token_latency_seconds": "itl",
+                "dynamo_frontend_request_duration_seconds": "e2e",
+                "dynamo_component_request_duration_seconds": "e2e",
+                "dynamo_component_router_time_to_first_token_seconds": "ttft",
+                "dynamo_component_router_inter_token_latency_seconds": "itl",
+                "dynamo_component_router_kv_transfer_estimated_latency_seconds": "transfer_estimate",
+                "dynamo_frontend_tokenize_seconds": "tokenize",
+                "dynamo_request_plane_queue_seconds": "plane_queue",
+                "dynamo_request_plane_send_seconds": "plane_send",
+                "dynamo_request_plane_roundtrip_ttft_seconds": "plane_ttft",
+                "dynamo_work_handler_permit_wait_seconds": "permit_wait",
+                "dynamo_work_handler_network_transit_seconds": "transit",
+                "dynamo_work_handler_time_to_first_response_seconds": "first_response",
+            },
+        ),
+        *histograms(_DYNAMO, "s", {"dynamo_router_overhead_total_ms": "routing"}, scale=1e-3),
+        *histograms(
+            _DYNAMO,
+            "tokens",
+            {
+                "dynamo_frontend_input_sequence_tokens": "prompt_tokens",
+                "dynamo_frontend_output_sequence_tokens": "output_tokens",
+                "dynamo_frontend_cached_tokens": "cached_tokens",
+            },
+        ),
+        *histograms(_DYNAMO, "ratio", {"dynamo_component_router_kv_hit_rate": "router_hit_rate"}),
+        *histograms(_DYNAMO, "blocks", {"dynamo_component_router_overlap_blocks_lost": "overlap_lost"}),
+    ]
