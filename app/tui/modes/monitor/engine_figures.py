@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvdeck.app.tui.modes.monitor.cache_figures import Hits, Numbers, PromptPart, Queue, hits, origins, queues
+from kvdeck.app.tui.modes.monitor.served_figures import slowest
 from kvdeck.engine.telemetry.sample import Snapshot
+from kvdeck.engine.telemetry.service import Latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class EngineRow:
     """Hits beyond it, by a connector or by LMCache; the frontend's cached tokens."""
     tiers: tuple[Hits, ...] = ()
     """Hit rates by tier, as KVBM exports them."""
+    ttft: Latency | None = None
+    itl: Latency | None = None
+    failed_per_s: float | None = None
+    """Requests that ended with an error, per second over the window."""
     age_s: float | None = None
     """Age of the values, if the source doesn't answer."""
 
@@ -38,9 +45,14 @@ def engine_rows(moment: Snapshot) -> list[EngineRow]:
     rows = []
     for source in moment.sources:
         queue = next((queue for queue in all_queues if queue.source == source.name), None)
+        services = [one for one in moment.services if one.source == source.name]
+        if queue is None and any(one.running is not None or one.waiting is not None for one in services):
+            sums = (_sum(one.running for one in services), _sum(one.waiting for one in services))
+            queue = Queue(source.name, *sums, None, None, source.kind == "dynamo")
+        times = [one for one in moment.latencies if one.source == source.name]
         parts = next((origin.parts for origin in all_origins if origin.source == source.name), ())
         mine = [hit for hit in all_hits if hit.source == source.name]
-        if queue is None and not parts and not mine:
+        if queue is None and not parts and not mine and not times:
             continue
         rates = [part.per_s for part in parts]
         known = [rate for rate in rates if rate is not None]
@@ -54,10 +66,19 @@ def engine_rows(moment: Snapshot) -> list[EngineRow]:
                 _only(mine, "prefix"),
                 _only(mine, "external") or _only(mine, "LMCache") or _only(mine, "frontend"),
                 tuple(hit for hit in mine if hit.what in _TIERS),
+                slowest(times),
+                slowest(times, "itl") or slowest(times, "tpot"),
+                _sum(one.failed_per_s for one in services),
                 source.age_s if source.stale else None,
             )
         )
     return rows
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum; None if nothing is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _only(found: list[Hits], what: str) -> Hits | None:

@@ -9,10 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kvdeck.app.tui.modes.monitor.cache_figures import COMPUTED, Numbers, origins, queues
+from kvdeck.app.tui.modes.monitor.served_figures import slowest
 from kvdeck.app.tui.modes.monitor.tier_figures import begun, way
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
+from kvdeck.engine.telemetry.service import Latency
 
 ELSEWHERE = "from elsewhere"
+PEERS = "sent by peers"
+FRONTENDS = ("dynamo",)
+"""Kinds that count requests in flight, of which the engines behind them run a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class Waiting:
     over: int
     in_flight: bool = False
     down: int = 0
+    ttft: Latency | None = None
+    """Time to the first token where it is longest, of the engines and frontends that answer."""
 
 
 def offloaded(moment: Snapshot) -> Moved:
@@ -101,8 +108,9 @@ def _moved(flows: Iterable[Flow]) -> Moved:
 def reused(moment: Snapshot) -> Reused:
     """Return the share of prompt tokens that no engine had to compute.
 
-    What a peer sent was computed there, and is no reuse: such tokens are left out. Where no engine tells the origin of
-    its tokens, a frontend's cached tokens are taken.
+    What a peer sent is no reuse. Where engines that compute are watched too, its tokens are counted there, and are left
+    out here; else they count as computed. Where no engine tells the origin of its tokens, a frontend's cached tokens are
+    taken.
     """
     stale = {source.name for source in moment.sources if source.stale}
     found = origins(Numbers(moment))
@@ -112,12 +120,15 @@ def reused(moment: Snapshot) -> Reused:
     here = [origin for origin in led if origin.source not in stale]
     sums: dict[tuple[str, str], list[float]] = {}
     rates: dict[tuple[str, str], list[float | None]] = {}
+    computing = any(part.total for origin in here for part in origin.parts if is_computed(part.name))
     for origin in here:
         for part in origin.parts:
-            if part.tier == "remote" and (part.name != ELSEWHERE or origin.source in pulls):
+            sent = part.tier == "remote" and (part.name != ELSEWHERE or origin.source in pulls)
+            if sent and computing:
                 continue
-            sums.setdefault((part.name, part.tier), []).append(part.total)
-            rates.setdefault((part.name, part.tier), []).append(part.per_s)
+            key = (PEERS if sent else part.name, part.tier)
+            sums.setdefault(key, []).append(part.total)
+            rates.setdefault(key, []).append(part.per_s)
     totals = {key: sum(values) for key, values in sums.items()}
     known = all(rate is not None for values in rates.values() for rate in values)
     now = {key: sum(rate or 0.0 for rate in values) for key, values in rates.items()} if known else {}
@@ -143,23 +154,38 @@ def _share(amounts: dict[tuple[str, str], float]) -> tuple[float | None, float, 
 
 
 def is_computed(name: str) -> bool:
-    """True for tokens that were computed, as engines and frontends name them."""
-    return name in (COMPUTED, "not cached")
+    """True for tokens that are no reuse: computed ones, as engines and frontends name them, and those of peers."""
+    return name in (COMPUTED, "not cached", PEERS)
 
 
 def waiting(moment: Snapshot) -> Waiting:
     """Return the requests that run and wait at all engines; at the frontends where no engine counts them."""
     stale = {source.name for source in moment.sources if source.stale}
+    first = slowest(moment.latencies)
+    counted = [one for one in moment.services if one.running is not None or one.waiting is not None]
+    if counted:
+        led = [one for one in counted if one.kind not in FRONTENDS] or counted
+        answering = [one for one in led if not one.stale and one.source not in stale]
+        return Waiting(
+            _sum(one.running for one in answering),
+            _sum(one.waiting for one in answering),
+            _sum(one.preempted_per_s for one in answering),
+            len(answering),
+            led[0].kind in FRONTENDS,
+            len(led) - len(answering),
+            first,
+        )
     found = queues(Numbers(moment))
-    led = [queue for queue in found if not queue.in_flight] or found
-    here = [queue for queue in led if queue.source not in stale]
+    engines = [queue for queue in found if not queue.in_flight] or found
+    here = [queue for queue in engines if queue.source not in stale]
     return Waiting(
         _sum(queue.running for queue in here),
         _sum(queue.waiting for queue in here),
         _sum(queue.preempted_per_s for queue in here),
         len(here),
         bool(here) and here[0].in_flight,
-        len(led) - len(here),
+        len(engines) - len(here),
+        first,
     )
 
 

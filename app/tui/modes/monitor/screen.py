@@ -28,6 +28,7 @@ from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
 from kvdeck.app.tui.modes.monitor.panes.host import Host
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel
+from kvdeck.app.tui.modes.monitor.panes.served import Served
 from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.strip import TimeStrip
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
@@ -56,14 +57,14 @@ OVERDUE_S, OVERDUE_PERIODS = 3.0, 2.5
 RETRY_S = 0.25
 WATCH = "watch"
 """Group of the workers that change the subscription."""
-VIEWS = ("checks", "engines", "paths", "reuse", "host", "sources", "pinned", "strip", "log")
+VIEWS = ("checks", "engines", "served", "paths", "reuse", "host", "sources", "pinned", "strip", "log")
 """The panes below the tiers, as `v` goes through them."""
-DETAILS = ("engines", "paths", "reuse", "sources")
+DETAILS = ("engines", "served", "paths", "reuse", "sources")
 """Panes of which one is shown where there is no room for all."""
 ZOOMED = ("chart", "tiers", *VIEWS)
 ROOMY = (170, 50)
 """Columns and rows from which every pane has a place."""
-READ, READ_S = frozenset({"engines", "reuse", "host", "sources", "strip"}), 0.9
+READ, READ_S = frozenset({"engines", "served", "reuse", "host", "sources", "strip"}), 0.9
 """Panes of text and tables, and the seconds between their redraws; the others are drawn with every sample."""
 ASKING = "Reading the sources for the first time …"
 LOOKING = "Searching this host for sources …"
@@ -104,12 +105,13 @@ class MonitorScreen(DeckScreen):
         yield FlowChart(id="chart")
         yield Engines(id="engines")
         with Horizontal(id="detail"):
+            yield Served(id="served")
             yield Paths(id="paths")
             yield Reuse(id="reuse")
-            yield Sources(id="sources")
         with Horizontal(id="health"):
             yield Checks(id="checks")
             yield Host(id="host")
+            yield Sources(id="sources")
         yield TimeStrip(id="strip")
         with Horizontal(id="bottom"):
             yield AnnotationLog(id="log")
@@ -319,7 +321,9 @@ class MonitorScreen(DeckScreen):
         elif roomy:
             shown = {"tiers", *VIEWS} - (set() if self.settings.pins else {"pinned"})
         else:
-            shown = {"tiers", "checks", "host", "strip", "log", here if here in DETAILS else "engines"}
+            shown = {"tiers", "checks", "strip", "log", here if here in DETAILS else "engines"}
+            shown.add("host" if here != "sources" else here)
+            shown.add("engines" if here == "sources" else "checks")
             if self.settings.pins:
                 shown.add("pinned")
         if self.zoomed is not None:

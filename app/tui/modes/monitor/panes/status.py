@@ -57,7 +57,7 @@ class Checks(Panel):
 def _down_rows(source: SourceStatus, width: int) -> list[Row]:
     """Return what is known of a source that doesn't answer, and how old its figures are."""
     text = f"{_name(source)} {source.kind}: {_why(source) or source.state}"
-    if source.age_s is not None:
+    if source.age_s is not None and source.series:
         text += f". Its figures are {age_text(source.age_s)}, shown dim"
     first, *rest = wrap(text, max(20, width - 4)) or [""]
     return [((" ✗ ", "bad"), cell(first, width - 3, "bad")), *((cell(f"   {line}", width, "bad"),) for line in rest)]

@@ -119,10 +119,7 @@ def axis(width: int, left: int, room: int, begin: float, end: float, live: bool)
     count = next((count for count in (5, 4, 3, 2) if room // count >= 18), 1)
     for place in range(count + 1):
         back = (end - begin) * (1 - place / count)
-        if live:
-            text = "now" if place == count else f"{clock_text(back)} ago"
-        else:
-            text = local_time(end - back, "%H:%M:%S")
+        text = local_time(end - back, "%H:%M:%S") if not live else f"{clock_text(back)} ago" if back else "now"
         column = round(room * place / count) - (len(text) // 2 if place else 0)
         cells.put(left + min(room - len(text), max(0, column)), text, "dim")
     return cells

@@ -57,6 +57,8 @@ WIDE = 110
 _NOW, _PEAK, _AMOUNT, _ROOMY, _BOTH = 12, 8, 10, 13, 18
 """Columns of a rate, of the peak beside a spark, of one amount as in `10,789 bl` or `10,789 blocks`, and of both in
 one cell."""
+HEADS = 3
+"""Rows above the flows: the heading, and two of titles."""
 _NAMED, _MOST_NAMED = 11, 26
 """Least and largest width of a flow's name."""
 THIN = 0.1
@@ -132,8 +134,10 @@ class Tiers(Panel):
 
     @property
     def flows(self) -> list[Flow]:
-        """The flows in display order; those that never moved come last."""
-        return sorted(in_order(self.view.moment.flows), key=lambda flow: not begun(flow))
+        """The flows in display order; where not all fit, those that never moved come last."""
+        flows = in_order(self.view.moment.flows)
+        fit = len(flows) <= self.size.height - HEADS
+        return flows if fit else sorted(flows, key=lambda flow: not begun(flow))
 
     @property
     def under_cursor(self) -> Flow | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from kvdeck.app.text.monitor_names import short
+from kvdeck.app.text.monitor_names import short, source_name
 from kvdeck.app.tui.modes.monitor.headline import (
     Moved,
     Reused,
@@ -18,6 +18,7 @@ from kvdeck.app.tui.modes.monitor.headline import (
     reused,
     waiting,
 )
+from kvdeck.app.tui.modes.monitor.served_figures import quantile
 from kvdeck.app.tui.modes.monitor.sparks import most, spark
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell
@@ -98,7 +99,16 @@ class Tiles(Lines):
 
     def _below_queue(self, queue: Waiting, room: int) -> list[Span]:
         rate = queue.preempted_per_s
-        return [cell(f"{count_text(rate)} preempted/s" if rate else "", room, "warn")]
+        late = [(f"{count_text(rate)} preempted/s", "warn")] if rate else []
+        if queue.ttft is None:
+            return late
+        left: list[Span] = [("TTFT p50 ", "dim"), (quantile(queue.ttft, 50), "!")]
+        where = [(source_name(queue.ttft.source), "dim")] if queue.over > 1 or queue.in_flight else []
+        p99: list[Span] = [("p99 ", "dim"), (quantile(queue.ttft, 99), ""), *([(" ", ""), *where] if where else [])]
+        for right in ((*late, *p99), late or where or p99, ()) if not late else (late, ()):
+            if sum(cell_len(text) for text, _ in (*left, *right)) < room:
+                return _apart(left, list(right), room)
+        return left
 
     def table(self) -> Table:
         from kvdeck.app.tui.export import Table
@@ -211,9 +221,11 @@ def _line(out: Moved, into: Moved, reuse: Reused, queue: Waiting, width: int) ->
         ("out", _moved_now(out).replace("blocks", "bl"), "!" if out.per_s else "dim"),
         ("in", _moved_now(into).replace("blocks", "bl"), "!" if into.per_s else "dim"),
         ("reused", percent_text(reuse.share), "!" if reuse.share else "dim"),
-        ("running" if not queue.in_flight else "in flight", count_text(queue.running), "!" if queue.running else "dim"),
-        ("waiting", f"{count_text(queue.waiting)}{'▲' if queue.waiting else ''}", "warn" if queue.waiting else "dim"),
+        ("run" if not queue.in_flight else "in flight", count_text(queue.running), "!" if queue.running else "dim"),
+        ("wait", f"{count_text(queue.waiting)}{'▲' if queue.waiting else ''}", "warn" if queue.waiting else "dim"),
     ]
+    if queue.ttft is not None:
+        parts.append(("TTFT", quantile(queue.ttft, 50), "!"))
     spans: list[Span] = []
     for name, text, tone in parts:
         spans += [(f" {name} ", "dim"), (f"{text} ", tone)]
