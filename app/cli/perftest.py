@@ -15,6 +15,7 @@ from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.model.run_state import RunState
+from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
     from kvdeck.engine.traffic.spec import TrafficSpec
@@ -92,7 +93,7 @@ def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
     config = read_config(path)
     if values["ranks"] is not None and config.patterns and values["ranks"] != config.ranks:
         raise UsageError(
-            f"--ranks is {values['ranks']}, and the matrices have {config.ranks} rank{'s' * (config.ranks != 1)}",
+            f"--ranks is {values['ranks']}, and the matrices have {many(config.ranks, 'rank')}",
             f"give --ranks {config.ranks}, or none; --processes sets how many processes play them",
         )
     if memory is not None:
