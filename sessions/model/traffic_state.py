@@ -114,7 +114,7 @@ class TrafficState(msgspec.Struct, frozen=True):
     prepared_s: float | None = None
     """Seconds of the preparation, so far."""
     clocks: tuple[tuple[str, int, int], ...] = ()
-    """Host, its clock minus the writer's, and the error, in ns."""
+    """Host, its clock minus the writer's as measured last, and the largest error of it, in ns."""
     visits: tuple[VisitRecord, ...] = ()
     """The newest `MOST_SHOWN` visits, for the timeline."""
     current: tuple[OpenVisit, ...] = ()
@@ -243,7 +243,9 @@ def take(state: TrafficState | None, event: events.TrafficEvent) -> TrafficState
     if isinstance(event, events.TrafficPrepared):
         return replace(state, prepared=event.patterns, descriptors=event.descriptors, prepared_s=event.seconds)
     if isinstance(event, events.ClockCompared):
-        return replace(state, clocks=(*state.clocks, (event.host, event.offset_ns, event.error_ns)))
+        others = tuple(one for one in state.clocks if one[0] != event.host)
+        worst = max((event.error_ns, *(error for host, _, error in state.clocks if host == event.host)))
+        return replace(state, clocks=(*others, (event.host, event.offset_ns, worst)))
     if isinstance(event, events.PatternBegun):
         begun = OpenVisit(event.pattern, event.phase, event.iteration, event.at)
         kept = (one for one in state.current if one.pattern != event.pattern and one.phase == event.phase)
