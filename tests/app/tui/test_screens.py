@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.dialogs.help import Help, HelpPane
 from kvdeck.app.tui.messages import EngineChanged
@@ -15,7 +16,6 @@ from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
 from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepTable
-from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.widgets.charts import Plot
 from kvdeck.app.tui.widgets.filter_bar import FilterBar
 from kvdeck.app.tui.widgets.key_bar import KeyBar
