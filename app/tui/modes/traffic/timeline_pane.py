@@ -1,0 +1,89 @@
+"""The time line: a row for each sender, waiting, moving or sleeping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvdeck.app.tui.modes.traffic.figures import Stretch
+from kvdeck.app.tui.widgets.lines import Row, Span, cell, heading
+from kvdeck.app.tui.widgets.scroll import Scrolled
+from kvdeck.sessions.units import many, time_text
+
+WAITS, MOVES, SLEEPS = "▁", "▓", "░"
+_TONES = {WAITS: "rule", MOVES: "", SLEEPS: "dim"}
+LABEL = 6
+
+
+def lane_text(stretches: Sequence[Stretch], width: int, end_ms: float, pattern: int | None = None) -> list[Span]:
+    """Return one rank's row: in each column what it does for the longer part; a movement has one column at least.
+
+    Args:
+        stretches: What the rank does.
+        width: Columns.
+        end_ms: Time of the last column's end.
+        pattern: The pattern to stand out.
+    """
+    if end_ms <= 0:
+        return [("", "")]
+    step = end_ms / width
+    cells: list[tuple[str, str]] = [(WAITS, _TONES[WAITS])] * width
+    for doing, glyph in (("sleeps", SLEEPS), ("moves", MOVES)):
+        for part in stretches:
+            if part.doing != doing:
+                continue
+            first, last = round(part.start_ms / step), round(part.end_ms / step)
+            tone = "run" if glyph == MOVES and part.pattern == pattern else _TONES[glyph]
+            for column in range(min(first, width - 1), min(max(last, first + (glyph == MOVES)), width)):
+                cells[column] = (glyph, tone)
+    spans: list[Span] = []
+    for glyph, tone in cells:
+        if spans and spans[-1][1] == tone and spans[-1][0][-1] == glyph:
+            spans[-1] = (spans[-1][0] + glyph, tone)
+        else:
+            spans.append((glyph, tone))
+    return spans
+
+
+def timeline_rows(stretches: Sequence[Stretch], width: int, pattern: int | None = None) -> list[Row]:
+    """Return a row for each rank that moves or sleeps, in order."""
+    end_ms = max((part.end_ms for part in stretches), default=0.0)
+    ranks: dict[int, list[Stretch]] = {}
+    for part in stretches:
+        ranks.setdefault(part.rank, []).append(part)
+    return [
+        (cell(f" r{rank}", LABEL, "dim"), *lane_text(ranks[rank], max(1, width - LABEL - 1), end_ms, pattern))
+        for rank in sorted(ranks)
+    ]
+
+
+class TimelinePane(Scrolled):
+    """The last sequence: who moves bytes when. The bytes of the chosen pattern stand out."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.stretches: tuple[Stretch, ...] = ()
+        self.pattern: int | None = None
+        self._drawn: tuple[tuple[object, ...], list[Row]] = ((), [])
+
+    def show(self, stretches: tuple[Stretch, ...], pattern: int | None) -> None:
+        """Show what ranks did, and a pattern's part in it."""
+        self.stretches, self.pattern = stretches, pattern
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if not self.stretches:
+            head = heading("Time line, one row per sender", width, self.has_focus)
+            return [head, (cell(" Shown once a sequence was measured.", width, "dim"),)]
+        key = self.stretches, width, self.pattern
+        if self._drawn[0] != key:
+            self._drawn = key, timeline_rows(self.stretches, width, self.pattern)
+        body = self._drawn[1]
+        room = max(1, height - 2)
+        self.top = max(0, min(self.top, len(body) - room))
+        below = len(body) - room - self.top
+        note = f"↓ {below} more" if below > 0 else f"↑ {self.top} more" if self.top else many(len(body), "sender")
+        end = time_text(max(part.end_ms for part in self.stretches) * 1e3)
+        legend = f" {WAITS} waits   {MOVES} moves   {SLEEPS} sleeps"
+        foot: Row = (cell(legend, max(0, width - 20), "dim"), cell(f"0 … {end} ", min(20, width), "dim", right=True))
+        head = heading("Time line, one row per sender", width, self.has_focus, note)
+        return [head, *body[self.top : self.top + room], foot]
