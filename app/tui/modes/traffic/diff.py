@@ -108,7 +108,7 @@ def change_text(rows: Sequence[PatternChange]) -> str:
     more = sum(row.kind == "more" for row in changed)
     text = (
         f"The ratio changed in {len(changed)} of {many(len(compared), 'pattern')} "
-        f"({more} collide more, {len(changed) - more} less), #{worst.number} most: "
+        f"({more} more, {len(changed) - more} less), #{worst.number} most: "
         f"{ratio_figure(worst.before)} → {ratio_figure(worst.now)}, "
         f"{ratio_text(worst.change.median, worst.change.low, worst.change.high)}."
     )
@@ -183,6 +183,9 @@ class ChangeList(Listing[PatternChange]):
     """The patterns and their change."""
 
     tells = False
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "open"
 
     def table(self) -> Table:
         from dataclasses import replace

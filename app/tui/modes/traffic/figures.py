@@ -83,6 +83,8 @@ class TrafficView:
     """Ranks of each pattern."""
     stretches: tuple[Stretch, ...] = ()
     """The last sequence that was measured."""
+    times: tuple[tuple[Sequence[float], Sequence[float]], ...] = ()
+    """Latencies of each pattern's visits in ns, alone and together."""
     measured: str = ""
     """Skew, preparation and iterations, in one line."""
     state: str = ""
@@ -93,6 +95,8 @@ class TrafficView:
     """Whether every byte is right; None if not checked."""
     error: str = ""
     fix: str = ""
+    processes: int = 0
+    """Processes that play the ranks; 0 if not known."""
     hosts: tuple[str, ...] = ()
     """Host of each rank; empty if all are here."""
 
@@ -193,5 +197,5 @@ def _collisions(view: TrafficView, moving: Sequence[PatternRow], known: Sequence
     if (last := last_rank(known)) is not None:
         rank, times, of = last
         host = f", {view.hosts[rank]}" if rank < len(view.hosts) and view.hosts[rank] else ""
-        parts.append(f"Last in {times} of {of}: rank {rank}{host}.")
+        parts.append(f"Last in {times} of {of} patterns: rank {rank}{host}.")
     return " ".join(parts)

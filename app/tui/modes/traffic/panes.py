@@ -177,7 +177,10 @@ def about_text(view: TrafficView, ranks: int, changed: bool) -> str:
     """Return what is tested, in one line."""
     if not view.patterns:
         return view.about or "no patterns"
-    parts = [view.about, many(len(view.patterns), "pattern"), many(ranks, "rank")]
+    played = many(ranks, "rank")
+    if 0 < view.processes < ranks:
+        played = f"{ranks} virtual ranks in {view.processes} process{'' if view.processes == 1 else 'es'}"
+    parts = [view.about, many(len(view.patterns), "pattern"), played]
     hosts = len(set(view.hosts))
     if hosts > 1:
         parts.append(many(hosts, "host"))

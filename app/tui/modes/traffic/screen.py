@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal
+from textual.containers import Horizontal, Vertical
 
-from kvdeck.app.tui.modes.base import OPENING, DeckScreen
+from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.traffic.document import TrafficDocument
 from kvdeck.app.tui.modes.traffic.figures import TrafficView
 from kvdeck.app.tui.modes.traffic.heat_map import FRAME, MOST_CELLS, shown_ranks
 from kvdeck.app.tui.modes.traffic.matrix_pane import MatrixPane
 from kvdeck.app.tui.modes.traffic.panes import About, AnswerPane, PatternList, RankPane, about_text
 from kvdeck.app.tui.modes.traffic.timeline_pane import TimelinePane
+from kvdeck.app.tui.modes.traffic.times_pane import TimesPane
 from kvdeck.app.tui.modes.traffic.view import RunView, config_view, plan_config
 from kvdeck.app.tui.widgets.key_bar import RUN
 from kvdeck.app.tui.widgets.list import RowMoved, RowOpened
@@ -51,7 +52,7 @@ class TrafficScreen(DeckScreen):
         Binding("s", "save", "save", id="traffic.save", tooltip="Save the patterns as YAML and matrices", group=RUN),
         Binding("escape", "back", "Back", show=False, id="traffic.back", tooltip="Go to the patterns", group=RUN),
     ]
-    PANES: ClassVar = {"ranks": "ranks", "timeline": "time line"}
+    PANES: ClassVar = {"ranks": "ranks", "timeline": "time line", "times": "times"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +74,9 @@ class TrafficScreen(DeckScreen):
             yield MatrixPane(id="matrix")
             yield PatternList(id="patterns")
         with Horizontal(id="below"):
-            yield RankPane(id="ranks")
+            with Vertical(id="left"):
+                yield RankPane(id="ranks")
+                yield TimesPane(id="times")
             yield TimelinePane(id="timeline")
 
     def on_mount(self) -> None:
@@ -150,6 +153,7 @@ class TrafficScreen(DeckScreen):
         self.query_one(MatrixPane).show(matrix, title, empty)
         self.query_one(RankPane).show(view.ranks[number] if number < len(view.ranks) else (), chosen)
         self.query_one(TimelinePane).show(view.stretches, chosen)
+        self.query_one(TimesPane).show(*(view.times[number] if number < len(view.times) else ((), ())), chosen)
         self._divide()
 
     def _divide(self) -> None:
@@ -162,6 +166,13 @@ class TrafficScreen(DeckScreen):
         above = self.query_one("#above")
         if above.styles.height is None or above.styles.height.value != height:
             above.styles.height = height
+        # The times stand right below the ranks, if those leave room.
+        ranks = self.query_one(RankPane)
+        rows = max(3, min(len(ranks.ranks) + 1, self.size.height - 7 - height - 4))
+        if self.size.height >= SHORT and (ranks.styles.height is None or ranks.styles.height.value != rows):
+            ranks.styles.height = rows
+        elif self.size.height < SHORT:
+            ranks.styles.height = None
 
     def on_resize(self) -> None:
         if self.ready:

@@ -63,11 +63,13 @@ class RunView:
             rows,
             tuple(ranks_of(visits.get(number), hosts, rows[number].last) for number in range(len(rows))),
             stretches,
+            tuple((pattern.alone, pattern.together) for pattern in traffic.patterns),
             measured_text(traffic),
             run.state,
             doing_text(run, traffic),
             traffic.verified,
             reason if run.state in ("failed", "crashed", "interrupted") else wrong,
+            processes=len(traffic.processes),
             hosts=hosts if any(hosts) else (),
         )
 
@@ -162,9 +164,6 @@ def measured_text(traffic: TrafficState) -> str:
         parts.append(f"prepared in {seconds_text(traffic.prepared_s)}")
     if traffic.spans:
         parts.append(f"{len(traffic.spans)} of {many(traffic.iterations, 'iteration')}")
-    if traffic.processes and len(traffic.processes) < len(traffic.ranks):
-        count = len(traffic.processes)
-        parts.append(f"virtual ranks in {count} process{'' if count == 1 else 'es'}")
     return " · ".join(parts)
 
 

@@ -27,7 +27,7 @@ Deed = str | Callable[[Answered], object]
 BEFORE = "20251231-120000-traffic-16ranks"
 
 
-class Tested(FileRequests):
+class TwoTests(FileRequests):
     """Holds two traffic tests; pattern 3 collided less in the one before."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def scene(
                 deed(deck)
             await pilot.pause(0)
 
-    return Scene(show, lambda **options: DeckOfFiles(requests=Tested(), **options), sizes, waits_for, themes, anew,
+    return Scene(show, lambda **options: DeckOfFiles(requests=TwoTests(), **options), sizes, waits_for, themes, anew,
                  ascii)  # fmt: skip
 
 
@@ -92,7 +92,9 @@ SCENES = {
     "refused": scene(IDLE, is_refused, sizes=(SMALL, BIG)),
     "large": scene(IDLE, LARGE, "enter", "down", "right"),
     "large-single": scene(IDLE, LARGE, "enter", "down", "enter", sizes=(SMALL, BIG)),
-    "edited": scene(IDLE, holds(traffic.matrix(0), changed=True), "enter", "asterisk", "e", sizes=(SMALL, BIG), anew=True),
+    "edited": scene(
+        IDLE, holds(traffic.matrix(0), changed=True), "enter", "asterisk", "e", sizes=(SMALL, BIG), anew=True
+    ),
     "generator": scene(IDLE, "m", sizes=(SMALL, BIG), anew=True),
     "preparing": scene(traffic.engine("planned"), sizes=(BIG,)),
     "alone": scene(traffic.engine("alone"), sizes=(SMALL, BIG)),
