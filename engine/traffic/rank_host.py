@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kvdeck.engine.host.clock import clock_identity
 from kvdeck.engine.io import memory, nixl, pattern
 from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.io.transports import connect
@@ -69,6 +70,8 @@ class _Sending:
     handles: list[Any]
     note: bytes
     left: int
+    heard: int
+    """When the visit became known here."""
     start: int = 0
     posted: int = 0
     flying: list[Any] = field(default_factory=list)
@@ -96,7 +99,8 @@ class RankHost:
             core: Core to run on; None leaves it to the kernel.
 
         Returns:
-            The agent's `name`, its `metadata` in base64, and `records`: rank, base address, bytes and device.
+            The agent's `name`, its `metadata` in base64, `records`: rank, base address, bytes and device; and which
+            `clock` this process reads.
         """
         if core is not None:
             os.sched_setaffinity(0, {core})
@@ -111,7 +115,7 @@ class RankHost:
                 self._registered.append(nixl.register(self._agent, _BACKEND, "DRAM", [(buffer.address, size, 0)]))
                 records.append((rank, buffer.address, size, 0))
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
-        return {"name": agent_name, "metadata": metadata, "records": records}
+        return {"name": agent_name, "metadata": metadata, "records": records, "clock": clock_identity()}
 
     def connect(self, opened: list[dict[str, Any]]) -> None:
         """Add the other processes' agents; `opened` is what `open` returned in each process."""
@@ -198,9 +202,10 @@ class RankHost:
     def run(self, series: str) -> None:
         """Carry out visits, as the keys `SERIES/NAME/0`, `…/1` give them, until one is null.
 
-        A visit is the pattern's number, its own, its start and its count. Reports are the keys `report/SERIES/NAME/0`,
-        …: `["sent", visit, rank, start, posted, done]` once an initiator's requests are done, and
-        `["arrived", visit, source, time]` once all notifications of a source have arrived here.
+        `["visit", …]` has the pattern's number, the visit's, its start and its count; `["clock"]` asks for the time.
+        Reports are the keys `report/SERIES/NAME/0`, …: `["sent", visit, rank, heard, start, posted, done]` once an
+        initiator's requests are done, `["arrived", visit, source, time]` once all notifications of a source have
+        arrived here, and `["clock", time]`.
 
         Raises:
             RunFailedError: A rank is lost.
@@ -269,7 +274,10 @@ class _Loop:
                     if event is None:
                         return
                     self._ask()
-                    self._schedule(*event)
+                    if event[0] == "clock":
+                        self._report("clock", clock())
+                    else:
+                        self._schedule(clock(), *event[1:])
                 self._check_deadlines(clock())
                 os.sched_yield()
             if self._scheduled and not self._active:
@@ -306,13 +314,13 @@ class _Loop:
         self._seat.put(f"report/{self._series}/{self._name}/{self._reports}", values)
         self._reports += 1
 
-    def _schedule(self, number: int, visit: int, at: int, count: int) -> None:
+    def _schedule(self, heard: int, number: int, visit: int, at: int, count: int) -> None:
         made = self._patterns[number]
         patience = _PATIENCE_S + made.size * count / _SLOW_BYTES_PER_S
         self._deadlines[visit] = at + int(patience * 1e9)
         for rank, handles in made.handles.items():
             note = f"{visit} {rank}".encode() if made.writes else b""
-            self._scheduled.append(_Sending(visit, rank, at, [one._handle for one in handles], note, count))
+            self._scheduled.append(_Sending(visit, rank, at, [one._handle for one in handles], note, count, heard))
         self._scheduled.sort(key=lambda sending: sending.at)
         if made.writes:
             expected: defaultdict[int, int] = defaultdict(int)
@@ -344,7 +352,7 @@ class _Loop:
             return
         done = time.perf_counter_ns()
         self._active.remove(sending)
-        self._report("sent", sending.visit, sending.rank, sending.start, sending.posted, done)
+        self._report("sent", sending.visit, sending.rank, sending.heard, sending.start, sending.posted, done)
         self._settle(sending.visit)
 
     def _take(self, note: bytes, now: int) -> None:

@@ -345,9 +345,7 @@ def _ranks(ranks: tuple[RankState, ...], visits: Sequence[VisitRecord]) -> tuple
     return tuple(found)
 
 
-def _spans(
-    spans: tuple[tuple[int, int, int], ...], visits: Sequence[VisitRecord]
-) -> tuple[tuple[int, int, int], ...]:
+def _spans(spans: tuple[tuple[int, int, int], ...], visits: Sequence[VisitRecord]) -> tuple[tuple[int, int, int], ...]:
     found = list(spans)
     for one in visits:
         size = sum(part.bytes for part in one.parts)

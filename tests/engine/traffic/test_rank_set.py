@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.traffic.config import TrafficPattern
+from kvdeck.engine.traffic.job import workload_pass
 from kvdeck.engine.traffic.matrix import Matrix
-from kvdeck.engine.traffic.perftest import workload_pass
-from kvdeck.engine.traffic.placement import memories
-from kvdeck.engine.traffic.ranks_here import RanksHere
+from kvdeck.engine.traffic.placement import divide, memories
+from kvdeck.engine.traffic.rank_set import RankSet, local_members
 
 
 def hand_over(number: int) -> TrafficPattern:
@@ -21,13 +22,15 @@ def hand_over(number: int) -> TrafficPattern:
 
 def test_256_virtual_ranks_of_20_patterns() -> None:
     patterns = [hand_over(number) for number in range(20)]
-    ranks = RanksHere(patterns, memories(patterns, 256), 2)
+    board = Board()
+    ranks = RankSet(board, patterns, memories(patterns, 256), local_members(board, divide(256, 2)))
     ranks.open()
-    ready: list[int] = []
-    assert ranks.prepare(ready.append) == 20 * 16
-    assert ready == list(range(1, 21))
+    assert ranks.clocks == []
+    ready: list[tuple[int, int]] = []
+    assert ranks.prepare(lambda *told: ready.append(told)) == 20 * 16
+    assert ready == [(count, 16 * count) for count in range(1, 21)]
     ranks.start_series()
-    visits = workload_pass(patterns, ranks)
+    visits = {one.pattern: one for one in workload_pass(patterns, ranks)}
     ranks.end_series()
     assert sorted(visits) == list(range(20))
     for number, visit in visits.items():
@@ -38,3 +41,4 @@ def test_256_virtual_ranks_of_20_patterns() -> None:
     assert max(part.end for part in visits[0].ranks.values()) <= min(part.start for part in visits[16].ranks.values())
     assert [ranks.verify(number) for number in (0, 2, 19)] == [[], [], []]
     ranks.close()
+    board.leave()
