@@ -18,7 +18,7 @@ SHADES, ASCII_SHADES = "·░▒▓█", ".-+#@"
 _TONES = ("rule", "dim", "", "run", "!run")
 _BARS, _ASCII_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 _STEP = 4.0
-"""Ratio of two neighbouring shades, unless the cells span more than all shades of it."""
+"""Ratio of the bounds of two neighbouring shades; the lightest holds all below."""
 LABEL, SUM = 6, 10
 """Columns of the labels at the left and of the sums at the right."""
 FRAME = 3
@@ -61,12 +61,8 @@ class HeatMap:
     @cached_property
     def bounds(self) -> tuple[float, ...]:
         """Upper bounds of the shades, the lightest first; empty if nothing moves."""
-        found = [value for row in self.values for value in row if value]
-        if not found:
-            return ()
-        most, least = max(found), min(found)
-        step = max(_STEP, (most / least) ** 0.25)
-        return tuple(most / step**power for power in (3, 2, 1, 0))
+        most = max((value for row in self.values for value in row), default=0)
+        return tuple(most / _STEP**power for power in (3, 2, 1, 0)) if most else ()
 
     def level(self, value: int) -> int:
         """Return the shade of a number of bytes: 0 for none, 4 for the most."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,7 @@ from kvdeck.app.tui.modes.traffic.view import RunView, config_view, plan_config
 from kvdeck.app.tui.widgets.key_bar import RUN
 from kvdeck.app.tui.widgets.list import RowMoved, RowOpened
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.traffic import TRAFFIC
 from kvdeck.sessions.units import size_text
 
@@ -116,13 +118,16 @@ class TrafficScreen(DeckScreen):
         self._show_pattern()
 
     def _make_view(self) -> TrafficView:
-        from dataclasses import replace
-
         if self.error is not None:
             view = config_view(self.document.config, self.document.title)
             return replace(view, error=self.error.what, fix=self.error.fix or "", state="")
         if self.run is None:
             return config_view(self.document.config, self.document.title)
+        if self.run.traffic is None:  # its ranks are not started yet, or couldn't be
+            view = config_view(self.document.config, self.run.session)
+            over = self.run.state in FINAL_STATES and self.run.state != "done"
+            reason = (self.run.reason or f"the test {self.run.state}") if over else ""
+            return replace(view, state=self.run.state, error=reason)
         return self._views.make(self.run, self.run.session)
 
     @property
