@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvdeck.app.cli.follow import exit_status
 from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.rank_options import rank_options, taken
 from kvdeck.app.cli.standard_output import echo_own
+from kvdeck.engine.launchers import placement_of
+from kvdeck.engine.meeting import MeetingOptions, meeting_of
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.host.files import replace_file
 from kvdeck.sessions.model.run_state import RunState
+from kvdeck.sessions.units import many
 
 if TYPE_CHECKING:
     from kvdeck.engine.traffic.spec import TrafficSpec
@@ -38,6 +45,9 @@ def _both(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--verify-buffers/--no-verify-buffers", help="Move each pattern once more; compare every byte."),
         click.option("--print-recv-buffers/--no-print-recv-buffers", help=received),
         click.option("--json-output-path", metavar="FILE", help="Write the result as JSON."),
+        click.option("--peer", metavar="HOST", multiple=True, help="Ranks also on another host, by ssh; repeatable."),
+        click.option("--peer-command", default="kvdeck", help="How kvdeck is called there. Default: kvdeck."),
+        click.option("--peer-timeout", type=click.FloatRange(1), default=30.0, help="Silence after which it is lost."),
         click.option("--session", metavar="NAME", help="Session name. Default: made from the time."),
         click.option("--detach", is_flag=True, help="Queue the test and return at once."),
         click.option("--foreground", is_flag=True, help="Measure in this process's own child, without the engine."),
@@ -45,7 +55,7 @@ def _both(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     for option in reversed(options):
         command = option(command)
-    return command
+    return rank_options(command, count=False)
 
 
 @click.command(name="ct-perftest")
@@ -83,6 +93,7 @@ def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
         UsageError: A value or the file is invalid; the message names it and the fix.
     """
     from kvdeck.engine.host import host_facts
+    from kvdeck.engine.spec import parse_host
     from kvdeck.engine.traffic.config import read_config
     from kvdeck.engine.traffic.needs import region_bytes, resolved
     from kvdeck.engine.traffic.spec import spec_of_config
@@ -92,7 +103,7 @@ def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
     config = read_config(path)
     if values["ranks"] is not None and config.patterns and values["ranks"] != config.ranks:
         raise UsageError(
-            f"--ranks is {values['ranks']}, and the matrices have {config.ranks} rank{'s' * (config.ranks != 1)}",
+            f"--ranks is {values['ranks']}, and the matrices have {many(config.ranks, 'rank')}",
             f"give --ranks {config.ranks}, or none; --processes sets how many processes play them",
         )
     if memory is not None:
@@ -108,6 +119,9 @@ def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
         isolation=values.get("isolation_iterations"),
         verify=values["verify_buffers"],
         print_received=values["print_recv_buffers"],
+        peer=tuple(map(parse_host, values["peer"])),
+        peer_command=values["peer_command"],
+        peer_timeout=values["peer_timeout"],
     )
     region_bytes(resolved(spec), host_facts().memory_available_bytes)  # refused now, before there is a session
     return spec
@@ -122,11 +136,14 @@ def _run(values: dict[str, Any], *, single: bool) -> int:
         from kvdeck.sessions.store.index import check_name
 
         check_name(session)
+    meeting = meeting_options(values)
     spec = asked_spec(values, single=single)
 
     def told(run: RunState) -> None:
         _give_upstream(run, path, as_json=as_json)
 
+    if meeting.given:
+        return _as_rank(spec, meeting, session, told, detach=values["detach"], as_json=as_json)
     if values["foreground"]:
         if values["detach"]:
             raise UsageError("--foreground and --detach exclude each other", "give only one of them")
@@ -134,6 +151,51 @@ def _run(values: dict[str, Any], *, single: bool) -> int:
 
         return run_here(spec, "traffic", "kvdeck.engine.traffic.worker", session, told, as_json=as_json)
     return _submit(spec, session, told, detach=values["detach"], as_json=as_json)
+
+
+def meeting_options(values: dict[str, Any]) -> MeetingOptions:
+    """Return how this process meets others; by default as a launcher tells it, if it names more than one rank."""
+    options = taken({**values, "ranks": None})
+    if options.given or values["peer"]:
+        return options
+    try:
+        placement = placement_of(os.environ, "auto")
+    except UsageError:  # no complete set of variables
+        return options
+    return replace(options, launcher="auto") if placement.world > 1 else options
+
+
+def _as_rank(
+    spec: TrafficSpec,
+    options: MeetingOptions,
+    session: str | None,
+    told: Callable[[RunState], object],
+    *,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Measure as the launcher's rank 0, or play ranks as another."""
+    from kvdeck.app.cli.foreground import followed, started_session
+    from kvdeck.app.cli.ranks import RankChild
+    from kvdeck.engine.children.program import noted_signals
+    from kvdeck.engine.client.client import store
+
+    if detach or spec.peer:
+        raise UsageError("--detach and --peer are not for ranks that are started elsewhere", "omit them")
+    meeting = meeting_of(options, os.environ)
+    with (
+        noted_signals() as signals,
+        contextlib.closing(RankChild(meeting, signals, "kvdeck.engine.traffic.rank_worker")) as child,
+    ):
+        placed = child.placed()
+        if placed is None or placed["rank"]:
+            for _ in child.lines():
+                pass
+            return child.end()
+        kept = store()
+        made = started_session(kept, spec, "traffic", session)
+        child.measure(kept.folder(made.name))
+        return exit_status(followed(child, kept, made, told, as_json=as_json))
 
 
 def _submit(

@@ -25,6 +25,8 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.index import check_name
 
+TRANSFER_MODULE = "kvdeck.engine.transfer.rank_worker"
+
 
 @dataclass(frozen=True, slots=True)
 class RankEnd:
@@ -79,9 +81,9 @@ def traces_text() -> str:
 class RankChild(ForegroundChild):
     """The rank's own process."""
 
-    def __init__(self, meeting: Meeting, signals: Signals) -> None:
+    def __init__(self, meeting: Meeting, signals: Signals, module: str = TRANSFER_MODULE) -> None:
         super().__init__(
-            [sys.executable, "-m", "kvdeck.engine.transfer.rank_worker", "--parent", str(os.getpid()),
+            [sys.executable, "-m", module, "--parent", str(os.getpid()),
              "--meeting", orjson.dumps(meeting).decode()],
             signals,
         )  # fmt: skip

@@ -118,11 +118,18 @@ class TrafficTest:
     def _begun(self, number: int, phase: VisitPhase, iteration: int, at: int) -> None:
         self._emit(events.PatternBegun(time.monotonic_ns(), number, phase, iteration, at))
 
+    def _compare_clocks(self) -> None:
+        """Measure other hosts' clocks again, since they drift, and emit how they stand."""
+        self._ranks.compare_clocks()
+        for host, offset, error in self._ranks.clocks:
+            self._emit(events.ClockCompared(time.monotonic_ns(), host, offset, error))
+
     def _single(self) -> dict[str, object]:
         """Measure one pattern in successive iterations, without a barrier between them."""
         (pattern,), (iterations, warmup, _) = self._spec.patterns, self._spec.counts
         visit = None
         if pattern.initiators:
+            self._compare_clocks()
             if warmup:
                 self._ranks.visit(0, warmup)
             self._begun(0, "together", 0, time.monotonic_ns())
@@ -136,7 +143,7 @@ class TrafficTest:
         for number, pattern in enumerate(patterns):
             if not pattern.initiators:
                 continue
-            self._ranks.compare_clocks()
+            self._compare_clocks()
             for _ in range(warmup):
                 self._check()
                 self._ranks.visit(number)
@@ -148,7 +155,7 @@ class TrafficTest:
         starts: list[float] = []
         passes: list[dict[int, VisitRecord]] = []
         for iteration in range(iterations):
-            self._ranks.compare_clocks()
+            self._compare_clocks()
             starts.append(time.time())
             passes.append(self._workload(iteration))
         metadata = {

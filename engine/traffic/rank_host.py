@@ -5,9 +5,12 @@ Times are ns of `CLOCK_MONOTONIC`, which the processes of one host share.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import gc
 import os
+import signal
+import sys
 import time
 import zlib
 from collections import defaultdict
@@ -18,11 +21,13 @@ import numpy as np
 
 from kvdeck.engine.host.clock import clock_identity
 from kvdeck.engine.io import memory, nixl, pattern
-from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.exit import leave, run_and_exit
 from kvdeck.engine.io.transports import connect
+from kvdeck.engine.ranks.outpost import follow_stdin, greeting
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
 from kvdeck.engine.ranks.rpc import serve
-from kvdeck.engine.ranks.seat import take_seat
+from kvdeck.engine.ranks.seat import open_seat, take_seat
+from kvdeck.engine.threads import start_thread
 from kvdeck.engine.traffic.placement import CellMessage, pieces
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import count_text, number_text
@@ -90,6 +95,10 @@ class RankHost:
         self._places: dict[int, tuple[str, int, int]] = {}
         self._patterns: dict[int, _PreparedPattern] = {}
         self._registered: list[Any] = []
+
+    def greet(self) -> dict[str, Any]:
+        """Return the versions and facts of this host."""
+        return greeting()
 
     def open(self, ranks: list[tuple[int, int, int]], core: int | None) -> dict[str, Any]:
         """Allocate and register a region for each rank.
@@ -387,12 +396,34 @@ class _Loop:
                     )
 
 
-def main() -> None:
-    seat, name = take_seat()
+def serve_ranks(seat: RankRendezvous, name: str) -> None:
+    """Play ranks until rank 0 requests the end.
+
+    Raises:
+        KvdeckError: Rank 0 or another rank is lost.
+    """
     host = RankHost(seat, name)
     serve(seat, name, host)
     host.close()
     seat.leave()
+
+
+def main() -> int:
+    if "stdio:" not in sys.argv:
+        serve_ranks(*take_seat())
+        return 0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seat", required=True)
+    parser.add_argument("--rank", required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seat = open_seat(options.seat, options.rank)
+    start_thread("stdin", follow_stdin, lambda _: leave(1))
+    try:
+        serve_ranks(seat, options.rank)
+    except KvdeckError:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

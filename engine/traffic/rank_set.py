@@ -137,7 +137,7 @@ class RankSet:
         self._reports: queue.SimpleQueue[tuple[int, list[Any]] | Exception] = queue.SimpleQueue()
         self._open: dict[int, PatternVisit] = {}
         self._sent_at: dict[int, int] = {}
-        """When each open visit was told to the processes."""
+        """When each open visit was sent to the processes."""
         self._delays: deque[int] = deque(maxlen=_DELAYS)
         """Times that the newest events took to reach a process, in ns."""
         self._clocks = [_Clock() for _ in seated]
@@ -191,7 +191,7 @@ class RankSet:
                 asked = time.perf_counter_ns()
                 self._send_to(number, ("clock",))
                 told = self._report()
-                while told[1][0] != "clock":  # a late report of a visit that nobody waits for
+                while told[1][0] != "clock":  # a late report of another visit
                     told = self._report()
                 answered, there = time.perf_counter_ns(), told[1][1]
                 error = (answered - asked) // 2

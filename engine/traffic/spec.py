@@ -149,7 +149,7 @@ def _matrix(entry: Mapping[str, Any], place: str) -> Matrix:
     if type(ranks) is not int or not 1 <= ranks <= MOST_RANKS:
         raise UsageError(f"{place}: ranks is {str(ranks)[:40]!r}", f"give a whole number from 1 to {MOST_RANKS}")
     if not isinstance(cells, str):
-        raise UsageError(f"{place}: cells is no text", "give a line `SOURCE DESTINATION BYTES` for each cell")
+        raise UsageError(f"{place}: cells is not a text", "give a line `SOURCE DESTINATION BYTES` for each cell")
     rows = [[0] * ranks for _ in range(ranks)]
     for number, line in enumerate(cells.splitlines(), start=1):
         found = _CELL_LINE.fullmatch(line)

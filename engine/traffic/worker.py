@@ -7,7 +7,7 @@ on stdin, which means that the supervisor is gone.
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import time
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from kvdeck.engine.io.exit import run_and_exit
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.job_worker import Scribe, Stop, tell_end, write_error
 from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.traffic.job import TrafficTest, plan_of
 from kvdeck.engine.traffic.needs import region_bytes, resolved
-from kvdeck.engine.traffic.placement import divide, memories
-from kvdeck.engine.traffic.rank_set import RankSet, Seated, local_members
+from kvdeck.engine.traffic.placement import memories
+from kvdeck.engine.traffic.rank_set import RankSet, Seated
+from kvdeck.engine.traffic.seating import seat_ranks
 from kvdeck.engine.traffic.spec import TrafficSpec, spec_in
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model import events, records
@@ -28,8 +30,13 @@ from kvdeck.sessions.model.traffic import ProcessPlace
 from kvdeck.sessions.store.owners import ENGINE_ENDED
 
 
-def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, str | None]:
+def run(
+    session: Path, scribe: Scribe, stop: Stop, joined: RankZero | None = None
+) -> tuple[records.RunState, str | None]:
     """Run the session's test; return the final state and, if it was stopped, the reason.
+
+    Args:
+        joined: The other processes, if a launcher started them; otherwise the spec's peers are reached by ssh.
 
     Raises:
         KvdeckError: The spec is invalid, needs what this host hasn't, or a rank can't open its agent.
@@ -43,14 +50,14 @@ def run(session: Path, scribe: Scribe, stop: Stop) -> tuple[records.RunState, st
         return "done", None
     regions = memories(spec.patterns, spec.ranks)
     needed = region_bytes(spec, host_facts().memory_available_bytes)
-    board = Board()
-    divided = divide(spec.ranks, spec.processes or len(os.sched_getaffinity(0)))
-    try:
-        seated = local_members(board, divided)
-        plan(spec, seated, needed, scribe)
-        measured(spec, RankSet(board, spec.patterns, regions, seated, stop.asked), scribe, stop)
-    except CancelledError:
-        return "interrupted" if stop.reason == ENGINE_ENDED else "cancelled", stop.reason
+    with contextlib.ExitStack() as opened:
+        board: Board = Board() if joined is None else joined.board
+        try:
+            seated = seat_ranks(spec, board, opened, joined)
+            plan(spec, seated, needed, scribe)
+            measured(spec, RankSet(board, spec.patterns, regions, seated, stop.asked), scribe, stop)
+        except CancelledError:
+            return "interrupted" if stop.reason == ENGINE_ENDED else "cancelled", stop.reason
     return "done", None
 
 
@@ -103,12 +110,12 @@ def main() -> None:
     measure(parser.parse_args().session_dir.resolve())
 
 
-def measure(session: Path) -> None:
-    """Run a session's spec, and write its events to the session and to stdout."""
+def measure(session: Path, joined: RankZero | None = None) -> None:
+    """Run a session's spec, and write its events to the session and to stdout; arguments as for `run`."""
     scribe, stop = Scribe(session), Stop()
     state: records.RunState
     try:
-        state, reason = run(session, scribe, stop)
+        state, reason = run(session, scribe, stop, joined)
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:

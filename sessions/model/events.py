@@ -141,7 +141,7 @@ class TrafficPrepared(Struct, frozen=True, tag="traffic_prepared", tag_field="ki
 
 
 class PatternBegun(Struct, frozen=True, tag="pattern_begun", tag_field="kind"):
-    """A visit of a pattern is to start at `at`; successive visits alone are told once."""
+    """A visit of a pattern is to start at `at`; one event stands for successive visits alone."""
 
     t: int
     pattern: int

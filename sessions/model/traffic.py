@@ -17,6 +17,9 @@ TRAFFIC = "traffic"
 MOST_CELLS = 100_000
 """Largest number of cells that a plan names one by one."""
 
+UNKNOWN_TRAFFIC = "unknown"
+"""Operation and memory of a pattern in NIXL's own file, which doesn't name them."""
+
 TrafficMode = Literal["single", "sequential"]
 """`single`: one pattern in successive iterations. `sequential`: each pattern alone, then all in sequence."""
 VisitPhase = Literal["alone", "together"]

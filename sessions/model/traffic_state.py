@@ -60,7 +60,7 @@ class PatternState(msgspec.Struct, frozen=True):
     @property
     def result(self) -> PatternResult:
         """The figures so far."""
-        plan, together = self.plan, _interval(self.together)
+        plan, together = self.plan, figure_interval(self.together)
         return PatternResult(
             plan.pattern,
             plan.operation,
@@ -69,7 +69,7 @@ class PatternState(msgspec.Struct, frozen=True):
             plan.bytes,
             sum(map(bool, plan.sent)),
             len(plan.initiators),
-            _in_ms(_interval(self.alone)),
+            _in_ms(figure_interval(self.alone)),
             _in_ms(together),
             summarise([round(one) for one in self.together]),
             _median(self.initiator, 1e6),
@@ -114,7 +114,7 @@ class TrafficState(msgspec.Struct, frozen=True):
     prepared_s: float | None = None
     """Seconds of the preparation, so far."""
     clocks: tuple[tuple[str, int, int], ...] = ()
-    """Host, its clock minus the writer's, and the error, in ns."""
+    """Host, its clock minus the writer's as measured last, and the largest error of it, in ns."""
     visits: tuple[VisitRecord, ...] = ()
     """The newest `MOST_SHOWN` visits, for the timeline."""
     current: tuple[OpenVisit, ...] = ()
@@ -193,7 +193,7 @@ def congestion(alone: Sequence[float], together: Sequence[float]) -> Interval | 
 
     With fewer than `LEAST_VALUES` of either, there is no interval: its bounds are the ratio.
     """
-    near, far = _interval(alone), _interval(together)
+    near, far = figure_interval(alone), figure_interval(together)
     if near is None or far is None or not near.median:
         return None
     ratio = far.median / near.median
@@ -202,7 +202,7 @@ def congestion(alone: Sequence[float], together: Sequence[float]) -> Interval | 
     return independent_ratio(near, far) or Interval(ratio, ratio, ratio)
 
 
-def _interval(values: Sequence[float]) -> Interval | None:
+def figure_interval(values: Sequence[float]) -> Interval | None:
     """Return the median and its interval; bounds equal to it with fewer than `LEAST_VALUES` values."""
     found = median_interval(values)
     if found is None or len(values) >= LEAST_VALUES:
@@ -243,7 +243,9 @@ def take(state: TrafficState | None, event: events.TrafficEvent) -> TrafficState
     if isinstance(event, events.TrafficPrepared):
         return replace(state, prepared=event.patterns, descriptors=event.descriptors, prepared_s=event.seconds)
     if isinstance(event, events.ClockCompared):
-        return replace(state, clocks=(*state.clocks, (event.host, event.offset_ns, event.error_ns)))
+        others = tuple(one for one in state.clocks if one[0] != event.host)
+        worst = max((event.error_ns, *(error for host, _, error in state.clocks if host == event.host)))
+        return replace(state, clocks=(*others, (event.host, event.offset_ns, worst)))
     if isinstance(event, events.PatternBegun):
         begun = OpenVisit(event.pattern, event.phase, event.iteration, event.at)
         kept = (one for one in state.current if one.pattern != event.pattern and one.phase == event.phase)

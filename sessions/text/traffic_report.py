@@ -7,6 +7,8 @@ from typing import Any
 
 from kvdeck.sessions.model.measures import Interval
 from kvdeck.sessions.model.traffic import PatternResult, RankResult, TrafficResult
+from kvdeck.sessions.text.markdown import inline
+from kvdeck.sessions.text.markdown import table as markdown_table
 from kvdeck.sessions.units import many, size_text, time_text
 
 DASH = "-"
@@ -15,6 +17,8 @@ _MOST_ITERATIONS = 10
 """Tables of single iterations."""
 MOST_RANKS = 32
 """Rows of a table per rank."""
+_PATTERN_HEADS = ("Pattern", "Op", "Shards", "GB", "Latency (ms)", "p99 (ms)", "Alone (ms)", "Done (ms)", "Congestion",
+                  "95 %", "GB/s", "Straggler")  # fmt: skip
 UPSTREAM_HEADS = ("Transfer size (GB)", "Latency (ms)", "Isolated Latency (ms)", "Num Senders", "Mean BW (GB/s)")
 
 
@@ -25,7 +29,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
 
 
-def _number(value: float | None, decimals: int = 3) -> str:
+def number_cell(value: float | None, decimals: int = 3) -> str:
+    """Return a number with so many decimals; a dash if it isn't known."""
     return DASH if value is None else f"{value:.{decimals}f}"
 
 
@@ -48,9 +53,9 @@ def traffic_text(result: TrafficResult) -> list[str]:
     lines += pattern_table(result.patterns)
     if any(one.read_ms is not None or one.write_ms is not None for one in result.patterns):
         lines += ["", *storage_table(result.patterns)]
-    lines += ["", *rank_table(result.rank_results), ""]
+    lines += ["", *rank_table(result.rank_results), ""] if result.rank_results else [""]
     ends = "" if result.mode == "single" else " from the first start to the last end, sleeps included"
-    lines.append(f"Aggregate: {_number(result.gb_per_s)} GB/s{ends}")
+    lines.append(f"Aggregate: {number_cell(result.gb_per_s)} GB/s{ends}")
     lines += skew_text(result)
     return [*lines, *verified_text(result)]
 
@@ -59,6 +64,8 @@ def placement_text(result: TrafficResult) -> list[str]:
     """Return what was started and prepared."""
     where = "on this host" if not result.hosts else f"on this host and {', '.join(result.hosts)}"
     memory = ", ".join(dict.fromkeys(one.memory for one in result.patterns))
+    if not result.processes:
+        return [f"{many(len(result.patterns), 'pattern')} of NIXL's own tool; how its ranks lay is not in the file"]
     lines = [f"{many(result.ranks, 'rank')} in {_processes(result.processes)} {where}; {memory} over UCX"]
     if result.ranks > result.processes > 0:
         lines.append("Virtual ranks: a process plays several, which start one after the other")
@@ -74,9 +81,7 @@ def _processes(count: int) -> str:
 
 def pattern_table(patterns: Sequence[PatternResult]) -> list[str]:
     """Return a row for each pattern."""
-    heads = ("Pattern", "Op", "Shards", "GB", "Latency (ms)", "p99 (ms)", "Alone (ms)", "Done (ms)", "Congestion",
-             "95 %", "GB/s", "Straggler")  # fmt: skip
-    return table(heads, [_pattern_row(one) for one in patterns])
+    return table(_PATTERN_HEADS, [_pattern_row(one) for one in patterns])
 
 
 def _pattern_row(one: PatternResult) -> tuple[str, ...]:
@@ -86,14 +91,14 @@ def _pattern_row(one: PatternResult) -> tuple[str, ...]:
         str(one.pattern),
         one.operation,
         str(one.shards),
-        _number(one.bytes / 1e9),
+        number_cell(one.bytes / 1e9),
         _median(one.together_ms),
-        DASH if times is None else _number(times.p99 / 1e3),
+        DASH if times is None else number_cell(times.p99 / 1e3),
         _median(one.alone_ms),
-        _number(one.initiator_ms),
+        number_cell(one.initiator_ms),
         _median(one.ratio, 2),
         interval_cell(one.ratio),
-        _number(one.gb_per_s),
+        number_cell(one.gb_per_s),
         DASH if last is None else f"rank {last.rank} ({last.times} of {last.of})",
     )
 
@@ -101,7 +106,7 @@ def _pattern_row(one: PatternResult) -> tuple[str, ...]:
 def storage_table(patterns: Sequence[PatternResult]) -> list[str]:
     """Return the times of the phases of each pattern that has files."""
     rows = [
-        (str(one.pattern), _number(one.read_ms), _median(one.together_ms), _number(one.write_ms))
+        (str(one.pattern), number_cell(one.read_ms), _median(one.together_ms), number_cell(one.write_ms))
         for one in patterns
         if one.read_ms is not None or one.write_ms is not None
     ]
@@ -115,7 +120,7 @@ def rank_table(ranks: Sequence[RankResult]) -> list[str]:
         active = [one for one in ranks if one.gb_per_s is not None]
         shown = sorted(active, key=lambda one: one.gb_per_s or 0.0)[:MOST_RANKS]
     heads = ["Rank", "Moved (GB)", "BW (GB/s)", "Last"]
-    rows = [[str(one.rank), _number(one.bytes / 1e9), _number(one.gb_per_s), str(one.last)] for one in shown]
+    rows = [[str(one.rank), number_cell(one.bytes / 1e9), number_cell(one.gb_per_s), str(one.last)] for one in shown]
     if any(one.host for one in ranks):
         heads.append("Host")
         for row, one in zip(rows, shown, strict=True):
@@ -148,18 +153,25 @@ def verified_text(result: TrafficResult) -> list[str]:
     return [f"Verified: all {total} bytes of {many(len(result.patterns), 'pattern')} are right, each checked alone"]
 
 
+def traffic_markdown(result: TrafficResult) -> list[str]:
+    """Return the patterns of a test as a Markdown table, and what was started."""
+    heads, rows = _PATTERN_HEADS, [_pattern_row(one) for one in result.patterns]
+    lines = [*(f"{inline(text)}  " for text in placement_text(result)), ""]
+    return [*lines, *markdown_table(heads, rows, right=len(heads))]
+
+
 def upstream_text(document: Mapping[str, Any]) -> list[str]:
     """Return the tables that NIXL's own tool prints of its result."""
     if "iterations_results" not in document:
         heads = "Iters", "Total time (s)", "Avg latency/iter (s)", "Total size (GB)"
-        row = (str(document["iters"]), _number(document["total_time"], 6), _number(document["avg_latency"], 6),
-               _number(document["size"], 6))  # fmt: skip
+        row = (str(document["iters"]), number_cell(document["total_time"], 6), number_cell(document["avg_latency"], 6),
+               number_cell(document["size"], 6))  # fmt: skip
         return table(heads, [row])
     lines = []
     iterations = document["iterations_results"]
     for number, rows in enumerate(iterations[:_MOST_ITERATIONS]):
-        cells = [(_number(row["size"]), _number(row["latency"]), _number(row["isolated_latency"]),
-                  str(row["num_senders"]), _number(row["mean_bw"])) for row in rows]  # fmt: skip
+        cells = [(number_cell(row["size"]), number_cell(row["latency"]), number_cell(row["isolated_latency"]),
+                  str(row["num_senders"]), number_cell(row["mean_bw"])) for row in rows]  # fmt: skip
         lines += [f"Iteration {number + 1}", *table(UPSTREAM_HEADS, cells), ""]
     if len(iterations) > _MOST_ITERATIONS:
         lines += [f"{many(len(iterations) - _MOST_ITERATIONS, 'iteration')} more: see --json-output-path", ""]
