@@ -16,8 +16,8 @@ from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Logged, StateChanged, StepFinished
 from kvdeck.sessions.model.records import Comparison, Interval
 from kvdeck.sessions.model.run_state import LogEntry, RunState, StepState, advance
-from kvdeck.sessions.text.run_report import verdict_text
 from kvdeck.sessions.model.traffic_state import TrafficState
+from kvdeck.sessions.text.run_report import verdict_text
 from kvdeck.sessions.units import done_text, duration_text, figure, layout_name, many, ratio_text
 
 REDRAW_S = 0.2

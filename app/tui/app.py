@@ -200,10 +200,15 @@ class Deck(App[None], inherit_bindings=False):
         if self.may_command():
             self.ask(work)
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, unless read-only, and show a toast with the result. From here on the next key can cancel it."""
+    def submit(self, spec: dict[str, Any], kind: str | None = None) -> None:
+        """Submit a job, unless read-only, and show a toast with the result. From here on the next key can cancel it.
+
+        Args:
+            spec: What its kind's parser takes.
+            kind: Kind of the job; None for a transfer.
+        """
         if self.may_command():
-            self.ask(partial(self._queued, self.submissions.submit(spec)))
+            self.ask(partial(self._queued, self.submissions.submit(spec, kind)))
 
     async def _queued(self, reply: Awaitable[str]) -> None:
         self.notify(f"{await reply} queued", markup=False)
