@@ -101,7 +101,7 @@ def open_reference(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpo
     if target is not None and peer:
         with contextlib.suppress(OSError):
             return _BetweenProcesses(setup, own, other, target)
-    apart = target is not None and setup.shared is None and setup.targets == 1
+    apart = target is not None and not setup.shared and setup.targets == 1
     own_cores, far_cores = setup.cores
     single = len(own_cores) == len(far_cores) == 1 and own_cores != far_cores
     second = far_cores[0] if apart and single and setup.geometry.block_bytes >= LIMIT_FROM else None

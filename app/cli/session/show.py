@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -251,7 +252,10 @@ def _compare_traffic(
         click.echo(f"{many(unsure, 'pattern')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         found = row.latency or row.ratio
-        click.echo(f"regression: pattern {row.pattern}: {ratio_text(found and found.median)} the time", err=True)
+        click.echo(
+            f"regression: pattern {row.pattern}: {ratio_text(None if found is None else found.median)} the time",
+            err=True,
+        )
     return 1 if worse else 0
 
 

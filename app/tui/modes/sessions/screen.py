@@ -293,10 +293,11 @@ class SessionsScreen(DeckScreen):
     def _select_newest_run(self) -> None:
         """Put the cursor on the followed run's row, once."""
         run = self.app.engine.run
-        if run is not None and run.session != self._selected:
-            if any(row.name == run.session for row in self.kept):
-                self._selected = run.session
-                self.query_one("#list", Listing).go_to(run.session)
+        if run is None or run.session == self._selected:
+            return
+        if any(row.name == run.session for row in self.kept):
+            self._selected = run.session
+            self.query_one("#list", Listing).go_to(run.session)
 
     async def _load_results(self) -> None:
         """Read the verdicts of the newest runs that have ended, each once."""
