@@ -16,8 +16,9 @@ from kvdeck.sessions.host.escapes import visible
 from kvdeck.sessions.model.events import COUNTER_INDEX, Event, Logged, StateChanged, StepFinished
 from kvdeck.sessions.model.records import Comparison, Interval
 from kvdeck.sessions.model.run_state import LogEntry, RunState, StepState, advance
+from kvdeck.sessions.model.traffic_state import TrafficState
 from kvdeck.sessions.text.run_report import verdict_text
-from kvdeck.sessions.units import done_text, duration_text, figure, layout_name, ratio_text
+from kvdeck.sessions.units import done_text, duration_text, figure, layout_name, many, ratio_text
 
 REDRAW_S = 0.2
 """Seconds between two drawings of the line, at least."""
@@ -39,6 +40,8 @@ def waiting_text(run: RunState, queued: str) -> str:
 
 def line_text(run: RunState, width: int, queued: str = "starting") -> str:
     """Return the progress line: share done, time left, the running step's rate; its sizes only if they fit."""
+    if run.traffic is not None:
+        return traffic_text(run.traffic)[:width]
     if not run.newest:
         return waiting_text(run, queued)[:width]
     step = run.step(int(_counter(run, "step") or 0))
@@ -52,6 +55,14 @@ def line_text(run: RunState, width: int, queued: str = "starting") -> str:
     plan = step.plan
     line = " · ".join((*start, plan_text(plan), *end))
     return line if len(line) <= width else " · ".join((*start, f"{plan.path} {layout_name(plan.layout)}", *end))[:width]
+
+
+def traffic_text(traffic: TrafficState) -> str:
+    """Return the progress of a traffic test: share done, and the patterns in progress."""
+    if traffic.prepared < len(traffic.patterns):
+        return f"prepared {traffic.prepared} of {many(len(traffic.patterns), 'pattern')}"
+    doing = [f"pattern {one.pattern} {one.phase}" for one in traffic.current[:3]]
+    return " · ".join([done_text(traffic.fraction).rjust(5), *doing])
 
 
 def _figures(run: RunState, step: StepState | None) -> list[str]:

@@ -101,7 +101,7 @@ def open_reference(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpo
     if target is not None and peer:
         with contextlib.suppress(OSError):
             return _BetweenProcesses(setup, own, other, target)
-    apart = target is not None and setup.shared is None and setup.targets == 1
+    apart = target is not None and not setup.shared and setup.targets == 1
     own_cores, far_cores = setup.cores
     single = len(own_cores) == len(far_cores) == 1 and own_cores != far_cores
     second = far_cores[0] if apart and single and setup.geometry.block_bytes >= LIMIT_FROM else None
@@ -118,12 +118,12 @@ def open_on_plain_pages(setup: LaneSetup, own: TransferEndpoint, other: Transfer
     return _KernelQueue(setup, own, other, plain_blocks=blocks)
 
 
-def _rows(side: TransferEndpoint) -> Rows:
+def whole_blocks(side: TransferEndpoint) -> Rows:
     """Return one descriptor per block."""
     return side.describe(_WHOLE, whole=True)[:, 0]
 
 
-def _scratch_rows(address: int, size: int, blocks: int) -> Rows:
+def _scratch_blocks(address: int, size: int, blocks: int) -> Rows:
     places = np.arange(blocks, dtype=np.uint64) * np.uint64(size) + np.uint64(address)
     return np.stack([places, np.full_like(places, size), np.zeros_like(places)], axis=1)
 
@@ -139,10 +139,10 @@ class _FileMeans:
         self._scratch: memory.HostBuffer | None = None
         if own.memory_type == "VRAM":
             self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
-            self.memory = _scratch_rows(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
+            self.memory = _scratch_blocks(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
         else:
-            self.memory = _rows(own)
-        self.places = _rows(files)
+            self.memory = whole_blocks(own)
+        self.places = whole_blocks(files)
 
     def _finish(self) -> None:
         if self._write and self._durable:
@@ -167,7 +167,7 @@ class _KernelQueue(_FileMeans):
         if plain_blocks:
             size = setup.geometry.block_bytes
             self._plain = memory.allocate(size * plain_blocks)
-            rows = _scratch_rows(self._plain.address, size, plain_blocks)
+            rows = _scratch_blocks(self._plain.address, size, plain_blocks)
             self.memory = rows[np.arange(setup.blocks) % plain_blocks]
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:
@@ -226,10 +226,9 @@ class _BetweenProcesses:
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, pid: int) -> None:
         self._pid, self._write = pid, setup.operation == "WRITE"
         self.name = PROCESS_VM_WRITEV if self._write else PROCESS_VM_READV
-        shared = setup.shared
-        first = 0 if shared is None else shared.place * setup.blocks
-        self._here = _rows(own)
-        self._there = _rows(other)[first : first + setup.blocks]
+        first = setup.shared[0].place * setup.blocks if len(setup.shared) == 1 else 0
+        self._here = whole_blocks(own)
+        self._there = whole_blocks(other)[first : first + setup.blocks]
         self.plan([0], 1)()  # OSError if the kernel doesn't allow it
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:
@@ -253,12 +252,12 @@ class _Memcpy:
         self.name = MEMCPY
         self._scratch: memory.HostBuffer | None = None
         self._helper: SecondCore | None = None
-        self._here = _rows(own)
+        self._here = whole_blocks(own)
         if other.regions:
-            self._there = _rows(other)
+            self._there = whole_blocks(other)
         else:
             self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
-            self._there = _scratch_rows(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
+            self._there = _scratch_blocks(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
         if setup.operation == "READ" and other.regions:
             self._here, self._there = self._there, self._here
         if second is not None:
@@ -330,13 +329,13 @@ class _DeviceCopies:
             if not other.regions:  # the target's memory belongs to another process: copy within our GPU
                 self._device = DeviceSide(setup.geometry, blocks, self._gpu)
                 near, far = own, self._device
-            self._from, self._to = _rows(near), _rows(far)
+            self._from, self._to = whole_blocks(near), whole_blocks(far)
             return
         self.name = PINNED_CUDA_MEMCPY
         self._direction = cast(cuda.Direction, setup.path)
         self._pinned = cuda.allocate_pinned(setup.bytes)
-        host = _scratch_rows(self._pinned.address, size, blocks)
-        device = _rows(own if own.memory_type == "VRAM" else other)
+        host = _scratch_blocks(self._pinned.address, size, blocks)
+        device = whole_blocks(own if own.memory_type == "VRAM" else other)
         self._from, self._to = (host, device) if setup.path == "HostToDevice" else (device, host)
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:

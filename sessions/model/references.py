@@ -9,6 +9,7 @@ MEMCPY_BY_BOTH = "memcpy on 2 cores"
 """memcpy by the initiator's and the target's core together, where that is faster than by one."""
 PREAD, PWRITE, IO_SUBMIT = "pread", "pwrite", "io_submit"
 PROCESS_VM_READV, PROCESS_VM_WRITEV = "process_vm_readv", "process_vm_writev"
+TCP_STREAM = "TCP stream"
 
 LIMIT_FROM = 256 << 10
 """Block size in bytes from which copies that are started one by one are a limit. Below, call overhead counts, and many

@@ -50,6 +50,11 @@ class StepChosen(Message):
     step: int | None
 
 
+@dataclass
+class ReportWanted(Message):
+    """Enter was pressed on a run that has ended."""
+
+
 def backend_text(step: StepState) -> str:
     """Return backend, API and O_DIRECT, short: `POSIX AIO direct`."""
     plan = step.plan
@@ -128,7 +133,7 @@ class StepTable(Lines, can_focus=True):
         Binding("down,j", "move(1)", "Down", show=False, id="steps.down", tooltip="Next step", group=LIST),
         Binding("g,home", "move(-100000)", "First", show=False, id="steps.first", tooltip="First step", group=LIST),
         Binding("G,end", "move(100000)", "Last", show=False, id="steps.last", tooltip="Last step", group=LIST),
-        Binding("enter", "follow", "follow", id="steps.follow", tooltip="Follow the running step", group=LIST),
+        Binding("enter", "open", "report", id="steps.open", tooltip="Open the report of a run that ended", group=LIST),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -161,6 +166,12 @@ class StepTable(Lines, can_focus=True):
             return
         place = max(0, min(len(self.run.steps) - 1, self._place() + by))
         self._pick(self.run.steps[place].plan.step)
+
+    def action_open(self) -> None:
+        if self.run is not None and self.run.over:
+            self.post_message(ReportWanted())
+        else:
+            self.action_follow()
 
     def action_follow(self) -> None:
         self._pick(None)
