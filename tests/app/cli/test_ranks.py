@@ -102,6 +102,7 @@ def test_torchrun_s_variables_on_two_hosts_are_a_run_between_them(pair: Pair, ho
     (result,) = session["results"]
     assert (result["status"], result["verified"]) == ("ok", True)
     assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+    assert result["reference"] == "TCP stream"
     assert session["host"]["hostname"] == "hostA"
     assert [peer["host"]["hostname"] for peer in session["host"]["peers"]] == ["hostB"]
     assert pair.a.carried()[0] - before > result["iterations"] * 4 * 65536
@@ -300,6 +301,8 @@ def test_srun_s_four_tasks_run_together(home: dict[str, str]):
     (result,) = only_session(home)["results"]
     assert (result["status"], result["verified"]) == ("ok", True)
     assert result["settings"]["threads"] == len(result["settings"]["peer"]["hosts"]) == 3
+    assert result["reference"] is None
+    assert "within one host, for which there is no plain means" in result["settings"]["no_reference"]
 
 
 def test_without_launcher_its_variables_are_named(monkeypatch: pytest.MonkeyPatch):
