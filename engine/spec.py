@@ -297,6 +297,10 @@ class RunSpec:
         False, "--tuned", HOST, "Use the settings that --tune found fastest on this host; `kvdeck tune` shows them.",
         form=Cell("Run", "tuned", "use the settings that an earlier tune found fastest on this host"),
     )
+    fixed: tuple[str, ...] = run_field(
+        (), "", HOST, "Settings that `tuned` leaves as they are.",
+        doc="Settings that `tuned` leaves as they are: those that `kvdeck run --tuned` gets as options.",
+    )
     verify: bool = run_field(
         True, "--no-verify", HOST, "Don't compare the received bytes.", doc="Compare the received bytes.",
         form=Cell("Safety", "verify", "compare the received bytes"),
@@ -357,11 +361,13 @@ class RunSpec:
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as values that YAML and JSON can represent; without a peer, none about peers.
 
-        `tuned` is left out where it is false, so that the files of runs without it keep their bytes.
+        `tuned` and `fixed` are left out at their defaults, so that the files of runs without them keep their
+        bytes.
         """
         left_out = (
             *(() if self.peer else ("peer", "peer_command", "peer_timeout")),
             *(() if self.tuned else ("tuned",)),
+            *(() if self.fixed else ("fixed",)),
         )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
@@ -379,6 +385,8 @@ def _plain(value: Any) -> Any:
 
 FIELDS: tuple[RunField, ...] = run_fields(RunSpec)
 """The rows of `RunSpec`, in the order of run.yaml."""
+TUNED = ("huge_pages", "api", "params", "direct", "error_handling", "pin", "pipeline_depth", "threads")
+"""Fields of a run that tuning may change."""
 
 
 def spec_from_mapping(
@@ -428,6 +436,8 @@ def _check_together(spec: RunSpec, source: str) -> None:
             f"{many(spec.blocks, 'block')}",
             "lower the batch or raise blocks",
         )
+    if unknown := [name for name in spec.fixed if name not in TUNED]:
+        raise UsageError(f"fixed in {source} names {', '.join(unknown)}", f"use only {', '.join(TUNED)}")
     _check_sweep(spec, source)
     _check_bytes(spec, source)
     _check_devices(spec, source)

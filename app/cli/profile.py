@@ -153,6 +153,7 @@ def _between_hosts(
         worst = max(worst, ended.status)
         if ended.rank is None or ended.status not in (0, 1):
             break
+        # Ranks are given in order of arrival: without the role, the sides might change places in the next run.
         meeting = replace(meeting, role="target" if ended.rank else "initiator")
         if ended.session is not None and not as_json:
             from kvdeck.sessions.text.nixlbench_report import table_lines
@@ -231,6 +232,7 @@ def _with_nixlbench(
     processes = processes_of(params, named, free_port())
     if processes.note:
         click.echo(f"kvdeck: {processes.note}", err=True)
+    # Before the session exists: a signal from here on ends it as cancelled.
     with noted_signals() as signals:
         kept = External.begin(store(), session, "nixlbench", {"nixlbench": stored(params)})
         try:

@@ -73,6 +73,8 @@ class Lane:
     def __init__(self, setup: LaneSetup, name: str, cancelled: Callable[[], bool]) -> None:
         self.busy = False
         self._transports: list[str] = []
+        self._polled = False
+        """True while its own targets poll."""
         self._board: Board | None = None
         self._setup = setup
         self._patience = loop.Patience(setup.patience_s, lambda: self._is_cut(cancelled))
@@ -420,6 +422,7 @@ class Lane:
 
     def attend(self, busy: bool) -> None:
         """Start or stop polling for notifications in this initiator's own targets."""
+        self._polled = busy
         for target in self._targets:
             target.call("attend", busy=busy)
 
@@ -446,7 +449,14 @@ class Lane:
             self._on_plain = self._on_plain or reference.open_on_plain_pages(self._setup, near, self._other, group)
             used = self._on_plain
         assert used is not None
-        return reference.timed(used.plan(blocks, group), begin_ns)
+        planned, polling = used.plan(blocks, group), self._polled
+        if not used.target_core or not polling:
+            return reference.timed(planned, begin_ns)
+        self.attend(False)
+        try:
+            return reference.timed(planned, begin_ns)
+        finally:
+            self.attend(True)
 
     def release(self, step: int) -> None:
         """Release a step's requests and descriptor lists."""

@@ -43,7 +43,7 @@ _REASONS = (
 """What ssh writes, what it means, and the fix."""
 
 
-def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]:
+def ssh_command(host: str, rank: str, command: str, timeout: float, part: str = "") -> list[str]:
     """Return the command line that starts the other half on a host; the rest is the user's own ssh configuration.
 
     Args:
@@ -51,6 +51,7 @@ def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]
         rank: Name of the other half there.
         command: How kvdeck is called there.
         timeout: Seconds of silence after which the host is lost.
+        part: What the other half does there, of `kvdeck rank --part`; empty: it serves targets.
     """
     options = {
         "BatchMode": "yes",
@@ -63,7 +64,7 @@ def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]
         "EscapeChar": "none",
     }
     given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}"]
+    return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}" + (f" --part {part}" if part else "")]
 
 
 def open_ssh(
@@ -97,6 +98,20 @@ def open_ssh(
         what, fix = link.failure or late or (error.what, error.fix)
         link.end()
         raise KvdeckError(what, fix) from error
+
+
+def open_part(board: Board, host: str, rank: str, command: str, timeout: float, part: str) -> SshLink:
+    """Start a rank on a host that serves calls at the board itself, and return what leads to it; arguments as above.
+
+    Raises:
+        KvdeckError: This host has no ssh.
+    """
+    try:
+        link = SshLink(ssh_command(host, rank, command, timeout, part), board, host, command)
+    except FileNotFoundError:
+        raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
+    board.attach(*link.ends, f"{rank} on {host}", cut=link.cut, close=link.close)
+    return link
 
 
 class SshLink:

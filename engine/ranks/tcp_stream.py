@@ -140,6 +140,7 @@ class TcpStream:
     """The initiator's end: each group of blocks goes to, or comes from, its targets in equal parts."""
 
     name = TCP_STREAM
+    target_core = False
 
     def __init__(self, connections: Sequence[socket.socket], rows: Rows, patience_s: float, *, write: bool) -> None:
         """`rows`: address and size of each block here; `patience_s`: time for one piece to be taken or to come."""

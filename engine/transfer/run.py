@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
+QUICK_SECONDS = 7.5
+"""All trials of a quick run together, so that the whole command ends within ten seconds: 1.5 s are the engine's start,
+the loading of NIXL and the report."""
+_BEYOND_SECONDS = 1.2
+"""What a trial takes beyond its rounds, until one has been measured: opening, warm-up, verification, closing."""
+_LEAST_SECONDS = 0.3
 _NO_MATTER = ("NIXL_LOG_LEVEL", "UCX_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
 
 
@@ -59,6 +66,7 @@ def execute(
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
     able = [(spec, trial) for spec, trial in planned if _refusal(trial, room, folder) is None]
+    run_began = time.monotonic()
     for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "not run")
@@ -66,12 +74,31 @@ def execute(
             continue
         progress.trials_left = len(able) - index - 1
         began = time.monotonic()
+        paced = paced_seconds(spec, trial.seconds, began - run_began, progress)
+        progress.total_seconds -= trial.seconds - paced
+        trial = dataclasses.replace(trial, seconds=paced)
         outcome = _take(spec, trial, room, folder, progress)
         progress.overheads.append(max(0.0, time.monotonic() - began - trial.seconds))
         progress.done_seconds += trial.seconds
         if outcome == "cancelled" or (outcome == "failed" and state == "done"):
             state = outcome
     return state
+
+
+def paced_seconds(spec: RunSpec, planned: float, gone: float, progress: TrialProgress) -> float:
+    """Return the seconds of the next trial: as planned, but a quick run keeps to `QUICK_SECONDS` on a slow host too.
+
+    Args:
+        spec: The run; what it says of its length goes first.
+        planned: The trial's share of the effort's time.
+        gone: Seconds since the first trial began.
+        progress: Of the trials so far, which tell what each takes beyond its rounds.
+    """
+    if spec.effort != "quick" or spec.seconds is not None or spec.iterations is not None:
+        return planned
+    beyond = statistics.fmean(progress.overheads) if progress.overheads else _BEYOND_SECONDS
+    each = (QUICK_SECONDS - gone) / (progress.trials_left + 1) - beyond
+    return min(planned, max(_LEAST_SECONDS, each))
 
 
 def _refusal(trial: Trial, room: Room, folder: str) -> str | None:

@@ -58,7 +58,12 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
         from kvdeck.sessions.text.telemetry_report import telemetry_lines
 
         return telemetry_lines(session, width)
-    if session.kind != "run":
+    if session.traffic is not None:
+        from kvdeck.sessions.text.traffic_report import traffic_text
+
+        rows = [Line(text, "bad" if text == "Wrong bytes:" else "plain") for text in traffic_text(session.traffic)]
+        return [*_head(session, width), Line(""), *rows, *telemetry_inside(session, width)]
+    if session.kind not in ("run", "traffic"):
         from kvdeck.sessions.text.trace_report import trace_lines  # it imports this module
 
         if not session.results:
@@ -96,6 +101,8 @@ def is_telemetry(session: Session) -> bool:
 
 def trouble(session: Session) -> bool:
     """True if a step failed, bytes differed, or the run failed, crashed or was interrupted."""
+    if session.traffic is not None and session.traffic.verified is False:
+        return True
     return session.state in ("failed", "crashed", "interrupted") or any(
         result.status in ("failed", "suspect") or result.verified is False for result in session.results
     )
