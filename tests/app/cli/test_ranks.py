@@ -150,7 +150,8 @@ def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_p
     assert len(store.names()) == 2
 
 
-SCHEMES = {"pairwise": (2, 2), "manytoone": (2, 1), "onetomany": (1, 2), "tp": (2, 4)}
+SCHEMES = {"pairwise": (2, 2), "manytoone": (2, 1), "tp": (1, 2)}
+"""Small ones: each device is a process that polls. `onetomany` is what a run with three hosts has."""
 
 
 @on_hosts
@@ -162,9 +163,9 @@ def test_a_plan_s_schemes_run_with_a_peer(pair: Pair, home: dict[str, str]):
         for name, (here, there) in SCHEMES.items()
     )
     environment = {**home, "PATH": pair.environment["PATH"]}
-    done = pair.a.run("sh", "-c", script, str(KVDECK), *words, env=environment, timeout=LONG)
+    done = pair.a.run("sh", "-c", script, str(KVDECK), *words, env=environment, timeout=2 * LONG)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert done.stdout.count("In nixlbench's columns:") == 2, "nixlbench has no row of onetomany and tp in SG"
+    assert done.stdout.count("In nixlbench's columns:") == 2, "nixlbench has no row of tp in SG"
     for name, devices in SCHEMES.items():
         (result,) = Store(Path(home["KVDECK_HOME"])).load(name).results
         assert (result.status, result.verified) == ("ok", True)
