@@ -36,6 +36,8 @@ def _rows(report: Mapping[str, Any], here: Mapping[str, Any], there: Mapping[str
         yield where, f"{end['host']['hostname']}: {versions}, Python {end['python']}, kernel {end['host']['kernel']}"
     for where, end in ends:
         yield f"NICs {where}", "; ".join(_nic_text(nic) for nic in end["nics"]) or "none"
+    for where, end in ends:
+        yield f"GPUs {where}", _gpus_text(end.get("gpu") or {})
     both = [name for name in here["plugins"] if name in there["plugins"]]
     yield "backends", f"on both: {' '.join(both) or 'none'}"
     for where, end, other in (("only here", here, there), ("only there", there, here)):
@@ -55,6 +57,15 @@ def _nic_text(nic: Mapping[str, Any]) -> str:
     facts = [f"{nic['name']} {nic['state']}", f"{number_text(rate / 1e9)} Gb/s" if rate else "rate unknown"]
     facts += [f"MTU {mtu}"] if mtu is not None else []
     return ", ".join(facts + ([f"NUMA node {node}"] if node is not None else []))
+
+
+def _gpus_text(gpu: Mapping[str, Any]) -> str:
+    """Return a host's GPUs with their NUMA nodes, which tell the interface next to each, or why there is none."""
+    named = [
+        f"{one['index']} {one['name']}" + ("" if one.get("numa_node") is None else f", NUMA node {one['numa_node']}")
+        for one in gpu.get("gpus") or ()
+    ]
+    return "; ".join([*named, *([f"none: {gpu['reason']}"] if gpu.get("reason") else [])]) or "none"
 
 
 def _limit(size: int | None) -> str:

@@ -153,6 +153,7 @@ class Crew:
             raise
         except KvdeckError as error:
             self.no_reference = error.what
+            self._everywhere("stop_listening")
             for stream in self._streams.values():
                 stream.close()
             self._streams.clear()

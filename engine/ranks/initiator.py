@@ -243,6 +243,11 @@ class Lane:
         self._listener = StreamListener(self._transports)
         return self._listener.places()
 
+    def stop_listening(self) -> None:
+        """Give up the streams."""
+        if self._listener is not None:
+            self._listener.close()
+
     def accept(self) -> None:
         """Take the streams as the reference.
 

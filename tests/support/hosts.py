@@ -235,7 +235,10 @@ def _start_sshd(pair: Pair) -> None:
 
 
 def _listen(folder: Path, host: Host, log: Path) -> None:
-    """Start a host's sshd, and wait until it listens."""
+    """Start a host's sshd, and wait until it listens.
+
+    Its users' home is the test's: the machine's own shell files may take long, and leave locks when they are killed.
+    """
     address = host.address
     public = (folder / "hostkey.pub").read_text().split()
     with (folder / "known_hosts").open("a") as known:
@@ -244,7 +247,8 @@ def _listen(folder: Path, host: Host, log: Path) -> None:
     config.write_text(
         f"ListenAddress {address}\nPort 22\nHostKey {folder}/hostkey\nAuthorizedKeysFile {folder}/authorized_keys\n"
         "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
-        f"StrictModes no\nPidFile {folder}/{host.name}.pid\nSetEnv PATH={KVDECK.parent}:{os.environ['PATH']}\n"
+        f"StrictModes no\nPidFile {folder}/{host.name}.pid\n"
+        f"SetEnv HOME={folder} PATH={KVDECK.parent}:{os.environ['PATH']}\n"
     )
     with log.open("wb") as stream:
         host.popen("/usr/sbin/sshd", "-D", "-e", "-f", str(config), stderr=stream.fileno())

@@ -102,6 +102,7 @@ def test_torchrun_s_variables_on_two_hosts_are_a_run_between_them(pair: Pair, ho
     (result,) = session["results"]
     assert (result["status"], result["verified"]) == ("ok", True)
     assert result["settings"]["peer"]["hostnames"] == ["hostB"]
+    assert result["reference"] == "TCP stream"
     assert session["host"]["hostname"] == "hostA"
     assert [peer["host"]["hostname"] for peer in session["host"]["peers"]] == ["hostB"]
     assert pair.a.carried()[0] - before > result["iterations"] * 4 * 65536
@@ -149,7 +150,8 @@ def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_p
     assert len(store.names()) == 2
 
 
-SCHEMES = {"pairwise": (2, 2), "manytoone": (2, 1), "onetomany": (1, 2), "tp": (2, 4)}
+SCHEMES = {"pairwise": (2, 2), "manytoone": (2, 1), "tp": (1, 2)}
+"""Small ones: each device is a process that polls. `onetomany` is what a run with three hosts has."""
 
 
 @on_hosts
@@ -161,9 +163,9 @@ def test_a_plan_s_schemes_run_with_a_peer(pair: Pair, home: dict[str, str]):
         for name, (here, there) in SCHEMES.items()
     )
     environment = {**home, "PATH": pair.environment["PATH"]}
-    done = pair.a.run("sh", "-c", script, str(KVDECK), *words, env=environment, timeout=LONG)
+    done = pair.a.run("sh", "-c", script, str(KVDECK), *words, env=environment, timeout=2 * LONG)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert done.stdout.count("In nixlbench's columns:") == 2, "nixlbench has no row of onetomany and tp in SG"
+    assert done.stdout.count("In nixlbench's columns:") == 2, "nixlbench has no row of tp in SG"
     for name, devices in SCHEMES.items():
         (result,) = Store(Path(home["KVDECK_HOME"])).load(name).results
         assert (result.status, result.verified) == ("ok", True)
@@ -300,6 +302,8 @@ def test_srun_s_four_tasks_run_together(home: dict[str, str]):
     (result,) = only_session(home)["results"]
     assert (result["status"], result["verified"]) == ("ok", True)
     assert result["settings"]["threads"] == len(result["settings"]["peer"]["hosts"]) == 3
+    assert result["reference"] is None
+    assert "within one host, for which there is no plain means" in result["settings"]["no_reference"]
 
 
 def test_without_launcher_its_variables_are_named(monkeypatch: pytest.MonkeyPatch):
