@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import time
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.app import SystemCommand
+from textual.binding import BindingType
 from textual.events import CursorPosition
 from textual.reactive import var
 from textual.screen import ModalScreen
 
 from kvdeck.app.config import Config
-from kvdeck.app.tui import glyphs, modes, notifications, palette, terminal, terminal_hold, theme
+from kvdeck.app.tui import modes, notifications, palette, terminal_hold, theme
 from kvdeck.app.tui.bindings import EVERYWHERE, OPENING
 from kvdeck.app.tui.frames import Frames
 from kvdeck.app.tui.messages import EngineChanged, ReplayAsked
-from kvdeck.app.tui.pacing import TerminalLink, has_other_between
 from kvdeck.app.tui.requests import Request, Requests
 from kvdeck.app.tui.state import Doctor, EngineState
 from kvdeck.app.tui.submissions import Submissions
-from kvdeck.app.tui.terminal_picture import PictureUpdate, TerminalPicture
+from kvdeck.app.tui.terminal_app import TerminalApp
 from kvdeck.app.tui.workers import worker_of
 from kvdeck.sessions.errors import KvdeckError
-from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from textual.driver import Driver
     from textual.events import Key
-    from textual.filter import LineFilter
     from textual.message import Message
-    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from kvdeck.app.tui.modes.base import DeckScreen
 
-_NAMED_KEYS = ("enter", "up", "down", "left", "right", "tab", "space", "backspace")
 _MODE_KEYS = frozenset(mode.key for mode in modes.MODES)
-_ASCII = glyphs.Ascii()
-_OBEYED = glyphs.Obeyed()
 
 
-class Deck(App[None], inherit_bindings=False):
-    """The Textual app. It draws the states that `requests` posts; its screens ask `requests` for all else."""
+class Deck(TerminalApp, inherit_bindings=False):
+    """The app of all modes. It draws the states that `requests` posts; its screens ask `requests` for all else."""
 
     TITLE = "kvdeck"
     CSS_PATH = str(theme.STYLE_SHEET)
@@ -75,61 +63,16 @@ class Deck(App[None], inherit_bindings=False):
         # A deck.json of another version may name a mode that this one hasn't.
         if self.memory.get("view") in self.MODES:
             self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
-        name = self.config.theme or theme.chosen()
-        super().__init__(ansi_color=True if name == theme.ANSI else None)
-        self.register_theme(theme.load(name))
-        self.theme = name
-        # Each step of an animation would be sent: over a slow link it hides what changed.
-        self.animation_level = "none"
-        self.ascii = bool(self.config.ascii)
-        self.set_class(self.ascii, "-ascii")
+        super().__init__(self.config.theme or theme.chosen(), ascii=bool(self.config.ascii))
         self.set_keymap(dict(self.config.keymap))
         self.host = platform.node()
         self.readonly = readonly
         self.requests = requests or Requests(readonly, 1 / self.config.hz)
         self.submissions = Submissions(self.requests)
-        self.links = False
-        """Whether OSC 8 hyperlinks are sent to the terminal."""
-        self.link = TerminalLink(other_between=has_other_between(os.environ))
         self.announcer = notifications.Announcer(self)
         self.frames = Frames(self)
-        self.picture = TerminalPicture()
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
-
-    def get_driver_class(self) -> type[Driver]:
-        return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
-
-    def get_line_filters(self) -> Sequence[LineFilter]:
-        filters = [*super().get_line_filters(), _OBEYED]
-        return [*filters, _ASCII] if self.ascii else filters
-
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
-        if isinstance(renderable, (ChopsUpdate, LayoutUpdate)):
-            renderable = PictureUpdate(self.picture, renderable)  # type: ignore[assignment]
-        super()._display(screen, renderable)
-
-    def action_repaint(self) -> None:
-        """Paint the whole screen: another program may have written over it."""
-        self.picture.forget()
-        self.screen.refresh(layout=True)
-
-    def on_resize(self) -> None:
-        self.picture.forget()
-
-    def notify(
-        self,
-        message: str,
-        *,
-        title: str = "",
-        severity: SeverityLevel = "information",
-        timeout: float | None = None,
-        markup: bool = False,
-    ) -> None:
-        """Show a toast. Foreign text is safe: control characters are made visible, and markup is off by default."""
-        super().notify(
-            visible(message, lines=True), title=visible(title), severity=severity, timeout=timeout, markup=markup
-        )
 
     def on_mount(self) -> None:
         terminal_hold.take(self)
@@ -147,12 +90,6 @@ class Deck(App[None], inherit_bindings=False):
     def on_unmount(self) -> None:
         self.memory["view"] = self.current_mode
         terminal_hold.give_back(self)
-
-    def write_sequence(self, sequence: str) -> None:
-        """Write an escape sequence to the terminal, in order with what is painted; nothing if headless or in a
-        browser."""
-        if self._driver is not None and not self.is_headless and not self.is_web:
-            self._driver.write(sequence)
 
     # --- data ---
 
@@ -240,11 +177,6 @@ class Deck(App[None], inherit_bindings=False):
         """Say why a mode's key does nothing: a dialog in front takes no mode keys, and none uses it otherwise."""
         if isinstance(self.screen, ModalScreen) and event.key in _MODE_KEYS:
             self.notify("close this dialog first: Esc", timeout=3)
-
-    def get_key_display(self, binding: Binding) -> str:
-        if self.ascii and binding.key_display is None and binding.key in _NAMED_KEYS:
-            return binding.key.capitalize()
-        return super().get_key_display(binding)
 
     def action_pause(self) -> None:
         self.paused = not self.paused

@@ -6,6 +6,7 @@ import os
 import re
 
 _DECIDING = re.compile(r"(UCX|NIXL|CUDA|FI|CUFILE|DYN|DYNAMO)_[A-Z0-9_]+")
+# Set by doctor's own probes.
 _OWN = ("CUFILE_LOGFILE_PATH",)
 _HARMLESS = re.compile(r"CUDA_(HOME|VERSION|PATH|ROOT|BIN_PATH|TOOLKIT\w*)|\w*LOG\w*")
 """Variables of install locations and logging, which don't affect transfers."""

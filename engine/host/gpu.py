@@ -71,6 +71,7 @@ def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:
     except nvml.NVMLError:  # GPUs that share the host's memory report none
         total = free = 0
     try:
+        # Without the process that asks, which may use the GPU itself.
         users = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {os.getppid()}
     except nvml.NVMLError:
         users = set()

@@ -37,6 +37,7 @@ def host_facts(folder: Path | None = None, *, gpu: GpuFacts | None = None) -> Ho
         kernel=platform.release(),
         architecture=platform.machine(),
         cpu=cpu_model(root),
+        # Those of this process: a container or taskset may give it fewer than the host has.
         cores=len(os.sched_getaffinity(0)),
         cpu_quota=_cpu_quota(root),
         numa_nodes=max(1, len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))),
@@ -94,6 +95,7 @@ def last_level_cache(root: Path, cores: set[int]) -> int | None:
         size = re.fullmatch(r"(\d+)([KMG])", kernel_text(index / "size") or "")
         if size:
             shared = kernel_text(index / "shared_cpu_list") or str(core)
+            # Cores that share a cache count it once.
             caches[(str(level), shared)] = int(size[1]) << {"K": 10, "M": 20, "G": 30}[size[2]]
     return sum(caches.values()) or None
 
@@ -107,6 +109,7 @@ def cgroup_memory(root: Path, total: int, available: int) -> tuple[int, int]:
         stat = dict(
             line.split() for line in (kernel_text(folder / "memory.stat") or "").splitlines() if line.count(" ") == 1
         )
+        # Inactive page cache counts as used, but is given back before the limit is reached.
         used = (kernel_number(folder / usage_name) or 0) - int(stat.get(cache_name, 0))
         total, available = limit, min(available, max(0, limit - used))
     return total, available
@@ -126,6 +129,7 @@ def _memory_groups(root: Path) -> list[tuple[Path, str, str, str]]:
         else:
             continue
         own = base / group.lstrip("/")
+        # The limit of any group above holds as well.
         found += [(folder, *names) for folder in (own, *own.parents) if folder.is_relative_to(base)]
     return found
 

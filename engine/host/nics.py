@@ -67,6 +67,7 @@ def _devices(root: Path) -> list[Path]:
     return [
         device
         for device in sorted((root / "sys/class/net").glob("*"))
+        # A bond or a VLAN would count the bytes of the devices below it once more.
         if device.name != "lo" and (device / "statistics").is_dir() and not any(device.glob("lower_*"))
     ]
 
@@ -99,6 +100,7 @@ def _net_devices(root: Path) -> list[Nic]:
                 rdma=False,
                 up=state == "up",
                 state=state,
+                # The kernel reports -1 where there is no rate.
                 bits_per_s=speed * 1e6 if speed is not None and speed > 0 else None,
                 mtu=kernel_number(device / "mtu"),
                 numa_node=_node(device / "device"),
@@ -115,4 +117,5 @@ def _rate(text: str | None) -> float | None:
 
 def _node(device: Path) -> int | None:
     node = kernel_number(device / "numa_node")
+    # -1: the device belongs to no node.
     return node if node is not None and node >= 0 else None

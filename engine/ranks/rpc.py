@@ -10,7 +10,7 @@ from kvdeck.sessions.errors import KvdeckError, RunFailedError
 ANSWER_SECONDS = 120.0
 
 
-class Served(Protocol):
+class ServedObject(Protocol):
     """Object whose public methods rank 0 calls with JSON values."""
 
     busy: bool
@@ -53,7 +53,7 @@ class Remote:
         self._rendezvous.put(f"call/{self.rank}/{self._calls}", {"method": "", "arguments": {}})
 
 
-def serve(seat: RankRendezvous, rank: str, served: Served) -> None:
+def serve(seat: RankRendezvous, rank: str, served: ServedObject) -> None:
     """Answer calls until rank 0 requests the end; KvdeckError if rank 0 is gone."""
     number = 0
     while True:
@@ -67,7 +67,7 @@ def serve(seat: RankRendezvous, rank: str, served: Served) -> None:
         number += 1
 
 
-def _answer(served: Served, call: dict[str, Any]) -> dict[str, Any]:
+def _answer(served: ServedObject, call: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"result": getattr(served, call["method"])(**call["arguments"])}
     except Exception as error:  # rank 0 reports errors of any type
