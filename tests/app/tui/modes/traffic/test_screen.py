@@ -246,7 +246,7 @@ async def test_the_diff_is_with_the_test_before(deck: Answered):
         await pilot.press("d")
         await until(pilot, lambda: isinstance(deck.screen, TrafficDiffScreen))
         diff = cast(TrafficDiffScreen, deck.screen)
-        assert diff.names == (BEFORE, traffic.NAME)
+        assert (diff.diff.a, diff.diff.b) == (BEFORE, traffic.NAME)
         await pilot.press("enter", "escape")
         assert isinstance(deck.screen, TrafficScreen)
 
