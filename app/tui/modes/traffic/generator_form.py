@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kvdeck.app.tui.form_fields import Field
+from kvdeck.app.tui.form_fields import Field, not_taken
 from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.engine.planning.parallelism import Parallelism
 from kvdeck.engine.planning.precision import PRECISIONS, parse_precision
@@ -99,6 +99,12 @@ class GeneratorForm:
         if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MOST:
             return self
         return self._with(item.key, int(text))
+
+    def refusal(self, item: Field, text: str) -> str:
+        """Return why `typed` doesn't take a text, and the fix; "" if it does."""
+        if item.kind == "text" or not text or (re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= MOST):
+            return ""
+        return not_taken(item, text, 1)
 
     def with_model(self, name: str) -> GeneratorForm:
         """Return the form with another model; with its files' KV precision if they say one.

@@ -14,7 +14,7 @@ import pytest
 from textual.pilot import Pilot
 
 from kvdeck.app.tui.app import Deck
-from kvdeck.app.tui.modes.sessions.report import ResultScreen
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.modes.traffic.panes import AnswerPane, PatternList
 from kvdeck.app.tui.modes.traffic.screen import TrafficScreen
 from kvdeck.app.tui.modes.traffic.timeline_pane import TimelinePane
