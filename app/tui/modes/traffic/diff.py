@@ -14,9 +14,9 @@ from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.app.tui.widgets.table import Column
-from kvdeck.sessions.model.records import Interval, is_same
-from kvdeck.sessions.model.traffic import PatternResult
-from kvdeck.sessions.stats import independent_ratio
+from kvdeck.sessions.analysis.compare_traffic import PatternRow, TrafficDiff, compare_traffic
+from kvdeck.sessions.model.records import Interval, Verdict
+from kvdeck.sessions.model.traffic import PatternResult, TrafficResult
 from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import figure, many, range_text, ratio_figure, ratio_text, size_text
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
     from kvdeck.sessions.model.records import Session
 
-Change = Literal["more", "less", "same", "can't tell", "other pattern", "only before", "only now", ""]
-_TONES = {"more": "warn", "less": "ok", "can't tell": "dim", "other pattern": "dim"}
+Change = Literal["more", "less", "same", "undecided", "other pattern", "only A", "only B", ""]
+_WORDS: dict[Verdict, Change] = {
+    "slower": "more", "faster": "less", "no difference": "same", "undecided": "undecided",
+}  # fmt: skip
+_TONES = {"more": "warn", "less": "ok", "undecided": "dim", "other pattern": "dim"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,64 +46,51 @@ class PatternChange:
     kind: Change
 
 
-def pattern_changes(before: Sequence[PatternResult], now: Sequence[PatternResult]) -> tuple[PatternChange, ...]:
+def pattern_changes(diff: TrafficDiff, a: TrafficResult, b: TrafficResult) -> tuple[PatternChange, ...]:
     """Return a row for each pattern of either test."""
+    compared = {row.pattern: row for row in diff.rows}
+    left, right = ({one.pattern: one for one in test.patterns} for test in (a, b))
     rows = []
-    for number in range(max(len(before), len(now))):
-        one = before[number] if number < len(before) else None
-        other = now[number] if number < len(now) else None
-        rows.append(_changed(number, one, other))
+    for number in sorted({*left, *right}):
+        one, other = left.get(number), right.get(number)
+        row = compared.get(number)
+        change = row.ratio if row is not None and row.ratio is not None and row.ratio.known else None
+        rows.append(
+            PatternChange(
+                number, (other or one or right[number]).bytes,
+                _ratio(one), _ratio(other), _together(one), _together(other), change, _kind(one, other, row),
+            )
+        )  # fmt: skip
     return tuple(rows)
 
 
-def _changed(number: int, one: PatternResult | None, other: PatternResult | None) -> PatternChange:
-    change: Interval | None = None
-    kind: Change = "can't tell"
-    first, second = (None if found is None else found.ratio for found in (one, other))
+def _kind(one: PatternResult | None, other: PatternResult | None, row: PatternRow | None) -> Change:
     if one is None or other is None:
-        kind = "only now" if one is None else "only before"
-    elif _moved(one) != _moved(other):
-        kind = "other pattern"
-    elif not one.bytes:
-        kind = ""
-    elif first is not None and second is not None and first.known and second.known:
-        change = independent_ratio(first, second)
-        if change is not None:
-            kind = _kind(change)
-    shown = other or one
-    return PatternChange(
-        number, 0 if shown is None else shown.bytes,
-        _median(first), _median(second), _together(one), _together(other), change, kind,
-    )  # fmt: skip
+        return "only B" if one is None else "only A"
+    if row is None:
+        return "other pattern"
+    if not one.bytes:
+        return ""
+    return "undecided" if row.verdict is None else _WORDS[row.verdict]
 
 
-def _moved(result: PatternResult) -> tuple[object, ...]:
-    return result.bytes, result.senders, result.operation, result.shards
-
-
-def _median(found: Interval | None) -> float | None:
-    return None if found is None else found.median
+def _ratio(result: PatternResult | None) -> float | None:
+    return None if result is None or result.ratio is None else result.ratio.median
 
 
 def _together(result: PatternResult | None) -> float | None:
     return None if result is None or result.together_ms is None else result.together_ms.median
 
 
-def _kind(change: Interval) -> Change:
-    if is_same(change.low, change.high):
-        return "same"
-    return "more" if change.low > 1 else "less" if change.high < 1 else "can't tell"
-
-
 def change_text(rows: Sequence[PatternChange]) -> str:
     """Return in words where the ratio changed."""
-    compared = [row for row in rows if row.kind in ("more", "less", "same", "can't tell")]
+    compared = [row for row in rows if row.kind in ("more", "less", "same", "undecided")]
     if not compared:
         return "The tests have no pattern in common."
     changed = [row for row in compared if row.kind in ("more", "less")]
-    open_ = sum(row.kind == "can't tell" for row in compared)
+    open_ = sum(row.kind == "undecided" for row in compared)
     if not changed:
-        text = f"Can't tell for {open_} of {len(compared)}: their intervals are too wide." if open_ else ""
+        text = f"Undecided for {open_} of {len(compared)}: their intervals are too wide." if open_ else ""
         none = f"The ratio changed in none of {many(len(compared), 'pattern')}."
         return text if open_ == len(compared) else f"{none} {text}".strip()
     worst = max(changed, key=lambda row: abs((row.change.median if row.change else 1) - 1))
@@ -112,7 +102,7 @@ def change_text(rows: Sequence[PatternChange]) -> str:
         f"{ratio_figure(worst.before)} → {ratio_figure(worst.now)}, "
         f"{ratio_text(worst.change.median, worst.change.low, worst.change.high)}."
     )
-    return f"{text} Can't tell for {open_}." if open_ else text
+    return f"{text} Undecided: {open_}." if open_ else text
 
 
 def change_columns(width: int) -> list[Column[PatternChange]]:
@@ -137,19 +127,25 @@ def change_columns(width: int) -> list[Column[PatternChange]]:
 class ChangeAnswer(Lines):
     """Which two tests, and where the ratio changed."""
 
-    DEFAULT_CSS = "ChangeAnswer { height: 6; }"
+    DEFAULT_CSS = "ChangeAnswer { height: 7; }"
 
-    def __init__(self, before: str, now: str, text: str) -> None:
+    def __init__(self, diff: TrafficDiff, text: str) -> None:
         super().__init__(id="changed")
-        self.before, self.now, self.text = before, now, text
+        self.diff, self.text = diff, text
 
     def rows(self, width: int, height: int) -> list[Row]:
         return [
             heading("Traffic diff", width, False, "ratio: time together over time alone"),
-            (cell(f" A {self.before}", width, "dim"),),
-            (cell(f" B {self.now}", width, "dim"),),
+            (cell(f" A {self.diff.a}", width, "dim"),),
+            (cell(f" B {self.diff.b}", width, "dim"),),
             *((cell(f" {line}", width, "!"),) for line in wrapped(self.text, width - 2)),
+            *((cell(f" {line}", width, "warn"),) for line in self._warnings(width)),
         ]
+
+    def _warnings(self, width: int) -> list[str]:
+        said = self.diff.differences
+        more = f" (and {len(said) - 2} more)" if len(said) > 2 else ""
+        return wrapped(f"The tests differ: {'; '.join(said[:2])}{more}", width - 2) if said else []
 
 
 class TrafficDiffScreen(DeckScreen):
@@ -161,12 +157,12 @@ class TrafficDiffScreen(DeckScreen):
 
     def __init__(self, before: Session, now: Session) -> None:
         super().__init__()
-        self.names = before.name, now.name
-        first, second = (() if session.traffic is None else session.traffic.patterns for session in (before, now))
-        self.changes = pattern_changes(first, second)
+        self.diff = compare_traffic(before, now)
+        none = TrafficResult("sequential", 0, 0)
+        self.changes = pattern_changes(self.diff, before.traffic or none, now.traffic or none)
 
     def body(self) -> ComposeResult:
-        yield ChangeAnswer(*self.names, change_text(self.changes))
+        yield ChangeAnswer(self.diff, change_text(self.changes))
         yield ChangeList("Patterns", change_columns, lambda row: str(row.number), id="changes")
 
     def on_mount(self) -> None:

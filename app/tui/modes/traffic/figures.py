@@ -15,7 +15,7 @@ Tone = Literal["", "dim", "ok", "warn", "bad", "run"]
 
 
 @dataclass(frozen=True, slots=True)
-class PatternRow:
+class PatternLine:
     """One pattern's figures; None where nothing moves or nothing is measured yet."""
 
     number: int
@@ -78,7 +78,7 @@ class TrafficView:
 
     about: str = ""
     """What is tested, in one line."""
-    patterns: tuple[PatternRow, ...] = ()
+    patterns: tuple[PatternLine, ...] = ()
     ranks: tuple[tuple[RankRow, ...], ...] = ()
     """Ranks of each pattern."""
     stretches: tuple[Stretch, ...] = ()
@@ -122,7 +122,7 @@ def beside(stretches: Sequence[Stretch], pattern: int) -> tuple[int, ...]:
     }))  # fmt: skip
 
 
-def last_rank(patterns: Sequence[PatternRow]) -> tuple[int, int, int] | None:
+def last_rank(patterns: Sequence[PatternLine]) -> tuple[int, int, int] | None:
     """Return the rank that is last in the most patterns, in how many, and of how many; None if none is known."""
     found = Counter(row.last for row in patterns if row.last is not None)
     if not found:
@@ -153,7 +153,7 @@ def answer(view: TrafficView) -> Answer:
     return Answer(ended + _collisions(view, moving, known), "", note)
 
 
-def _unfinished(view: TrafficView, known: Sequence[PatternRow], note: str) -> Answer:
+def _unfinished(view: TrafficView, known: Sequence[PatternLine], note: str) -> Answer:
     if not view.state:
         if not view.patterns:
             return Answer("No patterns yet: o opens a file or a session, m makes matrices from a model.", "dim")
@@ -166,7 +166,7 @@ def _unfinished(view: TrafficView, known: Sequence[PatternRow], note: str) -> An
     return Answer(doing, "run", note)
 
 
-def _collisions(view: TrafficView, moving: Sequence[PatternRow], known: Sequence[PatternRow]) -> str:
+def _collisions(view: TrafficView, moving: Sequence[PatternLine], known: Sequence[PatternLine]) -> str:
     slower = [row for row in known if row.collides]
     same = [row for row in known if row.same]
     open_ = len(moving) - len(slower) - len(same) - sum(1 for row in known if row.interval and row.interval.high < 1)
@@ -189,11 +189,11 @@ def _collisions(view: TrafficView, moving: Sequence[PatternRow], known: Sequence
     else:
         worst = max(known, key=lambda row: row.ratio or 0)
         parts.append(
-            f"Can't tell whether patterns collide: {open_} of {len(moving)} have no interval narrow enough "
+            f"Undecided whether patterns collide: {open_} of {len(moving)} have no interval narrow enough "
             f"(#{worst.number} ≈{ratio_text(worst.ratio)}). More iterations narrow them."
         )
     if slower and open_:
-        parts.append(f"Can't tell for {open_}.")
+        parts.append(f"Undecided: {open_}.")
     if (last := last_rank(known)) is not None:
         rank, times, of = last
         host = f", {view.hosts[rank]}" if rank < len(view.hosts) and view.hosts[rank] else ""

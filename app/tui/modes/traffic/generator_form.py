@@ -136,7 +136,7 @@ class GeneratorForm:
         """Input tokens of each request.
 
         Raises:
-            UsageError: A length is no number, or there are none or too many.
+            UsageError: A length is invalid, or there are none or too many.
         """
         found: list[int] = []
         for part in filter(None, (part.strip() for part in self.lengths.split(","))):

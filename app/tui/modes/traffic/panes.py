@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kvdeck.app.tui.export import Table
-from kvdeck.app.tui.modes.traffic.figures import PatternRow, RankRow, TrafficView, answer
+from kvdeck.app.tui.modes.traffic.figures import PatternLine, RankRow, TrafficView, answer
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.app.tui.widgets.scroll import Scrolled
@@ -59,17 +59,17 @@ class AnswerPane(Lines):
         return [*rows, ((" ╰", "rule"), ("─" * max(0, width - 4), "rule"), ("╯", "rule"))]
 
 
-def _ratio_tone(row: PatternRow) -> str:
+def _ratio_tone(row: PatternLine) -> str:
     return "warn" if row.collides else "dim" if row.interval is None else ""
 
 
-def _state(row: PatternRow) -> str:
+def _state(row: PatternLine) -> str:
     return "◌" if row.running else "▲" if row.collides else ""
 
 
-def pattern_columns(width: int) -> list[Column[PatternRow]]:
+def pattern_columns(width: int) -> list[Column[PatternLine]]:
     """Return the columns of the patterns' table that fit; the ratio stays longest."""
-    columns: list[Column[PatternRow]] = [
+    columns: list[Column[PatternLine]] = [
         Column("pattern", 9, lambda row: f"#{row.number} {row.operation}", right=False),
         Column("bytes", 8, lambda row: size_text(row.size)),
         Column("alone ms", 8, lambda row: figure(row.alone_ms)),
@@ -90,17 +90,17 @@ def pattern_columns(width: int) -> list[Column[PatternRow]]:
     return columns
 
 
-def _ratio(row: PatternRow) -> str:
+def _ratio(row: PatternLine) -> str:
     if row.ratio is None:
         return "–"
     return ratio_figure(row.ratio) if row.interval is not None else f"≈{ratio_figure(row.ratio)}"
 
 
-def _interval(row: PatternRow) -> str:
+def _interval(row: PatternLine) -> str:
     return "–" if row.interval is None else range_text(row.interval.low, row.interval.high)
 
 
-class PatternList(Listing[PatternRow]):
+class PatternList(Listing[PatternLine]):
     """The patterns, with their congestion ratio; Enter goes to a pattern's matrix."""
 
     def __init__(self, *, id: str | None = None) -> None:

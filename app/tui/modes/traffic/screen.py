@@ -51,7 +51,7 @@ class TrafficScreen(DeckScreen):
         Binding("e", "edit", "edit", id="traffic.edit", tooltip="Edit the cell under the cursor", group=RUN),
         Binding("m", "make", "make", id="traffic.make", tooltip="Make matrices from a model's KV", group=RUN),
         Binding("d", "diff", "diff", id="traffic.diff", tooltip="Compare with the test before this one", group=RUN),
-        Binding("s", "save", "save", id="traffic.save", tooltip="Save the patterns as YAML and matrices", group=RUN),
+        Binding("w", "save", "write", id="traffic.save", tooltip="Save the patterns as YAML and matrices", group=RUN),
         Binding("escape", "back", "Back", show=False, id="traffic.back", tooltip="Go to the patterns", group=RUN),
     ]
     PANES: ClassVar = {"ranks": "ranks", "timeline": "time line", "times": "times"}
@@ -218,7 +218,7 @@ class TrafficScreen(DeckScreen):
             if yes:
                 then()
 
-        self.app.push_screen(Ask("Leave the edited patterns?", "They are not saved; s saves them."), answered)
+        self.app.push_screen(Ask("Leave the edited patterns?", "They are not saved; w writes them."), answered)
 
     async def _choose(self) -> None:
         from kvdeck.app.tui.dialogs.picker import Choice, Picker

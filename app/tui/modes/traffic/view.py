@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kvdeck.app.tui.modes.traffic.figures import PatternRow, RankRow, Stretch, TrafficView
+from kvdeck.app.tui.modes.traffic.figures import PatternLine, RankRow, Stretch, TrafficView
 from kvdeck.engine.traffic.config import TrafficConfig, TrafficPattern
 from kvdeck.engine.traffic.matrix import Matrix
 from kvdeck.sessions.model.run_state import RunState
@@ -17,7 +17,7 @@ from kvdeck.sessions.units import count_text, many, seconds_text, size_text, tim
 def config_view(config: TrafficConfig, about: str) -> TrafficView:
     """Return the view of patterns that aren't measured."""
     rows = tuple(
-        PatternRow(number, one.matrix.total, operation=one.operation, shards=one.shards)
+        PatternLine(number, one.matrix.total, operation=one.operation, shards=one.shards)
         for number, one in enumerate(config.patterns)
     )
     return TrafficView(about, rows)
@@ -41,10 +41,10 @@ def plan_config(plans: Iterable[PatternPlan]) -> TrafficConfig | None:
 
 
 class RunView:
-    """Makes views of a run's states; the row of a pattern is made anew only if something of it was measured."""
+    """Makes views of a run's states; a pattern's row is reused until something of it is measured."""
 
     def __init__(self) -> None:
-        self._rows: dict[int, tuple[PatternState, PatternRow]] = {}
+        self._rows: dict[int, tuple[PatternState, PatternLine]] = {}
 
     def make(self, run: RunState, about: str = "") -> TrafficView:
         """Return the view of a run of a traffic test."""
@@ -73,7 +73,7 @@ class RunView:
             hosts=hosts if any(hosts) else (),
         )
 
-    def _row(self, traffic: TrafficState, pattern: PatternState) -> PatternRow:
+    def _row(self, traffic: TrafficState, pattern: PatternState) -> PatternLine:
         number = pattern.plan.pattern
         running = any(visit.pattern == number for visit in traffic.current)
         before = self._rows.get(number)
@@ -82,10 +82,10 @@ class RunView:
         return before[1]
 
 
-def pattern_row(result: PatternResult, running: bool = False) -> PatternRow:
+def pattern_row(result: PatternResult, running: bool = False) -> PatternLine:
     """Return a pattern's row of its figures."""
     ratio, straggler = result.ratio, result.straggler
-    return PatternRow(
+    return PatternLine(
         result.pattern,
         result.bytes,
         None if result.alone_ms is None else result.alone_ms.median,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvdeck.app.tui.modes.traffic.figures import PatternRow, Stretch, TrafficView, answer, beside
+from kvdeck.app.tui.modes.traffic.figures import PatternLine, Stretch, TrafficView, answer, beside
 from kvdeck.app.tui.modes.traffic.view import RunView, config_view
 from kvdeck.engine.traffic.config import TrafficConfig, TrafficPattern
 from kvdeck.sessions.model.records import Interval
@@ -15,12 +15,12 @@ from tests.support.builders import traffic
 
 def row(
     number: int, ratio: float | None = 1.0, low: float | None = 0.99, high: float = 1.01, last: int | None = None
-) -> PatternRow:
+) -> PatternLine:
     interval = None if ratio is None or low is None else Interval(ratio, low, high)
-    return PatternRow(number, 1 << 20, 1.0, 1.0, ratio, interval, 1.0, last)
+    return PatternLine(number, 1 << 20, 1.0, 1.0, ratio, interval, 1.0, last)
 
 
-def said(*rows: PatternRow, **fields: object) -> str:
+def said(*rows: PatternLine, **fields: object) -> str:
     return answer(replace(TrafficView(patterns=rows, state="done"), **fields)).text  # type: ignore[arg-type]
 
 
@@ -49,14 +49,14 @@ def test_patterns_that_collide_are_counted_and_the_worst_is_named_with_those_bes
 def test_without_a_collision_it_says_so_only_if_every_interval_is_narrow():
     assert said(row(0), row(1)) == "No collision: none of 2 patterns takes longer than alone."
     wide = row(1, 1.2, 0.9, 1.6)
-    assert said(row(0), wide).startswith("Can't tell whether patterns collide: 1 of 2 have no interval narrow enough")
+    assert said(row(0), wide).startswith("Undecided whether patterns collide: 1 of 2 have no interval narrow enough")
     assert "≈1.20×" in said(row(0), wide)
-    assert "Can't tell for 1." in said(row(0, 1.3, 1.2, 1.4), wide)
-    assert said(row(0), row(1, None)).startswith("Can't tell")
+    assert "Undecided: 1." in said(row(0, 1.3, 1.2, 1.4), wide)
+    assert said(row(0), row(1, None)).startswith("Undecided")
 
 
 def test_a_ratio_without_interval_is_no_collision():
-    assert said(row(0, 1.9, None)).startswith("Can't tell")
+    assert said(row(0, 1.9, None)).startswith("Undecided")
 
 
 @pytest.mark.parametrize("state", ["cancelled", "crashed", "interrupted"])

@@ -112,7 +112,7 @@ async def test_a_cell_is_edited_saved_and_run(deck: Answered, file: Path):
         ((kind, spec),) = deck.requests.asked
         assert kind == "traffic"
         assert traffic_spec(cast(Any, spec)).patterns == screen.document.config.patterns
-        await pilot.press("s")
+        await pilot.press("w")
         await pilot.pause()
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(deck.screen, Ask))
@@ -184,7 +184,7 @@ async def test_a_file_that_is_refused_is_told_in_the_answer(deck: Answered, tmp_
         assert "\x1b" not in said
         if what == "matrix":
             assert "m.txt:2:3: 'x' is no size" in said
-        for key in ("r", "e", "s", "d", "x", "enter", "y"):
+        for key in ("r", "e", "w", "d", "x", "enter", "y"):
             await pilot.press(key)
         await pilot.pause()
         assert deck.requests.asked == []
@@ -193,7 +193,7 @@ async def test_a_file_that_is_refused_is_told_in_the_answer(deck: Answered, tmp_
 
 async def test_keys_before_there_is_anything_do_nothing_but_say_why(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
-        await pilot.press("enter", "enter", "escape", "r", "e", "s", "d", "x", "y", "asterisk", "up", "down", "end")
+        await pilot.press("enter", "enter", "escape", "r", "e", "w", "d", "x", "y", "asterisk", "up", "down", "end")
         await pilot.pause()
         assert deck.requests.asked == []
         assert "there are no patterns" in told(deck)
@@ -246,7 +246,7 @@ async def test_the_diff_is_with_the_test_before(deck: Answered):
         await pilot.press("d")
         await until(pilot, lambda: isinstance(deck.screen, TrafficDiffScreen))
         diff = cast(TrafficDiffScreen, deck.screen)
-        assert diff.names == (BEFORE, traffic.NAME)
+        assert (diff.diff.a, diff.diff.b) == (BEFORE, traffic.NAME)
         await pilot.press("enter", "escape")
         assert isinstance(deck.screen, TrafficScreen)
 
@@ -269,7 +269,7 @@ async def test_a_deck_that_may_only_look_writes_and_starts_nothing(tmp_path: Pat
     deck = DeckOfFiles(requests=requests, memory={"view": "traffic"}, readonly=True)
     async with deck.run_test(size=BIG) as pilot:
         await opened(pilot, file)
-        await pilot.press("r", "s", "m")
+        await pilot.press("r", "w", "m")
         await pilot.pause()
         assert requests.asked == []
         assert isinstance(deck.screen, TrafficScreen)
