@@ -22,9 +22,9 @@ from kvdeck.app.tui import modes, session_changes
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.bindings import opening
 from kvdeck.app.tui.comparison.diff import DiffScreen
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.messages import EngineChanged
-from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.source_search import FoundSource

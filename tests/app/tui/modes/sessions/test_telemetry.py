@@ -12,8 +12,8 @@ import pytest
 from kvdeck.app.cli.main import main
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.comparison.diff import DiffScreen
-from kvdeck.app.tui.modes.sessions.diff_telemetry import RecordingsScreen
 from kvdeck.app.tui.comparison.report import ResultScreen
+from kvdeck.app.tui.modes.sessions.diff_telemetry import RecordingsScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.widgets.lines import Lines
