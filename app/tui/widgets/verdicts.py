@@ -309,7 +309,7 @@ class VerdictBox(Lines):
         if self.run is None:
             return []
         rows = rows_of_run(self.run)
-        verified = self.run.over and bool(self.run.results) and all(r.verified for r in self.run.results)
+        verified = self.run.state == "done" and bool(self.run.results) and all(r.verified for r in self.run.results)
         note = "95 % intervals · every byte verified" if verified else "95 % intervals" if rows else ""
         said = (cell(f" {sentence(rows, width - 4)}", width - 2, "!"),)
         return framed("Verdict", note, [said, *verdict_rows(rows, width - 2, self.most)], width)
