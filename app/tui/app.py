@@ -73,12 +73,14 @@ class Deck(App[None], inherit_bindings=False):
         self.config = config or Config()
         self.memory: dict[str, Any] = {} if memory is None else memory
         """UI state, saved in `deck.json` when the deck closes; each screen stores its part under its own key."""
+        # A deck.json of another version may name a mode that this one hasn't.
         if self.memory.get("view") in self.MODES:
             self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
         name = self.config.theme or theme.chosen()
         super().__init__(ansi_color=True if name == theme.ANSI else None)
         self.register_theme(theme.load(name))
         self.theme = name
+        # Each step of an animation would be sent: over a slow link it hides what changed.
         self.animation_level = "none"
         self.ascii = bool(self.config.ascii)
         self.set_class(self.ascii, "-ascii")
@@ -201,10 +203,15 @@ class Deck(App[None], inherit_bindings=False):
         if self.may_command():
             self.ask(work)
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, unless read-only, and show a toast with the result. From here on the next key can cancel it."""
+    def submit(self, spec: dict[str, Any], kind: str | None = None) -> None:
+        """Submit a job, unless read-only, and show a toast with the result. From here on the next key can cancel it.
+
+        Args:
+            spec: What its kind's parser takes.
+            kind: Kind of the job; None for a transfer.
+        """
         if self.may_command():
-            self.ask(partial(self._queued, self.submissions.submit(spec)))
+            self.ask(partial(self._queued, self.submissions.submit(spec, kind)))
 
     async def _queued(self, reply: Awaitable[str]) -> None:
         self.notify(f"{await reply} queued", markup=False)

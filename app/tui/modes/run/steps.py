@@ -14,7 +14,16 @@ from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 from kvdeck.sessions.model.references import against_text, reference_text
-from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
+from kvdeck.sessions.units import (
+    UNKNOWN,
+    count_text,
+    figure,
+    layout_name,
+    range_text,
+    ratio_text,
+    short_layout_name,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
@@ -69,12 +78,13 @@ def against(step: StepState) -> str:
 
 
 def _ratio(step: StepState) -> str:
-    """Return the time over the baseline's: the worker's estimate while it runs, then the final comparison."""
+    """Return the time over the baseline's: the worker's estimate while it runs, marked `≈`, then the comparison."""
     if (found := step.compared) is not None:
         return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
         return "base"
-    return ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+    low, high = step.counter("ratio_low"), step.counter("ratio_high")
+    return f"≈{ratio_text(step.counter('ratio'))} {range_text(low, high)}" if step.values else UNKNOWN
 
 
 def _columns(width: int) -> list[Column[StepState]]:
