@@ -98,7 +98,7 @@ def care_texts(diff: Diff, a: Session, b: Session) -> list[str]:
     return [*found, *diff.differences]
 
 
-class Summary(Lines):
+class DiffSummary(Lines):
     """How many rows differ, and what only one of the two has."""
 
     diff: Diff | None = None
@@ -355,7 +355,7 @@ class DiffScreen(DeckScreen):
     def body(self) -> ComposeResult:
         yield Head(id="head")
         yield Rows("B's time over A's", self._columns, _row_key, id="rows")
-        yield Summary(id="summary")
+        yield DiffSummary(id="summary")
         yield Behind(id="behind")
         yield Page(self._telemetry_rows, id="telemetry")
 
@@ -379,7 +379,7 @@ class DiffScreen(DeckScreen):
         head.diff = behind.diff = self.diff
         head.sessions = self.a, self.b
         head.styles.height = 4 + min(MOST_CARE, len(care_texts(self.diff, self.a, self.b)))
-        summary = self.query_one(Summary)
+        summary = self.query_one(DiffSummary)
         summary.diff = self.diff
         summary.redraw()
         behind.sessions, behind.spreads = (self.a, self.b), None

@@ -53,7 +53,7 @@ class VerdictRow:
 
     @property
     def winner(self) -> str:
-        """The layout that is faster; empty if none is, or if it can't be told."""
+        """The layout that is faster; empty if none is."""
         return {"slower": self.baseline, "faster": self.candidate}.get(self.verdict, "")
 
     @property
@@ -65,7 +65,7 @@ class VerdictRow:
 
 
 def rows_of_run(run: RunState) -> list[VerdictRow]:
-    """Return a row for each pair of layouts that a run compares, as far as it is known."""
+    """Return a row for each pair of layouts that a run compares; what is not measured yet is None."""
     found = []
     trials = dict.fromkeys(step.plan.trial for step in run.steps)
     for trial in trials:

@@ -75,7 +75,7 @@ def _fact_text(name: str, value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-class Answer(Lines):
+class Readiness(Lines):
     """How many paths can run here, in one line."""
 
     groups: tuple[PathGroup, ...] = ()
@@ -138,7 +138,7 @@ class DoctorScreen(DeckScreen):
     PANES: ClassVar = {"advice": "advice", "host": "host"}
 
     def body(self) -> ComposeResult:
-        yield Answer(id="answer")
+        yield Readiness(id="answer")
         with Horizontal(id="doctor"):
             with Vertical(id="left"):
                 yield PathList("Paths", _columns, lambda group: group.path, id="paths")
@@ -154,7 +154,7 @@ class DoctorScreen(DeckScreen):
         waiting = "checking this host …" if doctor.looking else "not checked yet · r checks"
         trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r checks again"]) if doctor.error else ""
         groups = path_groups(doctor.paths)
-        self.query_one(Answer).apply(groups, (doctor.error and "This host could not be checked.") or waiting)
+        self.query_one(Readiness).apply(groups, (doctor.error and "This host could not be checked.") or waiting)
         self.query_one(PathList).show(groups, trouble or waiting, "bad" if trouble else "dim")
         self.query_one("#host", Page).redraw()
 
