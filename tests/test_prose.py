@@ -36,7 +36,7 @@ EVERYWHERE = re.compile(
 
 TEXTS = re.compile(
     r"\b(?:"
-    r"told|tells?(?! me)|asked|(?<!: )wanted|moments?|unwatched|watched"
+    r"told|(?<!can't )tells?(?! me)|asked|(?<!: )wanted|moments?|unwatched|watched"
     r"|(?:bytes|blocks?|descriptors?|requests?|samples?|times|rows?|one) an? (?:second|block|request|line)"
     r"|once a second|try:"
     r")\b",

@@ -27,6 +27,7 @@ from kvdeck.app.tui.workers import worker_of
 from kvdeck.sessions.errors import KvdeckError
 
 if TYPE_CHECKING:
+    from textual.command import CommandPalette
     from textual.events import Key
     from textual.message import Message
     from textual.screen import Screen
@@ -71,6 +72,8 @@ class Deck(TerminalApp, inherit_bindings=False):
         self.submissions = Submissions(self.requests)
         self.announcer = notifications.Announcer(self)
         self.frames = Frames(self)
+        self._theme_before = ""
+        """The theme that was in use when the palette began to show others; empty if it shows none."""
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
 
@@ -204,6 +207,25 @@ class Deck(TerminalApp, inherit_bindings=False):
     def action_theme(self, name: str) -> None:
         self.register_theme(theme.load(name))
         self.theme = name
+
+    @property
+    def theme_in_use(self) -> str:
+        """The theme that was chosen; not one that the palette only shows."""
+        return self._theme_before or self.theme
+
+    def on_command_palette_option_highlighted(self, event: CommandPalette.OptionHighlighted) -> None:
+        """Show a theme while its entry is under the cursor, and the one before on any other entry."""
+        hit = getattr(event.highlighted_event.option, "hit", None)
+        wanted = theme.named(str(hit.text).removeprefix(palette.THEME)) if hit is not None and hit.text else None
+        before = self._theme_before or self.theme
+        self._theme_before = before
+        if (wanted or before) != self.theme:
+            self.action_theme(wanted or before)
+
+    def on_command_palette_closed(self, event: CommandPalette.Closed) -> None:
+        before, self._theme_before = self._theme_before, ""
+        if before and not event.option_selected and before != self.theme:
+            self.action_theme(before)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         return palette.commands(self, screen)

@@ -29,6 +29,7 @@ class BandwidthPoint:
     block_bytes: int
     gb_per_s: float
     session: str
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,18 @@ class BandwidthHistory:
         or None."""
         there = [point for point in self.points if point.path == path and point.layout == short_layout_name(layout)]
         return min(there, key=lambda point: abs(math.log2(point.block_bytes / block_bytes)), default=None)
+
+    def near(self, path: str, layout: str, block_bytes: int, backend: str | None) -> BandwidthPoint | None:
+        """Return the nearest point of that path, layout and backend, if its block is at most twice or half as large.
+
+        Args:
+            backend: None if it isn't known which one a run would use: any then.
+        """
+        of_backend = BandwidthHistory(tuple(p for p in self.points if backend is None or p.backend == backend))
+        point = of_backend.at(path, layout, block_bytes)
+        if point is None or abs(math.log2(point.block_bytes / block_bytes)) > 1:
+            return None
+        return point
 
     def knee(self, path: str) -> int | None:
         """Return the smallest block size in bytes that reaches KNEE of the best bandwidth; None without a sweep.
@@ -94,7 +107,14 @@ def _points(store: Store, name: str, hostname: str) -> tuple[BandwidthPoint, ...
     if session.host.get("hostname", hostname) != hostname:
         return ()
     return tuple(
-        BandwidthPoint(result.path, short_layout_name(result.layout), result.block_bytes, result.gb_per_s.median, name)
+        BandwidthPoint(
+            result.path,
+            short_layout_name(result.layout),
+            result.block_bytes,
+            result.gb_per_s.median,
+            name,
+            result.backend,
+        )
         for result in session.results
         if result.status == "ok"
         and result.gb_per_s is not None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOVES = ("move(", "page(", "scroll_", "app.focus_")
 """Movement actions, left out of the palette."""
+THEME = "theme: "
 _ITSELF = {"deck.palette", "deck.interrupt"}
 
 
@@ -36,4 +37,5 @@ def commands(deck: Deck, screen: Screen[object]) -> Iterator[SystemCommand]:
             yield SystemCommand(title, note, work)
     for name in theme.names():
         work = partial(deck.action_theme, name)
-        yield SystemCommand(f"theme: {name.removeprefix('kvdeck-')}", "Switch to this theme", work)
+        note = "In use" if name == deck.theme_in_use else "Shown while it is under the cursor; Enter switches to it"
+        yield SystemCommand(f"{THEME}{name.removeprefix('kvdeck-')}", note, work)

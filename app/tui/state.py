@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from kvdeck.engine.protocol import RunInfo
     from kvdeck.sessions.model.run_state import RunState
 
+DECIDING = ("UCX_", "NIXL_", "CUDA_", "FI_", "NVIDIA_")
 ConnectionName = Literal["starting", "connected", "lost"]
 
 
@@ -46,6 +47,8 @@ class Doctor:
     paths: tuple[PathReport, ...] = ()
     plugins: tuple[dict[str, Any], ...] = ()
     host: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that decide what NIXL, UCX, CUDA and libfabric do, as the engine has them."""
     looking: bool = False
     error: str = ""
 
@@ -91,4 +94,10 @@ def doctor_from_json(report: dict[str, Any]) -> Doctor:
         )
         for row in report.get("paths", ())
     )
-    return Doctor(rows, tuple(report.get("plugins", ())), dict(report.get("host", {})))
+    environment = report.get("environment")
+    deciding = {
+        str(name): str(value)
+        for name, value in (environment.items() if isinstance(environment, dict) else ())
+        if str(name).startswith(DECIDING)
+    }
+    return Doctor(rows, tuple(report.get("plugins", ())), dict(report.get("host", {})), deciding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -9,12 +10,14 @@ from textual.binding import Binding, BindingType
 
 from kvdeck.app.tui.export_tables import curve_table, distribution_table
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.widgets.bars import curve_rows, ratio_bar, spread_rows
+from kvdeck.app.tui.widgets.bars import curve_rows
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing, Page, RowMoved
 from kvdeck.app.tui.widgets.report_lines import line_row
+from kvdeck.app.tui.widgets.strips import share_rows, strip_rows
 from kvdeck.app.tui.widgets.table import Column
+from kvdeck.app.tui.widgets.verdicts import forest, framed, scale_of, scale_text
 from kvdeck.sessions.analysis.compare import Diff, Insight, Side, compare, key_text, ratio_sentence
 from kvdeck.sessions.analysis.compare import Row as Compared
 from kvdeck.sessions.analysis.entries import entries
@@ -23,16 +26,19 @@ from kvdeck.sessions.text.telemetry_comparison_report import telemetry_diff_line
 from kvdeck.sessions.units import (
     count_text,
     figure,
+    local_time,
+    many,
     number_text,
     plain_text,
     ratio_text,
+    shape_text,
     short_layout_name,
     size_text,
     time_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kvdeck.app.tui.export import Table
     from kvdeck.sessions.analysis.histograms import Histogram, Key
@@ -41,24 +47,73 @@ if TYPE_CHECKING:
 A, B = "run", "warn"
 """Styles of the two sessions; the letters are shown too, so colour is not the only cue."""
 View = Literal["times", "curves", "telemetry"]
+_VERDICTS = {"faster": "B faster", "slower": "B slower", "no difference": "no difference", "undecided": "can't tell"}
 _TONES = {"faster": "ok", "slower": "bad", "undecided": "dim"}
 
 
+FEW_REQUESTS = 100
+"""Requests of a step below which its p99 isn't known, and its interval is wide."""
+MOST_CARE = 3
+
+
 class Head(Lines):
-    """The two sessions, and why they are not directly comparable."""
+    """The two sessions, and why to be careful with their comparison."""
+
+    diff: Diff | None = None
+    sessions: tuple[Session, Session] | None = None
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        if self.diff is None or self.sessions is None:
+            return []
+        body: list[Row] = [
+            ((f" {letter} ", style), cell(name, 34, "!"), cell(_session_text(session), width - 40, ""))
+            for letter, style, name, session in zip(
+                "AB", (A, B), (self.diff.a, self.diff.b), self.sessions, strict=True
+            )
+        ]
+        care = care_texts(self.diff, *self.sessions)
+        shown = care if len(care) <= height - 4 else care[: height - 5]
+        body += [(cell(f" ▲ {text}", width - 2, "warn"),) for text in shown]
+        if len(shown) < len(care):
+            text = f" ▲ and {len(care) - len(shown)} more differences: y copies them all"
+            body.append((cell(text, width - 2, "warn"),))
+        return framed("A against B", "Esc back to the list", body, width)
+
+
+def _session_text(session: Session) -> str:
+    """Return state, shape, day and host of a session."""
+    shapes = dict.fromkeys((r.block_bytes, r.batch) for r in session.results)
+    shape = shape_text(*next(iter(shapes))) if len(shapes) == 1 else many(len(shapes), "shape") if shapes else ""
+    host = str(session.host.get("hostname") or "")
+    return " · ".join(filter(None, (session.state, shape, local_time(session.created), host and f"host {host}")))
+
+
+def care_texts(diff: Diff, a: Session, b: Session) -> list[str]:
+    """Return why two sessions aren't compared lightly: how they ended, how few requests, what else differs."""
+    found = [f"{name} is {session.state}" for name, session in (("A", a), ("B", b)) if session.state != "done"]
+    for name, session in (("A", a), ("B", b)):
+        least = min((r.iterations for r in session.results if r.status == "ok"), default=FEW_REQUESTS)
+        if least < FEW_REQUESTS:
+            found.append(f"{name} has only {many(least, 'request')} in a step")
+    return [*found, *diff.differences]
+
+
+class DiffSummary(Lines):
+    """How many rows differ, and what only one of the two has."""
 
     diff: Diff | None = None
 
     def rows(self, width: int, height: int) -> list[Row]:
-        if self.diff is None:
+        diff = self.diff
+        if diff is None or not height:
             return []
-        half = (width - 10) // 2
-        names = ((" A ", A), cell(self.diff.a, half), ("  B ", B), cell(self.diff.b, width - half - 7))
-        shown: list[Row] = [(cell(f" ! {text}", width, "warn"),) for text in self.diff.differences]
-        if len(shown) > height - 1:
-            more = len(shown) - (height - 2)
-            shown = [*shown[: height - 2], (cell(f" ! and {more} more differences: y copies them all", width, "warn"),)]
-        return [names, *shown]
+        counts = Counter(_VERDICTS.get(row.verdict or "", "no verdict") for row in shown_rows(diff))
+        said = " · ".join(f"{count} {word}" for word, count in counts.most_common())
+        rows: list[Row] = [(cell(f" {said or 'nothing in common'}", width, "!"),)]
+        alone = [
+            f"only in {name}: {'; '.join(keys)}" for name, keys in (("A", diff.only_a), ("B", diff.only_b)) if keys
+        ]
+        return [*rows, (cell(f" {' · '.join(alone)}", width, "dim"),)]
 
 
 class Behind(Lines):
@@ -100,7 +155,11 @@ class Behind(Lines):
         return [distribution_table(name, sides), curve_table(name, self.sessions)]
 
     def _note(self) -> str:
-        return "GB/s against block size" if self._sweep() and self.curves else "request times, share of requests"
+        return (
+            "GB/s against block size"
+            if self._sweep() and self.curves
+            else "request times: dots, box p25 to p75, line p50"
+        )
 
     def _layouts(self) -> str:
         row = self.row
@@ -125,7 +184,10 @@ class Behind(Lines):
             return curve_rows(lines, width, height)
         if self.spreads is None:
             return [(cell(" reading the samples …", width, "dim"),)]
-        return spread_rows([(A, self._spread(0)), (B, self._spread(1))], width, height)
+        times = [("A", A, self._spread(0)), ("B", B, self._spread(1))]
+        strips = strip_rows(times, width)
+        curves = share_rows(times, width, height - len(strips) - 2)
+        return [*strips, (), (cell(" share of requests done within", width, "dim"),), *curves] if curves else strips
 
     def _spread(self, side: int) -> Histogram:
         row = self.row
@@ -235,7 +297,7 @@ def _facts(a: Side, b: Side) -> list[tuple[str, str, str]]:
     ]
 
 
-def _columns(width: int) -> list[Column[Compared]]:
+def _columns(width: int, rows: Sequence[Compared]) -> list[Column[Compared]]:
     def layouts(row: Compared) -> str:
         names = ["+".join(short_layout_name(layout) for layout in side.layouts) for side in (row.a, row.b)]
         return names[0] if names[0] == names[1] else " | ".join(names)
@@ -244,6 +306,11 @@ def _columns(width: int) -> list[Column[Compared]]:
         return "" if row.block_bytes is None else f"{size_text(row.block_bytes)}×{count_text(row.batch)}"
 
     bar = 11 if width < 105 else min(41, (width - 95) | 1)
+    scale = scale_of([bound for row in rows for bound in (row.ratio, row.low, row.high)])
+
+    def plot(row: Compared) -> str:
+        return forest(row.ratio, row.low, row.high, bar, scale)
+
     return [
         Column("path", 14, lambda r: r.path, lambda r: f"path:{r.path}", right=False),
         Column("layouts", 15, layouts, right=False),
@@ -251,14 +318,13 @@ def _columns(width: int) -> list[Column[Compared]]:
         Column("A GB/s", 7, lambda r: figure(r.a.gb_per_s), lambda _: A),
         Column("B GB/s", 7, lambda r: figure(r.b.gb_per_s), lambda _: B),
         Column("time", 7, lambda r: ratio_text(r.ratio), lambda r: _TONES.get(r.verdict or "", "")),
-        Column(
-            f"¼{'1'.center(bar - 2)}4",
-            bar,
-            lambda r: ratio_bar(r.ratio, r.low, r.high, bar),
-            lambda r: _TONES.get(r.verdict or "", ""),
-        ),
-        Column("", 13, lambda r: r.verdict or "no times", lambda r: _TONES.get(r.verdict or "", "dim"), right=False),
+        Column(scale_text(scale, bar), bar, plot, lambda r: _TONES.get(r.verdict or "", "")),
+        Column("", 13, _verdict_text, lambda r: _TONES.get(r.verdict or "", "dim"), right=False),
     ]
+
+
+def _verdict_text(row: Compared) -> str:
+    return _VERDICTS.get(row.verdict or "", row.verdict or "no times")
 
 
 def _row_key(row: Compared) -> str:
@@ -288,9 +354,13 @@ class DiffScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         yield Head(id="head")
-        yield Rows("B's time over A's", _columns, _row_key, id="rows")
+        yield Rows("B's time over A's", self._columns, _row_key, id="rows")
+        yield DiffSummary(id="summary")
         yield Behind(id="behind")
         yield Page(self._telemetry_rows, id="telemetry")
+
+    def _columns(self, width: int) -> list[Column[Compared]]:
+        return _columns(width, shown_rows(self.diff))
 
     def on_mount(self) -> None:
         self._compare()
@@ -307,7 +377,11 @@ class DiffScreen(DeckScreen):
         self.diff = compare(self.a, self.b)
         head, behind = self.query_one(Head), self.query_one(Behind)
         head.diff = behind.diff = self.diff
-        head.styles.height = 1 + min(3, len(self.diff.differences))
+        head.sessions = self.a, self.b
+        head.styles.height = 4 + min(MOST_CARE, len(care_texts(self.diff, self.a, self.b)))
+        summary = self.query_one(DiffSummary)
+        summary.diff = self.diff
+        summary.redraw()
         behind.sessions, behind.spreads = (self.a, self.b), None
         rows = shown_rows(self.diff)
         behind.row = rows[0] if rows else None
@@ -317,6 +391,7 @@ class DiffScreen(DeckScreen):
             self.view = "curves" if len({row.block_bytes for row in rows}) > 1 else "times"
         listing = self.query_one("#rows", Rows)
         listing.names = self.diff.a, self.diff.b
+        listing.styles.height = 1 + max(1, len(rows))
         listing.show(rows, "nothing in common")
         head.redraw()
         self._show_view()

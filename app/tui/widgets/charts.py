@@ -6,7 +6,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span, cell, heading
-from kvdeck.sessions.units import clock_text, number_text, plain_text, short_layout_name
+from kvdeck.sessions.units import clock_text, figure, number_text, plain_text, short_layout_name
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
@@ -16,7 +16,9 @@ SPANS_S = (5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 4320
 """Lengths of the time axis in s: it grows in jumps, so that between them only new dots are painted."""
 _ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-_LEFT, _RIGHT = 7, 9
+_LEFT, _RIGHT = 7, 11
+RULE_DOTS = 6
+"""Dots between those of a median's rule."""
 
 
 def ceiling(value: float) -> float:
@@ -98,6 +100,8 @@ class Plot(Lines):
         seconds = span((max(times) - first) / 1e9)
         lines = [(step, step.rates(seconds * 1e9 / canvas.width)) for step in self._trial]
         top = ceiling(max((rate for _, rates in lines for _, rate in rates), default=0.0))
+        for step in self._trial:
+            _rule(canvas, step, top)
         for step, rates in lines:
             _draw(
                 canvas, f"layout:{step.plan.layout}", [((t - first) / 1e9 / seconds, rate / top) for t, rate in rates]
@@ -116,8 +120,16 @@ def _draw(canvas: Canvas, style: str, line: list[tuple[float, float]]) -> None:
         canvas.line(start, end, style)
 
 
+def _rule(canvas: Canvas, step: StepState, top: float) -> None:
+    """Draw a dotted rule at the median of a step that has ended."""
+    if step.result is not None and step.gb_per_s is not None:
+        y = round(min(1.0, step.gb_per_s / top) * (canvas.height * 4 - 1))
+        for x in range(0, canvas.width * 2, RULE_DOTS):
+            canvas.dot(x, y, f"layout:{step.plan.layout}")
+
+
 def _labels(trial: tuple[StepState, ...], height: int, top: float) -> dict[int, Span]:
-    """Return the layouts' labels by row, at the height of their means, the fastest on top.
+    """Return the layouts' labels with their GB/s by row, at the height of their means, the fastest on top.
 
     At the lines' last points the labels would jump.
     """
@@ -127,7 +139,7 @@ def _labels(trial: tuple[StepState, ...], height: int, top: float) -> dict[int, 
     for left, step in zip(range(len(ordered), 0, -1), ordered, strict=True):
         wanted = round((1 - min(1.0, (step.gb_per_s or 0.0) / top)) * (height - 1))
         row = max(row + 1, min(wanted, height - left))
-        labels[row] = (f" {short_layout_name(step.plan.layout)}", f"layout:{step.plan.layout}")
+        labels[row] = (f" {short_layout_name(step.plan.layout)} {figure(step.gb_per_s)}", f"layout:{step.plan.layout}")
     return labels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from textual.binding import Binding
+from textual.events import Click
 from textual.screen import Screen
 
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span
@@ -35,7 +36,20 @@ class KeyBar(Lines):
     def _updated(self, _: Screen[object]) -> None:
         self.redraw()
 
+    def on_click(self, event: Click) -> None:
+        """Press the key under the mouse."""
+        x = 0
+        for binding in self._shown(self.size.width):
+            x += self._need(binding)
+            if event.x < x:
+                self.app.simulate_key(binding.key)
+                return
+
     def rows(self, width: int, height: int) -> list[Row]:
+        return [tuple(span for binding in self._shown(width) for span in self._spans(binding))]
+
+    def _shown(self, width: int) -> list[Binding]:
+        """Return the bindings that fit, `ALWAYS` last if not all do."""
         shown = [b.binding for b in self.screen.active_bindings.values() if b.binding.show and b.enabled]
         shown.sort(key=lambda b: ORDER.index(b.group) if b.group in ORDER else len(ORDER))
         shown = list({binding.action: binding for binding in reversed(shown)}.values())[::-1]
@@ -46,7 +60,7 @@ class KeyBar(Lines):
             while shown and sum(map(self._need, shown)) > room:
                 shown.pop()
             shown += always
-        return [tuple(span for binding in shown for span in self._spans(binding))]
+        return shown
 
     def _need(self, binding: Binding) -> int:
         return sum(cell_len(text) for text, _ in self._spans(binding))

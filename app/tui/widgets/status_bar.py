@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from textual.events import Click
 
 from kvdeck.app.tui.bindings import OPENING
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span
@@ -31,6 +32,17 @@ class StatusBar(Lines):
         """Show these values; `link` is the text on a slow terminal link, or ""."""
         self.engine, self.host, self.paused, self.readonly, self.link = engine, host, paused, readonly, link
         self.redraw()
+
+    def on_click(self, event: Click) -> None:
+        """Open the mode under the mouse."""
+        x, key = 0, ""
+        for text, style in self._fitting(self.size.width)[0]:
+            x += cell_len(text)
+            key = text.strip() if style == "key" else key
+            if event.x < x:
+                if key:
+                    self.app.simulate_key(key)
+                return
 
     def rows(self, width: int, height: int) -> list[Row]:
         modes, right = self._fitting(width)

@@ -53,7 +53,7 @@ class VerdictRow:
 
     @property
     def winner(self) -> str:
-        """The layout that is faster; empty if none is, or if it can't be told."""
+        """The layout that is faster; empty if none is."""
         return {"slower": self.baseline, "faster": self.candidate}.get(self.verdict, "")
 
     @property
@@ -65,7 +65,7 @@ class VerdictRow:
 
 
 def rows_of_run(run: RunState) -> list[VerdictRow]:
-    """Return a row for each pair of layouts that a run compares, as far as it is known."""
+    """Return a row for each pair of layouts that a run compares; what is not measured yet is None."""
     found = []
     trials = dict.fromkeys(step.plan.trial for step in run.steps)
     for trial in trials:
@@ -125,8 +125,13 @@ def _against(first: float | None, second: float | None, name: str, is_limit: boo
     return f"{one}, {other} of {name}" if is_limit else f"{one}, {other} {name}"
 
 
-def sentence(rows: Sequence[VerdictRow]) -> str:
-    """Return who wins, in one sentence."""
+def sentence(rows: Sequence[VerdictRow], width: int = 1000) -> str:
+    """Return who wins, in one sentence; a shorter one if it is wider than `width`."""
+    long = _sentence(rows, False)
+    return long if len(long) <= width else _sentence(rows, True)
+
+
+def _sentence(rows: Sequence[VerdictRow], short: bool) -> str:
     if not rows:
         return "One layout was measured: nothing is compared."
     known = [row for row in rows if row.final]
@@ -139,7 +144,9 @@ def sentence(rows: Sequence[VerdictRow]) -> str:
         if row.winner:
             wins.setdefault(row.winner, []).append(row)
     rest = [row for row in known if not row.winner]
-    parts = [_wins(layout, found, len(rows), what) for layout, found in sorted(wins.items(), key=lambda i: -len(i[1]))]
+    parts = [
+        _wins(layout, found, len(rows), what, short) for layout, found in sorted(wins.items(), key=lambda i: -len(i[1]))
+    ]
     for verdict, words in (("no difference", "no difference on"), ("undecided", "can't tell on")):
         if count := sum(row.verdict == verdict for row in rest):
             parts.append(f"{words} {'all ' if count == len(rows) > 1 else ''}{many(count, what)}")
@@ -150,7 +157,7 @@ def sentence(rows: Sequence[VerdictRow]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _wins(layout: str, rows: Sequence[VerdictRow], total: int, what: str) -> str:
+def _wins(layout: str, rows: Sequence[VerdictRow], total: int, what: str, short: bool) -> str:
     where = f"on all {many(total, what)}" if len(rows) == total > 1 else f"on {len(rows)} of {many(total, what)}"
     if total == 1:
         where = f"on {rows[0].path}"
@@ -158,6 +165,8 @@ def _wins(layout: str, rows: Sequence[VerdictRow], total: int, what: str) -> str
     times = sorted(_loss(row) for row in rows)
     least, most = ratio_text(times[0]), ratio_text(times[-1])
     span = least if least == most else f"{least} to {most}"
+    if short:
+        return f"{layout_name(layout)} wins {where} ({span})"
     if len(losers) == 1:
         return f"{layout_name(layout)} wins {where}: {layout_name(next(iter(losers)))} takes {span} its time"
     return f"{layout_name(layout)} wins {where}: the others take {span} its time"
@@ -177,11 +186,16 @@ def scale_of(bounds: Sequence[float | None], least: float = LEAST_SCALE) -> floa
 def scale_text(scale: float, width: int) -> str:
     """Return the ticks of a scale over its columns."""
     cells = Cells(width)
-    for tick in _TICKS:
+    taken = -1
+    ticks = _TICKS if width >= 25 else (1 / scale, 1.0, scale)
+    for tick in ticks:
         if 1 / scale <= tick <= scale:
             text = _TICK_TEXTS.get(tick, f"{tick:g}")
             place = _column(tick, scale, width)
-            cells.put(max(0, min(width - len(text), place - len(text) // 2)), text)
+            start = max(0, min(width - len(text), place - len(text) // 2))
+            if start > taken:
+                cells.put(start, text)
+                taken = start + len(text)
     return "".join(text for text, _ in cells.row())
 
 
@@ -295,9 +309,9 @@ class VerdictBox(Lines):
         if self.run is None:
             return []
         rows = rows_of_run(self.run)
-        verified = self.run.over and bool(self.run.results) and all(r.verified for r in self.run.results)
+        verified = self.run.state == "done" and bool(self.run.results) and all(r.verified for r in self.run.results)
         note = "95 % intervals · every byte verified" if verified else "95 % intervals" if rows else ""
-        said = (cell(f" {sentence(rows)}", width - 2, "!"),)
+        said = (cell(f" {sentence(rows, width - 4)}", width - 2, "!"),)
         return framed("Verdict", note, [said, *verdict_rows(rows, width - 2, self.most)], width)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,9 @@ from kvdeck.app.config import Config
 from kvdeck.app.tui import notifications, theme
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.bindings import OPENING
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
+from kvdeck.app.tui.dialogs.help import Help
 from kvdeck.app.tui.dialogs.jump import Jump, places
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.base import DeckScreen
@@ -57,11 +60,11 @@ async def test_a_letter_jumps_to_its_pane_and_any_other_key_stays(deck: Answered
         deck.post_message(EngineChanged(a_run.live()))
         await pilot.pause()
         found = places(deck.screen)
-        assert [type(pane) for pane in found.values()] == [FormPane, StepTable, QueuePane]
+        assert [type(pane) for pane in found.values()] == [StepTable, QueuePane]
         await pilot.press("apostrophe")
         await pilot.pause()
         assert isinstance(deck.screen, Jump)
-        await pilot.press("d")
+        await pilot.press("s")
         await pilot.pause()
         assert deck.screen.query_one(QueuePane).has_focus
         for key in ("escape", "x", "apostrophe"):
@@ -326,3 +329,73 @@ def test_sixteen_colours_want_the_terminals_own_palette():
     assert theme.few_colours({})
     assert not theme.few_colours({"TERM": "tmux-256color"})
     assert not theme.few_colours({"TERM": "xterm", "COLORTERM": "truecolor"})
+
+
+async def test_the_mouse_opens_modes_in_the_header_and_presses_keys_in_the_footer(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.pause()
+        header = deck.screen.query_one(StatusBar)
+        await pilot.click(StatusBar, offset=(header.plain.index("Doctor"), 0))
+        await pilot.pause()
+        assert deck.current_mode == "doctor"
+        footer = deck.screen.query_one(KeyBar)
+        await pilot.click(KeyBar, offset=(footer.plain.index("help"), 0))
+        await pilot.pause()
+        assert isinstance(deck.screen, Help)
+
+
+async def test_tab_goes_through_a_forms_fields_and_then_to_the_next_pane(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        form = deck.screen.query_one(FormPane)
+        await pilot.press("tab")
+        assert (form.column, form.line) == (0, 1)
+        await pilot.press("shift+tab")
+        assert (form.column, form.line) == (0, 0)
+        fields = sum(map(len, form.columns))
+        await pilot.press(*["tab"] * fields)
+        assert not form.has_focus
+
+
+async def test_an_entry_says_why_it_is_not_taken_and_stays(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        form = deck.screen.query_one(FormPane)
+        await pilot.press("right", *["down"] * 3, "enter", "x")
+        assert "layers takes a whole number" in form.plain
+        await pilot.press("0", "enter")
+        assert "layers: 0 is not a whole number from 1 to" in form.plain
+        assert form.form.spec.layers == 32
+        await pilot.press("backspace", "8", "enter")
+        assert form.form.spec.layers == 8
+        assert "whole number" not in form.plain
+
+
+async def test_enter_opens_the_report_of_a_run_that_ended(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(EngineChanged(a_run.finished()))
+        await pilot.pause()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(deck.screen, ResultScreen)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert deck.current_mode == "run"
+        assert not deck.screen.query_one(FormPane).display
+        await pilot.press("e")
+        await pilot.pause()
+        assert deck.screen.query_one(FormPane).has_focus
+
+
+async def test_a_theme_is_shown_under_the_cursor_and_kept_only_by_enter(deck: Answered):
+    async def until_theme(name: str) -> None:
+        deadline = time.monotonic() + 30
+        while deck.theme != name:
+            assert time.monotonic() < deadline, deck.theme
+            await pilot.pause(0.02)
+
+    async with deck.run_test(size=BIG) as pilot:
+        before = deck.theme
+        for last, kept in (("escape", before), ("enter", "kvdeck-light")):
+            await pilot.press("colon", *"theme light")
+            await until_theme("kvdeck-light")
+            await pilot.press(last)
+            await until_theme(kept)

@@ -211,11 +211,11 @@ def measured() -> BandwidthHistory:
     """A sweep of block sizes between host memories, and one step to disk."""
     sizes = [4096 << (2 * step) for step in range(7)]
     sweep = [
-        BandwidthPoint("HostToHost", layout, size, 11.0 * size / (size + half), "sweep")
+        BandwidthPoint("HostToHost", layout, size, 11.0 * size / (size + half), "sweep", "UCX")
         for layout, half in (("fc", 120_000), ("ls", 480_000))
         for size in sizes
     ]
-    return BandwidthHistory((*sweep, BandwidthPoint("HostToDisk", "fc", BLOCK, 1.4, NAME)))
+    return BandwidthHistory((*sweep, BandwidthPoint("HostToDisk", "fc", BLOCK, 1.4, NAME, "POSIX")))
 
 
 def compared(name: str) -> Session:

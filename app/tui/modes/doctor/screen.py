@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any, ClassVar
 
@@ -12,7 +12,8 @@ from textual.containers import Horizontal, Vertical
 
 from kvdeck.app.tui.export_tables import facts_table
 from kvdeck.app.tui.modes.base import DeckScreen
-from kvdeck.app.tui.state import Doctor, PathReport
+from kvdeck.app.tui.modes.doctor.groups import PathGroup, fact_groups, fixes, headline, limits, path_groups
+from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.key_bar import RUN
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing, Page
@@ -23,32 +24,28 @@ MARKS = {"ready": "✓", "degraded": "!", "unavailable": "–"}
 TONES = {"ready": "ok", "degraded": "warn", "unavailable": "dim"}
 
 
-def _columns(width: int) -> list[Column[PathReport]]:
-    columns: list[Column[PathReport]] = [
-        Column("", 1, lambda r: MARKS[r.state], lambda r: TONES[r.state], right=False),
-        Column(
-            "path", 14, lambda r: r.path, lambda r: f"path:{r.path}" if r.state != "unavailable" else "dim", right=False
-        ),
-        Column(
-            "backend",
-            10,
-            lambda r: r.backend,
-            lambda r: TONES[r.state] if r.state == "unavailable" else "",
-            right=False,
-        ),
-        Column("state", 11, lambda r: r.state, lambda r: TONES[r.state], right=False),
+def _columns(width: int) -> list[Column[PathGroup]]:
+    columns: list[Column[PathGroup]] = [
+        Column("", 1, lambda g: MARKS[g.best.state], lambda g: TONES[g.best.state], right=False),
+        Column("path", 14, lambda g: g.path, lambda g: _path_style(g), right=False),
+        Column("backends", 26 if width < 90 else 34, _chips, lambda g: TONES[g.best.state], right=False),
     ]
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
-    columns.append(
-        Column(
-            "reason",
-            max(10, left),
-            lambda r: ", ".join(filter(None, (r.mode, r.reason))),
-            lambda r: TONES[r.state] if r.reason else "dim",
-            right=False,
-        )
-    )
+    columns.append(Column("reason", max(10, left), _reason, lambda g: TONES[g.best.state], right=False))
     return columns
+
+
+def _path_style(group: PathGroup) -> str:
+    return f"path:{group.path}" if group.best.state != "unavailable" else "dim"
+
+
+def _chips(group: PathGroup) -> str:
+    return "  ".join(f"{backend} {MARKS[state]}" for backend, state in group.backends)
+
+
+def _reason(group: PathGroup) -> str:
+    best = group.best
+    return ", ".join(filter(None, (best.mode, best.reason))) or best.state
 
 
 def facts(host: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -78,34 +75,52 @@ def _fact_text(name: str, value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-class Advice(Lines):
-    """The full reason and fix of the row under the cursor."""
+class Readiness(Lines):
+    """How many paths can run here, in one line."""
 
-    row: PathReport | None = None
+    groups: tuple[PathGroup, ...] = ()
+    said = ""
 
-    def apply(self, row: PathReport | None) -> None:
-        self.row = row
+    def apply(self, groups: Sequence[PathGroup], said: str) -> None:
+        """Show the headline of these paths, or what is said in its place."""
+        self.groups, self.said = tuple(groups), said
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
-        row = self.row
-        if row is None:
-            return [heading("Advice", width)]
-        said = [
-            (line, "")
-            for line in wrap(
-                row.reason or f"{row.path} is {row.state} with {row.backend}{f', {row.mode}' if row.mode else ''}.",
-                width - 2,
-            )
-        ]
-        fix = [(line, "key") for line in wrap(f"fix: {row.fix}" if row.fix else "", width - 2)]
-        return [
-            heading(" ".join(filter(None, (row.path, row.backend, row.mode))), width),
-            *((cell(f" {text}", width, tone),) for text, tone in said + fix),
-        ]
+        return [(cell(f" {headline(self.groups, width - 2) if self.groups else self.said}", width, "!"),)]
 
 
-class PathList(Listing[PathReport]):
+class Advice(Lines):
+    """The reason of the path under the cursor, and every fix once, with the paths that wait for it."""
+
+    group: PathGroup | None = None
+    groups: tuple[PathGroup, ...] = ()
+
+    def apply(self, group: PathGroup | None, groups: Sequence[PathGroup]) -> None:
+        self.group, self.groups = group, tuple(groups)
+        self.redraw()
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        rows: list[Row] = []
+        if self.group is not None:
+            rows.append(heading(self.group.path, width))
+            for report in self.group.reports:
+                name = " ".join(filter(None, (report.backend, report.mode)))
+                rows += _wrapped(f"{name}: {report.reason or report.state}", width, TONES[report.state])
+        found = fixes(self.groups)
+        if found:
+            rows.append(heading("Fixes", width))
+        for fix in found:
+            rows += _wrapped(f"fix: {fix.text}", width, "key")
+            rows += _wrapped(f"for {', '.join(fix.paths)}", width, "dim")
+        return rows[:height]
+
+
+def _wrapped(text: str, width: int, tone: str) -> list[Row]:
+    return [(cell(f" {line}", width, tone),) for line in wrap(text, max(10, width - 2))]
+
+
+class PathList(Listing[PathGroup]):
     """Doctor's rows; they can't be opened."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -123,9 +138,10 @@ class DoctorScreen(DeckScreen):
     PANES: ClassVar = {"advice": "advice", "host": "host"}
 
     def body(self) -> ComposeResult:
+        yield Readiness(id="answer")
         with Horizontal(id="doctor"):
             with Vertical(id="left"):
-                yield PathList("Paths", _columns, lambda r: f"{r.path} {r.backend} {r.mode}", id="paths")
+                yield PathList("Paths", _columns, lambda group: group.path, id="paths")
                 yield Advice(id="advice")
             yield Page(self._facts, id="host", table=lambda: facts_table("host", facts(self.app.doctor.host)))
 
@@ -137,11 +153,14 @@ class DoctorScreen(DeckScreen):
         self.doctor = doctor
         waiting = "checking this host …" if doctor.looking else "not checked yet · r checks"
         trouble = "\n".join([*wrap(f"✗ {doctor.error}", 64), "r checks again"]) if doctor.error else ""
-        self.query_one(PathList).show(doctor.paths, trouble or waiting, "bad" if trouble else "dim")
+        groups = path_groups(doctor.paths)
+        self.query_one(Readiness).apply(groups, (doctor.error and "This host could not be checked.") or waiting)
+        self.query_one(PathList).show(groups, trouble or waiting, "bad" if trouble else "dim")
         self.query_one("#host", Page).redraw()
 
     def on_row_moved(self) -> None:
-        self.query_one(Advice).apply(self.query_one(PathList).under_cursor)
+        paths = self.query_one(PathList)
+        self.query_one(Advice).apply(paths.under_cursor, paths.items)
 
     def action_look(self) -> None:
         self.app.run_doctor()
@@ -149,16 +168,31 @@ class DoctorScreen(DeckScreen):
     def _facts(self, width: int, focused: bool) -> list[Row]:
         note = "looking …" if self.app.doctor.looking else ""
         rows: list[Row] = [heading("Host", width, focused, note)]
-        for name, value in facts(self.app.doctor.host):
-            first, *rest = wrap(value, max(10, width - 22)) or ["–"]
-            rows.append((cell(f" {name}", 20, "dim"), cell(f" {first}", width - 20)))
-            rows += [(cell("", 20), cell(f" {line}", width - 20)) for line in rest]
+        marked = limits(self.app.doctor.host)
+        for title, of_group in fact_groups(self.app.doctor.host):
+            rows.append((cell(f" {title}", width, "!dim"),))
+            for name, value in of_group.items():
+                for label, text in _fact(name, value):
+                    if text != "–":
+                        rows += _fact_rows(label, text, width)
+                if why := marked.get(name):
+                    rows += _wrapped(f"  ▲ {why}", width, "warn")
+        if self.app.doctor.environment:
+            rows += [(), (cell(" Variables that decide", width, "!dim"),)]
+            for name, value in self.app.doctor.environment.items():
+                rows += _fact_rows(name, value, width)
         plugins = self.app.doctor.plugins
         if plugins:
             rows += [(), (cell(" NIXL plugins", width, "!dim"),)]
         for plugin in plugins:
             rows.append(_plugin_row(plugin, width))
         return rows
+
+
+def _fact_rows(label: str, text: str, width: int) -> list[Row]:
+    first, *rest = wrap(text, max(10, width - 24)) or ["–"]
+    rows: list[Row] = [(cell(f"   {label}", 22, "dim"), cell(f" {first}", width - 22))]
+    return rows + [(cell("", 22), cell(f" {line}", width - 22)) for line in rest]
 
 
 def _plugin_row(plugin: dict[str, Any], width: int) -> Row:

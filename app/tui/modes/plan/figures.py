@@ -10,6 +10,7 @@ from typing import Any
 from kvdeck.app.tui.bandwidth import BandwidthHistory
 from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES, PlanForm
+from kvdeck.app.tui.modes.plan.picture import block_rows, lesson, near_points, tile_rows
 from kvdeck.app.tui.widgets.lines import Row, Span, cell, heading
 from kvdeck.engine.planning.plan import Plan, aligned
 from kvdeck.engine.planning.precision import PRECISIONS
@@ -28,7 +29,12 @@ from kvdeck.sessions.units import (
 LABEL = 19
 _FIRST_TO_GO = ("desc./request", "layers per stage", "desc. all GPUs", "all GPUs", "desc. one GPU")
 """Rows dropped on a low screen, in this order."""
-_TONES = ((4 << 10, "bad"), (64 << 10, "warn"), (1 << 20, "run"))
+_IN_TILES = ("all GPUs", "per request", "one GPU (max)")
+"""Rows whose figures are in the tiles; the first to go below them."""
+DRAWN_WIDTH, DRAWN_HEIGHT = 100, 15
+"""Size of the pane from which it has tiles, and draws the block."""
+_SHARES = ((0.9, "ok", "≥ 90 %"), (0.5, "run", "≥ 50 %"), (0.25, "warn", "≥ 25 %"), (0.0, "bad", "less"))
+"""Least share of the best rate, its tone, and how the legend says it."""
 
 
 def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: int) -> list[Row]:
@@ -39,6 +45,8 @@ def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: 
     except UsageError as error:
         lines = [(f"no plan: {error.what}", "bad"), (f"fix: {error.fix}", "key")]
         return [head, *((cell(f" {line}", width, tone),) for text, tone in lines for line in wrap(text, width - 2))]
+    if width >= DRAWN_WIDTH and height >= DRAWN_HEIGHT:
+        return _drawn_rows(form, plan, measured, width, height)
     here = [*_fit_rows(plan, form.doctor.host, width), *_time_rows(form, plan, measured, width)]
     why = list(_why_rows(plan, width))
     rows = [head, *_kv_rows(plan, width), *why, *_layout_rows(plan, width), heading("Here", width), *here]
@@ -49,6 +57,23 @@ def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: 
         if len(rows) > height:
             rows = [row for row in rows if row[0][0].strip() != label]
     return rows
+
+
+def _drawn_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: int, height: int) -> list[Row]:
+    """Return the tiles, the block as both layouts have it, what this host says of it, and the figures as room is."""
+    said, tone = lesson(form, plan, measured)
+    tiles, block = tile_rows(form, plan, measured, width), block_rows(plan, width)
+    answer: list[Row] = [(cell(f" {said}", width, tone),), *_fit_rows(plan, form.doctor.host, width)]
+    more = [heading("KV cache", width, note=_precision_text(form)), *_kv_rows(plan, width)]
+    why, layouts = list(_why_rows(plan, width)), list(_layout_rows(plan, width))
+    rows = [*more, *why, *layouts]
+    room = height - len(tiles) - len(block) - len(answer)
+    for label in (*_IN_TILES, *_FIRST_TO_GO, "KV cache", "per token"):
+        if len(rows) > room:
+            rows = [row for row in rows if row[0][0].strip() != label]
+    if len(rows) > room:
+        block, room = [], room + len(block)
+    return [*tiles, *block, *answer, *rows][:height]
 
 
 def _precision_text(form: PlanForm) -> str:
@@ -194,9 +219,10 @@ def _time_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: in
     size = plan.per_gpu().block_bytes
     for layout in LAYOUTS[:2]:
         name = "FC" if layout == LAYOUTS[0] else "LS"
-        point = measured.at(form.path, layout, plan.group.block_bytes)
+        point = near_points(form, plan, measured).get(layout)
         if point is None:
-            yield _line(f"{form.path} {name}", measured.error or "not measured here", width, "dim")
+            without = "not measured here with such blocks · r measures it"
+            yield _line(f"{form.path} {name}", measured.error or without, width, "dim")
             continue
         seconds = size / point.gb_per_s / 1e9
         took = duration_text(seconds) if seconds >= 1 else time_text(seconds * 1e6)
@@ -235,15 +261,33 @@ def grid_rows(form: PlanForm, measured: BandwidthHistory, width: int) -> list[Ro
         (*head, *(cell(str(page), each, "!" if page == form.page_size else "dim", right=True) for page in pages))
     )
     for tp in sorted({*TP_SIZES, form.tp}):
-        rows.append((cell(f" {tp:>3}", 10, "!" if tp == form.tp else "dim"), *_grid_cells(form, tp, pages, each, knee)))
-    legend: list[Span] = [(" ", ""), ("below 4 KiB", "bad"), (" · ", "dim"), ("below 64 KiB", "warn"), (" · ", "dim"),
-                          ("below 1 MiB", "run"), (" · ", "dim"), ("1 MiB and more", "ok")]  # fmt: skip
+        rows.append(
+            (
+                cell(f" {tp:>3}", 10, "!" if tp == form.tp else "dim"),
+                *_grid_cells(form, measured, tp, pages, each, knee),
+            )
+        )
+    legend: list[Span] = [(" of the best GB/s: ", "dim")]
+    legend += [span for share, tone, said in _SHARES for span in ((said, tone), (" · ", "dim"))]
+    legend.append(("dim: not measured", "dim"))
     if knee:
         legend += [(" · ", "dim"), ("[knee]", "!")]
     return [*rows, tuple(legend)]
 
 
-def _grid_cells(form: PlanForm, tp: int, pages: tuple[int, ...], each: int, knee: int | None) -> Iterator[Span]:
+def _rate_tone(form: PlanForm, measured: BandwidthHistory, size: int) -> str:
+    """Return the tone of a block size by what was measured near it on the plan's path, against the best there."""
+    there = [point.gb_per_s for point in measured.points if point.path == form.path]
+    points = (measured.near(form.path, layout, size, None) for layout in LAYOUTS[:2])
+    rate = max((point.gb_per_s for point in points if point is not None), default=None)
+    if rate is None:
+        return "dim"
+    return next(tone for share, tone, _ in _SHARES if rate >= share * max(there))
+
+
+def _grid_cells(
+    form: PlanForm, measured: BandwidthHistory, tp: int, pages: tuple[int, ...], each: int, knee: int | None
+) -> Iterator[Span]:
     marked = False
     for page in pages:
         try:
@@ -254,6 +298,6 @@ def _grid_cells(form: PlanForm, tp: int, pages: tuple[int, ...], each: int, knee
         text = size_text(size)
         if knee is not None and size >= knee and not marked:
             text, marked = f"[{text}]", True
-        tone = next((name for limit, name in _TONES if size < limit), "ok")
+        tone = _rate_tone(form, measured, size)
         here = tp == form.tp and page == form.page_size
         yield cell(f"▸{text}" if here else text, each, f"!{tone}" if here else tone, right=True)

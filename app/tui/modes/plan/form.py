@@ -19,7 +19,7 @@ from kvdeck.engine.planning.plan import Group, Plan, Work, make_plan
 from kvdeck.engine.planning.precision import PRECISIONS, parse_precision
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.records import PATHS
-from kvdeck.sessions.units import count_text
+from kvdeck.sessions.units import count_text, many, size_text
 
 DEFAULT_MODEL = "llama-3.1-8b"
 TP_SIZES = (1, 2, 4, 8, 16, 32)
@@ -175,8 +175,11 @@ class PlanForm:
         return ""
 
     def derived(self) -> str:
-        """Return the model in one line."""
-        return f"{self.model.title or self.model.name}: {self.model.attention}"
+        """Return the block that follows, in one line."""
+        plan = self.plan()
+        block, tokens = size_text(plan.group.block_bytes), many(plan.group.page_size, "token")
+        layers, gpus = many(plan.group.layers, "layer"), many(plan.parallel.gpus, "GPU")
+        return f"a block is {block}: {tokens} of {layers} on one of {gpus}"
 
     def launch_problem(self) -> str:
         """Return why the plan can't be launched, or ""."""

@@ -16,7 +16,7 @@ from kvdeck.app.tui.modes.plan.tables import plan_table, sweep_table
 from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.fields import FieldsPane
 from kvdeck.app.tui.widgets.key_bar import PLAN
-from kvdeck.app.tui.widgets.lines import Lines, Row
+from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 
 @dataclass
@@ -57,6 +57,16 @@ class PlanView(Lines):
         """Show the figures of this form and bandwidth."""
         self.form, self.measured = form, measured
         self.redraw()
+
+
+class ModelLine(PlanView):
+    """The model, first of all."""
+
+    def rows(self, width: int, height: int) -> list[Row]:
+        name = self.form.model.title or self.form.model.name
+        hint = " m another model "
+        room = max(0, width - len(name) - 3 - len(hint))
+        return [((f" {name}  ", "title"), cell(self.form.model.attention, room), (hint, "dim"))]
 
 
 class Figures(PlanView):

@@ -15,7 +15,7 @@ from kvdeck.app.tui.dialogs.picker import Choice, Picker
 from kvdeck.app.tui.messages import BlockChosen
 from kvdeck.app.tui.modes.base import DeckScreen
 from kvdeck.app.tui.modes.plan.form import plan_in, read_plan
-from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, PlanChanged, PlanPane, PlanView
+from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, ModelLine, PlanChanged, PlanPane, PlanView
 from kvdeck.app.tui.modes.plan.run_settings import block_choice, kept
 from kvdeck.app.tui.widgets.key_bar import PLAN, RUN
 from kvdeck.engine.planning.model_files import catalogue, find_model
@@ -61,6 +61,7 @@ class PlanScreen(DeckScreen):
         self.known: tuple[tuple[str, str], ...] | None = None
 
     def body(self) -> ComposeResult:
+        yield ModelLine(id="model")
         yield PlanPane(id="fields")
         yield Figures(id="figures")
         yield CommandPane(id="command")

@@ -42,6 +42,8 @@ PREVIEW_S = 0.1
 """Time in s that the cursor rests on a row before its session is read."""
 MOST_MARKED = 8
 MOST_VERDICTS = 8
+LEAST_LISTED = 6
+"""Rows that the list has room for, however few there are."""
 MOST_RESULTS = 60
 """Number of rows whose verdicts are read."""
 PREVIEW, CHANGES = "preview", "changes"
@@ -320,7 +322,9 @@ class SessionsScreen(DeckScreen):
         bar.count, bar.total = len(rows), len(self.kept)
         bar.redraw()
         none = "no session matches · Esc clears the filter" if bar.text else "no session yet · 2, then r, starts a run"
-        self.query_one("#list", Listing).show(rows, self.error or none, "bad" if self.error else "dim")
+        listing = self.query_one("#list", Listing)
+        listing.styles.height = 1 + max(LEAST_LISTED, len(rows)) if self.query_one("#preview").display else "1fr"
+        listing.show(rows, self.error or none, "bad" if self.error else "dim")
 
     def action_sort(self) -> None:
         bar = self.query_one(FilterBar)
@@ -376,7 +380,7 @@ class SessionsScreen(DeckScreen):
             ]
         head = linked(heading(row.name, width, focused, "Enter opens the whole report"), self.link_to(row.name))
         verdicts = rows_of_session(shown.session)
-        said: Row = (cell(f" {sentence(verdicts)}", width, "!"),)
+        said: Row = (cell(f" {sentence(verdicts, width - 2)}", width, "!"),)
         answer = [said, *verdict_rows(verdicts, width, MOST_VERDICTS), ()] if verdicts else []
         return [head, *answer, *report_rows(shown.session, width)]
 

@@ -17,11 +17,12 @@ from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.plan.figures import command_rows, figure_rows, grid_rows
 from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm, block_spec, read_plan
-from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, PlanPane
+from kvdeck.app.tui.modes.plan.panes import CommandPane, Figures, Grid, ModelLine, PlanPane
+from kvdeck.app.tui.modes.plan.picture import block_rows, lesson, moves_in
 from kvdeck.app.tui.modes.plan.run_settings import block_choice
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
-from kvdeck.app.tui.state import Doctor, EngineState
+from kvdeck.app.tui.state import Doctor, EngineState, PathReport
 from kvdeck.app.tui.widgets.lines import Row
 from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.engine.planning.precision import PRECISIONS
@@ -59,14 +60,14 @@ async def test_every_change_shows_at_once(deck: Answered):
         assert "--max_block_size 524288" in deck.screen.query_one(CommandPane).plain
         assert "▸512 KiB" in deck.screen.query_one(Grid).plain
         await pilot.press("right", "enter", *"1000", "enter")
-        assert "65,536,000 B" in shown.plain
+        assert "│ 62.5 MiB " in shown.plain
 
 
 async def test_a_model_is_searched_and_taken(deck: Answered):
     async with deck.run_test(size=SMALL) as pilot:
         await open_plan(pilot)
         await pilot.press("m", *"deepseek-r", "enter")
-        assert "DeepSeek R1: 61 layers · MLA 576" in deck.screen.query_one(PlanPane).plain
+        assert "DeepSeek R1  61 layers · MLA 576" in deck.screen.query_one(ModelLine).plain
         await pilot.press("m", "escape")
         assert not isinstance(deck.screen, Picker)
 
@@ -246,7 +247,7 @@ def test_windows_and_replicas_are_said():
     mixed = replace(R1, model=find_model("gpt-oss-120b"), tp=16)
     shown = text(figure_rows(mixed, BandwidthHistory(), 120, 40))
     assert "sliding" in shown
-    assert "window 128" in mixed.derived()
+    assert "window 128" in mixed.model.attention
     assert "each of 2 TP ranks has the same copy: fewer KV heads than ranks" in shown
 
 
@@ -269,9 +270,32 @@ def test_stages_say_whose_rule_they_are():
 
 
 def test_time_comes_from_the_nearest_block_that_was_measured():
-    shown = text(figure_rows(replace(R1, path="HostToDisk"), a_run.measured(), 120, 40))
-    assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in shown
-    assert "not measured here" in shown
+    near = replace(R1, path="HostToDisk", page_size=4 * R1.page_size)
+    assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in text(figure_rows(near, a_run.measured(), 90, 40))
+    assert " FC" in moves_in(near, near.plan(), a_run.measured())[0]
+    far = replace(R1, path="HostToDisk")
+    assert "not measured here" in text(figure_rows(far, a_run.measured(), 120, 40))
+    assert moves_in(far, far.plan(), a_run.measured()) == ("–", "not measured: r runs it on HostToDisk")
+    other = replace(near, doctor=Doctor((PathReport("HostToDisk", "GDS", "ready", "", ""),)))
+    assert moves_in(other, other.plan(), a_run.measured())[0] == "–", "another backend"
+
+
+def test_both_layouts_of_one_run_say_what_pieces_cost_here():
+    form = replace(R1, page_size=16)
+    said, tone = lesson(form, form.plan(), a_run.measured())
+    assert "the time of FC" in said
+    assert "sweep" in said
+    assert tone == "!"
+    assert "r compares both layouts" in lesson(form, form.plan(), BandwidthHistory())[0]
+
+
+def test_the_block_is_drawn_in_both_layouts_and_nothing_is_cut():
+    plan = PlanForm().plan()
+    shown = [text([row]) for row in block_rows(plan, 120)]
+    assert "1 descriptor of" in shown[1]
+    assert shown[2].count("█") == 32
+    assert "64 descriptors of" in shown[2]
+    assert max(map(len, shown)) <= 120
     point = a_run.measured().at("HostToHost", LAYOUTS[1], 70_000)
     assert point is not None
     assert (point.layout, point.block_bytes) == ("ls", 65536)
