@@ -251,7 +251,8 @@ def _compare_traffic(
         click.echo(f"{many(unsure, 'pattern')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         found = row.latency or row.ratio
-        click.echo(f"regression: pattern {row.pattern}: {ratio_text(found and found.median)} the time", err=True)
+        times = None if found is None else found.median
+        click.echo(f"regression: pattern {row.pattern}: {ratio_text(times)} the time", err=True)
     return 1 if worse else 0
 
 
