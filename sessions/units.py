@@ -137,6 +137,11 @@ def rate_text(bytes_per_s: float | None) -> str:
     return _decimal(bytes_per_s, "B/s")
 
 
+def moved_text(size: float | None) -> str:
+    """Format bytes that were moved as `rate_text` does, with decimal prefixes: `512 B`, `1.23 GB`; `–` for None."""
+    return _decimal(size, "B")
+
+
 def rate_interval_text(median: float, low: float, high: float, unit: str) -> str:
     """Format a median rate and its interval in the median's unit: `1.23 (1.20–1.31) GB/s`, `12.3 (11–13) blocks/s`."""
     prefix, factor = "", 1.0

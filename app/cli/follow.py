@@ -45,6 +45,7 @@ def counted_interrupts() -> Iterator[Interrupts]:
     interrupts = Interrupts()
 
     def press(_number: int, _frame: FrameType | None) -> None:
+        # Only counted: the loop that follows acts on it, and no call into the engine is cut in the middle.
         interrupts.count += 1
 
     before = signal.signal(signal.SIGINT, press)
@@ -85,6 +86,7 @@ def follow(
     if ended is None:
         progress.say(f"the run continues in the engine · follow it with `kvdeck attach {name}`")
         return CANCELLED
+    # A recording ends after its run; without the wait, the report would lack its last samples.
     _wait_for_telemetry(client, name)
     session = client.store.load(name)
     if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file

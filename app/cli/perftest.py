@@ -19,7 +19,7 @@ from kvdeck.engine.launchers import placement_of
 from kvdeck.engine.meeting import MeetingOptions, meeting_of
 from kvdeck.sessions.errors import KvdeckError, UsageError
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.host.files import replace_file
+from kvdeck.sessions.host.files import write_output
 from kvdeck.sessions.model.run_state import RunState
 from kvdeck.sessions.units import many
 
@@ -234,6 +234,6 @@ def _give_upstream(run: RunState, path: Path | None, *, as_json: bool) -> None:
         import orjson
 
         try:
-            replace_file(path, orjson.dumps(traffic.upstream), mode=0o644)
+            write_output(path, orjson.dumps(traffic.upstream), mode=0o644)
         except OSError as error:
             raise KvdeckError(f"can't write {path}: {error.strerror}", "give another --json-output-path") from error

@@ -76,6 +76,7 @@ def submission(
     """Return the command that queues a job; a relative `folder` in it is resolved against the current directory."""
     mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
     if isinstance(mapping.get("folder"), str):
+        # The engine's own current folder is `/`.
         mapping["folder"] = str(expanded(mapping["folder"]).absolute())
     if not mapping.get("peer"):
         return protocol.Submit(0, mapping, session, kind)
@@ -220,6 +221,7 @@ class Client:
             EngineError: The engine refused the command, ended, or doesn't reply within `timeout` seconds.
             UsageError: The engine rejected the command as invalid.
         """
+        # Ids go up in the order of the lines: both under one lock.
         with self._sending:
             self._last_id += 1
             number = self._last_id
@@ -292,6 +294,7 @@ class Client:
         pins: Sequence[str] = (),
         limit_bytes: int | None = None,
         stuck_s: float | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> Reply:
         """Start a telemetry recording in the engine; it continues after this client disconnects.
 
@@ -299,9 +302,8 @@ class Client:
             UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
-        return self.request(
-            protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s)
-        )
+        recorded = hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s
+        return self.request(protocol.StartRecording(0, name, *recorded, limits=None if not limits else dict(limits)))
 
     def stop_recording(self, name: str) -> None:
         """End a telemetry recording; `RecordingsChanged` reports the end."""

@@ -154,6 +154,7 @@ class RunExecutor:
             UsageError: The name is invalid or taken.
             SessionError: The session can't be written.
         """
+        # A session that is being created is in no queue yet; `settle` waits for it.
         self._creating += 1
         try:
             session = await asyncio.to_thread(self._create, spec, name, kind)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvdeck.engine.children.child import PIPE, TAIL_BYTES, Child, exit_reason, last_line
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks import peer
 from kvdeck.engine.ranks.board import Board, LateError
 from kvdeck.engine.ranks.peer import PeerHost
@@ -66,14 +67,18 @@ def ssh_command(host: str, rank: str, command: str, timeout: float, part: str = 
     return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}" + (f" --part {part}" if part else "")]
 
 
-def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -> PeerHost:
+def open_ssh(
+    board: Board, host: str, rank: str, command: str, timeout: float, cancelled: Callable[[], bool] = lambda: False
+) -> PeerHost:
     """Start the other half on a host and wait for its greeting.
 
     Args:
         board: The run's rendezvous.
         rank: Name of the other half there.
+        cancelled: True if the run is to end now.
 
     Raises:
+        CancelledError: It was cancelled before the other half was there.
         KvdeckError: The host can't be reached, or has no kvdeck of this version; with the fix.
     """
     try:
@@ -82,7 +87,10 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
     board.attach(*link.ends, host, cut=link.cut, close=link.close)
     try:
-        return PeerHost(board, rank, host, timeout, link.end)
+        return PeerHost(board, rank, host, timeout, link.end, cancelled)
+    except CancelledError:
+        link.kill()
+        raise
     except KvdeckError as error:
         link.settle()
         silent = f"kvdeck on {host} did not answer within {number_text(max(peer.GREETING_SECONDS, timeout))} s"
@@ -152,6 +160,12 @@ class SshLink:
         if not self._ended.wait(0 if self._board.lost else _END_SECONDS):
             self._child.kill()
             self._ended.wait()
+
+    def kill(self) -> None:
+        """End ssh at once."""
+        self._closing = True
+        self._child.kill()
+        self._ended.wait()
 
     def close(self) -> None:
         self._child.close()

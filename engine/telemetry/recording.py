@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import orjson
 from msgspec.structs import replace
 
+from kvdeck.engine.telemetry.histogram import Histogram
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot, check_row, to_mapping
+from kvdeck.engine.telemetry.service import Latency, Service, TierHits
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.errors import SessionError
 from kvdeck.sessions.model.encoding import convert
@@ -243,6 +245,10 @@ class _Rows:
                 self._records("gauges", moment, Number),
                 self._records("checks", moment, Check),
                 self._records("pinned", moment, Number),
+                self._records("histograms", moment, Histogram),
+                self._records("latencies", moment, Latency),
+                self._records("services", moment, Service),
+                self._records("tiers", moment, TierHits),
             )
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise SessionError(f"a recorded sample is damaged: {error}") from error

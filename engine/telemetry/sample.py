@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from kvdeck.engine.telemetry.block_size import BlockSize, learned
+from kvdeck.engine.telemetry.histogram import Histogram
 from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.service import Latency, Service, TierHits
 from kvdeck.engine.telemetry.source import Series
-from kvdeck.engine.telemetry.tracker import SeriesState, SourceStatus, Track
+from kvdeck.engine.telemetry.tracker import Buckets, SeriesState, SourceStatus, Track
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.encoding import convert
 
@@ -113,6 +115,11 @@ class Snapshot:
     gauges: tuple[Number, ...] = ()
     checks: tuple[Check, ...] = ()
     pinned: tuple[Number, ...] = field(default=())
+    histograms: tuple[Histogram, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+    """Latencies in the sampler's window, from the histograms; see `service_rows.Window`."""
+    services: tuple[Service, ...] = ()
+    tiers: tuple[TierHits, ...] = ()
     at_ns: int = field(default=0, compare=False)
     """Monotonic time of this host, which no change of the clock moves; 0 if unknown."""
     since_ns: int = field(default=0, compare=False)
@@ -147,6 +154,7 @@ def take(
     counters: list[Number] = []
     gauges: list[Number] = []
     pinned: list[Number] = []
+    histograms: list[Histogram] = []
     for track, period in tracks:
         if advance:
             track.moment(now_ns)
@@ -159,14 +167,36 @@ def take(
         for series, point, labels in track.shape.numbers:
             number = _number(track, series, point, labels, now_ns, status.stale)
             (counters if series.counter else gauges).append(number)
+        histograms += [_histogram(track, buckets, status.stale) for buckets in track.shape.histograms]
         if pins:
             pinned += [
                 _number(track, series, point, dict(series.labels), now_ns, status.stale)
                 for series, point in track.points.items()
-                if (series.name in pins or EVERY in pins) and not point.gone
+                if (series.name in pins or (EVERY in pins and not series.is_bucket)) and not point.gone
             ]
     wall = time.time() if wall is None else wall
-    return Snapshot(wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned))
+    return Snapshot(
+        wall, tuple(sources), tuple(flows), tuple(counters), tuple(gauges), (), tuple(pinned), tuple(histograms)
+    )
+
+
+def _histogram(track: Track, buckets: Buckets, stale: bool) -> Histogram:
+    scale, total = buckets.meaning.scale, buckets.sum
+    again = track.readings > 1
+    return Histogram(
+        track.name,
+        buckets.name,
+        buckets.labels,
+        buckets.meaning.histogram,
+        buckets.meaning.unit,
+        buckets.edges,
+        buckets.before,
+        tuple([int(point.gained) for point in buckets.counts]) if again else None,
+        None if total is None else total.before * scale,
+        None if total is None or not again else total.gained * scale,
+        buckets.meaning.claim,
+        stale,
+    )
 
 
 def _number(
@@ -295,6 +325,10 @@ def to_mapping(snapshot: Snapshot) -> dict[str, object]:
         "counters": snapshot.counters,
         "gauges": snapshot.gauges,
         "pinned": snapshot.pinned,
+        "histograms": snapshot.histograms,
+        "latencies": snapshot.latencies,
+        "services": snapshot.services,
+        "tiers": snapshot.tiers,
         "checks": [_check_mapping(check) for check in snapshot.checks],
     }
 

@@ -12,7 +12,13 @@ Kind = Literal[
     "kvbm",
     "vllm",
     "dynamo",
+    "sglang",
+    "trtllm",
+    "triton",
     "lmcache",
+    "mooncake",
+    "router",
+    "dcgm",
     "nixl",
     "prometheus",
     "ring",
@@ -40,10 +46,13 @@ class Series:
     wrap_bits: int = 64
     """A counter that falls from near 2 ** wrap_bits to near 0 has wrapped; any other decrease is a reset."""
     _hash: int = field(init=False, repr=False, compare=False, default=0)
+    is_bucket: bool = field(init=False, repr=False, compare=False, default=False)
+    """Whether it is a bucket of a histogram."""
 
     def __post_init__(self) -> None:
         # A series is looked up several times per reading; hash its labels only once.
         object.__setattr__(self, "_hash", hash((self.name, self.labels)))
+        object.__setattr__(self, "is_bucket", self.name.endswith("_bucket"))
 
     def __hash__(self) -> int:
         return self._hash

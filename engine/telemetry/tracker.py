@@ -7,12 +7,13 @@ source answers.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
 
 from kvdeck.engine.telemetry.block_size import BlockSize
-from kvdeck.engine.telemetry.metrics.definitions import Meaning, meaning_of
+from kvdeck.engine.telemetry.metrics.definitions import Meaning, histogram_of, meaning_of
 from kvdeck.engine.telemetry.source import Kind, Labels, Reading, Series, State
 from kvdeck.sessions.units import count_text, duration_text, local_time, seconds_text
 
@@ -100,7 +101,7 @@ class SourceStatus:
     moved_s: float | None = None
     """Seconds since a counter last grew; None if none has."""
     series: int = 0
-    """Number of series in the last reading."""
+    """Number of series in the last reading, buckets of histograms apart."""
     unknown: int = 0
     """Number of those without a metric definition."""
     over_s: float | None = None
@@ -120,10 +121,67 @@ class Shape:
     """Names of flow metrics that the last reading lacks, though it should have them."""
     vanished: dict[str, list[tuple[SeriesState, Meaning]]]
     """Series of each flow that the last reading lacks; what they grew by still counts."""
+    histograms: list[Buckets]
     present: int = 0
     unknown: int = 0
     counters: bool = False
     """True if any series is a counter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The series of one known histogram and set of labels."""
+
+    name: str
+    labels: dict[str, str]
+    meaning: Meaning
+    edges: tuple[float, ...]
+    """Finite upper edges, rising, in the definition's unit."""
+    counts: tuple[SeriesState, ...]
+    """Cumulative counts per edge, and, last, the count of all."""
+    sum: SeriesState | None
+    before: tuple[int, ...]
+    """The counts at the first reading."""
+
+
+def _histograms_of(points: dict[Series, SeriesState]) -> list[Buckets]:
+    """Group the buckets, sums and counts of known histograms; one without a count of all is left out."""
+    groups: dict[tuple[str, Labels], dict[float | str, SeriesState]] = {}
+    found: dict[str, Meaning] = {}
+    for series, point in points.items():
+        observed = histogram_of(series.name)
+        if observed is None or point.gone:
+            continue
+        base, found[base] = observed
+        part: float | str = series.name[len(base) + 1 :]
+        labels = series.labels
+        if part == "bucket":
+            try:
+                part = float(series.label("le"))
+            except ValueError:
+                continue
+            labels = tuple(pair for pair in labels if pair[0] != "le")
+        groups.setdefault((base, labels), {})[part] = point
+    rows = []
+    for (name, labels), parts in groups.items():
+        edges = sorted(part for part in parts if isinstance(part, float) and part < math.inf)
+        every = parts.get(math.inf, parts.get("count"))
+        if every is None:
+            continue
+        counts = (*(parts[edge] for edge in edges), every)
+        scale = found[name].scale
+        rows.append(
+            Buckets(
+                name,
+                dict(labels),
+                found[name],
+                tuple(edge * scale for edge in edges),
+                counts,
+                parts.get("sum"),
+                tuple(int(point.before) for point in counts),
+            )
+        )
+    return rows
 
 
 def _shape_of(points: dict[Series, SeriesState]) -> Shape:
@@ -138,14 +196,25 @@ def _shape_of(points: dict[Series, SeriesState]) -> Shape:
                 vanished.setdefault(meaning.flow, []).append((point, meaning))
                 gone += [series.name] if point.expected else []
             continue
+        if series.is_bucket:
+            continue
         present += 1
         if meaning is None:
             unknown += 1
         elif meaning.flow:
             flows.setdefault(meaning.flow, []).append((series, point, meaning))
-        else:
+        elif not meaning.histogram:
             numbers.append((series, point, dict(series.labels)))
-    return Shape(flows, numbers, gone, vanished, present, unknown, any(series.counter for series in points))
+    return Shape(
+        flows,
+        numbers,
+        gone,
+        vanished,
+        _histograms_of(points),
+        present,
+        unknown,
+        any(series.counter for series in points),
+    )
 
 
 class Track:
@@ -409,7 +478,8 @@ class Track:
             if point.meaning is not None or not series.name.startswith(_NOISE):
                 self._moved_ns = now_ns
             point.gained += delta
-            self._moved.add(point)
+            if not series.is_bucket:  # its rate is of no use
+                self._moved.add(point)
 
     def _fallen(self, series: Series, point: SeriesState, before: float, value: float, now_ns: int) -> float:
         """Return the growth across a wrap, or since a reset; what grew before a reset isn't known."""

@@ -12,6 +12,7 @@ import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.job_worker import Scribe, Stop, tell_end, write_error
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.join import RankZero
@@ -29,6 +31,7 @@ from kvdeck.engine.ranks.peer import PeerHost, check_apart, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
 from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
+from kvdeck.engine.transfer.peer_gpus import check_path
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
 from kvdeck.sessions.errors import KvdeckError, UnavailableError
@@ -84,11 +87,11 @@ def run(
     scratch = make_scratch(session, spec)
     with contextlib.ExitStack() as opened:
         opened.callback(remove_scratch, session, scratch)
-        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
+        peers = open_peers(spec, scribe, opened, joined, stop.asked) if spec.peer else ()
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, room, scratch))
         tuned: dict[str, RunSpec] = {}
         if spec.tune:
             tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
@@ -108,7 +111,7 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
     Called before the first measurement, and again if tuning changed the trials.
     """
-    trials = share_time(spec, trials, lambda trial: can_run(trial, scratch))
+    trials = share_time(spec, trials, lambda trial: can_run(trial, room, scratch))
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
         events.RunStarted(
@@ -124,13 +127,18 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
 
 def open_peers(
-    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+    spec: RunSpec,
+    scribe: Scribe,
+    opened: contextlib.ExitStack,
+    joined: RankZero | None,
+    cancelled: Callable[[], bool],
 ) -> tuple[PeerHost, ...]:
     """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
 
     Those of ranks that `joined` are running already.
 
     Raises:
+        CancelledError: The run was cancelled before all were there.
         KvdeckError: A peer can't be reached, or has no kvdeck of this version.
     """
     environment = link_environment(spec.peer_timeout)
@@ -143,9 +151,9 @@ def open_peers(
     peers: list[PeerHost] = []
     for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
         if joined is None:
-            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout, cancelled)
         else:
-            peer = joined.peer(number, host, spec.peer_timeout)
+            peer = joined.peer(number, host, spec.peer_timeout, cancelled)
         opened.callback(peer.close)
         peers.append(peer)
         if joined is None:  # a launcher may put several ranks on a host; what they measure is then suspect
@@ -206,10 +214,10 @@ def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
     return found
 
 
-def can_run(trial: Trial, scratch: Path) -> bool:
-    """True if the trial's path can run here with its backend and API."""
+def can_run(trial: Trial, room: Room, scratch: Path) -> bool:
+    """True if the trial's path can run with its backend and API, on all hosts."""
     try:
-        capability.check(trial.path, trial.backend, scratch, api=trial.api)
+        check_path(trial, room, scratch)
     except UnavailableError:
         return False
     return True
@@ -227,6 +235,8 @@ def measure(session: Path, joined: RankZero | None = None) -> None:
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
         state, reason = run(session, scribe, stop, joined)
+    except CancelledError:  # before the first step
+        state, reason = ("interrupted" if stop.reason == ENGINE_ENDED else "cancelled"), stop.reason
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:

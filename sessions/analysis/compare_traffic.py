@@ -99,9 +99,8 @@ def _setup(a: TrafficResult, b: TrafficResult) -> list[str]:
 
 def _row(a: PatternResult, b: PatternResult) -> PatternRow:
     ratio = change(a.ratio, b.ratio)
-    return PatternRow(
-        a.pattern, a, b, change(a.together_ms, b.together_ms), ratio, None if ratio is None else judged(ratio)
-    )
+    verdict = None if ratio is None else judged(ratio)
+    return PatternRow(a.pattern, a, b, change(a.together_ms, b.together_ms), ratio, verdict)
 
 
 def change(a: Interval | None, b: Interval | None) -> Interval | None:

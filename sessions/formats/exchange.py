@@ -213,6 +213,7 @@ def _text(data: bytes) -> tuple[str, str]:
     for magic, what in _PACKED.items():
         if data.startswith(magic):
             raise ValueError(f"it is {what}: unpack it first")
+    # PowerShell's `>` writes UTF-16.
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return data.decode(encoding, errors="replace"), encoding
 
@@ -241,7 +242,7 @@ def _from_text(text: str, data: bytes, path: Path) -> list[Session]:
         if b'"session_duration_secs"' in data and b'"metrics"' in data:
             return [_from_dynamo(path)]  # its writer may be at work: that reader waits
         raise ValueError(f"{_resembled(text) or 'it looks like JSON but'} {error}") from None
-    if ct_perftest.is_perftest(document):
+    if document is not None and ct_perftest.is_perftest(document):
         return [checked(ct_perftest.as_session(document, path, _changed(path)))]
     if document is not None:
         return [_from_dynamo(path, data) if _is_dynamo(document) else _from_ours(document, path)]

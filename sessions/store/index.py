@@ -158,6 +158,7 @@ def summaries(home: Path) -> list[SessionSummary]:
     for name in names(sessions):
         path = f"{sessions}/{name}/session.json"
         try:
+            # Not pathlib: for 10,000 sessions its objects cost more than the calls.
             status = os.stat(path)  # noqa: PTH116
         except NotADirectoryError:
             continue  # a plain file, not a session
@@ -167,6 +168,7 @@ def summaries(home: Path) -> list[SessionSummary]:
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
         if known is not None and known[1].kind == "trace":
+            # A trace's counts change in its processes' files, and session.json stays as it was.
             mark.append(trace_counts.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known

@@ -27,6 +27,7 @@ from kvdeck.sessions.model.encoding import decode, encode_document
 from kvdeck.sessions.model.events import Event, StateChanged
 from kvdeck.sessions.model.records import FINAL_STATES, Session, SessionKind
 from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
+from kvdeck.sessions.model.telemetry import TelemetryTotals
 from kvdeck.sessions.model.traffic import TRAFFIC
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
@@ -171,6 +172,7 @@ class Store:
             folder, target = self.folder(name), self.folder(new)
             if target.exists():
                 raise UsageError(f"session {new!r} already exists", "choose another name")
+            # A kill before the write leaves the old name in session.json, where the folder's name counts.
             folder.rename(target)
             self.write(replace(session, name=new))
 
@@ -182,6 +184,7 @@ class Store:
         """
         with self._alone():
             self._ended(name, damaged=True)
+            # Renamed first: the name is free at once, and no reader meets half a session. No name starts with a dot.
             gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
             self.folder(name).rename(gone)
         try:
@@ -292,7 +295,10 @@ class Store:
             found = inside.load(keeping.INSIDE)
         except SessionError:  # damaged telemetry must not hide the session
             return session
-        return replace(session, telemetry=found.telemetry)
+        totals = found.telemetry or TelemetryTotals()
+        if found.state in CUT_SHORT and found.reason:
+            totals = replace(totals, failure=found.reason)
+        return replace(session, telemetry=totals)
 
     def _is_recorded_into(self, name: str) -> bool:
         from kvdeck.sessions.store.telemetry.annotations import is_written

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 import orjson
 
 from kvdeck.app.cli.output import few_paths, print_json, print_lines, print_session, report_width
@@ -178,7 +179,7 @@ def compare(
     diff = compared(a, b)
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(diff_markdown(diff).encode(), output)
@@ -214,7 +215,7 @@ def _compare_telemetry(
     diff = compare_telemetry.compare_flows(a, b)
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(telemetry_diff_markdown(diff).encode(), output)
@@ -251,8 +252,10 @@ def _compare_traffic(
         click.echo(f"{many(unsure, 'pattern')} without an interval: regressions can't be detected there", err=True)
     for row in worse:
         found = row.latency or row.ratio
-        times = None if found is None else found.median
-        click.echo(f"regression: pattern {row.pattern}: {ratio_text(times)} the time", err=True)
+        click.echo(
+            f"regression: pattern {row.pattern}: {ratio_text(None if found is None else found.median)} the time",
+            err=True,
+        )
     return 1 if worse else 0
 
 

@@ -27,6 +27,10 @@ class Cells:
         """Write text that ends before column x."""
         self.put(x - len(text), text, style)
 
+    def at(self, x: int) -> str:
+        """Return the character in column x; a space outside the row."""
+        return self._characters[x] if 0 <= x < self.width else " "
+
     def row(self) -> Row:
         """Return the row with runs of one style merged; blanks join the run before them."""
         spans: list[Span] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges, histograms, roles
 from kvdeck.engine.telemetry.source import Series
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
 _KVBM_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
+_KVBM_OLDER = "KVBM of Dynamo 0.4 to 0.7, by its names; no sample of its own"
 _KVBM_NEXT = "KVBM's newer generation, read by the letters of its name: no sample"
 _DYNAMO = "Dynamo 1.6.1, samples dynamo_fe_metrics_*, dynamo_worker_metrics_*"
 _DYNAMO_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
@@ -46,6 +48,22 @@ _BACKEND_HELP = {
 }
 
 
+BARE = frozenset(
+    (
+        "offload_requests",
+        "offload_blocks_d2h",
+        "offload_blocks_h2d",
+        "offload_blocks_d2d",
+        "onboard_requests",
+        "onboard_blocks_h2d",
+        "onboard_blocks_d2d",
+        "save_kv_layer_requests",
+        "matched_tokens",
+    )
+)
+"""Names of KVBM's first versions, which had no prefix."""
+
+
 def kvbm() -> list[Meaning]:
     """Return the metrics on KVBM's own port.
 
@@ -75,11 +93,22 @@ def kvbm() -> list[Meaning]:
             for name, flow, source, target in objects
         ),
         Meaning("kvbm_matched_tokens", "tokens", _KVBM, group="tokens"),
+        *(
+            Meaning(f"kvbm_{name}_requests", "requests", _KVBM_OLDER, group="queue")
+            for name in ("offload", "onboard", "save_kv_layer")
+        ),
+        Meaning("kvbm_offload_blocks_skipped_pool_full", "blocks", _KVBM_OLDER, group="errors"),
         *(Meaning(f"kvbm_{tier}_cache_hit_rate", "ratio", _KVBM, group="hits") for tier in ("host", "disk", "object")),
         Meaning("kvbm_cache_blocks_hit", "blocks", _KVBM_NEXT, group="hits"),
         *(Meaning(f"kvbm_object_{way}_failures", "failures", _KVBM, group="errors") for way in ("read", "write")),
     ]
-    return gauges(found, _KVBM_GAUGES, _KVBM_HELP)
+    return roles(gauges(found, _KVBM_GAUGES, _KVBM_HELP), _KVBM_ROLES)
+
+
+_KVBM_ROLES: dict[str, dict[str, Any]] = {
+    f"kvbm_{name}_cache_hit_rate": {"role": "share", "part": f"kvbm {name}", "tier": tier}
+    for name, tier in (("host", "G2"), ("disk", "G3"), ("object", "G4"))
+}
 
 
 _TRANSFER = re.compile(r"kvbm_transfer_(?:\w+_)?(bytes|blocks|seconds|failures)(?:_sum)?")
@@ -145,4 +174,58 @@ def dynamo() -> list[Meaning]:
         ("dynamo_component_total_blocks", "blocks", _DYNAMO_NAMES, "model"),
     ]
     found = [Meaning(metric, unit, claim, group=group) for metric, unit, claim, group in numbers]
-    return gauges(gauges(found, _RUNTIME, _RUNTIME_HELP), _BACKEND, _BACKEND_HELP)
+    found = gauges(gauges(found, _RUNTIME, _RUNTIME_HELP), _BACKEND, _BACKEND_HELP)
+    return roles([*found, *_observed()], _ROLES)
+
+
+_ROLES: dict[str, dict[str, Any]] = {
+    "dynamo_frontend_requests_total": {"role": "finished", "by": "status"},
+    "dynamo_component_requests_total": {"role": "finished"},
+    "dynamo_component_errors_total": {"role": "failed"},
+    "dynamo_component_cancellation_total": {"role": "aborted"},
+    "dynamo_frontend_inflight_requests": {"role": "running"},
+    "dynamo_component_inflight_requests": {"role": "running"},
+    "dynamo_frontend_queued_requests": {"role": "waiting"},
+    "dynamo_frontend_input_sequence_tokens_sum": {"role": "tokens_in"},
+    "dynamo_frontend_output_tokens_total": {"role": "tokens_out"},
+    "dynamo_frontend_cached_tokens_sum": {"role": "hits", "part": "prompt"},
+    "dynamo_component_gpu_cache_usage_percent": {"role": "kv_usage"},
+    "dynamo_component_kv_cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
+}
+
+
+def _observed() -> list[Meaning]:
+    return [
+        *histograms(
+            _DYNAMO,
+            "s",
+            {
+                "dynamo_frontend_time_to_first_token_seconds": "ttft",
+                "dynamo_frontend_inter_token_latency_seconds": "itl",
+                "dynamo_frontend_request_duration_seconds": "e2e",
+                "dynamo_component_request_duration_seconds": "e2e",
+                "dynamo_component_router_time_to_first_token_seconds": "ttft",
+                "dynamo_component_router_inter_token_latency_seconds": "itl",
+                "dynamo_component_router_kv_transfer_estimated_latency_seconds": "transfer_estimate",
+                "dynamo_frontend_tokenize_seconds": "tokenize",
+                "dynamo_request_plane_queue_seconds": "plane_queue",
+                "dynamo_request_plane_send_seconds": "plane_send",
+                "dynamo_request_plane_roundtrip_ttft_seconds": "plane_ttft",
+                "dynamo_work_handler_permit_wait_seconds": "permit_wait",
+                "dynamo_work_handler_network_transit_seconds": "transit",
+                "dynamo_work_handler_time_to_first_response_seconds": "first_response",
+            },
+        ),
+        *histograms(_DYNAMO, "s", {"dynamo_router_overhead_total_ms": "routing"}, scale=1e-3),
+        *histograms(
+            _DYNAMO,
+            "tokens",
+            {
+                "dynamo_frontend_input_sequence_tokens": "prompt_tokens",
+                "dynamo_frontend_output_sequence_tokens": "output_tokens",
+                "dynamo_frontend_cached_tokens": "cached_tokens",
+            },
+        ),
+        *histograms(_DYNAMO, "ratio", {"dynamo_component_router_kv_hit_rate": "router_hit_rate"}),
+        *histograms(_DYNAMO, "blocks", {"dynamo_component_router_overlap_blocks_lost": "overlap_lost"}),
+    ]

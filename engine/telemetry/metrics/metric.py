@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Tier = Literal["G1", "G2", "G3", "G4", "remote"]
 Measure = Literal["bytes", "blocks", "seconds", "transfers", "descriptors", "failures"]
-Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session", "model"]
+Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session", "model", "latency"]
+Role = Literal[
+    "finished",
+    "failed",
+    "aborted",
+    "tokens_in",
+    "tokens_out",
+    "preempted",
+    "running",
+    "waiting",
+    "waiting_by",
+    "kv_fetch",
+    "kv_usage",
+    "sleep",
+    "hits",
+    "asked",
+    "missed",
+    "evicted",
+    "share",
+]
+"""What a counter or gauge is in the question whether requests are served; see `Service` and `TierHits`.
+
+`finished`: requests that ended, in whichever way; the label that `by` names says how. `failed` and `aborted`: those of
+them that an exporter counts apart. `hits`, `asked`, `missed`, `evicted` and `share` are of the tier and the count
+`part`; what is asked for several counts has the part `*`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +70,15 @@ class Meaning:
     """Whether the metric is a gauge; otherwise it is a counter, or the sum or count of a histogram."""
     help: HelpLine | None = None
     """What the exporter says of it. Every gauge has one: its name alone doesn't tell what it measures."""
+    histogram: str = ""
+    """What a histogram observes: `ttft`, …; `metric` is then its name without `_bucket`, `_sum` and `_count`."""
+    role: Role | None = None
+    by: str = ""
+    """Label whose values tell the parts of a `finished`, `waiting_by` or `kv_fetch` metric apart, or a hit's tier."""
+    part: str = ""
+    """Which hits are counted: `prefix`, `external`, …"""
+    tier: Tier | None = None
+    """Tier of hits and evictions."""
 
 
 def gauges(found: Iterable[Meaning], source: str, texts: Mapping[str, str]) -> list[Meaning]:
@@ -54,4 +88,16 @@ def gauges(found: Iterable[Meaning], source: str, texts: Mapping[str, str]) -> l
         if meaning.metric in texts
         else meaning
         for meaning in found
+    ]
+
+
+def roles(found: Iterable[Meaning], of: Mapping[str, Mapping[str, Any]]) -> list[Meaning]:
+    """Return the definitions, with the role, `by`, `part` and `tier` of those of the metrics in `of`."""
+    return [replace(meaning, **of[meaning.metric]) if meaning.metric in of else meaning for meaning in found]
+
+
+def histograms(claim: str, unit: str, names: Mapping[str, str], scale: float = 1.0) -> list[Meaning]:
+    """Return the definitions of histograms, given what each observes."""
+    return [
+        Meaning(metric, unit, claim, group="latency", scale=scale, histogram=what) for metric, what in names.items()
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
+from typing import Any
+
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges, histograms, roles
 from kvdeck.engine.telemetry.source import Series
 
 _VLLM = "vLLM 0.32.0, samples vllm032_*"
@@ -13,6 +15,16 @@ _SCHEDULER = "vLLM, vllm/v1/metrics/loggers.py"
 _SCHEDULER_HELP = {
     "vllm:num_requests_running": "Number of requests in model execution batches.",
     "vllm:num_requests_waiting": "Number of requests waiting to be processed.",
+    "vllm:num_requests_waiting_by_reason": (
+        "Number of waiting requests by reason. Reason labels: 'capacity' = waiting for scheduling capacity; 'deferred' "
+        "= deferred by transient constraints (LoRA budget, KV transfer, blocked status). Sum of all reasons equals "
+        "vllm:num_requests_waiting."
+    ),
+    "vllm:num_requests_kv_fetch_by_stage": "Number of requests by asynchronous remote-KV fetch stage.",
+    "vllm:engine_sleep_state": (
+        "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; "
+        "weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2."
+    ),
     "vllm:kv_cache_usage_perc": "KV-cache usage. 1 means 100 percent usage.",
     "vllm:cache_config_info": "Information of the LLMEngine CacheConfig",
 }
@@ -32,6 +44,16 @@ _OFFLOADING_HELP = {
     ),
 }
 
+_OLDER = "vLLM 0.6 to 0.10, vllm/engine/metrics.py and vllm/v1/metrics/loggers.py"
+_OLDER_SOURCE = "vLLM 0.6 to 0.10, vllm/engine/metrics.py"
+_OLDER_HELP = {
+    "vllm:gpu_cache_usage_perc": "GPU KV-cache usage. 1 means 100 percent usage.",
+    "vllm:cpu_cache_usage_perc": "CPU KV-cache usage. 1 means 100 percent usage.",
+    "vllm:gpu_prefix_cache_hit_rate": "GPU prefix cache block hit rate.",
+    "vllm:cpu_prefix_cache_hit_rate": "CPU prefix cache block hit rate.",
+    "vllm:num_requests_swapped": "Number of requests swapped to CPU.",
+}
+
 _TIERING: dict[str, tuple[str, Measure]] = {"bytes": ("bytes", "bytes"), "time": ("s", "seconds")}
 _TIER_WORDS: tuple[tuple[str, Tier], ...] = (
     ("fs", "G3"),
@@ -46,10 +68,103 @@ _TIER_WORDS: tuple[tuple[str, Tier], ...] = (
 """Tier of a secondary tier by the start of its name."""
 
 
+_ROLES: dict[str, dict[str, Any]] = {
+    "vllm:request_success_total": {"role": "finished", "by": "finished_reason"},
+    "vllm:num_requests_running": {"role": "running"},
+    "vllm:num_requests_waiting": {"role": "waiting"},
+    "vllm:num_requests_waiting_by_reason": {"role": "waiting_by", "by": "reason"},
+    "vllm:num_requests_kv_fetch_by_stage": {"role": "kv_fetch", "by": "stage"},
+    "vllm:num_preemptions_total": {"role": "preempted"},
+    "vllm:prompt_tokens_total": {"role": "tokens_in"},
+    "vllm:generation_tokens_total": {"role": "tokens_out"},
+    "vllm:kv_cache_usage_perc": {"role": "kv_usage"},
+    "vllm:gpu_cache_usage_perc": {"role": "kv_usage"},
+    "vllm:engine_sleep_state": {"role": "sleep"},
+    "vllm:prompt_tokens_cached_by_source_total": {"role": "hits", "by": "source", "part": "prompt"},
+    **{
+        f"vllm:{name}_{what}_total": {"role": role, "part": part, "tier": tier}
+        for name, part, tier in (
+            ("prefix_cache", "prefix", "G1"),
+            ("gpu_prefix_cache", "prefix", "G1"),
+            ("external_prefix_cache", "external", None),
+            ("kv_offload_tiering_chunk", "tier chunks", None),
+            ("kv_offload_tiering_block", "tier blocks", None),
+        )
+        for what, role in (("hits", "hits"), ("queries", "asked"))
+    },
+    "vllm:gpu_prefix_cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
+    "vllm:cpu_prefix_cache_hit_rate": {"role": "share", "part": "host prefix", "tier": "G2"},
+}
+_LATENCIES = {
+    "vllm:time_to_first_token_seconds": "ttft",
+    "vllm:inter_token_latency_seconds": "itl",
+    "vllm:request_time_per_output_token_seconds": "tpot",
+    "vllm:e2e_request_latency_seconds": "e2e",
+    "vllm:request_queue_time_seconds": "queue",
+    "vllm:request_prefill_time_seconds": "prefill",
+    "vllm:request_decode_time_seconds": "decode",
+    "vllm:request_inference_time_seconds": "inference",
+    "vllm:kv_offload_lookup_sync_delay_seconds": "lookup_sync",
+    "vllm:nixl_xfer_time_seconds": "transfer",
+    "vllm:nixl_post_time_seconds": "post",
+}
+"""Histograms of times. Before 0.11, the time between tokens was called the time per output token."""
+_LATENCIES_DOC = {
+    "vllm:kv_offload_lookup_async_delay_seconds": "lookup_async",
+    "vllm:kv_offload_tiering_lookup_sync_delay_seconds": "tier_lookup_sync",
+    "vllm:kv_offload_tiering_lookup_async_delay_seconds": "tier_lookup_async",
+    "vllm:kv_block_lifetime_seconds": "block_lifetime",
+    "vllm:kv_block_idle_before_evict_seconds": "block_idle",
+    "vllm:kv_block_reuse_gap_seconds": "block_reuse_gap",
+}
+
+
 def vllm() -> list[Meaning]:
     """Return all vLLM metrics whose tiers don't depend on a label."""
-    found = gauges([*_offload(), *_nixl(), *_mooncake(), *_rest()], _SCHEDULER, _SCHEDULER_HELP)
-    return gauges(found, _OFFLOADING, _OFFLOADING_HELP)
+    found = gauges([*_offload(), *_nixl(), *_mooncake(), *_rest(), *_older()], _SCHEDULER, _SCHEDULER_HELP)
+    return roles([*gauges(gauges(found, _OFFLOADING, _OFFLOADING_HELP), _OLDER_SOURCE, _OLDER_HELP), *_seen()], _ROLES)
+
+
+def _seen() -> list[Meaning]:
+    return [
+        *histograms(_VLLM, "s", _LATENCIES),
+        *histograms(_OLDER, "s", {"vllm:time_per_output_token_seconds": "itl"}),
+        *histograms(_VLLM_DOC, "s", _LATENCIES_DOC),
+        *histograms(
+            _VLLM,
+            "tokens",
+            {
+                "vllm:request_prompt_tokens": "prompt_tokens",
+                "vllm:request_generation_tokens": "output_tokens",
+                "vllm:request_prefill_kv_computed_tokens": "computed_tokens",
+                "vllm:iteration_tokens_total": "iteration_tokens",
+            },
+        ),
+        *histograms(
+            _VLLM,
+            "bytes",
+            {
+                "vllm:nixl_bytes_transferred": "transfer_bytes",
+                "vllm:kv_offload_load_size": "load_bytes",
+                "vllm:kv_offload_store_size": "store_bytes",
+            },
+        ),
+        *histograms(_VLLM, "descriptors", {"vllm:nixl_num_descriptors": "descriptors"}),
+        *histograms(_VLLM, "preemptions", {"vllm:request_num_preemptions": "preemptions"}),
+    ]
+
+
+def _older() -> list[Meaning]:
+    """Return names of vLLM 0.6 to 0.10 that were renamed or dropped since."""
+    pairs = ("gpu_prefix_cache_queries", "gpu_prefix_cache_hits")
+    return [
+        *(Meaning(f"vllm:{name}_total", "tokens", _OLDER, group="hits") for name in pairs),
+        Meaning("vllm:gpu_cache_usage_perc", "ratio", _OLDER, group="memory"),
+        Meaning("vllm:cpu_cache_usage_perc", "ratio", _OLDER, group="memory"),
+        Meaning("vllm:gpu_prefix_cache_hit_rate", "ratio", _OLDER, group="hits"),
+        Meaning("vllm:cpu_prefix_cache_hit_rate", "ratio", _OLDER, group="hits"),
+        Meaning("vllm:num_requests_swapped", "requests", _OLDER, group="queue"),
+    ]
 
 
 def _offload() -> list[Meaning]:
@@ -160,12 +275,23 @@ def _rest() -> list[Meaning]:
             Meaning(f"vllm:kv_offload_tiering_{name}_total", "failures", _VLLM_DOC, group="errors")
             for name in (*failures, *drops)
         ),
+        Meaning("vllm:kv_offload_allocation_failure_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_tiering_backpressure_blocks_dropped_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:nixl_num_notifications_after_expiry_total", "notifications", _VLLM_DOC, group="errors"),
+        Meaning("vllm:corrupted_requests_total", "requests", _VLLM_DOC, group="errors"),
+        Meaning("vllm:hf3fs_num_failed_save_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:hf3fs_num_failed_load_total", "failures", _VLLM_DOC, group="errors"),
         Meaning("vllm:kv_cache_usage_perc", "ratio", _VLLM, group="memory"),
         *(
             Meaning(f"vllm:kv_offload_cpu_cache_{way}usage_perc", "ratio", _VLLM, group="memory")
             for way in ("", "read_", "write_")
         ),
-        *(Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue") for name in ("running", "waiting")),
+        *(
+            Meaning(f"vllm:num_requests_{name}", "requests", _VLLM, group="queue")
+            for name in ("running", "waiting", "waiting_by_reason", "kv_fetch_by_stage")
+        ),
+        Meaning("vllm:engine_sleep_state", "", _VLLM, group="model"),
         Meaning("vllm:num_preemptions_total", "preemptions", _VLLM, group="queue"),
         Meaning("vllm:request_success_total", "requests", f"{_VLLM}; finished requests by reason", group="queue"),
         Meaning("vllm:iteration_tokens_total_count", "steps", f"{_VLLM}; engine steps", group="queue"),

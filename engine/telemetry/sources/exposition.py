@@ -11,6 +11,7 @@ from itertools import compress
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from kvdeck.engine.telemetry.metrics.definitions import is_histogram
 from kvdeck.engine.telemetry.source import Labels, Series
 
 MAX_REMEMBERED = 1 << 20
@@ -23,6 +24,7 @@ MAX_LINE = 8192
 END = "# EOF"
 """Last line of OpenMetrics, where timestamps are in seconds; in Prometheus text they are in milliseconds."""
 _NEVER = ("_bucket", "_created")
+_BUCKET = "_bucket"
 _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
 _CREATED = re.compile(r"^\w[\w:]*_created(?:\{[^\n]{0,4000}\})? [^\n]{1,64}$", re.MULTILINE)
@@ -48,11 +50,16 @@ class Parser:
     """Parses successive responses of one source, caching their keys.
 
     Args:
-        wanted: Selects the metric names to include; `_bucket` and `_created` are always excluded.
+        wanted: Selects the metric names to include; `_created` is always excluded.
+        bucketed: Selects the histograms whose buckets are included, by their names without `_bucket`. Most lines of an
+            exporter are buckets, and of the others only their sum and count are of use.
     """
 
-    def __init__(self, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(
+        self, wanted: Callable[[str], bool] = lambda _: True, bucketed: Callable[[str], bool] = is_histogram
+    ) -> None:
         self._wanted = wanted
+        self._bucketed = bucketed
         self._types: dict[str, str] = {}
         self._type_lines: set[str] = set()
         self._keys: dict[str, Series | None] = {}
@@ -150,7 +157,7 @@ class Parser:
             if line not in self._type_lines:
                 self._note_type(line)
             return False
-        if key.partition("{")[0].endswith(_NEVER):  # avoid the slow library: most lines are buckets
+        if self._is_left_out(key.partition("{")[0]):  # avoid the slow library: most lines are buckets
             self._remember(key, None)
             return False
         if len(line) > MAX_LINE:
@@ -173,6 +180,9 @@ class Parser:
             found.times[series] = int(stamp * (1e12 if self._open else 1e9))
         return True
 
+    def _is_left_out(self, name: str) -> bool:
+        return name.endswith(_NEVER) and not (name.endswith(_BUCKET) and self._bucketed(name.removesuffix(_BUCKET)))
+
     def _remember(self, key: str, series: Series | None) -> None:
         self._keys[key] = series
         self._characters += len(key)
@@ -186,7 +196,7 @@ class Parser:
                 self._type_lines.add(line)
 
     def _series(self, name: str, labels: dict[str, str]) -> Series | None:
-        if name.endswith(_NEVER) or "quantile" in labels or not self._wanted(name):
+        if self._is_left_out(name) or "quantile" in labels or not self._wanted(name):
             return None
         return Series(name, tuple(sorted(labels.items())), self._is_counter(name))
 
@@ -194,6 +204,8 @@ class Parser:
         kind = self._types.get(name)
         if kind is not None:
             return kind in _COUNTER_TYPES
+        if name.endswith(_BUCKET):
+            return True
         family = self._types.get(_DERIVED.sub("", name))
         if family is not None:
             return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))

@@ -312,6 +312,7 @@ def test_figures_are_spelled(made: str, wanted: str) -> None:
     [
         ("memcpy", 2 << 20, 0.64, "64 %", "limit memcpy 9.81 GB/s"),
         ("memcpy", 2 << 20, 1.06, "1.06×", "compared with memcpy 9.81 GB/s"),
+        ("memcpy on 2 cores", 2 << 20, 0.64, "64 %", "limit memcpy on 2 cores 9.81 GB/s"),
         ("memcpy", 4096, 0.64, "0.64×", "compared with memcpy 9.81 GB/s"),
         ("io_submit", 4096, 0.64, "64 %", "limit io_submit 9.81 GB/s"),
         ("process_vm_writev", 4096, 0.64, "64 %", "limit process_vm_writev 9.81 GB/s"),

@@ -9,6 +9,7 @@ from functools import cache
 
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.sample import Snapshot, take
+from kvdeck.engine.telemetry.served import Window
 from kvdeck.engine.telemetry.source import Kind, Reading, Series
 from kvdeck.engine.telemetry.sources.exposition import Parser
 from kvdeck.engine.telemetry.tracker import Track
@@ -76,7 +77,7 @@ GONE = "http://127.0.0.1:9090/metrics"
 def moments(seconds: int = SECONDS, block_bytes: float | None = None) -> Iterator[Snapshot]:
     """One moment a second."""
     tracks = {name: Track(name, kind) for name, kind in KINDS.items()}
-    gone = Track(GONE, "prometheus")
+    gone, window = Track(GONE, "prometheus"), Window()
     kvbm, repeat = values("dynamo_kvbm_metrics_host_cold"), values("dynamo_kvbm_metrics_host_repeat")
     offload = values("vllm032_offload_native_before"), values("vllm032_offload_native_after")
     decode = values("vllm032_nixl_d_before"), values("vllm032_nixl_d_after")
@@ -98,7 +99,13 @@ def moments(seconds: int = SECONDS, block_bytes: float | None = None) -> Iterato
             pins=frozenset({PIN, "vllm:kv_offload_cpu_allocation_size_sum"}),
             wall=BEGIN + second,
         )
-        yield replace(moment, checks=check(moment))
+        yield served(moment, window, now)
+
+
+def served(moment: Snapshot, window: Window, now: int) -> Snapshot:
+    """The moment with its checks, and what it says of the requests in the window."""
+    rows = window.take(moment, now)
+    return replace(moment, latencies=rows.latencies, services=rows.services, tiers=rows.tiers, checks=check(moment))
 
 
 def _busy(found: Values) -> Values:

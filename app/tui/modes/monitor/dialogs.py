@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from kvdeck.app.text.monitor_names import short
 from kvdeck.app.text.monitor_report import arrow
 from kvdeck.app.tui.dialogs.prompt import AskText
+from kvdeck.app.tui.modes.monitor.flow_figures import PathRow
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
-from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.source_search import FoundSources
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.engine.quantities import parse_count
 from kvdeck.engine.telemetry.sample import Number
@@ -44,17 +46,18 @@ def annotate(screen: MonitorScreen) -> None:
 def threshold(screen: MonitorScreen) -> None:
     """Set or remove the alert of the row under the cursor."""
     pane, thresholds = screen.focused, screen.timeline.thresholds
-    if not isinstance(pane, Listing) or pane.under_cursor is None:
+    if not isinstance(pane, (Listing, Tiers)) or pane.under_cursor is None:
         return
-    row = pane.under_cursor
-    key = pane.key(row)
-    name = row.name if isinstance(row, Number) else f"{arrow(row.flow)} ({short(row.flow.name)})"
+    found = pane.under_cursor
+    key = pane.key(found)
+    row = found.flow if isinstance(found, PathRow) else found
+    name = row.name if isinstance(row, Number) else f"{arrow(row)} ({short(row.name)})"
 
     def typed(text: str | None) -> None:
         if text is None:
             return
         try:
-            thresholds.put(key, text, row if isinstance(row, Number) else row.flow)
+            thresholds.put(key, text, row)
         except UsageError as error:
             screen.notify(str(error), severity="warning", markup=False)
             return
@@ -78,8 +81,8 @@ def series(screen: MonitorScreen) -> None:
 def sources(screen: MonitorScreen) -> None:
     """Open the source dialog and apply the selection; Esc, too, marks the sources as seen."""
 
-    def seen(found: tuple[FoundSource, ...]) -> None:
-        screen.found = found
+    def seen(found: FoundSources) -> None:
+        screen.note_found(found)
 
     def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
         settings = screen.settings

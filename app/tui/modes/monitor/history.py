@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -173,7 +173,7 @@ class Rates:
         self._seen: dict[str, float] = {}
         """Unix time of the last sample that had the key."""
         self._levels: dict[str, _Level] = {}
-        self._drawn: dict[tuple[str, int], _Drawn] = {}
+        self._drawn: dict[tuple[str, int, float], _Drawn] = {}
 
     def note(self, moment: Snapshot) -> None:
         """Add a sample's rates; drop series without a rate for `span_s`."""
@@ -235,19 +235,23 @@ class Rates:
             del rates[:late]
             self._dropped[key] = self._dropped.get(key, 0) + late
 
-    def cells(self, key: str, now: float, width: int, span_s: float = SPARK_S) -> list[float | None]:
+    def cells(self, key: str, now: float, width: int, span_s: float = SPARK_S, even: int = 1) -> list[float | None]:
         """Return the mean rate in each of `width` time steps up to `now`; None where no rate is known.
 
         Steps are aligned to the clock, not to `now`, so successive calls differ only in the newest steps.
+
+        Args:
+            even: The last step's number is the last one of a group of so many: steps after `now` are None.
         """
         step = span_s / width
-        first = int(now // step) - width + 1
+        last = int(now // step)
+        first = last + (even - 1 - last % even) - width + 1
         rates, dropped = self._rates.get(key, []), self._dropped.get(key, 0)
-        drawn = self._drawn.get((key, width))
+        drawn = self._drawn.get((key, width, span_s))
         whole = drawn is None or drawn.step != step or drawn.first > first or drawn.next < dropped
         if drawn is None or whole or first - drawn.first >= width:
             start = bisect_right(rates, first * step, key=_end) + dropped
-            drawn = self._drawn[key, width] = _Drawn(step, first, [0.0] * width, [0.0] * width, start)
+            drawn = self._drawn[key, width, span_s] = _Drawn(step, first, [0.0] * width, [0.0] * width, start)
         elif (late := first - drawn.first) > 0:
             drawn.first = first
             for values in (drawn.growth, drawn.seconds):
@@ -270,9 +274,18 @@ class Rates:
         top = max((value for value in cells if value is not None), default=0.0)
         return "".join(" " if value is None else bar(value, top) for value in cells)
 
-    def flow_spark(self, flow: Flow, now: float, width: int) -> str:
-        """Return a sparkline of a flow's last two minutes."""
-        return self.spark(_rate_key(flow), now, width)
+    def flow_cells(self, flow: Flow, now: float, width: int, span_s: float = SPARK_S) -> list[float | None]:
+        """Return a flow's mean rates in `width` pairs of time steps, as `cells` does: two for each braille cell."""
+        return self.cells(_rate_key(flow), now, 2 * width, span_s, even=2)
+
+    def sum_cells(self, flows: Iterable[Flow], now: float, width: int, span_s: float = SPARK_S) -> list[float | None]:
+        """Return the sums of the flows' rates that are known in each step; None where none is."""
+        total: list[float | None] = [None] * (2 * width)
+        for flow in flows:
+            for place, value in enumerate(self.flow_cells(flow, now, width, span_s)):
+                if value is not None:
+                    total[place] = (total[place] or 0.0) + value
+        return total
 
     def number_spark(self, number: Number, now: float, width: int) -> str:
         """Return a sparkline of a pinned series' last two minutes."""

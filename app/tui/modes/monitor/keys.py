@@ -16,8 +16,15 @@ def _key(
 
 
 KEYS: list[BindingType] = [
-    _key("z", "zoom", "zoom", "zoom", "Zoom this pane, or leave the zoom", show=True),
-    _key("v", "view", "next", "view", "Show another pane below the tiers, if only one fits", show=True),
+    _key(
+        "z",
+        "zoom",
+        "zoom",
+        "zoom",
+        "Zoom this pane, or show the flow under the cursor as a chart; again: leave",
+        show=True,
+    ),
+    _key("v", "view", "next", "view", "Show another pane in the place below the tiers", show=True),
     _key(
         "left_square_bracket", "step(-1)", "back", "back", "Go back 1 s (collection continues)", show=True, display="["
     ),

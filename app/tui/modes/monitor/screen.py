@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 
 from kvdeck.app.tui.connection import TelemetryRequest
 from kvdeck.app.tui.current_plan import planned
@@ -19,18 +19,25 @@ from kvdeck.app.tui.messages import PastSampled, RecordingsSeen, ReplayAsked, Te
 from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
 from kvdeck.app.tui.modes.monitor import dialogs
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
+from kvdeck.app.tui.modes.monitor.history import flow_key
 from kvdeck.app.tui.modes.monitor.keys import KEYS
 from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
+from kvdeck.app.tui.modes.monitor.panes.chart import FlowChart
+from kvdeck.app.tui.modes.monitor.panes.engines import Engines
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
 from kvdeck.app.tui.modes.monitor.panes.host import Host
+from kvdeck.app.tui.modes.monitor.panes.panel import Panel
+from kvdeck.app.tui.modes.monitor.panes.served import Served
 from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
+from kvdeck.app.tui.modes.monitor.panes.strip import TimeStrip
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.modes.monitor.panes.tiles import Tiles
 from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
-from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.source_search import FoundSource, FoundSources
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Sample
@@ -50,8 +57,14 @@ OVERDUE_S, OVERDUE_PERIODS = 3.0, 2.5
 RETRY_S = 0.25
 WATCH = "watch"
 """Group of the workers that change the subscription."""
-VIEWS = ("checks", "paths", "reuse", "host", "sources", "pinned", "log")
-READ, READ_S = frozenset({"reuse", "host", "sources"}), 0.9
+VIEWS = ("checks", "engines", "served", "paths", "reuse", "host", "sources", "pinned", "strip", "log")
+"""The panes below the tiers, as `v` goes through them."""
+DETAILS = ("engines", "served", "paths", "reuse", "sources")
+"""Panes of which one is shown where there is no room for all."""
+ZOOMED = ("chart", "tiers", *VIEWS)
+ROOMY = (170, 50)
+"""Columns and rows from which every pane has a place."""
+READ, READ_S = frozenset({"engines", "served", "reuse", "host", "sources", "strip"}), 0.9
 """Panes of text and tables, and the seconds between their redraws; the others are drawn with every sample."""
 ASKING = "Reading the sources for the first time …"
 LOOKING = "Searching this host for sources …"
@@ -66,7 +79,9 @@ class MonitorScreen(DeckScreen):
 
     CSS_PATH = "monitor.tcss"
     BINDINGS: ClassVar[list[BindingType]] = KEYS
-    PANES: ClassVar = {name: {"host": "this host"}.get(name, name) for name in VIEWS}
+    PANES: ClassVar = {
+        name: {"host": "this host", "strip": "time line", "checks": "health"}.get(name, name) for name in VIEWS
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,27 +89,35 @@ class MonitorScreen(DeckScreen):
         self.timeline = Timeline(Thresholds())
         self.recording: RecordingState | None = None
         self.found: tuple[FoundSource, ...] = ()
+        self._searched = False
+        """Whether a search of this host has ended, in the dialog of the first visit too."""
         self.zoomed: str | None = None
         self._watching: TelemetryRequest | None = None
         self._linger: Timer | None = None
         self._waits = self._asked = self._built = self._replays = False
+        self._panes: list[Panel | Paths | Pinned] | None = None
         self.pictured = 0.0
         self._read = 0.0
         self.player = Player(self)
 
     def body(self) -> ComposeResult:
         yield MonitorBar(id="bar")
+        yield Tiles(id="tiles")
         yield Tiers(id="tiers")
-        with Horizontal(id="lower"):
-            with Vertical(id="left"):
-                yield Paths(id="paths")
-                yield Reuse(id="reuse")
-                yield Pinned(id="pinned")
-                yield AnnotationLog(id="log")
-            with Vertical(id="right"):
-                yield Checks(id="checks")
-                yield Host(id="host")
-                yield Sources(id="sources")
+        yield FlowChart(id="chart")
+        yield Engines(id="engines")
+        with Horizontal(id="detail"):
+            yield Served(id="served")
+            yield Paths(id="paths")
+            yield Reuse(id="reuse")
+        with Horizontal(id="health"):
+            yield Checks(id="checks")
+            yield Host(id="host")
+            yield Sources(id="sources")
+        yield TimeStrip(id="strip")
+        with Horizontal(id="bottom"):
+            yield AnnotationLog(id="log")
+            yield Pinned(id="pinned")
 
     def on_mount(self) -> None:
         self.settings = recalled(self.app.memory.get("monitor"))
@@ -158,8 +181,14 @@ class MonitorScreen(DeckScreen):
         if not sources:
             return None
         settings = self.settings
+        config = self.app.config
         return TelemetryRequest(
-            sources, settings.hz, settings.block_bytes, settings.pins, stuck_s=self.app.config.stuck_s
+            sources,
+            settings.hz,
+            settings.block_bytes,
+            settings.pins,
+            config.stuck_s,
+            tuple(sorted(config.limits.items())),
         )
 
     def _watch(self) -> None:
@@ -260,15 +289,19 @@ class MonitorScreen(DeckScreen):
         """
         if not self.ready:
             return False
-        panes = [self.query_one(MonitorBar), *self.panes]
+        tiles = self.query_one(Tiles)
+        panes = [self.query_one(MonitorBar), tiles, *self.panes]
         before = sum(pane.changes for pane in panes)
-        waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
+        looking = self.settings.sources is None and not self.found and not self._searched
+        waits = ASKING if self.settings.sources else LOOKING if looking else ""
         view = self.timeline.view(self.settings.pins, waits if self.app.requests.live else "")
         self.pictured = view.now
         self._say(view.moment)
         all_of_them = not tick or not 0 <= view.now - self._read < READ_S
         if all_of_them:
             self._read = view.now
+        if not tiles.has_class("-away"):
+            tiles.apply(view)
         for pane in self.panes:
             if not pane.has_class("-away") and (all_of_them or pane.id not in READ or pane.id == self.zoomed):
                 pane.apply(view)
@@ -279,23 +312,35 @@ class MonitorScreen(DeckScreen):
         self.query_one(MonitorBar).apply(state_of(self), moment)
 
     @property
-    def panes(self) -> list[Tiers | Paths | Reuse | Pinned | AnnotationLog | Checks | Host | Sources]:
-        return [self.query_one(f"#{name}") for name in ("tiers", *VIEWS)]  # type: ignore[misc]
+    def panes(self) -> list[Panel | Paths | Pinned]:
+        if self._panes is None:
+            self._panes = [self.query_one(f"#{name}") for name in ("tiers", "chart", *VIEWS)]  # type: ignore[misc]
+        return self._panes
 
     def _arrange(self) -> None:
         """Show the panes that fit, or only the zoomed one."""
         one = self.size.width < 110 or self.size.height < SHORT
+        roomy = self.size.width >= ROOMY[0] and self.size.height >= ROOMY[1]
         self.set_class(one, "-one")
+        self.set_class(roomy and not one, "-roomy")
         self.set_class(self.zoomed is not None, "-zoomed")
-        below = self.settings.pane if self.settings.pane in VIEWS else VIEWS[0]
-        shown = {"tiers", below} if one else {"tiers", *VIEWS}
-        if not one and not self.settings.pins:
-            shown.discard("pinned")
+        here = self.settings.pane
+        if one:
+            shown = {"tiers", here if here in VIEWS else "checks"}
+        elif roomy:
+            shown = {"tiers", *VIEWS} - (set() if self.settings.pins else {"pinned"})
+        else:
+            shown = {"tiers", "checks", "strip", "log", here if here in DETAILS else "engines"}
+            shown.add("host" if here != "sources" else here)
+            shown.add("engines" if here == "sources" else "checks")
+            if self.settings.pins:
+                shown.add("pinned")
         if self.zoomed is not None:
             shown = {self.zoomed}
         for pane in self.panes:
             pane.set_class(pane.id not in shown, "-away")
-        for side in ("left", "right", "lower"):
+        self.query_one(Tiles).set_class(self.zoomed is not None, "-away")
+        for side in ("detail", "health", "bottom"):
             panes = self.query_one(f"#{side}").query(Lines)
             self.query_one(f"#{side}").set_class(all(pane.has_class("-away") for pane in panes), "-away")
         if self.focused is None or self.focused.has_class("-away"):
@@ -310,26 +355,37 @@ class MonitorScreen(DeckScreen):
         if action == "live":
             return replaying or timeline.shown is not None
         if action == "view":
-            return self.zoomed is not None or self.has_class("-one")
+            return self.zoomed is not None or not self.has_class("-roomy")
         if action == "record":
             return not self.app.readonly and not replaying
         return not replaying if action in ("annotate", "sources") else True
 
     def action_zoom(self) -> None:
-        here = self.focused.id if self.focused is not None and self.focused.id in ("tiers", *VIEWS) else "tiers"
-        self.zoomed = None if self.zoomed is not None else here
+        focused = None if self.focused is None else self.focused.id
+        here = focused if focused in VIEWS else "tiers"
+        tiers = self.query_one(Tiers)
+        if self.zoomed is not None:
+            back = "tiers" if self.zoomed == "chart" else self.zoomed
+            self.zoomed = None
+            self._arrange()
+            self.query_one(f"#{back}").focus()
+            return
+        if here == "tiers" and (flow := tiers.under_cursor) is not None:
+            here = "chart"
+            self.query_one(FlowChart).chosen = flow_key(flow)
+        self.zoomed = here
         self._arrange()
 
     def action_view(self) -> None:
         if self.zoomed is not None:
-            every = ("tiers", *VIEWS)
-            self.zoomed = every[(every.index(self.zoomed) + 1) % len(every)]
+            self.zoomed = ZOOMED[(ZOOMED.index(self.zoomed) + 1) % len(ZOOMED)]
             self.query_one(f"#{self.zoomed}").remove_class("-away")
             self._arrange()
             self.query_one(f"#{self.zoomed}").focus()
         else:
-            here = VIEWS.index(self.settings.pane) if self.settings.pane in VIEWS else 0
-            self.change(replace(self.settings, pane=VIEWS[(here + 1) % len(VIEWS)]))
+            views = VIEWS if self.has_class("-one") else DETAILS
+            shown = self.settings.pane if self.settings.pane in views else "checks" if views is VIEWS else "engines"
+            self.change(replace(self.settings, pane=views[(views.index(shown) + 1) % len(views)]))
 
     def action_back(self) -> None:
         if self.zoomed is not None:
@@ -433,6 +489,13 @@ class MonitorScreen(DeckScreen):
         with contextlib.suppress(KvdeckError):  # the source dialog searches again, and shows why it fails
             self.found = (await self.app.requests.find_sources(lambda _: None)).sources
         self.draw()
+
+    def note_found(self, found: FoundSources) -> None:
+        """Store what the source dialog's search has found so far."""
+        self.found = found.sources
+        if found.done and not self._searched:
+            self._searched = True
+            self.draw()
 
     def _ask_first(self) -> None:
         """Open the source dialog, whose search shows what it finds at once."""

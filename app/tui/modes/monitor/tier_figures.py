@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
-from kvdeck.sessions.units import percent_text, size_text
+from kvdeck.sessions.units import moved_text, percent_text
 
 Way = Literal["offload", "onboard", "peers", "within", "transfer"]
 TIERS = ("remote", "G1", "G2", "G3", "G4")
@@ -61,6 +61,18 @@ def in_order(flows: tuple[Flow, ...]) -> list[Flow]:
     )
 
 
+def largest(flows: tuple[Flow, ...]) -> dict[tuple[str, str, str], float]:
+    """Return the largest rate of each edge (source tier, target tier, `bytes` or `blocks`)."""
+    found: dict[tuple[str, str, str], float] = {}
+    for flow in flows:
+        unit = "blocks" if flow.bytes_total is None else "bytes"
+        rate = flow.blocks_per_s if unit == "blocks" else flow.bytes_per_s
+        if rate and flow.source_tier is not None and flow.target_tier is not None:
+            key = (flow.source_tier, flow.target_tier, unit)
+            found[key] = max(found.get(key, 0.0), rate)
+    return found
+
+
 def begun(flow: Flow) -> bool:
     """True if the flow has moved anything, or reports no totals."""
     return flow.bytes_total != 0 if flow.bytes_total is not None else flow.blocks_total != 0
@@ -111,9 +123,9 @@ def fills(moment: Snapshot) -> dict[str, list[Fill]]:
     for (tier, what), share in shares.items():
         found.setdefault(tier, []).append(Fill(what, share, f"{what} {percent_text(share)}", (tier, what) in stale))
     for (tier, what), size in sizes.items():
-        found.setdefault(tier, []).append(Fill(what, None, size_text(size), (tier, what) in stale))
+        found.setdefault(tier, []).append(Fill(what, None, moved_text(size), (tier, what) in stale))
     if capacity:
-        found.setdefault("G3", []).append(Fill("file", None, f"of {size_text(capacity)}"))
+        found.setdefault("G3", []).append(Fill("file", None, f"of {moved_text(capacity)}"))
     return found
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from kvdeck.app.tui.modes.monitor.alerts import Crossing, Thresholds
 from kvdeck.app.tui.modes.monitor.annotations import Marks, happened
-from kvdeck.app.tui.modes.monitor.history import History, Rates
+from kvdeck.app.tui.modes.monitor.history import SPAN_S, History, Rates
 from kvdeck.app.tui.modes.monitor.replay import Replay, Seen
 from kvdeck.app.tui.modes.monitor.view import View
 from kvdeck.engine.telemetry.sample import Snapshot
@@ -127,14 +128,23 @@ class Timeline:
             # Sparklines end at the replay position, which may lie between two samples.
             moment = with_pins(seen.moment, pins)
             marks = tuple(mark for mark in self.replay.recording.marks if mark.t <= seen.position)
-            return View(moment, seen.rates, marks, self.thresholds, pins, self.error)
+            begin, end, every = self.replay.begin, self.replay.end, self.replay.recording.marks
+            return View(
+                moment, seen.rates, marks, self.thresholds, pins, self.error, "", begin, end, tuple(every), False,
+                self.replay.overview,
+            )  # fmt: skip
         here = self._sought if self._sought is not None else self.newest
         if here is None:
             marks = self.marks.until(float("inf"))
             return View(marks=marks, error=self.error, empty="" if self.error else empty, pins=pins)
         moment = with_pins(here, pins)
         marks = self.marks.until(moment.t if self._sought is not None else float("inf"))
-        return View(moment, self.rates, marks, self.thresholds, pins, self.error)
+        every = self.marks.until(float("inf"))
+        end = moment.t if self.newest is None else max(moment.t, self.newest.t)
+        begin = max(end - SPAN_S, min(end, self.history.begin or end))
+        # Steps of two minutes, so that the scale of a growing history doesn't change with each sample.
+        begin = end - min(SPAN_S, max(1, ceil((end - begin) / 120.0)) * 120.0)
+        return View(moment, self.rates, marks, self.thresholds, pins, self.error, "", begin, end, every)
 
 
 def with_pins(moment: Snapshot, pins: tuple[str, ...]) -> Snapshot:

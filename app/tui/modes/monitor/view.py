@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
@@ -23,6 +24,17 @@ class View:
     """Why there is no newer sample: the engine is gone, or a recording can't be read."""
     empty: str = ""
     """Why there is no sample yet; empty once there is one."""
+
+    begin: float = 0.0
+    """Unix time in seconds of the oldest sample that can be shown."""
+    end: float = 0.0
+    """Unix time in seconds of the newest one."""
+    all_marks: tuple[Mark, ...] = ()
+    """Annotations of that whole time, also those after the time shown."""
+    live: bool = True
+    """Whether the newest sample is of now, and not of a recording."""
+    overview: Mapping[str, list[float | None]] = field(default_factory=dict)
+    """Of a recording: the rates of `offload` and `onboard` over its whole time, where they have been read."""
 
     def age(self, source: str) -> float | None:
         """Return the age in seconds of a source's values if it doesn't answer; None if it does."""

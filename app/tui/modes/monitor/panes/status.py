@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from kvdeck.app.text.monitor_names import ago, source_name, steady, time_of_day
+from kvdeck.app.text.monitor_names import age_text, ago, source_name, steady, time_of_day
 from kvdeck.app.tui.modes.monitor.annotations import TONES
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.widgets.lines import Row, cell
@@ -20,16 +20,16 @@ _STATES = {"live": "ok", "idle": "dim", "partial": "warn", "reset": "warn", "sta
 
 
 class Checks(Panel):
-    """The cross-checks with evidence and advice, warnings first."""
+    """Sources that don't answer, then the cross-checks with evidence and advice, warnings first."""
 
-    title = "Checks"
+    title = "Health"
 
     def note(self) -> str:
-        looks = sum(check.verdict == "warning" for check in self.view.moment.checks)
-        return many(looks, "warning") if looks else ""
+        looks = sum(check.verdict == "warning" for check in self.view.moment.checks) + self.view.down
+        return f"{looks} to look at" if looks else ""
 
     def body(self, width: int, height: int) -> list[Row]:
-        rows: list[Row] = []
+        rows = [row for source in self.view.moment.sources if source.stale for row in _down_rows(source, width)]
         for check in sorted(self.view.moment.checks, key=lambda check: list(_VERDICTS).index(check.verdict)):
             mark, tone = _VERDICTS[check.verdict]
             first, *rest = wrap(check.evidence, max(20, width - 4)) or [""]
@@ -38,10 +38,11 @@ class Checks(Panel):
             advice = wrap(check.advice_text, max(20, width - 9)) if check.advice else []
             hang = "     " if check.advice_text.startswith("fix: ") else ""
             rows += [(cell(f"   {'' if i == 0 else hang}{line}", width, "dim"),) for i, line in enumerate(advice)]
-        if not rows:
+        if self.view.down and not self.view.moment.checks:
             sources, down = len(self.view.moment.sources), self.view.down
-            if down:
-                return [said(f"{down} of {many(sources, 'source')} down: what they export isn't checked", width, "bad")]
+            rows.append(said(f"{down} of {many(sources, 'source')} down: what they export isn't checked", width, "bad"))
+        if not rows:
+            sources = len(self.view.moment.sources)
             none = f"No problems found ({many(sources, 'source')} checked)" if sources else "Nothing to check yet"
             return [said(none, width)]
         return rows
@@ -51,6 +52,15 @@ class Checks(Panel):
 
         rows = tuple((check.verdict, check.id, check.evidence, check.advice) for check in self.view.moment.checks)
         return Table("checks", ("verdict", "check", "evidence", "fix"), rows)
+
+
+def _down_rows(source: SourceStatus, width: int) -> list[Row]:
+    """Return what is known of a source that doesn't answer, and how old its figures are."""
+    text = f"{_name(source)} {source.kind}: {_why(source) or source.state}"
+    if source.age_s is not None and source.series:
+        text += f". Its figures are {age_text(source.age_s)}, shown dim"
+    first, *rest = wrap(text, max(20, width - 4)) or [""]
+    return [((" ✗ ", "bad"), cell(first, width - 3, "bad")), *((cell(f"   {line}", width, "bad"),) for line in rest)]
 
 
 class Sources(Panel):

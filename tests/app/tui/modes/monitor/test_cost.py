@@ -25,7 +25,7 @@ async def test_a_tick_in_which_nothing_moves_paints_nothing_and_asks_nothing():
         before = sum(pane.changes for pane in screen.query(Lines))
         for second in range(1, 4):
             status = tuple(replace(s, age_s=0.1 * second) for s in still.sources)
-            screen.note_sample(TelemetrySampled(replace(still, t=still.t + second / 4, sources=status)))
+            screen.note_sample(TelemetrySampled(replace(still, t=still.t + second / 8, sources=status)))
         await pilot.pause()
         assert sum(pane.changes for pane in screen.query(Lines)) == before
         assert asked == []
@@ -41,7 +41,7 @@ async def test_a_tick_paints_only_the_rows_that_differ():
         for pane in screen.query(Lines):
             pane.refresh = lambda *regions, _id=pane.id, **_: painted.setdefault(_id, []).extend(r.y for r in regions)  # type: ignore[method-assign]
         screen.note_sample(TelemetrySampled(replace(still, t=still.t + 0.2, flows=flows)))
-        assert {name: len(rows) for name, rows in painted.items()} == {"tiers": 1, "paths": 1}
+        assert {name: len(rows) for name, rows in painted.items()} == {"tiles": 1, "tiers": 1}, "the sum, and its flow"
 
 
 async def test_a_terminal_that_lags_gets_the_newest_moment_later():

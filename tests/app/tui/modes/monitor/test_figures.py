@@ -15,9 +15,10 @@ from kvdeck.app.tui.modes.monitor.annotations import MOST, Marks, happened
 from kvdeck.app.tui.modes.monitor.cache_figures import Numbers, hits, origins, queues
 from kvdeck.app.tui.modes.monitor.device_figures import links, worth_showing
 from kvdeck.app.tui.modes.monitor.flow_figures import path_row
-from kvdeck.app.tui.modes.monitor.history import RATES_S, History, Rates, flow_key
+from kvdeck.app.tui.modes.monitor.history import RATES_S, SPARK_S, History, Rates, flow_key
 from kvdeck.app.tui.modes.monitor.panes.cache import Reuse
 from kvdeck.app.tui.modes.monitor.settings import RATES_HZ, Settings, recalled
+from kvdeck.app.tui.modes.monitor.sparks import spark
 from kvdeck.app.tui.modes.monitor.tier_figures import fills, in_order, spoken_of, way
 from kvdeck.app.tui.modes.monitor.timeline import Timeline, with_pins
 from kvdeck.app.tui.modes.monitor.view import View
@@ -59,7 +60,7 @@ def test_a_moment_of_the_past_comes_back_as_it_was():
     assert history.at(a_monitor.BEGIN + 40.4) == a_monitor.all_moments()[40]
     assert history.at(0.0) == a_monitor.all_moments()[0]
     assert history.at(1e12) == a_monitor.all_moments()[-1]
-    assert history.bytes / len(history) < 8000
+    assert history.bytes / len(history) < 12_000
     assert History().at(1.0) is None
 
 
@@ -67,12 +68,12 @@ def test_a_spark_leaves_out_what_is_not_known_and_stands_still_between_steps():
     rates = Rates()
     for second in range(120):
         rates.note(at(1200.0 + second, flow(None if second < 60 else float(second))))
-    before = rates.flow_spark(flow(), 1319.0, 24)
-    assert before[:11].strip() == ""
-    assert before[11:].strip() == before[11:], "the first rate covers the second before it"
-    assert before[-1] == "█"
-    assert rates.flow_spark(flow(), 1319.9, 24) == before
-    assert rates.flow_spark(flow(), 1320.0, 24) == before[1:] + " ", "a new step has no rate yet"
+    before = spark(rates.flow_cells(flow(), 1319.0, 12))
+    assert before[:5].strip() == ""
+    assert before[6:].strip() == before[6:], "the first rate covers the second before it"
+    assert before[-1] == "⣿"
+    assert spark(rates.flow_cells(flow(), 1319.9, 12)) == before
+    assert spark(rates.flow_cells(flow(), 1320.0, 12)) == before[1:] + " ", "a new pair of steps has no rate yet"
 
 
 def test_a_spark_of_a_slow_rate_has_no_holes_and_a_gap_is_one():
@@ -108,7 +109,7 @@ def test_the_growth_in_a_spark_is_the_growth():
         rates.note(replace(at(t, flow(rate)), sources=(SourceStatus("s", "vllm", "live", "", 0.0, over_s=over),)))
         for width in (7, 24):
             rates.cells("s n blocks", t, width)
-            drawn = rates._drawn["s n blocks", width]
+            drawn = rates._drawn["s n blocks", width, SPARK_S]
             newest = rates._rates["s n blocks"][-1]
             left = newest.value * (newest.end - newest.begin) if drawn.next < len(rates._rates["s n blocks"]) else 0.0
             assert sum(drawn.growth) + left == pytest.approx(whole)
@@ -372,7 +373,7 @@ def test_the_disk_tiers_file_is_a_capacity_and_no_use():
         for what, size in (("size", 100e9), ("allocated", 100e9))
     )
     (fill,) = fills(Snapshot(1.0, gauges=gauges))["G3"]
-    assert (fill.share, fill.text) == (None, "of 93.1 GiB")
+    assert (fill.share, fill.text) == (None, "of 100 GB")
 
 
 def rates_of(*counters: tuple[str, dict[str, str], float, float]) -> Numbers:

@@ -18,7 +18,7 @@ from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.monitor.panes.flows import Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
-from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Sources
+from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
 from kvdeck.app.tui.state import EngineState
@@ -55,7 +55,7 @@ async def test_a_real_engine_is_watched_recorded_annotated_and_replayed():
             screen = deck.screen_stack[0]
             assert isinstance(screen, MonitorScreen)
             await until(pilot, lambda: "bl/s" in plain(deck, Tiers) and "━" in plain(deck, Tiers))
-            assert "live" in plain(deck, Sources)
+            assert "● live" in plain(deck, MonitorBar)
             await pilot.press("R", "ctrl+u", *"load", "enter")
             await until(pilot, lambda: "REC load" in plain(deck, MonitorBar))
             await pilot.press("a", *"half way", "enter")
@@ -87,7 +87,7 @@ async def test_every_series_of_a_real_endpoint_can_be_browsed_known_or_not():
     ) as server:
         deck = live(server.url())
         async with deck.run_test(size=BIG) as pilot:
-            await until(pilot, lambda: "live" in plain(deck, Sources) or "idle" in plain(deck, Sources))
+            await until(pilot, lambda: "● live" in plain(deck, MonitorBar))
             await pilot.press("b", "slash", *"made_up", "enter")
             await until(pilot, lambda: "made_up_depth" in deck.screen.query_one("#list", Lines).plain)
             assert "42" in deck.screen.query_one("#list", Lines).plain
