@@ -40,6 +40,7 @@ _SLOW_BYTES_PER_S = 20e6
 """Lowest expected rate; with `_PATIENCE_S` it limits how long a pattern may take."""
 _LOSS_SEEN_S = 0.5
 _SPIN_NS = 300_000
+_NAP_NS = 1_000_000
 _HEAD_BYTES = 16
 _MASK = (1 << 64) - 1
 
@@ -301,11 +302,18 @@ class _Loop:
                     self._take(note, now)
 
     def _spin(self, at: int) -> None:
-        """Do nothing else right before a start, so that processes start together."""
+        """Do nothing else right before a start, so that processes start together.
+
+        Long before it, sleep if nothing is in progress: a process that has slept gets its core back at once, one that
+        has spun for a time slice loses it.
+        """
         clock = time.perf_counter_ns
-        if at - clock() < _SPIN_NS:
+        left = at - clock()
+        if left < _SPIN_NS:
             while clock() < at:
                 pass
+        elif {visit for visit, _ in self._awaited} <= {one.visit for one in self._scheduled}:
+            time.sleep(min(left - _SPIN_NS, _NAP_NS) / 1e9)
 
     def raise_loss(self) -> None:
         """Raise RunFailedError if a rank is reported as lost within 0.5 s: its peers fail before the report comes."""

@@ -283,11 +283,11 @@ class RankSet:
     def _report(self) -> tuple[int, list[Any]]:
         """Wait for the next report of a process."""
         while True:
+            if self._cancelled():
+                raise CancelledError("cancelled")
             try:
                 report = self._reports.get(timeout=_LOOK_S)
             except queue.Empty:
-                if self._cancelled():
-                    raise CancelledError("cancelled") from None
                 continue
             if isinstance(report, Exception):
                 if self._board.lost is not None:

@@ -21,8 +21,8 @@ from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.traffic.job import TrafficTest, plan_of
 from kvdeck.engine.traffic.needs import region_bytes, resolved
 from kvdeck.engine.traffic.placement import memories
+from kvdeck.engine.traffic.rank_seats import seat_ranks
 from kvdeck.engine.traffic.rank_set import RankSet, Seated
-from kvdeck.engine.traffic.seating import seat_ranks
 from kvdeck.engine.traffic.spec import TrafficSpec, spec_in
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model import events, records

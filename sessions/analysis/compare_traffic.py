@@ -13,7 +13,7 @@ from kvdeck.sessions.units import exact_size_text, many
 
 
 @dataclass(frozen=True, slots=True)
-class PatternRow:
+class PatternChange:
     """One pattern in both tests. Changes are of times, B over A: below 1, B is better."""
 
     pattern: int
@@ -35,7 +35,7 @@ class TrafficDiff:
     b: str
     differences: tuple[str, ...]
     """Why the two can't be compared directly."""
-    rows: tuple[PatternRow, ...]
+    rows: tuple[PatternChange, ...]
     """Patterns that move the same bytes in the same way in both."""
     only_a: tuple[int, ...]
     only_b: tuple[int, ...]
@@ -97,10 +97,10 @@ def _setup(a: TrafficResult, b: TrafficResult) -> list[str]:
     return [f"{name}: {left} in A, {right} in B" for name, left, right in known if left != right]
 
 
-def _row(a: PatternResult, b: PatternResult) -> PatternRow:
+def _row(a: PatternResult, b: PatternResult) -> PatternChange:
     ratio = change(a.ratio, b.ratio)
     verdict = None if ratio is None else judged(ratio)
-    return PatternRow(a.pattern, a, b, change(a.together_ms, b.together_ms), ratio, verdict)
+    return PatternChange(a.pattern, a, b, change(a.together_ms, b.together_ms), ratio, verdict)
 
 
 def change(a: Interval | None, b: Interval | None) -> Interval | None:
@@ -124,7 +124,7 @@ def judged(ratio: Interval) -> Verdict:
     return "no difference" if is_same(ratio.low, ratio.high) else "undecided"
 
 
-def grown(diff: TrafficDiff, percent: float) -> list[PatternRow]:
+def grown(diff: TrafficDiff, percent: float) -> list[PatternChange]:
     """Return patterns whose latency or congestion grew by over `percent`, with the whole interval above 1."""
 
     def worse(found: Interval | None) -> bool:

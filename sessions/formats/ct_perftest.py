@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import Struct
@@ -45,7 +45,7 @@ class PerftestFile(Struct, frozen=True):
     metadata: PerftestTimes
 
 
-def is_perftest(document: Any) -> bool:
+def is_perftest(document: Any) -> TypeGuard[dict[str, Any]]:
     """True if the document looks like such a file."""
     return isinstance(document, dict) and {"iterations_results", "metadata"} <= set(document)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.analysis.compare_traffic import PatternRow, TrafficDiff
+from kvdeck.sessions.analysis.compare_traffic import PatternChange, TrafficDiff
 from kvdeck.sessions.model.measures import Interval
 from kvdeck.sessions.text import markdown
 from kvdeck.sessions.text.run_report import Line
@@ -35,7 +35,7 @@ def traffic_diff_markdown(diff: TrafficDiff) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: PatternRow) -> tuple[str, ...]:
+def _cells(row: PatternChange) -> tuple[str, ...]:
     return (
         str(row.pattern),
         _median(row.a.together_ms),

@@ -9,7 +9,7 @@ import sys
 from kvdeck.engine.io.exit import run_and_exit
 from tests.benchmarks.table import Row, print_markdown
 
-PARTS = ("terminal", "screens", "engine", "transfers", "plans", "sessions", "watching")
+PARTS = ("terminal", "screens", "engine", "transfers", "traffic", "plans", "sessions", "watching")
 
 
 def main() -> None:

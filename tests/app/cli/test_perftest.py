@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +104,52 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"cancelled" in out
     assert psutil.wait_procs(started, timeout=60)[1] == []
+
+
+def test_four_ranks_of_mpirun_are_verified_to_the_byte(tmp_path: Path) -> None:
+    if shutil.which("mpirun") is None:
+        pytest.skip("mpirun is not installed (apt-get install openmpi-bin)")
+    file = tmp_path / "traffic.yaml"
+    rows = [line.split() for line in SEED.splitlines()]
+    file.write_text(json.dumps({"traffic_patterns": [{"matrix": rows}, {"matrix": rows, "xfer_op": "READ"}]}))
+    environment = {
+        **os.environ,
+        "KVDECK_HOME": str(tmp_path / "home"),
+        "KVDECK_RENDEZVOUS": f"127.0.0.1:{free_port()}",
+        "KVDECK_RENDEZVOUS_SECRET": "0123456789abcdef" * 2,
+    }
+    ended = subprocess.run(
+        ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "4", sys.executable, "-m", "kvdeck.app.cli.main",
+         "sequential-ct-perftest", str(file), "--verify-buffers", "--iterations", "1", "--warmup", "0",
+         "--isolation-iterations", "1", "--session", "mpi"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "4 ranks in 4 processes" in ended.stdout
+    assert "Verified: all 8409088 bytes of 2 patterns are right" in ended.stdout
+
+
+def test_a_test_is_a_job_of_the_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("KVDECK_HOME", str(home))
+    monkeypatch.setenv("KVDECK_RUNTIME", str(tmp_path / "run"))
+    file = tmp_path / "ct.yaml"
+    file.write_text("iters: 3\ntraffic_pattern: {matrix: [[0, 5000], [0, 0]]}\n")
+    out = tmp_path / "out.json"
+    try:
+        status, said, _ = call(capsys, "ct-perftest", str(file), "--session", "one", "--json-output-path", str(out))
+        assert status == 0
+        assert "Iters  Total time (s)" in said
+        assert json.loads(out.read_text())["iters"] == 3
+        assert json.loads((home / "sessions" / "one" / "session.json").read_text())["kind"] == "traffic"
+        assert "2 ranks · 1 pattern" in call(capsys, "session", "list")[1]
+    finally:
+        call(capsys, "engine", "stop")
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
