@@ -31,6 +31,13 @@ class Config:
     hz: float = 2.0
     block_bytes: float | None = None
     stuck_s: float = 30.0
+    ttft_p99_s: float | None = None
+    itl_p99_s: float | None = None
+    e2e_p99_s: float | None = None
+    kv_usage: float | None = None
+    waiting: float | None = None
+    preemptions_per_s: float | None = None
+    failed_share: float | None = None
     folder: str | None = None
     home: str | None = None
     runtime: str | None = None
@@ -39,6 +46,12 @@ class Config:
     """Invalid settings, one message each; valid ones still apply."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Source of each setting that isn't a default, by name."""
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Limits of the Monitor's checks that are set, by name."""
+        values = {name: getattr(self, name) for name in LIMITS}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -104,6 +117,30 @@ def _seconds(value: Any) -> float:
     if not math.isfinite(seconds) or not LEAST_STUCK_S <= seconds <= MOST_STUCK_S:
         raise ValueError(f"expected {number_text(LEAST_STUCK_S)} to {number_text(MOST_STUCK_S)} seconds")
     return seconds
+
+
+def _limit(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("expected a number")
+    try:
+        limit = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(limit) or limit < 0:
+        raise ValueError("expected a number from 0")
+    return limit
+
+
+LIMITS = {
+    "ttft_p99_s": ("30", "Seconds of the time to first token's 99th percentile above which the Monitor warns."),
+    "itl_p99_s": ("1", "Seconds of the 99th percentile of the time between tokens above which it warns."),
+    "e2e_p99_s": ("120", "Seconds of the 99th percentile of a whole request above which it warns."),
+    "kv_usage": ("0.95", "Share of the device's KV cache, 0 to 1, above which it warns."),
+    "waiting": ("50", "Requests that wait at one engine above which it warns."),
+    "preemptions_per_s": ("1", "Preemptions a second at one engine above which it warns."),
+    "failed_share": ("0.05", "Share of requests that end with an error, 0 to 1, above which it warns."),
+}
+"""Limits of the Monitor's checks: the default as it is written, and what it is."""
 
 
 def _keymap(value: Any) -> dict[str, str]:
@@ -179,6 +216,10 @@ SETTINGS = (
         "Seconds without progress after which the Monitor warns that an engine with running requests is stuck,\n"
         f"{number_text(LEAST_STUCK_S)} to {number_text(MOST_STUCK_S)}.",
         "KVDECK_STUCK_S",
+    ),
+    *(
+        Setting(f"monitor.{name}", _limit, default, text, f"KVDECK_{name.upper()}")
+        for name, (default, text) in LIMITS.items()
     ),
     Setting(
         "folder",

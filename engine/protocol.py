@@ -248,6 +248,8 @@ class WatchTelemetry(Command, frozen=True, tag="watch"):
     request: int = 0
     """Number of the request, chosen by the client. It replaces the client's request of that number; samples of
     different requests come side by side, each with its number. Past samples have none: ask for them in one request."""
+    limits: dict[str, float] | None = None
+    """Limits of the checks on latencies, queues and the like, by name. Null, or one left out: the default."""
 
 
 class StartRecording(Command, frozen=True, tag="record"):
@@ -264,6 +266,7 @@ class StartRecording(Command, frozen=True, tag="record"):
     limit_bytes: int | None = None
     """Size limit on disk in bytes; above it, old samples are thinned. Null: the default limit."""
     stuck_s: float | None = None
+    limits: dict[str, float] | None = None
 
 
 class StopRecording(Command, frozen=True, tag="stop_recording"):

@@ -94,6 +94,7 @@ def monitor(
     from kvdeck.engine.client.client import home
     from kvdeck.engine.telemetry import session as watch
     from kvdeck.engine.telemetry.block_size import told
+    from kvdeck.engine.telemetry.limits import ServiceLimits
 
     if once and prometheus is not None:
         raise UsageError("--prometheus can't be combined with --once", "give only one of them")
@@ -110,6 +111,7 @@ def monitor(
         home=home(),
         timeout_s=timeout,
         stuck_s=config_of(context).stuck_s,
+        limits=ServiceLimits.of(config_of(context).limits),
         prometheus=None if prometheus is None else (bind, prometheus),
     )
     show = _print_line_json if as_json else print_line

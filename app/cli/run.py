@@ -164,7 +164,8 @@ def _run(
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec, session)
         if sources is not None:
-            client.record(name, sources=sources, stuck_s=load().stuck_s)
+            config = load()
+            client.record(name, sources=sources, stuck_s=config.stuck_s, limits=config.limits)
         if not detach:
             return follow(client, name, as_json, interrupts)
     if as_json:

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kvdeck.app.text.monitor_names import source_name
+from kvdeck.app.text.served_text import served_lines, transfer_bandwidth, unknown_text
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, render
-from kvdeck.sessions.units import UNKNOWN, count_text, exact_size_text, many, quantity_text
+from kvdeck.sessions.units import UNKNOWN, exact_size_text, many, quantity_text
 
 _DULL = frozenset(
     [
@@ -82,7 +83,7 @@ def one_line(snapshot: Snapshot) -> str:
 
 def monitor_lines(snapshot: Snapshot, width: int) -> list[Line]:
     """Return the report of `kvdeck monitor --once`, at most `width` columns wide."""
-    lines = [Line("Sources", "heading"), *_sources(snapshot, width)]
+    lines = [Line("Sources", "heading"), *_sources(snapshot, width), *served_lines(snapshot, width)]
     if snapshot.flows:
         lines += [Line(""), Line("Flows", "heading"), *_flows(snapshot, width), *_block_sizes(snapshot, width)]
     for title, numbers in (("Counters", snapshot.counters), ("Gauges", snapshot.gauges), ("Pinned", snapshot.pinned)):
@@ -112,8 +113,7 @@ def _sources(snapshot: Snapshot, width: int) -> list[Line]:
             Line(f"  {row.state:<11}  {row.kind:<10}  {row.name}", "warning" if row.state in _BAD else "plain")
         )
         if row.unknown:
-            known = f"{count_text(row.series)} series, {count_text(row.series - row.unknown)} of them known"
-            lines.append(Line(f"{' ' * 27}{known}: --pin NAME shows any, --pin '*' all"))
+            lines.append(Line(f"{' ' * 27}{unknown_text(row)}: --pin NAME shows any, --pin '*' all"))
         if row.reason:
             lines += [Line(f"{' ' * 27}{text}") for text in textwrap.wrap(row.reason, max(20, width - 27))]
     return lines
@@ -129,6 +129,9 @@ def _flows(snapshot: Snapshot, width: int) -> list[Line]:
             TextColumn("", "before", tuple(flow_before(row) for row in rows)),
             TextColumn("", "watched", tuple(flow_gained(row) for row in rows)),
             TextColumn("", "now", tuple(flow_rate(row) for row in rows)),
+            TextColumn(
+                "", "per transfer s", tuple(quantity_text(transfer_bandwidth(row), "B/s") for row in rows), rank=4
+            ),
             TextColumn("", "transfers", tuple(quantity_text(row.transfers_total, "") for row in rows), rank=2),
             TextColumn("", "failures", tuple(quantity_text(row.failures_total, "") for row in rows), rank=3),
             TextColumn("", "source", sources, left=True, rank=0 if len(set(sources)) > 1 else 1),

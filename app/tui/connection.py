@@ -81,13 +81,16 @@ class TelemetryRequest:
     block_bytes: float | None = None
     pins: tuple[str, ...] = ()
     stuck_s: float | None = None
+    limits: tuple[tuple[str, float], ...] = ()
+    """Limits of the checks that differ from the default, by name."""
     quiet: bool = False
     """True to let the engine sample without sending samples."""
 
     def command(self, after_ns: int | None = None, number: int = 0) -> WatchTelemetry:
         """Return the command; `after_ns` is the monotonic time after which past samples are sent too."""
         watched = self.hz, self.sources, self.block_bytes, self.pins, self.stuck_s
-        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet, number)
+        limits = dict(self.limits) or None
+        return WatchTelemetry(0, *watched, None if self.quiet else after_ns, self.quiet, number, limits)
 
 
 @dataclass(slots=True)

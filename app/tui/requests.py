@@ -108,7 +108,8 @@ class Requests:
         from kvdeck.engine.protocol import StartRecording
 
         watched = request.hz, request.sources, request.block_bytes, request.pins
-        await self.command(StartRecording(0, name, *watched, stuck_s=request.stuck_s), start=True)
+        limits = dict(request.limits) or None
+        await self.command(StartRecording(0, name, *watched, stuck_s=request.stuck_s, limits=limits), start=True)
 
     async def stop_recording(self, name: str) -> None:
         """End a telemetry recording."""

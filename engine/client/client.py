@@ -292,6 +292,7 @@ class Client:
         pins: Sequence[str] = (),
         limit_bytes: int | None = None,
         stuck_s: float | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> Reply:
         """Start a telemetry recording in the engine; it continues after this client disconnects.
 
@@ -299,9 +300,8 @@ class Client:
             UsageError: The name is invalid or taken, or a number is invalid.
             EngineError: The session can't be written.
         """
-        return self.request(
-            protocol.StartRecording(0, name, hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s)
-        )
+        recorded = hz, tuple(sources), block_bytes, tuple(pins), limit_bytes, stuck_s
+        return self.request(protocol.StartRecording(0, name, *recorded, limits=None if not limits else dict(limits)))
 
     def stop_recording(self, name: str) -> None:
         """End a telemetry recording; `RecordingsChanged` reports the end."""

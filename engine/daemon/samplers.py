@@ -27,6 +27,7 @@ from kvdeck.engine.daemon.watcher import Watcher
 from kvdeck.engine.protocol import StartRecording, WatchTelemetry
 from kvdeck.engine.tasks import TaskGroup, start_part
 from kvdeck.engine.telemetry.checks import STUCK_S
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.addresses import refuse_credentials
@@ -52,6 +53,7 @@ class SamplingRequest(NamedTuple):
     block_bytes: float | None
     pins: tuple[str, ...]
     stuck_s: float = STUCK_S
+    limits: tuple[tuple[str, float], ...] = ()
 
 
 def asked(command: WatchTelemetry | StartRecording) -> SamplingRequest:
@@ -68,9 +70,11 @@ def asked(command: WatchTelemetry | StartRecording) -> SamplingRequest:
     stuck_s = STUCK_S if command.stuck_s is None else command.stuck_s
     if not 0 < stuck_s < math.inf:
         raise UsageError(f"an engine can't be stuck after {stuck_s!r} seconds", "give a number above 0, or omit it")
+    limits = command.limits or {}
+    ServiceLimits.of(limits)
     for source in command.sources:
         refuse_credentials(source, "the source")
-    return SamplingRequest(hz, command.sources, block_bytes, command.pins, stuck_s)
+    return SamplingRequest(hz, command.sources, block_bytes, command.pins, stuck_s, tuple(sorted(limits.items())))
 
 
 class Sampling:

@@ -18,6 +18,7 @@ import orjson
 
 from kvdeck.engine.lines import LineBuffer
 from kvdeck.engine.telemetry.checks import STUCK_S
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.recorders import TelemetryRecorders
 from kvdeck.engine.telemetry.sample import Check, Snapshot, to_mapping
 from kvdeck.engine.telemetry.session import SamplingSettings, stream
@@ -78,6 +79,7 @@ def main() -> int:
         home=home,
         wait=True,
         stuck_s=asked.get("stuck_s", STUCK_S),
+        limits=ServiceLimits.of(dict(asked.get("limits") or ())),
     )
     try:
         stream(watching, say)

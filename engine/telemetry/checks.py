@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from kvdeck.engine.telemetry.block_size import learned
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
+from kvdeck.engine.telemetry.service_checks import service_checks
 from kvdeck.sessions.units import count_text, duration_text, exact_size_text, many, size_text
 
 MUCH = 64 << 20
@@ -38,13 +40,14 @@ AGREES = 0.02
 """Relative difference up to which two counts agree."""
 
 
-def check(snapshot: Snapshot, stuck_s: float = STUCK_S) -> tuple[Check, ...]:
+def check(snapshot: Snapshot, stuck_s: float = STUCK_S, limits: ServiceLimits | None = None) -> tuple[Check, ...]:
     """Run all cross-checks on a sample; return the results of those that apply.
 
     Values of a source that doesn't answer are left out: what they say of this moment isn't known.
 
     Args:
         stuck_s: Seconds without progress after which an engine with running requests counts as stuck.
+        limits: ServiceLimits of latencies, queues and the like; None is the default.
     """
     fresh = replace(
         snapshot,
@@ -53,7 +56,8 @@ def check(snapshot: Snapshot, stuck_s: float = STUCK_S) -> tuple[Check, ...]:
         gauges=tuple(number for number in snapshot.gauges if not number.stale),
     )
     stuck = stuck_engines(fresh, stuck_s)
-    return (*stuck, *(found for rule in _RULES if (found := rule(fresh)) is not None))
+    served = service_checks(fresh, limits or ServiceLimits())
+    return (*stuck, *served, *(found for rule in _RULES if (found := rule(fresh)) is not None))
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
@@ -294,16 +298,16 @@ def failures(snapshot: Snapshot) -> Check | None:
 
 
 def dropped_stores(snapshot: Snapshot) -> Check | None:
-    """Warn if a secondary tier was too slow to take what was offloaded, so that it was dropped."""
-    drops = [n for n in _errors(snapshot, "failures") if n.gained and _is_drop(n)]
+    """Warn if a tier was too slow or too full to take what was offloaded, so that it was dropped or not stored."""
+    drops = [n for n in snapshot.counters if n.group == "errors" and n.gained and _is_drop(n)]
     if not drops:
         return None
     return Check(
         "stores-dropped",
         "warning",
         "since sampling began " + ", ".join(_gains(drops)),
-        "the secondary tier writes more slowly than blocks arrive: give it a faster disk or file system, or let fewer "
-        "blocks through to it; dropped blocks are computed again",
+        "the tier takes blocks more slowly than they arrive, or is full: give it more room, a faster disk or file "
+        "system, or let fewer blocks through to it; dropped blocks are computed again",
     )
 
 
@@ -333,7 +337,7 @@ def _gains(errors: list[Number]) -> list[str]:
 
 
 def _is_drop(number: Number) -> bool:
-    return "backpressure" in number.name
+    return "backpressure" in number.name or "skipped" in number.name
 
 
 def refused_requests(snapshot: Snapshot) -> Check | None:

@@ -117,7 +117,7 @@ class Snapshot:
     pinned: tuple[Number, ...] = field(default=())
     histograms: tuple[Histogram, ...] = ()
     latencies: tuple[Latency, ...] = ()
-    """Latencies in the sampler's window, from the histograms; see `served.Window`."""
+    """Latencies in the sampler's window, from the histograms; see `service_rows.Window`."""
     services: tuple[Service, ...] = ()
     tiers: tuple[TierHits, ...] = ()
     at_ns: int = field(default=0, compare=False)

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from kvdeck.engine.tasks import TaskGroup
 from kvdeck.engine.telemetry.checks import STUCK_S, check
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Snapshot, take
-from kvdeck.engine.telemetry.served import ServiceRows, Window, between
+from kvdeck.engine.telemetry.service_rows import ServiceRows, Window, between
 from kvdeck.engine.telemetry.source import Source
 from kvdeck.engine.telemetry.tracker import Track
 from kvdeck.sessions.errors import KvdeckError
@@ -35,6 +36,7 @@ class Sampler:
         pins: Names of metrics to include in `Snapshot.pinned`; `*` selects all.
         block_claim: Provenance of `block_bytes`.
         stuck_s: Seconds without progress after which an engine with running requests counts as stuck.
+        limits: ServiceLimits of the checks on latencies, queues and the like; None is the default.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Sampler:
         pins: Iterable[str] = (),
         block_claim: str = "",
         stuck_s: float = STUCK_S,
+        limits: ServiceLimits | None = None,
     ) -> None:
         self.period_s = 1 / min(max(hz, MIN_HZ), MAX_HZ)
         self._sources = list(sources)
@@ -52,6 +55,7 @@ class Sampler:
         self._block_bytes = block_bytes
         self._block_claim = block_claim
         self._stuck_s = stuck_s
+        self._limits = limits
         self._pins = frozenset(pins)
         self._window = Window()
         self._last_rows: ServiceRows | None = None
@@ -104,7 +108,7 @@ class Sampler:
         rows = self._window.take(moment, now_ns) if advance else self._last_rows or between(None, moment)
         self._last_rows = rows if advance else self._last_rows
         moment = replace(moment, latencies=rows.latencies, services=rows.services, tiers=rows.tiers)
-        return replace(moment, checks=check(moment, self._stuck_s), at_ns=now_ns, since_ns=self._since_ns)
+        return replace(moment, checks=check(moment, self._stuck_s, self._limits), at_ns=now_ns, since_ns=self._since_ns)
 
     async def snapshots(self, seconds: float | None = None) -> AsyncIterator[Snapshot]:
         """Yield a sample each period, for `seconds` or without end; skips periods that the consumer missed.

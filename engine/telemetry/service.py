@@ -75,7 +75,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class TierHits:
-    """Hits of one tier in a window, of what it was asked for, and what was evicted from it."""
+    """Hits of one tier in a window with the queries it had, and its evictions."""
 
     source: str
     member: str
@@ -87,7 +87,7 @@ class TierHits:
     over_s: float | None
     hits: float | None = None
     asked: float | None = None
-    """What was asked of the tier, the denominator of `share`; None if the source gives only a share."""
+    """Queries that the tier had, the denominator of `share`; None if the source gives only a share."""
     share: float | None = None
     evicted: float | None = None
     evicted_per_s: float | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kvdeck.engine.telemetry import discovery
 from kvdeck.engine.telemetry.checks import STUCK_S
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.engine.telemetry.sampler import Sampler
 from kvdeck.engine.telemetry.source import Source
@@ -38,6 +39,8 @@ class SamplingSettings:
     """If at least one source exists, wait for missing ones instead of failing."""
     stuck_s: float = STUCK_S
     """Seconds without progress after which an engine with running requests counts as stuck."""
+    limits: ServiceLimits | None = None
+    """ServiceLimits of the checks on latencies, queues and the like; None is the default."""
     prometheus: tuple[str, int] | None = None
     """Address and port of the Prometheus exporter; None disables it."""
 
@@ -58,7 +61,13 @@ async def sampling(watching: SamplingSettings, first_s: float = FIRST_S) -> Asyn
     """Run a sampler while the context is open; yields it once every source was read or `first_s` have passed."""
     sources = await sources_of(watching)
     sampler = Sampler(
-        sources, watching.hz, watching.block_bytes, watching.pins, watching.block_claim, stuck_s=watching.stuck_s
+        sources,
+        watching.hz,
+        watching.block_bytes,
+        watching.pins,
+        watching.block_claim,
+        watching.stuck_s,
+        watching.limits,
     )
     await sampler.start()
     try:

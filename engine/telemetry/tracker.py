@@ -149,11 +149,11 @@ def _histograms_of(points: dict[Series, SeriesState]) -> list[Buckets]:
     groups: dict[tuple[str, Labels], dict[float | str, SeriesState]] = {}
     found: dict[str, Meaning] = {}
     for series, point in points.items():
-        meaning = histogram_of(series.name)
-        if meaning is None or point.gone:
+        observed = histogram_of(series.name)
+        if observed is None or point.gone:
             continue
-        found[meaning.metric] = meaning
-        part: float | str = series.name[len(meaning.metric) + 1 :]
+        base, found[base] = observed
+        part: float | str = series.name[len(base) + 1 :]
         labels = series.labels
         if part == "bucket":
             try:
@@ -161,7 +161,7 @@ def _histograms_of(points: dict[Series, SeriesState]) -> list[Buckets]:
             except ValueError:
                 continue
             labels = tuple(pair for pair in labels if pair[0] != "le")
-        groups.setdefault((meaning.metric, labels), {})[part] = point
+        groups.setdefault((base, labels), {})[part] = point
     rows = []
     for (name, labels), parts in groups.items():
         edges = sorted(part for part in parts if isinstance(part, float) and part < math.inf)

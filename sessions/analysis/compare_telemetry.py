@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from msgspec.structs import replace
+
+from kvdeck.sessions.buckets import Quantile, added, bounded, quantile, rising
 from kvdeck.sessions.model.records import Interval, Session, is_same
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, TelemetryTotals
+from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, HistogramTotals, TelemetryTotals
 from kvdeck.sessions.stats import independent_ratio
 from kvdeck.sessions.text.run_report import is_telemetry
-from kvdeck.sessions.units import duration_text, exact_size_text, number_text
+from kvdeck.sessions.units import UNKNOWN, duration_text, exact_size_text, number_text, quantity_text
 
 Trend = Literal["faster", "slower", "no difference", "undecided"]
 DURATIONS_DIFFER = 1.25
@@ -45,6 +48,23 @@ class NumberRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyRow:
+    """One latency in both telemetry sessions, with its percentiles by interpolation in a histogram's bucket."""
+
+    what: str
+    unit: str
+    source: str
+    """The source in A, and that in B if its name differs."""
+    counts: tuple[float, float]
+    means: tuple[float | None, float | None]
+    p50: tuple[Quantile | None, Quantile | None]
+    p95: tuple[Quantile | None, Quantile | None]
+    p99: tuple[Quantile | None, Quantile | None]
+    trend: Trend | None
+    """By the medians: certain if their buckets don't overlap. Null without observations on one side."""
+
+
+@dataclass(frozen=True, slots=True)
 class TelemetryDiff:
     """Comparison of two telemetry sessions."""
 
@@ -60,6 +80,10 @@ class TelemetryDiff:
     counters: tuple[NumberRow, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    latencies: tuple[LatencyRow, ...] = ()
+    """Time to first token first."""
+    conclusion: str = ""
+    """What changed, in a sentence."""
 
 
 def mismatch(a: Session, b: Session) -> str | None:
@@ -83,21 +107,136 @@ def compare_flows(a: Session, b: Session) -> TelemetryDiff:
     flows = _matched(mine.flows, theirs.flows, _flow_key)
     gauges = _matched(mine.gauges, theirs.gauges, _number_key)
     counters = _matched(mine.counters, theirs.counters, _number_key)
+    latencies = _latencies(mine, theirs)
+    rates = (*_hit_rates(counters.both), *_rates_by_source(counters.both))
+    compared = [_flow_row(left, right) for left, right in flows.both]
     return TelemetryDiff(
         a=a.name,
         b=b.name,
         differences=tuple(_differences(a, b, mine, theirs)),
         durations_s=(mine.duration_s, theirs.duration_s),
-        flows=tuple(_flow_row(left, right) for left, right in flows.both),
+        flows=tuple(compared),
         gauges=tuple(NumberRow(_name(x), x.unit, x.value.median, y.value.median) for x, y in gauges.both),
-        hit_rates=tuple(_hit_rates(counters.both)),
+        hit_rates=rates,
         counters=tuple(_gained(x, y) for x, y in counters.both if x.gained or y.gained),
         only_a=tuple(map(_flow_text, flows.only_a)),
         only_b=tuple(map(_flow_text, flows.only_b)),
+        latencies=latencies,
+        conclusion=_conclusion(latencies, rates, compared),
     )
 
 
-Item = TypeVar("Item", FlowTotals, GaugeTotals, CounterTotals)
+FIRST = ("ttft", "itl", "e2e", "queue", "prefill", "decode", "tpot", "inference")
+"""Latencies in the order in which a comparison shows them; others follow."""
+
+
+def _latencies(mine: TelemetryTotals, theirs: TelemetryTotals) -> tuple[LatencyRow, ...]:
+    """Return the times that both sessions observed: of the same source, else of sources of one kind, in order."""
+    pairs = _matched(_added(mine.observed), _added(theirs.observed), lambda one: (one.source_kind, one.name))
+    places = {what: place for place, what in enumerate(FIRST)}
+    rows = (_latency_row(a, b) for a, b in pairs.both)
+    return tuple(sorted(rows, key=lambda row: (places.get(row.what, len(places)), row.source)))
+
+
+def _added(observed: Iterable[HistogramTotals]) -> list[HistogramTotals]:
+    """Return each source's times, added over labels; those that can't be added are left out."""
+    groups: dict[tuple[str, str], list[HistogramTotals]] = {}
+    for one in observed:
+        if one.unit == "s":
+            groups.setdefault((one.source, one.name), []).append(one)
+    found = []
+    for ones in groups.values():
+        together = added([(one.edges, one.counts) for one in ones])
+        if together is not None and rising(together[1]):
+            sums = [one.total for one in ones if one.total is not None]
+            total = sum(sums) if len(sums) == len(ones) else None
+            found.append(replace(ones[0], labels={}, counts=tuple(map(int, together[1])), total=total))
+    return found
+
+
+def _latency_row(here: HistogramTotals, there: HistogramTotals) -> LatencyRow:
+    sides = here, there
+    mean_a, mean_b = (None if one.total is None or not one.counts[-1] else one.total / one.counts[-1] for one in sides)
+
+    def both(q: float) -> tuple[Quantile | None, Quantile | None]:
+        a, b = (quantile(side.edges, side.counts, q) for side in sides)
+        return a and bounded(a, q, mean_a), b and bounded(b, q, mean_b)
+
+    a, b = both(0.5)
+    trend: Trend | None = None
+    if a is not None and b is not None:
+        faster = b.high is not None and b.high <= a.low
+        slower = a.high is not None and a.high <= b.low
+        trend = "faster" if faster else "slower" if slower else "undecided"
+    source = here.source if here.source == there.source else f"{here.source} and {there.source}"
+    return LatencyRow(
+        what=here.what,
+        unit=here.unit,
+        source=source,
+        counts=(here.counts[-1], there.counts[-1]),
+        means=(mean_a, mean_b),
+        p50=(a, b),
+        p95=both(0.95),
+        p99=both(0.99),
+        trend=trend,
+    )
+
+
+_BY_SOURCE = {
+    "vllm:prompt_tokens_cached_by_source_total": ("vllm:prompt_tokens_total", "source"),
+    "sglang:cached_tokens_total": ("sglang:prompt_tokens_total", "cache_source"),
+}
+"""Counters of prompt tokens by where their KV came from, the counter of all of them, and the label of the place."""
+
+
+def _rates_by_source(pairs: Sequence[tuple[CounterTotals, CounterTotals]]) -> Iterable[NumberRow]:
+    """Yield the share of the prompts' tokens that came from each place."""
+    for name, (total, label) in _BY_SOURCE.items():
+        asked = [sum(pair[side].gained for pair in pairs if pair[0].name == total) for side in (0, 1)]
+        if not all(asked):
+            continue
+        places: dict[str, list[float]] = {}
+        for a, b in pairs:
+            if a.name == name:
+                sums = places.setdefault(a.labels.get(label, ""), [0.0, 0.0])
+                sums[0] += a.gained
+                sums[1] += b.gained
+        for place, (mine, theirs) in places.items():
+            if mine or theirs:
+                yield NumberRow(f"prompt tokens from {place or 'a cache'}", "ratio", mine / asked[0], theirs / asked[1])
+
+
+MUCH = 0.05
+"""Change of a hit rate, as a share of all queries, that a conclusion names."""
+
+
+def _conclusion(latencies: Sequence[LatencyRow], rates: Sequence[NumberRow], flows: Sequence[FlowRow]) -> str:
+    """Return what changed from A to B in a sentence: the time to first token, then the tiers, then the flows."""
+    parts = [_first_token(latencies)]
+    moved = sorted((row for row in rates if abs(row.b - row.a) >= MUCH), key=lambda row: -abs(row.b - row.a))
+    if moved:
+        shown = [f"{row.name} {quantity_text(row.a, row.unit)} → {quantity_text(row.b, row.unit)}" for row in moved[:2]]
+        parts.append("hits changed: " + ", ".join(shown))
+    elif rates:
+        parts.append(f"no hit rate changed by {quantity_text(MUCH, 'ratio')} or more")
+    for trend in ("faster", "slower"):
+        names = [row.a.name for row in flows if row.trend == trend]
+        if names:
+            parts.append(f"{trend}: {', '.join(names[:3])}")
+    return "; ".join(parts) + "."
+
+
+def _first_token(latencies: Sequence[LatencyRow]) -> str:
+    row = next((row for row in latencies if row.what == "ttft" and all(row.counts)), None)
+    if row is None:
+        return "no time to first token was observed in both"
+    texts = [UNKNOWN if one is None or one.value is None else quantity_text(one.value, row.unit) for one in row.p50]
+    if row.trend == "undecided":
+        return f"the median time to first token is {texts[0]} → {texts[1]}, in buckets that overlap: undecided"
+    return f"B's median time to first token is {row.trend}: {texts[0]} → {texts[1]}"
+
+
+Item = TypeVar("Item", FlowTotals, GaugeTotals, CounterTotals, HistogramTotals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 
 class Spread(Struct, frozen=True):
@@ -72,6 +72,24 @@ class CounterTotals(Struct, frozen=True):
     gained: float
 
 
+class HistogramTotals(Struct, frozen=True):
+    """What a histogram of one source observed over the whole session."""
+
+    source: str
+    source_kind: str
+    name: str
+    labels: dict[str, str]
+    what: str
+    """What is observed: `ttft`, …"""
+    unit: str
+    edges: tuple[float, ...]
+    """Finite upper edges of the buckets in `unit`, rising."""
+    counts: tuple[int, ...]
+    """Cumulative counts per edge, and, last, the count of all observations."""
+    total: float | None = None
+    """Sum of the observed values."""
+
+
 class SourceSeen(Struct, frozen=True):
     """A source, and the number of samples in each of its states."""
 
@@ -97,6 +115,13 @@ class TelemetryTotals(Struct, frozen=True):
     counters: tuple[CounterTotals, ...] = ()
     marks: tuple[tuple[float, str, str], ...] = ()
     """The latest annotations: Unix time in seconds, text, kind."""
+
+    histograms: tuple[HistogramTotals, ...] | UnsetType = UNSET
+    """Unset without any, as in sessions of kvdeck 0.1."""
+
+    @property
+    def observed(self) -> tuple[HistogramTotals, ...]:
+        return () if isinstance(self.histograms, UnsetType) else self.histograms
 
     @property
     def duration_s(self) -> float:

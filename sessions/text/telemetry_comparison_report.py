@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kvdeck.sessions.analysis.compare import percent_change
-from kvdeck.sessions.analysis.compare_telemetry import FlowRow, NumberRow, TelemetryDiff
+from kvdeck.sessions.analysis.compare_telemetry import FlowRow, LatencyRow, NumberRow, TelemetryDiff
+from kvdeck.sessions.buckets import Quantile
 from kvdeck.sessions.model.telemetry import FlowTotals
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.run_report import Line, Tone
 from kvdeck.sessions.text.tables import TextColumn, fit, render, wrapped
 from kvdeck.sessions.text.telemetry_report import NOTE, arrow, moved_text, p95_text, rate_text
-from kvdeck.sessions.units import change_text, duration_text, quantity_text, range_text, ratio_text
+from kvdeck.sessions.units import UNKNOWN, change_text, duration_text, quantity_text, range_text, ratio_text
 
 _TONES: dict[str | None, Tone] = {"faster": "heading", "slower": "bad"}
 
@@ -22,6 +23,9 @@ def telemetry_diff_lines(diff: TelemetryDiff, width: int = 100) -> list[Line]:
     if diff.differences:
         lines.append(Line("These differ, so compare with care:", "warning"))
         lines += [Line(text, "warning") for item in diff.differences for text in wrapped(f"  {item}", width, "    ")]
+    if diff.latencies:
+        lines += [Line(text, "heading") for text in wrapped(diff.conclusion, width)]
+        lines += [Line(""), Line("Latencies", "heading"), *_latency_lines(diff.latencies, width)]
     moving = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if moving:
         lines += [Line(""), Line("Flows", "heading")]
@@ -111,6 +115,38 @@ def _percent(before: float | None, after: float | None) -> str:
     return change_text(percent_change(before, after))
 
 
+def _quantile_text(found: Quantile | None, unit: str) -> str:
+    if found is None:
+        return UNKNOWN
+    return f"> {quantity_text(found.low, unit)}" if found.value is None else quantity_text(found.value, unit)
+
+
+def _pair_text(pair: tuple[Quantile | None, Quantile | None], unit: str) -> str:
+    return " → ".join(_quantile_text(found, unit) for found in pair)
+
+
+def _latency_cells(row: LatencyRow) -> tuple[str, ...]:
+    means = " → ".join(quantity_text(mean, row.unit) for mean in row.means)
+    counts = " → ".join(quantity_text(count, "") for count in row.counts)
+    percentiles = (_pair_text(pair, row.unit) for pair in (row.p50, row.p95, row.p99))
+    return row.what, counts, means, *percentiles, row.trend or ""
+
+
+_LATENCY_TITLES = ("of", "count", "mean", "p50", "p95", "p99", "B by its median")
+_LATENCY_NOTE = "Percentiles are interpolated in histograms' buckets; B is faster or slower if these don't overlap."
+
+
+def _latency_lines(rows: Sequence[LatencyRow], width: int) -> list[Line]:
+    cells = list(zip(*map(_latency_cells, rows), strict=True))
+    ranks = (0, 3, 2, 0, 1, 0, 0)
+    columns = [
+        TextColumn("", title, tuple(texts), left=title == "of", rank=rank)
+        for title, texts, rank in zip(_LATENCY_TITLES, cells, ranks, strict=True)
+    ]
+    table_lines = [Line(text[:width]) for text in render(fit(columns, width)[0], width)]
+    return [*table_lines, *(Line(text) for text in wrapped(f"  {_LATENCY_NOTE}", width, "  "))]
+
+
 def _number_lines(rows: Sequence[NumberRow], width: int) -> list[Line]:
     columns = [
         TextColumn("", "", tuple(row.name for row in rows), left=True),
@@ -126,6 +162,9 @@ def telemetry_diff_markdown(diff: TelemetryDiff, before: str = "") -> str:
     out = [f"## {before}{inline(_title(diff))}", ""]
     if diff.differences:
         out += ["**These differ, so compare with care:**", "", *(f"- {inline(item)}" for item in diff.differences), ""]
+    if diff.latencies:
+        out += [inline(diff.conclusion), "", "### Latencies", ""]
+        out += [*table(_LATENCY_TITLES, map(_latency_cells, diff.latencies)), "", _LATENCY_NOTE, ""]
     rows = [row for row in diff.flows if _moved(row.a) or _moved(row.b)]
     if rows:
         titles = "move", "flow", "moved A → B", "median rate while moving", "p95", "mean", "B's rate over A's", ""

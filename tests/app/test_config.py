@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kvdeck.app import config
 from kvdeck.app.cli.config import actions
 from kvdeck.app.cli.main import call
 from kvdeck.app.tui import ui_state
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.sessions.errors import UsageError
 
 
@@ -47,7 +49,8 @@ def test_the_last_one_counts_and_each_says_where_it_is_from(file: Path):
         ("monitor: {stuck_s: .nan}", "monitor.stuck_s: expected 1 to 86,400 seconds, not nan"),
         ("monitor: {stuck_s: -3}", "monitor.stuck_s: expected 1 to 86,400 seconds, not -3"),
         ("monitor: {stuck: 3}", "unknown key 'monitor.stuck' · fix: use monitor.stuck_s"),
-        ("monitor: 3", "unknown key 'monitor' · fix: use monitor.stuck_s"),
+        ("monitor: 3", "unknown key 'monitor' · fix: use monitor.waiting"),
+        ("monitor: {ttft_p99_s: -1}", "monitor.ttft_p99_s: expected a number from 0, not -1"),
         ("home: 5", "home: expected a name or a path, not 5"),
         ("bell: yes\n  a: [b\n", "line 2: mapping values are not allowed in this context"),
         ("- a\n- b\n", "it has no `name: value` lines"),
@@ -133,3 +136,14 @@ def test_a_home_that_takes_nothing_stops_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_what_a_key_does_fits_into_the_help_panel_at_80_columns():
     assert [binding.tooltip for binding in actions().values() if len(binding.tooltip) > 60] == []
+
+
+def test_limits_of_the_checks_are_those_that_are_set(file: Path):
+    assert loaded(file, "theme: safe\n").limits == {}
+    found = loaded(file, "monitor: {ttft_p99_s: 2, waiting: 10}\n", KVDECK_WAITING="5")
+    assert (found.limits, found.problems) == ({"ttft_p99_s": 2.0, "waiting": 5.0}, ())
+
+
+def test_every_limit_of_the_checks_can_be_set_and_says_its_default():
+    defaults = {name: float(default) for name, (default, _) in config.LIMITS.items()}
+    assert defaults == asdict(ServiceLimits())

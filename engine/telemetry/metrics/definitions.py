@@ -7,12 +7,17 @@ its own name and never added to a total.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from kvdeck.engine.telemetry.metrics.dynamo import dynamo, kvbm, kvbm_transfer
+from kvdeck.engine.telemetry.metrics.cluster import dcgm, router
+from kvdeck.engine.telemetry.metrics.dynamo import BARE, dynamo, kvbm, kvbm_transfer
 from kvdeck.engine.telemetry.metrics.host import host, sessions
 from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Role, Tier
 from kvdeck.engine.telemetry.metrics.nixl import lmcache, nixl, ring
+from kvdeck.engine.telemetry.metrics.sglang import sglang
+from kvdeck.engine.telemetry.metrics.stores import lmcache_mp, mooncake_master
+from kvdeck.engine.telemetry.metrics.tensorrt import triton, trtllm
 from kvdeck.engine.telemetry.metrics.vllm import tiering, vllm
 from kvdeck.engine.telemetry.source import Series
 
@@ -27,6 +32,13 @@ TABLE: tuple[Meaning, ...] = (
     *ring(),
     *host(),
     *sessions(),
+    *sglang(),
+    *trtllm(),
+    *triton(),
+    *lmcache_mp(),
+    *mooncake_master(),
+    *router(),
+    *dcgm(),
 )
 
 _BY_METRIC: dict[str, list[Meaning]] = {}
@@ -36,36 +48,63 @@ for _meaning in TABLE:
         _HISTOGRAMS[_meaning.metric] = _meaning
     else:
         _BY_METRIC.setdefault(_meaning.metric, []).append(_meaning)
-ORDER = {meaning.metric: place for place, meaning in reversed(list(enumerate(TABLE)))}
-"""Place of each metric in the table: of several that say the same, the first that a source has counts."""
+_PLACES = {meaning.metric: place for place, meaning in reversed(list(enumerate(TABLE)))}
 _PARTS = ("_bucket", "_sum", "_count")
+
+
+_UNITS = re.compile(r"_(?:chunks|tokens|requests|seconds)$")
+"""Units that OpenTelemetry's exporter adds to LMCache's names."""
+
+
+def canonical(name: str) -> str:
+    """Return the name under which the table has a metric.
+
+    Ray exports vLLM's metrics as `ray_vllm_…`, newer SGLang writes an underscore for its colon, and LMCache's
+    multi-process server has a unit and `_total` behind each name. KVBM's first versions had no prefix.
+    """
+    if name in BARE:
+        return f"kvbm_{name}"
+    if name.startswith("ray_vllm_"):
+        return f"vllm:{name.removeprefix('ray_vllm_')}"
+    if name.startswith("sglang_"):
+        return f"sglang:{name.removeprefix('sglang_')}"
+    if name.startswith("lmcache_mp_"):
+        return _UNITS.sub("", name.removesuffix("_total"))
+    return name
 
 
 def is_histogram(name: str) -> bool:
     """True if a histogram of this name, without `_bucket`, is defined."""
-    return name in _HISTOGRAMS
+    return canonical(name) in _HISTOGRAMS
 
 
-def histogram_of(name: str) -> Meaning | None:
-    """Return the definition of the histogram of which a series of this name is a bucket, sum or count, if any."""
+def histogram_of(name: str) -> tuple[str, Meaning] | None:
+    """Return name and definition of the histogram of which a series of this name is a bucket, sum or count, if any."""
     base, _, part = name.rpartition("_")
-    return _HISTOGRAMS.get(base) if f"_{part}" in _PARTS else None
+    meaning = _HISTOGRAMS.get(canonical(base)) if f"_{part}" in _PARTS else None
+    return None if meaning is None else (base, meaning)
 
 
 def number_meaning(name: str, labels: Mapping[str, str]) -> Meaning | None:
     """As `meaning_of`, for a number of a sample, also of a recorded one."""
-    for meaning in _BY_METRIC.get(name, ()):
+    for meaning in _BY_METRIC.get(canonical(name), ()):
         if meaning.where is None or labels.get(meaning.where[0], "") == meaning.where[1]:
             return meaning
     return None
 
 
+def place_of(name: str) -> int:
+    """Return the place of a metric in the table: of several that say the same, the first that a source has counts."""
+    return _PLACES[canonical(name)]
+
+
 def meaning_of(series: Series) -> Meaning | None:
     """Return the definition of a series, or None if there is none.
 
-    KVBM's names match with or without the prefix `dynamo_` and the suffix `_total`.
+    KVBM's names match with or without the prefix `dynamo_` and the suffix `_total`. What the table has as a gauge has
+    no definition where its exporter says that it is a counter.
     """
-    name = series.name
+    name = canonical(series.name)
     if name.startswith(("kvbm_", "dynamo_kvbm_")):
         name = name.removeprefix("dynamo_").removesuffix("_total")
         if name.startswith("kvbm_transfer_"):
@@ -78,5 +117,6 @@ def meaning_of(series: Series) -> Meaning | None:
         return None
     for meaning in _BY_METRIC.get(name, ()):
         if meaning.where is None or series.label(meaning.where[0]) == meaning.where[1]:
-            return meaning
-    return histogram_of(name)
+            return None if meaning.gauge and series.counter else meaning
+    observed = histogram_of(series.name)
+    return None if observed is None else observed[1]

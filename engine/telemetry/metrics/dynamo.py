@@ -10,6 +10,7 @@ from kvdeck.engine.telemetry.source import Series
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
 _KVBM_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
+_KVBM_OLDER = "KVBM of Dynamo 0.4 to 0.7, by its names; no sample of its own"
 _KVBM_NEXT = "KVBM's newer generation, read by the letters of its name: no sample"
 _DYNAMO = "Dynamo 1.6.1, samples dynamo_fe_metrics_*, dynamo_worker_metrics_*"
 _DYNAMO_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
@@ -47,6 +48,22 @@ _BACKEND_HELP = {
 }
 
 
+BARE = frozenset(
+    (
+        "offload_requests",
+        "offload_blocks_d2h",
+        "offload_blocks_h2d",
+        "offload_blocks_d2d",
+        "onboard_requests",
+        "onboard_blocks_h2d",
+        "onboard_blocks_d2d",
+        "save_kv_layer_requests",
+        "matched_tokens",
+    )
+)
+"""Names of KVBM's first versions, which had no prefix."""
+
+
 def kvbm() -> list[Meaning]:
     """Return the metrics on KVBM's own port.
 
@@ -76,11 +93,22 @@ def kvbm() -> list[Meaning]:
             for name, flow, source, target in objects
         ),
         Meaning("kvbm_matched_tokens", "tokens", _KVBM, group="tokens"),
+        *(
+            Meaning(f"kvbm_{name}_requests", "requests", _KVBM_OLDER, group="queue")
+            for name in ("offload", "onboard", "save_kv_layer")
+        ),
+        Meaning("kvbm_offload_blocks_skipped_pool_full", "blocks", _KVBM_OLDER, group="errors"),
         *(Meaning(f"kvbm_{tier}_cache_hit_rate", "ratio", _KVBM, group="hits") for tier in ("host", "disk", "object")),
         Meaning("kvbm_cache_blocks_hit", "blocks", _KVBM_NEXT, group="hits"),
         *(Meaning(f"kvbm_object_{way}_failures", "failures", _KVBM, group="errors") for way in ("read", "write")),
     ]
-    return gauges(found, _KVBM_GAUGES, _KVBM_HELP)
+    return roles(gauges(found, _KVBM_GAUGES, _KVBM_HELP), _KVBM_ROLES)
+
+
+_KVBM_ROLES: dict[str, dict[str, Any]] = {
+    f"kvbm_{name}_cache_hit_rate": {"role": "share", "part": f"kvbm {name}", "tier": tier}
+    for name, tier in (("host", "G2"), ("disk", "G3"), ("object", "G4"))
+}
 
 
 _TRANSFER = re.compile(r"kvbm_transfer_(?:\w+_)?(bytes|blocks|seconds|failures)(?:_sum)?")

@@ -24,15 +24,15 @@ Role = Literal[
     "sleep",
     "hits",
     "asked",
+    "missed",
     "evicted",
     "share",
-    "stored",
-    "lookups",
 ]
 """What a counter or gauge is in the question whether requests are served; see `Service` and `TierHits`.
 
 `finished`: requests that ended, in whichever way; the label that `by` names says how. `failed` and `aborted`: those of
-them that an exporter counts apart. `hits`, `asked`, `evicted` and `share` are of the tier and the count `part`.
+them that an exporter counts apart. `hits`, `asked`, `missed`, `evicted` and `share` are of the tier and the count
+`part`; what is asked for several counts has the part `*`.
 """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
+from typing import Any
+
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges, histograms, roles
 
 _NIXL = "NIXL 1.5.1, samples nixl_prom_*"
 _LMCACHE = "LMCache 0.5.6's metric list; the sample is idle and prints none of it"
@@ -31,6 +33,7 @@ def nixl() -> list[Meaning]:
         ]
     return [
         *found,
+        *histograms(_NIXL, "s", {"agent_xfer_time_us": "transfer", "agent_xfer_post_time_us": "post"}, scale=1e-6),
         Meaning("agent_xfer_time_total", "s", _NIXL, group="session", scale=1e-6),
         Meaning("agent_xfer_post_time_total", "s", _NIXL, group="session", scale=1e-6),
         Meaning("agent_memory_registered_total", "bytes", _NIXL, group="memory"),
@@ -87,4 +90,12 @@ def lmcache() -> list[Meaning]:
         *(Meaning(f"lmcache:{name}_hit_rate", "ratio", _LMCACHE, group="hits") for name in ("retrieve", "lookup")),
         Meaning("lmcache:remote_put_task_num", "tasks", _LMCACHE, group="queue"),
     ]
-    return gauges(found, _LMCACHE_GAUGES, _LMCACHE_HELP)
+    return roles(gauges(found, _LMCACHE_GAUGES, _LMCACHE_HELP), _LMCACHE_ROLES)
+
+
+_LMCACHE_ROLES: dict[str, dict[str, Any]] = {
+    "lmcache:num_hit_tokens_total": {"role": "hits", "part": "retrieve"},
+    "lmcache:num_requested_tokens_total": {"role": "asked", "part": "retrieve"},
+    "lmcache:num_lookup_hits_total": {"role": "hits", "part": "lookup"},
+    "lmcache:num_lookup_tokens_total": {"role": "asked", "part": "lookup"},
+}

@@ -275,6 +275,13 @@ def _rest() -> list[Meaning]:
             Meaning(f"vllm:kv_offload_tiering_{name}_total", "failures", _VLLM_DOC, group="errors")
             for name in (*failures, *drops)
         ),
+        Meaning("vllm:kv_offload_allocation_failure_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_tiering_backpressure_blocks_dropped_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:nixl_num_notifications_after_expiry_total", "notifications", _VLLM_DOC, group="errors"),
+        Meaning("vllm:corrupted_requests_total", "requests", _VLLM_DOC, group="errors"),
+        Meaning("vllm:hf3fs_num_failed_save_total", "failures", _VLLM_DOC, group="errors"),
+        Meaning("vllm:hf3fs_num_failed_load_total", "failures", _VLLM_DOC, group="errors"),
         Meaning("vllm:kv_cache_usage_perc", "ratio", _VLLM, group="memory"),
         *(
             Meaning(f"vllm:kv_offload_cpu_cache_{way}usage_perc", "ratio", _VLLM, group="memory")

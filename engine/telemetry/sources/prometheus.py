@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from kvdeck.engine.telemetry.address import checked_url
+from kvdeck.engine.telemetry.metrics.dynamo import BARE
 from kvdeck.engine.telemetry.source import Kind, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.credentials import token_for
 from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
@@ -31,8 +32,14 @@ SKEW_S = 3.0
 _MARKS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("kvbm", ("kvbm_", "dynamo_kvbm_")),
     ("dynamo", ("dynamo_",)),
-    ("vllm", ("vllm:",)),
-    ("lmcache", ("lmcache:",)),
+    ("vllm", ("vllm:", "ray_vllm_")),
+    ("sglang", ("sglang:", "sglang_")),
+    ("trtllm", ("trtllm_",)),
+    ("triton", ("nv_trt_llm_", "nv_inference_")),
+    ("lmcache", ("lmcache:", "lmcache_mp_")),
+    ("mooncake", ("master_put_start_", "master_total_capacity_bytes")),
+    ("router", ("inference_objective_", "inference_model_", "inference_pool_", "inference_extension_")),
+    ("dcgm", ("DCGM_FI_",)),
     ("nixl", ("agent_tx_", "agent_rx_", "agent_xfer_")),
 )
 
@@ -41,12 +48,12 @@ _STARTED = Series("process_start_time_seconds", counter=False)
 
 
 def recognise(exposition: Exposition) -> Kind:
-    """Return the first kind whose prefix a metric name has, in the order KVBM, Dynamo, vLLM, LMCache, NIXL."""
+    """Return the first kind whose prefix a metric name has, in the order of `_MARKS`."""
     names = {series.name for series in exposition.values}
     for kind, prefixes in _MARKS:
         if any(name.startswith(prefixes) for name in names):
             return kind
-    return "prometheus"
+    return "kvbm" if names & BARE else "prometheus"
 
 
 class Endpoint:

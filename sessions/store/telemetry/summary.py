@@ -8,8 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from msgspec import UNSET
+
 from kvdeck.sessions import stats
-from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
+from kvdeck.sessions.model.telemetry import (
+    CounterTotals,
+    FlowTotals,
+    GaugeTotals,
+    HistogramTotals,
+    SourceSeen,
+    Spread,
+    TelemetryTotals,
+)
 from kvdeck.sessions.store.telemetry.delta import Moment, Row
 
 MOST_VALUES = 512
@@ -102,6 +112,23 @@ class Grown:
 
 
 @dataclass(slots=True)
+class Observed:
+    """Growth of a histogram's counts and sum over the session."""
+
+    counts: list[Gained] = field(default_factory=list)
+    total: Gained = field(default_factory=Gained)
+
+    def take(self, row: Row, began: bool = False) -> None:
+        """Add a sample; a histogram with other buckets than before begins again."""
+        gained = row["gained"] or [None] * len(row["before"])
+        if len(self.counts) != len(gained):
+            self.counts = [Gained() for _ in gained]
+        for count, value in zip(self.counts, gained, strict=True):
+            count.take(0.0, value, began)
+        self.total.take(row["sum_before"], row["sum_gained"], began)
+
+
+@dataclass(slots=True)
 class _Flow:
     row: Row
     bytes: Gained = field(default_factory=Gained)
@@ -128,6 +155,7 @@ class Summary:
         self._flows: dict[Key, _Flow] = {}
         self._gauges = _Numbers(Sample, _GAUGES)
         self._counters = _Numbers(Gained, _COUNTERS)
+        self._histograms: dict[Key, tuple[Row, Observed]] = {}
 
     def take(self, moment: Moment) -> None:
         """Add a sample.
@@ -160,9 +188,21 @@ class Summary:
                 sample.add(float(row["value"]))
         for row, gained in self._counters.of(moment.get("counters", ())):
             gained.take(row["value"], row["gained"], row["source"] in self._known)
+        for row in moment.get("histograms", ()):
+            self._take_histogram(row)
         self.begin = t if self.begin is None else self.begin
         self.end = t
         self.moments += 1
+
+    def _take_histogram(self, row: Row) -> None:
+        key = _key(row)
+        if key not in self._histograms:
+            if len(self._histograms) >= MOST_ROWS:
+                return
+            self._histograms[key] = row, Observed()
+        observed = self._histograms[key][1]
+        self._histograms[key] = row, observed
+        observed.take(row, row["source"] in self._known)
 
     def _take_flow(self, row: Row, step: float) -> None:
         key = row["source"], row["name"], row["from"], row["to"]
@@ -193,6 +233,20 @@ class Summary:
             flows=tuple(self._flow_totals(flow) for flow in self._flows.values()),
             gauges=tuple(self._gauge_totals(row, sample) for row, sample in self._gauges.all if sample.seen),
             counters=tuple(self._counter_totals(row, gained) for row, gained in self._counters.all),
+            histograms=tuple(self._histogram_totals(row, one) for row, one in self._histograms.values()) or UNSET,
+        )
+
+    def _histogram_totals(self, row: Row, observed: Observed) -> HistogramTotals:
+        return HistogramTotals(
+            source=row["source"],
+            source_kind=self._kinds.get(row["source"], ""),
+            name=row["name"],
+            labels=row["labels"],
+            what=row["what"],
+            unit=row["unit"],
+            edges=tuple(row["edges"]),
+            counts=tuple(round(count.moved or 0.0) for count in observed.counts),
+            total=observed.total.moved,
         )
 
     def _flow_totals(self, flow: _Flow) -> FlowTotals:
@@ -242,6 +296,7 @@ class Summary:
             "flows": list(self._flows.values()),
             "gauges": self._gauges.all,
             "counters": self._counters.all,
+            "histograms": list(self._histograms.values()),
         }
 
     @classmethod
@@ -267,6 +322,9 @@ class Summary:
                 made._gauges.put(row, Sample(**sample))
             for row, gained in data["counters"]:
                 made._counters.put(row, Gained(**gained))
+            for row, observed in data.get("histograms", ()):
+                counts = [Gained(**count) for count in observed["counts"]]
+                made._histograms[_key(row)] = row, Observed(counts, Gained(**observed["total"]))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no summary: {error}") from error
         return made

@@ -179,8 +179,14 @@ class MonitorScreen(DeckScreen):
         if not sources:
             return None
         settings = self.settings
+        config = self.app.config
         return TelemetryRequest(
-            sources, settings.hz, settings.block_bytes, settings.pins, stuck_s=self.app.config.stuck_s
+            sources,
+            settings.hz,
+            settings.block_bytes,
+            settings.pins,
+            config.stuck_s,
+            tuple(sorted(config.limits.items())),
         )
 
     def _watch(self) -> None:

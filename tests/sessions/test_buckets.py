@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kvdeck.engine.telemetry.histogram import Quantile, added, bounded, quantile, rising
+from kvdeck.sessions.buckets import Quantile, added, bounded, quantile, rising
 
 TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 """Upper edges of vLLM's time to first token."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kvdeck.engine.telemetry.sample import Snapshot, take
-from kvdeck.engine.telemetry.served import WINDOW_S, ServiceRows, Window, between
 from kvdeck.engine.telemetry.service import Latency, Service, TierHits
+from kvdeck.engine.telemetry.service_rows import WINDOW_S, ServiceRows, Window, between
 from kvdeck.engine.telemetry.sources.prometheus import Endpoint
 from kvdeck.engine.telemetry.tracker import Track
 from tests.support.programs.metrics_server import sample

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kvdeck.engine.telemetry.histogram import Histogram, added, bounded, quantile, rising
-from kvdeck.engine.telemetry.metrics.definitions import ORDER, Meaning, Role, number_meaning
+from kvdeck.engine.telemetry.histogram import Histogram
+from kvdeck.engine.telemetry.metrics.definitions import Meaning, Role, number_meaning, place_of
 from kvdeck.engine.telemetry.sample import Number, Snapshot
 from kvdeck.engine.telemetry.service import Latency, Service, ServiceState, TierHits
+from kvdeck.engine.telemetry.source import Kind
 from kvdeck.engine.telemetry.tracker import SourceStatus
+from kvdeck.sessions.buckets import added, bounded, quantile, rising
+from kvdeck.sessions.units import UNKNOWN, quantity_text
 
 WINDOW_S = 60.0
 """Seconds that the sampler's rows cover."""
@@ -26,9 +29,17 @@ _MEMBERS = ("server", "instance", "engine", "dp_rank", "pod", "WorkerId")
 """Labels that tell the engines of one source apart."""
 _FAILED = ("error", "internal", "failure", "failed")
 _ABORTED = ("abort", "cancelled", "canceled", "aborted")
-_ENGINES = ("vllm", "dynamo", "sglang", "trtllm")
+SERVING: tuple[Kind, ...] = ("vllm", "dynamo", "sglang", "trtllm", "triton", "router")
 """Kinds that serve requests."""
-_CACHED_TIERS = {"device": "G1", "host": "G2", "disk": "G3", "storage": "G3", "object": "G4", "p2p": "remote"}
+_CACHED_TIERS = {
+    "gpu": "G1",
+    "device": "G1",
+    "host": "G2",
+    "disk": "G3",
+    "storage": "G3",
+    "object": "G4",
+    "p2p": "remote",
+}
 """Tier by the start of the word with which an exporter names where cached tokens came from."""
 
 PROMPT = "prompt"
@@ -80,6 +91,18 @@ class Window:
         if not marks or now_ns - marks[-1].t_ns >= (STEP_S - 0.1) * 1e9:
             marks.append(_mark(snapshot, now_ns))
         return rows
+
+
+def latency_text(row: Latency, percent: int) -> str:
+    """Return a percentile and the bucket in which it lies: `340 ms (250 ms to 500 ms)`; `–` if it isn't known."""
+    value, low, high = (getattr(row, f"p{percent}{part}") for part in ("", "_low", "_high"))
+    if low is None:
+        return UNKNOWN
+    if value is None:
+        return f"above {quantity_text(low, row.unit)}"
+    if low == high:
+        return quantity_text(value, row.unit)
+    return f"{quantity_text(value, row.unit)} ({quantity_text(low, row.unit)} to {quantity_text(high, row.unit)})"
 
 
 def _time_ns(snapshot: Snapshot) -> int:
@@ -148,7 +171,7 @@ class _Growths:
         return _grown(number.gained, self._mark.numbers.get(key), key in self._mark.numbers)
 
     def counts(self, one: Histogram) -> tuple[tuple[float, ...], Growth] | None:
-        """Return the counts and the sum of what was observed; None if they aren't known."""
+        """Return the counts and the sum of the observations; None if they aren't known."""
         if self.over_s is None or one.gained is None or self._mark is None:
             gained = one.gained or (0,) * len(one.before)
             total = None if one.sum_before is None else one.sum_before + (one.sum_gained or 0.0)
@@ -201,8 +224,8 @@ def _first(rows: Iterable[tuple[Number, Meaning]]) -> list[tuple[Number, Meaning
     ranked = list(rows)
     if not ranked:
         return []
-    best = min(ORDER[meaning.metric] for _, meaning in ranked)
-    return [(number, meaning) for number, meaning in ranked if ORDER[meaning.metric] == best]
+    best = min(place_of(meaning.metric) for _, meaning in ranked)
+    return [(number, meaning) for number, meaning in ranked if place_of(meaning.metric) == best]
 
 
 def _latencies(
@@ -212,8 +235,8 @@ def _latencies(
     for one in histograms:
         groups.setdefault((named(one), one.what), []).append(one)
     for ((source, member), what), ones in groups.items():
-        best = min(ORDER[one.name] for one in ones)
-        chosen = [one for one in ones if ORDER[one.name] == best]
+        best = min(place_of(one.name) for one in ones)
+        chosen = [one for one in ones if place_of(one.name) == best]
         yield _latency(window, source, member, what, chosen)
 
 
@@ -248,7 +271,7 @@ def _services(window: _Growths, sources: Mapping[str, SourceStatus], numbers: _N
     }
     with_rows = {source for source, _ in rows}
     for source in sources.values():
-        if source.kind in _ENGINES and source.name not in with_rows:
+        if source.kind in SERVING and source.name not in with_rows:
             rows[source.name, ""] = numbers.get((source.name, ""), {})
     for (name, member), roles in rows.items():
         status = sources.get(name)
@@ -367,11 +390,15 @@ def _pairs(window: _Growths, member: Member, roles: Mapping[str, list[tuple[Numb
         hits = _first((n, m) for n, m in roles.get("hits", ()) if m.part == part and not m.by)
         asked = _first((n, m) for n, m in roles.get("asked", ()) if m.part == part)
         asked = asked or (_first(roles.get("tokens_in", ())) if part == PROMPT else [])
+        asked = asked or _first((n, m) for n, m in roles.get("asked", ()) if m.part == "*" and hits)
+        missed = _first((n, m) for n, m in roles.get("missed", ()) if m.part == part)
         gone = _first((n, m) for n, m in roles.get("evicted", ()) if m.part == part)
         first = (hits or gone)[0]
-        over = _covered(window, (*hits, *asked, *gone))
+        over = _covered(window, (*hits, *asked, *missed, *gone))
         some = _sum(window.of(n) for n, _ in hits) if hits else None
         of = _sum(window.of(n) for n, _ in asked) if asked else None
+        if of is None and missed and hits:
+            of = _sum(window.of(n) for n, _ in (*hits, *missed))
         evicted = _sum(window.of(n) for n, _ in gone) if gone else None
         yield TierHits(
             *member,
@@ -421,7 +448,7 @@ def _tier_of(word: str) -> str:
 
 
 def _shares(member: Member, roles: Mapping[str, list[tuple[Number, Meaning]]]) -> Iterator[TierHits]:
-    """Yield the shares that an exporter computes itself, without a count of what was asked."""
+    """Yield the shares that an exporter computes itself, without a count of queries."""
     for number, meaning in roles.get("share", ()):
         share = number.value if 0 <= number.value <= 1 else None
         yield TierHits(
