@@ -105,9 +105,7 @@ def moments(seconds: int = SECONDS, block_bytes: float | None = None) -> Iterato
 def served(moment: Snapshot, window: Window, now: int) -> Snapshot:
     """The moment with its checks, and what it says of the requests in the window."""
     rows = window.take(moment, now)
-    return replace(
-        moment, latencies=rows.latencies, services=rows.services, tiers=rows.tiers, checks=check(moment)
-    )
+    return replace(moment, latencies=rows.latencies, services=rows.services, tiers=rows.tiers, checks=check(moment))
 
 
 def _busy(found: Values) -> Values:

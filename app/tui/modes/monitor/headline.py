@@ -108,9 +108,9 @@ def _moved(flows: Iterable[Flow]) -> Moved:
 def reused(moment: Snapshot) -> Reused:
     """Return the share of prompt tokens that no engine had to compute.
 
-    What a peer sent is no reuse. Where engines that compute are watched too, its tokens are counted there, and are left
-    out here; else they count as computed. Where no engine tells the origin of its tokens, a frontend's cached tokens are
-    taken.
+    What a peer sent is no reuse. Where engines that compute are watched too, its tokens are counted there, and are
+    left out here; else they count as computed. Where no engine tells the origin of its tokens, a frontend's cached
+    tokens are taken.
     """
     stale = {source.name for source in moment.sources if source.stale}
     found = origins(Numbers(moment))

@@ -68,8 +68,11 @@ class Engines(Panel):
                 cell(quantile(row.ttft, 99), _TIME, "" if row.ttft else "dim", right=True),
                 cell(quantile(row.itl, 50), _TIME, "" if row.itl else "dim", right=True),
             ][:times],
-            *([cell(count_text(row.failed_per_s), _TIME, "bad" if row.failed_per_s else "dim", right=True)] if failing
-              else []),
+            *(
+                [cell(count_text(row.failed_per_s), _TIME, "bad" if row.failed_per_s else "dim", right=True)]
+                if failing
+                else []
+            ),
         )
 
     def _origins(self, row: EngineRow, width: int) -> list[Span]:
