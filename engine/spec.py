@@ -38,7 +38,7 @@ _DTYPES = tuple(DTYPE_BYTES)
 _WRITES, _READS = (HOST_TO_DISK, DEVICE_TO_DISK), (DISK_TO_HOST, DISK_TO_DEVICE)
 _MEMORY = tuple(path for path in PATHS if path not in FILE_PATHS)
 _BETWEEN = (HOST_TO_HOST, DEVICE_TO_DEVICE)
-_PEERED = (HOST_TO_HOST,)
+_PEERED = (HOST_TO_HOST, DEVICE_TO_DEVICE)
 _SEVERAL = (HOST_TO_HOST, HOST_TO_DISK, DISK_TO_HOST)
 
 # Headings of the options in `kvdeck run --help`.
@@ -231,7 +231,8 @@ class RunSpec:
     peer: tuple[str, ...] | None = run_field(
         None, "--peer HOST", PEERS, "Put the targets on another host, reached by ssh: HOST, USER@HOST; repeatable.",
         doc="Hosts of the targets, reached by ssh without a password: `HOST`, `USER@HOST`, or a name in ~/.ssh/config. "
-        "With several, initiators take them in turn. Null: this host.", parse=parse_host, paths=_PEERED,
+        "With several, targets are on them in turn; without threads or a scheme, one initiator has one on each. Null: "
+        "this host.", parse=parse_host, paths=_PEERED,
         form=Cell("Devices", "peer", "host of the targets, by ssh; space takes one used before, Enter types one"),
     )
     peer_command: str = run_field(
@@ -296,6 +297,10 @@ class RunSpec:
         False, "--tuned", HOST, "Use the settings that --tune found fastest on this host; `kvdeck tune` shows them.",
         form=Cell("Run", "tuned", "use the settings that an earlier tune found fastest on this host"),
     )
+    fixed: tuple[str, ...] = run_field(
+        (), "", HOST, "Settings that `tuned` leaves as they are.",
+        doc="Settings that `tuned` leaves as they are: those that `kvdeck run --tuned` gets as options.",
+    )
     verify: bool = run_field(
         True, "--no-verify", HOST, "Don't compare the received bytes.", doc="Compare the received bytes.",
         form=Cell("Safety", "verify", "compare the received bytes"),
@@ -320,13 +325,24 @@ class RunSpec:
 
     @property
     def moved(self) -> tuple[str, ...]:
-        """Paths of this run; by default all, but with a peer only those that lead to another host."""
-        return self.paths or (_PEERED if self.peer else PATHS)
+        """Paths of this run; by default all, but with a peer only those that lead to another host.
+
+        Several devices are regions of host memory, so with these it is only the path between hosts' memory.
+        """
+        if self.paths or not self.peer:
+            return self.paths or PATHS
+        return _PEERED if self.topology.plain else (HOST_TO_HOST,)
 
     @property
     def topology(self) -> Topology:
-        """Devices and their pairing on a path between memories."""
-        return Topology(self.scheme, self.mode, self.initiators, self.targets)
+        """Devices and their pairing on a path between memories.
+
+        One initiator with several peers, where nothing else is asked for, has a target on each of them.
+        """
+        asked = Topology(self.scheme, self.mode, self.initiators, self.targets)
+        if self.peer is not None and len(self.peer) > 1 and self.threads == 1 and asked == Topology():
+            return Topology("onetomany", "SG", 1, len(self.peer))
+        return asked
 
     @property
     def label(self) -> str:
@@ -345,11 +361,13 @@ class RunSpec:
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as values that YAML and JSON can represent; without a peer, none about peers.
 
-        `tuned` is left out where it is false, so that the files of runs without it keep their bytes.
+        `tuned` and `fixed` are left out at their defaults, so that the files of runs without them keep their
+        bytes.
         """
         left_out = (
             *(() if self.peer else ("peer", "peer_command", "peer_timeout")),
             *(() if self.tuned else ("tuned",)),
+            *(() if self.fixed else ("fixed",)),
         )
         return {key: _plain(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
@@ -367,6 +385,8 @@ def _plain(value: Any) -> Any:
 
 FIELDS: tuple[RunField, ...] = run_fields(RunSpec)
 """The rows of `RunSpec`, in the order of run.yaml."""
+TUNED = ("huge_pages", "api", "params", "direct", "error_handling", "pin", "pipeline_depth", "threads")
+"""Fields of a run that tuning may change."""
 
 
 def spec_from_mapping(
@@ -416,6 +436,8 @@ def _check_together(spec: RunSpec, source: str) -> None:
             f"{many(spec.blocks, 'block')}",
             "lower the batch or raise blocks",
         )
+    if unknown := [name for name in spec.fixed if name not in TUNED]:
+        raise UsageError(f"fixed in {source} names {', '.join(unknown)}", f"use only {', '.join(TUNED)}")
     _check_sweep(spec, source)
     _check_bytes(spec, source)
     _check_devices(spec, source)
@@ -469,15 +491,11 @@ def _check_peers(spec: RunSpec, source: str) -> None:
         raise UsageError(f"loopback in {source} stays within one process", "omit it, or the peer")
     if spec.peer_timeout < 1:
         raise UsageError(f"peer_timeout in {source} is {number_text(spec.peer_timeout)} s", "give at least 1 s")
-    topology = spec.topology
-    if topology.lane_targets > 1:
+    topology, count = spec.topology, len(spec.peer)
+    if count > spec.threads * topology.lanes * topology.lane_targets // topology.sharers:
         raise UsageError(
-            f"scheme {spec.scheme} in {source} has several targets for one initiator, which needs one host",
-            "with a peer, use pairwise or manytoone",
-        )
-    if len(spec.peer) > spec.threads * topology.lanes // topology.sharers:
-        raise UsageError(
-            f"{len(spec.peer)} peers in {source} for fewer targets", f"give --threads {len(spec.peer)} or one peer"
+            f"{count} peers in {source} for fewer targets",
+            f"give --threads {count}, --scheme onetomany --targets {count}, or fewer peers",
         )
 
 

@@ -37,7 +37,13 @@ def page(fields: tuple[RunField, ...]) -> str:
 def _cells(row: RunField) -> tuple[str, ...]:
     option = row.option.replace("|", "\\|") or ("--quick, --thorough" if row.name == "effort" else "")
     paths = "" if row.paths == PATHS else f" Paths: {', '.join(row.paths)}."
-    return (f"`{row.name}`", f"`{option}`", _values(row), _default(row), f"{row.doc}{paths}".replace("|", "\\|"))
+    return (
+        f"`{row.name}`",
+        f"`{option}`" if option else "–",
+        _values(row),
+        _default(row),
+        f"{row.doc}{paths}".replace("|", "\\|"),
+    )
 
 
 def _values(row: RunField) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from kvdeck.engine.client.run_log import JoinedLog, SocketLog
 from kvdeck.engine.protocol import FromEngine, RecordingsChanged, RunsChanged
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.records import FINAL_STATES, Session
-from kvdeck.sessions.model.run_state import RunState
+from kvdeck.sessions.model.run_state import RunState as Run
 from kvdeck.sessions.store.event_log import FileLog
 from kvdeck.sessions.store.telemetry.session import INSIDE
 from kvdeck.sessions.text.run_report import trouble
@@ -45,6 +45,7 @@ def counted_interrupts() -> Iterator[Interrupts]:
     interrupts = Interrupts()
 
     def press(_number: int, _frame: FrameType | None) -> None:
+        # Only counted: the loop that follows acts on it, and no call into the engine is cut in the middle.
         interrupts.count += 1
 
     before = signal.signal(signal.SIGINT, press)
@@ -54,8 +55,14 @@ def counted_interrupts() -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, before)
 
 
-def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> int:
-    """Follow a run until it ends, and print its report.
+def follow(
+    client: Client,
+    name: str,
+    as_json: bool,
+    interrupts: Interrupts,
+    before: Callable[[Run], object] = lambda _: None,
+) -> int:
+    """Follow a run until it ends, and print its report; `before` is called first, with the state folded of its log.
 
     One Ctrl-C cancels the run; a second one leaves it to the engine.
 
@@ -79,12 +86,14 @@ def follow(client: Client, name: str, as_json: bool, interrupts: Interrupts) -> 
     if ended is None:
         progress.say(f"the run continues in the engine · follow it with `kvdeck attach {name}`")
         return CANCELLED
+    # A recording ends after its run; without the wait, the report would lack its last samples.
     _wait_for_telemetry(client, name)
     session = client.store.load(name)
     if session.state not in FINAL_STATES:  # on a full disk the last event is missing in the session's file
         session = replace(session, state=ended.state, reason=ended.reason)
     if ended.state in ("failed", "crashed", "interrupted") and ended.reason:
         progress.say(f"{ended.state}: {ended.reason}")
+    before(ended)
     print_session(session, as_json)
     return exit_status(session)
 
@@ -107,15 +116,16 @@ def _wait_for_telemetry(client: Client, name: str) -> None:
 def exit_status(session: Session) -> int:
     """Return a session's exit status.
 
-    0: it is done, at least one result is ok and there is no trouble; 130: cancelled; otherwise 1.
+    0: it is done, at least one result is ok (or traffic was measured) and there is no trouble; 130: cancelled;
+    otherwise 1.
     """
     if session.state == "cancelled":
         return CANCELLED
-    ran = any(result.status == "ok" for result in session.results)
+    ran = session.traffic is not None or any(result.status == "ok" for result in session.results)
     return 0 if session.state == "done" and ran and not trouble(session) else 1
 
 
-def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> RunState | None:
+def _until_end(client: Client, name: str, progress: Progress, interrupts: Interrupts) -> Run | None:
     """Return the run's final state, or None if a second Ctrl-C leaves it to the engine.
 
     When the final state arrives, the session's files are complete.

@@ -1,30 +1,31 @@
-"""`kvdeck ct-perftest` and `kvdeck sequential-ct-perftest`: traffic patterns between ranks, in the foreground."""
+"""`kvdeck ct-perftest` and `kvdeck sequential-ct-perftest`: traffic patterns between ranks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import orjson
 
+from kvdeck.app.cli.follow import exit_status
+from kvdeck.app.cli.output import print_json
+from kvdeck.app.cli.rank_options import rank_options, taken
 from kvdeck.app.cli.standard_output import echo_own
-from kvdeck.engine.children.child import PIPE, Child, exit_reason
-from kvdeck.engine.children.program import Signals, noted_signals
-from kvdeck.engine.lines import LineBuffer
+from kvdeck.engine.launchers import placement_of
+from kvdeck.engine.meeting import MeetingOptions, meeting_of
 from kvdeck.sessions.errors import KvdeckError, UsageError
-from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.host.escapes import visible
-from kvdeck.sessions.host.files import replace_file
+from kvdeck.sessions.host.files import write_output
+from kvdeck.sessions.model.run_state import RunState
+from kvdeck.sessions.units import many
 
-_CANCELLED = 130
-_LOOK_S = 0.5
-_LONGEST_LINE = 256 << 20
+if TYPE_CHECKING:
+    from kvdeck.engine.traffic.spec import TrafficSpec
+
 MOST_COUNT = 1_000_000
 
 
@@ -44,28 +45,35 @@ def _both(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--verify-buffers/--no-verify-buffers", help="Move each pattern once more; compare every byte."),
         click.option("--print-recv-buffers/--no-print-recv-buffers", help=received),
         click.option("--json-output-path", metavar="FILE", help="Write the result as JSON."),
+        click.option("--peer", metavar="HOST", multiple=True, help="Ranks also on another host, by ssh; repeatable."),
+        click.option("--peer-command", default="kvdeck", help="How kvdeck is called there. Default: kvdeck."),
+        click.option("--peer-timeout", type=click.FloatRange(1), default=30.0, help="Silence after which it is lost."),
+        click.option("--session", metavar="NAME", help="Session name. Default: made from the time."),
+        click.option("--detach", is_flag=True, help="Queue the test and return at once."),
+        click.option("--foreground", is_flag=True, help="Measure in this process's own child, without the engine."),
+        click.option("--json", "as_json", is_flag=True, help="Print the session as one JSON object, without tables."),
     )
     for option in reversed(options):
         command = option(command)
-    return command
+    return rank_options(command, count=False)
 
 
 @click.command(name="ct-perftest")
 @_both
 def ct_perftest(**values: Any) -> int:
-    """Measure one traffic pattern between ranks of this host, in successive iterations, in the foreground.
+    """Measure one traffic pattern between ranks, in successive iterations.
 
     CONFIG is a YAML file with `traffic_pattern`, `iters` and `warmup_iters`. A cell [i, j] of its matrix is the bytes
     that rank i sends to rank j.
     """
-    return _run(values, sequential=False)
+    return _run(values, single=True)
 
 
 @click.command(name="sequential-ct-perftest")
 @_both
 @click.option(
     "--isolation-iterations",
-    type=click.IntRange(0, 1_000_000),
+    type=click.IntRange(0, MOST_COUNT),
     default=30,
     help="Runs of each pattern alone. Default: 30.",
 )
@@ -75,80 +83,157 @@ def sequential_ct_perftest(**values: Any) -> int:
     CONFIG is a YAML file with `traffic_patterns`, such as `kvdeck matgen generate` writes. The JSON is that of NIXL's
     own tool. Without --iterations and --warmup they are the file's, or 3 and 30.
     """
-    return _run(values, sequential=True)
+    return _run(values, single=False)
 
 
-def _run(values: dict[str, Any], *, sequential: bool) -> int:
-    memory = values["mem_type"]
-    options = {
-        "config": values["config"],
-        "sequential": sequential,
-        "ranks": values["ranks"],
-        "processes": values["processes"],
-        "iterations": values["iterations"],
-        "warmup": values["warmup"],
-        "isolation": values.get("isolation_iterations", 0),
-        "memory": None if memory is None else "VRAM" if memory.lower() in ("vram", "cuda") else "DRAM",
-        "verify": values["verify_buffers"],
-        "print_received": values["print_recv_buffers"],
-    }
-    path = None if values["json_output_path"] is None else Path(values["json_output_path"])
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"the folder of {path} doesn't exist", "give another --json-output-path")
-    with noted_signals() as signals:
-        result = _result(options, signals)
-    if result is None:
-        click.echo("kvdeck: cancelled", err=True)
-        return _CANCELLED
-    if "error" in result:
-        failed = UsageError if result["status"] == 2 else KvdeckError
-        raise failed(result["error"], result["fix"])
-    echo_own("\n".join(map(visible, result["lines"])))
-    if path is not None:
-        try:
-            replace_file(path, orjson.dumps(result["json"]), mode=0o644)
-        except OSError as error:
-            raise KvdeckError(f"can't write {path}: {error.strerror}", "give another --json-output-path") from error
-    return int(result["status"])
-
-
-def _result(options: dict[str, Any], signals: Signals) -> dict[str, Any] | None:
-    """Run the test in a process of its own and return what it prints last; None if a signal cancels it.
-
-    The process and its ranks are one group, which is killed before this returns.
+def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
+    """Return the spec of a command's values, validated before anything is started or written.
 
     Raises:
-        KvdeckError: The process ended without a result.
+        UsageError: A value or the file is invalid; the message names it and the fix.
     """
-    child = Child([sys.executable, "-m", "kvdeck.engine.traffic.perftest", str(os.getpid())], stdin=PIPE, stdout=PIPE)
-    last: dict[str, Any] = {}
-    progress = sys.stderr is not None and sys.stderr.isatty()
+    from kvdeck.engine.host import host_facts
+    from kvdeck.engine.spec import parse_host
+    from kvdeck.engine.traffic.config import read_config
+    from kvdeck.engine.traffic.needs import region_bytes, resolved
+    from kvdeck.engine.traffic.spec import spec_of_config
+
+    memory = values["mem_type"]
+    path = Path(values["config"])
+    config = read_config(path)
+    if values["ranks"] is not None and config.patterns and values["ranks"] != config.ranks:
+        raise UsageError(
+            f"--ranks is {values['ranks']}, and the matrices have {many(config.ranks, 'rank')}",
+            f"give --ranks {config.ranks}, or none; --processes sets how many processes play them",
+        )
+    if memory is not None:
+        kind = "VRAM" if memory.lower() in ("vram", "cuda") else "DRAM"
+        config = replace(config, patterns=tuple(replace(one, memory=kind) for one in config.patterns))
+    spec = spec_of_config(
+        config,
+        "single" if single else "sequential",
+        source=str(path.absolute()),
+        processes=values["processes"],
+        iterations=values["iterations"],
+        warmup=values["warmup"],
+        isolation=values.get("isolation_iterations"),
+        verify=values["verify_buffers"],
+        print_received=values["print_recv_buffers"],
+        peer=tuple(map(parse_host, values["peer"])),
+        peer_command=values["peer_command"],
+        peer_timeout=values["peer_timeout"],
+    )
+    region_bytes(resolved(spec), host_facts().memory_available_bytes)  # refused now, before there is a session
+    return spec
+
+
+def _run(values: dict[str, Any], *, single: bool) -> int:
+    path = None if values["json_output_path"] is None else Path(values["json_output_path"])
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UsageError(f"the folder of {path} doesn't exist", "give another --json-output-path")
+    session, as_json = values["session"], values["as_json"]
+    if session is not None:
+        from kvdeck.sessions.store.index import check_name
+
+        check_name(session)
+    meeting = meeting_options(values)
+    spec = asked_spec(values, single=single)
+
+    def told(run: RunState) -> None:
+        _give_upstream(run, path, as_json=as_json)
+
+    if meeting.given:
+        return _as_rank(spec, meeting, session, told, detach=values["detach"], as_json=as_json)
+    if values["foreground"]:
+        if values["detach"]:
+            raise UsageError("--foreground and --detach exclude each other", "give only one of them")
+        from kvdeck.app.cli.foreground import run_here
+
+        return run_here(spec, "traffic", "kvdeck.engine.traffic.worker", session, told, as_json=as_json)
+    return _submit(spec, session, told, detach=values["detach"], as_json=as_json)
+
+
+def meeting_options(values: dict[str, Any]) -> MeetingOptions:
+    """Return how this process meets others; by default as a launcher tells it, if it names more than one rank."""
+    options = taken({**values, "ranks": None})
+    if options.given or values["peer"]:
+        return options
     try:
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(orjson.dumps(options))
-            child.stdin.close()
-        lines = LineBuffer(_LONGEST_LINE)
-        output = child.stdout.fileno()
-        while not signals.came:
-            ready, _, _ = select.select([output, signals.wakes], [], [], _LOOK_S)
-            if output not in ready:
-                continue
-            data = os.read(output, 1 << 18)
-            for line in lines.take(data):
-                last = load_record(line)
-                if progress and "progress" in last:
-                    echo_own(f"\r\x1b[K{visible(last['progress'])}", err=True, newline=False)
-            if not data or "status" in last:
-                break
-        if signals.came:
-            return None
-        if "status" not in last:
-            status = child.wait(1.0)
-            raise KvdeckError(f"the test's process {exit_reason(status) if status is not None else 'gave no result'}")
-        return last
-    finally:
-        if progress:
-            echo_own("\r\x1b[K", err=True, newline=False)
-        if child.status is None:
-            child.kill()
-        child.close()
+        placement = placement_of(os.environ, "auto")
+    except UsageError:  # no complete set of variables
+        return options
+    return replace(options, launcher="auto") if placement.world > 1 else options
+
+
+def _as_rank(
+    spec: TrafficSpec,
+    options: MeetingOptions,
+    session: str | None,
+    told: Callable[[RunState], object],
+    *,
+    detach: bool,
+    as_json: bool,
+) -> int:
+    """Measure as the launcher's rank 0, or play ranks as another."""
+    from kvdeck.app.cli.foreground import followed, started_session
+    from kvdeck.app.cli.ranks import RankChild
+    from kvdeck.engine.children.program import noted_signals
+    from kvdeck.engine.client.client import store
+
+    if detach or spec.peer:
+        raise UsageError("--detach and --peer are not for ranks that are started elsewhere", "omit them")
+    meeting = meeting_of(options, os.environ)
+    with (
+        noted_signals() as signals,
+        contextlib.closing(RankChild(meeting, signals, "kvdeck.engine.traffic.rank_worker")) as child,
+    ):
+        placed = child.placed()
+        if placed is None or placed["rank"]:
+            for _ in child.lines():
+                pass
+            return child.end()
+        kept = store()
+        made = started_session(kept, spec, "traffic", session)
+        child.measure(kept.folder(made.name))
+        return exit_status(followed(child, kept, made, told, as_json=as_json))
+
+
+def _submit(
+    spec: TrafficSpec, session: str | None, told: Callable[[RunState], object], *, detach: bool, as_json: bool
+) -> int:
+    from kvdeck.app.cli.follow import counted_interrupts, follow
+    from kvdeck.engine.client.client import Client
+    from kvdeck.engine.traffic.spec import too_large
+    from kvdeck.sessions.model.traffic import TRAFFIC
+
+    if why := too_large(spec):
+        raise UsageError(why, "measure with --foreground")
+    with Client.connect() as client, counted_interrupts() as interrupts:
+        name = client.submit(spec.to_mapping(), session, TRAFFIC)
+        if not detach:
+            return follow(client, name, as_json, interrupts, told)
+    if as_json:
+        print_json({"session": name})
+    else:
+        click.echo(f"{name}\nfollow it with `kvdeck attach {name}`")
+    return 0
+
+
+def _give_upstream(run: RunState, path: Path | None, *, as_json: bool) -> None:
+    """Print upstream's tables and what was received, and write upstream's JSON file."""
+    from kvdeck.sessions.text.traffic_report import received_text, upstream_text
+
+    traffic = run.traffic
+    if traffic is None or traffic.upstream is None:
+        return
+    if not as_json:
+        for lines in (upstream_text(traffic.upstream), received_text(traffic.received)):
+            if lines:
+                echo_own("\n".join(map(visible, [*lines, ""])))
+    if path is not None:
+        import orjson
+
+        try:
+            write_output(path, orjson.dumps(traffic.upstream), mode=0o644)
+        except OSError as error:
+            raise KvdeckError(f"can't write {path}: {error.strerror}", "give another --json-output-path") from error

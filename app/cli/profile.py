@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,10 +40,19 @@ _FIRST_S = 3.0
 @SIDES[0]
 @SIDES[1]
 @click.option("--exec", "tool", type=click.Choice(["nixlbench"]), help="Run this tool instead and save its rows.")
+@click.option(
+    "--peer",
+    metavar="HOST",
+    multiple=True,
+    help="Put the targets on another host, reached by ssh, as in `kvdeck run`; repeatable.",
+)
+@click.option("--peer-command", metavar="COMMAND", help="How kvdeck is called on the peer.")
+@click.option("--peer-timeout", metavar="SECONDS", type=float, help="Silence after which a peer is lost. Default: 30.")
 @click.option("--session", metavar="NAME", help="Session name. Default: made from the time.")
 @click.option("--detach", is_flag=True, help="Queue the run and return at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
-def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, **values: Any) -> int:
+def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, peer: tuple[str, ...],
+            peer_command: str | None, peer_timeout: float | None, **values: Any) -> int:  # fmt: skip
     """Run a plan: nixlbench's sweep in kvdeck's engine, with nixlbench's columns below kvdeck's report."""
     model = asked_model(values)
     asked, *others = list(asked_configs(values))
@@ -61,17 +71,46 @@ def profile(tool: str | None, session: str | None, detach: bool, as_json: bool, 
     named = any(values.get(name) is not None for name in RENDEZVOUS) or any(
         BY_NAME[name].changed(params) for name in RENDEZVOUS
     )
+    peers = asked_peers(params, peer, {"peer_command": peer_command, "peer_timeout": peer_timeout})
+    for option, given in (("--exec", tool), ("nixlbench's --runtime_type and --etcd_endpoints", named)):
+        if peers and given:
+            raise UsageError(f"--peer and {option} exclude each other", "give only one of them")
     if tool:
         return _with_nixlbench(params, head, session, as_json, named)
     if (meeting := rendezvous_of(params, named)) is not None:
         if detach:
             raise UsageError("--detach is not for a run by processes that are started elsewhere", "omit --detach")
         return _between_hosts(params, meeting, head, session, as_json)
-    return _natively(params, head, session, detach, as_json)
+    return _natively(params, head, session, detach, as_json, peers)
 
 
-def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
+def asked_peers(params: Mapping[str, Any], hosts: tuple[str, ...], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a run's spec about its peers; {} without one.
+
+    Raises:
+        UsageError: There are more peers than the plan has target devices, or options about no peer.
+    """
+    given = {name: value for name, value in others.items() if value is not None}
+    if not hosts:
+        if given:
+            raise UsageError(f"--{next(iter(given)).replace('_', '-')} is about a peer", "give --peer HOST too")
+        return {}
+    names = [name for text in hosts for name in text.split(",")]
+    targets = params["num_target_dev"] * params["num_threads"]
+    if len(names) > targets:
+        raise UsageError(
+            f"{len(names)} peers for {many(targets, 'target')}",
+            f"give --num_target_dev {len(names)} with --scheme onetomany, or fewer peers",
+        )
+    return {"peer": names, **given}
+
+
+def native_runs(params: Mapping[str, Any], peers: Mapping[str, Any] = MappingProxyType({})) -> list[RunSpec]:
     """Return a plan's validated run specs, after checking that its largest batch fits this host's free memory.
+
+    Args:
+        params: nixlbench's parameters.
+        peers: Further fields of each spec, from `asked_peers`.
 
     Raises:
         UsageError: It doesn't fit (the message names the fix), or a value is invalid.
@@ -83,7 +122,7 @@ def native_runs(params: Mapping[str, Any]) -> list[RunSpec]:
     from kvdeck.engine.spec import spec_from_mapping
 
     folder = checked_folder(params["filepath"]) if params["filepath"] else None
-    specs = [spec_from_mapping({**spec, "folder": folder}, "the plan") for spec in native_specs(params)]
+    specs = [spec_from_mapping({**spec, "folder": folder, **peers}, "the plan") for spec in native_specs(params)]
     needed, there = bytes_needed(params), int(psutil.virtual_memory().available)
     if needed > there:
         raise UsageError(
@@ -114,6 +153,7 @@ def _between_hosts(
         worst = max(worst, ended.status)
         if ended.rank is None or ended.status not in (0, 1):
             break
+        # Ranks are given in order of arrival: without the role, the sides might change places in the next run.
         meeting = replace(meeting, role="target" if ended.rank else "initiator")
         if ended.session is not None and not as_json:
             from kvdeck.sessions.text.nixlbench_report import table_lines
@@ -138,13 +178,14 @@ def _print_head(
                f"{size_text(bytes_moved(asked))} in all; --num_iter changes that", err=True)  # fmt: skip
 
 
-def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool) -> int:
+def _natively(params: Mapping[str, Any], head: Sequence[str], session: str | None, detach: bool, as_json: bool,
+              peers: Mapping[str, Any]) -> int:  # fmt: skip
     from kvdeck.app.cli.follow import counted_interrupts, follow
     from kvdeck.engine.client.client import Client
     from kvdeck.engine.planning.nixlbench_runs import native_specs
     from kvdeck.sessions.text.nixlbench_report import table_lines
 
-    specs = native_runs(params)
+    specs = native_runs(params, peers)
     _print_head(params, specs, native_specs(params), head)
     worst = 0
     with Client.connect() as client, counted_interrupts() as interrupts:
@@ -191,6 +232,7 @@ def _with_nixlbench(
     processes = processes_of(params, named, free_port())
     if processes.note:
         click.echo(f"kvdeck: {processes.note}", err=True)
+    # Before the session exists: a signal from here on ends it as cancelled.
     with noted_signals() as signals:
         kept = External.begin(store(), session, "nixlbench", {"nixlbench": stored(params)})
         try:

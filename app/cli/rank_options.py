@@ -28,9 +28,9 @@ _OPTIONS = (
 NAMES = ("launcher", "rendezvous", "etcd_endpoints", "etcd_namespace", "etcd_group", "role", "ranks", "join_timeout")
 
 
-def rank_options(command: _Command) -> _Command:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
+def rank_options(command: _Command, *, count: bool = True) -> _Command:
+    """Add the options to a command; without `count`, it has a `--ranks` of its own."""
+    for option in reversed(_OPTIONS if count else (*_OPTIONS[:6], *_OPTIONS[7:])):
         command = option(command)
     return command
 

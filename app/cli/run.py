@@ -140,7 +140,7 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
         UsageError: A value is invalid; the message names it and the fix.
     """
     from kvdeck.app.cli.run_options import asked_mapping, over_file
-    from kvdeck.engine.spec import FIELDS, spec_from_mapping, spec_from_yaml
+    from kvdeck.engine.spec import FIELDS, TUNED, spec_from_mapping, spec_from_yaml
 
     asked = asked_mapping(values, FIELDS)
     if values["quick"] and values["thorough"]:
@@ -149,6 +149,9 @@ def asked_spec(spec_file: str | None, values: dict[str, Any]) -> RunSpec:
         asked["effort"] = "quick" if values["quick"] else "thorough"
     from_file = spec_from_yaml(Path(spec_file)).to_mapping() if spec_file is not None else {}
     spec = spec_from_mapping(over_file(asked, from_file), "the options")
+    if spec.tuned:
+        fixed = tuple(dict.fromkeys((*spec.fixed, *(name for name in TUNED if name in asked and name != "params"))))
+        spec = dataclasses.replace(spec, fixed=fixed)
     if spec.folder is None:
         return spec
     return dataclasses.replace(spec, folder=checked_folder(spec.folder))

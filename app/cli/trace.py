@@ -77,6 +77,7 @@ def trace(
 
     name, command = _name_and_command(words, context.meta[AFTER_DASHES])
     text = str(parse_layout_pair(layout)) if layout is not None else None
+    # Before a session is created for it.
     if shutil.which(command[0]) is None:
         raise UsageError(f"can't run {command[0]!r}: it is no program that can be found", "check its name and mode")
     to_record = sources_to_record(sources)
@@ -85,6 +86,7 @@ def trace(
     for line in traces.begin(kept, name):
         click.echo(line, err=True)
     folder = kept.folder(name)
+    # An earlier trace of that name may hold counts already.
     before = _counted(find(kept, name))
     traces.forget_loaded(folder)
     variables = {**os.environ, **traces.environment(folder, name)}

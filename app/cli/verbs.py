@@ -47,6 +47,9 @@ VERBS = (
         "Measure traffic patterns alone and in sequence.",
     ),
     Verb("matgen", "matgen:matgen", "Measure", "Generate matrices of the KV that prefill sends to decode."),
+    Verb(
+        "suite", "suite:suite", "Measure", "Run benchmarks in order; judge figures by expectations and physical bounds."
+    ),
     Verb("attach", "runs:attach", "Measure", "Follow a run, or print the report of a finished one."),
     Verb("cancel", "runs:cancel", "Measure", "Cancel a run, or stop a telemetry session; results are saved."),
     Verb("monitor", "monitor:monitor", "Observe", "Show live KV transfers between tiers; record or replay them."),

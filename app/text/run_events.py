@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from kvdeck.sessions.model.events import Compared, Event, Logged, RunStarted, SettingTuned, StepFinished
+from kvdeck.sessions.model.events import (
+    Compared,
+    Event,
+    Logged,
+    PatternBegun,
+    PatternVerified,
+    RunStarted,
+    SettingTuned,
+    StepFinished,
+    TrafficPlanned,
+    TrafficPrepared,
+)
 from kvdeck.sessions.model.records import StepPlan, StepResult
+from kvdeck.sessions.model.traffic import TRAFFIC
 from kvdeck.sessions.text.run_report import disturbance_text, tuned_text, verdict_text
 from kvdeck.sessions.units import interval_text, layout_name, many, shape_text
 
@@ -16,6 +28,8 @@ def plan_text(step: StepPlan | StepResult) -> str:
 def event_text(event: Event) -> str | None:
     """Return an event as one line, or None if progress doesn't show it."""
     if isinstance(event, RunStarted):
+        if event.spec.get("job") == TRAFFIC:
+            return None
         paths = ", ".join(dict.fromkeys(step.path for step in event.steps))
         return f"{many(len(event.steps), 'step')} on {paths or 'no path'}"
     if isinstance(event, StepFinished):
@@ -23,6 +37,16 @@ def event_text(event: Event) -> str | None:
     if isinstance(event, SettingTuned):
         words = " · kept" if event.chosen else ""
         return f"{event.path} {event.setting}={event.value}: {tuned_text(event)}{words}"
+    if isinstance(event, TrafficPlanned):
+        ranks = event.patterns[0].ranks if event.patterns else 0
+        return f"{many(len(event.patterns), 'pattern')} between {many(ranks, 'rank')}"
+    if isinstance(event, TrafficPrepared):
+        return f"prepared {many(event.patterns, 'pattern')}, {many(event.descriptors, 'descriptor')}"
+    if isinstance(event, PatternBegun):
+        return f"pattern {event.pattern} alone" if event.phase == "alone" else None
+    if isinstance(event, PatternVerified):
+        said = f"{many(len(event.wrong), 'cell')} wrong" if event.wrong else "every byte is right"
+        return f"pattern {event.pattern}: {said}"
     if isinstance(event, Logged):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import CursorPosition
@@ -25,11 +26,13 @@ from kvdeck.app.tui.pacing import TerminalLink, has_other_between
 from kvdeck.app.tui.requests import Request, Requests
 from kvdeck.app.tui.state import Doctor, EngineState
 from kvdeck.app.tui.submissions import Submissions
+from kvdeck.app.tui.terminal_picture import PictureUpdate, TerminalPicture
 from kvdeck.app.tui.workers import worker_of
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from textual.driver import Driver
     from textual.events import Key
     from textual.filter import LineFilter
@@ -69,12 +72,14 @@ class Deck(App[None], inherit_bindings=False):
         self.config = config or Config()
         self.memory: dict[str, Any] = {} if memory is None else memory
         """UI state, saved in `deck.json` when the deck closes; each screen stores its part under its own key."""
+        # A deck.json of another version may name a mode that this one hasn't.
         if self.memory.get("view") in self.MODES:
             self.DEFAULT_MODE = self.memory["view"]  # type: ignore[misc]
         name = self.config.theme or theme.chosen()
         super().__init__(ansi_color=True if name == theme.ANSI else None)
         self.register_theme(theme.load(name))
         self.theme = name
+        # Each step of an animation would be sent: over a slow link it hides what changed.
         self.animation_level = "none"
         self.ascii = bool(self.config.ascii)
         self.set_class(self.ascii, "-ascii")
@@ -88,6 +93,7 @@ class Deck(App[None], inherit_bindings=False):
         self.link = TerminalLink(other_between=has_other_between(os.environ))
         self.announcer = notifications.Announcer(self)
         self.frames = Frames(self)
+        self.picture = TerminalPicture()
         self.replayed = ""
         """Name of a recording to open in the Monitor at start; empty for none."""
 
@@ -97,6 +103,19 @@ class Deck(App[None], inherit_bindings=False):
     def get_line_filters(self) -> Sequence[LineFilter]:
         filters = [*super().get_line_filters(), _OBEYED]
         return [*filters, _ASCII] if self.ascii else filters
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, (ChopsUpdate, LayoutUpdate)):
+            renderable = PictureUpdate(self.picture, renderable)  # type: ignore[assignment]
+        super()._display(screen, renderable)
+
+    def action_repaint(self) -> None:
+        """Paint the whole screen: another program may have written over it."""
+        self.picture.forget()
+        self.screen.refresh(layout=True)
+
+    def on_resize(self) -> None:
+        self.picture.forget()
 
     def notify(
         self,
@@ -181,10 +200,15 @@ class Deck(App[None], inherit_bindings=False):
         if self.may_command():
             self.ask(work)
 
-    def submit(self, spec: dict[str, Any]) -> None:
-        """Submit a run, unless read-only, and show a toast with the result. From here on the next key can cancel it."""
+    def submit(self, spec: dict[str, Any], kind: str | None = None) -> None:
+        """Submit a job, unless read-only, and show a toast with the result. From here on the next key can cancel it.
+
+        Args:
+            spec: What its kind's parser takes.
+            kind: Kind of the job; None for a transfer.
+        """
         if self.may_command():
-            self.ask(partial(self._queued, self.submissions.submit(spec)))
+            self.ask(partial(self._queued, self.submissions.submit(spec, kind)))
 
     async def _queued(self, reply: Awaitable[str]) -> None:
         self.notify(f"{await reply} queued", markup=False)

@@ -76,6 +76,7 @@ class BandwidthReader:
         found: list[BandwidthPoint] = []
         done = [summary for summary in self.store.summaries() if summary.state == "done" and summary.steps]
         for summary in done[:NEWEST]:
+            # A session that is done never changes, so it is read once.
             if summary.name not in self._known:
                 self._known[summary.name] = _points(self.store, summary.name, hostname)
             found += self._known[summary.name]

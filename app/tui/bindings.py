@@ -48,7 +48,16 @@ EVERYWHERE = (
         group=DECK,
         priority=True,
     ),
-    Binding("w", "jump", "jump", show=False, id="deck.jump", tooltip="Jump to a pane", group=DECK),
+    Binding(
+        "apostrophe",
+        "jump",
+        "jump",
+        show=False,
+        key_display="'",
+        id="deck.jump",
+        tooltip="Jump to a pane",
+        group=DECK,
+    ),
     Binding(
         "tab", "app.focus_next", "Next pane", show=False, id="deck.next", tooltip="Go to the next pane", group=DECK
     ),

@@ -136,6 +136,7 @@ def save_picture(deck: Deck) -> None:
     Raises:
         KvdeckError: The file can't be written.
     """
+    deck.clear_notifications()
     path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
     deck.notify(f"Screenshot saved to {path}", markup=False)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER
+from kvdeck.sessions.units import count_text
 
 LAYOUTS = tuple(str(layout) for layout in (FULLY_CONTIGUOUS, LAYER_SEPARATE, LAYER_SEPARATE_OUTER))
 MAX_NUMBER = 1 << 40
@@ -26,3 +27,10 @@ class Field:
     """A number that may be left to the worker (auto)."""
     size: bool = False
     """A number of bytes, which may be typed as 64K."""
+
+
+def not_taken(item: Field, text: str, least: int) -> str:
+    """Return that a typed number isn't taken, and what is."""
+    return (
+        f"{item.label}: {text} is not a whole number from {least} to {count_text(MAX_NUMBER)} · Esc leaves it as it was"
+    )

@@ -43,6 +43,7 @@ class Frames:
     def may_paint(self) -> bool:
         """True if the terminal can take a frame now. Everything that updates periodically checks this first."""
         stderr = sys.__stderr__
+        # A full pty would block the whole deck in `write`, keys included.
         ready = self._deck.is_headless or stderr is None or terminal.can_take_more(stderr.fileno())
         return ready and self._deck.link.may_paint(time.monotonic())
 

@@ -30,6 +30,7 @@ def commands(deck: Deck, screen: Screen[object]) -> Iterator[SystemCommand]:
         told.add(str(binding.id))
         title = f"{binding.group.description.lower()}: {binding.description.lower()}"
         yield SystemCommand(title, binding.tooltip, partial(deck.run_action, binding.action, active.node))
+    yield SystemCommand("deck: repaint", "Paint the whole screen again", deck.action_repaint)
     for mode_screen in deck.deck_screens[:1]:
         for title, note, work in mode_screen.pane_commands():
             yield SystemCommand(title, note, work)

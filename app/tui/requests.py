@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvdeck.engine.protocol import Command, Reply
     from kvdeck.sessions.analysis.histograms import Histogram, Key
     from kvdeck.sessions.model.records import Session
+    from kvdeck.sessions.model.run_state import RunState
     from kvdeck.sessions.store.index import SessionSummary
 
 T = TypeVar("T")
@@ -75,11 +76,13 @@ class Requests:
         """Send the engine a command and return its reply; `start`: start an engine if none runs."""
         return await (await self._engine().connected(start)).request(command)
 
-    async def submit(self, spec: Mapping[str, Any]) -> str:
-        """Queue a run, and follow it unless another one runs; starts an engine if none runs. Returns its session."""
+    async def submit(self, spec: Mapping[str, Any], kind: str | None = None) -> str:
+        """Queue a job, and follow it unless another one runs; starts an engine if none runs. Returns its session."""
         from kvdeck.engine.client.client import submission
+        from kvdeck.engine.protocol import TRANSFER
 
-        session = str((await self.command(submission(spec), start=True)).data["session"])
+        command = submission(spec, kind=kind or TRANSFER)
+        session = str((await self.command(command, start=True)).data["session"])
         # A short run may end before the queue's change arrives, so follow it at once.
         if not any(info.state == "running" for info in self._engine().state.runs):
             await self.follow(session)
@@ -144,6 +147,27 @@ class Requests:
         from kvdeck.sessions.store.lookup import find
 
         return await self.read(lambda: find(self._store(), name))
+
+    async def load_run(self, name: str) -> RunState:
+        """Return the state of a stored run, folded from its log.
+
+        Raises:
+            KvdeckError: There is no such session, or it has no log.
+        """
+        return await in_thread(_expected(lambda: self._folded(name)), "kvdeck-run")
+
+    def _folded(self, name: str) -> RunState:
+        from msgspec.structs import replace
+
+        from kvdeck.sessions.model.run_state import RunState, apply
+        from kvdeck.sessions.store.event_log import read_events
+
+        session = self._store().load(name)
+        state = RunState(name)
+        for event in read_events(self._store().samples_path(name)):
+            state = apply(state, event)
+        # A worker that was killed wrote no last line.
+        return replace(state, state=session.state, reason=session.reason)
 
     async def load_parts(self, names: tuple[str, ...]) -> tuple[Session, ...]:
         """Return sessions, or parts of them (`name:layout`)."""

@@ -10,7 +10,7 @@ from kvdeck.engine.client import client as engine
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.formats import exchange
 from kvdeck.sessions.formats import telemetry as recording_export
-from kvdeck.sessions.host.files import replace_file
+from kvdeck.sessions.host.files import write_output
 from kvdeck.sessions.host.user_home import expanded
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.lookup import find
@@ -72,7 +72,7 @@ def _export(store: Store, name: str, value: str, _: str) -> str:
     if is_telemetry(session):
         recording_export.write(session, store.folder(name), form, path)
         return f"{name} exported to {path}"
-    replace_file(path, exchange.encode(session, form), durable=True)
+    write_output(path, exchange.encode(session, form), durable=True)
     left = exchange.left_out(session, form)
     return f"{name} exported to {path}" + (f", without {'; '.join(left)}" if left else "")
 

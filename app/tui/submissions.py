@@ -32,12 +32,12 @@ class Submissions:
         """True if a submitted run has no reply yet, or is not in the engine's state yet."""
         return self.pending or bool(self._unseen)
 
-    def submit(self, spec: Mapping[str, Any]) -> asyncio.Future[str]:
-        """Queue a run, which is pending from now on, and return its session's future.
+    def submit(self, spec: Mapping[str, Any], kind: str | None = None) -> asyncio.Future[str]:
+        """Queue a job of a kind, by default a transfer, which is pending from now on, and return its session's future.
 
         The future raises KvdeckError if the run is refused, or there is no engine.
         """
-        reply = self._last = asyncio.ensure_future(self._requests.submit(spec))
+        reply = self._last = asyncio.ensure_future(self._requests.submit(spec, kind))
         self._pending.append(reply)
         reply.add_done_callback(self._replied)
         return reply

@@ -28,7 +28,7 @@ def take(deck: Deck) -> None:
 
     def come_back(_: object) -> None:
         deck.link.forget()
-        deck.refresh(layout=True)
+        deck.action_repaint()
 
     # Leaving the alternate screen clears it, and Textual paints only differences: repaint everything on return.
     deck.app_resume_signal.subscribe(deck, come_back)

@@ -1,7 +1,12 @@
-"""Themes from `themes/*.yaml`, and the styles of line widgets."""
+"""Themes from `themes/*.json`, and the styles of line widgets.
+
+`kvdeck-safe` has colours that stay apart for every common kind of colour vision: blue to orange, never red against
+green.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,12 +19,12 @@ from textual.theme import Theme
 
 import kvdeck.themes
 from kvdeck.app.text.names import layout_slug, path_slug
-from kvdeck.sessions.host.documents import load_yaml
 
 FOLDER = Path(kvdeck.themes.__path__[0])
 STYLE_SHEET = FOLDER / "kvdeck.tcss"
 DEFAULT = "kvdeck-dark"
 ANSI = "kvdeck-ansi"
+"""The terminal's own palette."""
 
 _VARIABLES = {
     "": "foreground",
@@ -38,7 +43,7 @@ _BOLD = ("title", "key", "bad")
 
 def names() -> tuple[str, ...]:
     """Return the names of all themes, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 
 
 def named(wanted: str) -> str | None:
@@ -67,7 +72,8 @@ def load(name: str) -> Theme:
     Raises:
         FileNotFoundError: No theme has that name.
     """
-    data: dict[str, Any] = load_yaml((FOLDER / f"{name}.yaml").read_bytes())
+    # JSON: the first screen draws without loading the YAML library.
+    data: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_bytes())
     return Theme(**data)
 
 

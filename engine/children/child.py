@@ -25,6 +25,7 @@ MOST_OUTPUT = 64 << 20
 KILL_SECONDS = 0.5
 """Seconds to wait after SIGKILL; a process that is stuck in a driver or on a dead disk never ends, and is left."""
 TAIL_BYTES = 8192
+# A descendant may hold the pipes open after the child's end, so its end is looked for as well.
 _LOOK_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
 
@@ -205,8 +206,10 @@ def run(
             del errors[:-TAIL_BYTES]
             if not ready and ended:
                 break  # a descendant outlives it and holds its pipes open
+            # Only after a look without data: what the child wrote last may still be in the pipe.
             ended = not ready and child.exited()
         in_time = ended or (not selector.get_map() and _exits(child, deadline))
+    # Also after an orderly end: descendants that it left in its group end with it.
     status = child.kill() if own_group or not in_time else child.wait()
     child.close()
     return Finished(status if in_time and len(output) <= most_output else None, bytes(output), bytes(errors))

@@ -33,6 +33,7 @@ def main() -> int:
             sys.argv[1:],
             stdin=subprocess.DEVNULL,
             env={**os.environ, MARK: mark},
+            # An ignored signal stays ignored over exec.
             preexec_fn=_take_signals,
         )
     except OSError as error:
@@ -43,6 +44,7 @@ def main() -> int:
         _signal(signal.SIGTERM, mark)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
+    # Also after an orderly end: the program may have left descendants.
     _signal(signal.SIGKILL, mark)
     status = child.wait()
     return status if status >= 0 else 128 - status
@@ -57,8 +59,10 @@ def _wait(child: subprocess.Popen[bytes]) -> bool:
     """Wait for the end of the program (return True) or of kvdeck (False)."""
     reading, writing = os.pipe()
     os.set_inheritable(reading, False)
+    # `set_wakeup_fd` takes no blocking descriptor.
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
+    # Without a handler, Python writes no byte for the signal.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     while child.poll() is None:
         ready, _, _ = select.select([0, reading], [], [])
@@ -96,6 +100,7 @@ def _pids() -> list[int]:
 
 def _is_in(pid: int, group: int) -> bool:
     try:
+        # The name stands in parentheses, and may hold blanks and parentheses itself.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return False

@@ -71,6 +71,7 @@ class PipeLines:
             self._loop.add_reader(self._fd, self._on_readable)
         elif found > 0:
             now = self._loop.time()
+            # With so much in one look the pipe may fill before the next tick, and the child would have to wait.
             when = _next_tick(now) if found < PIPE_BYTES // 16 else now
             self._timer = self._loop.call_at(when, self._look)
 

@@ -90,7 +90,11 @@ class Program:
         """
         self._signals = signals
         self._guard = Child(
-            [sys.executable, "-I", "-S", guard.__file__, *argv], stdin=PIPE, stdout=PIPE, umask=umask.given()
+            # With the user's umask: the program's files aren't kvdeck's private ones.
+            [sys.executable, "-I", "-S", guard.__file__, *argv],
+            stdin=PIPE,
+            stdout=PIPE,
+            umask=umask.given(),
         )
         self._buffer = LineBuffer()
         self.drained = False
@@ -117,6 +121,7 @@ class Program:
 
     def end(self) -> int:
         """End the program and its descendants if they still run; return its exit status."""
+        # The guard takes the end of file on its stdin for the end of kvdeck.
         self._guard.close()
         if self._guard.wait(_PATIENCE_S) is None:  # the guard was stopped (SIGSTOP)
             self._guard.signal(signal.SIGKILL)

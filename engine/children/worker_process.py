@@ -19,6 +19,7 @@ from kvdeck.engine.tasks import TaskGroup
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.host.processes import group_members, process_start
 
+# A process that left the worker's group may hold the pipe open after its end.
 EOF_SECONDS = 5.0
 LAST_WORDS = 20
 HURRY_SECONDS = 1.5
@@ -72,6 +73,7 @@ class Worker:
                 stdout=PIPE,
                 stderr=self._log,
                 cwd="/",
+                # A crash in a native library then leaves Python's stack in the session's log.
                 env={**(environment or {}), SESSION_VARIABLE: str(folder), "PYTHONFAULTHANDLER": "1"},
             )
         except OSError:
@@ -143,6 +145,7 @@ class Worker:
 
 def _split(lines: list[bytes], take: Callable[[list[bytes]], None], strays: StrayLines) -> None:
     """Pass event lines on; let others, such as a library's prints, be written to the log."""
+    # Events are encoded with their kind first, so a prefix tells them from prints without parsing.
     events = [line for line in lines if line.startswith(b'{"kind":"')]
     if len(events) < len(lines):
         strays.add([line for line in lines if not line.startswith(b'{"kind":"')])

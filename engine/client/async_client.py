@@ -84,6 +84,7 @@ class AsyncClient:
             for line in self._lines.take(data):
                 if (decoded := self._decoded(line)) is not None:
                     yield decoded
+                # A long history arrives at once; keys and painting must not wait for its end.
                 if loop.time() - began > SLICE_S:
                     await asyncio.sleep(0)
                     began = loop.time()

@@ -76,6 +76,7 @@ def submission(
     """Return the command that queues a job; a relative `folder` in it is resolved against the current directory."""
     mapping = dict(spec) if isinstance(spec, Mapping) else spec.to_mapping()
     if isinstance(mapping.get("folder"), str):
+        # The engine's own current folder is `/`.
         mapping["folder"] = str(expanded(mapping["folder"]).absolute())
     if not mapping.get("peer"):
         return protocol.Submit(0, mapping, session, kind)
@@ -220,6 +221,7 @@ class Client:
             EngineError: The engine refused the command, ended, or doesn't reply within `timeout` seconds.
             UsageError: The engine rejected the command as invalid.
         """
+        # Ids go up in the order of the lines: both under one lock.
         with self._sending:
             self._last_id += 1
             number = self._last_id

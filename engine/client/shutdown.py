@@ -69,6 +69,7 @@ def stop_engine(folder: Path, force: bool = False) -> int | None:
 
 def _connect(folder: Path, seconds: float) -> socket.socket | None:
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # A hanging engine doesn't accept: with a full backlog, `connect` would wait as well.
     connected.settimeout(seconds)
     try:
         connected.connect(str(runtime.socket_path(folder)))

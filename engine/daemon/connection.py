@@ -201,6 +201,7 @@ class Connection:
             return
         self._replies.append(encode(reply))
         self._wake.set()
+        # A client that sends commands and reads no replies isn't read any more: its replies would fill the memory.
         while len(self._replies) >= WAITING_REPLIES:
             self._room.clear()
             await self._room.wait()

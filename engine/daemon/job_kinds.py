@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 from kvdeck.engine.protocol import TRANSFER
 from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.engine.traffic.spec import traffic_spec
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.model.records import SessionKind
+from kvdeck.sessions.model.traffic import TRAFFIC
 
 
 class JobSpec(Protocol):
@@ -43,13 +46,18 @@ class JobKind:
     """Returns the spec of a mapping, or raises UsageError."""
     worker: str
     """Module of the worker process."""
+    session: SessionKind = "run"
+    """Kind of its sessions."""
 
     @property
     def command(self) -> tuple[str, ...]:
         return (sys.executable, "-m", self.worker)
 
 
-JOB_KINDS = {TRANSFER: JobKind(spec_from_mapping, "kvdeck.engine.transfer.worker")}
+JOB_KINDS = {
+    TRANSFER: JobKind(spec_from_mapping, "kvdeck.engine.transfer.worker"),
+    TRAFFIC: JobKind(traffic_spec, "kvdeck.engine.traffic.worker", "traffic"),
+}
 
 
 def job_kind(name: str) -> JobKind:

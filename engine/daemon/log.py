@@ -19,6 +19,7 @@ class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
+        # The file behind stderr and not the path's: native libraries write to it, too.
         if os.fstat(2).st_size > MAX_BYTES:
             self._path.replace(self._path.with_name(self._path.name + ".1"))
             point_output_at(self._path)

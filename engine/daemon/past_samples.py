@@ -60,6 +60,7 @@ class PastSamples:
         # Moments are seldom early by more than a tenth of a step.
         if self._samples and at_ns - self._samples[-1].at_ns < 0.9 * self._step_ns:
             return
+        # Level 1: samples are text with much repetition, and come from every set of sources each second.
         self._append(PastSample(at_ns, zlib.compress(line, 1)))
         while self._samples[0].at_ns < at_ns - SPAN_S * 1e9:
             self._bytes -= len(self._samples.popleft().packed)

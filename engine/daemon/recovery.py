@@ -72,6 +72,7 @@ def recover(store: Store, grace: float) -> list[tuple[Session, str]]:
         Each recovered session, and a log message about it.
     """
     for leftover in store.sessions.glob(".new-*"):
+        # A younger one may be of a session that another process is creating now.
         if time.time() - leftover.stat().st_mtime > 60:
             shutil.rmtree(leftover, ignore_errors=True)
     recovered = []

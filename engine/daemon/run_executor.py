@@ -154,6 +154,7 @@ class RunExecutor:
             UsageError: The name is invalid or taken.
             SessionError: The session can't be written.
         """
+        # A session that is being created is in no queue yet; `settle` waits for it.
         self._creating += 1
         try:
             session = await asyncio.to_thread(self._create, spec, name, kind)
@@ -167,7 +168,9 @@ class RunExecutor:
 
     def _create(self, spec: JobSpec, name: str | None, kind: str) -> Session:
         mapping = spec.to_mapping() if kind == TRANSFER else {"job": kind, **spec.to_mapping()}
-        session = self._store.create(name, mapping, spec.to_yaml(), label=spec.label, kvdeck=self._kvdeck)
+        session = self._store.create(
+            name, mapping, spec.to_yaml(), label=spec.label, kvdeck=self._kvdeck, kind=job_kind(kind).session
+        )
         self._note_owner(session.name, None)
         return session
 

@@ -123,6 +123,7 @@ def lock_holder(folder: Path) -> int | None:
     file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in lines:
         fields = line.split()
+        # A holder in another pid namespace has no pid here.
         if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == file and int(fields[4]) > 0:
             return int(fields[4])
     return None

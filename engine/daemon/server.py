@@ -6,6 +6,7 @@ It outlives its clients. It transfers nothing and loads neither NIXL nor CUDA, s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -49,6 +50,7 @@ from kvdeck.engine.protocol import (
     Subscribe,
 )
 from kvdeck.engine.tasks import BaseExceptionGroup, TaskGroup, failure_of, first_of, start_part
+from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import EngineError, KvdeckError, SessionError, UsageError
 from kvdeck.sessions.host import umask
 from kvdeck.sessions.host.processes import own_identity, signal_name
@@ -65,6 +67,8 @@ HURRIED_FAREWELL_SECONDS = 0.3
 THREADS = 4
 """Threads for file operations; started up front, since the host may have none left later."""
 RECOVERY_SECONDS = 3.0
+REMOVAL_SECONDS = 1.0
+"""Longest wait, after all else has ended, for the removal of the runtime folder's files."""
 
 log = logging.getLogger("kvdeck.engine")
 
@@ -128,6 +132,9 @@ class Server:
         self._runs_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
+        self._removed = asyncio.Event()
+        """Cleared while the runtime folder's files are being removed."""
+        self._removed.set()
         self._failed = False
         """Set if a part died; the engine ends with an error then."""
         self._broken: Exception | None = None
@@ -151,6 +158,7 @@ class Server:
         for session, lines in await asyncio.to_thread(self._recover):
             self._jobs.adopt(session, lines)
         path = runtime.socket_path(self._config.runtime)
+        # Only the holder of the lock comes here, so a socket in its place is a dead engine's.
         await asyncio.to_thread(path.unlink, missing_ok=True)
         async with TaskGroup() as self._clients:
             try:
@@ -165,16 +173,35 @@ class Server:
                     try:
                         await self._stopping.wait()
                     finally:
-                        # On the loop: the folder is on a local disk, and every thread may hang at a dead one.
-                        runtime.remove_runtime_files(self._config.runtime, inode)
+                        self._remove_files(inode)
                         server.close()
                     await self._end_work()
             except BaseExceptionGroup as failures:
                 await self._part_failed(first_of(failures))
             await self._farewell()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._removed.wait(), REMOVAL_SECONDS)
         log.info("engine %d ends", os.getpid())
         if self._failed:
             raise EngineError(f"the engine failed: {self._why}", "please report it with the engine's log")
+
+    def _remove_files(self, inode: int) -> None:
+        """Begin to remove the socket and the record, in a thread, which is left behind if the folder hangs."""
+        loop, removed = asyncio.get_running_loop(), self._removed
+        removed.clear()
+
+        def remove() -> None:
+            try:
+                runtime.remove_runtime_files(self._config.runtime, inode)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the engine has ended without waiting for it
+                    loop.call_soon_threadsafe(removed.set)
+
+        try:
+            # Not in the pool: at a dead disk all of its threads may hang.
+            start_thread("runtime files", remove)
+        except RuntimeError:  # the host has no thread left
+            remove()
 
     def _recover(self) -> list[tuple[Session, int]]:
         """Recover sessions of dead engines; return the runs among them with the lengths of their event logs."""
@@ -414,6 +441,7 @@ def main() -> int:
     """Run the engine in the foreground, logging to its file; return the exit status (`LOCKED` if one runs already)."""
     umask.make_private()
     ensure_home()
+    # The terminal of the command that started it may close; runs continue.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         config = config_from_environment()

@@ -107,6 +107,7 @@ class RunStream:
 
 def to_line(session: str, seq: int, raw: bytes) -> StreamLine:
     """Return a line of `samples.jsonl` as a message."""
+    # Put together as bytes: a line is passed on as it was written, and is not parsed and encoded again.
     head = b'{"v":1,"type":"%%s","session":"%s","seq":%d,' % (session.encode(), seq)
     parts = _split_round(raw)
     if parts is not None:

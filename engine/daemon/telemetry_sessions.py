@@ -49,6 +49,7 @@ class TelemetrySessions:
         """Recordings inside runs, by the run's name: whether it has begun to sample."""
         self._closing: set[str] = set()
         """Recordings whose files are being completed."""
+        # Ends of two recordings may be written in two threads.
         self._writing = threading.Lock()
         """Held while an end is written: a task that is cancelled leaves its thread behind."""
         self._over = asyncio.Event()
@@ -91,6 +92,7 @@ class TelemetrySessions:
         name = f"{command.name}/{session.INSIDE}" if of_run else command.name
         await asyncio.to_thread(self._make, name, what, limit)
         self._asked[name] = what
+        # The newest is last: the oldest ended ones are dropped first.
         self._states.pop(name, None)
         self._states[name] = RecordingState(name, "queued")
         if of_run:

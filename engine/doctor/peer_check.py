@@ -31,6 +31,7 @@ def check_peer(host: str, command: str, timeout: float) -> dict[str, Any]:
     """
     own = deciding_variables()
     os.environ.setdefault("UCX_LOG_LEVEL", "info")  # at which it names its transports
+    # A host that drops packets without an answer is given up after seconds, and not after minutes.
     os.environ.setdefault("UCX_TCP_SYN_CNT", "2")
     found: dict[str, Any] = {"peer": host, "reachable": False, "ready": False, "there": None}
     found["here"] = {**greeting(), "environment": own}

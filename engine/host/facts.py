@@ -20,6 +20,8 @@ class Gpu:
     memory_free_bytes: int
     other_processes: int
     """Number of other compute processes on this GPU, which share its bandwidth with a run."""
+    numa_node: int | None = None
+    """NUMA node of its PCI slot; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from kvdeck.engine.children.child import run
 from kvdeck.engine.host.facts import Gpu, GpuFacts
+from kvdeck.engine.host.kernel_files import kernel_number
 from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.units import number_text
 
@@ -80,7 +81,15 @@ def _ask_gpu(nvml: Any, index: int) -> dict[str, Any]:
         "memory_bytes": total,
         "memory_free_bytes": free,
         "other_processes": len(users),
+        "numa_node": numa_node(str(nvml.nvmlDeviceGetPciInfo(handle).busId)),
     }
+
+
+def numa_node(bus_id: str, root: Path = Path("/")) -> int | None:
+    """Return the NUMA node of a PCI device, by its address as NVML writes it: `00000000:18:00.0`; None if unknown."""
+    domain, _, rest = bus_id.lower().partition(":")
+    node = kernel_number(root / f"sys/bus/pci/devices/{domain[-4:]}:{rest}/numa_node")
+    return node if node is not None and node >= 0 else None
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from kvdeck.engine.io.pages import pages_text
 from kvdeck.engine.planning.layout import Geometry, Layout, parse_layout
 from kvdeck.sessions.units import exact_size_text
 
+# Preparation in pieces: a whole buffer's copy would need its memory a second time.
 _IO_CHUNK, _GPU_CHUNK = 4 << 20, 16 << 20
 
 
@@ -254,6 +255,7 @@ class FileSide:
         try:
             self.descriptors = [os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600) for path in self.paths]
         except OSError as error:
+            # What a file system without O_DIRECT answers, such as tmpfs before Linux 6.6.
             if direct and error.errno == errno.EINVAL:
                 raise reasons.no_direct(str(folder), folder_facts(folder).filesystem) from error
             raise
@@ -287,6 +289,7 @@ class FileSide:
                 _read_fully(fd, whole.data[index * self.size : (index + 1) * self.size])
             return wrong_region(whole, self.geometry, self.blocks, own, self.files, origin)
         finally:
+            # A view of the memory would keep it from being freed.
             del whole
             content.close()
 

@@ -72,6 +72,7 @@ class _Watch:
 
     def _arm(self) -> None:
         self._armed_since = self._since
+        # Later than `look`, which can also report the hang: this can only end the process.
         faulthandler.dump_traceback_later(self._limit_s + 4 * self._pause_s, exit=True, file=sys.stderr)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +50,7 @@ Rows = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """Operations in flight together."""
+    """Operations of one series, so many of them in flight at any time."""
 
     kept: tuple[npt.NDArray[Any], ...]
     """The arrays that `address` points into."""
@@ -60,6 +59,8 @@ class Flight:
     count: int
     size: int
     """Bytes of each."""
+    window: int
+    """Operations in flight: the next one starts as soon as one has ended."""
 
 
 class KernelAio:
@@ -81,13 +82,14 @@ class KernelAio:
         self._events = np.zeros(self.depth, _EVENT)
         self._events_at, self._results = ctypes.c_void_p(self._events.ctypes.data), self._events["result"]
 
-    def plan(self, memory: Rows, files: Rows, group: int, *, write: bool) -> list[Flight]:
-        """Return the operations for `run`, in flights of at most `group` and `depth` operations.
+    def plan(self, memory: Rows, files: Rows, group: int, *, write: bool) -> Flight:
+        """Return the operations for `run`, of which `group`, but at most `depth`, are in flight at any time.
 
         Args:
             memory: Where the bytes are or go to, one row per operation.
             files: The place in the file of each, as many rows; all of one size.
-            group: Operations that are started together, and all awaited before the next ones start.
+            group: Operations in flight. The queue isn't drained between groups: no program keeps a disk busier at
+                that depth.
             write: True from memory to the files.
         """
         blocks = np.zeros(len(memory), _IOCB)
@@ -95,30 +97,21 @@ class KernelAio:
         blocks["fd"], blocks["address"], blocks["size"] = files[:, 2], memory[:, 0], memory[:, 1]
         blocks["offset"] = files[:, 0]
         pointers = blocks.ctypes.data + np.arange(len(blocks), dtype=np.uint64) * np.uint64(_IOCB.itemsize)
-        size, start, step = int(memory[0, 1]), pointers.ctypes.data, min(group, self.depth)
-        return [
-            Flight((blocks, pointers), start + first * pointers.itemsize, min(step, end - first), size)
-            for at in range(0, len(blocks), group)
-            for end in [min(at + group, len(blocks))]
-            for first in range(at, end, step)
-        ]
+        return Flight((blocks, pointers), pointers.ctypes.data, len(blocks), int(memory[0, 1]), min(group, self.depth))
 
-    def run(self, flights: Sequence[Flight]) -> None:
-        """Start the operations of each flight and wait for all of them.
+    def run(self, flight: Flight) -> None:
+        """Run the operations to the end of the last one.
 
         Raises:
             OSError: An operation failed, or moved fewer bytes than asked.
         """
-        for flight in flights:
-            self._run(flight)
-
-    def _run(self, flight: Flight) -> None:
         started = done = 0
-        none, all_left = ctypes.c_long(0), ctypes.c_long(flight.count)
+        none, all_left = ctypes.c_long(0), ctypes.c_long(self.depth)
         while done < flight.count:
-            if started < flight.count:
-                left = ctypes.c_long(flight.count - started)
-                started += _call(self._submit, self._context, left, ctypes.c_void_p(flight.address + 8 * started))
+            room = min(flight.window - (started - done), flight.count - started)
+            if room > 0:
+                place = ctypes.c_void_p(flight.address + 8 * started)
+                started += _call(self._submit, self._context, ctypes.c_long(room), place)
             # Polled as NIXL does: a process that sleeps until the last operation ends is woken tens of µs too late.
             got = _call(self._wait, self._context, none, all_left, self._events_at, ctypes.c_void_p(None))
             for result in self._results[:got].tolist():

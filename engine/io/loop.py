@@ -106,6 +106,8 @@ def serial_visit(
     clock = time.perf_counter_ns
     post_ends: list[int] = []
     ends: list[int] = []
+    # Bound once: look-ups inside the loop would be part of every request's time. So would `==` on the binding's status
+    # (246 ns); its `value` takes 82 ns.
     keep_post, keep_end = post_ends.append, ends.append
     yield_core, pauses = os.sched_yield, 0
     start = clock()

@@ -29,7 +29,7 @@ def rendezvous_of(params: Mapping[str, Any], named: bool) -> MeetingOptions | No
     if processes != 2:
         raise UnavailableError(
             f"{processes} processes can't run natively: all initiators of a run between hosts are one process",
-            "give --mode MG, one initiator and one target device, or --exec nixlbench",
+            "give --peer HOST in place of the rendezvous, --mode MG, one device of each, or --exec nixlbench",
         )
     if params["runtime_type"] == "ASIO":
         # Parameters that only nixlbench has are there only where they were given.

@@ -20,7 +20,7 @@ from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.planning.layout import parse_layout_pair
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.initiator import Lane, target_arguments
-from kvdeck.engine.ranks.initiator_setup import LaneSetup, local_pid
+from kvdeck.engine.ranks.initiator_setup import LaneSetup, SharedTarget, local_pid
 from kvdeck.engine.ranks.peer import PeerHost, RankCalls
 from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.rendezvous import Lossy, check_lost, naming_losses
@@ -51,22 +51,34 @@ class _Shared:
     remote: RankCalls
     setup: LaneSetup
     """Setup of the first sharer."""
-
-    @property
-    def sharers(self) -> int:
-        assert self.setup.shared is not None
-        return self.setup.shared.sharers
+    target: SharedTarget
 
     @property
     def position(self) -> int:
-        assert self.setup.shared is not None
-        return self.setup.shared.position
+        return self.target.position
+
+    @property
+    def blocks(self) -> int:
+        return self.setup.blocks // len(self.setup.shared) * self.target.sharers
 
     def origin(self, layout: str, seed: int) -> dict[str, Any]:
         """Return the origin of the bytes that the initiators write; their sources are contiguous in the pattern."""
-        source = parse_layout_pair(layout).source
-        regions = self.sharers * self.setup.devices
-        return origin_to_json(Origin(source, regions, seed, True, self.setup.position))
+        source, setup = parse_layout_pair(layout).source, self.setup
+        regions, total = self.target.sharers * setup.devices, self.target.sharers * setup.blocks
+        first = setup.shared.index(self.target) * self.blocks
+        return origin_to_json(Origin(source, regions, seed, True, setup.position, first, total))
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLink:
+    """What leads from the initiators to one peer."""
+
+    transport: str
+    """Transports that connect them, as UCX names them: `tcp/eth1`."""
+    share: float
+    """Part of the bytes that goes to this peer or comes from it."""
+    lanes: tuple[int, ...]
+    """Indices of the initiators that have a target on it."""
 
 
 class Crew:
@@ -89,6 +101,13 @@ class Crew:
         self._bytes, self._backend = sum(setup.bytes for setup in setups), setups[0].backend
         self._writes = setups[0].operation == "WRITE"
         self._lane: Lane | None = None
+        self._streams: dict[int, RankCalls] = {}
+        """Processes at the far end of the reference's streams, by their targets' numbers."""
+        self._attending = False
+        self.no_reference = ""
+        """Why there is no reference between hosts; empty if there is one, or none was asked for."""
+        self._targets_of: list[tuple[int, ...]] = []
+        """Numbers of each initiator's shared targets."""
         try:
             for peer in peers:
                 check_lost(peer)
@@ -106,6 +125,7 @@ class Crew:
             for peer in self.peers:
                 peer.on_loss(self._board.lose)
         setups = self._open_shared(setups)
+        self._targets_of = [tuple(target.number for target in setup.shared) for setup in setups]
         if self._board is not None:
             for index in range(1, len(setups)):
                 self._others.append(RankProcess(self._board, "kvdeck.engine.ranks.rank", f"kvdeck-lane{index}"))
@@ -116,6 +136,26 @@ class Crew:
         self._lane = Lane(setups[0], f"kvdeck-lane0-{os.getpid()}", lambda: self._is_cut(cancelled))
         for remote, number in zip(self._others, opening, strict=True):
             remote.result(number)
+        if setups[0].stream and self.peers:
+            self._open_streams(setups)
+
+    def _open_streams(self, setups: list[LaneSetup]) -> None:
+        """Connect each initiator with a process beside each of its targets, for a plain TCP stream; or say why not."""
+        try:
+            for lane, places in enumerate(self._everywhere("listen")):
+                for target, place in zip(self._targets_of[lane], places, strict=True):
+                    if target not in self._streams:
+                        self._streams[target] = self.peers[target % len(self.peers)].start_rank("stream")
+                    size = setups[lane].bytes // len(places)
+                    self._streams[target].call("connect", **place, write=self._writes, size=size)
+            self._everywhere("accept")
+        except RunFailedError:
+            raise
+        except KvdeckError as error:
+            self.no_reference = error.what
+            for stream in self._streams.values():
+                stream.close()
+            self._streams.clear()
 
     def _is_cut(self, cancelled: Callable[[], bool]) -> bool:
         """True if the run was cancelled; RunFailedError if a rank or a peer is lost."""
@@ -125,18 +165,23 @@ class Crew:
         """Open each shared target; return the setups completed with the target's name, metadata and places."""
         found: dict[int, dict[str, Any]] = {}
         for setup in setups:
-            shared = setup.shared
-            if shared is None or shared.number in found:
-                continue
-            remote = self._start_target(shared.number)
-            self._shared.append(_Shared(remote, setup))
-            found[shared.number] = remote.call(
-                "open", **target_arguments(setup, setup.blocks * shared.sharers, setup.target_devices)
-            )
-            self._delays.append(RunDelays([local_pid(found[shared.number]["process"])]))
-            if not self._writes:
-                remote.call("fill", seed=0, position=0)
-        return [setup if setup.shared is None else _told(setup, found[setup.shared.number]) for setup in setups]
+            for target in setup.shared:
+                if target.number not in found:
+                    found[target.number] = self._open_target(setup, target)
+        return [_told(setup, found) for setup in setups]
+
+    def _open_target(self, setup: LaneSetup, target: SharedTarget) -> dict[str, Any]:
+        """Start and open a shared target; return what it said."""
+        shared = _Shared(self._start_target(target.number), setup, target)
+        self._shared.append(shared)
+        arguments = target_arguments(setup, shared.blocks, setup.target_devices) | {"gpu": target.gpu}
+        opened: dict[str, Any] = shared.remote.call(
+            "open", **arguments | ({"cores": target.cores} if target.cores else {})
+        )
+        self._delays.append(RunDelays([local_pid(opened["process"])]))
+        if not self._writes:
+            shared.remote.call("fill", seed=0, position=0)
+        return opened
 
     def _start_target(self, number: int) -> RankCalls:
         if self.peers:
@@ -144,10 +189,24 @@ class Crew:
         assert self._board is not None
         return RankProcess(self._board, "kvdeck.engine.ranks.target", f"kvdeck-target{number}")
 
-    @property
-    def transport(self) -> str:
-        """Transports that connect rank 0's initiator with a peer, as UCX names them; empty without a peer."""
-        return "" if self._lane is None else self._lane.transport
+    def links(self) -> dict[str, PeerLink]:
+        """Return what leads to each peer, by its label; {} without a peer."""
+        if not self.peers:
+            return {}
+        ways: dict[str, list[str]] = {peer.label: [] for peer in self.peers}
+        numbers: dict[str, set[int]] = {peer.label: set() for peer in self.peers}
+        lanes: dict[str, list[int]] = {peer.label: [] for peer in self.peers}
+        for lane, transports in enumerate(self._everywhere("transports")):
+            for target, transport in zip(self._targets_of[lane], transports, strict=True):
+                label = self.peers[target % len(self.peers)].label
+                ways[label].append(transport)
+                numbers[label].add(target)
+                lanes[label].append(lane)
+        total = len(self._shared)
+        return {
+            label: PeerLink(" ".join(dict.fromkeys(ways[label])), len(numbers[label]) / total, tuple(lanes[label]))
+            for label in ways
+        }
 
     def _everywhere(self, method: str, *, begin_together: bool = False, **arguments: Any) -> list[Any]:
         """Call a method on all initiators at once; return their results, rank 0's first and not converted to JSON."""
@@ -221,11 +280,17 @@ class Crew:
     @property
     def reference_name(self) -> str | None:
         """Name of the reference that rank 0 opened; None without one."""
-        return None if self._lane is None else self._lane.reference_name
+        return None if self._lane is None or self.no_reference else self._lane.reference_name
 
     def reference(self, group: int, count: int, at: int, plain: bool = False) -> int:
         """Return the wall time in ns of the reference moving groups of blocks, on all initiators at once."""
-        spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
+        attending = self._attending and bool(self._streams)
+        if attending:  # a target that polls would take a core from the stream
+            self.attend(False)
+        with self._failing_together():
+            spans = self._everywhere("reference", begin_together=True, group=group, count=count, at=at, plain=plain)
+        if attending:
+            self.attend(True)
         return int(max(end for _, end in spans) - min(start for start, _ in spans))
 
     def verify(self, step: int, seed: int) -> str | None:
@@ -261,6 +326,7 @@ class Crew:
     def attend(self, busy: bool) -> None:
         if not busy and any(peer.lost for peer in self.peers):
             return  # the loss has been raised; no target listens any more
+        self._attending = busy
         for shared in self._shared:
             shared.remote.call("attend", busy=busy)
         self._everywhere("attend", busy=busy)
@@ -276,8 +342,8 @@ class Crew:
             self._lane.close()
         for delays in self._delays:
             delays.close()
-        for shared in self._shared:
-            shared.remote.close()
+        for one in (*self._streams.values(), *(shared.remote for shared in self._shared)):
+            one.close()
         if self._board is not None:
             self._board.leave()
 
@@ -291,14 +357,18 @@ def _waits(lanes: Sequence[tuple[int, int] | None], shared: Sequence[int | None]
     return sum(own for own, _ in known), sum(far for _, far in known) + sum(told)
 
 
-def _told(setup: LaneSetup, opened: dict[str, Any]) -> LaneSetup:
-    assert setup.shared is not None
-    there = dataclasses.replace(
-        setup.shared,
-        name=opened["name"],
-        metadata=opened["metadata"],
-        places=tuple((address, device) for address, device in opened["places"]),
-        pages=opened["pages"],
-        process=opened["process"],
+def _told(setup: LaneSetup, opened: dict[int, dict[str, Any]]) -> LaneSetup:
+    """Return an initiator's setup with what its shared targets said of themselves, by their numbers."""
+    there = tuple(
+        dataclasses.replace(
+            target,
+            name=said["name"],
+            metadata=said["metadata"],
+            places=tuple((address, device) for address, device in said["places"]),
+            pages=said["pages"],
+            process=said["process"],
+        )
+        for target in setup.shared
+        for said in (opened[target.number],)
     )
     return dataclasses.replace(setup, shared=there)

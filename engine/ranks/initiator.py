@@ -34,6 +34,8 @@ from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.remote_endpoint import RemoteSide
 from kvdeck.engine.ranks.rendezvous import check_lost
 from kvdeck.engine.ranks.rpc import Remote
+from kvdeck.engine.ranks.tcp_stream import StreamListener, TcpStream
+from kvdeck.sessions.errors import UnavailableError
 from kvdeck.sessions.model.records import FILE_PATHS
 
 _AnySide = TypeVar("_AnySide", bound=TransferEndpoint)
@@ -70,8 +72,9 @@ class Lane:
 
     def __init__(self, setup: LaneSetup, name: str, cancelled: Callable[[], bool]) -> None:
         self.busy = False
-        self.transport = ""
-        """Transports that connect it with a target on another host, as UCX names them: `tcp/eth1`."""
+        self._transports: list[str] = []
+        self._polled = False
+        """True while its own targets poll."""
         self._board: Board | None = None
         self._setup = setup
         self._patience = loop.Patience(setup.patience_s, lambda: self._is_cut(cancelled))
@@ -86,6 +89,7 @@ class Lane:
         self._target_pids: list[int | None] = []
         self._shared_pid: int | None = None
         self._agent: Any = None
+        self._listener: StreamListener | None = None
         try:
             self._open(name)
         except BaseException:
@@ -147,6 +151,8 @@ class Lane:
         path = self._setup.path
         if path == "HostToHost":
             return self._host(self._setup.devices), self._far_hosts(name)
+        if path == "DeviceToDevice" and self._setup.shared:
+            return self._device(self._setup.gpu), self._shared_targets("VRAM")
         if path == "DeviceToDevice":
             far = min(1, cuda.require() - 1)
             return self._device(0), self._targets_of(name, far) if self._setup.two_processes else [self._device(far)]
@@ -160,14 +166,19 @@ class Lane:
         setup = self._setup
         if not setup.two_processes:
             return [self._host(setup.target_devices)]
-        if setup.shared is not None:
-            shared = setup.shared
-            self._remote_names[:] = [shared.name]
-            self.transport = connect(self._agent, self._backend, shared.metadata)
-            self._shared_pid = local_pid(shared.process)
-            blocks = setup.blocks * shared.sharers
-            return [RemoteSide(setup.geometry, blocks, shared.places, None, pages=shared.pages)]
-        return self._targets_of(name)
+        return self._shared_targets() if setup.shared else self._targets_of(name)
+
+    def _shared_targets(self, memory_type: str = "DRAM") -> list[TransferEndpoint]:
+        """Connect with the targets that rank 0 opened."""
+        setup = self._setup
+        self._remote_names[:] = [one.name for one in setup.shared]
+        self._transports = [connect(self._agent, self._backend, one.metadata) for one in setup.shared]
+        self._shared_pid = local_pid(setup.shared[0].process)
+        each = setup.blocks // len(setup.shared)
+        return [
+            RemoteSide(setup.geometry, each * one.sharers, one.places, None, memory_type, one.pages)
+            for one in setup.shared
+        ]
 
     def _targets_of(self, name: str, gpu: int | None = None) -> list[TransferEndpoint]:
         """Start a process for each target, with memory on the host or on `gpu`, and return the endpoints."""
@@ -216,6 +227,31 @@ class Lane:
         self._remote_names.append(opened["name"])
         memory_type = "DRAM" if gpu is None else "VRAM"
         return RemoteSide(setup.geometry, blocks, opened["places"], target, memory_type, opened["pages"])
+
+    def transports(self) -> list[str]:
+        """Return what connects it with each of its shared targets, as UCX names it: `tcp/eth1`."""
+        return self._transports
+
+    def listen(self) -> list[dict[str, Any]]:
+        """Listen for a TCP stream from each shared target's host; return the places to connect to.
+
+        Raises:
+            UnavailableError: There can be none.
+        """
+        if self._own.memory_type != "DRAM":
+            raise UnavailableError("the bytes are a GPU's: there is no plain means", "compare with the link's bound")
+        self._listener = StreamListener(self._transports)
+        return self._listener.places()
+
+    def accept(self) -> None:
+        """Take the streams as the reference.
+
+        Raises:
+            UnavailableError: One of them didn't come.
+        """
+        assert self._listener is not None
+        rows = reference.whole_blocks(self._own)
+        self._reference = TcpStream(self._listener.accept(), rows, self._setup.patience_s, write=self._writes)
 
     def pages(self) -> list[str | None]:
         """Return the pages of the own endpoint (of the memory it is staged through, if so) and of the first other."""
@@ -271,7 +307,7 @@ class Lane:
     def _rows_of(self, side: TransferEndpoint, layout: Layout, whole: bool) -> npt.NDArray[np.uint64]:
         """Return the other endpoint's descriptors; for a shared target, those of this initiator's blocks."""
         rows, shared = side.describe(layout, whole=whole), self._setup.shared
-        return rows if shared is None else rows[shared.place * self._setup.blocks :][: self._setup.blocks]
+        return rows[shared[0].place * self._setup.blocks :][: self._setup.blocks] if len(shared) == 1 else rows
 
     def _make_requests(
         self, lists: list[tuple[Any, Any]], count: int, per_request: int, merge: bool
@@ -367,10 +403,10 @@ class Lane:
             origin = Origin(pair.source, setup.devices, seed, True, setup.position, 0, setup.blocks)
         elif isinstance(self._other, FileSide):
             origin = Origin(pair.source, setup.files, seed, position=setup.position)
-        elif setup.shared is not None:
-            first, total = setup.shared.place * setup.blocks, setup.shared.sharers * setup.blocks
-            regions = setup.target_devices
-            origin = Origin(pair.source, regions, seed, True, setup.shared.position, first, total)
+        elif len(setup.shared) == 1:
+            (shared,) = setup.shared
+            first, total = shared.place * setup.blocks, shared.sharers * setup.blocks
+            origin = Origin(pair.source, setup.target_devices, seed, True, shared.position, first, total)
         else:
             origin = Origin(pair.source, setup.targets * setup.target_devices, seed, True, setup.position)
         for number, destination in enumerate(self._destinations):
@@ -381,6 +417,7 @@ class Lane:
 
     def attend(self, busy: bool) -> None:
         """Start or stop polling for notifications in this initiator's own targets."""
+        self._polled = busy
         for target in self._targets:
             target.call("attend", busy=busy)
 
@@ -407,7 +444,14 @@ class Lane:
             self._on_plain = self._on_plain or reference.open_on_plain_pages(self._setup, near, self._other, group)
             used = self._on_plain
         assert used is not None
-        return reference.timed(used.plan(blocks, group), begin_ns)
+        planned, polling = used.plan(blocks, group), self._polled
+        if not used.target_core or not polling:
+            return reference.timed(planned, begin_ns)
+        self.attend(False)
+        try:
+            return reference.timed(planned, begin_ns)
+        finally:
+            self.attend(True)
 
     def release(self, step: int) -> None:
         """Release a step's requests and descriptor lists."""
@@ -436,6 +480,8 @@ class Lane:
         if self._board is not None:
             self._board.leave()
         self._agent = self._bound = None
+        if self._listener is not None:
+            self._listener.close()
         for opened in (self._reference, self._on_plain):
             if opened is not None:
                 opened.close()

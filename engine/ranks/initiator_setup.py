@@ -30,7 +30,7 @@ class SharedTarget:
     number: int
     """Index among the run's shared targets."""
     sharers: int
-    """Number of initiators that share the target; 1 on another host."""
+    """Number of initiators that share the target; 1 if one initiator has several targets."""
     place: int
     """This initiator's index among the sharers, which selects its range of the target's blocks."""
     position: int
@@ -43,6 +43,10 @@ class SharedTarget:
     """Address and device number of each of the target's regions."""
     pages: str | None = None
     """Kinds of its pages."""
+    gpu: int | None = None
+    """GPU of its memory; None: memory of its host."""
+    cores: tuple[int, ...] = ()
+    """CPU cores allowed for it; empty: those of its initiator's setup."""
     process: dict[str, Any] = field(default_factory=dict)
     """Fields of the target's `ProcessIdentity`."""
 
@@ -74,7 +78,7 @@ class LaneSetup:
     cores: tuple[tuple[int, ...], tuple[int, ...]]
     """CPU cores allowed for the initiator and for its targets; one core per process if pinned."""
     reference: bool
-    """Allocate the scratch memory for the reference copies."""
+    """Open the reference within this host."""
     yields: tuple[bool, bool] = (True, True)
     """Whether the initiator and its targets give way while they poll, because another side or thread of the run may
     need the same core."""
@@ -82,13 +86,18 @@ class LaneSetup:
     """Devices of the initiator, each a separate region of host memory."""
     pairs: int = 1
     """Device pairs per request, each with its own range of the blocks."""
+    gpu: int = 0
+    """The initiator's GPU, on a path with one."""
     targets: int = 1
     """Target processes, each with its own range of the blocks."""
     target_devices: int = 1
     """Devices of each target."""
     position: int = 0
     """Offset of this initiator's first block in the pattern, in bytes; different for each initiator."""
-    shared: SharedTarget | None = None
+    shared: tuple[SharedTarget, ...] = ()
+    """The targets that rank 0 opens for this initiator, in the order of its blocks; either one or `targets`."""
+    stream: bool = False
+    """Compare with a plain TCP stream to the targets, where the bytes go by TCP."""
     patience_s: float = COMPLETION_SECONDS
     """Time limit of one completion, in seconds."""
 

@@ -36,11 +36,11 @@ class RankZero:
         """Host name of each other rank."""
         return tuple(str(who.get("host", "?")) for who in self.others)
 
-    def peer(self, number: int, label: str, timeout: float) -> PeerHost:
+    def peer(self, number: int, label: str, timeout: float, cancelled: Callable[[], bool] = lambda: False) -> PeerHost:
         """Return the handle on the rank after `number` others; raises as `PeerHost` does."""
         rank = number + 1
         end = functools.partial(self.board.wait_left, rank, _LEAVE_SECONDS)
-        return PeerHost(self.board, rank_name(rank), label, timeout, end)
+        return PeerHost(self.board, rank_name(rank), label, timeout, end, cancelled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import platform
 import select
@@ -19,6 +20,7 @@ from typing import Any
 
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.host.environment import deciding_variables
+from kvdeck.engine.host.facts import GpuFacts
 from kvdeck.engine.host.nics import nic_counters, nics
 from kvdeck.engine.io import plugins
 from kvdeck.engine.io.exit import leave, run_and_exit
@@ -30,11 +32,12 @@ from kvdeck.engine.ranks.seat import open_seat
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the calls between a run and its other halves; equal on both hosts."""
 SILENCE_SECONDS = 60.0
 """Time after which rank 0, which writes every few seconds, is taken for dead."""
-_MODULES = {"target": "kvdeck.engine.ranks.target"}
+_MODULES = {"target": "kvdeck.engine.ranks.target", "stream": "kvdeck.engine.ranks.stream_end"}
+"""Programs of ranks that rank 0 may start here, by their kind."""
 _LOOK_SECONDS = 1.0
 _POLLRDHUP = 0x2000
 
@@ -94,12 +97,21 @@ def greeting() -> dict[str, Any]:
         "host": facts.comparable(),
         "memory_available_bytes": facts.memory_available_bytes,
         "cores": sorted(os.sched_getaffinity(0)),
+        "gpu": _gpus(facts.gpu),
         "plugins": sorted(plugins.plugin_files()),
         "nics": [dataclasses.asdict(nic) for nic in nics()],
         "network": _network(),
         "environment": deciding_variables(),
         "pid": os.getpid(),
     }
+
+
+def _gpus(found: GpuFacts) -> dict[str, Any]:
+    """Return the GPUs whose memory a target could register, and why there is none; loads no CUDA."""
+    reason = found.reason
+    if reason is None and importlib.util.find_spec("cupy") is None:
+        reason = "GPU memory can't be reached: cupy isn't installed"
+    return {"gpus": [dataclasses.asdict(gpu) for gpu in found.gpus], "reason": reason}
 
 
 def _network() -> str:

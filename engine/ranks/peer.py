@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kvdeck.engine.host.nics import Carried
-from kvdeck.engine.ranks.board import LateError
+from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.ranks.board import LateError, late
 from kvdeck.engine.ranks.outpost import PROTOCOL, greeting
 from kvdeck.engine.ranks.rendezvous import RootRendezvous
 from kvdeck.engine.ranks.rpc import ANSWER_SECONDS, Remote
@@ -19,8 +20,9 @@ from kvdeck.sessions.units import number_text
 
 GREETING_SECONDS = 30.0
 """Time for a host that can be reached to start its half."""
+_LOOK_SECONDS = 0.2
 _CLOCK_QUESTIONS = 16
-COMPARED = {"kvdeck": "kvdeck", "nixl": "NIXL", "ucx": "UCX"}
+COMPARED = {"kvdeck": "kvdeck", "nixl": "NIXL", "ucx": "UCX", "python": "Python"}
 """Versions that are compared first, with their names for people."""
 
 
@@ -52,6 +54,7 @@ class PeerHost:
         label: str,
         timeout: float,
         end: Callable[[], object] = lambda: None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """Wait for the host's greeting, for `GREETING_SECONDS` or the time limit of its calls, whichever is longer.
 
@@ -59,8 +62,10 @@ class PeerHost:
             rank: The name under which the other half serves.
             label: The host as the user named it.
             end: Called by `close`: ends what leads to the host.
+            cancelled: True if the run is to end now.
 
         Raises:
+            CancelledError: It was cancelled before the greeting came.
             KvdeckError: No greeting came, or its kvdeck speaks another protocol.
             RunFailedError: The way to it ended first.
         """
@@ -68,7 +73,8 @@ class PeerHost:
         self._rendezvous, self._end = rendezvous, end
         self._outpost = Remote(rendezvous, rank)
         self._started = 0
-        self.greeting: dict[str, Any] = rendezvous.get(f"greeting/{rank}", max(GREETING_SECONDS, timeout))
+        limit = max(GREETING_SECONDS, timeout)
+        self.greeting: dict[str, Any] = _greeting_of(rendezvous, f"greeting/{rank}", limit, cancelled)
         check_protocol(self.greeting, label)
 
     @property
@@ -99,9 +105,13 @@ class PeerHost:
 
     def start_target(self) -> RankCalls:
         """Start a target process there and return the calls to it."""
-        rank = f"kvdeck-target{self._started}"
+        return self.start_rank("target")
+
+    def start_rank(self, kind: str) -> RankCalls:
+        """Start a rank of a kind that `outpost` knows, and return the calls to it."""
+        rank = f"kvdeck-{kind}{self._started}"
         self._started += 1
-        self._call("start_rank", kind="target", rank=rank)
+        self._call("start_rank", kind=kind, rank=rank)
         return _FarRank(self, rank)
 
     def counters(self) -> dict[str, Carried]:
@@ -145,6 +155,20 @@ class PeerHost:
             silent = f"{self.label} did not answer within {number_text(seconds)} s"
             self._rendezvous.lose(silent)
             raise RunFailedError(silent, "check the link, or give it longer by --peer-timeout") from error
+
+
+def _greeting_of(rendezvous: RootRendezvous, key: str, limit: float, cancelled: Callable[[], bool]) -> dict[str, Any]:
+    """Wait for a greeting; raises as `PeerHost` does."""
+    deadline = time.monotonic() + limit
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return dict(rendezvous.get(key, max(0.0, min(_LOOK_SECONDS, left))))
+        except LateError as error:
+            if cancelled():
+                raise CancelledError("cancelled while a peer was starting") from error
+            if left <= _LOOK_SECONDS:
+                raise late(key, limit) from error
 
 
 class _FarRank:

@@ -22,11 +22,14 @@ from kvdeck.engine.io.kernel_aio import KernelAio
 from kvdeck.engine.io.process_memory import plan_copies, run_copies
 from kvdeck.engine.planning.layout import parse_layout
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.second_core import SecondCore
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.references import (
     CUDA_MEMCPY,
     IO_SUBMIT,
+    LIMIT_FROM,
     MEMCPY,
+    MEMCPY_BY_BOTH,
     PINNED_CUDA_MEMCPY,
     PREAD,
     PROCESS_VM_READV,
@@ -38,12 +41,19 @@ from kvdeck.sessions.units import exact_size_text
 Rows = npt.NDArray[np.uint64]
 Blocks = Sequence[int]
 _WHOLE = parse_layout("FullyContiguous")
+_TRIES, _TRIED_BYTES = 3, 64 << 20
+"""How often, and on how many bytes, a way to copy is tried as the reference is opened."""
 
 
 class Reference(Protocol):
     """One of the means, opened for an initiator's endpoints."""
 
     name: str
+
+    @property
+    def target_core(self) -> bool:
+        """True if it needs the target's core, on which the target mustn't poll meanwhile."""
+        return False
 
     def plan(self, blocks: Blocks, group: int, /) -> Callable[[], None]:
         """Return a function that moves blocks, `group` of them in flight together.
@@ -91,7 +101,11 @@ def open_reference(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpo
     if target is not None and peer:
         with contextlib.suppress(OSError):
             return _BetweenProcesses(setup, own, other, target)
-    return _Memcpy(setup, own, other)
+    apart = target is not None and not setup.shared and setup.targets == 1
+    own_cores, far_cores = setup.cores
+    single = len(own_cores) == len(far_cores) == 1 and own_cores != far_cores
+    second = far_cores[0] if apart and single and setup.geometry.block_bytes >= LIMIT_FROM else None
+    return _Memcpy(setup, own, other, second)
 
 
 def open_on_plain_pages(setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, blocks: int) -> Reference:
@@ -104,12 +118,12 @@ def open_on_plain_pages(setup: LaneSetup, own: TransferEndpoint, other: Transfer
     return _KernelQueue(setup, own, other, plain_blocks=blocks)
 
 
-def _rows(side: TransferEndpoint) -> Rows:
+def whole_blocks(side: TransferEndpoint) -> Rows:
     """Return one descriptor per block."""
     return side.describe(_WHOLE, whole=True)[:, 0]
 
 
-def _scratch_rows(address: int, size: int, blocks: int) -> Rows:
+def _scratch_blocks(address: int, size: int, blocks: int) -> Rows:
     places = np.arange(blocks, dtype=np.uint64) * np.uint64(size) + np.uint64(address)
     return np.stack([places, np.full_like(places, size), np.zeros_like(places)], axis=1)
 
@@ -117,16 +131,18 @@ def _scratch_rows(address: int, size: int, blocks: int) -> Rows:
 class _FileMeans:
     """The memory and the files of a path to or from a disk; memory of a device is replaced by host memory."""
 
+    target_core = False
+
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, files: FileSide) -> None:
         self._files, self._write = files, setup.operation == "WRITE"
         self._drop_cache, self._durable = setup.drop_cache, setup.durable
         self._scratch: memory.HostBuffer | None = None
         if own.memory_type == "VRAM":
             self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
-            self.memory = _scratch_rows(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
+            self.memory = _scratch_blocks(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
         else:
-            self.memory = _rows(own)
-        self.places = _rows(files)
+            self.memory = whole_blocks(own)
+        self.places = whole_blocks(files)
 
     def _finish(self) -> None:
         if self._write and self._durable:
@@ -151,15 +167,15 @@ class _KernelQueue(_FileMeans):
         if plain_blocks:
             size = setup.geometry.block_bytes
             self._plain = memory.allocate(size * plain_blocks)
-            rows = _scratch_rows(self._plain.address, size, plain_blocks)
+            rows = _scratch_blocks(self._plain.address, size, plain_blocks)
             self.memory = rows[np.arange(setup.blocks) % plain_blocks]
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:
         which = np.array(blocks)
-        flights = self._queue.plan(self.memory[which], self.places[which], group, write=self._write)
+        flight = self._queue.plan(self.memory[which], self.places[which], group, write=self._write)
 
         def run() -> None:
-            self._queue.run(flights)
+            self._queue.run(flight)
             self._finish()
 
         return run
@@ -205,13 +221,14 @@ class _PlainCalls(_FileMeans):
 class _BetweenProcesses:
     """Copies by the kernel between the memory of two processes, a request's blocks in one call."""
 
+    target_core = False
+
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, pid: int) -> None:
         self._pid, self._write = pid, setup.operation == "WRITE"
         self.name = PROCESS_VM_WRITEV if self._write else PROCESS_VM_READV
-        shared = setup.shared
-        first = 0 if shared is None else shared.place * setup.blocks
-        self._here = _rows(own)
-        self._there = _rows(other)[first : first + setup.blocks]
+        first = setup.shared[0].place * setup.blocks if len(setup.shared) == 1 else 0
+        self._here = whole_blocks(own)
+        self._there = whole_blocks(other)[first : first + setup.blocks]
         self.plan([0], 1)()  # OSError if the kernel doesn't allow it
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:
@@ -224,39 +241,81 @@ class _BetweenProcesses:
 
 
 class _Memcpy:
-    """memcpy within this process: to the other endpoint, or to scratch memory if that is another process's."""
+    """memcpy within this process: to the other endpoint, or to scratch memory if that is another process's.
 
-    name = MEMCPY
+    Between two processes each side may copy on a core of its own, so the limit is the faster of a copy by one core and
+    of one by both sides' cores, as found when it is opened.
+    """
 
-    def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint) -> None:
+    def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint, second: int | None) -> None:
+        """`second`: the target's core, if it isn't the initiator's; None: only this process's core copies."""
+        self.name = MEMCPY
         self._scratch: memory.HostBuffer | None = None
-        self._here = _rows(own)
+        self._helper: SecondCore | None = None
+        self._here = whole_blocks(own)
         if other.regions:
-            self._there = _rows(other)
+            self._there = whole_blocks(other)
         else:
             self._scratch = memory.allocate(setup.bytes, huge_pages=setup.huge_pages)
-            self._there = _scratch_rows(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
+            self._there = _scratch_blocks(self._scratch.address, setup.geometry.block_bytes, setup.blocks)
         if setup.operation == "READ" and other.regions:
             self._here, self._there = self._there, self._here
+        if second is not None:
+            self._try(second, range(min(setup.blocks, max(1, _TRIED_BYTES // setup.geometry.block_bytes))))
+
+    @property
+    def target_core(self) -> bool:
+        """True if it needs the target's core, on which the target mustn't poll meanwhile."""
+        return self._helper is not None
+
+    def _try(self, second: int, blocks: Blocks) -> None:
+        """Keep a thread on the second core if both cores together copy faster than one."""
+        alone = min(_seconds(self.plan(blocks, 1)) for _ in range(_TRIES))
+        self._helper = SecondCore(second)
+        if min(_seconds(self.plan(blocks, 1)) for _ in range(_TRIES)) < alone:
+            self.name = MEMCPY_BY_BOTH
+        else:
+            self._helper.close()
+            self._helper = None
 
     def plan(self, blocks: Blocks, _group: int) -> Callable[[], None]:
-        move = ctypes.memmove
         pieces = [(int(self._there[b, 0]), int(self._here[b, 0]), int(self._here[b, 1])) for b in blocks]
+        if (helper := self._helper) is None:
+            return lambda: _copy(pieces)
+        half = len(pieces) // 2
 
         def run() -> None:
-            for to, origin, size in pieces:
-                move(to, origin, size)
+            helper.begin(lambda: _copy(pieces[:half]))
+            _copy(pieces[half:])
+            helper.wait()
 
         return run
 
     def close(self) -> None:
+        if self._helper is not None:
+            self._helper.close()
+            self._helper = None
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None
 
 
+def _copy(pieces: Sequence[tuple[int, int, int]]) -> None:
+    move = ctypes.memmove  # doesn't hold the interpreter's lock
+    for to, origin, size in pieces:
+        move(to, origin, size)
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
 class _DeviceCopies:
     """Copies by CUDA, started for a request's blocks and then waited for once; host memory is page-locked."""
+
+    target_core = False
 
     def __init__(self, setup: LaneSetup, own: TransferEndpoint, other: TransferEndpoint) -> None:
         size, blocks = setup.geometry.block_bytes, setup.blocks
@@ -270,13 +329,13 @@ class _DeviceCopies:
             if not other.regions:  # the target's memory belongs to another process: copy within our GPU
                 self._device = DeviceSide(setup.geometry, blocks, self._gpu)
                 near, far = own, self._device
-            self._from, self._to = _rows(near), _rows(far)
+            self._from, self._to = whole_blocks(near), whole_blocks(far)
             return
         self.name = PINNED_CUDA_MEMCPY
         self._direction = cast(cuda.Direction, setup.path)
         self._pinned = cuda.allocate_pinned(setup.bytes)
-        host = _scratch_rows(self._pinned.address, size, blocks)
-        device = _rows(own if own.memory_type == "VRAM" else other)
+        host = _scratch_blocks(self._pinned.address, size, blocks)
+        device = whole_blocks(own if own.memory_type == "VRAM" else other)
         self._from, self._to = (host, device) if setup.path == "HostToDevice" else (device, host)
 
     def plan(self, blocks: Blocks, group: int) -> Callable[[], None]:

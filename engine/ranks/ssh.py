@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvdeck.engine.children.child import PIPE, TAIL_BYTES, Child, exit_reason, last_line
+from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.ranks import peer
 from kvdeck.engine.ranks.board import Board, LateError
 from kvdeck.engine.ranks.peer import PeerHost
@@ -42,7 +43,7 @@ _REASONS = (
 """What ssh writes, what it means, and the fix."""
 
 
-def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]:
+def ssh_command(host: str, rank: str, command: str, timeout: float, part: str = "") -> list[str]:
     """Return the command line that starts the other half on a host; the rest is the user's own ssh configuration.
 
     Args:
@@ -50,6 +51,7 @@ def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]
         rank: Name of the other half there.
         command: How kvdeck is called there.
         timeout: Seconds of silence after which the host is lost.
+        part: What the other half does there, of `kvdeck rank --part`; empty: it serves targets.
     """
     options = {
         "BatchMode": "yes",
@@ -62,17 +64,21 @@ def ssh_command(host: str, rank: str, command: str, timeout: float) -> list[str]
         "EscapeChar": "none",
     }
     given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}"]
+    return ["ssh", *given, "--", host, f"{command} rank --stdio {rank}" + (f" --part {part}" if part else "")]
 
 
-def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -> PeerHost:
+def open_ssh(
+    board: Board, host: str, rank: str, command: str, timeout: float, cancelled: Callable[[], bool] = lambda: False
+) -> PeerHost:
     """Start the other half on a host and wait for its greeting.
 
     Args:
         board: The run's rendezvous.
         rank: Name of the other half there.
+        cancelled: True if the run is to end now.
 
     Raises:
+        CancelledError: It was cancelled before the other half was there.
         KvdeckError: The host can't be reached, or has no kvdeck of this version; with the fix.
     """
     try:
@@ -81,7 +87,10 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
     board.attach(*link.ends, host, cut=link.cut, close=link.close)
     try:
-        return PeerHost(board, rank, host, timeout, link.end)
+        return PeerHost(board, rank, host, timeout, link.end, cancelled)
+    except CancelledError:
+        link.kill()
+        raise
     except KvdeckError as error:
         link.settle()
         silent = f"kvdeck on {host} did not answer within {number_text(max(peer.GREETING_SECONDS, timeout))} s"
@@ -89,6 +98,20 @@ def open_ssh(board: Board, host: str, rank: str, command: str, timeout: float) -
         what, fix = link.failure or late or (error.what, error.fix)
         link.end()
         raise KvdeckError(what, fix) from error
+
+
+def open_part(board: Board, host: str, rank: str, command: str, timeout: float, part: str) -> SshLink:
+    """Start a rank on a host that serves calls at the board itself, and return what leads to it; arguments as above.
+
+    Raises:
+        KvdeckError: This host has no ssh.
+    """
+    try:
+        link = SshLink(ssh_command(host, rank, command, timeout, part), board, host, command)
+    except FileNotFoundError:
+        raise KvdeckError("this host has no ssh", "install the OpenSSH client (openssh-client)") from None
+    board.attach(*link.ends, f"{rank} on {host}", cut=link.cut, close=link.close)
+    return link
 
 
 class SshLink:
@@ -137,6 +160,12 @@ class SshLink:
         if not self._ended.wait(0 if self._board.lost else _END_SECONDS):
             self._child.kill()
             self._ended.wait()
+
+    def kill(self) -> None:
+        """End ssh at once."""
+        self._closing = True
+        self._child.kill()
+        self._ended.wait()
 
     def close(self) -> None:
         self._child.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,27 @@ from kvdeck.sessions.host.files import read_regular
 
 MOST_YAML = 1 << 20
 _TOP = ("iters", "warmup_iters", "traffic_pattern", "traffic_patterns", "generated")
-_OF_PATTERN = ("matrix_file", "matrix", "shards", "mem_type", "xfer_op", "metadata", "sleep_before_launch_sec",
-               "sleep_after_launch_sec")  # fmt: skip
+_OF_PATTERN = ("shards", "mem_type", "xfer_op", "metadata", "sleep_before_launch_sec", "sleep_after_launch_sec",
+               "storage")  # fmt: skip
 _MEMORY = {"dram": "DRAM", "cpu": "DRAM", "vram": "VRAM", "cuda": "VRAM"}
 MOST_ITERATIONS = 1_000_000
 MOST_SHARDS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class StoragePhases:
+    """What each rank does with a file beside a pattern: it reads what it sends before, and writes what it received."""
+
+    read: bool = True
+    write: bool = True
+    backend: str = "POSIX"
+    """NIXL's backend."""
+    direct: bool = False
+    """O_DIRECT."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the mapping that a file has."""
+        return {"read": self.read, "write": self.write, "backend": self.backend, "direct": self.direct}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +53,8 @@ class TrafficPattern:
     sleep_before_s: float = 0.0
     sleep_after_s: float = 0.0
     metadata: Mapping[str, Any] | None = None
+    storage: StoragePhases | None = None
+    """Null: no files."""
 
     @property
     def initiators(self) -> tuple[int, ...]:
@@ -126,22 +144,57 @@ def _check_keys(mapping: Mapping[Any, Any], known: tuple[str, ...], place: str) 
 def _pattern(entry: Any, place: str, folder: Path) -> TrafficPattern:
     if not isinstance(entry, dict):
         raise UsageError(f"{place}: not a mapping", "write `matrix_file: PATH`")
-    if "storage" in entry:
-        raise UsageError(f"{place}: storage phases aren't supported yet", "remove storage")
-    _check_keys(entry, _OF_PATTERN, place)
+    return pattern_of(entry, place, lambda own, where: _matrix(own, where, folder), ("matrix_file", "matrix"))
+
+
+def pattern_of(
+    entry: Mapping[str, Any],
+    place: str,
+    matrix: Callable[[Mapping[str, Any], str], Matrix],
+    own: tuple[str, ...],
+) -> TrafficPattern:
+    """Return the pattern of a mapping.
+
+    Args:
+        entry: The mapping.
+        place: Its name in messages.
+        matrix: Returns the matrix of the mapping and its place.
+        own: Keys that `matrix` reads.
+
+    Raises:
+        UsageError: A key is unknown, or a value invalid.
+    """
+    _check_keys(entry, (*own, *_OF_PATTERN), place)
     metadata = entry.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise UsageError(f"{place}: metadata is not a mapping", "write `metadata: {isl: 4096}`")
     memory = _choice(entry, "mem_type", place, tuple(_MEMORY), str.lower)
     return TrafficPattern(
-        _matrix(entry, place, folder),
+        matrix(entry, place),
         _choice(entry, "xfer_op", place, ("READ", "WRITE"), str.upper) or "WRITE",
         None if memory is None else _MEMORY[memory],
         _whole(entry, "shards", place, 1, MOST_SHARDS) or 1,
         _seconds(entry, "sleep_before_launch_sec", place),
         _seconds(entry, "sleep_after_launch_sec", place),
         metadata,
+        _storage(entry.get("storage"), f"{place}: storage"),
     )
+
+
+def _storage(entry: Any, place: str) -> StoragePhases | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise UsageError(f"{place}: not a mapping", "write `storage: {read: true, write: true}`")
+    _check_keys(entry, ("read", "write", "backend", "direct"), place)
+    for name in ("read", "write", "direct"):
+        if type(entry.get(name, False)) is not bool:
+            raise UsageError(f"{place}: {name} is {str(entry[name])[:40]!r}", "write true or false")
+    backend = _choice(entry, "backend", place, ("POSIX",), str.upper) or "POSIX"
+    phases = StoragePhases(entry.get("read", True), entry.get("write", True), backend, entry.get("direct", False))
+    if not phases.read and not phases.write:
+        raise UsageError(f"{place}: neither reads nor writes", "write `read: true`, or remove storage")
+    return phases
 
 
 def _matrix(entry: Mapping[str, Any], place: str, folder: Path) -> Matrix:

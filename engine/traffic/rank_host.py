@@ -5,9 +5,12 @@ Times are ns of `CLOCK_MONOTONIC`, which the processes of one host share.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import gc
 import os
+import signal
+import sys
 import time
 import zlib
 from collections import defaultdict
@@ -16,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from kvdeck.engine.host.clock import clock_identity
 from kvdeck.engine.io import memory, nixl, pattern
-from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.exit import leave, run_and_exit
 from kvdeck.engine.io.transports import connect
+from kvdeck.engine.ranks.outpost import follow_stdin, greeting
 from kvdeck.engine.ranks.rendezvous import RankRendezvous
 from kvdeck.engine.ranks.rpc import serve
-from kvdeck.engine.ranks.seat import take_seat
+from kvdeck.engine.ranks.seat import open_seat, take_seat
+from kvdeck.engine.threads import start_thread
 from kvdeck.engine.traffic.placement import CellMessage, pieces
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import count_text, number_text
@@ -69,6 +75,8 @@ class _Sending:
     handles: list[Any]
     note: bytes
     left: int
+    heard: int
+    """When the visit became known here."""
     start: int = 0
     posted: int = 0
     flying: list[Any] = field(default_factory=list)
@@ -88,6 +96,10 @@ class RankHost:
         self._patterns: dict[int, _PreparedPattern] = {}
         self._registered: list[Any] = []
 
+    def greet(self) -> dict[str, Any]:
+        """Return the versions and facts of this host."""
+        return greeting()
+
     def open(self, ranks: list[tuple[int, int, int]], core: int | None) -> dict[str, Any]:
         """Allocate and register a region for each rank.
 
@@ -96,7 +108,8 @@ class RankHost:
             core: Core to run on; None leaves it to the kernel.
 
         Returns:
-            The agent's `name`, its `metadata` in base64, and `records`: rank, base address, bytes and device.
+            The agent's `name`, its `metadata` in base64, `records`: rank, base address, bytes and device; and which
+            `clock` this process reads.
         """
         if core is not None:
             os.sched_setaffinity(0, {core})
@@ -111,7 +124,7 @@ class RankHost:
                 self._registered.append(nixl.register(self._agent, _BACKEND, "DRAM", [(buffer.address, size, 0)]))
                 records.append((rank, buffer.address, size, 0))
         metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
-        return {"name": agent_name, "metadata": metadata, "records": records}
+        return {"name": agent_name, "metadata": metadata, "records": records, "clock": clock_identity()}
 
     def connect(self, opened: list[dict[str, Any]]) -> None:
         """Add the other processes' agents; `opened` is what `open` returned in each process."""
@@ -198,9 +211,10 @@ class RankHost:
     def run(self, series: str) -> None:
         """Carry out visits, as the keys `SERIES/NAME/0`, `…/1` give them, until one is null.
 
-        A visit is the pattern's number, its own, its start and its count. Reports are the keys `report/SERIES/NAME/0`,
-        …: `["sent", visit, rank, start, posted, done]` once an initiator's requests are done, and
-        `["arrived", visit, source, time]` once all notifications of a source have arrived here.
+        `["visit", …]` has the pattern's number, the visit's, its start and its count; `["clock"]` asks for the time.
+        Reports are the keys `report/SERIES/NAME/0`, …: `["sent", visit, rank, heard, start, posted, done]` once an
+        initiator's requests are done, `["arrived", visit, source, time]` once all notifications of a source have
+        arrived here, and `["clock", time]`.
 
         Raises:
             RunFailedError: A rank is lost.
@@ -269,7 +283,10 @@ class _Loop:
                     if event is None:
                         return
                     self._ask()
-                    self._schedule(*event)
+                    if event[0] == "clock":
+                        self._report("clock", clock())
+                    else:
+                        self._schedule(clock(), *event[1:])
                 self._check_deadlines(clock())
                 os.sched_yield()
             if self._scheduled and not self._active:
@@ -306,13 +323,13 @@ class _Loop:
         self._seat.put(f"report/{self._series}/{self._name}/{self._reports}", values)
         self._reports += 1
 
-    def _schedule(self, number: int, visit: int, at: int, count: int) -> None:
+    def _schedule(self, heard: int, number: int, visit: int, at: int, count: int) -> None:
         made = self._patterns[number]
         patience = _PATIENCE_S + made.size * count / _SLOW_BYTES_PER_S
         self._deadlines[visit] = at + int(patience * 1e9)
         for rank, handles in made.handles.items():
             note = f"{visit} {rank}".encode() if made.writes else b""
-            self._scheduled.append(_Sending(visit, rank, at, [one._handle for one in handles], note, count))
+            self._scheduled.append(_Sending(visit, rank, at, [one._handle for one in handles], note, count, heard))
         self._scheduled.sort(key=lambda sending: sending.at)
         if made.writes:
             expected: defaultdict[int, int] = defaultdict(int)
@@ -344,7 +361,7 @@ class _Loop:
             return
         done = time.perf_counter_ns()
         self._active.remove(sending)
-        self._report("sent", sending.visit, sending.rank, sending.start, sending.posted, done)
+        self._report("sent", sending.visit, sending.rank, sending.heard, sending.start, sending.posted, done)
         self._settle(sending.visit)
 
     def _take(self, note: bytes, now: int) -> None:
@@ -379,12 +396,34 @@ class _Loop:
                     )
 
 
-def main() -> None:
-    seat, name = take_seat()
+def serve_ranks(seat: RankRendezvous, name: str) -> None:
+    """Play ranks until rank 0 requests the end.
+
+    Raises:
+        KvdeckError: Rank 0 or another rank is lost.
+    """
     host = RankHost(seat, name)
     serve(seat, name, host)
     host.close()
     seat.leave()
+
+
+def main() -> int:
+    if "stdio:" not in sys.argv:
+        serve_ranks(*take_seat())
+        return 0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seat", required=True)
+    parser.add_argument("--rank", required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seat = open_seat(options.seat, options.rank)
+    start_thread("stdin", follow_stdin, lambda _: leave(1))
+    try:
+        serve_ranks(seat, options.rank)
+    except KvdeckError:
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

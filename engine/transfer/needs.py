@@ -83,15 +83,17 @@ def needs_of(spec: RunSpec, trial: Trial) -> Needs:
 def _host_buffers(spec: RunSpec, trial: Trial) -> int:
     """Return the number of working sets in host memory: endpoints, the reference's, verification and staging."""
     source, destination = trial.path.split("To")
-    sides = (source == "Host") + (destination == "Host") - (spec.peer is not None)
-    reference = spec.reference and trial.path != DEVICE_TO_DEVICE
+    sides = (source == "Host") + (destination == "Host") - (spec.peer is not None and source == "Host")
+    reference = spec.reference and spec.peer is None and trial.path != DEVICE_TO_DEVICE
     read_back = spec.verify and destination != "Host"
     bounce = trial.backend.startswith(plugins.STAGED)
     return sides + reference + read_back + bounce
 
 
 def _device_buffers(spec: RunSpec, path: str) -> int:
-    """Return the number of working sets in GPU memory: endpoints, and the reference's with a target process."""
+    """Return the number of working sets in this host's GPU memory: endpoints, and the reference's with a target."""
+    if spec.peer is not None:
+        return path.count("Device") - (path == DEVICE_TO_DEVICE)
     return path.count("Device") + (path == DEVICE_TO_DEVICE and spec.reference and between_processes(spec, path))
 
 

@@ -10,16 +10,13 @@ from typing import Any, Literal
 
 from kvdeck.engine.io import plugins
 from kvdeck.engine.io.loop import CancelledError
-from kvdeck.engine.spec import RunSpec, spec_from_mapping
+from kvdeck.engine.spec import TUNED, RunSpec, spec_from_mapping
 from kvdeck.engine.transfer.trials import Room, plan_trials
 from kvdeck.engine.transfer.tuning import change_text, changed, race, tune
 from kvdeck.sessions.errors import KvdeckError, RunFailedError, UsageError
 from kvdeck.sessions.model.events import Event, Logged
 from kvdeck.sessions.store.tuned_settings import TunedSettings, keep_tuned, tuned_for
 from kvdeck.sessions.units import local_time
-
-TUNED = ("huge_pages", "api", "params", "direct", "error_handling", "pin", "pipeline_depth", "threads")
-"""Fields of a run that tuning may change."""
 
 
 def tune_paths(
@@ -110,6 +107,10 @@ def kept_paths(
             emit(_log("warning", f"{path}: the kept settings can't be used: {error}"))
             continue
         emit(_log("info", f"{path}: {_origin(item, change)}"))
+        for name in spec.fixed:
+            if name in item.settings and name != "params" and item.settings[name] != getattr(spec, name):
+                own, theirs = change_text({name: getattr(spec, name)}), change_text({name: item.settings[name]})
+                emit(_log("info", f"{path}: {own} as given, in place of the tuned {theirs}"))
         if item.nixl not in (None, plugins.nixl_version()):
             emit(_log("warning", f"{path}: they were found with NIXL {item.nixl} · fix: run with --tune again"))
         found[path] = checked
@@ -121,12 +122,15 @@ def _peer(spec: RunSpec) -> str:
 
 
 def _open_settings(spec: RunSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that the run leaves at their default; of plugin parameters, those that it doesn't name."""
+    """Return those settings that the run neither gives nor changes; of plugin parameters, those that it doesn't name.
+
+    An option may give the default: only `fixed` tells it from one that was left out.
+    """
     default = RunSpec()
     change = {
         name: value
         for name, value in settings.items()
-        if name != "params" and getattr(spec, name, None) == getattr(default, name, None)
+        if name not in ("params", *spec.fixed) and getattr(spec, name, None) == getattr(default, name, None)
     }
     params = {key: value for key, value in dict(settings.get("params", {})).items() if key not in spec.params}
     return change | ({"params": params} if params else {})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvdeck.engine.io import capability, plugins, reasons
+from kvdeck.engine.host.nics import nics
+from kvdeck.engine.io import plugins, reasons
 from kvdeck.engine.io.loop import CancelledError
 from kvdeck.engine.io.pages import all_huge
 from kvdeck.engine.ranks.group import Crew
@@ -18,6 +20,7 @@ from kvdeck.engine.ranks.initiator_setup import COMPLETION_SECONDS, LaneSetup, S
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.topology import Topology
 from kvdeck.engine.transfer.needs import check_room, needs_of
+from kvdeck.engine.transfer.peer_gpus import check_path, gpu_of, nearest_gpu
 from kvdeck.engine.transfer.trial import CACHE_DROPPED, TrialProgress, TrialRun, page_cache, without_result
 from kvdeck.engine.transfer.trials import (
     DIRECT_ALIGNMENT,
@@ -32,6 +35,12 @@ from kvdeck.sessions.model import events, records
 from kvdeck.sessions.model.events import Event
 from kvdeck.sessions.units import exact_size_text, size_text
 
+QUICK_SECONDS = 7.5
+"""All trials of a quick run together, so that the whole command ends within ten seconds: 1.5 s are the engine's start,
+the loading of NIXL and the report."""
+_BEYOND_SECONDS = 1.2
+"""What a trial takes beyond its rounds, until one has been measured: opening, warm-up, verification, closing."""
+_LEAST_SECONDS = 0.3
 _NO_MATTER = ("NIXL_LOG_LEVEL", "UCX_LOG_LEVEL", "CUFILE_LOGFILE_PATH")  # no effect on results
 
 
@@ -52,11 +61,12 @@ def execute(
     progress = TrialProgress(emit, cancelled, total_seconds=sum(trial.seconds for _, trial in planned) or 1.0)
     state: records.RunState = "done"
     for spec, trial in planned:  # report paths that can't run at once, not when their turn comes
-        refusal = _refusal(trial, folder)
+        refusal = _refusal(trial, room, folder)
         if refusal is not None:
             _tell_none(spec, trial, emit, "unavailable", refusal)
             state = state if spec.paths is None else "failed"
-    able = [(spec, trial) for spec, trial in planned if _refusal(trial, folder) is None]
+    able = [(spec, trial) for spec, trial in planned if _refusal(trial, room, folder) is None]
+    run_began = time.monotonic()
     for index, (spec, trial) in enumerate(able):
         if cancelled():
             _tell_none(spec, trial, emit, "cancelled", "not run")
@@ -64,6 +74,9 @@ def execute(
             continue
         progress.trials_left = len(able) - index - 1
         began = time.monotonic()
+        paced = paced_seconds(spec, trial.seconds, began - run_began, progress)
+        progress.total_seconds -= trial.seconds - paced
+        trial = dataclasses.replace(trial, seconds=paced)
         outcome = _take(spec, trial, room, folder, progress)
         progress.overheads.append(max(0.0, time.monotonic() - began - trial.seconds))
         progress.done_seconds += trial.seconds
@@ -72,10 +85,26 @@ def execute(
     return state
 
 
-def _refusal(trial: Trial, folder: str) -> str | None:
+def paced_seconds(spec: RunSpec, planned: float, gone: float, progress: TrialProgress) -> float:
+    """Return the seconds of the next trial: as planned, but a quick run keeps to `QUICK_SECONDS` on a slow host too.
+
+    Args:
+        spec: The run; what it says of its length goes first.
+        planned: The trial's share of the effort's time.
+        gone: Seconds since the first trial began.
+        progress: Of the trials so far, which tell what each takes beyond its rounds.
+    """
+    if spec.effort != "quick" or spec.seconds is not None or spec.iterations is not None:
+        return planned
+    beyond = statistics.fmean(progress.overheads) if progress.overheads else _BEYOND_SECONDS
+    each = (QUICK_SECONDS - gone) / (progress.trials_left + 1) - beyond
+    return min(planned, max(_LEAST_SECONDS, each))
+
+
+def _refusal(trial: Trial, room: Room, folder: str) -> str | None:
     """Return why a trial's path can't run here with its backend; None if it can."""
     try:
-        capability.check(trial.path, trial.backend, Path(folder), api=trial.api)
+        check_path(trial, room, Path(folder))
     except UnavailableError as error:
         return str(error)
     return None
@@ -221,9 +250,11 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
         two_processes=two,
         operation=spec.operation if pulls else "READ" if reads else "WRITE",
         reference=spec.reference and spec.peer is None,
+        stream=spec.reference and spec.peer is not None,
         yields=_yields(spec, trial, room, two),
         devices=topology.own_devices,
         pairs=topology.lane_pairs,
+        gpu=nearest_gpu(room.host.gpu.gpus, nics()) if spec.peer is not None else 0,
         targets=topology.lane_targets,
         target_devices=topology.target_devices,
         patience_s=spec.peer_timeout if spec.peer else COMPLETION_SECONDS,
@@ -234,18 +265,32 @@ def lane_setups(spec: RunSpec, trial: Trial, room: Room, folder: str) -> list[La
             **setup,
             cores=_cores(spec, room, lane, two, topology),
             position=lane * size,
-            shared=_shared(topology, lane, size, always=spec.peer is not None) if two else None,
+            shared=_shared(spec, room, trial.path, lane, size, topology) if two else (),
         )
         for lane in range(trial.lanes)
     ]
 
 
-def _shared(topology: Topology, lane: int, size: int, *, always: bool) -> SharedTarget | None:
-    """Return the target that rank 0 opens for an initiator: a shared one, or `always`; each moves `size` bytes."""
-    sharers = topology.sharers
-    if sharers == 1 and not always:
-        return None
-    return SharedTarget(lane // sharers, sharers, lane % sharers, position=lane // sharers * sharers * size)
+def _shared(spec: RunSpec, room: Room, path: str, lane: int, size: int, topology: Topology) -> tuple[SharedTarget, ...]:
+    """Return the targets that rank 0 opens for an initiator: a shared one, and all that are on a peer.
+
+    Each initiator moves `size` bytes.
+    """
+    sharers, count = topology.sharers, topology.lane_targets
+    if sharers == 1 and spec.peer is None:
+        return ()
+    group, on_gpu = lane // sharers, path == records.DEVICE_TO_DEVICE
+    return tuple(
+        SharedTarget(
+            group * count + number,
+            sharers,
+            lane % sharers,
+            position=group * sharers * size + number * size // count,
+            cores=() if spec.peer is None else _cores_there(spec, room, group * count + number, topology),
+            gpu=gpu_of(room.peers[(group * count + number) % len(room.peers)]) if on_gpu else None,
+        )
+        for number in range(count)
+    )
 
 
 Cores = tuple[int, ...]
@@ -267,14 +312,17 @@ def _cores(spec: RunSpec, room: Room, lane: int, two: bool, topology: Topology) 
 
 
 def _cores_between(spec: RunSpec, room: Room, lane: int, topology: Topology) -> tuple[Cores, Cores]:
-    """Return the cores of an initiator here and of its target on its peer, which takes the peer's last cores."""
-    lanes, number = spec.threads * topology.lanes, lane // topology.sharers
-    own, there = room.cores, tuple(room.peers[number % len(room.peers)].greeting["cores"])
-    targets = -(-lanes // topology.sharers // len(room.peers))
-    return (
-        (own[lane],) if spec.pin and len(own) >= lanes else own,
-        (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= targets else there,
-    )
+    """Return the cores of an initiator here, and those of its first target on its peer."""
+    lanes, own = spec.threads * topology.lanes, room.cores
+    first = lane // topology.sharers * topology.lane_targets
+    return (own[lane],) if spec.pin and len(own) >= lanes else own, _cores_there(spec, room, first, topology)
+
+
+def _cores_there(spec: RunSpec, room: Room, number: int, topology: Topology) -> Cores:
+    """Return the cores of a target on its peer: of the peer's last cores, one for each of its targets."""
+    there = tuple(room.peers[number % len(room.peers)].greeting["cores"])
+    most = -(-_sides(spec, True, topology)[1] // len(room.peers))
+    return (there[-1 - number // len(room.peers)],) if spec.pin and len(there) >= most else there
 
 
 def _sides(spec: RunSpec, two: bool, topology: Topology) -> tuple[int, int]:
@@ -289,11 +337,10 @@ def shared_cores(spec: RunSpec, room: Room, two: bool, topology: Topology) -> tu
     if spec.peer is None:
         shared = lanes + targets > 1 and (not spec.pin or len(room.cores) < lanes + targets)
         return shared, shared
-    cores = [_cores_between(spec, room, lane, topology) for lane in range(lanes)]
-    own = [set(here) for here, _ in cores]
+    own = [set(_cores_between(spec, room, lane, topology)[0]) for lane in range(lanes)]
     there: dict[int, list[set[int]]] = {}
-    for number, (_, far) in enumerate(cores[:: topology.sharers]):
-        there.setdefault(number % len(room.peers), []).append(set(far))
+    for number in range(targets):
+        there.setdefault(number % len(room.peers), []).append(set(_cores_there(spec, room, number, topology)))
     here = [side for place, sides in there.items() if not room.peers[place].elsewhere for side in sides]
     on_this = _overlap([*own, *here])
     return on_this, (on_this and bool(here)) or any(_overlap(sides) for sides in there.values())
@@ -326,6 +373,11 @@ def settings_of(spec: RunSpec, trial: Trial, setup: LaneSetup, room: Room, pages
         "processes": (trial.topology.processes if setup.two_processes else 1) * trial.threads,
         "operation": setup.operation,
         **({"shared_cores": True} if any(shared_cores(spec, room, setup.two_processes, trial.topology)) else {}),
+        **(
+            {"gpus": [setup.gpu, *(one.gpu for one in setup.shared)]}
+            if setup.shared and setup.shared[0].gpu is not None
+            else {}
+        ),
         "cores": [list(cores) for cores in setup.cores[: 2 if setup.two_processes else 1]],
         "params": setup.backend_params,
         **_scheme_settings(trial),

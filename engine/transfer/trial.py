@@ -16,7 +16,7 @@ from msgspec.structs import asdict
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io.loop import CancelledError, Visit
 from kvdeck.engine.io.pages import all_huge
-from kvdeck.engine.ranks.group import Crew, Prepared
+from kvdeck.engine.ranks.group import Crew, PeerLink, Prepared
 from kvdeck.engine.ranks.peer import PeerHost
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.link import LinkWatch, to_settings
@@ -142,6 +142,7 @@ class TrialRun:
         self.began = 0.0
         self.reference_name: str | None = None
         self.pages: list[str] = []
+        self.links: dict[str, PeerLink] = {}
         self.plain_pages: float | None = None
         """GB/s of the limit with memory on plain pages; None if not measured."""
         self.link = (
@@ -157,6 +158,7 @@ class TrialRun:
             CancelledError: The run was cancelled.
         """
         self.reference_name, self.pages = self.crew.reference_name, self.crew.pages()
+        self.links = self.crew.links()
         for plan in self.trial.steps:
             prepared = self.crew.prepare(plan.step, plan.layout, plan.batch, self.spec.pipeline_depth, self.spec.merge)
             self.steps.append(_Step(plan, prepared))
@@ -362,7 +364,7 @@ class TrialRun:
         iterations = sum(step.counts)
         use = None
         if self.link is not None:
-            use = self.link.use(step.plan.step, rate.median if rate else None, self.crew.transport)
+            use = self.link.use(step.plan.step, rate.median if rate else None, self.links)
         doubt = use.doubt if use else None
         status: records.ResultStatus = (
             "cancelled" if cancelled else "failed" if step.wrong else "suspect" if doubt else "ok"
@@ -394,8 +396,13 @@ class TrialRun:
                 "rounds": len(step.busy),
                 **({} if self.plain_pages is None else {"plain_pages_gb_per_s": round(self.plain_pages, 4)}),
                 **step.walls(),
-                **({"peer": to_settings(use, self._peers, self.crew.transport)} if self._peers else {}),
                 **({"lanes_gb_per_s": lanes} if (lanes := step.lane_rates()) else {}),
+                **(
+                    {"peer": to_settings(use, self._peers, self.links, rate.median if rate else None, lanes)}
+                    if self._peers
+                    else {}
+                ),
+                **({"no_reference": self.crew.no_reference} if self.crew.no_reference else {}),
             },
         )
 

@@ -11,8 +11,8 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,88 +22,24 @@ from kvdeck.engine.host.folder import default_folder
 from kvdeck.engine.host.nics import nics
 from kvdeck.engine.io import capability, hang, plugins
 from kvdeck.engine.io.exit import run_and_exit
+from kvdeck.engine.io.loop import CancelledError
+from kvdeck.engine.job_worker import Scribe, Stop, tell_end, write_error
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.ranks.join import RankZero
 from kvdeck.engine.ranks.outpost import greeting
 from kvdeck.engine.ranks.peer import PeerHost, check_apart, differences
 from kvdeck.engine.ranks.ssh import open_ssh
 from kvdeck.engine.spec import RunSpec, spec_from_yaml
-from kvdeck.engine.threads import start_thread
 from kvdeck.engine.transfer.path_settings import kept_paths, tune_paths
+from kvdeck.engine.transfer.peer_gpus import check_path
 from kvdeck.engine.transfer.run import execute
 from kvdeck.engine.transfer.trials import DEFAULT_BACKENDS, Room, StandIn, Trial, plan_trials, room_of, share_time
-from kvdeck.sessions.errors import KvdeckError, RunFailedError, UnavailableError
-from kvdeck.sessions.host.files import no_room
+from kvdeck.sessions.errors import KvdeckError, UnavailableError
 from kvdeck.sessions.model import events, records
-from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.store.owners import ENGINE_ENDED
 
 MARKER = ".kvdeck-scratch"
 """File that marks a scratch folder as made by kvdeck, so that it may be removed."""
-HANG_SECONDS = 30.0
-"""Time from the end of stdin until a run that doesn't stop is killed."""
-
-
-class Scribe:
-    """Writer of events: to the session's samples.jsonl first, then to the supervisor on stdout."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = os.open(folder / "samples.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # Native libraries print to descriptor 1: reserve the real stdout for events and send their output to stderr.
-        self._stream: int | None = os.dup(1)
-        os.dup2(2, 1)
-
-    def emit(self, event: events.Event) -> None:
-        """Write one event.
-
-        Raises:
-            RunFailedError: The session can't be written; the event is still sent to the supervisor.
-        """
-        line = encode_line(event)
-        try:
-            _write(self._file, line)
-        except OSError as error:
-            raise RunFailedError(*write_error(error, self._folder)) from error
-        finally:
-            self._send(line)
-
-    def _send(self, line: bytes) -> None:
-        if self._stream is not None:
-            try:
-                _write(self._stream, line)
-            except BrokenPipeError:  # the supervisor is gone; the end of stdin cancels the run
-                self._stream = None
-
-
-def _write(fd: int, line: bytes) -> None:
-    done = os.write(fd, line)
-    while done < len(line):
-        done += os.write(fd, line[done:])
-
-
-class Stop:
-    """Stop request of the run and its reason: SIGTERM, or the end of stdin. SIGINT is ignored."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        signal.signal(signal.SIGTERM, lambda *_: self.ask("cancelled"))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        start_thread("stdin", self._watch_stdin, lambda error: self.ask(f"its stdin can't be read: {error}"))
-
-    def ask(self, reason: str) -> None:
-        self.reason = self.reason or reason
-
-    def asked(self) -> bool:
-        return self.reason is not None
-
-    def _watch_stdin(self) -> None:
-        while os.read(0, 4096):
-            pass
-        self.ask(ENGINE_ENDED)
-        time.sleep(HANG_SECONDS)
-        # No supervisor is left to end a run that hangs in a native call; the ranks end with this process.
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def make_scratch(session: Path, spec: RunSpec) -> Path:
@@ -151,11 +87,11 @@ def run(
     scratch = make_scratch(session, spec)
     with contextlib.ExitStack() as opened:
         opened.callback(remove_scratch, session, scratch)
-        peers = open_peers(spec, scribe, opened, joined) if spec.peer else ()
+        peers = open_peers(spec, scribe, opened, joined, stop.asked) if spec.peer else ()
         room = room_of(host_facts(scratch), peers)
         stand_ins = find_stand_ins(spec, scratch)
         trials = announce(spec, plan_trials(spec, room, None, stand_ins), room, scratch, scribe)
-        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, scratch))
+        paths = dict.fromkeys(trial.path for trial in trials if can_run(trial, room, scratch))
         tuned: dict[str, RunSpec] = {}
         if spec.tune:
             tuned = tune_paths(spec, paths, room, scratch, session, scribe.emit, stop.asked)
@@ -175,7 +111,7 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
     Called before the first measurement, and again if tuning changed the trials.
     """
-    trials = share_time(spec, trials, lambda trial: can_run(trial, scratch))
+    trials = share_time(spec, trials, lambda trial: can_run(trial, room, scratch))
     steps = tuple(step for trial in trials for step in trial.steps)
     scribe.emit(
         events.RunStarted(
@@ -191,13 +127,18 @@ def announce(spec: RunSpec, trials: tuple[Trial, ...], room: Room, scratch: Path
 
 
 def open_peers(
-    spec: RunSpec, scribe: Scribe, opened: contextlib.ExitStack, joined: RankZero | None
+    spec: RunSpec,
+    scribe: Scribe,
+    opened: contextlib.ExitStack,
+    joined: RankZero | None,
+    cancelled: Callable[[], bool],
 ) -> tuple[PeerHost, ...]:
     """Start this run's other half on each peer, and say how the hosts differ; `opened` ends them.
 
     Those of ranks that `joined` are running already.
 
     Raises:
+        CancelledError: The run was cancelled before all were there.
         KvdeckError: A peer can't be reached, or has no kvdeck of this version.
     """
     environment = link_environment(spec.peer_timeout)
@@ -210,9 +151,9 @@ def open_peers(
     peers: list[PeerHost] = []
     for number, host in enumerate((spec.peer or ()) if joined is None else joined.hosts):
         if joined is None:
-            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout)
+            peer = open_ssh(board, host, f"peer{number}", spec.peer_command, spec.peer_timeout, cancelled)
         else:
-            peer = joined.peer(number, host, spec.peer_timeout)
+            peer = joined.peer(number, host, spec.peer_timeout, cancelled)
         opened.callback(peer.close)
         peers.append(peer)
         if joined is None:  # a launcher may put several ranks on a host; what they measure is then suspect
@@ -273,10 +214,10 @@ def find_stand_ins(spec: RunSpec, scratch: Path) -> dict[str, StandIn]:
     return found
 
 
-def can_run(trial: Trial, scratch: Path) -> bool:
-    """True if the trial's path can run here with its backend and API."""
+def can_run(trial: Trial, room: Room, scratch: Path) -> bool:
+    """True if the trial's path can run with its backend and API, on all hosts."""
     try:
-        capability.check(trial.path, trial.backend, scratch, api=trial.api)
+        check_path(trial, room, scratch)
     except UnavailableError:
         return False
     return True
@@ -294,25 +235,13 @@ def measure(session: Path, joined: RankZero | None = None) -> None:
     hang.start(lambda what: tell_end(scribe, "failed", str(KvdeckError(what, "try another --backend; see engine.log"))))
     try:
         state, reason = run(session, scribe, stop, joined)
+    except CancelledError:  # before the first step
+        state, reason = ("interrupted" if stop.reason == ENGINE_ENDED else "cancelled"), stop.reason
     except KvdeckError as error:
         state, reason = "failed", str(error)
     except OSError as error:
         state, reason = "failed", str(KvdeckError(*write_error(error, session)))
     tell_end(scribe, state, reason)
-
-
-def tell_end(scribe: Scribe, state: records.RunState, reason: str | None) -> None:
-    """Emit the run's last event: its final state."""
-    # On a full disk the engine still receives the event, and writes it once the test files are removed.
-    with contextlib.suppress(RunFailedError):
-        scribe.emit(events.StateChanged(time.monotonic_ns(), time.time(), state, reason))
-
-
-def write_error(error: OSError, session: Path) -> tuple[str, str]:
-    """Return message and fix of a filesystem error; an error without a file name is about the session's own files."""
-    where = error.filename if isinstance(error.filename, str) else str(session)
-    what, fix = no_room(error) or (os.strerror(error.errno or 0), "check its owner and mode")
-    return f"can't write in {where}: {what}", f"{fix}, or set KVDECK_HOME to a folder on another disk"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def differences(a: Session, b: Session, of_a: Sequence[Entry], of_b: Sequence[En
     if bool(a.results) != bool(b.results):
         measured, other = (a.name, b.name) if a.results else (b.name, a.name)
         yield f"{measured} was measured by kvdeck, {other} was counted in other programs"
-    yield from _differing_facts(a, b)
+    yield from differing_facts(a, b)
     yield from _differing_results(a, b)
     yield from _single_figures(a, b)
 
@@ -41,7 +41,8 @@ def _single_figures(a: Session, b: Session) -> Iterable[str]:
 _FACTS = {"hostname": "host", "cpu": "CPU", "gpus": "GPUs", "kernel": "kernel"}
 
 
-def _differing_facts(a: Session, b: Session) -> Iterable[str]:
+def differing_facts(a: Session, b: Session) -> Iterable[str]:
+    """Yield how the hosts of two sessions and their NIXL differ, one line each; nothing of what isn't known."""
     if not a.host and not b.host:
         return
     hosts = [host_names(session.host) for session in (a, b)]

@@ -5,11 +5,13 @@ Ratios are of times for the same bytes, B over A: below 1, B is faster. Obstacle
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from kvdeck.sessions.analysis.comparability import differences
 from kvdeck.sessions.analysis.compare_telemetry import TelemetryDiff, compare_flows
@@ -22,8 +24,7 @@ SIZE_PERCENT, COUNT_PERCENT, RATE_PERCENT = 10.0, 10.0, 5.0
 """Changes in percent worth reporting: Dynamo's thresholds, applied in both directions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One session's figures in a row."""
 
     layouts: tuple[str, ...]
@@ -39,8 +40,7 @@ class Side:
     high: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """Figures of both sessions for a path, or for a path and layout."""
 
     path: str
@@ -94,7 +94,11 @@ class Diff:
 def compare(a: Session, b: Session) -> Diff:
     """Compare two sessions; both may be parts of the same session."""
     of_a, of_b = entries(a), entries(b)
-    paths, keys = tuple(_path_rows(of_a, of_b, a, b)), tuple(_key_rows(of_a, of_b))
+    keyed_a, keyed_b = _keyed(of_a), _keyed(of_b)
+    others = dict(keyed_b)
+    both = [(entry, others[key]) for key, entry in keyed_a if key in others]
+    paths = tuple(_path_rows(of_a, of_b, a, b))
+    keys = tuple(_row(mine.layout, [mine], [theirs]) for mine, theirs in both)
     crossed = {row.path for row in paths if not set(row.a.layouts) & set(row.b.layouts)}
     return Diff(
         a=_label(a, b),
@@ -102,9 +106,9 @@ def compare(a: Session, b: Session) -> Diff:
         differences=tuple(differences(a, b, of_a, of_b)),
         paths=paths,
         keys=keys,
-        insights=(*_counted_insights(of_a, of_b), *_judged_insights(judged_rows(keys, paths))),
-        only_a=tuple(_only(of_a, of_b, crossed)),
-        only_b=tuple(_only(of_b, of_a, crossed)),
+        insights=(*_counted_insights(both), *_judged_insights(judged_rows(keys, paths))),
+        only_a=tuple(_only(keyed_a, keyed_b, crossed)),
+        only_b=tuple(_only(keyed_b, keyed_a, crossed)),
         telemetry=_telemetry(a, b),
     )
 
@@ -124,13 +128,12 @@ def _label(session: Session, other: Session) -> str:
     return f"{session.name}:{'+'.join(dict.fromkeys(map(short_layout_name, items)))}"
 
 
-def _key_rows(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> list[Row]:
-    others = {_key(entry): entry for entry in of_b}
-    return [_row(e.layout, [e], [others[_key(e)]]) for e in of_a if _key(e) in others]
+Keyed = list[tuple[tuple[str, str, int | None, int | None], Entry]]
+"""Entries with their path, layout, block bytes and batch."""
 
 
-def _key(entry: Entry) -> tuple[str, str, int | None, int | None]:
-    return entry.path, entry.layout, entry.block_bytes, entry.batch
+def _keyed(items: Sequence[Entry]) -> Keyed:
+    return [((entry.path, entry.layout, entry.block_bytes, entry.batch), entry) for entry in items]
 
 
 def _path_rows(of_a: Sequence[Entry], of_b: Sequence[Entry], a: Session, b: Session) -> Iterable[Row]:
@@ -214,7 +217,7 @@ def _row(layout: str | None, a: Sequence[Entry], b: Sequence[Entry], shaped: boo
 def _with_ratio(row: Row, ratio: Interval, rounds: int, sure: bool = True) -> Row:
     """Return the row with its ratio; the ratio has an interval only if `sure`: both sides have one."""
     known = ratio.known and sure
-    return dataclasses.replace(
+    return replace(
         row,
         ratio=ratio.median,
         low=ratio.low if known else None,
@@ -255,10 +258,10 @@ def _side(side: Sequence[Entry], rate: Interval | None) -> Side:
     )
 
 
-def _only(here: Sequence[Entry], there: Sequence[Entry], crossed: Collection[str]) -> list[str]:
+def _only(here: Keyed, there: Keyed, crossed: Collection[str]) -> list[str]:
     """Return keys of `here` missing in `there`, except on paths where different layouts are compared."""
-    known = {_key(entry) for entry in there}
-    alone = [entry for entry in here if _key(entry) not in known and entry.path not in crossed]
+    known = dict(there)
+    alone = [entry for key, entry in here if key not in known and entry.path not in crossed]
     return [key_text(e.path, e.layout, e.block_bytes, e.batch) for e in alone]
 
 
@@ -275,12 +278,10 @@ def percent_change(before: float, after: float) -> float | None:
     return (after - before) / before * 100
 
 
-def _counted_insights(of_a: Sequence[Entry], of_b: Sequence[Entry]) -> Iterable[Insight]:
+def _counted_insights(both: Iterable[tuple[Entry, Entry]]) -> Iterable[Insight]:
     """Yield changes of counts, sizes and stated rates beyond Dynamo's thresholds."""
-    others = {_key(entry): entry for entry in of_b}
-    for a in of_a:
-        b = others.get(_key(a))
-        if b is None or not (a.transfers or b.transfers):
+    for a, b in both:
+        if not (a.transfers or b.transfers):
             continue
         for what, (before, after), threshold, good in _changes(a, b):
             change = percent_change(before, after)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from kvdeck.sessions.model.records import PATHS, Interval, Session, StepResult, TransferCounts
 from kvdeck.sessions.model.transfer_counts import LAYOUTS
@@ -13,8 +14,7 @@ LEAST_TIMED = 30
 """Minimum number of timed transfers for an interval of a trace's rate."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """Figures of one path and layout at one size, from a step result or from transfer counts."""
 
     path: str

@@ -69,6 +69,7 @@ class _TornError(ValueError):
 
 def folders() -> dict[str, Path]:
     """Return the session folders: Dynamo's code writes to the temp folder, its README names the home folder."""
+    # As Rust's `std::env::temp_dir` and Dynamo's tool find them, which isn't quite Python's way.
     return {"temp": Path(os.environ.get("TMPDIR") or "/tmp"), "home": Path(os.path.expanduser("~")) / ".dynamo"}  # noqa: PTH111
 
 
@@ -204,6 +205,7 @@ def _counts(key: str, values: Any) -> TransferCounts:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= NO_MINIMUM:
             raise ValueError(f"{name[:60]!r} of {key!r} is not an unsigned number")
+    # Dynamo begins at the largest number, and lowers it with each transfer.
     least = values.get("min_transfer_size", NO_MINIMUM)
     return TransferCounts(
         path,

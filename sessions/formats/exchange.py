@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import ImportedFileError, SessionError, UsageError
-from kvdeck.sessions.formats import dynamo, parquet
+from kvdeck.sessions.formats import ct_perftest, dynamo, parquet
 from kvdeck.sessions.formats.nixlbench import as_sessions, is_cloudai, is_nixlbench, seems_nixlbench
 from kvdeck.sessions.host.documents import DocumentError, RefusedError, load_json
 from kvdeck.sessions.host.escapes import csv_text as csv_cell
@@ -26,6 +26,7 @@ from kvdeck.sessions.model.transfer_counts import average_bytes, gb_per_s, order
 from kvdeck.sessions.text.markdown import inline, table
 from kvdeck.sessions.text.nixlbench_report import nixlbench_table
 from kvdeck.sessions.text.run_report import report_json, verdict_text
+from kvdeck.sessions.text.traffic_report import traffic_markdown
 from kvdeck.sessions.units import count_text, figure, layout_name, many, number_text, plain_text, size_text
 
 CSV_HEADER = (
@@ -73,6 +74,7 @@ def left_out(session: Session, form: str) -> list[str]:
     if form not in ("json", "csv", "parquet"):
         return []
     said = ["times and intervals of the run"] if session.results else []
+    said += ["patterns and ranks of the traffic test"] if session.traffic is not None else []
     if uncounted := sum(result.gb_per_s is not None and not result.iterations for result in session.results):
         said = [f"{many(uncounted, 'row')} of nixlbench: rates without counts of transfers"]
     if form == "parquet":
@@ -178,8 +180,8 @@ def read(path: Path) -> Session:
 
 
 def read_all(path: Path) -> list[Session]:
-    """Read the sessions of a file: kvdeck's, Dynamo's JSON or CSV, nixlbench's output, or cloudai's CSV of it. The file
-    is never changed.
+    """Read the sessions of a file: kvdeck's, Dynamo's JSON or CSV, nixlbench's output, cloudai's CSV of it, or the JSON
+    of NIXL's ct-perftest. The file is never changed.
 
     Raises:
         ImportedFileError: The file can't be read or has another format; the message gives the reason.
@@ -211,6 +213,7 @@ def _text(data: bytes) -> tuple[str, str]:
     for magic, what in _PACKED.items():
         if data.startswith(magic):
             raise ValueError(f"it is {what}: unpack it first")
+    # PowerShell's `>` writes UTF-16.
     encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     return data.decode(encoding, errors="replace"), encoding
 
@@ -239,6 +242,8 @@ def _from_text(text: str, data: bytes, path: Path) -> list[Session]:
         if b'"session_duration_secs"' in data and b'"metrics"' in data:
             return [_from_dynamo(path)]  # its writer may be at work: that reader waits
         raise ValueError(f"{_resembled(text) or 'it looks like JSON but'} {error}") from None
+    if document is not None and ct_perftest.is_perftest(document):
+        return [checked(ct_perftest.as_session(document, path, _changed(path)))]
     if document is not None:
         return [_from_dynamo(path, data) if _is_dynamo(document) else _from_ours(document, path)]
     if is_nixlbench(text) or is_cloudai(text):
@@ -304,6 +309,8 @@ def _changed(path: Path) -> float:
 
 def markdown(session: Session) -> str:
     """Return the session's figures as a Markdown table."""
+    if session.traffic is not None:
+        return "\n".join([f"## {inline(session.name)}", "", *traffic_markdown(session.traffic), ""])
     counted = counted_session(session)
     lines = [f"## {inline(session.name)}", ""]
     facts = [str(session.host[key]) for key in ("hostname", "cpu") if session.host.get(key)]

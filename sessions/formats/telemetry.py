@@ -14,7 +14,7 @@ import orjson
 
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.escapes import csv_text, visible
-from kvdeck.sessions.host.files import replace_file
+from kvdeck.sessions.host.files import write_output
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.telemetry.delta import Moment
 from kvdeck.sessions.store.telemetry.reader import MomentReader
@@ -70,7 +70,7 @@ def write(session: Session, folder: Path, form: str, path: Path) -> None:
     parts = pieces(session, folder, form)
     first = next(parts, b"")  # before anything is written: it may raise
     try:
-        replace_file(path, itertools.chain((first,), parts))
+        write_output(path, itertools.chain((first,), parts))
     except OSError as error:
         raise SessionError(f"can't write {path}: {error.strerror}", "choose another file") from error
 

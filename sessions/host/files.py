@@ -141,6 +141,36 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600
         _sync_folder(path.parent)
 
 
+def write_output(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600, durable: bool = False) -> None:
+    """Write a file that a person names as output: a regular file is replaced, a device or pipe is written to.
+
+    Root could otherwise replace /dev/null, which every program of the host needs.
+
+    Args:
+        path: The file.
+        data: What to write, whole or in pieces.
+        mode: As for `replace_file`; likewise `durable`.
+
+    Raises:
+        OSError: It can't be written: also for a pipe that nobody reads, a socket, or a block device.
+    """
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        kind = stat.S_IFREG
+    if stat.S_ISREG(kind):
+        replace_file(path, data, mode=mode, durable=durable)
+        return
+    if not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):
+        raise OSError(errno.EINVAL, "it isn't a regular file", str(path))
+    # Without O_NONBLOCK, opening a pipe that nobody reads would wait for ever.
+    fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    os.set_blocking(fd, True)
+    with open(fd, "wb") as file:
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
+
+
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -33,8 +33,6 @@ def _text(error: Exception) -> str:
 def fields_of(record: Any) -> dict[str, Any]:
     """Return a record's JSON fields, without unset ones, those of records inside unconverted.
 
-    This is the `default` of `orjson.dumps`.
-
     Raises:
         TypeError: It is no record.
     """
@@ -51,6 +49,16 @@ def fields_of(record: Any) -> dict[str, Any]:
     return fields if config.tag_field is None else {config.tag_field: config.tag, **fields}
 
 
+def json_form(record: Any) -> dict[str, Any] | tuple[Any, ...]:
+    """Return a record's JSON fields as `fields_of`, or its values if its JSON form is an array.
+
+    This is the `default` of `orjson.dumps`.
+    """
+    if isinstance(record, msgspec.Struct) and record.__struct_config__.array_like:
+        return msgspec.structs.astuple(record)
+    return fields_of(record)
+
+
 @functools.cache
 def _renames(cls: type[msgspec.Struct]) -> bool:
     """True if a field's name in JSON, which files keep, is not its name in code; `structs.asdict` knows only that."""
@@ -59,12 +67,12 @@ def _renames(cls: type[msgspec.Struct]) -> bool:
 
 def encode_line(record: Any) -> bytes:
     """Return the record as one line, newline included."""
-    return orjson.dumps(record, default=fields_of, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(record, default=json_form, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def encode_document(record: Any) -> bytes:
     """Return the record as an indented document, newline included."""
-    return orjson.dumps(record, default=fields_of, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(record, default=json_form, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def decode(cls: type[Record], data: bytes) -> Record:
@@ -99,6 +107,6 @@ def checked(record: Record) -> Record:
         RecordError: It can't be written: a number is not finite or has more than 64 bits, or a type is wrong.
     """
     try:
-        return decode(type(record), orjson.dumps(record, default=fields_of))
+        return decode(type(record), orjson.dumps(record, default=json_form))
     except TypeError as error:
         raise RecordError(error) from error

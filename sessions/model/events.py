@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from kvdeck.sessions.host.documents import check_record
 from kvdeck.sessions.model.records import Comparison, RunState, StepPlan, StepResult, Tuned
+from kvdeck.sessions.model.traffic import PatternPlan, ProcessPlace, TrafficMode, VisitPhase, VisitRecord
 
 
 class RunStarted(Struct, frozen=True, tag="run_started", tag_field="kind"):
@@ -103,8 +104,111 @@ class SettingTuned(Tuned, frozen=True, tag="tuned", tag_field="kind"):
     """The result of one setting in `--tune`."""
 
 
+class TrafficPlanned(Struct, frozen=True, tag="traffic_planned", tag_field="kind"):
+    """A traffic test's patterns and processes, before any is started."""
+
+    t: int
+    mode: TrafficMode
+    patterns: tuple[PatternPlan, ...]
+    processes: tuple[ProcessPlace, ...]
+    iterations: int
+    warmup: int
+    isolation: int
+    """Visits of each pattern alone."""
+    verify: bool
+    region_bytes: int
+    """Memory of all ranks' regions."""
+
+
+class ClockCompared(Struct, frozen=True, tag="clock_compared", tag_field="kind"):
+    """Another host's clock against the writer's: theirs minus ours, and the largest error of it."""
+
+    t: int
+    host: str
+    offset_ns: int
+    error_ns: int
+
+
+class TrafficPrepared(Struct, frozen=True, tag="traffic_prepared", tag_field="kind"):
+    """Requests of the first `patterns` patterns are made; of all of them, the last time it comes."""
+
+    t: int
+    patterns: int
+    descriptors: int
+    """Of one side, so far."""
+    seconds: float
+    """Since the preparation began."""
+
+
+class PatternBegun(Struct, frozen=True, tag="pattern_begun", tag_field="kind"):
+    """A visit of a pattern is to start at `at`; one event stands for successive visits alone."""
+
+    t: int
+    pattern: int
+    phase: VisitPhase
+    iteration: int
+    at: int
+
+
+class PatternsMoved(Struct, frozen=True, tag="patterns_moved", tag_field="kind"):
+    """Visits that were completed since the last of these events, in order."""
+
+    t: int
+    visits: tuple[VisitRecord, ...]
+
+
+class PatternVerified(Struct, frozen=True, tag="pattern_verified", tag_field="kind"):
+    """Every byte of a pattern was compared; `wrong` names the cells that differ, in words."""
+
+    t: int
+    pattern: int
+    bytes: int
+    wrong: tuple[str, ...] = ()
+
+
+class MessagesReceived(Struct, frozen=True, tag="messages_received", tag_field="kind"):
+    """What each rank received in a pattern: destination, source, bytes, first bytes in hex, CRC-32."""
+
+    t: int
+    pattern: int
+    messages: tuple[tuple[int, int, int, str, str], ...]
+
+
+class TrafficEnded(Struct, frozen=True, tag="traffic_ended", tag_field="kind"):
+    """The result in the form of NIXL's own tool: its JSON file's content."""
+
+    t: int
+    upstream: dict[str, Any]
+
+
+TrafficEvent = (
+    TrafficPlanned
+    | ClockCompared
+    | TrafficPrepared
+    | PatternBegun
+    | PatternsMoved
+    | PatternVerified
+    | MessagesReceived
+    | TrafficEnded
+)
 Event = (
-    RunStarted | StepStarted | Round | ReferenceRound | StepFinished | Compared | SettingTuned | Logged | StateChanged
+    RunStarted
+    | StepStarted
+    | Round
+    | ReferenceRound
+    | StepFinished
+    | Compared
+    | SettingTuned
+    | Logged
+    | StateChanged
+    | TrafficPlanned
+    | ClockCompared
+    | TrafficPrepared
+    | PatternBegun
+    | PatternsMoved
+    | PatternVerified
+    | MessagesReceived
+    | TrafficEnded
 )
 
 

@@ -15,9 +15,9 @@ def peers_of(host: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def host_names(host: Mapping[str, Any]) -> str:
-    """Return the names of all hosts of a session, such as `hostA → hostB`; empty if unknown."""
-    own = [str(host["hostname"])] if host.get("hostname") else []
-    return " → ".join([*own, *(peer_name(peer) for peer in peers_of(host))])
+    """Return the names of all hosts of a session, such as `hostA → hostB, hostC`; empty if unknown."""
+    ends = str(host["hostname"]) if host.get("hostname") else "", ", ".join(map(peer_name, peers_of(host)))
+    return " → ".join(filter(None, ends))
 
 
 def peer_name(peer: Mapping[str, Any]) -> str:

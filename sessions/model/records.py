@@ -13,9 +13,12 @@ from msgspec import UNSET, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
 from kvdeck.sessions.model.disturbance import Disturbance
+from kvdeck.sessions.model.measures import Interval as Interval
+from kvdeck.sessions.model.measures import Percentiles as Percentiles
 from kvdeck.sessions.model.open_values import SettingValues, SpecValues, check_open
 from kvdeck.sessions.model.references import is_limit
 from kvdeck.sessions.model.telemetry import TelemetryTotals
+from kvdeck.sessions.model.traffic import TrafficResult
 
 SCHEMA_VERSION = 1
 
@@ -57,9 +60,9 @@ def is_same(low: float, high: float) -> bool:
 
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled", "crashed", "interrupted"]
-SessionKind = Literal["run", "trace", "imported", "telemetry"]
+SessionKind = Literal["run", "trace", "imported", "telemetry", "traffic"]
 """`run`: measured here; `trace`: transfers counted in other programs; `imported`: read from a file; `telemetry`:
-samples recorded by the Monitor."""
+samples recorded by the Monitor; `traffic`: patterns between ranks, measured here."""
 FormerKind = Literal["recorded", "watched"]
 KIND_V1 = {"trace": "recorded", "telemetry": "watched"}
 """Former words of two kinds. Files of earlier versions hold them; printed JSON holds them as `kind_v1` for one more
@@ -73,30 +76,6 @@ def present_kind(kind: str) -> str:
 
 
 FINAL_STATES: tuple[RunState, ...] = ("done", "failed", "cancelled", "crashed", "interrupted")
-
-
-class Percentiles(Struct, frozen=True):
-    """Exact percentiles of measured times, in µs."""
-
-    p50: float
-    p90: float
-    p95: float
-    p99: float
-    max: float
-    mean: float
-
-
-class Interval(Struct, frozen=True):
-    """A median with its 95 % interval; the field that holds it names the unit."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def known(self) -> bool:
-        """True if there is an interval; a single figure has equal bounds."""
-        return self.low < self.high
 
 
 class StepPlan(Struct, frozen=True):
@@ -291,6 +270,8 @@ class Session(Struct, frozen=True):
     """The imported file, or the foreign file that is read in place."""
     telemetry: TelemetryTotals | None = field(default=None, name="watched")
     """Totals of a telemetry session, or of the telemetry inside this one; `session.json` has only the former."""
+    traffic: TrafficResult | None = None
+    """Result of a traffic test, measured here or imported."""
 
     def __post_init__(self) -> None:
         check_open(self.spec, SpecValues, "spec")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from kvdeck.sessions.units import UNKNOWN, percent_text, ratio_text
 
 MEMCPY, CUDA_MEMCPY, PINNED_CUDA_MEMCPY = "memcpy", "cudaMemcpy", "pinned cudaMemcpy"
+MEMCPY_BY_BOTH = "memcpy on 2 cores"
+"""memcpy by the initiator's and the target's core together, where that is faster than by one."""
 PREAD, PWRITE, IO_SUBMIT = "pread", "pwrite", "io_submit"
 PROCESS_VM_READV, PROCESS_VM_WRITEV = "process_vm_readv", "process_vm_writev"
+TCP_STREAM = "TCP stream"
 
 LIMIT_FROM = 256 << 10
 """Block size in bytes from which copies that are started one by one are a limit. Below, call overhead counts, and many
 small requests in flight exceed them."""
 _SAME_UP_TO = 1.05
-_ONE_BY_ONE = (MEMCPY, PINNED_CUDA_MEMCPY)
+_ONE_BY_ONE = (MEMCPY, MEMCPY_BY_BOTH, PINNED_CUDA_MEMCPY)
 _TOGETHER = (IO_SUBMIT, PROCESS_VM_READV, PROCESS_VM_WRITEV)
 """Means that move all blocks of a request by one or two system calls."""
 

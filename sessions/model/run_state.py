@@ -22,10 +22,12 @@ from kvdeck.sessions.model.events import (
     StateChanged,
     StepFinished,
     StepStarted,
+    TrafficEvent,
 )
 from kvdeck.sessions.model.records import FINAL_STATES, Comparison, Percentiles, StepPlan, StepResult, Tuned
 from kvdeck.sessions.model.records import RunState as StateName
 from kvdeck.sessions.model.references import is_limit, reference_of
+from kvdeck.sessions.model.traffic_state import TrafficState, take
 
 MAX_POINTS = 512
 """Maximum points stored per step; beyond it every second one is dropped, which leaves rates exact."""
@@ -194,6 +196,8 @@ class RunState(msgspec.Struct, frozen=True):
     """Samples the engine dropped because this client was too slow."""
     unknown: int = 0
     """Lines of kinds this version doesn't know."""
+    traffic: TrafficState | None = None
+    """Of a traffic test."""
     _index: dict[int, int] = msgspec.field(default_factory=dict)
 
     @property
@@ -233,6 +237,9 @@ def apply(state: RunState, event: Event) -> RunState:
     if isinstance(event, Round):
         return _sampled(state, event, state.next_seq, 0)
     state = _at(state, event.t)
+    if isinstance(event, TrafficEvent):
+        traffic = take(state.traffic, event)
+        return replace(state, traffic=traffic, fraction=traffic.fraction)
     if isinstance(event, RunStarted):
         return _begun(state, event)
     if isinstance(event, StepStarted):

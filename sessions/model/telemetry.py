@@ -115,6 +115,8 @@ class TelemetryTotals(Struct, frozen=True):
     counters: tuple[CounterTotals, ...] = ()
     marks: tuple[tuple[float, str, str], ...] = ()
     """The latest annotations: Unix time in seconds, text, kind."""
+    failure: str | UnsetType = UNSET
+    """Why a recording inside a run or a trace did not end well; in no file."""
 
     histograms: tuple[HistogramTotals, ...] | UnsetType = UNSET
     """Unset without any, as in sessions of kvdeck 0.1."""

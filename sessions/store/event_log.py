@@ -105,6 +105,7 @@ class LineReader:
                 return data[:end]
             if len(data) < limit:
                 return None
+            # A round's line holds a time per request, and may be longer than one read.
             limit *= 2
 
     def _take(self, chunk: bytes) -> list[tuple[int, bytes]]:
@@ -148,6 +149,7 @@ def spread_events(path: Path, most: int) -> Iterator[Event]:
         with open_regular(path) as file:
             for number in range(pieces):
                 file.seek(number * (size - PIECE_BYTES) // max(1, pieces - 1))
+                # The first and the last line of a chunk are cut, or whole by chance.
                 lines = file.read(PIECE_BYTES).split(b"\n")[1:-1]
                 yield from (event for line in lines if (event := decode_event(line)) is not None)
     except OSError as error:
@@ -220,6 +222,7 @@ def append_event(path: Path, event: Event) -> bytes:
         truncate_torn_tail(path)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # A short write means a full disk: half a line must not stay, or the next one would be joined to it.
             if os.write(fd, line) != len(line):
                 truncate_torn_tail(path)
                 raise SessionError(f"can't append to {path}: the disk is full", "free disk space in that folder")

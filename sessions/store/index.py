@@ -21,10 +21,12 @@ from msgspec.structs import replace
 from kvdeck.sessions.errors import SessionError, UsageError
 from kvdeck.sessions.host.files import MAX_RECORD, read_regular, replace_file
 from kvdeck.sessions.model.encoding import decode
+from kvdeck.sessions.model.measures import Interval
 from kvdeck.sessions.model.records import FINAL_STATES, KIND_V1, TransferCounts, present_kind
 from kvdeck.sessions.model.telemetry import TelemetryTotals
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.owners import OWNER_GONE, is_abandoned
+from kvdeck.sessions.units import many, ratio_text
 
 MAX_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -57,7 +59,8 @@ class SessionSummary(Struct, frozen=True):
     """Counted transfers of a trace or an imported session."""
     host: str = ""
     about: str = ""
-    """For telemetry: duration, number of sources, and the tiers between which data moved."""
+    """For telemetry: duration, number of sources, and the tiers between which data moved. For traffic: ranks, patterns,
+    and the largest congestion ratio."""
 
 
 _FIELDS = SessionSummary.__struct_fields__
@@ -79,6 +82,17 @@ class _Wanted(Struct):
     layouts: tuple[str, ...] | None = None
 
 
+class _PatternListed(Struct):
+    ratio: Interval | None = None
+
+
+class _TrafficListed(Struct):
+    """What a row shows of a traffic test."""
+
+    ranks: int
+    patterns: tuple[_PatternListed, ...] = ()
+
+
 class _Listed(Struct):
     """The fields of a `session.json` that its row shows; the others are skipped unread."""
 
@@ -95,6 +109,7 @@ class _Listed(Struct):
     kind: str | None = None
     transfer_counts: tuple[TransferCounts, ...] | None = msgspec.field(default=None, name="tallies")
     telemetry: TelemetryTotals | None = msgspec.field(default=None, name="watched")
+    traffic: _TrafficListed | None = None
 
 
 class _Index(Struct):
@@ -143,6 +158,7 @@ def summaries(home: Path) -> list[SessionSummary]:
     for name in names(sessions):
         path = f"{sessions}/{name}/session.json"
         try:
+            # Not pathlib: for 10,000 sessions its objects cost more than the calls.
             status = os.stat(path)  # noqa: PTH116
         except NotADirectoryError:
             continue  # a plain file, not a session
@@ -152,6 +168,7 @@ def summaries(home: Path) -> list[SessionSummary]:
         mark = [status.st_ino, status.st_mtime_ns, status.st_size]
         known = index.get(name)
         if known is not None and known[1].kind == "trace":
+            # A trace's counts change in its processes' files, and session.json stays as it was.
             mark.append(trace_counts.mark(f"{sessions}/{name}"))
         if known is not None and known[0] == mark:
             found[name] = known
@@ -222,7 +239,7 @@ def _summarise(name: str, listed: _Listed, folder: str) -> SessionSummary:
         kind=kind,
         transfers=sum(counts.transfers for counts in counted),
         host=str((listed.host or {}).get("hostname") or ""),
-        about=_about(listed.telemetry) if listed.telemetry else "",
+        about=_about(listed.telemetry) if listed.telemetry else _traffic_about(listed.traffic),
     )
 
 
@@ -230,6 +247,16 @@ def _about(totals: TelemetryTotals) -> str:
     from kvdeck.sessions.text.telemetry_report import about  # deferred: only telemetry needs it
 
     return about(totals)
+
+
+def _traffic_about(traffic: _TrafficListed | None) -> str:
+    """Return what a traffic test's row says: ranks, patterns, and the largest congestion ratio."""
+    if traffic is None:
+        return ""
+    ranks = [many(traffic.ranks, "rank")] if traffic.ranks else []
+    ratios = [one.ratio.median for one in traffic.patterns if one.ratio is not None]
+    congestion = [f"congestion up to {ratio_text(max(ratios))}"] if ratios else []
+    return " · ".join([*ranks, many(len(traffic.patterns), "pattern"), *congestion])
 
 
 def _read_index(home: Path) -> dict[str, tuple[Mark, SessionSummary]]:

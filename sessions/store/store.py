@@ -25,8 +25,10 @@ from kvdeck.sessions.host.documents import DocumentError, load_yaml
 from kvdeck.sessions.host.files import MAX_RECORD, is_regular, no_room, read_regular, replace_file
 from kvdeck.sessions.model.encoding import decode, encode_document
 from kvdeck.sessions.model.events import Event, StateChanged
-from kvdeck.sessions.model.records import FINAL_STATES, Session
+from kvdeck.sessions.model.records import FINAL_STATES, Session, SessionKind
 from kvdeck.sessions.model.run_state import CUT_SHORT, RunState, apply
+from kvdeck.sessions.model.telemetry import TelemetryTotals
+from kvdeck.sessions.model.traffic import TRAFFIC
 from kvdeck.sessions.store import event_log, trace_counts
 from kvdeck.sessions.store.index import SessionSummary, check_name, names, summaries
 from kvdeck.sessions.store.locks import alone_in
@@ -66,7 +68,14 @@ class Store:
         return is_regular(self.folder(name) / "session.json")
 
     def create(
-        self, name: str | None, spec: Mapping[str, Any], run_yaml: str, *, label: str = "run", kvdeck: str = ""
+        self,
+        name: str | None,
+        spec: Mapping[str, Any],
+        run_yaml: str,
+        *,
+        label: str = "run",
+        kvdeck: str = "",
+        kind: SessionKind = "run",
     ) -> Session:
         """Create a queued session, atomically.
 
@@ -88,7 +97,8 @@ class Store:
             fresh.mkdir(parents=True, mode=0o700)
             (fresh / "run.yaml").write_text(run_yaml)
             (fresh / "samples.jsonl").touch(mode=0o600)
-            return self._move_in(fresh, candidates, Session("", "queued", created, kvdeck=kvdeck, spec=dict(spec)))
+            blank = Session("", "queued", created, kvdeck=kvdeck, spec=dict(spec), kind=kind)
+            return self._move_in(fresh, candidates, blank)
         except OSError as error:
             raise _write_error(self.sessions, error) from error
         finally:
@@ -162,6 +172,7 @@ class Store:
             folder, target = self.folder(name), self.folder(new)
             if target.exists():
                 raise UsageError(f"session {new!r} already exists", "choose another name")
+            # A kill before the write leaves the old name in session.json, where the folder's name counts.
             folder.rename(target)
             self.write(replace(session, name=new))
 
@@ -173,6 +184,7 @@ class Store:
         """
         with self._alone():
             self._ended(name, damaged=True)
+            # Renamed first: the name is free at once, and no reader meets half a session. No name starts with a dot.
             gone = self.sessions / f".deleted-{os.getpid()}-{time.monotonic_ns()}"
             self.folder(name).rename(gone)
         try:
@@ -232,7 +244,7 @@ class Store:
         if session.kind == "trace":
             return self._with_telemetry(trace_counts.filled(session, self.folder(name)))
         session = self._settled(session)
-        return self._with_telemetry(session) if session.kind == "run" else session
+        return self._with_telemetry(session) if session.kind in ("run", "traffic") else session
 
     def _settled(self, session: Session) -> Session:
         """Return the session with all events so far; `interrupted` if it has not ended and its owner is gone."""
@@ -283,7 +295,10 @@ class Store:
             found = inside.load(keeping.INSIDE)
         except SessionError:  # damaged telemetry must not hide the session
             return session
-        return replace(session, telemetry=found.telemetry)
+        totals = found.telemetry or TelemetryTotals()
+        if found.state in CUT_SHORT and found.reason:
+            totals = replace(totals, failure=found.reason)
+        return replace(session, telemetry=totals)
 
     def _is_recorded_into(self, name: str) -> bool:
         from kvdeck.sessions.store.telemetry.annotations import is_written
@@ -323,7 +338,9 @@ class Store:
             spec = load_yaml(read_regular(folder / "run.yaml"))
         except (OSError, DocumentError):
             spec = None
-        return Session(name, "interrupted", folder.stat().st_mtime, spec=spec if isinstance(spec, dict) else {})
+        known = spec if isinstance(spec, dict) else {}
+        kind: SessionKind = "traffic" if known.get("job") == TRAFFIC else "run"
+        return Session(name, "interrupted", folder.stat().st_mtime, spec=known, kind=kind)
 
     def names(self) -> list[str]:
         """Return all session names, unordered."""
@@ -365,6 +382,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         results=tuple(sorted((*state.results, *left), key=lambda result: result.step)),
         comparisons=state.comparisons,
         tuned=state.tuned,
+        traffic=base.traffic if state.traffic is None else state.traffic.result,
     )
 
 

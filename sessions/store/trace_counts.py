@@ -151,9 +151,11 @@ def _runs(process: Process) -> bool:
         return False
     except (OSError, ValueError):
         return True  # unreadable: assume that it may still count
+    # The name stands in parentheses, and may hold blanks and parentheses itself.
     fields = stat.rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X"):
         return False
+    # A process that began later has the pid of one that ended, and counts nothing here.
     begun = time.time() - uptime + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return begun <= process.updated + _CLOCK_SLACK_S
 

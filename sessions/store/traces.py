@@ -67,6 +67,7 @@ def make_active(name: str) -> None:
 def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Not 0600: the umask decides, as it does for the files that Dynamo's hooks create.
         replace_file(path, data, mode=0o666)
     except OSError as error:
         raise SessionError(

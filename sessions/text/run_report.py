@@ -18,7 +18,7 @@ from kvdeck.sessions.model.records import KIND_V1, Comparison, Percentiles, Sess
 from kvdeck.sessions.model.references import against_text, exceeded_text
 from kvdeck.sessions.model.step_pages import pages_said
 from kvdeck.sessions.stats import LEAST_BLOCKS
-from kvdeck.sessions.text.peer_report import link_text, peer_facts, peer_text
+from kvdeck.sessions.text.peer_report import each_text, link_text, peer_facts, peer_text
 from kvdeck.sessions.text.sweep_report import is_grid, shape_text, sweep_grid, sweep_ratios
 from kvdeck.sessions.text.tables import TextColumn, fit, joined, render, table_width, wrapped
 from kvdeck.sessions.units import (
@@ -58,7 +58,12 @@ def report_lines(session: Session, width: int = 100) -> list[Line]:
         from kvdeck.sessions.text.telemetry_report import telemetry_lines
 
         return telemetry_lines(session, width)
-    if session.kind != "run":
+    if session.traffic is not None:
+        from kvdeck.sessions.text.traffic_report import traffic_text
+
+        rows = [Line(text, "bad" if text == "Wrong bytes:" else "plain") for text in traffic_text(session.traffic)]
+        return [*_head(session, width), Line(""), *rows, *telemetry_inside(session, width)]
+    if session.kind not in ("run", "traffic"):
         from kvdeck.sessions.text.trace_report import trace_lines  # it imports this module
 
         if not session.results:
@@ -96,6 +101,8 @@ def is_telemetry(session: Session) -> bool:
 
 def trouble(session: Session) -> bool:
     """True if a step failed, bytes differed, or the run failed, crashed or was interrupted."""
+    if session.traffic is not None and session.traffic.verified is False:
+        return True
     return session.state in ("failed", "crashed", "interrupted") or any(
         result.status in ("failed", "suspect") or result.verified is False for result in session.results
     )
@@ -165,8 +172,8 @@ def _links(results: Sequence[StepResult], sweep: bool, width: int) -> list[Line]
     for result in results:
         if link := link_of(result):
             name = f"{layout_name(result.layout)}, {shape_text(result)}" if sweep else layout_name(result.layout)
-            text = f"  {name}: {link_text(result, link)}"
-            lines += [Line(piece, _tone(result)) for piece in wrapped(text, width, "    ")]
+            texts = [f"  {name}: {link_text(result, link)}", *(f"    {text}" for text in each_text(link))]
+            lines += [Line(piece, _tone(result)) for text in texts for piece in wrapped(text, width, "      ")]
     return lines
 
 

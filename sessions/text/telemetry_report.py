@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import UNSET
+
 from kvdeck.sessions import units
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
@@ -42,8 +44,14 @@ def telemetry_lines(session: Session, width: int = 100) -> list[Line]:
 def inside_lines(totals: TelemetryTotals, width: int) -> list[Line]:
     """Return what was recorded inside a run, as a part of the run's report."""
     facts = ["Telemetry of that time", duration_text(totals.duration_s), many(totals.moments, "sample")]
-    lines = [Line(text, "heading") for text in joined(facts, width)]
-    return [*lines, *_totals(totals, width)] if totals.moments else lines
+    if totals.failure is not UNSET:
+        why = f"  The recording did not end well: {totals.failure}"
+        trouble = [Line(text, "warning") for text in wrapped(why, width, "  ")]
+    else:
+        trouble = []
+    if not totals.moments:
+        return [Line("Telemetry of that time: no samples", "heading"), *trouble]
+    return [*(Line(text, "heading") for text in joined(facts, width)), *trouble, *_totals(totals, width)]
 
 
 def _totals(totals: TelemetryTotals, width: int) -> list[Line]:

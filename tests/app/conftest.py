@@ -68,10 +68,10 @@ class FileRequests(Requests):
         self.plans = Path("/nowhere/plans")
         self.found: tuple[FoundSource, ...] = ()
 
-    async def submit(self, spec: Mapping[str, Any]) -> str:
+    async def submit(self, spec: Mapping[str, Any], kind: str | None = None) -> str:
         if not spec:
             await asyncio.Event().wait()  # still on its way to the queue
-        self.asked.append(("run", spec))
+        self.asked.append((kind or "run", spec))
         return "new"
 
     async def cancel(self, session: str) -> None:

@@ -31,3 +31,11 @@ def test_sides_that_share_a_core_get_no_figure(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(transfers, "CORES", transfers.CORES[:1])
     with pytest.raises(SystemExit, match="share the cores"):
         transfers._open(str(tmp_path), 4096, 1)
+
+
+@pytest.mark.skipif(len(transfers.CORES) < 2, reason="two sides want two cores")
+def test_a_row_after_a_pinned_lane_is_planned_on_all_cores(tmp_path: Path):
+    lane = transfers._open(str(tmp_path), 4096, 1)
+    lane.close()
+    assert os.sched_getaffinity(0) == {transfers.CORES[0]}
+    assert transfers._room(str(tmp_path)).cores == tuple(transfers.CORES)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.io.loop import Visit
 from kvdeck.engine.planning.layout import Geometry
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator import Lane
@@ -26,7 +27,7 @@ from kvdeck.engine.ranks.initiator_setup import LaneSetup
 from kvdeck.engine.spec import RunSpec
 from kvdeck.engine.transfer.run import lane_setups
 from kvdeck.engine.transfer.trial import TrialProgress, TrialRun
-from kvdeck.engine.transfer.trials import plan_trials, room_of
+from kvdeck.engine.transfer.trials import Room, plan_trials, room_of
 from kvdeck.sessions.model.disturbance import is_disturbed
 from tests.benchmarks.table import Row
 
@@ -120,15 +121,30 @@ def _cores_of(pid: int) -> tuple[set[int], set[int]]:
     return os.sched_getaffinity(pid), {int(last)}
 
 
-def _p50(lane: Lane, count: int) -> float:
-    """Median ns of a request; only this lane's target polls meanwhile, and the cores are checked after it."""
+def _visit(lane: Lane, count: int) -> Visit:
+    """Run `count` requests; only this lane's target polls meanwhile, and the cores are checked after it."""
     lane.attend(True)
     visit = lane.visit(0, count)
     lane.attend(False)
     _check_cores(lane)
     if visit.waits_ns is not None:
         VISITS.append(is_disturbed(visit.waits_ns, visit.end_ns - visit.start_ns))
+    return visit
+
+
+def _p50(lane: Lane, count: int) -> float:
+    """Median ns of a request."""
+    visit = _visit(lane, count)
     return statistics.median(post + move for post, move in zip(visit.post_ns, visit.transfer_ns, strict=True))
+
+
+def _mean(lane: Lane, count: int) -> float:
+    """Wall time in ns over the requests: what a limit is measured by, which has no single requests to take a median of.
+
+    A median leaves out a wait for a core that a wall time contains: beside other programs the limit seemed exceeded.
+    """
+    visit = _visit(lane, count)
+    return (visit.end_ns - visit.start_ns) / count
 
 
 def _row(what: str, measured: str, budget: str) -> Row:
@@ -258,7 +274,7 @@ def _against_limit(lane: Lane, what: str, count: int) -> Row:
         return (end - begin) / count
 
     reference()
-    ratio, ours, theirs = _pairs(lambda: _p50(lane, count), reference)
+    ratio, ours, theirs = _pairs(lambda: _mean(lane, count), reference)
     pages = lane.pages()[0]
     lane.close()
     return _row(what, f"{1 / ratio:.2f} ({size / ours:.2f} of {size / theirs:.2f} GB/s, {pages})", "–")
@@ -303,10 +319,15 @@ def _bookkeeping() -> Row:
     return Row("recording one request in the measuring loop", f"{cost - loop:.0f} ns", "≤ 300 ns")
 
 
+def _room(folder: str) -> Room:
+    """This host with the cores that it gave at first: by now an earlier row's lane has pinned this process."""
+    return dataclasses.replace(room_of(host_facts(Path(folder))), cores=tuple(CORES))
+
+
 def _against_itself() -> Row:
     """A layout compared with itself: how often a verdict is given where there is nothing to find."""
     with tempfile.TemporaryDirectory() as folder:
-        room = room_of(host_facts(Path(folder)))
+        room = _room(folder)
         spec = RunSpec(paths=("HostToHost",), layouts=("FullyContiguous",), seconds=0.8, effort="quick", batch=4,
                        verify=False, reference=False)  # fmt: skip
         (trial,) = plan_trials(spec, room)

@@ -91,7 +91,7 @@ def test_every_option_of_the_table_is_one_of_the_command() -> None:
 def test_every_field_but_free_text_is_in_the_form() -> None:
     missing = {row.name for row in FIELDS if row.cell is None}
     peers = {"peer_command", "peer_timeout"}
-    assert missing == {"paths", "layouts", "params", "folder"} | peers  # the first two are toggles
+    assert missing == {"paths", "layouts", "params", "fixed", "folder"} | peers  # the first two are toggles
 
 
 def test_every_default_is_a_value_that_is_accepted() -> None:

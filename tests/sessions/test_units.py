@@ -225,11 +225,12 @@ ALLOWED = {
     ),
     **dict.fromkeys(
         [
-            f"engine/traffic/perftest_text.py: {text}"
+            f"sessions/text/traffic_report.py: {text}"
             for text in (
-                "found.interval.high:.2f",
-                "found.interval.low:.2f",
-                "placed.prepare_s:.3f",
+                "found.high:..f",
+                "found.low:..f",
+                "found.median:..f",
+                "result.prepared_s:.3f",
                 "total",
                 "value:..f",
             )

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 DEVICE = "eth1"
+SECOND_DEVICE = "eth2"
+"""Of `hostA`, if there is a third host."""
 DEADLINE = 30.0
 KVDECK = Path(sys.executable).parent / "kvdeck"
 """The command as the other host calls it: both hosts have one file system."""
@@ -141,12 +143,44 @@ class Pair:
     def limit(self, rate: str) -> None:
         """Shape the link to a rate, such as `1gbit`, in both directions."""
         for host in (self.a, self.b):
-            _run("ip", "netns", "exec", host.namespace, "tc", "qdisc", "replace", "dev", DEVICE, "root", "tbf",
-                 "rate", rate, "burst", "256kb", "latency", "50ms")  # fmt: skip
+            _shape(host, DEVICE, rate)
 
     def wait_for_link(self) -> None:
         for host in (self.a, self.b):  # asking makes the kernel's link watch catch up
             host.ip("link", "show", DEVICE)
+
+
+def _shape(host: Host, device: str, rate: str) -> None:
+    _run("ip", "netns", "exec", host.namespace, "tc", "qdisc", "replace", "dev", device, "root", "tbf",
+         "rate", rate, "burst", "256kb", "latency", "50ms")  # fmt: skip
+
+
+@contextlib.contextmanager
+def third_host(pair: Pair, rate: str) -> Iterator[Host]:
+    """Make `hostC`, on a link of its own to `hostA`'s second interface, with an sshd: `ssh hostc` reaches it."""
+    c = Host(pair.b.namespace.replace("hB", "hC"), "hostC", pair.b.address.replace("10.", "10.1", 1), True)
+    config = pair.folder / "ssh_config"
+    before = config.read_text()
+    try:
+        _run("ip", "netns", "add", c.namespace)
+        _run("ip", "link", "add", SECOND_DEVICE, "netns", pair.a.namespace, "type", "veth", "peer", "name", DEVICE,
+             "netns", c.namespace)  # fmt: skip
+        pair.a.ip("addr", "add", c.address.rsplit(".", 1)[0] + ".1/24", "dev", SECOND_DEVICE)
+        c.ip("addr", "add", f"{c.address}/24", "dev", DEVICE)
+        c.ip("link", "set", "lo", "up")
+        for host, device in ((pair.a, SECOND_DEVICE), (c, DEVICE)):
+            host.ip("link", "set", device, "up")
+            _shape(host, device, rate)
+        for host, device in ((pair.a, SECOND_DEVICE), (c, DEVICE)):
+            host.ip("link", "show", device)
+        _listen(pair.folder, c, pair.folder / "sshd-c.log")
+        _write_host(config, "hostc", pair.folder, c.address, before)
+        yield c
+    finally:
+        config.write_text(before)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            c.end()
+            _run("ip", "netns", "del", c.namespace)
 
 
 @contextlib.contextmanager
@@ -189,14 +223,7 @@ def _start_sshd(pair: Pair) -> None:
     Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("hostkey", "userkey"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
-    public = (folder / "hostkey.pub").read_text().split()
     (folder / "authorized_keys").write_bytes((folder / "userkey.pub").read_bytes())
-    (folder / "known_hosts").write_text(f"{address} {public[0]} {public[1]}\n")
-    (folder / "sshd_config").write_text(
-        f"ListenAddress {address}\nPort 22\nHostKey {folder}/hostkey\nAuthorizedKeysFile {folder}/authorized_keys\n"
-        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
-        f"StrictModes no\nPidFile {folder}/sshd.pid\nSetEnv PATH={KVDECK.parent}:{os.environ['PATH']}\n"
-    )
     write_ssh_config(folder, address)
     command = f'{shutil.which("ssh")} -F {folder}/ssh_config "$@"'
     for place, before in (("bin", ""), ("outside", f"ip netns exec {pair.a.namespace} ")):
@@ -204,16 +231,35 @@ def _start_sshd(pair: Pair) -> None:
         ssh = folder / place / "ssh"
         ssh.write_text(f"#!/bin/sh\nexec {before}{command}\n")
         ssh.chmod(0o755)
-    with pair.log.open("wb") as log:
-        pair.b.popen("/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "sshd_config"), stderr=log.fileno())
+    _listen(folder, pair.b, pair.log)
+
+
+def _listen(folder: Path, host: Host, log: Path) -> None:
+    """Start a host's sshd, and wait until it listens."""
+    address = host.address
+    public = (folder / "hostkey.pub").read_text().split()
+    with (folder / "known_hosts").open("a") as known:
+        known.write(f"{address} {public[0]} {public[1]}\n")
+    config = folder / f"sshd_config-{host.name}"
+    config.write_text(
+        f"ListenAddress {address}\nPort 22\nHostKey {folder}/hostkey\nAuthorizedKeysFile {folder}/authorized_keys\n"
+        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n"
+        f"StrictModes no\nPidFile {folder}/{host.name}.pid\nSetEnv PATH={KVDECK.parent}:{os.environ['PATH']}\n"
+    )
+    with log.open("wb") as stream:
+        host.popen("/usr/sbin/sshd", "-D", "-e", "-f", str(config), stderr=stream.fileno())
     deadline = time.monotonic() + DEADLINE
-    while b"Server listening" not in pair.log.read_bytes():
-        assert time.monotonic() < deadline, pair.log.read_text()
+    while b"Server listening" not in log.read_bytes():
+        assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.01)
 
 
 def write_ssh_config(folder: Path, address: str, **changed: str) -> None:
     """Write the configuration for `ssh hostb`; `changed` are settings other than the working ones."""
+    _write_host(folder / "ssh_config", "hostb", folder, address, **changed)
+
+
+def _write_host(config: Path, name: str, folder: Path, address: str, before: str = "", **changed: str) -> None:
     settings = {
         "HostName": address,
         "User": "root",
@@ -224,4 +270,4 @@ def write_ssh_config(folder: Path, address: str, **changed: str) -> None:
         **changed,
     }
     lines = "".join(f"  {name} {value}\n" for name, value in settings.items())
-    (folder / "ssh_config").write_text(f"Host hostb\n{lines}")
+    config.write_text(f"{before}Host {name}\n{lines}")

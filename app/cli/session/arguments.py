@@ -77,11 +77,11 @@ def give(data: bytes, output: str | None) -> int:
     if output is None:
         write_bytes(data if data.endswith(b"\n") else data + b"\n")
         return 0
-    from kvdeck.sessions.host.files import replace_file
+    from kvdeck.sessions.host.files import write_output
 
     path = expanded(output)
     try:
-        replace_file(path, data, durable=True)
+        write_output(path, data, durable=True)
     except OSError as error:
         raise SessionError(f"can't write {path}: {error.strerror}", "choose another file") from error
     return 0

@@ -48,7 +48,8 @@ def delete(names: tuple[str, ...], yes: bool) -> int:
 @click.argument("file", type=click.Path())
 @click.option("--name", metavar="NAME", help="Default: the name in the file, or one made from the file's name.")
 def import_(file: str, name: str | None) -> int:
-    """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output or cloudai's CSV of it.
+    """Import a file as a session: Dynamo's JSON or CSV, kvdeck's JSON, nixlbench's output, cloudai's CSV of it, or
+    ct-perftest's JSON.
 
     Several runs of nixlbench in one log become a session each, under NAME-1, NAME-2 …
     """
@@ -73,7 +74,7 @@ def import_(file: str, name: str | None) -> int:
 
 
 def _kept_kind(read: Session) -> SessionKind:
-    return "run" if read.kind == "run" else "imported"
+    return read.kind if read.kind in ("run", "traffic") else "imported"
 
 
 @click.command()

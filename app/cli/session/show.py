@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 import orjson
 
 from kvdeck.app.cli.output import few_paths, print_json, print_lines, print_session, report_width
@@ -55,7 +56,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
 
 
 def _transfers(item: SessionSummary) -> str:
-    return "" if item.kind in ("run", "telemetry") else count_text(item.transfers)
+    return "" if item.kind in ("run", "telemetry", "traffic") else count_text(item.transfers)
 
 
 @click.command()
@@ -152,7 +153,8 @@ def compare(
     """Compare two sessions, given as names, files, or NAME:LAYOUT for one layout.
 
     Compares by path across layouts, then by path and layout; differences in setup are listed first. Of more than two
-    sessions, each is compared with the first. Two telemetry sessions are compared flow by flow.
+    sessions, each is compared with the first. Two telemetry sessions are compared flow by flow, two traffic tests
+    pattern by pattern.
     """
     from kvdeck.sessions.analysis.compare import compare as compared
     from kvdeck.sessions.analysis.compare import key_text, regressions, undecidable
@@ -163,6 +165,8 @@ def compare(
         if as_json or markdown or output is not None or percent is not None:
             raise UsageError("these options need exactly two sessions", "omit the third session, or the options")
         baseline, *others = (find(name, part=True) for name in (before, after, *more))
+        if baseline.traffic is not None:
+            raise UsageError("traffic tests are compared two at a time", "omit the third")
         if is_telemetry(baseline):
             raise UsageError("telemetry sessions are compared two at a time", "omit the third")
         print_lines(many_lines([compared(baseline, other) for other in others], report_width()))
@@ -170,10 +174,12 @@ def compare(
     a, b = find(before, part=True), find(after, part=True)
     if is_telemetry(a) and is_telemetry(b):
         return _compare_telemetry(a, b, output, as_json, markdown, percent)
+    if a.traffic is not None and b.traffic is not None:
+        return _compare_traffic(a, b, output, as_json, markdown, percent)
     diff = compared(a, b)
     worse = [] if percent is None else regressions(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(diff_markdown(diff).encode(), output)
@@ -209,7 +215,7 @@ def _compare_telemetry(
     diff = compare_telemetry.compare_flows(a, b)
     worse = [] if percent is None else compare_telemetry.slower(diff, percent)
     if as_json:
-        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        data = {**msgspec.to_builtins(diff), "regressed": msgspec.to_builtins(worse)}
         give(encode_document(data), output)
     elif markdown:
         give(telemetry_diff_markdown(diff).encode(), output)
@@ -219,6 +225,37 @@ def _compare_telemetry(
         print_lines(telemetry_diff_lines(diff, report_width()))
     for row in worse:
         click.echo(f"regression: {row.a.name} of {row.a.source}: {ratio_text(row.ratio)} the rate", err=True)
+    return 1 if worse else 0
+
+
+def _compare_traffic(
+    a: Session, b: Session, output: str | None, as_json: bool, markdown: bool, percent: float | None
+) -> int:
+    """Print or write the comparison of two traffic tests; arguments and exit status as `_compare_telemetry`'s."""
+    from kvdeck.sessions.analysis.compare_traffic import compare_traffic, grown
+    from kvdeck.sessions.text.traffic_comparison_report import traffic_diff_lines, traffic_diff_markdown
+
+    diff = compare_traffic(a, b)
+    worse = [] if percent is None else grown(diff, percent)
+    if as_json:
+        data = {**dataclasses.asdict(diff), "regressed": [dataclasses.asdict(row) for row in worse]}
+        give(encode_document(data), output)
+    elif markdown:
+        give(traffic_diff_markdown(diff).encode(), output)
+    elif output is not None:
+        give("".join(f"{line.text}\n" for line in traffic_diff_lines(diff)).encode(), output)
+    else:
+        print_lines(traffic_diff_lines(diff, report_width()))
+    if percent is not None and not diff.rows:
+        click.echo("no pattern in common: regressions can't be detected", err=True)
+    if percent is not None and (unsure := sum(row.latency is None or not row.latency.known for row in diff.rows)):
+        click.echo(f"{many(unsure, 'pattern')} without an interval: regressions can't be detected there", err=True)
+    for row in worse:
+        found = row.latency or row.ratio
+        click.echo(
+            f"regression: pattern {row.pattern}: {ratio_text(None if found is None else found.median)} the time",
+            err=True,
+        )
     return 1 if worse else 0
 
 

@@ -57,7 +57,7 @@ class Head(Lines):
         shown: list[Row] = [(cell(f" ! {text}", width, "warn"),) for text in self.diff.differences]
         if len(shown) > height - 1:
             more = len(shown) - (height - 2)
-            shown = [*shown[: height - 2], (cell(f" ! and {more} more differences: m copies them all", width, "warn"),)]
+            shown = [*shown[: height - 2], (cell(f" ! and {more} more differences: y copies them all", width, "warn"),)]
         return [names, *shown]
 
 
@@ -275,9 +275,9 @@ class DiffScreen(DeckScreen):
 
     CSS_PATH = "diff.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
+        Binding("X", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
         Binding("v", "view", "view", id="diff.view", tooltip="Show distributions, curves, or telemetry", group=LIST),
-        Binding("m", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
+        Binding("y", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
         Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Go back to the list", group=LIST),
     ]
 

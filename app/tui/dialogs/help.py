@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, zip_longest
+from textwrap import wrap
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -13,9 +14,16 @@ from textual.screen import ModalScreen, Screen
 from kvdeck.app.tui.widgets.key_bar import DECK, ORDER
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
+KEYS = 10
+"""Width of the keys before what they do."""
+TWO_COLUMNS, GAP = 100, 3
+"""Width from which there are two columns, and the blanks between them."""
+
 
 def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
-    """Return (group, keys, description) of each binding valid on a screen, in the key bar's order."""
+    """Return (group, keys, description) of each binding valid on a screen: the pane in focus first, then in the key
+    bar's order."""
+    near = {active.binding.group for active in screen.active_bindings.values() if active.node is screen.focused}
     found: dict[tuple[str, str], tuple[int, str, list[str]]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
@@ -23,7 +31,11 @@ def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
             continue
         entry = found.setdefault(
             (binding.group.description, binding.id or binding.action),
-            (ORDER.index(binding.group), binding.tooltip or binding.description, []),
+            (
+                ORDER.index(binding.group) - len(ORDER) * (binding.group in near),
+                binding.tooltip or binding.description,
+                [],
+            ),
         )
         entry[2].append(screen.app.get_key_display(binding))
     ordered = sorted(found.items(), key=lambda item: item[1][0])
@@ -31,9 +43,9 @@ def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
 
 
 class HelpPane(Lines, can_focus=True):
-    """The help rows; the arrows scroll them if they don't fit."""
+    """The help rows, in two columns where there is room; the arrows scroll them if they don't fit."""
 
-    DEFAULT_CSS = "HelpPane { width: 76; height: auto; max-height: 90%; }"
+    DEFAULT_CSS = "HelpPane { width: 90%; max-width: 116; height: auto; max-height: 90%; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "scroll_by(-1)", show=False),
         Binding("down,j", "scroll_by(1)", show=False),
@@ -59,11 +71,39 @@ class HelpPane(Lines, can_focus=True):
         return lines[self.top :]
 
     def _lines(self, width: int) -> list[Row]:
+        closes: list[Row] = [
+            (),
+            (cell("Esc closes · : finds a command · themes, contrast and ascii are in there", width, "dim"),),
+        ]
+        if width < TWO_COLUMNS:
+            return [*self._column(self.keys, width), *closes]
+        half = (width - GAP) // 2
+        cut = _middle(self.keys)
+        left, right = self._column(self.keys[:cut], half), self._column(self.keys[cut:], half)
+        gap, empty = (" " * GAP, ""), (cell("", half),)
+        pairs = zip_longest(left, right, fillvalue=())
+        return [*((*(one or empty), gap, *other) for one, other in pairs), *closes]
+
+    @staticmethod
+    def _column(keys: list[tuple[str, str, str]], width: int) -> list[Row]:
         lines: list[Row] = []
-        for group, of_group in groupby(self.keys, key=lambda item: item[0]):
-            lines += [(), (cell(group, width, "title"),)]
-            lines += [(cell(f"  {keys}", 12, "key"), cell(said, width - 12)) for _, keys, said in of_group]
-        return [*lines[1:], (), (cell("Esc closes", width, "dim"),)]
+        for group, of_group in groupby(keys, key=lambda item: item[0]):
+            lines += [(cell("", width),), (cell(group, width, "title"),)]
+            for _, pressed, said in of_group:
+                first, *rest = wrap(said, width - KEYS)
+                lines.append((cell(f" {pressed}", KEYS, "key"), cell(first, width - KEYS)))
+                lines += [(cell("", KEYS), cell(line, width - KEYS)) for line in rest]
+        return lines[1:]
+
+
+def _middle(keys: list[tuple[str, str, str]]) -> int:
+    """Return where to cut the rows in two, between groups, so that the longer part is as short as can be."""
+    cuts = [i for i in range(1, len(keys)) if keys[i][0] != keys[i - 1][0]]
+    return min(cuts, key=lambda cut: max(_height(keys[:cut]), _height(keys[cut:])), default=len(keys))
+
+
+def _height(keys: list[tuple[str, str, str]]) -> int:
+    return len(keys) + 2 * len({group for group, _, _ in keys})
 
 
 class Help(ModalScreen[None]):

@@ -34,6 +34,7 @@ MODES = (
     Mode("2", "run", "Run", "Run: compare layouts", "RunScreen"),
     Mode("3", "monitor", "Monitor", "Monitor: KV bytes between the tiers, live", "MonitorScreen"),
     Mode("4", "sessions", "Sessions", "Sessions: stored measurements", "SessionsScreen"),
+    Mode("5", "traffic", "Traffic", "Traffic: patterns between ranks, alone and together", "TrafficScreen"),
     Mode("9", "doctor", "Doctor", "Doctor: paths that work on this host", "DoctorScreen"),
 )
 """In status bar order."""

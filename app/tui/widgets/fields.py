@@ -29,6 +29,9 @@ class Editable(Protocol):
     def typed(self: Me, item: Field, text: str) -> Me:
         """Return the values with a typed number or text."""
 
+    def refusal(self, item: Field, text: str) -> str:
+        """Return why `typed` doesn't take a text, and the fix; "" if it does."""
+
     def hint(self, item: Field) -> str:
         """Return a one-line hint for a field."""
 
@@ -73,6 +76,16 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
             tooltip="Increase",
             group=FORM,
         ),
+        Binding("tab", "next_field", "Next", show=False, id="form.next", tooltip="Next field, then pane", group=FORM),
+        Binding(
+            "shift+tab",
+            "previous_field",
+            "Previous",
+            show=False,
+            id="form.previous",
+            tooltip="Previous field, then pane",
+            group=FORM,
+        ),
         Binding("enter", "edit", "type", id="form.edit", tooltip="Type a number", group=FORM),
     ]
     columns: tuple[tuple[Field, ...], ...] = ()
@@ -84,6 +97,8 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         self.form = form
         self.column, self.line = 0, 0
         self.typing: str | None = None
+        self.refused = ""
+        """Why what was typed last isn't taken."""
 
     @property
     def at(self) -> Field:
@@ -97,6 +112,24 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         else:
             self.line = max(0, min(len(self.columns[self.column]) - 1, self.line + lines))
         self.redraw()
+
+    def action_next_field(self) -> None:
+        if not self._go(1):
+            self.screen.focus_next()
+
+    def action_previous_field(self) -> None:
+        if not self._go(-1):
+            self.screen.focus_previous()
+
+    def _go(self, by: int) -> bool:
+        """Move the cursor in reading order of the columns; False at their end."""
+        places = [(column, line) for column, fields in enumerate(self.columns) for line in range(len(fields))]
+        place = places.index((self.column, self.line)) + by
+        if 0 <= place < len(places):
+            self.column, self.line = places[place]
+            self.redraw()
+            return True
+        return False
 
     def action_switch(self) -> None:
         if self.at.kind == "number":
@@ -125,19 +158,26 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         event.stop()
         event.prevent_default()
         if event.key in ("enter", "tab", "up", "down"):
-            typed, self.typing = self.typing, None
-            self.become(self.form.typed(self.at, typed))
+            self.refused = self.form.refusal(self.at, self.typing)
+            if not self.refused:
+                typed, self.typing = self.typing, None
+                self.become(self.form.typed(self.at, typed))
         elif event.key == "escape":
-            self.typing = None
+            self.typing, self.refused = None, ""
         elif event.key == "backspace":
-            self.typing = self.typing[:-1]
+            self.typing, self.refused = self.typing[:-1], ""
         elif self.at.kind == "text":
             if event.character and event.is_printable and len(self.typing) < _LONGEST_TEXT:
                 self.typing += event.character
+                self.refused = ""
         elif (
             event.character and len(self.typing) < 12 and (event.character.isdigit() or self._is_unit(event.character))
         ):
             self.typing += event.character
+            self.refused = ""
+        elif event.character and event.is_printable:
+            unit = " with K, M or G" if self.at.size else ""
+            self.refused = f"{self.at.label} takes a whole number{unit} · Esc leaves it as it was"
         self.redraw()
 
     def _is_unit(self, character: str) -> bool:
@@ -145,7 +185,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
         return self.at.size and bool(self.typing) and character in "kmgKMG" and str(self.typing).isdigit()
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        self.typing = None
+        self.typing, self.refused = None, ""
         super().watch_has_focus(has_focus)
 
     def on_click(self, event: Click) -> None:
@@ -172,7 +212,7 @@ class FieldsPane(Lines, Generic[Value], can_focus=True):
             head,
             *lines,
             (cell(f" {problem or self.form.derived()}", width, "bad" if problem else ""),),
-            (cell(hint, width, "dim"),),
+            (cell(f" {self.refused}" if self.refused else hint, width, "bad" if self.refused else "dim"),),
         ]
 
     def widths(self, width: int) -> tuple[int, ...]:

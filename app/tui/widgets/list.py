@@ -78,6 +78,12 @@ class Listing(Lines, Generic[Item], can_focus=True):
     def under_cursor(self) -> Item | None:
         return self.items[self.place] if 0 <= self.place < len(self.items) else None
 
+    def go_to(self, key: str) -> None:
+        """Put the cursor on the row of that key, if there is one."""
+        place = next((i for i, item in enumerate(self.items) if self.key(item) == key), None)
+        if place is not None:
+            self._stand(place)
+
     def action_move(self, by: int) -> None:
         self._stand(self.place + by)
 

@@ -77,6 +77,7 @@ def lock_as_writer(fd: int) -> bool:
     while lock(fd) == "busy":
         if time.monotonic() > deadline:
             return False
+        # Not a waiting lock: a real writer holds it for as long as it records.
         time.sleep(0.001)
     return True
 

@@ -39,7 +39,8 @@ def test_the_seed_s_matrix_on_four_processes_verified_to_the_byte(
     out = tmp_path / "out.json"
     status, said, _ = call(
         capsys, "sequential-ct-perftest", str(file), "--verify-buffers", "--print-recv-buffers", "--processes", "4",
-        "--iterations", "2", "--warmup", "1", "--isolation-iterations", "3", "--json-output-path", str(out),
+        "--foreground", "--iterations", "2", "--warmup", "1", "--isolation-iterations", "3",
+        "--json-output-path", str(out),
     )  # fmt: skip
     assert status == 0, said
     assert "Verified: all 8418095 bytes of 4 patterns are right" in said
@@ -67,7 +68,7 @@ def test_the_seed_s_matrix_on_four_processes_verified_to_the_byte(
 def test_one_rank_that_sends_to_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ct.yaml"
     file.write_text("iters: 5\nwarmup_iters: 2\ntraffic_pattern: {matrix: [[5000]]}\n")
-    status, said, _ = call(capsys, "ct-perftest", str(file), "--verify-buffers")
+    status, said, _ = call(capsys, "ct-perftest", str(file), "--verify-buffers", "--foreground")
     assert status == 0
     assert "1 rank in 1 process" in said
     assert "Verified: all 5000 bytes of 1 pattern are right" in said
@@ -89,13 +90,14 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "ct.yaml"
     file.write_text("traffic_patterns: [{matrix: [[0, 5000], [0, 0]], sleep_before_launch_sec: 3600}]\n")
     process = subprocess.Popen(
-        [sys.executable, "-m", "kvdeck.app.cli.main", "sequential-ct-perftest", str(file)], stderr=subprocess.PIPE
+        [sys.executable, "-m", "kvdeck.app.cli.main", "sequential-ct-perftest", str(file), "--foreground"],
+        stdout=subprocess.PIPE,
     )
     started: list[psutil.Process] = []
     while len(started) < 2:
         started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    out, _ = process.communicate()
     assert process.returncode == 130
-    assert b"cancelled" in err
+    assert b"cancelled" in out
     assert psutil.wait_procs(started, timeout=60)[1] == []

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from kvdeck.app.cli.profile import profile
 from kvdeck.app.cli.ranks import traces_text
 from kvdeck.engine.launchers import SECRET_VARIABLE
 from kvdeck.sessions.store.store import Store
-from tests.support.hosts import Host, Pair, reason_to_skip, two_hosts
+from tests.support.hosts import KVDECK, Host, Pair, reason_to_skip, two_hosts
 from tests.support.programs.etcd import free_port, needs_etcd
 from tests.support.programs.slurm import reason_without_slurm, slurm
 
@@ -145,6 +147,43 @@ def test_nixlbench_s_flags_mean_the_same(pair: Pair, home: dict[str, str], tmp_p
     store = Store(Path(home["KVDECK_HOME"]))
     assert len({store.load(name).host["hostname"] for name in store.names()}) == 1
     assert len(store.names()) == 2
+
+
+SCHEMES = {"pairwise": (2, 2), "manytoone": (2, 1), "onetomany": (1, 2), "tp": (2, 4)}
+
+
+@on_hosts
+def test_a_plan_s_schemes_run_with_a_peer(pair: Pair, home: dict[str, str]):
+    words = ["profile", "--model", "qwen3-0.6b", "--isl", "64", "--num_iter", "16", "--warmup_iter", "16", "--mode",
+             "SG", "--check_consistency", "--peer", "hostb"]  # fmt: skip
+    script = "".join(
+        f'"$0" "$@" --session {name} --scheme {name} --num_initiator_dev {here} --num_target_dev {there} || exit 1\n'
+        for name, (here, there) in SCHEMES.items()
+    )
+    environment = {**home, "PATH": pair.environment["PATH"]}
+    done = pair.a.run("sh", "-c", script, str(KVDECK), *words, env=environment, timeout=LONG)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.stdout.count("In nixlbench's columns:") == 2, "nixlbench has no row of onetomany and tp in SG"
+    for name, devices in SCHEMES.items():
+        (result,) = Store(Path(home["KVDECK_HOME"])).load(name).results
+        assert (result.status, result.verified) == ("ok", True)
+        asked, peer = result.settings["scheme"], result.settings["peer"]
+        assert (asked["scheme"], asked["initiators"], asked["targets"]) == (name, *devices)
+        assert peer["hostnames"] == ["hostB"]
+        assert 1.0 <= peer["carried_part"] < 1.1
+
+
+def test_a_plan_s_peers_must_have_targets():
+    for words, said in (
+        (["--peer", "a", "--peer", "b"], "2 peers for 1 target"),
+        (["--peer-timeout", "9"], "--peer-timeout is about a peer"),
+        (["--peer", "a", "--exec", "nixlbench"], "exclude each other"),
+        (["--peer", "a", "--etcd_endpoints", "http://e:2379"], "exclude each other"),
+        (["--peer", "-oProxyCommand=id"], "is no host"),
+        (["--peer", "a", "--backend", "POSIX", "--op_type", "WRITE"], "doesn't go to another host"),
+    ):
+        done = CliRunner().invoke(profile, ["--model", "qwen3-0.6b", "--isl", "64", *words])
+        assert said in str(done.exception), (words, done.output)
 
 
 @contextlib.contextmanager

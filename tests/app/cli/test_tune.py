@@ -8,7 +8,12 @@ import platform
 import pytest
 
 from kvdeck.app.cli.main import main
+from kvdeck.app.cli.run import asked_spec, run
 from kvdeck.engine.client.client import home
+from kvdeck.engine.spec import RunSpec, spec_from_mapping
+from kvdeck.engine.transfer.path_settings import kept_paths
+from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.model.events import Event, Logged
 from kvdeck.sessions.model.records import Interval
 from kvdeck.sessions.store.tuned_settings import TunedSettings, keep_tuned
 
@@ -52,3 +57,38 @@ def test_another_host_s_settings_are_not_forgotten(capsys: pytest.CaptureFixture
     assert "other" in call(capsys)[1]
     status, _, err = call(capsys, "Nowhere")
     assert (status, err.count("\n")) == (2, 1)
+
+
+def asked(*arguments: str) -> RunSpec:
+    """The spec of `kvdeck run` with these arguments."""
+    return asked_spec(None, run.make_context("run", list(arguments)).params)
+
+
+def used(spec: RunSpec) -> tuple[RunSpec, list[str]]:
+    """What a run makes of the settings kept for this host, and what it says about them."""
+    events: list[Event] = []
+    found = kept_paths(spec, ["HostToHost"], platform.node(), home(), events.append)
+    return found["HostToHost"], [event.text for event in events if isinstance(event, Logged)]
+
+
+def test_an_option_wins_over_what_is_kept_even_where_it_gives_the_default() -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    settings = {"threads": 4, "error_handling": "none"}
+    keep_tuned(home(), [TunedSettings(platform.node(), "HostToHost", settings, "first", 1_790_000_000.0)])
+    alone, _ = used(asked("--tuned"))
+    assert (alone.threads, alone.error_handling) == (4, "none")
+    spec = asked("--threads", "1", "--tuned")
+    beside, said = used(spec)
+    assert (beside.threads, beside.error_handling) == (1, "none")
+    assert "HostToHost: threads=1 as given, in place of the tuned threads=4" in said
+    assert spec_from_mapping(spec.to_mapping()) == spec, "run.yaml repeats it"
+
+
+def test_options_without_tuned_are_not_noted() -> None:
+    assert asked("--threads", "1").fixed == ()
+    assert "fixed" not in asked("--tuned").to_mapping()
+
+
+def test_only_what_tuning_changes_can_be_fixed() -> None:
+    with pytest.raises(UsageError, match="fixed in the spec names batch"):
+        spec_from_mapping({"fixed": ["batch"]})

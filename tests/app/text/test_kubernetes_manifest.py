@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -32,6 +36,29 @@ def test_its_parts_refer_to_each_other():
     assert volumes["settings"]["configMap"]["name"] == settings["metadata"]["name"]
     assert f"{mounts['settings']}/{next(iter(settings['data']))} --launcher k8s" in container["command"][-1]
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 3
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize(("kind", "words"), [("Job", ["image", "*=another"]), ("Service", ["selector", "app=another"])])
+def test_kubectl_knows_every_field_of_it(kind: str, words: list[str], tmp_path: Path):
+    """Without a cluster, `kubectl set --local` reads an object by its own types, and drops what they don't have."""
+    path = tmp_path / "kvdeck.yaml"
+    (ours,) = [one for one in printed("--ranks", "3") if one["kind"] == kind]
+    path.write_text(yaml.safe_dump(ours))
+    done = subprocess.run(["kubectl", "set", words[0], "--local", "-f", str(path), words[1], "-o", "json"],
+                          capture_output=True, text=True, check=True, timeout=60)  # fmt: skip
+    lost = sorted({place for place, _ in _leaves(ours)} - {place for place, _ in _leaves(json.loads(done.stdout))})
+    assert not lost
+    changed = {place for place, _ in _leaves(ours) ^ _leaves(json.loads(done.stdout))}
+    assert any(place.endswith((".image", ".app")) for place in changed), "it was read"
+
+
+def _leaves(value: Any, place: str = "") -> set[tuple[str, str]]:
+    """The places of all values in an object, with the values as text."""
+    if isinstance(value, (dict, list)) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return set().union(*(_leaves(item, f"{place}.{key}") for key, item in items))
+    return {(place, str(value))}
 
 
 def environment_of(container: dict[str, Any], index: int) -> dict[str, str]:

@@ -58,14 +58,14 @@ async def test_a_letter_jumps_to_its_pane_and_any_other_key_stays(deck: Answered
         await pilot.pause()
         found = places(deck.screen)
         assert [type(pane) for pane in found.values()] == [FormPane, StepTable, QueuePane]
-        await pilot.press("w")
+        await pilot.press("apostrophe")
         await pilot.pause()
         assert isinstance(deck.screen, Jump)
         await pilot.press("d")
         await pilot.pause()
         assert deck.screen.query_one(QueuePane).has_focus
-        for key in ("escape", "x", "w"):
-            await pilot.press("w", key)
+        for key in ("escape", "x", "apostrophe"):
+            await pilot.press("apostrophe", key)
             await pilot.pause()
             assert not isinstance(deck.screen, (Jump, Ask))
             assert deck.screen.query_one(QueuePane).has_focus
@@ -124,7 +124,7 @@ async def test_each_pane_that_may_be_hidden_stays_so_until_the_next_time(mode: B
 async def test_esc_goes_back_and_never_out(mode: Binding, size: tuple[int, int], deck: Answered):
     async with deck.run_test(size=size) as pilot:
         deck.post_message(EngineChanged(a_run.live()))
-        for key in (mode.key, "question_mark", "w", "colon", "x", "slash", "enter"):
+        for key in (mode.key, "question_mark", "apostrophe", "colon", "x", "slash", "enter"):
             await pilot.press(key)
             await pilot.pause()
             await pilot.press("escape", "escape", "escape")
@@ -150,7 +150,7 @@ async def test_the_form_is_remembered_and_can_be_what_it_was_at_first():
     deck = DeckOfFiles(memory=memory)
     async with deck.run_test(size=SMALL) as pilot:
         deck.doctor = a_run.doctor()
-        await pilot.press("m", "right", *["down"] * 3, "enter", "8", "enter", "m", "m")
+        await pilot.press("v", "right", *["down"] * 3, "enter", "8", "enter", "v", "v")
         await pilot.pause()
         assert deck.screen.query_one(FormPane).columns == COLUMNS
     assert memory["run"] == {"pipeline_depth": 8}

@@ -22,9 +22,9 @@ from kvdeck.app.tui import modes, session_changes
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.bindings import opening
 from kvdeck.app.tui.comparison.diff import DiffScreen
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.messages import EngineChanged
-from kvdeck.app.tui.modes.sessions.report import ResultScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.source_search import FoundSource
@@ -40,7 +40,7 @@ from tests.support.builders import run as a_run
 from tests.support.painted import BIG, SMALL, settle
 from tests.support.programs.terminal import Terminal
 
-KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "doctor": "9"}
+KEYS = {"plan": "1", "run": "2", "monitor": "3", "sessions": "4", "traffic": "5", "doctor": "9"}
 TUI = Path(__file__).parents[3] / "app" / "tui"
 
 
@@ -156,7 +156,7 @@ def _held(name: str) -> Any:
 QUESTIONS = ("list_sessions", "load_session", "load_parts", "load_histograms", "load_bandwidth", "find_sources")
 for _name in QUESTIONS:
     setattr(Held, _name, _held(_name))
-ASKS = {"plan": "", "run": "d", "monitor": "", "sessions": "enter", "doctor": ""}
+ASKS = {"plan": "", "run": "d", "monitor": "", "sessions": "enter", "traffic": "", "doctor": ""}
 """A key that makes a mode ask for more than it asks for when it is opened."""
 
 
@@ -295,31 +295,31 @@ async def test_a_question_given_up_before_its_turn_is_not_worked_on():
 
 
 async def test_a_new_mode_is_a_folder_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = tmp_path / "traffic"
+    folder = tmp_path / "load"
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "screen.py").write_text(
         "from kvdeck.app.tui.modes.base import DeckScreen\n"
         "from kvdeck.app.tui.widgets.list import Page\n"
-        "class TrafficScreen(DeckScreen):\n"
+        "class LoadScreen(DeckScreen):\n"
         "    def body(self):\n"
-        "        yield Page(lambda width, focused: [((' who sends to whom', ''),)], id='traffic')\n"
+        "        yield Page(lambda width, focused: [((' what comes back', ''),)], id='load')\n"
     )
     monkeypatch.setattr(modes, "__path__", [*modes.__path__, str(tmp_path)])
-    row = modes.Mode("5", "traffic", "Traffic", "Traffic: bytes between ranks", "TrafficScreen")
+    row = modes.Mode("6", "load", "Load", "Load: what comes back from the tiers", "LoadScreen")
     table = (*modes.MODES, row)
 
-    class DeckWithTraffic(Deck):
+    class DeckWithLoad(Deck):
         MODES: ClassVar = {mode.id: mode.open for mode in table}
         BINDINGS: ClassVar = [opening(row)]
 
-    deck = DeckWithTraffic(requests=FileRequests())
+    deck = DeckWithLoad(requests=FileRequests())
     async with deck.run_test(size=(120, 40)) as pilot:
-        await pilot.press("5")
+        await pilot.press("6")
         await pilot.pause()
-        assert deck.current_mode == "traffic"
-        assert "who sends to whom" in deck.screen.query_one("#traffic", Page).plain
-        await pilot.press("4", "5", "2")
+        assert deck.current_mode == "load"
+        assert "what comes back" in deck.screen.query_one("#load", Page).plain
+        await pilot.press("4", "6", "2")
         assert deck.current_mode == "run"
 
 
@@ -382,7 +382,7 @@ class Slow(FileRequests):
         super().__init__()
         self.queued = asyncio.Event()
 
-    async def submit(self, spec: Mapping[str, Any]) -> str:
+    async def submit(self, spec: Mapping[str, Any], kind: str | None = None) -> str:
         await self.queued.wait()
         return "new"
 

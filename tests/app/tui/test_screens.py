@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.pilot import Pilot
 
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
 from kvdeck.app.tui.dialogs.help import Help, HelpPane
 from kvdeck.app.tui.messages import EngineChanged
@@ -15,7 +16,6 @@ from kvdeck.app.tui.modes.run.percentile_pane import PercentilePane
 from kvdeck.app.tui.modes.run.progress_pane import ProgressPane
 from kvdeck.app.tui.modes.run.queue_pane import QueuePane
 from kvdeck.app.tui.modes.run.steps import StepTable
-from kvdeck.app.tui.modes.sessions.report import ResultScreen
 from kvdeck.app.tui.widgets.charts import Plot
 from kvdeck.app.tui.widgets.filter_bar import FilterBar
 from kvdeck.app.tui.widgets.key_bar import KeyBar
@@ -59,7 +59,7 @@ async def test_a_number_is_typed(deck: Answered):
 
 async def test_a_peer_is_typed_tried_at_once_and_remembered(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
-        await pilot.press("m", "m", "right", *["down"] * 4, "enter", *"root@node2", "enter")
+        await pilot.press("v", "v", "right", *["down"] * 4, "enter", *"root@node2", "enter")
         await pilot.pause()
         shown = text(deck, FormPane)
         assert "root@node2 is ready, over tcp/eth1" in shown

@@ -134,7 +134,7 @@ def test_the_first_screen_loads_no_other(tmp_path: Path):
     late = {
         "kvdeck.app.tui.modes.sessions.screen",
         "kvdeck.app.tui.modes.doctor.screen",
-        "kvdeck.app.tui.modes.sessions.report",
+        "kvdeck.app.tui.comparison.report",
         "kvdeck.app.tui.dialogs.help",
         "kvdeck.app.tui.connection",
         "kvdeck.engine.client.client",

@@ -97,7 +97,7 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
 
     both_write(decks, "t", "Tags, sep", ("alpha", "beta"), ("tags alpha", "tags alpha beta"))
     both_write(decks, "o", "Note on", ("mine", "yours"), ("note saved", "it replaced"))
-    press(first, "n", "New name of")
+    press(first, "N", "New name of")
     press(first, "-done\r", "is being written")
 
     total = place.stop_recording()

@@ -319,3 +319,17 @@ def test_a_recording_that_is_told_to_end_while_its_child_is_dead_ends(client: Cl
     client.cancel("telemetry")
     eventually(lambda: client.store.load("telemetry").state in ("done", "interrupted", "cancelled"))
     eventually(lambda: not list((client.home / "active").glob("*")))
+
+
+def test_a_runtime_folder_that_hangs_holds_up_neither_the_end_nor_the_worker(folders: Path):
+    """Removing files on a dead disk blocks for good: the worker is ended all the same, and the session written."""
+    hangs = "import threading\nserver.runtime.remove_runtime_files = lambda *_: threading.Event().wait()"
+    with engine_of(folders, hangs) as engine:
+        eventually(lambda: listens(folders))
+        with Client.connect(start=False) as client:
+            session = submit(client, rounds=100_000, every=0.01)
+            worker = running_worker(client, session)
+        assert stop_engine(force=True) == engine.pid
+        assert engine.wait(DEADLINE) == 0, "it was not killed"
+        assert not alive(worker)
+    assert Store(folders / "home").load(session).state == "cancelled"

@@ -18,6 +18,7 @@ from kvdeck.engine.ranks import initiator as lanes
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.ranks.initiator import Lane
 from kvdeck.engine.ranks.initiator_setup import LaneSetup
+from kvdeck.engine.ranks.second_core import SecondCore
 from kvdeck.sessions.errors import KvdeckError
 
 with_driver = pytest.mark.skipif(not driver_present(), reason="no NVIDIA driver is loaded")
@@ -196,6 +197,20 @@ def test_memcpy_of_what_another_process_gets_goes_to_scratch_memory(open_lane: A
     lane = open_lane("HostToHost", backend_params=NO_ERRORS)
     assert lane.reference_name == "memcpy"
     lane.reference(BATCH, BLOCKS // BATCH, 1)
+    size = GEOMETRY.block_bytes * BLOCKS
+    assert lane._reference._scratch.array.tobytes() == pattern.expected(0, size, 0).tobytes()
+
+
+def test_memcpy_by_both_cores_moves_every_byte_and_lets_the_target_poll_again(open_lane: Any) -> None:
+    lane = open_lane("HostToHost", backend_params=NO_ERRORS)
+    lane._reference._helper = SecondCore(max(os.sched_getaffinity(0)))
+    assert lane._reference.target_core
+    lane.attend(True)
+    lane.reference(BATCH, BLOCKS // BATCH, 1)
+    assert lane._polled
+    lane.attend(False)
+    lane.reference(BATCH, BLOCKS // BATCH, 1)
+    assert not lane._polled
     size = GEOMETRY.block_bytes * BLOCKS
     assert lane._reference._scratch.array.tobytes() == pattern.expected(0, size, 0).tobytes()
 

@@ -75,7 +75,7 @@ def test_what_never_arrives_ends_the_wait_by_name(monkeypatch: pytest.MonkeyPatc
     opened = made.open([(0, 8192, 0)], None)
     made.connect([opened])
     made.prepare(7, "WRITE", 1, [[1, 0, 64, 0, 0]])  # rank 1 isn't here, and never sends
-    board.put("series/rank0/0", (7, 1, time.perf_counter_ns(), 1))
+    board.put("series/rank0/0", ("visit", 7, 1, time.perf_counter_ns(), 1))
     with pytest.raises(KvdeckError, match="notifications of rank 1 are missing"):
         made.run("series")
     made.close()

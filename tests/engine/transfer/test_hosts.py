@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,17 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from kvdeck.engine.client.client import Client
 from kvdeck.engine.host import host_facts
+from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.host.nics import Carried, nic_counters, nics
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.engine.transfer.trials import room_of
 from kvdeck.engine.transfer.tuning import candidates
+from kvdeck.sessions.analysis.compare import compare
 from kvdeck.sessions.host.documents import dump_yaml
-from kvdeck.sessions.model.events import Round
+from kvdeck.sessions.model.events import Logged, Round
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
+from kvdeck.sessions.text.run_report import report_lines
 from tests.engine.conftest import DEADLINE, eventually, lines_until_end
 from tests.support import hosts
 
@@ -31,8 +37,8 @@ LINE_GB_PER_S = 0.025
 """Of the shaped link: so slow that a busy machine keeps up with it."""
 BURST = 0.15
 """What its bucket lets through at once, as part of a request."""
-SMALL: dict[str, Any] = {"peer": "hostb", "blocks": 4, "batch": 2, "effort": "quick", "seconds": 0.5,
-                         "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
+SMALL: dict[str, Any] = {"peer": "hostb", "paths": ["HostToHost"], "blocks": 4, "batch": 2, "effort": "quick",
+                         "seconds": 0.5, "peer_timeout": 20.0, "warmup_iterations": 1, "warmup_seconds": 0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +89,38 @@ def test_a_run_between_two_hosts_gets_the_line(pair: hosts.Pair, tmp_path: Path)
         assert (peer["hosts"], peer["hostnames"], peer["transport"]) == (["hostb"], ["hostB"], "tcp/eth1")
         assert 1.0 <= peer["carried_part"] < 1.1
         assert peer["bound_gb_per_s"] == 1.25, "veth says 10 Gb/s"
+        assert (result.reference, result.reference_is_limit) == ("TCP stream", False)
+        assert result.reference_gb_per_s is not None
+        assert 0 < result.reference_gb_per_s <= (1 + BURST) * LINE_GB_PER_S
     assert state.host["hostname"] == "hostA"
     (there,) = state.host["peers"]
     assert there["host"]["hostname"] == "hostB"
     assert there["environment"]["UCX_TCP_USER_TIMEOUT"] == "20s"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_one_initiator_with_a_target_on_each_of_two_hosts(pair: hosts.Pair, tmp_path: Path):
+    with hosts.third_host(pair, "400mbit") as third:
+        run = Run(pair, tmp_path, peer=["hostb", "hostc"], reference=False)
+        state = run.end()
+        assert state.state == "done", (state.reason, (run.folder / "engine.log").read_text())
+        eventually(lambda: not third.processes())
+    assert [peer["host"]["hostname"] for peer in state.host["peers"]] == ["hostB", "hostC"]
+    for result in state.results:
+        assert (result.status, result.verified) == ("ok", True)
+        scheme, peer = result.settings["scheme"], result.settings["peer"]
+        assert (scheme["scheme"], scheme["lanes"], scheme["targets"]) == ("onetomany", 1, 2)
+        assert peer["transport"] == f"tcp/{hosts.DEVICE} tcp/{hosts.SECOND_DEVICE}"
+        rows = [(one["hostname"], one["transport"], one["share"]) for one in peer["each"]]
+        assert rows == [("hostB", f"tcp/{hosts.DEVICE}", 0.5), ("hostC", f"tcp/{hosts.SECOND_DEVICE}", 0.5)]
+        assert all(1.0 <= one["carried_part"] < 1.1 for one in peer["each"])
+        assert set(peer["sent_by_nic"]) == {hosts.DEVICE, hosts.SECOND_DEVICE}
+    session = replace(Session("three", "done", 0.0), host=state.host, results=tuple(state.results))
+    text = "\n".join(line.text for line in report_lines(session, 120))
+    assert "with hostB: " in text
+    assert "with hostC: " in text
+    two = replace(session, name="two", host={**state.host, "peers": state.host["peers"][:1]})
+    assert "not the same hosts: hostA → hostB and hostA → hostB, hostC" in compare(two, session).differences
 
 
 def test_bytes_past_the_link_are_no_measurement_of_it(tmp_path: Path):
@@ -101,6 +134,18 @@ def test_bytes_past_the_link_are_no_measurement_of_it(tmp_path: Path):
         assert "did not use the NIC" in (result.reason or "")
         assert "within one host" in (result.reason or "")
         assert state.state == "failed"
+
+
+def test_gpu_memory_is_refused_with_each_host_s_reason(pair: hosts.Pair, tmp_path: Path):
+    """On hosts that have none; a driver that is there is told by its own reason."""
+    if driver_present():
+        pytest.skip("this machine has a GPU")
+    state = Run(pair, tmp_path, paths=["DeviceToDevice"]).end()
+    (result, _) = state.results
+    assert (state.state, result.status) == ("failed", "unavailable")
+    said = "DeviceToDevice needs a GPU on every host (hostA: no NVIDIA driver is loaded; hostb: no NVIDIA driver"
+    assert (result.reason or "").startswith(said)
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 
 def kill_target(pair: hosts.Pair) -> None:
@@ -130,7 +175,7 @@ def words_of(pid: int) -> bytes:
 def test_a_fault_ends_the_run_and_says_who(
     pair: hosts.Pair, tmp_path: Path, harm: Callable[[hosts.Pair], None], said: str
 ):
-    run = Run(pair, tmp_path, seconds=60.0, layouts=["FullyContiguous"], peer_timeout=3.0)
+    run = Run(pair, tmp_path, seconds=60.0, layouts=["FullyContiguous"], peer_timeout=3.0, reference=False)
     try:
         run.until_measured()
         harm(pair)
@@ -144,6 +189,50 @@ def test_a_fault_ends_the_run_and_says_who(
     assert said in (state.reason or ""), state.reason
     assert took < DEADLINE
     assert state.measured_t is not None, "what was measured is kept"
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+FULL = (
+    "for place in /tmp /dev/shm /var/tmp; do mount -t tmpfs -o size=8k full $place; "
+    'echo "import platform; platform.python_version = lambda: str(9.9)" >$place/sitecustomize.py; '
+    'cat /dev/zero >$place/x; done 2>/dev/null; exec "$@"'
+)
+
+
+def test_a_peer_may_have_a_full_disk_another_user_and_another_python(pair: hosts.Pair, tmp_path: Path):
+    """Nothing of the other half is written there, and a user who may not read this one's files is one of its own."""
+    others = "--reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
+    command = f"PYTHONPATH=/tmp unshare --mount sh -c '{FULL}' sh setpriv {others} {hosts.KVDECK}"
+    run = Run(pair, tmp_path, peer_command=command, layouts=["FullyContiguous"], seconds=60.0, reference=False)
+    run.until_measured()
+    uids = {Path(f"/proc/{pid}").stat().st_uid for pid in pair.b.processes() if b"ranks." in words_of(pid)}
+    cancel(pair)
+    state = run.end()
+    assert uids == {65534}
+    assert [result.status for result in state.results] == ["cancelled"]
+    logged = [event.text for event in read_events(run.folder / "samples.jsonl") if isinstance(event, Logged)]
+    assert f"Python is {platform.python_version()} here and 9.9 on hostb" in logged
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def cancel(pair: hosts.Pair) -> None:
+    os.kill(next(pid for pid in pair.a.processes() if b"transfer.worker" in words_of(pid)), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("command", ["cat >/dev/null; :", "kvdeck"])
+def test_a_run_is_cancelled_at_once_while_a_peer_starts_and_while_it_measures(
+    pair: hosts.Pair, tmp_path: Path, command: str
+):
+    begun = time.monotonic()
+    run = Run(pair, tmp_path, peer_command=command, peer_timeout=600.0, seconds=600.0, layouts=["FullyContiguous"])
+    if command == "kvdeck":
+        run.until_measured()
+    else:
+        eventually(lambda: any(words_of(pid).startswith(b"cat") for pid in pair.b.processes()))
+    cancel(pair)
+    state = run.end()
+    assert state.state == "cancelled"
+    assert time.monotonic() - begun < 600, "no limit of the run's own ended it"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 

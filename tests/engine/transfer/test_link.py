@@ -8,6 +8,7 @@ import pytest
 
 from kvdeck.engine.host.nics import Carried, Nic
 from kvdeck.engine.io.transports import transport_of
+from kvdeck.engine.ranks.group import PeerLink
 from kvdeck.engine.transfer import link
 from kvdeck.engine.transfer.link import LinkWatch
 
@@ -19,9 +20,8 @@ IB = {**ETH, "name": "mlx5_0:1", "rdma": True, "bits_per_s": 400e9}
 class CountedPeer:
     """A peer with counters that the test sets."""
 
-    label = "hostb"
-
-    def __init__(self, *nics: dict[str, Any]) -> None:
+    def __init__(self, *nics: dict[str, Any], label: str = "hostb") -> None:
+        self.label, self.hostname = label, label.capitalize()
         self.greeting = {"nics": list(nics)}
         self.carried: dict[str, Carried] = {}
 
@@ -48,7 +48,7 @@ def use(here: dict[str, Carried], nics: list[dict[str, Any]], after: dict[str, t
     here |= {name: ends[0] for name, ends in after.items()}
     peer.carried = {**peer.carried, **{name: ends[1] for name, ends in after.items()}}
     watch.end(0, MOVED, descriptors)
-    return watch.use(0, rate, transport)
+    return watch.use(0, rate, {"hostb": PeerLink(transport, 1.0, (0,))})
 
 
 def both(sent: int) -> tuple[Carried, Carried]:
@@ -81,6 +81,49 @@ def test_one_end_that_did_not_carry_them_is_enough(here: dict[str, Carried]) -> 
 def test_no_rate_is_above_the_link_s(here: dict[str, Carried]) -> None:
     found = use(here, [ETH], {"eth1": both(MOVED)}, rate=1.3)
     assert found.doubt == "1.30 GB/s is more than the link's rate of 1.25 GB/s (eth1 10 Gb/s)"
+
+
+def of_two_peers(here: dict[str, Carried], b: int, c: int, rate: float = 0.5) -> tuple[link.LinkUse, dict[str, Any]]:
+    """What a step used that sent half of its bytes to each of two peers, whose interfaces received `b` and `c`."""
+    peers = [CountedPeer(ETH, label=label) for label in ("hostb", "hostc")]
+    watch = LinkWatch(peers, [Nic(**ETH)], pushes=True)  # type: ignore[arg-type]
+    for counters in (here, *(peer.carried for peer in peers)):
+        counters["eth1"] = Carried(0, 0)
+    watch.begin()
+    here["eth1"] = Carried(b + c, 0)
+    for peer, received in zip(peers, (b, c), strict=True):
+        peer.carried = {"eth1": Carried(0, received)}
+    watch.end(0, MOVED, 1000)
+    links = {"hostb": PeerLink("tcp/eth1", 0.5, (0,)), "hostc": PeerLink("tcp/eth1", 0.5, (0,))}
+    found = watch.use(0, rate, links)
+    return found, link.to_settings(found, peers, links, rate, [])  # type: ignore[arg-type]
+
+
+def test_each_of_several_peers_has_its_own_row(here: dict[str, Carried]) -> None:
+    found, settings = of_two_peers(here, MOVED // 2, MOVED // 2)
+    assert (found.doubt, found.bound_gb_per_s, found.bound) == (None, 1.25, "eth1 10 Gb/s")
+    assert settings["each"] == [
+        {"host": name, "hostname": name.capitalize(), "transport": "tcp/eth1", "share": 0.5, "gb_per_s": 0.25,
+         "by_nic": {f"{name}/eth1": MOVED // 2}, "carried_part": 1.0}
+        for name in ("hostb", "hostc")
+    ]  # fmt: skip
+
+
+def test_bytes_that_one_peer_had_for_the_other_are_a_doubt(here: dict[str, Carried]) -> None:
+    found, _ = of_two_peers(here, MOVED, 0)
+    assert "sent with hostb went over it" in (found.doubt or "")
+
+
+def test_two_peers_behind_slower_interfaces_are_the_bound(here: dict[str, Carried]) -> None:
+    peers = [CountedPeer({**ETH, "bits_per_s": 1e9}, label=label) for label in ("hostb", "hostc")]
+    watch = LinkWatch(peers, [Nic(**ETH)], pushes=True)  # type: ignore[arg-type]
+    here["eth1"] = peers[0].carried["eth1"] = peers[1].carried["eth1"] = Carried(0, 0)
+    watch.begin()
+    here["eth1"] = Carried(MOVED, 0)
+    peers[0].carried = peers[1].carried = {"eth1": Carried(0, MOVED // 2)}
+    watch.end(0, MOVED, 1000)
+    found = watch.use(0, 0.2, {"hostb": PeerLink("tcp/eth1", 0.5, (0,)), "hostc": PeerLink("tcp/eth1", 0.5, (0,))})
+    assert (found.bound_gb_per_s, found.bound) == (0.25, "hostb/eth1 1 Gb/s for 50 % of the bytes")
 
 
 def test_ip_over_infiniband_counts_once(here: dict[str, Carried]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from kvdeck.engine.host import host_facts
 from kvdeck.engine.ranks.group import Crew
 from kvdeck.engine.spec import spec_from_mapping
+from kvdeck.engine.transfer.run import QUICK_SECONDS, paced_seconds
 from kvdeck.engine.transfer.trial import TrialProgress, TrialRun
 from kvdeck.engine.transfer.trials import StandIn, plan_trials, room_of
 from kvdeck.engine.transfer.tuning import race
@@ -53,3 +54,22 @@ def test_a_race_leaves_no_rank_behind_if_a_setting_fails(tmp_path: Path, monkeyp
         race(now, dataclasses.replace(now, merge=True), room_of(host_facts(tmp_path)), str(tmp_path), lambda: False)
     assert kept.tb is not None
     assert set(psutil.Process().children()) == before
+
+
+@pytest.mark.parametrize("beyond", [0.1, 0.6, 1.4])
+def test_trials_of_a_quick_run_keep_to_its_time(beyond: float) -> None:
+    spec, gone = spec_from_mapping({"effort": "quick"}), 0.0
+    progress = TrialProgress(lambda _: None, lambda: False)
+    for left in (2, 1, 0):
+        progress.trials_left = left
+        seconds = paced_seconds(spec, 2.2, gone, progress)
+        assert 0.3 <= seconds <= 2.2
+        progress.overheads.append(beyond)
+        gone += seconds + beyond
+    assert gone <= QUICK_SECONDS + 0.3
+
+
+@pytest.mark.parametrize("other", [{"effort": "normal"}, {"effort": "quick", "seconds": 2.2}, {"iterations": 5}])
+def test_only_a_quick_run_without_a_length_of_its_own_is_paced(other: dict[str, object]) -> None:
+    progress = TrialProgress(lambda _: None, lambda: False)
+    assert paced_seconds(spec_from_mapping(other), 2.2, 100.0, progress) == 2.2

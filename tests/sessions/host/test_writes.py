@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kvdeck.sessions.host.files import replace_file
+from kvdeck.sessions.host.files import replace_file, write_output
 from kvdeck.sessions.store.locks import lock
 
 
@@ -59,3 +60,31 @@ def test_one_holds_a_lock_or_several_share_it(tmp_path: Path):
     os.close(files[1])
     assert lock(files[2], wait=True) == "held"
     os.close(files[2])
+
+
+def test_an_output_that_is_a_pipe_or_device_is_written_to_and_stays(tmp_path: Path):
+    regular, pipe = tmp_path / "regular", tmp_path / "pipe"
+    write_output(regular, b"old")
+    write_output(regular, iter((b"n", b"ew")))
+    assert regular.read_bytes() == b"new"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="No such device"):
+        write_output(pipe, b"nobody reads it")
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_output(pipe, b"text")
+    assert os.read(reading, 10) == b"text"
+    os.close(reading)
+    assert pipe.is_fifo()
+    with pytest.raises(OSError, match="regular"):
+        write_output(tmp_path, b"a folder")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device, or replace one")
+def test_root_does_not_replace_a_device(tmp_path: Path):
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        write_output(null, b"text")
+    except PermissionError:
+        pytest.skip("this root may not make or open devices (a container)")
+    assert null.is_char_device()

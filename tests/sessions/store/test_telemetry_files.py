@@ -28,6 +28,7 @@ from kvdeck.sessions.store.telemetry.delta import Encoder, decode
 from kvdeck.sessions.store.telemetry.reader import MomentReader
 from kvdeck.sessions.store.telemetry.segments import segments
 from kvdeck.sessions.store.telemetry.writer import SEGMENT_MOMENTS, Writer, _every_second
+from kvdeck.sessions.text.run_report import telemetry_inside
 
 CELL = st.one_of(
     st.none(),
@@ -418,3 +419,17 @@ def test_a_recording_whose_keeper_lives_is_not_interrupted_between_two_writers(t
     assert keeping.state_now(folder, "running") == "interrupted"
     assert [row.state for row in catalogue(store)] == ["interrupted"]
     assert store.load("kept").state == "interrupted"
+
+
+def test_a_recording_inside_a_run_that_failed_says_why_in_the_runs_report(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create("run", {}, "")
+    keeping.begin_inside(store, "run", hz=1.0, sources=())
+    keeping.end(store.inside("run"), keeping.INSIDE, "failed", "the sampling process died of SIGKILL")
+    session = store.load("run")
+    text = [line.text for line in telemetry_inside(session, 80)]
+    assert text == [
+        "",
+        "Telemetry of that time: no samples",
+        "  The recording did not end well: the sampling process died of SIGKILL",
+    ]

@@ -32,6 +32,7 @@ from kvdeck.sessions.model.records import (
 )
 from kvdeck.sessions.model.references import reference_text
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, SourceSeen, Spread, TelemetryTotals
+from kvdeck.sessions.model.traffic import PatternResult, RankResult, Straggler, TrafficResult
 from kvdeck.sessions.text.comparison_report import diff_lines, diff_markdown
 from kvdeck.sessions.text.run_report import report_json, report_lines, trouble, verdict_text
 from kvdeck.sessions.units import duration_text, figure, layout_name, size_text, time_text
@@ -138,6 +139,10 @@ def test_json_has_every_key_that_was_promised() -> None:
         SourceSeen,
         Spread,
         Disturbance,
+        TrafficResult,
+        PatternResult,
+        RankResult,
+        Straggler,
     ],
 )
 def test_every_field_is_documented(record: type[Struct]) -> None:
@@ -307,6 +312,7 @@ def test_figures_are_spelled(made: str, wanted: str) -> None:
     [
         ("memcpy", 2 << 20, 0.64, "64 %", "limit memcpy 9.81 GB/s"),
         ("memcpy", 2 << 20, 1.06, "1.06×", "compared with memcpy 9.81 GB/s"),
+        ("memcpy on 2 cores", 2 << 20, 0.64, "64 %", "limit memcpy on 2 cores 9.81 GB/s"),
         ("memcpy", 4096, 0.64, "0.64×", "compared with memcpy 9.81 GB/s"),
         ("io_submit", 4096, 0.64, "64 %", "limit io_submit 9.81 GB/s"),
         ("process_vm_writev", 4096, 0.64, "64 %", "limit process_vm_writev 9.81 GB/s"),

@@ -9,7 +9,7 @@ from functools import cache
 
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.sample import Snapshot, take
-from kvdeck.engine.telemetry.served import Window
+from kvdeck.engine.telemetry.service_rows import Window
 from kvdeck.engine.telemetry.source import Kind, Reading, Series
 from kvdeck.engine.telemetry.sources.exposition import Parser
 from kvdeck.engine.telemetry.tracker import Track

@@ -13,7 +13,7 @@ from kvdeck.app.tui.modes.monitor.flow_figures import PathRow
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.series_browser import SeriesScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
-from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.source_search import FoundSources
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.engine.quantities import parse_count
 from kvdeck.engine.telemetry.sample import Number
@@ -81,8 +81,8 @@ def series(screen: MonitorScreen) -> None:
 def sources(screen: MonitorScreen) -> None:
     """Open the source dialog and apply the selection; Esc, too, marks the sources as seen."""
 
-    def seen(found: tuple[FoundSource, ...]) -> None:
-        screen.found = found
+    def seen(found: FoundSources) -> None:
+        screen.note_found(found)
 
     def chosen(answer: tuple[tuple[str, ...], tuple[str, ...]] | None) -> None:
         settings = screen.settings

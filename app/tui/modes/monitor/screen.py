@@ -37,7 +37,7 @@ from kvdeck.app.tui.modes.monitor.player import PLAY_S, Player
 from kvdeck.app.tui.modes.monitor.settings import Settings, recalled
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
-from kvdeck.app.tui.source_search import FoundSource
+from kvdeck.app.tui.source_search import FoundSource, FoundSources
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
 from kvdeck.engine.telemetry.sample import Snapshot as Sample
@@ -89,6 +89,8 @@ class MonitorScreen(DeckScreen):
         self.timeline = Timeline(Thresholds())
         self.recording: RecordingState | None = None
         self.found: tuple[FoundSource, ...] = ()
+        self._searched = False
+        """Whether a search of this host has ended, in the dialog of the first visit too."""
         self.zoomed: str | None = None
         self._watching: TelemetryRequest | None = None
         self._linger: Timer | None = None
@@ -290,7 +292,8 @@ class MonitorScreen(DeckScreen):
         tiles = self.query_one(Tiles)
         panes = [self.query_one(MonitorBar), tiles, *self.panes]
         before = sum(pane.changes for pane in panes)
-        waits = ASKING if self.settings.sources else LOOKING if self.settings.sources is None and not self.found else ""
+        looking = self.settings.sources is None and not self.found and not self._searched
+        waits = ASKING if self.settings.sources else LOOKING if looking else ""
         view = self.timeline.view(self.settings.pins, waits if self.app.requests.live else "")
         self.pictured = view.now
         self._say(view.moment)
@@ -486,6 +489,13 @@ class MonitorScreen(DeckScreen):
         with contextlib.suppress(KvdeckError):  # the source dialog searches again, and shows why it fails
             self.found = (await self.app.requests.find_sources(lambda _: None)).sources
         self.draw()
+
+    def note_found(self, found: FoundSources) -> None:
+        """Store what the source dialog's search has found so far."""
+        self.found = found.sources
+        if found.done and not self._searched:
+            self._searched = True
+            self.draw()
 
     def _ask_first(self) -> None:
         """Open the source dialog, whose search shows what it finds at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,7 +35,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
 
     Args:
         watched: The sources selected now; None if none was ever selected, which selects every source that is found.
-        seen: Gets the sources that the search has found so far.
+        seen: Gets what the search has found so far, and its end, even if it failed.
         kinds: Kinds of the watched sources that were sampled.
     """
 
@@ -58,7 +59,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
     def __init__(
         self,
         watched: tuple[str, ...] | None,
-        seen: Callable[[tuple[FoundSource, ...]], None],
+        seen: Callable[[FoundSources], None],
         kinds: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__()
@@ -93,6 +94,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
             self._progress(await self.app.requests.find_sources(self._progress))
         except KvdeckError as error:
             self.list.error, self.list.waits = str(error), False
+            self.seen(replace(self._newest, done=True))
         self.list.looking = False
         self.list.show()
         if self.list.waits:
@@ -113,7 +115,7 @@ class SourceChooser(ModalScreen["tuple[tuple[str, ...], tuple[str, ...]] | None"
             self.list.ticked |= known - self._offered
         self._offered |= known
         self._show()
-        self.seen(found.sources)
+        self.seen(found)
 
     def _show(self) -> None:
         """Show what is known: in an order in which no row moves during a search, which takes no row away."""

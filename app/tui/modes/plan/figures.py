@@ -205,9 +205,9 @@ def _time_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: in
         yield _line(f"{form.path} {name}", said, width)
 
 
-def command_rows(form: PlanForm, width: int) -> list[Row]:
+def command_rows(form: PlanForm, width: int, focused: bool = False) -> list[Row]:
     """Return nixlbench's command line, wrapped between its options."""
-    rows = [heading("nixlbench", width, note="c copies it")]
+    rows = [heading("nixlbench", width, focused, "y copies" if focused else "")]
     try:
         words = form.command(form.plan()).replace(" \\\n    ", "\n").split("\n")
     except UsageError as error:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field
+from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field, not_taken
 from kvdeck.app.tui.state import Doctor
 from kvdeck.engine.planning.kvbench import ModelConfig, model_config
 from kvdeck.engine.planning.model_files import catalogue, find_model, read_yaml
@@ -134,6 +134,13 @@ class PlanForm:
         number = int(text)
         least = 0 if item.key == "osl" else 1
         return self._with(item.key, number) if least <= number <= MAX_NUMBER else self
+
+    def refusal(self, item: Field, text: str) -> str:
+        """Return why `typed` doesn't take a text, and the fix; "" if it does."""
+        least = 0 if item.key == "osl" else 1
+        if not text or (re.fullmatch("[0-9]{1,18}", text) and least <= int(text) <= MAX_NUMBER):
+            return ""
+        return not_taken(item, text, least)
 
     def _with(self, key: str, value: Any) -> PlanForm:
         change = {key: value}

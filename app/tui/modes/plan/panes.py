@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from kvdeck.app.tui.bandwidth import BandwidthHistory
@@ -13,6 +15,7 @@ from kvdeck.app.tui.modes.plan.form import COLUMNS, PlanForm
 from kvdeck.app.tui.modes.plan.tables import plan_table, sweep_table
 from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.fields import FieldsPane
+from kvdeck.app.tui.widgets.key_bar import PLAN
 from kvdeck.app.tui.widgets.lines import Lines, Row
 
 
@@ -66,11 +69,15 @@ class Figures(PlanView):
         return plan_table(self.form)
 
 
-class CommandPane(PlanView):
-    """nixlbench's command line."""
+class CommandPane(PlanView, can_focus=True):
+    """nixlbench's command line; in focus, `y` copies it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "screen.copy", "copy", id="plan.copy", tooltip="Copy the nixlbench command", group=PLAN),
+    ]
 
     def rows(self, width: int, height: int) -> list[Row]:
-        return command_rows(self.form, width)
+        return command_rows(self.form, width, self.has_focus)
 
 
 class Grid(PlanView):

@@ -41,7 +41,6 @@ class PlanScreen(DeckScreen):
         Binding(
             "g", "grid", "sweep", id="plan.grid", tooltip="Show or hide block sizes over TP and page size", group=PLAN
         ),
-        Binding("c", "copy", "copy", id="plan.copy", tooltip="Copy the nixlbench command", group=PLAN),
         Binding(
             "e",
             "carry",
@@ -50,7 +49,7 @@ class PlanScreen(DeckScreen):
             tooltip="Copy this plan's block and batch to the Run form",
             group=PLAN,
         ),
-        Binding("s", "save", "save", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
+        Binding("w", "save", "write", id="plan.save", tooltip="Save this plan as YAML", group=PLAN),
         Binding("o", "open", "open", id="plan.open", tooltip="Open a saved plan", group=PLAN),
     ]
     PANES: ClassVar = {"command": "command", "grid": "sweep"}
@@ -175,7 +174,7 @@ class PlanScreen(DeckScreen):
     def action_open(self) -> None:
         files = sorted(self.app.requests.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)
         choices = [Choice(path.stem, "") for path in files]
-        self.app.push_screen(Picker("Plan:", choices, "no saved plan · s saves one, or type a path"), self._take_plan)
+        self.app.push_screen(Picker("Plan:", choices, "no saved plan · w writes one, or type a path"), self._take_plan)
 
     def _take_plan(self, name: str | None) -> None:
         if name is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvdeck.app.tui.current_plan import BlockChoice
-from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field
+from kvdeck.app.tui.form_fields import LAYOUTS, MAX_NUMBER, Field, not_taken
 from kvdeck.app.tui.modes.run.form_fields import MIXED, TABLE, FormTable
 from kvdeck.app.tui.state import Doctor, PeerState
 from kvdeck.engine.planning.layout import parse_layout_pair
@@ -130,6 +130,21 @@ class Form:
             return self._with(item, number)
         return self._with(item, None) if item.optional and not text else self
 
+    def refusal(self, item: Field, text: str) -> str:
+        """Return why `typed` doesn't take a text, and the fix; "" if it does."""
+        if item.kind == "text":
+            try:
+                names = text.replace(",", " ").split()
+                if names:
+                    self._row(item).checked(names, "the form")
+            except UsageError as error:
+                return str(error)
+            return ""
+        number = _typed_size(text) if item.size else int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
+        if 0 < number <= MAX_NUMBER or not text:
+            return ""
+        return not_taken(item, text, 1)
+
     def hint(self, item: Field) -> str:
         """Return a one-line hint for a field; for a path, doctor's reason and fix."""
         if item.key == "peer" and self.spec.peer:
@@ -206,7 +221,7 @@ class Form:
             sweep = getattr(spec, row.name)
             if isinstance(sweep, Range) and not (sweep.start and sweep.stop):
                 what = row.name.removeprefix("sweep_").replace("_", " ")
-                return f"the sweep of {what} needs both from and to · fix: set both (m shows them)"
+                return f"the sweep of {what} needs both from and to · fix: set both (v shows them)"
         try:
             spec_from_mapping(self.to_mapping(), "the form", type(spec), self.table.rows)
         except UsageError as error:

@@ -11,6 +11,7 @@ from textual.reactive import var
 
 from kvdeck.app.tui.messages import BlockChosen
 from kvdeck.app.tui.modes.base import OPENING, SHORT, DeckScreen
+from kvdeck.app.tui.modes.run.fold import FoldedForm
 from kvdeck.app.tui.modes.run.form import Form
 from kvdeck.app.tui.modes.run.form_pane import FormPane
 from kvdeck.app.tui.modes.run.log_pane import LogPane
@@ -21,6 +22,7 @@ from kvdeck.app.tui.modes.run.steps import StepChosen, StepTable
 from kvdeck.app.tui.widgets.charts import Plot
 from kvdeck.app.tui.widgets.key_bar import RUN
 from kvdeck.app.tui.widgets.list import RowOpened
+from kvdeck.app.tui.widgets.verdicts import VerdictBox
 from kvdeck.sessions.model.records import FINAL_STATES
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class RunScreen(DeckScreen):
-    """Form and live view; where there is no room for both, `f` switches between them."""
+    """Form and live view: once something runs the form is folded, and the verdict takes its place; `f` unfolds it."""
 
     CSS_PATH = "run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -52,7 +54,12 @@ class RunScreen(DeckScreen):
         ),
         Binding("d", "diff", "diff", id="run.diff", tooltip="Compare the run's first two layouts", group=RUN),
         Binding(
-            "m", "more", "extra", id="run.more", tooltip="More fields: sweeps, layouts, concurrency, safety", group=RUN
+            "v",
+            "more",
+            "view more",
+            id="run.more",
+            tooltip="More fields: sweeps, layouts, concurrency, safety",
+            group=RUN,
         ),
         Binding(
             "R",
@@ -64,6 +71,7 @@ class RunScreen(DeckScreen):
             group=RUN,
         ),
         Binding("f", "view", "form/live", id="run.view", tooltip="Go to the form, or to the live view", group=RUN),
+        Binding("e", "edit", "edit", show=False, id="run.edit", tooltip="Change the form, for another run", group=RUN),
         Binding("escape", "back", "Back", show=False, id="run.back", tooltip="Go back to the form", group=RUN),
     ]
     PANES: ClassVar = {"percentiles": "request times", "plot": "plot", "log": "log", "queue": "queue"}
@@ -71,6 +79,8 @@ class RunScreen(DeckScreen):
 
     def body(self) -> ComposeResult:
         yield FormPane(id="form")
+        yield VerdictBox(id="verdict")
+        yield FoldedForm(id="fold")
         yield ProgressPane(id="progress")
         yield StepTable(id="steps")
         yield PercentilePane(id="percentiles")
@@ -89,6 +99,8 @@ class RunScreen(DeckScreen):
         super().apply(engine)
         run, picked = engine.run, self.query_one(StepTable).picked
         self.query_one(ProgressPane).apply(engine, picked)
+        self.query_one(VerdictBox).apply(run)
+        self.query_one(FoldedForm).apply(run)
         self.query_one(StepTable).apply(run)
         self.query_one(PercentilePane).apply(run, picked)
         self.query_one(Plot).apply(run, picked)
@@ -103,8 +115,7 @@ class RunScreen(DeckScreen):
 
     def watch_live(self, live: bool) -> None:
         self.set_class(live, "-live")
-        if self.size.height < SHORT:
-            self.query_one("#steps" if live else "#form").focus()
+        self.query_one("#steps" if live else "#form").focus()
 
     def on_step_chosen(self, message: StepChosen) -> None:
         run = self.app.engine.run
@@ -148,7 +159,7 @@ class RunScreen(DeckScreen):
         diff_layouts(self, await self.app.requests.load_session(name))
 
     def action_more(self) -> None:
-        if self.live and self.size.height < SHORT:
+        if self.live:
             self.live = False
         else:
             self.query_one(FormPane).turn()
@@ -159,18 +170,30 @@ class RunScreen(DeckScreen):
         self.notify("Form reset")
 
     def action_view(self) -> None:
-        if self.size.height < SHORT:
-            self.live = not self.live
-        elif self.query_one(FormPane).has_focus:
-            self.query_one(StepTable).focus()
+        if self.app.engine.run is None and self.size.height >= SHORT:
+            self.query_one(StepTable if self.query_one(FormPane).has_focus else FormPane).focus()
         else:
-            self.query_one(FormPane).focus()
+            self.live = not self.live
+
+    def action_edit(self) -> None:
+        self.live = False
+        self.query_one(FormPane).focus()
+
+    def on_report_wanted(self) -> None:
+        run = self.app.engine.run
+        if run is not None:
+            self.ask(lambda: self._open_report(run.session), OPENING, exclusive=True)
+
+    async def _open_report(self, name: str) -> None:
+        from kvdeck.app.tui.comparison.report import ResultScreen
+
+        self.app.push_screen(ResultScreen(await self.app.requests.load_session(name)))
 
     def action_back(self) -> None:
         steps = self.query_one(StepTable)
         if steps.has_focus and steps.picked is not None:
             steps.action_follow()
-        elif self.live and self.size.height < SHORT:
+        elif self.live:
             self.live = False
         else:
             self.query_one(FormPane).focus()

@@ -14,7 +14,16 @@ from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, window
 from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column, fitting, shared, table_head, table_row
 from kvdeck.sessions.model.references import against_text, reference_text
-from kvdeck.sessions.units import count_text, figure, layout_name, ratio_text, short_layout_name, time_text
+from kvdeck.sessions.units import (
+    UNKNOWN,
+    count_text,
+    figure,
+    layout_name,
+    range_text,
+    ratio_text,
+    short_layout_name,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
@@ -41,6 +50,11 @@ class StepChosen(Message):
     step: int | None
 
 
+@dataclass
+class ReportWanted(Message):
+    """Enter was pressed on a run that has ended."""
+
+
 def backend_text(step: StepState) -> str:
     """Return backend, API and O_DIRECT, short: `POSIX AIO direct`."""
     plan = step.plan
@@ -64,12 +78,13 @@ def against(step: StepState) -> str:
 
 
 def _ratio(step: StepState) -> str:
-    """Return the time over the baseline's: the worker's estimate while it runs, then the final comparison."""
+    """Return the time over the baseline's: the worker's estimate while it runs, marked `≈`, then the comparison."""
     if (found := step.compared) is not None:
         return ratio_text(found.ratio, found.low, found.high)
     if step.values and step.counter("ratio") is None:
         return "base"
-    return ratio_text(step.counter("ratio"), step.counter("ratio_low"), step.counter("ratio_high"))
+    low, high = step.counter("ratio_low"), step.counter("ratio_high")
+    return f"≈{ratio_text(step.counter('ratio'))} {range_text(low, high)}" if step.values else UNKNOWN
 
 
 def _columns(width: int) -> list[Column[StepState]]:
@@ -118,7 +133,7 @@ class StepTable(Lines, can_focus=True):
         Binding("down,j", "move(1)", "Down", show=False, id="steps.down", tooltip="Next step", group=LIST),
         Binding("g,home", "move(-100000)", "First", show=False, id="steps.first", tooltip="First step", group=LIST),
         Binding("G,end", "move(100000)", "Last", show=False, id="steps.last", tooltip="Last step", group=LIST),
-        Binding("enter", "follow", "follow", id="steps.follow", tooltip="Follow the running step", group=LIST),
+        Binding("enter", "open", "report", id="steps.open", tooltip="Open the report of a run that ended", group=LIST),
     ]
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -151,6 +166,12 @@ class StepTable(Lines, can_focus=True):
             return
         place = max(0, min(len(self.run.steps) - 1, self._place() + by))
         self._pick(self.run.steps[place].plan.step)
+
+    def action_open(self) -> None:
+        if self.run is not None and self.run.over:
+            self.post_message(ReportWanted())
+        else:
+            self.action_follow()
 
     def action_follow(self) -> None:
         self._pick(None)

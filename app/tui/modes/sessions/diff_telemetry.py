@@ -23,8 +23,8 @@ class RecordingsScreen(DeckScreen):
     """Compares telemetry sessions A and B; Esc returns to the list."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("x", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
-        Binding("m", "copy", "copy", id="recordings.copy", tooltip="Copy as Markdown", group=LIST),
+        Binding("X", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
+        Binding("y", "copy", "copy", id="recordings.copy", tooltip="Copy as Markdown", group=LIST),
         Binding(
             "escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Go back to the list", group=LIST
         ),

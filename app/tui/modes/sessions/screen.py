@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,20 +12,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from kvdeck.app.tui.comparison.report import replay_telemetry, report_rows
 from kvdeck.app.tui.modes.base import OPENING, DeckScreen
-from kvdeck.app.tui.modes.sessions.report import replay_telemetry, report_rows
 from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.tui.widgets.list import Listing, Page, RowMoved, RowOpened
 from kvdeck.app.tui.widgets.table import Column
+from kvdeck.app.tui.widgets.verdicts import result_text, rows_of_session, sentence, verdict_rows
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.catalogue import matching
 from kvdeck.sessions.text.run_report import is_telemetry
 from kvdeck.sessions.text.tables import wrapped
-from kvdeck.sessions.units import clock_text, count_text, many, short_layout_name
+from kvdeck.sessions.units import clock_text, many, short_layout_name
 
 if TYPE_CHECKING:
     from textual.timer import Timer
@@ -39,6 +41,9 @@ MOST_WATCHED = 50
 PREVIEW_S = 0.1
 """Time in s that the cursor rests on a row before its session is read."""
 MOST_MARKED = 8
+MOST_VERDICTS = 8
+MOST_RESULTS = 60
+"""Number of rows whose verdicts are read."""
 PREVIEW, CHANGES = "preview", "changes"
 """Groups of workers of which one runs at a time."""
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
@@ -58,25 +63,35 @@ def sorted_rows(rows: tuple[SessionSummary, ...], key: str) -> list[SessionSumma
     return sorted(newest, key=lambda row: -(_took(row) or 0.0)) if key == "longest" else newest
 
 
-def _columns(width: int, marked: Sequence[str]) -> list[Column[SessionSummary]]:
-    name = 22 if width < 90 else 30
+_STAMP = re.compile(r"\d{8}-\d{6}-(?=.)")
+_STATE = 16
+
+
+def when_text(created: float, now: float) -> str:
+    """Return when a session was made, with the day in words if it is today or yesterday."""
+    day = units.local_time(created, "%Y-%m-%d")
+    words = {units.local_time(now, "%Y-%m-%d"): "today", units.local_time(now - 86400, "%Y-%m-%d"): "yesterday"}
+    return f"{words.get(day, day)} {units.local_time(created, '%H:%M')}"
+
+
+def _columns(width: int, marked: Sequence[str], results: Mapping[str, str]) -> list[Column[SessionSummary]]:
+    now = time.time()
     columns: list[Column[SessionSummary]] = [
         Column("", 1, lambda r: _mark(r.name, marked), lambda _: "key", right=False),
-        Column("session", name, lambda r: r.name, right=False),
-        Column("state", 10, lambda r: r.state, lambda r: TONES.get(r.state, "warn"), right=False),
-        Column("made", 16, lambda r: _local(r.created), lambda _: "dim", right=False),
-        Column(
-            "took", 7, lambda r: "" if r.kind not in ("run", "telemetry") else clock_text(_took(r)), lambda _: "dim"
-        ),
+        Column("made", 16, lambda r: when_text(r.created, now), lambda _: "dim", right=False),
+        Column("session", 20 if width < 90 else 28, lambda r: _STAMP.sub("", r.name, count=1), right=False),
+        Column("state", _STATE, _state_text, lambda r: TONES.get(r.state, "warn"), right=False),
     ]
-    if width >= 100:
-        columns.append(Column("steps", 5, lambda r: count_text(r.steps) if r.kind == "run" else ""))
-        columns.append(
-            Column("counted", 11, lambda r: count_text(r.transfers) if r.kind not in ("run", "telemetry") else "")
-        )
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
-    columns.append(Column("  paths", max(7, left), _about, right=False))
+    columns.append(
+        Column("  result", max(7, left), lambda r: _about(r, results), right=False),
+    )
     return columns
+
+
+def _state_text(row: SessionSummary) -> str:
+    took = _took(row) if row.kind in ("run", "telemetry") else None
+    return row.state if took is None else f"{row.state} {clock_text(took)}"
 
 
 def _mark(name: str, marked: Sequence[str]) -> str:
@@ -84,16 +99,16 @@ def _mark(name: str, marked: Sequence[str]) -> str:
     return chr(ord("A") + marked.index(name)) if name in marked else ""
 
 
-def _about(row: SessionSummary) -> str:
+def _about(row: SessionSummary, results: Mapping[str, str]) -> str:
+    """Return what came out: the verdicts, or why there are none, behind tags and origin."""
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
     origin = {"dynamo": "dynamo's ", "imported": "imported ", "trace": "trace ", "telemetry": "telemetry "}.get(
         row.kind, ""
     )
-    return f"  {tags}{origin}" + (row.about or ", ".join(row.paths) or row.reason or "")
-
-
-def _local(created: float) -> str:
-    return units.local_time(created)
+    counted = many(row.transfers, "transfer") if row.transfers else ""
+    bad = row.reason if row.state not in ("done", "running", "queued") else ""
+    said = results.get(row.name) or bad or row.about or ", ".join(row.paths) or row.reason or ""
+    return f"  {tags}{origin}{' · '.join(filter(None, (counted, said)))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +169,10 @@ class SessionsScreen(DeckScreen):
             group=LIST,
         ),
         Binding(
-            "e", "export", "export", id="sessions.export", tooltip="Export to a file: .json, .csv, .md …", group=LIST
+            "E", "export", "export", id="sessions.export", tooltip="Export to a file: .json, .csv, .md …", group=LIST
         ),
         Binding(
-            "n",
+            "N",
             "name('rename')",
             "rename",
             show=False,
@@ -165,13 +180,14 @@ class SessionsScreen(DeckScreen):
             tooltip="Rename the session",
             group=LIST,
         ),
-        Binding("t", "name('tag')", "tag", show=False, id="sessions.tag", tooltip="Set the session's tags", group=LIST),
+        Binding("T", "name('tag')", "tag", show=False, id="sessions.tag", tooltip="Set the session's tags", group=LIST),
         Binding(
-            "o", "name('note')", "note", show=False, id="sessions.note", tooltip="Write the session's note", group=LIST
+            "n", "name('note')", "note", show=False, id="sessions.note", tooltip="Write the session's note", group=LIST
         ),
         Binding(
             "D", "delete", "delete", id="sessions.delete", tooltip="Delete the session, after confirmation", group=LIST
         ),
+        Binding("o", "open", "open", show=False, id="sessions.open", tooltip="Open this session", group=LIST),
         Binding("r", "reread", "refresh", show=False, id="sessions.refresh", tooltip="Reload the list", group=RUN),
         Binding(
             "escape",
@@ -193,6 +209,10 @@ class SessionsScreen(DeckScreen):
         self.known: tuple[tuple[str, str], ...] | None = None
         self.marked: list[str] = []
         self.previewed: Preview | None = None
+        self.results: dict[str, str] = {}
+        """Verdicts of each run in one line, by session."""
+        self._selected = ""
+        """The followed run that the cursor was put on last."""
         self._wait: Timer | None = None
         self._fingerprint: tuple[int, ...] = ()
         self._listing = self._outdated = False
@@ -201,7 +221,9 @@ class SessionsScreen(DeckScreen):
     def body(self) -> ComposeResult:
         yield FilterBar(id="filter")
         with Widget(id="split"):
-            yield Listing("Sessions", lambda width: _columns(width, self.marked), lambda row: row.name, id="list")
+            yield Listing(
+                "Sessions", lambda width: _columns(width, self.marked, self.results), lambda row: row.name, id="list"
+            )
             yield Page(self._preview_rows, id="preview")
 
     def on_mount(self) -> None:
@@ -263,8 +285,31 @@ class SessionsScreen(DeckScreen):
         self.kept, self.error = rows, error
         self.marked = [name for name in self.marked if any(row.name == name for row in self.kept)]
         self._fill()
+        self._select_newest_run()
+        self.ask(lambda: self._load_results(), "results", exclusive=True)
         if (row := self._here()) is not None and row != before:
             self._preview(row.name)
+
+    def _select_newest_run(self) -> None:
+        """Put the cursor on the followed run's row, once."""
+        run = self.app.engine.run
+        if run is None or run.session == self._selected:
+            return
+        if any(row.name == run.session for row in self.kept):
+            self._selected = run.session
+            self.query_one("#list", Listing).go_to(run.session)
+
+    async def _load_results(self) -> None:
+        """Read the verdicts of the newest runs that have ended, each once."""
+        bar = self.query_one(FilterBar)
+        rows = matching(sorted_rows(self.kept, bar.sort), bar.text.split())[:MOST_RESULTS]
+        for row in rows:
+            if row.kind == "run" and row.ended is not None and row.name not in self.results:
+                try:
+                    self.results[row.name] = result_text(await self.app.requests.load_session(row.name))
+                except KvdeckError:
+                    self.results[row.name] = ""  # its state says that it can't be read
+                self.query_one("#list", Listing).redraw()
 
     def _here(self) -> SessionSummary | None:
         return self.query_one("#list", Listing).under_cursor
@@ -329,8 +374,11 @@ class SessionsScreen(DeckScreen):
                 heading(row.name, width),
                 *((cell(f" {line}", width, "bad"),) for line in wrapped(shown.error, width - 2)),
             ]
-        head = linked(heading(row.name, width, focused), self.link_to(row.name))
-        return [head, *report_rows(shown.session, width)]
+        head = linked(heading(row.name, width, focused, "Enter opens the whole report"), self.link_to(row.name))
+        verdicts = rows_of_session(shown.session)
+        said: Row = (cell(f" {sentence(verdicts)}", width, "!"),)
+        answer = [said, *verdict_rows(verdicts, width, MOST_VERDICTS), ()] if verdicts else []
+        return [head, *answer, *report_rows(shown.session, width)]
 
     def session_shown(self) -> str:
         row = self._here()
@@ -453,6 +501,9 @@ class SessionsScreen(DeckScreen):
             self.previewed = None
             self.action_reread()
 
+    def action_open(self) -> None:
+        self.query_one("#list", Listing).action_open()
+
     async def on_row_opened(self, message: RowOpened) -> None:
         row = self._here()
         if row is not None and row.kind == "telemetry":
@@ -461,6 +512,6 @@ class SessionsScreen(DeckScreen):
             self.ask(lambda: self._open_report(message.key), OPENING, exclusive=True)
 
     async def _open_report(self, name: str) -> None:
-        from kvdeck.app.tui.modes.sessions.report import ResultScreen
+        from kvdeck.app.tui.comparison.report import ResultScreen
 
         self.app.push_screen(ResultScreen(await self.app.requests.load_session(name)))

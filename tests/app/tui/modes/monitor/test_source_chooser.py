@@ -14,12 +14,13 @@ from textual.widgets import Input
 
 from kvdeck.app.cli.record_option import sources_to_record
 from kvdeck.app.tui.dialogs.prompt import AskText, Refusal
-from kvdeck.app.tui.modes.monitor.screen import MonitorScreen
+from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
+from kvdeck.app.tui.modes.monitor.screen import LOOKING, MonitorScreen
 from kvdeck.app.tui.modes.monitor.source_chooser import SourceChooser
 from kvdeck.app.tui.modes.monitor.source_list import SourceList
 from kvdeck.app.tui.source_search import FoundSource, FoundSources, Progress, SilentProcess, find_sources
 from kvdeck.engine.telemetry.discovery import named
-from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.errors import KvdeckError, UsageError
 from tests.app.conftest import Answered, DeckOfFiles, FileRequests
 from tests.engine.telemetry.test_address import REFUSED, TEXTS
 from tests.engine.telemetry.test_discovery import engine
@@ -110,6 +111,24 @@ async def test_enter_waits_no_longer_than_the_limit() -> None:
         chooser._reach_limit()
         await pilot.press("enter")
         assert selected(deck) == ("disks",), "after the limit Enter doesn't wait"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_screen_behind_says_that_it_searches_only_as_long_as_it_does(fails: bool) -> None:
+    async with opened() as (pilot, deck, _, search):
+        screen = deck.screen_stack[0]
+        assert isinstance(screen, MonitorScreen)
+        behind = screen.query_one(Tiers)
+        search.live = True  # only the deck of an engine says what it waits for
+        screen.draw()
+        assert LOOKING in behind.plain
+        if fails:
+            search.ends[0].set_exception(KvdeckError("the search for sources failed: killed"))
+        else:
+            search.ends[0].set_result(FoundSources(done=True))
+        await pilot.pause()
+        assert LOOKING not in behind.plain
+        assert "No source selected." in behind.plain
 
 
 @pytest.mark.parametrize("size", [SMALL, BIG])

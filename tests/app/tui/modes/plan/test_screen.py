@@ -116,7 +116,7 @@ async def test_r_sends_the_block_to_the_engine_and_goes_there(deck: Answered):
 
 async def test_e_carries_the_block_into_the_run_form(deck: Answered):
     async with deck.run_test(size=BIG) as pilot:
-        await pilot.press("2", "m", "down", "down", "plus", "m", "m")  # a plain block size, that the plan's replaces
+        await pilot.press("2", "v", "down", "down", "plus", "v", "v")  # a plain block size, that the plan's replaces
         await open_plan(pilot)
         await pilot.press("plus", "right", "enter", *"512", "enter", "e")
         await pilot.pause()
@@ -194,12 +194,15 @@ async def test_save_copy_and_open(deck: Answered, tmp_path: Path):
     deck.requests.plans = tmp_path / "plans"
     async with deck.run_test(size=BIG) as pilot:
         await open_plan(pilot)
-        await pilot.press("plus", "plus", "c", "s")
+        await pilot.press("plus", "plus", "w")
+        deck.screen.query_one(CommandPane).focus()
+        await pilot.press("y")
         assert deck.clipboard.startswith("nixlbench \\\n")
         assert (deck.requests.plans / "nixlbench.sh").read_text() == deck.clipboard + "\n"
         saved = deck.screen.query_one(PlanPane).form
         (file,) = deck.requests.plans.glob("*.yaml")
         assert file.name == "llama-3.1-8b-tp4-pp1-isl8192-page16.yaml"
+        deck.screen.query_one(PlanPane).focus()
         await pilot.press("minus", "minus")
         assert deck.screen.query_one(PlanPane).form != saved
         await pilot.press("o", "enter")

@@ -103,7 +103,7 @@ async def test_swapping_turns_the_ratio_round(deck: Answered):
     async with deck.run_test(size=SIZE) as pilot:
         await pilot.press("4", "d")
         await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "1.31×" in plain(deck, "#rows"))
-        await pilot.press("x")
+        await pilot.press("X")
         assert "0.76×" in plain(deck, "#rows")
         assert plain(deck, "#head").splitlines()[0].split()[:2] == ["A", f"{KEPT[0].name}:ls"]
 
@@ -128,7 +128,7 @@ async def test_the_diff_is_copied_as_markdown(deck: Answered):
     async with deck.run_test(size=SIZE) as pilot:
         deck.push_screen(DiffScreen(a_run.swept("one"), a_run.swept("two", 1.3)))
         await pilot.pause()
-        await pilot.press("m")
+        await pilot.press("y")
         assert deck.clipboard.startswith("## one and two")
 
 
@@ -153,7 +153,7 @@ async def test_deleting_asks_twice(deck: Answered):
 
 @pytest.mark.parametrize(
     ("key", "typed", "asked"),
-    [("n", "-2", ("rename", f"{KEPT[0].name}-2")), ("t", "tp8", ("tag", "tp8")), ("o", "x", ("note", "x"))],
+    [("N", "-2", ("rename", f"{KEPT[0].name}-2")), ("T", "tp8", ("tag", "tp8")), ("n", "x", ("note", "x"))],
 )
 async def test_names_tags_and_notes(deck: Answered, key: str, typed: str, asked: tuple[str, str]):
     async with deck.run_test(size=SIZE) as pilot:
@@ -175,7 +175,7 @@ async def test_dynamo_s_files_are_not_changed(deck: Answered):
         await pilot.press("4", "D")
         await pilot.press("n")
         assert deck.requests.asked == []
-        await pilot.press("e", "enter")
+        await pilot.press("E", "enter")
         await until(pilot, lambda: bool(deck.requests.asked))
         assert deck.requests.asked[0][0] == "export"
 

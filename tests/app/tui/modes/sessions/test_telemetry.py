@@ -12,8 +12,8 @@ import pytest
 from kvdeck.app.cli.main import main
 from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.comparison.diff import DiffScreen
+from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.modes.sessions.diff_telemetry import RecordingsScreen
-from kvdeck.app.tui.modes.sessions.report import ResultScreen
 from kvdeck.app.tui.modes.sessions.screen import SessionsScreen
 from kvdeck.app.tui.requests import Requests
 from kvdeck.app.tui.widgets.lines import Lines
@@ -68,7 +68,7 @@ async def test_before_and_after_on_the_screen(home: Path, size: tuple[int, int])
         assert "A = before (59 s) · B = after (59 s)" in shown
         assert "B moves at" in shown
         assert "faster" in shown
-        await pilot.press("x")
+        await pilot.press("X")
         assert "slower" in plain(deck, "#recordings")
         await pilot.press("escape")
         assert isinstance(deck.screen, SessionsScreen)
@@ -146,9 +146,9 @@ async def test_the_diff_of_two_traces_shows_their_telemetry_too(home: Path, monk
         shown = plain(deck, "#telemetry")
         assert shown.splitlines()[0].strip("▌ ─").startswith("Telemetry of that time")
         assert "faster" in shown
-        await pilot.press("x")
+        await pilot.press("X")
         assert "slower" in plain(deck, "#telemetry")
-        await pilot.press("m")
+        await pilot.press("y")
         assert "## Telemetry of that time: A = after" in copied[0]
         assert "### Flows" in copied[0]
         await pilot.press("v")
