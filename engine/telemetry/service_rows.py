@@ -7,13 +7,14 @@ role the first of the table that the source has counts.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from kvdeck.engine.telemetry.histogram import Histogram
-from kvdeck.engine.telemetry.metrics.definitions import Meaning, Role, number_meaning, place_of
+from kvdeck.engine.telemetry.metrics.definitions import Meaning, Role, place_of, with_roles
 from kvdeck.engine.telemetry.sample import Number, Snapshot
 from kvdeck.engine.telemetry.service import Latency, Service, ServiceState, TierHits
 from kvdeck.engine.telemetry.source import Kind
@@ -123,9 +124,11 @@ def _key(row: Number | Histogram) -> object:
 
 def _with_roles(numbers: Iterable[Number]) -> Iterator[tuple[Number, Meaning]]:
     for number in numbers:
-        meaning = number_meaning(number.name, number.labels)
-        if meaning is not None and meaning.role is not None:
-            yield number, meaning
+        for meaning in with_roles(number.name):
+            if meaning.where is None or number.labels.get(meaning.where[0], "") == meaning.where[1]:
+                if meaning.role is not None:
+                    yield number, meaning
+                break
 
 
 def _grown(now: float | None, before: float | None, known: bool) -> float | None:
@@ -141,10 +144,11 @@ def _grown(now: float | None, before: float | None, known: bool) -> float | None
 
 
 def _rows(mark: GrowthMark | None, later: Snapshot, now_ns: int) -> ServiceRows:
-    members = _member_names(later)
+    roled = list(_with_roles((*later.counters, *later.gauges)))
+    members = _member_names(roled, later.histograms)
     over = None if mark is None or now_ns <= mark.t_ns else (now_ns - mark.t_ns) / 1e9
     window = _Growths(mark, over)
-    numbers = _by_member(_with_roles((*later.counters, *later.gauges)), members)
+    numbers = _by_member(roled, members)
     sources = {source.name: source for source in later.sources}
     return ServiceRows(
         tuple(_latencies(window, later.histograms, members)),
@@ -179,20 +183,22 @@ class _Growths:
         before, total_before = self._mark.histograms.get(_key(one), (None, None))
         if before is not None and len(before) != len(one.gained):
             return None
-        counts = [
-            _grown(now, then, True) for now, then in zip(one.gained, before or (0,) * len(one.gained), strict=True)
-        ]
-        if any(count is None for count in counts):
+        if before is None:
+            return one.gained, one.sum_gained
+        counts = tuple(map(operator.sub, one.gained, before))
+        if min(counts) < 0:  # sampling began anew
             return None
-        return tuple(count or 0.0 for count in counts), _grown(one.sum_gained, total_before, True)
+        return counts, _grown(one.sum_gained, total_before, True)
 
 
-def _member_names(later: Snapshot) -> Callable[[Number | Histogram], Member]:
+def _member_names(
+    roled: Iterable[tuple[Number, Meaning]], histograms: Iterable[Histogram]
+) -> Callable[[Number | Histogram], Member]:
     """Return a function that names the engine of a row; an engine that is alone at its source has no name."""
     seen: dict[str, set[tuple[tuple[str, str], ...]]] = {}
-    for number, _ in _with_roles((*later.counters, *later.gauges)):
+    for number, _ in roled:
         seen.setdefault(number.source, set()).add(_identity(number))
-    for one in later.histograms:
+    for one in histograms:
         seen.setdefault(one.source, set()).add(_identity(one))
     several = {source for source, identities in seen.items() if len(identities - {()}) > 1}
 
@@ -235,9 +241,10 @@ def _latencies(
     for one in histograms:
         groups.setdefault((named(one), one.what), []).append(one)
     for ((source, member), what), ones in groups.items():
-        best = min(place_of(one.name) for one in ones)
-        chosen = [one for one in ones if place_of(one.name) == best]
-        yield _latency(window, source, member, what, chosen)
+        if len(ones) > 1:
+            best = min(place_of(one.name) for one in ones)
+            ones = [one for one in ones if place_of(one.name) == best]
+        yield _latency(window, source, member, what, ones)
 
 
 def _latency(window: _Growths, source: str, member: str, what: str, ones: list[Histogram]) -> Latency:
@@ -248,11 +255,14 @@ def _latency(window: _Growths, source: str, member: str, what: str, ones: list[H
     stale = any(one.stale for one in ones)
     if len(known) < len(grown):
         return Latency(source, member, what, first.unit, 0.0, over, first.name, stale=stale)
-    count = sum(counts[-1] for _, (counts, _) in known)
+    count = float(sum(counts[-1] for _, (counts, _) in known))
+    if not count:
+        return Latency(source, member, what, first.unit, 0.0, over, first.name, stale=stale)
     sums = [total for _, (_, total) in known]
     total = None if any(one is None for one in sums) else sum(one or 0.0 for one in sums)
-    mean = None if total is None or count <= 0 else total / count
-    together = added([(one.edges, counts) for one, (counts, _) in known])
+    mean = None if total is None else total / count
+    pairs = [(one.edges, counts) for one, (counts, _) in known]
+    together = pairs[0] if len(pairs) == 1 else added(pairs)
     figures: dict[str, float | None] = {}
     if together is not None and rising(together[1]):
         for percent in (50, 95, 99):

@@ -7,8 +7,8 @@ its own name and never added to a total.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
 
 from kvdeck.engine.telemetry.metrics.cluster import dcgm, router
 from kvdeck.engine.telemetry.metrics.dynamo import BARE, dynamo, kvbm, kvbm_transfer
@@ -56,6 +56,7 @@ _UNITS = re.compile(r"_(?:chunks|tokens|requests|seconds)$")
 """Units that OpenTelemetry's exporter adds to LMCache's names."""
 
 
+@functools.lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """Return the name under which the table has a metric.
 
@@ -78,6 +79,7 @@ def is_histogram(name: str) -> bool:
     return canonical(name) in _HISTOGRAMS
 
 
+@functools.lru_cache(maxsize=4096)
 def histogram_of(name: str) -> tuple[str, Meaning] | None:
     """Return name and definition of the histogram of which a series of this name is a bucket, sum or count, if any."""
     base, _, part = name.rpartition("_")
@@ -85,12 +87,11 @@ def histogram_of(name: str) -> tuple[str, Meaning] | None:
     return None if meaning is None else (base, meaning)
 
 
-def number_meaning(name: str, labels: Mapping[str, str]) -> Meaning | None:
-    """As `meaning_of`, for a number of a sample, also of a recorded one."""
-    for meaning in _BY_METRIC.get(canonical(name), ()):
-        if meaning.where is None or labels.get(meaning.where[0], "") == meaning.where[1]:
-            return meaning
-    return None
+@functools.lru_cache(maxsize=4096)
+def with_roles(name: str) -> tuple[Meaning, ...]:
+    """Return the definitions of a number's metric if any has a role; most have none."""
+    found = _BY_METRIC.get(canonical(name), ())
+    return tuple(found) if any(meaning.role for meaning in found) else ()
 
 
 def place_of(name: str) -> int:

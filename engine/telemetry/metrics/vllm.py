@@ -44,6 +44,13 @@ _OFFLOADING_HELP = {
     ),
 }
 
+_SIMPLE = "vLLM's dashboard vllm_kv_cache.json; no sample of its own"
+_SIMPLE_HELP = {
+    "vllm:simple_kv_offload_used_blocks": "Pool blocks pinned by in-flight transfers or cache hits",
+    "vllm:simple_kv_offload_pending_store_blocks": (
+        "blocks in pending stores. A steadily growing pending count indicates a stuck transfer."
+    ),
+}
 _OLDER = "vLLM 0.6 to 0.10, vllm/engine/metrics.py and vllm/v1/metrics/loggers.py"
 _OLDER_SOURCE = "vLLM 0.6 to 0.10, vllm/engine/metrics.py"
 _OLDER_HELP = {
@@ -121,7 +128,7 @@ _LATENCIES_DOC = {
 
 def vllm() -> list[Meaning]:
     """Return all vLLM metrics whose tiers don't depend on a label."""
-    found = gauges([*_offload(), *_nixl(), *_mooncake(), *_rest(), *_older()], _SCHEDULER, _SCHEDULER_HELP)
+    found = gauges([*_offload(), *_nixl(), *_mooncake(), *_rest(), *_older(), *_simple()], _SCHEDULER, _SCHEDULER_HELP)
     return roles([*gauges(gauges(found, _OFFLOADING, _OFFLOADING_HELP), _OLDER_SOURCE, _OLDER_HELP), *_seen()], _ROLES)
 
 
@@ -152,6 +159,18 @@ def _seen() -> list[Meaning]:
         *histograms(_VLLM, "descriptors", {"vllm:nixl_num_descriptors": "descriptors"}),
         *histograms(_VLLM, "preemptions", {"vllm:request_num_preemptions": "preemptions"}),
     ]
+
+
+def _simple() -> list[Meaning]:
+    """Return the metrics of the simple CPU offload connector."""
+    stem = "vllm:simple_kv_offload"
+    found = [
+        Meaning(f"{stem}_load_blocks_total", "blocks", _SIMPLE, "vllm simple offload load", "blocks", "G2", "G1"),
+        Meaning(f"{stem}_save_outcomes_total", "stores", _SIMPLE, group="hits"),
+        Meaning(f"{stem}_used_blocks", "blocks", _SIMPLE, group="memory"),
+        Meaning(f"{stem}_pending_store_blocks", "blocks", _SIMPLE, group="queue"),
+    ]
+    return gauges(found, _SIMPLE, _SIMPLE_HELP)
 
 
 def _older() -> list[Meaning]:

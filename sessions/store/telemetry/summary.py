@@ -296,7 +296,7 @@ class Summary:
             "flows": list(self._flows.values()),
             "gauges": self._gauges.all,
             "counters": self._counters.all,
-            "histograms": list(self._histograms.values()),
+            **({"histograms": list(self._histograms.values())} if self._histograms else {}),
         }
 
     @classmethod

@@ -143,3 +143,13 @@ def test_a_source_that_does_not_answer_is_down() -> None:
     track.failed("cannot connect", int(5e9))
     found = service(between(None, take([(track, 1.0)], int(6e9))))
     assert (found.state, found.stale) == ("down", True)
+
+
+def test_ten_thousand_buckets_of_one_source_are_read_and_counted_as_no_series() -> None:
+    engines = 2500
+    texts = ["".join(histogram((n, 2 * n, 3 * n), engine) for engine in range(engines)) for n in (1, 2)]
+    first, last = samples(*texts)
+    assert (last.sources[0].series, last.sources[0].unknown, last.sources[0].reason) == (engines, 0, "")
+    rows = between(first, last).latencies
+    assert len(rows) == engines
+    assert {(row.count, row.p50_low, row.p50_high) for row in rows} == {(3, 0.1, 1.0)}
