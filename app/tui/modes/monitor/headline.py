@@ -190,6 +190,6 @@ def waiting(moment: Snapshot) -> Waiting:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Return the sum of what is known; None if nothing is."""
+    """Return the sum of the known values; None without any."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
