@@ -13,7 +13,7 @@ from kvdeck.engine.telemetry.service import Latency
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """Requests, prompt tokens and hits of one source; None and empty for what it doesn't count."""
+    """Requests, prompt tokens and hits of one source; None and empty where it has no metric."""
 
     source: str
     kind: str
