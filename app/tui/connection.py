@@ -41,6 +41,8 @@ from kvdeck.sessions.host.documents import load_record
 from kvdeck.sessions.model.records import FINAL_STATES
 from kvdeck.sessions.model.run_state import RunState, advance
 
+STEP_S = 1.0
+"""Seconds of which the Monitor's history keeps one sample."""
 Post = Callable[[Message], object]
 
 TICK_S = 0.5
@@ -146,6 +148,7 @@ class EngineConnection:
         self._numbers = itertools.count(1)
         """Never used twice, since the end of one may reach the engine after the begin of the next."""
         self._sampled_ns = 0
+        self._packed_t = 0.0
         """Monotonic time of the newest telemetry sample received."""
         self._recordings: tuple[RecordingState, ...] = ()
         self._published, self._due = EngineState(), 0.0
@@ -314,9 +317,13 @@ class EngineConnection:
             return False
         if isinstance(message, WatchSample):
             if self._telemetry is not None:
-                # For the history: two minutes of samples as objects take many times the memory.
-                packed = zlib.compress(orjson.dumps(message.snapshot), 1)
-                sample = from_mapping(message.snapshot)
+                # The screen draws the rows that were made of the histograms, which are most of a sample.
+                shown = {**message.snapshot, "histograms": ()}
+                sample = from_mapping(shown)
+                # For the history, of which each second keeps one: as objects they take many times the memory.
+                first = sample.t // STEP_S > self._packed_t // STEP_S or sample.t < self._packed_t
+                packed = zlib.compress(orjson.dumps(shown), 1) if first else b""
+                self._packed_t = sample.t
                 self._sampled_ns = max(self._sampled_ns, sample.at_ns)
                 self._telemetry.post(TelemetrySampled(sample, packed=packed))
             return False

@@ -13,7 +13,7 @@ from kvdeck.engine.telemetry.service import Latency
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """What one source says of its requests; None and empty where it says nothing."""
+    """Requests, prompt tokens and hits of one source; None and empty where it has no metric."""
 
     source: str
     kind: str

@@ -108,9 +108,9 @@ def _moved(flows: Iterable[Flow]) -> Moved:
 def reused(moment: Snapshot) -> Reused:
     """Return the share of prompt tokens that no engine had to compute.
 
-    What a peer sent is no reuse. Where engines that compute are watched too, its tokens are counted there, and are left
-    out here; else they count as computed. Where no engine tells the origin of its tokens, a frontend's cached tokens
-    are taken.
+    What a peer sent is no reuse. Where engines that compute are watched too, its tokens are counted there, and are
+    left out here; else they count as computed. Where no engine tells the origin of its tokens, a frontend's cached
+    tokens are taken.
     """
     stale = {source.name for source in moment.sources if source.stale}
     found = origins(Numbers(moment))
@@ -190,6 +190,6 @@ def waiting(moment: Snapshot) -> Waiting:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Return the sum of what is known; None if nothing is."""
+    """Return the sum of the known values; None without any."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -31,8 +31,6 @@ class Replay:
         self._read_to: float | None = None
         self._moment = Snapshot(self.begin)
         self._rates = Rates(SPARK_S)
-        self.overview: dict[str, list[float | None]] = {}
-        """Rates of `offload` and `onboard` in `OVERVIEW` steps over the whole recording; empty until they are read."""
 
     @property
     def begin(self) -> float:

@@ -28,7 +28,7 @@ from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar, state_of
 from kvdeck.app.tui.modes.monitor.panes.host import Host
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel
-from kvdeck.app.tui.modes.monitor.panes.served import Served
+from kvdeck.app.tui.modes.monitor.panes.service import ServedEngines
 from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.strip import TimeStrip
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
@@ -107,7 +107,7 @@ class MonitorScreen(DeckScreen):
         yield FlowChart(id="chart")
         yield Engines(id="engines")
         with Horizontal(id="detail"):
-            yield Served(id="served")
+            yield ServedEngines(id="served")
             yield Paths(id="paths")
             yield Reuse(id="reuse")
         with Horizontal(id="health"):

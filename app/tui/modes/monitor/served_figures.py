@@ -33,8 +33,10 @@ def engine_services(moment: Snapshot) -> list[EngineService]:
     """Return a row per engine that says anything of its requests, in the order of the sources."""
     order = {source.name: place for place, source in enumerate(moment.sources)}
     kinds = {source.name: source.kind for source in moment.sources}
-    rows: tuple[Service | Latency | TierHits, ...] = (*moment.services, *moment.latencies, *moment.tiers)
-    keys = dict.fromkeys(sorted(((row.source, row.member) for row in rows), key=lambda key: order.get(key[0], 99)))
+    named = [(one.source, one.member) for one in moment.services]
+    named += [(one.source, one.member) for one in moment.latencies]
+    named += [(one.source, one.member) for one in moment.tiers]
+    keys = dict.fromkeys(sorted(named, key=lambda key: order.get(key[0], len(order))))
     found = []
     for source, member in keys:
         mine = (source, member)

@@ -130,9 +130,8 @@ class Timeline:
             marks = tuple(mark for mark in self.replay.recording.marks if mark.t <= seen.position)
             begin, end, every = self.replay.begin, self.replay.end, self.replay.recording.marks
             return View(
-                moment, seen.rates, marks, self.thresholds, pins, self.error, "", begin, end, tuple(every), False,
-                self.replay.overview,
-            )  # fmt: skip
+                moment, seen.rates, marks, self.thresholds, pins, self.error, "", begin, end, tuple(every), live=False
+            )
         here = self._sought if self._sought is not None else self.newest
         if here is None:
             marks = self.marks.until(float("inf"))

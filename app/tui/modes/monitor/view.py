@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
@@ -33,8 +32,6 @@ class View:
     """Annotations of that whole time, also those after the time shown."""
     live: bool = True
     """Whether the newest sample is of now, and not of a recording."""
-    overview: Mapping[str, list[float | None]] = field(default_factory=dict)
-    """Of a recording: the rates of `offload` and `onboard` over its whole time, where they have been read."""
 
     def age(self, source: str) -> float | None:
         """Return the age in seconds of a source's values if it doesn't answer; None if it does."""

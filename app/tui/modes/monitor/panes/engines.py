@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kvdeck.app.text.monitor_names import age_text, source_name
-from kvdeck.app.tui.modes.monitor.cache_figures import COMPUTED, Hits, PromptPart
+from kvdeck.app.tui.modes.monitor.cache_figures import Hits, PromptPart
 from kvdeck.app.tui.modes.monitor.engine_figures import EngineRow, engine_rows
+from kvdeck.app.tui.modes.monitor.headline import is_computed
 from kvdeck.app.tui.modes.monitor.panes.panel import Panel, said
 from kvdeck.app.tui.modes.monitor.served_figures import quantile
 from kvdeck.app.tui.widgets.lines import Row, Span, cell
@@ -76,8 +77,7 @@ class Engines(Panel):
 
     def _origins(self, row: EngineRow, width: int) -> list[Span]:
         if not row.parts:
-            windows = [f"{hit.what} {percent_text(hit.share)}" for hit in row.tiers]
-            return [cell(f"{'  '.join(windows)} (its window)" if windows else "", width)]
+            return [cell(_windows(row.tiers), width)]
         lately = [part for part in row.parts if part.per_s]
         amounts = [(part, part.per_s or 0.0) for part in lately] or [(part, part.total) for part in row.parts]
         total = sum(amount for _, amount in amounts)
@@ -87,7 +87,7 @@ class Engines(Panel):
             reached += amount
             cells = (round(reached / total * width) if total else 0) - used
             if cells > 0:
-                spans.append((_GLYPHS[part.tier] * cells, _tone(part) if lately else "dim"))
+                spans.append((_glyph(part) * cells, _tone(part) if lately else "dim"))
                 used += cells
         return [*spans, ("·" * (width - used), "rule")] if used < width else spans
 
@@ -98,7 +98,7 @@ class Engines(Panel):
             return ()
         spans: list[Span] = [("  ", "")]
         for part in seen.values():
-            spans += [(f"{_GLYPHS[part.tier]} ", _tone(part)), (f"{part.name}  ", "dim")]
+            spans += [(f"{_glyph(part)} ", _tone(part)), (f"{part.name}  ", "dim")]
         used = sum(len(text) for text, _ in spans)
         return (*spans, cell("dim: nothing now, since the engine started", max(0, width - used), "dim"))
 
@@ -122,6 +122,14 @@ class Engines(Panel):
         return Table("engines", titles, rows)
 
 
+def _windows(found: tuple[Hits, ...]) -> str:
+    """Return hit rates of the exporter's own window, those of 0 together at the end."""
+    some = [f"{hit.what} {percent_text(hit.share)}" for hit in found if hit.share]
+    none = [hit.what for hit in found if hit.share == 0]
+    parts = [*some, *([f"0 %: {', '.join(none)}"] if none else [])]
+    return f"{'  '.join(parts)} (its window)" if parts else ""
+
+
 def _queue(row: EngineRow) -> tuple[float | None, float | None]:
     return (None, None) if row.queue is None else (row.queue.running, row.queue.waiting)
 
@@ -130,8 +138,13 @@ def _name(row: EngineRow) -> str:
     return f"{source_name(row.source)} {row.kind}"
 
 
+def _glyph(part: PromptPart) -> str:
+    # A frontend knows that tokens were cached, and not in which tier.
+    return "▌" if not part.tier and not is_computed(part.name) else _GLYPHS[part.tier]
+
+
 def _tone(part: PromptPart) -> str:
-    return f"tier:{part.tier}" if part.tier else "dim" if part.name == COMPUTED else ""
+    return f"tier:{part.tier}" if part.tier else "dim" if is_computed(part.name) else ""
 
 
 def _tokens(value: float | None) -> str:

@@ -24,7 +24,7 @@ _SIGNS = {"bad": "✗", "warning": "▲", "threshold": "▲", "look": "▲", "so
 
 
 class TimeStrip(Panel):
-    """Offload and onboard over the history or the recording, with marks; `┃` is the time shown."""
+    """Offload and onboard over the history, or over the two minutes read of a recording; `┃` is the time shown."""
 
     title = "Time line"
 
@@ -52,8 +52,7 @@ class TimeStrip(Panel):
         span = view.end - view.begin
         both = [("onboard", "tier:G1", onboarded(view.moment)), ("offload", "tier:G2", offloaded(view.moment))]
         drawn = [
-            (name, tone, moved, view.overview.get(name) or view.rates.sum_cells(moved.flows, view.end, room, span))
-            for name, tone, moved in both
+            (name, tone, moved, view.rates.sum_cells(moved.flows, view.end, room, span)) for name, tone, moved in both
         ]
         rows: list[Cells] = []
         mirrored = height >= MIRRORED - 3

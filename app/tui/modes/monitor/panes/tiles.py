@@ -210,7 +210,8 @@ def _origin_bar(reuse: Reused, room: int) -> list[Span]:
         reached += amount
         cells = round(reached / total * room) - used
         if cells > 0:
-            spans.append((_GLYPHS[tier] * cells, f"tier:{tier}" if tier else "dim" if is_computed(name) else "ok"))
+            glyph = "▌" if not tier and not is_computed(name) else _GLYPHS[tier]
+            spans.append((glyph * cells, f"tier:{tier}" if tier else "dim" if is_computed(name) else "ok"))
             used += cells
     return spans
 

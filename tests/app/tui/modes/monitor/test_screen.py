@@ -23,7 +23,7 @@ from kvdeck.app.tui.modes.monitor.panes.engines import Engines
 from kvdeck.app.tui.modes.monitor.panes.flows import Paths, Pinned
 from kvdeck.app.tui.modes.monitor.panes.header import MonitorBar
 from kvdeck.app.tui.modes.monitor.panes.host import Host
-from kvdeck.app.tui.modes.monitor.panes.served import Served
+from kvdeck.app.tui.modes.monitor.panes.service import ServedEngines
 from kvdeck.app.tui.modes.monitor.panes.status import AnnotationLog, Checks, Sources
 from kvdeck.app.tui.modes.monitor.panes.strip import TimeStrip
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
@@ -479,7 +479,7 @@ async def test_every_pane_gives_a_table():
     deck = monitor(settings={"pins": [a_monitor.PIN]})
     async with deck.run_test(size=HUGE) as pilot:
         await show(pilot)
-        for kind in (Tiles, Tiers, Engines, Served, Paths, Reuse, Pinned, Checks, Host, Sources, TimeStrip):
+        for kind in (Tiles, Tiers, Engines, ServedEngines, Paths, Reuse, Pinned, Checks, Host, Sources, TimeStrip):
             table = deck.screen.query_one(kind).table()
             assert table is not None
             assert table.rows or kind is TimeStrip, kind

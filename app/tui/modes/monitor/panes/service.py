@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LABEL, _TIME = 12, 9
 
 
-class Served(Panel):
+class ServedEngines(Panel):
     """Quantiles are interpolated within a bucket of the engine's histogram: the true one lies in that bucket."""
 
     title = "Served"
