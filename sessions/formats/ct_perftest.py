@@ -73,7 +73,7 @@ def as_session(document: Mapping[str, Any], path: Path, changed: float) -> Sessi
         ended=ended,
         kind="imported",
         source=str(path),
-        traffic=TrafficResult(
+        traffic_result=TrafficResult(
             "sequential",
             0,
             0,

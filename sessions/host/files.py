@@ -152,7 +152,7 @@ def write_output(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600
         mode: As for `replace_file`; likewise `durable`.
 
     Raises:
-        OSError: It can't be written: also for a pipe that nobody reads, a socket, or a block device.
+        OSError: It can't be written: also for a pipe without a reader, a socket, or a block device.
     """
     try:
         kind = path.stat().st_mode
@@ -163,7 +163,7 @@ def write_output(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o600
         return
     if not (stat.S_ISCHR(kind) or stat.S_ISFIFO(kind)):
         raise OSError(errno.EINVAL, "it isn't a regular file", str(path))
-    # Without O_NONBLOCK, opening a pipe that nobody reads would wait for ever.
+    # Without O_NONBLOCK, opening a pipe without a reader would block.
     fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     os.set_blocking(fd, True)
     with open(fd, "wb") as file:

@@ -270,8 +270,12 @@ class Session(Struct, frozen=True):
     """The imported file, or the foreign file that is read in place."""
     telemetry: TelemetryTotals | None = field(default=None, name="watched")
     """Totals of a telemetry session, or of the telemetry inside this one; `session.json` has only the former."""
-    traffic: TrafficResult | None = None
-    """Result of a traffic test, measured here or imported."""
+    traffic_result: TrafficResult | UnsetType = field(default=UNSET, name="traffic")
+    """Result of a traffic test, measured here or imported. Unset without one, as in sessions of kvdeck 0.1."""
+
+    @property
+    def traffic(self) -> TrafficResult | None:
+        return None if isinstance(self.traffic_result, UnsetType) else self.traffic_result
 
     def __post_init__(self) -> None:
         check_open(self.spec, SpecValues, "spec")

@@ -382,7 +382,7 @@ def fold(base: Session, events: Iterable[Event]) -> Session:
         results=tuple(sorted((*state.results, *left), key=lambda result: result.step)),
         comparisons=state.comparisons,
         tuned=state.tuned,
-        traffic=base.traffic if state.traffic is None else state.traffic.result,
+        traffic_result=base.traffic_result if state.traffic is None else state.traffic.result,
     )
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 from kvdeck.app.tui.widgets.cells import Cells
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.sessions.model.references import against_text
-from kvdeck.sessions.units import figure, layout_name, many, range_text, ratio_text, short_layout_name, size_text
+from kvdeck.sessions.units import (
+    figure,
+    layout_name,
+    many,
+    number_text,
+    range_text,
+    ratio_text,
+    short_layout_name,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from kvdeck.sessions.model.records import Comparison, Session, StepResult
@@ -190,7 +199,7 @@ def scale_text(scale: float, width: int) -> str:
     ticks = _TICKS if width >= 25 else (1 / scale, 1.0, scale)
     for tick in ticks:
         if 1 / scale <= tick <= scale:
-            text = _TICK_TEXTS.get(tick, f"{tick:g}")
+            text = _TICK_TEXTS.get(tick, number_text(tick))
             place = _column(tick, scale, width)
             start = max(0, min(width - len(text), place - len(text) // 2))
             if start > taken:
@@ -241,7 +250,7 @@ def verdict_rows(rows: Sequence[VerdictRow], width: int, most: int) -> list[Row]
     head: Row = (
         cell(" path", name + 1, "dim"), cell(title, 7, "dim", right=True), cell("  95 %", 14, "dim"),
         (scale_text(scale, bar) if bar else "", "dim"),
-        cell(f"{heads[0]} GB/s", rate, "dim", right=True), cell(f"{heads[1]} GB/s", rate, "dim", right=True),
+        cell(heads[0] + " GB/s", rate, "dim", right=True), cell(heads[1] + " GB/s", rate, "dim", right=True),
         cell("  faster", FASTER, "dim"), cell("of reference" if against else "", against, "dim"),
     )  # fmt: skip
     shown = [head]

@@ -21,7 +21,7 @@ ONE, TWO = Interval(1.0, 0.99, 1.01), Interval(2.0, 1.98, 2.02)
 
 def session(name: str, *patterns: PatternResult, hosts: tuple[str, ...] = ()) -> Session:
     traffic = TrafficResult("sequential", 4, 2, hosts, patterns=patterns)
-    return Session(name, "done", 0.0, kind="traffic", traffic=traffic)
+    return Session(name, "done", 0.0, kind="traffic", traffic_result=traffic)
 
 
 def compared() -> TrafficDiff:
@@ -54,7 +54,9 @@ def test_without_intervals_there_is_no_verdict() -> None:
 def test_nixl_s_own_file_is_compared_by_bytes_and_senders() -> None:
     ours = session("a", row(0, NARROW, ONE))
     theirs = replace(row(0, NARROW, ONE), operation="unknown", memory="unknown")
-    file = Session("b", "done", 0.0, kind="imported", traffic=TrafficResult("sequential", 0, 0, patterns=(theirs,)))
+    file = Session(
+        "b", "done", 0.0, kind="imported", traffic_result=TrafficResult("sequential", 0, 0, patterns=(theirs,))
+    )
     diff = compare_traffic(ours, file)
     assert (len(diff.rows), diff.differences) == (1, ())
 

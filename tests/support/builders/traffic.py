@@ -135,4 +135,4 @@ def session(name: str = NAME, ratio: float = 1.42) -> Session:
     """Return a stored test."""
     traffic = state("done", ratio).traffic
     assert traffic is not None
-    return Session(name, "done", 1_767_268_800.0, kind="traffic", traffic=traffic.result)
+    return Session(name, "done", 1_767_268_800.0, kind="traffic", traffic_result=traffic.result)

@@ -14,7 +14,7 @@ from kvdeck.app.tui.widgets.key_bar import LIST
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.app.tui.widgets.table import Column
-from kvdeck.sessions.analysis.compare_traffic import PatternRow, TrafficDiff, compare_traffic
+from kvdeck.sessions.analysis.compare_traffic import PatternChange, TrafficDiff, compare_traffic
 from kvdeck.sessions.model.records import Interval, Verdict
 from kvdeck.sessions.model.traffic import PatternResult, TrafficResult
 from kvdeck.sessions.text.tables import wrapped
@@ -32,7 +32,7 @@ _TONES = {"more": "warn", "less": "ok", "undecided": "dim", "other pattern": "di
 
 
 @dataclass(frozen=True, slots=True)
-class PatternChange:
+class PatternChangeRow:
     """A pattern's ratio before and now; None where a test has none."""
 
     number: int
@@ -46,7 +46,7 @@ class PatternChange:
     kind: Change
 
 
-def pattern_changes(diff: TrafficDiff, a: TrafficResult, b: TrafficResult) -> tuple[PatternChange, ...]:
+def pattern_changes(diff: TrafficDiff, a: TrafficResult, b: TrafficResult) -> tuple[PatternChangeRow, ...]:
     """Return a row for each pattern of either test."""
     compared = {row.pattern: row for row in diff.rows}
     left, right = ({one.pattern: one for one in test.patterns} for test in (a, b))
@@ -56,7 +56,7 @@ def pattern_changes(diff: TrafficDiff, a: TrafficResult, b: TrafficResult) -> tu
         row = compared.get(number)
         change = row.ratio if row is not None and row.ratio is not None and row.ratio.known else None
         rows.append(
-            PatternChange(
+            PatternChangeRow(
                 number, (other or one or right[number]).bytes,
                 _ratio(one), _ratio(other), _together(one), _together(other), change, _kind(one, other, row),
             )
@@ -64,7 +64,7 @@ def pattern_changes(diff: TrafficDiff, a: TrafficResult, b: TrafficResult) -> tu
     return tuple(rows)
 
 
-def _kind(one: PatternResult | None, other: PatternResult | None, row: PatternRow | None) -> Change:
+def _kind(one: PatternResult | None, other: PatternResult | None, row: PatternChange | None) -> Change:
     if one is None or other is None:
         return "only B" if one is None else "only A"
     if row is None:
@@ -82,7 +82,7 @@ def _together(result: PatternResult | None) -> float | None:
     return None if result is None or result.together_ms is None else result.together_ms.median
 
 
-def change_text(rows: Sequence[PatternChange]) -> str:
+def change_text(rows: Sequence[PatternChangeRow]) -> str:
     """Return in words where the ratio changed."""
     compared = [row for row in rows if row.kind in ("more", "less", "same", "undecided")]
     if not compared:
@@ -105,9 +105,9 @@ def change_text(rows: Sequence[PatternChange]) -> str:
     return f"{text} Undecided: {open_}." if open_ else text
 
 
-def change_columns(width: int) -> list[Column[PatternChange]]:
+def change_columns(width: int) -> list[Column[PatternChangeRow]]:
     """Return the columns of the table."""
-    columns: list[Column[PatternChange]] = [
+    columns: list[Column[PatternChangeRow]] = [
         Column("#", 4, lambda row: str(row.number)),
         Column("bytes", 9, lambda row: size_text(row.size)),
         Column("ratio A", 8, lambda row: ratio_figure(row.before)),
@@ -175,7 +175,7 @@ class TrafficDiffScreen(DeckScreen):
         self.dismiss()
 
 
-class ChangeList(Listing[PatternChange]):
+class ChangeList(Listing[PatternChangeRow]):
     """The patterns and their change."""
 
     tells = False

@@ -10,7 +10,7 @@ from operator import itemgetter
 from kvdeck.app.tui.widgets.cells import Cells
 from kvdeck.app.tui.widgets.lines import Row, cell
 from kvdeck.engine.traffic.matrix import Matrix
-from kvdeck.sessions.units import many, size_text
+from kvdeck.sessions.units import count_text, many, plain_text, size_text
 
 MOST_CELLS = 32
 """More ranks than this are shown in groups, at most so many each way."""
@@ -74,7 +74,7 @@ class HeatMap:
     def note(self) -> str:
         """What a cell stands for, if for more than two ranks."""
         down, across = (max(map(len, groups_), default=1) for groups_ in (self.rows, self.columns))
-        return "" if down == across == 1 else f"a cell = {down} × {across} ranks"
+        return "" if down == across == 1 else f"a cell = {count_text(down)} × {count_text(across)} ranks"
 
     def place(self, source: int, destination: int) -> tuple[int, int]:
         """Return the row and the column that hold a rank's cell; the nearest if they aren't shown."""
@@ -117,7 +117,7 @@ def short_size(size: int) -> str:
     if len(number) <= 3:
         return f"{number}{unit[:1]}"
     value = float(number)
-    return f"{value:.1f}{unit[0]}" if value < 9.95 else f"{value:.0f}{unit[0]}"
+    return plain_text(value, 1 if value < 9.95 else 0) + unit[0]
 
 
 def cell_width(columns: int, width: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvdeck.app.tui.export import Table
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.sessions.stats import percentile
-from kvdeck.sessions.units import time_text
+from kvdeck.sessions.units import plain_text, time_text
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.app import Deck
@@ -52,7 +52,7 @@ def time_rows(alone: Sequence[float], together: Sequence[float], width: int, asc
         found.append((cell(f" {name}", LABEL, "dim"), (strip(times, least, most, room, ascii), "run"),
                       cell(f" {figures}", width - LABEL - room)))  # fmt: skip
     first, last = time_text(least / 1e3), time_text(most / 1e3)
-    axis = f"{first}{last:>{room - len(first)}}" if most > least else first
+    axis = first + last.rjust(room - len(first)) if most > least else first
     return [*found, (cell("", LABEL), (axis, "dim"))]
 
 
@@ -83,7 +83,7 @@ class TimesPane(Lines):
 
     def points(self) -> Table | None:
         rows = [
-            (name, str(number), f"{time / 1e6:.6f}")
+            (name, str(number), plain_text(time / 1e6, 6))
             for name, times in (("alone", self.alone), ("together", self.together))
             for number, time in enumerate(times)
         ]

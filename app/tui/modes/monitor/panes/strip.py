@@ -12,7 +12,7 @@ from kvdeck.app.tui.modes.monitor.panes.panel import Panel
 from kvdeck.app.tui.modes.monitor.sparks import area, most, scale
 from kvdeck.app.tui.widgets.cells import Cells
 from kvdeck.app.tui.widgets.lines import Row, heading
-from kvdeck.sessions.units import clock_text, local_time, rate_text
+from kvdeck.sessions.units import clock_text, figure, local_time, rate_text
 
 if TYPE_CHECKING:
     from kvdeck.app.tui.export import Table
@@ -64,7 +64,7 @@ class TimeStrip(Panel):
                 _moving(values), top if mirrored else scale(peak or 0.0), half, hangs=name == "offload" and mirrored
             )
             gaps = _gaps(values)
-            unit = rate_text(peak) if moved.unit == "B" else "" if peak is None else f"{peak:,.3g} bl/s"
+            unit = rate_text(peak) if moved.unit == "B" else "" if peak is None else f"{figure(peak)} bl/s"
             for place, text in enumerate(bars):
                 cells = Cells(width)
                 edge = half - 1 if name == "offload" and mirrored else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from kvdeck.app.tui.modes.traffic.diff import PatternChange, change_text, pattern_changes
+from kvdeck.app.tui.modes.traffic.diff import PatternChangeRow, change_text, pattern_changes
 from kvdeck.sessions.analysis.compare_traffic import compare_traffic
 from kvdeck.sessions.model.records import Interval, Session
 from kvdeck.sessions.model.traffic import PatternResult
@@ -18,7 +18,7 @@ def results(ratio: float) -> tuple[PatternResult, ...]:
     return found.patterns
 
 
-def changes(one: tuple[PatternResult, ...], other: tuple[PatternResult, ...]) -> tuple[PatternChange, ...]:
+def changes(one: tuple[PatternResult, ...], other: tuple[PatternResult, ...]) -> tuple[PatternChangeRow, ...]:
     """The rows of two tests with these patterns."""
     a, b = with_patterns(one), with_patterns(other)
     assert a.traffic is not None
@@ -29,7 +29,7 @@ def changes(one: tuple[PatternResult, ...], other: tuple[PatternResult, ...]) ->
 def with_patterns(patterns: tuple[PatternResult, ...]) -> Session:
     session = traffic.session("x")
     assert session.traffic is not None
-    return replace(session, traffic=replace(session.traffic, patterns=patterns))
+    return replace(session, traffic_result=replace(session.traffic, patterns=patterns))
 
 
 def test_a_ratio_that_rose_is_named_with_its_change():
