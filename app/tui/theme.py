@@ -6,7 +6,6 @@ green.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +18,7 @@ from textual.theme import Theme
 
 import kvdeck.themes
 from kvdeck.app.text.names import layout_slug, path_slug
+from kvdeck.sessions.host.documents import load_json
 
 FOLDER = Path(kvdeck.themes.__path__[0])
 STYLE_SHEET = FOLDER / "kvdeck.tcss"
@@ -73,7 +73,7 @@ def load(name: str) -> Theme:
         FileNotFoundError: No theme has that name.
     """
     # JSON: the first screen draws without loading the YAML library.
-    data: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_bytes())
+    data: dict[str, Any] = load_json((FOLDER / f"{name}.json").read_bytes())
     return Theme(**data)
 
 

@@ -166,8 +166,9 @@ class GeneratorForm:
     def derived(self) -> str:
         """Return who sends to whom, in one line."""
         return (
-            f"{many(len(self.requests), 'request')} · prefill {count_text(self.prefill.count)}×{self.prefill.size} ranks → "
-            f"decode {count_text(self.decode.count)}×{self.decode.size} · {self.prefill.ranks + self.decode.ranks} ranks in all"
+            f"{many(len(self.requests), 'request')} · prefill {count_text(self.prefill.count)}×{self.prefill.size} "
+            f"ranks → decode {count_text(self.decode.count)}×{self.decode.size} · "
+            f"{many(self.prefill.ranks + self.decode.ranks, 'rank')} in all"
         )
 
     @property
