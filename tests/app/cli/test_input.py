@@ -179,7 +179,8 @@ def test_help_and_version_need_no_terminal(place: Place) -> None:
 def test_every_field_of_a_run_has_an_option(place: Place) -> None:
     from kvdeck.engine.spec import FIELDS
 
-    assert [row.name for row in FIELDS if not row.option] == ["effort"]  # --quick and --thorough set it
+    assert [row.name for row in FIELDS if not row.option] == ["effort", "fixed"]
+    # --quick and --thorough set the effort; --tuned notes as fixed what is given beside it
     shown = place.kvdeck("run", "--help").stdout
     assert [row.name for row in FIELDS if row.option.split("/")[0].split(" ")[0] not in shown] == []
 

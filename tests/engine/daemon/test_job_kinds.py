@@ -68,7 +68,7 @@ def test_it_is_cancelled_and_waits_its_turn_among_transfers(client: Client) -> N
 def test_its_spec_is_checked_by_its_own_parser(client: Client) -> None:
     with pytest.raises(UsageError, match="takes `to`"):
         client.submit({"blocks": 3}, kind="counting")
-    with pytest.raises(UsageError, match=r"no jobs of kind 'teleport'.*transfer, counting"):
+    with pytest.raises(UsageError, match=r"no jobs of kind 'teleport'.*transfer, traffic, counting"):
         client.submit({}, kind="teleport")
 
 
