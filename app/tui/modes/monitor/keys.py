@@ -21,7 +21,7 @@ KEYS: list[BindingType] = [
         "zoom",
         "zoom",
         "zoom",
-        "Zoom this pane, or show the flow under the cursor as a chart; again: leave",
+        "Zoom the pane, or chart the flow at the cursor; again: leave",
         show=True,
     ),
     _key("v", "view", "next", "view", "Show another pane in the place below the tiers", show=True),
