@@ -128,8 +128,8 @@ def test_devices_share_files(tmp_path: Path, path: str) -> None:
 
 def test_threads_have_devices_of_their_own(tmp_path: Path) -> None:
     trial, setups = planned(tmp_path, scheme="manytoone", initiators=2, threads=2)
-    assert [setup.shared and (setup.shared.number, setup.shared.place) for setup in setups] == [
-        (0, 0), (0, 1), (1, 0), (1, 1),
+    assert [[(target.number, target.place) for target in setup.shared] for setup in setups] == [
+        [(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)],
     ]  # fmt: skip
     assert len({setup.position for setup in setups}) == trial.lanes == 4
 
@@ -151,8 +151,8 @@ def test_a_pair_that_reaches_the_wrong_device_is_found(tmp_path: Path, monkeypat
 
 def test_initiators_that_write_to_one_place_are_found(tmp_path: Path) -> None:
     trial, setups = planned(tmp_path, scheme="manytoone", initiators=2, layouts=["fc"])
-    assert setups[1].shared is not None
-    setups[1] = dataclasses.replace(setups[1], shared=dataclasses.replace(setups[1].shared, place=0))
+    (target,) = setups[1].shared
+    setups[1] = dataclasses.replace(setups[1], shared=(dataclasses.replace(target, place=0),))
     assert all(found and "differs from its source" in found for found in moved(trial, setups))
 
 

@@ -288,7 +288,7 @@ async def test_a_slow_link_is_said_in_the_header(deck: Answered):
 async def test_where_the_modes_titles_have_no_room_only_the_open_one_keeps_its_own(
     size: tuple[int, int], titled: int, deck: Answered, monkeypatch: pytest.MonkeyPatch
 ):
-    later = {"traffic": "5", "load": "6", "suite": "7"}
+    later = {"load": "6", "suite": "7"}
     bindings = [Binding(key, f"switch_mode('{mode}')", mode.title(), id=f"mode.{mode}") for mode, key in later.items()]
     monkeypatch.setattr(status_bar, "OPENING", (*status_bar.OPENING, *bindings))
     monkeypatch.setattr(Deck, "MODES", {**Deck.MODES, **dict.fromkeys(later, Deck.MODES["run"])})

@@ -137,7 +137,7 @@ async def test_doctors_paths_and_facts_are_copied(deck: Answered):
         await pilot.pause()
         await pilot.press("Y")
         await pilot.pause()
-        assert "HostToHost,UCX,ready" in deck.clipboard
+        assert "HostToHost,UCX ✓,ready" in deck.clipboard
         await pilot.press("tab", "Y")
         await pilot.pause()
         assert "cpu model,a processor" in deck.clipboard

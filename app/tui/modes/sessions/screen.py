@@ -18,7 +18,7 @@ from kvdeck.app.tui.widgets.filter_bar import SORTS, FilterBar, FilterTyped
 from kvdeck.app.tui.widgets.key_bar import LIST, RUN
 from kvdeck.app.tui.widgets.lines import Row, cell, heading, linked
 from kvdeck.app.tui.widgets.list import Listing, Page, RowMoved, RowOpened
-from kvdeck.app.tui.widgets.table import Column
+from kvdeck.app.tui.widgets.table import SHARED_WIDTH, Column
 from kvdeck.app.tui.widgets.verdicts import result_text, rows_of_session, sentence, verdict_rows
 from kvdeck.sessions import units
 from kvdeck.sessions.errors import KvdeckError
@@ -76,12 +76,17 @@ def when_text(created: float, now: float) -> str:
     return f"{words.get(day, day)} {units.local_time(created, '%H:%M')}"
 
 
+def _shown_name(name: str, width: int) -> str:
+    """Return a session's name: on the screen without its date, which stands beside it; whole where rows are copied."""
+    return name if width >= SHARED_WIDTH else _STAMP.sub("", name, count=1)
+
+
 def _columns(width: int, marked: Sequence[str], results: Mapping[str, str]) -> list[Column[SessionSummary]]:
     now = time.time()
     columns: list[Column[SessionSummary]] = [
         Column("", 1, lambda r: _mark(r.name, marked), lambda _: "key", right=False),
         Column("made", 16, lambda r: when_text(r.created, now), lambda _: "dim", right=False),
-        Column("session", 20 if width < 90 else 28, lambda r: _STAMP.sub("", r.name, count=1), right=False),
+        Column("session", 20 if width < 90 else 28, lambda r: _shown_name(r.name, width), right=False),
         Column("state", _STATE, _state_text, lambda r: TONES.get(r.state, "warn"), right=False),
     ]
     left = width - 1 - sum(column.width + 1 for column in columns) - 1
