@@ -361,7 +361,7 @@ def test_a_read_only_deck_starts_no_engine_and_writes_nothing(tmp_path: Path):
     environ = {"KVDECK_HOME": str(home), "KVDECK_RUNTIME": str(tmp_path / "rt"), "HOME": str(tmp_path)}
     deck = Terminal((120, 40), "from kvdeck.app.tui.launch import run_deck; run_deck(readonly=True)", **environ)
     try:
-        assert deck.shows("Tiers")
+        assert deck.shows("Where KV moves")
         for key in READONLY_KEYS:
             os.write(deck.master, key.encode())
             deck.read(0.1)

@@ -95,8 +95,8 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
     for deck in decks:
         assert deck.shows("recording")
 
-    both_write(decks, "t", "Tags, sep", ("alpha", "beta"), ("tags alpha", "tags alpha beta"))
-    both_write(decks, "o", "Note on", ("mine", "yours"), ("note saved", "it replaced"))
+    both_write(decks, "T", "Tags, sep", ("alpha", "beta"), ("tags alpha", "tags alpha beta"))
+    both_write(decks, "n", "Note on", ("mine", "yours"), ("note saved", "it replaced"))
     press(first, "N", "New name of")
     press(first, "-done\r", "is being written")
 
@@ -104,7 +104,7 @@ def test_two_decks_and_two_recorders_lose_nothing(place: Place) -> None:
     assert total > 0
     for deck in decks:
         assert deck.shows(f"{total:,}")
-    both_write(decks, "n", "New name of", ("-done", "-other"), ("is now shared-done", "there is no session"))
+    both_write(decks, "N", "New name of", ("-done", "-other"), ("is now shared-done", "there is no session"))
     place.store.change("shared-done", lambda now: replace(now, tags=(*now.tags, "late")))
     for deck in decks:
         assert deck.shows("shared-done")

@@ -71,7 +71,8 @@ class SeriesMeaning(Lines):
 
 def meaning_text(number: Number) -> str:
     """Return what a series measures: its exporter's own words and their source, or the source of the definition."""
-    meaning = meaning_of(Series(number.name, tuple(sorted(number.labels.items()))))
+    counter = number.before is not None or number.gained is not None
+    meaning = meaning_of(Series(number.name, tuple(sorted(number.labels.items())), counter))
     if meaning is None:
         return "no definition: shown as exported, in no total"
     if meaning.help is not None:

@@ -11,7 +11,7 @@ _BLANK = 0x2800
 
 
 def scale(top: float) -> float:
-    """Return the power of the square root of 2 at or above a rate: a scale in steps, so that a growing rate is seldom drawn anew."""
+    """Return the power of the root of 2 at or above a rate: in steps, so that a growing rate is seldom drawn anew."""
     return 2.0 ** (ceil(2 * log2(top)) / 2) if top > 0 else 1.0
 
 
