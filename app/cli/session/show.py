@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from kvdeck.sessions.store.index import SessionSummary
 
 
+_LEAST_ABOUT = 24
+"""Characters that a list shows of a session's paths or reason at least."""
+
+
 @click.command("list")
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -30,7 +34,7 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
     """List sessions, kvdeck's and Dynamo's, newest first; WORDS filter them."""
     from kvdeck.sessions.store.catalogue import catalogue, matching, row_json
     from kvdeck.sessions.text.run_report import Line
-    from kvdeck.sessions.text.tables import TextColumn, fit, render
+    from kvdeck.sessions.text.tables import TextColumn, fit, render, table_width
 
     found = matching(catalogue(store()), words)
     if as_json:
@@ -46,11 +50,13 @@ def list_(words: tuple[str, ...], as_json: bool) -> int:
         TextColumn("", "created", tuple(local_time(item.created) for item in found), left=True, rank=2),
         TextColumn("", "steps", tuple(count_text(item.steps) if item.kind == "run" else "" for item in found), rank=6),
         TextColumn("", "transfers", tuple(_transfers(item) for item in found), rank=3),
-        TextColumn(
-            "", "paths", tuple(item.reason or item.about or few_paths(item.paths) for item in found), left=True, rank=1
-        ),
         TextColumn("", "tags", tuple(" ".join(item.tags) for item in found), left=True, rank=5),
     ]
+    # One long reason would otherwise drop the other columns of all rows.
+    room = max(_LEAST_ABOUT, report_width() - table_width(columns, 1) - 1)
+    about = (item.reason or item.about or few_paths(item.paths) for item in found)
+    cells = tuple(text if len(text) <= room else f"{text[: room - 1]}…" for text in about)
+    columns.insert(-1, TextColumn("", "paths", cells, left=True, rank=1))
     print_lines(Line(text) for text in render(fit(columns, report_width())[0], report_width()))
     return 0
 

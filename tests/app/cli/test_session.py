@@ -14,6 +14,7 @@ import pytest
 from kvdeck.app.cli.main import call
 from kvdeck.sessions.formats import dynamo
 from kvdeck.sessions.formats.exchange import CSV_HEADER
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store import trace_counts
 from kvdeck.sessions.store.store import Store
 
@@ -238,3 +239,14 @@ def test_record_runs_a_command(home: Path) -> None:
     )
     assert (result.returncode, result.stdout) == (7, "run -x --layout\n")
     assert "Benchmark 'run': 0 transfers" in result.stderr
+
+
+def test_a_long_reason_takes_no_column_from_the_list(home: Path, kvdeck: Callable[..., Said]):
+    store = Store(home / "kvdeck")
+    store.keep(Session("failed-one", "failed", 1.0, reason="it failed because " + "of this and that " * 20))
+    store.keep(Session("good-one", "done", 2.0))
+    head, good, failed = kvdeck("list")[1].splitlines()
+    assert {"session", "state", "created", "paths"} <= set(head.split())
+    assert "done" in good
+    assert failed.endswith("…")
+    assert len(failed) <= 100
