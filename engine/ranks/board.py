@@ -33,6 +33,8 @@ from kvdeck.sessions.units import count_text, number_text
 
 BEAT_SECONDS = 5.0
 """Time between two messages that only say that rank 0 is there."""
+FLUSH_SECONDS = 2.0
+"""Time for the last messages to a rank to be written; one that reads nothing any more is not waited for longer."""
 LONGEST_LINE = 64 << 20
 _END_SEEN_S = 0.3
 """Wait after a lost connection, so that the rank's parent can report first how the process ended."""
@@ -52,6 +54,8 @@ class RankStream:
         self.parted = False
         """True once the rank said that it leaves."""
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._written = threading.Event()
+        self._written.set()
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue a message; it is dropped if the rank is gone."""
@@ -63,12 +67,20 @@ class RankStream:
 
     def write(self) -> None:
         """Write the queued messages until `end`."""
-        with contextlib.suppress(OSError):  # the reading thread reports that the rank is gone
-            while (line := self._next()) is not None:
-                if self._signing is not None:
-                    line = self._signing.seal(line)
-                while line:
-                    line = line[os.write(self._writing, line) :]
+        self._written.clear()
+        try:
+            with contextlib.suppress(OSError):  # the reading thread reports that the rank is gone
+                while (line := self._next()) is not None:
+                    if self._signing is not None:
+                        line = self._signing.seal(line)
+                    while line:
+                        line = line[os.write(self._writing, line) :]
+        finally:
+            self._written.set()
+
+    def flush(self, seconds: float) -> None:
+        """Wait until what was queued before `end` is written, at most `seconds`."""
+        self._written.wait(seconds)
 
     def _next(self) -> bytes | None:
         try:
@@ -172,6 +184,9 @@ class Board:
         with self._changed:
             for stream in self._streams:
                 stream.end()
+        # The process may end right after this, and the last message to a rank is the request to end well.
+        for stream in self._streams:
+            stream.flush(FLUSH_SECONDS)
 
     def _broken(self, error: Exception) -> None:
         self.lose(f"the rendezvous failed ({type(error).__name__}: {error})")
