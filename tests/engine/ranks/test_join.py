@@ -19,7 +19,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SECRET_VARIABLE, "x" * 32)
 
 
-@pytest.mark.parametrize("roles", [(None, None), ("target", "initiator"), ("initiator", None)])
+@pytest.mark.parametrize("roles", [(None, None), ("target", "initiator"), ("initiator", "target")])
 def test_two_with_the_same_options_meet(roles: tuple[str | None, str | None]):
     address = ("127.0.0.1", free_port())
     found: dict[int, RankZero | OtherRank] = {}
