@@ -139,18 +139,18 @@ def _run(values: dict[str, Any], *, single: bool) -> int:
     meeting = meeting_options(values)
     spec = asked_spec(values, single=single)
 
-    def told(run: RunState) -> None:
+    def show_result(run: RunState) -> None:
         _give_upstream(run, path, as_json=as_json)
 
     if meeting.given:
-        return _as_rank(spec, meeting, session, told, detach=values["detach"], as_json=as_json)
+        return _as_rank(spec, meeting, session, show_result, detach=values["detach"], as_json=as_json)
     if values["foreground"]:
         if values["detach"]:
             raise UsageError("--foreground and --detach exclude each other", "give only one of them")
         from kvdeck.app.cli.foreground import run_here
 
-        return run_here(spec, "traffic", "kvdeck.engine.traffic.worker", session, told, as_json=as_json)
-    return _submit(spec, session, told, detach=values["detach"], as_json=as_json)
+        return run_here(spec, "traffic", "kvdeck.engine.traffic.worker", session, show_result, as_json=as_json)
+    return _submit(spec, session, show_result, detach=values["detach"], as_json=as_json)
 
 
 def meeting_options(values: dict[str, Any]) -> MeetingOptions:
@@ -169,7 +169,7 @@ def _as_rank(
     spec: TrafficSpec,
     options: MeetingOptions,
     session: str | None,
-    told: Callable[[RunState], object],
+    show_result: Callable[[RunState], object],
     *,
     detach: bool,
     as_json: bool,
@@ -195,11 +195,11 @@ def _as_rank(
         kept = store()
         made = started_session(kept, spec, "traffic", session)
         child.measure(kept.folder(made.name))
-        return exit_status(followed(child, kept, made, told, as_json=as_json))
+        return exit_status(followed(child, kept, made, show_result, as_json=as_json))
 
 
 def _submit(
-    spec: TrafficSpec, session: str | None, told: Callable[[RunState], object], *, detach: bool, as_json: bool
+    spec: TrafficSpec, session: str | None, show_result: Callable[[RunState], object], *, detach: bool, as_json: bool
 ) -> int:
     from kvdeck.app.cli.follow import counted_interrupts, follow
     from kvdeck.engine.client.client import Client
@@ -211,7 +211,7 @@ def _submit(
     with Client.connect() as client, counted_interrupts() as interrupts:
         name = client.submit(spec.to_mapping(), session, TRAFFIC)
         if not detach:
-            return follow(client, name, as_json, interrupts, told)
+            return follow(client, name, as_json, interrupts, show_result)
     if as_json:
         print_json({"session": name})
     else:

@@ -98,7 +98,8 @@ def run(
     if unknown := next((each for each in only if each not in {step.id for step in found.steps}), None):
         raise UsageError(f"{name} has no step {unknown!r}", f"see kvdeck suite plan {name}")
     folder = _folder(found.name, output, resume=resume)
-    done = kept_results(folder) if resume else {}
+    kept = kept_results(folder) if resume else {}
+    done = {name: result for name, result in kept.items() if result.status != "SKIP"}
 
     def tell(step: str, result: SuiteStepResult | None) -> None:
         if result is not None:

@@ -45,8 +45,8 @@ def event_text(event: Event) -> str | None:
     if isinstance(event, PatternBegun):
         return f"pattern {event.pattern} alone" if event.phase == "alone" else None
     if isinstance(event, PatternVerified):
-        said = f"{many(len(event.wrong), 'cell')} wrong" if event.wrong else "every byte is right"
-        return f"pattern {event.pattern}: {said}"
+        verified = f"{many(len(event.wrong), 'cell')} with wrong bytes" if event.wrong else "every byte is right"
+        return f"pattern {event.pattern}: {verified}"
     if isinstance(event, Logged):
         return event.text if event.level == "info" else f"{event.level}: {event.text}"
     return None

@@ -24,8 +24,8 @@ class Evidence:
     message_bytes: int | None = None
     post_us: float | None = None
     """Time to post one message, where the program prints that as a percentile."""
-    both_directions: bool = False
-    """Whether the rate adds both directions."""
+    fault: str = ""
+    """What the program itself found wrong with the result, such as wrong bytes; a result with a fault fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ def judge(
     if bytes_per_s is None:
         return Judgement("SKIP", None, None, ("nothing was measured",))
     evidence = evidence or Evidence()
+    if evidence.fault:
+        return Judgement("FAIL", None, None, (evidence.fault,))
     score = bytes_per_s / expected if expected else None
     efficiency = bytes_per_s / bound.bytes_per_s if bound else None
     if bound and bytes_per_s > bound.bytes_per_s:
@@ -96,8 +98,7 @@ def causes(bytes_per_s: float, bound: Bound, evidence: Evidence) -> tuple[str, .
                 f"{time_text(evidence.post_us)} to post a message are {both_units(posted)}"
             )
     if bound.bytes_per_s < bytes_per_s <= 2 * bound.bytes_per_s:
-        known = "the program adds" if evidence.both_directions else "perhaps"
-        found.append(f"{known} both directions: half of it is {both_units(bytes_per_s / 2)}")
+        found.append(f"perhaps both directions added: half of it is {both_units(bytes_per_s / 2)}")
     if (smaller := bytes_per_s / 1000) <= bound.bytes_per_s < bytes_per_s / 2:
         found.append(
             f"perhaps MB/s read as GB/s: {both_units(smaller)} would be "

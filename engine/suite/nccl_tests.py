@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 
 _HEAD = re.compile(r"^#\s+size\s+count\s+type\b")
-_AVERAGE = re.compile(r"^#\s*Avg bus bandwidth\s*:\s*(?P<rate>[\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +24,21 @@ class NcclRow:
     """Elements that differ from what they should be; None where they were not checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class NcclLog:
-    """What a test printed."""
-
-    rows: tuple[NcclRow, ...]
-    average_bus_bytes_per_s: float | None
-
-
 def seems_nccl(text: str) -> bool:
     """Whether a text looks like output of nccl-tests."""
     return any(_HEAD.match(line) for line in text.splitlines())
 
 
-def read_nccl(text: str) -> NcclLog:
-    """Return the rows and the average of an output; rows without the heading's number of columns are left out."""
+def read_nccl(text: str) -> tuple[NcclRow, ...]:
+    """Return the rows of an output; rows without the heading's number of columns are left out."""
     columns: list[str] = []
     rows: list[NcclRow] = []
-    average = None
     for line in text.splitlines():
         if _HEAD.match(line):
             columns = line.lstrip("# ").split()
-        elif found := _AVERAGE.match(line):
-            average = float(found["rate"]) * 1e9
         elif columns and not line.startswith("#") and (row := _row(line.split(), columns)):
             rows.append(row)
-    return NcclLog(tuple(rows), average)
+    return tuple(rows)
 
 
 def _row(cells: list[str], columns: list[str]) -> NcclRow | None:

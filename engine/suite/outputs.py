@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from kvdeck.engine.suite.fi_pingpong import read_pingpong, seems_pingpong
 from kvdeck.engine.suite.judgement import Evidence
-from kvdeck.engine.suite.nccl_tests import read_nccl, seems_nccl
+from kvdeck.engine.suite.nccl_tests import NcclRow, read_nccl, seems_nccl
 from kvdeck.engine.suite.ucx_perftest import UcxPerftestLog, read_ucx_perftest, seems_ucx_perftest
 from kvdeck.sessions.errors import UsageError
+from kvdeck.sessions.units import many
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def read_rates(text: str, name: str) -> tuple[OutputRate, ...]:
         )
     elif seems_nccl(text):
         found = tuple(
-            OutputRate("nccl-tests", "", row.message_bytes, row.bus_bytes_per_s, Evidence("nccl", row.message_bytes))
-            for row in read_nccl(text).rows
+            OutputRate("nccl-tests", "", row.message_bytes, row.bus_bytes_per_s, _nccl_evidence(row))
+            for row in read_nccl(text)
         )
     elif seems_ucx_perftest(text):
         found = _ucx(read_ucx_perftest(text), name)
@@ -49,6 +50,11 @@ def read_rates(text: str, name: str) -> tuple[OutputRate, ...]:
     if not found:
         raise UsageError(f"{name} holds no result", "give what the client printed, to its end")
     return found
+
+
+def _nccl_evidence(row: NcclRow) -> Evidence:
+    fault = f"nccl-tests found {many(row.wrong, 'wrong element')}" if row.wrong else ""
+    return Evidence("nccl", row.message_bytes, fault=fault)
 
 
 def _ucx(log: UcxPerftestLog, name: str) -> tuple[OutputRate, ...]:

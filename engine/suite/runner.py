@@ -88,7 +88,7 @@ def run_suite(
     folder: Path,
     signals: Signals,
     done: Mapping[str, SuiteStepResult],
-    told: Callable[[str, SuiteStepResult | None], object],
+    on_step: Callable[[str, SuiteStepResult | None], object],
     only: Sequence[str] = (),
 ) -> tuple[SuiteStepResult, ...]:
     """Run the steps that have no result yet; return all results so far, in the suite's order.
@@ -100,7 +100,7 @@ def run_suite(
         folder: Receives `steps/ID/` with each program's output, and `results.json`.
         signals: A signal ends the running step and the suite.
         done: Results of an earlier run in this folder.
-        told: Receives a step's id with None when it starts, and with its result when it ends.
+        on_step: Receives a step's id with None when it starts, and with its result when it ends.
         only: Ids of the steps to run; all if empty. Others that have no result are skipped.
     """
     results = dict(done)
@@ -117,14 +117,14 @@ def run_suite(
         elif missing := missing_program(step):
             results[step.id] = _skipped(step, missing)
         else:
-            told(step.id, None)
+            on_step(step.id, None)
             result = run_step(step, folder / "steps" / step.id, signals)
             if signals.came:
                 break  # its result is not kept: resumed, the suite runs it again
             results[step.id] = result
             if result.status in FAILED and step.on_fail == "stop":
                 stopped = step.id
-        told(step.id, results[step.id])
+        on_step(step.id, results[step.id])
         keep_results(folder, suite, results)
     return tuple(results[step.id] for step in suite.steps if step.id in results)
 
@@ -188,6 +188,8 @@ def run_step(step: SuiteStep, folder: Path, signals: Signals) -> SuiteStepResult
         # fio's data would otherwise stay on the disk for as long as the results do.
         (folder / "fio.data").unlink(missing_ok=True)
     (folder / "command.txt").write_text("\n".join(shown) + "\n")
+    if not reason and len({tuple((rate.name, rate.message_bytes) for rate in same) for same in repetitions}) > 1:
+        reason = "its repetitions gave different figures"
     rates = () if reason else tuple(_judged(step, repetitions))
     status: Status = "FAIL" if reason else worst(rate.status for rate in rates)
     if status in FAILED and step.on_fail == "xfail":

@@ -108,8 +108,8 @@ class DiffSummary(Lines):
         if diff is None or not height:
             return []
         counts = Counter(_VERDICTS.get(row.verdict or "", "no verdict") for row in shown_rows(diff))
-        said = " · ".join(f"{count} {word}" for word, count in counts.most_common())
-        rows: list[Row] = [(cell(f" {said or 'nothing in common'}", width, "!"),)]
+        verdicts = " · ".join(f"{count} {word}" for word, count in counts.most_common())
+        rows: list[Row] = [(cell(f" {verdicts or 'nothing in common'}", width, "!"),)]
         alone = [
             f"only in {name}: {'; '.join(keys)}" for name, keys in (("A", diff.only_a), ("B", diff.only_b)) if keys
         ]

@@ -63,6 +63,10 @@ def test_a_suite_is_planned_run_reported_and_resumed(tmp_path: Path, capsys: pyt
     status, out, _ = call(capsys, "run", str(file), "--output", str(folder), "--resume", "--json")
     assert (status, json.loads(out)["results"][0]["status"]) == (0, "PASS")
     assert call(capsys, "report", str(folder))[0] == 0
+    two = tmp_path / "two"
+    file.write_text(file.read_text() + "  - {id: b, kind: shell, argv: [true]}\n".replace("true", "'true'"))
+    assert "1 PASS · 1 SKIP" in call(capsys, "run", str(file), "--step", "b", "--output", str(two))[1]
+    assert "2 PASS" in call(capsys, "run", str(file), "--resume", "--output", str(two))[1]
     assert {"results.json", "report.md", "junit.xml"} <= {path.name for path in folder.iterdir()}
     assert call(capsys, "run", str(file), "--var", "code=3", "--output", str(tmp_path / "failed"))[0] == 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from kvdeck.engine.suite.judgement import judge
 from kvdeck.engine.suite.nccl_tests import read_nccl, seems_nccl
+from kvdeck.engine.suite.outputs import read_rates
 
 NEW = """\
 #                                                              out-of-place                       in-place
@@ -20,15 +22,19 @@ OLD = """\
 
 def test_both_versions_are_read_by_their_heading() -> None:
     assert seems_nccl(NEW)
-    log = read_nccl(NEW)
-    assert [(row.message_bytes, row.bus_bytes_per_s, row.wrong) for row in log.rows] == [
+    assert [(row.message_bytes, row.bus_bytes_per_s, row.wrong) for row in read_nccl(NEW)] == [
         (1_048_576, 18.35e9, 0),
         (2_097_152, 24.47e9, None),
     ]
-    assert log.average_bus_bytes_per_s == 21.3e9
-    (row,) = read_nccl(OLD).rows
+    (row,) = read_nccl(OLD)
     assert (row.time_us, row.algorithm_bytes_per_s) == (100.0, 10.49e9)
 
 
 def test_a_row_of_another_width_is_left_out() -> None:
-    assert len(read_nccl(NEW.replace("      0    101.0   10.38   18.17      0", "")).rows) == 1
+    assert len(read_nccl(NEW.replace("      0    101.0   10.38   18.17      0", ""))) == 1
+
+
+def test_a_result_with_wrong_elements_fails_however_fast_it_is() -> None:
+    (rate, _) = read_rates(NEW.replace("18.35      0 ", "18.35      7 "), "log")
+    judgement = judge(rate.bytes_per_s, expected=1e9, evidence=rate.evidence)
+    assert (judgement.status, judgement.reasons) == ("FAIL", ("nccl-tests found 7 wrong elements",))

@@ -69,13 +69,13 @@ def headline(groups: Sequence[PathGroup], width: int = 1000) -> str:
     rest = [group.best for group in groups if group.best.state == "unavailable"]
     limited = sum(group.best.state == "degraded" for group in able)
     ready = f"{len(able)} of {many(len(groups), 'path')} ready"
-    said = f"{ready}, {limited} with limits" if limited else ready
+    able_text = f"{ready}, {limited} with limits" if limited else ready
     if not rest:
-        return f"{said}."
+        return f"{able_text}."
     common = _common([report.reason for report in rest])
     others = "The other one" if len(rest) == 1 else f"The other {len(rest)}"
-    text = f"{said}. {others}: {common}."
-    return text if common and len(text) <= width else f"{said}. {others} can't run: reasons and fixes are below."
+    text = f"{able_text}. {others}: {common}."
+    return text if common and len(text) <= width else f"{able_text}. {others} can't run: reasons and fixes are below."
 
 
 def _common(reasons: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ def holds(*matrices: Matrix, changed: bool = False) -> Deed:
     def show(deck: Answered) -> None:
         screen = cast(TrafficScreen, deck.screen)
         config = TrafficConfig(tuple(map(TrafficPattern, matrices)))
-        screen.document = TrafficDocument(config, "/work/run/patterns.yaml", changed)
+        screen.document = TrafficDocument(config, "/srv/runs/patterns.yaml", changed)
         screen.refresh_from_app()
 
     return show
@@ -80,7 +80,7 @@ def holds(*matrices: Matrix, changed: bool = False) -> Deed:
 
 def is_refused(deck: Answered) -> None:
     screen = cast(TrafficScreen, deck.screen)
-    screen.error = UsageError("/work/run/matrix_1.txt:3:17: '12Q' is no size", "write bytes, or 64K, 1.5M, 2G, 1T")
+    screen.error = UsageError("/srv/runs/matrix_1.txt:3:17: '12Q' is no size", "write bytes, or 64K, 1.5M, 2G, 1T")
     screen.refresh_from_app()
 
 
