@@ -97,15 +97,14 @@ def _shell(step: SuiteStep, port: int, folder: Path) -> StepCommands:  # noqa: A
 
 
 def _fio_rates(text: str, name: str) -> tuple[OutputRate, ...]:
-    found: list[OutputRate] = []
+    rates: dict[str, float] = {}
     for job in _document(text, name).get("jobs", ()):
+        if job.get("error"):
+            raise UsageError(f"{name}: fio ended with error {job['error']}", "see the step's log")
         for way in ("read", "write"):
-            rate = job.get(way, {}).get("bw_bytes", 0)
-            if job.get("error"):
-                raise UsageError(f"{name}: fio ended with error {job['error']}", "see the step's log")
-            if rate:
-                found.append(OutputRate("fio", way, None, float(rate), Evidence("fio")))
-    return _some(found, name)
+            # The jobs of a step run at once (numjobs), so its rate is their sum.
+            rates[way] = rates.get(way, 0.0) + job.get(way, {}).get("bw_bytes", 0)
+    return _some([OutputRate("fio", way, None, rate, Evidence("fio")) for way, rate in rates.items() if rate], name)
 
 
 def _run_rates(text: str, name: str) -> tuple[OutputRate, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import select
@@ -39,7 +40,7 @@ _GRACE_S = 3.0
 _INTERVAL_FROM = 6
 """Repetitions from which order statistics give a 95 % interval of the median."""
 _MOST_LOG = 64 << 20
-"""Bytes that the programs of a step may print; one that prints more is ended."""
+"""Bytes of each file that the programs of a step write what they print to; a step that prints more is ended."""
 _MOST_RESULT = 16 << 20
 FAILED = ("FAIL", "SUSPECT")
 
@@ -106,7 +107,9 @@ def run_suite(
     results = dict(done)
     stopped = ""
     for step in suite.steps:
-        if step.id in results:
+        if kept := results.get(step.id):
+            if kept.status in FAILED and step.on_fail == "stop":
+                stopped = step.id
             continue
         if only and step.id not in only:
             results[step.id] = _skipped(step, "not selected")
@@ -244,19 +247,21 @@ def _repetition(step: SuiteStep, commands: StepCommands, folder: Path, number: i
     """
     deadline = time.monotonic() + step.timeout
     running: list[Child] = []
+    for path in _printed(folder, number):
+        path.unlink(missing_ok=True)  # of a run that was interrupted
     try:
         if commands.server is not None:
             server = _started(commands.server, step, folder / f"server.{number}.log")
             running.append(server)
-            _await_listener(server, commands.port or 0, min(deadline, time.monotonic() + READY_S), signals)
+            until = min(deadline, time.monotonic() + READY_S)
+            _await_listener(server, commands.port or 0, until, signals, lambda: _check_printed(folder, number))
         log = folder / f"client.{number}.log"
         client = _started(commands.client, step, log)
         running.append(client)
         while not signals.came and not client.exited():
             if time.monotonic() >= deadline:
                 raise RunFailedError(f"it ran longer than {seconds_text(step.timeout)} and was ended")
-            if log.stat().st_size > _MOST_LOG:
-                raise RunFailedError(f"it printed more than {size_text(_MOST_LOG)} and was ended")
+            _check_printed(folder, number)
             select.select([signals.wakes], [], [], _LOOK_S)
         if signals.came:
             return ""
@@ -283,13 +288,29 @@ def _started(argv: Sequence[str], step: SuiteStep, log: Path) -> Child:
             errors.close()
 
 
-def _await_listener(server: Child, port: int, deadline: float, signals: Signals) -> None:
+def _printed(folder: Path, number: int) -> list[Path]:
+    """Return the files of what a repetition's programs print, those that it has none of included."""
+    return [folder / f"{program}.{number}.{kind}" for program in ("client", "server") for kind in ("log", "err")]
+
+
+def _check_printed(folder: Path, number: int) -> None:
+    """Raise RunFailedError if the programs of a repetition have filled one of their files."""
+    for path in _printed(folder, number):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > _MOST_LOG:
+                raise RunFailedError(f"it printed more than {size_text(_MOST_LOG)} to {path.name} and was ended")
+
+
+def _await_listener(
+    server: Child, port: int, deadline: float, signals: Signals, check_printed: Callable[[], object]
+) -> None:
     """Wait until something listens on the port. A connection would be taken for the client, so the kernel is asked.
 
     Raises:
-        RunFailedError: The server ends, or doesn't listen in time.
+        RunFailedError: The server ends, doesn't listen in time, or prints too much.
     """
     while not signals.came and not _listens(port):
+        check_printed()
         if server.exited():
             status = server.wait(0)
             raise RunFailedError(f"the server {exit_reason(status if status is not None else 0)} before it listened")

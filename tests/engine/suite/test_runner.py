@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -103,6 +104,32 @@ def test_a_cancelled_suite_goes_on_where_it_was(tmp_path: Path) -> None:
     assert found["first"].began == began
 
 
+def test_a_failed_step_that_stops_the_suite_stops_it_resumed_too(tmp_path: Path) -> None:
+    content = suite(python("stops", "raise SystemExit(5)", on_fail="stop"), python("never", "pass"))
+    found = run(content, tmp_path)
+    kept = {"stops": found["stops"]}
+    found = run(content, tmp_path, done=kept)
+    assert (found["stops"], found["never"].status) == (kept["stops"], "SKIP")
+    assert "step stops failed" in found["never"].reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "floods", "file"),
+    [("ucx_perftest", '[ "$1" = -p ]', "server.0.log"), ("fio", "exec >&2", "client.0.err")],
+)
+def test_a_server_and_an_error_stream_that_flood_are_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, floods: str, file: str
+) -> None:
+    monkeypatch.setattr("kvdeck.engine.suite.runner._MOST_LOG", 1 << 20)
+    program = tmp_path / "bin" / kind
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{floods} && exec yes\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    step = {"id": "floods", "kind": kind, "timeout": 60, "args": {"s": 8} if kind != "fio" else {"size": "1M"}}
+    assert f"more than 1 MiB to {file}" in run(suite(step), tmp_path / "out")["floods"].reason
+
+
 def test_selected_steps_alone_are_run(tmp_path: Path) -> None:
     found = run(suite(python("a", "pass"), python("b", "pass")), tmp_path, only=["b"])
     assert (found["a"].status, found["a"].reason, found["b"].status) == ("SKIP", "not selected", "PASS")
@@ -138,10 +165,12 @@ def test_ucx_perftest_over_loopback(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="fio isn't installed (Debian: fio)")
 def test_fio_and_its_file_is_removed(tmp_path: Path) -> None:
-    args = {"rw": "write", "bs": "64k", "size": "1M", "ioengine": "psync"}
+    args = {"rw": "write", "bs": "64k", "size": "1M", "ioengine": "psync", "numjobs": 2}
     found = run(suite({"id": "write", "kind": "fio", "args": args, "timeout": 60}), tmp_path)
     (rate,) = found["write"].rates
-    assert rate.bytes_per_s > 0
+    log = (tmp_path / "steps/write/client.0.log").read_text()
+    jobs = [job["write"]["bw_bytes"] for job in json.loads(log[log.index("{") :])["jobs"]]
+    assert (len(jobs), rate.bytes_per_s) == (2, sum(jobs))
     assert not (tmp_path / "steps/write/fio.data").exists()
 
 
