@@ -168,6 +168,7 @@ def pattern_of(
     metadata = entry.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise UsageError(f"{place}: metadata is not a mapping", "write `metadata: {isl: 4096}`")
+    _check_names(metadata, f"{place}: metadata")
     memory = _choice(entry, "mem_type", place, tuple(_MEMORY), str.lower)
     return TrafficPattern(
         matrix(entry, place),
@@ -179,6 +180,16 @@ def pattern_of(
         metadata,
         _storage(entry.get("storage"), f"{place}: storage"),
     )
+
+
+def _check_names(value: Any, place: str) -> None:
+    """Raise UsageError if a mapping in `value` has a key that is no text, which no JSON could hold."""
+    if isinstance(value, dict):
+        wrong = next((key for key in value if not isinstance(key, str)), "")
+        if not isinstance(wrong, str):
+            raise UsageError(f"{place}: the key {str(wrong)[:40]} is not a text", f"write '{str(wrong)[:40]}'")
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_names(below, place)
 
 
 def _storage(entry: Any, place: str) -> StoragePhases | None:

@@ -14,6 +14,7 @@ from kvdeck.sessions.units import many
 
 MOST_BYTES = 64 << 20
 """Largest matrix file that is read: 4,096 ranks with sixteen characters a cell are 268 MB, 1,024 are 17 MB."""
+MOST_RANKS = 4096
 _UNITS = {"": 1, "b": 1, **{unit: 1 << 10 * (power + 1) for power, unit in enumerate("kmgt")}}
 _CELL = re.compile(
     r"(?P<number>\d[\d_]*\.?\d*(?:e[+-]?\d{1,3})?|\.\d+(?:e[+-]?\d{1,3})?)(?P<unit>[bkmgt]?)(?:i?b)?", re.I | re.ASCII
@@ -105,7 +106,7 @@ def square(rows: tuple[tuple[int, ...], ...], source: str) -> Matrix:
     """Return the matrix of rows of equal length.
 
     Raises:
-        UsageError: There are not as many rows as columns, or none.
+        UsageError: There are not as many rows as columns, none, or more than `MOST_RANKS`.
     """
     if not rows or len(rows) != len(rows[0]):
         columns = len(rows[0]) if rows else 0
@@ -113,6 +114,8 @@ def square(rows: tuple[tuple[int, ...], ...], source: str) -> Matrix:
             f"{source}: {many(len(rows), 'row')} of {many(columns, 'cell')} are no square",
             "give one row and one column for every rank",
         )
+    if len(rows) > MOST_RANKS:
+        raise UsageError(f"{source}: {many(len(rows), 'rank')} are more than {MOST_RANKS}", "give a smaller matrix")
     if sum(map(sum, rows)) > MOST:
         raise UsageError(f"{source}: the bytes of all cells don't fit in 64 bits", "give smaller cells")
     return Matrix(rows)

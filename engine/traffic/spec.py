@@ -15,16 +15,15 @@ from typing import Any
 from kvdeck.engine.quantities import MOST
 from kvdeck.engine.spec import parse_host
 from kvdeck.engine.traffic.config import MOST_ITERATIONS, TrafficConfig, TrafficPattern, pattern_of
-from kvdeck.engine.traffic.matrix import Matrix, square
+from kvdeck.engine.traffic.matrix import MOST_RANKS, Matrix, square
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.host.documents import DocumentError, dump_yaml, load_yaml
-from kvdeck.sessions.host.files import read_regular
+from kvdeck.sessions.host.files import MAX_RECORD, read_regular
 from kvdeck.sessions.model.traffic import TrafficMode
 from kvdeck.sessions.units import many
 
 ITERATIONS, WARMUP, ISOLATION = 3, 30, 30
 """Upstream's constants of the sequential test."""
-MOST_RANKS = 4096
 MOST_SENT = 2 << 20
 """Most characters of cells in a spec that a client hands to the engine; a larger set runs in the foreground."""
 _CELL_LINE = re.compile(r"(\d{1,4}) (\d{1,4}) (\d{1,19})")
@@ -183,8 +182,8 @@ def traffic_spec(data: Any, source: str = "the spec") -> TrafficSpec:
         if not isinstance(entry, dict):
             raise UsageError(f"{place} is not a mapping", "write `ranks` and `cells`")
         patterns.append(pattern_of(entry, place, lambda own, where: _matrix(own, where), ("ranks", "cells")))
-    peers = fields.get("peer")
-    if peers is not None:
+    if "peer" in fields:
+        peers = fields["peer"]
         if not isinstance(peers, (list, tuple)) or not all(isinstance(one, str) for one in peers):
             raise UsageError(f"{source}: peer is not a list of hosts", "give HOST or USER@HOST for each")
         fields["peer"] = tuple(map(parse_host, peers))
@@ -238,7 +237,7 @@ def spec_in(folder: Path) -> TrafficSpec:
     """Return the spec in a session's `run.yaml`; raises UsageError as `traffic_spec`, also if it can't be read."""
     path = folder / "run.yaml"
     try:
-        return traffic_spec(load_yaml(read_regular(path)), str(path))
+        return traffic_spec(load_yaml(read_regular(path, MAX_RECORD), MAX_RECORD), str(path))
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", "start the test again") from error
     except DocumentError as error:

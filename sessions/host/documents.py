@@ -46,15 +46,19 @@ class RefusedError(DocumentError):
     """The document is whole, and holds what is refused here: a key twice, or a number that fits nowhere."""
 
 
-def load_yaml(data: bytes) -> Any:
+def load_yaml(data: bytes, most: int = MAX_YAML) -> Any:
     """A YAML document's content; null for an empty one.
+
+    Args:
+        data: Its text.
+        most: Largest number of bytes; more than `MAX_YAML` only of what kvdeck itself has written.
 
     Raises:
         DocumentError: It is no YAML, or holds what is refused here.
     """
     import yaml
 
-    text = _text(data, MAX_YAML)
+    text = _text(data, most)
     # The C loader is several times as fast; a build of PyYAML may lack it.
     loader_type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

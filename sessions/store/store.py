@@ -335,7 +335,7 @@ class Store:
     def _base(self, name: str) -> Session:
         folder = self.folder(name)
         try:
-            spec = load_yaml(read_regular(folder / "run.yaml"))
+            spec = load_yaml(read_regular(folder / "run.yaml", MAX_RECORD), MAX_RECORD)
         except (OSError, DocumentError):
             spec = None
         known = spec if isinstance(spec, dict) else {}

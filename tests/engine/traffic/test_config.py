@@ -57,6 +57,8 @@ ONE = {"matrix": [[0, 1], [0, 0]]}
         ({"traffic_patterns": [{**ONE, "matrix_file": "a"}]}, "matrix_file or matrix"),
         ({"traffic_patterns": [{**ONE, "shards": 0}]}, "shards is '0'"),
         ({"traffic_patterns": [{**ONE, "shards": True}]}, "shards is 'True'"),
+        ({"traffic_patterns": [{**ONE, "metadata": {1: 2}}]}, "metadata: the key 1 is not a text"),
+        ({"traffic_patterns": [{**ONE, "metadata": {"a": [{"b": {None: 2}}]}}]}, "the key None is not a text"),
         ({"traffic_patterns": [{**ONE, "xfer_op": "PUSH"}]}, "xfer_op is 'PUSH'"),
         ({"traffic_patterns": [{**ONE, "mem_type": "tape"}]}, "mem_type is 'tape'"),
         ({"traffic_patterns": [{**ONE, "sleep_before_launch_sec": -1}]}, "sleep_before_launch_sec is '-1'"),

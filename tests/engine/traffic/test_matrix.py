@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvdeck.engine.traffic.matrix import Matrix, matrix_text, parse_matrix, read_matrix
+from kvdeck.engine.traffic.matrix import Matrix, matrix_text, parse_matrix, read_matrix, square
 from kvdeck.sessions.errors import UsageError
 
 
@@ -61,3 +61,8 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     for name in ("missing", "latin", "."):
         with pytest.raises(UsageError, match="can't read the matrix"):
             read_matrix(tmp_path / name)
+
+
+def test_more_ranks_than_a_spec_may_have_are_refused() -> None:
+    with pytest.raises(UsageError, match="4,097 ranks are more than 4096"):
+        square(((0,) * 4097,) * 4097, "m")

@@ -36,6 +36,14 @@ def test_a_spec_is_the_same_after_run_yaml(tmp_path: Path) -> None:
     assert "peer" not in TrafficSpec().to_mapping()
 
 
+def test_a_spec_larger_than_what_people_write_is_read_back(tmp_path: Path) -> None:
+    everyone = TrafficPattern(Matrix(((1 << 30,) * 256,) * 256))
+    text = TrafficSpec((everyone,)).to_yaml()
+    assert len(text) > 1 << 20
+    (tmp_path / "run.yaml").write_text(text)
+    assert spec_in(tmp_path).patterns == (everyone,)
+
+
 def test_a_file_s_counts_are_the_defaults_and_upstream_s_without() -> None:
     config = TrafficConfig((PATTERN,), iterations=7, warmup=0)
     assert spec_of_config(config).counts == (7, 0, 30)
@@ -53,6 +61,7 @@ def test_a_file_s_counts_are_the_defaults_and_upstream_s_without() -> None:
         ({"mode": "single"}, "2 patterns, and ct-perftest runs one"),
         ({"verify": 1}, "verify in the spec is not true or false"),
         ({"peer": "host"}, "peer is not a list"),
+        ({"peer": None}, "peer is not a list"),
         ({"peer_timeout": 0}, "peer_timeout in the spec is '0'"),
         ({"speed": 1}, "unknown keys: speed"),
         ({"patterns": [{"ranks": 2, "cells": "0 2 5\n"}]}, "cells:1: '0 2 5' is no cell of 2 ranks"),

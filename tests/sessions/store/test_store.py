@@ -95,6 +95,9 @@ def test_missing_and_damaged_sessions_are_told_apart(store: Store):
     assert store.rebuild("x").spec == {"paths": ["HostToDisk"]}
     (row,) = store.summaries()
     assert (row.name, row.state) == ("x", "unreadable")
+    store.create("large", {}, "job: traffic\ncells: " + "x" * (1 << 20))
+    (store.folder("large") / "session.json").write_bytes(b"")
+    assert store.rebuild("large").kind == "traffic"
     assert row.reason == "session.json: no valid JSON: Input data was truncated"
 
 
