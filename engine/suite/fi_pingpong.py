@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _HEAD = re.compile(r"^bytes\s+#sent\s+#ack\s+total\s+time\s+MB/sec\s+usec/xfer\s+Mxfers/sec\s*$")
 _ROW = re.compile(
     r"^(?P<size>[\d.]+[kmgKMG]?)\s+(?P<sent>[\d.]+[kmg]?)\s+=?(?P<ack>[\d.]+[kmg]?)\s+\S+\s+[\d.]+s\s+"
-    r"(?P<rate>[\d.]+)\s+(?P<us>[\d.]+)\s+[\d.]+\s*$"
+    r"[\d.]+\s+(?P<us>[\d.]+)\s+[\d.]+\s*$"
 )
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -23,8 +23,6 @@ class PingpongRow:
     message_bytes: int
     messages: int
     """Messages sent in each direction."""
-    both_directions_bytes_per_s: float
-    """As printed, from MB/s of 1e6 bytes."""
     one_way_us: float
 
     @property
@@ -41,7 +39,7 @@ def seems_pingpong(text: str) -> bool:
 def read_pingpong(text: str) -> tuple[PingpongRow, ...]:
     """Return the rows of an output, in its order; a cut last row is left out."""
     return tuple(
-        PingpongRow(_number(row["size"]), _number(row["sent"]), float(row["rate"]) * 1e6, float(row["us"]))
+        PingpongRow(_number(row["size"]), _number(row["sent"]), float(row["us"]))
         for row in map(_ROW.match, text.splitlines())
         if row is not None and row["sent"] == row["ack"]
     )

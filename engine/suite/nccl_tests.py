@@ -1,7 +1,6 @@
 """Output of nccl-tests (`all_reduce_perf` and the like), by its heading: older versions have fewer columns.
 
-GB is 1e9 bytes. `busbw` is what the bandwidth of a link bounds; `algbw` is size over time (nccl-tests'
-doc/PERFORMANCE.md).
+GB is 1e9 bytes. `busbw` is what the bandwidth of a link bounds (nccl-tests' doc/PERFORMANCE.md).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ class NcclRow:
 
     message_bytes: int
     time_us: float
-    algorithm_bytes_per_s: float
     bus_bytes_per_s: float
     wrong: int | None
     """Elements that differ from what they should be; None where they were not checked."""
@@ -47,7 +45,7 @@ def _row(cells: list[str], columns: list[str]) -> NcclRow | None:
         return None
     wrong = next((cells[columns.index(name)] for name in ("#wrong", "error") if name in columns), "N/A")
     try:
-        size, time, algorithm, bus = (float(cells[columns.index(name)]) for name in ("size", "time", "algbw", "busbw"))
-        return NcclRow(int(size), time, algorithm * 1e9, bus * 1e9, None if wrong == "N/A" else int(float(wrong)))
+        size, time, bus = (float(cells[columns.index(name)]) for name in ("size", "time", "busbw"))
+        return NcclRow(int(size), time, bus * 1e9, None if wrong == "N/A" else int(float(wrong)))
     except ValueError:
         return None

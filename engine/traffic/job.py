@@ -35,7 +35,6 @@ def plan_of(number: int, pattern: TrafficPattern) -> PatternPlan:
         cells if len(cells) <= MOST_CELLS else None,
         pattern.sleep_before_s,
         pattern.sleep_after_s,
-        None if pattern.storage is None else pattern.storage.backend,
         dict(pattern.metadata or {}),
     )
 
@@ -147,7 +146,8 @@ class TrafficTest:
             for _ in range(warmup):
                 self._check()
                 self._ranks.visit(number)
-            self._begun(number, "alone", 0, time.monotonic_ns())
+            if isolation:
+                self._begun(number, "alone", 0, time.monotonic_ns())
             alone[number] = [self._visit(number, "alone", turn) for turn in range(isolation)]
         self._visits.flush()
         isolated_at = time.time()
@@ -180,10 +180,9 @@ class TrafficTest:
         for number, pattern in enumerate(self._spec.patterns):
             self._check()
             wrong = self._ranks.verify(number)
-            if self._spec.verify:
-                self._emit(
-                    events.PatternVerified(time.monotonic_ns(), number, pattern.matrix.total, tuple(wrong[:MOST_WRONG]))
-                )
+            self._emit(
+                events.PatternVerified(time.monotonic_ns(), number, pattern.matrix.total, tuple(wrong[:MOST_WRONG]))
+            )
             if self._spec.print_received:
                 heads = tuple(tuple(one) for one in self._ranks.heads(number)[:MOST_RECEIVED])
                 self._emit(events.MessagesReceived(time.monotonic_ns(), number, heads))

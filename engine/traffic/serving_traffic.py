@@ -56,10 +56,6 @@ class HandOver:
                                     found[(from_tp, source, from_cp), (to_tp, target, to_cp)] += each * held
         return found
 
-    def received_bytes(self, length: int) -> int:
-        """Return the KV bytes that the decode worker receives for one request, replicas included."""
-        return sum(self.sizes([length]).values())
-
     def _layers(self, kind: int) -> Iterator[tuple[int, int, int]]:
         """Yield prefill stage, decode stage, and how many layers of a kind both hold."""
         bounds = [

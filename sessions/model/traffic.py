@@ -47,8 +47,6 @@ class PatternPlan(Struct, frozen=True):
     """Source, destination and bytes of each cell that isn't 0, by rows; null with more than `MOST_CELLS`."""
     sleep_before_s: float = 0.0
     sleep_after_s: float = 0.0
-    storage: str | None = None
-    """Backend of the phases that read before and write after, such as `POSIX`; null without them."""
     metadata: dict[str, Any] = {}
     """What the file says about the pattern, such as `isl`."""
 
@@ -88,16 +86,6 @@ class RankPart(Struct, frozen=True, array_like=True):
         return self.arrived or self.done
 
 
-class StoragePart(Struct, frozen=True, array_like=True):
-    """A rank's reading before a visit, or its writing after one."""
-
-    rank: int
-    phase: Literal["read", "write"]
-    bytes: int
-    start: int
-    end: int
-
-
 class VisitRecord(Struct, frozen=True):
     """One visit, complete."""
 
@@ -108,7 +96,6 @@ class VisitRecord(Struct, frozen=True):
     count: int
     """Successive iterations in it."""
     parts: tuple[RankPart, ...]
-    storage: tuple[StoragePart, ...] = ()
 
     @property
     def start(self) -> int:
@@ -171,9 +158,6 @@ class PatternResult(Struct, frozen=True):
     """Null with one initiator."""
     skew_us: float | None = None
     """Median time between the first and the last process's start; null with one process."""
-    read_ms: float | None = None
-    """Median time of the storage phase before, from the first start to the last end."""
-    write_ms: float | None = None
     verified: bool | None = None
     """Whether every byte was right; null if it wasn't verified."""
     wrong: tuple[str, ...] = ()

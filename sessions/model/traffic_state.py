@@ -52,8 +52,6 @@ class PatternState(msgspec.Struct, frozen=True):
     """How often each rank ended last, together."""
     skews: tuple[int, ...] = ()
     """Time between the first and the last process's start, together."""
-    reads: tuple[int, ...] = ()
-    writes: tuple[int, ...] = ()
     verified: bool | None = None
     wrong: tuple[str, ...] = ()
 
@@ -78,8 +76,6 @@ class PatternState(msgspec.Struct, frozen=True):
             _median(self.bandwidths, 1.0),
             _straggler(self.last),
             _median(self.skews, 1e3),
-            _median(self.reads, 1e6),
-            _median(self.writes, 1e6),
             self.verified,
             self.wrong,
         )
@@ -277,6 +273,9 @@ def _moved(state: TrafficState, visits: Iterable[VisitRecord]) -> TrafficState:
     skews = (skew_ns(one, state.processes) for one in known)
     together = [one for one in known if one.phase == "together"]
     closed = {(one.pattern, one.phase) for one in together}
+    # A pattern alone has begun once for all of its visits.
+    counts = {number: len(patterns[number].alone) for number in by_pattern}
+    closed |= {(number, "alone") for number, count in counts.items() if count >= state.isolation}
     return replace(
         state,
         patterns=tuple(patterns),
@@ -303,23 +302,12 @@ def _measured(pattern: PatternState, visits: Sequence[VisitRecord], places: Sequ
         bandwidths=(*pattern.bandwidths, *map(mean_bandwidth, together)),
         last=last,
         skews=(*pattern.skews, *(skew for skew in skews if skew is not None)),
-        reads=(*pattern.reads, *_storage_spans(together, "read")),
-        writes=(*pattern.writes, *_storage_spans(together, "write")),
     )
 
 
 def mean_bandwidth(visit: VisitRecord) -> float:
     """Return the mean over a visit's initiators of own bytes over own time, in GB/s."""
     return statistics.fmean(part.bytes / max(1, part.end - part.start) for part in visit.parts)
-
-
-def _storage_spans(visits: Iterable[VisitRecord], phase: str) -> list[int]:
-    found = []
-    for one in visits:
-        parts = [part for part in one.storage if part.phase == phase]
-        if parts:
-            found.append(max(part.end for part in parts) - min(part.start for part in parts))
-    return found
 
 
 def skew_ns(visit: VisitRecord, places: Sequence[ProcessPlace]) -> int | None:

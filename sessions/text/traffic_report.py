@@ -51,8 +51,6 @@ def traffic_text(result: TrafficResult) -> list[str]:
     if result.mode == "sequential":
         lines.append(f"Patterns, medians of {many(result.iterations, 'iteration')}; congestion = latency / alone")
     lines += pattern_table(result.patterns)
-    if any(one.read_ms is not None or one.write_ms is not None for one in result.patterns):
-        lines += ["", *storage_table(result.patterns)]
     lines += ["", *rank_table(result.rank_results), ""] if result.rank_results else [""]
     ends = "" if result.mode == "single" else " from the first start to the last end, sleeps included"
     lines.append(f"Aggregate: {number_cell(result.gb_per_s)} GB/s{ends}")
@@ -101,16 +99,6 @@ def _pattern_row(one: PatternResult) -> tuple[str, ...]:
         number_cell(one.gb_per_s),
         DASH if last is None else f"rank {last.rank} ({last.times} of {last.of})",
     )
-
-
-def storage_table(patterns: Sequence[PatternResult]) -> list[str]:
-    """Return the times of the phases of each pattern that has files."""
-    rows = [
-        (str(one.pattern), number_cell(one.read_ms), _median(one.together_ms), number_cell(one.write_ms))
-        for one in patterns
-        if one.read_ms is not None or one.write_ms is not None
-    ]
-    return table(("Pattern", "Read (ms)", "Move (ms)", "Write (ms)"), rows)
 
 
 def rank_table(ranks: Sequence[RankResult]) -> list[str]:

@@ -27,7 +27,7 @@ def test_both_versions_are_read_by_their_heading() -> None:
         (2_097_152, 24.47e9, None),
     ]
     (row,) = read_nccl(OLD)
-    assert (row.time_us, row.algorithm_bytes_per_s) == (100.0, 10.49e9)
+    assert (row.time_us, row.bus_bytes_per_s) == (100.0, 18.35e9)
 
 
 def test_a_row_of_another_width_is_left_out() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kvdeck.sessions.model import events
 from kvdeck.sessions.model.encoding import encode_line
 from kvdeck.sessions.model.run_state import RunState, apply
-from kvdeck.sessions.model.traffic import PatternPlan, ProcessPlace, RankPart, StoragePart, VisitPhase, VisitRecord
+from kvdeck.sessions.model.traffic import PatternPlan, ProcessPlace, RankPart, VisitPhase, VisitRecord
 from kvdeck.sessions.model.traffic_state import TrafficState, congestion, skew_ns
 
 PLANS = (
@@ -69,6 +71,13 @@ def test_figures_come_from_the_visits_as_they_are_read_from_the_log() -> None:
     assert state.result.hosts == ("far",)
 
 
+def test_a_pattern_alone_is_current_until_its_last_visit() -> None:
+    alone = tuple(visit("alone", turn, (0, 0, 10, 1000), (1, 0, 10, 20)) for turn in range(6))
+    begun = events.PatternBegun(0, 0, "alone", 0, 5)
+    assert [one.pattern for one in folded(begun, events.PatternsMoved(0, alone[:5])).current] == [0]
+    assert folded(begun, events.PatternsMoved(0, alone[:5]), events.PatternsMoved(0, alone[5:])).current == ()
+
+
 def test_a_ratio_has_no_interval_below_six_values() -> None:
     few = congestion([1000.0] * 5, [2000.0, 2100.0] * 3)
     assert few is not None
@@ -88,12 +97,11 @@ def test_skew_is_between_processes() -> None:
     assert skew_ns(visit("alone", 0, (0, 0, 1, 1), (1, 500, 501, 501)), PLACES) is None
 
 
-def test_storage_phases_are_timed_apart() -> None:
-    one = visit("together", 0, (0, 0, 10, 1000))
-    phases = (StoragePart(0, "read", 4000, 0, 2_000_000), StoragePart(2, "write", 5000, 5, 3_000_005))
-    moved = VisitRecord(0, "together", 0, 1, one.parts, phases)
-    row = folded(events.PatternsMoved(0, (moved,))).rows[0]
-    assert (row.read_ms, row.write_ms) == (2.0, 3.0)
+def test_a_log_from_before_with_storage_phases_is_read() -> None:
+    moved = events.PatternsMoved(0, (visit("together", 0, (0, 0, 10, 1000)),))
+    line = json.loads(encode_line(moved))
+    line["visits"][0]["storage"] = [[0, "read", 4000, 0, 2_000_000]]
+    assert events.decode_event(json.dumps(line).encode()) == moved
 
 
 def test_what_names_no_pattern_changes_nothing() -> None:

@@ -90,9 +90,10 @@ def events(upto: str = "done", ratio: float = 1.42) -> Iterator[Event]:
     for number in range(len(PLANS)):
         yield PatternBegun(t, number, "alone", 0, t)
         visits = [visit(number, "alone", i, t + i * 100_000_000) for i in range(ISOLATION)]
-        yield PatternsMoved(t, tuple(visits))
         if upto == "alone" and number == 2:
+            yield PatternsMoved(t, tuple(visits[:-1]))
             return
+        yield PatternsMoved(t, tuple(visits))
     for iteration in range(ITERATIONS // 2 if upto == "together" else ITERATIONS):
         t += 1_000_000_000
         for number, found in enumerate(sequence(iteration, t, ratio)):

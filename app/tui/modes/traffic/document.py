@@ -34,11 +34,6 @@ class TrafficDocument:
         path = Path(self.source)
         return f"{path.parent.name}/{path.name}" if path.name == IN_FOLDER else path.name
 
-    def pattern(self, number: int) -> TrafficPattern | None:
-        """Return a pattern, or None if there is no such one."""
-        patterns = self.config.patterns
-        return patterns[number] if 0 <= number < len(patterns) else None
-
     def with_cell(self, number: int, source: int, destination: int, size: int) -> TrafficDocument:
         """Return the document with another number of bytes from `source` to `destination` in a pattern."""
         patterns = list(self.config.patterns)

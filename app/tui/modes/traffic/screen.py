@@ -289,9 +289,8 @@ class TrafficScreen(DeckScreen):
             document = self.document
         else:
             config = self._config()
-            if config is None or any(pattern.plan.storage for pattern in self.run.traffic.patterns):
-                what = "its cells" if config is None else "all of its storage phases"
-                self.notify(f"the log doesn't hold {what} · fix: open its YAML file with o", severity="warning")
+            if config is None:
+                self.notify("the log doesn't hold its cells · fix: open its YAML file with o", severity="warning")
                 return None
             # What is shown may be the run of this very document, whose iterations the plan doesn't tell.
             same = self.document.config.patterns and self._same(config)

@@ -68,7 +68,7 @@ class RunView:
             run.state,
             doing_text(run, traffic),
             traffic.verified,
-            reason if run.state in ("failed", "crashed", "interrupted") else wrong,
+            (reason if run.state in ("failed", "crashed", "interrupted") else "") or wrong,
             processes=len(traffic.processes),
             hosts=hosts if any(hosts) else (),
         )
@@ -181,6 +181,8 @@ def doing_text(run: RunState, traffic: TrafficState) -> str:
     if any(pattern.verified is not None for pattern in traffic.patterns):
         done = sum(pattern.verified is not None for pattern in traffic.patterns)
         return f"Comparing every byte: {done} of {many(total, 'pattern')}."
+    if not traffic.current and traffic.visits:
+        return "Warming up."
     if not traffic.current:
         return f"Prepared {size_text(traffic.region_bytes)} of memory; measuring begins."
     last = traffic.current[-1]
