@@ -86,8 +86,11 @@ def sequential_ct_perftest(**values: Any) -> int:
     return _run(values, single=False)
 
 
-def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
+def asked_spec(values: dict[str, Any], *, single: bool, launched: bool = False) -> TrafficSpec:
     """Return the spec of a command's values, validated before anything is started or written.
+
+    Args:
+        launched: A launcher has started the ranks, so this host may play any part of them.
 
     Raises:
         UsageError: A value or the file is invalid; the message names it and the fix.
@@ -123,7 +126,9 @@ def asked_spec(values: dict[str, Any], *, single: bool) -> TrafficSpec:
         peer_command=values["peer_command"],
         peer_timeout=values["peer_timeout"],
     )
-    region_bytes(resolved(spec), host_facts().memory_available_bytes)  # refused now, before there is a session
+    needed = resolved(spec)  # refused now, before there is a session
+    if not launched:
+        region_bytes(needed, host_facts().memory_available_bytes)
     return spec
 
 
@@ -137,7 +142,9 @@ def _run(values: dict[str, Any], *, single: bool) -> int:
 
         check_name(session)
     meeting = meeting_options(values)
-    spec = asked_spec(values, single=single)
+    if meeting.given and values["processes"] is not None:
+        raise UsageError("--processes is not for ranks that are started elsewhere", "omit it")
+    spec = asked_spec(values, single=single, launched=meeting.given)
 
     def show_result(run: RunState) -> None:
         _give_upstream(run, path, as_json=as_json)

@@ -146,6 +146,12 @@ class Board:
                     raise late(key, timeout)
             return self._values[key]
 
+    def take(self, key: str, timeout: float) -> Any:
+        with self._changed:
+            value = self.get(key, timeout)
+            del self._values[key]
+            return value
+
     @property
     def lost(self) -> str | None:
         return self._lost[0] if self._lost else None

@@ -23,6 +23,8 @@ ALIVE_SECONDS = 5
 _END_SECONDS = 3.0
 """Time for ssh to end by itself after the request to end."""
 _SETTLE_SECONDS = 1.0
+_OLDER = re.compile("No such (command|option)")
+"""What an older kvdeck says of what it doesn't know."""
 _LAST_LINES_S = 0.3
 _NOT_FOUND, _NO_SUCH_VERB, _SSH_ITSELF = 127, 2, 255
 _REASONS = (
@@ -185,7 +187,7 @@ def ssh_failure(status: int, written: bytes, host: str, command: str) -> tuple[s
     if status == _NOT_FOUND:
         fix = f"install it there, or say where it is: --peer-command /path/to/kvdeck, or --peer-command 'uvx {command}'"
         return f"there is no `{command}` on {host} ({words})", fix
-    if status == _NO_SUCH_VERB and "No such command" in text:
+    if status == _NO_SUCH_VERB and _OLDER.search(text):
         return f"kvdeck on {host} is older than this one ({words})", "install the same version on both hosts"
     how = exit_reason(status) + (f" ({words})" if words else "")
     if status < 0:

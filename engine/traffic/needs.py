@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kvdeck.engine.host.gpu import driver_present
 from kvdeck.engine.traffic.config import TrafficPattern
-from kvdeck.engine.traffic.placement import check_memory, memories
+from kvdeck.engine.traffic.placement import check_memory, divide, memories
 from kvdeck.engine.traffic.spec import TrafficSpec
 from kvdeck.sessions.errors import UsageError
 
@@ -30,5 +30,14 @@ def _resolved(number: int, pattern: TrafficPattern) -> TrafficPattern:
 
 
 def region_bytes(spec: TrafficSpec, available: int) -> int:
-    """Return the bytes of all ranks' regions; raises UsageError if they are more than `available`."""
-    return check_memory(memories(spec.patterns, spec.ranks), available) if spec.patterns else 0
+    """Return the bytes of all ranks' regions.
+
+    Raises:
+        UsageError: Those of the ranks that are played on this host are more than `available`.
+    """
+    if not spec.patterns:
+        return 0
+    regions = memories(spec.patterns, spec.ranks)
+    own = divide(spec.ranks, 1 + len(spec.peer))[0]
+    check_memory(regions[own.start : own.stop], available)
+    return sum(region.size for region in regions)

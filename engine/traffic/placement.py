@@ -54,8 +54,8 @@ def memories(patterns: Sequence[TrafficPattern], ranks: int) -> tuple[RankMemory
     )
 
 
-def check_memory(regions: Sequence[RankMemory], available: int) -> int:
-    """Return the bytes of all ranks' regions.
+def check_memory(regions: Sequence[RankMemory], available: int, host: str = "this host") -> int:
+    """Return the bytes of the regions of a host's ranks.
 
     Raises:
         UsageError: They need more than `available` bytes.
@@ -63,7 +63,7 @@ def check_memory(regions: Sequence[RankMemory], available: int) -> int:
     needed = sum(region.size for region in regions)
     if needed > available:
         raise UsageError(
-            f"the regions of {many(len(regions), 'rank')} need {exact_size_text(needed)} on this host, "
+            f"the regions of {many(len(regions), 'rank')} need {exact_size_text(needed)} on {host}, "
             f"which has {size_text(available)} available",
             "give smaller cells, or fewer ranks",
         )

@@ -36,13 +36,28 @@ _BACKEND = "UCX"
 _TURNS = 8
 """Turns of the loop between two looks at the rendezvous and a yield of the core."""
 _PATIENCE_S = 60.0
-_SLOW_BYTES_PER_S = 20e6
-"""Lowest expected rate; with `_PATIENCE_S` it limits how long a pattern may take."""
+SLOW_BYTES_PER_S = 20e6
+"""Lowest expected rate."""
+_SLOW_MESSAGE_S, _SLOW_ITERATION_S = 1e-3, 0.01
+"""Longest expected time of a message without bytes, and of an iteration without messages."""
+PIECE_BYTES = 64 << 20
+"""Most bytes of a message that are compared at once, a multiple of 8."""
 _LOSS_SEEN_S = 0.5
 _SPIN_NS = 300_000
 _NAP_NS = 1_000_000
 _HEAD_BYTES = 16
 _MASK = (1 << 64) - 1
+
+
+def patience_s(size: int, messages: int, count: int) -> float:
+    """Return the seconds that `count` iterations of a pattern may take.
+
+    Args:
+        size: Bytes of one iteration.
+        messages: Messages of one iteration.
+        count: Iterations.
+    """
+    return _PATIENCE_S + count * (size / SLOW_BYTES_PER_S + messages * _SLOW_MESSAGE_S + _SLOW_ITERATION_S)
 
 
 def seed_of(number: int, message: CellMessage) -> int:
@@ -184,15 +199,21 @@ class RankHost:
         for message in self._patterns[number].messages:
             if message.destination not in self._memory:
                 continue
-            got = self._received(message)
-            right = pattern.expected(0, message.size, seed_of(number, message))
-            wrong = np.flatnonzero(got != right)
-            if wrong.size:
-                first = int(wrong[0])
+            got, seed = self._received(message), seed_of(number, message)
+            wrong, first = 0, ""
+            for begin in range(0, message.size, PIECE_BYTES):  # a whole message's bytes once more might not fit
+                piece = got[begin : begin + PIECE_BYTES]
+                right = pattern.expected(begin, piece.size, seed)
+                differ = piece != right
+                if not differ.any():
+                    continue
+                wrong += int(np.count_nonzero(differ))
+                at = int(differ.argmax())
+                first = first or f"{begin + at}: {piece[at]:#04x} in place of {right[at]:#04x}"
+            if wrong:
                 found.append(
-                    f"pattern {number}: {wrong.size} of the {count_text(message.size)} bytes from rank "
-                    f"{message.source} to rank {message.destination} differ, the first at byte {first}: "
-                    f"{got[first]:#04x} in place of {right[first]:#04x}"
+                    f"pattern {number}: {wrong} of the {count_text(message.size)} bytes from rank "
+                    f"{message.source} to rank {message.destination} differ, the first at byte {first}"
                 )
         return found
 
@@ -212,10 +233,11 @@ class RankHost:
     def run(self, series: str) -> None:
         """Carry out visits, as the keys `SERIES/NAME/0`, `…/1` give them, until one is null.
 
-        `["visit", …]` has the pattern's number, the visit's, its start and its count; `["clock"]` asks for the time.
+        `["visit", …]` has the pattern's number, the visit's, its start and its count; `["over", visit]` says that
+        nobody reads from here for a visit any more; `["clock"]` asks for the time.
         Reports are the keys `report/SERIES/NAME/0`, …: `["sent", visit, rank, heard, start, posted, done]` once an
         initiator's requests are done, `["arrived", visit, source, time]` once all notifications of a source have
-        arrived here, and `["clock", time]`.
+        arrived here, `["clock", time]`, and null as the last.
 
         Raises:
             RunFailedError: A rank is lost.
@@ -269,29 +291,34 @@ class _Loop:
         self._awaited: dict[tuple[int, int], int] = {}
         self._arrived: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._last: dict[tuple[int, int], int] = {}
+        self._begins: dict[int, int] = {}
+        """Start of each visit in which others write to the ranks here, or read from them."""
         self._deadlines: dict[int, int] = {}
         """Latest end of each visit that has parts here."""
 
     def run(self) -> None:
         clock = time.perf_counter_ns
         self._ask()
-        turn = 0
+        turn, napped = 0, False
         while True:
             turn += 1
-            if turn % _TURNS == 0:
+            if napped or turn % _TURNS == 0:
                 if self._seat.answered():
                     event = self._seat.answer()
                     if event is None:
+                        self._put_report(None)
                         return
                     self._ask()
                     if event[0] == "clock":
                         self._report("clock", clock())
+                    elif event[0] == "over":
+                        self._begins.pop(event[1], None)
+                        self._deadlines.pop(event[1], None)
                     else:
                         self._schedule(clock(), *event[1:])
                 self._check_deadlines(clock())
                 os.sched_yield()
-            if self._scheduled and not self._active:
-                self._spin(self._scheduled[0].at)
+            napped = bool(self._scheduled) and not self._active and self._spin(self._scheduled[0].at)
             while self._scheduled and clock() >= self._scheduled[0].at:
                 self._start(self._scheduled.pop(0))
             for sending in tuple(self._active):
@@ -301,19 +328,21 @@ class _Loop:
                 for note in notes:
                     self._take(note, now)
 
-    def _spin(self, at: int) -> None:
-        """Do nothing else right before a start, so that processes start together.
+    def _spin(self, at: int) -> bool:
+        """Do nothing else right before a start, so that processes start together; return True if it slept.
 
-        Long before it, sleep if nothing is in progress: a process that has slept gets its core back at once, one that
-        has spun for a time slice loses it.
+        Long before it, sleep if nothing is in progress, here or in what others write here or read from here: a process
+        that has slept gets its core back at once, one that has spun for a time slice loses it.
         """
         clock = time.perf_counter_ns
         left = at - clock()
         if left < _SPIN_NS:
             while clock() < at:
                 pass
-        elif {visit for visit, _ in self._awaited} <= {one.visit for one in self._scheduled}:
+        elif all(begin >= at for begin in self._begins.values()):
             time.sleep(min(left - _SPIN_NS, _NAP_NS) / 1e9)
+            return True
+        return False
 
     def raise_loss(self) -> None:
         """Raise RunFailedError if a rank is reported as lost within 0.5 s: its peers fail before the report comes."""
@@ -328,13 +357,15 @@ class _Loop:
         self._events += 1
 
     def _report(self, *values: Any) -> None:
-        self._seat.put(f"report/{self._series}/{self._name}/{self._reports}", values)
+        self._put_report(values)
+
+    def _put_report(self, value: Any) -> None:
+        self._seat.put(f"report/{self._series}/{self._name}/{self._reports}", value)
         self._reports += 1
 
     def _schedule(self, heard: int, number: int, visit: int, at: int, count: int) -> None:
         made = self._patterns[number]
-        patience = _PATIENCE_S + made.size * count / _SLOW_BYTES_PER_S
-        self._deadlines[visit] = at + int(patience * 1e9)
+        self._deadlines[visit] = at + int(patience_s(made.size, len(made.messages), count) * 1e9)
         for rank, handles in made.handles.items():
             note = f"{visit} {rank}".encode() if made.writes else b""
             self._scheduled.append(_Sending(visit, rank, at, [one._handle for one in handles], note, count, heard))
@@ -346,7 +377,10 @@ class _Loop:
                     expected[message.source] += count
             for source, messages in expected.items():
                 self._awaited[visit, source] = messages
+                self._begins[visit] = at
                 self._check_arrived((visit, source))
+        elif any(one.source in self._ranks and one.destination not in self._ranks for one in made.messages):
+            self._begins[visit] = at
 
     def _start(self, sending: _Sending) -> None:
         sending.start = time.perf_counter_ns()
@@ -382,6 +416,8 @@ class _Loop:
         if self._awaited.get(key) == self._arrived[key]:
             self._report("arrived", *key, self._last.pop(key))
             del self._awaited[key], self._arrived[key]
+            if all(visit != key[0] for visit, _ in self._awaited):
+                self._begins.pop(key[0], None)
             self._settle(key[0])
 
     def _settle(self, visit: int) -> None:

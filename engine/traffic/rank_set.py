@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ from typing import Any, Protocol
 
 from kvdeck.engine.host.clock import clock_identity
 from kvdeck.engine.io.loop import CancelledError
-from kvdeck.engine.ranks.board import Board
+from kvdeck.engine.ranks.board import Board, LateError, late
 from kvdeck.engine.ranks.rank_process import RankProcess
 from kvdeck.engine.ranks.rendezvous import RootRendezvous
+from kvdeck.engine.ranks.rpc import ANSWER_SECONDS
 from kvdeck.engine.threads import start_thread
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.placement import RankMemory, messages, process_name
@@ -32,6 +34,10 @@ _MOST_HEADSTART_NS = 200_000_000
 _DELAYS = 64
 _CLOCK_QUESTIONS = 16
 _LOOK_S = 0.2
+_SLOW_BYTES_PER_S = 20e6
+"""Lowest expected rate at which a process registers, fills or compares memory."""
+_SLOW_DESCRIPTOR_S = 1e-3
+"""Longest expected time of preparing a descriptor."""
 _WAIT_SECONDS = 1e6
 """A rank limits its own waits, and a pattern may begin after a long sleep."""
 
@@ -81,7 +87,7 @@ class Member(Protocol):
         """Its name at the rendezvous."""
 
     def start(self, method: str, **arguments: Any) -> int: ...
-    def result(self, number: int) -> Any: ...
+    def result(self, number: int, timeout: float = ...) -> Any: ...
     def close(self) -> None: ...
 
 
@@ -95,6 +101,32 @@ class Seated:
     """Label; empty for this host."""
     core: int | None = None
     """Core that it is to run on; None leaves it to the kernel."""
+
+
+def awaited(member: Member, call: int, cancelled: Callable[[], bool], size: int = 0, descriptors: int = 0) -> Any:
+    """Wait for a call's result and return it.
+
+    Args:
+        member: The process called.
+        call: Number of the call, as `start` returned it.
+        cancelled: True if the test is to end now.
+        size: Bytes that the call works on, and
+        descriptors: those that it prepares, which both lengthen the time limit.
+
+    Raises:
+        CancelledError: The test was cancelled.
+        KvdeckError: The call failed, or wasn't answered in time.
+    """
+    limit = ANSWER_SECONDS + size / _SLOW_BYTES_PER_S + descriptors * _SLOW_DESCRIPTOR_S
+    deadline = time.monotonic() + limit
+    while True:
+        if cancelled():
+            raise CancelledError("cancelled")
+        try:
+            return member.result(call, _LOOK_S)
+        except LateError as error:
+            if time.monotonic() >= deadline:
+                raise late(f"answer/{member.rank}/{call}", limit) from error
 
 
 @dataclass(slots=True)
@@ -134,6 +166,8 @@ class RankSet:
         self._series, self._visits = 0, 0
         self._events: list[int] = []
         self._running: list[int] = []
+        self._readers: list[threading.Thread] = []
+        """Threads that pass on the reports of a series."""
         self._reports: queue.SimpleQueue[tuple[int, list[Any]] | Exception] = queue.SimpleQueue()
         self._open: dict[int, PatternVisit] = {}
         self._sent_at: dict[int, int] = {}
@@ -142,6 +176,8 @@ class RankSet:
         """Times that the newest events took to reach a process, in ns."""
         self._clocks = [_Clock() for _ in seated]
         self._receiving = [self._receivers(pattern) for pattern in patterns]
+        self._serving = [self._servers(number) for number in range(len(patterns))]
+        """Processes that others read from, in each pattern."""
         self._members = [one.member for one in seated]
 
     def _receivers(self, pattern: TrafficPattern) -> dict[int, set[int]]:
@@ -152,13 +188,22 @@ class RankSet:
             found[source] = {self._process_of[rank] for rank, size in enumerate(row) if size}
         return found
 
-    def process_of(self, rank: int) -> int:
-        """Return the number of the process that plays a rank."""
-        return self._process_of[rank]
+    def _servers(self, number: int) -> tuple[int, ...]:
+        if self.patterns[number].operation != "READ":
+            return ()
+        found = self._receiving[number]
+        return tuple({self._process_of[rank] for rank, there in found.items() if there != {self._process_of[rank]}})
 
-    def _everywhere(self, method: str, **arguments: Any) -> list[Any]:
-        calls = [member.start(method, **arguments) for member in self._members]
-        return [member.result(call) for member, call in zip(self._members, calls, strict=True)]
+    def _everywhere(self, method: str, size: int = 0, **arguments: Any) -> list[Any]:
+        """Call a method of every process, which works on at most `size` bytes; return the results."""
+        return self._results([member.start(method, **arguments) for member in self._members], size)
+
+    def _results(self, calls: Sequence[int], size: int = 0, descriptors: int = 0) -> list[Any]:
+        """Wait for a call's result of each process."""
+        return [
+            awaited(member, call, self._cancelled, size, descriptors)
+            for member, call in zip(self._members, calls, strict=True)
+        ]
 
     def open(self) -> None:
         """Register every rank's region, exchange one record per rank, and compare the clocks of other hosts."""
@@ -166,7 +211,7 @@ class RankSet:
         for one in self._seated:
             own = [(rank, self._regions[rank].size, self._regions[rank].receive_offset) for rank in one.ranks]
             calls.append(one.member.start("open", ranks=own, core=one.core))
-        opened = [member.result(call) for member, call in zip(self._members, calls, strict=True)]
+        opened = self._results(calls, sum(region.size for region in self._regions))
         self._everywhere("connect", opened=opened)
         own_clock = clock_identity()
         for clock, told in zip(self._clocks, opened, strict=True):
@@ -219,7 +264,7 @@ class RankSet:
                 )
                 for member, part in zip(self._members, parts, strict=True)
             ]
-            descriptors += sum(member.result(call) for member, call in zip(self._members, calls, strict=True))
+            descriptors += sum(self._results(calls, descriptors=sum(map(len, parts)) * pattern.shards))
             progress(number + 1, descriptors)
         return descriptors
 
@@ -229,14 +274,16 @@ class RankSet:
         self._events = [0] * len(self._members)
         series = f"series{self._series}"
         self._running = [member.start("run", series=series) for member in self._members]
-        for number, member in enumerate(self._members):
+        self._readers = [
             start_thread(f"reports-{member.rank}", functools.partial(self._read, series, number, member.rank))
+            for number, member in enumerate(self._members)
+        ]
 
     def _read(self, series: str, number: int, name: str) -> None:
         count = 0
         try:
             while True:
-                report = self._board.get(f"report/{series}/{name}/{count}", _WAIT_SECONDS)
+                report = self._board.take(f"report/{series}/{name}/{count}", _WAIT_SECONDS)
                 if report is None:
                     return
                 self._reports.put((number, report))
@@ -247,8 +294,9 @@ class RankSet:
     def end_series(self) -> None:
         """Wait until every process has left the series; all visits must be complete."""
         self._send(None)
-        for member, call in zip(self._members, self._running, strict=True):
-            member.result(call)
+        self._results(self._running)
+        for reader in self._readers:
+            reader.join()  # the last report came before the result
 
     def _send(self, event: Any) -> None:
         for number in range(len(self._members)):
@@ -310,6 +358,8 @@ class RankSet:
             part.missing -= 1
             if visit.complete:
                 del self._open[number], self._sent_at[number]
+                for server in self._serving[visit.pattern]:
+                    self._send_to(server, ("over", number))
             if not part.missing:
                 return number, visit, rank
 
@@ -323,17 +373,19 @@ class RankSet:
 
     def verify(self, pattern: int) -> list[str]:
         """Carry out a pattern alone between poisoned receivers, and compare every byte; return what differs."""
-        self._everywhere("fill", number=pattern)
-        self._everywhere("poison")
+        size = self.patterns[pattern].matrix.total
+        self._everywhere("fill", size, number=pattern)
+        self._everywhere("poison", sum(region.received for region in self._regions))
         if self.patterns[pattern].initiators:
             self.start_series()
             self.visit(pattern)
             self.end_series()
-        return [text for found in self._everywhere("check", number=pattern) for text in found]
+        return [text for found in self._everywhere("check", size, number=pattern) for text in found]
 
     def heads(self, pattern: int) -> list[list[Any]]:
         """Return destination, source, bytes, first bytes and CRC-32 of each message of the pattern received last."""
-        return sorted(row for found in self._everywhere("heads", number=pattern) for row in found)
+        size = self.patterns[pattern].matrix.total
+        return sorted(row for found in self._everywhere("heads", size, number=pattern) for row in found)
 
     def close(self) -> None:
         """End the rank processes."""

@@ -230,6 +230,11 @@ def checked(spec: TrafficSpec, source: str) -> TrafficSpec:
                 f"{source}: pattern {number} has {pattern.matrix.ranks} ranks, pattern 0 has {spec.ranks}",
                 "give matrices of one size",
             )
+    if spec.patterns and len(spec.peer) >= spec.ranks:
+        raise UsageError(
+            f"{source}: {many(spec.ranks, 'rank')} can't be on this host and {many(len(spec.peer), 'peer')}",
+            "name fewer peers",
+        )
     return spec
 
 

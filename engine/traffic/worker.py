@@ -49,15 +49,16 @@ def run(
         scribe.emit(events.TrafficEnded(time.monotonic_ns(), nothing_run(spec)))
         return "done", None
     regions = memories(spec.patterns, spec.ranks)
-    needed = region_bytes(spec, host_facts().memory_available_bytes)
-    with contextlib.ExitStack() as opened:
-        board: Board = Board() if joined is None else joined.board
-        try:
-            seated = seat_ranks(spec, board, opened, joined)
-            plan(spec, seated, needed, scribe)
+    if joined is None:  # `seat_ranks` checks what other hosts need
+        region_bytes(spec, host_facts().memory_available_bytes)
+    try:
+        with contextlib.ExitStack() as opened:
+            board: Board = Board() if joined is None else joined.board
+            seated = seat_ranks(spec, board, opened, joined, stop.asked)
+            plan(spec, seated, sum(region.size for region in regions), scribe)
             measured(spec, RankSet(board, spec.patterns, regions, seated, stop.asked), scribe, stop)
-        except CancelledError:
-            return "interrupted" if stop.reason == ENGINE_ENDED else "cancelled", stop.reason
+    except CancelledError:
+        return "interrupted" if stop.reason == ENGINE_ENDED else "cancelled", stop.reason
     return "done", None
 
 

@@ -89,6 +89,26 @@ def test_what_is_wrong_ends_with_2_in_one_line(tmp_path: Path, capsys: pytest.Ca
     assert (status, len(err.splitlines())) == (2, 1)
 
 
+def test_what_no_test_can_hold_is_refused_before_there_is_a_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KVDECK_HOME", str(tmp_path / "home"))
+    file = tmp_path / "ct.yaml"
+    file.write_text("traffic_pattern: {matrix: [[0, 1], [0, 0]], metadata: {a: {1: 2}}}")
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("traffic_pattern: {matrix: [[0, 1], [0, 0]]}")
+    monkeypatch.setenv("KVDECK_RENDEZVOUS_SECRET", "0123456789abcdef" * 2)
+    for named, *arguments in (
+        ("the key 1 is not a text", str(file)),
+        ("2 ranks can't be on this host and 2 peers", str(plain), "--peer", "a", "--peer", "b"),
+        ("--processes is not for ranks", str(plain), "--processes", "2", "--rendezvous", "127.0.0.1:1"),
+    ):
+        status, _, err = call(capsys, "ct-perftest", *arguments, "--foreground")
+        assert (status, len(err.splitlines())) == (2, 1), err
+        assert named in err
+    assert not (tmp_path / "home" / "sessions").exists()
+
+
 def test_an_interrupt_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     file = tmp_path / "ct.yaml"
     file.write_text("traffic_patterns: [{matrix: [[0, 5000], [0, 0]], sleep_before_launch_sec: 3600}]\n")

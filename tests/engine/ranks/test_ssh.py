@@ -138,8 +138,9 @@ def test_no_host_is_taken_for_an_option():
     assert "BatchMode=yes" in words
 
 
-def test_an_older_kvdeck_is_said():
-    written = b"kvdeck: No such command 'rank'. \xc2\xb7 fix: see kvdeck --help\n"
+@pytest.mark.parametrize("unknown", [b"command 'rank'", b"option: --part"])
+def test_an_older_kvdeck_is_said(unknown: bytes):
+    written = b"kvdeck: No such " + unknown + b" \xc2\xb7 fix: see kvdeck --help\n"
     what, fix = ssh_failure(2, written, "hostb", "kvdeck")
     assert what.startswith("kvdeck on hostb is older than this one")
     assert fix == "install the same version on both hosts"

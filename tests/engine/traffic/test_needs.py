@@ -18,6 +18,13 @@ def test_a_matrix_larger_than_the_memory_is_refused_with_the_sum() -> None:
     assert region_bytes(TrafficSpec(), 0) == 0
 
 
+def test_a_host_needs_memory_for_its_own_ranks_alone() -> None:
+    spec = TrafficSpec((TrafficPattern(parse_matrix("0 0 6K\n0 0 0\n0 0 0", "x")),), peer=("far",))
+    assert region_bytes(spec, 8192) == 8192 + 6144  # rank 0 is here, and rank 2, which receives, on the peer
+    with pytest.raises(UsageError, match=r"1 rank need.* on this host"):
+        region_bytes(spec, 8191)
+
+
 def test_gpu_memory_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match="pattern 0 needs GPU memory: "):
         resolved(TrafficSpec((TrafficPattern(Matrix(((1,),)), memory="VRAM"),)))

@@ -7,14 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from kvdeck.engine.host import host_facts
+from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.matrix import parse_matrix
+from kvdeck.engine.traffic.rank_seats import seat_ranks
+from kvdeck.engine.traffic.rank_set import Seated
 from kvdeck.engine.traffic.spec import TrafficSpec
+from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.model.run_state import RunState, apply
 from kvdeck.sessions.store.event_log import read_events
 from tests.engine.conftest import DEADLINE, eventually
@@ -81,6 +87,54 @@ def test_a_rank_killed_on_the_other_host_ends_all_by_name(pair: hosts.Pair, tmp_
     assert state.state == "failed"
     assert "hostb" in (state.reason or "")
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+@pytest.fixture
+def seats(pair: hosts.Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Seated]]]:
+    """Seats the ranks of a matrix, whose second half is on `hostB`."""
+    pair.put_ssh_in_path(monkeypatch)
+    board = Board()
+
+    with ExitStack() as opened:
+        seated: list[Seated] = []
+
+        def seat(matrix: str, command: str = "kvdeck") -> list[Seated]:
+            spec = TrafficSpec((TrafficPattern(parse_matrix(matrix, "m")),), peer=("hostb",), peer_command=command)
+            seated.extend(seat_ranks(spec, board, opened, None))
+            return seated
+
+        yield seat
+        for one in seated:
+            one.member.close()
+    board.leave()
+    eventually(lambda: not pair.b.processes())
+
+
+def test_a_peer_has_as_many_processes_as_its_own_cores(seats: Callable[..., list[Seated]]) -> None:
+    own = sorted(os.sched_getaffinity(0))
+    if len(own) < 2:
+        pytest.skip("this host has one core")
+    *here, there = seats("0 1 0 0\n0 0 0 0\n0 0 0 1\n0 0 0 0", f"taskset -c {own[-1]} kvdeck")
+    assert [(one.ranks, one.host) for one in here] == [(range(1), ""), (range(1, 2), "")]
+    assert (there.ranks, there.host) == (range(2, 4), "hostb")
+
+
+def test_a_peer_s_processes_are_pinned_to_cores_that_are_free(seats: Callable[..., list[Seated]]) -> None:
+    own = sorted(os.sched_getaffinity(0))
+    if len(own) < 2:
+        pytest.skip("this host has one core")
+    here, there = seats("0 1\n1 0")
+    assert (here.core, there.core) == (own[0], own[1])
+
+
+def test_a_peer_needs_memory_for_its_own_ranks(seats: Callable[..., list[Seated]]) -> None:
+    with pytest.raises(UsageError, match=r"1 rank need .* on hostb, which has"):
+        seats(f"0 0\n0 {2 * host_facts().memory_available_bytes}")
+
+
+def test_ranks_on_two_hosts_may_need_more_than_one_has(seats: Callable[..., list[Seated]]) -> None:
+    cell = host_facts().memory_available_bytes * 3 // 10  # sent and received: each rank needs six tenths
+    assert [one.host for one in seats(f"{cell} 0\n0 {cell}")] == ["", "hostb"]
 
 
 def words_of(pid: int) -> list[bytes]:

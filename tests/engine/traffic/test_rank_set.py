@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from kvdeck.engine.ranks.board import Board
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.job import workload_pass
@@ -32,6 +34,8 @@ def test_256_virtual_ranks_of_20_patterns() -> None:
     ranks.start_series()
     visits = {one.pattern: one for one in workload_pass(patterns, ranks)}
     ranks.end_series()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reports-")]
+    assert not [key for key in board._values if key.startswith("report/")]
     assert sorted(visits) == list(range(20))
     for number, visit in visits.items():
         assert set(visit.ranks) == set(patterns[number].initiators)

@@ -62,6 +62,7 @@ def test_a_file_s_counts_are_the_defaults_and_upstream_s_without() -> None:
         ({"verify": 1}, "verify in the spec is not true or false"),
         ({"peer": "host"}, "peer is not a list"),
         ({"peer": None}, "peer is not a list"),
+        ({"peer": ["a", "b", "c"]}, "3 ranks can't be on this host and 3 peers"),
         ({"peer_timeout": 0}, "peer_timeout in the spec is '0'"),
         ({"speed": 1}, "unknown keys: speed"),
         ({"patterns": [{"ranks": 2, "cells": "0 2 5\n"}]}, "cells:1: '0 2 5' is no cell of 2 ranks"),

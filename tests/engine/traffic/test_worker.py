@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from kvdeck.engine.traffic.config import TrafficPattern
 from kvdeck.engine.traffic.matrix import Matrix
@@ -64,6 +66,22 @@ def test_a_killed_rank_ends_all_others_by_name(tmp_path: Path) -> None:
         assert f"rank1 (process {killed.pid}) died of SIGKILL" in last["reason"]
         assert process.wait() == 0
         assert psutil.wait_procs(ranks, timeout=60)[1] == []
+
+
+def test_a_test_is_cancelled_while_a_peer_doesn_t_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text("#!/bin/sh\nexec sleep 3600\n")
+    ssh.chmod(0o700)
+    monkeypatch.setenv("PATH", str(ssh.parent), prepend=os.pathsep)
+    with working(tmp_path, TrafficSpec((PATTERN,), processes=1, peer=("a", "b"))) as process:
+        started: list[psutil.Process] = []
+        while not any(one.name() == "sleep" for one in started):
+            started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert told(process, "state")[-1]["state"] == "cancelled"
+        process.wait()
+        assert psutil.wait_procs(started, timeout=60)[1] == []
 
 
 def test_a_cancelled_test_keeps_what_it_has(tmp_path: Path) -> None:
