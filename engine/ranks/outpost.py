@@ -32,7 +32,7 @@ from kvdeck.engine.ranks.seat import open_seat
 from kvdeck.engine.threads import start_thread
 from kvdeck.sessions.errors import KvdeckError
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the calls between a run and its other halves; equal on both hosts."""
 SILENCE_SECONDS = 60.0
 """Time after which rank 0, which writes every few seconds, is taken for dead."""

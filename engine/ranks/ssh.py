@@ -24,7 +24,7 @@ _END_SECONDS = 3.0
 """Time for ssh to end by itself after the request to end."""
 _SETTLE_SECONDS = 1.0
 _OLDER = re.compile("No such (command|option)")
-"""What an older kvdeck says of what it doesn't know."""
+"""Words of an older kvdeck about a command or an option of this one."""
 _LAST_LINES_S = 0.3
 _NOT_FOUND, _NO_SUCH_VERB, _SSH_ITSELF = 127, 2, 255
 _REASONS = (

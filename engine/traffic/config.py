@@ -183,11 +183,11 @@ def pattern_of(
 
 
 def _check_names(value: Any, place: str) -> None:
-    """Raise UsageError if a mapping in `value` has a key that is no text, which no JSON could hold."""
+    """Raise UsageError if a mapping in `value` has a key that is not a string, as JSON needs."""
     if isinstance(value, dict):
         wrong = next((key for key in value if not isinstance(key, str)), "")
         if not isinstance(wrong, str):
-            raise UsageError(f"{place}: the key {str(wrong)[:40]} is not a text", f"write '{str(wrong)[:40]}'")
+            raise UsageError(f"{place}: the key {str(wrong)[:40]} is not a string", f"write '{str(wrong)[:40]}'")
     for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check_names(below, place)
 

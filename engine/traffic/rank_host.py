@@ -234,7 +234,7 @@ class RankHost:
         """Carry out visits, as the keys `SERIES/NAME/0`, `…/1` give them, until one is null.
 
         `["visit", …]` has the pattern's number, the visit's, its start and its count; `["over", visit]` says that
-        nobody reads from here for a visit any more; `["clock"]` asks for the time.
+        no rank reads from here for a visit any more; `["clock"]` asks for the time.
         Reports are the keys `report/SERIES/NAME/0`, …: `["sent", visit, rank, heard, start, posted, done]` once an
         initiator's requests are done, `["arrived", visit, source, time]` once all notifications of a source have
         arrived here, `["clock", time]`, and null as the last.

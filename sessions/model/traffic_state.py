@@ -101,6 +101,7 @@ class TrafficState(msgspec.Struct, frozen=True):
     ranks: tuple[RankState, ...] = ()
     processes: tuple[ProcessPlace, ...] = ()
     iterations: int = 0
+    warmup: int = 0
     isolation: int = 0
     verify: bool = False
     region_bytes: int = 0
@@ -231,6 +232,7 @@ def take(state: TrafficState | None, event: events.TrafficEvent) -> TrafficState
             (RankState(),) * ranks,
             event.processes,
             event.iterations,
+            event.warmup,
             event.isolation,
             event.verify,
             event.region_bytes,

@@ -99,7 +99,7 @@ def test_what_no_test_can_hold_is_refused_before_there_is_a_session(
     plain.write_text("traffic_pattern: {matrix: [[0, 1], [0, 0]]}")
     monkeypatch.setenv("KVDECK_RENDEZVOUS_SECRET", "0123456789abcdef" * 2)
     for named, *arguments in (
-        ("the key 1 is not a text", str(file)),
+        ("the key 1 is not a string", str(file)),
         ("2 ranks can't be on this host and 2 peers", str(plain), "--peer", "a", "--peer", "b"),
         ("--processes is not for ranks", str(plain), "--processes", "2", "--rendezvous", "127.0.0.1:1"),
     ):

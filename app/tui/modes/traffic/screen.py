@@ -141,9 +141,9 @@ class TrafficScreen(DeckScreen):
         traffic = None if self.run is None else self.run.traffic
         if traffic is None or self.error is not None:
             return self.document.config
-        plans = tuple(pattern.plan for pattern in traffic.patterns)
-        if self._planned[0] != plans:
-            self._planned = plans, plan_config(plans)
+        planned = (traffic.iterations, traffic.warmup, *(pattern.plan for pattern in traffic.patterns))
+        if self._planned[0] != planned:
+            self._planned = planned, plan_config(traffic)
         return self._planned[1]
 
     _planned: tuple[tuple[Any, ...], TrafficConfig | None] = (), None
@@ -292,7 +292,7 @@ class TrafficScreen(DeckScreen):
             if config is None:
                 self.notify("the log doesn't hold its cells · fix: open its YAML file with o", severity="warning")
                 return None
-            # What is shown may be the run of this very document, whose iterations the plan doesn't tell.
+            # What is shown may be the run of this very document, which has a name of its own.
             same = self.document.config.patterns and self._same(config)
             document = self.document if same else TrafficDocument(config, self.run.session)
         if not document.config.patterns:

@@ -23,10 +23,10 @@ def config_view(config: TrafficConfig, about: str) -> TrafficView:
     return TrafficView(about, rows)
 
 
-def plan_config(plans: Iterable[PatternPlan]) -> TrafficConfig | None:
-    """Return the patterns of a test's plan, to be edited and measured again; None if it doesn't name its cells."""
+def plan_config(traffic: TrafficState) -> TrafficConfig | None:
+    """Return a test's patterns and counts, to be edited and measured again; None if it doesn't name its cells."""
     patterns = []
-    for plan in plans:
+    for plan in (pattern.plan for pattern in traffic.patterns):
         if plan.cells is None:
             return None
         rows = [[0] * plan.ranks for _ in range(plan.ranks)]
@@ -37,7 +37,7 @@ def plan_config(plans: Iterable[PatternPlan]) -> TrafficConfig | None:
             Matrix(tuple(map(tuple, rows))), plan.operation, memory, plan.shards,
             plan.sleep_before_s, plan.sleep_after_s, plan.metadata or None,
         ))  # fmt: skip
-    return TrafficConfig(tuple(patterns))
+    return TrafficConfig(tuple(patterns), traffic.iterations or None, traffic.warmup)
 
 
 class RunView:

@@ -122,6 +122,25 @@ async def test_a_cell_is_edited_saved_and_run(deck: Answered, file: Path):
         assert read_config(file).patterns[1].matrix == traffic.matrix(1)
 
 
+async def test_a_test_shown_is_measured_again_and_saved_with_its_own_counts(deck: Answered, tmp_path: Path):
+    async with deck.run_test(size=BIG) as pilot:
+        deck.post_message(EngineChanged(traffic.engine()))
+        await pilot.pause()
+        await pilot.press("r")
+        await pilot.pause()
+        ((_, asked),) = deck.requests.asked
+        spec = traffic_spec(cast(Any, asked))
+        assert (spec.iterations, spec.warmup) == (traffic.ITERATIONS, 2)
+        await pilot.press("w")
+        await pilot.pause()
+        deck.screen.query_one(Input).value = str(tmp_path / "kept.yaml")
+        await pilot.press("enter")
+        screen = screen_of(deck)
+        await until(pilot, lambda: screen.document.source)
+        kept = read_config(tmp_path / "kept.yaml")
+        assert (kept.iterations, kept.warmup) == (traffic.ITERATIONS, 2)
+
+
 async def test_edits_are_not_lost_without_asking(deck: Answered, file: Path):
     async with deck.run_test(size=BIG) as pilot:
         screen = await opened(pilot, file)
