@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Tier = Literal["G1", "G2", "G3", "G4", "remote"]
+from kvdeck.sessions.model.tier_words import Tier
+
 Measure = Literal["bytes", "blocks", "seconds", "transfers", "descriptors", "failures"]
 Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session", "model", "latency"]
 Role = Literal[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, gauges, histograms, roles
+from kvdeck.sessions.model.cache_hits import hit_roles
 
 _SGLANG = "SGLang, python/sglang/srt/metrics/collector.py; no sample of its own"
 _HICACHE = "SGLang's HiCache, from Dynamo's HiCache dashboard; no sample of its own"
@@ -36,9 +37,8 @@ _ROLES: dict[str, dict[str, Any]] = {
     "sglang:num_requests_total": {"role": "finished"},
     "sglang:num_aborted_requests_total": {"role": "aborted"},
     "sglang:num_retracted_requests_total": {"role": "preempted"},
-    "sglang:prompt_tokens_total": {"role": "tokens_in"},
     "sglang:generation_tokens_total": {"role": "tokens_out"},
-    "sglang:cached_tokens_total": {"role": "hits", "by": "cache_source", "part": "prompt"},
+    **hit_roles("SGLang"),
     "sglang:cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
     "sglang:evicted_tokens_total": {"role": "evicted", "part": "prefix", "tier": "G1"},
 }
