@@ -75,11 +75,14 @@ class Meaning:
     """What a histogram observes: `ttft`, …; `metric` is then its name without `_bucket`, `_sum` and `_count`."""
     role: Role | None = None
     by: str = ""
-    """Label whose values tell the parts of a `finished`, `waiting_by` or `kv_fetch` metric apart, or a hit's tier."""
+    """Label whose values tell the parts of a `finished`, `failed`, `waiting_by` or `kv_fetch` metric apart, or the
+    tiers of hits and queries."""
     part: str = ""
     """Which hits are counted: `prefix`, `external`, …"""
     tier: Tier | None = None
     """Tier of hits and evictions."""
+    beside: bool = False
+    """Whether a `failed` metric counts requests that the `finished` one leaves out; otherwise they are part of it."""
 
 
 def gauges(found: Iterable[Meaning], source: str, texts: Mapping[str, str]) -> list[Meaning]:

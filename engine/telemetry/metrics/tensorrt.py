@@ -29,7 +29,7 @@ _HELP = {
 }
 _ROLES: dict[str, dict[str, Any]] = {
     "trtllm_request_success_total": {"role": "finished", "by": "finished_reason"},
-    "trtllm_request_error_total": {"role": "failed"},
+    "trtllm_request_error_total": {"role": "failed", "beside": True},
     "trtllm_num_requests_running": {"role": "running"},
     "trtllm_num_requests_waiting": {"role": "waiting"},
     "trtllm_generation_tokens_total": {"role": "tokens_out"},
@@ -146,7 +146,15 @@ def triton() -> list[Meaning]:
             for kind, role in types
         ),
         Meaning("nv_inference_request_success", "requests", _TRITON, group="queue", role="finished"),
-        Meaning("nv_inference_request_failure", "requests", _TRITON, group="errors", role="failed"),
+        Meaning(
+            "nv_inference_request_failure",
+            "requests",
+            _TRITON,
+            group="errors",
+            role="failed",
+            by="reason",
+            beside=True,
+        ),
         Meaning("nv_inference_pending_request_count", "requests", _TRITON, group="queue", gauge=True, help=pending),
         Meaning("nv_inference_queue_duration_us", "s", _TRITON, group="queue", scale=1e-6),
     ]
