@@ -269,7 +269,7 @@ def _rest() -> list[Meaning]:
             for name in (*failures, *drops)
         ),
         Meaning("vllm:kv_offload_allocation_failure_total", "failures", _VLLM_DOC, group="errors"),
-        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="hits"),
         Meaning("vllm:kv_offload_tiering_backpressure_blocks_dropped_total", "failures", _VLLM_DOC, group="errors"),
         Meaning("vllm:nixl_num_notifications_after_expiry_total", "notifications", _VLLM_DOC, group="errors"),
         Meaning("vllm:corrupted_requests_total", "requests", _VLLM_DOC, group="errors"),
