@@ -198,7 +198,7 @@ class _Growths:
         return (self._now_ns - mark.t_ns) / 1e9 if mark is not None and known else None
 
     def of(self, number: Number) -> Growth:
-        """Return the growth of a counter; None if it isn't known, as of a number that nobody calls a counter."""
+        """Return the growth of a counter; None if it isn't known, as of a number that is no counter."""
         mark = self._since.get(number.source)
         if number.gained is None or mark is None:
             return None if number.before is None else number.value

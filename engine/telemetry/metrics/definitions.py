@@ -67,6 +67,15 @@ def histogram_of(name: str) -> tuple[str, Meaning] | None:
 
 
 @functools.lru_cache(maxsize=4096)
+def is_counted(name: str) -> bool:
+    """True if a metric is defined as a counter, or is the sum or the count of a defined histogram."""
+    found = _BY_METRIC.get(canonical(name))
+    if found is not None:
+        return all(not meaning.gauge for meaning in found)
+    return meaning_of(Series(name)) is not None
+
+
+@functools.lru_cache(maxsize=4096)
 def with_roles(name: str) -> tuple[Meaning, ...]:
     """Return the definitions of a number's metric if any has a role; most have none."""
     found = _BY_METRIC.get(canonical(name), ())

@@ -42,7 +42,7 @@ class HelpLine:
     """What an exporter itself says of a metric."""
 
     text: str
-    """Its help line, word for word, or the sentence of its documentation."""
+    """Its help line, word for word, the sentence of its documentation, or a dashboard's panel if `source` says so."""
     source: str
     """Project, version and file."""
 

@@ -25,6 +25,7 @@ _HELP = {
     "sglang:num_decode_transfer_queue_reqs": "The number of requests in the decode transfer queue.",
     "sglang:prefetch_occupied_ratio": "Current prefetch occupied ratio (0-1, >1 means rate limited).",
 }
+_HICACHE_PANELS = "title and formula of its panel in Dynamo's HiCache dashboard, not SGLang's help line"
 _HICACHE_HELP = {
     "sglang:hicache_host_used_tokens": "Host KV Cache Usage %: host_used_tokens / host_total_tokens * 100",
     "sglang:hicache_host_total_tokens": "Host KV Cache Usage %: host_used_tokens / host_total_tokens * 100",
@@ -81,7 +82,7 @@ def sglang() -> list[Meaning]:
     ]
     found = [Meaning(f"sglang:{name}", unit, _SGLANG, group=group) for name, unit, group in numbers]
     found += [Meaning(f"sglang:{name}", unit, _HICACHE, group=group) for name, unit, group in hicache]
-    found = gauges(gauges(found, _SGLANG, _HELP), _HICACHE, _HICACHE_HELP)
+    found = gauges(gauges(found, _SGLANG, _HELP), _HICACHE_PANELS, _HICACHE_HELP)
     seconds = {
         "sglang:time_to_first_token_seconds": "ttft",
         "sglang:inter_token_latency_seconds": "itl",
