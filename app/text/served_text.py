@@ -77,7 +77,7 @@ def parts_text(parts: Mapping[str, float | None]) -> str:
 
 def hits_text(row: TierHits) -> str:
     """Return hits with their denominator, `36 k of 58 k tokens`, or that the exporter gives only a share."""
-    if row.hits is None:
+    if row.hits is None and row.asked is None:
         return "the exporter's own share" if row.share is not None else UNKNOWN
     if row.asked is None:
         return f"{count_text(row.hits)} {row.unit}"

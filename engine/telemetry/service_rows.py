@@ -464,7 +464,7 @@ def _pairs(window: _Growths, member: Member, roles: Mapping[str, list[tuple[Numb
     """
     keys = dict.fromkeys(
         (meaning.part, _word(number, meaning))
-        for role in ("hits", "evicted", "asked")
+        for role in ("asked", "hits", "evicted")
         for number, meaning in roles.get(role, ())
         if (meaning.by or role != "asked") and not (meaning.by and meaning.part == PROMPT)
     )

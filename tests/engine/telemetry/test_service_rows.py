@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from kvdeck.app.text.served_text import hits_text
 from kvdeck.engine.telemetry.checks import check
 from kvdeck.engine.telemetry.sample import Snapshot, take
 from kvdeck.engine.telemetry.service import Latency, Service, TierHits
@@ -234,6 +235,8 @@ def test_each_tier_of_a_label_has_a_share_of_its_own() -> None:
     assert (disk.tier, disk.hits, disk.asked) == ("G3", 40_942, 41_936)
     assert disk.share == pytest.approx(0.976, abs=5e-4)
     assert (host.tier, host.hits, host.asked, host.share) == ("G2", None, 287_616, None)
+    assert [row.tier for row in rows.tiers] == ["G2", "G3"]
+    assert [hits_text(row) for row in rows.tiers] == ["– of 287,616 chunks", "40,942 of 41,936 chunks"]
 
 
 DYNAMO = """# TYPE dynamo_frontend_requests_total counter
