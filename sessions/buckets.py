@@ -22,7 +22,7 @@ class Quantile:
     """Linear interpolation within the bucket; None if it lies beyond the last finite edge."""
     low: float
     high: float | None
-    """None beyond the last finite edge: only that it is above `low` is known."""
+    """None beyond the last finite edge, where no mean bounds it: only that it is above `low` is known."""
 
 
 def quantile(edges: Sequence[float], counts: Sequence[float], q: float) -> Quantile | None:
@@ -45,7 +45,10 @@ def quantile(edges: Sequence[float], counts: Sequence[float], q: float) -> Quant
 
 
 def bounded(found: Quantile, q: float, mean: float | None) -> Quantile:
-    """Return the quantile `q` of values that are not negative, with its upper bound by their mean (Markov)."""
+    """Return the quantile `q` of values that are not negative, with its upper bound by their mean (Markov).
+
+    Beyond the last finite edge it has that bound as its high end, and no value still.
+    """
     if mean is None or q >= 1 or found.low < 0:
         return found
     high = mean / (1 - q)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kvdeck.app.text.monitor_names import source_name
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
@@ -70,14 +70,14 @@ def bounds_text(row: Latency, percent: int) -> str:
     return f"{quantity_text(low, row.unit)} to {UNKNOWN if high is None else quantity_text(high, row.unit)}"
 
 
-def parts_text(parts: dict[str, float]) -> str:
+def parts_text(parts: Mapping[str, float | None]) -> str:
     """Return counts by their name, without those that are 0: `capacity 3, deferred 1`; `–` without any."""
-    return ", ".join(f"{name} {count_text(count)}" for name, count in parts.items() if count) or UNKNOWN
+    return ", ".join(f"{name} {count_text(count)}" for name, count in parts.items() if count != 0) or UNKNOWN
 
 
 def hits_text(row: TierHits) -> str:
     """Return hits with their denominator, `36 k of 58 k tokens`, or that the exporter gives only a share."""
-    if row.hits is None:
+    if row.hits is None and row.asked is None:
         return "the exporter's own share" if row.share is not None else UNKNOWN
     if row.asked is None:
         return f"{count_text(row.hits)} {row.unit}"

@@ -148,8 +148,8 @@ class EngineConnection:
         self._numbers = itertools.count(1)
         """Never used twice, since the end of one may reach the engine after the begin of the next."""
         self._sampled_ns = 0
-        self._packed_t = 0.0
         """Monotonic time of the newest telemetry sample received."""
+        self._packed_t = 0.0
         self._recordings: tuple[RecordingState, ...] = ()
         self._published, self._due = EngineState(), 0.0
         self._timer: asyncio.TimerHandle | None = None

@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from kvdeck.engine.telemetry.block_size import learned
-from kvdeck.engine.telemetry.limits import ServiceLimits
+from kvdeck.engine.telemetry.limits import ENOUGH_BLOCKS, ENOUGH_BYTES, ServiceLimits
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
 from kvdeck.engine.telemetry.service_checks import service_checks
 from kvdeck.sessions.units import count_text, duration_text, exact_size_text, many, size_text
 
-MUCH = 64 << 20
-"""Minimum growth since sampling began, in bytes, for a check to conclude anything."""
-FEW_BLOCKS = 64
 STUCK_S = 30.0
 """Seconds without progress after which an engine with running requests counts as stuck."""
 _RUNNING = (
@@ -128,7 +125,7 @@ def vllm_against_nixl(snapshot: Snapshot) -> Check | None:
     vllm = _sum(flow.bytes_gained for flow in _flows(snapshot, "vllm nixl"))
     agents = [*_flows(snapshot, "nixl rx"), *_flows(snapshot, "nixl ring rx")]
     nixl = _sum(flow.bytes_gained for flow in agents)
-    if vllm is None or nixl is None or max(vllm, nixl) < MUCH:
+    if vllm is None or nixl is None or max(vllm, nixl) < ENOUGH_BYTES:
         return None
     evidence = f"since sampling began vLLM pulled {size_text(vllm)} over NIXL, and NIXL received {size_text(nixl)}"
     if abs(vllm - nixl) <= AGREES * max(vllm, nixl):
@@ -156,7 +153,7 @@ def disk_writes(snapshot: Snapshot) -> Check | None:
     if written is None:
         written = _sum(n.gained for n in _counters(snapshot, "disk_write_bytes") if _is_whole_disk(n))
         who = "the disks"
-    if offloaded is None or written is None or offloaded < MUCH:
+    if offloaded is None or written is None or offloaded < ENOUGH_BYTES:
         return None
     evidence = (
         f"since sampling began {size_text(offloaded)} went to the disk tier, and {who} wrote {size_text(written)}"
@@ -204,7 +201,7 @@ def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
     to_host = _blocks(snapshot, "kvbm offload", target="G2")
     to_disk = _blocks(snapshot, "kvbm offload", target="G3")
     tier = _counters(snapshot, "disk_tier_bytes")
-    if to_host is None or to_disk is None or to_disk > 0 or to_host < FEW_BLOCKS or not tier:
+    if to_host is None or to_disk is None or to_disk > 0 or to_host < ENOUGH_BLOCKS or not tier:
         return None
     return Check(
         "disk-tier-unwritten",
@@ -218,7 +215,7 @@ def disk_tier_never_written(snapshot: Snapshot) -> Check | None:
 def nothing_matched(snapshot: Snapshot) -> Check | None:
     """Warn if blocks are offloaded and no token matches."""
     matched, offloaded = _kvbm(snapshot, "kvbm_matched_tokens"), _blocks(snapshot, "kvbm offload")
-    if matched is None or matched > 0 or not offloaded or offloaded < FEW_BLOCKS // 2:
+    if matched is None or matched > 0 or not offloaded or offloaded < ENOUGH_BLOCKS // 2:
         return None
     return Check(
         "matched-zero",
@@ -248,7 +245,7 @@ def silent_nic(snapshot: Snapshot) -> Check | None:
     moved = _sum(flow.bytes_gained for flow in remote)
     cards = _counters(snapshot, "fabric_sent_bytes", "fabric_received_bytes")
     carried = _sum(number.gained for number in cards)
-    if moved is None or carried is None or moved < MUCH:
+    if moved is None or carried is None or moved < ENOUGH_BYTES:
         return None
     evidence = (
         f"since sampling began {size_text(moved)} came from remote peers, "
@@ -337,7 +334,8 @@ def _gains(errors: list[Number]) -> list[str]:
 
 
 def _is_drop(number: Number) -> bool:
-    return "backpressure" in number.name or "skipped" in number.name
+    """True for what a tier couldn't take. What a filter keeps out of it, as vLLM's `stores_skipped`, is no drop."""
+    return "backpressure" in number.name or number.name.removesuffix("_total").endswith("skipped_pool_full")
 
 
 def refused_requests(snapshot: Snapshot) -> Check | None:
@@ -361,7 +359,7 @@ def container_io(snapshot: Snapshot) -> Check | None:
         way = number.name.removeprefix("container_")
         mine = [n for n in _counters(snapshot, f"process_{way}") if n.labels.get("container") == name]
         moved = _sum(n.gained for n in mine)
-        if (number.gained or 0) >= MUCH and not moved:
+        if (number.gained or 0) >= ENOUGH_BYTES and not moved:
             said = "none of its processes' counters changed" if mine else "its processes' counters can't be read"
             verb = "read" if way.startswith("read") else "wrote"
             return Check(

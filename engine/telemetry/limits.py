@@ -8,6 +8,10 @@ from dataclasses import dataclass, fields
 
 from kvdeck.sessions.errors import UsageError
 
+ENOUGH_BYTES = 64 << 20
+ENOUGH_BLOCKS = 64
+"""Minimum growth since sampling began for a check of transfers to conclude anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimits:

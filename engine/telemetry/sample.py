@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from kvdeck.engine.telemetry.block_size import BlockSize, learned
 from kvdeck.engine.telemetry.histogram import Histogram
-from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure, Tier
+from kvdeck.engine.telemetry.metrics.definitions import Group, Meaning, Measure
 from kvdeck.engine.telemetry.service import Latency, Service, TierHits
 from kvdeck.engine.telemetry.source import Series
 from kvdeck.engine.telemetry.tracker import Buckets, SeriesState, SourceStatus, Track
 from kvdeck.sessions.errors import EngineError
 from kvdeck.sessions.model.encoding import convert
+from kvdeck.sessions.model.tier_words import Tier
 
 EVERY = "*"
 """Pin that selects every series."""

@@ -13,8 +13,9 @@ ServiceState = Literal["online", "sleeping", "down", "unknown"]
 class Latency:
     """Distribution of one observed time (or size) in a window, from a histogram of the source.
 
-    `p50` is interpolated in its bucket, from `p50_low` to `p50_high`, in which the true median lies; so are the others.
-    Beyond the last finite edge the value and the high end are None, and the low end is that edge.
+    The true median lies from `p50_low` to `p50_high`: in its bucket, and not above what `mean` allows. `p50` is
+    interpolated in the bucket, and not above `p50_high`; so are the others. Beyond the last finite edge the low end is
+    that edge, the value is None, and so is the high end where no mean is known.
     """
 
     source: str
@@ -57,11 +58,11 @@ class Service:
     waiting_by_reason: dict[str, float] = field(default_factory=dict)
     kv_fetch: dict[str, float] = field(default_factory=dict)
     """Requests that wait for KV from elsewhere, by stage."""
-    finished: dict[str, float] = field(default_factory=dict)
-    """Requests that finished in the window, by reason."""
+    finished: dict[str, float | None] = field(default_factory=dict)
+    """Requests that ended in the window, by reason; None of a reason whose growth isn't known."""
     finished_per_s: float | None = None
     failed_per_s: float | None = None
-    """Requests that ended with an error."""
+    """Requests that ended with an error of the server."""
     aborted_per_s: float | None = None
     tokens_in_per_s: float | None = None
     tokens_out_per_s: float | None = None
@@ -82,7 +83,7 @@ class TierHits:
     tier: str
     """`G1` … `G4`, `remote`, or empty if the source doesn't say."""
     what: str
-    """Which count it is: `prefix`, `external`, `prompt`, …"""
+    """Which count it is: `prefix`, `external`, `prompt`, …, followed by the exporter's label of its tier, if any."""
     unit: str
     over_s: float | None
     hits: float | None = None

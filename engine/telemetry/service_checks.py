@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kvdeck.engine.telemetry.limits import ServiceLimits
+from kvdeck.engine.telemetry.limits import ENOUGH_BLOCKS, ENOUGH_BYTES, ServiceLimits
 from kvdeck.engine.telemetry.sample import Check, Flow, Number, Snapshot
 from kvdeck.engine.telemetry.service import Latency, Service
 from kvdeck.engine.telemetry.service_rows import SERVING, latency_text
 from kvdeck.sessions.units import count_text, duration_text, many, number_text, quantity_text, seconds_text, size_text
 
-MUCH = 64 << 20
-"""Minimum growth since sampling began, in bytes, for a check of the offload to conclude anything."""
-MANY_BLOCKS = 64
 MOST_SHOWN = 4
 """Engines that one check's evidence names."""
 
@@ -61,6 +58,12 @@ def _down(snapshot: Snapshot) -> Check | None:
     )
 
 
+def _warned(name: str, what: str, parts: Iterable[str], advice: str) -> Check | None:
+    """Return the warning that `what` holds of each of the parts; None without any."""
+    found = list(parts)
+    return Check(name, "warning", f"{what}: {_listed(found)}", advice) if found else None
+
+
 def _slow(name: str, what: str, latencies: Iterable[Latency], limit_s: float) -> Check | None:
     """Warn if the 99th percentile is above the limit, as interpolated, or if all of its bucket is."""
     slow = [
@@ -70,83 +73,70 @@ def _slow(name: str, what: str, latencies: Iterable[Latency], limit_s: float) ->
         and row.p99_low is not None
         and (row.p99 > limit_s if row.p99 is not None else row.p99_low >= limit_s)
     ]
-    if not slow:
-        return None
     title = {"ttft": "time to first token", "itl": "time between tokens", "e2e": "time of a whole request"}[what]
-    parts = [f"{_named(row)} {latency_text(row, 99)} of {count_text(row.count)}" for row in slow]
     advice = {
         "ttft": "compare it with the queue and prefill times: a queue wants more engines or more KV, a slow prefill "
         "fewer computed tokens; with offload or disaggregation, look at the lookup and transfer times",
         "itl": "large prefills between the decode steps, preemptions and a full batch slow the tokens down",
         "e2e": "compare it with the queue, prefill and decode times to see which part takes it",
     }[what]
-    return Check(
+    return _warned(
         name,
-        "warning",
-        f"p99 of the {title} is above {seconds_text(limit_s)}: {_listed(parts)}",
+        f"p99 of the {title} is above {seconds_text(limit_s)}",
+        (f"{_named(row)} {latency_text(row, 99)} of {count_text(row.count)}" for row in slow),
         advice,
     )
 
 
 def _failing(services: Iterable[Service], limit: float) -> Check | None:
-    bad = [
-        row
-        for row in services
-        if row.failed_per_s and row.finished_per_s is not None and row.failed_per_s > limit * row.finished_per_s
-    ]
-    if not bad:
-        return None
-    parts = [
-        f"{_named(row)} {number_text(row.failed_per_s or 0.0)} of {number_text(row.finished_per_s or 0.0)} a second"
-        for row in bad
-    ]
-    return Check(
+    return _warned(
         "failing",
-        "warning",
-        f"more than {number_text(100 * limit)} % of the requests end with an error: {_listed(parts)}",
+        f"more than {number_text(100 * limit)} % of the requests end with an error",
+        (
+            f"{_named(row)} {number_text(row.failed_per_s)} of {number_text(row.finished_per_s)} a second"
+            for row in services
+            if row.failed_per_s and row.finished_per_s is not None and row.failed_per_s > limit * row.finished_per_s
+        ),
         "the engine's or the frontend's log names the error",
     )
 
 
 def _kv_full(services: Iterable[Service], limit: float) -> Check | None:
-    full = [row for row in services if row.kv_usage is not None and row.kv_usage > limit]
-    if not full:
-        return None
-    parts = [f"{_named(row)} {quantity_text(row.kv_usage, 'ratio')}" for row in full]
-    return Check(
+    return _warned(
         "kv-full",
-        "warning",
-        f"the device's KV cache is more than {number_text(100 * limit)} % full: {_listed(parts)}",
+        f"the device's KV cache is more than {number_text(100 * limit)} % full",
+        (
+            f"{_named(row)} {quantity_text(row.kv_usage, 'ratio')}"
+            for row in services
+            if row.kv_usage is not None and row.kv_usage > limit
+        ),
         "requests wait or are preempted when it is full: give it more memory, shorter contexts or fewer sequences",
     )
 
 
 def _waiting(services: Iterable[Service], limit: float) -> Check | None:
-    long = [row for row in services if row.waiting is not None and row.waiting > limit]
-    if not long:
-        return None
-    parts = []
-    for row in long:
+    def part(row: Service) -> str:
         why = ", ".join(f"{reason} {count_text(n)}" for reason, n in row.waiting_by_reason.items() if n)
-        parts.append(f"{_named(row)} {count_text(row.waiting or 0)}" + (f" ({why})" if why else ""))
-    return Check(
+        return f"{_named(row)} {count_text(row.waiting)}" + (f" ({why})" if why else "")
+
+    return _warned(
         "waiting",
-        "warning",
-        f"more than {count_text(limit)} requests wait: {_listed(parts)}",
+        f"more than {count_text(limit)} requests wait",
+        (part(row) for row in services if row.waiting is not None and row.waiting > limit),
         "`capacity` waits for KV blocks or a place in the batch, `deferred` for a transfer of KV or another transient "
         "reason; if it lasts, the load is above what the engines can serve",
     )
 
 
 def _preempting(services: Iterable[Service], limit: float) -> Check | None:
-    often = [row for row in services if row.preempted_per_s is not None and row.preempted_per_s > limit]
-    if not often:
-        return None
-    parts = [f"{_named(row)} {number_text(row.preempted_per_s or 0.0)}/s" for row in often]
-    return Check(
+    return _warned(
         "preempting",
-        "warning",
-        f"more than {number_text(limit)} preemptions a second: {_listed(parts)}",
+        f"more than {number_text(limit)} preemptions a second",
+        (
+            f"{_named(row)} {number_text(row.preempted_per_s)}/s"
+            for row in services
+            if row.preempted_per_s is not None and row.preempted_per_s > limit
+        ),
         "each throws computed KV away: lower the number of sequences, or give the KV cache more memory",
     )
 
@@ -183,7 +173,7 @@ def written_never_reused(snapshot: Snapshot) -> Check | None:
         stored, loaded = _growth(out), _growth(back)
         if stored is None or loaded is None or any(loaded):
             continue
-        if stored[0] < MUCH and stored[1] < MANY_BLOCKS:
+        if stored[0] < ENOUGH_BYTES and stored[1] < ENOUGH_BLOCKS:
             continue
         if not any(flow.bytes_per_s or flow.blocks_per_s for flow in out):
             continue

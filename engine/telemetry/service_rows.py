@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from kvdeck.engine.telemetry.histogram import Histogram
 from kvdeck.engine.telemetry.metrics.definitions import Meaning, Role, place_of, with_roles
@@ -20,6 +20,9 @@ from kvdeck.engine.telemetry.service import Latency, Service, ServiceState, Tier
 from kvdeck.engine.telemetry.source import Kind
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from kvdeck.sessions.buckets import added, bounded, quantile, rising
+from kvdeck.sessions.model.cache_hits import ANY_PART, PROMPT
+from kvdeck.sessions.model.replicas import one_replica
+from kvdeck.sessions.model.tier_words import tier_of
 from kvdeck.sessions.units import UNKNOWN, quantity_text
 
 WINDOW_S = 60.0
@@ -30,25 +33,21 @@ _MEMBERS = ("server", "instance", "engine", "dp_rank", "pod", "WorkerId")
 """Labels that tell the engines of one source apart."""
 _FAILED = ("error", "internal", "failure", "failed")
 _ABORTED = ("abort", "cancelled", "canceled", "aborted")
+Outcome = Literal["served", "failed", "aborted", "refused"]
+"""How a request ended. `refused`: the request was at fault, not the server."""
 SERVING: tuple[Kind, ...] = ("vllm", "dynamo", "sglang", "trtllm", "triton", "router")
 """Kinds that serve requests."""
-_CACHED_TIERS = {
-    "gpu": "G1",
-    "device": "G1",
-    "host": "G2",
-    "disk": "G3",
-    "storage": "G3",
-    "object": "G4",
-    "p2p": "remote",
-}
-"""Tier by the start of the word with which an exporter names where cached tokens came from."""
-
-PROMPT = "prompt"
-"""Part of hits that are counted in the tokens of all prompts."""
+_REFUSED = ("validation", "not_found")
+"""Kinds of errors that are the request's and not the server's."""
+MAX_GONE = 1000
+"""Absent series that a mark carries beyond the number of present ones, as the tracker does."""
 
 Member = tuple[str, str]
 """Source and engine."""
 Growth = float | None
+SeriesKey = tuple[object, ...]
+"""Source, name and labels of a series."""
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,10 @@ class GrowthMark:
     """What had grown up to one moment: counters, and histograms' counts and sums."""
 
     t_ns: int
-    numbers: Mapping[object, float | None]
-    histograms: Mapping[object, tuple[tuple[int, ...] | None, float | None]]
+    sources: frozenset[str]
+    """Sources that had answered."""
+    numbers: Mapping[SeriesKey, float | None]
+    histograms: Mapping[SeriesKey, tuple[tuple[int, ...] | None, float | None]]
 
 
 def between(earlier: Snapshot | None, later: Snapshot) -> ServiceRows:
@@ -74,7 +75,8 @@ def between(earlier: Snapshot | None, later: Snapshot) -> ServiceRows:
 
     What has no two readings in the window is since its engine started too, and says so (`over_s` is None).
     """
-    return _rows(None if earlier is None else _mark(earlier), later, _time_ns(later))
+    marks = () if earlier is None else (_mark(earlier, _time_ns(earlier)),)
+    return _rows(_Growths(marks, _time_ns(later)), later)
 
 
 class Window:
@@ -84,13 +86,13 @@ class Window:
         self._marks: deque[GrowthMark] = deque()
 
     def take(self, snapshot: Snapshot, now_ns: int) -> ServiceRows:
-        """Return the rows up to a sample of monotonic time `now_ns`, from the oldest mark in the window."""
+        """Return the rows up to a sample of monotonic time `now_ns`, per source from its oldest mark in the window."""
         marks = self._marks
         while len(marks) > 1 and now_ns - marks[1].t_ns >= WINDOW_S * 1e9:
             marks.popleft()
-        rows = _rows(marks[0] if marks else None, snapshot, now_ns)
+        rows = _rows(_Growths(marks, now_ns), snapshot)
         if not marks or now_ns - marks[-1].t_ns >= (STEP_S - 0.1) * 1e9:
-            marks.append(_mark(snapshot, now_ns))
+            marks.append(_mark(snapshot, now_ns, marks[-1] if marks else None))
         return rows
 
 
@@ -110,15 +112,29 @@ def _time_ns(snapshot: Snapshot) -> int:
     return snapshot.at_ns or int(snapshot.t * 1e9)
 
 
-def _mark(snapshot: Snapshot, now_ns: int | None = None) -> GrowthMark:
-    return GrowthMark(
-        _time_ns(snapshot) if now_ns is None else now_ns,
-        {_key(number): number.gained for number, meaning in _with_roles(snapshot.counters) if meaning.role},
-        {_key(one): (one.gained, one.sum_gained) for one in snapshot.histograms},
-    )
+def _mark(snapshot: Snapshot, now_ns: int, before: GrowthMark | None = None) -> GrowthMark:
+    """Return the mark of a sample; series that it lacks are carried from the mark before.
+
+    A scrape may be torn, and a restarted exporter prints a counter at its next use only: what was counted before that
+    is no growth of the time since.
+    """
+    here = frozenset(source.name for source in snapshot.sources if source.age_s is not None)
+    numbers = {_key(number): number.gained for number, _ in _with_roles(snapshot.counters)}
+    histograms = {_key(one): (one.gained, one.sum_gained) for one in snapshot.histograms}
+    if before is not None:
+        numbers = _carried(before.numbers, numbers, here)
+        histograms = _carried(before.histograms, histograms, here)
+    return GrowthMark(now_ns, here, numbers, histograms)
 
 
-def _key(row: Number | Histogram) -> object:
+def _carried(
+    before: Mapping[SeriesKey, Value], now: dict[SeriesKey, Value], here: frozenset[str]
+) -> dict[SeriesKey, Value]:
+    gone = [(key, value) for key, value in before.items() if key not in now and key[0] in here]
+    return {**dict(gone[-(len(now) + MAX_GONE) :]), **now}
+
+
+def _key(row: Number | Histogram) -> SeriesKey:
     return row.source, row.name, *row.labels.items()
 
 
@@ -143,44 +159,60 @@ def _grown(now: float | None, before: float | None, known: bool) -> float | None
     return now - base if now >= base else None
 
 
-def _rows(mark: GrowthMark | None, later: Snapshot, now_ns: int) -> ServiceRows:
-    roled = list(_with_roles((*later.counters, *later.gauges)))
-    members = _member_names(roled, later.histograms)
-    over = None if mark is None or now_ns <= mark.t_ns else (now_ns - mark.t_ns) / 1e9
-    window = _Growths(mark, over)
+def _rows(window: _Growths, later: Snapshot) -> ServiceRows:
+    roled = one_replica(_with_roles((*later.counters, *later.gauges)), lambda row: row[0])
+    histograms = one_replica(later.histograms, lambda one: one)
+    members = _member_names(roled, histograms)
     numbers = _by_member(roled, members)
     sources = {source.name: source for source in later.sources}
     return ServiceRows(
-        tuple(_latencies(window, later.histograms, members)),
+        tuple(_latencies(window, histograms, members)),
         tuple(_services(window, sources, numbers)),
         tuple(_tiers(window, numbers)),
     )
 
 
 class _Growths:
-    """Growth of numbers and histograms since a mark, over `over_s` seconds; without one, their totals."""
+    """Growth of numbers and histograms up to `now_ns`; totals of a source that no mark has.
 
-    def __init__(self, mark: GrowthMark | None, over_s: float | None) -> None:
-        self._mark = mark
-        self.over_s = over_s
+    A source's growth is since the oldest mark from which on all marks have it: one that joins late, or again, is not
+    spread over the time before.
+    """
 
-    def covers(self, gained: object) -> float | None:
-        """Return the seconds that a growth covers: None, for all since its engine started, after one reading."""
-        return None if gained is None else self.over_s
+    def __init__(self, marks: Sequence[GrowthMark], now_ns: int) -> None:
+        self._now_ns = now_ns
+        self._since: dict[str, GrowthMark] = {}
+        here: frozenset[str] | None = None
+        for mark in reversed(marks):
+            here = mark.sources if here is None else here & mark.sources
+            if mark.t_ns < now_ns:
+                self._since.update(dict.fromkeys(here, mark))
+
+    def covers(self, source: str, known: bool) -> float | None:
+        """Return the seconds that the growth of a source covers: None if it is all since its engine started.
+
+        Args:
+            known: Whether the source was read twice.
+        """
+        mark = self._since.get(source)
+        return (self._now_ns - mark.t_ns) / 1e9 if mark is not None and known else None
 
     def of(self, number: Number) -> Growth:
-        if self.over_s is None or number.gained is None or self._mark is None:
-            return number.value
+        """Return the growth of a counter; None if it isn't known, as of a number that is no counter."""
+        mark = self._since.get(number.source)
+        if number.gained is None or mark is None:
+            return None if number.before is None else number.value
         key = _key(number)
-        return _grown(number.gained, self._mark.numbers.get(key), key in self._mark.numbers)
+        return _grown(number.gained, mark.numbers.get(key), key in mark.numbers)
 
     def counts(self, one: Histogram) -> tuple[tuple[float, ...], Growth] | None:
         """Return the counts and the sum of the observations; None if they aren't known."""
-        if self.over_s is None or one.gained is None or self._mark is None:
+        mark = self._since.get(one.source)
+        if one.gained is None or mark is None:
             gained = one.gained or (0,) * len(one.before)
             total = None if one.sum_before is None else one.sum_before + (one.sum_gained or 0.0)
             return tuple(a + b for a, b in zip(one.before, gained, strict=True)), total
-        before, total_before = self._mark.histograms.get(_key(one), (None, None))
+        before, total_before = mark.histograms.get(_key(one), (None, None))
         if before is not None and len(before) != len(one.gained):
             return None
         if before is None:
@@ -251,7 +283,7 @@ def _latency(window: _Growths, source: str, member: str, what: str, ones: list[H
     grown = [(one, window.counts(one)) for one in ones]
     known = [(one, counts) for one, counts in grown if counts is not None]
     first = ones[0]
-    over = window.covers(None if any(one.gained is None for one in ones) else first.gained)
+    over = window.covers(source, all(one.gained is not None for one in ones))
     stale = any(one.stale for one in ones)
     if len(known) < len(grown):
         return Latency(source, member, what, first.unit, 0.0, over, first.name, stale=stale)
@@ -308,26 +340,12 @@ def _service(
         return found
 
     counters = [number for role in roles.values() for number, _ in role if number.before is not None]
-    over = window.covers(None if any(number.gained is None for number in counters) else 1.0)
+    over = window.covers(status.name, all(number.gained is not None for number in counters))
 
     def rate(growth: Growth) -> Growth:
         return None if growth is None or not over else growth / over
 
-    finished: dict[str, float] = {}
-    ended = _first(roles.get("finished", ()))
-    unknown = False
-    for number, meaning in ended:
-        growth = window.of(number)
-        unknown = unknown or growth is None
-        word = _reason(number.labels, meaning.by)
-        finished[word] = finished.get(word, 0.0) + (growth or 0.0)
-    finished = {word: count for word, count in finished.items() if count}
-    every = None if unknown or not ended else sum(finished.values())
-    failed, aborted = grown("failed"), grown("aborted")
-    if failed is None and ended and not unknown and any(meaning.by for _, meaning in ended):
-        failed = sum(count for word, count in finished.items() if word.startswith(_FAILED))
-    if aborted is None and ended and not unknown and any(meaning.by for _, meaning in ended):
-        aborted = sum(count for word, count in finished.items() if word.startswith(_ABORTED))
+    ended = _ended(window, roles)
     usage = [number.value for number, _ in _first(roles.get("kv_usage", ()))]
     return Service(
         source=status.name,
@@ -339,10 +357,10 @@ def _service(
         waiting=now("waiting"),
         waiting_by_reason=parts("waiting_by"),
         kv_fetch=parts("kv_fetch"),
-        finished=finished,
-        finished_per_s=rate(every),
-        failed_per_s=rate(failed),
-        aborted_per_s=rate(aborted),
+        finished=ended.by_reason,
+        finished_per_s=rate(ended.every),
+        failed_per_s=rate(ended.failed),
+        aborted_per_s=rate(ended.aborted),
         tokens_in_per_s=rate(grown("tokens_in")),
         tokens_out_per_s=rate(grown("tokens_out")),
         preempted=grown("preempted"),
@@ -352,13 +370,55 @@ def _service(
     )
 
 
-def _reason(labels: Mapping[str, str], by: str) -> str:
-    """Return why a request ended, in the exporter's words: Dynamo's `error` is followed by its kind."""
-    if not by:
-        return "finished"
-    word = labels.get(by, "")
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How requests ended; None where it isn't known or not counted."""
+
+    by_reason: dict[str, Growth]
+    every: Growth
+    failed: Growth
+    aborted: Growth
+
+
+def _ended(window: _Growths, roles: Mapping[str, list[tuple[Number, Meaning]]]) -> _Ended:
+    finished, failures, aborts = (_first(roles.get(role, ())) for role in ("finished", "failed", "aborted"))
+    beside = [(number, meaning) for number, meaning in failures if meaning.beside]
+    counted = [(number, meaning, window.of(number)) for number, meaning in (*finished, *beside)]
+    parts: dict[str, list[Growth]] = {}
+    for number, meaning, growth in counted:
+        parts.setdefault(_reason(number.labels, meaning), []).append(growth)
+    sums = {word: _sum(growths) for word, growths in parts.items()}
+
+    def of(outcome: Outcome, rows: Iterable[tuple[Number, Meaning]]) -> Growth:
+        return _sum(window.of(number) for number, meaning in rows if _outcome(number.labels, meaning) == outcome)
+
+    every = (*finished, *beside)
+    named = any(meaning.by for _, meaning in every)
+    counts_failures = failures if failures and not beside else every if failures or named else ()
+    return _Ended(
+        {word: count for word, count in sums.items() if count != 0},
+        _sum(growth for _, _, growth in counted) if finished else None,
+        of("failed", counts_failures) if counts_failures else None,
+        _sum(window.of(number) for number, _ in aborts) if aborts else of("aborted", every) if named else None,
+    )
+
+
+def _outcome(labels: Mapping[str, str], meaning: Meaning) -> Outcome:
+    """Return how a request ended; Dynamo's label `error_type` tells whose an `error` is."""
+    word = labels.get(meaning.by, "").lower() if meaning.by else ""
     kind = labels.get("error_type", "")
-    return f"{word} ({kind})" if kind else word or "finished"
+    if word.startswith(_ABORTED) or kind.startswith(_ABORTED):
+        return "aborted"
+    if kind in _REFUSED:
+        return "refused"
+    return "failed" if meaning.role == "failed" or word.startswith(_FAILED) else "served"
+
+
+def _reason(labels: Mapping[str, str], meaning: Meaning) -> str:
+    """Return why a request ended, in the exporter's words: Dynamo's `error` is followed by its kind."""
+    word = (labels.get(meaning.by, "") if meaning.by else "") or ("failed" if meaning.role == "failed" else "finished")
+    kind = labels.get("error_type", "")
+    return f"{word} ({kind})" if kind and meaning.by else word
 
 
 def _state(status: SourceStatus, roles: Mapping[str, list[tuple[Number, Meaning]]]) -> ServiceState:
@@ -388,22 +448,35 @@ def _tiers(window: _Growths, numbers: _Numbers) -> Iterator[TierHits]:
 
 
 def _covered(window: _Growths, rows: Iterable[tuple[Number, Meaning]]) -> float | None:
-    return window.covers(None if any(n.gained is None for n, m in rows if not m.gauge) else 1.0)
+    every = list(rows)
+    known = all(number.gained is not None for number, meaning in every if not meaning.gauge)
+    return window.covers(every[0][0].source, known)
+
+
+def _word(number: Number, meaning: Meaning) -> str:
+    return number.labels.get(meaning.by, "") if meaning.by else ""
 
 
 def _pairs(window: _Growths, member: Member, roles: Mapping[str, list[tuple[Number, Meaning]]]) -> Iterator[TierHits]:
-    """Yield the hits whose queries an exporter counts too, and evictions of the same part."""
-    parts: dict[str, None] = dict.fromkeys(
-        m.part for role in ("hits", "evicted") for _, m in roles.get(role, ()) if not m.by
+    """Yield the hits whose queries an exporter counts too, and evictions of the same part, per tier that a label names.
+
+    A tier's queries are what the tiers above it lacked, so two tiers have no common share.
+    """
+    keys = dict.fromkeys(
+        (meaning.part, _word(number, meaning))
+        for role in ("asked", "hits", "evicted")
+        for number, meaning in roles.get(role, ())
+        if (meaning.by or role != "asked") and not (meaning.by and meaning.part == PROMPT)
     )
-    for part in parts:
-        hits = _first((n, m) for n, m in roles.get("hits", ()) if m.part == part and not m.by)
-        asked = _first((n, m) for n, m in roles.get("asked", ()) if m.part == part)
+    for part, word in keys:
+
+        def mine(role: Role, part: str = part, word: str = word) -> list[tuple[Number, Meaning]]:
+            return _first((n, m) for n, m in roles.get(role, ()) if (m.part, _word(n, m)) == (part, word))
+
+        hits, asked, missed, gone = mine("hits"), mine("asked"), mine("missed"), mine("evicted")
         asked = asked or (_first(roles.get("tokens_in", ())) if part == PROMPT else [])
-        asked = asked or _first((n, m) for n, m in roles.get("asked", ()) if m.part == "*" and hits)
-        missed = _first((n, m) for n, m in roles.get("missed", ()) if m.part == part)
-        gone = _first((n, m) for n, m in roles.get("evicted", ()) if m.part == part)
-        first = (hits or gone)[0]
+        asked = asked or (mine("asked", ANY_PART) if hits else [])
+        number, meaning = (hits or gone or asked)[0]
         over = _covered(window, (*hits, *asked, *missed, *gone))
         some = _sum(window.of(n) for n, _ in hits) if hits else None
         of = _sum(window.of(n) for n, _ in asked) if asked else None
@@ -412,25 +485,30 @@ def _pairs(window: _Growths, member: Member, roles: Mapping[str, list[tuple[Numb
         evicted = _sum(window.of(n) for n, _ in gone) if gone else None
         yield TierHits(
             *member,
-            first[1].tier or "",
-            part,
-            first[1].unit,
+            meaning.tier or tier_of(word) or "",
+            f"{part} {word}".strip(),
+            meaning.unit,
             over,
             some,
             of,
-            some / of if some is not None and of and some <= of else None,
+            _share(some, of),
             evicted,
             None if evicted is None or not over else evicted / over,
-            first[1].claim,
-            first[0].stale,
+            meaning.claim,
+            number.stale,
         )
+
+
+def _share(hits: Growth, of: Growth) -> float | None:
+    """Return the hits among the queries; None if there are more of them, so that they count something else."""
+    return hits / of if hits is not None and of and hits <= of else None
 
 
 def _by_source(
     window: _Growths, member: Member, roles: Mapping[str, list[tuple[Number, Meaning]]]
 ) -> Iterator[TierHits]:
     """Yield each tier's hits among the prompt tokens that the tiers above it lacked."""
-    hits = _first((n, m) for n, m in roles.get("hits", ()) if m.by)
+    hits = _first((n, m) for n, m in roles.get("hits", ()) if m.by and m.part == PROMPT)
     asked = _first(roles.get("tokens_in", ()))
     if not hits or not asked:
         return
@@ -438,7 +516,7 @@ def _by_source(
     over = _covered(window, (*hits, *asked))
     found: dict[str, list[Growth]] = {}
     for number, meaning in hits:
-        found.setdefault(_tier_of(number.labels.get(meaning.by, "")), []).append(window.of(number))
+        found.setdefault(tier_of(_word(number, meaning)) or "", []).append(window.of(number))
     meaning, stale = hits[0][1], hits[0][0].stale
     for tier in ("G1", "G2", "G3", "G4", "remote", ""):
         if tier not in found:
@@ -446,15 +524,11 @@ def _by_source(
         some = _sum(found[tier])
         if not tier and not some:  # nothing came from where the source doesn't say
             continue
-        share = some / left if some is not None and left else None
+        share = _share(some, left)
         yield TierHits(
             *member, tier, meaning.part, meaning.unit, over, some, left, share, claim=meaning.claim, stale=stale
         )
         left = None if left is None or some is None else max(0.0, left - some)
-
-
-def _tier_of(word: str) -> str:
-    return next((tier for start, tier in _CACHED_TIERS.items() if word.lower().startswith(start)), "")
 
 
 def _shares(member: Member, roles: Mapping[str, list[tuple[Number, Meaning]]]) -> Iterator[TierHits]:

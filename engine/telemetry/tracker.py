@@ -22,7 +22,9 @@ IDLE_S = 5.0
 RESET_SHOWN_S = 10.0
 """How long a source is reported as `reset` after one."""
 MAX_POINTS = 20_000
-"""Maximum number of series stored per source."""
+"""Maximum number of series stored per source, buckets of histograms apart."""
+MAX_BUCKETS = 100_000
+"""Maximum number of buckets stored per source: about as many as the largest answer has lines."""
 MAX_GONE = 1000
 """Absent series stored beyond the number of present ones; bounds memory if labels change all the time."""
 FALLEN = 2
@@ -259,7 +261,8 @@ class Track:
         self._moved_ns: int | None = None
         self._reset_ns: int | None = None
         self._reset_what = ""
-        self._too_many = False
+        self._too_many = ""
+        """Why series were left out of the last reading; empty if none was."""
         self._t_ns = -1
         self._shape: Shape | None = None
 
@@ -329,7 +332,7 @@ class Track:
 
     def _take_all(self, reading: Reading, now_ns: int) -> None:
         points = self.points
-        self._too_many = False
+        self._too_many = ""
         new: list[tuple[Series, float]] = []
         for series, value in reading.values.items():
             point = points.get(series)
@@ -337,10 +340,13 @@ class Track:
                 new.append((series, value))
             elif point.gone or point.value != value:
                 self._update(series, point, value, now_ns)
+        room = self._room() if new else {}
         for series, value in new:
-            if len(points) >= MAX_POINTS:
-                self._too_many = self._forgot = True
-                break
+            if room[series.is_bucket] <= 0:
+                limit = f"{count_text(MAX_BUCKETS)} buckets" if series.is_bucket else f"{count_text(MAX_POINTS)} series"
+                self._too_many, self._forgot = f"more than {limit}: the rest is ignored", True
+                continue
+            room[series.is_bucket] -= 1
             points[series] = self._first(series, value, reading, now_ns)
             self._shape = None
         for series, _ in new:
@@ -352,6 +358,11 @@ class Track:
         if self._too_many or len(points) > 2 * len(reading.values) + MAX_GONE:
             self.points = {series: point for series, point in points.items() if not point.gone}
             self._shape, self._forgot = None, True
+
+    def _room(self) -> dict[bool, int]:
+        """Return how many more buckets (True) and other series (False) can be stored."""
+        buckets = sum(series.is_bucket for series in self.points)
+        return {True: MAX_BUCKETS - buckets, False: MAX_POINTS - (len(self.points) - buckets)}
 
     def _first(self, series: Series, value: float, reading: Reading, now_ns: int) -> SeriesState:
         """Return the state of a series that is read for the first time.
@@ -526,7 +537,7 @@ class Track:
         if self._mixed_ns is not None and now_ns - self._mixed_ns < MIXED_SHOWN_S * 1e9:
             return "several processes answer here in turn, so totals jump: give each its own address"
         if self._too_many:
-            return f"more than {count_text(MAX_POINTS)} series: the rest is ignored"
+            return self._too_many
         gone = self.shape.gone
         if gone and self.kind not in ("process", "ring"):
             more = f" and {count_text(len(gone) - 1)} more" if len(gone) > 1 else ""

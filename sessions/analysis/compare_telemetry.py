@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
 
 from kvdeck.sessions.buckets import Quantile, added, bounded, quantile, rising
+from kvdeck.sessions.model.cache_hits import ANY_PART, HIT_COUNTERS, PROMPT, HitCounter
+from kvdeck.sessions.model.metric_names import canonical
 from kvdeck.sessions.model.records import Interval, Session, is_same
+from kvdeck.sessions.model.replicas import one_replica
 from kvdeck.sessions.model.telemetry import CounterTotals, FlowTotals, GaugeTotals, HistogramTotals, TelemetryTotals
 from kvdeck.sessions.stats import independent_ratio
 from kvdeck.sessions.text.run_report import is_telemetry
@@ -43,8 +47,9 @@ class NumberRow:
 
     name: str
     unit: str
-    a: float
-    b: float
+    a: float | None
+    """Null of a hit rate that this side doesn't have: no such tier, or no queries."""
+    b: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,9 @@ def compare_flows(a: Session, b: Session) -> TelemetryDiff:
     mine, theirs = a.telemetry or TelemetryTotals(), b.telemetry or TelemetryTotals()
     flows = _matched(mine.flows, theirs.flows, _flow_key)
     gauges = _matched(mine.gauges, theirs.gauges, _number_key)
-    counters = _matched(mine.counters, theirs.counters, _number_key)
+    counters = _matched(_summed(mine.counters), _summed(theirs.counters), _number_key)
     latencies = _latencies(mine, theirs)
-    rates = (*_hit_rates(counters.both), *_rates_by_source(counters.both))
+    rates = tuple(_hit_rates(mine.counters, theirs.counters))
     compared = [_flow_row(left, right) for left, right in flows.both]
     return TelemetryDiff(
         a=a.name,
@@ -141,7 +146,7 @@ def _latencies(mine: TelemetryTotals, theirs: TelemetryTotals) -> tuple[LatencyR
 def _added(observed: Iterable[HistogramTotals]) -> list[HistogramTotals]:
     """Return each source's times, added over labels; those that can't be added are left out."""
     groups: dict[tuple[str, str], list[HistogramTotals]] = {}
-    for one in observed:
+    for one in one_replica(observed, lambda one: one):
         if one.unit == "s":
             groups.setdefault((one.source, one.name), []).append(one)
     found = []
@@ -182,30 +187,6 @@ def _latency_row(here: HistogramTotals, there: HistogramTotals) -> LatencyRow:
     )
 
 
-_BY_SOURCE = {
-    "vllm:prompt_tokens_cached_by_source_total": ("vllm:prompt_tokens_total", "source"),
-    "sglang:cached_tokens_total": ("sglang:prompt_tokens_total", "cache_source"),
-}
-"""Counters of prompt tokens by where their KV came from, the counter of all of them, and the label of the place."""
-
-
-def _rates_by_source(pairs: Sequence[tuple[CounterTotals, CounterTotals]]) -> Iterable[NumberRow]:
-    """Yield the share of the prompts' tokens that came from each place."""
-    for name, (total, label) in _BY_SOURCE.items():
-        asked = [sum(pair[side].gained for pair in pairs if pair[0].name == total) for side in (0, 1)]
-        if not all(asked):
-            continue
-        places: dict[str, list[float]] = {}
-        for a, b in pairs:
-            if a.name == name:
-                sums = places.setdefault(a.labels.get(label, ""), [0.0, 0.0])
-                sums[0] += a.gained
-                sums[1] += b.gained
-        for place, (mine, theirs) in places.items():
-            if mine or theirs:
-                yield NumberRow(f"prompt tokens from {place or 'a cache'}", "ratio", mine / asked[0], theirs / asked[1])
-
-
 MUCH = 0.05
 """Change of a hit rate, as a share of all queries, that a conclusion names."""
 
@@ -213,12 +194,20 @@ MUCH = 0.05
 def _conclusion(latencies: Sequence[LatencyRow], rates: Sequence[NumberRow], flows: Sequence[FlowRow]) -> str:
     """Return what changed from A to B in a sentence: the time to first token, then the tiers, then the flows."""
     parts = [_first_token(latencies)]
-    moved = sorted((row for row in rates if abs(row.b - row.a) >= MUCH), key=lambda row: -abs(row.b - row.a))
+    both = [(row, row.b - row.a) for row in rates if row.a is not None and row.b is not None]
+    moved = sorted((pair for pair in both if abs(pair[1]) >= MUCH), key=lambda pair: -abs(pair[1]))
+    alone = [row for row in rates if row.a is None or row.b is None]
     if moved:
-        shown = [f"{row.name} {quantity_text(row.a, row.unit)} → {quantity_text(row.b, row.unit)}" for row in moved[:2]]
+        shown = [
+            f"{row.name} {quantity_text(row.a, row.unit)} → {quantity_text(row.b, row.unit)}" for row, _ in moved[:2]
+        ]
         parts.append("hits changed: " + ", ".join(shown))
-    elif rates:
+    elif both and not alone:
         parts.append(f"no hit rate changed by {quantity_text(MUCH, 'ratio')} or more")
+    for side, shares in (("A", [(row, row.a) for row in alone]), ("B", [(row, row.b) for row in alone])):
+        texts = [f"{row.name} {quantity_text(share, row.unit)}" for row, share in shares if share is not None]
+        if texts:
+            parts.append(f"known in {side} only: {', '.join(texts[:2])}")
     for trend in ("faster", "slower"):
         names = [row.a.name for row in flows if row.trend == trend]
         if names:
@@ -230,6 +219,9 @@ def _first_token(latencies: Sequence[LatencyRow]) -> str:
     row = next((row for row in latencies if row.what == "ttft" and all(row.counts)), None)
     if row is None:
         return "no time to first token was observed in both"
+    if row.trend is None:  # a histogram without buckets
+        means = " → ".join(quantity_text(mean, row.unit) for mean in row.means)
+        return f"the median time to first token isn't known in both; its mean is {means}"
     texts = [UNKNOWN if one is None or one.value is None else quantity_text(one.value, row.unit) for one in row.p50]
     if row.trend == "undecided":
         return f"the median time to first token is {texts[0]} → {texts[1]}, in buckets that overlap: undecided"
@@ -247,23 +239,36 @@ class _Matched:
 
 
 def _matched(a: Iterable[Item], b: Iterable[Item], key: Callable[[Item], tuple[Any, ...]]) -> _Matched:
-    """Pair items with equal keys: first those with the same source name, then the rest in order of source name."""
+    """Pair items with equal keys, each once: of the same source and engine, of the same source, then in their order."""
     groups: dict[tuple[Any, ...], tuple[list[Item], list[Item]]] = {}
     for side, items in enumerate((a, b)):
         for item in items:
             groups.setdefault(key(item), ([], []))[side].append(item)
     found = _Matched([], [], [])
-    for mine, theirs in groups.values():
-        named = {item.source: item for item in theirs}
-        pairs = [(item, named[item.source]) for item in mine if item.source in named]
-        taken = {item.source for item, _ in pairs}
-        rest = [sorted((i for i in side if i.source not in taken), key=lambda i: i.source) for side in (mine, theirs)]
-        pairs += zip(*rest, strict=False)
-        common = min(map(len, rest))
-        found.both.extend(pairs)
-        found.only_a.extend(rest[0][common:])
-        found.only_b.extend(rest[1][common:])
+    for sides in groups.values():
+        mine, theirs = (sorted(side, key=_engine) for side in sides)
+        for same in (_engine, lambda item: item.source, lambda _: None):
+            pairs = _pairs(mine, theirs, same)
+            found.both.extend(pairs)
+            taken = {id(item) for pair in pairs for item in pair}
+            mine, theirs = ([item for item in side if id(item) not in taken] for side in (mine, theirs))
+        found.only_a.extend(mine)
+        found.only_b.extend(theirs)
     return found
+
+
+def _pairs(mine: Iterable[Item], theirs: Iterable[Item], same: Callable[[Item], object]) -> list[tuple[Item, Item]]:
+    """Pair items of equal `same` in their order."""
+    left: dict[object, deque[Item]] = {}
+    for item in theirs:
+        left.setdefault(same(item), deque()).append(item)
+    return [(item, left[same(item)].popleft()) for item in mine if left.get(same(item))]
+
+
+def _engine(item: FlowTotals | GaugeTotals | CounterTotals | HistogramTotals) -> tuple[Any, ...]:
+    """Return the source, and the labels that identify the process behind it."""
+    labels = {} if isinstance(item, FlowTotals) else item.labels
+    return item.source, *sorted(pair for pair in labels.items() if pair[0] in _OWN)
 
 
 def _flow_key(flow: FlowTotals) -> tuple[Any, ...]:
@@ -277,6 +282,23 @@ _OWN = ("engine", "hostname", "worker_id", "instance", "pod", "dynamo_namespace"
 def _number_key(number: GaugeTotals | CounterTotals) -> tuple[Any, ...]:
     labels = sorted((key, value) for key, value in number.labels.items() if key not in _OWN)
     return number.source_kind, number.name, *labels
+
+
+def _summed(counters: Iterable[CounterTotals]) -> list[CounterTotals]:
+    """Return each source's counters, added over its engines."""
+    groups: dict[tuple[Any, ...], list[CounterTotals]] = {}
+    for one in one_replica(counters, lambda one: one):
+        groups.setdefault((one.source, *_number_key(one)), []).append(one)
+    return [
+        ones[0]
+        if len(ones) == 1
+        else replace(
+            ones[0],
+            labels={label: value for label, value in ones[0].labels.items() if label not in _OWN},
+            gained=sum(one.gained for one in ones),
+        )
+        for ones in groups.values()
+    ]
 
 
 def _flow_row(a: FlowTotals, b: FlowTotals) -> FlowRow:
@@ -298,16 +320,53 @@ def _flow_row(a: FlowTotals, b: FlowTotals) -> FlowRow:
     return FlowRow(a, b, ratio, sure.low, sure.high, trend, same)
 
 
-def _hit_rates(pairs: Sequence[tuple[CounterTotals, CounterTotals]]) -> Iterable[NumberRow]:
-    """Yield hit rates from counters whose names differ only by `hits` and `queries`."""
-    queries = {(a.source, a.name, *sorted(a.labels.items())): (a, b) for a, b in pairs}
-    for a, b in pairs:
-        if "hits" not in a.name:
-            continue
-        below = queries.get((a.source, a.name.replace("hits", "queries"), *sorted(a.labels.items())))
-        if below is not None and below[0].gained > 0 and below[1].gained > 0:
-            name = a.name.removesuffix("_total").replace("hits", "hit rate")
-            yield NumberRow(name, "ratio", a.gained / below[0].gained, b.gained / below[1].gained)
+def _hit_rates(mine: Iterable[CounterTotals], theirs: Iterable[CounterTotals]) -> Iterator[NumberRow]:
+    """Yield the hit rates that a side has, each over all engines of a side; null on a side that lacks it."""
+    a, b = (_shares(counters) for counters in (mine, theirs))
+    order = [one.metric for counters in HIT_COUNTERS.values() for one in counters]
+    for metric, value in sorted({*a, *b}, key=lambda key: (order.index(key[0]), key[1])):
+        here, there = a.get((metric, value)), b.get((metric, value))
+        if here is not None or there is not None:
+            yield NumberRow(_rate_name(metric, value), "ratio", here, there)
+
+
+def _shares(counters: Iterable[CounterTotals]) -> dict[tuple[str, str], float | None]:
+    """Return hits over queries by canonical name of the hits and the value of the label that names their tier."""
+    gained: dict[str, list[CounterTotals]] = {}
+    for one in one_replica(counters, lambda one: one):
+        gained.setdefault(canonical(one.name), []).append(one)
+
+    def sums(found: Iterable[HitCounter]) -> dict[str, float]:
+        of: dict[str, float] = {}
+        for counter in found:
+            for one in gained.get(counter.metric, ()):
+                value = one.labels.get(counter.by, "") if counter.by else ""
+                of[value] = of.get(value, 0.0) + one.gained
+        return of
+
+    shares: dict[tuple[str, str], float | None] = {}
+    for table in HIT_COUNTERS.values():
+        for hits in table:
+            if hits.role != "hits":
+                continue
+            asked = sums(one for one in table if one.role == "asked" and one.part == hits.part)
+            if hits.part == PROMPT:
+                asked = sums(one for one in table if one.role == "tokens_in")
+            asked = asked or sums(one for one in table if one.role == "asked" and one.part == ANY_PART)
+            missed = sums(one for one in table if one.role == "missed" and one.part == hits.part)
+            for value, found in sums((hits,)).items():
+                of = found + missed[value] if value in missed else asked.get(value, asked.get(""))
+                shares[hits.metric, value] = found / of if of and found <= of else None
+    return shares
+
+
+def _rate_name(metric: str, value: str) -> str:
+    """Return the name of a hit rate: `vllm:prefix_cache_hit rate`, `prompt tokens from host`."""
+    if any(one.metric == metric and one.part == PROMPT for table in HIT_COUNTERS.values() for one in table):
+        return f"prompt tokens from {value or 'a cache'}"
+    stem = metric.removesuffix("_total")
+    name = stem.replace("hits", "hit rate") if "hits" in stem else f"{stem} share"
+    return f"{name} ({value})" if value else name
 
 
 def _gained(a: CounterTotals, b: CounterTotals) -> NumberRow:

@@ -41,11 +41,6 @@ class TrafficDiff:
     only_b: tuple[int, ...]
 
 
-def is_traffic(session: Session) -> bool:
-    """True if the session holds a traffic test."""
-    return session.traffic is not None
-
-
 def compare_traffic(a: Session, b: Session) -> TrafficDiff:
     """Compare two traffic tests, pattern by pattern.
 

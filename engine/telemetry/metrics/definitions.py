@@ -8,18 +8,19 @@ its own name and never added to a total.
 from __future__ import annotations
 
 import functools
-import re
 
 from kvdeck.engine.telemetry.metrics.cluster import dcgm, router
-from kvdeck.engine.telemetry.metrics.dynamo import BARE, dynamo, kvbm, kvbm_transfer
+from kvdeck.engine.telemetry.metrics.dynamo import dynamo, kvbm, kvbm_transfer
 from kvdeck.engine.telemetry.metrics.host import host, sessions
-from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Role, Tier
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Role
 from kvdeck.engine.telemetry.metrics.nixl import lmcache, nixl, ring
 from kvdeck.engine.telemetry.metrics.sglang import sglang
 from kvdeck.engine.telemetry.metrics.stores import lmcache_mp, mooncake_master
 from kvdeck.engine.telemetry.metrics.tensorrt import triton, trtllm
 from kvdeck.engine.telemetry.metrics.vllm import tiering, vllm
 from kvdeck.engine.telemetry.source import Series
+from kvdeck.sessions.model.metric_names import canonical
+from kvdeck.sessions.model.tier_words import Tier
 
 __all__ = ["TABLE", "Group", "Meaning", "Measure", "Role", "Tier", "meaning_of"]
 
@@ -52,28 +53,6 @@ _PLACES = {meaning.metric: place for place, meaning in reversed(list(enumerate(T
 _PARTS = ("_bucket", "_sum", "_count")
 
 
-_UNITS = re.compile(r"_(?:chunks|tokens|requests|seconds)$")
-"""Units that OpenTelemetry's exporter adds to LMCache's names."""
-
-
-@functools.lru_cache(maxsize=4096)
-def canonical(name: str) -> str:
-    """Return the name under which the table has a metric.
-
-    Ray exports vLLM's metrics as `ray_vllm_…`, newer SGLang writes an underscore for its colon, and LMCache's
-    multi-process server has a unit and `_total` behind each name. KVBM's first versions had no prefix.
-    """
-    if name in BARE:
-        return f"kvbm_{name}"
-    if name.startswith("ray_vllm_"):
-        return f"vllm:{name.removeprefix('ray_vllm_')}"
-    if name.startswith("sglang_"):
-        return f"sglang:{name.removeprefix('sglang_')}"
-    if name.startswith("lmcache_mp_"):
-        return _UNITS.sub("", name.removesuffix("_total"))
-    return name
-
-
 def is_histogram(name: str) -> bool:
     """True if a histogram of this name, without `_bucket`, is defined."""
     return canonical(name) in _HISTOGRAMS
@@ -85,6 +64,15 @@ def histogram_of(name: str) -> tuple[str, Meaning] | None:
     base, _, part = name.rpartition("_")
     meaning = _HISTOGRAMS.get(canonical(base)) if f"_{part}" in _PARTS else None
     return None if meaning is None else (base, meaning)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_counted(name: str) -> bool:
+    """True if a metric is defined as a counter, or is the sum or the count of a defined histogram."""
+    found = _BY_METRIC.get(canonical(name))
+    if found is not None:
+        return all(not meaning.gauge for meaning in found)
+    return meaning_of(Series(name)) is not None
 
 
 @functools.lru_cache(maxsize=4096)

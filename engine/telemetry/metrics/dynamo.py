@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, Tier, gauges, histograms, roles
+from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, Measure, gauges, histograms, roles
 from kvdeck.engine.telemetry.source import Series
+from kvdeck.sessions.model.cache_hits import hit_roles
+from kvdeck.sessions.model.tier_words import Tier
 
 _KVBM = "KVBM 1.6.1, samples dynamo_kvbm_metrics_*"
 _KVBM_NAMES = "dynamo/prometheus_names.py of ai-dynamo 1.6.1; no sample prints it"
@@ -46,22 +48,6 @@ _BACKEND_HELP = {
     "dynamo_component_gpu_cache_usage_percent": "GPU cache usage as a percentage (0.0-1.0).",
     "dynamo_component_kv_cache_hit_rate": "Prefix cache hit rate (0.0-1.0). Portable across engines.",
 }
-
-
-BARE = frozenset(
-    (
-        "offload_requests",
-        "offload_blocks_d2h",
-        "offload_blocks_h2d",
-        "offload_blocks_d2d",
-        "onboard_requests",
-        "onboard_blocks_h2d",
-        "onboard_blocks_d2d",
-        "save_kv_layer_requests",
-        "matched_tokens",
-    )
-)
-"""Names of KVBM's first versions, which had no prefix."""
 
 
 def kvbm() -> list[Meaning]:
@@ -186,9 +172,8 @@ _ROLES: dict[str, dict[str, Any]] = {
     "dynamo_frontend_inflight_requests": {"role": "running"},
     "dynamo_component_inflight_requests": {"role": "running"},
     "dynamo_frontend_queued_requests": {"role": "waiting"},
-    "dynamo_frontend_input_sequence_tokens_sum": {"role": "tokens_in"},
     "dynamo_frontend_output_tokens_total": {"role": "tokens_out"},
-    "dynamo_frontend_cached_tokens_sum": {"role": "hits", "part": "prompt"},
+    **hit_roles("Dynamo"),
     "dynamo_component_gpu_cache_usage_percent": {"role": "kv_usage"},
     "dynamo_component_kv_cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
 }

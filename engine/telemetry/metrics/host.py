@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, gauges
+from kvdeck.sessions.model.tier_words import Tier
 
 _CGROUPS = "Linux, Documentation/admin-guide/cgroup-v2.rst"
 _CGROUPS_HELP = {

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Tier = Literal["G1", "G2", "G3", "G4", "remote"]
+from kvdeck.sessions.model.tier_words import Tier
+
 Measure = Literal["bytes", "blocks", "seconds", "transfers", "descriptors", "failures"]
 Group = Literal["tokens", "hits", "queue", "memory", "errors", "host", "session", "model", "latency"]
 Role = Literal[
@@ -41,7 +42,7 @@ class HelpLine:
     """What an exporter itself says of a metric."""
 
     text: str
-    """Its help line, word for word, or the sentence of its documentation."""
+    """Its help line, word for word, the sentence of its documentation, or a dashboard's panel if `source` says so."""
     source: str
     """Project, version and file."""
 
@@ -74,11 +75,14 @@ class Meaning:
     """What a histogram observes: `ttft`, …; `metric` is then its name without `_bucket`, `_sum` and `_count`."""
     role: Role | None = None
     by: str = ""
-    """Label whose values tell the parts of a `finished`, `waiting_by` or `kv_fetch` metric apart, or a hit's tier."""
+    """Label whose values tell the parts of a `finished`, `failed`, `waiting_by` or `kv_fetch` metric apart, or the
+    tiers of hits and queries."""
     part: str = ""
     """Which hits are counted: `prefix`, `external`, …"""
     tier: Tier | None = None
     """Tier of hits and evictions."""
+    beside: bool = False
+    """Whether a `failed` metric counts requests that the `finished` one leaves out; otherwise they are part of it."""
 
 
 def gauges(found: Iterable[Meaning], source: str, texts: Mapping[str, str]) -> list[Meaning]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges, histograms, roles
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, gauges, histograms, roles
+from kvdeck.sessions.model.cache_hits import hit_roles
+from kvdeck.sessions.model.tier_words import Tier
 
 _NIXL = "NIXL 1.5.1, samples nixl_prom_*"
 _LMCACHE = "LMCache 0.5.6's metric list; the sample is idle and prints none of it"
@@ -90,12 +90,4 @@ def lmcache() -> list[Meaning]:
         *(Meaning(f"lmcache:{name}_hit_rate", "ratio", _LMCACHE, group="hits") for name in ("retrieve", "lookup")),
         Meaning("lmcache:remote_put_task_num", "tasks", _LMCACHE, group="queue"),
     ]
-    return roles(gauges(found, _LMCACHE_GAUGES, _LMCACHE_HELP), _LMCACHE_ROLES)
-
-
-_LMCACHE_ROLES: dict[str, dict[str, Any]] = {
-    "lmcache:num_hit_tokens_total": {"role": "hits", "part": "retrieve"},
-    "lmcache:num_requested_tokens_total": {"role": "asked", "part": "retrieve"},
-    "lmcache:num_lookup_hits_total": {"role": "hits", "part": "lookup"},
-    "lmcache:num_lookup_tokens_total": {"role": "asked", "part": "lookup"},
-}
+    return roles(gauges(found, _LMCACHE_GAUGES, _LMCACHE_HELP), hit_roles("LMCache"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, gauges, histograms, roles
+from kvdeck.sessions.model.cache_hits import hit_roles
 
 _SGLANG = "SGLang, python/sglang/srt/metrics/collector.py; no sample of its own"
 _HICACHE = "SGLang's HiCache, from Dynamo's HiCache dashboard; no sample of its own"
@@ -24,6 +25,7 @@ _HELP = {
     "sglang:num_decode_transfer_queue_reqs": "The number of requests in the decode transfer queue.",
     "sglang:prefetch_occupied_ratio": "Current prefetch occupied ratio (0-1, >1 means rate limited).",
 }
+_HICACHE_PANELS = "title and formula of its panel in Dynamo's HiCache dashboard, not SGLang's help line"
 _HICACHE_HELP = {
     "sglang:hicache_host_used_tokens": "Host KV Cache Usage %: host_used_tokens / host_total_tokens * 100",
     "sglang:hicache_host_total_tokens": "Host KV Cache Usage %: host_used_tokens / host_total_tokens * 100",
@@ -36,9 +38,8 @@ _ROLES: dict[str, dict[str, Any]] = {
     "sglang:num_requests_total": {"role": "finished"},
     "sglang:num_aborted_requests_total": {"role": "aborted"},
     "sglang:num_retracted_requests_total": {"role": "preempted"},
-    "sglang:prompt_tokens_total": {"role": "tokens_in"},
     "sglang:generation_tokens_total": {"role": "tokens_out"},
-    "sglang:cached_tokens_total": {"role": "hits", "by": "cache_source", "part": "prompt"},
+    **hit_roles("SGLang"),
     "sglang:cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
     "sglang:evicted_tokens_total": {"role": "evicted", "part": "prefix", "tier": "G1"},
 }
@@ -81,7 +82,7 @@ def sglang() -> list[Meaning]:
     ]
     found = [Meaning(f"sglang:{name}", unit, _SGLANG, group=group) for name, unit, group in numbers]
     found += [Meaning(f"sglang:{name}", unit, _HICACHE, group=group) for name, unit, group in hicache]
-    found = gauges(gauges(found, _SGLANG, _HELP), _HICACHE, _HICACHE_HELP)
+    found = gauges(gauges(found, _SGLANG, _HELP), _HICACHE_PANELS, _HICACHE_HELP)
     seconds = {
         "sglang:time_to_first_token_seconds": "ttft",
         "sglang:inter_token_latency_seconds": "itl",

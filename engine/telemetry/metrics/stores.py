@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kvdeck.engine.telemetry.metrics.metric import Group, Meaning, gauges, roles
+from kvdeck.sessions.model.cache_hits import hit_roles
 
 _LMCACHE_MP = "LMCache, docs/source/mp/observability/metrics.rst; no sample of its own"
 _MOONCAKE = "Mooncake, mooncake-store/src/master_metric_manager.cpp; no sample of its own"
@@ -17,10 +18,7 @@ _MOONCAKE_HELP = {
     "master_active_clients": "Total number of active clients",
 }
 _LMCACHE_ROLES: dict[str, dict[str, Any]] = {
-    "lmcache_mp_lookup_requested": {"role": "asked", "part": "*"},
-    "lmcache_mp_lookup_hit": {"role": "hits", "part": "lookup"},
-    "lmcache_mp_lookup_hit_l1": {"role": "hits", "part": "lookup in host memory", "tier": "G2"},
-    "lmcache_mp_lookup_hit_l2": {"role": "hits", "part": "lookup in storage"},
+    **hit_roles("LMCache server"),
     "lmcache_mp_l1_evicted": {"role": "evicted", "part": "host chunks", "tier": "G2"},
     "lmcache_mp_l2_evicted_objects": {"role": "evicted", "part": "storage chunks"},
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvdeck.engine.telemetry.metrics.metric import Group, HelpLine, Meaning, Measure, Tier, gauges, histograms, roles
+from kvdeck.engine.telemetry.metrics.metric import Group, HelpLine, Meaning, Measure, gauges, histograms, roles
+from kvdeck.sessions.model.cache_hits import hit_roles
+from kvdeck.sessions.model.tier_words import Tier
 
 _TRTLLM = "TensorRT-LLM, tensorrt_llm/metrics/collector.py; no sample of its own"
 _TRITON = "Triton, docs/user_guide/metrics.md, and its TensorRT-LLM backend; no sample of its own"
@@ -27,15 +29,12 @@ _HELP = {
 }
 _ROLES: dict[str, dict[str, Any]] = {
     "trtllm_request_success_total": {"role": "finished", "by": "finished_reason"},
-    "trtllm_request_error_total": {"role": "failed"},
+    "trtllm_request_error_total": {"role": "failed", "beside": True},
     "trtllm_num_requests_running": {"role": "running"},
     "trtllm_num_requests_waiting": {"role": "waiting"},
-    "trtllm_prompt_tokens_total": {"role": "tokens_in"},
     "trtllm_generation_tokens_total": {"role": "tokens_out"},
     "trtllm_kv_cache_utilization": {"role": "kv_usage"},
-    "trtllm_prompt_cache_hit_tokens_total": {"role": "hits", "by": "cache_tier", "part": "prompt"},
-    "trtllm_kv_cache_reused_blocks_total": {"role": "hits", "part": "blocks"},
-    "trtllm_kv_cache_missed_blocks_total": {"role": "missed", "part": "blocks"},
+    **hit_roles("TensorRT-LLM"),
     "trtllm_kv_cache_hit_rate": {"role": "share", "part": "blocks"},
 }
 
@@ -147,7 +146,15 @@ def triton() -> list[Meaning]:
             for kind, role in types
         ),
         Meaning("nv_inference_request_success", "requests", _TRITON, group="queue", role="finished"),
-        Meaning("nv_inference_request_failure", "requests", _TRITON, group="errors", role="failed"),
+        Meaning(
+            "nv_inference_request_failure",
+            "requests",
+            _TRITON,
+            group="errors",
+            role="failed",
+            by="reason",
+            beside=True,
+        ),
         Meaning("nv_inference_pending_request_count", "requests", _TRITON, group="queue", gauge=True, help=pending),
         Meaning("nv_inference_queue_duration_us", "s", _TRITON, group="queue", scale=1e-6),
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, Tier, gauges, histograms, roles
+from kvdeck.engine.telemetry.metrics.metric import Meaning, Measure, gauges, histograms, roles
 from kvdeck.engine.telemetry.source import Series
+from kvdeck.sessions.model.cache_hits import hit_roles
+from kvdeck.sessions.model.tier_words import Tier, tier_of
 
 _VLLM = "vLLM 0.32.0, samples vllm032_*"
 _VLLM_DOC = "vLLM's metric list; no sample"
@@ -62,19 +64,6 @@ _OLDER_HELP = {
 }
 
 _TIERING: dict[str, tuple[str, Measure]] = {"bytes": ("bytes", "bytes"), "time": ("s", "seconds")}
-_TIER_WORDS: tuple[tuple[str, Tier], ...] = (
-    ("fs", "G3"),
-    ("file", "G3"),
-    ("disk", "G3"),
-    ("nvme", "G3"),
-    ("obj", "G4"),
-    ("s3", "G4"),
-    ("p2p", "remote"),
-    ("remote", "remote"),
-)
-"""Tier of a secondary tier by the start of its name."""
-
-
 _ROLES: dict[str, dict[str, Any]] = {
     "vllm:request_success_total": {"role": "finished", "by": "finished_reason"},
     "vllm:num_requests_running": {"role": "running"},
@@ -82,23 +71,11 @@ _ROLES: dict[str, dict[str, Any]] = {
     "vllm:num_requests_waiting_by_reason": {"role": "waiting_by", "by": "reason"},
     "vllm:num_requests_kv_fetch_by_stage": {"role": "kv_fetch", "by": "stage"},
     "vllm:num_preemptions_total": {"role": "preempted"},
-    "vllm:prompt_tokens_total": {"role": "tokens_in"},
     "vllm:generation_tokens_total": {"role": "tokens_out"},
     "vllm:kv_cache_usage_perc": {"role": "kv_usage"},
     "vllm:gpu_cache_usage_perc": {"role": "kv_usage"},
     "vllm:engine_sleep_state": {"role": "sleep"},
-    "vllm:prompt_tokens_cached_by_source_total": {"role": "hits", "by": "source", "part": "prompt"},
-    **{
-        f"vllm:{name}_{what}_total": {"role": role, "part": part, "tier": tier}
-        for name, part, tier in (
-            ("prefix_cache", "prefix", "G1"),
-            ("gpu_prefix_cache", "prefix", "G1"),
-            ("external_prefix_cache", "external", None),
-            ("kv_offload_tiering_chunk", "tier chunks", None),
-            ("kv_offload_tiering_block", "tier blocks", None),
-        )
-        for what, role in (("hits", "hits"), ("queries", "asked"))
-    },
+    **hit_roles("vLLM"),
     "vllm:gpu_prefix_cache_hit_rate": {"role": "share", "part": "prefix", "tier": "G1"},
     "vllm:cpu_prefix_cache_hit_rate": {"role": "share", "part": "host prefix", "tier": "G2"},
 }
@@ -221,10 +198,7 @@ def tiering(series: Series) -> Meaning | None:
     if len(parts) != 2 or parts[0] not in ("read", "write") or parts[1] not in _TIERING:
         return None
     label = series.label("tier")
-    word = label.rpartition(":")[2].lower()
-    tier = next((tier for text, tier in _TIER_WORDS if word.startswith(text)), None)
-    if tier is None and "filesystem" in word:  # a custom tier manager is labelled with its class name
-        tier = "G3"
+    tier = tier_of(label)
     unit, measure = _TIERING[parts[1]]
     flow = f"vllm tiering {parts[0]} {label}".strip()
     claim = f"{_VLLM_DOC}; the tier by its label {label!r}"
@@ -295,7 +269,7 @@ def _rest() -> list[Meaning]:
             for name in (*failures, *drops)
         ),
         Meaning("vllm:kv_offload_allocation_failure_total", "failures", _VLLM_DOC, group="errors"),
-        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="errors"),
+        Meaning("vllm:kv_offload_stores_skipped_total", "stores", _VLLM_DOC, group="hits"),
         Meaning("vllm:kv_offload_tiering_backpressure_blocks_dropped_total", "failures", _VLLM_DOC, group="errors"),
         Meaning("vllm:nixl_num_notifications_after_expiry_total", "notifications", _VLLM_DOC, group="errors"),
         Meaning("vllm:corrupted_requests_total", "requests", _VLLM_DOC, group="errors"),

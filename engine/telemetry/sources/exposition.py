@@ -11,7 +11,7 @@ from itertools import compress
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvdeck.engine.telemetry.metrics.definitions import is_histogram
+from kvdeck.engine.telemetry.metrics.definitions import is_counted, is_histogram
 from kvdeck.engine.telemetry.source import Labels, Series
 
 MAX_REMEMBERED = 1 << 20
@@ -29,6 +29,8 @@ _COUNTER_TYPES = {"counter"}
 _SUMMED_TYPES = {"histogram", "summary"}
 _CREATED = re.compile(r"^\w[\w:]*_created(?:\{[^\n]{0,4000}\})? [^\n]{1,64}$", re.MULTILINE)
 _DERIVED = re.compile(r"_(sum|count|total)$")
+_UNTYPED = {"untyped", "unknown"}
+"""Types that leave open what a metric is, as Prometheus' own `/federate` prints them for all metrics."""
 
 
 @dataclass(slots=True)
@@ -99,6 +101,9 @@ class Parser:
         """
         if self._created is None:
             self._created = dict(_creations(self._latest))
+        if series.is_bucket:
+            family = series.name.removesuffix(_BUCKET)
+            return self._created.get((family, tuple(pair for pair in series.labels if pair[0] != "le")))
         return self._created.get((_DERIVED.sub("", series.name), series.labels))
 
     def _parse_changed(self, lines: list[str]) -> Exposition | None:
@@ -201,15 +206,19 @@ class Parser:
         return Series(name, tuple(sorted(labels.items())), self._is_counter(name))
 
     def _is_counter(self, name: str) -> bool:
-        kind = self._types.get(name)
+        kind = self._type(name)
         if kind is not None:
             return kind in _COUNTER_TYPES
         if name.endswith(_BUCKET):
             return True
-        family = self._types.get(_DERIVED.sub("", name))
+        family = self._type(_DERIVED.sub("", name))
         if family is not None:
             return family in _SUMMED_TYPES or (family in _COUNTER_TYPES and name.endswith("_total"))
-        return name.endswith("_total")
+        return name.endswith("_total") or is_counted(name)
+
+    def _type(self, name: str) -> str | None:
+        kind = self._types.get(name)
+        return None if kind in _UNTYPED else kind
 
 
 def _creations(text: str) -> Iterator[tuple[tuple[str, Labels], float]]:

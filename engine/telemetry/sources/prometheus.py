@@ -11,11 +11,11 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from kvdeck.engine.telemetry.address import checked_url
-from kvdeck.engine.telemetry.metrics.dynamo import BARE
 from kvdeck.engine.telemetry.source import Kind, Reading, Series, SourceGone
 from kvdeck.engine.telemetry.sources.credentials import token_for
 from kvdeck.engine.telemetry.sources.exposition import Exposition, Parser
 from kvdeck.engine.telemetry.sources.local_source import now_ns
+from kvdeck.sessions.model.metric_names import BARE
 from kvdeck.sessions.units import number_text, size_text
 
 TIMEOUT_S = 2.0

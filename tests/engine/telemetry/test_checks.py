@@ -134,6 +134,20 @@ def test_failures_and_lost_requests_are_two_things() -> None:
     assert verdicts(counters=(replace(lost, gained=0.0), replace(failed, gained=None))) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [
+        ("vllm:kv_offload_stores_skipped_total", False),
+        ("kvbm_offload_blocks_skipped_pool_full", True),
+        ("dynamo_kvbm_offload_blocks_skipped_pool_full_total", True),
+        ("vllm:kv_offload_tiering_backpressure_blocks_dropped_total", True),
+    ],
+)
+def test_what_a_filter_keeps_out_is_no_dropped_store(name: str, warned: bool) -> None:
+    """vLLM's `stores_skipped` counts what `store_threshold` keeps from being stored."""
+    assert verdicts(counters=(error(name, 100, "blocks"),)) == ({"stores-dropped": "warning"} if warned else {})
+
+
 @pytest.mark.parametrize(("mine", "speaks"), [(0.0, True), (GB, False), (None, True)])
 def test_a_container_whose_processes_are_silent(mine: float | None, speaks: bool) -> None:
     whole = number("container_read_bytes", GB, container="docker a")

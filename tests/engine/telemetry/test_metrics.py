@@ -27,6 +27,14 @@ def test_every_gauge_quotes_its_exporter_and_names_where() -> None:
     assert [meaning.metric for meaning in TABLE if meaning.help is not None and not meaning.gauge] == []
 
 
+def test_a_dashboards_words_are_not_passed_off_as_an_exporters() -> None:
+    helps = {meaning.metric: meaning.help for meaning in TABLE if meaning.metric.startswith("sglang:hicache_")}
+    assert len(helps) == 3
+    for help_line in helps.values():
+        assert help_line is not None
+        assert "not SGLang's help line" in help_line.source
+
+
 def test_a_gauge_is_no_counter_by_its_name() -> None:
     # A metric without a type line is a counter by its name, if at all.
     gauges = [meaning.metric for meaning in TABLE if meaning.gauge]

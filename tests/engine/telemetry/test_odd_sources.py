@@ -57,6 +57,50 @@ def test_openmetrics_with_exemplars_times_and_an_end() -> None:
     assert not by_name["stamped"].counter
 
 
+FEDERATED = """# TYPE vllm:prompt_tokens_total untyped
+vllm:prompt_tokens_total{engine="0"} 5
+# TYPE vllm:time_to_first_token_seconds_bucket untyped
+vllm:time_to_first_token_seconds_bucket{engine="0",le="+Inf"} 3
+# TYPE vllm:time_to_first_token_seconds_sum unknown
+vllm:time_to_first_token_seconds_sum{engine="0"} 4.5
+# TYPE vllm:time_to_first_token_seconds_count untyped
+vllm:time_to_first_token_seconds_count{engine="0"} 3
+# TYPE kvbm_offload_blocks_d2h untyped
+kvbm_offload_blocks_d2h 7
+# TYPE dynamo_kvbm_offload_blocks_h2d untyped
+dynamo_kvbm_offload_blocks_h2d 7
+# TYPE dynamo_kvbm_host_cache_hit_rate untyped
+dynamo_kvbm_host_cache_hit_rate 0.5
+# TYPE vllm:num_requests_running untyped
+vllm:num_requests_running 2
+# TYPE other_sum untyped
+other_sum 2
+"""
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_what_has_no_type_is_what_its_name_is_known_for(typed: bool) -> None:
+    """As Prometheus' `/federate` prints everything."""
+    text = FEDERATED if typed else "".join(line + "\n" for line in FEDERATED.splitlines() if line[0] != "#")
+    found = {series.name for series in Parser().parse(text).values if not series.counter}
+    assert found == {"vllm:num_requests_running", "dynamo_kvbm_host_cache_hit_rate", "other_sum"}
+
+
+def test_a_buckets_creation_is_that_of_its_histogram() -> None:
+    parser = Parser()
+    name = "vllm:time_to_first_token_seconds"
+    parser.parse(
+        f'# TYPE {name} histogram\n{name}_bucket{{engine="0",le="1.0"}} 3\n{name}_count{{engine="0"}} 3\n'
+        f'{name}_created{{engine="0"}} 1520872607.0\n'
+    )
+    for series in (
+        Series(f"{name}_bucket", (("engine", "0"), ("le", "1.0"))),
+        Series(f"{name}_count", (("engine", "0"),)),
+    ):
+        assert parser.created(series) == 1520872607.0
+    assert parser.created(Series(f"{name}_bucket", (("engine", "1"), ("le", "1.0")))) is None
+
+
 def test_prometheus_times_are_milliseconds() -> None:
     found = Parser().parse("a_total 5 1520879607500\nb_total 3\n")
     assert {series.name: t_ns for series, t_ns in found.times.items()} == {"a_total": 1520879607_500_000_000}

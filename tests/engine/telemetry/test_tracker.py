@@ -115,6 +115,22 @@ def test_a_block_size_makes_bytes() -> None:
     assert (flow.bytes_total, flow.bytes_per_s, flow.blocks_total, flow.bytes_from_blocks) == (12_000, 2000, 12, True)
 
 
+def test_buckets_take_no_room_of_other_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 10)
+    monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_BUCKETS", 50)
+    buckets = {Series("vllm:e2e_request_latency_seconds_bucket", (("le", str(i)),)): 1.0 for i in range(50)}
+    plain = {Series("x_total", (("id", str(i)),)): 1.0 for i in range(10)}
+    followed = Track("a", "vllm")
+    followed.took(Reading(0, {**buckets, **plain}), 0)
+    assert len(followed.points) == 60
+    assert followed.status(0, 1.0).state == "live"
+    more = {Series("vllm:e2e_request_latency_seconds_bucket", (("le", "+Inf"),)): 1.0}
+    followed.took(Reading(SECOND, {**buckets, **plain, **more}), SECOND)
+    status = followed.status(SECOND, 1.0)
+    assert (len(followed.points), status.state) == (60, "partial")
+    assert status.reason == "more than 50 buckets: the rest is ignored"
+
+
 def test_series_without_end_cost_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvdeck.engine.telemetry.tracker.MAX_POINTS", 100)
     followed = Track("a", "prometheus")

@@ -175,7 +175,8 @@ def recorded(
         one = moment(n, total, total if n else None, rate if n else None, source=source)
         one["gauges"] = [{**number("vllm:num_requests_waiting", 4.0), "source": source}]
         hits = [
-            number(f"prefix_cache_{what}_total", n * k, n * k, "hits") for what, k in (("queries", 10), ("hits", 4))
+            number(f"vllm:prefix_cache_{what}_total", n * k, n * k, "hits")
+            for what, k in (("queries", 10), ("hits", 4))
         ]
         one["counters"] = [{**row, "source": source} for row in hits]
         writer.write(orjson.dumps(one))
@@ -264,7 +265,7 @@ def test_before_and_after_a_change(store: Store) -> None:
     assert not row.same_source
     assert diff.differences == ()
     assert [(g.a, g.b) for g in diff.gauges] == [(4.0, 4.0)]
-    assert [(h.name, h.a, h.b) for h in diff.hit_rates] == [("prefix_cache_hit rate", 0.4, 0.4)]
+    assert [(h.name, h.a, h.b) for h in diff.hit_rates] == [("vllm:prefix_cache_hit rate", 0.4, 0.4)]
     shown = text(telemetry_diff_lines(diff, 100))
     assert "matched by kind" in shown
     assert "faster" in shown

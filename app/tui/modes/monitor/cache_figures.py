@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from kvdeck.app.text.monitor_names import source_name
 from kvdeck.engine.telemetry.sample import Number, Snapshot
+from kvdeck.sessions.model.tier_words import tier_of
 
 COMPUTED = "computed"
 _CACHED = "vllm:prompt_tokens_cached_by_source_total"
 _BY_SOURCE = "vllm:prompt_tokens_by_source_total"
-_TIERS = {"device": "G1", "host": "G2", "disk": "G3", "object": "G4", "p2p": "remote"}
 _OLDER = {
     "local_compute": (COMPUTED, ""),
     "local_cache_hit": ("device", "G1"),
@@ -140,9 +140,9 @@ class Numbers:
         now, of_now = (_sum(number.per_s for number in found) for found in (got, of))
         whole = _answered([sum(number.value for number in found) for found in counts])
         lately = _answered([_sum(number.per_s for number in found) for found in counts])
-        share = total / queries if queries and whole and total <= queries else None
+        share = total / queries if got and queries and whole and total <= queries else None
         share_now = now / of_now if now is not None and of_now and lately and now <= of_now else None
-        return Share(total, queries, share, share_now)
+        return Share(total if got else None, queries, share, share_now)
 
     def members(self, source: str, name: str) -> list[dict[str, str]]:
         """Return the labels that tell apart the engines and tiers of a metric; a single empty one if none does."""
@@ -169,7 +169,8 @@ class Numbers:
 class Share:
     """Hits among queries: totals, their ratio, and their ratio in the last interval; None where it isn't known."""
 
-    hits: float
+    hits: float | None
+    """None if the source doesn't count them: a tier may have queries only."""
     of: float
     whole: float | None
     now: float | None
@@ -205,7 +206,7 @@ def _origins_of(numbers: Numbers, source: str) -> Iterator[PromptOrigin]:
     if (computed := by_source.get("local_compute")) is not None:
         parts.append(PromptPart(COMPUTED, "", *computed))
     if cached:
-        parts += [PromptPart(name.replace("_", " "), _TIERS.get(name, ""), *amount) for name, amount in cached.items()]
+        parts += [PromptPart(name.replace("_", " "), tier_of(name) or "", *amount) for name, amount in cached.items()]
     else:  # older vLLM, without counters per tier
         known = {name: amount for name, amount in by_source.items() if name != "local_compute"}
         parts += [

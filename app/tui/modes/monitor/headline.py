@@ -13,11 +13,12 @@ from kvdeck.app.tui.modes.monitor.served_figures import slowest
 from kvdeck.app.tui.modes.monitor.tier_figures import begun, way
 from kvdeck.engine.telemetry.sample import Flow, Snapshot
 from kvdeck.engine.telemetry.service import Latency
+from kvdeck.sessions.model.replicas import Labelled
 
 ELSEWHERE = "from elsewhere"
 PEERS = "sent by peers"
-FRONTENDS = ("dynamo",)
-"""Kinds that count requests in flight, of which the engines behind them run a part."""
+_FRONTEND = "dynamo_frontend_"
+"""Prefix of what Dynamo's frontend counts; its workers are of the same kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,25 +159,34 @@ def is_computed(name: str) -> bool:
     return name in (COMPUTED, "not cached", PEERS)
 
 
+def frontends(moment: Snapshot) -> frozenset[str]:
+    """Return the sources that count the requests of the engines behind them: routers, and Dynamo's frontends."""
+    rows: tuple[Labelled, ...] = (*moment.counters, *moment.gauges, *moment.histograms)
+    named = {row.source for row in rows if row.name.startswith(_FRONTEND)}
+    return frozenset(named.union(source.name for source in moment.sources if source.kind == "router"))
+
+
 def waiting(moment: Snapshot) -> Waiting:
     """Return the requests that run and wait at all engines; at the frontends where no engine counts them."""
+    fronts = frontends(moment)
     stale = {source.name for source in moment.sources if source.stale}
     first = slowest(moment.latencies)
+    found = queues(Numbers(moment))
+    in_flight = {queue.source for queue in found if queue.in_flight}
     counted = [one for one in moment.services if one.running is not None or one.waiting is not None]
     if counted:
-        led = [one for one in counted if one.kind not in FRONTENDS] or counted
+        led = [one for one in counted if one.source not in fronts] or counted
         answering = [one for one in led if not one.stale and one.source not in stale]
         return Waiting(
             _sum(one.running for one in answering),
             _sum(one.waiting for one in answering),
             _sum(one.preempted_per_s for one in answering),
             len(answering),
-            led[0].kind in FRONTENDS,
+            led[0].source in fronts or led[0].source in in_flight,
             len(led) - len(answering),
             first,
         )
-    found = queues(Numbers(moment))
-    engines = [queue for queue in found if not queue.in_flight] or found
+    engines = [queue for queue in found if queue.source not in fronts] or found
     here = [queue for queue in engines if queue.source not in stale]
     return Waiting(
         _sum(queue.running for queue in here),

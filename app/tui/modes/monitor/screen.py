@@ -40,6 +40,7 @@ from kvdeck.app.tui.modes.monitor.timeline import LARGE_STEP_S, Timeline
 from kvdeck.app.tui.source_search import FoundSource, FoundSources
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.engine.protocol import RecordingState
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Snapshot as Sample
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.units import exact_size_text
@@ -294,7 +295,10 @@ class MonitorScreen(DeckScreen):
         before = sum(pane.changes for pane in panes)
         looking = self.settings.sources is None and not self.found and not self._searched
         waits = ASKING if self.settings.sources else LOOKING if looking else ""
-        view = self.timeline.view(self.settings.pins, waits if self.app.requests.live else "")
+        view = replace(
+            self.timeline.view(self.settings.pins, waits if self.app.requests.live else ""),
+            kv_limit=self.app.config.limits.get("kv_usage", ServiceLimits().kv_usage),
+        )
         self.pictured = view.now
         self._say(view.moment)
         all_of_them = not tick or not 0 <= view.now - self._read < READ_S

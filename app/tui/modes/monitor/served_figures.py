@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kvdeck.engine.telemetry.sample import Snapshot
@@ -73,6 +73,6 @@ def quantile(latency: Latency | None, percent: int) -> str:
     return f"> {quantity_text(low, latency.unit)}" if latency.count and low is not None else "–"
 
 
-def counts_text(counts: dict[str, float]) -> str:
-    """Return `stop 180, length 3`, those above 0; empty without any."""
-    return ", ".join(f"{name} {count_text(count)}" for name, count in counts.items() if count)
+def counts_text(counts: Mapping[str, float | None]) -> str:
+    """Return `stop 180, length 3, error –`, those that aren't 0; empty without any."""
+    return ", ".join(f"{name} {count_text(count)}" for name, count in counts.items() if count != 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from kvdeck.app.tui.modes.monitor.alerts import Thresholds
 from kvdeck.app.tui.modes.monitor.history import Rates
+from kvdeck.engine.telemetry.limits import ServiceLimits
 from kvdeck.engine.telemetry.sample import Snapshot
 from kvdeck.sessions.store.telemetry.annotations import Mark
 
@@ -30,6 +31,8 @@ class View:
     """Unix time in seconds of the newest one."""
     all_marks: tuple[Mark, ...] = ()
     """Annotations of that whole time, also those after the time shown."""
+    kv_limit: float = ServiceLimits().kv_usage
+    """Share of the device's KV cache, 0 to 1, above which it is marked, as the checks warn."""
     live: bool = True
     """Whether the newest sample is of now, and not of a recording."""
 

@@ -73,7 +73,7 @@ class ServedEngines(Panel):
         else:
             rows.append((cell(f" {name}{tail}", width, "!"),))
         if engine.service is not None:
-            rows += _service_rows(engine.service, width)
+            rows += _service_rows(engine.service, width, self.view.kv_limit)
         if engine.tiers:
             rows += _flowed("   hits", [_hits(one) for one in engine.tiers], width)
         return rows
@@ -92,7 +92,7 @@ class ServedEngines(Panel):
         return Table("served", titles, rows)
 
 
-def _service_rows(service: Service, width: int) -> list[Row]:
+def _service_rows(service: Service, width: int, kv_limit: float) -> list[Row]:
     """Return requests by how they ended, tokens, and who waits for what; nothing for what isn't counted."""
     parts: list[list[Span]] = []
     if service.finished_per_s is not None or service.finished:
@@ -112,7 +112,7 @@ def _service_rows(service: Service, width: int) -> list[Row]:
         if value is not None
     ]
     if service.kv_usage is not None:
-        tokens.append([(f"KV {percent_text(service.kv_usage)} used", "warn" if service.kv_usage > 0.95 else "dim")])
+        tokens.append([(f"KV {percent_text(service.kv_usage)} used", "warn" if service.kv_usage > kv_limit else "dim")])
     rows += _flowed("   tokens", tokens, width) if tokens else []
     waits: list[list[Span]] = []
     if reasons := counts_text(service.waiting_by_reason):

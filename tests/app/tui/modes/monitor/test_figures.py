@@ -395,6 +395,18 @@ def test_each_tier_has_a_hit_rate_of_its_own():
     assert found == {"tier chunks 0:cpu": (0.089, 0.1), "tier chunks 1:fs": (0.965, 0.9)}
 
 
+def test_a_tier_that_counts_queries_only_has_no_share_of_0():
+    name = "vllm:kv_offload_tiering_chunk_{}_total"
+    numbers = rates_of(
+        (name.format("queries"), {"tier": "0:primary"}, 287_616.0, 0.0),
+        (name.format("queries"), {"tier": "1:fs"}, 41_936.0, 0.0),
+        (name.format("hits"), {"tier": "1:fs"}, 40_942.0, 0.0),
+    )
+    host, disk = hits(numbers)
+    assert (host.what, host.share, host.hits, host.of) == ("tier chunks 0:primary", None, None, 287_616.0)
+    assert disk.share == pytest.approx(0.976, abs=5e-4)
+
+
 def test_two_engines_behind_one_address_have_a_hit_rate_each():
     query, hit = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
     numbers = rates_of(

@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from kvdeck.app.config import Config
 from kvdeck.app.tui.modes.monitor.engine_figures import engine_rows
 from kvdeck.app.tui.modes.monitor.headline import offloaded, onboarded, reused, waiting
 from kvdeck.app.tui.modes.monitor.panes.chart import FlowChart
+from kvdeck.app.tui.modes.monitor.panes.service import ServedEngines
 from kvdeck.app.tui.modes.monitor.panes.strip import TimeStrip
 from kvdeck.app.tui.modes.monitor.panes.tiers import Tiers
 from kvdeck.app.tui.modes.monitor.panes.tiles import Tiles, over
-from kvdeck.app.tui.modes.monitor.served_figures import quantile, slowest
+from kvdeck.app.tui.modes.monitor.served_figures import counts_text, quantile, slowest
 from kvdeck.app.tui.modes.monitor.sparks import area, scale, spark
 from kvdeck.engine.telemetry.sample import Flow, Number, Snapshot
-from kvdeck.engine.telemetry.service import Latency
+from kvdeck.engine.telemetry.service import Latency, Service
+from kvdeck.engine.telemetry.service_rows import between
 from kvdeck.engine.telemetry.tracker import SourceStatus
 from tests.app.tui.modes.monitor.test_screen import monitor, plain, show
 from tests.support.builders import monitor as a_monitor
@@ -84,6 +87,40 @@ def test_the_queue_is_of_the_engines_that_answer() -> None:
     assert (part.running, part.over, part.down) == (3, 1, 1)
 
 
+def test_dynamos_frontend_and_its_workers_count_a_request_once() -> None:
+    def gauge(source: str, name: str, value: float) -> Number:
+        return Number(source, name, {}, "requests", "queue", value)
+
+    whole = replace(
+        moment(),
+        sources=tuple(SourceStatus(name, "dynamo", "live", "", 1.0) for name in ("a", "b", "c")),
+        gauges=(
+            gauge("a", "dynamo_component_inflight_requests", 3),
+            gauge("b", "dynamo_component_inflight_requests", 4),
+            gauge("c", "dynamo_frontend_inflight_requests", 7),
+            gauge("c", "dynamo_frontend_queued_requests", 2),
+        ),
+    )
+    rows = between(None, whole)
+    for one in (whole, replace(whole, services=rows.services)):
+        found = waiting(one)
+        assert (found.running, found.over, found.in_flight) == (7, 2, True)
+    only = replace(whole, sources=whole.sources[2:], gauges=whole.gauges[2:])
+    found = waiting(replace(only, services=between(None, only).services))
+    assert (found.running, found.waiting, found.over, found.in_flight) == (7, 2, 1, True)
+
+
+def test_a_router_counts_no_request_again() -> None:
+    sources = (SourceStatus("a", "vllm", "live", "", 1.0), SourceStatus("r", "router", "live", "", 1.0))
+    gauges = (
+        Number("a", "vllm:num_requests_running", {}, "requests", "queue", 5),
+        Number("r", "inference_objective_running_requests", {}, "requests", "queue", 6),
+    )
+    whole = replace(moment(), sources=sources, gauges=gauges)
+    found = waiting(replace(whole, services=between(None, whole).services))
+    assert (found.running, found.over, found.in_flight) == (5, 1, False)
+
+
 def test_the_slowest_first_token_leads() -> None:
     quick = Latency("a", "", "ttft", "s", 10, 60.0, "m", p50=0.1, p50_low=0.05, p50_high=0.25)
     beyond = replace(quick, source="b", p50=None, p50_low=2560.0, p50_high=None)
@@ -91,6 +128,22 @@ def test_the_slowest_first_token_leads() -> None:
     assert quantile(beyond, 50) == "> 2,560 s" or quantile(beyond, 50).startswith("> ")
     assert slowest((quick, replace(beyond, stale=True), replace(beyond, count=0))) is quick
     assert quantile(None, 50) == "–"
+
+
+@pytest.mark.parametrize(("limit", "marked"), [(0.5, True), (0.95, False)])
+async def test_a_full_cache_is_marked_above_the_limit_that_is_set(limit: float, marked: bool) -> None:
+    deck = monitor(config=Config(kv_usage=limit), settings={"pane": "served"})
+    async with deck.run_test(size=BIG) as pilot:
+        last = a_monitor.all_moments()[-1]
+        full = Service("a", "", "vllm", "online", None, running=1.0, kv_usage=0.9)
+        await show(pilot, moments=(replace(last, services=(full,)),))
+        pane = deck.screen.query_one(ServedEngines)
+        tones = [tone for row in pane.body(80, 20) for text, tone in row if "90 %" in text]
+        assert tones == ["warn" if marked else "dim"]
+
+
+def test_counts_that_are_not_known_have_a_dash() -> None:
+    assert counts_text({"stop": 180, "length": 0, "error": None}) == "stop 180, error –"
 
 
 def test_a_spark_has_a_dot_where_a_rate_is_known_and_a_space_where_none_is() -> None:
