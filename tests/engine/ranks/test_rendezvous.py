@@ -57,6 +57,14 @@ def test_every_rank_sees_what_another_puts(table: Table):
     assert found == {rank: [{"rank": 0}, {"rank": 1}, {"rank": 2}] for rank in range(3)}
 
 
+def test_a_key_that_is_taken_is_forgotten(table: Table):
+    table.near.put("report/0", None)
+    table.near.put("report/1", [1])
+    assert (table.board.take("report/0", DEADLINE), table.board.take("report/1", DEADLINE)) == (None, [1])
+    with pytest.raises(KvdeckError, match="report/0 did not arrive"):
+        table.board.get("report/0", 0.0)
+
+
 def test_a_key_that_comes_late_is_no_answer_to_the_next_question(table: Table):
     with pytest.raises(KvdeckError, match="first did not arrive"):
         table.far.get("first", FEW_S)

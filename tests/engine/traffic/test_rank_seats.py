@@ -52,6 +52,10 @@ class Work:
         log = self.folder / "samples.jsonl"
         return functools.reduce(apply, read_events(log) if log.exists() else (), RunState("session"))
 
+    def moving(self) -> bool:
+        traffic = self.state().traffic
+        return traffic is not None and bool(traffic.spans)
+
     def end(self) -> RunState:
         assert self.process.wait(3 * DEADLINE) == 0, (self.folder / "engine.log").read_text()
         return self.state()
@@ -75,17 +79,22 @@ def test_ranks_on_two_hosts_are_verified_to_the_byte(pair: hosts.Pair, tmp_path:
 def test_a_rank_killed_on_the_other_host_ends_all_by_name(pair: hosts.Pair, tmp_path: Path) -> None:
     spec = TrafficSpec(BOTH[:1], processes=1, iterations=1_000_000, warmup=0, isolation=1, peer=("hostb",))
     run = Work(pair, tmp_path, spec)
-
-    def moving() -> bool:
-        traffic = run.state().traffic
-        return traffic is not None and bool(traffic.spans)
-
-    eventually(moving)
+    eventually(run.moving)
     (rank,) = (pid for pid in pair.b.processes() if b"kvdeck.engine.traffic.rank_host" in words_of(pid))
     os.kill(rank, signal.SIGKILL)
     state = run.end()
     assert state.state == "failed"
     assert "hostb" in (state.reason or "")
+    eventually(lambda: not pair.a.processes() and not pair.b.processes())
+
+
+def test_a_test_that_is_ended_leaves_nothing_on_the_other_host(pair: hosts.Pair, tmp_path: Path) -> None:
+    spec = TrafficSpec(BOTH, processes=2, iterations=1_000_000, warmup=0, isolation=1, peer=("hostb",))
+    run = Work(pair, tmp_path, spec)
+    eventually(run.moving)
+    assert run.process.stdin is not None
+    run.process.stdin.close()  # as if the supervisor were gone
+    assert run.end().state == "interrupted"
     eventually(lambda: not pair.a.processes() and not pair.b.processes())
 
 
