@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from textual.binding import Binding
     from textual.driver import Driver
     from textual.filter import LineFilter
+    from textual.geometry import Size
     from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
@@ -48,6 +49,8 @@ class TerminalApp(App[None], inherit_bindings=False):
         """Whether OSC 8 hyperlinks are sent to the terminal."""
         self.link = TerminalLink(other_between=has_other_between(os.environ))
         self.picture = TerminalPicture()
+        self._whole: Size | None = None
+        """Size at which the screen was last painted as a whole; None if the terminal was resized since."""
 
     def get_driver_class(self) -> type[Driver]:
         return terminal.counting(super().get_driver_class(), lambda count: self.link.wrote(count, time.monotonic()))
@@ -57,6 +60,10 @@ class TerminalApp(App[None], inherit_bindings=False):
         return [*filters, _ASCII] if self.ascii else filters
 
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        if isinstance(renderable, LayoutUpdate) and renderable.region.size != self._whole:
+            # What was painted between a resize and this lost cells at the terminal, or was wrapped.
+            self.picture.forget()
+            self._whole = renderable.region.size
         if isinstance(renderable, (ChopsUpdate, LayoutUpdate)):
             renderable = PictureUpdate(self.picture, renderable)  # type: ignore[assignment]
         super()._display(screen, renderable)
@@ -67,7 +74,11 @@ class TerminalApp(App[None], inherit_bindings=False):
         self.screen.refresh(layout=True)
 
     def on_resize(self) -> None:
+        """Paint the whole screen; Textual doesn't if the size is what it was, such as after a zoom there and back."""
         self.picture.forget()
+        self._whole = None
+        for screen in self.screen_stack[-1:]:
+            screen.refresh()
 
     def notify(
         self,
