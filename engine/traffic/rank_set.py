@@ -152,10 +152,6 @@ class RankSet:
             found[source] = {self._process_of[rank] for rank, size in enumerate(row) if size}
         return found
 
-    def process_of(self, rank: int) -> int:
-        """Return the number of the process that plays a rank."""
-        return self._process_of[rank]
-
     def _everywhere(self, method: str, **arguments: Any) -> list[Any]:
         calls = [member.start(method, **arguments) for member in self._members]
         return [member.result(call) for member, call in zip(self._members, calls, strict=True)]
