@@ -326,7 +326,7 @@ class SessionsScreen(DeckScreen):
             self.ask(lambda: self._load_results(), "results")
 
     async def _load_results(self) -> None:
-        """Read verdicts until none is wanted any more; beginning anew at each change would never end on a slow disk."""
+        """Read verdicts until all are known; beginning anew at each change would never end on a slow disk."""
         try:
             while (row := self._without_result()) is not None:
                 try:
