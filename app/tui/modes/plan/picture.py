@@ -74,7 +74,7 @@ def of_backend(form: PlanForm, measured: BandwidthHistory) -> BandwidthHistory |
 
 def without_doctor(form: PlanForm) -> str:
     """Return why the plan's backend isn't known."""
-    return "doctor could not check this host" if form.doctor.error else "doctor has not reported yet"
+    return "doctor failed: 9 says why" if form.doctor.error else "doctor has not reported"
 
 
 def move_text(plan: Plan, point: BandwidthPoint) -> str:

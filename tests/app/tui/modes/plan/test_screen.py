@@ -285,15 +285,15 @@ def test_time_comes_from_the_nearest_block_that_was_measured():
 
 def test_until_doctor_has_reported_no_backends_figures_are_shown():
     form = replace(R1, path="HostToDisk", page_size=4 * R1.page_size, doctor=Doctor(looking=True))
-    assert moves_in(form, form.plan(), a_run.measured()) == ("–", "doctor has not reported yet")
+    assert moves_in(form, form.plan(), a_run.measured()) == ("–", "doctor has not reported")
     assert "GB/s" not in text(figure_rows(form, a_run.measured(), 90, 40))
-    assert "HostToDisk FC     – · doctor has not reported yet" in text(figure_rows(form, a_run.measured(), 90, 40))
-    assert lesson(form, form.plan(), a_run.measured())[0].endswith(": doctor has not reported yet")
+    assert "HostToDisk FC     – · doctor has not reported" in text(figure_rows(form, a_run.measured(), 90, 40))
+    assert lesson(form, form.plan(), a_run.measured())[0].endswith(": doctor has not reported")
     grid = grid_rows(replace(form, path="HostToHost"), a_run.measured(), 120)
-    assert "– · doctor has not reported yet" in text(grid)
+    assert "– · doctor has not reported" in text(grid)
     assert {tone.removeprefix("!") for row in grid[2:-1] for _, tone in row} == {"", "dim"}
     failed = replace(form, doctor=Doctor(error="no engine"))
-    assert moves_in(failed, failed.plan(), a_run.measured()) == ("–", "doctor could not check this host")
+    assert moves_in(failed, failed.plan(), a_run.measured()) == ("–", "doctor failed: 9 says why")
 
 
 def test_the_grid_is_coloured_by_the_backend_that_a_run_would_use():
