@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from textual.widgets._toast import ToastRack
+
 from kvdeck.engine.daemon.folders import home_folder
 from kvdeck.sessions.errors import KvdeckError
 from kvdeck.sessions.host.escapes import csv_text as csv_cell
@@ -131,14 +133,23 @@ def export_charts(deck: Deck) -> None:
 
 
 def save_picture(deck: Deck) -> None:
-    """Write a screenshot as SVG.
+    """Write a screenshot as SVG once the toasts, which stay unread, don't cover the screen; an error is shown as a
+    toast."""
+    toasts = list(deck.screen.query(ToastRack))
+    for rack in toasts:
+        rack.display = False
 
-    Raises:
-        KvdeckError: The file can't be written.
-    """
-    deck.clear_notifications()
-    path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
-    deck.notify(f"Screenshot saved to {path}", markup=False)
+    def save() -> None:
+        try:
+            path = kept(deck.current_mode, "svg", deck.export_screenshot(title="kvdeck"))
+            deck.notify(f"Screenshot saved to {path}", markup=False)
+        except KvdeckError as error:
+            deck.notify(str(error), severity="error", markup=False)
+        finally:
+            for rack in toasts:
+                rack.display = True
+
+    deck.screen.call_after_refresh(save)
 
 
 def place_of(session: str) -> Path | None:

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from rich.cells import cell_len, get_character_cell_size
 from rich.color import ColorSystem
 from rich.segment import ControlType
 from rich.style import Style
 from textual._compositor import CompositorUpdate
+
+from kvdeck.app.tui.columns import columns, join
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,9 @@ class TerminalPicture:
                     if code[0] == ControlType.CURSOR_MOVE_TO:
                         x, y = int(code[1]), int(code[2])  # type: ignore[misc]
             elif segment.text != "\n":
-                run += _cells(segment.text, segment.style or PLAIN)
+                marks, cells = _cells(segment.text, segment.style or PLAIN)
+                join(run, marks)
+                run += cells
         pen.write(self._changes(x, y, run))
         return pen.text
 
@@ -163,18 +166,10 @@ def _same_blank(old: Cell, new: Cell) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _cells(text: str, style: Style) -> tuple[Cell, ...]:
-    if text.isascii() or cell_len(text) == len(text):
-        return tuple((character, style) for character in text)
-    found: list[Cell] = []
-    for character in text:
-        width = get_character_cell_size(character)
-        if width == 0 and found:  # it joins the character before it
-            place = max(i for i, cell in enumerate(found) if cell[0])
-            found[place] = (found[place][0] + character, style)
-        else:
-            found += [(character, style), *[("", style)] * (width - 1)]
-    return tuple(found)
+def _cells(text: str, style: Style) -> tuple[str, tuple[Cell, ...]]:
+    """Return the marks that join the cell before the text, and its cells."""
+    marks, found = columns(text)
+    return marks, tuple((column, style) for column in found)
 
 
 @lru_cache(maxsize=2048)

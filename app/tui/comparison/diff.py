@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import ComposeResult
@@ -75,9 +76,9 @@ class Head(Lines):
         shown = care if len(care) <= height - 4 else care[: height - 5]
         body += [(cell(f" ▲ {text}", width - 2, "warn"),) for text in shown]
         if len(shown) < len(care):
-            text = f" ▲ and {len(care) - len(shown)} more differences: y copies them all"
+            text = f" ▲ and {len(care) - len(shown)} more: y copies them all"
             body.append((cell(text, width - 2, "warn"),))
-        return framed("A against B", "Esc back to the list", body, width)
+        return framed("A against B", "Esc back", body, width)
 
 
 def _session_text(session: Session) -> str:
@@ -131,8 +132,8 @@ class Behind(Lines):
     def rows(self, width: int, height: int) -> list[Row]:
         if self.diff is None or self.row is None:
             return [heading("nothing to compare", width)]
-        said = self._insights(width)[: max(1, height // 3)]
-        room = height - 1 - len(said)
+        insights = self._insights(width)[: max(1, height // 3)]
+        room = height - 1 - len(insights)
         left = min(44, width // 2)
         figures, plot = self._figures(left), self._plot(width - left - 1, room)
         title = key_text(self.row.path, self._layouts(), self.row.block_bytes, self.row.batch)
@@ -140,7 +141,7 @@ class Behind(Lines):
         for y in range(room):
             beside = plot[y] if y < len(plot) else ()
             body.append((*(figures[y] if y < len(figures) else (cell("", left),)), (" ", ""), *beside))
-        return [heading(title, width, note=self._note()), *body, *said]
+        return [heading(title, width, note=self._note()), *body, *insights]
 
     @property
     def sweeps(self) -> bool:
@@ -337,14 +338,14 @@ def shown_rows(diff: Diff) -> list[Compared]:
 
 
 class DiffScreen(DeckScreen):
-    """Compares sessions A and B; Esc returns to the list."""
+    """Compares sessions A and B; Esc returns to where it was opened."""
 
     CSS_PATH = "diff.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("X", "swap", "swap", id="diff.swap", tooltip="B becomes A", group=RUN),
         Binding("v", "view", "view", id="diff.view", tooltip="Show distributions, curves, or telemetry", group=LIST),
         Binding("y", "copy", "copy", id="diff.copy", tooltip="Copy as Markdown", group=LIST),
-        Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Go back to the list", group=LIST),
+        Binding("escape", "back", "back", key_display="Esc", id="diff.back", tooltip="Go back", group=LIST),
     ]
 
     def __init__(self, a: Session, b: Session) -> None:
@@ -434,7 +435,8 @@ class DiffScreen(DeckScreen):
         telemetry.redraw()
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(diff_markdown(self.diff))
+        care = tuple(care_texts(self.diff, self.a, self.b))
+        self.app.copy_to_clipboard(diff_markdown(replace(self.diff, differences=care)))
         self.notify("copied as Markdown, if the terminal supports OSC 52", markup=False)
 
     def action_back(self) -> None:

@@ -40,7 +40,7 @@ def replay_telemetry(screen: DeckScreen, session: Session) -> None:
 
 
 class ResultScreen(DeckScreen):
-    """One session's report; Esc returns to the list."""
+    """One session's report; Esc returns to where it was opened."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d", "diff", "diff", id="result.diff", tooltip="Compare the run's first two layouts", group=LIST),
@@ -53,9 +53,7 @@ class ResultScreen(DeckScreen):
             tooltip="Replay the session's telemetry in the Monitor",
             group=LIST,
         ),
-        Binding(
-            "escape", "back", "back", key_display="Esc", id="result.back", tooltip="Go back to the list", group=LIST
-        ),
+        Binding("escape", "back", "back", key_display="Esc", id="result.back", tooltip="Go back", group=LIST),
     ]
 
     def __init__(self, session: Session) -> None:

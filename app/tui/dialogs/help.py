@@ -16,6 +16,7 @@ from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 
 KEYS = 10
 """Width of the keys before what they do."""
+CLOSES = "Esc closes · : finds a command: themes, contrast, ascii, and repaint for a garbled screen"
 TWO_COLUMNS, GAP = 100, 3
 """Width from which there are two columns, and the blanks between them."""
 
@@ -39,7 +40,7 @@ def key_rows(screen: Screen[object]) -> list[tuple[str, str, str]]:
         )
         entry[2].append(screen.app.get_key_display(binding))
     ordered = sorted(found.items(), key=lambda item: item[1][0])
-    return [(group, " ".join(dict.fromkeys(keys)), said) for (group, _), (_, said, keys) in ordered]
+    return [(group, " ".join(dict.fromkeys(keys)), does) for (group, _), (_, does, keys) in ordered]
 
 
 class HelpPane(Lines, can_focus=True):
@@ -71,10 +72,7 @@ class HelpPane(Lines, can_focus=True):
         return lines[self.top :]
 
     def _lines(self, width: int) -> list[Row]:
-        closes: list[Row] = [
-            (),
-            (cell("Esc closes · : finds a command · themes, contrast and ascii are in there", width, "dim"),),
-        ]
+        closes: list[Row] = [(), *((cell(line, width, "dim"),) for line in wrap(CLOSES, max(1, width)))]
         if width < TWO_COLUMNS:
             return [*self._column(self.keys, width), *closes]
         half = (width - GAP) // 2
@@ -89,10 +87,11 @@ class HelpPane(Lines, can_focus=True):
         lines: list[Row] = []
         for group, of_group in groupby(keys, key=lambda item: item[0]):
             lines += [(cell("", width),), (cell(group, width, "title"),)]
-            for _, pressed, said in of_group:
-                first, *rest = wrap(said, width - KEYS)
-                lines.append((cell(f" {pressed}", KEYS, "key"), cell(first, width - KEYS)))
-                lines += [(cell("", KEYS), cell(line, width - KEYS)) for line in rest]
+            room = max(1, width - KEYS)
+            for _, pressed, does in of_group:
+                first, *rest = wrap(does, room) or [""]
+                lines.append((cell(f" {pressed}", KEYS, "key"), cell(first, room)))
+                lines += [(cell("", KEYS), cell(line, room)) for line in rest]
         return lines[1:]
 
 

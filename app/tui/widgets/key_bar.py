@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.cells import cell_len
-from textual.binding import Binding
+from textual.binding import ActiveBinding, Binding
 from textual.events import Click
 from textual.screen import Screen
 
@@ -37,30 +37,33 @@ class KeyBar(Lines):
         self.redraw()
 
     def on_click(self, event: Click) -> None:
-        """Press the key under the mouse."""
+        """Do what the key under the mouse does; the key itself would be typed into a field that takes text."""
         x = 0
-        for binding in self._shown(self.size.width):
-            x += self._need(binding)
+        for active in self._shown(self.size.width):
+            x += self._need(active.binding)
             if event.x < x:
-                self.app.simulate_key(binding.key)
+                self.app.call_later(self.app.run_action, active.binding.action, active.node)
                 return
 
     def rows(self, width: int, height: int) -> list[Row]:
-        return [tuple(span for binding in self._shown(width) for span in self._spans(binding))]
+        return [tuple(span for active in self._shown(width) for span in self._spans(active.binding))]
 
-    def _shown(self, width: int) -> list[Binding]:
+    def _shown(self, width: int) -> list[ActiveBinding]:
         """Return the bindings that fit, `ALWAYS` last if not all do."""
-        shown = [b.binding for b in self.screen.active_bindings.values() if b.binding.show and b.enabled]
-        shown.sort(key=lambda b: ORDER.index(b.group) if b.group in ORDER else len(ORDER))
-        shown = list({binding.action: binding for binding in reversed(shown)}.values())[::-1]
-        always = [binding for binding in shown if binding.id == ALWAYS]
-        if sum(map(self._need, shown)) > width:
-            shown = [binding for binding in shown if binding.id != ALWAYS]
-            room = width - sum(map(self._need, always))
-            while shown and sum(map(self._need, shown)) > room:
+        shown = [b for b in self.screen.active_bindings.values() if b.binding.show and b.enabled]
+        shown.sort(key=lambda b: ORDER.index(b.binding.group) if b.binding.group in ORDER else len(ORDER))
+        shown = list({b.binding.action: b for b in reversed(shown)}.values())[::-1]
+        always = [b for b in shown if b.binding.id == ALWAYS]
+        if self._all(shown) > width:
+            shown = [b for b in shown if b.binding.id != ALWAYS]
+            room = width - self._all(always)
+            while shown and self._all(shown) > room:
                 shown.pop()
             shown += always
         return shown
+
+    def _all(self, bindings: list[ActiveBinding]) -> int:
+        return sum(self._need(active.binding) for active in bindings)
 
     def _need(self, binding: Binding) -> int:
         return sum(cell_len(text) for text, _ in self._spans(binding))

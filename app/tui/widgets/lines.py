@@ -13,6 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kvdeck.app.tui import theme
+from kvdeck.app.tui.columns import columns, join
 from kvdeck.sessions.host.escapes import visible
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def cell(text: str, width: int, style: str = "", *, right: bool = False) -> Span
     # Fast path: most texts are ASCII, and thousands of cells are made per second.
     size = len(text) if text.isascii() else cell_len(text)
     if size > width:
-        text = set_cell_size(text, width - 1) + "…" if width > 1 else text[:width]
+        text = set_cell_size(text, width - 1) + "…" if width > 1 else set_cell_size(text, width)
         size = cell_len(text)
     pad = " " * (width - size)
     return (pad + text if right else text + pad, style)
@@ -179,27 +180,31 @@ class Lines(Widget):
 
 
 def _difference(old: Row, new: Row, width: int) -> tuple[int, int]:
-    """Return the first column that differs and the one after the last; up to the row's end if it has wide
-    characters."""
+    """Return the first column that differs and the one after the last; never half of a wide character."""
     # The whole row changes its ground.
     if (CURSOR in old) != (CURSOR in new):
         return 0, width
     same = 0
     while same < len(old) and same < len(new) and old[same] == new[same]:
         same += 1
+    while same and any(columns(row[same][0])[0] for row in (old, new) if same < len(row)):
+        same -= 1  # a mark that joins the text before it
     lead = sum(cell_len(text) for text, _ in new[:same])
     rest = max(0, width - lead)
     a, b = _cells(old[same:], rest), _cells(new[same:], rest)
-    if a is None or b is None:
-        return lead, width
     start = next((x for x in range(rest) if a[x] != b[x]), rest)
     end = next((x + 1 for x in range(rest - 1, start - 1, -1) if a[x] != b[x]), start)
+    while 0 < start < end and not (a[start][0] and b[start][0]):
+        start -= 1
+    while start < end < rest and not (a[end][0] and b[end][0]):
+        end += 1
     return lead + start, lead + end
 
 
-def _cells(row: Row, width: int) -> list[tuple[str, str]] | None:
-    cells = [(character, name) for text, name in row for character in text]
-    # With wide characters, columns and characters aren't the same: such rows are rare, and are painted whole.
-    if not all(text.isascii() or cell_len(text) == len(text) for text, _ in row):
-        return None
+def _cells(row: Row, width: int) -> list[tuple[str, str]]:
+    cells: list[tuple[str, str]] = []
+    for text, name in row:
+        marks, found = columns(text)
+        join(cells, marks)
+        cells += [(column, name) for column in found]
     return (cells + [(" ", "")] * (width - len(cells)))[:width]

@@ -12,6 +12,8 @@ from kvdeck.app.tui.bindings import OPENING
 from kvdeck.app.tui.widgets.lines import Lines, Row, Span
 
 if TYPE_CHECKING:
+    from textual.binding import Binding
+
     from kvdeck.app.tui.app import Deck
     from kvdeck.app.tui.state import EngineState
 
@@ -34,14 +36,14 @@ class StatusBar(Lines):
         self.redraw()
 
     def on_click(self, event: Click) -> None:
-        """Open the mode under the mouse."""
-        x, key = 0, ""
+        """Open the mode under the mouse; its key would be typed into a field that takes text."""
+        x, modes, under = 0, iter(self._openings()), None
         for text, style in self._fitting(self.size.width)[0]:
             x += cell_len(text)
-            key = text.strip() if style == "key" else key
+            under = next(modes) if style == "key" else under
             if event.x < x:
-                if key:
-                    self.app.simulate_key(key)
+                if under is not None:
+                    self.app.call_later(self.app.run_action, under.action)
                 return
 
     def rows(self, width: int, height: int) -> list[Row]:
@@ -58,35 +60,36 @@ class StatusBar(Lines):
         The engine state is shortened first, then the text on pause and link, then the modes that aren't open are
         reduced to their keys.
         """
-        tries = product((self._modes(True), self._modes(False)), (self._said(True), self._said(False)), self._engine())
-        for modes, said, engine in tries:
-            if _width(modes) + _width(said) + _width(engine) <= width:
+        marks = self._marks(True), self._marks(False)
+        for modes, marked, engine in product((self._modes(True), self._modes(False)), marks, self._engine()):
+            if _width(modes) + _width(marked) + _width(engine) <= width:
                 break
-        return modes, [*said, *engine]
+        return modes, [*marked, *engine]
+
+    def _openings(self) -> list[Binding]:
+        """Return the keys of the modes there are."""
+        return [binding for binding in OPENING if binding.action.split("'")[1] in self.app.MODES]
 
     def _modes(self, titles: bool) -> list[Span]:
         """Return the available modes with their keys: all with their titles, or only the open one."""
         spans: list[Span] = [(" kvdeck ", "title")]
-        for binding in OPENING:
-            mode = binding.action.split("'")[1]
-            if mode not in self.app.MODES:
-                continue
-            here = self.app.current_mode == mode
+        for binding in self._openings():
+            here = self.app.current_mode == binding.action.split("'")[1]
             key = self.app.config.keymap.get(str(binding.id), binding.key).split(",")[0]
             spans.append((f" {key}", "key"))
             if here or titles:
                 spans.append((f" {binding.description} ", "title" if here else "dim"))
         return spans
 
-    def _said(self, full: bool) -> list[Span]:
-        said: list[Span] = []
+    def _marks(self, full: bool) -> list[Span]:
+        marks: list[Span] = []
         if self.paused:
-            said.append(("PAUSED, p resumes  " if full else "PAUSED  ", "!warn"))
+            marks.append(("PAUSED, p resumes  " if full else "PAUSED  ", "!warn"))
         if self.link:
-            said.append((f"{self.link}  ", "warn"))
+            marks.append((f"{self.link}  ", "warn"))
         if self.readonly:
-            said.append(("read-only  ", "warn"))
-        return said
+            marks.append(("read-only  ", "warn"))
+        return marks
 
     def _engine(self) -> list[list[Span]]:
         """Return the engine state in several forms, the longest first."""

@@ -24,9 +24,9 @@ class LogScale:
     """Columns of a logarithmic axis over all times of some lines."""
 
     def __init__(self, lines: Sequence[Line], width: int) -> None:
-        edges = [edge for _, _, points in lines for edge, count in points if edge > 0 and count > 0]
+        edges = _edges(lines)
         self.width = width
-        self.least, self.most = (min(edges), max(edges) * _BIN) if edges else (1.0, 1.0)
+        self.least, self.most = (min(edges), max(edges) * _BIN) if edges else (1.0, _BIN)
 
     def column(self, seconds: float) -> int:
         """Return the column of a time, clipped to the axis."""
@@ -43,6 +43,11 @@ class LogScale:
         return cells.row()
 
 
+def _edges(lines: Sequence[Line]) -> list[float]:
+    """Return the edges of the bins that hold requests; a logarithmic axis has no place for a time of 0."""
+    return [edge for _, _, points in lines for edge, count in points if edge > 0 and count > 0]
+
+
 def quantile(points: Histogram, share: float) -> float | None:
     """Return the time within which that share of the requests is done, by the middle of its bin; None without any."""
     total = sum(count for _, count in points)
@@ -56,7 +61,7 @@ def quantile(points: Histogram, share: float) -> float | None:
 
 def strip_rows(lines: Sequence[Line], width: int) -> list[Row]:
     """Return for each line a strip of its requests and a box from p25 to p75 with the median; the axis above."""
-    if width < LEFT + 20 or not any(count for _, _, points in lines for _, count in points):
+    if width < LEFT + 20 or not _edges(lines):
         return [(cell(" no times to draw", width, "dim"),)]
     scale = LogScale(lines, width - LEFT)
     rows = [scale.axis()]
@@ -98,7 +103,7 @@ def _box(style: str, points: Histogram, scale: LogScale) -> Row:
 
 def share_rows(lines: Sequence[Line], width: int, height: int) -> list[Row]:
     """Return curves of the share of requests done within a time; empty with too little room."""
-    if width < LEFT + 20 or height < 4 or not any(points for _, _, points in lines):
+    if width < LEFT + 20 or height < 4 or not _edges(lines):
         return []
     scale = LogScale(lines, width - LEFT)
     canvas = Canvas(scale.width, height - 1)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from rich.cells import cell_len
+
 from kvdeck.app.tui.widgets.lines import CURSOR, Row, cell
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def table_head(columns: list[Column[Item]], title: str, focused: bool) -> Row:
     while skip < len(columns) and not columns[skip].right:
         skip += 1
     room = 1 + sum(column.width + 1 for column in columns[:skip])
-    spans = [cell(lead + "─" * max(0, room - len(lead) - 1), room, "title" if focused else "!dim")]
+    spans = [cell(lead + "─" * max(0, room - cell_len(lead) - 1), room, "title" if focused else "!dim")]
     for column in columns[skip:]:
         spans += [cell(column.title, column.width, "dim", right=column.right), (" ", "")]
     return tuple(spans)

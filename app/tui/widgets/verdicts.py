@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from kvdeck.app.tui.widgets.cells import Cells
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell
 from kvdeck.sessions.model.references import against_text
@@ -49,7 +51,7 @@ class VerdictRow:
     high: float | None = None
     verdict: str = ""
     """The final comparison's; empty while it is measured, and without one."""
-    said: str = ""
+    instead: str = ""
     """What stands in place of a verdict: `measuring`, or why there is none."""
     rates: tuple[float | None, float | None] = (None, None)
     """GB/s of baseline and candidate."""
@@ -70,7 +72,7 @@ class VerdictRow:
         """Return the verdict in a word: the faster layout, `same`, or `can't tell`."""
         if self.winner:
             return short_layout_name(self.winner)
-        return {"no difference": "same", "undecided": "can't tell"}.get(self.verdict, self.said)
+        return {"no difference": "same", "undecided": "can't tell"}.get(self.verdict, self.instead)
 
 
 def rows_of_run(run: RunState) -> list[VerdictRow]:
@@ -95,12 +97,12 @@ def _row_of_steps(baseline: StepState, candidate: StepState, over: bool) -> Verd
     rounds = candidate.counter("round") or 0
     states = [step.state for step in (baseline, candidate)]
     ended = next((state for state in states if state in ("unavailable", "failed", "suspect", "cancelled")), "")
-    said = ended or ("not compared" if over else "measuring …" if "running" in states else "waits")
+    instead = ended or ("not compared" if over else "measuring …" if "running" in states else "waits")
     if compared is None and rounds < LEAST_ROUNDS:
         low = high = None
     return VerdictRow(
         plan.path, plan.block_bytes, plan.batch, baseline.plan.layout, plan.layout, ratio, low, high,
-        "" if compared is None else compared.verdict, said, (baseline.gb_per_s, candidate.gb_per_s),
+        "" if compared is None else compared.verdict, instead, (baseline.gb_per_s, candidate.gb_per_s),
         _against(baseline.reference_ratio, candidate.reference_ratio, candidate.reference,
                  candidate.reference_is_limit),
     )  # fmt: skip
@@ -146,8 +148,8 @@ def _sentence(rows: Sequence[VerdictRow], short: bool) -> str:
     known = [row for row in rows if row.final]
     what = "path" if len({row.path for row in rows}) == len(rows) else "comparison"
     if not known:
-        doing = any(row.said in ("measuring …", "waits") for row in rows)
-        return "Measuring …" if doing else f"No verdict: {rows[0].said}."
+        doing = any(row.instead in ("measuring …", "waits") for row in rows)
+        return "Measuring …" if doing else f"No verdict: {rows[0].instead}."
     wins: dict[str, list[VerdictRow]] = {}
     for row in known:
         if row.winner:
@@ -160,7 +162,7 @@ def _sentence(rows: Sequence[VerdictRow], short: bool) -> str:
         if count := sum(row.verdict == verdict for row in rest):
             parts.append(f"{words} {'all ' if count == len(rows) > 1 else ''}{many(count, what)}")
     if missing := len(rows) - len(known):
-        doing = any(row.said in ("measuring …", "waits") for row in rows)
+        doing = any(row.instead in ("measuring …", "waits") for row in rows)
         parts.append(f"{missing} to come" if doing else f"{many(missing, what)} without a verdict")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
@@ -286,12 +288,12 @@ def _table_row(row: VerdictRow, name: int, one_shape: bool, bar: int, scale: flo
 def framed(title: str, note: str, body: Sequence[Row], width: int) -> list[Row]:
     """Return rows in a frame with a title, and a note at its right."""
     inner = width - 2
-    note = f" {note} " if note and len(note) + len(title) + 8 < width else ""
-    rule = "─" * max(0, inner - 3 - len(title) - len(note))
+    note = f" {note} " if note and cell_len(note) + cell_len(title) + 8 < width else ""
+    rule = "─" * max(0, inner - 3 - cell_len(title) - cell_len(note))
     top: Row = (("╭─ ", "rule"), (title, "title"), (f" {rule}", "rule"), (note, "dim"), ("╮", "rule"))
     rows: list[Row] = [top]
     for line in body:
-        used = sum(len(text) for text, _ in line)
+        used = sum(cell_len(text) for text, _ in line)
         rows.append((("│", "rule"), *line, (" " * max(0, inner - used), ""), ("│", "rule")))
     return [*rows, ((f"╰{'─' * inner}╯", "rule"),)]
 
@@ -320,8 +322,8 @@ class VerdictBox(Lines):
         rows = rows_of_run(self.run)
         verified = self.run.state == "done" and bool(self.run.results) and all(r.verified for r in self.run.results)
         note = "95 % intervals · every byte verified" if verified else "95 % intervals" if rows else ""
-        said = (cell(f" {sentence(rows, width - 4)}", width - 2, "!"),)
-        return framed("Verdict", note, [said, *verdict_rows(rows, width - 2, self.most)], width)
+        answer = (cell(f" {sentence(rows, width - 4)}", width - 2, "!"),)
+        return framed("Verdict", note, [answer, *verdict_rows(rows, width - 2, self.most)], width)
 
 
 def short_path(path: str) -> str:

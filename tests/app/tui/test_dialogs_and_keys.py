@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from rich.cells import cell_len
 from textual.binding import Binding
 
 from kvdeck.app.config import Config
@@ -15,7 +16,7 @@ from kvdeck.app.tui.app import Deck
 from kvdeck.app.tui.bindings import OPENING
 from kvdeck.app.tui.comparison.report import ResultScreen
 from kvdeck.app.tui.dialogs.confirm import Ask
-from kvdeck.app.tui.dialogs.help import Help
+from kvdeck.app.tui.dialogs.help import KEYS, Help, HelpPane
 from kvdeck.app.tui.dialogs.jump import Jump, places
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.base import DeckScreen
@@ -342,6 +343,58 @@ async def test_the_mouse_opens_modes_in_the_header_and_presses_keys_in_the_foote
         await pilot.click(KeyBar, offset=(footer.plain.index("help"), 0))
         await pilot.pause()
         assert isinstance(deck.screen, Help)
+
+
+@pytest.mark.parametrize("width", [1, 5, 11, 15, 40])
+async def test_the_help_opens_at_any_width(width: int):
+    deck = DeckOfFiles()
+    async with deck.run_test(size=(width, 20)) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        pane = deck.screen.query_one(HelpPane)
+        assert all(cell_len(line) <= max(KEYS + 1, pane.size.width) for line in pane.plain.splitlines())
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(deck.screen, Help)
+
+
+async def test_the_help_says_how_to_paint_the_screen_again(deck: Answered):
+    async with deck.run_test(size=SMALL) as pilot:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        pane = deck.screen.query_one(HelpPane)
+        await pilot.press(*["down"] * 60)
+        assert "repaint" in " ".join(pane.plain.split())
+        assert "deck: repaint" in {command.title for command in deck.get_system_commands(deck.screen)}
+
+
+async def test_a_click_is_not_typed_into_the_field_that_takes_text(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("right", "right", "enter", "2")
+        footer = deck.screen.query_one(KeyBar)
+        await pilot.click(KeyBar, offset=(footer.plain.index("help"), 0))
+        await pilot.pause()
+        assert isinstance(deck.screen, Help)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert deck.screen.query_one(FormPane).typing == "2"
+        await pilot.press("escape", "4", "slash", "a")
+        await pilot.pause()
+        header = deck.screen.query_one(StatusBar)
+        filtered = deck.screen.query_one(FilterBar)
+        await pilot.click(StatusBar, offset=(header.plain.index("Doctor"), 0))
+        await pilot.pause()
+        assert deck.current_mode == "doctor"
+        assert filtered.text == "a"
+
+
+async def test_a_run_that_starts_takes_no_field_from_who_types_in_it(deck: Answered):
+    async with deck.run_test(size=BIG) as pilot:
+        await pilot.press("right", "right", "enter", "2")
+        deck.post_message(EngineChanged(a_run.live()))
+        await pilot.pause()
+        await pilot.press("4", "enter", "r")
+        assert deck.requests.asked[0][1]["blocks"] == 24
 
 
 async def test_tab_goes_through_a_forms_fields_and_then_to_the_next_pane(deck: Answered):

@@ -138,7 +138,7 @@ async def test_doctors_paths_and_facts_are_copied(deck: Answered):
         await pilot.press("Y")
         await pilot.pause()
         assert "HostToHost,UCX ✓,ready" in deck.clipboard
-        await pilot.press("tab", "Y")
+        await pilot.press("tab", "tab", "Y")
         await pilot.pause()
         assert "cpu model,a processor" in deck.clipboard
 
@@ -148,6 +148,19 @@ async def test_a_picture_is_saved(deck: Answered, tmp_path: Path):
         await pilot.press("9", "S")
         await pilot.pause()
         assert "not&#160;checked&#160;yet" in files(tmp_path)["doctor.svg"]
+
+
+async def test_a_picture_shows_no_toast_and_leaves_those_unread_ones_there(deck: Answered, tmp_path: Path):
+    async with deck.run_test(size=BIG, notifications=True) as pilot:
+        deck.notify("still unread", severity="error", timeout=600)
+        await pilot.pause()
+        assert "still&#160;unread" in deck.export_screenshot()
+        await pilot.press("S")
+        await pilot.pause()
+        assert "still&#160;unread" not in files(tmp_path)["run.svg"]
+        assert [note.message.partition(" saved")[0] for note in deck._notifications] == ["still unread", "Screenshot"]
+        await pilot.pause()
+        assert "still&#160;unread" in deck.export_screenshot()
 
 
 async def test_a_home_that_takes_nothing_is_said(deck: Answered, monkeypatch: pytest.MonkeyPatch):

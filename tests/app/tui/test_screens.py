@@ -239,6 +239,25 @@ async def test_doctor_shows_reason_and_mend(deck: Answered):
         assert "fix: load the driver" in text(deck, Advice)
 
 
+async def test_every_fix_of_doctors_can_be_read_on_a_small_terminal(deck: Answered):
+    async with deck.run_test(size=SMALL) as pilot:
+        await pilot.press("9")
+        deck.doctor = a_run.doctor()
+        await pilot.pause()
+        advice = deck.screen.query_one(Advice)
+        assert "more lines" in advice.plain
+        await pilot.press("tab")
+        assert advice.has_focus
+        read = []
+        for _ in range(20):
+            read.append(advice.plain)
+            await pilot.press("down")
+        for fix in ("install a driver", "choose a folder on a disk", "load the driver (nvidia-smi must list a GPU)"):
+            assert any(f"fix: {fix}" in text for text in read), fix
+        assert "more lines" not in advice.plain
+        assert "POSIX AIO" in advice.plain or "UCX" in advice.plain, "the reasons stand below the fixes"
+
+
 @pytest.mark.parametrize("mode", ["2", "4", "9"])
 async def test_every_key_in_the_help_has_a_meaning(deck: Answered, mode: str):
     async with deck.run_test(size=BIG) as pilot:

@@ -32,6 +32,25 @@ Stuck(requests=Requests(live=False)).run()
 """
 
 
+TICKING = """
+from kvdeck.app.tui.app import Deck
+from kvdeck.app.tui.requests import Requests
+from kvdeck.app.tui.widgets.key_bar import KeyBar
+KeyBar.rows = lambda bar, width, height: [((("x" * 89 + "y" + "z" * 30)[:width], ""),)]
+class Ticking(Deck):
+    def on_resize(self):
+        self.call_next(self.tick)
+    def tick(self):
+        for bar in self.screen.query(KeyBar):
+            bar.refresh()
+            self.screen._compositor.update_widgets({bar})
+            self.screen._compositor_refresh()
+Ticking(requests=Requests(live=False)).run()
+"""
+"""Paints a row before the screen is laid out for a new size: a terminal that became narrower shows its end in the last
+column."""
+
+
 @pytest.fixture
 def deck() -> Iterator[Terminal]:
     shown = Terminal()
@@ -49,6 +68,30 @@ def test_it_paints_keeps_still_and_quits(deck: Terminal):
     assert deck.shows("not checked yet")
     os.write(deck.master, b"q")
     assert deck.ended() == 0
+
+
+def test_a_resize_to_the_same_size_paints_what_was_lost(deck: Terminal):
+    assert deck.shows("[x] HostToHost")
+    while deck.read(0.3):
+        pass
+    deck.screen.reset()
+    deck.process.send_signal(signal.SIGWINCH)
+    assert deck.shows("[x] HostToHost")
+
+
+def test_what_is_painted_before_the_layout_follows_a_resize_is_painted_again():
+    deck = Terminal((120, 30), program=TICKING)
+    try:
+        assert deck.shows("[x] HostToHost")
+        while deck.read(0.3):
+            pass
+        deck.resize(90, 30)
+        assert deck.shows("[x] HostToHost")
+        while deck.read(0.3):
+            pass
+        assert deck.screen.display[-1] == "x" * 89 + "y"
+    finally:
+        deck.close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGHUP, signal.SIGTERM])

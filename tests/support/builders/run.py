@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import orjson
 
-from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint
+from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint, LayoutComparison
 from kvdeck.app.tui.state import Doctor, EngineState, doctor_from_json
 from kvdeck.engine.client.run_log import entry_of
 from kvdeck.engine.planning.layout import FULLY_CONTIGUOUS, LAYER_SEPARATE
@@ -215,7 +215,13 @@ def measured() -> BandwidthHistory:
         for layout, half in (("fc", 120_000), ("ls", 480_000))
         for size in sizes
     ]
-    return BandwidthHistory((*sweep, BandwidthPoint("HostToDisk", "fc", BLOCK, 1.4, NAME, "POSIX")))
+    compared = [
+        LayoutComparison(fc.path, fc.block_bytes, ratio, 0.99 * ratio, 1.01 * ratio, "slower", "sweep", "UCX")
+        for fc, ls in zip(sweep, sweep[len(sizes) :], strict=False)
+        for ratio in [fc.gb_per_s / ls.gb_per_s]
+    ]
+    to_disk = BandwidthPoint("HostToDisk", "fc", BLOCK, 1.4, NAME, "POSIX")
+    return BandwidthHistory((*sweep, to_disk), comparisons=tuple(compared))
 
 
 def compared(name: str) -> Session:

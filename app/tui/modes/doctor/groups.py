@@ -48,7 +48,7 @@ class PathGroup:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to do, and the paths that wait for it."""
+    """What to do, and the paths that wait for it; with a backend where the path runs with another."""
 
     text: str
     reason: str
@@ -88,10 +88,16 @@ def fixes(groups: Iterable[PathGroup]) -> list[Fix]:
     """Return each fix once, with the paths that can't run, or run with limits, until it is done."""
     found: dict[str, tuple[str, list[str]]] = {}
     for group in groups:
-        report = group.best
-        if report.state != "ready" and report.fix:
-            found.setdefault(report.fix, (report.reason, []))[1].append(group.path)
-    return [Fix(text, reason, tuple(paths)) for text, (reason, paths) in found.items()]
+        for report in group.reports:
+            if report.state != "ready" and report.fix:
+                found.setdefault(report.fix, (report.reason, []))[1].append(_waiting(group, report))
+    return [Fix(text, reason, tuple(dict.fromkeys(paths))) for text, (reason, paths) in found.items()]
+
+
+def _waiting(group: PathGroup, report: PathReport) -> str:
+    if report is group.best or group.best.state == "unavailable":
+        return group.path
+    return " ".join(filter(None, (group.path, "with", report.backend, report.mode)))
 
 
 def limits(host: Mapping[str, Any]) -> dict[str, str]:

@@ -17,8 +17,9 @@ from kvdeck.app.tui.state import Doctor
 from kvdeck.app.tui.widgets.key_bar import RUN
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
 from kvdeck.app.tui.widgets.list import Listing, Page
+from kvdeck.app.tui.widgets.scroll import Scrolled
 from kvdeck.app.tui.widgets.table import Column
-from kvdeck.sessions.units import size_text
+from kvdeck.sessions.units import many, size_text
 
 MARKS = {"ready": "✓", "degraded": "!", "unavailable": "–"}
 TONES = {"ready": "ok", "degraded": "warn", "unavailable": "dim"}
@@ -79,19 +80,19 @@ class Readiness(Lines):
     """How many paths can run here, in one line."""
 
     groups: tuple[PathGroup, ...] = ()
-    said = ""
+    instead = ""
 
-    def apply(self, groups: Sequence[PathGroup], said: str) -> None:
-        """Show the headline of these paths, or what is said in its place."""
-        self.groups, self.said = tuple(groups), said
+    def apply(self, groups: Sequence[PathGroup], instead: str) -> None:
+        """Show the headline of these paths, or the text instead if there are none."""
+        self.groups, self.instead = tuple(groups), instead
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
-        return [(cell(f" {headline(self.groups, width - 2) if self.groups else self.said}", width, "!"),)]
+        return [(cell(f" {headline(self.groups, width - 2) if self.groups else self.instead}", width, "!"),)]
 
 
-class Advice(Lines):
-    """The reason of the path under the cursor, and every fix once, with the paths that wait for it."""
+class Advice(Scrolled):
+    """Every fix once, with the paths that wait for it, and the reasons of the path under the cursor."""
 
     group: PathGroup | None = None
     groups: tuple[PathGroup, ...] = ()
@@ -101,19 +102,26 @@ class Advice(Lines):
         self.redraw()
 
     def rows(self, width: int, height: int) -> list[Row]:
+        lines = self._lines(width)
+        self.top = max(0, min(self.top, len(lines) - height))
+        below = len(lines) - height - self.top
+        shown = lines[self.top : self.top + height]
+        if below > 0:
+            shown[-1] = (cell(f" ↓ {many(below + 1, 'more line')}", width, "dim"),)
+        return shown
+
+    def _lines(self, width: int) -> list[Row]:
         rows: list[Row] = []
+        for fix in fixes(self.groups):
+            rows += [] if rows else [heading("Fixes", width, self.has_focus)]
+            rows += _wrapped(f"fix: {fix.text}", width, "key")
+            rows += _wrapped(f"for {', '.join(fix.paths)}", width, "dim")
         if self.group is not None:
-            rows.append(heading(self.group.path, width))
+            rows.append(heading(self.group.path, width, self.has_focus and not rows))
             for report in self.group.reports:
                 name = " ".join(filter(None, (report.backend, report.mode)))
                 rows += _wrapped(f"{name}: {report.reason or report.state}", width, TONES[report.state])
-        found = fixes(self.groups)
-        if found:
-            rows.append(heading("Fixes", width))
-        for fix in found:
-            rows += _wrapped(f"fix: {fix.text}", width, "key")
-            rows += _wrapped(f"for {', '.join(fix.paths)}", width, "dim")
-        return rows[:height]
+        return rows
 
 
 def _wrapped(text: str, width: int, tone: str) -> list[Row]:
@@ -200,9 +208,9 @@ def _plugin_row(plugin: dict[str, Any], width: int) -> Row:
     stage = (
         "creates" if works else "loads" if plugin.get("loads") else "present" if plugin.get("present") else "missing"
     )
-    said = ", ".join(map(str, plugin.get("memory_types") or ())) if works else str(plugin.get("reason") or "")
+    detail = ", ".join(map(str, plugin.get("memory_types") or ())) if works else str(plugin.get("reason") or "")
     return (
         cell(f" {plugin.get('name', '')}", 14),
         cell(stage, 8, "ok" if works else "dim"),
-        cell(f" {said}", width - 22, "dim"),
+        cell(f" {detail}", width - 22, "dim"),
     )

@@ -10,20 +10,27 @@ from typing import Any
 from kvdeck.app.tui.bandwidth import BandwidthHistory
 from kvdeck.app.tui.form_fields import LAYOUTS
 from kvdeck.app.tui.modes.plan.form import PAGE_SIZES, TP_SIZES, PlanForm
-from kvdeck.app.tui.modes.plan.picture import block_rows, lesson, near_points, tile_rows
+from kvdeck.app.tui.modes.plan.picture import (
+    block_rows,
+    lesson,
+    move_text,
+    near_points,
+    of_backend,
+    tile_rows,
+    without_doctor,
+)
 from kvdeck.app.tui.widgets.lines import Row, Span, cell, heading
 from kvdeck.engine.planning.plan import Plan, aligned
 from kvdeck.engine.planning.precision import PRECISIONS
 from kvdeck.sessions.errors import UsageError
 from kvdeck.sessions.units import (
     count_text,
-    duration_text,
     exact_size_text,
     figure,
     many,
     percent_text,
+    short_layout_name,
     size_text,
-    time_text,
 )
 
 LABEL = 19
@@ -61,9 +68,9 @@ def figure_rows(form: PlanForm, measured: BandwidthHistory, width: int, height: 
 
 def _drawn_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: int, height: int) -> list[Row]:
     """Return the tiles, the block as both layouts have it, what this host says of it, and the figures as room is."""
-    said, tone = lesson(form, plan, measured)
+    learnt, tone = lesson(form, plan, measured)
     tiles, block = tile_rows(form, plan, measured, width), block_rows(plan, width)
-    answer: list[Row] = [(cell(f" {said}", width, tone),), *_fit_rows(plan, form.doctor.host, width)]
+    answer: list[Row] = [(cell(f" {learnt}", width, tone),), *_fit_rows(plan, form.doctor.host, width)]
     more = [heading("KV cache", width, note=_precision_text(form)), *_kv_rows(plan, width)]
     why, layouts = list(_why_rows(plan, width)), list(_layout_rows(plan, width))
     rows = [*more, *why, *layouts]
@@ -83,8 +90,8 @@ def _precision_text(form: PlanForm) -> str:
     return f"{form.precision}{source}: {PRECISIONS[form.precision].said}"
 
 
-def _line(label: str, said: str, width: int, tone: str = "") -> Row:
-    return (cell(f" {label}", LABEL, "dim"), cell(said, width - LABEL, tone))
+def _line(label: str, text: str, width: int, tone: str = "") -> Row:
+    return (cell(f" {label}", LABEL, "dim"), cell(text, width - LABEL, tone))
 
 
 def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
@@ -103,24 +110,24 @@ def _kv_rows(plan: Plan, width: int) -> Iterator[Row]:
 
 def _stage_rows(plan: Plan, width: int) -> Iterator[Row]:
     if plan.parallel.pp > 1:
-        yield _line("layers per stage", _stages_said(plan), width)
+        yield _line("layers per stage", _stages_text(plan), width)
 
 
-def _stages_said(plan: Plan) -> str:
+def _stages_text(plan: Plan) -> str:
     """Return layers per stage, equal neighbours grouped in order, and the rule for the remainder: `13 × 4, 3 × 3 ·
     …`."""
     runs = [(size, len(list(run))) for size, run in itertools.groupby(stage.layers for stage in plan.stages())]
-    said = ", ".join(f"{count} × {size}" for size, count in runs)
-    return f"{said} · {rule}" if (rule := plan.remainder()) else said
+    layers = ", ".join(f"{count} × {size}" for size, count in runs)
+    return f"{layers} · {rule}" if (rule := plan.remainder()) else layers
 
 
 def _state_rows(plan: Plan, width: int) -> Iterator[Row]:
     """Yield the recurrent state of a hybrid model, apart from the KV: per request, independent of its length."""
     if plan.state_bytes:
         on_gpu = f"at most {size_text(plan.gpu_state_bytes())} per GPU"
-        said = f"{exact_size_text(plan.state_bytes)} per request of any length · {on_gpu}"
+        full = f"{exact_size_text(plan.state_bytes)} per request of any length · {on_gpu}"
         few = f"{size_text(plan.state_bytes)} per request, not KV · {on_gpu}"
-        yield _line("recurrent state", said if len(said) <= width - LABEL else few, width)
+        yield _line("recurrent state", full if len(full) <= width - LABEL else few, width)
     for words in plan.model.without_state():
         yield _line("recurrent state", f"unknown for {words}", width, "warn")
 
@@ -131,11 +138,11 @@ def _few_kv_rows(plan: Plan, width: int) -> Iterator[Row]:
     yield from _gpu_rows(plan, width)
     yield from _state_rows(plan, width)
     if len(plan.stage.groups) > 1:
-        said = [
+        groups = [
             f"{group.kind.name} {count_text(group.blocks)} × {size_text(group.block_bytes)}"
             for group in plan.stage.groups
         ]
-        yield _line("blocks/request", ", ".join(said), width)
+        yield _line("blocks/request", ", ".join(groups), width)
 
 
 def _grown(plan: Plan) -> str:
@@ -183,11 +190,11 @@ def _layout_rows(plan: Plan, width: int) -> Iterator[Row]:
     yield pair("desc./request", count_text(plan.stage.blocks()), count_text(plan.stage.regions()))
     yield pair("desc. one GPU", count_text(gpu.blocks), count_text(gpu.regions))
     yield pair("desc. all GPUs", count_text(whole.blocks), count_text(whole.regions))
-    said = [
+    direct = [
         (f"yes, at {size_text(step)}", "ok") if (step := aligned(size)) else ("no, not aligned", "warn")
         for size in sizes
     ]
-    yield pair("O_DIRECT", said[0][0], said[1][0], (said[0][1], said[1][1]))
+    yield pair("O_DIRECT", direct[0][0], direct[1][0], (direct[0][1], direct[1][1]))
 
 
 def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
@@ -216,19 +223,18 @@ def _fit_rows(plan: Plan, host: dict[str, Any], width: int) -> Iterator[Row]:
 
 
 def _time_rows(form: PlanForm, plan: Plan, measured: BandwidthHistory, width: int) -> Iterator[Row]:
-    size = plan.per_gpu().block_bytes
+    without = "not measured here with such blocks · r measures it"
+    if form.doctor.best(form.path) is None:
+        without = f"– · {without_doctor(form)}"
+    points = near_points(form, plan, measured)
     for layout in LAYOUTS[:2]:
-        name = "FC" if layout == LAYOUTS[0] else "LS"
-        point = near_points(form, plan, measured).get(layout)
+        label = f"{form.path} {short_layout_name(layout).upper()}"
+        point = points.get(layout)
         if point is None:
-            without = "not measured here with such blocks · r measures it"
-            yield _line(f"{form.path} {name}", measured.error or without, width, "dim")
+            yield _line(label, measured.error or without, width, "dim")
             continue
-        seconds = size / point.gb_per_s / 1e9
-        took = duration_text(seconds) if seconds >= 1 else time_text(seconds * 1e6)
-        measured_with = f"measured with {size_text(point.block_bytes)} blocks in {point.session}"
-        said = f"{took} at {figure(point.gb_per_s)} GB/s, {measured_with}"
-        yield _line(f"{form.path} {name}", said, width)
+        source = f"{size_text(point.block_bytes)} blocks with {point.backend} in {point.session}"
+        yield _line(label, f"{move_text(plan, point)} at {figure(point.gb_per_s)} GB/s · {source}", width)
 
 
 def command_rows(form: PlanForm, width: int, focused: bool = False) -> list[Row]:
@@ -250,10 +256,13 @@ def command_rows(form: PlanForm, width: int, focused: bool = False) -> list[Row]
 
 def grid_rows(form: PlanForm, measured: BandwidthHistory, width: int) -> list[Row]:
     """Return block sizes over TP and page size; brackets mark each row's first page size at or past the knee."""
-    knee = measured.knee(form.path)
-    said = f"knee {size_text(knee)} on {form.path}" if knee else f"no block-size sweep measured on {form.path}"
-    said = measured.error or said
-    rows = [heading("Block size over TP and page size", width, note=said)]
+    best, by_backend = form.doctor.best(form.path), of_backend(form, measured)
+    if best is None or by_backend is None:
+        knee, note = None, f"– · {without_doctor(form)}"
+    else:
+        knee, where = by_backend.knee(form.path), f"{form.path} with {best.backend}"
+        note = f"knee {size_text(knee)} on {where}" if knee else f"no block-size sweep measured on {where}"
+    rows = [heading("Block size over TP and page size", width, note=measured.error or note)]
     pages = tuple(sorted({*PAGE_SIZES, form.page_size}))
     head: list[Span] = [cell(" TP \\ page", 10, "dim")]
     each = min(12, (width - 10) // len(pages))
@@ -264,21 +273,23 @@ def grid_rows(form: PlanForm, measured: BandwidthHistory, width: int) -> list[Ro
         rows.append(
             (
                 cell(f" {tp:>3}", 10, "!" if tp == form.tp else "dim"),
-                *_grid_cells(form, measured, tp, pages, each, knee),
+                *_grid_cells(form, by_backend, tp, pages, each, knee),
             )
         )
     legend: list[Span] = [(" of the best GB/s: ", "dim")]
-    legend += [span for share, tone, said in _SHARES for span in ((said, tone), (" · ", "dim"))]
+    legend += [span for _, tone, share in _SHARES for span in ((share, tone), (" · ", "dim"))]
     legend.append(("dim: not measured", "dim"))
     if knee:
         legend += [(" · ", "dim"), ("[knee]", "!")]
     return [*rows, tuple(legend)]
 
 
-def _rate_tone(form: PlanForm, measured: BandwidthHistory, size: int) -> str:
-    """Return the tone of a block size by what was measured near it on the plan's path, against the best there."""
+def _rate_tone(form: PlanForm, measured: BandwidthHistory | None, size: int) -> str:
+    """Return the tone of a block size by what a backend moved near it on the plan's path, against its best there."""
+    if measured is None:
+        return "dim"
     there = [point.gb_per_s for point in measured.points if point.path == form.path]
-    points = (measured.near(form.path, layout, size, None) for layout in LAYOUTS[:2])
+    points = (measured.near(form.path, layout, size) for layout in LAYOUTS[:2])
     rate = max((point.gb_per_s for point in points if point is not None), default=None)
     if rate is None:
         return "dim"
@@ -286,7 +297,7 @@ def _rate_tone(form: PlanForm, measured: BandwidthHistory, size: int) -> str:
 
 
 def _grid_cells(
-    form: PlanForm, measured: BandwidthHistory, tp: int, pages: tuple[int, ...], each: int, knee: int | None
+    form: PlanForm, measured: BandwidthHistory | None, tp: int, pages: tuple[int, ...], each: int, knee: int | None
 ) -> Iterator[Span]:
     marked = False
     for page in pages:

@@ -155,8 +155,7 @@ class PlanForm:
         if item.key == "pp_rule":
             return PP_RULES[self.pp_rule]
         if item.key == "path" and (row := self.doctor.best(self.path)) is not None:
-            said = row.reason or f"{row.state} with {row.backend}"
-            return f"{self.path}: {said}"
+            return f"{self.path}: {row.reason or f'{row.state} with {row.backend}'}"
         return item.hint
 
     def _origin(self) -> str:

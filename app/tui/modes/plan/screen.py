@@ -160,7 +160,7 @@ class PlanScreen(DeckScreen):
         form = self.query_one(PlanPane).form
         self._written(f"{form.title}.yaml", dump_yaml(form.to_mapping()), "saved to")
 
-    def _written(self, name: str, text: str, said: str) -> None:
+    def _written(self, name: str, text: str, done: str) -> None:
         if not self.app.may_command():
             return
         folder = self.app.requests.plans_folder()
@@ -170,7 +170,7 @@ class PlanScreen(DeckScreen):
         except OSError as error:
             self.notify(f"can't write {folder / name}: {error.strerror}", severity="error", markup=False)
             return
-        self.notify(f"{said} {folder / name}", markup=False)
+        self.notify(f"{done} {folder / name}", markup=False)
 
     def action_open(self) -> None:
         files = sorted(self.app.requests.plans_folder().glob("*.yaml"), key=lambda path: -path.stat().st_mtime)

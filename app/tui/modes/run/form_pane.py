@@ -108,10 +108,10 @@ class FormPane(FieldsPane[Form]):
         box, label = self.form.text(item), 20 if width > 50 else 16
         row = self.form.doctor.best(item.key)
         if row is None:
-            said, tone = ("checking" if self.form.doctor.looking else "", "dim")
+            text, tone = ("checking" if self.form.doctor.looking else "", "dim")
         elif row.state == "ready":
-            said, tone = (f"ready {row.backend}", "ok")
+            text, tone = (f"ready {row.backend}", "ok")
         else:
-            said, tone = (f"! {row.reason}", "warn") if row.state == "degraded" else (row.reason, "dim")
+            text, tone = (f"! {row.reason}", "warn") if row.state == "degraded" else (row.reason, "dim")
         name = f"path:{item.key}" if self.form.available(item.key) else "dim"
-        return (cell(f"{box} ", 4), cell(item.label, label, name), cell(said, width - 4 - label, tone))
+        return (cell(f"{box} ", 4), cell(item.label, label, name), cell(text, width - 4 - label, tone))

@@ -107,7 +107,9 @@ class RunScreen(DeckScreen):
         self.query_one(LogPane).apply(run)
         self.query_one(QueuePane).apply(engine.runs)
         if run is not None and run.session != self._shown:
-            self._shown, self.live = run.session, True
+            self._shown = run.session
+            # Going live takes the focus, and with it what is being typed.
+            self.live = self.live or self.query_one(FormPane).typing is None
 
     def apply_doctor(self, doctor: Doctor) -> None:
         self.query_one(FormPane).apply_doctor(doctor)

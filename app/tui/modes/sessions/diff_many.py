@@ -29,9 +29,7 @@ class VersusScreen(DeckScreen):
         Binding(
             "b", "baseline", "baseline", id="versus.baseline", tooltip="Use the next session as the baseline", group=RUN
         ),
-        Binding(
-            "escape", "back", "back", key_display="Esc", id="versus.back", tooltip="Go back to the list", group=LIST
-        ),
+        Binding("escape", "back", "back", key_display="Esc", id="versus.back", tooltip="Go back", group=LIST),
     ]
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:

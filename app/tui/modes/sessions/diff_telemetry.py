@@ -25,9 +25,7 @@ class RecordingsScreen(DeckScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("X", "swap", "swap", id="recordings.swap", tooltip="B becomes A", group=RUN),
         Binding("y", "copy", "copy", id="recordings.copy", tooltip="Copy as Markdown", group=LIST),
-        Binding(
-            "escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Go back to the list", group=LIST
-        ),
+        Binding("escape", "back", "back", key_display="Esc", id="recordings.back", tooltip="Go back", group=LIST),
     ]
 
     def __init__(self, a: Session, b: Session) -> None:

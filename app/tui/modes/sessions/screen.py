@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -45,9 +45,11 @@ MOST_VERDICTS = 8
 LEAST_LISTED = 6
 """Rows that the list has room for, however few there are."""
 MOST_RESULTS = 60
-"""Number of rows whose verdicts are read."""
+"""Number of rows, from the first, whose verdicts are read; and those of the rows in view."""
 PREVIEW, CHANGES = "preview", "changes"
 """Groups of workers of which one runs at a time."""
+Identity: TypeAlias = "tuple[str, float, float | None]"
+"""Name, begin and end of a session: a deleted one's name may be another's."""
 TONES = {"recording": "run", "done": "ok", "running": "run", "queued": "dim", "failed": "bad", "crashed": "bad"}
 
 
@@ -81,7 +83,11 @@ def _shown_name(name: str, width: int) -> str:
     return name if width >= SHARED_WIDTH else _STAMP.sub("", name, count=1)
 
 
-def _columns(width: int, marked: Sequence[str], results: Mapping[str, str]) -> list[Column[SessionSummary]]:
+def _identity(row: SessionSummary) -> Identity:
+    return row.name, row.created, row.ended
+
+
+def _columns(width: int, marked: Sequence[str], results: Mapping[Identity, str]) -> list[Column[SessionSummary]]:
     now = time.time()
     columns: list[Column[SessionSummary]] = [
         Column("", 1, lambda r: _mark(r.name, marked), lambda _: "key", right=False),
@@ -106,7 +112,7 @@ def _mark(name: str, marked: Sequence[str]) -> str:
     return chr(ord("A") + marked.index(name)) if name in marked else ""
 
 
-def _about(row: SessionSummary, results: Mapping[str, str]) -> str:
+def _about(row: SessionSummary, results: Mapping[Identity, str]) -> str:
     """Return what came out: the verdicts, or why there are none, behind tags and origin."""
     tags = f"#{' #'.join(row.tags)} " if row.tags else ""
     origin = {"dynamo": "dynamo's ", "imported": "imported ", "trace": "trace ", "telemetry": "telemetry "}.get(
@@ -114,8 +120,8 @@ def _about(row: SessionSummary, results: Mapping[str, str]) -> str:
     )
     counted = many(row.transfers, "transfer") if row.transfers else ""
     bad = row.reason if row.state not in ("done", "running", "queued") else ""
-    said = results.get(row.name) or bad or row.about or ", ".join(row.paths) or row.reason or ""
-    return f"  {tags}{origin}{' · '.join(filter(None, (counted, said)))}"
+    outcome = results.get(_identity(row)) or bad or row.about or ", ".join(row.paths) or row.reason or ""
+    return f"  {tags}{origin}{' · '.join(filter(None, (counted, outcome)))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +222,14 @@ class SessionsScreen(DeckScreen):
         self.known: tuple[tuple[str, str], ...] | None = None
         self.marked: list[str] = []
         self.previewed: Preview | None = None
-        self.results: dict[str, str] = {}
-        """Verdicts of each run in one line, by session."""
+        self.results: dict[Identity, str] = {}
+        """Verdicts of each run in one line."""
         self._selected = ""
         """The followed run that the cursor was put on last."""
+        self._arriving = True
+        """Whether this mode was opened and its list not shown since: only then the cursor goes to the followed run."""
+        self._loading = False
+        """Whether results are being read."""
         self._wait: Timer | None = None
         self._fingerprint: tuple[int, ...] = ()
         self._listing = self._outdated = False
@@ -248,6 +258,8 @@ class SessionsScreen(DeckScreen):
         if known != self.known:
             self.known = known
             self.action_reread()
+        elif self.kept and not self._listing:
+            self._select_newest_run()
 
     def _reread_live(self) -> None:
         """Reread live or changed sessions: other processes write, tag and rename them without the engine's
@@ -293,30 +305,45 @@ class SessionsScreen(DeckScreen):
         self.marked = [name for name in self.marked if any(row.name == name for row in self.kept)]
         self._fill()
         self._select_newest_run()
-        self.ask(lambda: self._load_results(), "results", exclusive=True)
         if (row := self._here()) is not None and row != before:
             self._preview(row.name)
 
     def _select_newest_run(self) -> None:
-        """Put the cursor on the followed run's row, once."""
-        run = self.app.engine.run
-        if run is None or run.session == self._selected:
+        """Put the cursor on the followed run's row, once, and only when the mode was just opened."""
+        run, arriving, self._arriving = self.app.engine.run, self._arriving, False
+        if run is None or run.session == self._selected or not arriving:
             return
         if any(row.name == run.session for row in self.kept):
             self._selected = run.session
             self.query_one("#list", Listing).go_to(run.session)
 
+    def on_screen_suspend(self) -> None:
+        self._arriving = self not in self.app.screen_stack
+
+    def _want_results(self) -> None:
+        if not self._loading:
+            self._loading = True
+            self.ask(lambda: self._load_results(), "results")
+
     async def _load_results(self) -> None:
-        """Read the verdicts of the newest runs that have ended, each once."""
-        bar = self.query_one(FilterBar)
-        rows = matching(sorted_rows(self.kept, bar.sort), bar.text.split())[:MOST_RESULTS]
-        for row in rows:
-            if row.kind == "run" and row.ended is not None and row.name not in self.results:
+        """Read verdicts until all are known; beginning anew at each change would never end on a slow disk."""
+        try:
+            while (row := self._without_result()) is not None:
                 try:
-                    self.results[row.name] = result_text(await self.app.requests.load_session(row.name))
+                    self.results[_identity(row)] = result_text(await self.app.requests.load_session(row.name))
                 except KvdeckError:
-                    self.results[row.name] = ""  # its state says that it can't be read
+                    self.results[_identity(row)] = ""  # its state says that it can't be read
                 self.query_one("#list", Listing).redraw()
+        finally:
+            self._loading = False
+
+    def _without_result(self) -> SessionSummary | None:
+        """Return the first run that has ended and whose verdicts aren't known: of the rows in view, then of the rows
+        from the first."""
+        listing: Listing[SessionSummary] = self.query_one("#list", Listing)
+        wanted = [*listing.items[listing.top : listing.top + listing.size.height], *listing.items[:MOST_RESULTS]]
+        runs = (row for row in wanted if row.kind == "run" and row.ended is not None)
+        return next((row for row in runs if _identity(row) not in self.results), None)
 
     def _here(self) -> SessionSummary | None:
         return self.query_one("#list", Listing).under_cursor
@@ -327,9 +354,23 @@ class SessionsScreen(DeckScreen):
         bar.count, bar.total = len(rows), len(self.kept)
         bar.redraw()
         none = "no session matches · Esc clears the filter" if bar.text else "no session yet · 2, then r, starts a run"
-        listing = self.query_one("#list", Listing)
-        listing.styles.height = 1 + max(LEAST_LISTED, len(rows)) if self.query_one("#preview").display else "1fr"
-        listing.show(rows, self.error or none, "bad" if self.error else "dim")
+        self.query_one("#list", Listing).show(rows, self.error or none, "bad" if self.error else "dim")
+        self._share_height()
+        self._want_results()
+
+    def _share_height(self) -> None:
+        """Give the list the rows that it needs, and all of them where there is no preview below it."""
+        listing: Listing[SessionSummary] = self.query_one("#list", Listing)
+        previewed = bool(listing.items) and self.has_class("-tall") and "preview" not in self.hidden
+        self.set_class(previewed, "-previewed")
+        listing.styles.height = 1 + max(LEAST_LISTED, len(listing.items)) if previewed else "1fr"
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._share_height)
+
+    def switch_pane(self, pane: str) -> None:
+        super().switch_pane(pane)
+        self._share_height()
 
     def action_sort(self) -> None:
         bar = self.query_one(FilterBar)
@@ -356,6 +397,7 @@ class SessionsScreen(DeckScreen):
     def on_row_moved(self, message: RowMoved) -> None:
         if self._wait is not None:
             self._wait.stop()
+        self._want_results()
         name = message.key
         if name is None or (self.previewed is not None and self.previewed.name == name):
             self.query_one("#preview", Page).redraw()
@@ -385,9 +427,9 @@ class SessionsScreen(DeckScreen):
             ]
         head = linked(heading(row.name, width, focused, "Enter opens the whole report"), self.link_to(row.name))
         verdicts = rows_of_session(shown.session)
-        said: Row = (cell(f" {sentence(verdicts, width - 2)}", width, "!"),)
-        answer = [said, *verdict_rows(verdicts, width, MOST_VERDICTS), ()] if verdicts else []
-        return [head, *answer, *report_rows(shown.session, width)]
+        answer: Row = (cell(f" {sentence(verdicts, width - 2)}", width, "!"),)
+        shown_first = [answer, *verdict_rows(verdicts, width, MOST_VERDICTS), ()] if verdicts else []
+        return [head, *shown_first, *report_rows(shown.session, width)]
 
     def session_shown(self) -> str:
         row = self._here()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from kvdeck.app.tui.export import Table
 from kvdeck.app.tui.modes.traffic.figures import PatternLine, RankRow, TrafficView, answer
 from kvdeck.app.tui.widgets.lines import Lines, Row, cell, heading
@@ -11,7 +13,6 @@ from kvdeck.app.tui.widgets.table import Column
 from kvdeck.sessions.text.tables import wrapped
 from kvdeck.sessions.units import figure, many, range_text, ratio_figure, size_text
 
-MEASURE_AGAIN = "Nothing to show for this pattern."
 BAR, ASCII_BAR = "█", "#"
 
 
@@ -51,7 +52,8 @@ class AnswerPane(Lines):
         room = height - 2
         if len(lines) > room:
             lines = [*lines[: room - 1], f"{lines[room - 1]} …"]
-        rows: list[Row] = [((" ", ""), (left, "rule"), ("─" * max(0, width - 3 - len(left) - len(note)), "rule"),
+        rule = "─" * max(0, width - 3 - cell_len(left) - cell_len(note))
+        rows: list[Row] = [((" ", ""), (left, "rule"), (rule, "rule"),
                             (note, "bad" if self.view.verified is False else "dim"), ("╮", "rule"))]  # fmt: skip
         tone = found.tone or "!"
         for line in (lines + [""] * room)[:room]:

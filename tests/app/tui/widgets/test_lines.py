@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
@@ -55,6 +56,21 @@ async def test_only_the_changed_figures_are_marked():
     assert await marked(before, after) == [(7, 0, 2, 1)]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "region"),
+    [
+        (("\u1100\u1161 ab",), ("\u1100\u1161 aX",), (4, 0, 1, 1)),
+        (("漢字ab",), ("漢文ab",), (2, 0, 2, 1)),
+        (("1\ufe0f\u20e3 ab",), ("1\ufe0f\u20e3 Xb",), (3, 0, 1, 1)),
+        (("a漢b",), ("漢bb",), (0, 0, 3, 1)),
+        (("ae", "\u0301b"), ("ae", "b"), (1, 0, 1, 1)),
+    ],
+)
+async def test_columns_are_counted_as_the_terminal_draws_them(before, after, region):
+    found = await marked((tuple((text, "") for text in before),), (tuple((text, "") for text in after),))
+    assert found == [region]
+
+
 async def test_a_style_alone_is_a_change():
     assert await marked(((("word", ""),),), ((("word", "bad"),),)) == [(0, 0, 4, 1)]
 
@@ -73,6 +89,7 @@ def test_cells_have_exactly_their_width():
         for right in (False, True):
             assert cell_len(cell(text, 9, right=right)[0]) == 9
     assert cell("far too long", 6)[0] == "far t…"
+    assert [cell_len(cell("漢字", width)[0]) for width in range(4)] == [0, 1, 2, 3]
 
 
 def test_a_heading_fills_its_width():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvdeck.app.tui.widgets.strips import quantile, share_rows, strip_rows
+from kvdeck.app.tui.widgets.strips import LogScale, quantile, share_rows, strip_rows
 from tests.support.builders import run as a_run
 
 TIMES = next(iter(a_run.spreads(a_run.session()).values()))
@@ -21,6 +21,15 @@ def test_without_times_it_says_so():
     assert "no times" in strip_rows([("A", "run", ())], 80)[0][0][0]
     assert share_rows([("A", "run", ())], 80, 10) == []
     assert share_rows([("A", "run", TIMES)], 80, 3) == []
+    assert "no times" in strip_rows([("A", "run", [(0.0, 3.0)])], 80)[0][0][0]
+    assert share_rows([("A", "run", [(0.0, 3.0)])], 80, 10) == []
+
+
+def test_times_of_nothing_stand_at_the_axis_begin():
+    mixed = [("A", "run", [(0.0, 3.0), (1e-3, 1.0)])]
+    assert "╪" in "".join(text for text, _ in strip_rows(mixed, 80)[2])
+    assert len(share_rows(mixed, 80, 10)) == 10
+    assert LogScale([("A", "run", [(0.0, 3.0)])], 80).column(0.0) == 0
 
 
 def test_curves_end_at_all_requests():

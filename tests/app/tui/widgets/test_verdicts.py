@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 
 from kvdeck.app.tui.widgets.verdicts import (
     VerdictRow,
@@ -53,7 +54,7 @@ def test_what_still_runs_is_about_and_what_waits_is_a_dash():
         ([], "One layout was measured: nothing is compared."),
         ([replace(ROW, verdict="undecided")], "Can't tell on 1 path."),
         ([replace(ROW, verdict="no difference")], "No difference on 1 path."),
-        ([replace(ROW, verdict="", said="failed")], "No verdict: failed."),
+        ([replace(ROW, verdict="", instead="failed")], "No verdict: failed."),
         ([ROW], "FullyContiguous wins on HostToHost: LayerSeparate takes 1.31× its time."),
         (
             [replace(ROW, verdict="faster", ratio=0.5)],
@@ -81,8 +82,9 @@ def test_more_rows_than_there_is_room_are_counted():
 
 
 def test_a_frame_is_as_wide_as_it_is_told():
-    rows = framed("Verdict", "95 % intervals", [(("x", ""),)], 60)
-    assert {len(line) for line in text(rows).splitlines()} == {60}
+    for title, line in (("Verdict", "x"), ("漢字", "run 全角"), ("e\u0301", "e\u0301")):
+        rows = framed(title, f"95 % {title}", [((line, ""),)], 60)
+        assert {cell_len(line) for line in text(rows).splitlines()} == {60}
 
 
 def test_a_session_says_its_result_in_one_line():

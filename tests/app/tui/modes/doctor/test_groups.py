@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvdeck.app.tui.modes.doctor.groups import fact_groups, fixes, headline, limits, path_groups
-from kvdeck.app.tui.state import doctor_from_json
+from kvdeck.app.tui.modes.doctor.groups import Fix, fact_groups, fixes, headline, limits, path_groups
+from kvdeck.app.tui.state import PathReport, doctor_from_json
 from tests.support.builders import run as a_run
 
 GROUPS = path_groups(a_run.doctor().paths)
@@ -27,9 +27,17 @@ def test_the_headline_counts_and_says_what_the_others_share():
 
 def test_each_fix_is_told_once_with_the_paths_that_wait_for_it():
     found = {fix.text: fix.paths for fix in fixes(GROUPS)}
-    assert len(found) == 2
+    assert len(found) == 3
     assert found["choose a folder on a disk"] == ("DiskToHost",)
+    assert found["install a driver"] == ("HostToDisk with GDS",), "the path runs, with POSIX"
     assert len(found["load the driver (nvidia-smi must list a GPU)"]) == 5
+
+
+def test_a_backend_with_limits_beside_one_that_is_ready_has_its_fix_told():
+    ready = PathReport("HostToDisk", "POSIX", "ready", "", "", "AIO")
+    limited = PathReport("HostToDisk", "POSIX", "degraded", "io_uring is off", "allow io_uring", "io_uring")
+    found = fixes(path_groups([ready, limited, limited]))
+    assert found == [Fix("allow io_uring", "io_uring is off", ("HostToDisk with POSIX io_uring",))]
 
 
 def test_facts_that_limit_are_marked_and_unknown_ones_left_out():

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from textual.pilot import Pilot
 
-from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint, BandwidthReader
+from kvdeck.app.tui.bandwidth import BandwidthHistory, BandwidthPoint, BandwidthReader, LayoutComparison
 from kvdeck.app.tui.current_plan import planned
 from kvdeck.app.tui.dialogs.picker import Choice, Picker, matching
 from kvdeck.app.tui.form_fields import LAYOUTS
@@ -28,7 +28,7 @@ from kvdeck.engine.planning.model_files import catalogue, find_model
 from kvdeck.engine.planning.precision import PRECISIONS
 from kvdeck.engine.spec import spec_from_mapping
 from kvdeck.sessions.errors import UsageError
-from kvdeck.sessions.model.records import PATHS
+from kvdeck.sessions.model.records import PATHS, Verdict
 from kvdeck.sessions.store.store import Store
 from tests.app.conftest import Answered, DeckOfFiles
 from tests.support.builders import run as a_run
@@ -238,7 +238,7 @@ def test_deepseek_as_the_issue_has_it():
     assert "589,824 B = 576 KiB" in shown
     assert "13 × 4, 3 × 3" in shown
     assert "stage 0, 4 layers" in shown
-    assert "not measured here" in shown
+    assert "not compared with FC here" in shown
     assert "--max_batch_size 5958 --max_block_size 589824" in text(command_rows(R1, 120))
     assert "--max_batch_size 23829 --max_block_size 147456" in text(command_rows(replace(R1, access="layer"), 120))
 
@@ -271,22 +271,62 @@ def test_stages_say_whose_rule_they_are():
 
 def test_time_comes_from_the_nearest_block_that_was_measured():
     near = replace(R1, path="HostToDisk", page_size=4 * R1.page_size)
-    assert "169 ms at 1.40 GB/s, measured with 2 MiB blocks" in text(figure_rows(near, a_run.measured(), 90, 40))
+    shown = text(figure_rows(near, a_run.measured(), 99, 40))
+    assert f"169 ms at 1.40 GB/s · 2 MiB blocks with POSIX in {a_run.NAME}" in shown
     assert " FC" in moves_in(near, near.plan(), a_run.measured())[0]
     far = replace(R1, path="HostToDisk")
-    assert "not measured here" in text(figure_rows(far, a_run.measured(), 120, 40))
+    assert "not compared with FC here" in text(figure_rows(far, a_run.measured(), 120, 40))
+    assert "not measured here" in text(figure_rows(far, a_run.measured(), 99, 40))
     assert moves_in(far, far.plan(), a_run.measured()) == ("–", "not measured: r runs it on HostToDisk")
     other = replace(near, doctor=Doctor((PathReport("HostToDisk", "GDS", "ready", "", ""),)))
     assert moves_in(other, other.plan(), a_run.measured())[0] == "–", "another backend"
+    assert moves_in(near, near.plan(), a_run.measured())[1] == f"HostToDisk POSIX, {a_run.NAME}"
 
 
-def test_both_layouts_of_one_run_say_what_pieces_cost_here():
+def test_until_doctor_has_reported_no_backends_figures_are_shown():
+    form = replace(R1, path="HostToDisk", page_size=4 * R1.page_size, doctor=Doctor(looking=True))
+    assert moves_in(form, form.plan(), a_run.measured()) == ("–", "doctor has not reported")
+    assert "GB/s" not in text(figure_rows(form, a_run.measured(), 90, 40))
+    assert "HostToDisk FC     – · doctor has not reported" in text(figure_rows(form, a_run.measured(), 90, 40))
+    assert lesson(form, form.plan(), a_run.measured())[0].endswith(": doctor has not reported")
+    grid = grid_rows(replace(form, path="HostToHost"), a_run.measured(), 120)
+    assert "– · doctor has not reported" in text(grid)
+    assert {tone.removeprefix("!") for row in grid[2:-1] for _, tone in row} == {"", "dim"}
+    failed = replace(form, doctor=Doctor(error="no engine"))
+    assert moves_in(failed, failed.plan(), a_run.measured()) == ("–", "doctor failed: 9 says why")
+
+
+def test_the_grid_is_coloured_by_the_backend_that_a_run_would_use():
+    assert {"ok", "warn"} & {tone for row in grid_rows(R1, a_run.measured(), 120)[2:-1] for _, tone in row}
+    other = replace(R1, doctor=Doctor((PathReport("HostToHost", "Mooncake", "ready", "", ""),)))
+    grid = grid_rows(other, a_run.measured(), 120)
+    assert {tone.removeprefix("!") for row in grid[2:-1] for _, tone in row} == {"", "dim"}
+    assert "no block-size sweep measured on HostToHost with Mooncake" in text(grid)
+
+
+def test_what_pieces_cost_is_what_a_run_here_found_with_its_interval():
     form = replace(R1, page_size=16)
-    said, tone = lesson(form, form.plan(), a_run.measured())
-    assert "the time of FC" in said
-    assert "sweep" in said
+    answer, tone = lesson(form, form.plan(), a_run.measured())
+    took = "2.94× the time of FC (2.91–2.97; 64 KiB blocks, UCX, sweep)"
+    assert answer == f"LS moves pieces of 9 KiB: here it took {took}"
     assert tone == "!"
     assert "r compares both layouts" in lesson(form, form.plan(), BandwidthHistory())[0]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict", "words"),
+    [
+        (1.01, 0.93, 1.09, "undecided", "slower than FC here? can't tell (0.93–1.09; "),
+        (1.0, 0.99, 1.01, "no difference", "here it took the same time as FC (0.99–1.01; "),
+        (0.8, 0.78, 0.82, "faster", "here it took 0.80× the time of FC (0.78–0.82; "),
+    ],
+)
+def test_a_ratio_is_said_as_far_as_the_run_decided_it(
+    ratio: float, low: float, high: float, verdict: Verdict, words: str
+):
+    found = LayoutComparison("HostToHost", 64 << 10, ratio, low, high, verdict, "one", "UCX")
+    form = replace(R1, page_size=16)
+    assert words in lesson(form, form.plan(), BandwidthHistory(comparisons=(found,)))[0]
 
 
 def test_the_block_is_drawn_in_both_layouts_and_nothing_is_cut():
@@ -388,8 +428,26 @@ def test_measured_reads_finished_sessions_of_this_host(tmp_path: Path):
     found = reader.read("dgx-01")
     assert {point.session for point in found.points} == {"one"}
     assert len(found.points) == 6
+    (disk,) = [each for each in found.comparisons if each.path == "HostToDisk"]
+    of_session = next(each for each in a_run.session("one").comparisons if each.path == "HostToDisk")
+    assert (disk.backend, disk.session, disk.verdict) == ("POSIX", "one", of_session.verdict)
+    assert (disk.low, disk.ratio, disk.high) == (of_session.low, of_session.ratio, of_session.high)
     assert reader.read("dgx-01") == found
     assert isinstance(found.points[0], BandwidthPoint)
+
+
+def test_a_comparison_the_other_way_round_is_turned(tmp_path: Path):
+    session = a_run.session("one")
+    turned = [
+        msgspec.structs.replace(each, baseline=each.candidate, candidate=each.baseline, ratio=0.8, low=0.5, high=0.9,
+                                verdict="faster")
+        for each in session.comparisons
+    ]  # fmt: skip
+    store = Store(tmp_path)
+    store.create("one", {}, "")
+    store.write(msgspec.structs.replace(session, comparisons=tuple(turned)))
+    found = BandwidthReader(store).read("dgx-01").comparisons[0]
+    assert (found.ratio, found.low, found.high, found.verdict) == (1 / 0.8, 1 / 0.9, 2.0, "slower")
 
 
 def test_the_search_wants_every_word():

@@ -8,14 +8,18 @@ import csv
 import pytest
 from msgspec.structs import replace
 from textual.pilot import Pilot
+from textual.worker import get_current_worker
 
-from kvdeck.app.tui.comparison.diff import Behind, DiffScreen, Head
+from kvdeck.app.tui.comparison.diff import Behind, DiffScreen, Head, care_texts
+from kvdeck.app.tui.comparison.report import ResultScreen
+from kvdeck.app.tui.dialogs.help import Help, HelpPane
 from kvdeck.app.tui.messages import EngineChanged
 from kvdeck.app.tui.modes.sessions.diff_many import VersusScreen
 from kvdeck.app.tui.widgets.bars import curve_rows
 from kvdeck.app.tui.widgets.lines import Lines
 from kvdeck.app.tui.widgets.list import Listing
 from kvdeck.sessions.errors import KvdeckError
+from kvdeck.sessions.model.records import Session
 from kvdeck.sessions.store.index import SessionSummary
 from tests.app.conftest import KEPT, Answered
 from tests.app.tui.test_dialogs_and_keys import notes
@@ -97,6 +101,32 @@ async def test_the_rows_of_a_diff_are_copied_with_what_their_bars_draw(deck: Ans
         await pilot.pause()
         assert deck.clipboard.startswith("## ")
         assert "●" not in deck.clipboard
+
+
+async def test_what_the_head_has_no_room_for_is_copied(deck: Answered):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4")
+        hosts = {**a_run.session().host, "hostname": "other", "cpu": "another", "kernel": "5.4"}
+        other = replace(a_run.session("b"), state="cancelled", host=hosts, nixl="1.4")
+        screen = DiffScreen(a_run.session("a"), other)
+        deck.push_screen(screen)
+        await until(pilot, lambda: screen.ready and "y copies them all" in plain(deck, "#head"))
+        await pilot.press("y")
+        for text in care_texts(screen.diff, screen.a, screen.b):
+            assert f"- {text}" in deck.clipboard
+        assert "- B is cancelled" in deck.clipboard
+
+
+async def test_a_diff_opened_from_a_report_doesnt_name_the_list(deck: Answered):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "enter")
+        await until(pilot, lambda: isinstance(deck.screen, ResultScreen))
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(deck.screen, DiffScreen) and "Esc back" in plain(deck, "#head"))
+        assert "list" not in plain(deck, "#head")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(deck.screen, Help))
+        assert "Go back to the list" not in deck.screen.query_one(HelpPane).plain
 
 
 async def test_swapping_turns_the_ratio_round(deck: Answered):
@@ -235,6 +265,101 @@ async def test_changes_never_keep_a_slow_list_from_being_shown(deck: Answered, m
         reads[1].set()
         await until(pilot, lambda: len(deck.screen.query_one("#list", Listing).items) == 2)
         assert len(reads) == 2
+
+
+def many_runs(count: int) -> tuple[SessionSummary, ...]:
+    return tuple(replace(KEPT[0], name=f"run-{number:03}", created=KEPT[0].created - number) for number in range(count))
+
+
+async def test_the_list_takes_the_height_there_is_after_a_resize_and_without_a_preview(deck: Answered):
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4")
+        listing = deck.screen.query_one("#list", Listing)
+        await until(pilot, lambda: listing.size.height == 7)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: listing.size.height == 21)
+        await pilot.resize_terminal(*SIZE)
+        await until(pilot, lambda: listing.size.height == 7)
+        commands = {command.title: command for command in deck.get_system_commands(deck.screen)}
+        commands["panes: hide preview"].callback()
+        await until(pilot, lambda: listing.size.height == 37)
+
+
+async def test_without_sessions_there_is_no_preview(deck: Answered):
+    kept, deck.requests.kept = deck.requests.kept, ()
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: "no session yet" in plain(deck, "#list"))
+        await until(pilot, lambda: not deck.screen.query_one("#preview").display)
+        deck.requests.kept = kept
+        await pilot.press("r")
+        await until(pilot, lambda: deck.screen.query_one("#preview").display)
+
+
+async def test_the_verdicts_of_rows_that_come_into_view_are_read(deck: Answered):
+    deck.requests.kept = many_runs(130)
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4")
+        listing = deck.screen.query_one("#list", Listing)
+        await until(pilot, lambda: len(deck.screen.results) == 60)
+        assert "H→H" in plain(deck, "#list")
+        await pilot.press("G")
+        await until(pilot, lambda: "H→H" in plain(deck, "#list").splitlines()[-1])
+        await pilot.press("g", "slash", *"run-08", "enter")
+        await until(pilot, lambda: len(listing.items) == 10 and plain(deck, "#list").count("H→H") == 10)
+
+
+async def test_rereading_the_list_doesnt_read_a_sessions_verdicts_anew(deck: Answered, monkeypatch: pytest.MonkeyPatch):
+    deck.requests.kept = many_runs(3)
+    going, asked = asyncio.Event(), []
+
+    async def slow(name: str) -> Session:
+        if get_current_worker().group == "results":  # the preview asks too
+            asked.append(name)
+        await going.wait()
+        return a_run.session(name)
+
+    async with deck.run_test(size=SIZE) as pilot:
+        monkeypatch.setattr(deck.requests, "load_session", slow)
+        await pilot.press("4")
+        await until(pilot, lambda: asked == ["run-000"])
+        for _ in range(3):
+            await pilot.press("r")
+            await until(pilot, lambda: not deck.screen._listing)
+        going.set()
+        await until(pilot, lambda: len(deck.screen.results) == 3)
+        assert asked == ["run-000", "run-001", "run-002"]
+
+
+async def test_another_session_of_a_deleted_ones_name_has_its_own_verdicts(deck: Answered):
+    (row,) = many_runs(1)
+    deck.requests.kept = (row,)
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: "H→H" in plain(deck, "#list"))
+        other = replace(row, created=row.created + 5, ended=None, state="crashed", reason="the worker ended by SIGSEGV")
+        deck.requests.kept = (other,)
+        await pilot.press("r")
+        await until(pilot, lambda: "SIGSEGV" in plain(deck, "#list"))
+
+
+async def test_the_cursor_goes_to_the_followed_run_only_when_the_mode_is_opened(deck: Answered):
+    rows = (*many_runs(3), replace(KEPT[0], name=a_run.NAME, created=1.0))
+    deck.requests.kept = rows
+    async with deck.run_test(size=SIZE) as pilot:
+        await pilot.press("4", "down")
+        listing = deck.screen.query_one("#list", Listing)
+        await until(pilot, lambda: listing.under_cursor == rows[1])
+        deck.post_message(EngineChanged(a_run.live()))
+        await until(pilot, lambda: deck.screen.known and not deck.screen._listing)
+        assert listing.under_cursor == rows[1]
+        await pilot.press("enter")
+        await until(pilot, lambda: deck.screen is not deck.screen_stack[0])
+        await pilot.press("escape")
+        await until(pilot, lambda: deck.screen is deck.screen_stack[0])
+        assert listing.under_cursor == rows[1]
+        await pilot.press("2", "4")
+        await until(pilot, lambda: listing.under_cursor == rows[3])
 
 
 def test_curves_without_two_sizes_are_empty():
