@@ -51,7 +51,7 @@ class RootRendezvous(Rendezvous, Protocol):
     """Rendezvous as rank 0 uses it."""
 
     def take(self, key: str, timeout: float) -> Any:
-        """Wait for a key's value, return it and forget the key, which no other rank reads; errors are those of `get`."""
+        """Wait for a key's value, return it, and forget the key, which no other rank reads; raises as `get`."""
 
     def on_loss(self, told: Callable[[str], None]) -> None:
         """Have every later loss reported to `told`, which gets the same words as `lose`; from any thread."""
